@@ -1,0 +1,63 @@
+//! Redis against the stored coupons: a claim that was ranked is a coupon.
+
+use super::{sources::Sources, verdict::Audit};
+use sqlx::Row;
+use stampede_lua::coupon;
+use stampede_vocab::CampaignId;
+
+/// What is stored of one campaign.
+struct Stored {
+    campaign: CampaignId,
+    coupons: i64,
+    last_rank: i64,
+}
+
+/// Compares every campaign that Redis knows.
+pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
+    let (mut lost, mut again, mut unstored) = (Vec::new(), Vec::new(), Vec::new());
+    for stored in campaigns(sources).await? {
+        let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await? else { continue };
+        let issued = i64::from(progress.issued);
+        if stored.coupons < issued {
+            lost.push(format!("{} (ranked {issued}, stored {})", stored.campaign, stored.coupons));
+        }
+        if stored.last_rank > issued {
+            again.push(format!("{} (ranked {issued}, last stored {})", stored.campaign, stored.last_rank));
+        }
+        if progress.pending > 0 {
+            unstored.push(format!("{} ({})", stored.campaign, progress.pending));
+        }
+    }
+    audit.breach(4, "a claim was ranked, but its coupon is not stored", lost);
+    audit.breach(2, "Redis would give a rank again", again);
+    audit.breach(5, "a claim is neither stored nor refused", unstored);
+    Ok(())
+}
+
+/// Claims that are ranked and not stored yet, as lines for the reader.
+pub async fn pending(sources: &Sources) -> anyhow::Result<Vec<String>> {
+    let mut moving = Vec::new();
+    for stored in campaigns(sources).await? {
+        if let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await?
+            && progress.pending > 0
+        {
+            moving.push(format!("{} claims of {}", progress.pending, stored.campaign));
+        }
+    }
+    Ok(moving)
+}
+
+async fn campaigns(sources: &Sources) -> anyhow::Result<Vec<Stored>> {
+    let rows = sources
+        .rows(
+            "SELECT c.id, COUNT(p.id), CAST(COALESCE(MAX(p.rank_no), 0) AS SIGNED) FROM {coupon}.campaigns c \
+             LEFT JOIN {coupon}.coupons p ON p.campaign_id = c.id GROUP BY c.id",
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let campaign = CampaignId::try_from_bytes(row.try_get(0)?)?;
+            Ok(Stored { campaign, coupons: row.try_get(1)?, last_rank: row.try_get(2)? })
+        })
+        .collect()
+}

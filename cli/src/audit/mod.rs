@@ -1,0 +1,95 @@
+//! `stampede audit`: waits until the mesh is quiet, then holds every promise against what is stored.
+//!
+//! It only reads. Each check asks for what breaks a promise, so a promise holds if nothing comes back, and what comes
+//! back is named.
+
+mod checks;
+mod coupons;
+mod kafka;
+mod messages;
+mod provider;
+mod quiet;
+mod report;
+mod sources;
+mod stock;
+mod verdict;
+
+use crate::output::Output;
+use sources::Sources;
+use std::{path::PathBuf, time::Duration};
+use verdict::Audit;
+
+/// Check every promise against the databases, Redis, Kafka and the payment provider.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  stampede audit -o json | jq '.promises[] | select(.holds | not)'")]
+pub struct Args {
+    /// The database server, with the right to read: mysql://user:password@host:port
+    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// What schema names start with
+    #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
+    pub schema_prefix: String,
+
+    /// The Redis of stock and coupons: redis://host:port
+    #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true)]
+    pub redis_url: String,
+
+    /// What key names start with
+    #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "")]
+    pub redis_key_prefix: String,
+
+    /// Kafka's addresses, comma separated
+    #[arg(long, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    pub kafka_brokers: String,
+
+    /// What topic names start with
+    #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
+    pub kafka_topic_prefix: String,
+
+    /// The payment provider whose book is compared; without it that comparison is left out, and said so
+    #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
+    pub provider_url: Option<String>,
+
+    /// What was acknowledged to buyers, as `simulate --acknowledged FILE` wrote it: each must still be there
+    #[arg(long, value_name = "FILE")]
+    pub acknowledged: Option<PathBuf>,
+
+    /// Longest wait until nothing moves any more, in seconds
+    #[arg(long, default_value_t = 60)]
+    pub quiet_deadline_s: u64,
+
+    /// Latest opening and closing that keeps the promise (p99), in milliseconds
+    #[arg(long, default_value_t = 50)]
+    pub open_within_ms: u64,
+
+    /// Also write the result as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Audits, prints one line a promise, and returns whether all hold.
+pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
+    let sources = Sources::connect(&args).await?;
+    let restless = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
+    let audit = examine(&sources, &args, restless).await?;
+    report::print(&audit, output)?;
+    if let Some(file) = &args.json {
+        report::write_json(&audit, file)?;
+    }
+    Ok(audit.holds())
+}
+
+async fn examine(sources: &Sources, args: &Args, restless: Vec<String>) -> anyhow::Result<Audit> {
+    let mut audit = Audit::new(restless);
+    checks::run(sources, &mut audit).await?;
+    checks::punctuality(sources, args.open_within_ms, &mut audit).await?;
+    stock::compare(sources, &mut audit).await?;
+    coupons::compare(sources, &mut audit).await?;
+    provider::compare(sources, args.provider_url.as_deref(), &mut audit).await?;
+    messages::compare(sources, args, &mut audit).await?;
+    if let Some(file) = &args.acknowledged {
+        checks::acknowledged(sources, file, &mut audit).await?;
+    }
+    Ok(audit)
+}

@@ -1,0 +1,122 @@
+//! The provider's own book against the payments: every charge that it captured is one that we know of, once.
+
+use super::{sources::Sources, verdict::Audit};
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use sqlx::Row;
+use stampede_vocab::PaymentId;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Rows of one page of the book.
+const PAGE: usize = 1_000;
+/// Longest wait for one page.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A charge as the provider has it.
+#[derive(Debug, Deserialize)]
+struct Charge {
+    id: String,
+    key: String,
+    amount_minor: i64,
+    status: String,
+    refunded_minor: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    charges: Vec<Charge>,
+    has_more: bool,
+}
+
+/// What was moved for one payment.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+struct Moved {
+    captured: i64,
+    refunded: i64,
+    charges: u32,
+}
+
+/// Compares payment by payment; notes that it was left out where no provider is given.
+pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut Audit) -> anyhow::Result<()> {
+    let Some(url) = provider_url else {
+        audit.figure(3, "provider's book not given, charges compared with it", 0);
+        return Ok(());
+    };
+    let book = read_book(url).await.context("the payment provider's book cannot be read: check --provider-url")?;
+    let ours = payments(sources).await?;
+    audit.figure(3, "charges in the provider's book", i64::from(book.values().map(|moved| moved.charges).sum::<u32>()));
+    let (mut foreign, mut differing, mut twice) = (Vec::new(), Vec::new(), Vec::new());
+    for (payment, theirs) in &book {
+        match ours.get(payment) {
+            None => foreign.push(format!("{payment} (captured {})", theirs.captured)),
+            Some(our) if (our.captured, our.refunded) != (theirs.captured, theirs.refunded) && theirs.charges == 1 => {
+                differing.push(format!(
+                    "{payment} (we captured {} and refunded {}, the provider {} and {})",
+                    our.captured, our.refunded, theirs.captured, theirs.refunded
+                ));
+            }
+            Some(our) if our.captured - our.refunded != theirs.captured - theirs.refunded => {
+                twice.push(format!("{payment} ({} charges, {} captured)", theirs.charges, theirs.captured));
+            }
+            Some(_) => {}
+        }
+    }
+    let unknown = |(payment, our): (&String, &Moved)| {
+        (our.captured > 0 && !book.contains_key(payment)).then(|| format!("{payment} (captured {})", our.captured))
+    };
+    let unknown = ours.iter().filter_map(unknown).collect();
+    audit.breach(3, "the provider charged for a payment that we do not know", foreign);
+    audit.breach(3, "the provider moved another sum than we did", differing);
+    audit.breach(3, "the provider charged twice", twice);
+    audit.breach(3, "the provider knows nothing of a captured payment", unknown);
+    Ok(())
+}
+
+async fn payments(sources: &Sources) -> anyhow::Result<BTreeMap<String, Moved>> {
+    let rows = sources.rows("SELECT id, captured_minor, refunded_minor FROM {payment}.payments").await?;
+    rows.iter()
+        .map(|row| {
+            let payment = PaymentId::try_from_bytes(row.try_get(0)?)?.to_string();
+            Ok((payment, Moved { captured: row.try_get(1)?, refunded: row.try_get(2)?, charges: 1 }))
+        })
+        .collect()
+}
+
+/// What the provider captured, by the payment in the idempotency key `<payment>:<attempt>`.
+async fn read_book(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
+    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let mut book: BTreeMap<String, Moved> = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let from = after.as_ref().map(|id| format!("&after={id}")).unwrap_or_default();
+        let page: Page = get(&client, &format!("{}/v1/charges?limit={PAGE}{from}", url.trim_end_matches('/'))).await?;
+        after = page.charges.last().map(|charge| charge.id.clone());
+        for charge in page.charges.into_iter().filter(|charge| charge.status == "captured") {
+            let payment = charge.key.split(':').next().unwrap_or_default().to_owned();
+            let moved = book.entry(payment).or_default();
+            moved.captured += charge.amount_minor;
+            moved.refunded += charge.refunded_minor;
+            moved.charges += 1;
+        }
+        if !page.has_more {
+            return Ok(book);
+        }
+    }
+}
+
+async fn get<T: DeserializeOwned>(client: &Client<HttpConnector, Empty<Bytes>>, url: &str) -> anyhow::Result<T> {
+    let answer = async {
+        let response = client.get(url.parse()?).await?;
+        ensure!(response.status().is_success(), "{url} answered {}", response.status());
+        let body = Limited::new(response.into_body(), 16 * 1024 * 1024).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
+        Ok(serde_json::from_slice(&body)?)
+    };
+    tokio::time::timeout(PATIENCE, answer).await.with_context(|| format!("{url} did not answer in time"))?
+}

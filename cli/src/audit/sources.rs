@@ -1,0 +1,101 @@
+//! Where the audit reads: all schemas over one connection, Redis, and the names of things.
+
+use super::Args;
+use anyhow::Context;
+use sqlx::{AssertSqlSafe, Row};
+use stampede_db::{Database, DbConfig};
+use stampede_lua::{Redis, RedisConfig};
+use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId};
+use std::time::Duration;
+
+/// The schemas, as they stand in a query between braces.
+const SCHEMAS: [&str; 5] = ["event", "coupon", "inventory", "order", "payment"];
+
+/// What is read.
+pub struct Sources {
+    /// A connection from which every schema is reached by its full name.
+    pub db: Database,
+    /// Stock and coupons.
+    pub redis: Redis,
+    schema_prefix: String,
+}
+
+/// Something a query found: whose it is, and what is the matter.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its id, with the prefix of its kind.
+    pub id: String,
+    /// What was found.
+    pub detail: String,
+}
+
+impl Found {
+    /// Id and detail in one text.
+    pub fn name(&self) -> String {
+        if self.detail.is_empty() { self.id.clone() } else { format!("{} ({})", self.id, self.detail) }
+    }
+}
+
+impl Sources {
+    /// Connects to the databases and to Redis.
+    pub async fn connect(args: &Args) -> anyhow::Result<Self> {
+        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10) };
+        let order = crate::prepare::with_schema(&args.database_url, &format!("{}order", args.schema_prefix));
+        let db = Database::connect(&order, config)
+            .await
+            .context("the database cannot be reached: check --database-url and --schema-prefix")?;
+        let redis = RedisConfig { url: args.redis_url.clone(), key_prefix: args.redis_key_prefix.clone() };
+        let redis = Redis::connect(redis).await.context("Redis cannot be reached: check --redis-url")?;
+        Ok(Self { db, redis, schema_prefix: args.schema_prefix.clone() })
+    }
+
+    /// `sql` with `{order}` and the like replaced by the schemas' names.
+    fn query(&self, sql: &str) -> AssertSqlSafe<String> {
+        let mut sql = sql.to_owned();
+        for schema in SCHEMAS {
+            sql = sql.replace(&format!("{{{schema}}}"), &format!("`{}{schema}`", self.schema_prefix));
+        }
+        AssertSqlSafe(sql)
+    }
+
+    /// What `sql` yields: rows of (kind, BINARY(16) id, detail).
+    pub async fn find(&self, sql: &str) -> anyhow::Result<Vec<Found>> {
+        let sql = format!("SELECT kind, id, CONVERT(detail USING utf8mb4) FROM ({sql}) AS found");
+        let mut connection = self.db.acquire().await?;
+        let rows = sqlx::query(self.query(&sql)).fetch_all(&mut *connection).await.with_context(|| sql.clone())?;
+        rows.iter()
+            .map(|row| {
+                let (kind, id): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
+                Ok(Found { id: readable(&kind, &id), detail: row.try_get(2)? })
+            })
+            .collect()
+    }
+
+    /// The one number that `sql` yields.
+    pub async fn count(&self, sql: &str) -> anyhow::Result<i64> {
+        let sql = format!("SELECT CAST(({sql}) AS SIGNED)");
+        let mut connection = self.db.acquire().await?;
+        let count: Option<i64> =
+            sqlx::query_scalar(self.query(&sql)).fetch_one(&mut *connection).await.with_context(|| sql.clone())?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// The rows that `sql` yields.
+    pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<sqlx::mysql::MySqlRow>> {
+        let mut connection = self.db.acquire().await?;
+        sqlx::query(self.query(sql)).fetch_all(&mut *connection).await.with_context(|| sql.to_owned())
+    }
+}
+
+/// The text form of an id, by the prefix of its kind; hex for what is not an id.
+fn readable(kind: &str, bytes: &[u8]) -> String {
+    let text = match kind {
+        EventId::PREFIX => EventId::try_from_bytes(bytes).map(|id| id.to_string()),
+        ItemId::PREFIX => ItemId::try_from_bytes(bytes).map(|id| id.to_string()),
+        CampaignId::PREFIX => CampaignId::try_from_bytes(bytes).map(|id| id.to_string()),
+        CouponId::PREFIX => CouponId::try_from_bytes(bytes).map(|id| id.to_string()),
+        PaymentId::PREFIX => PaymentId::try_from_bytes(bytes).map(|id| id.to_string()),
+        _ => OrderId::try_from_bytes(bytes).map(|id| id.to_string()),
+    };
+    text.unwrap_or_else(|_| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,122 @@
+//! What an audit found, promise by promise.
+
+use serde::Serialize;
+
+/// The promises, in the order of the design, in a few words each.
+pub const PROMISES: [&str; 8] = [
+    "never oversold",
+    "one coupon each, within the quota",
+    "charged once, for committed units only",
+    "nothing acknowledged is lost",
+    "every order ends, nothing stays stuck",
+    "events open and close once, on time",
+    "messages take effect in order, once each",
+    "the order of arrival is kept",
+];
+
+/// Most breaches of one kind that are named; all are counted.
+pub const NAMED: usize = 20;
+
+/// The number of a promise, 1 to 8.
+pub type Number = usize;
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub struct Audit {
+    /// One for each promise, in order.
+    pub promises: Vec<Promise>,
+    /// What still moved when the wait was over; empty if all was quiet.
+    pub restless: Vec<String>,
+}
+
+/// One promise.
+#[derive(Debug, Serialize)]
+pub struct Promise {
+    /// 1 to 8.
+    pub number: Number,
+    /// In a few words.
+    pub promise: &'static str,
+    /// Whether nothing breaks it.
+    pub holds: bool,
+    /// What was compared.
+    pub figures: Vec<Figure>,
+    /// What breaks it.
+    pub breaches: Vec<Breach>,
+}
+
+/// A number that was compared.
+#[derive(Debug, Serialize)]
+pub struct Figure {
+    /// What was counted.
+    pub name: String,
+    /// How many.
+    pub value: i64,
+}
+
+/// One way in which a promise is broken.
+#[derive(Debug, Clone, Serialize)]
+pub struct Breach {
+    /// What is wrong.
+    pub what: String,
+    /// How often.
+    pub count: usize,
+    /// Where: ids with what was found, the first of them.
+    pub named: Vec<String>,
+}
+
+impl Audit {
+    /// Nothing found so far.
+    pub fn new(restless: Vec<String>) -> Self {
+        let promise = |(index, promise): (usize, &&'static str)| Promise {
+            number: index + 1,
+            promise,
+            holds: true,
+            figures: Vec::new(),
+            breaches: Vec::new(),
+        };
+        Self { promises: PROMISES.iter().enumerate().map(promise).collect(), restless }
+    }
+
+    /// Whether every promise holds.
+    pub fn holds(&self) -> bool {
+        self.promises.iter().all(|promise| promise.holds)
+    }
+
+    /// Notes a number that was compared for a promise.
+    pub fn figure(&mut self, number: Number, name: impl Into<String>, value: i64) {
+        self.promise(number).figures.push(Figure { name: name.into(), value });
+    }
+
+    /// Notes what breaks a promise; nothing if `named` is empty.
+    pub fn breach(&mut self, number: Number, what: impl Into<String>, mut named: Vec<String>) {
+        if named.is_empty() {
+            return;
+        }
+        let count = named.len();
+        named.truncate(NAMED);
+        let promise = self.promise(number);
+        promise.holds = false;
+        promise.breaches.push(Breach { what: what.into(), count, named });
+    }
+
+    fn promise(&mut self, number: Number) -> &mut Promise {
+        &mut self.promises[number - 1]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breach_breaks_its_promise_and_no_other() {
+        let mut audit = Audit::new(Vec::new());
+        audit.breach(3, "charged twice", Vec::new());
+        assert!(audit.holds());
+        audit.breach(3, "charged twice", (0..30).map(|n| format!("pay_{n}")).collect());
+        assert!(!audit.holds());
+        let broken: Vec<_> = audit.promises.iter().filter(|promise| !promise.holds).collect();
+        assert_eq!((broken.len(), broken[0].number, broken[0].breaches[0].count), (1, 3, 30));
+        assert_eq!(broken[0].breaches[0].named.len(), NAMED);
+    }
+}

@@ -1,0 +1,48 @@
+//! Where results and progress go.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines and tables for people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// How this run prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// Results are one JSON document on stdout.
+    pub json: bool,
+    /// Somebody is watching stderr, so a live picture makes sense.
+    pub progress: bool,
+}
+
+impl Output {
+    /// Output in `format`, with progress if stderr is a terminal.
+    pub fn new(format: Format) -> Self {
+        Self { json: format == Format::Json, progress: io::stderr().is_terminal() }
+    }
+}
+
+/// Prints `value` as JSON on stdout.
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Sends logs to stderr; `RUST_LOG` chooses which, by default warnings.
+pub fn init_logs() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .without_time()
+        .init();
+}

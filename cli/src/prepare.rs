@@ -1,0 +1,152 @@
+//! `stampede prepare`: makes what a mesh needs before it starts, and brings it to this release. Safe to repeat.
+
+use crate::output::{Output, print_json};
+use anyhow::{Context, bail};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    types::RDKafkaErrorCode,
+};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use stampede_db::{Database, DbConfig, schema};
+use stampede_vocab::Topic;
+use std::time::Duration;
+
+/// Longest wait for the database or Kafka.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Make the schemas, bring them to this release, and make the topics.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  stampede prepare --database-url mysql://root:secret@127.0.0.1:3306 --kafka-brokers 127.0.0.1:9092"
+)]
+pub struct Args {
+    /// The database server, with the right to make schemas: mysql://user:password@host:port
+    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+
+    /// What schema names start with
+    #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
+    schema_prefix: String,
+
+    /// Kafka's addresses, comma separated
+    #[arg(long, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    kafka_brokers: String,
+
+    /// What topic names start with
+    #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
+    kafka_topic_prefix: String,
+
+    /// Partitions of each topic: the most replicas of one service that can share the work
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    partitions: i32,
+
+    /// Copies of each partition; three in a cluster that must not lose a message with a machine
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=9))]
+    replication: i32,
+}
+
+#[derive(Serialize)]
+struct Prepared {
+    schemas: Vec<PreparedSchema>,
+    topics: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PreparedSchema {
+    name: String,
+    version: i64,
+}
+
+/// Prepares, and prints what there is now.
+pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
+    let schemas = make_schemas(&args).await?;
+    let topics = make_topics(&args).await?;
+    if output.json {
+        return print_json(&Prepared { schemas, topics });
+    }
+    for schema in &schemas {
+        println!("schema {} is at version {}", schema.name, schema.version);
+    }
+    println!("topics {}", topics.join(" "));
+    Ok(())
+}
+
+async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
+    let base = args.database_url.trim_end_matches('/');
+    let separator = if base.contains('?') { '&' } else { '?' };
+    let mut server = MySqlConnection::connect(&format!("{base}{separator}ssl-mode=preferred"))
+        .await
+        .context("the database server cannot be reached: check --database-url")?;
+    let mut made = Vec::new();
+    for schema in schema::ALL {
+        let name = format!("{}{}", args.schema_prefix, schema.service);
+        check_name(&name)?;
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))).execute(&mut server).await?;
+        let config = DbConfig { max_connections: 2, acquire_timeout: PATIENCE };
+        let db = Database::connect(&with_schema(base, &name), config).await?;
+        schema.migrate(&db).await?;
+        made.push(PreparedSchema { name, version: schema.version() });
+    }
+    Ok(made)
+}
+
+/// A schema's name goes into a statement as it is, so it may be nothing but a plain name.
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let plain = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !plain {
+        bail!("--schema-prefix may have letters, digits and underscores only, but {name:?} would be a schema");
+    }
+    Ok(())
+}
+
+/// The URL of one schema on the server at `base`, whose query is kept.
+pub fn with_schema(base: &str, schema: &str) -> String {
+    match base.split_once('?') {
+        Some((server, query)) => format!("{}/{schema}?{query}", server.trim_end_matches('/')),
+        None => format!("{}/{schema}", base.trim_end_matches('/')),
+    }
+}
+
+async fn make_topics(args: &Args) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for topic in Topic::ALL {
+        names.push(topic.name(&args.kafka_topic_prefix));
+        let dead_letters = |consumer: &&str| topic.dead_letters(&args.kafka_topic_prefix, consumer);
+        names.extend(topic.consumers().iter().map(dead_letters));
+    }
+    let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
+    let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
+    let client: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &args.kafka_brokers).create()?;
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let results =
+        client.create_topics(&topics, &options).await.context("Kafka cannot be reached: check --kafka-brokers")?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => bail!("topic {topic} cannot be made: {code}"),
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_of_a_url_stays_behind_the_schema() {
+        assert_eq!(with_schema("mysql://u:p@h:1", "s"), "mysql://u:p@h:1/s");
+        assert_eq!(with_schema("mysql://u:p@h:1/", "s"), "mysql://u:p@h:1/s");
+        assert_eq!(with_schema("mysql://u:p@h:1?ssl-mode=required", "s"), "mysql://u:p@h:1/s?ssl-mode=required");
+    }
+
+    #[test]
+    fn only_plain_names_become_schemas() {
+        assert!(check_name("stampede_order").is_ok());
+        assert!(check_name("a`; DROP").is_err());
+    }
+}

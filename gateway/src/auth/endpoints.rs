@@ -1,0 +1,154 @@
+//! What the gateway answers by itself about tokens: issue, verify, refresh.
+
+use super::{access_token::AccessTokens, refresh_token::RefreshToken};
+use prost_types::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use stampede_chassis::Role;
+use stampede_lua::{
+    Redis, RedisError,
+    gate::{self, Rotation, UserId},
+};
+use stampede_status::{Problem, Reason};
+use std::time::Duration;
+
+use crate::transcode::{malformed, unknown_field};
+
+/// How long tokens live.
+#[derive(Debug, Clone, Copy)]
+pub struct Lives {
+    /// An access token.
+    pub access: Duration,
+    /// A refresh token.
+    pub refresh: Duration,
+}
+
+/// Issues, checks and refreshes tokens.
+pub struct Auth {
+    /// The JWTs.
+    pub tokens: AccessTokens,
+    redis: Redis,
+    lives: Lives,
+}
+
+/// What a buyer gets: the pair, and until when each is good.
+#[derive(Debug, Serialize)]
+pub struct TokenPair {
+    user_id: String,
+    access_token: String,
+    access_expires_at: String,
+    refresh_token: String,
+    refresh_expires_at: String,
+}
+
+/// Whether an access token is valid, and whom it names.
+#[derive(Debug, Default, Serialize)]
+pub struct Verification {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+}
+
+impl Auth {
+    /// Keeps refresh tokens in `redis`.
+    pub fn new(tokens: AccessTokens, redis: Redis, lives: Lives) -> Self {
+        Self { tokens, redis, lives }
+    }
+
+    /// A new anonymous buyer with a first pair of tokens.
+    pub async fn issue(&self, body: &[u8]) -> Result<TokenPair, Problem> {
+        fields(body, &[])?;
+        let user = UserId::random();
+        let refresh = RefreshToken::first();
+        let (family, hash) = (refresh.family(), refresh.hash());
+        let now = gate::issue(&self.redis, family, user, Role::Buyer.as_str(), &hash, self.lives.refresh)
+            .await
+            .map_err(unavailable)?;
+        self.pair(user, Role::Buyer, &refresh, now.micros())
+    }
+
+    /// Whether the token in the body is valid now. One that is not is no error: that is the answer.
+    pub fn verify(&self, body: &[u8]) -> Result<Verification, Problem> {
+        let token = text(&fields(body, &["access_token"])?, "access_token")?;
+        let Ok((claims, identity)) = self.tokens.check(&token) else { return Ok(Verification::default()) };
+        Ok(Verification {
+            active: true,
+            user_id: Some(identity.user_id),
+            role: Some(identity.role.as_str()),
+            expires_at: Some(rfc3339(claims.exp)),
+        })
+    }
+
+    /// The next pair for a refresh token that was not used before.
+    pub async fn refresh(&self, body: &[u8]) -> Result<TokenPair, Problem> {
+        let presented = RefreshToken::parse(&text(&fields(body, &["refresh_token"])?, "refresh_token")?)?;
+        let next = presented.next();
+        let (family, life) = (presented.family(), self.lives.refresh);
+        let rotation = gate::rotate(&self.redis, family, &presented.hash(), &next.hash(), life).await;
+        match rotation.map_err(unavailable)? {
+            Rotation::Rotated { user, role, at } => {
+                let role = role.parse().map_err(|_| Problem::internal_error(format!("a family of role {role}")))?;
+                self.pair(user, role, &next, at.micros())
+            }
+            Rotation::Reused => Err(Problem::new(
+                Reason::TokenReused,
+                "the refresh token was used before; all tokens that came from it are refused from now on",
+            )),
+            Rotation::Unknown => {
+                Err(Problem::new(Reason::TokenExpired, "the refresh token has expired, or was never issued"))
+            }
+        }
+    }
+
+    fn pair(&self, user: UserId, role: Role, refresh: &RefreshToken, now_us: i64) -> Result<TokenPair, Problem> {
+        let now_s = now_us / 1_000_000;
+        let access_exp = now_s + whole_seconds(self.lives.access);
+        let user_id = user.to_string();
+        Ok(TokenPair {
+            access_token: self.tokens.issue(&user_id, role, now_s, access_exp)?,
+            access_expires_at: rfc3339(access_exp),
+            refresh_token: refresh.reveal(),
+            refresh_expires_at: rfc3339(now_s + whole_seconds(self.lives.refresh)),
+            user_id,
+        })
+    }
+}
+
+/// The fields of a body that may have only these; an empty body has none.
+fn fields(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    let object = match serde_json::from_slice(body).map_err(|error| malformed(&error))? {
+        Value::Object(object) => object,
+        _ => return Err(Problem::new(Reason::MalformedJson, "the body must be a JSON object")),
+    };
+    match object.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(unknown_field(name)),
+        None => Ok(object),
+    }
+}
+
+fn text(fields: &Map<String, Value>, name: &str) -> Result<String, Problem> {
+    match fields.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(_) => Err(Problem::invalid_field(name, "must be a string")),
+        None => Err(Problem::invalid_field(name, "is missing")),
+    }
+}
+
+fn unavailable(error: RedisError) -> Problem {
+    Problem::unavailable("the token store", error)
+}
+
+fn whole_seconds(life: Duration) -> i64 {
+    i64::try_from(life.as_secs()).unwrap_or(i64::MAX / 2)
+}
+
+fn rfc3339(seconds: i64) -> String {
+    Timestamp { seconds, nanos: 0 }.to_string()
+}

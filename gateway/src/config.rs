@@ -1,0 +1,158 @@
+//! What the gateway is told when it starts.
+
+use crate::{auth::Lives, transcode::CallLimits};
+use clap::Parser;
+use secrecy::SecretString;
+use stampede_chassis::{CommonConfig, HasCommon};
+use std::time::Duration;
+
+/// The gateway: HTTP/JSON outside, gRPC inside.
+///
+/// It needs Redis, and calls the five services as they become ready.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "stampede-gateway", version)]
+pub struct Config {
+    /// Redis that refresh tokens are kept in.
+    #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: String,
+
+    /// Put before every Redis key.
+    #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", value_name = "PREFIX", default_value = "")]
+    pub redis_key_prefix: String,
+
+    /// Key that access tokens are signed with (HS256): at least 32 bytes, the same on every replica.
+    #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub auth_secret: SecretString,
+
+    /// Life of an access token, in seconds.
+    #[arg(long, env = "STAMPEDE_ACCESS_TTL_S", value_name = "SECONDS", default_value_t = 900,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub access_ttl_s: u64,
+
+    /// Life of a refresh token, in seconds; each refresh begins a new one.
+    #[arg(long, env = "STAMPEDE_REFRESH_TTL_S", value_name = "SECONDS", default_value_t = 86_400,
+          value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub refresh_ttl_s: u64,
+
+    /// Where the services are.
+    #[command(flatten)]
+    pub upstreams: UpstreamConfig,
+
+    /// What one request, and all of them together, may take.
+    #[command(flatten)]
+    pub limits: LimitConfig,
+
+    /// What every process is told.
+    #[command(flatten)]
+    pub common: CommonConfig,
+}
+
+/// Where the services are: one URL a replica, separated by commas.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Services")]
+pub struct UpstreamConfig {
+    /// Replicas of the event service.
+    #[arg(
+        long,
+        env = "STAMPEDE_EVENT_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7101"
+    )]
+    pub event_urls: Vec<String>,
+
+    /// Replicas of the coupon service.
+    #[arg(
+        long,
+        env = "STAMPEDE_COUPON_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7102"
+    )]
+    pub coupon_urls: Vec<String>,
+
+    /// Replicas of the inventory service.
+    #[arg(
+        long,
+        env = "STAMPEDE_INVENTORY_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7103"
+    )]
+    pub inventory_urls: Vec<String>,
+
+    /// Replicas of the order service.
+    #[arg(
+        long,
+        env = "STAMPEDE_ORDER_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7104"
+    )]
+    pub order_urls: Vec<String>,
+
+    /// Replicas of the payment service.
+    #[arg(
+        long,
+        env = "STAMPEDE_PAYMENT_URLS",
+        value_name = "URLS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7105"
+    )]
+    pub payment_urls: Vec<String>,
+}
+
+/// What one request, and all of them together, may take.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitConfig {
+    /// Longest wait for a service, in milliseconds.
+    #[arg(long, env = "STAMPEDE_REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 5_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub request_timeout_ms: u64,
+
+    /// Largest body of a request, in bytes.
+    #[arg(long, env = "STAMPEDE_BODY_LIMIT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024)]
+    pub body_limit_bytes: usize,
+
+    /// Requests under way at a time; more are answered OVERLOADED.
+    #[arg(long, env = "STAMPEDE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 8_192)]
+    pub max_in_flight: usize,
+
+    /// Open event streams; more are answered OVERLOADED.
+    #[arg(long, env = "STAMPEDE_MAX_STREAMS", value_name = "COUNT", default_value_t = 8_192)]
+    pub max_streams: usize,
+}
+
+impl HasCommon for Config {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+}
+
+impl Config {
+    /// How long tokens live.
+    pub fn lives(&self) -> Lives {
+        Lives { access: Duration::from_secs(self.access_ttl_s), refresh: Duration::from_secs(self.refresh_ttl_s) }
+    }
+}
+
+impl LimitConfig {
+    /// What a call may take.
+    pub fn call(&self) -> CallLimits {
+        CallLimits { deadline: Duration::from_millis(self.request_timeout_ms), max_streams: self.max_streams }
+    }
+}
+
+impl UpstreamConfig {
+    /// The URLs of each service, by the package that its contract is in.
+    pub fn by_name(&self) -> [(&'static str, &[String]); 5] {
+        [
+            ("event", &self.event_urls),
+            ("coupon", &self.coupon_urls),
+            ("inventory", &self.inventory_urls),
+            ("order", &self.order_urls),
+            ("payment", &self.payment_urls),
+        ]
+    }
+}

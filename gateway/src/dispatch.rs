@@ -1,0 +1,92 @@
+//! The end of the way in: reads the body as far as it may go, and hands the request to whoever answers its route.
+
+use crate::{
+    auth::Caller,
+    gateway::Gateway,
+    problem::Refusal,
+    request_id::RequestId,
+    routes::{BodyRule, Endpoint, Native, Route},
+    transcode::Call,
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Extension, Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::json;
+use stampede_status::{DOCS_BASE, Problem, Reason};
+use std::{sync::Arc, time::Duration};
+
+/// Longest wait for a body: it is small, so who takes longer is stuck or means harm.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Answers a request that has a route and may use it.
+pub async fn dispatch(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(route): Extension<Arc<Route>>,
+    Extension(Caller(caller)): Extension<Caller>,
+    Extension(request_id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    match &route.endpoint {
+        Endpoint::Native(native) => {
+            let body = read(body, gateway.body_limit).await?;
+            Ok(answer(&gateway, *native, &body).await?)
+        }
+        Endpoint::Rpc(rpc) => {
+            let body = match rpc.body {
+                BodyRule::None => Bytes::new(),
+                BodyRule::Whole | BodyRule::Field(_) => read(body, gateway.body_limit).await?,
+            };
+            let (caller, request_id) = (caller.as_ref(), &request_id);
+            Ok(gateway.transcoder.call(Call { rpc, caller, request_id, uri: &parts.uri, body: &body }).await?)
+        }
+    }
+}
+
+async fn answer(gateway: &Gateway, native: Native, body: &[u8]) -> Result<Response, Problem> {
+    let no_store = [(header::CACHE_CONTROL, "no-store")];
+    match native {
+        Native::Index => Ok(index().into_response()),
+        Native::IssueToken => {
+            let pair = gateway.auth.issue(body).await?;
+            Ok((StatusCode::CREATED, no_store, Json(pair)).into_response())
+        }
+        Native::VerifyToken => Ok((no_store, Json(gateway.auth.verify(body)?)).into_response()),
+        Native::RefreshToken => Ok((no_store, Json(gateway.auth.refresh(body).await?)).into_response()),
+    }
+}
+
+/// Where a stranger goes from here.
+fn index() -> Json<serde_json::Value> {
+    Json(json!({
+        "name": "stampede",
+        "version": env!("CARGO_PKG_VERSION"),
+        "links": {
+            "token": "/v1/auth/tokens",
+            "events": "/v1/events",
+            "campaigns": "/v1/campaigns",
+            "coupons": "/v1/coupons",
+            "orders": "/v1/orders",
+            "payments": "/v1/payments",
+            "errors": DOCS_BASE,
+        },
+    }))
+}
+
+async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let late = |_| Problem::new(Reason::DeadlineExceeded, "the body of the request did not arrive in time");
+    let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await.map_err(late)?;
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Problem::new(Reason::BodyTooLarge, format!("the body may have {limit} bytes")).meta("limit_bytes", limit)
+        } else {
+            Problem::new(Reason::Cancelled, "the body of the request broke off")
+        }
+    })
+}

@@ -1,0 +1,40 @@
+//! What all requests share: the route table, the channels to the services, the tokens.
+
+use crate::{
+    auth::Auth,
+    routes::{Endpoint, Table},
+    transcode::{Transcoder, Upstreams},
+};
+use stampede_chassis::MeshChannel;
+use std::collections::HashMap;
+
+/// The gateway, apart from its server.
+pub struct Gateway {
+    /// Who answers which path.
+    pub table: Table,
+    /// Calls the services.
+    pub transcoder: Transcoder,
+    /// Issues and checks tokens.
+    pub auth: Auth,
+    /// Largest body of a request, in bytes.
+    pub body_limit: usize,
+}
+
+/// A service of the contract that the gateway was not told the place of.
+#[derive(Debug, thiserror::Error)]
+#[error("the contract routes to {service}, and no upstream of that package is configured")]
+pub struct NoUpstream {
+    service: String,
+}
+
+/// Gives each service of the table the channel of its package: `order` for `stampede.order.v1.OrderService`.
+pub fn upstreams(table: &Table, channels: &HashMap<&str, MeshChannel>) -> Result<Upstreams, NoUpstream> {
+    let mut upstreams = Upstreams::new();
+    for route in table.routes() {
+        let Endpoint::Rpc(rpc) = &route.endpoint else { continue };
+        let package = rpc.service.split('.').nth(1).unwrap_or_default();
+        let channel = channels.get(package).ok_or_else(|| NoUpstream { service: rpc.service.clone() })?;
+        upstreams.insert(rpc.service.clone(), channel.clone());
+    }
+    Ok(upstreams)
+}

@@ -1,0 +1,60 @@
+//! The gateway: HTTP/JSON outside, gRPC inside.
+//!
+//! The way of a request: it gets an id (`request_id`); its route is found in a table that was read from the annotations
+//! of the contract (`routes`); its token is checked if the route wants one (`auth`); body, query and path become the
+//! message that the method takes, and the answer becomes JSON or a stream of events (`transcode`). Whatever fails on the
+//! way leaves in one shape (`problem`).
+//!
+//! A new RPC needs no code here. The gateway keeps no state of its own but refresh tokens, in Redis, and knows no
+//! service beyond its descriptor.
+
+mod auth;
+mod config;
+mod dispatch;
+mod gateway;
+mod layers;
+mod problem;
+mod request_id;
+mod routes;
+mod transcode;
+
+pub use config::Config;
+
+use anyhow::Context;
+use auth::{AccessTokens, Auth};
+use axum::Router;
+use gateway::Gateway;
+use routes::Table;
+use stampede_chassis::{Mesh, Workers, wait_for};
+use stampede_lua::{Redis, RedisConfig};
+use std::{sync::Arc, time::Duration};
+use transcode::Transcoder;
+
+/// Longest wait for Redis when the process starts.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Reads the contract, connects to Redis and the services, and makes the router.
+pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Router> {
+    let tokens = AccessTokens::new(&config.auth_secret)?;
+    let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
+    let redis = connect(&config).await?;
+    let channels = config.upstreams.by_name().map(|(name, urls)| (name, Mesh::connect(urls, name)));
+    let upstreams = gateway::upstreams(&table, &channels.into())?;
+    let gateway = Gateway {
+        table,
+        transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
+        auth: Auth::new(tokens, redis, config.lives()),
+        body_limit: config.limits.body_limit_bytes,
+    };
+    Ok(layers::router(Arc::new(gateway), config.limits.max_in_flight))
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Redis> {
+    let redis = wait_for("Redis", PATIENCE, || {
+        let (url, key_prefix) = (config.redis_url.clone(), config.redis_key_prefix.clone());
+        Redis::connect(RedisConfig { url, key_prefix })
+    })
+    .await?;
+    redis.require_noeviction().await?;
+    Ok(redis)
+}

@@ -1,0 +1,124 @@
+//! Problems on their way out: whatever fails in the gateway or behind it leaves through here, in one shape.
+//!
+//! A handler or layer answers with a [`Refusal`]; the outermost layer, which knows the request id, writes the body.
+
+use crate::request_id::RequestId;
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, header};
+use stampede_status::{Problem, Reason};
+
+/// An answer that is a problem. Its body is written by [`write_body`].
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    problem: Problem,
+    allow: Option<HeaderValue>,
+}
+
+impl Refusal {
+    /// The path is known, but under these methods only.
+    pub fn method_not_allowed(allow: HeaderValue) -> Self {
+        let methods = allow.to_str().unwrap_or_default().to_owned();
+        let problem = Problem::new(Reason::MethodNotAllowed, format!("this path takes {methods}"));
+        Self { problem, allow: Some(allow) }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, allow: None }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.problem.http();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the problem of a response that is one; leaves any other as it is.
+pub fn write_body(response: &mut Response, request_id: &RequestId) {
+    let Some(Refusal { problem, allow }) = response.extensions_mut().remove::<Refusal>() else { return };
+    let json = problem.to_json(request_id.as_str());
+    *response.body_mut() = Body::from(json.to_string());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    if let Some(delay) = problem.retry_delay() {
+        // Whole seconds are all that the header can say; the body has milliseconds.
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(challenge) = challenge(problem.reason()) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+}
+
+/// What a bearer of a bad token is told (RFC 6750). Webhook signatures are no bearer tokens.
+fn challenge(reason: Reason) -> Option<HeaderValue> {
+    match reason {
+        Reason::Unauthenticated => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),
+        Reason::TokenExpired | Reason::TokenReused => {
+            Some(HeaderValue::from_static(r#"Bearer realm="stampede", error="invalid_token""#))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn written(refusal: Refusal) -> Response {
+        let mut response = refusal.into_response();
+        write_body(&mut response, &RequestId::of_test("req-1"));
+        response
+    }
+
+    #[test]
+    fn the_status_and_headers_follow_from_the_reason() {
+        for (reason, status, header) in [
+            (Reason::SoldOut, 409, None),
+            (Reason::Internal, 500, None),
+            (Reason::InvalidSignature, 401, None),
+            (Reason::Unauthenticated, 401, Some(("www-authenticate", r#"Bearer realm="stampede""#))),
+            (Reason::TokenExpired, 401, Some(("www-authenticate", r#"Bearer realm="stampede", error="invalid_token""#))),
+            (Reason::Unavailable, 503, Some(("retry-after", "1"))),
+            (Reason::NotReady, 503, Some(("retry-after", "1"))),
+        ] {
+            let response = written(Problem::new(reason, "what happened").into());
+            assert_eq!(response.status(), status, "{reason}");
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let extra: Vec<_> = response.headers().iter().filter(|(name, _)| *name != "content-type").collect();
+            let extra = extra.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).next();
+            assert_eq!(extra, header, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_retry_is_told_in_whole_seconds_rounded_up() {
+        let problem = Problem::new(Reason::Throttled, "slow down").retry_after(Duration::from_millis(2_001));
+        assert_eq!(written(problem.into()).headers()["retry-after"], "3");
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones() {
+        let response = written(Refusal::method_not_allowed(HeaderValue::from_static("GET, POST")));
+        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &HeaderValue::from_static("GET, POST")));
+    }
+
+    #[test]
+    fn what_is_no_problem_is_left_alone() {
+        let mut response = Response::new(Body::empty());
+        write_body(&mut response, &RequestId::of_test("req-1"));
+        assert!(response.headers().is_empty());
+    }
+}

@@ -1,0 +1,230 @@
+//! The route table: every path that is answered, from the contract and from the gateway itself.
+
+use super::{
+    annotation::{self, RouteError},
+    rpc::Rpc,
+    template::Template,
+    trie::Trie,
+};
+use http::{HeaderValue, Method};
+use prost_reflect::DescriptorPool;
+use std::sync::Arc;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Public,
+    /// Anybody with a valid token.
+    Buyer,
+    /// Only a token of role operator.
+    Operator,
+}
+
+/// What the gateway answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Native {
+    /// Where to go from here.
+    Index,
+    /// A new anonymous buyer.
+    IssueToken,
+    /// Whether an access token is valid.
+    VerifyToken,
+    /// The next pair of tokens.
+    RefreshToken,
+}
+
+impl Native {
+    const ROUTES: [(Method, &'static str, Native); 4] = [
+        (Method::GET, "/", Native::Index),
+        (Method::POST, "/v1/auth/tokens", Native::IssueToken),
+        (Method::POST, "/v1/auth/tokens:verify", Native::VerifyToken),
+        (Method::POST, "/v1/auth/tokens:refresh", Native::RefreshToken),
+    ];
+}
+
+/// Who answers a route.
+#[derive(Debug)]
+pub enum Endpoint {
+    /// A service.
+    Rpc(Arc<Rpc>),
+    /// The gateway.
+    Native(Native),
+}
+
+/// A path that is answered.
+#[derive(Debug)]
+pub struct Route {
+    /// HTTP method.
+    pub method: Method,
+    /// The template as written; the name of the route in metrics.
+    pub template: Arc<str>,
+    /// Method and template; the name of the route in traces.
+    pub name: String,
+    /// Who may call it.
+    pub access: Access,
+    /// Who answers it.
+    pub endpoint: Endpoint,
+}
+
+impl Route {
+    fn new(method: Method, template: &str, access: Access, endpoint: Endpoint) -> Self {
+        Self { name: format!("{method} {template}"), method, template: template.into(), access, endpoint }
+    }
+}
+
+/// All routes at one template.
+#[derive(Debug, Default)]
+struct Place {
+    routes: Vec<Arc<Route>>,
+}
+
+/// What is known of a method and path.
+#[derive(Debug)]
+pub enum Lookup {
+    /// It is answered.
+    Found(Arc<Route>),
+    /// The path is known, under these methods only: the value of an `Allow` header.
+    WrongMethod(HeaderValue),
+    /// The path is not known.
+    Unknown,
+}
+
+/// The route table.
+#[derive(Debug)]
+pub struct Table {
+    index: Place,
+    paths: Trie<Place>,
+    routes: Vec<Arc<Route>>,
+}
+
+impl Table {
+    /// Reads the routes of an encoded descriptor set and adds the gateway's own.
+    pub fn of_contract(descriptor_set: &[u8]) -> Result<Self, RouteError> {
+        let pool = DescriptorPool::decode(descriptor_set)?;
+        let mut table = Self { index: Place::default(), paths: Trie::default(), routes: Vec::new() };
+        for (method, template, native) in Native::ROUTES {
+            table.add(Route::new(method, template, Access::Public, Endpoint::Native(native)))?;
+        }
+        for binding in annotation::bindings(&pool)? {
+            let endpoint = Endpoint::Rpc(Arc::new(binding.rpc));
+            table.add(Route::new(binding.method, &binding.text, binding.access, endpoint))?;
+        }
+        Ok(table)
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().map(Arc::as_ref)
+    }
+
+    /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out.
+    pub fn find(&self, method: &Method, path: &str) -> Lookup {
+        let place = if path == "/" { Some(&self.index) } else { self.paths.find(path) };
+        let Some(place) = place else { return Lookup::Unknown };
+        let wanted = if method == Method::HEAD { &Method::GET } else { method };
+        match place.routes.iter().find(|route| route.method == *wanted) {
+            Some(route) => Lookup::Found(Arc::clone(route)),
+            None => Lookup::WrongMethod(place.allow()),
+        }
+    }
+
+    fn add(&mut self, route: Route) -> Result<(), RouteError> {
+        let route = Arc::new(route);
+        // The root has no segments, which no template can say.
+        let place = match &*route.template {
+            "/" => &mut self.index,
+            text => self.paths.entry(&Template::parse(text)?),
+        };
+        if place.routes.iter().any(|other| other.method == route.method) {
+            return Err(RouteError::Duplicate { route: route.name.clone() });
+        }
+        place.routes.push(Arc::clone(&route));
+        self.routes.push(route);
+        Ok(())
+    }
+}
+
+impl Place {
+    fn allow(&self) -> HeaderValue {
+        let methods: Vec<_> = self.routes.iter().map(|route| route.method.as_str()).collect();
+        HeaderValue::from_str(&methods.join(", ")).expect("method names are header text")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap()
+    }
+
+    fn grpc_path(method: Method, path: &str) -> String {
+        match table().find(&method, path) {
+            Lookup::Found(route) => match &route.endpoint {
+                Endpoint::Rpc(rpc) => rpc.grpc_path.to_string(),
+                Endpoint::Native(native) => format!("{native:?}"),
+            },
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_contract_is_reached_as_annotated() {
+        for (method, path, expected) in [
+            (Method::GET, "/", "Index"),
+            (Method::POST, "/v1/auth/tokens", "IssueToken"),
+            (Method::POST, "/v1/auth/tokens:refresh", "RefreshToken"),
+            (Method::POST, "/v1/orders", "/stampede.order.v1.OrderService/PlaceOrder"),
+            (Method::GET, "/v1/orders", "/stampede.order.v1.OrderService/ListOrders"),
+            (Method::HEAD, "/v1/orders/ord_1", "/stampede.order.v1.OrderService/GetOrder"),
+            (Method::POST, "/v1/orders/ord_1:pay", "/stampede.order.v1.OrderService/PayOrder"),
+            (Method::POST, "/v1/campaigns/cmp_1:claim", "/stampede.coupon.v1.CouponService/ClaimCoupon"),
+            (Method::GET, "/v1/events/evt_1/stock:watch", "/stampede.inventory.v1.InventoryService/WatchStock"),
+            (Method::GET, "/v1/nothing", "Unknown"),
+            (Method::POST, "/v1/orders/ord_1:payy", "Unknown"),
+        ] {
+            assert_eq!(grpc_path(method, path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_method_without_access_is_out_of_reach() {
+        let table = table();
+        let reachable: Vec<_> = table
+            .routes()
+            .filter_map(|route| match &route.endpoint {
+                Endpoint::Rpc(rpc) => Some(rpc.grpc_path.as_str()),
+                Endpoint::Native(_) => None,
+            })
+            .collect();
+        for hidden in ["HoldCoupon", "ReleaseCoupon", "Reserve", "Release", "StageStock", "LookUpOrders"] {
+            assert!(!reachable.iter().any(|path| path.ends_with(&format!("/{hidden}"))), "{hidden} can be reached");
+        }
+        assert!(reachable.len() >= 20, "{reachable:?}");
+    }
+
+    #[test]
+    fn access_is_what_the_contract_says() {
+        let access = |method, path: &str| match table().find(&method, path) {
+            Lookup::Found(route) => route.access,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(access(Method::POST, "/v1/events"), Access::Operator);
+        assert_eq!(access(Method::GET, "/v1/events"), Access::Public);
+        assert_eq!(access(Method::POST, "/v1/orders"), Access::Buyer);
+    }
+
+    #[test]
+    fn a_wrong_method_is_told_the_right_ones() {
+        match table().find(&Method::DELETE, "/v1/orders") {
+            Lookup::WrongMethod(allow) => {
+                let mut methods: Vec<_> = allow.to_str().unwrap().split(", ").collect();
+                methods.sort_unstable();
+                assert_eq!(methods, ["GET", "POST"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

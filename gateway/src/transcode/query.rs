@@ -1,0 +1,46 @@
+//! Query parameters: those fields of a request that are neither in its path nor in its body.
+
+use super::{json::unknown_field, text};
+use crate::routes::{BodyRule, FieldPath, Rpc};
+use prost_reflect::DynamicMessage;
+use stampede_status::Problem;
+use std::borrow::Cow;
+
+/// Sets the fields that the query names. A repeated field may be named many times.
+pub fn apply(rpc: &Rpc, query: &str, message: &mut DynamicMessage) -> Result<(), Problem> {
+    let mut seen: Vec<FieldPath> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let path = accepted(rpc, &decode(&"query", name)?)?;
+        if !path.last().is_list() && seen.contains(&path) {
+            return Err(Problem::invalid_field(path.to_string(), "is given twice"));
+        }
+        text::set(message, &path, &decode(&path, value)?)?;
+        seen.push(path);
+    }
+    Ok(())
+}
+
+fn accepted(rpc: &Rpc, name: &str) -> Result<FieldPath, Problem> {
+    let path = FieldPath::resolve(&rpc.input, name).ok_or_else(|| unknown_field(name))?;
+    let outermost = path.through().first().unwrap_or(path.last());
+    match &rpc.body {
+        BodyRule::Whole => {
+            return Err(Problem::invalid_field(path.to_string(), "belongs in the body, not in the query"));
+        }
+        BodyRule::Field(body) if body == outermost => {
+            return Err(Problem::invalid_field(path.to_string(), "belongs in the body, not in the query"));
+        }
+        BodyRule::Field(_) | BodyRule::None => {}
+    }
+    if rpc.variables.iter().any(|variable| variable.field == path) {
+        return Err(Problem::invalid_field(path.to_string(), "is given by the path"));
+    }
+    Ok(path)
+}
+
+/// Undoes the encoding of forms, where a plus is a space.
+fn decode(field: &dyn std::fmt::Display, text: &str) -> Result<String, Problem> {
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    text::decode(field, &spaced).map(Cow::into_owned)
+}

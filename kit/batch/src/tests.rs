@@ -1,0 +1,125 @@
+//! The batcher as its callers see it.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use super::{BatchConfig, BatchError, Batcher};
+
+const CONFIG: BatchConfig = BatchConfig { name: "test", max_batch: 4, max_in_flight: 1, max_queued: 8 };
+
+/// A batcher that answers each number with its double, one batch for each permit given to the
+/// gate, and writes down what each batch held.
+struct Gated {
+    batcher: Batcher<u32, u32>,
+    gate: Arc<Semaphore>,
+    batches: Arc<Mutex<Vec<Vec<u32>>>>,
+}
+
+fn gated(config: BatchConfig) -> Gated {
+    let gate = Arc::new(Semaphore::new(0));
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let (runner_gate, runner_batches) = (gate.clone(), batches.clone());
+    let batcher = Batcher::new(config, move |questions: Vec<u32>| {
+        let (gate, batches) = (runner_gate.clone(), runner_batches.clone());
+        async move {
+            batches.lock().unwrap().push(questions.clone());
+            gate.acquire().await.unwrap().forget();
+            questions.into_iter().map(|n| n * 2).collect()
+        }
+    });
+    Gated { batcher, gate, batches }
+}
+
+impl Gated {
+    /// Calls from a task of its own and returns once the call is queued.
+    async fn spawn_call(&self, n: u32) -> tokio::task::JoinHandle<Result<u32, BatchError>> {
+        let batcher = self.batcher.clone();
+        let call = tokio::spawn(async move { batcher.call(n).await });
+        settle().await;
+        call
+    }
+
+    fn batches(&self) -> Vec<Vec<u32>> {
+        self.batches.lock().unwrap().clone()
+    }
+}
+
+/// Lets every task that can run do so: time is paused, so it moves only when all are idle.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_queues_while_one_is_in_flight_goes_out_together_and_in_order() {
+    let gated = gated(CONFIG);
+    let mut calls = Vec::new();
+    for n in 0..7 {
+        calls.push(gated.spawn_call(n).await);
+    }
+    assert_eq!(gated.batches(), [vec![0]], "an idle batcher does not wait for company");
+    gated.gate.add_permits(3);
+    for (n, call) in (0..7).zip(calls) {
+        assert_eq!(call.await.unwrap(), Ok(n * 2));
+    }
+    assert_eq!(gated.batches(), [vec![0], vec![1, 2, 3, 4], vec![5, 6]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_batches_run_at_a_time_but_not_more_than_allowed() {
+    let gated = gated(BatchConfig { max_in_flight: 2, ..CONFIG });
+    for n in 0..4 {
+        gated.spawn_call(n).await;
+    }
+    assert_eq!(gated.batches(), [vec![0], vec![1]]);
+    gated.gate.add_permits(1);
+    settle().await;
+    assert_eq!(gated.batches(), [vec![0], vec![1], vec![2, 3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_at_once_and_recovers() {
+    let gated = gated(BatchConfig { max_queued: 2, ..CONFIG });
+    let mut calls = Vec::new();
+    for n in 0..3 {
+        calls.push(gated.spawn_call(n).await);
+    }
+    assert_eq!(gated.batcher.call(9).await, Err(BatchError::Overloaded));
+    gated.gate.add_permits(3);
+    for call in calls {
+        assert!(call.await.unwrap().is_ok());
+    }
+    assert_eq!(gated.batcher.call(9).await, Ok(18));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_goes_away_takes_nobody_along() {
+    let gated = gated(CONFIG);
+    let first = gated.spawn_call(1).await;
+    let leaver = gated.spawn_call(2).await;
+    let stayer = gated.spawn_call(3).await;
+    first.abort();
+    leaver.abort();
+    gated.gate.add_permits(2);
+    assert_eq!(stayer.await.unwrap(), Ok(6));
+    assert_eq!(gated.batches(), [vec![1], vec![2, 3]], "what was queued is still done");
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_own_batch_only() {
+    let batcher = Batcher::new(CONFIG, |questions: Vec<u32>| async move {
+        assert!(!questions.contains(&13), "unlucky");
+        questions
+    });
+    assert_eq!(batcher.call(13).await, Err(BatchError::Closed));
+    assert_eq!(batcher.call(14).await, Ok(14));
+}
+
+#[tokio::test]
+async fn too_few_answers_fail_the_batch_rather_than_mix_it_up() {
+    let batcher = Batcher::new(CONFIG, |_: Vec<u32>| async { Vec::<u32>::new() });
+    assert_eq!(batcher.call(1).await, Err(BatchError::Closed));
+}

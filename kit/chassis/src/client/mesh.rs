@@ -1,0 +1,176 @@
+//! A channel to a service, over all of its replicas that are ready.
+//!
+//! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached,
+//! DEADLINE_EXCEEDED if none answered in time. A call that never got onto a connection is tried
+//! again; one that did is not, because it may have taken effect.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use stampede_status::Problem;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tonic::{
+    ConnectError, Status,
+    body::Body,
+    transport::{Channel, Endpoint},
+};
+use tower::{Service, ServiceExt};
+
+use super::{
+    probe::{Board, probe},
+    propagate,
+};
+use crate::{Deadline, backoff};
+
+/// How long a call waits for a replica that can be reached.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Without these a connection stays dead after a partition.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Windows that let one connection carry many small messages without waiting for updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// Changes the balance has not taken in yet: it does so only when it is called.
+const UNSEEN_CHANGES: usize = 1024;
+
+/// The way to other services.
+pub struct Mesh;
+
+impl Mesh {
+    /// A channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
+    /// Returns at once; the replicas are found in the background, on the current runtime. A URL
+    /// that is none is logged and left out.
+    pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
+        let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
+        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
+        let mut probes = JoinSet::new();
+        for url in urls {
+            match endpoint(url) {
+                Ok(endpoint) => drop(probes.spawn(probe(endpoint, board.clone()))),
+                Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
+            }
+        }
+        let ready = board.ready.subscribe();
+        MeshChannel { channel, shared: Arc::new(Shared { name, board, ready, _probes: probes }) }
+    }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+/// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections
+/// and probes, which end with the last of them.
+///
+/// Each call takes along the trace, the deadline and the identity (see [`crate::Deadline`] and
+/// [`crate::identity`]). The deadline bounds the time until the answer begins. A request is read
+/// whole before it is sent, so the channel is not for streams from the client.
+#[derive(Clone)]
+pub struct MeshChannel {
+    channel: Channel,
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    name: &'static str,
+    pub(super) board: Board,
+    ready: watch::Receiver<usize>,
+    _probes: JoinSet<()>,
+}
+
+impl Service<Request<Body>> for MeshChannel {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Response<Body>, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let deadline = propagate::deadline_of(request.headers());
+        propagate::stamp(request.headers_mut(), deadline);
+        let mesh = self.clone();
+        async move {
+            match timeout_at(deadline.instant(), mesh.send(request)).await {
+                Ok(outcome) => outcome.map_err(Status::from),
+                Err(_) => Err(Deadline::exceeded().into()),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl MeshChannel {
+    /// Sends the request once it can be put onto a connection.
+    async fn send(self, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        let give_up = Instant::now() + PATIENCE;
+        let (head, body) = request.into_parts();
+        let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
+        let mut attempt = 0;
+        loop {
+            self.replica(give_up).await?;
+            let copy = Request::from_parts(head.clone(), Body::new(Full::new(message.clone())));
+            let error = match self.channel.clone().oneshot(copy).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if !was_never_sent(&error) || Instant::now() >= give_up {
+                return Err(self.unreachable(error_chain(&error)));
+            }
+            self.shared.board.suspicion.notify_waiters();
+            sleep(backoff(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Waits until there is a replica that is ready.
+    async fn replica(&self, give_up: Instant) -> Result<(), Problem> {
+        if *self.shared.ready.borrow() > 0 {
+            return Ok(());
+        }
+        let mut ready = self.shared.ready.clone();
+        match timeout_at(give_up, ready.wait_for(|count| *count > 0)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.unreachable("no replica is ready".to_owned())),
+        }
+    }
+
+    fn unreachable(&self, cause: String) -> Problem {
+        Problem::unavailable(format_args!("the {} service", self.shared.name), cause)
+    }
+}
+
+/// Whether the request never got onto a connection, so that sending it again cannot double it.
+fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConnectError>())
+}
+
+/// The error with all its causes: the transport says "transport error" and little more itself.
+fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

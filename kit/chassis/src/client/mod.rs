@@ -1,0 +1,10 @@
+//! Calls to other services: balanced over the replicas that are ready, with the context of the
+//! call that is being handled.
+
+mod mesh;
+mod probe;
+mod propagate;
+#[cfg(test)]
+mod tests;
+
+pub use mesh::{Mesh, MeshChannel};

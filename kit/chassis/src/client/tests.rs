@@ -1,0 +1,169 @@
+//! A mesh over real replicas that come, go and die.
+
+use std::time::Duration;
+
+use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
+use tonic::Code;
+
+use super::{Mesh, MeshChannel};
+use crate::{
+    Deadline, Workers,
+    test_service::{Process, call},
+};
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A replica with a runtime of its own, so that it can be killed with all its connections.
+struct Replica {
+    runtime: Option<Runtime>,
+    url: String,
+    workers: Workers,
+}
+
+impl Replica {
+    fn start(number: i32) -> Replica {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let workers = Workers::new();
+        let process = runtime.spawn(Process::start(number, workers.clone(), DRAIN));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        runtime.spawn(async move {
+            let process = process.await.unwrap();
+            sender.send(process.url()).unwrap();
+            process.serving.await.unwrap().unwrap();
+        });
+        Replica { runtime: Some(runtime), url: receiver.recv().unwrap(), workers }
+    }
+
+    fn kill(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn mesh(replicas: &[&Replica]) -> MeshChannel {
+    let urls: Vec<String> = replicas.iter().map(|replica| replica.url.clone()).collect();
+    Mesh::connect(&urls, "test")
+}
+
+/// Which replicas answer in so many calls, and how many calls fail.
+async fn answers(mesh: &MeshChannel, calls: u32) -> (Vec<i32>, u32) {
+    let (mut numbers, mut failed) = (Vec::new(), 0);
+    for _ in 0..calls {
+        match call(mesh.clone(), "/test.Calls/Number").await {
+            Ok(number) => numbers.push(number),
+            Err(_) => failed += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    (numbers, failed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_dies_is_gone_within_a_second() {
+    let (first, mut second) = (Replica::start(1), Replica::start(2));
+    let mesh = mesh(&[&first, &second]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0));
+    second.kill();
+    let (_, failed) = answers(&mesh, 100).await;
+    assert!(failed <= 1, "only a call that was under way may fail, {failed} did");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_not_ready_is_not_called() {
+    let (first, second) = (Replica::start(1), Replica::start(2));
+    let gate = second.workers.gate("redis");
+    let mesh = mesh(&[&first, &second]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1], 0));
+    gate.open();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_leaves_in_order_fails_no_call() {
+    let workers = Workers::new();
+    let stays = Replica::start(1);
+    let leaves = Process::start(2, workers, DRAIN).await;
+    let mesh = Mesh::connect(&[stays.url.clone(), leaves.url()], "test");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let calls = tokio::spawn({
+        let mesh = mesh.clone();
+        async move { answers(&mesh, 500).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    leaves.stop.cancel();
+    leaves.serving.await.unwrap().unwrap();
+    assert_eq!(calls.await.unwrap().1, 0);
+}
+
+#[tokio::test]
+async fn without_a_replica_a_call_fails_soon_and_says_which_service() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dead = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    for urls in [vec![dead], vec![], vec!["not a url".to_owned()]] {
+        let mesh = Mesh::connect(&urls, "stock");
+        let started = Instant::now();
+        let error = call(mesh, "/test.Calls/Number").await.unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Unavailable, "the stock service is not available"));
+        assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_replica_that_is_about_to_be_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mesh = Mesh::connect(&[format!("http://{}", listener.local_addr().unwrap())], "test");
+    let waiting = tokio::spawn(call(mesh, "/test.Calls/Number"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let _process = Process::start_on(listener, 7, Workers::new(), DRAIN).await;
+    assert_eq!(waiting.await.unwrap().unwrap(), 7);
+}
+
+#[tokio::test]
+async fn the_deadline_of_the_call_being_handled_goes_along() {
+    let process = Process::start(1, Workers::new(), DRAIN).await;
+    let mesh = Mesh::connect(&[process.url()], "test");
+    let left = call(mesh.clone(), "/test.Calls/MillisLeft").await.unwrap();
+    assert!((4_000..=5_000).contains(&left), "the default is 5 s, {left} ms were left");
+    let inherited = Deadline::after(Duration::from_millis(800));
+    let left = inherited.bound(call(mesh.clone(), "/test.Calls/MillisLeft")).await.unwrap().unwrap();
+    assert!((1..=800).contains(&left), "{left} ms were left");
+}
+
+#[tokio::test]
+async fn a_call_that_gets_no_answer_is_deadline_exceeded() {
+    let process = Process::start(1, Workers::new(), DRAIN).await;
+    let mesh = Mesh::connect(&[process.url()], "test");
+    call(mesh.clone(), "/test.Calls/Number").await.unwrap();
+    let set = Deadline::after(Duration::from_millis(200));
+    let call = set.scope(call(mesh, "/test.Calls/Never"));
+    assert_eq!(call.await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(set.remaining(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn probes_end_with_the_last_clone() {
+    let process = Process::start(1, Workers::new(), DRAIN).await;
+    let mesh = Mesh::connect(&[process.url()], "test");
+    let clone = mesh.clone();
+    let probes = std::sync::Arc::downgrade(&mesh.shared.board.suspicion);
+    call(mesh, "/test.Calls/Number").await.unwrap();
+    assert!(probes.upgrade().is_some(), "a clone is left");
+    drop(clone);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(probes.upgrade().is_none());
+}

@@ -1,0 +1,169 @@
+//! What every process is told: flags, each with an environment variable of the same name.
+//!
+//! Nothing else in a process reads the environment.
+
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+
+/// Where each process listens unless told otherwise.
+const DEFAULT_ADDRESSES: [(&str, &str); 6] = [
+    ("gateway", "127.0.0.1:8080"),
+    ("event", "127.0.0.1:7101"),
+    ("coupon", "127.0.0.1:7102"),
+    ("inventory", "127.0.0.1:7103"),
+    ("order", "127.0.0.1:7104"),
+    ("payment", "127.0.0.1:7105"),
+];
+
+/// How far the admin port is from the port it belongs to.
+const ADMIN_PORT_OFFSET: u16 = 100;
+
+/// The part of the configuration that is the same for all; flatten it into the service's own.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Process")]
+pub struct CommonConfig {
+    /// Address to serve on; port 0 takes a free one.
+    #[arg(long, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    pub listen_addr: SocketAddr,
+
+    /// Address for GET /healthz, /readyz and /metrics [default: 100 ports above --listen-addr].
+    #[arg(long, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
+    pub admin_addr: Option<SocketAddr>,
+
+    /// How log lines look.
+    #[arg(long, env = "STAMPEDE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written, such as "info" or "warn,stampede_order=debug".
+    #[arg(long, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    pub log_filter: String,
+
+    /// OpenTelemetry collector to send spans to over gRPC, such as http://host:4317 [default: none].
+    #[arg(long, env = "STAMPEDE_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Share of new traces that is sent, from 0 to 1. A trace begun elsewhere is sent if it was there.
+    #[arg(long, env = "STAMPEDE_OTLP_SAMPLE_RATIO", default_value_t = 1.0, value_parser = parse_ratio)]
+    pub otlp_sample_ratio: f64,
+
+    /// Milliseconds that calls and workers under way get to finish when the process is told to stop.
+    #[arg(long, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
+    pub drain_timeout_ms: u64,
+
+    /// Threads that run the service [default: half of the cores, at least one].
+    #[arg(long, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
+    pub worker_threads: Option<NonZeroUsize>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For reading at a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A service's configuration, seen from the chassis.
+pub trait HasCommon {
+    /// The part that is the same for all processes.
+    fn common(&self) -> &CommonConfig;
+}
+
+impl CommonConfig {
+    /// Where the admin server listens.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr.unwrap_or_else(|| {
+            let port = match self.listen_addr.port() {
+                0 => 0,
+                port => port.saturating_add(ADMIN_PORT_OFFSET),
+            };
+            SocketAddr::new(self.listen_addr.ip(), port)
+        })
+    }
+
+    /// How long a drain may take.
+    pub const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// Threads of the runtime.
+    ///
+    /// Six processes and their servers share a machine, so none may take all cores; and on two
+    /// cores one thread served more calls than two, which only steal from each other.
+    pub fn worker_threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.worker_threads.map_or((cores / 2).max(1), NonZeroUsize::get)
+    }
+}
+
+/// Reads the command line and the environment of the process, or ends it with what is wrong.
+pub(crate) fn parse<C: CommandFactory + FromArgMatches>(service: &str) -> C {
+    let matches = with_default_address(C::command(), service).get_matches();
+    C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn with_default_address(command: clap::Command, service: &str) -> clap::Command {
+    match DEFAULT_ADDRESSES.iter().find(|(name, _)| *name == service) {
+        Some((_, address)) => command.mut_arg("listen_addr", |arg| arg.default_value(*address)),
+        None => command,
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("must be a number from 0 to 1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Config {
+        #[command(flatten)]
+        common: CommonConfig,
+    }
+
+    fn parse_as(service: &str, flags: &[&str]) -> Result<CommonConfig, clap::Error> {
+        let command = with_default_address(Config::command(), service);
+        let matches = command.try_get_matches_from([&["stampede"], flags].concat())?;
+        Config::from_arg_matches(&matches).map(|config| config.common)
+    }
+
+    #[test]
+    fn each_service_has_its_port_and_the_admin_port_follows() {
+        let config = parse_as("order", &[]).unwrap();
+        assert_eq!(config.listen_addr.to_string(), "127.0.0.1:7104");
+        assert_eq!(config.admin_addr().to_string(), "127.0.0.1:7204");
+        let moved = parse_as("order", &["--listen-addr", "0.0.0.0:9000"]).unwrap();
+        assert_eq!(moved.admin_addr().to_string(), "0.0.0.0:9100");
+        let free = parse_as("order", &["--listen-addr", "127.0.0.1:0"]).unwrap();
+        assert_eq!(free.admin_addr().port(), 0);
+    }
+
+    #[test]
+    fn impossible_values_are_refused() {
+        for flags in [
+            ["--otlp-sample-ratio", "1.1"],
+            ["--otlp-sample-ratio", "NaN"],
+            ["--worker-threads", "0"],
+            ["--listen-addr", "7104"],
+            ["--log-format", "xml"],
+            ["--no-such-flag", "1"],
+        ] {
+            assert!(parse_as("order", &flags).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_at_least_one_thread_and_a_flag_decides() {
+        assert!(parse_as("order", &[]).unwrap().worker_threads() >= 1);
+        assert_eq!(parse_as("order", &["--worker-threads", "7"]).unwrap().worker_threads(), 7);
+    }
+}

@@ -1,0 +1,147 @@
+//! The time a call has left, and how it travels: header `grpc-timeout`, request extension, and a
+//! task-local that calls made on the way inherit.
+
+use std::{fmt::Write, future::Future, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use stampede_status::{Problem, Reason};
+use tokio::time::{Instant, timeout_at};
+
+/// The header of the gRPC protocol that says how long the caller waits.
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+tokio::task_local! {
+    static CURRENT: Deadline;
+}
+
+/// When the caller stops waiting. In a handler it is a request extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline that is so long from now.
+    pub fn after(wait: Duration) -> Deadline {
+        Deadline(Instant::now() + wait)
+    }
+
+    /// The deadline of the call this task is handling, unless it is not handling one. Tasks
+    /// spawned by a handler do not inherit it.
+    pub fn current() -> Option<Deadline> {
+        CURRENT.try_with(|deadline| *deadline).ok()
+    }
+
+    /// The moment itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// How long is left; zero when it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// What a caller is told whose deadline has passed.
+    pub fn exceeded() -> Problem {
+        Problem::new(Reason::DeadlineExceeded, "the deadline of the call has passed")
+    }
+
+    /// Runs `work`; calls made by it inherit the deadline.
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(self, work).await
+    }
+
+    /// Runs `work` until the deadline; calls made by it inherit the deadline.
+    pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Problem> {
+        timeout_at(self.0, self.scope(work)).await.map_err(|_| Deadline::exceeded())
+    }
+
+    /// Reads the header; one that cannot be read counts as absent.
+    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Deadline> {
+        let wait = parse_timeout(headers.get(GRPC_TIMEOUT)?.to_str().ok()?)?;
+        Instant::now().checked_add(wait).map(Deadline)
+    }
+
+    /// What is left, as the header says it.
+    pub(crate) fn to_header(self) -> HeaderValue {
+        let mut text = String::with_capacity(10);
+        write!(text, "{}", TimeoutText(self.remaining())).expect("a string takes any text");
+        HeaderValue::try_from(text).expect("digits and a letter make a header value")
+    }
+}
+
+/// Up to eight digits and a unit: H, M, S, m, u or n.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// The finest unit in which the duration fits eight digits.
+struct TimeoutText(Duration);
+
+impl std::fmt::Display for TimeoutText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const MOST: u128 = 99_999_999;
+        match (self.0.as_micros(), self.0.as_millis()) {
+            (micros, _) if micros <= MOST => write!(f, "{micros}u"),
+            (_, millis) if millis <= MOST => write!(f, "{millis}m"),
+            _ => write!(f, "{}S", u128::from(self.0.as_secs()).min(MOST)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_the_protocol_says() {
+        let table = [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("S", None),
+            ("12", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1é", None),
+            ("123456789S", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse_timeout(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_written_so_that_they_can_be_read() {
+        for wait in [Duration::ZERO, Duration::from_micros(1), Duration::from_secs(99), Duration::from_secs(86_400)] {
+            assert_eq!(parse_timeout(&TimeoutText(wait).to_string()), Some(wait));
+        }
+        assert!(parse_timeout(&TimeoutText(Duration::MAX).to_string()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_at_its_deadline_and_knows_it() {
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let seen = deadline.bound(async { Deadline::current() }).await;
+        assert_eq!(seen, Ok(Some(deadline)));
+        let late = deadline.bound(std::future::pending::<()>()).await;
+        assert_eq!(late.unwrap_err().reason(), Reason::DeadlineExceeded);
+        assert_eq!(Deadline::current(), None);
+    }
+}

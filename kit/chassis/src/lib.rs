@@ -1,0 +1,44 @@
+//! What every process is built on: configuration, telemetry, health, serving, draining.
+//!
+//! A service is a function that makes its gRPC services out of its configuration; all else that a
+//! process needs is here, once. [`main`] tells the story: read the configuration, start the logs,
+//! take the ports, build the service while it may be told to stop, serve until it is told to stop
+//! or a worker fails, then leave in order:
+//!
+//! 1. readiness turns to NOT_SERVING, and callers have a moment to see it;
+//! 2. no new connections; calls under way finish, streams end;
+//! 3. workers of [`Stage::Consumer`] stop, then those of [`Stage::Relay`], so that what the last
+//!    calls and messages wrote is still sent;
+//! 4. spans are flushed.
+//!
+//! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer under
+//! [`mod@serve`]; its other half, on the side of the caller, is [`Mesh`]. This crate must not know
+//! any service, its protos or its servers.
+
+pub mod config;
+pub mod deadline;
+pub mod identity;
+pub mod serve;
+pub mod telemetry;
+
+mod admin;
+mod app;
+mod backoff;
+mod client;
+mod health;
+mod layers;
+mod process;
+mod signals;
+#[cfg(test)]
+mod test_service;
+mod workers;
+
+pub use app::{App, Grpc};
+pub use backoff::{backoff, wait_for};
+pub use client::{Mesh, MeshChannel};
+pub use config::{CommonConfig, HasCommon};
+pub use deadline::Deadline;
+pub use identity::{Identity, Role};
+pub use process::main;
+pub use serve::serve_on;
+pub use workers::{ReadyGate, Stage, Workers};

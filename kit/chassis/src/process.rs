@@ -1,0 +1,134 @@
+//! The life of a process, from the command line to the exit code.
+//!
+//! What can fail is apart from the flush, so that the last spans leave also when a start fails.
+
+use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::{App, CommonConfig, HasCommon, Workers, admin, config, serve_on, signals::Signals, telemetry::Telemetry};
+
+/// How long threads that block may hold up the exit.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// Runs the process `stampede-<service>`: all of its `main`.
+///
+/// `build` makes what is served out of the configuration, and starts its workers. It may wait for
+/// servers; SIGTERM ends the wait. Returns 0 after an orderly stop; 1, with one line on stderr, if
+/// the process could not start or a worker failed.
+pub fn main<C, F, Fut, A>(service: &'static str, build: F) -> ExitCode
+where
+    C: Parser + HasCommon,
+    F: FnOnce(C, Workers) -> Fut,
+    Fut: Future<Output = anyhow::Result<A>>,
+    A: Into<App>,
+{
+    match launch(service, config::parse(service), build) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stampede-{service}: {}", one_line(format_args!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn launch<C, F, Fut, A>(service: &'static str, config: C, build: F) -> anyhow::Result<()>
+where
+    C: HasCommon,
+    F: FnOnce(C, Workers) -> Fut,
+    Fut: Future<Output = anyhow::Result<A>>,
+    A: Into<App>,
+{
+    let common = config.common().clone();
+    let runtime = runtime(&common).context("cannot start")?;
+    let telemetry = {
+        let _runtime = runtime.enter();
+        Telemetry::start(service, &common).context("cannot start")?
+    };
+    let outcome = runtime.block_on(run(service, &common, |workers| build(config, workers)));
+    telemetry.flush();
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    outcome
+}
+
+fn runtime(common: &CommonConfig) -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(common.worker_threads()).enable_all().build()
+}
+
+async fn run<F, Fut, A>(service: &'static str, common: &CommonConfig, build: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Workers) -> Fut,
+    Fut: Future<Output = anyhow::Result<A>>,
+    A: Into<App>,
+{
+    let mut signals = Signals::listen().context("cannot start")?;
+    let workers = Workers::new();
+    let listener = bind("--listen-addr", common.listen_addr).await?;
+    let admin = bind("--admin-addr", common.admin_addr()).await?;
+    let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
+    let started = workers.gate("start");
+    let _admin = admin::spawn(admin, workers.clone());
+    let app = tokio::select! {
+        built = build(workers.clone()) => built.context("cannot start")?,
+        failure = workers.failed() => return Err(failure.context("cannot start")),
+        signal = signals.next() => {
+            tracing::info!(signal.name = signal, "told to stop before it had started");
+            return Ok(());
+        }
+    };
+    started.open();
+    tracing::info!(server.address = %address, admin.address = %admin_address, "stampede-{service} serves");
+    let stop = CancellationToken::new();
+    let serving = serve_on(listener, None, app, workers, stop.clone(), common.drain_timeout());
+    until_signalled(serving, &stop, &mut signals).await
+}
+
+/// The first signal begins the drain, the second ends it.
+async fn until_signalled(
+    serving: impl Future<Output = anyhow::Result<()>>,
+    stop: &CancellationToken,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        outcome = &mut serving => return outcome,
+        signal = signals.next() => tracing::info!(signal.name = signal, "drains"),
+    }
+    stop.cancel();
+    tokio::select! {
+        outcome = serving => outcome.inspect(|()| tracing::info!("stopped")),
+        signal = signals.next() => {
+            tracing::warn!(signal.name = signal, "told again to stop, and does not wait");
+            Ok(())
+        }
+    }
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot start: cannot listen on {flag} {address}"))
+}
+
+fn one_line(text: impl Display) -> String {
+    text.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(one_line("cannot start:\n  no such\n\ttable\n"), "cannot start: no such table");
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_flag() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("--listen-addr", address).await.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("cannot start: cannot listen on --listen-addr {address}")));
+    }
+}

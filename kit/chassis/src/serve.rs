@@ -1,0 +1,139 @@
+//! Serves until told to stop, then leaves in order.
+//!
+//! The listeners and the stop are parameters, so a test serves on port 0 what a process serves.
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, serve::ListenerExt};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+use tower::ServiceBuilder;
+
+use crate::{
+    Grpc, Stage, Workers, admin,
+    app::App,
+    health::Health,
+    layers::{CatchPanic, EndStreams, EnforceDeadline, Measure, Shed, Trace, With},
+};
+
+/// Calls under way in one process, open streams not counted. At 10 s each this is still far below
+/// what memory holds, and far above what the process can answer in time.
+const MAX_CALLS: usize = 8192;
+
+/// Streams on one connection. The gateway sends the calls and the watchers of all buyers over one
+/// connection to each replica, so this bounds its watchers.
+const MAX_STREAMS: u32 = 65_536;
+
+/// Callers give up calls by the hundred when a crowd leaves; hyper's default of 20 resets that are
+/// not yet accepted would break the connection they share with everybody else.
+const MAX_PENDING_RESETS: usize = 8192;
+
+/// Windows that let one connection carry many small messages without waiting for updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// A connection that does not answer a ping is closed after the two together.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long callers get to see NOT_SERVING before connections close: a probe and its answer.
+const LAME_DUCK: Duration = Duration::from_millis(350);
+
+/// What each stage of workers gets to stop, even if the calls took all the time there was.
+const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
+
+/// Serves `app` on `listener`, and the admin pages on `admin` if given, until `stop` is cancelled
+/// or a worker fails; then drains, in not much more than `drain`.
+///
+/// Fails if the listener does, or with the failure of the worker.
+pub async fn serve_on(
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    app: impl Into<App>,
+    workers: Workers,
+    stop: CancellationToken,
+    drain: Duration,
+) -> anyhow::Result<()> {
+    let _admin = admin.map(|listener| admin::spawn(listener, workers.clone()));
+    let close = CancellationToken::new();
+    let mut server = tokio::spawn(serve(listener, app.into(), workers.clone(), close.clone()));
+    let outcome = tokio::select! {
+        served = &mut server => return served.context("the server panicked")?.context("the server stopped"),
+        () = stop.cancelled() => Ok(()),
+        failure = workers.failed() => Err(failure),
+    };
+    let deadline = Instant::now() + drain;
+    workers.draining().cancel();
+    let calls = async {
+        sleep(LAME_DUCK).await;
+        close.cancel();
+        (&mut server).await
+    };
+    if timeout_at(deadline, calls).await.is_err() {
+        tracing::warn!(drain.timeout_ms = drain.as_millis(), "calls under way did not end in time and are cut");
+        server.abort();
+    }
+    for stage in [Stage::Consumer, Stage::Relay] {
+        workers.stop(stage, deadline.max(Instant::now() + LEAST_STAGE_TIME)).await;
+    }
+    outcome
+}
+
+async fn serve(listener: TcpListener, app: App, workers: Workers, close: CancellationToken) -> anyhow::Result<()> {
+    match app {
+        App::Grpc(grpc) => serve_grpc(listener, grpc, workers, close).await,
+        App::Http(router) => serve_http(listener, router, close).await,
+    }
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    grpc: Grpc,
+    workers: Workers,
+    close: CancellationToken,
+) -> anyhow::Result<()> {
+    let health = Health::of(grpc.services());
+    let routes = grpc.into_routes(&health)?;
+    let draining = workers.draining();
+    let _health = health.follow(workers).await;
+    let layers = ServiceBuilder::new()
+        .layer(With(Trace))
+        .layer(With(Measure::new()))
+        .layer(With(Shed::over(MAX_CALLS)))
+        .layer(With(EnforceDeadline))
+        .layer(With(EndStreams::when(draining)))
+        .layer(With(CatchPanic));
+    // A message is at most 4 MiB, which is what tonic decodes unless a service says otherwise.
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(layers)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
+        .await
+        .context("gRPC")
+}
+
+async fn serve_http(listener: TcpListener, router: Router, close: CancellationToken) -> anyhow::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(error.cause = %error, "a connection will be slow");
+        }
+    });
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(close.cancelled_owned())
+        .await
+        .context("HTTP")
+}

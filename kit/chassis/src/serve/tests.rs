@@ -1,0 +1,176 @@
+//! A process as its callers, its operator and its workers see it.
+
+use std::sync::{Arc, Mutex, Once};
+
+use futures_util::future::join_all;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_sdk::Resource;
+use tokio::net::TcpStream;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::*;
+use crate::{
+    telemetry::install_metrics,
+    test_service::{Process, call, open_watch},
+};
+
+const DRAIN: Duration = Duration::from_secs(5);
+
+async fn start(workers: &Workers, drain: Duration) -> (Process, Channel) {
+    let process = Process::start(1, workers.clone(), drain).await;
+    let channel = Endpoint::from_shared(process.url()).unwrap().connect().await.unwrap();
+    (process, channel)
+}
+
+async fn health(channel: &Channel, service: &str) -> ServingStatus {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel.clone()).check(request).await.unwrap().get_ref().status()
+}
+
+/// Waits up to a second for something to come true.
+async fn soon<F: AsyncFn() -> bool>(what: F) {
+    for _ in 0..100 {
+        if what().await {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("did not come true");
+}
+
+#[tokio::test]
+async fn health_and_readiness_follow_the_gates() {
+    let workers = Workers::new();
+    let gate = workers.gate("redis");
+    let (process, channel) = start(&workers, DRAIN).await;
+    assert_eq!(health(&channel, "").await, ServingStatus::NotServing);
+    assert!(process.get("/readyz").await.contains("503"));
+    gate.open();
+    for service in ["", "test.Calls"] {
+        soon(async || health(&channel, service).await == ServingStatus::Serving).await;
+    }
+    let page = process.get("/readyz").await;
+    assert!(page.contains("200 OK") && page.contains("redis: ready"), "{page}");
+    gate.close();
+    soon(async || health(&channel, "test.Calls").await == ServingStatus::NotServing).await;
+    assert!(process.get("/healthz").await.contains("200 OK"), "not ready is still alive");
+}
+
+#[tokio::test]
+async fn a_call_is_answered_and_a_panic_is_internal() {
+    let (_process, channel) = start(&Workers::new(), DRAIN).await;
+    assert_eq!(call(channel.clone(), "/test.Calls/Number").await.unwrap(), 1);
+    let refused = call(channel.clone(), "/test.Calls/Panic").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Internal);
+    assert_eq!(call(channel, "/test.Calls/Number").await.unwrap(), 1, "the connection lives on");
+}
+
+/// Sends a call with only a header to say how long it may take, as other languages do, and gives
+/// the code of the answer. (A tonic client would time itself.)
+async fn code_after(process: &Process, timeout: &str) -> String {
+    let connection = TokioIo::new(TcpStream::connect(process.address).await.unwrap());
+    let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection).await.unwrap();
+    tokio::spawn(driver);
+    let request = Request::post(format!("{}/test.Calls/Never", process.url()))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", timeout)
+        .body(Full::new(bytes::Bytes::from_static(&[0; 5])))
+        .unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_call_that_is_late_is_told_deadline_exceeded() {
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let timeouts: Vec<String> = (1..40).map(|n| format!("{}u", n * 1_370)).collect();
+    let codes = join_all(timeouts.iter().map(|timeout| code_after(&process, timeout))).await;
+    assert_eq!(codes, vec!["4"; timeouts.len()], "4 is DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn calls_then_consumers_then_relays_finish_and_in_that_order() {
+    let workers = Workers::new();
+    let done = Arc::new(Mutex::new(Vec::new()));
+    for (stage, name) in [(Stage::Relay, "relay"), (Stage::Consumer, "consumer")] {
+        let done = done.clone();
+        workers.spawn(stage, name, |stop| async move {
+            stop.cancelled().await;
+            sleep(Duration::from_millis(50)).await;
+            done.lock().unwrap().push(name);
+            Ok(())
+        });
+    }
+    let (process, channel) = start(&workers, DRAIN).await;
+    let under_way = tokio::spawn(call(channel.clone(), "/test.Calls/Slow"));
+    sleep(Duration::from_millis(100)).await;
+    process.stop.cancel();
+    soon(async || process.get("/readyz").await.contains("draining")).await;
+    assert_eq!(health(&channel, "").await, ServingStatus::NotServing);
+    assert!(done.lock().unwrap().is_empty());
+    under_way.await.unwrap().unwrap();
+    process.serving.await.unwrap().unwrap();
+    assert_eq!(*done.lock().unwrap(), ["consumer", "relay"]);
+}
+
+#[tokio::test]
+async fn a_stream_is_ended_and_does_not_hold_up_the_stop() {
+    let (process, channel) = start(&Workers::new(), DRAIN).await;
+    let mut stream = open_watch(channel).await.unwrap();
+    assert!(stream.message().await.unwrap().is_some());
+    let stopped = Instant::now();
+    process.stop.cancel();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
+    process.serving.await.unwrap().unwrap();
+    assert!(stopped.elapsed() < DRAIN / 2);
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_end_is_cut() {
+    let (process, channel) = start(&Workers::new(), Duration::from_millis(500)).await;
+    let never = tokio::spawn(call(channel, "/test.Calls/Never"));
+    sleep(Duration::from_millis(100)).await;
+    let stopped = Instant::now();
+    process.stop.cancel();
+    process.serving.await.unwrap().unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(2));
+    never.abort();
+}
+
+#[tokio::test]
+async fn a_worker_that_fails_ends_the_process() {
+    let workers = Workers::new();
+    let (process, _channel) = start(&workers, DRAIN).await;
+    workers.spawn(Stage::Consumer, "sweep", |_| async { anyhow::bail!("no such table") });
+    let error = process.serving.await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "worker sweep failed: no such table");
+}
+
+#[tokio::test]
+async fn calls_are_measured_by_method_and_code() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| drop(install_metrics("test", Resource::builder_empty().build()).unwrap()));
+    let (process, channel) = start(&Workers::new(), DRAIN).await;
+    call(channel.clone(), "/test.Calls/Number").await.unwrap();
+    call(channel.clone(), "/test.Calls/Panic").await.unwrap_err();
+    call(channel, "/test.Calls/MadeUp").await.unwrap_err();
+    let text = process.get("/metrics").await;
+    let counted = |method: &str, code: &str| {
+        text.lines().any(|line| {
+            line.starts_with("rpc_server_call_duration_seconds_count")
+                && line.contains(&format!("rpc_method=\"{method}\""))
+                && line.contains(&format!("rpc_response_status_code=\"{code}\""))
+        })
+    };
+    assert!(counted("test.Calls/Number", "OK"), "{text}");
+    assert!(counted("test.Calls/Panic", "INTERNAL"), "{text}");
+    assert!(counted("unknown", "UNIMPLEMENTED") && !text.contains("MadeUp"), "{text}");
+    assert!(text.contains("process_resident_memory_bytes") && text.contains("stampede_build_info"), "{text}");
+}

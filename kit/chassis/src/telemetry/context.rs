@@ -1,0 +1,124 @@
+//! W3C trace context: into a span from what arrived, and out of a span into what is sent.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    global,
+    propagation::{Extractor, Injector},
+    trace::TraceContextExt,
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+const TRACEPARENT: &str = "traceparent";
+
+/// The `traceparent` of the current span, to be kept with work that goes on elsewhere.
+/// None outside of any span.
+pub fn current_traceparent() -> Option<String> {
+    let context = Span::current().context();
+    let span = context.span();
+    let id = span.span_context();
+    id.is_valid().then(|| format!("00-{}-{}-{:02x}", id.trace_id(), id.span_id(), id.trace_flags().to_u8()))
+}
+
+/// Makes the remote span that `traceparent` names the parent of `span`, which must not have been
+/// entered yet. A text that names none changes nothing.
+pub fn set_parent_from(span: &Span, traceparent: &str) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(traceparent) {
+        headers.insert(TRACEPARENT, value);
+        adopt_parent(span, &headers);
+    }
+}
+
+/// Makes the remote span that the headers name the parent of `span`, which must not have been
+/// entered yet, and puts the id of its trace into the span's field `trace_id`, if it has one.
+pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
+    if headers.contains_key(TRACEPARENT) {
+        let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Incoming(headers)));
+        // A disabled span, or no telemetry at all, as in tests: then there is nothing to link.
+        let _ = span.set_parent(parent);
+    }
+    if span.has_field("trace_id") {
+        let id = span.context().span().span_context().trace_id();
+        span.record("trace_id", tracing::field::display(id));
+    }
+}
+
+/// Writes the context of the current span into the headers of a call.
+pub fn inject(headers: &mut HeaderMap) {
+    let context = Span::current().context();
+    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut Outgoing(headers)));
+}
+
+struct Incoming<'a>(&'a HeaderMap);
+
+impl Extractor for Incoming<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct Outgoing<'a>(&'a mut HeaderMap);
+
+impl Injector for Outgoing<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_sdk::{
+        propagation::TraceContextPropagator,
+        trace::{Sampler, SdkTracerProvider},
+    };
+    use tracing::info_span;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    /// Runs with a subscriber as the process has it without a collector.
+    fn with_unsampled_spans(work: impl FnOnce()) {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
+    }
+
+    #[test]
+    fn a_trace_passes_through_even_when_nothing_is_sampled() {
+        with_unsampled_spans(|| {
+            let span = info_span!("rpc");
+            set_parent_from(&span, PARENT);
+            let sent = span.in_scope(current_traceparent).unwrap();
+            assert_eq!(sent[..36], PARENT[..36], "same trace");
+            assert_ne!(sent[36..52], PARENT[36..52], "a span of our own");
+            let mut headers = HeaderMap::new();
+            span.in_scope(|| inject(&mut headers));
+            assert_eq!(headers[TRACEPARENT], sent);
+        });
+    }
+
+    #[test]
+    fn what_is_no_traceparent_starts_a_new_trace() {
+        with_unsampled_spans(|| {
+            let span = info_span!("rpc");
+            set_parent_from(&span, "00-xyz");
+            assert!(span.in_scope(current_traceparent).is_some());
+        });
+    }
+
+    #[test]
+    fn outside_of_any_span_there_is_no_traceparent() {
+        assert_eq!(current_traceparent(), None);
+    }
+}

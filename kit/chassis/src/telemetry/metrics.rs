@@ -1,0 +1,61 @@
+//! The meter of the process, read by Prometheus, and what each process tells of itself.
+
+use anyhow::Context;
+use opentelemetry::{KeyValue, global};
+use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider};
+
+/// Sends all that is measured through [`opentelemetry::global`] to the default Prometheus registry.
+pub(crate) fn install(service: &'static str, resource: Resource) -> anyhow::Result<SdkMeterProvider> {
+    let reader = opentelemetry_prometheus::exporter()
+        .with_registry(prometheus::default_registry().clone())
+        .without_target_info()
+        .build()
+        .context("cannot start metrics")?;
+    let provider = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
+    global::set_meter_provider(provider.clone());
+    observe_process(service);
+    Ok(provider)
+}
+
+fn observe_process(service: &'static str) {
+    let meter = global::meter("stampede");
+    let build = [KeyValue::new("service", service), KeyValue::new("version", env!("CARGO_PKG_VERSION"))];
+    meter
+        .u64_observable_gauge("stampede_build_info")
+        .with_description("Always 1; the labels say what runs.")
+        .with_callback(move |gauge| gauge.observe(1, &build))
+        .build();
+    meter
+        .u64_observable_gauge("process_resident_memory")
+        .with_description("Memory of the process that is in RAM.")
+        .with_unit("By")
+        .with_callback(|gauge| {
+            if let Some(bytes) = resident_bytes() {
+                gauge.observe(bytes, &[]);
+            }
+        })
+        .build();
+}
+
+/// Where the kernel does not tell, there is no such metric.
+fn resident_bytes() -> Option<u64> {
+    parse_resident(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn parse_resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resident_set_is_read_in_bytes() {
+        let status = "Name:\torder\nVmPeak:\t  99 kB\nVmRSS:\t    2048 kB\n";
+        assert_eq!(parse_resident(status), Some(2048 * 1024));
+        assert_eq!(parse_resident("Name:\torder\n"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Logs, spans and metrics of the process.
+//!
+//! Logs go to stderr. Spans always exist, so that a trace begun elsewhere passes through, but are
+//! recorded and sent only if there is a collector. Metrics gather in the default Prometheus
+//! registry, which the admin port serves.
+
+mod context;
+mod metrics;
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use opentelemetry::{KeyValue, trace::TracerProvider};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracerProvider},
+};
+use opentelemetry_semantic_conventions::attribute;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::{CommonConfig, config::LogFormat};
+
+pub use context::{adopt_parent, current_traceparent, inject, set_parent_from};
+pub(crate) use metrics::install as install_metrics;
+
+type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// What must be flushed before the process ends.
+pub(crate) struct Telemetry {
+    tracer: SdkTracerProvider,
+    meter: SdkMeterProvider,
+}
+
+impl Telemetry {
+    /// Starts all three. Must be called once, within the runtime: the exporter needs it.
+    pub(crate) fn start(service: &'static str, config: &CommonConfig) -> anyhow::Result<Telemetry> {
+        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+        let resource = Resource::builder()
+            .with_service_name(format!("stampede-{service}"))
+            .with_attribute(KeyValue::new(attribute::SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
+            .build();
+        let meter = install_metrics(service, resource.clone())?;
+        let tracer = tracer_provider(config, resource)?;
+        let layers = vec![log_layer(config)?, span_layer(&tracer, config.otlp_endpoint.is_some())];
+        tracing_subscriber::registry().with(layers).try_init().context("cannot start logging")?;
+        std::panic::set_hook(Box::new(log_panic));
+        Ok(Telemetry { tracer, meter })
+    }
+
+    /// Sends what is still here. Must be called outside of async code: it blocks.
+    pub(crate) fn flush(&self) {
+        for result in [self.tracer.shutdown(), self.meter.shutdown()] {
+            if let Err(error) = result {
+                tracing::warn!(error.cause = %error, "the last spans or metrics may be lost");
+            }
+        }
+    }
+}
+
+fn log_layer(config: &CommonConfig) -> anyhow::Result<BoxLayer> {
+    let filter = EnvFilter::try_new(&config.log_filter)
+        .with_context(|| format!("--log-filter {:?} cannot be read", config.log_filter))?;
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    Ok(match config.log_format {
+        LogFormat::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
+    })
+}
+
+/// Without a collector nothing is sampled, and events are not even looked at.
+fn tracer_provider(config: &CommonConfig, resource: Resource) -> anyhow::Result<SdkTracerProvider> {
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return Ok(builder.with_sampler(Sampler::AlwaysOff).build());
+    };
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .with_context(|| format!("--otlp-endpoint {endpoint:?} cannot be used"))?;
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.otlp_sample_ratio)));
+    Ok(builder.with_sampler(sampler).with_batch_exporter(exporter).build())
+}
+
+/// Spans from INFO up, whatever the log filter says: a quiet log must not break traces.
+fn span_layer(provider: &SdkTracerProvider, exported: bool) -> BoxLayer {
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("stampede"))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(filter_fn(move |metadata| {
+            *metadata.level() <= LevelFilter::INFO && (exported || metadata.is_span())
+        }))
+        .boxed()
+}
+
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    tracing::error!(panic.location = at, panic.message = message, "panicked");
+}

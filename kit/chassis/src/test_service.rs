@@ -1,0 +1,152 @@
+//! A process in miniature, for the tests of the server's and the caller's side. Its messages are
+//! those of the health protocol, so that the crate needs no protos of its own.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, routing::any_service};
+use http::{Request as HttpRequest, Response as HttpResponse, uri::PathAndQuery};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    client::GrpcService,
+    codegen::{Bytes, StdError},
+    service::Routes,
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use crate::{Deadline, Grpc, Workers, serve_on};
+
+type Codec = ProstCodec<HealthCheckResponse, HealthCheckRequest>;
+
+/// The service `test.Calls` of a replica whose calls answer with its number.
+pub(crate) fn grpc(number: i32) -> Grpc {
+    let router = Router::new()
+        .route("/test.Calls/Number", unary(move || async move { number }))
+        .route("/test.Calls/Slow", unary(|| async { sleep(Duration::from_millis(600)).await }))
+        .route("/test.Calls/Never", unary(std::future::pending::<i32>))
+        .route("/test.Calls/Panic", unary(|| async { panic!("a bug") as i32 }))
+        .route("/test.Calls/MillisLeft", unary(|| async { millis_left() }))
+        .route("/test.Calls/Watch", any_service(service_fn(watch)));
+    Grpc::new(Routes::from(router), &[], &["test.Calls"])
+}
+
+trait IntoNumber {
+    fn number(self) -> i32;
+}
+
+impl IntoNumber for i32 {
+    fn number(self) -> i32 {
+        self
+    }
+}
+
+impl IntoNumber for () {
+    fn number(self) -> i32 {
+        0
+    }
+}
+
+fn millis_left() -> i32 {
+    Deadline::current().map_or(-1, |deadline| i32::try_from(deadline.remaining().as_millis()).unwrap())
+}
+
+fn unary<F, Fut>(answer: F) -> axum::routing::MethodRouter
+where
+    F: Fn() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output: IntoNumber> + Send + 'static,
+{
+    any_service(service_fn(move |request: HttpRequest<axum::body::Body>| {
+        let answer = answer.clone();
+        let method = service_fn(move |_: Request<HealthCheckRequest>| {
+            let answer = answer();
+            async move { Ok::<_, Status>(Response::new(HealthCheckResponse { status: answer.await.number() })) }
+        });
+        async move {
+            let mut grpc = tonic::server::Grpc::new(Codec::default());
+            Ok::<HttpResponse<Body>, std::convert::Infallible>(grpc.unary(method, request).await)
+        }
+    }))
+}
+
+/// One message, and then silence.
+async fn watch(request: HttpRequest<axum::body::Body>) -> Result<HttpResponse<Body>, std::convert::Infallible> {
+    use futures_util::{StreamExt, stream};
+    let method = service_fn(|_: Request<HealthCheckRequest>| async {
+        let first = stream::iter([Ok::<_, Status>(HealthCheckResponse::default())]);
+        Ok::<_, Status>(Response::new(first.chain(stream::pending())))
+    });
+    Ok(tonic::server::Grpc::new(Codec::default()).server_streaming(method, request).await)
+}
+
+/// Calls `test.Calls/<method>` and gives the number it answers.
+pub(crate) async fn call<C>(channel: C, path: &'static str) -> Result<i32, Status>
+where
+    C: GrpcService<Body, Error: Into<StdError>>,
+    C::ResponseBody: hyper::body::Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
+{
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let request = Request::new(HealthCheckRequest::default());
+    grpc.unary(request, PathAndQuery::from_static(path), codec).await.map(|answer| answer.get_ref().status)
+}
+
+/// Opens the stream `test.Calls/Watch`.
+pub(crate) async fn open_watch<C>(channel: C) -> Result<Streaming<HealthCheckResponse>, Status>
+where
+    C: GrpcService<Body, Error: Into<StdError>>,
+    C::ResponseBody: hyper::body::Body<Data = Bytes, Error: Into<StdError>> + Send + 'static,
+{
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let request = Request::new(HealthCheckRequest::default());
+    let path = PathAndQuery::from_static("/test.Calls/Watch");
+    grpc.server_streaming(request, path, codec).await.map(Response::into_inner)
+}
+
+/// A process that serves on free ports of this machine.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) serving: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Process {
+    pub(crate) async fn start(number: i32, workers: Workers, drain: Duration) -> Process {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Process::start_on(listener, number, workers, drain).await
+    }
+
+    pub(crate) async fn start_on(listener: TcpListener, number: i32, workers: Workers, drain: Duration) -> Process {
+        let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, admin) = (listener.local_addr().unwrap(), admin_listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serving = serve_on(listener, Some(admin_listener), grpc(number), workers, stop.clone(), drain);
+        Process { address, admin, stop, serving: tokio::spawn(serving) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The status line and body of an admin page.
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let mut connection = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong in the database, told apart as far as anybody acts on it.
+
+use sqlx::mysql::MySqlDatabaseError;
+use std::borrow::Cow;
+
+/// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
+const TRY_AGAIN: [u16; 2] = [1213, 1205];
+/// Codes for a violated CHECK: MySQL's, MariaDB's.
+const CHECK_VIOLATED: [u16; 2] = [3819, 4025];
+
+/// A failure of the database, or of what it holds.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The server or the connection to it.
+    #[error("database: {0}")]
+    Sqlx(#[from] sqlx::Error),
+    /// A row or a count of rows that cannot be, if all else is right.
+    #[error("inconsistent: {0}")]
+    Inconsistent(String),
+    /// The schema is not the one that this program was built for.
+    #[error("{0}")]
+    Schema(String),
+    /// The task of a unit of work ended without an answer: it panicked, or the process is going down.
+    #[error("the unit of work {0} was broken off")]
+    BrokenOff(&'static str),
+}
+
+impl DbError {
+    /// What was read or changed cannot be, if all else is right.
+    pub fn inconsistent(what: impl Into<String>) -> Self {
+        Self::Inconsistent(what.into())
+    }
+
+    /// Name of the unique key that refused the row; `None` for any other failure.
+    pub fn unique_violation(&self) -> Option<&str> {
+        let error = self.server_error().filter(|error| error.number() == 1062)?;
+        // "Duplicate entry 'x' for key 'orders.PRIMARY'"; MariaDB leaves the table out.
+        let key = error.message().rsplit("for key '").next()?.trim_end_matches('\'');
+        Some(key.rsplit('.').next().unwrap_or(key))
+    }
+
+    /// Whether a CHECK refused the row.
+    pub fn check_violation(&self) -> bool {
+        self.server_error().is_some_and(|error| CHECK_VIOLATED.contains(&error.number()))
+    }
+
+    /// Whether the same transaction may succeed if it is tried again at once.
+    pub fn is_deadlock(&self) -> bool {
+        self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
+    }
+
+    /// Whether the server could not be asked at all, so nothing is known to be wrong with the request.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Sqlx(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::WorkerCrashed
+            ),
+            Self::BrokenOff(_) => true,
+            Self::Inconsistent(_) | Self::Schema(_) => false,
+        }
+    }
+
+    /// The server's own code and text, for a log line.
+    pub fn server_text(&self) -> Option<Cow<'_, str>> {
+        self.server_error().map(|error| Cow::Owned(format!("{}: {}", error.number(), error.message())))
+    }
+
+    fn server_error(&self) -> Option<&MySqlDatabaseError> {
+        match self {
+            Self::Sqlx(sqlx::Error::Database(error)) => error.try_downcast_ref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! MySQL (or MariaDB) as every service uses it: a pool, schema versions, and named, retried transactions.
+//!
+//! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
+//! connection never returns to the pool in the middle of a transaction.
+
+mod database;
+mod error;
+pub mod schema;
+mod transact;
+
+pub use database::{Database, DbConfig};
+pub use error::DbError;
+pub use transact::{Work, WorkError};

@@ -1,0 +1,109 @@
+//! Named units of work: one transaction each, on a task of their own, tried again after a deadlock, and measured.
+
+use crate::{Database, DbError};
+use opentelemetry::{KeyValue, global, metrics::Histogram};
+use rand::RngExt;
+use sqlx::MySqlConnection;
+use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
+use tokio::time::{Instant, sleep};
+use tracing::Instrument;
+
+/// What a unit of work yields: a future that borrows the transaction's connection.
+pub type Work<'t, T, E = DbError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 't>>;
+
+/// The error of a unit of work: a failure of the database, or a reason of its own to roll back.
+pub trait WorkError: From<DbError> + Send + 'static {
+    /// The failure of the database, if it is one.
+    fn as_db_error(&self) -> Option<&DbError>;
+}
+
+impl WorkError for DbError {
+    fn as_db_error(&self) -> Option<&DbError> {
+        Some(self)
+    }
+}
+
+/// How often a transaction is tried in all.
+const ATTEMPTS: u32 = 5;
+
+static DURATION: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+    global::meter("stampede.db")
+        .f64_histogram("stampede_transaction_duration_seconds")
+        .with_description("Time of a unit of work from its start to its commit, with every attempt")
+        .with_boundaries(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0])
+        .build()
+});
+
+impl Database {
+    /// Runs `work` in one transaction and commits if it yields `Ok`. After a deadlock or a lock time-out it is run
+    /// again from the start, five times at most, so it must have no effect outside the transaction.
+    ///
+    /// The caller may go away: the work is on a task of its own and ends one way or the other.
+    pub async fn transact<T, F>(&self, name: &'static str, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T> + Send + Sync + 'static,
+    {
+        self.transact_with(name, work).await
+    }
+
+    /// [`Database::transact`] for work that has reasons of its own to roll back.
+    pub async fn transact_with<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WorkError,
+        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E> + Send + Sync + 'static,
+    {
+        let db = self.clone();
+        let span = tracing::debug_span!("transaction", otel.name = name);
+        let task = tokio::spawn(async move { db.run(name, &work).await }.instrument(span));
+        task.await.map_err(|_| DbError::BrokenOff(name))?
+    }
+
+    async fn run<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
+    where
+        E: WorkError,
+        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+    {
+        let started = Instant::now();
+        let mut attempt = 1;
+        let outcome = loop {
+            let outcome = self.once(work).await;
+            let deadlock = outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_deadlock);
+            if !deadlock || attempt == ATTEMPTS {
+                break outcome;
+            }
+            tracing::debug!(db.transaction = name, db.attempt = attempt, "deadlock, trying again");
+            sleep(pause(attempt)).await;
+            attempt += 1;
+        };
+        let labels = [KeyValue::new("transaction", name), KeyValue::new("ok", outcome.is_ok())];
+        DURATION.record(started.elapsed().as_secs_f64(), &labels);
+        outcome
+    }
+
+    async fn once<T, E, F>(&self, work: &F) -> Result<T, E>
+    where
+        E: WorkError,
+        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+    {
+        let mut transaction = self.pool().begin().await.map_err(DbError::from)?;
+        match work(&mut transaction).await {
+            Ok(value) => {
+                transaction.commit().await.map_err(DbError::from)?;
+                Ok(value)
+            }
+            Err(error) => {
+                // The first error is the one to tell; a connection that cannot roll back is discarded by the pool.
+                let _ = transaction.rollback().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// 2, 4, 8 ... ms, each give or take half.
+fn pause(attempt: u32) -> Duration {
+    let base_us = 1_000_u64 << attempt;
+    Duration::from_micros(rand::rng().random_range(base_us / 2..base_us * 3 / 2))
+}

@@ -1,0 +1,176 @@
+//! One batch through the database: drop repeats, apply, record, all in one transaction; isolate what can't be applied.
+
+use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, rows, trace};
+use rand::RngExt;
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError, WorkError};
+use stampede_vocab::{Clock, SystemClock};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// Tries of a batch, or of one message, before its failure counts as its own.
+const ATTEMPTS: u32 = 5;
+/// Longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a transaction was rolled back.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("a message that can never be applied: {why}")]
+    Poison { message: Box<Message>, why: String },
+}
+
+impl WorkError for Failure {
+    fn as_db_error(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Poison { .. } => None,
+        }
+    }
+}
+
+/// The consumer was stopped before the batch was through; nothing of it is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped before the batch was applied")]
+pub struct Stopped;
+
+/// Applies batches of one consumer.
+pub struct Applier<H> {
+    pub db: Database,
+    pub handler: Arc<H>,
+    pub dead_letters: DeadLetters,
+    pub stop: CancellationToken,
+}
+
+impl<H: Handler> Applier<H> {
+    /// Applies the batch, whatever it takes: returns once every message of it took effect or is a dead letter.
+    pub async fn apply(&self, batch: Vec<Message>) -> Result<(), Stopped> {
+        let left = self.apply_while_whole(batch).await?;
+        for message in left {
+            // Alone, a message that still fails after every try is the one at fault.
+            for message in self.apply_while_whole(vec![message]).await? {
+                self.set_aside(&message, "failed in every attempt; the log has the errors").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries the batch as a whole, less what is poison. Returns what is left when every try has failed: nothing, mostly.
+    async fn apply_while_whole(&self, mut batch: Vec<Message>) -> Result<Vec<Message>, Stopped> {
+        let mut attempt = 0;
+        while !batch.is_empty() {
+            match self.attempt(&batch).await {
+                Ok(effects) => {
+                    self.handler.committed(effects).await;
+                    return Ok(Vec::new());
+                }
+                Err(Failure::Poison { message, why }) => {
+                    self.set_aside(&message, &why).await?;
+                    batch.retain(|other| other.offset != message.offset || other.topic != message.topic);
+                }
+                Err(Failure::Db(error)) => {
+                    attempt += 1;
+                    tracing::warn!(%error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
+                    // A database that is away says nothing about the messages: it is waited for.
+                    if attempt >= ATTEMPTS && !error.is_unreachable() {
+                        return Ok(batch);
+                    }
+                    self.pause(attempt).await?;
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// One transaction: what is new in the batch, its effect, and the record of it.
+    async fn attempt(&self, batch: &[Message]) -> Result<H::Effects, Failure> {
+        let handler = self.handler.clone();
+        let batch: Arc<[Message]> = batch.into();
+        let spans = trace::spans(&batch);
+        let applied = self.db.transact_with("apply_messages", move |connection| {
+            let (handler, batch) = (handler.clone(), batch.clone());
+            Box::pin(async move { apply_in(connection, &*handler, &batch).await })
+        });
+        let outcome = applied.await;
+        drop(spans);
+        outcome
+    }
+
+    /// Makes a dead letter of the message and parks its key, so that later ones of the key do not overtake it.
+    async fn set_aside(&self, message: &Message, why: &str) -> Result<(), Stopped> {
+        let mut attempt = 0;
+        while let Err(error) = self.dead_letters.send(message, why).await {
+            attempt += 1;
+            tracing::error!(%error, inbox.attempt = attempt, "dead letter was not taken by Kafka, trying again");
+            self.pause(attempt).await?;
+        }
+        while let Err(error) = self.park(message).await {
+            attempt += 1;
+            tracing::error!(%error, inbox.attempt = attempt, "dead letter was not recorded, trying again");
+            self.pause(attempt).await?;
+        }
+        Ok(())
+    }
+
+    async fn park(&self, message: &Message) -> Result<(), DbError> {
+        let message = Arc::new(message.clone());
+        self.db
+            .transact("park_message", move |connection| {
+                let message = message.clone();
+                Box::pin(async move {
+                    let now_us = SystemClock.now().micros();
+                    if rows::known(connection, std::slice::from_ref(&*message)).await?.is_empty() {
+                        rows::record(connection, std::slice::from_ref(&*message), now_us).await?;
+                    }
+                    rows::park(connection, &message, now_us).await
+                })
+            })
+            .await
+    }
+
+    /// 20, 40, 80 ... ms up to two seconds, each give or take half; cut short by `stop`.
+    async fn pause(&self, attempt: u32) -> Result<(), Stopped> {
+        let base = Duration::from_millis(10 << attempt.min(10)).min(LONGEST_PAUSE);
+        let pause = base.mul_f64(rand::rng().random_range(0.5..1.5));
+        tokio::select! {
+            () = self.stop.cancelled() => Err(Stopped),
+            () = tokio::time::sleep(pause) => Ok(()),
+        }
+    }
+}
+
+async fn apply_in<H: Handler>(
+    connection: &mut MySqlConnection,
+    handler: &H,
+    batch: &[Message],
+) -> Result<H::Effects, Failure> {
+    let new = only_new(connection, batch).await?;
+    rows::record(connection, &new, SystemClock.now().micros()).await?;
+    handler.apply(connection, &new).await.map_err(|error| match error {
+        HandleError::Db(error) => Failure::Db(error),
+        HandleError::Poison { index, detail } => match new.get(index) {
+            Some(message) => Failure::Poison { message: Box::new(message.clone()), why: detail },
+            None => Failure::Db(DbError::inconsistent(format!("message {index} of {} is poison: {detail}", new.len()))),
+        },
+    })
+}
+
+/// The messages that have not taken effect, each once. A message whose key is parked is poison.
+async fn only_new(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Vec<Message>, Failure> {
+    let mut seen = rows::known(connection, batch).await?;
+    let parked: HashSet<_> = rows::parked(connection).await?;
+    let mut new = Vec::with_capacity(batch.len());
+    for message in batch {
+        if !seen.insert((message.source.clone(), message.id)) {
+            continue;
+        }
+        if parked.contains(&(message.topic.clone(), message.key.clone())) {
+            let why = "parked behind an earlier dead letter of the same key".to_owned();
+            return Err(Failure::Poison { message: Box::new(message.clone()), why });
+        }
+        new.push(message.clone());
+    }
+    Ok(new)
+}

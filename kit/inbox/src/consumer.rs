@@ -1,0 +1,165 @@
+//! Reads a service's topics in batches, and commits the offsets of what took effect.
+
+use crate::{
+    Handler, Message,
+    batch::{Applier, Stopped},
+    dead_letter::DeadLetters,
+    rows,
+};
+use futures_util::FutureExt;
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    error::KafkaError,
+    message::BorrowedMessage,
+};
+use stampede_db::Database;
+use stampede_vocab::{Clock, SystemClock};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Most messages of one transaction.
+const BATCH: usize = 500;
+/// Records are kept so long: a repeat older than that would take effect again, and Kafka keeps messages for a day.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a consumer reads.
+#[derive(Debug, Clone)]
+pub struct ConsumerConfig {
+    brokers: String,
+    group: String,
+    topics: Vec<String>,
+}
+
+impl ConsumerConfig {
+    /// Reads `topics` at `brokers` as one of `group`, which is `<topic prefix>.<service>`.
+    pub fn new(brokers: &str, group: String, topics: Vec<String>) -> Self {
+        Self { brokers: brokers.to_owned(), group, topics }
+    }
+
+    /// The service: what dead-letter topics are named after.
+    fn consumer_name(&self) -> String {
+        self.group.rsplit('.').next().unwrap_or(&self.group).to_owned()
+    }
+}
+
+/// Applies the messages of some topics, each once.
+pub struct Consumer<H> {
+    client: StreamConsumer,
+    applier: Applier<H>,
+    applied: Counter<u64>,
+    group: KeyValue,
+}
+
+impl<H: Handler> Consumer<H> {
+    /// A consumer in its group. Fails if the Kafka client can't be made.
+    pub fn new(config: ConsumerConfig, db: Database, handler: Arc<H>) -> Result<Self, KafkaError> {
+        let client: StreamConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &config.brokers)
+            .set("group.id", &config.group)
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("session.timeout.ms", "6000")
+            .set("heartbeat.interval.ms", "1000")
+            .set("max.poll.interval.ms", "60000")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "10")
+            // Bounds the memory of a consumer that has fallen behind.
+            .set("queued.max.messages.kbytes", "8192")
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .create()?;
+        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+        client.subscribe(&topics)?;
+        let dead_letters = DeadLetters::new(&config.brokers, config.consumer_name())?;
+        let applied = global::meter("stampede.inbox")
+            .u64_counter("stampede_inbox_messages")
+            .with_description("Messages that were read, repeats among them")
+            .build();
+        let group = KeyValue::new("group", config.group);
+        let applier = Applier { db, handler, dead_letters, stop: CancellationToken::new() };
+        Ok(Self { client, applier, applied, group })
+    }
+
+    /// Reads until `stop`. A batch under way is finished first, unless its database is away.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.applier.stop = stop.clone();
+        let mut purge_at = Instant::now() + Duration::from_secs(60);
+        while let Some(first) = self.first(&stop).await {
+            let (batch, positions) = self.drain(first);
+            self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
+            if let Err(Stopped) = self.applier.apply(batch).await {
+                break;
+            }
+            if let Err(error) = self.client.commit(&positions, CommitMode::Async) {
+                // The messages are in the inbox: if they come again they are dropped there.
+                tracing::warn!(%error, "offsets were not committed");
+            }
+            if Instant::now() >= purge_at {
+                self.purge().await;
+                purge_at = Instant::now() + Duration::from_secs(60);
+            }
+        }
+        // Leaves the group, so that others take the partitions at once.
+        self.client.unsubscribe();
+    }
+
+    /// The next message, however long that takes; `None` once stopped.
+    async fn first(&self, stop: &CancellationToken) -> Option<BorrowedMessage<'_>> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                received = self.client.recv() => match received {
+                    Ok(message) => return Some(message),
+                    Err(error) => {
+                        tracing::warn!(%error, "consumer cannot read from Kafka, trying again");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// What is at hand behind `first`, up to a batch, and the offsets to commit for it.
+    fn drain(&self, first: BorrowedMessage<'_>) -> (Vec<Message>, TopicPartitionList) {
+        let mut batch = Vec::new();
+        let mut next = HashMap::new();
+        let mut record = Some(first);
+        while let Some(message) = record {
+            take(&message, &mut batch, &mut next);
+            let full = batch.len() >= BATCH;
+            record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
+        }
+        let mut positions = TopicPartitionList::with_capacity(next.len());
+        for ((topic, partition), offset) in next {
+            positions
+                .add_partition_offset(&topic, partition, Offset::Offset(offset))
+                .expect("an offset that was read is valid");
+        }
+        (batch, positions)
+    }
+
+    async fn purge(&self) {
+        let before_us = SystemClock.now().minus(RETENTION).micros();
+        let purged = async {
+            let mut connection = self.applier.db.acquire().await?;
+            rows::purge(&mut connection, before_us, 5_000).await
+        };
+        if let Err(error) = purged.await {
+            tracing::warn!(%error, "old inbox records could not be purged");
+        }
+    }
+}
+
+fn take(record: &BorrowedMessage<'_>, batch: &mut Vec<Message>, next: &mut HashMap<(String, i32), i64>) {
+    use rdkafka::Message as _;
+    next.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
+    match Message::read(record) {
+        Ok(message) => batch.push(message),
+        // Nothing of ours: there is no id to record it under, and no key to park.
+        Err(error) => tracing::error!(%error, "foreign message passed over"),
+    }
+}

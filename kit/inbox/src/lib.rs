@@ -1,0 +1,15 @@
+//! The consumer that applies each message once.
+//!
+//! Kafka delivers at least once; the inbox row, the effect and the outbox rows of the answer are written in one
+//! transaction, a batch at a time, and the offset is committed after. A message that can't be applied becomes a dead
+//! letter, and later messages of its key are parked behind it. It carries bytes and does not know what they mean.
+
+mod batch;
+mod consumer;
+mod dead_letter;
+mod message;
+mod rows;
+mod trace;
+
+pub use consumer::{Consumer, ConsumerConfig};
+pub use message::{HandleError, Handler, Message};

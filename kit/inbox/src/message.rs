@@ -1,0 +1,106 @@
+//! What arrives, and what a service does with it.
+
+use rdkafka::{
+    Message as _,
+    message::{BorrowedMessage, Headers},
+};
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use std::{future::Future, pin::Pin};
+
+/// A message as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who wrote it, such as `/stampede/order`. With `id` it names the message.
+    pub source: String,
+    /// Its number at its source.
+    pub id: u64,
+    /// Full name of the protobuf message, such as `stampede.message.v1.OrderPlaced`.
+    pub message_type: String,
+    /// Key: the id of the aggregate that it tells of.
+    pub key: String,
+    /// The encoded protobuf message.
+    pub payload: Vec<u8>,
+    /// The trace in which it was written.
+    pub traceparent: Option<String>,
+    /// Topic that it came on.
+    pub topic: String,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in the partition.
+    pub offset: i64,
+}
+
+/// A message without the headers that every message of ours has.
+#[derive(Debug, thiserror::Error)]
+#[error("{topic}[{partition}]@{offset} has no readable header {header}")]
+pub(crate) struct Unreadable {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub header: &'static str,
+}
+
+impl Message {
+    pub(crate) fn read(record: &BorrowedMessage<'_>) -> Result<Self, Unreadable> {
+        let unreadable = |header| Unreadable {
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+            header,
+        };
+        let header = |name| header(record, name).ok_or_else(|| unreadable(name));
+        Ok(Self {
+            source: header("ce_source")?.to_owned(),
+            id: header("ce_id")?.parse().map_err(|_| unreadable("ce_id"))?,
+            message_type: header("ce_type")?.to_owned(),
+            key: record.key().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
+            payload: record.payload().unwrap_or_default().to_vec(),
+            traceparent: header("traceparent").ok().map(str::to_owned),
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+        })
+    }
+}
+
+fn header<'m>(record: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
+    let headers = record.headers()?;
+    headers.iter().find(|header| header.key == name).and_then(|header| std::str::from_utf8(header.value?).ok())
+}
+
+/// Why a batch could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// The database: the batch is tried again.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// One message can never be applied: it becomes a dead letter, and the batch is tried without it.
+    #[error("message {index} of the batch cannot be applied: {detail}")]
+    Poison {
+        /// Place in the batch, from 0.
+        index: usize,
+        /// Why, for the operator.
+        detail: String,
+    },
+}
+
+/// A future that borrows what it was called with.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a service does with messages.
+pub trait Handler: Send + Sync + 'static {
+    /// What is left to do once the transaction has committed.
+    type Effects: Send + 'static;
+
+    /// Applies new messages inside the transaction that records them, in the order given. Messages of unknown types are
+    /// to be passed over. May run again with the same messages, so it has no effect outside the transaction.
+    fn apply<'c>(
+        &'c self,
+        transaction: &'c mut MySqlConnection,
+        batch: &'c [Message],
+    ) -> Boxed<'c, Result<Self::Effects, HandleError>>;
+
+    /// Does what is left after the commit. May be lost if the process dies, so something else must mend that.
+    fn committed(&self, effects: Self::Effects) -> Boxed<'_, ()>;
+}

@@ -1,0 +1,72 @@
+//! The SQL of the inbox: what took effect, and which keys are parked.
+
+use crate::Message;
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use std::collections::{HashMap, HashSet};
+
+/// Those of the messages that took effect before, as (source, id).
+pub async fn known(connection: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<(String, u64)>, DbError> {
+    let mut known = HashSet::new();
+    // One statement for each source, of which a batch has one or two: both servers use the key for a plain IN.
+    for (source, ids) in by_source(batch) {
+        let mut select = QueryBuilder::<MySql>::new("SELECT message_id FROM inbox WHERE source = ");
+        select.push_bind(source).push(" AND message_id IN (");
+        let mut list = select.separated(", ");
+        for id in ids {
+            list.push_bind(id);
+        }
+        let ids: Vec<u64> = select.push(")").build_query_scalar().fetch_all(&mut *connection).await?;
+        known.extend(ids.into_iter().map(|id| (source.to_owned(), id)));
+    }
+    Ok(known)
+}
+
+fn by_source(batch: &[Message]) -> HashMap<&str, Vec<u64>> {
+    let mut sources: HashMap<&str, Vec<u64>> = HashMap::new();
+    for message in batch {
+        sources.entry(&message.source).or_default().push(message.id);
+    }
+    sources
+}
+
+/// Records messages as taken effect. Fails on a unique key if another consumer was quicker.
+pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<(), DbError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::<MySql>::new("INSERT INTO inbox (source, message_id, processed_us) ");
+    insert.push_values(batch, |mut row, message| {
+        row.push_bind(&message.source).push_bind(message.id).push_bind(now_us);
+    });
+    insert.build().execute(connection).await?;
+    Ok(())
+}
+
+/// Every parked key, as (topic, key). There are few: each is waiting for an operator.
+pub async fn parked(connection: &mut MySqlConnection) -> Result<HashSet<(String, String)>, DbError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT topic, message_key FROM inbox_parked").fetch_all(connection).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Parks the key of this message.
+pub async fn park(connection: &mut MySqlConnection, message: &Message, now_us: i64) -> Result<(), DbError> {
+    sqlx::query("INSERT IGNORE INTO inbox_parked (topic, message_key, parked_us) VALUES (?, ?, ?)")
+        .bind(&message.topic)
+        .bind(&message.key)
+        .bind(now_us)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Deletes records from before this instant, a bounded number at a time. Returns how many.
+pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
+    let done = sqlx::query("DELETE FROM inbox WHERE processed_us < ? ORDER BY processed_us LIMIT ?")
+        .bind(before_us)
+        .bind(limit)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,20 @@
+//! Messages written in the transaction that changes the state, and the relay that sends them to Kafka.
+//!
+//! [`append`] writes rows inside the caller's transaction; [`Relay`] sends what is unsent, in the order of each
+//! aggregate, at least once. It carries bytes and does not know what they mean. The columns are those of Debezium's
+//! outbox event router, so a user can put Debezium in the relay's place.
+
+mod append;
+mod headers;
+mod lease;
+mod relay;
+mod rows;
+mod send;
+mod trace;
+
+pub use append::{OutboxMessage, append};
+pub use relay::{Outbox, Relay, RelayConfig};
+pub use trace::current_traceparent;
+
+/// How many partitions an outbox has: the most relays that can share it.
+pub const PARTITIONS: u16 = 16;

@@ -1,0 +1,220 @@
+//! The relay: takes the unsent messages of the partitions it leases, sends them, marks them.
+
+use crate::{
+    PARTITIONS, lease,
+    rows::{self, Unsent},
+    send::Sender,
+};
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use rdkafka::error::KafkaError;
+use stampede_db::{Database, DbError};
+use stampede_vocab::{Clock, SystemClock};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Messages of one round.
+const ROUND: u32 = 1_000;
+/// How often leases are looked at.
+const LEASE_CHECK: Duration = Duration::from_millis(500);
+/// How often unsent messages are looked for when nobody wakes the relay: they may have been written by another
+/// replica, whose commits wake only its own relay.
+const POLL: Duration = Duration::from_millis(20);
+/// Longest wait for acknowledgements: a round must end well within the term of a lease.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+/// Sent messages are kept so long, for the audit and for a second look.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Where a relay sends to.
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    brokers: String,
+    topic: String,
+    source: &'static str,
+}
+
+impl RelayConfig {
+    /// Sends to `topic` at `brokers` in the name of `source`, such as `/stampede/order`.
+    pub fn new(brokers: &str, topic: String, source: &'static str) -> Self {
+        Self { brokers: brokers.to_owned(), topic, source }
+    }
+}
+
+/// Wakes the relay. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    woken: Arc<Notify>,
+}
+
+impl Outbox {
+    /// To be called after a commit that wrote messages, so that they go out at once.
+    pub fn wake(&self) {
+        self.woken.notify_one();
+    }
+}
+
+/// Sends the outbox of one schema.
+pub struct Relay {
+    db: Database,
+    sender: Sender,
+    owner: String,
+    woken: Arc<Notify>,
+    sent: Counter<u64>,
+    topic: KeyValue,
+}
+
+/// What a relay knows of its leases between two looks.
+struct Leases {
+    partitions: Vec<u16>,
+    check_at: Instant,
+    /// Nothing is sent after this: the leases may have run out.
+    valid_until: Instant,
+}
+
+impl Relay {
+    /// A relay of this schema's outbox, and what wakes it. Fails if the Kafka client can't be made.
+    #[expect(clippy::disallowed_methods, reason = "each relay needs a name of its own; nothing depends on which")]
+    pub fn new(config: RelayConfig, db: Database) -> Result<(Outbox, Self), KafkaError> {
+        let woken = Arc::new(Notify::new());
+        let topic = KeyValue::new("topic", config.topic.clone());
+        let sent = global::meter("stampede.outbox")
+            .u64_counter("stampede_outbox_messages_sent")
+            .with_description("Messages acknowledged by Kafka")
+            .build();
+        let sender = Sender::new(&config.brokers, config.topic, config.source)?;
+        let owner = uuid::Uuid::now_v7().to_string();
+        Ok((Outbox { woken: woken.clone() }, Self { db, sender, owner, woken, sent, topic }))
+    }
+
+    /// Sends until `stop`, then sends what is left, gives the leases back and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut leases = Leases { partitions: Vec::new(), check_at: Instant::now(), valid_until: Instant::now() };
+        let mut purge_at = Instant::now() + Duration::from_secs(60);
+        while !stop.is_cancelled() {
+            let sent_all = self.round(&mut leases).await;
+            if Instant::now() >= purge_at {
+                purge_at = Instant::now() + self.purge().await;
+            }
+            if !sent_all {
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.woken.notified() => {}
+                () = sleep_until((Instant::now() + POLL).min(leases.check_at)) => {}
+            }
+        }
+        self.finish(leases).await;
+    }
+
+    /// One round. Returns whether nothing was left to send.
+    async fn round(&self, leases: &mut Leases) -> bool {
+        match self.try_round(leases).await {
+            Ok(sent_all) => sent_all,
+            Err(error) => {
+                tracing::warn!(messaging.topic = %self.topic.value, %error, "relay cannot reach its outbox, trying again");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                true
+            }
+        }
+    }
+
+    async fn try_round(&self, leases: &mut Leases) -> Result<bool, DbError> {
+        if Instant::now() >= leases.check_at {
+            *leases = self.check_leases(std::mem::take(&mut leases.partitions)).await?;
+        }
+        if leases.partitions.is_empty() || Instant::now() + PATIENCE >= leases.valid_until {
+            return Ok(true);
+        }
+        let mut connection = self.db.acquire().await?;
+        let messages = rows::unsent(&mut connection, &leases.partitions, ROUND).await?;
+        // Not held while Kafka is waited for.
+        drop(connection);
+        if messages.is_empty() {
+            return Ok(true);
+        }
+        self.send_and_mark(&messages).await?;
+        Ok(messages.len() < ROUND as usize)
+    }
+
+    async fn send_and_mark(&self, messages: &[Unsent]) -> Result<(), DbError> {
+        let sent = self.sender.send(messages, PATIENCE).await;
+        if sent.len() < messages.len() {
+            // What Kafka did not take in time is dropped here and read again, so that order is kept.
+            self.sender.purge();
+            tracing::warn!(
+                messaging.topic = %self.topic.value,
+                outbox.unsent = messages.len() - sent.len(),
+                "Kafka did not acknowledge in time, sending again"
+            );
+        }
+        if sent.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.db.acquire().await?;
+        rows::mark_sent(&mut connection, &sent, SystemClock.now().micros()).await?;
+        self.sent.add(sent.len() as u64, std::slice::from_ref(&self.topic));
+        Ok(())
+    }
+
+    /// Renews what is held and moves towards a fair share: as many partitions as there are, over the relays alive.
+    async fn check_leases(&self, before: Vec<u16>) -> Result<Leases, DbError> {
+        let started = Instant::now();
+        let mut connection = self.db.acquire().await?;
+        lease::renew(&mut connection, &self.owner).await?;
+        let alive = lease::relays_alive(&mut connection).await?.max(1);
+        let share = usize::from(PARTITIONS).div_ceil(usize::try_from(alive).unwrap_or(1));
+        let mut partitions = lease::held(&mut connection, &self.owner).await?;
+        if partitions.len() > share {
+            // Between two rounds nothing is in flight, so they can be given away as they are.
+            lease::give_back(&mut connection, &self.owner, &partitions.split_off(share)).await?;
+        } else if partitions.len() < share {
+            let wanted = u32::try_from(share - partitions.len()).expect("a share is at most all partitions");
+            if lease::take(&mut connection, &self.owner, wanted).await? > 0 {
+                partitions = lease::held(&mut connection, &self.owner).await?;
+            }
+        }
+        if partitions != before {
+            tracing::info!(messaging.topic = %self.topic.value, outbox.partitions = partitions.len(), outbox.relays = alive, "relay leases changed");
+        }
+        let term = Duration::from_micros(lease::TERM_US.unsigned_abs());
+        Ok(Leases { partitions, check_at: started + LEASE_CHECK, valid_until: started + term })
+    }
+
+    /// Deletes some of what was sent long ago. Returns when to look again.
+    async fn purge(&self) -> Duration {
+        const MOST: u32 = 5_000;
+        let before_us = SystemClock.now().minus(RETENTION).micros();
+        let purged = async {
+            let mut connection = self.db.acquire().await?;
+            rows::purge_sent(&mut connection, before_us, MOST).await
+        };
+        match purged.await {
+            Ok(count) if count == u64::from(MOST) => Duration::from_secs(1),
+            Ok(_) => Duration::from_secs(60),
+            Err(error) => {
+                tracing::warn!(%error, "sent messages could not be purged");
+                Duration::from_secs(60)
+            }
+        }
+    }
+
+    /// Flushes what the last commits wrote, then lets somebody else have the partitions.
+    async fn finish(self, mut leases: Leases) {
+        let flushed = timeout(PATIENCE * 2, async { while !self.round(&mut leases).await {} }).await;
+        if flushed.is_err() {
+            tracing::warn!(messaging.topic = %self.topic.value, "stopped before everything was sent; the next relay sends it");
+        }
+        let left = async {
+            let mut connection = self.db.acquire().await?;
+            lease::give_back(&mut connection, &self.owner, &leases.partitions).await?;
+            lease::leave(&mut connection, &self.owner).await
+        };
+        if let Err(error) = left.await {
+            tracing::warn!(%error, "leases could not be given back; they run out by themselves");
+        }
+    }
+}

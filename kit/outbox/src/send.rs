@@ -1,0 +1,89 @@
+//! Hands messages to Kafka and waits until it has them for good.
+
+use crate::{headers, rows::Unsent};
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
+};
+use std::{collections::HashSet, time::Duration};
+
+/// Sends in order, each message acknowledged by every replica in sync.
+pub struct Sender {
+    producer: FutureProducer,
+    topic: String,
+    source: &'static str,
+}
+
+impl Sender {
+    pub fn new(brokers: &str, topic: String, source: &'static str) -> Result<Self, KafkaError> {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            // A message is never given up: that would let a later one of its aggregate overtake it.
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "0.5")
+            .set("compression.type", "none")
+            // The hash of Kafka's own clients, so that every language finds the partition of a key.
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "20000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .create()?;
+        Ok(Self { producer, topic, source })
+    }
+
+    /// Sends all, and returns the ids of those that were acknowledged within `patience`. Where one was not, no later
+    /// one of its aggregate is returned either: both are sent again, in order.
+    pub async fn send(&self, messages: &[Unsent], patience: Duration) -> Vec<u64> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let deliveries: Vec<_> = messages.iter().map(|message| self.enqueue(message)).collect();
+        let mut stuck = HashSet::new();
+        let mut sent = Vec::with_capacity(messages.len());
+        for (message, delivery) in messages.iter().zip(deliveries) {
+            let delivered = acknowledged(delivery, deadline).await;
+            if delivered && !stuck.contains(message.aggregate_id.as_str()) {
+                sent.push(message.id);
+            } else {
+                stuck.insert(message.aggregate_id.as_str());
+            }
+        }
+        sent
+    }
+
+    /// Drops what is still queued, so that nothing of it is sent after somebody else took over.
+    pub fn purge(&self) {
+        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+    }
+
+    fn enqueue(&self, message: &Unsent) -> Option<DeliveryFuture> {
+        let record = FutureRecord::to(&self.topic)
+            .key(&message.aggregate_id)
+            .payload(&message.payload)
+            .headers(headers::of(message, self.source));
+        match self.producer.send_result(record) {
+            Ok(delivery) => Some(delivery),
+            Err((error, _)) => {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, %error, "message cannot be sent");
+                }
+                None
+            }
+        }
+    }
+}
+
+async fn acknowledged(delivery: Option<DeliveryFuture>, deadline: tokio::time::Instant) -> bool {
+    let Some(delivery) = delivery else { return false };
+    match tokio::time::timeout_at(deadline, delivery).await {
+        Ok(Ok(Ok(_))) => true,
+        Ok(Ok(Err((error, _)))) => {
+            tracing::warn!(%error, "message was not acknowledged, it is sent again");
+            false
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
+}

@@ -1,0 +1,133 @@
+//! Problems as gRPC statuses with `google.rpc` details, there and back.
+
+use std::{collections::HashMap, error::Error};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{DOMAIN, Problem, Reason};
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Status {
+        problem.log_internal();
+        let reason = problem.reason();
+        let metadata: HashMap<_, _> = problem.metadata().clone().into_iter().collect();
+        let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+        if let Some(field) = problem.field_path() {
+            details.add_bad_request_violation(field, problem.detail());
+        }
+        if let Some(delay) = problem.retry_delay() {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(reason.code(), problem.detail(), details)
+    }
+}
+
+impl Problem {
+    /// Reads a status as it came from a client call.
+    ///
+    /// A status of this product gives back the problem it was made from, less the internal text.
+    /// Of any other, only the code is believed: its message becomes internal, because nobody has
+    /// vouched for it being fit for the caller. A connection that failed is `UNAVAILABLE`.
+    pub fn from_status(status: &Status) -> Problem {
+        let details = status.get_error_details();
+        match details.error_info() {
+            Some(info) if info.domain == DOMAIN => {
+                let reason = Reason::parse(&info.reason).unwrap_or_else(|| Reason::of_code(status.code()));
+                let problem = Problem::new(reason, status.message());
+                restore(problem, &details)
+            }
+            _ => of_foreign(status),
+        }
+    }
+}
+
+fn restore(mut problem: Problem, details: &ErrorDetails) -> Problem {
+    for (key, value) in details.error_info().into_iter().flat_map(|info| &info.metadata) {
+        problem = problem.meta(key, value);
+    }
+    let violation = details.bad_request().and_then(|b| b.field_violations.first());
+    if let Some(violation) = violation {
+        problem = problem.field(&violation.field);
+    }
+    if let Some(delay) = details.retry_info().and_then(|retry| retry.retry_delay) {
+        problem = problem.retry_after(delay);
+    }
+    problem
+}
+
+fn of_foreign(status: &Status) -> Problem {
+    let reason = if is_transport_failure(status) { Reason::Unavailable } else { Reason::of_code(status.code()) };
+    Problem::new(reason, reason.title()).internal(chain(status))
+}
+
+/// A status that came over the wire has no source; one that tonic made of a broken connection has.
+fn is_transport_failure(status: &Status) -> bool {
+    let broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
+    status.code() == Code::Unavailable || (broken && status.source().is_some())
+}
+
+/// The message with those of all its causes: tonic says "transport error" and little more itself.
+fn chain(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_way_through_a_status() {
+        for reason in Reason::ALL {
+            let sent = Problem::new(*reason, "what happened")
+                .field("lines[2].units")
+                .meta("left", 3)
+                .retry_after(Duration::from_millis(250));
+            let status = Status::from(sent.clone());
+            assert_eq!(status.code(), reason.code());
+            assert_eq!(Problem::from_status(&status), sent);
+        }
+    }
+
+    #[test]
+    fn the_internal_text_is_not_sent() {
+        let status = Status::from(Problem::unavailable("the ledger", "mysql://root:secret@db"));
+        assert!(!status.message().contains("secret"));
+        assert!(!status.details().windows(6).any(|bytes| bytes == b"secret"));
+        assert_eq!(Problem::from_status(&status).internal_detail(), None);
+    }
+
+    #[test]
+    fn a_plain_status_keeps_its_code_but_not_its_message() {
+        let problem = Problem::from_status(&Status::deadline_exceeded("at 10.0.0.7"));
+        assert_eq!(problem.reason(), Reason::DeadlineExceeded);
+        assert!(!problem.detail().contains("10.0.0.7"));
+        assert!(problem.internal_detail().is_some_and(|cause| cause.contains("10.0.0.7")));
+    }
+
+    #[test]
+    fn an_unknown_reason_of_this_product_falls_back_to_its_code() {
+        let details = ErrorDetails::with_error_info("NEWER", DOMAIN, [("a".into(), "b".into())]);
+        let status = Status::with_error_details(Code::ResourceExhausted, "slow down", details);
+        let problem = Problem::from_status(&status);
+        assert_eq!((problem.reason(), problem.detail()), (Reason::Throttled, "slow down"));
+        assert_eq!(problem.metadata()["a"], "b");
+    }
+
+    #[test]
+    fn a_broken_connection_is_unavailable() {
+        let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset by peer");
+        let status = Status::from_error(Box::new(broken));
+        assert_eq!(Problem::from_status(&status).reason(), Reason::Unavailable);
+        assert_eq!(Problem::from_status(&Status::unknown("odd")).reason(), Reason::Internal);
+    }
+}

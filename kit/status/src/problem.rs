@@ -1,0 +1,154 @@
+//! One occurrence of a failure: what the caller is told, and what the operator is told.
+
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
+
+use http::StatusCode;
+
+use crate::Reason;
+
+/// A failure on its way to the caller.
+///
+/// Everything but the internal text is sent. Boxed, so that `Result<T, Problem>` stays small.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", body.reason, body.detail)]
+pub struct Problem {
+    body: Box<Body>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Body {
+    reason: Reason,
+    detail: String,
+    field: Option<String>,
+    metadata: BTreeMap<String, String>,
+    retry_after: Option<Duration>,
+    internal: Option<String>,
+}
+
+impl Problem {
+    /// A problem with a sentence for the caller. Reasons that pass by themselves come with the
+    /// time after which to try again.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Problem {
+        Problem {
+            body: Box::new(Body {
+                reason,
+                detail: detail.into(),
+                field: None,
+                metadata: BTreeMap::new(),
+                retry_after: reason.default_retry(),
+                internal: None,
+            }),
+        }
+    }
+
+    /// One field of the request has a value that is not allowed; `problem` says what is wrong.
+    pub fn invalid_field(field: impl Into<String>, problem: impl Into<String>) -> Problem {
+        Problem::new(Reason::InvalidField, problem).field(field)
+    }
+
+    /// Something failed that should not have; the caller learns nothing but that.
+    pub fn internal_error(error: impl Display) -> Problem {
+        Problem::new(Reason::Internal, "the request could not be handled").internal(error)
+    }
+
+    /// Something this service depends on (`what`, a name the caller may see) does not answer.
+    pub fn unavailable(what: impl Display, error: impl Display) -> Problem {
+        Problem::new(Reason::Unavailable, format!("{what} is not available")).internal(error)
+    }
+
+    /// Names the field of the request that is at fault, as a path such as `lines[2].units`.
+    #[must_use]
+    pub fn field(mut self, name: impl Into<String>) -> Problem {
+        self.body.field = Some(name.into());
+        self
+    }
+
+    /// Adds a machine-readable fact for the caller.
+    #[must_use]
+    pub fn meta(mut self, key: impl Into<String>, value: impl Display) -> Problem {
+        self.body.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    /// Says after how long a retry makes sense.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Problem {
+        self.body.retry_after = Some(delay);
+        self
+    }
+
+    /// Attaches what the operator should know; it is logged once and never sent.
+    #[must_use]
+    pub fn internal(mut self, cause: impl Display) -> Problem {
+        self.body.internal = Some(cause.to_string());
+        self
+    }
+
+    /// Why the request failed.
+    pub fn reason(&self) -> Reason {
+        self.body.reason
+    }
+
+    /// The sentence for the caller.
+    pub fn detail(&self) -> &str {
+        &self.body.detail
+    }
+
+    /// The field at fault, if one is.
+    pub fn field_path(&self) -> Option<&str> {
+        self.body.field.as_deref()
+    }
+
+    /// Machine-readable facts for the caller.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.body.metadata
+    }
+
+    /// After how long a retry makes sense, if it does.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.body.retry_after
+    }
+
+    /// What only the operator may see.
+    pub fn internal_detail(&self) -> Option<&str> {
+        self.body.internal.as_deref()
+    }
+
+    /// The HTTP status to answer with.
+    pub fn http(&self) -> StatusCode {
+        self.reason().http()
+    }
+
+    /// Logs the internal text, if there is one. Called where the problem becomes an answer.
+    pub(crate) fn log_internal(&self) {
+        let Some(cause) = self.internal_detail() else {
+            return;
+        };
+        let reason = self.reason().as_str();
+        if self.reason() == Reason::Internal {
+            tracing::error!(error.reason = reason, error.cause = cause, "request failed");
+        } else {
+            tracing::warn!(error.reason = reason, error.cause = cause, "request failed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_display_form_never_shows_the_internal_text() {
+        let problem = Problem::internal_error("password=hunter2");
+        assert!(!problem.to_string().contains("hunter2"));
+        assert_eq!(problem.internal_detail(), Some("password=hunter2"));
+    }
+
+    #[test]
+    fn passing_reasons_say_when_to_retry_and_lasting_ones_do_not() {
+        assert!(Problem::new(Reason::NotReady, "").retry_delay().is_some());
+        assert!(Problem::new(Reason::SoldOut, "").retry_delay().is_none());
+        let throttled = Problem::new(Reason::Throttled, "").retry_after(Duration::from_secs(3));
+        assert_eq!(throttled.retry_delay(), Some(Duration::from_secs(3)));
+    }
+}

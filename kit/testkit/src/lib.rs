@@ -1,0 +1,18 @@
+//! Real servers and real processes for tests, each test in a world of its own.
+//!
+//! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
+//! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
+//! world. Nothing here is a stand-in.
+
+mod callers;
+mod eventually;
+mod mesh;
+mod process;
+mod service;
+mod world;
+
+pub use callers::{as_buyer, as_operator, as_service, buyer};
+pub use eventually::eventually;
+pub use mesh::{Mesh, MeshBuilder};
+pub use service::Service;
+pub use world::World;

@@ -1,0 +1,134 @@
+//! One process of the mesh: started, awaited until it is ready, and gone when it is dropped.
+
+use crate::eventually;
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A loopback address that was free a moment ago.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// The folder of the built binaries.
+fn binaries() -> Result<PathBuf> {
+    if let Ok(folder) = env::var("STAMPEDE_TEST_BIN_DIR") {
+        return Ok(folder.into());
+    }
+    // target/debug/deps/<test> -> target/debug
+    let test = env::current_exe()?;
+    Ok(test.parent().and_then(Path::parent).context("a test binary lies in target/<profile>/deps")?.to_owned())
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    ready_address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `stampede-<name>` with exactly these settings and waits until `ready_address` answers `ready_path` with 200.
+    pub async fn start(
+        name: &str,
+        settings: &BTreeMap<String, String>,
+        ready: (SocketAddr, &'static str),
+        log: PathBuf,
+    ) -> Result<Self> {
+        let binary = binaries()?.join(format!("stampede-{name}"));
+        let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        // The process dies with the thread that started it, even if that is killed.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(&binary)
+            .envs(settings)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot start {}: is it built?", binary.display()))?;
+        let mut process = Self { name: name.to_owned(), child, ready_address: ready.0, log };
+        process.wait_until_ready(ready.1).await?;
+        Ok(process)
+    }
+
+    async fn wait_until_ready(&mut self, path: &str) -> Result<()> {
+        let address = self.ready_address;
+        let what = format!("{} is ready at {address}{path}; its log is {}", self.name, self.log.display());
+        let child = &mut self.child;
+        let exited = eventually(&what, || {
+            let exited = child.try_wait().ok().flatten();
+            async move {
+                match exited {
+                    Some(status) => Some(Some(status)),
+                    None => answers_ok(address, path).await.then_some(None),
+                }
+            }
+        })
+        .await;
+        match exited {
+            Some(status) => bail!("{} ended with {status} before it was ready:\n{}", self.name, self.log_tail()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub fn kill_9(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        let what = format!("{} stops after SIGTERM", self.name);
+        let child = &mut self.child;
+        Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of {} ---\n{}", self.name, self.log_tail());
+        }
+    }
+}
+
+async fn answers_ok(address: SocketAddr, path: &str) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.ok()?;
+        Some(&head == b"HTTP/1.1 200")
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(1), ask).await.ok().flatten().unwrap_or(false)
+}

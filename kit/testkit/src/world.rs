@@ -1,0 +1,134 @@
+//! One test's share of the real servers.
+
+use anyhow::{Context, Result};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use stampede_db::{Database, DbConfig, schema};
+use stampede_vocab::{Topic, UserId};
+use std::{env, time::Duration};
+
+/// Partitions of each topic: enough that order across partitions is not given.
+const TOPIC_PARTITIONS: i32 = 4;
+
+/// Schemas, keys and topics that no other test sees.
+#[derive(Debug, Clone)]
+pub struct World {
+    name: String,
+    database_url: String,
+    redis_url: String,
+    brokers: String,
+}
+
+fn from_environment(name: &str) -> Result<String> {
+    env::var(name).with_context(|| {
+        format!("{name} is not set: run the tests with `cargo xtask test [NAME]`, which starts the servers")
+    })
+}
+
+impl World {
+    /// An empty world: schemas, keys and topics are made when they are asked for.
+    pub fn new() -> Result<Self> {
+        let unique = UserId::random().to_string();
+        Ok(Self {
+            name: format!("t{}", &unique["usr_".len()..]),
+            database_url: from_environment("STAMPEDE_TEST_DATABASE_URL")?,
+            redis_url: from_environment("STAMPEDE_TEST_REDIS_URL")?,
+            brokers: from_environment("STAMPEDE_TEST_KAFKA_BROKERS")?,
+        })
+    }
+
+    /// A world with all five schemas migrated and all topics made.
+    pub async fn prepared() -> Result<Self> {
+        let world = Self::new()?;
+        for schema in schema::ALL {
+            world.schema(schema).await?;
+        }
+        world.create_topics().await?;
+        Ok(world)
+    }
+
+    /// Makes and migrates the schema of one service, and connects to it.
+    pub async fn schema(&self, schema: &schema::Schema) -> Result<Database> {
+        let name = self.schema_name(schema.service);
+        let mut server = MySqlConnection::connect(&format!("{}?ssl-mode=disabled", self.database_url)).await?;
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {name}"))).execute(&mut server).await?;
+        server.close().await?;
+        let db = self.database(schema.service).await?;
+        schema.migrate(&db).await?;
+        Ok(db)
+    }
+
+    /// A connection to a schema that was made before.
+    pub async fn database(&self, service: &str) -> Result<Database> {
+        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10) };
+        Ok(Database::connect(&self.service_database_url(service), config).await?)
+    }
+
+    /// Makes every topic and every dead-letter topic.
+    pub async fn create_topics(&self) -> Result<()> {
+        let prefix = self.topic_prefix();
+        let mut names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(prefix)).collect();
+        for topic in Topic::ALL {
+            names.extend(topic.consumers().iter().map(|consumer| topic.dead_letters(prefix, consumer)));
+        }
+        let topics: Vec<_> =
+            names.iter().map(|name| NewTopic::new(name, TOPIC_PARTITIONS, TopicReplication::Fixed(1))).collect();
+        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+        for result in self.admin()?.create_topics(&topics, &options).await? {
+            result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
+        }
+        Ok(())
+    }
+
+    /// URL of the database server, with all rights.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// URL of one service's schema.
+    pub fn service_database_url(&self, service: &str) -> String {
+        format!("{}/{}", self.database_url, self.schema_name(service))
+    }
+
+    /// What schema names start with.
+    pub fn schema_prefix(&self) -> String {
+        format!("{}_", self.name)
+    }
+
+    /// URL of Redis, its first logical database.
+    pub fn redis_url(&self) -> &str {
+        &self.redis_url
+    }
+
+    /// URL of the logical database that event timers are in.
+    pub fn event_redis_url(&self) -> String {
+        format!("{}/1", self.redis_url)
+    }
+
+    /// What key names start with.
+    pub fn redis_key_prefix(&self) -> String {
+        format!("{}:", self.name)
+    }
+
+    /// What topic names start with.
+    pub fn topic_prefix(&self) -> &str {
+        &self.name
+    }
+
+    /// Kafka's address.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    fn schema_name(&self, service: &str) -> String {
+        format!("{}_{service}", self.name)
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(ClientConfig::new().set("bootstrap.servers", &self.brokers).create()?)
+    }
+}

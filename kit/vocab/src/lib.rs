@@ -1,0 +1,23 @@
+//! The words of a sale as pure values: ids, money, quantity and time. No I/O, no async, no ambient time.
+//!
+//! What is built here is valid by construction: a [`Quantity`] is never zero, a [`RequestId`] always prints, an
+//! [`OrderId`] is never mistaken for an [`ItemId`].
+
+mod base32;
+mod clock;
+mod id;
+mod invalid;
+mod money;
+mod page;
+mod quantity;
+mod request_id;
+mod topic;
+
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
+pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
+pub use invalid::InvalidField;
+pub use money::{Currency, Money, MoneyError};
+pub use page::{PageSize, PageToken};
+pub use quantity::Quantity;
+pub use request_id::RequestId;
+pub use topic::Topic;

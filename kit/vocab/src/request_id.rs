@@ -1,0 +1,41 @@
+//! The caller's own name for a request, which makes a repeat harmless.
+
+use crate::InvalidField;
+
+/// 1 to 64 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(String);
+
+impl RequestId {
+    /// Most characters it may have.
+    pub const MAX_LEN: usize = 64;
+
+    /// Takes 1 to 64 printable ASCII characters; the error names the field `request_id`.
+    pub fn parse(text: &str) -> Result<Self, InvalidField> {
+        let fits = (1..=Self::MAX_LEN).contains(&text.len());
+        if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            let problem = "must be 1 to 64 printable ASCII characters without blanks, chosen anew for each purchase; a UUID is good";
+            Err(InvalidField::new("request_id", problem))
+        }
+    }
+
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_printable_ascii_of_a_bounded_length_is_taken() {
+        for bad in ["", "a b", "ä", "a\n", &"x".repeat(65)] {
+            assert_eq!(RequestId::parse(bad).unwrap_err().field, "request_id", "{bad:?}");
+        }
+        assert_eq!(RequestId::parse(&"x".repeat(64)).unwrap().as_str().len(), 64);
+    }
+}

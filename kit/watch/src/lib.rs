@@ -1,0 +1,94 @@
+//! Many watchers of rows, one poll.
+//!
+//! A [`Hub`] loads all the keys that somebody watches in one go, once a period, and hands each
+//! watcher the values of its key as they change. The cost is one load a period however many watch,
+//! and none while nobody does.
+//!
+//! A watcher sees states, not steps: one that is slow skips to the newest. This crate must not
+//! know where the values come from, and must not remember more than the newest of each.
+
+mod poll;
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, future::Future, hash::Hash, sync::Arc, time::Duration};
+
+use futures_util::{Stream, stream};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use registry::Registry;
+
+/// Watches values `V` by key `K`. Clones share one poll.
+///
+/// The poll ends when the last clone and the last stream are dropped.
+pub struct Hub<K, V> {
+    inner: Arc<Inner<K, V>>,
+}
+
+struct Inner<K, V> {
+    registry: Arc<Registry<K, V>>,
+    _stop_poll: DropGuard,
+}
+
+impl<K, V> Clone for Hub<K, V> {
+    fn clone(&self) -> Self {
+        Hub { inner: self.inner.clone() }
+    }
+}
+
+impl<K, V> Hub<K, V>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: PartialEq + Clone + Send + Sync + 'static,
+{
+    /// Starts a hub on the current tokio runtime.
+    ///
+    /// `load` gets the keys that are watched, each once, and gives their values; a key that has no
+    /// value is left out. A load that fails is logged, and the next period tries again.
+    pub fn new<F, Fut>(period: Duration, load: F) -> Self
+    where
+        F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<HashMap<K, V>>> + Send + 'static,
+    {
+        let registry = Arc::new(Registry::default());
+        let stop = CancellationToken::new();
+        let poll = poll::run(registry.clone(), period, load);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(poll));
+        Hub { inner: Arc::new(Inner { registry, _stop_poll: stop.drop_guard() }) }
+    }
+
+    /// The value of `key` as of a load that starts after this call, then each change.
+    ///
+    /// A key that has no value yet yields its first when it gets one. Dropping the stream is how
+    /// to stop watching.
+    pub fn watch(&self, key: K) -> impl Stream<Item = V> + Send + use<K, V> {
+        let (first_load, values) = self.inner.registry.register(key);
+        let watcher = Watcher { first_load: Some(first_load), values, _hub: self.inner.clone() };
+        stream::unfold(watcher, Watcher::next)
+    }
+}
+
+/// One stream's place in what it has seen. It holds the hub, so that the poll lives as long.
+struct Watcher<K, V> {
+    first_load: Option<oneshot::Receiver<()>>,
+    values: watch::Receiver<Option<V>>,
+    _hub: Arc<Inner<K, V>>,
+}
+
+impl<K, V: Clone> Watcher<K, V> {
+    async fn next(mut self) -> Option<(V, Self)> {
+        match self.first_load.take() {
+            Some(first_load) => first_load.await.ok()?,
+            None => self.values.changed().await.ok()?,
+        }
+        loop {
+            let newest = self.values.borrow_and_update().clone();
+            if let Some(value) = newest {
+                return Some((value, self));
+            }
+            self.values.changed().await.ok()?;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Who watches which key. Holds the newest value of each, and nothing once nobody watches.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+/// The keys that are watched.
+pub(crate) struct Registry<K, V> {
+    entries: Mutex<HashMap<K, Entry<V>>>,
+    registered: Notify,
+}
+
+struct Entry<V> {
+    newest: watch::Sender<Option<V>>,
+    newcomers: Vec<Newcomer>,
+}
+
+/// Told when a load that started after the watcher came has been published. Without it a watcher
+/// could be shown a value older than what it knew when it came.
+pub(crate) type Newcomer = oneshot::Sender<()>;
+
+impl<K, V> Default for Registry<K, V> {
+    fn default() -> Self {
+        Registry { entries: Mutex::default(), registered: Notify::new() }
+    }
+}
+
+impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
+    /// Adds a watcher: the first tells when the second is worth looking at.
+    pub(crate) fn register(&self, key: K) -> (oneshot::Receiver<()>, watch::Receiver<Option<V>>) {
+        let (newcomer, first_load) = oneshot::channel();
+        let mut entries = self.entries();
+        let entry =
+            entries.entry(key).or_insert_with(|| Entry { newest: watch::Sender::new(None), newcomers: Vec::new() });
+        entry.newcomers.push(newcomer);
+        let values = entry.newest.subscribe();
+        drop(entries);
+        self.registered.notify_one();
+        (first_load, values)
+    }
+
+    /// Waits until somebody watches something.
+    pub(crate) async fn watched(&self) {
+        while self.entries().is_empty() {
+            self.registered.notified().await;
+        }
+    }
+
+    /// Forgets keys nobody watches any more, and takes down what is to be loaded and for whom it
+    /// will be the first load.
+    pub(crate) fn begin_load(&self) -> (Vec<K>, Vec<Newcomer>) {
+        let mut entries = self.entries();
+        entries.retain(|_, entry| entry.newest.receiver_count() > 0);
+        let newcomers = entries.values_mut().flat_map(|entry| entry.newcomers.drain(..)).collect();
+        (entries.keys().cloned().collect(), newcomers)
+    }
+
+    /// Hands out loaded values; watchers of a value that did not change are not woken.
+    pub(crate) fn publish(&self, values: HashMap<K, V>) {
+        let entries = self.entries();
+        for (key, value) in values {
+            if let Some(entry) = entries.get(&key) {
+                entry.newest.send_if_modified(|newest| replace_if_new(newest, value));
+            }
+        }
+    }
+
+    /// No code that can panic runs under this lock but the keys' and values' own `Eq`, so what a
+    /// poisoned lock guards is still whole.
+    fn entries(&self) -> MutexGuard<'_, HashMap<K, Entry<V>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn replace_if_new<V: PartialEq>(newest: &mut Option<V>, value: V) -> bool {
+    let changed = newest.as_ref() != Some(&value);
+    if changed {
+        *newest = Some(value);
+    }
+    changed
+}

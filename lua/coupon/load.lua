@@ -1,0 +1,31 @@
+-- Loads one page of stored coupons into a campaign that is being staged, and opens it after the last.
+--
+-- Decides: next never goes down, and only grows to the greatest rank loaded; a page of another epoch is refused.
+-- Loading a page again changes nothing.
+--
+-- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, u:<user> = rank
+-- ARGV[1]  epoch that stage.lua gave
+-- ARGV[2]  1 if this is the last page, else 0
+-- ARGV[3]  user, rank for each coupon; at most 1000 coupons, none on an empty page
+--
+-- Returns 'loaded', 'ready' after the last page, or 'superseded' if the campaign is gone or of another epoch.
+
+local campaign = KEYS[1]
+local found = redis.call('HMGET', campaign, 'epoch', 'next')
+if tonumber(found[1] or 0) ~= tonumber(ARGV[1]) then
+  return 'superseded'
+end
+
+local next_rank = tonumber(found[2])
+local fields = {}
+for i = 3, #ARGV, 2 do
+  fields[#fields + 1] = 'u:' .. ARGV[i]
+  fields[#fields + 1] = ARGV[i + 1]
+  next_rank = math.max(next_rank, tonumber(ARGV[i + 1]))
+end
+redis.call('HSET', campaign, 'next', next_rank, unpack(fields))
+if ARGV[2] ~= '1' then
+  return 'loaded'
+end
+redis.call('HSET', campaign, 'ready', 1)
+return 'ready'

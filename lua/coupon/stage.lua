@@ -1,0 +1,28 @@
+-- Starts staging a campaign that is missing, or whose contents are known to be wrong.
+--
+-- Decides: a campaign that exists under another epoch than the stale one is left as it is, so any number of callers
+-- may stage at once. Otherwise it is emptied and closed, under a new and greater epoch, until load.lua has loaded its
+-- last page. The pending hash is left alone: those claims were ranked and may still be stored.
+--
+-- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, u:<user> = rank
+-- ARGV[1]  epoch known to be wrong; 0 to stage only a missing campaign
+-- ARGV[2]  quota
+-- ARGV[3]  opens_us
+-- ARGV[4]  closes_us
+--
+-- Returns {'ready', epoch} if claims are being ranked, {'staging', epoch} if the pages are to be loaded under epoch.
+
+local campaign = KEYS[1]
+local found = redis.call('HMGET', campaign, 'epoch', 'ready')
+local epoch = tonumber(found[1] or 0)
+if epoch ~= 0 and epoch ~= tonumber(ARGV[1]) then
+  return {found[2] == '1' and 'ready' or 'staging', epoch}
+end
+
+local time = redis.call('TIME')
+epoch = math.max(epoch + 1, time[1] * 1000000 + time[2])
+redis.call('UNLINK', campaign)
+redis.call('HSET', campaign,
+  'quota', ARGV[2], 'next', 0, 'opens_us', ARGV[3], 'closes_us', ARGV[4],
+  'epoch', string.format('%.0f', epoch), 'ready', 0)
+return {'staging', epoch}

@@ -1,0 +1,33 @@
+//! What can go wrong between a door and its script.
+
+/// A failure of Redis, or a reply that no script gives.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// The server, or the connection to it.
+    #[error("redis: {0}")]
+    Server(#[from] redis::RedisError),
+    /// No connection could be had.
+    #[error("redis: no connection: {0}")]
+    Pool(String),
+    /// No answer in time. Whether the script ran is not known.
+    #[error("redis: no answer within {0:?}")]
+    TimedOut(std::time::Duration),
+    /// A reply that the script never gives: program and script do not fit.
+    #[error("redis: {script} replied something unexpected: {reply}")]
+    Reply {
+        /// Name of the script.
+        script: &'static str,
+        /// What it replied.
+        reply: String,
+    },
+    /// A server that is set up in a way in which promises can't be kept.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl RedisError {
+    /// The reply of `script` is none that it gives.
+    pub fn reply(script: &'static str, reply: impl std::fmt::Debug) -> Self {
+        Self::Reply { script, reply: format!("{reply:?}") }
+    }
+}

@@ -1,0 +1,23 @@
+//! Every Redis script of Stampede, and the one typed door to each. Nobody else builds a key name or reads a reply.
+//!
+//! The decisions are inside the scripts (`lua/*/*.lua`), because only there is one step one step. What is here packs
+//! arguments, runs the script on a shared connection and turns its reply into an enum.
+
+pub mod coupon;
+mod error;
+pub mod gate;
+mod keys;
+mod redis;
+mod refuse;
+mod script;
+pub mod stock;
+pub mod timer;
+
+pub use self::{
+    error::RedisError,
+    keys::{Keys, Timer},
+    redis::{Redis, RedisConfig},
+    script::{Args, Script},
+};
+/// The reply types that the doors parse.
+pub use ::redis::{FromRedisValue, Value};

@@ -1,0 +1,59 @@
+//! What a Redis must be set to before a service runs on it, and how to mend one that is not.
+
+use crate::{Redis, RedisError};
+use redis::{FromRedisValue, Value};
+use stampede_vocab::Timestamp;
+use std::collections::HashMap;
+
+impl Redis {
+    /// Refuses a server that evicts keys when memory is short: an evicted item would look unknown or sold out.
+    pub async fn require_noeviction(&self) -> Result<(), RedisError> {
+        let policy = self.setting("maxmemory-policy").await?;
+        if policy == "noeviction" {
+            return Ok(());
+        }
+        Err(RedisError::Refused(format!(
+            "this Redis evicts keys (maxmemory-policy is {policy}), which would lose stock and coupons: \
+             set `maxmemory-policy noeviction` in redis.conf, or run `redis-cli CONFIG SET maxmemory-policy noeviction`"
+        )))
+    }
+
+    /// Refuses a server that does not tell when a key expires, on which event openings are heard of.
+    pub async fn require_expiry_notifications(&self) -> Result<(), RedisError> {
+        let flags = self.setting("notify-keyspace-events").await?;
+        if flags.contains('E') && (flags.contains('x') || flags.contains('A')) {
+            return Ok(());
+        }
+        Err(RedisError::Refused(format!(
+            "this Redis does not tell of expired keys (notify-keyspace-events is \"{flags}\"), so events would open late: \
+             set `notify-keyspace-events Ex` in redis.conf, or run `redis-cli CONFIG SET notify-keyspace-events Ex`"
+        )))
+    }
+
+    /// The clock by which the scripts decide.
+    pub async fn server_time(&self) -> Result<Timestamp, RedisError> {
+        let reply = self.command(&redis::cmd("TIME")).await?;
+        let (seconds, micros) = <(i64, i64)>::from_redis_value(reply).map_err(redis::RedisError::from)?;
+        Ok(Timestamp::from_micros(seconds * 1_000_000 + micros))
+    }
+
+    /// Changes whenever the server is started anew.
+    pub async fn run_id(&self) -> Result<String, RedisError> {
+        let reply = self.command(redis::cmd("INFO").arg("server")).await?;
+        let info = String::from_redis_value(reply).map_err(redis::RedisError::from)?;
+        info.lines()
+            .find_map(|line| line.strip_prefix("run_id:"))
+            .map(|id| id.trim().to_owned())
+            .ok_or_else(|| RedisError::reply("INFO server", "no run_id"))
+    }
+
+    async fn setting(&self, name: &str) -> Result<String, RedisError> {
+        let reply: Value = self.command(redis::cmd("CONFIG").arg("GET").arg(name)).await?;
+        let mut settings = HashMap::<String, String>::from_redis_value(reply).map_err(redis::RedisError::from)?;
+        settings.remove(name).ok_or_else(|| {
+            RedisError::Refused(format!(
+                "this Redis does not tell its {name}: allow the command CONFIG GET for this user"
+            ))
+        })
+    }
+}

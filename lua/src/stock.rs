@@ -1,0 +1,170 @@
+//! The stock scripts: holds, settlement and staging of an event's items.
+//!
+//! Redis is the fast filter in front of the ledger. Three kinds of keys belong to an event, all under its hash tag:
+//! the event itself (window, arrivals), one hash an item (what there is, what the ledger has committed, what is held,
+//! and both for each buyer), and the holds, one field an order, until the ledger has answered for it. Everything that
+//! comes from the ledger is absolute and carries the version of its row, so it may be repeated and may overtake.
+
+mod pack;
+mod read;
+mod stage;
+
+pub use self::{
+    pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine},
+    read::{HoldPage, Peek, ShelfEvent, ShelfItem},
+    stage::{LedgerUnits, Mirror, StagedItem, Staging},
+};
+
+use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Script, Value, script::script};
+use stampede_vocab::{EventId, ItemId, OrderId};
+use std::collections::BTreeSet;
+
+script!(RESERVE, "stock/reserve");
+script!(PEEK, "stock/peek");
+script!(HOLDS, "stock/holds");
+script!(FIND, "stock/find");
+static SETTLE: Script = Script::new("stock/settle", || {
+    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/settle.lua")))
+});
+static STAGE: Script = Script::new("stock/stage", || {
+    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")))
+});
+
+/// Most reservations that one call decides.
+pub const MAX_RESERVATIONS: usize = 256;
+
+/// The door to the stock of all events. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    redis: Redis,
+}
+
+impl Stock {
+    /// The stock in this Redis.
+    pub fn new(redis: Redis) -> Self {
+        Self { redis }
+    }
+
+    /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. At
+    /// most [`MAX_RESERVATIONS`], and no item twice in one of them.
+    pub async fn reserve(&self, event: EventId, asks: &[Reservation]) -> Result<Vec<Decision>, RedisError> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let items = distinct(asks.iter().flat_map(|ask| ask.lines.iter().map(|line| line.item_id)));
+        let mut args = item_ids(&items);
+        for ask in asks {
+            ask.push_to(&mut args, &items);
+        }
+        let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];
+        keys.extend(self.item_keys(event, &items));
+        let replies: Vec<Vec<Value>> = self.ask(&RESERVE, &keys, &args).await?;
+        if replies.len() != asks.len() {
+            return Err(RedisError::reply(RESERVE.name(), replies));
+        }
+        replies.into_iter().map(|reply| Decision::parse(RESERVE.name(), reply)).collect()
+    }
+
+    /// Puts the items of an event on the shelf or moves its window. False if the version was older than the one at
+    /// hand, which then stays.
+    pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
+        let event = staging.event_id;
+        let mut keys = vec![self.keys().stock_event(event)];
+        keys.extend(staging.items.iter().map(|item| self.keys().stock_item(event, item.item_id)));
+        self.ask(&STAGE, &keys, &staging.args()).await
+    }
+
+    /// Copies what the ledger says of some items, and drops the holds that it has answered: `answered`, with the items
+    /// that each order may hold. Returns how many were on hold.
+    pub async fn settle(
+        &self,
+        event: EventId,
+        mirrors: &[Mirror],
+        answered: &[(OrderId, Vec<ItemId>)],
+    ) -> Result<u32, RedisError> {
+        let held = answered.iter().flat_map(|(_, items)| items.iter().copied());
+        let items = distinct(mirrors.iter().map(|mirror| mirror.item_id).chain(held));
+        let mut args = item_ids(&items).with(answered.len());
+        for (order, _) in answered {
+            args.push(order.to_string());
+        }
+        for mirror in mirrors {
+            mirror.push_to(&mut args, &items);
+        }
+        let mut keys = vec![self.keys().stock_holds(event)];
+        keys.extend(self.item_keys(event, &items));
+        self.ask(&SETTLE, &keys, &args).await
+    }
+
+    /// Gives back the holds of orders that the ledger will never be asked about. Returns how many were on hold.
+    pub async fn release(&self, event: EventId, orders: &[OrderId]) -> Result<u32, RedisError> {
+        if orders.is_empty() {
+            return Ok(0);
+        }
+        let mut args = Args::new();
+        for order in orders {
+            args.push(order.to_string());
+        }
+        let found: Vec<Option<String>> = self.ask(&FIND, &[self.keys().stock_holds(event)], &args).await?;
+        let mut held = Vec::new();
+        for (order, packed) in orders.iter().zip(found) {
+            if let Some(packed) = packed {
+                held.push((*order, Hold::parse(FIND.name(), &packed)?.items()));
+            }
+        }
+        if held.is_empty() { Ok(0) } else { self.settle(event, &[], &held).await }
+    }
+
+    /// Reads the event and these items as they are at one instant.
+    pub async fn peek(&self, event: EventId, items: &[ItemId]) -> Result<Peek, RedisError> {
+        let mut keys = vec![self.keys().stock_event(event)];
+        keys.extend(self.item_keys(event, items));
+        let reply = self.ask(&PEEK, &keys, &Args::new()).await?;
+        Peek::parse(PEEK.name(), reply)
+    }
+
+    /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page looks at about
+    /// `count` holds and may tell none of them.
+    pub async fn aged_holds(
+        &self,
+        event: EventId,
+        cursor: u64,
+        count: u32,
+        min_age: std::time::Duration,
+    ) -> Result<HoldPage, RedisError> {
+        let min_age_us = u64::try_from(min_age.as_micros()).unwrap_or(u64::MAX);
+        let args = Args::new().with(cursor).with(count).with(min_age_us);
+        let reply = self.ask(&HOLDS, &[self.keys().stock_holds(event)], &args).await?;
+        HoldPage::parse(HOLDS.name(), reply)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &Args) -> Result<T, RedisError> {
+        let reply = self.redis.invoke(script, keys, args).await?;
+        T::from_redis_value(reply).map_err(|error| RedisError::reply(script.name(), error))
+    }
+
+    fn keys(&self) -> &Keys {
+        self.redis.keys()
+    }
+
+    fn item_keys<'a>(&'a self, event: EventId, items: &'a [ItemId]) -> impl Iterator<Item = String> + 'a {
+        items.iter().map(move |item| self.keys().stock_item(event, *item))
+    }
+}
+
+fn distinct(items: impl Iterator<Item = ItemId>) -> Vec<ItemId> {
+    items.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+fn item_ids(items: &[ItemId]) -> Args {
+    let mut args = Args::new();
+    for item in items {
+        args.push(item.to_string());
+    }
+    args
+}
+
+/// Where the item is in the sorted list, as the scripts count (from 1).
+fn place(items: &[ItemId], item: ItemId) -> usize {
+    items.binary_search(&item).expect("the list holds every item of the call") + 1
+}

@@ -1,0 +1,228 @@
+//! Reservations as the scripts take them, and holds as they store them.
+
+use super::place;
+use crate::{Args, FromRedisValue, RedisError, Value};
+use stampede_vocab::{Currency, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
+use std::str::FromStr;
+
+/// What one order wants held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Order to hold for.
+    pub order_id: OrderId,
+    /// Buyer.
+    pub user_id: UserId,
+    /// At least one, and no item twice.
+    pub lines: Vec<WantedLine>,
+}
+
+/// Units of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedLine {
+    /// Item.
+    pub item_id: ItemId,
+    /// Units wanted.
+    pub units: Quantity,
+}
+
+impl Reservation {
+    pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
+        args.push(self.order_id.to_string());
+        args.push(self.user_id.to_string());
+        args.push(self.lines.len());
+        for line in &self.lines {
+            args.push(place(items, line.item_id));
+            args.push(line.units.get());
+        }
+    }
+}
+
+/// The answer to one reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The units are held, by this call or an earlier one for the same order.
+    Held(Hold),
+    /// Nothing is held.
+    Refused(Refusal),
+}
+
+/// Units set aside for one order that is not in the ledger yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Order of arrival in the event: 1 came first.
+    pub arrival: i64,
+    /// When it was granted, by the clock of Redis.
+    pub held_at: Timestamp,
+    /// Buyer.
+    pub user_id: UserId,
+    /// The lines, in the order asked for.
+    pub lines: Vec<HeldLine>,
+}
+
+/// Units of one item on hold, as priced and gifted at that instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldLine {
+    /// Item.
+    pub item_id: ItemId,
+    /// Units held.
+    pub units: i32,
+    /// Gifts held with them: 1 or 0.
+    pub gift_units: i32,
+    /// Price of one unit.
+    pub unit_price: Money,
+}
+
+/// Whose hold it is, with the hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenHold {
+    /// Order.
+    pub order_id: OrderId,
+    /// Its hold.
+    pub hold: Hold,
+}
+
+/// Why a reservation was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub cause: Cause,
+    /// Item at fault; none where it is the event.
+    pub item_id: Option<ItemId>,
+    /// Units that are left, or that the limit still allows; 0 where it does not apply.
+    pub allowed_units: i32,
+}
+
+/// The reasons for which the script refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The event has not opened.
+    EventNotOpen,
+    /// The event has closed.
+    EventClosed,
+    /// The stock is not staged, or is being rebuilt.
+    NotReady,
+    /// The event does not offer the item.
+    ItemNotFound,
+    /// The lines are of more than one currency.
+    CurrencyMismatch,
+    /// The buyer would have more than the limit.
+    LimitReached,
+    /// Not enough units are left.
+    SoldOut,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 7] = [
+        Self::EventNotOpen,
+        Self::EventClosed,
+        Self::NotReady,
+        Self::ItemNotFound,
+        Self::CurrencyMismatch,
+        Self::LimitReached,
+        Self::SoldOut,
+    ];
+
+    /// As the script says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EventNotOpen => "EVENT_NOT_OPEN",
+            Self::EventClosed => "EVENT_CLOSED",
+            Self::NotReady => "NOT_READY",
+            Self::ItemNotFound => "ITEM_NOT_FOUND",
+            Self::CurrencyMismatch => "CURRENCY_MISMATCH",
+            Self::LimitReached => "LIMIT_REACHED",
+            Self::SoldOut => "SOLD_OUT",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == text)
+    }
+}
+
+/// How the script says that the units are held.
+const HELD: &str = "HELD";
+
+impl Decision {
+    pub(super) fn parse(script: &'static str, reply: Vec<Value>) -> Result<Self, RedisError> {
+        let mut parts = reply.into_iter();
+        let mut next = || parts.next().unwrap_or(Value::Nil);
+        let word: String = read(script, next())?;
+        if word == HELD {
+            let packed: String = read(script, next())?;
+            return Hold::parse(script, &packed).map(Self::Held);
+        }
+        let cause = Cause::parse(&word).ok_or_else(|| RedisError::reply(script, &word))?;
+        let item: String = read(script, next())?;
+        let item_id = if item.is_empty() { None } else { Some(field(script, &item)?) };
+        Ok(Self::Refused(Refusal { cause, item_id, allowed_units: read(script, next())? }))
+    }
+}
+
+impl Hold {
+    /// Reads `arrival|held_at_us|user|currency|item:units:gifts:price,...`.
+    pub(super) fn parse(script: &'static str, packed: &str) -> Result<Self, RedisError> {
+        let parts: Vec<&str> = packed.split('|').collect();
+        let [arrival, held_at_us, user, currency, lines] = parts[..] else {
+            return Err(RedisError::reply(script, packed));
+        };
+        let currency = field(script, currency)?;
+        Ok(Self {
+            arrival: field(script, arrival)?,
+            held_at: Timestamp::from_micros(field(script, held_at_us)?),
+            user_id: field(script, user)?,
+            lines: lines.split(',').map(|line| held_line(script, line, currency)).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The items that it holds.
+    pub fn items(&self) -> Vec<ItemId> {
+        self.lines.iter().map(|line| line.item_id).collect()
+    }
+}
+
+fn held_line(script: &'static str, packed: &str, currency: Currency) -> Result<HeldLine, RedisError> {
+    let parts: Vec<&str> = packed.split(':').collect();
+    let [item, units, gifts, price] = parts[..] else { return Err(RedisError::reply(script, packed)) };
+    Ok(HeldLine {
+        item_id: field(script, item)?,
+        units: field(script, units)?,
+        gift_units: field(script, gifts)?,
+        unit_price: Money::new(field(script, price)?, currency),
+    })
+}
+
+/// Parses one part of a packed text.
+pub(super) fn field<T: FromStr>(script: &'static str, text: &str) -> Result<T, RedisError> {
+    text.parse().map_err(|_| RedisError::reply(script, text))
+}
+
+fn read<T: FromRedisValue>(script: &'static str, value: Value) -> Result<T, RedisError> {
+    T::from_redis_value(value).map_err(|error| RedisError::reply(script, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ITEM: &str = "itm_0000000000000000000000001a";
+    const USER: &str = "usr_0000000000000000000000001b";
+
+    #[test]
+    fn a_packed_hold_reads_back() {
+        let packed = format!("7|1700000000000001|{USER}|EUR|{ITEM}:2:1:1999");
+        let hold = Hold::parse("test", &packed).unwrap();
+        assert_eq!((hold.arrival, hold.held_at.micros()), (7, 1_700_000_000_000_001));
+        assert_eq!(hold.user_id.to_string(), USER);
+        let price = Money::new(1999, "EUR".parse().unwrap());
+        assert_eq!(hold.lines, [HeldLine { item_id: ITEM.parse().unwrap(), units: 2, gift_units: 1, unit_price: price }]);
+    }
+
+    #[test]
+    fn a_hold_of_another_shape_is_an_error_that_names_the_script() {
+        for bad in ["", "1|2|3", &format!("1|2|{USER}|EUR|"), &format!("1|2|{USER}|EUR|{ITEM}:1:0")] {
+            assert!(Hold::parse("stock/x", bad).unwrap_err().to_string().contains("stock/x"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What Redis says of an event: for showing it, for comparing it with the ledger, for finding orphans.
+
+use super::pack::{Hold, OpenHold, field};
+use crate::{FromRedisValue, RedisError, Value};
+use stampede_vocab::Timestamp;
+
+/// An event and some of its items at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peek {
+    /// That instant, by the clock of Redis.
+    pub now: Timestamp,
+    /// The event; none if it is not staged.
+    pub event: Option<ShelfEvent>,
+    /// The items in the order asked for; none for one that is not staged.
+    pub items: Vec<Option<ShelfItem>>,
+}
+
+/// An event as it is staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShelfEvent {
+    /// Version of the event.
+    pub event_version: i64,
+    /// Reservations are taken from here on ...
+    pub opens_at: Timestamp,
+    /// ... until before here.
+    pub closes_at: Timestamp,
+    /// How many holds were ever granted.
+    pub arrivals: i64,
+}
+
+/// An item as Redis has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShelfItem {
+    /// Units there are to sell.
+    pub total_units: i32,
+    /// Units in the ledger, by the last copy.
+    pub committed_units: i32,
+    /// Units on hold.
+    pub held_units: i32,
+    /// Gifts there are.
+    pub gift_total_units: i32,
+    /// Gifts in the ledger, by the last copy.
+    pub gift_committed_units: i32,
+    /// Gifts on hold.
+    pub gift_held_units: i32,
+    /// Version of the stock row that was copied.
+    pub ledger_version: i64,
+    /// Up to this version of the stock row a change was skipped, so what single buyers have is in doubt.
+    pub stale_at: Option<i64>,
+}
+
+impl ShelfItem {
+    /// Units that can still be bought.
+    pub fn left_units(&self) -> i32 {
+        (self.total_units - self.committed_units - self.held_units).max(0)
+    }
+
+    /// Gifts that can still be had.
+    pub fn left_gift_units(&self) -> i32 {
+        (self.gift_total_units - self.gift_committed_units - self.gift_held_units).max(0)
+    }
+}
+
+/// One page of holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldPage {
+    /// When it was read, by the clock of Redis.
+    pub now: Timestamp,
+    /// Where the next page begins; none after the last.
+    pub next: Option<u64>,
+    /// Holds that are old enough. One may be told twice.
+    pub holds: Vec<OpenHold>,
+}
+
+/// version, opens_us, closes_us, arrivals
+type EventReply = Vec<i64>;
+/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_at or -1
+type ItemReply = Vec<i64>;
+
+impl Peek {
+    pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
+        let (now_us, event, items) = <(i64, Option<EventReply>, Vec<Option<ItemReply>>)>::from_redis_value(reply)
+            .map_err(|error| RedisError::reply(script, error))?;
+        Ok(Self {
+            now: Timestamp::from_micros(now_us),
+            event: event.map(|numbers| ShelfEvent::parse(script, &numbers)).transpose()?,
+            items: items
+                .into_iter()
+                .map(|item| item.map(|numbers| ShelfItem::parse(script, &numbers)).transpose())
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl ShelfEvent {
+    fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
+        let &[event_version, opens_us, closes_us, arrivals] = numbers else {
+            return Err(RedisError::reply(script, numbers));
+        };
+        let (opens_at, closes_at) = (Timestamp::from_micros(opens_us), Timestamp::from_micros(closes_us));
+        Ok(Self { event_version, opens_at, closes_at, arrivals })
+    }
+}
+
+impl ShelfItem {
+    fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
+        let [units @ .., ledger_version, stale_at] = numbers else { return Err(RedisError::reply(script, numbers)) };
+        let units: Vec<i32> = units.iter().filter_map(|units| i32::try_from(*units).ok()).collect();
+        let [total_units, committed_units, held_units, gift_total_units, gift_committed_units, gift_held_units] =
+            units[..]
+        else {
+            return Err(RedisError::reply(script, numbers));
+        };
+        Ok(Self {
+            total_units,
+            committed_units,
+            held_units,
+            gift_total_units,
+            gift_committed_units,
+            gift_held_units,
+            ledger_version: *ledger_version,
+            stale_at: (*stale_at >= 0).then_some(*stale_at),
+        })
+    }
+}
+
+impl HoldPage {
+    pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
+        let (now_us, cursor, flat) = <(i64, u64, Vec<String>)>::from_redis_value(reply)
+            .map_err(|error| RedisError::reply(script, error))?;
+        let holds = flat
+            .chunks_exact(2)
+            .map(|pair| Ok(OpenHold { order_id: field(script, &pair[0])?, hold: Hold::parse(script, &pair[1])? }))
+            .collect::<Result<_, RedisError>>()?;
+        Ok(Self { now: Timestamp::from_micros(now_us), next: (cursor != 0).then_some(cursor), holds })
+    }
+}

@@ -1,0 +1,113 @@
+//! What goes from MySQL to Redis: the shelf of an event, and copies of the ledger.
+
+use super::place;
+use crate::Args;
+use stampede_vocab::{EventId, ItemId, Money, Timestamp, UserId};
+
+/// An event as it is put on the shelf, with every item of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staging {
+    /// Event.
+    pub event_id: EventId,
+    /// Its version; an older one than is staged changes nothing.
+    pub event_version: i64,
+    /// Reservations are taken from here on ...
+    pub opens_at: Timestamp,
+    /// ... until before here.
+    pub closes_at: Timestamp,
+    /// When Redis may forget the items. It keeps the window, so that a closed event stays closed.
+    pub items_expire_at: Timestamp,
+    /// Arrivals are counted on from this at least: 0 for an event of which nothing was lost.
+    pub arrivals_at_least: i64,
+    /// Every item of the event.
+    pub items: Vec<StagedItem>,
+}
+
+/// An item as it is staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StagedItem {
+    /// Item.
+    pub item_id: ItemId,
+    /// Units there are to sell.
+    pub total_units: i32,
+    /// Units that one buyer may have.
+    pub limit_per_buyer: i32,
+    /// Price of one unit.
+    pub unit_price: Money,
+    /// Gifts there are.
+    pub gift_total_units: i32,
+    /// What the ledger has committed of it.
+    pub ledger: LedgerUnits,
+}
+
+/// What the ledger has committed of an item, as of one version of its stock row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LedgerUnits {
+    /// Units.
+    pub committed_units: i32,
+    /// Gifts.
+    pub gift_committed_units: i32,
+    /// Version of the row: it grows by one with each change of the units.
+    pub version: i64,
+}
+
+/// A copy of the ledger for one item: its units, and what some buyers have of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Item.
+    pub item_id: ItemId,
+    /// Its units.
+    pub ledger: LedgerUnits,
+    /// Units that each of these buyers has in the ledger, read at that version or later; 0 for one who had some.
+    pub buyers: Vec<(UserId, i32)>,
+    /// Whether every buyer that the item ever had is told, here or in calls before with the same version.
+    pub all_buyers: bool,
+}
+
+impl Staging {
+    pub(super) fn args(&self) -> Args {
+        let mut args = Args::new()
+            .with(self.event_version)
+            .with(self.opens_at.micros())
+            .with(self.closes_at.micros())
+            .with(self.items_expire_at.micros() / 1_000)
+            .with(self.arrivals_at_least);
+        for item in &self.items {
+            item.push_to(&mut args);
+        }
+        args
+    }
+}
+
+impl StagedItem {
+    fn push_to(&self, args: &mut Args) {
+        args.push(self.item_id.to_string());
+        args.push(self.total_units);
+        args.push(self.limit_per_buyer);
+        args.push(self.unit_price.minor_units);
+        args.push(self.unit_price.currency.as_str());
+        args.push(self.gift_total_units);
+        self.ledger.push_to(args);
+    }
+}
+
+impl LedgerUnits {
+    fn push_to(self, args: &mut Args) {
+        args.push(self.committed_units);
+        args.push(self.gift_committed_units);
+        args.push(self.version);
+    }
+}
+
+impl Mirror {
+    pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
+        args.push(place(items, self.item_id));
+        self.ledger.push_to(args);
+        args.push(u8::from(self.all_buyers));
+        args.push(self.buyers.len());
+        for (user, units) in &self.buyers {
+            args.push(user.to_string());
+            args.push(*units);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The timers of events: arming them, disarming them, and hearing that one has expired.
+//!
+//! Hearing is the quick way only. A notification may be late or never come, and one may come a little early by the
+//! caller's clock; whoever listens must have a sure way beside it.
+
+use crate::{Args, Keys, Redis, RedisError, Timer, script::script};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    aio::MultiplexedConnection,
+};
+use stampede_vocab::{EventId, Timestamp};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+script!(ARM, "timer/arm");
+script!(DISARM, "timer/disarm");
+
+/// Most expirations that wait to be taken. What does not fit is dropped, as a lost notification is.
+const QUEUE: usize = 4_096;
+/// Longest wait for an answer on the subscribed connection.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// The transitions of one version of an event that are still ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Event.
+    pub event_id: EventId,
+    /// Its version: the timers of an older one never replace those of a newer one.
+    pub version: i64,
+    /// When it opens, unless that is past.
+    pub opens_at: Option<Timestamp>,
+    /// When it closes, unless that is past.
+    pub closes_at: Option<Timestamp>,
+}
+
+/// Outcome of [`arm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Armed {
+    /// The timers are those that were asked for.
+    Yes,
+    /// A newer version of the event has armed its own.
+    Overtaken,
+}
+
+/// Arms these timers and removes the others of the event. Doing it again changes nothing.
+pub async fn arm(redis: &Redis, timers: Timers) -> Result<Armed, RedisError> {
+    let args = Args::new().with(timers.version).with(millis(timers.opens_at)).with(millis(timers.closes_at));
+    let reply = redis.invoke(&ARM, &keys(redis, timers.event_id), &args).await?;
+    match i64::from_redis_value_ref(&reply) {
+        Ok(1) => Ok(Armed::Yes),
+        Ok(0) => Ok(Armed::Overtaken),
+        _ => Err(RedisError::reply(ARM.name(), reply)),
+    }
+}
+
+/// Removes the timers of an event that has ended. Answers how many there were.
+pub async fn disarm(redis: &Redis, event_id: EventId) -> Result<u32, RedisError> {
+    let reply = redis.invoke(&DISARM, &keys(redis, event_id), &Args::new()).await?;
+    u32::from_redis_value_ref(&reply).map_err(|_| RedisError::reply(DISARM.name(), reply))
+}
+
+fn keys(redis: &Redis, event_id: EventId) -> [String; 2] {
+    [redis.keys().event_opens(event_id), redis.keys().event_closes(event_id)]
+}
+
+/// Whole milliseconds, rounded up so that no timer expires before its time; 0 for none.
+fn millis(at: Option<Timestamp>) -> i64 {
+    at.map_or(0, |at| at.micros().div_euclid(1_000) + i64::from(at.micros().rem_euclid(1_000) > 0))
+}
+
+/// A connection on which Redis tells of expired timers, of this key prefix and logical database.
+pub struct Expirations {
+    connection: MultiplexedConnection,
+    expired: mpsc::Receiver<(EventId, Timer)>,
+}
+
+impl Expirations {
+    /// Subscribes on a connection of its own to the server that `redis` is connected to.
+    pub async fn subscribe(redis: &Redis) -> Result<Self, RedisError> {
+        let info = redis.url().into_connection_info()?;
+        let channel = format!("__keyevent@{}__:expired", info.redis_settings().db());
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(settings))?;
+
+        let (sender, expired) = mpsc::channel(QUEUE);
+        let keys = redis.keys().clone();
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE))
+            .set_push_sender(move |push| forward(&keys, push, &sender));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        connection.subscribe(channel).await?;
+        Ok(Self { connection, expired })
+    }
+
+    /// Takes what has expired, at least one event and `limit` at most; `None` once the connection is lost.
+    pub async fn next(&mut self, limit: usize) -> Option<Vec<(EventId, Timer)>> {
+        let mut batch = Vec::new();
+        let taken = self.expired.recv_many(&mut batch, limit).await;
+        (taken > 0).then_some(batch)
+    }
+
+    /// Fails if the server does not answer on this connection any more, which a silent one does not tell by itself.
+    pub async fn check(&self) -> Result<(), RedisError> {
+        let mut connection = self.connection.clone();
+        Ok(redis::cmd("PING").exec_async(&mut connection).await?)
+    }
+}
+
+impl std::fmt::Debug for Expirations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Expirations").field("waiting", &self.expired.len()).finish_non_exhaustive()
+    }
+}
+
+/// Called on the connection's own task, so it never waits: what is not ours, or does not fit, is dropped.
+fn forward(keys: &Keys, push: PushInfo, expired: &mpsc::Sender<(EventId, Timer)>) -> Result<(), redis::RedisError> {
+    if push.kind == PushKind::Message {
+        let (_channel, key) = <(String, String)>::from_redis_value(redis::Value::Array(push.data))?;
+        if let Some(timer) = keys.parse_event_timer(&key) {
+            // A full queue loses a notification, which the listener's sure way makes up for.
+            let _ = expired.try_send(timer);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_never_expires_before_its_time() {
+        for (micros, expected) in [(0, 0), (1, 1), (999, 1), (1_000, 1), (1_001, 2)] {
+            assert_eq!(millis(Some(Timestamp::from_micros(micros))), expected, "{micros}");
+        }
+        assert_eq!(millis(None), 0);
+    }
+}

@@ -1,0 +1,27 @@
+-- Reads an event and some of its items as they are at one instant.
+--
+-- KEYS   1 the event, 2.. items
+-- Returns {now_us, event, items}
+--        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals}
+--        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
+--        gift_held, ledger_version, stale_at or -1}
+
+local function numbers(key, fields)
+  local values = redis.call('HMGET', key, unpack(fields))
+  if not values[1] then
+    return false
+  end
+  for i = 1, #fields do
+    values[i] = tonumber(values[i]) or -1
+  end
+  return values
+end
+
+local items = {}
+for index = 2, #KEYS do
+  items[index - 1] = numbers(KEYS[index], { 'total', 'committed', 'held', 'gift_total', 'gift_committed', 'gift_held',
+    'ledger_version', 'stale_at' })
+end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+return { now, numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals' }), items }

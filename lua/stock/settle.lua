@@ -1,0 +1,122 @@
+-- Brings an event's items up to what the ledger says, and drops holds: those that the ledger has answered, or that
+-- nobody will ask it about. Everything from the ledger is absolute and carries the version of its stock row, so
+-- repeats change nothing and the order of calls does not matter. Runs behind prelude.lua.
+--
+-- KEYS   1 the holds of the event, 2.. the items concerned
+-- ARGV   the id of each item in the order of KEYS; number of orders, the orders whose holds are dropped; then for each
+--        item that the ledger has changed: which item (1 is KEYS[2]), committed units, committed gifts, version,
+--        1 if these are all of its buyers or 0, number of buyers, and for each: user, units
+-- Returns how many holds were dropped. An order that holds nothing is passed over; so is one that holds an item which
+-- is not in KEYS.
+--
+-- An item that is not staged gets no total by this and stays NOT_READY; what is written to it is there once it is
+-- staged, and is gone in an hour if it is not.
+
+local HOLDS, FIRST_ITEM = KEYS[1], 2
+local ITEMS = #KEYS - FIRST_ITEM + 1
+local UNSTAGED_SECONDS = 3600
+
+-- What the dropped holds give back, by item. An order that is named twice holds only once.
+local function gather(orders, index_of)
+  local holds, freed, dropped, seen = values_of(HOLDS, orders), {}, {}, {}
+  for i, order in ipairs(orders) do
+    local hold = not seen[order] and holds[i] or ''
+    seen[order] = true
+    local user, list = string.match(hold, '^%d+|%d+|([^|]+)|%u+|(.+)$')
+    local lines, complete = {}, user ~= nil
+    for id, units, gifts in string.gmatch(list or '', '([^:,]+):(%d+):(%d+):%d+') do
+      complete = complete and index_of[id] ~= nil
+      lines[#lines + 1] = { item = index_of[id], units = tonumber(units), gifts = tonumber(gifts) }
+    end
+    if complete then
+      dropped[#dropped + 1] = order
+      for _, line in ipairs(lines) do
+        local item = freed[line.item] or { units = 0, gifts = 0, users = {} }
+        item.units, item.gifts = item.units + line.units, item.gifts + line.gifts
+        item.users[user] = (item.users[user] or 0) + line.units
+        freed[line.item] = item
+      end
+    end
+  end
+  return freed, dropped
+end
+
+-- Gives back what is held of one item. Nothing falls below zero, even if a key was lost in between.
+local function give_back(key, item)
+  local fields, users = { 'held', 'gift_held' }, {}
+  for user in pairs(item.users) do
+    users[#users + 1] = user
+    fields[#fields + 1] = 'u:' .. user
+  end
+  local values, set, gone = values_of(key, fields), {}, {}
+  if not values[1] then
+    return
+  end
+  set[1], set[2] = 'held', math.max(tonumber(values[1]) - item.units, 0)
+  set[3], set[4] = 'gift_held', math.max(tonumber(values[2]) - item.gifts, 0)
+  for i, user in ipairs(users) do
+    local held = (tonumber(values[i + 2]) or 0) - item.users[user]
+    if held > 0 then
+      set[#set + 1] = 'u:' .. user
+      set[#set + 1] = held
+    else
+      gone[#gone + 1] = 'u:' .. user
+    end
+  end
+  on_hash('HSET', key, set)
+  on_hash('HDEL', key, gone)
+end
+
+-- Sets what buyers have in the ledger; the newest version wins for each. Returns where in ARGV it ended.
+local function set_buyers(key, version, at)
+  local count, fields = tonumber(ARGV[at]), {}
+  for i = 1, count do
+    fields[i] = 'c:' .. ARGV[at + 2 * i - 1]
+  end
+  local known, set = values_of(key, fields), {}
+  for i, field in ipairs(fields) do
+    local known_version = known[i] and tonumber(string.match(known[i], ':(%d+)$')) or -1
+    if version >= known_version then
+      set[#set + 1] = field
+      set[#set + 1] = string.format('%s:%.0f', ARGV[at + 2 * i], version)
+    end
+  end
+  on_hash('HSET', key, set)
+  return at + 2 * count + 1
+end
+
+-- Copies one changed item from the ledger. Returns where in ARGV it ended.
+local function copy_item(at)
+  local key = KEYS[FIRST_ITEM + tonumber(ARGV[at]) - 1]
+  local version, all_buyers = tonumber(ARGV[at + 3]), ARGV[at + 4] == '1'
+  mirror(key, ARGV[at + 1], ARGV[at + 2], version)
+  at = set_buyers(key, version, at + 5)
+  local item = redis.call('HMGET', key, 'stale_at', 'total')
+  if all_buyers and item[1] and tonumber(item[1]) <= version then
+    redis.call('HDEL', key, 'stale_at')
+  end
+  if not item[2] then
+    redis.call('EXPIRE', key, UNSTAGED_SECONDS)
+  end
+  return at
+end
+
+local index_of, orders = {}, {}
+for index = 1, ITEMS do
+  index_of[ARGV[index]] = index
+end
+local at = ITEMS + 1
+for i = 1, tonumber(ARGV[at]) do
+  orders[i] = ARGV[at + i]
+end
+at = at + #orders + 1
+while at <= #ARGV do
+  at = copy_item(at)
+end
+
+local freed, dropped = gather(orders, index_of)
+for index, item in pairs(freed) do
+  give_back(KEYS[FIRST_ITEM + index - 1], item)
+end
+on_hash('HDEL', HOLDS, dropped)
+return #dropped

@@ -1,0 +1,114 @@
+//! The timers of events on a real Redis.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use redis::aio::MultiplexedConnection;
+use stampede_lua::{
+    Redis, RedisConfig, Timer,
+    timer::{Armed, Expirations, Timers, arm, disarm},
+};
+use stampede_vocab::{EventId, Timestamp, UserId};
+use std::time::Duration;
+
+/// Longest wait for a notification. Redis looks for expired keys ten times a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Bench {
+    redis: Redis,
+    raw: MultiplexedConnection,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let url = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names a Redis for tests");
+        let key_prefix = format!("test:{}:", UserId::random());
+        let raw = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        Self { redis: Redis::connect(RedisConfig { url, key_prefix }).await.unwrap(), raw }
+    }
+
+    async fn in_ms(&self, ms: u64) -> Timestamp {
+        self.redis.server_time().await.unwrap().plus(Duration::from_millis(ms))
+    }
+
+    /// When each timer of the event expires, in milliseconds since the epoch.
+    async fn armed(&self, event_id: EventId) -> [Option<i64>; 2] {
+        let keys = [self.redis.keys().event_opens(event_id), self.redis.keys().event_closes(event_id)];
+        let mut times = [None; 2];
+        for (key, time) in keys.iter().zip(&mut times) {
+            let at: i64 = redis::cmd("PEXPIRETIME").arg(key).query_async(&mut self.raw.clone()).await.unwrap();
+            *time = (at >= 0).then_some(at);
+        }
+        times
+    }
+}
+
+fn event() -> EventId {
+    EventId::from_uuid(UserId::random().uuid())
+}
+
+fn both(event_id: EventId, version: i64, opens_at: Timestamp, closes_at: Timestamp) -> Timers {
+    Timers { event_id, version, opens_at: Some(opens_at), closes_at: Some(closes_at) }
+}
+
+fn millis(at: Timestamp) -> Option<i64> {
+    Some((at.micros() + 999) / 1_000)
+}
+
+#[tokio::test]
+async fn a_newer_version_moves_the_timers_and_an_older_one_does_not() {
+    let bench = Bench::new().await;
+    let (event_id, soon, later) = (event(), bench.in_ms(60_000).await, bench.in_ms(120_000).await);
+    let last = later.plus(Duration::from_secs(60));
+
+    assert_eq!(arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap(), Armed::Yes);
+    assert_eq!(bench.armed(event_id).await, [millis(soon), millis(later)]);
+
+    assert_eq!(arm(&bench.redis, both(event_id, 2, later, last)).await.unwrap(), Armed::Yes);
+    assert_eq!(arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap(), Armed::Overtaken);
+    assert_eq!(bench.armed(event_id).await, [millis(later), millis(last)]);
+
+    disarm(&bench.redis, event_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_event_has_its_closing_timer_only() {
+    let bench = Bench::new().await;
+    let (event_id, soon, later) = (event(), bench.in_ms(60_000).await, bench.in_ms(120_000).await);
+    arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap();
+
+    let opened = Timers { opens_at: None, version: 2, ..both(event_id, 2, soon, later) };
+    assert_eq!(arm(&bench.redis, opened).await.unwrap(), Armed::Yes);
+    assert_eq!(bench.armed(event_id).await, [None, millis(later)]);
+
+    disarm(&bench.redis, event_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn disarming_leaves_nothing_and_tells_how_much_there_was() {
+    let bench = Bench::new().await;
+    let (event_id, soon, later) = (event(), bench.in_ms(60_000).await, bench.in_ms(120_000).await);
+    arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap();
+
+    assert_eq!(disarm(&bench.redis, event_id).await.unwrap(), 2);
+    assert_eq!(disarm(&bench.redis, event_id).await.unwrap(), 0);
+    assert_eq!(bench.armed(event_id).await, [None, None]);
+}
+
+#[tokio::test]
+async fn an_expired_timer_is_heard_after_its_time_and_nobody_elses_is() {
+    let (bench, stranger) = (Bench::new().await, Bench::new().await);
+    let mut expirations = Expirations::subscribe(&bench.redis).await.unwrap();
+    expirations.check().await.unwrap();
+    let event_id = event();
+
+    // The stranger's timers expire first, under another prefix.
+    let (early, opens_at, closes_at) = (bench.in_ms(50).await, bench.in_ms(300).await, bench.in_ms(600).await);
+    arm(&stranger.redis, both(event(), 1, early, early.plus(Duration::from_millis(1)))).await.unwrap();
+    arm(&bench.redis, both(event_id, 1, opens_at, closes_at)).await.unwrap();
+
+    for (timer, due_at) in [(Timer::Opens, opens_at), (Timer::Closes, closes_at)] {
+        let heard = tokio::time::timeout(PATIENCE, expirations.next(1)).await.expect("heard in time");
+        assert_eq!(heard, Some(vec![(event_id, timer)]));
+        let now = bench.redis.server_time().await.unwrap();
+        assert!(now >= due_at, "{timer:?} was heard at {now:?}, before {due_at:?}");
+    }
+}

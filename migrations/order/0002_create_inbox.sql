@@ -1,0 +1,17 @@
+-- Messages that took effect: written in the transaction of the effect, so each takes effect once.
+CREATE TABLE inbox (
+    -- The CloudEvents source and id, which together name a message.
+    source VARCHAR(32) CHARACTER SET ascii NOT NULL,
+    message_id BIGINT UNSIGNED NOT NULL,
+    processed_us BIGINT NOT NULL,
+    PRIMARY KEY (source, message_id),
+    KEY ix_inbox_processed (processed_us)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+-- Keys of which a message became a dead letter: later messages of the key are set aside behind it.
+CREATE TABLE inbox_parked (
+    topic VARCHAR(128) CHARACTER SET ascii NOT NULL,
+    message_key VARCHAR(64) CHARACTER SET ascii NOT NULL,
+    parked_us BIGINT NOT NULL,
+    PRIMARY KEY (topic, message_key)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -1,0 +1,14 @@
+//! The only contract between Stampede's processes: generated code and its descriptors, no logic.
+//!
+//! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and what Kafka carries is
+//! [`message::v1`].
+
+/// Every file of the contract with all options and comments, for reflection and for the gateway.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.binpb"));
+
+mod generated {
+    #![expect(missing_docs, clippy::all, reason = "generated code; comments are carried where the proto has them")]
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
+
+pub use generated::stampede::{coupon, event, inventory, message, order, payment, r#type};

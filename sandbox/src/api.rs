@@ -1,0 +1,253 @@
+//! The HTTP interface: reads requests, lets the till decide, waits where a card is slow, and answers.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    book::{Charge, ChargeStatus, Refund},
+    card::Card,
+    config::Config,
+    failure::Failure,
+    till::{ChargeOrder, Done, RefundOrder, Till},
+    webhook::{Notice, Notifier},
+};
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+const MAX_KEY_CHARS: usize = 255;
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// What every request can reach.
+#[derive(Clone)]
+pub(crate) struct Counter {
+    pub till: Arc<Till>,
+    pub notifier: Notifier,
+    pub config: Arc<Config>,
+    pub stop: CancellationToken,
+}
+
+/// The routes, with as many requests at once as the configuration allows.
+pub(crate) fn router(counter: Counter) -> Router {
+    let slots = Arc::new(Semaphore::new(counter.config.max_requests_in_flight));
+    Router::new()
+        .route("/v1/charges", post(create_charge).get(list_charges))
+        .route("/v1/charges/by-key/{key}", get(get_charge_by_key))
+        .route("/v1/refunds", post(create_refund).get(list_refunds))
+        .layer(middleware::from_fn_with_state(slots, bounded))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .route("/healthz", get(|| async { "ok" }))
+        .with_state(counter)
+}
+
+async fn bounded(
+    State(slots): State<Arc<Semaphore>>,
+    request: axum::extract::Request,
+    next: middleware::Next,
+) -> Response {
+    match slots.try_acquire() {
+        Ok(slot) => {
+            let response = next.run(request).await;
+            drop(slot);
+            response
+        }
+        Err(_) => Failure::Busy.into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateCharge {
+    amount_minor: i64,
+    currency: String,
+    payment_method: String,
+}
+
+async fn create_charge(State(counter): State<Counter>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+    let order = charge_order(&headers, &body)?;
+    match counter.till.charge(&order) {
+        Ok(Done::Now(charge)) => {
+            counter.follow_up(&charge, order.card).await;
+            Ok(answer_charge(&charge))
+        }
+        Ok(Done::Before(charge)) => Ok(answer_charge(&charge)),
+        Err(Failure::Lost) => {
+            sleep(counter.config.slow()).await;
+            Err(Failure::Lost)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+impl Counter {
+    /// What comes after a new charge and before its answer.
+    async fn follow_up(&self, charge: &Charge, card: Card) {
+        self.notifier.notify(Notice::of_charge(charge));
+        match card {
+            Card::TimeoutCaptured => sleep(self.config.slow()).await,
+            Card::Late => self.capture_later(charge.id.clone()),
+            Card::Ok | Card::Declined | Card::InsufficientFunds | Card::TimeoutLost => {}
+        }
+    }
+
+    /// Captures a pending charge when its time has come; after the next start if the sandbox stops before.
+    pub(crate) fn capture_later(&self, charge_id: String) {
+        let counter = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sleep(counter.config.late()) => {}
+                () = counter.stop.cancelled() => return,
+            }
+            match counter.till.capture(&charge_id) {
+                Ok(charge) => counter.notifier.notify(Notice::of_charge(&charge)),
+                Err(failure) => tracing::error!(charge.id = charge_id, "not captured: {failure}"),
+            }
+        });
+    }
+}
+
+async fn get_charge_by_key(State(counter): State<Counter>, Path(key): Path<String>) -> Result<Json<Charge>, Failure> {
+    let found = counter.till.read(|book| book.charge_by_key(&key).cloned());
+    found.map(Json).ok_or(Failure::ChargeNotFound)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateRefund {
+    charge_id: String,
+    amount_minor: i64,
+}
+
+async fn create_refund(
+    State(counter): State<Counter>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Failure> {
+    let request: CreateRefund = parse(&body)?;
+    let order = RefundOrder {
+        key: idempotency_key(&headers)?,
+        charge_id: request.charge_id,
+        amount_minor: positive(request.amount_minor)?,
+    };
+    let refund = match counter.till.refund(&order)? {
+        Done::Now(refund) => {
+            counter.notifier.notify(Some(Notice::of_refund(&refund)));
+            refund
+        }
+        Done::Before(refund) => refund,
+    };
+    Ok(Json(refund_json(&refund)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+type MaybePage = Result<Query<PageQuery>, QueryRejection>;
+
+async fn list_charges(State(counter): State<Counter>, page: MaybePage) -> Result<Json<Value>, Failure> {
+    let (after, limit) = page_of(page)?;
+    counter.till.read(|book| {
+        let rest = book.charges_after(after.as_deref()).ok_or_else(no_such_start)?;
+        Ok(page_json("charges", rest, limit, |charge| json!(charge)))
+    })
+}
+
+async fn list_refunds(State(counter): State<Counter>, page: MaybePage) -> Result<Json<Value>, Failure> {
+    let (after, limit) = page_of(page)?;
+    counter.till.read(|book| {
+        let rest = book.refunds_after(after.as_deref()).ok_or_else(no_such_start)?;
+        Ok(page_json("refunds", rest, limit, refund_json))
+    })
+}
+
+fn page_of(page: MaybePage) -> Result<(Option<String>, usize), Failure> {
+    let Query(page) = page.map_err(|rejection| Failure::Malformed(rejection.body_text()))?;
+    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Failure::Invalid(format!("limit must be 1 to {MAX_LIMIT}")));
+    }
+    Ok((page.after, limit))
+}
+
+fn no_such_start() -> Failure {
+    Failure::Invalid("after must be an id out of the list".to_owned())
+}
+
+fn page_json<T: Serialize>(name: &str, rest: &[T], limit: usize, row: fn(&T) -> Value) -> Json<Value> {
+    let rows: Vec<Value> = rest.iter().take(limit).map(row).collect();
+    Json(json!({name: rows, "has_more": rest.len() > limit}))
+}
+
+fn refund_json(refund: &Refund) -> Value {
+    let mut body = json!(refund);
+    body["status"] = json!("refunded");
+    body
+}
+
+fn answer_charge(charge: &Charge) -> Response {
+    let declined = charge.decline_code.as_deref().unwrap_or_default();
+    match charge.status {
+        ChargeStatus::Captured => Json(charge).into_response(),
+        ChargeStatus::Pending => (StatusCode::ACCEPTED, Json(charge)).into_response(),
+        ChargeStatus::Declined => {
+            let error = json!({"code": declined, "message": "the card was declined"});
+            let body = json!({"error": error, "charge": charge});
+            (StatusCode::PAYMENT_REQUIRED, Json(body)).into_response()
+        }
+    }
+}
+
+fn charge_order(headers: &HeaderMap, body: &[u8]) -> Result<ChargeOrder, Failure> {
+    let request: CreateCharge = parse(body)?;
+    let Some(card) = Card::parse(&request.payment_method) else {
+        return Err(Failure::UnknownPaymentMethod(request.payment_method));
+    };
+    let currency_fits = request.currency.len() == 3 && request.currency.bytes().all(|byte| byte.is_ascii_uppercase());
+    if !currency_fits {
+        return Err(Failure::Invalid("currency must be three capital letters".to_owned()));
+    }
+    Ok(ChargeOrder {
+        key: idempotency_key(headers)?,
+        amount_minor: positive(request.amount_minor)?,
+        currency: request.currency,
+        payment_method: request.payment_method,
+        card,
+    })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| Failure::Malformed(error.to_string()))
+}
+
+fn positive(amount_minor: i64) -> Result<i64, Failure> {
+    if amount_minor > 0 {
+        Ok(amount_minor)
+    } else {
+        Err(Failure::Invalid("amount_minor must be more than zero".to_owned()))
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<String, Failure> {
+    let key = headers.get("idempotency-key").ok_or(Failure::MissingKey)?;
+    let key = key.to_str().map_err(|_| Failure::MissingKey)?;
+    if key.is_empty() || key.len() > MAX_KEY_CHARS || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::MissingKey);
+    }
+    Ok(key.to_owned())
+}

@@ -1,0 +1,162 @@
+//! The book: every charge and refund there ever was, in memory. It only changes by [`Book::apply`], which is also how
+//! it is rebuilt from the journal. It does no I/O and decides nothing about requests.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How a charge stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ChargeStatus {
+    /// The bank has not said yet.
+    Pending,
+    /// The money was taken.
+    Captured,
+    /// Refused for good.
+    Declined,
+}
+
+/// One charge, under one idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Charge {
+    pub id: String,
+    pub key: String,
+    pub amount_minor: i64,
+    pub currency: String,
+    pub payment_method: String,
+    pub status: ChargeStatus,
+    /// Why it was declined.
+    pub decline_code: Option<String>,
+    /// Sum of its refunds; never more than was captured.
+    pub refunded_minor: i64,
+}
+
+impl Charge {
+    /// What may still be given back.
+    pub(crate) fn refundable_minor(&self) -> i64 {
+        match self.status {
+            ChargeStatus::Captured => self.amount_minor - self.refunded_minor,
+            ChargeStatus::Pending | ChargeStatus::Declined => 0,
+        }
+    }
+}
+
+/// Money given back from one charge, under one idempotency key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Refund {
+    pub id: String,
+    pub key: String,
+    pub charge_id: String,
+    pub amount_minor: i64,
+    pub currency: String,
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub(crate) enum Entry {
+    /// A charge was taken.
+    Charged(Charge),
+    /// A pending charge was captured.
+    Captured {
+        /// The charge.
+        charge_id: String,
+    },
+    /// Money was given back.
+    Refunded(Refund),
+}
+
+/// Every charge and refund, by id, key and age.
+#[derive(Default)]
+pub(crate) struct Book {
+    charges: Vec<Charge>,
+    refunds: Vec<Refund>,
+    charge_by_id: HashMap<String, usize>,
+    charge_by_key: HashMap<String, usize>,
+    refund_by_id: HashMap<String, usize>,
+    refund_by_key: HashMap<String, usize>,
+}
+
+impl Book {
+    /// Takes an entry in. An entry of a charge that is not in the book changes nothing.
+    pub(crate) fn apply(&mut self, entry: Entry) {
+        match entry {
+            Entry::Charged(charge) => self.add_charge(charge),
+            Entry::Captured { charge_id } => {
+                if let Some(charge) = self.charge_mut(&charge_id) {
+                    charge.status = ChargeStatus::Captured;
+                }
+            }
+            Entry::Refunded(refund) => self.add_refund(refund),
+        }
+    }
+
+    fn add_charge(&mut self, charge: Charge) {
+        let at = self.charges.len();
+        self.charge_by_id.insert(charge.id.clone(), at);
+        self.charge_by_key.insert(charge.key.clone(), at);
+        self.charges.push(charge);
+    }
+
+    fn add_refund(&mut self, refund: Refund) {
+        let Some(charge) = self.charge_mut(&refund.charge_id) else {
+            return;
+        };
+        charge.refunded_minor += refund.amount_minor;
+        let at = self.refunds.len();
+        self.refund_by_id.insert(refund.id.clone(), at);
+        self.refund_by_key.insert(refund.key.clone(), at);
+        self.refunds.push(refund);
+    }
+
+    fn charge_mut(&mut self, id: &str) -> Option<&mut Charge> {
+        let at = *self.charge_by_id.get(id)?;
+        self.charges.get_mut(at)
+    }
+
+    /// The id that the next charge gets. Ids grow, so a list by id is a list by age.
+    pub(crate) fn next_charge_id(&self) -> String {
+        format!("ch_{:010}", self.charges.len() + 1)
+    }
+
+    /// The id that the next refund gets.
+    pub(crate) fn next_refund_id(&self) -> String {
+        format!("re_{:010}", self.refunds.len() + 1)
+    }
+
+    pub(crate) fn charge(&self, id: &str) -> Option<&Charge> {
+        self.charge_by_id.get(id).map(|at| &self.charges[*at])
+    }
+
+    pub(crate) fn charge_by_key(&self, key: &str) -> Option<&Charge> {
+        self.charge_by_key.get(key).map(|at| &self.charges[*at])
+    }
+
+    pub(crate) fn refund_by_key(&self, key: &str) -> Option<&Refund> {
+        self.refund_by_key.get(key).map(|at| &self.refunds[*at])
+    }
+
+    /// Charges after one of them, oldest first; from the start without one. `None` if there is no such charge.
+    pub(crate) fn charges_after(&self, id: Option<&str>) -> Option<&[Charge]> {
+        after(&self.charges, &self.charge_by_id, id)
+    }
+
+    /// Refunds after one of them, oldest first; from the start without one. `None` if there is no such refund.
+    pub(crate) fn refunds_after(&self, id: Option<&str>) -> Option<&[Refund]> {
+        after(&self.refunds, &self.refund_by_id, id)
+    }
+
+    /// Ids of the charges that wait to be captured.
+    pub(crate) fn pending(&self) -> Vec<String> {
+        let pending = self.charges.iter().filter(|charge| charge.status == ChargeStatus::Pending);
+        pending.map(|charge| charge.id.clone()).collect()
+    }
+}
+
+fn after<'a, T>(rows: &'a [T], by_id: &HashMap<String, usize>, id: Option<&str>) -> Option<&'a [T]> {
+    match id {
+        None => Some(rows),
+        Some(id) => by_id.get(id).map(|at| &rows[at + 1..]),
+    }
+}

@@ -1,0 +1,44 @@
+//! The test cards: which payment method token makes a charge end how. No other token is taken.
+
+/// How a charge with this token ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Card {
+    /// Captured at once.
+    Ok,
+    /// Refused by the bank.
+    Declined,
+    /// Refused for want of money.
+    InsufficientFunds,
+    /// Captured at once, but the answer comes late.
+    TimeoutCaptured,
+    /// The first request under a key is lost without a trace; a repeat is captured.
+    TimeoutLost,
+    /// Answered `pending`, and captured later.
+    Late,
+}
+
+impl Card {
+    pub(crate) const TOKENS: [(&str, Card); 6] = [
+        ("pm_card_ok", Card::Ok),
+        ("pm_card_declined", Card::Declined),
+        ("pm_card_insufficient_funds", Card::InsufficientFunds),
+        ("pm_card_timeout_captured", Card::TimeoutCaptured),
+        ("pm_card_timeout_lost", Card::TimeoutLost),
+        ("pm_card_late", Card::Late),
+    ];
+
+    /// The card of a token, if it is one of the test cards.
+    pub(crate) fn parse(token: &str) -> Option<Card> {
+        let known = Card::TOKENS.iter().find(|(known, _)| *known == token);
+        known.map(|(_, card)| *card)
+    }
+
+    /// Why this card is refused; `None` if it is not.
+    pub(crate) fn decline_code(self) -> Option<&'static str> {
+        match self {
+            Card::Declined => Some("card_declined"),
+            Card::InsufficientFunds => Some("insufficient_funds"),
+            Card::Ok | Card::TimeoutCaptured | Card::TimeoutLost | Card::Late => None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a caller is told when a request is not granted: one JSON shape, `{"error": {"code", "message"}}`.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde_json::json;
+
+/// Why a request was not granted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No usable Idempotency-Key.
+    #[error("the header Idempotency-Key is required: 1 to 255 visible ASCII characters")]
+    MissingKey,
+    /// The body or the query cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// A value is not acceptable.
+    #[error("{0}")]
+    Invalid(String),
+    /// No such test card.
+    #[error("{0:?} is no payment method of this sandbox")]
+    UnknownPaymentMethod(String),
+    /// The key was used with another body.
+    #[error("the idempotency key was used before with another body")]
+    KeyReused,
+    /// No such charge.
+    #[error("there is no such charge")]
+    ChargeNotFound,
+    /// The refund would give back more than was captured.
+    #[error("{wanted_minor} is more than the {refundable_minor} that may still be refunded")]
+    RefundTooLarge {
+        /// What was asked for.
+        wanted_minor: i64,
+        /// What is left to refund.
+        refundable_minor: i64,
+    },
+    /// The request was lost on its way, as pm_card_timeout_lost asks for.
+    #[error("the request was lost")]
+    Lost,
+    /// More requests than the sandbox works on at once.
+    #[error("too many requests at once; repeat under the same key")]
+    Busy,
+    /// The journal could not be written.
+    #[error("the book cannot be written; repeat under the same key")]
+    BookClosed,
+}
+
+impl Failure {
+    fn code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Failure::MissingKey => (StatusCode::BAD_REQUEST, "idempotency_key_required"),
+            Failure::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_request"),
+            Failure::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value"),
+            Failure::UnknownPaymentMethod(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payment_method"),
+            Failure::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
+            Failure::ChargeNotFound => (StatusCode::NOT_FOUND, "charge_not_found"),
+            Failure::RefundTooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refund_exceeds_capture"),
+            Failure::Lost => (StatusCode::GATEWAY_TIMEOUT, "request_lost"),
+            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
+            Failure::BookClosed => (StatusCode::INTERNAL_SERVER_ERROR, "book_closed"),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let (status, code) = self.code();
+        let body = json!({"error": {"code": code, "message": self.to_string()}});
+        (status, Json(body)).into_response()
+    }
+}

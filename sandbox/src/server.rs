@@ -1,0 +1,67 @@
+//! Puts the parts together and serves them until told to stop. Listener and stop are the caller's, so a test can
+//! bind port 0.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api::{self, Counter},
+    config::Config,
+    till::Till,
+    webhook::Notifier,
+};
+
+/// Serves until `stop`, then drains what is under way for at most the drain time-out.
+///
+/// Fails if the journal cannot be opened or replayed.
+pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let drain_timeout = config.drain_timeout();
+    let till = Arc::new(Till::open(&config.journal)?);
+    let couriers = TaskTracker::new();
+    let notifier = notifier(&config, &couriers);
+    let counter = Counter { till, notifier, config: Arc::new(config), stop: stop.clone() };
+    for charge_id in counter.till.read(|book| book.pending()) {
+        counter.capture_later(charge_id);
+    }
+    tracing::info!("the sandbox listens on http://{}", listener.local_addr()?);
+
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("no TCP_NODELAY: {error}");
+        }
+    });
+    let router = api::router(counter);
+    let stopping = stop.clone();
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await });
+    let drained = async {
+        served.await?;
+        couriers.close();
+        couriers.wait().await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = drained => result.context("the server failed"),
+        () = overdue(&stop, drain_timeout) => {
+            tracing::warn!("stopped with requests or notices still under way");
+            Ok(())
+        }
+    }
+}
+
+fn notifier(config: &Config, couriers: &TaskTracker) -> Notifier {
+    let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret) else {
+        return Notifier::default();
+    };
+    let (notifier, courier) = Notifier::new(url.clone(), secret.clone());
+    couriers.spawn(courier.run());
+    notifier
+}
+
+async fn overdue(stop: &CancellationToken, drain_timeout: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(drain_timeout).await;
+}

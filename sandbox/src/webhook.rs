@@ -1,0 +1,175 @@
+//! Notices to the merchant after each capture, decline and refund. A courtesy, as with every provider: the queue is
+//! bounded, tries are few, and what is not delivered is dropped with a warning. The book is the truth.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use http::{Method, Request, Uri, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::Serialize;
+use serde_json::json;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    book::{Charge, ChargeStatus, Refund},
+    signature::sign,
+};
+
+const MAX_QUEUED: usize = 4_096;
+const MAX_IN_FLIGHT: usize = 32;
+const TRIES: u32 = 3;
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_PAUSE_MS: u64 = 200;
+
+/// What happened, as the merchant is told.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Notice {
+    r#type: &'static str,
+    key: String,
+    charge_id: String,
+    amount_minor: i64,
+    currency: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decline_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund_id: Option<String>,
+}
+
+impl Notice {
+    /// The notice of a charge that has ended; none while it is pending.
+    pub(crate) fn of_charge(charge: &Charge) -> Option<Notice> {
+        let (r#type, status) = match charge.status {
+            ChargeStatus::Pending => return None,
+            ChargeStatus::Captured => ("charge.captured", "captured"),
+            ChargeStatus::Declined => ("charge.declined", "declined"),
+        };
+        Some(Notice {
+            r#type,
+            key: charge.key.clone(),
+            charge_id: charge.id.clone(),
+            amount_minor: charge.amount_minor,
+            currency: charge.currency.clone(),
+            status,
+            decline_code: charge.decline_code.clone(),
+            refund_id: None,
+        })
+    }
+
+    /// The notice of a refund.
+    pub(crate) fn of_refund(refund: &Refund) -> Notice {
+        Notice {
+            r#type: "refund.succeeded",
+            key: refund.key.clone(),
+            charge_id: refund.charge_id.clone(),
+            amount_minor: refund.amount_minor,
+            currency: refund.currency.clone(),
+            status: "refunded",
+            decline_code: None,
+            refund_id: Some(refund.id.clone()),
+        }
+    }
+}
+
+/// Where notices are handed in; drops them all when there is nobody to tell.
+#[derive(Clone, Default)]
+pub(crate) struct Notifier {
+    queue: Option<mpsc::Sender<Notice>>,
+}
+
+impl Notifier {
+    /// A notifier, and the courier that delivers what is handed in.
+    pub(crate) fn new(url: Uri, secret: String) -> (Notifier, Courier) {
+        let (sender, queue) = mpsc::channel(MAX_QUEUED);
+        let post = Post { client: Client::builder(TokioExecutor::new()).build_http(), url, secret };
+        (Notifier { queue: Some(sender) }, Courier { queue, post: Arc::new(post) })
+    }
+
+    /// Queues a notice; never waits.
+    pub(crate) fn notify(&self, notice: Option<Notice>) {
+        if let (Some(queue), Some(notice)) = (&self.queue, notice)
+            && queue.try_send(notice).is_err()
+        {
+            tracing::warn!("a webhook notice was dropped: the queue is full");
+        }
+    }
+}
+
+/// Delivers queued notices, several at once.
+pub(crate) struct Courier {
+    queue: mpsc::Receiver<Notice>,
+    post: Arc<Post>,
+}
+
+impl Courier {
+    /// Delivers until every notifier is gone and the queue is empty.
+    pub(crate) async fn run(mut self) {
+        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+        let deliveries = TaskTracker::new();
+        while let Some(notice) = self.queue.recv().await {
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let post = self.post.clone();
+            deliveries.spawn(async move {
+                post.deliver(&notice).await;
+                drop(slot);
+            });
+        }
+        deliveries.close();
+        deliveries.wait().await;
+    }
+}
+
+struct Post {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: Uri,
+    secret: String,
+}
+
+impl Post {
+    async fn deliver(&self, notice: &Notice) {
+        for attempt in 1..=TRIES {
+            match self.post(notice).await {
+                Ok(()) => return,
+                Err(error) if attempt == TRIES => {
+                    tracing::warn!(webhook.key = notice.key, "a notice was not delivered: {error:#}");
+                }
+                Err(_) => sleep(pause(attempt)).await,
+            }
+        }
+    }
+
+    async fn post(&self, notice: &Notice) -> anyhow::Result<()> {
+        let payload = serde_json::to_string(notice)?;
+        let signature = sign(&self.secret, &payload);
+        let body = json!({"payload": payload, "signature": signature}).to_string();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.url)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::from(body))?;
+        let Ok(answer) = timeout(TRY_TIMEOUT, self.client.request(request)).await else {
+            bail!("no answer within {TRY_TIMEOUT:?}");
+        };
+        let answer = answer.context("cannot reach the webhook")?;
+        let status = answer.status();
+        // Read to the end, so that the connection can be used again.
+        timeout(TRY_TIMEOUT, answer.into_body().collect()).await??;
+        ensure!(status.is_success(), "answered {status}");
+        Ok(())
+    }
+}
+
+/// Twice as long after each try, give or take half.
+fn pause(attempt: u32) -> Duration {
+    let whole = FIRST_PAUSE_MS << attempt;
+    Duration::from_millis(rand::random_range(whole / 2..=whole))
+}

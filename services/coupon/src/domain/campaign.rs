@@ -1,0 +1,133 @@
+//! A campaign: immutable once created, so it may be cached for ever.
+
+use stampede_vocab::{CampaignId, EventId, InvalidField, Money, RequestId, Timestamp, UserId};
+
+/// Most coupons that one campaign may have.
+const MAX_QUOTA: i32 = 10_000_000;
+/// Most characters of a name.
+const MAX_NAME_CHARS: usize = 200;
+
+/// What the creator of a campaign chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignTerms {
+    /// Name shown to buyers.
+    pub name: String,
+    /// Coupons there are.
+    pub quota: i32,
+    /// Taken off the subtotal of an order.
+    pub discount: Money,
+    /// The only event in which the coupons count; `None` for any.
+    pub event_id: Option<EventId>,
+    /// When claims open.
+    pub opens_at: Timestamp,
+    /// When claims close.
+    pub closes_at: Timestamp,
+}
+
+impl CampaignTerms {
+    /// Refuses terms that no campaign can have at any time.
+    pub fn check(&self) -> Result<(), InvalidField> {
+        if !(1..=MAX_NAME_CHARS).contains(&self.name.chars().count()) {
+            return Err(InvalidField::new("name", "must be 1 to 200 characters"));
+        }
+        if !(1..=MAX_QUOTA).contains(&self.quota) {
+            return Err(InvalidField::new("quota", "must be 1 to 10000000"));
+        }
+        if self.discount.minor_units < 1 {
+            return Err(InvalidField::new("discount.minor_units", "must be more than zero"));
+        }
+        if self.closes_at <= self.opens_at {
+            return Err(InvalidField::new("closes_at", "must be after opens_at"));
+        }
+        Ok(())
+    }
+
+    /// Refuses a campaign that would be over before it is created.
+    pub fn check_not_over(&self, now: Timestamp) -> Result<(), InvalidField> {
+        if self.closes_at <= now {
+            return Err(InvalidField::new("closes_at", "must be in the future"));
+        }
+        Ok(())
+    }
+}
+
+/// A batch of coupons with a quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Campaign {
+    /// Derived from the creator and the request id.
+    pub id: CampaignId,
+    /// Operator who created it.
+    pub creator_id: UserId,
+    /// Request that created it.
+    pub request_id: RequestId,
+    /// What the creator chose.
+    pub terms: CampaignTerms,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+impl Campaign {
+    /// The campaign that this request creates: always the same one for the same creator and request id.
+    pub fn create(creator_id: UserId, request_id: RequestId, terms: CampaignTerms, now: Timestamp) -> Self {
+        let id = CampaignId::derive(creator_id, &request_id);
+        Self { id, creator_id, request_id, terms, created_at: now }
+    }
+
+    /// Whether no claim can be ranked any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.terms.closes_at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms() -> CampaignTerms {
+        CampaignTerms {
+            name: "First thousand".to_owned(),
+            quota: 1_000,
+            discount: Money::new(500, "EUR".parse().unwrap()),
+            event_id: None,
+            opens_at: Timestamp::from_micros(10),
+            closes_at: Timestamp::from_micros(20),
+        }
+    }
+
+    #[test]
+    fn terms_within_every_bound_are_taken() {
+        assert_eq!(terms().check(), Ok(()));
+        assert_eq!(CampaignTerms { name: "ä".repeat(200), quota: MAX_QUOTA, ..terms() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        let free = Money::zero("EUR".parse().unwrap());
+        let cases = [
+            ("name", CampaignTerms { name: String::new(), ..terms() }),
+            ("name", CampaignTerms { name: "x".repeat(201), ..terms() }),
+            ("quota", CampaignTerms { quota: 0, ..terms() }),
+            ("quota", CampaignTerms { quota: MAX_QUOTA + 1, ..terms() }),
+            ("discount.minor_units", CampaignTerms { discount: free, ..terms() }),
+            ("closes_at", CampaignTerms { closes_at: terms().opens_at, ..terms() }),
+        ];
+        for (field, bad) in cases {
+            assert_eq!(bad.check().unwrap_err().field, field);
+        }
+    }
+
+    #[test]
+    fn a_campaign_that_would_be_over_already_is_refused() {
+        assert!(terms().check_not_over(Timestamp::from_micros(19)).is_ok());
+        assert_eq!(terms().check_not_over(Timestamp::from_micros(20)).unwrap_err().field, "closes_at");
+    }
+
+    #[test]
+    fn a_repeat_creates_the_same_campaign() {
+        let creator = UserId::from_uuid(uuid::Uuid::from_u128(1));
+        let request = RequestId::parse("spring").unwrap();
+        let first = Campaign::create(creator, request.clone(), terms(), Timestamp::from_micros(1));
+        let again = Campaign::create(creator, request, terms(), Timestamp::from_micros(9));
+        assert_eq!(first.id, again.id);
+    }
+}

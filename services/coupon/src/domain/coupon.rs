@@ -1,0 +1,301 @@
+//! A coupon and its transitions: ISSUED to HELD by an order, HELD to USED when the order is fulfilled, and back to
+//! ISSUED when the order comes to nothing.
+
+use crate::domain::{CampaignTerms, HoldError};
+use stampede_vocab::{CampaignId, CouponId, Currency, EventId, OrderId, RequestId, Timestamp, UserId};
+
+/// Where a coupon is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CouponState {
+    /// Its owner may use it.
+    Issued,
+    /// Set aside for an order that is not paid yet.
+    Held {
+        /// The order.
+        order_id: OrderId,
+    },
+    /// Used by a paid order.
+    Used {
+        /// The order.
+        order_id: OrderId,
+    },
+}
+
+impl CouponState {
+    /// The order that holds or used it.
+    pub fn order_id(self) -> Option<OrderId> {
+        match self {
+            Self::Issued => None,
+            Self::Held { order_id } | Self::Used { order_id } => Some(order_id),
+        }
+    }
+}
+
+/// What a claim yields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coupon {
+    /// Derived from the campaign and the user.
+    pub id: CouponId,
+    /// Campaign that it is of.
+    pub campaign_id: CampaignId,
+    /// Owner.
+    pub user_id: UserId,
+    /// Order of arrival in the campaign: 1 came first.
+    pub rank: i32,
+    /// Where it is in its life.
+    pub state: CouponState,
+    /// Request of the claim.
+    pub request_id: RequestId,
+    /// When the claim was ranked.
+    pub created_at: Timestamp,
+    /// When the state last changed, or an order last asked for the hold it has.
+    pub updated_at: Timestamp,
+}
+
+/// An order's wish to use a coupon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRequest {
+    /// Coupon to hold.
+    pub coupon_id: CouponId,
+    /// Order to hold it for.
+    pub order_id: OrderId,
+    /// Buyer of the order.
+    pub user_id: UserId,
+    /// Event of the order.
+    pub event_id: EventId,
+    /// Currency of the order.
+    pub currency: Currency,
+}
+
+/// What has become of an order, as far as its coupon is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderEnd {
+    /// Paid, and its goods granted.
+    Fulfilled,
+    /// Rejected, cancelled, expired or refunded.
+    Unsuccessful,
+    /// The order service gave it up before it was written.
+    Released,
+    /// The order service does not know it, asked after `asked_before`: a hold not asked for since is an orphan.
+    NeverWritten {
+        /// Holds asked for later than this are left alone: their order may be on its way.
+        asked_before: Timestamp,
+    },
+}
+
+/// An order that had a coupon has come to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedOrder {
+    /// The coupon.
+    pub coupon_id: CouponId,
+    /// The order.
+    pub order_id: OrderId,
+    /// How it ended.
+    pub end: OrderEnd,
+}
+
+/// A fulfilled order named a coupon that another order holds or used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("order {order_id} was fulfilled with a coupon that is {state:?}")]
+pub struct UsedElsewhere {
+    /// The fulfilled order.
+    pub order_id: OrderId,
+    /// State that the coupon was in.
+    pub state: CouponState,
+}
+
+impl Coupon {
+    /// Sets the coupon aside for an order. Asking again for the same order renews the hold, so that it is not taken
+    /// for an orphan while the order is being tried again.
+    pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldError> {
+        if self.user_id != request.user_id {
+            return Err(HoldError::NotFound);
+        }
+        if terms.event_id.is_some_and(|event_id| event_id != request.event_id) {
+            return Err(HoldError::WrongEvent);
+        }
+        if terms.discount.currency != request.currency {
+            return Err(HoldError::CurrencyMismatch { coupon: terms.discount.currency });
+        }
+        let (order_id, state) = (request.order_id, self.state);
+        match state {
+            CouponState::Issued => Ok(self.become_at(CouponState::Held { order_id }, now)),
+            CouponState::Held { order_id: holder } if holder == order_id => Ok(self.become_at(state, now)),
+            CouponState::Used { order_id: user } if user == order_id => Ok(self),
+            CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldError::InUse { state }),
+        }
+    }
+
+    /// Follows the end of an order; `None` if that changes nothing, as when it was followed before.
+    ///
+    /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
+    pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
+        let state = self.state;
+        let is_of_order = state.order_id() == Some(order_id);
+        let next = match (end, state) {
+            (OrderEnd::Fulfilled, CouponState::Used { .. }) if is_of_order => None,
+            (OrderEnd::Fulfilled, CouponState::Issued) => Some(CouponState::Used { order_id }),
+            (OrderEnd::Fulfilled, CouponState::Held { .. }) if is_of_order => Some(CouponState::Used { order_id }),
+            (OrderEnd::Fulfilled, _) => return Err(UsedElsewhere { order_id, state }),
+            (OrderEnd::Unsuccessful, _) if is_of_order => Some(CouponState::Issued),
+            (OrderEnd::Released, CouponState::Held { .. }) if is_of_order => Some(CouponState::Issued),
+            (OrderEnd::NeverWritten { asked_before }, CouponState::Held { .. })
+                if is_of_order && self.updated_at <= asked_before =>
+            {
+                Some(CouponState::Issued)
+            }
+            (OrderEnd::Unsuccessful | OrderEnd::Released | OrderEnd::NeverWritten { .. }, _) => None,
+        };
+        Ok(next.map(|state| self.clone().become_at(state, now)))
+    }
+
+    fn become_at(self, state: CouponState, now: Timestamp) -> Self {
+        Self { state, updated_at: now, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::Money;
+    use uuid::Uuid;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_000);
+
+    fn order(n: u128) -> OrderId {
+        OrderId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn event(n: u128) -> EventId {
+        EventId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn user(n: u128) -> UserId {
+        UserId::from_uuid(Uuid::from_u128(n))
+    }
+
+    fn coupon(state: CouponState) -> Coupon {
+        let campaign_id = CampaignId::from_uuid(Uuid::from_u128(1));
+        Coupon {
+            id: CouponId::derive(campaign_id, user(1)),
+            campaign_id,
+            user_id: user(1),
+            rank: 7,
+            state,
+            request_id: RequestId::parse("claim").unwrap(),
+            created_at: Timestamp::from_micros(1),
+            updated_at: Timestamp::from_micros(1),
+        }
+    }
+
+    fn held_by(n: u128) -> Coupon {
+        coupon(CouponState::Held { order_id: order(n) })
+    }
+
+    fn used_by(n: u128) -> Coupon {
+        coupon(CouponState::Used { order_id: order(n) })
+    }
+
+    fn terms() -> CampaignTerms {
+        CampaignTerms {
+            name: "any".to_owned(),
+            quota: 10,
+            discount: Money::new(500, "EUR".parse().unwrap()),
+            event_id: Some(event(1)),
+            opens_at: Timestamp::from_micros(0),
+            closes_at: Timestamp::from_micros(10),
+        }
+    }
+
+    fn wish() -> HoldRequest {
+        HoldRequest {
+            coupon_id: coupon(CouponState::Issued).id,
+            order_id: order(1),
+            user_id: user(1),
+            event_id: event(1),
+            currency: "EUR".parse().unwrap(),
+        }
+    }
+
+    fn state_after(coupon: &Coupon, end: OrderEnd) -> Option<CouponState> {
+        coupon.follow(order(1), end, NOW).unwrap().map(|coupon| coupon.state)
+    }
+
+    #[test]
+    fn an_issued_coupon_is_held_for_the_order_that_asks() {
+        let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap();
+        assert_eq!(held.state, CouponState::Held { order_id: order(1) });
+        assert_eq!(held.updated_at, NOW);
+    }
+
+    #[test]
+    fn asking_again_for_the_same_order_keeps_and_renews_the_hold() {
+        let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap();
+        assert_eq!((again.state, again.updated_at), (held_by(1).state, NOW));
+        assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(used_by(1)));
+    }
+
+    #[test]
+    fn a_coupon_of_another_order_is_in_use() {
+        for taken in [held_by(2), used_by(2)] {
+            let state = taken.state;
+            assert_eq!(taken.hold(&wish(), &terms(), NOW), Err(HoldError::InUse { state }));
+        }
+    }
+
+    #[test]
+    fn the_wrong_owner_event_or_currency_is_refused() {
+        let issued = coupon(CouponState::Issued);
+        let foreign = HoldRequest { user_id: user(2), ..wish() };
+        assert_eq!(issued.clone().hold(&foreign, &terms(), NOW), Err(HoldError::NotFound));
+        let elsewhere = HoldRequest { event_id: event(2), ..wish() };
+        assert_eq!(issued.clone().hold(&elsewhere, &terms(), NOW), Err(HoldError::WrongEvent));
+        assert!(issued.clone().hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
+        let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..wish() };
+        let refused = Err(HoldError::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
+        assert_eq!(issued.hold(&dollars, &terms(), NOW), refused);
+    }
+
+    #[test]
+    fn a_fulfilled_order_uses_its_coupon_once() {
+        let used = Some(used_by(1).state);
+        assert_eq!(state_after(&held_by(1), OrderEnd::Fulfilled), used);
+        assert_eq!(state_after(&coupon(CouponState::Issued), OrderEnd::Fulfilled), used);
+        assert_eq!(state_after(&used_by(1), OrderEnd::Fulfilled), None);
+    }
+
+    #[test]
+    fn a_fulfilled_order_never_takes_the_coupon_of_another() {
+        for taken in [held_by(2), used_by(2)] {
+            let error = UsedElsewhere { order_id: order(1), state: taken.state };
+            assert_eq!(taken.follow(order(1), OrderEnd::Fulfilled, NOW), Err(error));
+        }
+    }
+
+    #[test]
+    fn an_unsuccessful_order_returns_its_own_coupon_once() {
+        for own in [held_by(1), used_by(1)] {
+            assert_eq!(state_after(&own, OrderEnd::Unsuccessful), Some(CouponState::Issued));
+        }
+        for other in [coupon(CouponState::Issued), held_by(2), used_by(2)] {
+            assert_eq!(state_after(&other, OrderEnd::Unsuccessful), None);
+        }
+    }
+
+    #[test]
+    fn a_release_returns_a_hold_and_never_a_used_coupon() {
+        assert_eq!(state_after(&held_by(1), OrderEnd::Released), Some(CouponState::Issued));
+        for other in [coupon(CouponState::Issued), held_by(2), used_by(1)] {
+            assert_eq!(state_after(&other, OrderEnd::Released), None);
+        }
+    }
+
+    #[test]
+    fn a_hold_renewed_after_the_orders_were_asked_is_no_orphan() {
+        let orphan = OrderEnd::NeverWritten { asked_before: Timestamp::from_micros(1) };
+        assert_eq!(state_after(&held_by(1), orphan), Some(CouponState::Issued));
+        let renewed = Coupon { updated_at: Timestamp::from_micros(2), ..held_by(1) };
+        assert_eq!(state_after(&renewed, orphan), None);
+        assert_eq!(state_after(&used_by(1), orphan), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Why a verb of the service is refused or fails.
+
+use crate::domain::CouponState;
+use stampede_vocab::{CouponId, Currency, InvalidField};
+use std::sync::Arc;
+
+/// Something that the request is not to blame for. Cloned to each caller of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// More calls wait than can be served in time.
+    #[error("too many calls are waiting")]
+    Overloaded,
+    /// A server does not answer; the call may be repeated.
+    #[error("{server} does not answer: {cause}")]
+    Unreachable {
+        /// Name of the server that may be shown.
+        server: &'static str,
+        /// What happened, for the operator.
+        cause: Arc<str>,
+    },
+    /// What should not happen.
+    #[error("{0}")]
+    Broken(Arc<str>),
+}
+
+/// Why a campaign was not created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateCampaignError {
+    /// A field has a value that is not allowed.
+    #[error(transparent)]
+    InvalidField(#[from] InvalidField),
+    /// The request id created another campaign before.
+    #[error("the request_id created a campaign with other terms")]
+    RequestIdReused,
+    /// Not the request's fault.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+/// Why a claim yields no coupon.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// There is no such campaign.
+    #[error("there is no such campaign")]
+    CampaignNotFound,
+    /// Claims have not opened yet.
+    #[error("claims have not opened yet")]
+    NotOpen,
+    /// Claims have closed.
+    #[error("claims have closed")]
+    Closed,
+    /// Every coupon is issued.
+    #[error("every coupon is issued")]
+    SoldOut,
+    /// The user has a coupon of this campaign by another request.
+    #[error("a coupon of this campaign was issued to you already")]
+    AlreadyClaimed {
+        /// That coupon.
+        coupon_id: CouponId,
+    },
+    /// The campaign is being staged.
+    #[error("the campaign is being staged")]
+    NotReady,
+    /// Not the request's fault.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+/// Why a coupon is not held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// There is no such coupon, or it is somebody else's.
+    #[error("there is no such coupon")]
+    NotFound,
+    /// Another order holds or used it.
+    #[error("the coupon is in use by another order")]
+    InUse {
+        /// State that it was in.
+        state: CouponState,
+    },
+    /// It counts in another event only.
+    #[error("the coupon does not count in this event")]
+    WrongEvent,
+    /// Its discount is in another currency.
+    #[error("the coupon is in {coupon}")]
+    CurrencyMismatch {
+        /// Currency of the discount.
+        coupon: Currency,
+    },
+    /// Not the request's fault.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}

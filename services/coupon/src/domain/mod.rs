@@ -1,0 +1,13 @@
+//! What a campaign, a claim and a coupon are, and how a coupon changes. No async and no I/O.
+
+mod campaign;
+mod claim;
+mod coupon;
+mod error;
+mod outgoing;
+
+pub use campaign::{Campaign, CampaignTerms};
+pub use claim::{Claim, RankedClaim};
+pub use coupon::{Coupon, CouponState, EndedOrder, HoldRequest, OrderEnd};
+pub use error::{ClaimError, CreateCampaignError, Failure, HoldError};
+pub use outgoing::Outgoing;

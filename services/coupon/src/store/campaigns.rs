@@ -1,0 +1,118 @@
+//! Campaigns. Written once; only `settled_us` ever changes.
+
+use crate::{
+    domain::{Campaign, CampaignTerms},
+    store::{misfit, push_ids},
+};
+use sqlx::{MySql, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
+use stampede_db::DbError;
+use stampede_vocab::{CampaignId, EventId, Money, RequestId, Timestamp, UserId};
+use uuid::Uuid;
+
+const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
+                      opens_at_us, closes_at_us, created_us FROM campaigns ";
+
+/// Writes a new campaign. A repeat violates the primary key.
+pub async fn insert(connection: &mut MySqlConnection, campaign: &Campaign) -> Result<(), DbError> {
+    let terms = &campaign.terms;
+    sqlx::query(
+        "INSERT INTO campaigns (id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
+         opens_at_us, closes_at_us, created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(campaign.id.uuid())
+    .bind(campaign.creator_id.uuid())
+    .bind(campaign.request_id.as_str())
+    .bind(terms.name.as_str())
+    .bind(terms.quota)
+    .bind(terms.discount.minor_units)
+    .bind(terms.discount.currency.as_str())
+    .bind(terms.event_id.map(|event_id| event_id.uuid()))
+    .bind(terms.opens_at.micros())
+    .bind(terms.closes_at.micros())
+    .bind(campaign.created_at.micros())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Those of the ids that exist, in no order.
+pub async fn find_many(connection: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Campaign>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE id IN ");
+    push_ids(&mut query, ids.iter().map(CampaignId::uuid));
+    read_all(connection, query).await
+}
+
+/// A page of all campaigns, newest first, from behind `after`.
+pub async fn newest(
+    connection: &mut MySqlConnection,
+    after: Option<(Timestamp, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Campaign>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    if let Some((created_at, id)) = after {
+        query.push("WHERE created_us <= ").push_bind(created_at.micros());
+        query.push(" AND (created_us < ").push_bind(created_at.micros());
+        query.push(" OR id < ").push_bind(id).push(")");
+    }
+    query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
+    read_all(connection, query).await
+}
+
+/// A page of the campaigns that the sweeps look after, in id order, from behind `after`.
+pub async fn unsettled(
+    connection: &mut MySqlConnection,
+    after: Option<CampaignId>,
+    limit: u32,
+) -> Result<Vec<Campaign>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE settled_us IS NULL");
+    if let Some(id) = after {
+        query.push(" AND id > ").push_bind(id.uuid());
+    }
+    query.push(" ORDER BY id LIMIT ").push_bind(limit);
+    read_all(connection, query).await
+}
+
+/// Notes that no claim of these campaigns is under way any more.
+pub async fn settle(connection: &mut MySqlConnection, ids: &[CampaignId], now: Timestamp) -> Result<(), DbError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new("UPDATE campaigns SET settled_us = ");
+    query.push_bind(now.micros()).push(" WHERE settled_us IS NULL AND id IN ");
+    push_ids(&mut query, ids.iter().map(CampaignId::uuid));
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn read_all(connection: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Campaign>, DbError> {
+    query.build().fetch_all(connection).await?.iter().map(campaign).collect()
+}
+
+fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {
+    let request_id: String = row.try_get("request_id")?;
+    Ok(Campaign {
+        id: CampaignId::from_uuid(row.try_get("id")?),
+        creator_id: UserId::from_uuid(row.try_get("creator_id")?),
+        request_id: RequestId::parse(&request_id).map_err(|error| misfit("campaigns.request_id", error))?,
+        terms: terms(row)?,
+        created_at: Timestamp::from_micros(row.try_get("created_us")?),
+    })
+}
+
+fn terms(row: &MySqlRow) -> Result<CampaignTerms, DbError> {
+    let currency: String = row.try_get("currency")?;
+    let currency = currency.parse().map_err(|error| misfit("campaigns.currency", error))?;
+    Ok(CampaignTerms {
+        name: row.try_get("name")?,
+        quota: row.try_get("quota")?,
+        discount: Money::new(row.try_get("discount_minor")?, currency),
+        event_id: row.try_get::<Option<Uuid>, _>("event_id")?.map(EventId::from_uuid),
+        opens_at: Timestamp::from_micros(row.try_get("opens_at_us")?),
+        closes_at: Timestamp::from_micros(row.try_get("closes_at_us")?),
+    })
+}

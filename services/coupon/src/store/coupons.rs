@@ -1,0 +1,262 @@
+//! Coupons: written in batches when they are issued, locked and changed in batches afterwards.
+
+use crate::{
+    domain::{Coupon, CouponState, RankedClaim},
+    store::{misfit, push_ids},
+};
+use sqlx::{MySql, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
+use stampede_db::DbError;
+use stampede_vocab::{CampaignId, CouponId, OrderId, RequestId, Timestamp, UserId};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use uuid::Uuid;
+
+const SELECT: &str =
+    "SELECT id, campaign_id, user_id, rank_no, state, order_id, request_id, created_us, updated_us FROM coupons ";
+
+/// Most rows of one statement with a CASE, whose cost grows with the square.
+const MAX_CASES: usize = 128;
+
+/// Writes the coupons that these claims were given. A second coupon of a user or a rank violates a unique key, and
+/// then none is written.
+pub async fn insert(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO coupons (id, campaign_id, user_id, rank_no, campaign_quota, state, request_id, version, \
+         created_us, updated_us) ",
+    );
+    query.push_values(claims, |mut row, ranked| {
+        row.push_bind(ranked.claim.coupon_id().uuid())
+            .push_bind(ranked.claim.campaign_id.uuid())
+            .push_bind(ranked.claim.user_id.uuid())
+            .push_bind(ranked.rank)
+            .push_bind(ranked.quota)
+            .push("'ISSUED'")
+            .push_bind(ranked.claim.request_id.as_str())
+            .push("1")
+            .push_bind(ranked.claimed_at.micros())
+            .push_bind(ranked.claimed_at.micros());
+    });
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+/// Those of the ids that exist.
+pub async fn find_many(
+    connection: &mut MySqlConnection,
+    ids: &[CouponId],
+) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    by_id(connection, ids, "").await
+}
+
+/// Those of the ids that exist, locked until the end of the transaction, always in the same order.
+pub async fn lock_many(
+    connection: &mut MySqlConnection,
+    ids: &[CouponId],
+) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    by_id(connection, ids, " ORDER BY id FOR UPDATE").await
+}
+
+/// Which of the ranks that these claims were given belong to a coupon already.
+pub async fn taken_ranks(
+    connection: &mut MySqlConnection,
+    claims: &[&RankedClaim],
+) -> Result<HashSet<(CampaignId, i32)>, DbError> {
+    let mut ranks = BTreeMap::<CampaignId, Vec<i32>>::new();
+    for ranked in claims {
+        ranks.entry(ranked.claim.campaign_id).or_default().push(ranked.rank);
+    }
+    if ranks.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // One range a campaign: MariaDB finds no index for (campaign_id, rank_no) IN ((?, ?), ...).
+    let mut query = QueryBuilder::<MySql>::new("SELECT campaign_id, rank_no FROM coupons WHERE FALSE");
+    for (campaign_id, ranks) in ranks {
+        query.push(" OR (campaign_id = ").push_bind(campaign_id.uuid()).push(" AND rank_no IN (");
+        let mut list = query.separated(", ");
+        for rank in ranks {
+            list.push_bind(rank);
+        }
+        query.push("))");
+    }
+    let rows: Vec<(Uuid, i32)> = query.build_query_as().fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
+}
+
+/// Writes the states of coupons that the caller has locked, as of `now`.
+pub async fn write_states(connection: &mut MySqlConnection, coupons: &[Coupon], now: Timestamp) -> Result<(), DbError> {
+    let mut by_state = BTreeMap::<&'static str, Vec<&Coupon>>::new();
+    for coupon in coupons {
+        by_state.entry(state_name(coupon.state)).or_default().push(coupon);
+    }
+    for (state, coupons) in by_state {
+        for chunk in coupons.chunks(MAX_CASES) {
+            write_state(connection, state, chunk, now).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_state(
+    connection: &mut MySqlConnection,
+    state: &str,
+    coupons: &[&Coupon],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let mut query = QueryBuilder::<MySql>::new("UPDATE coupons SET version = version + 1, state = ");
+    query.push_bind(state).push(", updated_us = ").push_bind(now.micros()).push(", order_id = CASE id");
+    for coupon in coupons {
+        let order_id = coupon.state.order_id().map(|order_id| order_id.uuid());
+        query.push(" WHEN ").push_bind(coupon.id.uuid()).push(" THEN ").push_bind(order_id);
+    }
+    query.push(" ELSE order_id END WHERE id IN ");
+    push_ids(&mut query, coupons.iter().map(|coupon| coupon.id.uuid()));
+    let written = query.build().execute(connection).await?.rows_affected();
+    if written == coupons.len() as u64 {
+        Ok(())
+    } else {
+        Err(DbError::inconsistent(format!("{written} of {} locked coupons could be written", coupons.len())))
+    }
+}
+
+/// A page of one user's coupons, newest first, from behind `after`; of one campaign if that is given.
+pub async fn newest_of_user(
+    connection: &mut MySqlConnection,
+    user_id: UserId,
+    campaign_id: Option<CampaignId>,
+    after: Option<(Timestamp, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Coupon>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE user_id = ").push_bind(user_id.uuid());
+    if let Some(campaign_id) = campaign_id {
+        query.push(" AND campaign_id = ").push_bind(campaign_id.uuid());
+    }
+    if let Some((created_at, id)) = after {
+        query.push(" AND created_us <= ").push_bind(created_at.micros());
+        query.push(" AND (created_us < ").push_bind(created_at.micros());
+        query.push(" OR id < ").push_bind(id).push(")");
+    }
+    query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
+    read_all(connection, query).await
+}
+
+/// A page of one campaign's coupons by rank, from behind `after_rank`.
+pub async fn ranked_of_campaign(
+    connection: &mut MySqlConnection,
+    campaign_id: CampaignId,
+    after_rank: i32,
+    limit: u32,
+) -> Result<Vec<Coupon>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE campaign_id = ").push_bind(campaign_id.uuid());
+    query.push(" AND rank_no > ").push_bind(after_rank);
+    query.push(" ORDER BY rank_no LIMIT ").push_bind(limit);
+    read_all(connection, query).await
+}
+
+/// A page of one campaign's users and ranks by rank, from behind `after_rank`: what is staged.
+pub async fn ranks_of_campaign(
+    connection: &mut MySqlConnection,
+    campaign_id: CampaignId,
+    after_rank: i32,
+    limit: u32,
+) -> Result<Vec<(UserId, i32)>, DbError> {
+    let rows: Vec<(Uuid, i32)> = sqlx::query_as(
+        "SELECT user_id, rank_no FROM coupons WHERE campaign_id = ? AND rank_no > ? ORDER BY rank_no LIMIT ?",
+    )
+    .bind(campaign_id.uuid())
+    .bind(after_rank)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(user, rank)| (UserId::from_uuid(user), rank)).collect())
+}
+
+/// The greatest rank given in each of these campaigns; those without a coupon are left out.
+pub async fn greatest_ranks(
+    connection: &mut MySqlConnection,
+    campaigns: &[CampaignId],
+) -> Result<HashMap<CampaignId, i32>, DbError> {
+    if campaigns.is_empty() {
+        return Ok(HashMap::new());
+    }
+    // The unique key on (campaign_id, rank_no) answers this with one look a campaign.
+    let mut query = QueryBuilder::<MySql>::new("SELECT campaign_id, MAX(rank_no) FROM coupons WHERE campaign_id IN ");
+    push_ids(&mut query, campaigns.iter().map(CampaignId::uuid));
+    query.push(" GROUP BY campaign_id");
+    let rows: Vec<(Uuid, i32)> = query.build_query_as().fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
+}
+
+/// A page of coupons whose hold was last asked for at `asked_before` or earlier, oldest first, from behind `after`.
+pub async fn held_since(
+    connection: &mut MySqlConnection,
+    asked_before: Timestamp,
+    after: Option<(Timestamp, CouponId)>,
+    limit: u32,
+) -> Result<Vec<Coupon>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE state = 'HELD' AND updated_us <= ").push_bind(asked_before.micros());
+    if let Some((updated_at, id)) = after {
+        query.push(" AND updated_us >= ").push_bind(updated_at.micros());
+        query.push(" AND (updated_us > ").push_bind(updated_at.micros());
+        query.push(" OR id > ").push_bind(id.uuid()).push(")");
+    }
+    query.push(" ORDER BY updated_us, id LIMIT ").push_bind(limit);
+    read_all(connection, query).await
+}
+
+async fn by_id(
+    connection: &mut MySqlConnection,
+    ids: &[CouponId],
+    ending: &str,
+) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    query.push("WHERE id IN ");
+    push_ids(&mut query, ids.iter().map(CouponId::uuid));
+    query.push(ending);
+    let coupons = read_all(connection, query).await?;
+    Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
+}
+
+async fn read_all(connection: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Coupon>, DbError> {
+    query.build().fetch_all(connection).await?.iter().map(coupon).collect()
+}
+
+fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {
+    let request_id: String = row.try_get("request_id")?;
+    Ok(Coupon {
+        id: CouponId::from_uuid(row.try_get("id")?),
+        campaign_id: CampaignId::from_uuid(row.try_get("campaign_id")?),
+        user_id: UserId::from_uuid(row.try_get("user_id")?),
+        rank: row.try_get("rank_no")?,
+        state: state(row)?,
+        request_id: RequestId::parse(&request_id).map_err(|error| misfit("coupons.request_id", error))?,
+        created_at: Timestamp::from_micros(row.try_get("created_us")?),
+        updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
+    })
+}
+
+fn state(row: &MySqlRow) -> Result<CouponState, DbError> {
+    let name: String = row.try_get("state")?;
+    let order_id = row.try_get::<Option<Uuid>, _>("order_id")?.map(OrderId::from_uuid);
+    match (name.as_str(), order_id) {
+        ("ISSUED", None) => Ok(CouponState::Issued),
+        ("HELD", Some(order_id)) => Ok(CouponState::Held { order_id }),
+        ("USED", Some(order_id)) => Ok(CouponState::Used { order_id }),
+        (name, order_id) => Err(misfit("coupons.state", format!("{name} with order {order_id:?}"))),
+    }
+}
+
+const fn state_name(state: CouponState) -> &'static str {
+    match state {
+        CouponState::Issued => "ISSUED",
+        CouponState::Held { .. } => "HELD",
+        CouponState::Used { .. } => "USED",
+    }
+}

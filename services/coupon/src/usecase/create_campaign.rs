@@ -1,0 +1,83 @@
+//! CreateCampaign: written once for each caller and request id, then staged.
+
+use crate::{
+    domain::{Campaign, CampaignTerms, CreateCampaignError},
+    store,
+    usecase::StageCampaign,
+};
+use stampede_db::{Database, DbError};
+use stampede_vocab::{CampaignId, RequestId, SharedClock, UserId};
+use std::sync::Arc;
+
+/// Creates campaigns.
+#[derive(Clone)]
+pub struct CreateCampaign {
+    db: Database,
+    clock: SharedClock,
+    stage: StageCampaign,
+}
+
+impl CreateCampaign {
+    /// Creates them in this schema.
+    pub fn new(db: Database, clock: SharedClock, stage: StageCampaign) -> Self {
+        Self { db, clock, stage }
+    }
+
+    /// The campaign of this caller's request: created now, or found as it was created first. The columns themselves
+    /// tell whether a repeat asks for the same, since none of them ever changes.
+    pub async fn create(
+        &self,
+        caller: UserId,
+        request_id: RequestId,
+        terms: CampaignTerms,
+    ) -> Result<Campaign, CreateCampaignError> {
+        terms.check()?;
+        if let Some(earlier) = self.find(CampaignId::derive(caller, &request_id)).await? {
+            return unchanged(earlier, &terms);
+        }
+        let now = self.clock.now();
+        terms.check_not_over(now)?;
+        let campaign = Campaign::create(caller, request_id, terms, now);
+        match self.insert(campaign.clone()).await {
+            Ok(()) => self.stage_now(campaign).await,
+            Err(error) if error.unique_violation().is_some() => {
+                let earlier = self.find(campaign.id).await?;
+                let missing = || DbError::inconsistent("a campaign refused by its key is not there");
+                unchanged(earlier.ok_or_else(missing)?, &campaign.terms)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn find(&self, id: CampaignId) -> Result<Option<Campaign>, DbError> {
+        Ok(store::campaigns::find_many(&mut *self.db.acquire().await?, &[id]).await?.pop())
+    }
+
+    async fn insert(&self, campaign: Campaign) -> Result<(), DbError> {
+        let campaign = Arc::new(campaign);
+        self.db
+            .transact("create_campaign", move |connection| {
+                let campaign = campaign.clone();
+                Box::pin(async move { store::campaigns::insert(connection, &campaign).await })
+            })
+            .await
+    }
+
+    /// The campaign is created already, so a Redis that does not answer is left to the staging worker.
+    async fn stage_now(&self, campaign: Campaign) -> Result<Campaign, CreateCampaignError> {
+        if let Err(error) = self.stage.stage(&campaign, None).await {
+            tracing::warn!(campaign.id = %campaign.id, %error, "a new campaign is not staged yet");
+        }
+        Ok(campaign)
+    }
+}
+
+fn unchanged(earlier: Campaign, terms: &CampaignTerms) -> Result<Campaign, CreateCampaignError> {
+    if earlier.terms == *terms { Ok(earlier) } else { Err(CreateCampaignError::RequestIdReused) }
+}
+
+impl From<DbError> for CreateCampaignError {
+    fn from(error: DbError) -> Self {
+        Self::Failure(error.into())
+    }
+}

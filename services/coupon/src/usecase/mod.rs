@@ -1,0 +1,69 @@
+//! What the service does, one file a verb. A usecase opens the transactions and decides with the domain; it knows
+//! neither gRPC nor what Kafka carries.
+
+mod campaigns;
+mod claim_coupon;
+mod create_campaign;
+mod failure;
+mod find_campaigns;
+mod find_coupons;
+mod finish_claims;
+mod follow_orders;
+mod hold_coupon;
+mod release_coupon;
+mod return_orphans;
+mod settle_claims;
+mod stage_campaign;
+mod staging_queue;
+mod store_claims;
+
+pub use campaigns::Campaigns;
+pub use claim_coupon::ClaimCoupon;
+pub use create_campaign::CreateCampaign;
+pub use find_campaigns::{FindCampaigns, IssuedCampaign};
+pub use find_coupons::{FindCoupons, Viewer};
+pub use finish_claims::FinishClaims;
+pub use follow_orders::follow_orders;
+pub use hold_coupon::HoldCoupon;
+pub use release_coupon::ReleaseCoupon;
+pub use return_orphans::{HeldPage, ReturnOrphans};
+pub use settle_claims::{SettleClaims, Settler};
+pub use stage_campaign::StageCampaign;
+pub use staging_queue::StagingQueue;
+pub use store_claims::StoreClaims;
+
+use crate::domain::{Coupon, Failure};
+use stampede_batch::{BatchConfig, Batcher};
+use stampede_vocab::CouponId;
+use std::collections::HashMap;
+
+/// Most calls of one batch: what one script call and one statement take.
+const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
+
+/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one gathers.
+const fn batches(name: &'static str) -> BatchConfig {
+    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH }
+}
+
+/// Puts one question to a batcher whose answers may fail.
+async fn ask<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, E>
+where
+    Q: Send + 'static,
+    A: Send + 'static,
+    E: From<Failure> + Send + 'static,
+{
+    batcher.call(question).await.map_err(Failure::from)?
+}
+
+/// The outcome of a batch as one answer for each of its `questions`.
+fn each<A, E: Clone>(outcome: Result<Vec<A>, E>, questions: usize) -> Vec<Result<A, E>> {
+    match outcome {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(error) => (0..questions).map(|_| Err(error.clone())).collect(),
+    }
+}
+
+/// Those coupons that are not as they were.
+fn changed(before: &HashMap<CouponId, Coupon>, after: HashMap<CouponId, Coupon>) -> Vec<Coupon> {
+    after.into_values().filter(|coupon| before.get(&coupon.id) != Some(coupon)).collect()
+}

@@ -1,0 +1,65 @@
+//! Orphan holds: coupons held for an order that was never written, or whose end was never heard of. The sweep asks the
+//! order service about each hold of some age; here are the pages it asks for, and what it learned applied.
+
+use crate::{
+    domain::{EndedOrder, Failure},
+    store,
+    usecase::follow_orders,
+};
+use stampede_db::Database;
+use stampede_vocab::{CouponId, OrderId, SharedClock, Timestamp};
+use std::{sync::Arc, time::Duration};
+
+/// Most holds of one page: what one LookUpOrders takes.
+const PAGE: u32 = 256;
+
+/// A page of old holds.
+#[derive(Debug)]
+pub struct HeldPage {
+    /// Coupon and the order that it is held for.
+    pub holds: Vec<(CouponId, OrderId)>,
+    /// Every hold of the page was last asked for at this time or earlier.
+    pub asked_before: Timestamp,
+    /// Where the next page starts; `None` on the last.
+    pub next: Option<(Timestamp, CouponId)>,
+}
+
+/// Returns orphans.
+#[derive(Clone)]
+pub struct ReturnOrphans {
+    db: Database,
+    clock: SharedClock,
+}
+
+impl ReturnOrphans {
+    /// Returns them in this schema.
+    pub fn new(db: Database, clock: SharedClock) -> Self {
+        Self { db, clock }
+    }
+
+    /// A page of holds that were last asked for at least `age` ago, oldest first, from behind `after`.
+    pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, Failure> {
+        let asked_before = self.clock.now().minus(age);
+        let mut connection = self.db.acquire().await?;
+        let coupons = store::coupons::held_since(&mut connection, asked_before, after, PAGE).await?;
+        let last = coupons.last().filter(|_| coupons.len() == PAGE as usize);
+        let next = last.map(|coupon| (coupon.updated_at, coupon.id));
+        let hold = |coupon: &crate::domain::Coupon| Some((coupon.id, coupon.state.order_id()?));
+        Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), asked_before, next })
+    }
+
+    /// Applies what was learned about the orders of a page.
+    pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), Failure> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), self.clock.now());
+        self.db
+            .transact("return_orphans", move |connection| {
+                let ended = ended.clone();
+                Box::pin(async move { follow_orders(connection, &ended, now).await })
+            })
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! Settling: telling Redis that a ranked claim is stored. Nobody waits for it, and what is lost of it is done by the
+//! sweep of unfinished claims.
+
+use crate::domain::RankedClaim;
+use stampede_lua::{Redis, coupon};
+use stampede_vocab::{CampaignId, UserId};
+use std::collections::HashMap;
+use tokio::sync::mpsc;
+
+/// Batches that may wait; further ones are left to the sweep.
+const MAX_QUEUED: usize = 256;
+/// Batches taken together.
+const MAX_TOGETHER: usize = 16;
+
+/// Takes what is to be settled. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Settler {
+    queue: mpsc::Sender<Vec<RankedClaim>>,
+}
+
+/// Settles what a [`Settler`] takes.
+#[derive(Debug)]
+pub struct SettleClaims {
+    redis: Redis,
+    queue: mpsc::Receiver<Vec<RankedClaim>>,
+}
+
+impl Settler {
+    /// A settler, and what does its work.
+    pub fn new(redis: Redis) -> (Self, SettleClaims) {
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        (Self { queue: sender }, SettleClaims { redis, queue: receiver })
+    }
+
+    /// Has these claims settled soon.
+    pub fn settle(&self, claims: Vec<RankedClaim>) {
+        if self.queue.try_send(claims).is_err() {
+            tracing::debug!("stored claims are left to the sweep to settle");
+        }
+    }
+}
+
+impl SettleClaims {
+    /// Settles what has gathered; waits for the next if there is nothing. Returns whether more may come.
+    pub async fn settle_next(&mut self) -> bool {
+        let mut batches = Vec::new();
+        if self.queue.recv_many(&mut batches, MAX_TOGETHER).await == 0 {
+            return false;
+        }
+        let mut claims = HashMap::<CampaignId, Vec<(UserId, i32)>>::new();
+        for ranked in batches.into_iter().flatten() {
+            claims.entry(ranked.claim.campaign_id).or_default().push((ranked.claim.user_id, ranked.rank));
+        }
+        for (campaign, claims) in claims {
+            self.settle_campaign(campaign, &claims).await;
+        }
+        true
+    }
+
+    async fn settle_campaign(&self, campaign: CampaignId, claims: &[(UserId, i32)]) {
+        for chunk in claims.chunks(coupon::MAX_CLAIMS) {
+            if let Err(error) = coupon::settle(&self.redis, campaign, chunk).await {
+                tracing::debug!(campaign.id = %campaign, %error, "stored claims are left to the sweep to settle");
+                return;
+            }
+        }
+    }
+}

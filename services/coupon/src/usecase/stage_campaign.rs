@@ -1,0 +1,100 @@
+//! Staging a campaign in Redis: when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is
+//! the truth; the campaign is closed (NOT_READY) until all of it is loaded.
+
+use crate::{
+    domain::{Campaign, Failure},
+    store,
+    usecase::{Campaigns, FinishClaims, StagingQueue, staging_queue::Asked},
+};
+use futures_util::future::join_all;
+use stampede_db::Database;
+use stampede_lua::{
+    Redis,
+    coupon::{self, Loaded, Plan, Staging},
+};
+use stampede_vocab::SharedClock;
+use std::time::Duration;
+
+/// Campaigns looked at together.
+const PAGE: u32 = 16;
+
+/// Stages campaigns.
+#[derive(Clone)]
+pub struct StageCampaign {
+    db: Database,
+    redis: Redis,
+    clock: SharedClock,
+    finish: FinishClaims,
+}
+
+impl StageCampaign {
+    /// Stages them at `redis`.
+    pub fn new(db: Database, redis: Redis, clock: SharedClock, finish: FinishClaims) -> Self {
+        Self { db, redis, clock, finish }
+    }
+
+    /// Stages the campaign if it is missing, or still has the epoch `distrusted`. Several may do so at once.
+    pub async fn stage(&self, campaign: &Campaign, distrusted: Option<i64>) -> Result<(), Failure> {
+        let terms = &campaign.terms;
+        let plan = Plan { quota: terms.quota, opens_at: terms.opens_at, closes_at: terms.closes_at };
+        match coupon::stage(&self.redis, campaign.id, plan, distrusted).await? {
+            Staging::Ready => Ok(()),
+            Staging::Loading { epoch } => {
+                // What was ranked under the old epoch is stored first, so that it is loaded with the rest.
+                self.finish.finish(campaign, Duration::ZERO).await?;
+                self.load(campaign, epoch).await
+            }
+        }
+    }
+
+    /// Stages what was asked for; what fails is put back.
+    pub async fn stage_asked(&self, asked: Asked, campaigns: &Campaigns, queue: &StagingQueue) {
+        for (id, distrusted) in asked {
+            let staged = match campaigns.get(id).await {
+                Ok(Some(campaign)) => self.stage(&campaign, distrusted).await,
+                Ok(None) => Ok(()),
+                Err(failure) => Err(failure),
+            };
+            if let Err(error) = staged {
+                tracing::warn!(campaign.id = %id, %error, "a campaign could not be staged, trying again");
+                queue.put_back(id, distrusted);
+            }
+        }
+    }
+
+    /// Stages every campaign that is not over and missing in Redis.
+    pub async fn stage_missing(&self) -> Result<(), Failure> {
+        let mut after = None;
+        loop {
+            let page = store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await?;
+            let now = self.clock.now();
+            let open = page.iter().filter(|campaign| !campaign.is_over(now));
+            let staged = join_all(open.map(|campaign| self.stage(campaign, None))).await;
+            staged.into_iter().collect::<Result<(), Failure>>()?;
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn load(&self, campaign: &Campaign, epoch: i64) -> Result<(), Failure> {
+        let (mut after_rank, mut coupons) = (0, 0);
+        loop {
+            let limit = u32::try_from(coupon::MAX_PAGE).expect("a page is small");
+            let mut connection = self.db.acquire().await?;
+            let page = store::coupons::ranks_of_campaign(&mut connection, campaign.id, after_rank, limit).await?;
+            drop(connection);
+            let is_last = page.len() < coupon::MAX_PAGE;
+            coupons += page.len();
+            match coupon::load(&self.redis, campaign.id, epoch, &page, is_last).await? {
+                Loaded::Page => after_rank = page.last().map_or(after_rank, |(_, rank)| *rank),
+                Loaded::Ready => {
+                    tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupons, "campaign staged");
+                    return Ok(());
+                }
+                Loaded::Superseded => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Campaigns that somebody found missing or wrong in Redis, until the staging worker has seen to them.
+
+use stampede_vocab::CampaignId;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// What is to be staged: the campaign, and the epoch whose contents are wrong if they are.
+pub type Asked = HashMap<CampaignId, Option<i64>>;
+
+/// A set of campaigns to be staged. Clones share it. It holds existing campaigns only, each once.
+#[derive(Debug, Clone, Default)]
+pub struct StagingQueue {
+    asked: Arc<Mutex<Asked>>,
+    woken: Arc<Notify>,
+}
+
+impl StagingQueue {
+    /// The campaign is missing: it is to be staged soon.
+    pub fn ask_for(&self, campaign: CampaignId) {
+        self.put(campaign, None);
+        self.woken.notify_one();
+    }
+
+    /// What Redis held of the campaign under this epoch is wrong: it is to be closed and rebuilt soon.
+    pub fn distrust(&self, campaign: CampaignId, epoch: i64) {
+        tracing::warn!(campaign.id = %campaign, campaign.epoch = epoch, "redis does not agree with the stored coupons");
+        self.put(campaign, Some(epoch));
+        self.woken.notify_one();
+    }
+
+    /// Puts back what could not be staged, for the next time.
+    pub fn put_back(&self, campaign: CampaignId, distrusted: Option<i64>) {
+        self.put(campaign, distrusted);
+    }
+
+    /// Waits until somebody asks.
+    pub async fn woken(&self) {
+        self.woken.notified().await;
+    }
+
+    /// Takes what was asked for so far.
+    pub fn take(&self) -> Asked {
+        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Of two epochs the later one counts: an epoch is replaced by a greater one.
+    fn put(&self, campaign: CampaignId, distrusted: Option<i64>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = asked.entry(campaign).or_insert(distrusted);
+        *known = distrusted.max(*known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_latest_epoch_is_kept_and_taken_once() {
+        let queue = StagingQueue::default();
+        let campaign = CampaignId::from_uuid(uuid::Uuid::from_u128(1));
+        queue.ask_for(campaign);
+        queue.distrust(campaign, 7);
+        queue.distrust(campaign, 5);
+        queue.ask_for(campaign);
+        queue.woken().await;
+        assert_eq!(queue.take(), Asked::from([(campaign, Some(7))]));
+        assert!(queue.take().is_empty());
+    }
+}

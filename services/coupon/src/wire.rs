@@ -1,0 +1,154 @@
+//! Kafka's payloads: what this service tells, encoded; what orders tell, decoded. Decides nothing.
+
+use crate::domain::{EndedOrder, OrderEnd, Outgoing};
+use prost::Message as _;
+use stampede_outbox::OutboxMessage;
+use stampede_proto::message::v1 as message;
+use stampede_vocab::{ParseIdError, Timestamp};
+
+/// A payload that cannot be what its type says.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Not this message at all.
+    #[error("not a {0}: {1}")]
+    Malformed(String, prost::DecodeError),
+    /// An id that is none.
+    #[error("the id {0:?} {1}")]
+    Id(String, ParseIdError),
+}
+
+/// The message that tells this.
+pub fn encode(outgoing: &Outgoing) -> OutboxMessage {
+    match outgoing {
+        Outgoing::CouponIssued { coupon_id, campaign_id, user_id, rank, issued_at } => {
+            let payload = message::CouponIssued {
+                coupon_id: coupon_id.to_string(),
+                campaign_id: campaign_id.to_string(),
+                user_id: user_id.to_string(),
+                rank: *rank,
+                issued_at: Some(timestamp(*issued_at)),
+            };
+            OutboxMessage {
+                aggregate_type: "coupon",
+                aggregate_id: coupon_id.to_string(),
+                aggregate_version: 1,
+                message_type: "stampede.message.v1.CouponIssued",
+                payload: payload.encode_to_vec(),
+                traceparent: None,
+            }
+        }
+    }
+}
+
+/// The end of an order that a message tells; `None` for any other message, and for an order without a coupon.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, WireError> {
+    let (order_id, coupon_id, end) = match message_type {
+        "stampede.message.v1.OrderFulfilled" => {
+            let told: message::OrderFulfilled = read(message_type, payload)?;
+            (told.order_id, told.coupon_id, OrderEnd::Fulfilled)
+        }
+        "stampede.message.v1.OrderRejected" => {
+            let told: message::OrderRejected = read(message_type, payload)?;
+            (told.order_id, told.coupon_id, OrderEnd::Unsuccessful)
+        }
+        "stampede.message.v1.OrderCancelled" => {
+            let told: message::OrderCancelled = read(message_type, payload)?;
+            (told.order_id, told.coupon_id, OrderEnd::Unsuccessful)
+        }
+        "stampede.message.v1.OrderExpired" => {
+            let told: message::OrderExpired = read(message_type, payload)?;
+            (told.order_id, told.coupon_id, OrderEnd::Unsuccessful)
+        }
+        "stampede.message.v1.OrderRefunded" => {
+            let told: message::OrderRefunded = read(message_type, payload)?;
+            (told.order_id, told.coupon_id, OrderEnd::Unsuccessful)
+        }
+        _ => return Ok(None),
+    };
+    if coupon_id.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(EndedOrder { coupon_id: id(coupon_id)?, order_id: id(order_id)?, end }))
+}
+
+/// An instant as every contract carries it.
+pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let (seconds, micros) = (at.micros().div_euclid(1_000_000), at.micros().rem_euclid(1_000_000));
+    let nanos = i32::try_from(micros * 1_000).expect("less than a second");
+    prost_types::Timestamp { seconds, nanos }
+}
+
+fn read<M: prost::Message + Default>(message_type: &str, payload: &[u8]) -> Result<M, WireError> {
+    M::decode(payload).map_err(|error| WireError::Malformed(message_type.to_owned(), error))
+}
+
+fn id<T: std::str::FromStr<Err = ParseIdError>>(text: String) -> Result<T, WireError> {
+    text.parse().map_err(|error| WireError::Id(text, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::{CampaignId, CouponId, OrderId, UserId};
+    use uuid::Uuid;
+
+    fn order() -> OrderId {
+        OrderId::from_uuid(Uuid::from_u128(7))
+    }
+
+    fn coupon() -> CouponId {
+        CouponId::from_uuid(Uuid::from_u128(8))
+    }
+
+    #[test]
+    fn an_issued_coupon_is_told_under_its_id() {
+        let outgoing = Outgoing::CouponIssued {
+            coupon_id: coupon(),
+            campaign_id: CampaignId::from_uuid(Uuid::from_u128(1)),
+            user_id: UserId::from_uuid(Uuid::from_u128(2)),
+            rank: 3,
+            issued_at: Timestamp::from_micros(1_500_000),
+        };
+        let sent = encode(&outgoing);
+        assert_eq!((sent.aggregate_id, sent.aggregate_version), (coupon().to_string(), 1));
+        let read = message::CouponIssued::decode(sent.payload.as_slice()).unwrap();
+        let issued_at = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
+        assert_eq!((read.rank, read.issued_at), (3, Some(issued_at)));
+    }
+
+    #[test]
+    fn every_end_of_an_order_is_understood() {
+        let (order_id, coupon_id) = (order().to_string(), coupon().to_string());
+        let rejected =
+            message::OrderRejected { order_id: order_id.clone(), coupon_id: coupon_id.clone(), reason: String::new() };
+        let cancelled = message::OrderCancelled { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let expired = message::OrderExpired { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let refunded = message::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let fulfilled = message::OrderFulfilled { order_id, coupon_id, ..Default::default() };
+        let cases = [
+            ("stampede.message.v1.OrderRejected", rejected.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderFulfilled", fulfilled.encode_to_vec(), OrderEnd::Fulfilled),
+        ];
+        for (message_type, payload, end) in cases {
+            let ended = EndedOrder { coupon_id: coupon(), order_id: order(), end };
+            assert_eq!(decode(message_type, &payload).unwrap(), Some(ended), "{message_type}");
+        }
+    }
+
+    #[test]
+    fn orders_without_a_coupon_and_other_messages_are_passed_over() {
+        let plain = message::OrderExpired { order_id: order().to_string(), coupon_id: String::new() };
+        assert_eq!(decode("stampede.message.v1.OrderExpired", &plain.encode_to_vec()).unwrap(), None);
+        assert_eq!(decode("stampede.message.v1.OrderPlaced", b"?").unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        assert!(decode("stampede.message.v1.OrderExpired", b"\xff").is_err());
+        let broken = message::OrderExpired { order_id: order().to_string(), coupon_id: "cpn_1".to_owned() };
+        assert!(decode("stampede.message.v1.OrderExpired", &broken.encode_to_vec()).is_err());
+    }
+}

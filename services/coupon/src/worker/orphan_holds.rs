@@ -1,0 +1,127 @@
+//! Asks the order service about coupons that have been held for long: one page of ids a call, a pause between pages,
+//! and each hold once a pass, so that many orders waiting for their payment cost little.
+
+use crate::{
+    domain::{EndedOrder, OrderEnd},
+    usecase::{HeldPage, ReturnOrphans},
+};
+use stampede_chassis::MeshChannel;
+use stampede_proto::order::v1::{
+    LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
+};
+use stampede_vocab::{CouponId, OrderId, Timestamp};
+use std::{collections::HashMap, time::Duration};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Pause between two pages of a pass.
+const BETWEEN_PAGES: Duration = Duration::from_millis(100);
+/// Shortest pause between two passes.
+const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);
+
+/// The worker.
+pub struct OrphanHolds {
+    /// Pages of holds, and their return.
+    pub orphans: ReturnOrphans,
+    /// The order service.
+    pub orders: OrderServiceClient<MeshChannel>,
+    /// Holds are asked about from this age on.
+    pub age: Duration,
+}
+
+impl OrphanHolds {
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let between_passes = (self.age / 4).max(MIN_BETWEEN_PASSES);
+        let mut after = None;
+        loop {
+            after = match self.page(after).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(
+                        error.cause = format!("{error:#}"),
+                        "orphan holds could not be looked for, trying again"
+                    );
+                    None
+                }
+            };
+            let pause = if after.is_some() { BETWEEN_PAGES } else { between_passes };
+            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn page(&mut self, after: Option<(Timestamp, CouponId)>) -> anyhow::Result<Option<(Timestamp, CouponId)>> {
+        let page = self.orphans.page(self.age, after).await?;
+        if page.holds.is_empty() {
+            return Ok(None);
+        }
+        let order_ids = page.holds.iter().map(|(_, order_id)| order_id.to_string()).collect();
+        let found = self.orders.look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
+        let ended = ended(&page, &states(&found)?);
+        if !ended.is_empty() {
+            tracing::info!(coupons = ended.len(), "coupons of orders that ended or were never written are seen to");
+        }
+        self.orphans.apply(ended).await?;
+        Ok(page.next)
+    }
+}
+
+fn states(found: &[OrderStatus]) -> anyhow::Result<HashMap<OrderId, OrderState>> {
+    found.iter().map(|status| Ok((status.order_id.parse()?, status.state()))).collect()
+}
+
+fn ended(page: &HeldPage, states: &HashMap<OrderId, OrderState>) -> Vec<EndedOrder> {
+    let end = |&(coupon_id, order_id): &(CouponId, OrderId)| {
+        let end = match states.get(&order_id) {
+            None => Some(OrderEnd::NeverWritten { asked_before: page.asked_before }),
+            Some(state) => end_of(*state),
+        };
+        end.map(|end| EndedOrder { coupon_id, order_id, end })
+    };
+    page.holds.iter().filter_map(end).collect()
+}
+
+/// How an order ended; `None` if it has not, or if that is not known.
+const fn end_of(state: OrderState) -> Option<OrderEnd> {
+    match state {
+        OrderState::Fulfilled => Some(OrderEnd::Fulfilled),
+        OrderState::Rejected | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => {
+            Some(OrderEnd::Unsuccessful)
+        }
+        OrderState::Unspecified
+        | OrderState::Pending
+        | OrderState::AwaitingPayment
+        | OrderState::Paying
+        | OrderState::Paid
+        | OrderState::Refunding => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn only_orders_that_ended_or_were_never_written_let_go_of_their_coupon() {
+        let order = |n| OrderId::from_uuid(Uuid::from_u128(n));
+        let coupon = |n| CouponId::from_uuid(Uuid::from_u128(n));
+        let page = HeldPage {
+            holds: (1..=4).map(|n| (coupon(n), order(n))).collect(),
+            asked_before: Timestamp::from_micros(9),
+            next: None,
+        };
+        let states = HashMap::from([
+            (order(1), OrderState::AwaitingPayment),
+            (order(2), OrderState::Fulfilled),
+            (order(3), OrderState::Expired),
+        ]);
+        let ends: Vec<_> = ended(&page, &states).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
+        let never_written = OrderEnd::NeverWritten { asked_before: Timestamp::from_micros(9) };
+        let expected =
+            [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unsuccessful), (coupon(4), never_written)];
+        assert_eq!(ends, expected);
+    }
+}

@@ -1,0 +1,47 @@
+//! Why the service does not do what it was asked.
+
+use crate::domain::State;
+use stampede_vocab::{EventId, InvalidField, Timestamp};
+use std::time::Duration;
+
+/// A request that is answered with a reason. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A field has a value that is not allowed.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// There is no such event.
+    #[error("there is no event {0}")]
+    NotFound(EventId),
+    /// The caller has used the request id for another request.
+    #[error("the request id was used before for a request that is not the same")]
+    RequestIdReused,
+    /// The event is past the state in which its times can be moved.
+    #[error("the event is {state} and its times can only be moved while it is SCHEDULED")]
+    NotScheduled {
+        /// State that it is in.
+        state: State,
+    },
+    /// The event opens so soon that not everybody would hear of the new time.
+    #[error("the event opens in {} ms; its times can be moved until {} ms before it opens", left.as_millis(), lead.as_millis())]
+    TooLate {
+        /// Time left to the opening.
+        left: Duration,
+        /// Time there has to be.
+        lead: Duration,
+    },
+    /// The event has closed.
+    #[error("the event is {state}")]
+    Closed {
+        /// State that it is in.
+        state: State,
+    },
+    /// It is not yet time for the transition.
+    #[error("the event is {state} and nothing is due before {due_at:?}")]
+    NotDue {
+        /// State that it is in.
+        state: State,
+        /// When the next transition is due; `None` if never.
+        due_at: Option<Timestamp>,
+    },
+}

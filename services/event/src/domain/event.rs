@@ -1,0 +1,56 @@
+//! A sale event with all that it offers.
+
+use crate::domain::{Outgoing, Schedule};
+use stampede_vocab::{EventId, ItemId, Money, Timestamp};
+
+/// A sale event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Name shown to buyers.
+    pub name: String,
+    /// When it opens and closes, and how far it has come.
+    pub schedule: Schedule,
+    /// What it offers, in the order given at creation.
+    pub items: Vec<Item>,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+impl Event {
+    /// Its id.
+    pub fn id(&self) -> EventId {
+        self.schedule.event_id
+    }
+
+    /// What is told when it was created or its times were moved: all that is needed to stage it.
+    pub fn scheduled(&self) -> Outgoing {
+        let Schedule { event_id, version, times, .. } = self.schedule;
+        Outgoing::Scheduled { event_id, version, times, items: self.items.clone() }
+    }
+}
+
+/// One thing on sale in one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its id.
+    pub id: ItemId,
+    /// Title shown to buyers.
+    pub title: String,
+    /// Special price of one unit.
+    pub unit_price: Money,
+    /// Units there are to sell.
+    pub total_units: i32,
+    /// Units that one buyer may have.
+    pub limit_per_buyer: i32,
+    /// A limited gift, if there is one.
+    pub gift: Option<Gift>,
+}
+
+/// A limited gift that comes with an item while there are any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gift {
+    /// Title shown to buyers.
+    pub title: String,
+    /// Gifts there are.
+    pub total_units: i32,
+}

@@ -1,0 +1,13 @@
+//! Sale events as values: what they are, how time and operators change them, what is told of it. No I/O, no clock.
+
+mod error;
+mod event;
+mod new_event;
+mod outgoing;
+mod schedule;
+
+pub use error::Refusal;
+pub use event::{Event, Gift, Item};
+pub use new_event::{Fingerprint, MAX_ITEMS, NewEvent, NewItem};
+pub use outgoing::Outgoing;
+pub use schedule::{Due, Schedule, State, Times, Turned};

@@ -1,0 +1,51 @@
+//! What the rest of the mesh is told about events.
+
+use crate::domain::{Item, Times};
+use stampede_vocab::{EventId, Timestamp};
+
+/// One message of the service. The version orders the messages of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    /// An event was created, or its times were moved.
+    Scheduled {
+        /// Event.
+        event_id: EventId,
+        /// Its version.
+        version: i64,
+        /// When it opens and closes.
+        times: Times,
+        /// What it offers.
+        items: Vec<Item>,
+    },
+    /// An event opened.
+    Opened {
+        /// Event.
+        event_id: EventId,
+        /// Its version.
+        version: i64,
+        /// When it was to open.
+        opens_at: Timestamp,
+        /// When it did.
+        opened_at: Timestamp,
+    },
+    /// An event closed at its time.
+    Closed {
+        /// Event.
+        event_id: EventId,
+        /// Its version.
+        version: i64,
+        /// When it was to close.
+        closes_at: Timestamp,
+        /// When it did.
+        closed_at: Timestamp,
+    },
+    /// An event was cancelled.
+    Cancelled {
+        /// Event.
+        event_id: EventId,
+        /// Its version.
+        version: i64,
+        /// When it was cancelled.
+        cancelled_at: Timestamp,
+    },
+}

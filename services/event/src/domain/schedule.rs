@@ -1,0 +1,348 @@
+//! When an event opens and closes, and how far it has come: the state machine of the service.
+//!
+//! A transition takes a schedule and gives the next one with the next version, or says which state forbids it. None
+//! of them asks what time it is.
+
+use crate::domain::{Outgoing, Refusal};
+use stampede_vocab::{EventId, InvalidField, Timestamp};
+use std::{fmt, time::Duration};
+
+/// When an event opens and when it closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    opens_at: Timestamp,
+    closes_at: Timestamp,
+}
+
+impl Times {
+    /// Fails with the field `closes_at` if that is not after `opens_at`.
+    pub fn new(opens_at: Timestamp, closes_at: Timestamp) -> Result<Self, InvalidField> {
+        if closes_at > opens_at {
+            Ok(Self { opens_at, closes_at })
+        } else {
+            Err(InvalidField::new("closes_at", "must be after opens_at"))
+        }
+    }
+
+    /// When the event opens.
+    pub fn opens_at(self) -> Timestamp {
+        self.opens_at
+    }
+
+    /// When it closes; after it opens.
+    pub fn closes_at(self) -> Timestamp {
+        self.closes_at
+    }
+
+    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is asked for.
+    pub fn opening_from(self, earliest: Timestamp, problem: impl Into<String>) -> Result<Self, InvalidField> {
+        if self.opens_at >= earliest { Ok(self) } else { Err(InvalidField::new("opens_at", problem)) }
+    }
+}
+
+/// Where an event is in its life, with what is known only from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Waiting for its opening.
+    Scheduled,
+    /// Selling.
+    Open {
+        /// When it did open.
+        opened_at: Timestamp,
+    },
+    /// Its closing time has passed.
+    Closed {
+        /// When it did open.
+        opened_at: Timestamp,
+        /// When it did close.
+        closed_at: Timestamp,
+    },
+    /// Ended by an operator.
+    Cancelled {
+        /// When it did open, if it came to that.
+        opened_at: Option<Timestamp>,
+        /// When it was cancelled.
+        cancelled_at: Timestamp,
+    },
+}
+
+impl State {
+    /// Whether nothing can happen to the event any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
+    }
+
+    /// When the event did open, if it has.
+    pub fn opened_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Scheduled => None,
+            Self::Open { opened_at } | Self::Closed { opened_at, .. } => Some(opened_at),
+            Self::Cancelled { opened_at, .. } => opened_at,
+        }
+    }
+
+    /// When the event did close or was cancelled, if it has ended.
+    pub fn ended_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Scheduled | Self::Open { .. } => None,
+            Self::Closed { closed_at, .. } => Some(closed_at),
+            Self::Cancelled { cancelled_at, .. } => Some(cancelled_at),
+        }
+    }
+
+    /// The name that the contract and the database have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "SCHEDULED",
+            Self::Open { .. } => "OPEN",
+            Self::Closed { .. } => "CLOSED",
+            Self::Cancelled { .. } => "CANCELLED",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What time and operators change in an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Event that it is of.
+    pub event_id: EventId,
+    /// When it is to open and to close.
+    pub times: Times,
+    /// How far it has come.
+    pub state: State,
+    /// Grows by one with each change.
+    pub version: i64,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Schedule {
+    /// The schedule of an event created `now`.
+    pub fn new(event_id: EventId, times: Times, now: Timestamp) -> Self {
+        Self { event_id, times, state: State::Scheduled, version: 1, updated_at: now }
+    }
+
+    /// When time next changes the state; `None` if it never will.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Scheduled => Some(self.times.opens_at),
+            State::Open { .. } => Some(self.times.closes_at),
+            State::Closed { .. } | State::Cancelled { .. } => None,
+        }
+    }
+
+    /// Opens the event. It must be SCHEDULED and its opening must not lie after `now`.
+    pub fn open(self, now: Timestamp) -> Result<Self, Refusal> {
+        match self.state {
+            State::Scheduled if self.times.opens_at <= now => Ok(self.changed(State::Open { opened_at: now }, now)),
+            _ => Err(self.not_due()),
+        }
+    }
+
+    /// Closes the event. It must be OPEN and its closing must not lie after `now`.
+    pub fn close(self, now: Timestamp) -> Result<Self, Refusal> {
+        match self.state {
+            State::Open { opened_at } if self.times.closes_at <= now => {
+                Ok(self.changed(State::Closed { opened_at, closed_at: now }, now))
+            }
+            _ => Err(self.not_due()),
+        }
+    }
+
+    /// Moves the event to `times`. It must be SCHEDULED, with more than `lead` left to its opening.
+    pub fn reschedule(self, times: Times, now: Timestamp, lead: Duration) -> Result<Self, Refusal> {
+        match self.state {
+            State::Scheduled if self.times.opens_at > now.plus(lead) => {
+                Ok(Self { times, ..self.changed(State::Scheduled, now) })
+            }
+            State::Scheduled => Err(Refusal::TooLate { left: self.times.opens_at.since(now), lead }),
+            state => Err(Refusal::NotScheduled { state }),
+        }
+    }
+
+    /// Ends the event for good. A cancelled one stays as it is; a closed one cannot be cancelled.
+    pub fn cancel(self, now: Timestamp) -> Result<Self, Refusal> {
+        match self.state {
+            State::Scheduled | State::Open { .. } => {
+                let state = State::Cancelled { opened_at: self.state.opened_at(), cancelled_at: now };
+                Ok(self.changed(state, now))
+            }
+            State::Cancelled { .. } => Ok(self),
+            state @ State::Closed { .. } => Err(Refusal::Closed { state }),
+        }
+    }
+
+    fn changed(self, state: State, now: Timestamp) -> Self {
+        Self { state, version: self.version + 1, updated_at: now, ..self }
+    }
+
+    fn not_due(self) -> Refusal {
+        Refusal::NotDue { state: self.state, due_at: self.due_at() }
+    }
+}
+
+/// An event whose state time will change, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Event.
+    pub event_id: EventId,
+    /// When its next transition is due.
+    pub due_at: Timestamp,
+}
+
+/// What time has done to a batch of events. An event whose closing passed unseen is in both lists: it opens, then
+/// closes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// As they were once open.
+    pub opened: Vec<Schedule>,
+    /// As they were once closed.
+    pub closed: Vec<Schedule>,
+}
+
+impl Turned {
+    /// Every transition of these schedules that is due at `now`.
+    pub fn at(now: Timestamp, schedules: impl IntoIterator<Item = Schedule>) -> Self {
+        let mut turned = Self::default();
+        for mut schedule in schedules {
+            if let Ok(open) = schedule.open(now) {
+                turned.opened.push(open);
+                schedule = open;
+            }
+            turned.closed.extend(schedule.close(now));
+        }
+        turned
+    }
+
+    /// Whether nothing was due.
+    pub fn is_empty(&self) -> bool {
+        self.opened.is_empty() && self.closed.is_empty()
+    }
+
+    /// What is to be told, the openings first.
+    pub fn messages(&self) -> Vec<Outgoing> {
+        let opened = self.opened.iter().filter_map(|schedule| {
+            let opened_at = schedule.state.opened_at()?;
+            let Schedule { event_id, version, times, .. } = *schedule;
+            Some(Outgoing::Opened { event_id, version, opens_at: times.opens_at, opened_at })
+        });
+        let closed = self.closed.iter().filter_map(|schedule| {
+            let closed_at = schedule.state.ended_at()?;
+            let Schedule { event_id, version, times, .. } = *schedule;
+            Some(Outgoing::Closed { event_id, version, closes_at: times.closes_at, closed_at })
+        });
+        opened.chain(closed).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    const LEAD: Duration = Duration::from_secs(5);
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    /// Opens at 100 s, closes at 200 s.
+    fn schedule(state: State) -> Schedule {
+        let times = Times::new(at(100), at(200)).unwrap();
+        Schedule { state, version: 7, ..Schedule::new(EventId::from_uuid(Uuid::from_u128(1)), times, at(0)) }
+    }
+
+    fn every_state() -> [Schedule; 4] {
+        [
+            State::Scheduled,
+            State::Open { opened_at: at(100) },
+            State::Closed { opened_at: at(100), closed_at: at(200) },
+            State::Cancelled { opened_at: None, cancelled_at: at(50) },
+        ]
+        .map(schedule)
+    }
+
+    /// State after each transition, tried in each state; `None` where it is refused.
+    #[test]
+    fn each_transition_is_allowed_in_its_states_only() {
+        type Transition = fn(Schedule) -> Result<Schedule, Refusal>;
+        let later = |s: Schedule| s.reschedule(Times::new(at(300), at(400)).unwrap(), at(10), LEAD);
+        #[rustfmt::skip]
+        let table: [(&str, Transition, [Option<&str>; 4]); 4] = [
+            //                                    SCHEDULED          OPEN               CLOSED  CANCELLED
+            ("open",       |s| s.open(at(100)),   [Some("OPEN"),      None,              None,   None]),
+            ("close",      |s| s.close(at(200)),  [None,              Some("CLOSED"),    None,   None]),
+            ("cancel",     |s| s.cancel(at(110)), [Some("CANCELLED"), Some("CANCELLED"), None,   Some("CANCELLED")]),
+            ("reschedule", later,                 [Some("SCHEDULED"), None,              None,   None]),
+        ];
+        for (name, transition, expected) in table {
+            for (before, expected) in every_state().into_iter().zip(expected) {
+                let after = transition(before);
+                assert_eq!(after.as_ref().ok().map(|s| s.state.as_str()), expected, "{name} in {}", before.state);
+                let unchanged = name == "cancel" && matches!(before.state, State::Cancelled { .. });
+                if let Ok(after) = after {
+                    assert_eq!(after.version, before.version + i64::from(!unchanged), "{name} in {}", before.state);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_turns_a_microsecond_early() {
+        let early = Timestamp::from_micros(at(100).micros() - 1);
+        assert_eq!(Turned::at(early, every_state()), Turned::default());
+        let refused = schedule(State::Scheduled).open(early).unwrap_err();
+        assert_eq!(refused, Refusal::NotDue { state: State::Scheduled, due_at: Some(at(100)) });
+    }
+
+    #[test]
+    fn a_final_state_is_never_due() {
+        for schedule in every_state() {
+            assert_eq!(schedule.due_at().is_none(), schedule.state.is_final(), "{}", schedule.state);
+        }
+    }
+
+    #[test]
+    fn an_event_that_slept_through_its_sale_opens_and_then_closes() {
+        let turned = Turned::at(at(250), [schedule(State::Scheduled)]);
+        let versions: Vec<_> =
+            turned.opened.iter().chain(&turned.closed).map(|s| (s.state.as_str(), s.version)).collect();
+        assert_eq!(versions, [("OPEN", 8), ("CLOSED", 9)]);
+        assert!(matches!(
+            turned.messages()[..],
+            [Outgoing::Opened { version: 8, .. }, Outgoing::Closed { version: 9, .. }]
+        ));
+    }
+
+    #[test]
+    fn times_are_moved_only_with_the_lead_to_spare() {
+        let times = Times::new(at(300), at(400)).unwrap();
+        let just_too_late = at(95);
+        let refused = schedule(State::Scheduled).reschedule(times, just_too_late, LEAD).unwrap_err();
+        assert_eq!(refused, Refusal::TooLate { left: Duration::from_secs(5), lead: LEAD });
+        let in_time = Timestamp::from_micros(just_too_late.micros() - 1);
+        let moved = schedule(State::Scheduled).reschedule(times, in_time, LEAD).unwrap();
+        assert_eq!((moved.due_at(), moved.version), (Some(at(300)), 8));
+    }
+
+    #[test]
+    fn an_event_closes_after_it_opens() {
+        assert_eq!(Times::new(at(5), at(5)).unwrap_err().field, "closes_at");
+        assert_eq!(Times::new(at(6), at(5)).unwrap_err().field, "closes_at");
+        let times = Times::new(at(5), at(6)).unwrap();
+        assert_eq!(times.opening_from(at(6), "must not be in the past").unwrap_err().field, "opens_at");
+        assert!(times.opening_from(at(5), "must not be in the past").is_ok());
+    }
+
+    #[test]
+    fn cancelling_an_open_event_remembers_that_it_opened() {
+        let cancelled = schedule(State::Open { opened_at: at(100) }).cancel(at(120)).unwrap();
+        assert_eq!((cancelled.state.opened_at(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
+    }
+}

@@ -1,0 +1,233 @@
+//! The table `events`.
+
+use crate::{
+    domain::{Due, Event, Fingerprint, NewEvent, Schedule, State, Times},
+    store::{items, push_ids, require_rows},
+};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{EventId, Timestamp};
+use uuid::Uuid;
+
+/// The columns of a [`ScheduleRow`].
+const SCHEDULE: &str = "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, version, updated_us";
+
+#[derive(FromRow)]
+struct ScheduleRow {
+    id: Uuid,
+    state: String,
+    opens_at_us: i64,
+    closes_at_us: i64,
+    opened_at_us: Option<i64>,
+    closed_at_us: Option<i64>,
+    version: i64,
+    updated_us: i64,
+}
+
+#[derive(FromRow)]
+struct EventRow {
+    #[sqlx(flatten)]
+    schedule: ScheduleRow,
+    name: String,
+    created_us: i64,
+}
+
+/// Writes a new event with its items. Fails with a unique violation if the request was stored before.
+pub async fn insert(conn: &mut MySqlConnection, new: &NewEvent, event: &Event) -> Result<(), DbError> {
+    let schedule = &event.schedule;
+    sqlx::query(
+        "INSERT INTO events (id, creator_id, request_id, request_fingerprint, name, state, opens_at_us, closes_at_us, \
+         due_at_us, version, created_us, updated_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(event.id().uuid())
+    .bind(new.creator.uuid())
+    .bind(new.request_id.as_str())
+    .bind(&new.fingerprint.0[..])
+    .bind(&event.name)
+    .bind(schedule.state.as_str())
+    .bind(schedule.times.opens_at().micros())
+    .bind(schedule.times.closes_at().micros())
+    .bind(schedule.due_at().map(Timestamp::micros))
+    .bind(schedule.version)
+    .bind(event.created_at.micros())
+    .bind(schedule.updated_at.micros())
+    .execute(&mut *conn)
+    .await?;
+    items::insert(conn, event.id(), &event.items).await
+}
+
+/// What the request said that created the event; `None` if there is no such event.
+pub async fn fingerprint(conn: &mut MySqlConnection, id: EventId) -> Result<Option<Fingerprint>, DbError> {
+    let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT request_fingerprint FROM events WHERE id = ?")
+        .bind(id.uuid())
+        .fetch_optional(conn)
+        .await?;
+    let Some(bytes) = stored else { return Ok(None) };
+    let bytes = bytes.try_into().map_err(|_| DbError::inconsistent(format!("the fingerprint of {id}")))?;
+    Ok(Some(Fingerprint(bytes)))
+}
+
+/// The events of these ids that there are, with their items, in no order.
+pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Event>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = select(", name, created_us");
+    query.push(" WHERE id IN ");
+    push_ids(&mut query, ids);
+    let rows = query.build_query_as().fetch_all(&mut *conn).await?;
+    with_items(conn, rows).await
+}
+
+/// Up to `limit` events older than `after` (a creation time and an id), newest first.
+pub async fn page(
+    conn: &mut MySqlConnection,
+    after: Option<(Timestamp, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Event>, DbError> {
+    let mut query = select(", name, created_us");
+    if let Some((created_at, id)) = after {
+        // The first half lets the index find the place; the second settles events of the same microsecond.
+        query.push(" WHERE created_us <= ").push_bind(created_at.micros());
+        query.push(" AND (created_us < ").push_bind(created_at.micros());
+        query.push(" OR id < ").push_bind(id).push(")");
+    }
+    query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
+    let rows = query.build_query_as().fetch_all(&mut *conn).await?;
+    with_items(conn, rows).await
+}
+
+/// Locks the events of these ids that there are, in the order of their ids, so that two who lock the same events wait
+/// for each other instead of deadlocking.
+pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Schedule>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = select("");
+    query.push(" WHERE id IN ");
+    push_ids(&mut query, ids);
+    query.push(" ORDER BY id FOR UPDATE");
+    let rows: Vec<ScheduleRow> = query.build_query_as().fetch_all(conn).await?;
+    rows.into_iter().map(ScheduleRow::schedule).collect()
+}
+
+/// The first `limit` events that time will change, the earliest first.
+pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>, DbError> {
+    let rows: Vec<(Uuid, i64)> =
+        sqlx::query_as("SELECT id, due_at_us FROM events WHERE due_at_us IS NOT NULL ORDER BY due_at_us LIMIT ?")
+            .bind(limit)
+            .fetch_all(conn)
+            .await?;
+    let due = |(id, due_at_us)| Due { event_id: EventId::from_uuid(id), due_at: Timestamp::from_micros(due_at_us) };
+    Ok(rows.into_iter().map(due).collect())
+}
+
+/// The next `limit` schedules after `after` that time will change, the earliest first.
+pub async fn unfinished(conn: &mut MySqlConnection, after: Option<Due>, limit: u32) -> Result<Vec<Schedule>, DbError> {
+    let mut query = select("");
+    query.push(" WHERE due_at_us IS NOT NULL");
+    if let Some(Due { event_id, due_at }) = after {
+        query.push(" AND due_at_us >= ").push_bind(due_at.micros());
+        query.push(" AND (due_at_us > ").push_bind(due_at.micros());
+        query.push(" OR id > ").push_bind(event_id.uuid()).push(")");
+    }
+    query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
+    let rows: Vec<ScheduleRow> = query.build_query_as().fetch_all(conn).await?;
+    rows.into_iter().map(ScheduleRow::schedule).collect()
+}
+
+/// Opens these locked events at `now`. Fails, so that nothing is told, unless each is SCHEDULED and due.
+pub async fn open(conn: &mut MySqlConnection, opened: &[Schedule], now: Timestamp) -> Result<(), DbError> {
+    if opened.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::new("UPDATE events SET state = 'OPEN', due_at_us = closes_at_us");
+    query.push(", version = version + 1, opened_at_us = ").push_bind(now.micros());
+    query.push(", updated_us = ").push_bind(now.micros());
+    query.push(" WHERE state = 'SCHEDULED' AND opens_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
+    push_ids(&mut query, &ids(opened));
+    let changed = query.build().execute(conn).await?.rows_affected();
+    require_rows("opening", changed, opened.len())
+}
+
+/// Closes these locked events at `now`. Fails, so that nothing is told, unless each is OPEN and due.
+pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timestamp) -> Result<(), DbError> {
+    if closed.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::new("UPDATE events SET state = 'CLOSED', due_at_us = NULL");
+    query.push(", version = version + 1, closed_at_us = ").push_bind(now.micros());
+    query.push(", updated_us = ").push_bind(now.micros());
+    query.push(" WHERE state = 'OPEN' AND closes_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
+    push_ids(&mut query, &ids(closed));
+    let changed = query.build().execute(conn).await?.rows_affected();
+    require_rows("closing", changed, closed.len())
+}
+
+/// Puts `after` in the place of the locked `before`. Fails if the row is not what `before` says.
+pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Schedule) -> Result<(), DbError> {
+    let changed = sqlx::query(
+        "UPDATE events SET state = ?, opens_at_us = ?, closes_at_us = ?, opened_at_us = ?, closed_at_us = ?, \
+         due_at_us = ?, version = ?, updated_us = ? WHERE id = ? AND state = ? AND version = ?",
+    )
+    .bind(after.state.as_str())
+    .bind(after.times.opens_at().micros())
+    .bind(after.times.closes_at().micros())
+    .bind(after.state.opened_at().map(Timestamp::micros))
+    .bind(after.state.ended_at().map(Timestamp::micros))
+    .bind(after.due_at().map(Timestamp::micros))
+    .bind(after.version)
+    .bind(after.updated_at.micros())
+    .bind(before.event_id.uuid())
+    .bind(before.state.as_str())
+    .bind(before.version)
+    .execute(conn)
+    .await?
+    .rows_affected();
+    require_rows("replacing a schedule", changed, 1)
+}
+
+fn select(more_columns: &str) -> QueryBuilder<MySql> {
+    QueryBuilder::new(format!("SELECT {SCHEDULE}{more_columns} FROM events"))
+}
+
+fn ids(schedules: &[Schedule]) -> Vec<EventId> {
+    schedules.iter().map(|schedule| schedule.event_id).collect()
+}
+
+async fn with_items(conn: &mut MySqlConnection, rows: Vec<EventRow>) -> Result<Vec<Event>, DbError> {
+    let ids: Vec<_> = rows.iter().map(|row| EventId::from_uuid(row.schedule.id)).collect();
+    let mut items = items::load(conn, &ids).await?;
+    rows.into_iter()
+        .map(|row| {
+            let schedule = row.schedule.schedule()?;
+            let items = items.remove(&schedule.event_id).unwrap_or_default();
+            Ok(Event { name: row.name, schedule, items, created_at: Timestamp::from_micros(row.created_us) })
+        })
+        .collect()
+}
+
+impl ScheduleRow {
+    fn schedule(self) -> Result<Schedule, DbError> {
+        let event_id = EventId::from_uuid(self.id);
+        let times = Times::new(Timestamp::from_micros(self.opens_at_us), Timestamp::from_micros(self.closes_at_us))
+            .map_err(|error| DbError::inconsistent(format!("{event_id}: {error}")))?;
+        let updated_at = Timestamp::from_micros(self.updated_us);
+        Ok(Schedule { event_id, times, state: self.state()?, version: self.version, updated_at })
+    }
+
+    fn state(&self) -> Result<State, DbError> {
+        let opened_at = self.opened_at_us.map(Timestamp::from_micros);
+        let ended_at = self.closed_at_us.map(Timestamp::from_micros);
+        match (self.state.as_str(), opened_at, ended_at) {
+            ("SCHEDULED", None, None) => Ok(State::Scheduled),
+            ("OPEN", Some(opened_at), None) => Ok(State::Open { opened_at }),
+            ("CLOSED", Some(opened_at), Some(closed_at)) => Ok(State::Closed { opened_at, closed_at }),
+            ("CANCELLED", opened_at, Some(cancelled_at)) => Ok(State::Cancelled { opened_at, cancelled_at }),
+            (state, opened_at, ended_at) => Err(DbError::inconsistent(format!(
+                "{} is {state}, opened at {opened_at:?}, ended at {ended_at:?}",
+                EventId::from_uuid(self.id)
+            ))),
+        }
+    }
+}

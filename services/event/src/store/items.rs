@@ -1,0 +1,80 @@
+//! The table `items`.
+
+use crate::{
+    domain::{Gift, Item},
+    store::push_ids,
+};
+use sqlx::{FromRow, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{EventId, ItemId, Money};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+#[derive(FromRow)]
+struct ItemRow {
+    id: Uuid,
+    event_id: Uuid,
+    title: String,
+    unit_price_minor: i64,
+    currency: String,
+    total_units: i32,
+    limit_per_buyer: i32,
+    gift_title: Option<String>,
+    gift_total_units: i32,
+}
+
+/// Writes the items of a new event in their order. There is at least one.
+pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item]) -> Result<(), DbError> {
+    let mut query = QueryBuilder::new(
+        "INSERT INTO items (id, event_id, position, title, unit_price_minor, currency, total_units, limit_per_buyer, \
+         gift_title, gift_total_units) ",
+    );
+    query.push_values((0_u16..).zip(items), |mut row, (position, item)| {
+        row.push_bind(item.id.uuid())
+            .push_bind(event_id.uuid())
+            .push_bind(position)
+            .push_bind(&item.title)
+            .push_bind(item.unit_price.minor_units)
+            .push_bind(item.unit_price.currency.as_str())
+            .push_bind(item.total_units)
+            .push_bind(item.limit_per_buyer)
+            .push_bind(item.gift.as_ref().map(|gift| &gift.title))
+            .push_bind(item.gift.as_ref().map_or(0, |gift| gift.total_units));
+    });
+    query.build().execute(conn).await?;
+    Ok(())
+}
+
+/// The items of these events, each list in its order.
+pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Vec<Item>>, DbError> {
+    let mut items: HashMap<EventId, Vec<Item>> = HashMap::with_capacity(events.len());
+    if events.is_empty() {
+        return Ok(items);
+    }
+    let mut query = QueryBuilder::new(
+        "SELECT id, event_id, title, unit_price_minor, currency, total_units, limit_per_buyer, gift_title, \
+         gift_total_units FROM items WHERE event_id IN ",
+    );
+    push_ids(&mut query, events);
+    query.push(" ORDER BY event_id, position");
+    let rows: Vec<ItemRow> = query.build_query_as().fetch_all(conn).await?;
+    for row in rows {
+        items.entry(EventId::from_uuid(row.event_id)).or_default().push(row.item()?);
+    }
+    Ok(items)
+}
+
+impl ItemRow {
+    fn item(self) -> Result<Item, DbError> {
+        let id = ItemId::from_uuid(self.id);
+        let currency = self.currency.parse().map_err(|error| DbError::inconsistent(format!("{id}: {error}")))?;
+        Ok(Item {
+            id,
+            title: self.title,
+            unit_price: Money::new(self.unit_price_minor, currency),
+            total_units: self.total_units,
+            limit_per_buyer: self.limit_per_buyer,
+            gift: self.gift_title.map(|title| Gift { title, total_units: self.gift_total_units }),
+        })
+    }
+}

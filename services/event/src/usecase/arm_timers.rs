@@ -1,0 +1,72 @@
+//! The Redis timers of events. They only make transitions prompt, so no verb fails because they do.
+
+use crate::{
+    domain::{Due, Schedule, State},
+    store,
+    usecase::Events,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use stampede_db::DbError;
+use stampede_lua::{
+    RedisError,
+    timer::{self, Timers},
+};
+
+/// Events that are read at a time to arm their timers.
+const PAGE: u32 = 500;
+/// Timers on their way to Redis at a time.
+const IN_FLIGHT: usize = 32;
+
+/// Why not every timer was armed.
+#[derive(Debug, thiserror::Error)]
+pub enum ArmError {
+    /// The events could not be read.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// A timer could not be set.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl Events {
+    /// Arms the timers of every event that time will change. Answers how many events there are.
+    pub async fn arm_all(&self) -> Result<usize, ArmError> {
+        let mut armed = 0;
+        let mut after = None;
+        loop {
+            let page = self.unfinished(after).await?;
+            let Some(last) = page.last() else { return Ok(armed) };
+            after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
+            let arming = stream::iter(&page).map(Ok::<_, RedisError>);
+            arming.try_for_each_concurrent(IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
+            armed += page.len();
+        }
+    }
+
+    pub(super) async fn arm(&self, schedule: &Schedule) {
+        if let Err(error) = self.try_arm(schedule).await {
+            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not armed, the sweep will do");
+        }
+    }
+
+    pub(super) async fn disarm(&self, schedule: &Schedule) {
+        if let Err(error) = timer::disarm(&self.redis, schedule.event_id).await {
+            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not disarmed, they will do nothing");
+        }
+    }
+
+    async fn try_arm(&self, schedule: &Schedule) -> Result<(), RedisError> {
+        let timers = Timers {
+            event_id: schedule.event_id,
+            version: schedule.version,
+            opens_at: (schedule.state == State::Scheduled).then(|| schedule.times.opens_at()),
+            closes_at: Some(schedule.times.closes_at()),
+        };
+        timer::arm(&self.redis, timers).await.map(drop)
+    }
+
+    async fn unfinished(&self, after: Option<Due>) -> Result<Vec<Schedule>, DbError> {
+        let mut conn = self.db.acquire().await?;
+        store::events::unfinished(&mut conn, after, PAGE).await
+    }
+}

@@ -1,0 +1,60 @@
+//! CreateEvent: a new event with its items, the same one for a repeated request.
+
+use crate::{
+    domain::{Event, NewEvent, Refusal},
+    store,
+    usecase::{EventError, Events},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How far in the past an opening may lie when it is asked for: the time that a request may be under way. Such an
+/// event opens at once.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+
+impl Events {
+    /// Creates the event. A repeat returns the one that was created first, even when its times are past by now.
+    pub async fn create(&self, new: NewEvent) -> Result<Event, EventError> {
+        if let Some(event) = self.created_before(&new).await? {
+            return Ok(event);
+        }
+        let now = self.clock.now();
+        let earliest = now.minus(IN_FLIGHT);
+        new.times().opening_from(earliest, "must not be in the past").map_err(Refusal::from)?;
+        let event = new.event(now);
+        match self.insert(&new, &event).await {
+            Ok(()) => {
+                self.times_committed(&event.schedule).await;
+                Ok(event)
+            }
+            // Somebody else has just stored the same request.
+            Err(EventError::Db(error)) if error.unique_violation().is_some() => {
+                self.created_before(&new).await?.ok_or(EventError::Db(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The event of an earlier request with this request's id, which must have been the same request.
+    async fn created_before(&self, new: &NewEvent) -> Result<Option<Event>, EventError> {
+        let mut conn = self.db.acquire().await?;
+        let id = new.event_id();
+        match store::events::fingerprint(&mut conn, id).await? {
+            None => Ok(None),
+            Some(stored) if stored == new.fingerprint => Ok(store::events::load(&mut conn, &[id]).await?.pop()),
+            Some(_) => Err(Refusal::RequestIdReused.into()),
+        }
+    }
+
+    async fn insert(&self, new: &NewEvent, event: &Event) -> Result<(), EventError> {
+        let what = Arc::new((new.clone(), event.clone()));
+        let work = self.db.transact("create_event", move |tx| {
+            let what = what.clone();
+            Box::pin(async move {
+                let (new, event) = &*what;
+                store::events::insert(tx, new, event).await?;
+                store::outbox::append(tx, &[event.scheduled()]).await
+            })
+        });
+        Ok(work.await?)
+    }
+}

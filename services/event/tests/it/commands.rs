@@ -1,0 +1,148 @@
+//! What operators do with events, and what repeats and refusals leave behind.
+
+use crate::sale::{Client, LEAD, create, get, messages, micros, reaches, refusal, replica, request, time, world};
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use stampede_proto::event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest};
+use stampede_status::Reason;
+use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_vocab::{Clock, SystemClock};
+use std::time::Duration;
+use tonic::Status;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration) -> Result<Event, Status> {
+    let opens_at = SystemClock.now().plus(opens_in);
+    let request = RescheduleEventRequest {
+        event_id: event_id.to_owned(),
+        opens_at: Some(time(opens_at)),
+        closes_at: Some(time(opens_at.plus(MINUTE))),
+    };
+    Ok(client.reschedule_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
+}
+
+async fn cancel(client: &mut Client, event_id: &str) -> Result<Event, Status> {
+    let request = CancelEventRequest { event_id: event_id.to_owned() };
+    Ok(client.cancel_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_repeated_request_returns_the_event_created_first() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let request = request("sale", MINUTE, MINUTE);
+
+    let at_once = (0..8).map(|_| {
+        let (mut client, request) = (mesh.event(), request.clone());
+        async move { create(&mut client, request).await }
+    });
+    let events = try_join_all(at_once).await?;
+    assert!(events.iter().all(|event| *event == events[0]), "{events:?}");
+    assert_eq!(get(&mut mesh.event(), &events[0].event_id).await?, events[0]);
+    assert_eq!(messages(&world.database("event").await?, &events[0].event_id).await?.len(), 1);
+
+    let mut other = request;
+    other.items[1].total_units += 1;
+    let refused = mesh.event().create_event(as_operator(other)).await.expect_err("another body");
+    assert_eq!(refusal(&refused), (Reason::RequestIdReused, Some("request_id".to_owned())));
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_event_is_moved_while_there_is_time_and_opens_at_its_new_time() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let created = create(&mut client, request("sale", MINUTE, MINUTE)).await?;
+
+    let moved = reschedule(&mut client, &created.event_id, LEAD * 2).await?;
+    assert_eq!((moved.version, moved.state(), moved.items.len()), (2, EventState::Scheduled, 2));
+    let open = reaches(&client, &created.event_id, EventState::Open).await;
+    assert_eq!(open.opens_at, moved.opens_at);
+    assert!(micros(open.opened_at.as_ref())? >= micros(moved.opens_at.as_ref())?);
+
+    let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("it is open");
+    assert_eq!(refusal(&refused).0, Reason::EventNotScheduled);
+    let told = messages(&world.database("event").await?, &created.event_id).await?;
+    let told: Vec<_> = told.iter().map(|(name, version)| (name.as_str(), *version)).collect();
+    let scheduled = "stampede.message.v1.EventScheduled";
+    assert_eq!(told, [(scheduled, 1), (scheduled, 2), ("stampede.message.v1.EventOpened", 3)]);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_event_about_to_open_is_not_moved() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let created = create(&mut client, request("sale", LEAD * 9 / 10, MINUTE)).await?;
+
+    let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("too late");
+    assert_eq!(refusal(&refused).0, Reason::RescheduleTooLate);
+    let open = reaches(&client, &created.event_id, EventState::Open).await;
+    assert_eq!((open.opens_at, open.version), (created.opens_at, 2));
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_cancelled_event_stays_cancelled_and_never_opens() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let created = create(&mut client, request("cancelled", LEAD, MINUTE)).await?;
+    let marker = create(&mut client, request("marker", LEAD, LEAD / 10)).await?;
+
+    let cancelled = cancel(&mut client, &created.event_id).await?;
+    assert_eq!((cancelled.state(), cancelled.version), (EventState::Cancelled, 2));
+    assert!(cancelled.closed_at.is_some() && cancelled.opened_at.is_none());
+    assert_eq!(cancel(&mut client, &created.event_id).await?, cancelled);
+
+    // The marker was to open no earlier, so the cancelled one had its chance.
+    reaches(&client, &marker.event_id, EventState::Closed).await;
+    assert_eq!(get(&mut client, &created.event_id).await?, cancelled);
+    let refused = cancel(&mut client, &marker.event_id).await.expect_err("it has closed");
+    assert_eq!(refusal(&refused).0, Reason::EventClosed);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn events_are_listed_newest_first_page_by_page() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let mut created = Vec::new();
+    for n in 0..5 {
+        created.push(create(&mut client, request(&format!("sale-{n}"), MINUTE, MINUTE)).await?);
+    }
+    created.reverse();
+
+    let (mut listed, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let page = client.list_events(ListEventsRequest { page_size: 2, page_token }).await?.into_inner();
+        assert!(page.events.len() <= 2);
+        listed.extend(page.events);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(listed, created);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn commands_are_for_operators() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let request = request("sale", MINUTE, MINUTE);
+
+    let refused = client.create_event(request.clone()).await.expect_err("nobody");
+    assert_eq!(refusal(&refused).0, Reason::Unauthenticated);
+    let refused = client.create_event(as_buyer(buyer(), request)).await.expect_err("a buyer");
+    assert_eq!(refusal(&refused).0, Reason::PermissionDenied);
+    let listed = client.list_events(ListEventsRequest::default()).await.context("anybody may list")?;
+    assert!(listed.into_inner().events.is_empty());
+    mesh.stop().await
+}

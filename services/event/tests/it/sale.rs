@@ -1,0 +1,115 @@
+//! What the tests are made of: an event that opens soon, and how it turned out.
+
+use anyhow::{Context, Result};
+use stampede_db::{Database, schema};
+use stampede_proto::{
+    event::v1::{
+        CreateEventRequest, Event, EventState, GetEventRequest, Gift, NewItem, event_service_client::EventServiceClient,
+    },
+    r#type::v1::Money,
+};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, eventually};
+use stampede_vocab::{Clock, SystemClock, Timestamp};
+use std::time::Duration;
+use tonic::{Status, transport::Channel};
+
+/// Least time between a reschedule and an opening, shorter than in production so that tests are.
+pub const LEAD: Duration = Duration::from_millis(1_000);
+
+pub type Client = EventServiceClient<Channel>;
+
+/// A world with all that the event service needs.
+pub async fn world() -> Result<World> {
+    let world = World::new()?;
+    world.schema(&schema::EVENT).await?;
+    world.create_topics().await?;
+    Ok(world)
+}
+
+/// One replica in the world, with the defaults but for the lead.
+pub async fn replica(world: &World) -> Result<Mesh> {
+    settings().start(world, &[Service::Event]).await
+}
+
+/// A replica that looks into the database by itself only once a minute.
+pub async fn replica_without_sweep(world: &World) -> Result<Mesh> {
+    settings().set(Service::Event, "STAMPEDE_SWEEP_INTERVAL_MS", 60_000).start(world, &[Service::Event]).await
+}
+
+fn settings() -> MeshBuilder {
+    MeshBuilder::default().set(Service::Event, "STAMPEDE_RESCHEDULE_LEAD_MS", LEAD.as_millis())
+}
+
+/// A request for an event that opens in `opens_in` and is open for `lasts`.
+pub fn request(request_id: &str, opens_in: Duration, lasts: Duration) -> CreateEventRequest {
+    let opens_at = SystemClock.now().plus(opens_in);
+    CreateEventRequest {
+        request_id: request_id.to_owned(),
+        name: "Midnight sale".to_owned(),
+        opens_at: Some(time(opens_at)),
+        closes_at: Some(time(opens_at.plus(lasts))),
+        items: vec![item("Lamp", None), item("Kettle", Some(Gift { title: "Tea".to_owned(), total_units: 5 }))],
+    }
+}
+
+fn item(title: &str, gift: Option<Gift>) -> NewItem {
+    let unit_price = Some(Money { minor_units: 1_999, currency: "EUR".to_owned() });
+    NewItem { title: title.to_owned(), unit_price, total_units: 100, limit_per_buyer: 2, gift }
+}
+
+/// Creates it.
+pub async fn create(client: &mut Client, request: CreateEventRequest) -> Result<Event> {
+    client.create_event(as_operator(request)).await?.into_inner().event.context("an event")
+}
+
+/// Reads it.
+pub async fn get(client: &mut Client, event_id: &str) -> Result<Event> {
+    let request = GetEventRequest { event_id: event_id.to_owned() };
+    client.get_event(request).await?.into_inner().event.context("an event")
+}
+
+/// Waits until the event is in `state`.
+pub async fn reaches(client: &Client, event_id: &str, state: EventState) -> Event {
+    eventually(&format!("{event_id} is {state:?}"), || {
+        let mut client = client.clone();
+        async move { get(&mut client, event_id).await.ok().filter(|event| event.state() == state) }
+    })
+    .await
+}
+
+/// The messages that the service has written about the event, in their order: type and version.
+pub async fn messages(db: &Database, event_id: &str) -> Result<Vec<(String, i64)>> {
+    let mut conn = db.acquire().await?;
+    let query = "SELECT type, aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";
+    Ok(sqlx::query_as(query).bind(event_id).fetch_all(&mut *conn).await?)
+}
+
+/// What [`messages`] gives for a sale that ran as planned.
+pub fn whole_sale() -> Vec<(String, i64)> {
+    let names = ["EventScheduled", "EventOpened", "EventClosed"];
+    names.iter().zip(1..).map(|(name, version)| (format!("stampede.message.v1.{name}"), version)).collect()
+}
+
+/// How late it opened, in microseconds; negative if it was early.
+pub fn late_us(event: &Event) -> Result<i64> {
+    Ok(micros(event.opened_at.as_ref())? - micros(event.opens_at.as_ref())?)
+}
+
+/// The reason and the field of a refusal.
+pub fn refusal(status: &Status) -> (Reason, Option<String>) {
+    let problem = Problem::from_status(status);
+    (problem.reason(), problem.field_path().map(str::to_owned))
+}
+
+/// An instant as the contract carries it.
+pub fn time(at: Timestamp) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.micros() % 1_000_000 * 1_000).expect("less than a second");
+    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos }
+}
+
+/// Microseconds of an instant that must be set.
+pub fn micros(time: Option<&prost_types::Timestamp>) -> Result<i64> {
+    let time = time.context("a time")?;
+    Ok(time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000)
+}

@@ -1,0 +1,92 @@
+//! What the process is told by its flags and its environment.
+
+use stampede_chassis::{CommonConfig, HasCommon};
+use std::time::Duration;
+
+/// The inventory service: holds units for orders, and keeps the ledger of what is taken.
+#[derive(clap::Parser)]
+#[command(name = "stampede-inventory", version)]
+pub struct Config {
+    /// What every process is told.
+    #[command(flatten)]
+    pub common: CommonConfig,
+
+    /// Schema of the service: mysql://user:password@host:port/schema.
+    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Kafka brokers, host:port, comma separated.
+    #[arg(long, env = "STAMPEDE_KAFKA_BROKERS")]
+    pub kafka_brokers: String,
+
+    /// Topics are named after it: <prefix>.inventory.
+    #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
+    pub kafka_topic_prefix: String,
+
+    /// Redis for the stock: redis://host:port/0.
+    #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true)]
+    pub redis_url: String,
+
+    /// Every Redis key starts with it.
+    #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "")]
+    pub redis_key_prefix: String,
+
+    /// Replicas of the order service, which is asked about holds whose order is not in the ledger: http://host:port,
+    /// comma separated.
+    #[arg(long, env = "STAMPEDE_ORDER_URLS", value_delimiter = ',', required = true)]
+    pub order_urls: Vec<String>,
+
+    /// How often the holds are searched for those that nobody needs, in milliseconds.
+    #[arg(long, env = "STAMPEDE_SWEEP_INTERVAL_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub sweep_interval_ms: u64,
+
+    /// A hold of less than this age is not looked at, in milliseconds: its order is most likely on its way.
+    #[arg(long, env = "STAMPEDE_ORPHAN_HOLD_AGE_MS", default_value_t = 5_000)]
+    pub orphan_hold_age_ms: u64,
+
+    /// A hold whose order was never written goes back at this age, in milliseconds. Must be more than the deadline of
+    /// placing an order (10 s): until then the order may still be written.
+    #[arg(long, env = "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", default_value_t = 15_000)]
+    pub unwritten_hold_age_ms: u64,
+
+    /// How often Redis is compared with the ledger, in milliseconds. What is lost in Redis is back within two of these.
+    #[arg(long, env = "STAMPEDE_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub reconcile_interval_ms: u64,
+
+    /// How long to wait at start for the servers, in milliseconds.
+    #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
+    pub wait_for_servers_ms: u64,
+}
+
+impl Config {
+    /// Time between two searches for orphaned holds.
+    pub fn sweep_interval(&self) -> Duration {
+        Duration::from_millis(self.sweep_interval_ms)
+    }
+
+    /// Least age of a hold that is looked at.
+    pub fn orphan_hold_age(&self) -> Duration {
+        Duration::from_millis(self.orphan_hold_age_ms)
+    }
+
+    /// Age at which a hold goes back whose order was never written.
+    pub fn unwritten_hold_age(&self) -> Duration {
+        Duration::from_millis(self.unwritten_hold_age_ms)
+    }
+
+    /// Time between two comparisons of Redis with the ledger.
+    pub fn reconcile_interval(&self) -> Duration {
+        Duration::from_millis(self.reconcile_interval_ms)
+    }
+
+    /// Longest wait for the servers at start.
+    pub fn wait_for_servers(&self) -> Duration {
+        Duration::from_millis(self.wait_for_servers_ms)
+    }
+}
+
+impl HasCommon for Config {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+}

@@ -1,0 +1,15 @@
+//! Stock and its ledger as values: what there is, who has what, which orders it is enough for. No I/O, no clock.
+
+mod ledger;
+mod outgoing;
+mod repair;
+mod shelf;
+mod standing;
+mod stock;
+
+pub use ledger::{Ask, Book, Buyers, Changes, Entry, EntryState, ItemChange, OrderedLine, OrderedUnits};
+pub use outgoing::{Answer, Outgoing, RejectReason};
+pub use repair::{CopiedItem, Drift, Repairs};
+pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};
+pub use standing::Standing;
+pub use stock::{Committed, Item, StockLevel, StockView};

@@ -1,0 +1,49 @@
+//! What the rest of the mesh is told by the ledger.
+
+use stampede_vocab::{ItemId, OrderId};
+
+/// Why the ledger does not commit an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectReason {
+    /// Not enough units, or gifts that were promised, are left.
+    SoldOut,
+    /// The buyer would have more than the limit.
+    LimitReached,
+}
+
+impl RejectReason {
+    /// As messages carry it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SoldOut => "SOLD_OUT",
+            Self::LimitReached => "LIMIT_REACHED",
+        }
+    }
+}
+
+/// What the ledger says to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// All units are committed.
+    Committed,
+    /// Nothing is committed.
+    Rejected {
+        /// Why.
+        reason: RejectReason,
+        /// Item at fault.
+        item_id: ItemId,
+    },
+}
+
+/// One message of the service: the answer to one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Order.
+    pub order_id: OrderId,
+    /// 1 for the first answer to the order, 2 for the answer after it was paid late.
+    pub sequence: i64,
+    /// The answer.
+    pub answer: Answer,
+    /// Trace of the message that asked.
+    pub traceparent: Option<String>,
+}

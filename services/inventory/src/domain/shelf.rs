@@ -1,0 +1,102 @@
+//! What an event puts on the shelf: its window and its items. Valid by construction.
+
+use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
+use std::collections::HashSet;
+
+/// When an event takes reservations: from `opens_at` until before `closes_at`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// From here on ...
+    pub opens_at: Timestamp,
+    /// ... until before here. A cancelled event may close before it opens.
+    pub closes_at: Timestamp,
+}
+
+/// An item as an event offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShelfItem {
+    /// Item.
+    pub item_id: ItemId,
+    /// Units there are to sell.
+    pub total_units: i32,
+    /// Units that one buyer may have.
+    pub limit_per_buyer: i32,
+    /// Gifts there are; 0 for none.
+    pub gift_total_units: i32,
+    /// Price of one unit.
+    pub unit_price: Money,
+}
+
+/// Everything that an event offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shelf {
+    /// Event.
+    pub event_id: EventId,
+    /// Its version; the newest wins.
+    pub event_version: i64,
+    /// When it takes reservations.
+    pub window: Window,
+    /// Its items, none twice.
+    pub items: Vec<ShelfItem>,
+}
+
+/// A cancelled event: nothing more may be sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Event.
+    pub event_id: EventId,
+    /// Its version.
+    pub event_version: i64,
+    /// When it was cancelled.
+    pub cancelled_at: Timestamp,
+}
+
+impl Window {
+    /// A window that opens before it closes.
+    pub fn new(opens_at: Timestamp, closes_at: Timestamp) -> Result<Self, InvalidField> {
+        if opens_at < closes_at {
+            Ok(Self { opens_at, closes_at })
+        } else {
+            Err(InvalidField::new("closes_at", "must be later than opens_at"))
+        }
+    }
+}
+
+impl ShelfItem {
+    /// The item itself, if its numbers can be.
+    pub fn checked(self) -> Result<Self, InvalidField> {
+        at_least("total_units", self.total_units.into(), 1)?;
+        at_least("limit_per_buyer", self.limit_per_buyer.into(), 1)?;
+        at_least("gift_total_units", self.gift_total_units.into(), 0)?;
+        at_least("unit_price.minor_units", self.unit_price.minor_units, 0)?;
+        Ok(self)
+    }
+}
+
+impl Shelf {
+    /// The shelf of an event. Fails for no items, an item twice, or a version below 1.
+    pub fn new(
+        event_id: EventId,
+        event_version: i64,
+        window: Window,
+        items: Vec<ShelfItem>,
+    ) -> Result<Self, InvalidField> {
+        at_least("event_version", event_version, 1)?;
+        if items.is_empty() {
+            return Err(InvalidField::new("items", "must be at least one"));
+        }
+        let mut seen = HashSet::with_capacity(items.len());
+        match items.iter().position(|item| !seen.insert(item.item_id)) {
+            Some(index) => Err(InvalidField::new(format!("items[{index}].item_id"), "must not be there twice")),
+            None => Ok(Self { event_id, event_version, window, items }),
+        }
+    }
+}
+
+fn at_least(field: &str, value: i64, least: i64) -> Result<(), InvalidField> {
+    if value >= least {
+        Ok(())
+    } else {
+        Err(InvalidField::new(field, format!("must be at least {least}, but is {value}")))
+    }
+}

@@ -1,0 +1,40 @@
+//! What the order service says of an order whose units are on hold.
+
+use std::time::Duration;
+
+/// Where an order stands, as far as its hold is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was never written so far.
+    Unwritten,
+    /// The ledger is being asked about it, or has answered.
+    Alive,
+    /// It has ended without units.
+    Ended,
+}
+
+impl Standing {
+    /// Whether a hold of this age, not in the ledger, goes back. While an order may still be written its hold stays:
+    /// for at least `unwritten_age`, which must be more than the deadline of placing an order.
+    pub fn is_orphan(self, age: Duration, unwritten_age: Duration) -> bool {
+        match self {
+            Self::Unwritten => age >= unwritten_age,
+            Self::Alive => false,
+            Self::Ended => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_goes_back_once_its_order_has_ended_or_can_no_longer_be_written() {
+        let (young, limit, old) = (Duration::from_secs(14), Duration::from_secs(15), Duration::from_secs(3_600));
+        assert!(!Standing::Unwritten.is_orphan(young, limit));
+        assert!(Standing::Unwritten.is_orphan(limit, limit));
+        assert!(!Standing::Alive.is_orphan(old, limit));
+        assert!(Standing::Ended.is_orphan(young, limit));
+    }
+}

@@ -1,0 +1,169 @@
+//! The table `ledger`.
+
+use crate::{
+    domain::{Buyers, Entry, EntryState, OrderedLine},
+    store::push_ids,
+};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+const COMMITTED: &str = "COMMITTED";
+const RELEASED: &str = "RELEASED";
+
+#[derive(FromRow)]
+struct Row {
+    order_id: Uuid,
+    item_id: Uuid,
+    user_id: Uuid,
+    event_id: Uuid,
+    arrival: i64,
+    units: i32,
+    gift_units: i32,
+    state: String,
+    committed_at_us: i64,
+    released_at_us: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct BuyerRow {
+    item_id: Uuid,
+    user_id: Uuid,
+    units: i64,
+}
+
+/// The rows of these orders.
+pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
+    if orders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "SELECT order_id, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, \
+         released_at_us FROM ledger WHERE order_id IN ",
+    );
+    push_ids(&mut query, orders.iter().map(OrderId::uuid));
+    let rows: Vec<Row> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    rows.into_iter().map(Row::entry).collect()
+}
+
+/// Units that these buyers have; one who has none is left out.
+pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, UserId)>) -> Result<Buyers, DbError> {
+    if buyers.is_empty() {
+        return Ok(Buyers::new());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "SELECT item_id, user_id, CAST(SUM(units) AS SIGNED) AS units FROM ledger WHERE state = 'COMMITTED' AND (",
+    );
+    // One range a buyer on the index by item and buyer; both servers plan this, unlike a list of pairs.
+    let mut pairs = query.separated(" OR ");
+    for (item_id, user_id) in buyers {
+        pairs.push("(item_id = ").push_bind_unseparated(item_id.uuid());
+        pairs.push_unseparated(" AND user_id = ").push_bind_unseparated(user_id.uuid()).push_unseparated(")");
+    }
+    query.push(") GROUP BY item_id, user_id");
+    let rows: Vec<BuyerRow> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    let buyer = |row: BuyerRow| {
+        let units = units(row.units)?;
+        Ok(((ItemId::from_uuid(row.item_id), UserId::from_uuid(row.user_id)), units))
+    };
+    rows.into_iter().map(buyer).collect()
+}
+
+/// Up to `limit` buyers that the item ever had, after the buyer `after`, in the order of their ids; with 0 units those
+/// who gave all back.
+pub async fn buyers_of(
+    conn: &mut MySqlConnection,
+    item: ItemId,
+    after: Option<UserId>,
+    limit: u32,
+) -> Result<Vec<(UserId, i32)>, DbError> {
+    let rows: Vec<BuyerRow> = sqlx::query_as(
+        "SELECT item_id, user_id, CAST(SUM(IF(state = 'COMMITTED', units, 0)) AS SIGNED) AS units FROM ledger \
+         WHERE item_id = ? AND user_id > ? GROUP BY item_id, user_id ORDER BY user_id LIMIT ?",
+    )
+    .bind(item.uuid())
+    .bind(after.map_or(Uuid::nil(), |user| user.uuid()))
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|row| Ok((UserId::from_uuid(row.user_id), units(row.units)?))).collect()
+}
+
+/// The last order of arrival that the ledger has seen of an event; 0 if none.
+pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<i64, DbError> {
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(arrival) FROM ledger WHERE event_id = ?")
+        .bind(event.uuid())
+        .fetch_one(conn)
+        .await?;
+    Ok(last.unwrap_or(0))
+}
+
+/// Writes rows as they are now. Their items are locked, so nobody else writes them.
+pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), DbError> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
+         committed_at_us, released_at_us) ",
+    );
+    query.push_values(entries, |mut row, entry| {
+        let (state, committed_at, released_at) = columns(entry.state);
+        row.push_bind(entry.order_id.uuid())
+            .push_bind(entry.line.item_id.uuid())
+            .push_bind(entry.user_id.uuid())
+            .push_bind(entry.event_id.uuid())
+            .push_bind(entry.arrival)
+            .push_bind(entry.line.units)
+            .push_bind(entry.line.gift_units)
+            .push_bind(state)
+            .push_bind(committed_at.micros())
+            .push_bind(released_at.map(Timestamp::micros));
+    });
+    query.push(
+        " ON DUPLICATE KEY UPDATE units = VALUES(units), gift_units = VALUES(gift_units), state = VALUES(state), \
+         committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us)",
+    );
+    query.build().persistent(false).execute(conn).await?;
+    Ok(())
+}
+
+fn columns(state: EntryState) -> (&'static str, Timestamp, Option<Timestamp>) {
+    match state {
+        EntryState::Committed { at } => (COMMITTED, at, None),
+        EntryState::Released { committed_at, released_at } => (RELEASED, committed_at, Some(released_at)),
+    }
+}
+
+fn units(sum: i64) -> Result<i32, DbError> {
+    i32::try_from(sum).map_err(|_| DbError::inconsistent(format!("a buyer has {sum} units of one item")))
+}
+
+impl Row {
+    fn entry(self) -> Result<Entry, DbError> {
+        let state = self.state()?;
+        let item_id = ItemId::from_uuid(self.item_id);
+        Ok(Entry {
+            order_id: OrderId::from_uuid(self.order_id),
+            user_id: UserId::from_uuid(self.user_id),
+            event_id: EventId::from_uuid(self.event_id),
+            arrival: self.arrival,
+            line: OrderedLine { item_id, units: self.units, gift_units: self.gift_units },
+            state,
+        })
+    }
+
+    fn state(&self) -> Result<EntryState, DbError> {
+        let committed_at = Timestamp::from_micros(self.committed_at_us);
+        match (self.state.as_str(), self.released_at_us.map(Timestamp::from_micros)) {
+            (COMMITTED, None) => Ok(EntryState::Committed { at: committed_at }),
+            (RELEASED, Some(released_at)) => Ok(EntryState::Released { committed_at, released_at }),
+            (state, released_at) => Err(DbError::inconsistent(format!(
+                "{} is {state} in the ledger, released at {released_at:?}",
+                OrderId::from_uuid(self.order_id)
+            ))),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The table `stock`.
+
+use crate::{
+    domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal},
+    store::{push_ids, require_rows},
+};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{EventId, ItemId, Money, Timestamp};
+use uuid::Uuid;
+
+const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
+                       limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version";
+
+#[derive(FromRow)]
+struct Row {
+    item_id: Uuid,
+    event_id: Uuid,
+    event_version: i64,
+    opens_at_us: i64,
+    closes_at_us: i64,
+    total_units: i32,
+    committed_units: i32,
+    limit_per_buyer: i32,
+    gift_total_units: i32,
+    gift_committed_units: i32,
+    unit_price_minor: i64,
+    currency: String,
+    version: i64,
+}
+
+/// Puts items on the shelf. Of two versions of an event the newer stays; a total never falls below what is committed.
+pub async fn shelve(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
+    let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |item| (shelf, item))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // The order of the keys, as everybody locks them.
+    rows.sort_by_key(|(_, item)| item.item_id);
+    let mut query = QueryBuilder::<MySql>::new(
+        "INSERT INTO stock (item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, limit_per_buyer, \
+         gift_total_units, unit_price_minor, currency) ",
+    );
+    query.push_values(rows, |mut row, (shelf, item)| {
+        row.push_bind(item.item_id.uuid())
+            .push_bind(shelf.event_id.uuid())
+            .push_bind(shelf.event_version)
+            .push_bind(shelf.window.opens_at.micros())
+            .push_bind(shelf.window.closes_at.micros())
+            .push_bind(item.total_units)
+            .push_bind(item.limit_per_buyer)
+            .push_bind(item.gift_total_units)
+            .push_bind(item.unit_price.minor_units)
+            .push_bind(item.unit_price.currency.to_string());
+    });
+    query.push(" ON DUPLICATE KEY UPDATE ");
+    let mut updates = query.separated(", ");
+    for (column, value) in [
+        ("opens_at_us", "VALUES(opens_at_us)"),
+        ("closes_at_us", "VALUES(closes_at_us)"),
+        ("total_units", "GREATEST(VALUES(total_units), committed_units)"),
+        ("limit_per_buyer", "VALUES(limit_per_buyer)"),
+        ("gift_total_units", "GREATEST(VALUES(gift_total_units), gift_committed_units)"),
+        ("unit_price_minor", "VALUES(unit_price_minor)"),
+        ("currency", "VALUES(currency)"),
+        // Last, since the others compare with it and are set from left to right.
+        ("event_version", "VALUES(event_version)"),
+    ] {
+        updates.push(format!("{column} = IF(VALUES(event_version) > event_version, {value}, {column})"));
+    }
+    query.build().persistent(false).execute(conn).await?;
+    Ok(())
+}
+
+/// Closes the windows of cancelled events at the instant of their cancellation, unless they had closed before.
+pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) -> Result<(), DbError> {
+    if withdrawals.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new("UPDATE stock s JOIN (");
+    let mut rows = query.separated(" UNION ALL ");
+    for withdrawal in withdrawals {
+        rows.push("SELECT CAST(")
+            .push_bind_unseparated(withdrawal.event_id.uuid())
+            .push_unseparated(" AS BINARY(16)) AS event_id, CAST(")
+            .push_bind_unseparated(withdrawal.event_version)
+            .push_unseparated(" AS SIGNED) AS event_version, CAST(")
+            .push_bind_unseparated(withdrawal.cancelled_at.micros())
+            .push_unseparated(" AS SIGNED) AS cancelled_at_us");
+    }
+    query.push(
+        ") w ON w.event_id = s.event_id SET s.closes_at_us = LEAST(s.closes_at_us, w.cancelled_at_us), \
+         s.event_version = w.event_version WHERE s.event_version < w.event_version",
+    );
+    query.build().persistent(false).execute(conn).await?;
+    Ok(())
+}
+
+/// The items of these events, each event's together and in the order of their ids.
+pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Vec<Item>, DbError> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = select();
+    query.push(" WHERE event_id IN ");
+    push_ids(&mut query, events.iter().map(EventId::uuid));
+    query.push(" ORDER BY event_id, item_id");
+    fetch(conn, query).await
+}
+
+/// The items of events that had not closed at `after`, each event's together and in the order of their ids.
+pub async fn closing_after(conn: &mut MySqlConnection, after: Timestamp) -> Result<Vec<Item>, DbError> {
+    let mut query = select();
+    query.push(" WHERE closes_at_us > ").push_bind(after.micros()).push(" ORDER BY event_id, item_id");
+    fetch(conn, query).await
+}
+
+/// These items, as they are now.
+pub async fn of_items(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Vec<Item>, DbError> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    fetch(conn, select_items(items)).await
+}
+
+/// Locks these items, in the order of their ids, so that two who lock the same wait for each other.
+pub async fn lock(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Vec<Item>, DbError> {
+    if items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = select_items(items);
+    query.push(" FOR UPDATE");
+    fetch(conn, query).await
+}
+
+/// Adds what was taken and takes off what came back, for locked items. Fails, so that nothing is told, unless each
+/// item stays between nothing and its total.
+pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(), DbError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new("UPDATE stock s JOIN (");
+    let mut rows = query.separated(" UNION ALL ");
+    for change in changes {
+        rows.push("SELECT CAST(")
+            .push_bind_unseparated(change.item_id.uuid())
+            .push_unseparated(" AS BINARY(16)) AS item_id, CAST(")
+            .push_bind_unseparated(change.units)
+            .push_unseparated(" AS SIGNED) AS units, CAST(")
+            .push_bind_unseparated(change.gift_units)
+            .push_unseparated(" AS SIGNED) AS gift_units");
+    }
+    query.push(
+        ") d ON d.item_id = s.item_id SET s.committed_units = s.committed_units + d.units, \
+         s.gift_committed_units = s.gift_committed_units + d.gift_units, s.version = s.version + 1 \
+         WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
+         AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
+    );
+    let changed = query.build().persistent(false).execute(conn).await?.rows_affected();
+    require_rows("committing units", changed, changes.len())
+}
+
+fn select() -> QueryBuilder<MySql> {
+    QueryBuilder::new(format!("SELECT {COLUMNS} FROM stock"))
+}
+
+fn select_items(items: &[ItemId]) -> QueryBuilder<MySql> {
+    let mut query = select();
+    query.push(" WHERE item_id IN ");
+    push_ids(&mut query, items.iter().map(ItemId::uuid));
+    query.push(" ORDER BY item_id");
+    query
+}
+
+async fn fetch(conn: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Item>, DbError> {
+    let rows: Vec<Row> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    rows.into_iter().map(Row::item).collect()
+}
+
+impl Row {
+    fn item(self) -> Result<Item, DbError> {
+        let item_id = ItemId::from_uuid(self.item_id);
+        let currency = self.currency.parse().map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;
+        Ok(Item {
+            event_id: EventId::from_uuid(self.event_id),
+            event_version: self.event_version,
+            window: Window {
+                opens_at: Timestamp::from_micros(self.opens_at_us),
+                closes_at: Timestamp::from_micros(self.closes_at_us),
+            },
+            shelf: ShelfItem {
+                item_id,
+                total_units: self.total_units,
+                limit_per_buyer: self.limit_per_buyer,
+                gift_total_units: self.gift_total_units,
+                unit_price: Money::new(self.unit_price_minor, currency),
+            },
+            committed: Committed {
+                units: self.committed_units,
+                gift_units: self.gift_committed_units,
+                version: self.version,
+            },
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! The order service, asked where orders stand whose units are on hold.
+
+use crate::domain::Standing;
+use stampede_chassis::MeshChannel;
+use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient};
+use stampede_vocab::OrderId;
+use std::collections::HashMap;
+
+/// Most orders in one question.
+const MAX_ORDERS: usize = 256;
+
+/// The order service. Cheap to clone.
+#[derive(Clone)]
+pub struct Orders {
+    client: OrderServiceClient<MeshChannel>,
+}
+
+impl Orders {
+    /// Speaks through this channel.
+    pub fn new(channel: MeshChannel) -> Self {
+        Self { client: OrderServiceClient::new(channel) }
+    }
+
+    /// Where these orders stand. One that was never written so far is left out.
+    pub async fn standings(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, Standing>> {
+        let mut standings = HashMap::with_capacity(orders.len());
+        for orders in orders.chunks(MAX_ORDERS) {
+            let order_ids = orders.iter().map(OrderId::to_string).collect();
+            let response = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?;
+            for status in response.into_inner().orders {
+                standings.insert(status.order_id.parse()?, standing(&status));
+            }
+        }
+        Ok(standings)
+    }
+}
+
+/// An order that is in none of its ends without units needs its hold, or the ledger has answered meanwhile.
+fn standing(status: &OrderStatus) -> Standing {
+    match status.state() {
+        OrderState::Rejected | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => Standing::Ended,
+        OrderState::Unspecified
+        | OrderState::Pending
+        | OrderState::AwaitingPayment
+        | OrderState::Paying
+        | OrderState::Paid
+        | OrderState::Fulfilled
+        | OrderState::Refunding => Standing::Alive,
+    }
+}

@@ -1,0 +1,138 @@
+//! Holds of units. Reservations that queue while others are under way go out together as one call.
+
+use super::{PeerError, persistently};
+use crate::domain::{Draft, Hold, Line, StockReason, StockRefusal, Wanted};
+use stampede_batch::{BatchConfig, Batcher};
+use stampede_chassis::MeshChannel;
+use stampede_proto::inventory::v1::{
+    self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
+};
+use stampede_proto::r#type::v1 as kind;
+use stampede_vocab::{EventId, Money, OrderId, Quantity};
+use tonic::Status;
+use tracing::{Instrument, Span};
+
+const PEER: &str = "inventory";
+
+const RESERVE: BatchConfig = BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
+
+type Client = InventoryServiceClient<MeshChannel>;
+
+/// One reservation and the request that it is part of.
+struct Asked {
+    reservation: inventory::Reservation,
+    span: Span,
+}
+
+/// The inventory service. Cheap to clone.
+#[derive(Clone)]
+pub struct Inventory {
+    client: Client,
+    reserve: Batcher<Asked, Result<inventory::ReservationResult, PeerError>>,
+}
+
+impl Inventory {
+    /// Speaks through this channel.
+    pub fn new(channel: MeshChannel) -> Self {
+        let client = Client::new(channel);
+        let reserving = client.clone();
+        let reserve = Batcher::new(RESERVE, move |asked| reserve_all(reserving.clone(), asked));
+        Self { client, reserve }
+    }
+
+    /// Asks for the units of one order, all or nothing. A repeat gets the same hold. Fails if the service could not be
+    /// asked; whether the units are held is not known then.
+    pub async fn reserve(&self, draft: &Draft) -> Result<Result<Hold, StockRefusal>, PeerError> {
+        let asked = Asked { reservation: reservation(draft), span: Span::current() };
+        let result = self.reserve.call(asked).await.map_err(|error| PeerError::NotAsked { peer: PEER, error })??;
+        outcome(draft, result)
+    }
+
+    /// Gives a hold back whose order was not written. What is in the ledger is not touched.
+    pub async fn release(&self, event: EventId, order: OrderId) -> Result<(), PeerError> {
+        let hold = inventory::HoldRef { event_id: event.to_string(), order_id: order.to_string() };
+        let request = inventory::ReleaseRequest { holds: vec![hold] };
+        let call = || {
+            let (mut client, request) = (self.client.clone(), request.clone());
+            async move { client.release(request).await }
+        };
+        persistently(call).await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// One call for all, traced as part of the first request among them.
+async fn reserve_all(client: Client, asked: Vec<Asked>) -> Vec<Result<inventory::ReservationResult, PeerError>> {
+    let count = asked.len();
+    let span = asked.first().map_or_else(Span::none, |first| first.span.clone());
+    let reservations = asked.into_iter().map(|asked| asked.reservation).collect();
+    let request = inventory::ReserveRequest { reservations };
+    let call = || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.reserve(request).await }
+    };
+    match persistently(call).instrument(span).await.map_err(failed) {
+        Ok(response) if response.get_ref().results.len() == count => {
+            response.into_inner().results.into_iter().map(Ok).collect()
+        }
+        Ok(_) => vec![Err(PeerError::senseless(PEER, "another number of results than reservations")); count],
+        Err(error) => vec![Err(error); count],
+    }
+}
+
+fn failed(status: Status) -> PeerError {
+    PeerError::Failed { peer: PEER, status }
+}
+
+fn reservation(draft: &Draft) -> inventory::Reservation {
+    let line =
+        |wanted: &Wanted| inventory::ReservationLine { item_id: wanted.item.to_string(), units: wanted.units.get() };
+    inventory::Reservation {
+        order_id: draft.order.to_string(),
+        user_id: draft.buyer.to_string(),
+        event_id: draft.event.to_string(),
+        lines: draft.lines.iter().map(line).collect(),
+    }
+}
+
+fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Hold, StockRefusal>, PeerError> {
+    match result.outcome {
+        Some(Outcome::Hold(hold)) => {
+            let lines = hold.lines.iter().map(held_line).collect::<Option<Vec<_>>>();
+            let lines = lines.filter(|lines| !lines.is_empty());
+            let lines = lines.ok_or_else(|| PeerError::senseless(PEER, "a hold with an unreadable line"))?;
+            Ok(Ok(Hold { lines, arrival: hold.arrival }))
+        }
+        Some(Outcome::Refusal(refusal)) => Ok(Err(self::refusal(draft, &refusal)?)),
+        None => Err(PeerError::senseless(PEER, "a result without an outcome")),
+    }
+}
+
+fn held_line(line: &inventory::HeldLine) -> Option<Line> {
+    Some(Line {
+        item: line.item_id.parse().ok()?,
+        units: Quantity::new(line.units.into()).ok()?,
+        unit_price: money(line.unit_price.as_ref()?)?,
+        gift_units: line.gift_units,
+    })
+}
+
+/// An amount as another service gives it; `None` for a currency that is none.
+pub(super) fn money(money: &kind::Money) -> Option<Money> {
+    Some(Money::new(money.minor_units, money.currency.parse().ok()?))
+}
+
+fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<StockRefusal, PeerError> {
+    let reason = match refusal.reason() {
+        RefusalReason::Unspecified => return Err(PeerError::senseless(PEER, "a refusal without a reason")),
+        RefusalReason::EventNotOpen => StockReason::EventNotOpen,
+        RefusalReason::EventClosed => StockReason::EventClosed,
+        RefusalReason::SoldOut => StockReason::SoldOut,
+        RefusalReason::LimitReached => StockReason::LimitReached,
+        RefusalReason::ItemNotFound => StockReason::ItemNotFound,
+        RefusalReason::NotReady => StockReason::NotReady,
+        RefusalReason::CurrencyMismatch => StockReason::CurrencyMismatch,
+    };
+    let line = refusal.item_id.parse().ok().and_then(|item| draft.line_of(item));
+    Ok(StockRefusal { reason, line, allowed_units: refusal.allowed_units })
+}

@@ -1,0 +1,154 @@
+//! An order as asked for: checked as far as it can be without asking anybody.
+
+use sha2::{Digest, Sha256};
+use stampede_vocab::{CouponId, EventId, InvalidField, ItemId, Money, OrderId, Quantity, RequestId, UserId};
+use std::collections::HashMap;
+
+/// Most lines of one order.
+const MAX_LINES: usize = 20;
+
+/// SHA-256 of what was asked for. Two requests with the same fingerprint ask for the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The one that a `BINARY(32)` column holds; `None` for any other length.
+    pub fn try_from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A line wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Item of the event.
+    pub item: ItemId,
+    /// How many.
+    pub units: Quantity,
+}
+
+/// An order as asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The id it has or will have.
+    pub order: OrderId,
+    /// Who buys.
+    pub buyer: UserId,
+    /// The buyer's own name for the request.
+    pub request: RequestId,
+    /// Event to buy from.
+    pub event: EventId,
+    /// What is wanted: 1 to 20 lines, no item twice.
+    pub lines: Vec<Wanted>,
+    /// Coupon to use.
+    pub coupon: Option<CouponId>,
+    /// Most that the buyer is ready to pay.
+    pub max_total: Option<Money>,
+}
+
+impl Draft {
+    /// Checks the number of lines and that no item is there twice; the error names the field.
+    pub fn new(
+        buyer: UserId,
+        request: RequestId,
+        event: EventId,
+        lines: Vec<Wanted>,
+        coupon: Option<CouponId>,
+        max_total: Option<Money>,
+    ) -> Result<Self, InvalidField> {
+        if !(1..=MAX_LINES).contains(&lines.len()) {
+            let problem = format!("must have 1 to {MAX_LINES} lines, but has {}", lines.len());
+            return Err(InvalidField::new("lines", problem));
+        }
+        refuse_doubles(&lines)?;
+        let order = OrderId::derive(buyer, &request);
+        Ok(Self { order, buyer, request, event, lines, coupon, max_total })
+    }
+
+    /// Hash of everything asked for. The sequence of the lines does not count.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut lines = self.lines.clone();
+        lines.sort_by_key(|line| line.item);
+        let mut hash = Sha256::new();
+        hash.update(self.event.as_bytes());
+        for line in lines {
+            hash.update(line.item.as_bytes());
+            hash.update(line.units.get().to_be_bytes());
+        }
+        if let Some(coupon) = self.coupon {
+            hash.update(b"coupon");
+            hash.update(coupon.as_bytes());
+        }
+        if let Some(max) = self.max_total {
+            hash.update(b"max");
+            hash.update(max.minor_units.to_be_bytes());
+            hash.update(max.currency.as_str());
+        }
+        Fingerprint(hash.finalize().into())
+    }
+
+    /// Place of the line of this item.
+    pub fn line_of(&self, item: ItemId) -> Option<usize> {
+        self.lines.iter().position(|line| line.item == item)
+    }
+}
+
+fn refuse_doubles(lines: &[Wanted]) -> Result<(), InvalidField> {
+    let mut seen = HashMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        if let Some(first) = seen.insert(line.item, index) {
+            let problem = format!("names the same item as lines[{first}]: ask for all its units in one line");
+            return Err(InvalidField::new(format!("lines[{index}].item_id"), problem));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn wanted(item: u128, units: i64) -> Wanted {
+        Wanted { item: ItemId::from_uuid(Uuid::from_u128(item)), units: Quantity::new(units).unwrap() }
+    }
+
+    fn draft(lines: Vec<Wanted>) -> Result<Draft, InvalidField> {
+        let request = RequestId::parse("r-1").unwrap();
+        let (buyer, event) = (UserId::from_uuid(Uuid::nil()), EventId::from_uuid(Uuid::nil()));
+        Draft::new(buyer, request, event, lines, None, None)
+    }
+
+    #[test]
+    fn the_number_of_lines_is_bounded() {
+        assert_eq!(draft(vec![]).unwrap_err().field, "lines");
+        let many = |n: u128| (0..n).map(|item| wanted(item, 1)).collect();
+        assert!(draft(many(20)).is_ok());
+        assert_eq!(draft(many(21)).unwrap_err().field, "lines");
+    }
+
+    #[test]
+    fn an_item_twice_is_named_where_it_comes_again() {
+        let error = draft(vec![wanted(1, 1), wanted(2, 1), wanted(1, 5)]).unwrap_err();
+        assert_eq!(error.field, "lines[2].item_id");
+        assert!(error.problem.contains("lines[0]"), "{error}");
+    }
+
+    #[test]
+    fn the_fingerprint_tells_other_wishes_apart_but_not_another_sequence() {
+        let first = draft(vec![wanted(1, 1), wanted(2, 3)]).unwrap();
+        let turned = draft(vec![wanted(2, 3), wanted(1, 1)]).unwrap();
+        let other = draft(vec![wanted(1, 3), wanted(2, 1)]).unwrap();
+        assert_eq!(first.fingerprint(), turned.fingerprint());
+        assert_ne!(first.fingerprint(), other.fingerprint());
+        let capped = Draft { max_total: Some(Money::new(1, "EUR".parse().unwrap())), ..first.clone() };
+        assert_ne!(first.fingerprint(), capped.fingerprint());
+        let coupon = Draft { coupon: Some(CouponId::from_uuid(Uuid::nil())), ..first.clone() };
+        assert_ne!(first.fingerprint(), coupon.fingerprint());
+    }
+}

@@ -1,0 +1,98 @@
+//! Why an order is not taken, or a verb not obeyed. `rpc/problem.rs` gives each its reason and its sentence.
+
+use super::StateName;
+use stampede_vocab::{Currency, Money};
+
+/// Why an order is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceRefusal {
+    /// Inventory holds nothing for it.
+    #[error("stock refused: {0:?}")]
+    Stock(StockRefusal),
+    /// The coupon cannot be used for it.
+    #[error("coupon refused: {0:?}")]
+    Coupon(CouponRefusal),
+    /// The total does not fit into 64 bits of minor units.
+    #[error("the total is too large")]
+    TotalOverflow,
+    /// Amounts of two currencies meet.
+    #[error("{field} is not in {currency}")]
+    CurrencyMismatch {
+        /// Field at fault.
+        field: &'static str,
+        /// Currency of the order.
+        currency: Currency,
+    },
+    /// The total is over what the buyer is ready to pay.
+    #[error("the total is {total}")]
+    PriceChanged {
+        /// What it would cost.
+        total: Money,
+    },
+    /// The request_id is that of another order.
+    #[error("the request_id was used for another order")]
+    RequestIdReused,
+}
+
+/// Inventory's refusal of one reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StockRefusal {
+    /// Why.
+    pub reason: StockReason,
+    /// Place of the line at fault; `None` where it is the event.
+    pub line: Option<usize>,
+    /// Units that are left or that the limit still allows; 0 where it does not apply.
+    pub allowed_units: i32,
+}
+
+/// Why inventory refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StockReason {
+    /// The event has not opened.
+    EventNotOpen,
+    /// The event has closed.
+    EventClosed,
+    /// Not enough units are left.
+    SoldOut,
+    /// The buyer would have more than the limit.
+    LimitReached,
+    /// The event does not offer the item.
+    ItemNotFound,
+    /// The stock is being staged or rebuilt.
+    NotReady,
+    /// The lines are of more than one currency.
+    CurrencyMismatch,
+}
+
+/// Why the coupon service refuses to hold a coupon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CouponRefusal {
+    /// There is none of this id, or it is somebody else's.
+    NotFound,
+    /// Another order holds or used it.
+    InUse,
+    /// It counts in another event only.
+    WrongEvent,
+    /// Its discount is of another currency.
+    CurrencyMismatch,
+}
+
+/// Why a verb is not obeyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandRefusal {
+    /// There is no such order, or it is somebody else's.
+    #[error("there is no such order")]
+    NotFound,
+    /// Not in a state to be paid.
+    #[error("an order that is {} cannot be paid", .0.as_str())]
+    NotPayable(StateName),
+    /// Its time to be paid is over.
+    #[error("the time to pay is over")]
+    PaymentDeadlinePassed,
+    /// Not in a state to be cancelled.
+    #[error("an order that is {} cannot be cancelled", .0.as_str())]
+    NotCancellable(StateName),
+    /// Not in a state to be refunded.
+    #[error("an order that is {} cannot be refunded", .0.as_str())]
+    NotRefundable(StateName),
+}

@@ -1,0 +1,19 @@
+//! What an order is and how it may change. Pure: no async, no I/O, no clock of its own.
+
+mod draft;
+mod error;
+mod order;
+mod outgoing;
+mod pricing;
+mod reservation;
+mod state;
+mod transition;
+
+pub use draft::{Draft, Fingerprint, Wanted};
+pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};
+pub use order::{Goods, GoodsKind, Line, Order, OrderStatus};
+pub use outgoing::{News, Outgoing};
+pub use pricing::Prices;
+pub use reservation::Hold;
+pub use state::{State, StateName, Trail};
+pub use transition::{Input, Terms, Verdict};

@@ -1,0 +1,215 @@
+//! Where an order is in its life, with what is only known there.
+
+use stampede_vocab::Timestamp;
+
+/// The state of an order and its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Accepted; the ledger is being asked.
+    Pending,
+    /// The units are committed; may be paid until `pay_by`.
+    AwaitingPayment {
+        /// Pay before this instant.
+        pay_by: Timestamp,
+    },
+    /// A payment is under way.
+    Paying {
+        /// As it was when the payment started.
+        pay_by: Timestamp,
+    },
+    /// Paid after it had expired; the units are being taken again.
+    Paid {
+        /// The deadline that was missed.
+        pay_by: Timestamp,
+    },
+    /// Paid, and the goods are granted.
+    Fulfilled {
+        /// The deadline that was met, or missed by a late payment.
+        pay_by: Timestamp,
+        /// When the goods were granted.
+        at: Timestamp,
+    },
+    /// The ledger had no units for it.
+    Rejected {
+        /// Why, such as `SOLD_OUT`.
+        reason: String,
+    },
+    /// Not paid in time.
+    Expired {
+        /// The deadline that was missed.
+        pay_by: Timestamp,
+    },
+    /// Cancelled by the buyer.
+    Cancelled {
+        /// The deadline, if the units had been committed.
+        pay_by: Option<Timestamp>,
+    },
+    /// The money is on its way back.
+    Refunding(Trail),
+    /// The money is back.
+    Refunded(Trail),
+}
+
+/// What an order that ends in a refund had reached before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trail {
+    /// The deadline, if the units had ever been committed.
+    pub pay_by: Option<Timestamp>,
+    /// When the goods were granted, if they were.
+    pub fulfilled_at: Option<Timestamp>,
+}
+
+/// The name of a state alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateName {
+    /// See [`State::Pending`].
+    Pending,
+    /// See [`State::AwaitingPayment`].
+    AwaitingPayment,
+    /// See [`State::Paying`].
+    Paying,
+    /// See [`State::Paid`].
+    Paid,
+    /// See [`State::Fulfilled`].
+    Fulfilled,
+    /// See [`State::Rejected`].
+    Rejected,
+    /// See [`State::Expired`].
+    Expired,
+    /// See [`State::Cancelled`].
+    Cancelled,
+    /// See [`State::Refunding`].
+    Refunding,
+    /// See [`State::Refunded`].
+    Refunded,
+}
+
+impl StateName {
+    /// Every state there is.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::AwaitingPayment,
+        Self::Paying,
+        Self::Paid,
+        Self::Fulfilled,
+        Self::Rejected,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Refunding,
+        Self::Refunded,
+    ];
+
+    /// The name in the contract without its prefix; the same is in the `state` column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::AwaitingPayment => "AWAITING_PAYMENT",
+            Self::Paying => "PAYING",
+            Self::Paid => "PAID",
+            Self::Fulfilled => "FULFILLED",
+            Self::Rejected => "REJECTED",
+            Self::Expired => "EXPIRED",
+            Self::Cancelled => "CANCELLED",
+            Self::Refunding => "REFUNDING",
+            Self::Refunded => "REFUNDED",
+        }
+    }
+
+    /// Reads what [`StateName::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
+    }
+}
+
+impl State {
+    /// The name alone.
+    pub const fn name(&self) -> StateName {
+        match self {
+            Self::Pending => StateName::Pending,
+            Self::AwaitingPayment { .. } => StateName::AwaitingPayment,
+            Self::Paying { .. } => StateName::Paying,
+            Self::Paid { .. } => StateName::Paid,
+            Self::Fulfilled { .. } => StateName::Fulfilled,
+            Self::Rejected { .. } => StateName::Rejected,
+            Self::Expired { .. } => StateName::Expired,
+            Self::Cancelled { .. } => StateName::Cancelled,
+            Self::Refunding(_) => StateName::Refunding,
+            Self::Refunded(_) => StateName::Refunded,
+        }
+    }
+
+    /// Until when it was to be paid; `None` if the units were never committed.
+    pub const fn pay_by(&self) -> Option<Timestamp> {
+        match self {
+            Self::Pending | Self::Rejected { .. } => None,
+            Self::AwaitingPayment { pay_by }
+            | Self::Paying { pay_by }
+            | Self::Paid { pay_by }
+            | Self::Fulfilled { pay_by, .. }
+            | Self::Expired { pay_by } => Some(*pay_by),
+            Self::Cancelled { pay_by } => *pay_by,
+            Self::Refunding(trail) | Self::Refunded(trail) => trail.pay_by,
+        }
+    }
+
+    /// When the goods were granted; `None` if they never were.
+    pub const fn fulfilled_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Fulfilled { at, .. } => Some(*at),
+            Self::Refunding(trail) | Self::Refunded(trail) => trail.fulfilled_at,
+            _ => None,
+        }
+    }
+
+    /// Why the ledger refused it; `None` in any other state.
+    pub fn reject_reason(&self) -> Option<&str> {
+        match self {
+            Self::Rejected { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether the order has reached an end, after which a watcher need not wait for more. A late payment or a refund
+    /// may still move it.
+    pub const fn is_end(&self) -> bool {
+        match self {
+            Self::Fulfilled { .. }
+            | Self::Rejected { .. }
+            | Self::Expired { .. }
+            | Self::Cancelled { .. }
+            | Self::Refunded(_) => true,
+            Self::Pending
+            | Self::AwaitingPayment { .. }
+            | Self::Paying { .. }
+            | Self::Paid { .. }
+            | Self::Refunding(_) => false,
+        }
+    }
+
+    /// Whether the order has given its coupon back (or is about to, by a message that is on its way), so a coupon that
+    /// is still held for it is a stray.
+    pub const fn has_returned_coupon(&self) -> bool {
+        match self {
+            Self::Rejected { .. } | Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
+            Self::Refunding(trail) => trail.fulfilled_at.is_none(),
+            Self::Pending
+            | Self::AwaitingPayment { .. }
+            | Self::Paying { .. }
+            | Self::Paid { .. }
+            | Self::Fulfilled { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back() {
+        for name in StateName::ALL {
+            assert_eq!(StateName::parse(name.as_str()), Some(name));
+        }
+        assert_eq!(StateName::parse("pending"), None);
+    }
+}

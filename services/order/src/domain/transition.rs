@@ -1,0 +1,279 @@
+//! The state machine: what each input makes of an order in each state.
+//!
+//! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
+//! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
+
+use super::{CommandRefusal, News, Order, Outgoing, State, Trail};
+use stampede_vocab::{RequestId, Timestamp, UserId};
+use std::time::Duration;
+
+/// What may happen to an order.
+#[derive(Clone)]
+pub enum Input {
+    /// The ledger has committed all its units.
+    StockCommitted,
+    /// The ledger has committed nothing.
+    StockRejected {
+        /// Why, such as `SOLD_OUT`.
+        reason: String,
+    },
+    /// The money was captured.
+    PaymentApproved {
+        /// Attempt that succeeded.
+        attempt: i32,
+    },
+    /// An attempt failed for good.
+    PaymentDeclined {
+        /// Attempt that failed.
+        attempt: i32,
+        /// Why, such as `card_declined`.
+        code: String,
+    },
+    /// The money is back with the buyer.
+    PaymentRefunded,
+    /// The buyer pays.
+    Pay {
+        /// Who asks.
+        buyer: UserId,
+        /// Their name for the request.
+        request: RequestId,
+        /// Token of the card or wallet.
+        method: String,
+    },
+    /// The buyer cancels.
+    Cancel {
+        /// Who asks.
+        buyer: UserId,
+    },
+    /// An operator refunds.
+    Refund,
+    /// Its time to be paid may be over.
+    DeadlinePassed,
+}
+
+impl Input {
+    /// Name for logs and metrics; never the data, among which are payment methods.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::StockCommitted => "stock_committed",
+            Self::StockRejected { .. } => "stock_rejected",
+            Self::PaymentApproved { .. } => "payment_approved",
+            Self::PaymentDeclined { .. } => "payment_declined",
+            Self::PaymentRefunded => "payment_refunded",
+            Self::Pay { .. } => "pay",
+            Self::Cancel { .. } => "cancel",
+            Self::Refund => "refund",
+            Self::DeadlinePassed => "deadline_passed",
+        }
+    }
+}
+
+/// How long orders may take to be paid.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// Time to pay, from when the units are committed.
+    pub pay_window: Duration,
+    /// Time after the deadline in which a payment under way may still succeed.
+    pub paying_grace: Duration,
+}
+
+/// What an input makes of an order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It moved; what is to be told about it.
+    Moved(Option<Outgoing>),
+    /// A repeat: it is as the caller wants it.
+    Kept,
+    /// Means nothing in this state.
+    Ignored,
+    /// The verb is not obeyed.
+    Refused(CommandRefusal),
+}
+
+/// A step that was decided on but not made.
+struct Step {
+    state: State,
+    news: Option<News>,
+    pay_request: Option<RequestId>,
+    decline: Option<String>,
+}
+
+impl Step {
+    fn to(state: State) -> Self {
+        Self { state, news: None, pay_request: None, decline: None }
+    }
+
+    fn telling(self, news: News) -> Self {
+        Self { news: Some(news), ..self }
+    }
+}
+
+/// Why there is no step.
+enum NoStep {
+    Kept,
+    Ignored,
+    Refused(CommandRefusal),
+}
+
+impl Order {
+    /// Lets `input` happen at `now`. The order changes only if it moves; its version grows by one then.
+    pub fn take(&mut self, input: &Input, now: Timestamp, terms: &Terms) -> Verdict {
+        match self.step(input, now, terms) {
+            Ok(step) => Verdict::Moved(self.make(step, now)),
+            Err(NoStep::Kept) => Verdict::Kept,
+            Err(NoStep::Ignored) => Verdict::Ignored,
+            Err(NoStep::Refused(refusal)) => Verdict::Refused(refusal),
+        }
+    }
+
+    fn step(&self, input: &Input, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+        match input {
+            Input::StockCommitted => self.stock_committed(now, terms),
+            Input::StockRejected { reason } => self.stock_rejected(reason),
+            Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
+            Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
+            Input::PaymentRefunded => self.payment_refunded(),
+            Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now),
+            Input::Cancel { buyer } => self.owned_by(*buyer)?.cancel(),
+            Input::Refund => self.refund(),
+            Input::DeadlinePassed => self.expire(now, terms),
+        }
+    }
+
+    fn make(&mut self, step: Step, now: Timestamp) -> Option<Outgoing> {
+        self.version += 1;
+        self.updated_at = now;
+        self.pay_requests.extend(step.pay_request);
+        self.last_decline = step.decline.or(self.last_decline.take());
+        if let State::Fulfilled { at, .. } = step.state {
+            self.goods = self.grant(at);
+        }
+        self.state = step.state;
+        step.news.map(|news| self.tell(news))
+    }
+
+    /// A cancelled or expired order ignores it: inventory reads the cancellation after the order, and gives the units
+    /// back itself.
+    fn stock_committed(&self, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+        match self.state {
+            State::Pending => Ok(Step::to(State::AwaitingPayment { pay_by: now.plus(terms.pay_window) })),
+            State::Paid { pay_by } => Ok(self.fulfil(pay_by, now)),
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    fn stock_rejected(&self, reason: &str) -> Result<Step, NoStep> {
+        match self.state {
+            State::Pending => Ok(Step::to(State::Rejected { reason: reason.to_owned() })
+                .telling(News::Rejected { coupon: self.coupon, reason: reason.to_owned() })),
+            State::Paid { .. } => Ok(self.give_money_back()),
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    /// Money that was captured for an order that no longer has its units leads to the units or to a refund, whichever
+    /// attempt it was.
+    ///
+    /// An expired order with a coupon is refunded at once: the coupon is back with its owner and may be in use for
+    /// another order, so this one can't be had at its total any more.
+    fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
+        match self.state {
+            State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
+            State::Expired { pay_by } if self.coupon.is_none() => Ok(Step::to(State::Paid { pay_by })
+                .telling(News::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() })),
+            State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    fn payment_declined(&self, attempt: i32, code: &str) -> Result<Step, NoStep> {
+        match self.state {
+            State::Paying { pay_by } if attempt == self.attempts() => {
+                Ok(Step { decline: Some(code.to_owned()), ..Step::to(State::AwaitingPayment { pay_by }) })
+            }
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    /// The coupon returns only if it was used: an order refunded without ever having been fulfilled gave it back when
+    /// it expired.
+    fn payment_refunded(&self) -> Result<Step, NoStep> {
+        match self.state {
+            State::Refunding(trail) => {
+                let coupon = self.coupon.filter(|_| trail.fulfilled_at.is_some());
+                Ok(Step::to(State::Refunded(trail)).telling(News::Refunded { coupon }))
+            }
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    fn pay(&self, request: &RequestId, method: &str, now: Timestamp) -> Result<Step, NoStep> {
+        if self.pay_requests.contains(request) {
+            return Err(NoStep::Kept);
+        }
+        match self.state {
+            State::AwaitingPayment { pay_by } if now < pay_by => Ok(Step {
+                pay_request: Some(request.clone()),
+                ..Step::to(State::Paying { pay_by }).telling(News::PaymentRequested {
+                    buyer: self.buyer,
+                    attempt: self.attempts() + 1,
+                    amount: self.prices.total,
+                    method: method.to_owned(),
+                })
+            }),
+            State::AwaitingPayment { .. } | State::Expired { .. } => {
+                Err(NoStep::Refused(CommandRefusal::PaymentDeadlinePassed))
+            }
+            _ => Err(NoStep::Refused(CommandRefusal::NotPayable(self.state.name()))),
+        }
+    }
+
+    fn cancel(&self) -> Result<Step, NoStep> {
+        match self.state {
+            State::Pending | State::AwaitingPayment { .. } => {
+                Ok(Step::to(State::Cancelled { pay_by: self.state.pay_by() })
+                    .telling(News::Cancelled { coupon: self.coupon }))
+            }
+            State::Cancelled { .. } => Err(NoStep::Kept),
+            _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
+        }
+    }
+
+    fn refund(&self) -> Result<Step, NoStep> {
+        match self.state {
+            State::Fulfilled { .. } => Ok(self.give_money_back()),
+            State::Refunding(_) | State::Refunded(_) => Err(NoStep::Kept),
+            _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
+        }
+    }
+
+    fn expire(&self, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+        match self.state {
+            State::AwaitingPayment { pay_by } if pay_by <= now => Ok(self.end_unpaid(pay_by)),
+            State::Paying { pay_by } if pay_by.plus(terms.paying_grace) <= now => Ok(self.end_unpaid(pay_by)),
+            _ => Err(NoStep::Ignored),
+        }
+    }
+
+    fn owned_by(&self, user: UserId) -> Result<&Self, NoStep> {
+        if self.buyer == user { Ok(self) } else { Err(NoStep::Refused(CommandRefusal::NotFound)) }
+    }
+
+    fn fulfil(&self, pay_by: Timestamp, at: Timestamp) -> Step {
+        let news = News::Fulfilled { buyer: self.buyer, coupon: self.coupon, at };
+        Step::to(State::Fulfilled { pay_by, at }).telling(news)
+    }
+
+    fn end_unpaid(&self, pay_by: Timestamp) -> Step {
+        Step::to(State::Expired { pay_by }).telling(News::Expired { coupon: self.coupon })
+    }
+
+    fn give_money_back(&self) -> Step {
+        let trail = Trail { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
+        Step::to(State::Refunding(trail)).telling(News::RefundRequested { amount: self.prices.total })
+    }
+}
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

@@ -1,0 +1,230 @@
+//! The whole state machine, by table: every state and every input.
+
+use super::*;
+use crate::domain::{Draft, GoodsKind, Hold, Line, Prices, StateName, Wanted};
+use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity};
+use uuid::Uuid;
+
+/// What becomes of an order of the default kind (see [`order_in`]) in each state. `-` is ignored, `=` is kept as it is,
+/// `!` is refused; anything else is the next state. The columns are the inputs of [`inputs`].
+const TABLE: &str = "
+                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel foreign | refund    | before deadline | deadline | after grace
+PENDING          | AWAITING_PAYMENT | REJECTED  | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | !              | !         | -               | -        | -
+AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | !              | !         | -               | EXPIRED  | EXPIRED
+PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !              | !         | -               | -        | EXPIRED
+PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !              | !         | -               | -        | -
+FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !              | REFUNDING | -               | -        | -
+REJECTED         | -                | -         | -         | -            | -                | -            | -        | !      | !         | !           | !         | !              | !         | -               | -        | -
+EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !              | !         | -               | -        | -
+CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | =         | !              | !         | -               | -        | -
+REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !              | =         | -               | -        | -
+REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !              | =         | -               | -        | -
+";
+
+const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
+const EARLY: Timestamp = Timestamp::from_micros(999_999);
+const TERMS: Terms = Terms { pay_window: Duration::from_secs(600), paying_grace: Duration::from_secs(5) };
+
+fn user(n: u128) -> UserId {
+    UserId::from_uuid(Uuid::from_u128(n))
+}
+
+fn request(text: &str) -> RequestId {
+    RequestId::parse(text).unwrap()
+}
+
+fn eur(minor_units: i64) -> Money {
+    Money::new(minor_units, "EUR".parse().unwrap())
+}
+
+fn pay(buyer: u128, name: &str) -> Input {
+    Input::Pay { buyer: user(buyer), request: request(name), method: "tok_1".to_owned() }
+}
+
+/// An order of user 1 in `state`, of one item with a gift, paid for twice so far (the first one declined) unless it has
+/// never been payable.
+fn order_in(state: State, coupon: Option<CouponId>) -> Order {
+    let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
+    let event = EventId::from_uuid(Uuid::from_u128(3));
+    let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
+    let line = Line { item: wanted.item, units: wanted.units, unit_price: eur(50), gift_units: 1 };
+    let hold = Hold { lines: vec![line], arrival: 7 };
+    let prices = Prices::of(&hold.lines).unwrap();
+    let mut order = Order::place(&draft, hold, prices, Timestamp::from_micros(1));
+    if !matches!(state, State::Pending | State::Rejected { .. }) {
+        order.pay_requests = vec![request("pay-1"), request("pay-2")];
+    }
+    Order { state, ..order }
+}
+
+fn state(name: StateName) -> State {
+    let trail = Trail { pay_by: Some(PAY_BY), fulfilled_at: Some(EARLY) };
+    match name {
+        StateName::Pending => State::Pending,
+        StateName::AwaitingPayment => State::AwaitingPayment { pay_by: PAY_BY },
+        StateName::Paying => State::Paying { pay_by: PAY_BY },
+        StateName::Paid => State::Paid { pay_by: PAY_BY },
+        StateName::Fulfilled => State::Fulfilled { pay_by: PAY_BY, at: EARLY },
+        StateName::Rejected => State::Rejected { reason: "SOLD_OUT".to_owned() },
+        StateName::Expired => State::Expired { pay_by: PAY_BY },
+        StateName::Cancelled => State::Cancelled { pay_by: Some(PAY_BY) },
+        StateName::Refunding => State::Refunding(trail),
+        StateName::Refunded => State::Refunded(trail),
+    }
+}
+
+fn inputs() -> Vec<(Input, Timestamp)> {
+    vec![
+        (Input::StockCommitted, EARLY),
+        (Input::StockRejected { reason: "SOLD_OUT".to_owned() }, EARLY),
+        (Input::PaymentApproved { attempt: 2 }, EARLY),
+        (Input::PaymentApproved { attempt: 1 }, EARLY),
+        (Input::PaymentDeclined { attempt: 2, code: "card_declined".to_owned() }, EARLY),
+        (Input::PaymentDeclined { attempt: 1, code: "card_declined".to_owned() }, EARLY),
+        (Input::PaymentRefunded, EARLY),
+        (pay(1, "pay-3"), EARLY),
+        (pay(1, "pay-1"), EARLY),
+        (pay(2, "pay-3"), EARLY),
+        (Input::Cancel { buyer: user(1) }, EARLY),
+        (Input::Cancel { buyer: user(2) }, EARLY),
+        (Input::Refund, EARLY),
+        (Input::DeadlinePassed, EARLY),
+        (Input::DeadlinePassed, PAY_BY),
+        (Input::DeadlinePassed, PAY_BY.plus(TERMS.paying_grace)),
+    ]
+}
+
+/// The cell of the table that describes what was seen.
+fn seen(before: &Order, after: &Order, verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Moved(_) => {
+            assert_eq!(after.version, before.version + 1, "a transition is one version");
+            after.state.name().as_str().to_owned()
+        }
+        unmoved => {
+            assert_eq!(after, before, "an order that did not move is as it was");
+            let cell = match unmoved {
+                Verdict::Kept => "=",
+                Verdict::Ignored => "-",
+                _ => "!",
+            };
+            cell.to_owned()
+        }
+    }
+}
+
+#[test]
+fn every_input_in_every_state_does_what_the_table_says() {
+    let mut rows = TABLE.lines().filter(|line| !line.is_empty()).map(|line| line.split('|').map(str::trim));
+    let columns: Vec<&str> = rows.next().unwrap().skip(1).collect();
+    assert_eq!(columns.len(), inputs().len());
+    let mut states = Vec::new();
+    for mut row in rows {
+        let name = StateName::parse(row.next().unwrap()).unwrap();
+        states.push(name);
+        for (((input, now), column), expected) in inputs().into_iter().zip(&columns).zip(row) {
+            let before = order_in(state(name), None);
+            let mut after = before.clone();
+            let verdict = after.take(&input, now, &TERMS);
+            assert_eq!(seen(&before, &after, &verdict), expected, "{name:?} and {column}");
+        }
+    }
+    assert_eq!(states, StateName::ALL);
+}
+
+fn take(order: &mut Order, input: Input) -> News {
+    match order.take(&input, EARLY, &TERMS) {
+        Verdict::Moved(Some(outgoing)) => {
+            assert_eq!((outgoing.order, outgoing.version), (order.id, order.version));
+            outgoing.news
+        }
+        verdict => panic!("expected news of {} but saw {verdict:?}", input.name()),
+    }
+}
+
+fn coupon() -> Option<CouponId> {
+    Some(CouponId::from_uuid(Uuid::from_u128(5)))
+}
+
+#[test]
+fn committed_units_give_the_buyer_the_whole_window() {
+    let mut order = order_in(State::Pending, None);
+    assert_eq!(order.take(&Input::StockCommitted, EARLY, &TERMS), Verdict::Moved(None));
+    assert_eq!(order.state.pay_by(), Some(EARLY.plus(TERMS.pay_window)));
+}
+
+#[test]
+fn each_payment_is_an_attempt_of_its_own() {
+    let mut order = order_in(state(StateName::AwaitingPayment), coupon());
+    let news = take(&mut order, pay(1, "pay-3"));
+    let (buyer, amount, method) = (user(1), eur(100), "tok_1".to_owned());
+    assert_eq!(news, News::PaymentRequested { buyer, attempt: 3, amount, method });
+    assert_eq!(order.attempts(), 3);
+    let declined = Input::PaymentDeclined { attempt: 3, code: "card_declined".to_owned() };
+    assert_eq!(order.take(&declined, EARLY, &TERMS), Verdict::Moved(None));
+    assert_eq!(order.last_decline.as_deref(), Some("card_declined"));
+}
+
+#[test]
+fn an_approved_payment_grants_the_item_and_its_gift() {
+    let mut order = order_in(state(StateName::Paying), coupon());
+    let news = take(&mut order, Input::PaymentApproved { attempt: 2 });
+    assert_eq!(news, News::Fulfilled { buyer: user(1), coupon: coupon(), at: EARLY });
+    let granted: Vec<_> = order.goods.iter().map(|goods| (goods.kind, goods.units, goods.granted_at)).collect();
+    assert_eq!(granted, [(GoodsKind::Item, 2, EARLY), (GoodsKind::Gift, 1, EARLY)]);
+}
+
+#[test]
+fn whatever_ends_unpaid_returns_its_coupon() {
+    let reason = "SOLD_OUT".to_owned();
+    let mut rejected = order_in(State::Pending, coupon());
+    let news = take(&mut rejected, Input::StockRejected { reason: reason.clone() });
+    assert_eq!(news, News::Rejected { coupon: coupon(), reason });
+    let mut cancelled = order_in(State::Pending, coupon());
+    assert_eq!(take(&mut cancelled, Input::Cancel { buyer: user(1) }), News::Cancelled { coupon: coupon() });
+    let mut expired = order_in(State::AwaitingPayment { pay_by: EARLY }, coupon());
+    assert_eq!(take(&mut expired, Input::DeadlinePassed), News::Expired { coupon: coupon() });
+    assert!([rejected, cancelled, expired].iter().all(|order| order.state.has_returned_coupon()));
+}
+
+#[test]
+fn a_late_payment_takes_the_units_again_or_is_refunded() {
+    let mut order = order_in(state(StateName::Expired), None);
+    assert!(matches!(take(&mut order, Input::PaymentApproved { attempt: 2 }), News::PaidLate { .. }));
+    let mut lucky = order.clone();
+    assert!(matches!(take(&mut lucky, Input::StockCommitted), News::Fulfilled { .. }));
+    assert_eq!(lucky.goods.len(), 2);
+    let refund = take(&mut order, Input::StockRejected { reason: "SOLD_OUT".to_owned() });
+    assert_eq!(refund, News::RefundRequested { amount: eur(100) });
+    assert!(order.goods.is_empty());
+}
+
+#[test]
+fn a_late_payment_with_a_coupon_is_refunded_and_the_coupon_is_not_returned_twice() {
+    let mut order = order_in(state(StateName::Expired), coupon());
+    let refund = take(&mut order, Input::PaymentApproved { attempt: 2 });
+    assert_eq!(refund, News::RefundRequested { amount: eur(100) });
+    assert_eq!(take(&mut order, Input::PaymentRefunded), News::Refunded { coupon: None });
+}
+
+#[test]
+fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
+    let mut order = order_in(state(StateName::Paying), coupon());
+    take(&mut order, Input::PaymentApproved { attempt: 2 });
+    take(&mut order, Input::Refund);
+    assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
+    assert_eq!(take(&mut order, Input::PaymentRefunded), News::Refunded { coupon: coupon() });
+    assert_eq!((order.state.fulfilled_at(), order.goods.len()), (Some(EARLY), 2));
+}
+
+#[test]
+fn refusals_say_what_the_buyer_can_understand() {
+    let refused = |name, input: &Input, now| order_in(state(name), None).take(input, now, &TERMS);
+    let late = CommandRefusal::PaymentDeadlinePassed;
+    assert_eq!(refused(StateName::AwaitingPayment, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
+    assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
+    let foreign = Verdict::Refused(CommandRefusal::NotFound);
+    assert_eq!(refused(StateName::Paying, &pay(2, "pay-1"), EARLY), foreign);
+    let paying = Verdict::Refused(CommandRefusal::NotPayable(StateName::Paying));
+    assert_eq!(refused(StateName::Paying, &pay(1, "new"), EARLY), paying);
+}

@@ -1,0 +1,281 @@
+//! Between the contract and the domain. A request is checked here field by field; the first field at fault is named.
+
+use super::problem::{invalid, invalid_page_token};
+use crate::{
+    domain::{Draft, Goods, GoodsKind, Line, Order, OrderStatus, StateName, Wanted},
+    usecase::{Listing, Page},
+    wire::{money, timestamp},
+};
+use stampede_chassis::{Identity, Role};
+use stampede_proto::order::v1 as proto;
+use stampede_status::{Problem, Reason};
+use stampede_vocab::{
+    CouponId, EventId, InvalidField, Money, OrderId, PageSize, PageToken, ParseIdError, Quantity, RequestId, UserId,
+};
+use std::str::FromStr;
+
+/// Most ids of one look-up.
+const MAX_IDS: usize = 256;
+/// Most characters of a payment method token.
+const MAX_METHOD: usize = 256;
+
+/// The caller's own id.
+pub fn caller(identity: &Identity) -> Result<UserId, Problem> {
+    let unknown = |_| Problem::new(Reason::Unauthenticated, "the request does not say which user calls");
+    identity.user_id.parse().map_err(unknown)
+}
+
+/// Whose orders the caller may see; `None` for everybody's.
+pub fn owner(identity: &Identity) -> Result<Option<UserId>, Problem> {
+    match identity.role {
+        Role::Buyer => caller(identity).map(Some),
+        Role::Operator | Role::Service => Ok(None),
+    }
+}
+
+/// An order as asked for.
+pub fn draft(buyer: UserId, request: proto::PlaceOrderRequest) -> Result<Draft, Problem> {
+    checked_draft(buyer, request).map_err(invalid)
+}
+
+fn checked_draft(buyer: UserId, request: proto::PlaceOrderRequest) -> Result<Draft, InvalidField> {
+    let request_id = RequestId::parse(&request.request_id)?;
+    let event = id::<EventId>("event_id", &request.event_id)?;
+    let wanted = |(index, line)| wanted(line).map_err(|error: InvalidField| error.within(&format!("lines[{index}]")));
+    let lines = request.lines.iter().enumerate().map(wanted).collect::<Result<_, _>>()?;
+    let coupon = match request.coupon_id.as_str() {
+        "" => None,
+        coupon => Some(id::<CouponId>("coupon_id", coupon)?),
+    };
+    let max_total = request.max_total.map(|max| amount(&max).map_err(|error| error.within("max_total"))).transpose()?;
+    Draft::new(buyer, request_id, event, lines, coupon, max_total)
+}
+
+fn wanted(line: &proto::NewOrderLine) -> Result<Wanted, InvalidField> {
+    Ok(Wanted { item: id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
+}
+
+fn amount(money: &stampede_proto::r#type::v1::Money) -> Result<Money, InvalidField> {
+    if money.minor_units < 0 {
+        return Err(InvalidField::new("minor_units", format!("must not be negative, but is {}", money.minor_units)));
+    }
+    Ok(Money::new(money.minor_units, money.currency.parse()?))
+}
+
+fn id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, InvalidField> {
+    text.parse().map_err(|error: ParseIdError| InvalidField::new(field, error.to_string()))
+}
+
+/// The id of one order.
+pub fn order_id(text: &str) -> Result<OrderId, Problem> {
+    id("order_id", text).map_err(invalid)
+}
+
+/// What a payment needs: the order, the buyer's name for the request, and the token of the card or wallet.
+pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
+    let order = order_id(&request.order_id)?;
+    let request_id = RequestId::parse(&request.request_id).map_err(invalid)?;
+    if !(1..=MAX_METHOD).contains(&request.payment_method.chars().count()) {
+        let problem = format!("must be the token that the payment provider gave, 1 to {MAX_METHOD} characters");
+        return Err(Problem::invalid_field("payment_method", problem));
+    }
+    Ok((order, request_id, request.payment_method))
+}
+
+/// Which list, from where, and how much of it. An operator who names no event is told to.
+pub fn listing(
+    identity: &Identity,
+    request: &proto::ListOrdersRequest,
+) -> Result<(Listing, Option<PageToken>, PageSize), Problem> {
+    let size = PageSize::parse(request.page_size).map_err(invalid)?;
+    let event = match request.event_id.as_str() {
+        "" => None,
+        event => Some(id::<EventId>("event_id", event).map_err(invalid)?),
+    };
+    let listing = match (owner(identity)?, event) {
+        (Some(buyer), event) => Listing::OfBuyer { buyer, event },
+        (None, Some(event)) => Listing::OfEvent(event),
+        (None, None) => return Err(Problem::invalid_field("event_id", "must name the event whose orders to list")),
+    };
+    let after = PageToken::parse(&listing.name(), &request.page_token).map_err(invalid_page_token)?;
+    Ok((listing, after, size))
+}
+
+/// The ids of a look-up.
+pub fn order_ids(request: &proto::LookUpOrdersRequest) -> Result<Vec<OrderId>, Problem> {
+    let count = request.order_ids.len();
+    if !(1..=MAX_IDS).contains(&count) {
+        return Err(Problem::invalid_field("order_ids", format!("must be 1 to {MAX_IDS} ids, but are {count}")));
+    }
+    let parsed = |(index, text): (usize, &String)| id(&format!("order_ids[{index}]"), text).map_err(invalid);
+    request.order_ids.iter().enumerate().map(parsed).collect()
+}
+
+/// An order as the contract shows it.
+pub fn order(order: Order) -> proto::Order {
+    proto::Order {
+        order_id: order.id.to_string(),
+        user_id: order.buyer.to_string(),
+        event_id: order.event.to_string(),
+        state: state(order.state.name()).into(),
+        lines: order.lines.iter().map(line).collect(),
+        subtotal: Some(money(order.prices.subtotal)),
+        discount: Some(money(order.prices.discount)),
+        total: Some(money(order.prices.total)),
+        coupon_id: order.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
+        arrival: order.arrival,
+        payment_attempts: order.attempts(),
+        pay_deadline: order.state.pay_by().map(timestamp),
+        reject_reason: order.state.reject_reason().unwrap_or_default().to_owned(),
+        goods: order.goods.iter().map(goods).collect(),
+        create_time: Some(timestamp(order.created_at)),
+        update_time: Some(timestamp(order.updated_at)),
+        fulfilled_at: order.state.fulfilled_at().map(timestamp),
+        version: order.version,
+        last_decline: order.last_decline.unwrap_or_default(),
+    }
+}
+
+fn line(line: &Line) -> proto::OrderLine {
+    proto::OrderLine {
+        item_id: line.item.to_string(),
+        units: line.units.get(),
+        unit_price: Some(money(line.unit_price)),
+        gift_units: line.gift_units,
+    }
+}
+
+fn goods(goods: &Goods) -> proto::Goods {
+    let kind = match goods.kind {
+        GoodsKind::Item => proto::GoodsKind::Item,
+        GoodsKind::Gift => proto::GoodsKind::Gift,
+    };
+    proto::Goods {
+        item_id: goods.item.to_string(),
+        kind: kind.into(),
+        units: goods.units,
+        granted_at: Some(timestamp(goods.granted_at)),
+    }
+}
+
+const fn state(name: StateName) -> proto::OrderState {
+    match name {
+        StateName::Pending => proto::OrderState::Pending,
+        StateName::AwaitingPayment => proto::OrderState::AwaitingPayment,
+        StateName::Paying => proto::OrderState::Paying,
+        StateName::Paid => proto::OrderState::Paid,
+        StateName::Fulfilled => proto::OrderState::Fulfilled,
+        StateName::Rejected => proto::OrderState::Rejected,
+        StateName::Expired => proto::OrderState::Expired,
+        StateName::Cancelled => proto::OrderState::Cancelled,
+        StateName::Refunding => proto::OrderState::Refunding,
+        StateName::Refunded => proto::OrderState::Refunded,
+    }
+}
+
+/// A page as the contract shows it.
+pub fn page(page: Page) -> proto::ListOrdersResponse {
+    proto::ListOrdersResponse {
+        orders: page.orders.into_iter().map(order).collect(),
+        next_page_token: page.next.map(|token| token.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Where orders are, as the contract shows it.
+pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
+    let shown = |status: &OrderStatus| proto::OrderStatus {
+        order_id: status.id.to_string(),
+        state: state(status.state).into(),
+        coupon_id: status.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
+    };
+    proto::LookUpOrdersResponse { orders: found.iter().map(shown).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_proto::r#type::v1 as kind;
+    use stampede_vocab::ItemId;
+    use uuid::Uuid;
+
+    fn valid() -> proto::PlaceOrderRequest {
+        let item_id = |n| ItemId::from_uuid(Uuid::from_u128(n)).to_string();
+        proto::PlaceOrderRequest {
+            request_id: "r-1".to_owned(),
+            event_id: EventId::from_uuid(Uuid::nil()).to_string(),
+            lines: vec![
+                proto::NewOrderLine { item_id: item_id(1), units: 1 },
+                proto::NewOrderLine { item_id: item_id(2), units: 2 },
+            ],
+            coupon_id: String::new(),
+            max_total: None,
+        }
+    }
+
+    fn field_at_fault(spoil: impl FnOnce(&mut proto::PlaceOrderRequest)) -> Option<String> {
+        let mut request = valid();
+        spoil(&mut request);
+        let problem = draft(UserId::from_uuid(Uuid::nil()), request).err()?;
+        assert_eq!(problem.reason(), Reason::InvalidField);
+        problem.field_path().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_valid_request_is_taken() {
+        assert_eq!(field_at_fault(|_| ()), None);
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_named_as_the_caller_wrote_it() {
+        type Spoil = fn(&mut proto::PlaceOrderRequest);
+        let money = |minor_units, currency: &str| Some(kind::Money { minor_units, currency: currency.to_owned() });
+        let table: [(&str, Spoil); 10] = [
+            ("request_id", |request| request.request_id.clear()),
+            ("event_id", |request| request.event_id = "evt_1".to_owned()),
+            ("lines", |request| request.lines.clear()),
+            ("lines", |request| request.lines = vec![request.lines[0].clone(); 21]),
+            ("lines[1].item_id", |request| request.lines[1].item_id.clear()),
+            ("lines[1].item_id", |request| request.lines[1].item_id = request.lines[0].item_id.clone()),
+            ("lines[1].units", |request| request.lines[1].units = 0),
+            ("lines[0].units", |request| request.lines[0].units = -1),
+            ("lines[0].units", |request| request.lines[0].units = i32::MAX),
+            ("coupon_id", |request| request.coupon_id = "cpn_".to_owned()),
+        ];
+        for (field, spoil) in table {
+            assert_eq!(field_at_fault(spoil).as_deref(), Some(field));
+        }
+        let negative = field_at_fault(|request| request.max_total = money(-1, "EUR"));
+        assert_eq!(negative.as_deref(), Some("max_total.minor_units"));
+        let no_currency = field_at_fault(|request| request.max_total = money(1, "euro"));
+        assert_eq!(no_currency.as_deref(), Some("max_total.currency"));
+    }
+
+    #[test]
+    fn an_operator_lists_an_event_and_a_buyer_what_is_theirs() {
+        let user_id = UserId::from_uuid(Uuid::from_u128(1)).to_string();
+        let identity = |role| Identity { user_id: user_id.clone(), role };
+        let request = |page_token: &str| proto::ListOrdersRequest {
+            page_token: page_token.to_owned(),
+            ..proto::ListOrdersRequest::default()
+        };
+        let (list, after, size) = listing(&identity(Role::Buyer), &request("")).unwrap();
+        assert!(matches!(list, Listing::OfBuyer { event: None, .. }));
+        assert_eq!((after, size.get()), (None, 50));
+        let refused = listing(&identity(Role::Operator), &request("")).unwrap_err();
+        assert_eq!(refused.field_path(), Some("event_id"));
+        let foreign = PageToken::new("orders-somebody", 1, Uuid::nil()).to_string();
+        let refused = listing(&identity(Role::Buyer), &request(&foreign)).unwrap_err();
+        assert_eq!(refused.reason(), Reason::InvalidPageToken);
+    }
+
+    #[test]
+    fn a_look_up_is_bounded_and_names_the_bad_id() {
+        let look_up = |ids: Vec<String>| order_ids(&proto::LookUpOrdersRequest { order_ids: ids });
+        let fault = |ids| look_up(ids).unwrap_err().field_path().map(str::to_owned);
+        let good = OrderId::from_uuid(Uuid::nil()).to_string();
+        assert_eq!(look_up(vec![good.clone(); 256]).unwrap().len(), 256);
+        assert_eq!(fault(vec![]).as_deref(), Some("order_ids"));
+        assert_eq!(fault(vec![good.clone(); 257]).as_deref(), Some("order_ids"));
+        assert_eq!(fault(vec![good, "ord_x".to_owned()]).as_deref(), Some("order_ids[1]"));
+    }
+}

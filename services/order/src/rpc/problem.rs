@@ -1,0 +1,182 @@
+//! The one table from what went wrong to what the caller is told.
+
+use crate::{
+    client::PeerError,
+    domain::{CommandRefusal, CouponRefusal, PlaceRefusal, StateName, StockReason, StockRefusal},
+    usecase::Failure,
+};
+use stampede_batch::BatchError;
+use stampede_db::DbError;
+use stampede_status::{Problem, Reason};
+use stampede_vocab::InvalidField;
+
+/// A field that cannot be taken.
+pub fn invalid(error: InvalidField) -> Problem {
+    Problem::invalid_field(error.field, error.problem)
+}
+
+/// A page token that cannot be taken.
+pub fn invalid_page_token(error: InvalidField) -> Problem {
+    Problem::new(Reason::InvalidPageToken, error.problem).field(error.field)
+}
+
+/// What a caller is told about a use case that failed.
+pub fn failed(failure: Failure) -> Problem {
+    match failure {
+        Failure::Place(refusal) => not_placed(refusal),
+        Failure::Command(refusal) => not_obeyed(refusal),
+        Failure::Peer(error) => peer(&error),
+        Failure::Storage(error) => storage(&error),
+        Failure::Batch(error) => batch(error),
+        Failure::BrokenOff => Problem::internal_error(failure),
+    }
+}
+
+fn not_placed(refusal: PlaceRefusal) -> Problem {
+    match refusal {
+        PlaceRefusal::Stock(refusal) => stock(refusal),
+        PlaceRefusal::Coupon(refusal) => coupon(refusal),
+        PlaceRefusal::TotalOverflow => {
+            Problem::new(Reason::TotalOverflow, "the total is too large to be an amount").field("lines")
+        }
+        PlaceRefusal::CurrencyMismatch { field, currency } => {
+            Problem::new(Reason::CurrencyMismatch, format!("the order is in {currency}"))
+                .field(field)
+                .meta("currency", currency)
+        }
+        PlaceRefusal::PriceChanged { total } => Problem::new(Reason::PriceChanged, "the total is more than max_total")
+            .field("max_total")
+            .meta("total_minor_units", total.minor_units)
+            .meta("currency", total.currency),
+        PlaceRefusal::RequestIdReused => {
+            Problem::new(Reason::RequestIdReused, "the request_id was used for another order: choose a new one")
+                .field("request_id")
+        }
+    }
+}
+
+fn stock(refusal: StockRefusal) -> Problem {
+    let StockRefusal { reason, line, allowed_units } = refusal;
+    let of_line = |member: &str| line.map_or_else(|| "lines".to_owned(), |line| format!("lines[{line}].{member}"));
+    match reason {
+        StockReason::EventNotOpen => Problem::new(Reason::EventNotOpen, "the event has not opened").field("event_id"),
+        StockReason::EventClosed => Problem::new(Reason::EventClosed, "the event has closed").field("event_id"),
+        StockReason::SoldOut => Problem::new(Reason::SoldOut, "not enough units are left")
+            .field(of_line("units"))
+            .meta("allowed_units", allowed_units),
+        StockReason::LimitReached => Problem::new(Reason::LimitReached, "you would have more than the limit per buyer")
+            .field(of_line("units"))
+            .meta("allowed_units", allowed_units),
+        StockReason::ItemNotFound => {
+            Problem::new(Reason::ItemNotFound, "the event does not offer this item").field(of_line("item_id"))
+        }
+        StockReason::NotReady => Problem::new(Reason::NotReady, "the stock is being staged: try again shortly"),
+        StockReason::CurrencyMismatch => {
+            Problem::new(Reason::CurrencyMismatch, "the items are of more than one currency").field("lines")
+        }
+    }
+}
+
+fn coupon(refusal: CouponRefusal) -> Problem {
+    let problem = match refusal {
+        CouponRefusal::NotFound => Problem::new(Reason::CouponNotFound, "you have no such coupon"),
+        CouponRefusal::InUse => Problem::new(Reason::CouponInUse, "the coupon is held or used by another order"),
+        CouponRefusal::WrongEvent => Problem::new(Reason::CouponWrongEvent, "the coupon counts in another event"),
+        CouponRefusal::CurrencyMismatch => {
+            Problem::new(Reason::CurrencyMismatch, "the coupon is of another currency than the items")
+        }
+    };
+    problem.field("coupon_id")
+}
+
+fn not_obeyed(refusal: CommandRefusal) -> Problem {
+    let in_state = |reason: Reason, state: StateName| {
+        Problem::new(reason, refusal.to_string()).field("order_id").meta("state", state.as_str())
+    };
+    match refusal {
+        CommandRefusal::NotFound => Problem::new(Reason::OrderNotFound, refusal.to_string()).field("order_id"),
+        CommandRefusal::NotPayable(state) => in_state(Reason::OrderNotPayable, state),
+        CommandRefusal::PaymentDeadlinePassed => {
+            Problem::new(Reason::PaymentDeadlinePassed, refusal.to_string()).field("order_id")
+        }
+        CommandRefusal::NotCancellable(state) => in_state(Reason::OrderNotCancellable, state),
+        CommandRefusal::NotRefundable(state) => in_state(Reason::OrderNotRefundable, state),
+    }
+}
+
+/// What passes by itself keeps its reason; anything else is between the services and nothing for the caller.
+fn peer(error: &PeerError) -> Problem {
+    let (peer, status) = match error {
+        PeerError::Failed { peer, status } => (peer, status),
+        PeerError::NotAsked { error, .. } => return batch(*error),
+    };
+    let answered = Problem::from_status(status).reason();
+    match answered {
+        Reason::NotReady | Reason::Overloaded | Reason::Throttled | Reason::DeadlineExceeded => {
+            Problem::new(answered, format!("the {peer} service is not able to answer now")).internal(error)
+        }
+        Reason::Unavailable | Reason::Cancelled => Problem::unavailable(format!("the {peer} service"), error),
+        _ => Problem::internal_error(error),
+    }
+}
+
+fn storage(error: &DbError) -> Problem {
+    if error.is_unreachable() || error.is_deadlock() {
+        Problem::unavailable("the order service's database", error)
+    } else {
+        Problem::internal_error(error)
+    }
+}
+
+fn batch(error: BatchError) -> Problem {
+    match error {
+        BatchError::Overloaded => Problem::new(Reason::Overloaded, "too many requests are waiting: try again shortly"),
+        BatchError::Closed => Problem::internal_error(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+
+    fn seen(failure: impl Into<Failure>) -> (Reason, Option<String>) {
+        let problem = failed(failure.into());
+        (problem.reason(), problem.field_path().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_stock_refusal_names_the_line_and_what_is_allowed() {
+        let refusal = StockRefusal { reason: StockReason::LimitReached, line: Some(1), allowed_units: 2 };
+        let problem = failed(PlaceRefusal::Stock(refusal).into());
+        assert_eq!((problem.reason(), problem.field_path()), (Reason::LimitReached, Some("lines[1].units")));
+        assert_eq!(problem.metadata()["allowed_units"], "2");
+    }
+
+    #[test]
+    fn each_refusal_names_its_field() {
+        let stock = |reason| PlaceRefusal::Stock(StockRefusal { reason, line: None, allowed_units: 0 });
+        let field = |text: &str| Some(text.to_owned());
+        assert_eq!(seen(stock(StockReason::EventClosed)), (Reason::EventClosed, field("event_id")));
+        assert_eq!(seen(stock(StockReason::ItemNotFound)), (Reason::ItemNotFound, field("lines")));
+        let coupon = PlaceRefusal::Coupon(CouponRefusal::InUse);
+        assert_eq!(seen(coupon), (Reason::CouponInUse, field("coupon_id")));
+        assert_eq!(seen(PlaceRefusal::RequestIdReused), (Reason::RequestIdReused, field("request_id")));
+    }
+
+    #[test]
+    fn a_verb_that_is_not_obeyed_tells_the_state() {
+        let problem = failed(CommandRefusal::NotPayable(StateName::Paying).into());
+        assert_eq!(problem.reason(), Reason::OrderNotPayable);
+        assert_eq!(problem.metadata()["state"], "PAYING");
+    }
+
+    #[test]
+    fn what_another_service_says_of_its_insides_stays_inside() {
+        let error = |status| Failure::from(PeerError::Failed { peer: "inventory", status });
+        let secret = failed(error(Status::internal("row 17 of secret_table")));
+        assert_eq!(secret.reason(), Reason::Internal);
+        assert!(!secret.detail().contains("secret"));
+        assert_eq!(seen(error(Status::unavailable("refused"))).0, Reason::Unavailable);
+    }
+}

@@ -1,0 +1,108 @@
+//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+
+use super::{convert, problem::failed};
+use crate::usecase::{ChangeOrder, FindOrder, ListOrders, PlaceOrder, WatchOrder};
+use futures_util::{Stream, StreamExt};
+use stampede_chassis::Identity;
+use stampede_proto::order::v1::{self as proto, order_service_server::OrderService};
+use std::pin::Pin;
+use tonic::{Request, Response, Status};
+
+/// The use cases behind the RPCs.
+pub struct OrderRpc {
+    /// Takes orders.
+    pub place: PlaceOrder,
+    /// Pays, cancels, refunds.
+    pub change: ChangeOrder,
+    /// Reads single orders.
+    pub find: FindOrder,
+    /// Lists orders.
+    pub list: ListOrders,
+    /// Watches orders.
+    pub watch: WatchOrder,
+}
+
+#[tonic::async_trait]
+impl OrderService for OrderRpc {
+    type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<proto::WatchOrderResponse, Status>> + Send>>;
+
+    async fn place_order(
+        &self,
+        request: Request<proto::PlaceOrderRequest>,
+    ) -> Result<Response<proto::PlaceOrderResponse>, Status> {
+        let buyer = convert::caller(&Identity::of(&request)?)?;
+        let draft = convert::draft(buyer, request.into_inner())?;
+        let order = self.place.run(draft).await.map_err(failed)?;
+        Ok(Response::new(proto::PlaceOrderResponse { order: Some(convert::order(order)) }))
+    }
+
+    async fn get_order(
+        &self,
+        request: Request<proto::GetOrderRequest>,
+    ) -> Result<Response<proto::GetOrderResponse>, Status> {
+        let owner = convert::owner(&Identity::of(&request)?)?;
+        let id = convert::order_id(&request.get_ref().order_id)?;
+        let order = self.find.visible(id, owner).await.map_err(failed)?;
+        Ok(Response::new(proto::GetOrderResponse { order: Some(convert::order(order)) }))
+    }
+
+    async fn list_orders(
+        &self,
+        request: Request<proto::ListOrdersRequest>,
+    ) -> Result<Response<proto::ListOrdersResponse>, Status> {
+        let (listing, after, size) = convert::listing(&Identity::of(&request)?, request.get_ref())?;
+        let page = self.list.run(listing, after, size).await.map_err(failed)?;
+        Ok(Response::new(convert::page(page)))
+    }
+
+    async fn pay_order(
+        &self,
+        request: Request<proto::PayOrderRequest>,
+    ) -> Result<Response<proto::PayOrderResponse>, Status> {
+        let buyer = convert::caller(&Identity::of(&request)?)?;
+        let (id, request_id, method) = convert::payment(request.into_inner())?;
+        let order = self.change.pay(id, buyer, request_id, method).await.map_err(failed)?;
+        Ok(Response::new(proto::PayOrderResponse { order: Some(convert::order(order)) }))
+    }
+
+    async fn cancel_order(
+        &self,
+        request: Request<proto::CancelOrderRequest>,
+    ) -> Result<Response<proto::CancelOrderResponse>, Status> {
+        let buyer = convert::caller(&Identity::of(&request)?)?;
+        let id = convert::order_id(&request.get_ref().order_id)?;
+        let order = self.change.cancel(id, buyer).await.map_err(failed)?;
+        Ok(Response::new(proto::CancelOrderResponse { order: Some(convert::order(order)) }))
+    }
+
+    async fn refund_order(
+        &self,
+        request: Request<proto::RefundOrderRequest>,
+    ) -> Result<Response<proto::RefundOrderResponse>, Status> {
+        Identity::of(&request)?.require_operator()?;
+        let id = convert::order_id(&request.get_ref().order_id)?;
+        let order = self.change.refund(id).await.map_err(failed)?;
+        Ok(Response::new(proto::RefundOrderResponse { order: Some(convert::order(order)) }))
+    }
+
+    async fn watch_order(
+        &self,
+        request: Request<proto::WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let owner = convert::owner(&Identity::of(&request)?)?;
+        let id = convert::order_id(&request.get_ref().order_id)?;
+        let orders = self.watch.run(id, owner).await.map_err(failed)?;
+        let shown = orders.map(|order| Ok(proto::WatchOrderResponse { order: Some(convert::order(order)) }));
+        Ok(Response::new(Box::pin(shown)))
+    }
+
+    async fn look_up_orders(
+        &self,
+        request: Request<proto::LookUpOrdersRequest>,
+    ) -> Result<Response<proto::LookUpOrdersResponse>, Status> {
+        Identity::of(&request)?.require_service()?;
+        let ids = convert::order_ids(request.get_ref())?;
+        let found = self.find.statuses(&ids).await.map_err(failed)?;
+        Ok(Response::new(convert::statuses(&found)))
+    }
+}

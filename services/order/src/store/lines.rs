@@ -1,0 +1,73 @@
+//! Lines of orders: written with their order and never changed.
+
+use super::{ROWS_PER_STATEMENT, push_ids};
+use crate::domain::{Line, Order};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{Currency, ItemId, Money, Quantity};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// A line as it is stored; its currency is that of the order.
+#[derive(FromRow)]
+pub(super) struct LineRow {
+    order_id: Uuid,
+    item_id: Uuid,
+    units: i32,
+    unit_price_minor: i64,
+    gift_units: i32,
+}
+
+impl LineRow {
+    pub(super) fn line(&self, currency: Currency) -> Result<Line, DbError> {
+        let inconsistent = |error| DbError::inconsistent(format!("a line of order {}: {error}", self.order_id));
+        Ok(Line {
+            item: ItemId::from_uuid(self.item_id),
+            units: Quantity::new(self.units.into()).map_err(inconsistent)?,
+            unit_price: Money::new(self.unit_price_minor, currency),
+            gift_units: self.gift_units,
+        })
+    }
+}
+
+/// Writes the lines of new orders.
+pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+    let numbered = |order: &&Order| {
+        let id = order.id.uuid();
+        order.lines.clone().into_iter().zip(0_i16..).map(move |(line, number)| (id, number, line))
+    };
+    let rows: Vec<_> = orders.iter().flat_map(numbered).collect();
+    for rows in rows.chunks(ROWS_PER_STATEMENT) {
+        let mut insert = QueryBuilder::<MySql>::new(
+            "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units) ",
+        );
+        insert.push_values(rows, |mut row, (order, number, line)| {
+            row.push_bind(order)
+                .push_bind(number)
+                .push_bind(line.item.uuid())
+                .push_bind(line.units.get())
+                .push_bind(line.unit_price.minor_units)
+                .push_bind(line.gift_units);
+        });
+        insert.build().persistent(false).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// The lines of these orders, each order's in sequence.
+pub(super) async fn load(
+    connection: &mut MySqlConnection,
+    orders: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
+    let mut select = QueryBuilder::<MySql>::new(
+        "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines WHERE order_id IN ",
+    );
+    push_ids(&mut select, orders);
+    select.push(" ORDER BY order_id, line_no");
+    let rows: Vec<LineRow> = select.build_query_as().fetch_all(connection).await?;
+    let mut by_order = HashMap::<_, Vec<_>>::new();
+    for row in rows {
+        by_order.entry(row.order_id).or_default().push(row);
+    }
+    Ok(by_order)
+}

@@ -1,0 +1,72 @@
+//! Lists of orders, a page at a time, and where many orders are.
+
+use super::{
+    push_ids,
+    rows::{COLUMNS, OrderRow, assemble},
+};
+use crate::domain::{Order, OrderStatus, StateName};
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{CouponId, EventId, OrderId, PageToken, UserId};
+use uuid::Uuid;
+
+/// At most `limit` orders of a buyer (of one event, if it is given), newest first, from after the row of the token.
+pub async fn of_buyer(
+    connection: &mut MySqlConnection,
+    buyer: UserId,
+    event: Option<EventId>,
+    after: Option<&PageToken>,
+    limit: u32,
+) -> Result<Vec<Order>, DbError> {
+    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE user_id = "));
+    select.push_bind(buyer.uuid());
+    if let Some(event) = event {
+        select.push(" AND event_id = ").push_bind(event.uuid());
+    }
+    if let Some(token) = after {
+        // The first half is implied by the second, and is what the index can seek by.
+        select.push(" AND created_us <= ").push_bind(token.after);
+        select.push(" AND (created_us < ").push_bind(token.after).push(" OR id < ").push_bind(token.id).push(")");
+    }
+    select.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
+    page(connection, select).await
+}
+
+/// At most `limit` orders of an event as they arrived, from after the row of the token.
+pub async fn of_event(
+    connection: &mut MySqlConnection,
+    event: EventId,
+    after: Option<&PageToken>,
+    limit: u32,
+) -> Result<Vec<Order>, DbError> {
+    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE event_id = "));
+    select.push_bind(event.uuid());
+    if let Some(token) = after {
+        select.push(" AND arrival >= ").push_bind(token.after);
+        select.push(" AND (arrival > ").push_bind(token.after).push(" OR id > ").push_bind(token.id).push(")");
+    }
+    select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
+    page(connection, select).await
+}
+
+async fn page(connection: &mut MySqlConnection, mut select: QueryBuilder<MySql>) -> Result<Vec<Order>, DbError> {
+    let rows: Vec<OrderRow> = select.build_query_as().fetch_all(&mut *connection).await?;
+    assemble(connection, rows).await
+}
+
+/// Where those of these orders are that exist.
+pub async fn statuses(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
+    let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
+    let mut select = QueryBuilder::<MySql>::new("SELECT id, state, coupon_id FROM orders WHERE id IN ");
+    push_ids(&mut select, &ids);
+    let rows: Vec<(Uuid, String, Option<Uuid>)> = select.build_query_as().fetch_all(connection).await?;
+    rows.into_iter().map(status).collect()
+}
+
+fn status((id, state, coupon): (Uuid, String, Option<Uuid>)) -> Result<OrderStatus, DbError> {
+    let id = OrderId::from_uuid(id);
+    let Some(state) = StateName::parse(&state) else {
+        return Err(DbError::inconsistent(format!("order {id} is in no known state: {state:?}")));
+    };
+    Ok(OrderStatus { id, state, coupon: coupon.map(CouponId::from_uuid) })
+}

@@ -1,0 +1,172 @@
+//! The orders themselves: written in groups, locked in groups, moved in groups.
+
+use super::{
+    goods, lines, pay_requests, push_ids,
+    rows::{COLUMNS, OrderRow, assemble},
+};
+use crate::domain::{Order, StateName, Terms};
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{OrderId, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// Writes new orders with their lines. Fails with a unique violation, and for all of them, if one exists.
+pub async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+    let mut insert = QueryBuilder::<MySql>::new(
+        "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
+         subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, created_us, updated_us) ",
+    );
+    insert.push_values(orders, |mut row, order| {
+        row.push_bind(order.id.uuid())
+            .push_bind(order.buyer.uuid())
+            .push_bind(order.event.uuid())
+            .push_bind(order.request.as_str())
+            .push_bind(order.fingerprint.as_bytes())
+            .push_bind(order.state.name().as_str())
+            .push_bind(order.version)
+            .push_bind(order.prices.total.currency.as_str())
+            .push_bind(order.prices.subtotal.minor_units)
+            .push_bind(order.prices.discount.minor_units)
+            .push_bind(order.prices.total.minor_units)
+            .push_bind(order.coupon.map(|coupon| coupon.uuid()))
+            .push_bind(order.arrival)
+            .push_bind(order.attempts())
+            .push_bind(order.created_at.micros())
+            .push_bind(order.updated_at.micros());
+    });
+    insert.build().persistent(false).execute(&mut *connection).await?;
+    lines::insert(connection, orders).await
+}
+
+/// Those of these orders that exist.
+pub async fn load(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
+    let orders = select(connection, ids, "").await?;
+    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+}
+
+/// The same with their rows locked until the end of the transaction, in the sequence of their ids so that two
+/// transactions never wait for each other.
+pub async fn lock(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<BTreeMap<OrderId, Order>, DbError> {
+    let orders = select(connection, ids, " ORDER BY id FOR UPDATE").await?;
+    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+}
+
+async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &str) -> Result<Vec<Order>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
+    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE id IN "));
+    push_ids(&mut select, &ids);
+    select.push(how);
+    let rows: Vec<OrderRow> = select.build_query_as().fetch_all(&mut *connection).await?;
+    assemble(connection, rows).await
+}
+
+/// An order as it was locked and as it is to be.
+#[derive(Clone, Copy)]
+pub struct Moved<'a> {
+    /// As it was.
+    pub before: &'a Order,
+    /// As it is to be.
+    pub after: &'a Order,
+}
+
+/// What is written of a transition. Orders with the same one are moved by the same statement. A column is set once or
+/// more but never cleared, so `None` leaves it as it is.
+#[derive(PartialEq, Eq, Hash)]
+struct Assignment {
+    from: StateName,
+    to: StateName,
+    versions: i64,
+    attempts: i32,
+    pay_deadline_us: Option<i64>,
+    last_decline: Option<String>,
+    reject_reason: Option<String>,
+    fulfilled_at_us: Option<i64>,
+    updated_us: i64,
+}
+
+impl Assignment {
+    fn of(moved: &Moved<'_>) -> Self {
+        let Moved { before, after } = *moved;
+        Self {
+            from: before.state.name(),
+            to: after.state.name(),
+            versions: after.version - before.version,
+            attempts: after.attempts() - before.attempts(),
+            pay_deadline_us: changed(before.state.pay_by(), after.state.pay_by()).map(Timestamp::micros),
+            last_decline: changed(before.last_decline.clone(), after.last_decline.clone()),
+            reject_reason: changed(before.state.reject_reason(), after.state.reject_reason()).map(str::to_owned),
+            fulfilled_at_us: changed(before.state.fulfilled_at(), after.state.fulfilled_at()).map(Timestamp::micros),
+            updated_us: after.updated_at.micros(),
+        }
+    }
+}
+
+fn changed<T: PartialEq>(before: Option<T>, after: Option<T>) -> Option<T> {
+    if before == after { None } else { after }
+}
+
+/// Writes what has become of locked orders, with their new goods and payments. Fails if one is not as it was locked.
+pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
+    let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
+    for order in moved {
+        groups.entry(Assignment::of(order)).or_default().push(order.after.id.uuid());
+    }
+    // One statement a kind of transition, not one an order: a batch is of a few kinds.
+    for (assignment, ids) in groups {
+        assign(connection, &assignment, &ids).await?;
+    }
+    let fulfilled: Vec<&Order> =
+        moved.iter().filter(|order| order.before.goods.is_empty()).map(|order| order.after).collect();
+    goods::insert(connection, &fulfilled).await?;
+    let asked = moved.iter().flat_map(|order| pay_requests::between(order.before, order.after)).collect();
+    pay_requests::insert(connection, asked).await
+}
+
+async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
+    let mut update = QueryBuilder::<MySql>::new("UPDATE orders SET state = ");
+    update.push_bind(set.to.as_str());
+    update.push(", version = version + ").push_bind(set.versions);
+    update.push(", payment_attempts = payment_attempts + ").push_bind(set.attempts);
+    update.push(", pay_deadline_us = COALESCE(").push_bind(set.pay_deadline_us).push(", pay_deadline_us)");
+    update.push(", last_decline = COALESCE(").push_bind(&set.last_decline).push(", last_decline)");
+    update.push(", reject_reason = COALESCE(").push_bind(&set.reject_reason).push(", reject_reason)");
+    update.push(", fulfilled_at_us = COALESCE(").push_bind(set.fulfilled_at_us).push(", fulfilled_at_us)");
+    update.push(", updated_us = ").push_bind(set.updated_us);
+    update.push(" WHERE state = ").push_bind(set.from.as_str());
+    update.push(" AND id IN ");
+    push_ids(&mut update, ids);
+    let written = update.build().execute(connection).await?.rows_affected();
+    if usize::try_from(written) == Ok(ids.len()) {
+        return Ok(());
+    }
+    let (from, to, wanted) = (set.from.as_str(), set.to.as_str(), ids.len());
+    Err(DbError::inconsistent(format!("{written} of {wanted} locked orders moved from {from} to {to}")))
+}
+
+/// At most `limit` orders, of each state, whose time to be paid is over, the longest overdue first. They are not
+/// locked: whoever moves them looks again.
+pub async fn due(
+    connection: &mut MySqlConnection,
+    now: Timestamp,
+    terms: &Terms,
+    limit: u32,
+) -> Result<Vec<OrderId>, DbError> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "(SELECT id FROM orders WHERE state = 'AWAITING_PAYMENT' AND pay_deadline_us <= ? \
+          ORDER BY pay_deadline_us LIMIT ?) \
+         UNION ALL \
+         (SELECT id FROM orders WHERE state = 'PAYING' AND pay_deadline_us <= ? \
+          ORDER BY pay_deadline_us LIMIT ?)",
+    )
+    .bind(now.micros())
+    .bind(limit)
+    .bind(now.minus(terms.paying_grace).micros())
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(OrderId::from_uuid).collect())
+}

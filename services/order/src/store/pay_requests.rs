@@ -1,0 +1,72 @@
+//! The payments that buyers asked for: written in the transaction that starts each, and never changed.
+
+use super::push_ids;
+use crate::domain::Order;
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{OrderId, RequestId};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+#[derive(FromRow)]
+struct PayRequestRow {
+    order_id: Uuid,
+    request_id: String,
+}
+
+/// One payment asked for.
+pub(super) struct NewPayRequest<'a> {
+    pub order: OrderId,
+    pub attempt: i32,
+    pub request: &'a RequestId,
+    pub asked_us: i64,
+}
+
+/// What was asked for between two versions of an order.
+pub(super) fn between<'a>(before: &Order, after: &'a Order) -> impl Iterator<Item = NewPayRequest<'a>> {
+    let known = before.pay_requests.len();
+    let (order, asked_us) = (after.id, after.updated_at.micros());
+    (1..).zip(&after.pay_requests).skip(known).map(move |(attempt, request)| NewPayRequest {
+        order,
+        attempt,
+        request,
+        asked_us,
+    })
+}
+
+/// Writes new payments asked for.
+pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPayRequest<'_>>) -> Result<(), DbError> {
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let mut insert = QueryBuilder::<MySql>::new("INSERT INTO pay_requests (order_id, attempt, request_id, asked_us) ");
+    insert.push_values(requests, |mut row, asked| {
+        row.push_bind(asked.order.uuid())
+            .push_bind(asked.attempt)
+            .push_bind(asked.request.as_str())
+            .push_bind(asked.asked_us);
+    });
+    insert.build().persistent(false).execute(connection).await?;
+    Ok(())
+}
+
+/// The payments asked for of these orders, each order's first one first.
+pub(super) async fn load(
+    connection: &mut MySqlConnection,
+    orders: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<RequestId>>, DbError> {
+    let mut by_order = HashMap::<_, Vec<_>>::new();
+    if orders.is_empty() {
+        return Ok(by_order);
+    }
+    let mut select = QueryBuilder::<MySql>::new("SELECT order_id, request_id FROM pay_requests WHERE order_id IN ");
+    push_ids(&mut select, orders);
+    select.push(" ORDER BY order_id, attempt");
+    let rows: Vec<PayRequestRow> = select.build_query_as().fetch_all(connection).await?;
+    for row in rows {
+        let request = RequestId::parse(&row.request_id)
+            .map_err(|error| DbError::inconsistent(format!("a payment of order {}: {error}", row.order_id)))?;
+        by_order.entry(row.order_id).or_default().push(request);
+    }
+    Ok(by_order)
+}

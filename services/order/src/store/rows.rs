@@ -1,0 +1,155 @@
+//! Rows as they are stored, and the one place where they become orders. A combination of columns that no order can
+//! have is an inconsistency and is named.
+
+use super::{
+    goods,
+    lines::{self, LineRow},
+    pay_requests,
+};
+use crate::domain::{Fingerprint, Goods, Order, Prices, State, StateName, Trail};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::DbError;
+use stampede_vocab::{CouponId, Currency, EventId, Money, OrderId, RequestId, Timestamp, UserId};
+use std::fmt::Display;
+use uuid::Uuid;
+
+/// The columns of [`OrderRow`].
+pub(super) const COLUMNS: &str = "id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
+     subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, last_decline, \
+     reject_reason, fulfilled_at_us, created_us, updated_us";
+
+#[derive(FromRow)]
+pub(super) struct OrderRow {
+    id: Uuid,
+    user_id: Uuid,
+    event_id: Uuid,
+    request_id: String,
+    request_fingerprint: Vec<u8>,
+    state: String,
+    version: i64,
+    currency: String,
+    subtotal_minor: i64,
+    discount_minor: i64,
+    total_minor: i64,
+    coupon_id: Option<Uuid>,
+    arrival: i64,
+    payment_attempts: i32,
+    pay_deadline_us: Option<i64>,
+    last_decline: Option<String>,
+    reject_reason: Option<String>,
+    fulfilled_at_us: Option<i64>,
+    created_us: i64,
+    updated_us: i64,
+}
+
+/// Makes orders of their rows, with all that belongs to them, in one query a table.
+///
+/// What belongs to an order is read after its row, so at least what the row speaks of is there; what another
+/// transaction has added since is left out.
+pub(super) async fn assemble(connection: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, DbError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids_of = |wanted: fn(&OrderRow) -> bool| -> Vec<Uuid> {
+        rows.iter().filter(|row| wanted(row)).map(|row| row.id).collect()
+    };
+    let mut lines = lines::load(connection, &ids_of(|_| true)).await?;
+    let mut goods = goods::load(connection, &ids_of(|row| row.fulfilled_at_us.is_some())).await?;
+    let mut pay_requests = pay_requests::load(connection, &ids_of(|row| row.payment_attempts > 0)).await?;
+    let whole = |row: OrderRow| {
+        let parts = Parts {
+            lines: lines.remove(&row.id).unwrap_or_default(),
+            goods: goods.remove(&row.id).unwrap_or_default(),
+            pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
+        };
+        row.order(parts)
+    };
+    rows.into_iter().map(whole).collect()
+}
+
+/// What belongs to an order and is stored elsewhere.
+struct Parts {
+    lines: Vec<LineRow>,
+    goods: Vec<Goods>,
+    pay_requests: Vec<RequestId>,
+}
+
+impl OrderRow {
+    fn order(self, parts: Parts) -> Result<Order, DbError> {
+        let currency: Currency = self.currency.parse().map_err(|error| self.inconsistent(error))?;
+        let lines: Vec<_> = parts.lines.iter().map(|line| line.line(currency)).collect::<Result<_, _>>()?;
+        if lines.is_empty() {
+            return Err(self.inconsistent("it has no lines"));
+        }
+        Ok(Order {
+            id: OrderId::from_uuid(self.id),
+            buyer: UserId::from_uuid(self.user_id),
+            event: EventId::from_uuid(self.event_id),
+            request: RequestId::parse(&self.request_id).map_err(|error| self.inconsistent(error))?,
+            fingerprint: Fingerprint::try_from_bytes(&self.request_fingerprint)
+                .ok_or_else(|| self.inconsistent("its fingerprint is not 32 bytes"))?,
+            version: self.version,
+            state: self.state()?,
+            lines,
+            prices: Prices {
+                subtotal: Money::new(self.subtotal_minor, currency),
+                discount: Money::new(self.discount_minor, currency),
+                total: Money::new(self.total_minor, currency),
+            },
+            coupon: self.coupon_id.map(CouponId::from_uuid),
+            arrival: self.arrival,
+            pay_requests: self.known(parts.pay_requests)?,
+            last_decline: self.last_decline,
+            goods: parts.goods,
+            created_at: Timestamp::from_micros(self.created_us),
+            updated_at: Timestamp::from_micros(self.updated_us),
+        })
+    }
+
+    /// The payments that the row speaks of.
+    fn known(&self, mut requests: Vec<RequestId>) -> Result<Vec<RequestId>, DbError> {
+        let attempts = usize::try_from(self.payment_attempts).map_err(|error| self.inconsistent(error))?;
+        if requests.len() < attempts {
+            return Err(self.inconsistent("it lacks some of its payments"));
+        }
+        requests.truncate(attempts);
+        Ok(requests)
+    }
+
+    fn state(&self) -> Result<State, DbError> {
+        let name = StateName::parse(&self.state).ok_or_else(|| self.inconsistent("no such state"))?;
+        let pay_by = self.pay_deadline_us.map(Timestamp::from_micros);
+        let fulfilled_at = self.fulfilled_at_us.map(Timestamp::from_micros);
+        let trail = Trail { pay_by, fulfilled_at };
+        match (name, pay_by, fulfilled_at, &self.reject_reason) {
+            (StateName::Pending, None, None, None) => Ok(State::Pending),
+            (StateName::AwaitingPayment, Some(pay_by), None, None) => Ok(State::AwaitingPayment { pay_by }),
+            (StateName::Paying, Some(pay_by), None, None) => Ok(State::Paying { pay_by }),
+            (StateName::Paid, Some(pay_by), None, None) => Ok(State::Paid { pay_by }),
+            (StateName::Fulfilled, Some(pay_by), Some(at), None) => Ok(State::Fulfilled { pay_by, at }),
+            (StateName::Rejected, None, None, Some(reason)) => Ok(State::Rejected { reason: reason.clone() }),
+            (StateName::Expired, Some(pay_by), None, None) => Ok(State::Expired { pay_by }),
+            (StateName::Cancelled, pay_by, None, None) => Ok(State::Cancelled { pay_by }),
+            (StateName::Refunding, _, _, None) => Ok(State::Refunding(trail)),
+            (StateName::Refunded, _, _, None) => Ok(State::Refunded(trail)),
+            (
+                StateName::Pending
+                | StateName::AwaitingPayment
+                | StateName::Paying
+                | StateName::Paid
+                | StateName::Fulfilled
+                | StateName::Rejected
+                | StateName::Expired
+                | StateName::Cancelled
+                | StateName::Refunding
+                | StateName::Refunded,
+                ..,
+            ) => Err(self.inconsistent("its deadline, reject reason or time of fulfilment does not fit its state")),
+        }
+    }
+
+    fn inconsistent(&self, what: impl Display) -> DbError {
+        let id = OrderId::from_uuid(self.id);
+        DbError::inconsistent(format!("order {id} in state {}: {what}", self.state))
+    }
+}

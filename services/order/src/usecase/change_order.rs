@@ -1,0 +1,60 @@
+//! What people do to an order: pay it, cancel it, refund it. What is asked at the same time is done together.
+
+use super::{Change, Failure, Outcome, Transitions, batch};
+use crate::domain::{CommandRefusal, Input, Order};
+use stampede_batch::Batcher;
+use stampede_db::DbError;
+use stampede_outbox::current_traceparent;
+use stampede_vocab::{OrderId, RequestId, UserId};
+use std::sync::Arc;
+
+/// Pays, cancels and refunds. Cheap to clone.
+#[derive(Clone)]
+pub struct ChangeOrder {
+    queue: Batcher<Change, Result<Outcome, Arc<DbError>>>,
+}
+
+impl ChangeOrder {
+    /// Changes orders in batches.
+    pub fn new(transitions: Transitions) -> Self {
+        Self { queue: Batcher::new(batch("change_orders"), move |changes| change_all(transitions.clone(), changes)) }
+    }
+
+    /// Starts a payment. A repeat of any payment of the order starts nothing and returns the order as it is.
+    pub async fn pay(
+        &self,
+        order: OrderId,
+        buyer: UserId,
+        request: RequestId,
+        method: String,
+    ) -> Result<Order, Failure> {
+        self.change(order, Input::Pay { buyer, request, method }).await
+    }
+
+    /// Cancels an order that is not being paid.
+    pub async fn cancel(&self, order: OrderId, buyer: UserId) -> Result<Order, Failure> {
+        self.change(order, Input::Cancel { buyer }).await
+    }
+
+    /// Gives the money of a fulfilled order back.
+    pub async fn refund(&self, order: OrderId) -> Result<Order, Failure> {
+        self.change(order, Input::Refund).await
+    }
+
+    async fn change(&self, order: OrderId, input: Input) -> Result<Order, Failure> {
+        let change = Change { order, input, traceparent: current_traceparent() };
+        match self.queue.call(change).await?.map_err(Failure::Storage)? {
+            Outcome::Moved(order) | Outcome::Kept(order) | Outcome::Ignored(order) => Ok(*order),
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
+        }
+    }
+}
+
+async fn change_all(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, Arc<DbError>>> {
+    let count = changes.len();
+    match transitions.run("change_orders", changes).await {
+        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(Arc::new(error)); count],
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything that keeps a use case from what it was asked for.
+
+use crate::{
+    client::PeerError,
+    domain::{CommandRefusal, PlaceRefusal},
+};
+use stampede_batch::BatchError;
+use stampede_db::DbError;
+use std::sync::Arc;
+
+/// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// The order is not taken.
+    #[error(transparent)]
+    Place(#[from] PlaceRefusal),
+    /// The verb is not obeyed.
+    #[error(transparent)]
+    Command(#[from] CommandRefusal),
+    /// A service that is needed did not do its part.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The database.
+    #[error(transparent)]
+    Storage(Arc<DbError>),
+    /// Too much is waiting, or the batch broke.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The task of a purchase ended without an answer.
+    #[error("the purchase was broken off")]
+    BrokenOff,
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}

@@ -1,0 +1,29 @@
+//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
+//! neither SQL nor the contracts.
+
+mod change_order;
+mod error;
+mod expire_orders;
+mod find_order;
+mod list_orders;
+mod place_order;
+mod transitions;
+mod watch_order;
+mod write_orders;
+
+pub use change_order::ChangeOrder;
+pub use error::Failure;
+pub use expire_orders::ExpireOrders;
+pub use find_order::FindOrder;
+pub use list_orders::{ListOrders, Listing, Page};
+pub use place_order::PlaceOrder;
+pub use transitions::{Advanced, Change, Outcome, Transitions};
+pub use watch_order::WatchOrder;
+pub use write_orders::WriteOrders;
+
+use stampede_batch::BatchConfig;
+
+/// The bounds of every batch of this service: big enough to save most of the work, small enough to stay quick.
+const fn batch(name: &'static str) -> BatchConfig {
+    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192 }
+}

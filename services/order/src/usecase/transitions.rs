@@ -1,0 +1,171 @@
+//! The one way in which an order changes: lock a batch of orders, let the domain decide, write what moved and what is
+//! to be told, in one transaction.
+
+use crate::{
+    domain::{CommandRefusal, Input, Order, Terms, Verdict},
+    store::{
+        orders::{self, Moved},
+        outbox::{self, Traced},
+    },
+};
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError};
+use stampede_outbox::Outbox;
+use stampede_vocab::{OrderId, SharedClock, Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// An input for one order.
+#[derive(Clone)]
+pub struct Change {
+    /// The order.
+    pub order: OrderId,
+    /// What happens to it.
+    pub input: Input,
+    /// `traceparent` of the request or message that this is part of.
+    pub traceparent: Option<String>,
+}
+
+/// What became of one change.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The order moved; as it was right after this change.
+    Moved(Box<Order>),
+    /// A repeat: the order is as the caller wants it.
+    Kept(Box<Order>),
+    /// The input means nothing in the state that the order is in.
+    Ignored(Box<Order>),
+    /// The verb is not obeyed.
+    Refused(CommandRefusal),
+    /// No such order was ever written.
+    Unknown,
+}
+
+impl Outcome {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Moved(_) => "moved",
+            Self::Kept(_) => "kept",
+            Self::Ignored(_) => "ignored",
+            Self::Refused(_) => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A batch of changes that was written but perhaps not committed: to be handed to [`Transitions::committed`] once it is.
+#[derive(Debug)]
+pub struct Advanced {
+    outcomes: Vec<(&'static str, Outcome)>,
+    told: bool,
+}
+
+impl Advanced {
+    /// Place of the first change of an order that was never written.
+    pub fn first_unknown(&self) -> Option<usize> {
+        self.outcomes.iter().position(|(_, outcome)| matches!(outcome, Outcome::Unknown))
+    }
+}
+
+/// Changes orders. Cheap to clone.
+#[derive(Clone)]
+pub struct Transitions {
+    db: Database,
+    outbox: Outbox,
+    clock: SharedClock,
+    terms: Terms,
+    changes: Counter<u64>,
+}
+
+impl Transitions {
+    /// Changes orders of this schema under these terms.
+    pub fn new(db: Database, outbox: Outbox, clock: SharedClock, terms: Terms) -> Self {
+        let changes = global::meter("stampede.order")
+            .u64_counter("stampede_order_changes")
+            .with_description("Inputs of orders, by what became of them")
+            .build();
+        Self { db, outbox, clock, terms, changes }
+    }
+
+    /// Applies the changes in a transaction of this name; one outcome a change, in their sequence.
+    pub async fn run(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
+        let (changes, this) = (Arc::new(changes), self.clone());
+        let advanced = self
+            .db
+            .transact(name, move |transaction| {
+                let (changes, this) = (changes.clone(), this.clone());
+                Box::pin(async move { this.apply(transaction, &changes).await })
+            })
+            .await?;
+        Ok(self.committed(advanced))
+    }
+
+    /// Applies the changes inside the caller's transaction.
+    pub async fn apply(&self, transaction: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
+        let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
+        let ids: Vec<OrderId> = ids.into_iter().collect();
+        let before = orders::lock(transaction, &ids).await?;
+        let mut batch = Batch { after: before.clone(), news: Vec::new() };
+        let now = self.clock.now();
+        let outcomes: Vec<_> =
+            changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.terms))).collect();
+        orders::update(transaction, &batch.moved(&before)).await?;
+        let told = !batch.news.is_empty();
+        outbox::append(transaction, batch.news).await?;
+        Ok(Advanced { outcomes, told })
+    }
+
+    /// Counts the outcomes of a committed batch, sends its news on their way, and hands the outcomes out.
+    pub fn committed(&self, advanced: Advanced) -> Vec<Outcome> {
+        if advanced.told {
+            self.outbox.wake();
+        }
+        advanced.outcomes.into_iter().map(|(input, outcome)| self.counted(input, outcome)).collect()
+    }
+
+    fn counted(&self, input: &'static str, outcome: Outcome) -> Outcome {
+        if let Outcome::Ignored(order) = &outcome {
+            let (id, state) = (order.id, order.state.name().as_str());
+            tracing::debug!(order.id = %id, order.state = state, order.input = input, "means nothing here, ignored");
+        }
+        self.changes.add(1, &[KeyValue::new("input", input), KeyValue::new("outcome", outcome.name())]);
+        outcome
+    }
+}
+
+/// Locked orders as the changes so far have left them.
+struct Batch {
+    after: BTreeMap<OrderId, Order>,
+    news: Vec<Traced>,
+}
+
+impl Batch {
+    fn take(&mut self, change: &Change, now: Timestamp, terms: &Terms) -> Outcome {
+        let Some(order) = self.after.get_mut(&change.order) else {
+            return Outcome::Unknown;
+        };
+        let verdict = order.take(&change.input, now, terms);
+        let order = Box::new(order.clone());
+        match verdict {
+            Verdict::Moved(told) => {
+                let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
+                self.news.extend(told.map(traced));
+                Outcome::Moved(order)
+            }
+            Verdict::Kept => Outcome::Kept(order),
+            Verdict::Ignored => Outcome::Ignored(order),
+            Verdict::Refused(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    fn moved<'a>(&'a self, before: &'a BTreeMap<OrderId, Order>) -> Vec<Moved<'a>> {
+        let pairs = before.values().zip(self.after.values());
+        pairs
+            .filter(|(before, after)| before.version != after.version)
+            .map(|(before, after)| Moved { before, after })
+            .collect()
+    }
+}

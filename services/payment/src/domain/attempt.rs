@@ -1,0 +1,81 @@
+//! One try to charge.
+
+use crate::domain::AttemptKey;
+use stampede_vocab::{Money, Timestamp};
+
+/// How an attempt stands, with what belongs to that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptState {
+    /// Waiting for its turn. The provider does not know of it.
+    Requested,
+    /// Claimed by a process that asks the provider.
+    Charging {
+        /// That process is taken for dead after this.
+        lease_until: Timestamp,
+    },
+    /// The provider may or may not have charged: it is asked, never charged under another key.
+    Unknown {
+        /// Look-ups that had no result so far.
+        checks: u32,
+        /// When to look again.
+        next_check: Timestamp,
+    },
+    /// Captured.
+    Approved {
+        /// The provider's id of the charge; `None` if there was nothing to pay.
+        charge_id: Option<String>,
+    },
+    /// Refused, or the order ended before the provider was asked.
+    Declined {
+        /// Why, such as `card_declined`.
+        code: String,
+    },
+}
+
+impl AttemptState {
+    /// Whether nothing can change it any more.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Approved { .. } | Self::Declined { .. } => true,
+            Self::Requested | Self::Charging { .. } | Self::Unknown { .. } => false,
+        }
+    }
+
+    /// Look-ups that had no result so far.
+    pub fn checks(&self) -> u32 {
+        match self {
+            Self::Unknown { checks, .. } => *checks,
+            Self::Requested | Self::Charging { .. } | Self::Approved { .. } | Self::Declined { .. } => 0,
+        }
+    }
+}
+
+/// One try to charge, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// 1 for the first of its payment.
+    pub number: i32,
+    /// The provider's token of the card or wallet.
+    pub payment_method: String,
+    /// How it stands.
+    pub state: AttemptState,
+    /// The trace in which it was requested.
+    pub traceparent: Option<String>,
+    /// When it was requested.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What the provider is asked to charge for an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChargeOrder {
+    /// The attempt, and the key of the charge.
+    pub key: AttemptKey,
+    /// How much.
+    pub amount: Money,
+    /// From which card or wallet.
+    pub payment_method: String,
+    /// Look-ups that had no result so far.
+    pub checks: u32,
+}

@@ -1,0 +1,87 @@
+//! Why the service does not do what it was asked, and what should never happen with money.
+
+use crate::domain::{AttemptKey, PaymentState};
+use stampede_vocab::{InvalidField, Money, OrderId, PaymentId};
+use std::sync::Arc;
+
+/// Why a message of the order service cannot be applied. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The payment is past the point where it could be charged.
+    #[error("payment {payment_id} is {state} and takes no further attempt")]
+    NotOpen {
+        /// Payment.
+        payment_id: PaymentId,
+        /// State that it was in.
+        state: PaymentState,
+    },
+    /// Another attempt of the payment has not ended.
+    #[error("attempt {number} of payment {payment_id} has not ended")]
+    AttemptUnderWay {
+        /// Payment.
+        payment_id: PaymentId,
+        /// The attempt that has not ended.
+        number: i32,
+    },
+    /// The amount is not that of the payment.
+    #[error("payment {payment_id} is over {expected}, not {asked}")]
+    AmountDiffers {
+        /// Payment.
+        payment_id: PaymentId,
+        /// The payment's amount.
+        expected: Money,
+        /// What was asked for.
+        asked: Money,
+    },
+    /// Nothing was captured that could go back.
+    #[error("nothing was captured for order {0}")]
+    NothingCaptured(OrderId),
+}
+
+/// Something about a charge that cannot be if the provider and this service keep their promises. It is logged as an
+/// error, and money that was taken in surplus goes back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Surprise {
+    /// The provider tells of an attempt that was never made.
+    #[error("the provider knows the attempt {0}, which was never made")]
+    NoSuchAttempt(AttemptKey),
+    /// The provider captured another amount than it was asked to.
+    #[error("{captured} was captured for {key}, but {asked} was asked for")]
+    WrongAmount {
+        /// Attempt.
+        key: AttemptKey,
+        /// What was asked for.
+        asked: Money,
+        /// What was captured.
+        captured: Money,
+    },
+    /// The provider declines what it has captured.
+    #[error("the provider declines {0}, which it has captured before")]
+    DeclinedAfterCapture(AttemptKey),
+    /// The provider captured what it must not: it goes back.
+    #[error("{0} was captured in surplus and goes back")]
+    CapturedInSurplus(AttemptKey),
+}
+
+/// Why an RPC or an answer of the provider could not be dealt with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A field has a value that is not allowed.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// There is no such payment, or it is somebody else's.
+    #[error("there is no such payment")]
+    NotFound,
+    /// The signature does not fit the payload.
+    #[error("the signature does not fit the payload")]
+    InvalidSignature,
+    /// More calls wait than can be served in time.
+    #[error("too many calls are waiting")]
+    Overloaded,
+    /// The database does not answer; the call may be repeated.
+    #[error("the database does not answer: {0}")]
+    Unreachable(Arc<str>),
+    /// What should not happen.
+    #[error("{0}")]
+    Broken(Arc<str>),
+}

@@ -1,0 +1,59 @@
+//! Under which keys the payment provider knows us. A key is made from the row it is for, so a repeat has the same key
+//! after any crash, and nothing is ever charged or refunded under two.
+
+use stampede_vocab::PaymentId;
+use std::{fmt, str::FromStr};
+
+/// One attempt of one payment, and the key of its charge: `pay_...:1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptKey {
+    /// Payment.
+    pub payment_id: PaymentId,
+    /// Number of the attempt, 1 for the first.
+    pub attempt: i32,
+}
+
+/// The refund of one attempt's charge, and its key: `pay_...:1:refund`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefundKey(pub AttemptKey);
+
+/// A key that is not one of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a key of this shop")]
+pub struct ParseKeyError;
+
+const REFUND: &str = ":refund";
+
+impl fmt::Display for AttemptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.payment_id, self.attempt)
+    }
+}
+
+impl FromStr for AttemptKey {
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ParseKeyError> {
+        let (payment, attempt) = text.split_once(':').ok_or(ParseKeyError)?;
+        let key = Self {
+            payment_id: payment.parse().map_err(|_| ParseKeyError)?,
+            attempt: attempt.parse().map_err(|_| ParseKeyError)?,
+        };
+        // Only the form that we write: not "+1" or "01".
+        if key.attempt > 0 && key.to_string() == text { Ok(key) } else { Err(ParseKeyError) }
+    }
+}
+
+impl fmt::Display for RefundKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{REFUND}", self.0)
+    }
+}
+
+impl FromStr for RefundKey {
+    type Err = ParseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ParseKeyError> {
+        text.strip_suffix(REFUND).ok_or(ParseKeyError)?.parse().map(Self)
+    }
+}

@@ -1,0 +1,42 @@
+//! What the service tells the others.
+
+use stampede_vocab::{Money, OrderId, PaymentId};
+
+/// A fact to be told, in the order of the payment's versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Payment.
+    pub payment_id: PaymentId,
+    /// Order that it is for.
+    pub order_id: OrderId,
+    /// Version of the payment that this made.
+    pub version: i64,
+    /// The trace in which it was asked for.
+    pub traceparent: Option<String>,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// What happened to a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The money was captured.
+    Approved {
+        /// Attempt that succeeded.
+        attempt: i32,
+        /// What was captured.
+        captured: Money,
+    },
+    /// An attempt failed for good.
+    Declined {
+        /// Attempt that failed.
+        attempt: i32,
+        /// Why.
+        code: String,
+    },
+    /// The money is back with the buyer.
+    Refunded {
+        /// What was refunded.
+        refunded: Money,
+    },
+}

@@ -1,0 +1,278 @@
+//! The payment of one order: its attempts, and every way that it can change.
+
+use crate::domain::{
+    Attempt, AttemptKey, AttemptState, Fact, Outcome, Outgoing, Refund, Refusal, Surprise, pause::pause,
+};
+use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
+use std::fmt;
+
+/// Decline code of an attempt whose order ended before the provider was asked.
+const ORDER_ENDED: &str = "order_ended";
+
+/// Where a payment is in its life. It is always captured and refunded as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentState {
+    /// No attempt has succeeded so far.
+    Open,
+    /// The money was captured.
+    Captured {
+        /// By this attempt.
+        attempt: i32,
+    },
+    /// The money is on its way back.
+    Refunding {
+        /// It was captured by this attempt.
+        attempt: i32,
+    },
+    /// The money is back.
+    Refunded {
+        /// It was captured by this attempt.
+        attempt: i32,
+    },
+}
+
+impl PaymentState {
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Captured { .. } => "CAPTURED",
+            Self::Refunding { .. } => "REFUNDING",
+            Self::Refunded { .. } => "REFUNDED",
+        }
+    }
+
+    /// The attempt that captured the money.
+    pub fn captured_attempt(self) -> Option<i32> {
+        match self {
+            Self::Open => None,
+            Self::Captured { attempt } | Self::Refunding { attempt } | Self::Refunded { attempt } => Some(attempt),
+        }
+    }
+}
+
+impl fmt::Display for PaymentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The payment of one order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// Id, derived from the order.
+    pub id: PaymentId,
+    /// Order that it is for.
+    pub order_id: OrderId,
+    /// Who pays.
+    pub user_id: UserId,
+    /// What is to be paid.
+    pub amount: Money,
+    /// Where it is in its life.
+    pub state: PaymentState,
+    /// In order of their numbers.
+    pub attempts: Vec<Attempt>,
+    /// Grows by one with each change of the payment.
+    pub version: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// How what the provider said was taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// The attempt has ended, which is to be told.
+    Ended(Outgoing),
+    /// It is still open; the next look is planned.
+    StillOpen,
+    /// It was known already.
+    KnownBefore,
+    /// Money was taken that must not be: it is to go back.
+    Surplus(Refund),
+}
+
+impl Payment {
+    /// A payment without attempts.
+    pub fn open(order_id: OrderId, user_id: UserId, amount: Money, now: Timestamp) -> Self {
+        Self {
+            id: PaymentId::derive(order_id),
+            order_id,
+            user_id,
+            amount,
+            state: PaymentState::Open,
+            attempts: Vec::new(),
+            version: 0,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    /// What was captured: all or nothing.
+    pub fn captured(&self) -> Money {
+        match self.state {
+            PaymentState::Open => Money::zero(self.amount.currency),
+            PaymentState::Captured { .. } | PaymentState::Refunding { .. } | PaymentState::Refunded { .. } => {
+                self.amount
+            }
+        }
+    }
+
+    /// What was given back: all or nothing.
+    pub fn refunded(&self) -> Money {
+        match self.state {
+            PaymentState::Refunded { .. } => self.amount,
+            PaymentState::Open | PaymentState::Captured { .. } | PaymentState::Refunding { .. } => {
+                Money::zero(self.amount.currency)
+            }
+        }
+    }
+
+    /// Queues an attempt. One that is known already changes nothing.
+    ///
+    /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount is another.
+    pub fn request_charge(
+        &mut self,
+        number: i32,
+        amount: Money,
+        payment_method: String,
+        traceparent: Option<String>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        if self.attempts.iter().any(|attempt| attempt.number == number) {
+            return Ok(());
+        }
+        self.require_amount(amount)?;
+        if self.state != PaymentState::Open {
+            return Err(Refusal::NotOpen { payment_id: self.id, state: self.state });
+        }
+        if let Some(open) = self.attempts.iter().find(|attempt| !attempt.state.is_final()) {
+            return Err(Refusal::AttemptUnderWay { payment_id: self.id, number: open.number });
+        }
+        let state = AttemptState::Requested;
+        self.attempts.push(Attempt { number, payment_method, state, traceparent, created_at: now, updated_at: now });
+        self.touch(now);
+        Ok(())
+    }
+
+    /// The order has ended: an attempt that the provider does not know of is declined. One that it may know of goes on.
+    pub fn stop(&mut self, now: Timestamp) -> Option<Outgoing> {
+        let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
+        let number = waiting.number;
+        Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
+    }
+
+    /// Sends the money back. A repeat changes nothing and yields `None`.
+    ///
+    /// Fails if nothing was captured, or the amount is not all that was.
+    pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Option<Refund>, Refusal> {
+        self.require_amount(amount)?;
+        match self.state {
+            PaymentState::Open => Err(Refusal::NothingCaptured(self.order_id)),
+            PaymentState::Captured { attempt } => {
+                self.state = PaymentState::Refunding { attempt };
+                self.touch(now);
+                Ok(Some(self.refund_of(attempt, self.charge_id(attempt), now)))
+            }
+            PaymentState::Refunding { .. } | PaymentState::Refunded { .. } => Ok(None),
+        }
+    }
+
+    /// The refund of this attempt's charge is done. Yields `None` if that was a surplus, of which nobody was told.
+    pub fn finish_refund(&mut self, number: i32, traceparent: Option<String>, now: Timestamp) -> Option<Outgoing> {
+        if self.state != (PaymentState::Refunding { attempt: number }) {
+            return None;
+        }
+        self.state = PaymentState::Refunded { attempt: number };
+        self.touch(now);
+        Some(self.tell(traceparent, Fact::Refunded { refunded: self.amount }))
+    }
+
+    /// Takes in what the provider says about an attempt, however it came to say it. What is known changes nothing.
+    pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Surprise> {
+        let key = AttemptKey { payment_id: self.id, attempt: number };
+        let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Surprise::NoSuchAttempt(key))?;
+        match (state, outcome) {
+            (_, Outcome::Captured { amount, .. }) if amount != self.amount => {
+                Err(Surprise::WrongAmount { key, asked: self.amount, captured: amount })
+            }
+            (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved)
+            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved) => {
+                Ok(Settled::KnownBefore)
+            }
+            (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Surprise::DeclinedAfterCapture(key)),
+            (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {
+                Ok(Settled::Surplus(self.refund_of(number, charge_id, now)))
+            }
+            (_, Outcome::Captured { charge_id, .. }) => Ok(self.end_captured(number, charge_id, now)),
+            (_, Outcome::Declined { code }) => Ok(Settled::Ended(self.end_declined(number, code, now))),
+            (open, Outcome::Unresolved) => {
+                let checks = open.checks().saturating_add(1);
+                let next_check = now.plus(pause(self.id, checks));
+                self.set_attempt(number, AttemptState::Unknown { checks, next_check }, now);
+                Ok(Settled::StillOpen)
+            }
+        }
+    }
+
+    fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {
+        self.set_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
+        self.touch(now);
+        if self.state != PaymentState::Open {
+            return Settled::Surplus(self.refund_of(number, charge_id, now));
+        }
+        self.state = PaymentState::Captured { attempt: number };
+        let fact = Fact::Approved { attempt: number, captured: self.amount };
+        Settled::Ended(self.tell(self.traceparent(number), fact))
+    }
+
+    fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> Outgoing {
+        self.set_attempt(number, AttemptState::Declined { code: code.clone() }, now);
+        self.touch(now);
+        self.tell(self.traceparent(number), Fact::Declined { attempt: number, code })
+    }
+
+    fn require_amount(&self, asked: Money) -> Result<(), Refusal> {
+        if asked == self.amount {
+            Ok(())
+        } else {
+            Err(Refusal::AmountDiffers { payment_id: self.id, expected: self.amount, asked })
+        }
+    }
+
+    fn attempt(&self, number: i32) -> Option<&Attempt> {
+        self.attempts.iter().find(|attempt| attempt.number == number)
+    }
+
+    fn set_attempt(&mut self, number: i32, state: AttemptState, now: Timestamp) {
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.number == number) {
+            attempt.state = state;
+            attempt.updated_at = now;
+        }
+    }
+
+    fn charge_id(&self, number: i32) -> Option<String> {
+        match &self.attempt(number)?.state {
+            AttemptState::Approved { charge_id } => charge_id.clone(),
+            _ => None,
+        }
+    }
+
+    fn traceparent(&self, number: i32) -> Option<String> {
+        self.attempt(number)?.traceparent.clone()
+    }
+
+    fn refund_of(&self, number: i32, charge_id: Option<String>, now: Timestamp) -> Refund {
+        Refund::request(AttemptKey { payment_id: self.id, attempt: number }, charge_id, self.amount, now)
+    }
+
+    fn touch(&mut self, now: Timestamp) {
+        self.version += 1;
+        self.updated_at = now;
+    }
+
+    fn tell(&self, traceparent: Option<String>, fact: Fact) -> Outgoing {
+        Outgoing { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, fact }
+    }
+}

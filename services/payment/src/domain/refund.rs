@@ -1,0 +1,80 @@
+//! Captured money on its way back.
+
+use crate::domain::{AttemptKey, RefundKey, RefundOutcome, pause::pause};
+use stampede_vocab::{Money, Timestamp};
+
+/// How a refund stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefundState {
+    /// The provider is to be asked, again and again under the same key until it has done it.
+    Requested {
+        /// Tries that had no result so far.
+        checks: u32,
+        /// When to ask.
+        due: Timestamp,
+    },
+    /// The money is back.
+    Refunded {
+        /// The provider's id of the refund; `None` if there was nothing to give back.
+        refund_id: Option<String>,
+    },
+}
+
+/// The refund of one attempt's whole charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refund {
+    /// The attempt whose charge goes back.
+    pub of: AttemptKey,
+    /// The provider's id of that charge; `None` if there was nothing to pay.
+    pub charge_id: Option<String>,
+    /// How much.
+    pub amount: Money,
+    /// How it stands.
+    pub state: RefundState,
+    /// The trace in which it was requested.
+    pub traceparent: Option<String>,
+    /// When it was requested.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Refund {
+    /// A refund that is due at once.
+    pub fn request(of: AttemptKey, charge_id: Option<String>, amount: Money, now: Timestamp) -> Self {
+        let state = RefundState::Requested { checks: 0, due: now };
+        Self { of, charge_id, amount, state, traceparent: None, created_at: now, updated_at: now }
+    }
+
+    /// The key that the provider knows it by.
+    pub fn key(&self) -> RefundKey {
+        RefundKey(self.of)
+    }
+
+    /// Tries that had no result so far.
+    pub fn checks(&self) -> u32 {
+        match self.state {
+            RefundState::Requested { checks, .. } => checks,
+            RefundState::Refunded { .. } => 0,
+        }
+    }
+
+    /// Takes in what the provider says; true if the money is back just now. A refund that is done stays done.
+    pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> bool {
+        let RefundState::Requested { checks, .. } = self.state else {
+            return false;
+        };
+        self.updated_at = now;
+        match outcome {
+            RefundOutcome::Refunded { refund_id } => {
+                self.state = RefundState::Refunded { refund_id };
+                true
+            }
+            RefundOutcome::Unresolved => {
+                let checks = checks.saturating_add(1);
+                self.state = RefundState::Requested { checks, due: now.plus(pause(self.of.payment_id, checks)) };
+                false
+            }
+        }
+    }
+}

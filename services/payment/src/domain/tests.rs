@@ -1,0 +1,251 @@
+//! Every answer of the provider against every state, and every ask of the order service.
+
+use crate::domain::{
+    AttemptKey, AttemptState, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome, RefundState, Refusal,
+    Settled, Surprise, pause::pause,
+};
+use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
+use std::time::Duration;
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+const LATER: Timestamp = Timestamp::from_micros(2_000_000);
+
+fn eur(minor: i64) -> Money {
+    Money::new(minor, "EUR".parse().unwrap())
+}
+
+fn requested() -> Payment {
+    let mut payment =
+        Payment::open(OrderId::from_uuid(Uuid::from_u128(1)), UserId::from_uuid(Uuid::from_u128(2)), eur(500), NOW);
+    payment.request_charge(1, eur(500), "pm_card_ok".to_owned(), None, NOW).unwrap();
+    payment
+}
+
+fn with_state(state: AttemptState) -> Payment {
+    let mut payment = requested();
+    payment.attempts[0].state = state;
+    payment
+}
+
+fn captured() -> Payment {
+    let mut payment = requested();
+    payment.settle(1, capture(500), NOW).unwrap();
+    payment
+}
+
+fn capture(minor: i64) -> Outcome {
+    Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount: eur(minor) }
+}
+
+fn decline() -> Outcome {
+    Outcome::Declined { code: "card_declined".to_owned() }
+}
+
+fn open_states() -> [AttemptState; 3] {
+    [
+        AttemptState::Requested,
+        AttemptState::Charging { lease_until: LATER },
+        AttemptState::Unknown { checks: 3, next_check: LATER },
+    ]
+}
+
+fn approved() -> AttemptState {
+    AttemptState::Approved { charge_id: Some("ch_1".to_owned()) }
+}
+
+fn declined() -> AttemptState {
+    AttemptState::Declined { code: "card_declined".to_owned() }
+}
+
+#[test]
+fn a_capture_ends_every_open_attempt_and_is_told_once() {
+    for state in open_states() {
+        let mut payment = with_state(state);
+        let Settled::Ended(told) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("must be told") };
+        assert_eq!(told.fact, Fact::Approved { attempt: 1, captured: eur(500) });
+        assert_eq!(told.version, payment.version);
+        assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
+        assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(0)));
+        let before = payment.clone();
+        assert_eq!(payment.settle(1, capture(500), LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment, before);
+    }
+}
+
+#[test]
+fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
+    for state in open_states() {
+        let mut payment = with_state(state);
+        let Settled::Ended(told) = payment.settle(1, decline(), LATER).unwrap() else { panic!("must be told") };
+        assert_eq!(told.fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+        assert_eq!((payment.state, payment.captured()), (PaymentState::Open, eur(0)));
+        assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
+    }
+}
+
+#[test]
+fn without_an_answer_the_next_look_is_planned_and_nothing_is_told() {
+    for (state, checks) in open_states().into_iter().zip([1, 1, 4]) {
+        let mut payment = with_state(state);
+        let version = payment.version;
+        assert_eq!(payment.settle(1, Outcome::Unresolved, NOW), Ok(Settled::StillOpen));
+        let next_check = NOW.plus(pause(payment.id, checks));
+        assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks, next_check });
+        assert_eq!(payment.version, version);
+    }
+}
+
+#[test]
+fn a_late_time_out_does_not_reopen_what_has_ended() {
+    for state in [approved(), declined()] {
+        let mut payment = with_state(state);
+        let before = payment.clone();
+        assert_eq!(payment.settle(1, Outcome::Unresolved, LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment, before);
+    }
+}
+
+#[test]
+fn what_cannot_be_is_named_and_changes_nothing() {
+    let key = AttemptKey { payment_id: requested().id, attempt: 1 };
+    let no_such = AttemptKey { attempt: 2, ..key };
+    let wrong = Surprise::WrongAmount { key, asked: eur(500), captured: eur(499) };
+    let cases = [
+        (requested(), 2, capture(500), Surprise::NoSuchAttempt(no_such)),
+        (requested(), 1, capture(499), wrong),
+        (captured(), 1, decline(), Surprise::DeclinedAfterCapture(key)),
+    ];
+    for (mut payment, number, outcome, surprise) in cases {
+        let before = payment.clone();
+        assert_eq!(payment.settle(number, outcome, LATER), Err(surprise));
+        assert_eq!(payment, before);
+    }
+}
+
+#[test]
+fn money_taken_after_a_decline_goes_back() {
+    let mut payment = with_state(declined());
+    let Settled::Surplus(refund) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("must go back") };
+    assert_eq!((refund.amount, refund.charge_id.as_deref()), (eur(500), Some("ch_1")));
+    assert_eq!(payment.state, PaymentState::Open);
+}
+
+#[test]
+fn money_taken_by_a_second_attempt_goes_back() {
+    let mut payment = captured();
+    let mut second = payment.attempts[0].clone();
+    second.number = 2;
+    second.state = AttemptState::Unknown { checks: 1, next_check: NOW };
+    payment.attempts.push(second);
+    let Settled::Surplus(refund) = payment.settle(2, capture(500), LATER).unwrap() else { panic!("must go back") };
+    assert_eq!(refund.of.attempt, 2);
+    assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
+    assert_eq!(payment.finish_refund(2, None, LATER), None);
+    assert_eq!(payment.refunded(), eur(0));
+}
+
+#[test]
+fn an_ended_order_stops_only_what_the_provider_does_not_know() {
+    let told = requested().stop(LATER).expect("it must be told");
+    assert_eq!(told.fact, Fact::Declined { attempt: 1, code: "order_ended".to_owned() });
+    let [_, charging, unknown] = open_states();
+    for state in [charging, unknown, approved(), declined()] {
+        let mut payment = with_state(state);
+        let before = payment.clone();
+        assert_eq!(payment.stop(LATER), None);
+        assert_eq!(payment, before);
+    }
+}
+
+#[test]
+fn a_second_attempt_needs_the_first_to_have_failed() {
+    let again = |payment: &mut Payment| payment.request_charge(2, eur(500), "pm".to_owned(), None, LATER);
+    let payment_id = requested().id;
+    for state in open_states() {
+        let under_way = Refusal::AttemptUnderWay { payment_id, number: 1 };
+        assert_eq!(again(&mut with_state(state)), Err(under_way));
+    }
+    let not_open = Refusal::NotOpen { payment_id, state: PaymentState::Captured { attempt: 1 } };
+    assert_eq!(again(&mut captured()), Err(not_open));
+    let mut failed = with_state(declined());
+    assert_eq!(again(&mut failed), Ok(()));
+    assert_eq!(failed.attempts[1].state, AttemptState::Requested);
+}
+
+#[test]
+fn a_repeated_request_changes_nothing_and_another_amount_is_refused() {
+    let mut payment = captured();
+    let before = payment.clone();
+    assert_eq!(payment.request_charge(1, eur(500), "pm".to_owned(), None, LATER), Ok(()));
+    assert_eq!(payment, before);
+    let mut payment = with_state(declined());
+    let refused = payment.request_charge(2, eur(501), "pm".to_owned(), None, LATER);
+    assert!(matches!(refused, Err(Refusal::AmountDiffers { .. })));
+}
+
+#[test]
+fn a_refund_takes_everything_back_once() {
+    let mut payment = captured();
+    let mut refund = payment.request_refund(eur(500), LATER).unwrap().expect("a refund");
+    assert_eq!((payment.state.as_str(), payment.refunded()), ("REFUNDING", eur(0)));
+    assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
+
+    assert!(!refund.settle(RefundOutcome::Unresolved, LATER));
+    let due = LATER.plus(pause(payment.id, 1));
+    assert_eq!(refund.state, RefundState::Requested { checks: 1, due });
+    assert!(refund.settle(RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) }, LATER));
+    assert!(!refund.settle(RefundOutcome::Unresolved, LATER), "done stays done");
+
+    let told = payment.finish_refund(1, None, LATER).expect("it must be told");
+    assert_eq!(told.fact, Fact::Refunded { refunded: eur(500) });
+    assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(500)));
+    assert_eq!(payment.finish_refund(1, None, LATER), None);
+    assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
+}
+
+#[test]
+fn nothing_captured_means_nothing_to_refund() {
+    let mut payment = requested();
+    assert_eq!(payment.request_refund(eur(500), LATER), Err(Refusal::NothingCaptured(payment.order_id)));
+    assert!(matches!(captured().request_refund(eur(499), LATER), Err(Refusal::AmountDiffers { .. })));
+}
+
+#[test]
+fn each_change_makes_one_version() {
+    let mut payment = requested();
+    assert_eq!(payment.version, 1);
+    payment.settle(1, capture(500), NOW).unwrap();
+    payment.request_refund(eur(500), NOW).unwrap();
+    payment.finish_refund(1, None, NOW).unwrap();
+    assert_eq!(payment.version, 4);
+}
+
+#[test]
+fn keys_read_back_and_nothing_else_does() {
+    let key = AttemptKey { payment_id: requested().id, attempt: 7 };
+    assert_eq!(key.to_string().parse(), Ok(key));
+    assert_eq!(RefundKey(key).to_string().parse(), Ok(RefundKey(key)));
+    let payment = key.payment_id;
+    for bad in [
+        payment.to_string(),
+        format!("{payment}:"),
+        format!("{payment}:0"),
+        format!("{payment}:+7"),
+        format!("{payment}:07"),
+        format!("{payment}:7:refund"),
+        "x:7".to_owned(),
+    ] {
+        assert!(bad.parse::<AttemptKey>().is_err(), "{bad}");
+    }
+    assert!(key.to_string().parse::<RefundKey>().is_err());
+}
+
+#[test]
+fn pauses_grow_to_half_a_minute_and_are_spread() {
+    let low = PaymentId::from_uuid(Uuid::from_u128(0));
+    let high = PaymentId::from_uuid(Uuid::from_u128(255));
+    assert_eq!((pause(low, 1), pause(high, 1)), (Duration::from_millis(250), Duration::from_millis(500)));
+    assert_eq!(pause(high, 3), Duration::from_secs(2));
+    assert_eq!(pause(high, u32::MAX), Duration::from_secs(30));
+}

@@ -1,0 +1,205 @@
+//! Asks the provider over HTTP/JSON. Each request has a time-out and is made once: what is to be repeated, and when, is
+//! decided by the usecases, always under the same idempotency key.
+
+use crate::{
+    domain::{AttemptKey, ChargeOrder, Outcome, Refund},
+    provider::{ChargeStatus, code, money, outcome},
+};
+use anyhow::ensure;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longest answer that is read.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// Longest id that is kept.
+const MAX_ID_CHARS: usize = 255;
+/// Connections that nobody has used for so long are closed.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// A provider that is reached over HTTP. Cheap to clone; connections are shared.
+#[derive(Debug, Clone)]
+pub struct HttpProvider {
+    client: Client<HttpConnector, Full<Bytes>>,
+    base: String,
+    patience: Duration,
+}
+
+/// Why there is no answer to rely on. What was asked for may or may not have been done.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The answer did not come in time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// The provider could not be reached, or the connection broke.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// The provider is at fault, is busy, or finds fault with us.
+    #[error("the provider answered {status} {code}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// The provider's own code, if it gave one.
+        code: String,
+    },
+    /// The answer makes no sense.
+    #[error("the provider's answer cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// What the provider knows of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookUp {
+    /// It has the charge.
+    Found(Outcome),
+    /// It never took a charge under this key.
+    NotFound,
+}
+
+#[derive(Deserialize)]
+struct ChargeAnswer {
+    id: String,
+    status: ChargeStatus,
+    amount_minor: i64,
+    currency: String,
+    decline_code: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RefundAnswer {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: ErrorCode,
+}
+
+#[derive(Deserialize)]
+struct ErrorCode {
+    code: String,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl HttpProvider {
+    /// A provider at `base` (`http://host:port`), each request of which may take `patience`.
+    ///
+    /// Fails for any other scheme: the encryption of what leaves the private network is the egress proxy's.
+    pub fn new(base: &Uri, patience: Duration) -> anyhow::Result<Self> {
+        ensure!(base.scheme_str() == Some("http"), "the provider's URL must be http://host:port");
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(patience));
+        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+        Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), patience })
+    }
+
+    /// Charges. A repeat under the same key gets the answer of the first, and charges nothing.
+    pub async fn charge(&self, order: &ChargeOrder) -> Result<Outcome, ProviderError> {
+        let body = json!({
+            "amount_minor": order.amount.minor_units,
+            "currency": order.amount.currency.as_str(),
+            "payment_method": order.payment_method,
+        });
+        let answer = self.post("/v1/charges", &order.key.to_string(), &body).await?;
+        match answer.status {
+            // Refused by the bank, or a request that can never be granted: nothing was taken.
+            StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => {
+                Ok(Outcome::Declined { code: code(Some(answer.error_code())) })
+            }
+            _ => answer.granted::<ChargeAnswer>()?.into_outcome(),
+        }
+    }
+
+    /// Asks what became of a charge.
+    pub async fn look_up(&self, key: AttemptKey) -> Result<LookUp, ProviderError> {
+        let request = Request::get(format!("{}/v1/charges/by-key/{key}", self.base)).body(Full::default());
+        let answer = self.send(request).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(LookUp::NotFound);
+        }
+        answer.granted::<ChargeAnswer>()?.into_outcome().map(LookUp::Found)
+    }
+
+    /// Gives the money of a charge back, and yields the provider's id of the refund.
+    pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<String, ProviderError> {
+        let body = json!({"charge_id": charge_id, "amount_minor": refund.amount.minor_units});
+        let answer = self.post("/v1/refunds", &refund.key().to_string(), &body).await?;
+        bounded_id(answer.granted::<RefundAnswer>()?.id)
+    }
+
+    async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer, ProviderError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("{}{path}", self.base))
+            .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", key)
+            .body(Full::from(body.to_string()));
+        self.send(request).await
+    }
+
+    async fn send(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Answer, ProviderError> {
+        let request = request.map_err(|error| ProviderError::Unreachable(error.to_string()))?;
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| unreachable_because(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| ProviderError::Unreachable(error.to_string()))?.to_bytes();
+            Ok(Answer { status, body })
+        };
+        timeout(self.patience, exchange).await.unwrap_or(Err(ProviderError::TimedOut(self.patience)))
+    }
+}
+
+impl Answer {
+    /// The body of a request that was granted.
+    fn granted<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
+        if !self.status.is_success() {
+            return Err(ProviderError::Refused { status: self.status, code: self.error_code() });
+        }
+        serde_json::from_slice(&self.body).map_err(|error| ProviderError::Unreadable(error.to_string()))
+    }
+
+    fn error_code(&self) -> String {
+        serde_json::from_slice::<ErrorAnswer>(&self.body).map(|answer| answer.error.code).unwrap_or_default()
+    }
+}
+
+impl ChargeAnswer {
+    fn into_outcome(self) -> Result<Outcome, ProviderError> {
+        let amount = money(self.amount_minor, &self.currency);
+        let outcome = outcome(&self.status, bounded_id(self.id)?, amount, self.decline_code);
+        outcome.ok_or_else(|| ProviderError::Unreadable(format!("currency {:?}", self.currency)))
+    }
+}
+
+fn bounded_id(id: String) -> Result<String, ProviderError> {
+    if id.chars().count() <= MAX_ID_CHARS {
+        Ok(id)
+    } else {
+        Err(ProviderError::Unreadable("the id is too long".to_owned()))
+    }
+}
+
+/// The error with its causes, which hyper-util keeps to itself.
+fn unreachable_because(error: &hyper_util::client::legacy::Error) -> ProviderError {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    ProviderError::Unreachable(text)
+}

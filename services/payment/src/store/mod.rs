@@ -1,0 +1,79 @@
+//! The service's SQL and nothing else: free functions on a connection, one file per table.
+
+pub mod attempts;
+pub mod outbox;
+pub mod payments;
+pub mod refunds;
+mod working_set;
+
+pub use working_set::WorkingSet;
+
+use crate::domain::AttemptKey;
+use sqlx::{MySql, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{Currency, InvalidField, Money, PaymentId};
+
+/// Whether rows are only read, or held against every other change until the transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// As they were committed last.
+    Plain,
+    /// FOR UPDATE.
+    Locked,
+}
+
+impl Reading {
+    fn push_to(self, query: &mut QueryBuilder<MySql>) {
+        match self {
+            Self::Plain => {}
+            Self::Locked => {
+                query.push(" FOR UPDATE");
+            }
+        }
+    }
+}
+
+/// Appends `(?, ?, ...)` for these ids.
+fn push_ids(query: &mut QueryBuilder<MySql>, ids: &[PaymentId]) {
+    query.push("(");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.uuid());
+    }
+    query.push(")");
+}
+
+/// Appends a condition for these rows that both servers answer from the primary key.
+fn push_keys(query: &mut QueryBuilder<MySql>, keys: &[AttemptKey]) {
+    query.push("(");
+    let mut list = query.separated(" OR ");
+    for key in keys {
+        list.push("(payment_id = ")
+            .push_bind_unseparated(key.payment_id.uuid())
+            .push_unseparated(" AND attempt = ")
+            .push_bind_unseparated(key.attempt)
+            .push_unseparated(")");
+    }
+    query.push(")");
+}
+
+/// Fails unless the statement changed what it had to: the rows were locked, so anything else cannot be.
+fn require_rows(what: &str, changed: u64, expected: usize) -> Result<(), DbError> {
+    if changed == expected as u64 {
+        Ok(())
+    } else {
+        Err(DbError::inconsistent(format!("{what} changed {changed} rows instead of {expected}")))
+    }
+}
+
+/// An amount out of its two columns.
+fn money(minor: i64, currency: &str) -> Result<Money, DbError> {
+    let currency: Currency =
+        currency.parse().map_err(|error: InvalidField| DbError::inconsistent(error.to_string()))?;
+    Ok(Money::new(minor, currency))
+}
+
+/// A counter out of its column.
+fn count(checks: i32) -> Result<u32, DbError> {
+    u32::try_from(checks).map_err(|_| DbError::inconsistent("a count is negative"))
+}

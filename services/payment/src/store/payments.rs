@@ -1,0 +1,139 @@
+//! The table `payments`.
+
+use crate::{
+    domain::{Attempt, Payment, PaymentState},
+    store::{Reading, attempts, money, push_ids},
+};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{OrderId, PaymentId, Timestamp, UserId};
+use uuid::Uuid;
+
+const COLUMNS: &str = "id, order_id, user_id, state, currency, amount_minor, captured_minor, refunded_minor, \
+                       captured_attempt, version, created_us, updated_us";
+
+#[derive(FromRow)]
+struct Row {
+    id: Uuid,
+    order_id: Uuid,
+    user_id: Uuid,
+    state: String,
+    currency: String,
+    amount_minor: i64,
+    captured_minor: i64,
+    refunded_minor: i64,
+    captured_attempt: Option<i32>,
+    version: i64,
+    created_us: i64,
+    updated_us: i64,
+}
+
+/// Where a page of a list starts: after the payment that was created then and has this id.
+pub type After = (Timestamp, PaymentId);
+
+/// These payments with their attempts, in order of their ids; those that there are.
+pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Payment>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM payments WHERE id IN "));
+    push_ids(&mut query, ids);
+    query.push(" ORDER BY id");
+    reading.push_to(&mut query);
+    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    with_attempts(conn, rows, reading).await
+}
+
+/// A page of this user's payments, or everybody's, newest first.
+pub async fn list(
+    conn: &mut MySqlConnection,
+    user: Option<UserId>,
+    after: Option<After>,
+    limit: u32,
+) -> Result<Vec<Payment>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM payments WHERE TRUE"));
+    if let Some(user) = user {
+        query.push(" AND user_id = ").push_bind(user.uuid());
+    }
+    if let Some((created_at, id)) = after {
+        let created_us = created_at.micros();
+        // The first condition bounds the index range; the second settles ties.
+        query.push(" AND created_us <= ").push_bind(created_us);
+        query.push(" AND (created_us < ").push_bind(created_us);
+        query.push(" OR id < ").push_bind(id.uuid()).push(")");
+    }
+    query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
+    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    with_attempts(conn, rows, Reading::Plain).await
+}
+
+/// Writes these payments, new ones and changed ones alike. Changed ones must be locked.
+pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
+    if payments.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(format!("INSERT INTO payments ({COLUMNS}) "));
+    query.push_values(payments, |mut row, payment| {
+        row.push_bind(payment.id.uuid())
+            .push_bind(payment.order_id.uuid())
+            .push_bind(payment.user_id.uuid())
+            .push_bind(payment.state.as_str())
+            .push_bind(payment.amount.currency.as_str())
+            .push_bind(payment.amount.minor_units)
+            .push_bind(payment.captured().minor_units)
+            .push_bind(payment.refunded().minor_units)
+            .push_bind(payment.state.captured_attempt())
+            .push_bind(payment.version)
+            .push_bind(payment.created_at.micros())
+            .push_bind(payment.updated_at.micros());
+    });
+    query.push(
+        " ON DUPLICATE KEY UPDATE state = VALUES(state), captured_minor = VALUES(captured_minor), \
+         refunded_minor = VALUES(refunded_minor), captured_attempt = VALUES(captured_attempt), \
+         version = VALUES(version), updated_us = VALUES(updated_us)",
+    );
+    query.build().execute(conn).await?;
+    Ok(())
+}
+
+async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, reading: Reading) -> Result<Vec<Payment>, DbError> {
+    let ids: Vec<_> = rows.iter().map(|row| PaymentId::from_uuid(row.id)).collect();
+    let mut attempts = attempts::load(conn, &ids, reading).await?;
+    let payments = rows.into_iter().map(|row| {
+        let attempts = attempts.remove(&PaymentId::from_uuid(row.id)).unwrap_or_default();
+        row.into_payment(attempts)
+    });
+    payments.collect()
+}
+
+impl Row {
+    fn into_payment(self, attempts: Vec<Attempt>) -> Result<Payment, DbError> {
+        let id = PaymentId::from_uuid(self.id);
+        let state = match (self.state.as_str(), self.captured_attempt) {
+            ("OPEN", None) => PaymentState::Open,
+            ("CAPTURED", Some(attempt)) => PaymentState::Captured { attempt },
+            ("REFUNDING", Some(attempt)) => PaymentState::Refunding { attempt },
+            ("REFUNDED", Some(attempt)) => PaymentState::Refunded { attempt },
+            (state, attempt) => {
+                return Err(DbError::inconsistent(format!("payment {id} is {state:?} by attempt {attempt:?}")));
+            }
+        };
+        let payment = Payment {
+            id,
+            order_id: OrderId::from_uuid(self.order_id),
+            user_id: UserId::from_uuid(self.user_id),
+            amount: money(self.amount_minor, &self.currency)?,
+            state,
+            attempts,
+            version: self.version,
+            created_at: Timestamp::from_micros(self.created_us),
+            updated_at: Timestamp::from_micros(self.updated_us),
+        };
+        let stored = (self.captured_minor, self.refunded_minor);
+        if stored == (payment.captured().minor_units, payment.refunded().minor_units) {
+            Ok(payment)
+        } else {
+            Err(DbError::inconsistent(format!("payment {id} is {state}, but captured and refunded {stored:?}")))
+        }
+    }
+}

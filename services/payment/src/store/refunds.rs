@@ -1,0 +1,134 @@
+//! The table `refunds`: also the queue of the refund worker.
+
+use crate::{
+    domain::{AttemptKey, Refund, RefundState},
+    store::{count, money, push_ids, push_keys, require_rows},
+};
+use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::DbError;
+use stampede_vocab::{PaymentId, Timestamp};
+use uuid::Uuid;
+
+const COLUMNS: &str = "payment_id, attempt, state, provider_charge_id, provider_refund_id, currency, amount_minor, \
+                       due_us, checks, traceparent, created_us, updated_us";
+
+#[derive(FromRow)]
+struct Row {
+    payment_id: Uuid,
+    attempt: i32,
+    state: String,
+    provider_charge_id: Option<String>,
+    provider_refund_id: Option<String>,
+    currency: String,
+    amount_minor: i64,
+    due_us: Option<i64>,
+    checks: i32,
+    traceparent: Option<String>,
+    created_us: i64,
+    updated_us: i64,
+}
+
+/// Writes new refunds. One that is there already stays as it is: a charge goes back once.
+pub async fn insert(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), DbError> {
+    write(conn, refunds, " ON DUPLICATE KEY UPDATE payment_id = payment_id").await
+}
+
+/// Writes changed refunds. They must be locked.
+pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), DbError> {
+    let changes = " ON DUPLICATE KEY UPDATE state = VALUES(state), provider_refund_id = VALUES(provider_refund_id), \
+                   due_us = VALUES(due_us), checks = VALUES(checks), updated_us = VALUES(updated_us)";
+    write(conn, refunds, changes).await
+}
+
+/// All refunds of these payments, locked.
+pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM refunds WHERE payment_id IN "));
+    push_ids(&mut query, payments);
+    query.push(" ORDER BY payment_id, attempt FOR UPDATE");
+    let rows: Vec<Row> = query.build_query_as().fetch_all(conn).await?;
+    rows.into_iter().map(Row::into_refund).collect()
+}
+
+/// Claims refunds that are due, oldest first, until the lease ends. Those that another process is claiming are passed
+/// over.
+pub async fn claim_due(
+    conn: &mut MySqlConnection,
+    limit: u32,
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<Vec<Refund>, DbError> {
+    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM refunds WHERE state = 'REQUESTED'"));
+    query.push(" AND due_us <= ").push_bind(now.micros());
+    query.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
+    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let refunds: Vec<Refund> = rows.into_iter().map(Row::into_refund).collect::<Result<_, _>>()?;
+    lease(conn, &refunds, now, lease_until).await?;
+    Ok(refunds)
+}
+
+async fn lease(
+    conn: &mut MySqlConnection,
+    refunds: &[Refund],
+    now: Timestamp,
+    lease_until: Timestamp,
+) -> Result<(), DbError> {
+    if refunds.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = refunds.iter().map(|refund| refund.of).collect();
+    let mut query = QueryBuilder::<MySql>::new("UPDATE refunds SET due_us = ");
+    query.push_bind(lease_until.micros()).push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
+    push_keys(&mut query, &keys);
+    let leased = query.build().execute(conn).await?;
+    require_rows("a claim of refunds", leased.rows_affected(), keys.len())
+}
+
+async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static str) -> Result<(), DbError> {
+    if refunds.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<MySql>::new(format!("INSERT INTO refunds ({COLUMNS}) "));
+    query.push_values(refunds, |mut row, refund| {
+        let (state, refund_id, due) = match &refund.state {
+            RefundState::Requested { due, .. } => ("REQUESTED", None, Some(due.micros())),
+            RefundState::Refunded { refund_id } => ("REFUNDED", refund_id.as_deref(), None),
+        };
+        row.push_bind(refund.of.payment_id.uuid())
+            .push_bind(refund.of.attempt)
+            .push_bind(state)
+            .push_bind(&refund.charge_id)
+            .push_bind(refund_id)
+            .push_bind(refund.amount.currency.as_str())
+            .push_bind(refund.amount.minor_units)
+            .push_bind(due)
+            .push_bind(refund.checks())
+            .push_bind(&refund.traceparent)
+            .push_bind(refund.created_at.micros())
+            .push_bind(refund.updated_at.micros());
+    });
+    query.push(or_else);
+    query.build().execute(conn).await?;
+    Ok(())
+}
+
+impl Row {
+    fn into_refund(self) -> Result<Refund, DbError> {
+        let of = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
+        let state = match (self.state.as_str(), self.due_us.map(Timestamp::from_micros)) {
+            ("REQUESTED", Some(due)) => RefundState::Requested { checks: count(self.checks)?, due },
+            ("REFUNDED", None) => RefundState::Refunded { refund_id: self.provider_refund_id },
+            (state, due) => {
+                return Err(DbError::inconsistent(format!("the refund of {of} is {state:?} and due at {due:?}")));
+            }
+        };
+        Ok(Refund {
+            of,
+            charge_id: self.provider_charge_id,
+            amount: money(self.amount_minor, &self.currency)?,
+            state,
+            traceparent: self.traceparent,
+            created_at: Timestamp::from_micros(self.created_us),
+            updated_at: Timestamp::from_micros(self.updated_us),
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! What the service does, one file per verb. Transactions begin and end here; SQL and contracts are elsewhere, and the
+//! provider is never asked inside a transaction.
+
+mod charge_attempts;
+mod follow_orders;
+mod handle_webhook;
+mod read_payments;
+mod reconcile_attempts;
+mod refund_payments;
+mod settle_attempts;
+mod settle_refunds;
+
+pub use follow_orders::{FollowError, Followed};
+pub use read_payments::{Page, Viewer};
+
+use crate::{
+    domain::{AttemptKey, Failure, Outcome, RefundKey, RefundOutcome},
+    provider::HttpProvider,
+};
+use settle_attempts::Settlement;
+use settle_refunds::RefundSettlement;
+use stampede_batch::{BatchConfig, BatchError, Batcher};
+use stampede_db::{Database, DbError};
+use stampede_outbox::Outbox;
+use stampede_vocab::SharedClock;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// So many tries without a result are told as an error, each time. They go on all the same.
+const WORRYING_TRIES: u32 = 10;
+
+/// All that the verbs work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Payments {
+    desk: Desk,
+    provider: HttpProvider,
+    settlements: Batcher<Settlement, Result<(), Failure>>,
+    refund_settlements: Batcher<RefundSettlement, Result<(), Failure>>,
+    webhook_secret: Arc<str>,
+    lease: Duration,
+}
+
+/// What the verbs work with that only touch the database.
+#[derive(Clone)]
+struct Desk {
+    db: Database,
+    outbox: Outbox,
+    clock: SharedClock,
+    charges_wanted: Arc<Notify>,
+    refunds_wanted: Arc<Notify>,
+}
+
+impl Payments {
+    /// Needs a runtime, since answers of the provider are written in batches from now on. What is claimed is taken for
+    /// abandoned after `lease`, which must be longer than the provider may take for two requests.
+    pub fn new(
+        db: Database,
+        outbox: Outbox,
+        clock: SharedClock,
+        provider: HttpProvider,
+        webhook_secret: &str,
+        lease: Duration,
+    ) -> Self {
+        let (charges_wanted, refunds_wanted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let desk = Desk { db, outbox, clock, charges_wanted, refunds_wanted };
+        let (charging, refunding) = (desk.clone(), desk.clone());
+        Self {
+            settlements: Batcher::new(batches("settle_attempts"), move |batch| {
+                settle_attempts::settle_attempts(charging.clone(), batch)
+            }),
+            refund_settlements: Batcher::new(batches("settle_refunds"), move |batch| {
+                settle_refunds::settle_refunds(refunding.clone(), batch)
+            }),
+            desk,
+            provider,
+            webhook_secret: webhook_secret.into(),
+            lease,
+        }
+    }
+
+    /// Waits until this replica has queued an attempt.
+    pub async fn charges_wanted(&self) {
+        self.desk.charges_wanted.notified().await;
+    }
+
+    /// Waits until this replica has queued a refund.
+    pub async fn refunds_wanted(&self) {
+        self.desk.refunds_wanted.notified().await;
+    }
+
+    async fn settle(&self, key: AttemptKey, outcome: Outcome) -> Result<(), Failure> {
+        self.settlements.call(Settlement { key, outcome }).await?
+    }
+
+    async fn settle_refund(&self, key: RefundKey, outcome: RefundOutcome) -> Result<(), Failure> {
+        self.refund_settlements.call(RefundSettlement { key, outcome }).await?
+    }
+}
+
+fn batches(name: &'static str) -> BatchConfig {
+    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096 }
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        let text = error.to_string().into();
+        if error.is_unreachable() { Self::Unreachable(text) } else { Self::Broken(text) }
+    }
+}
+
+impl From<BatchError> for Failure {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Overloaded => Self::Overloaded,
+            BatchError::Closed => Self::Broken(error.to_string().into()),
+        }
+    }
+}

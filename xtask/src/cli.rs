@@ -1,0 +1,151 @@
+//! The commands and their flags, as a contributor types them. No behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::replicas::Replicas;
+
+/// Everything a contributor does with Stampede: set up, run, demonstrate, check.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One command of the surface.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find or install what the build, the servers and the checks need
+    Setup(SetupArgs),
+    /// Run the whole mesh on its own servers, in the foreground, until Ctrl-C
+    Up(UpArgs),
+    /// Stop what a killed `up`, `demo` or `test` left running, by the process ids it wrote down
+    Down,
+    /// Play a whole sale through a fresh mesh and prove that its promises held
+    Demo(DemoArgs),
+    /// Run every check there is, or the tests whose name contains NAME
+    Test(TestArgs),
+    /// Format the Rust code
+    Fmt,
+    /// Check formatting, clippy, the house rules and the contracts
+    Lint,
+    /// Check the house rules alone: which crate may use which, and how a file looks
+    Tidy,
+}
+
+/// The SQL database to run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Database {
+    /// MySQL 8.0
+    Mysql,
+    /// MariaDB 10.11 or later
+    Mariadb,
+}
+
+impl Database {
+    /// The name of its directory, its log and its status line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mysql => "mysql",
+            Self::Mariadb => "mariadb",
+        }
+    }
+}
+
+/// Flags of `setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// The database to set up
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
+}
+
+/// What the mesh is built as: the two flags exclude each other.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ProfileArgs {
+    /// Build with optimisations (the default)
+    #[arg(long, conflicts_with = "dev")]
+    pub release: bool,
+    /// Build without optimisations, for quick work
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// Ports that must be these and no others; a port not named here moves on to the next free one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PortArgs {
+    /// The gateway's HTTP port [default: 8080, or the next free one]
+    #[arg(long, value_name = "PORT")]
+    pub gateway_port: Option<u16>,
+    /// Redis' port [default: 7379, or the next free one]
+    #[arg(long, value_name = "PORT")]
+    pub redis_port: Option<u16>,
+    /// The database's port [default: 7306, or the next free one]
+    #[arg(long, value_name = "PORT")]
+    pub database_port: Option<u16>,
+    /// Kafka's port [default: 7092, or the next free one]
+    #[arg(long, value_name = "PORT")]
+    pub kafka_port: Option<u16>,
+}
+
+/// Flags of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// How to build.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The database to run on
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
+    /// How many processes of a service to run, such as order=2,event=3 (others: one)
+    #[arg(long, value_name = "SERVICE=N,...", default_value = "")]
+    pub replicas: Replicas,
+    /// Start Redis, the database and Kafka only
+    #[arg(long)]
+    pub servers_only: bool,
+    /// Ports that were asked for.
+    #[command(flatten)]
+    pub ports: PortArgs,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The sale to play
+    #[arg(long, value_name = "FILE", default_value = "examples/flash-sale.toml")]
+    pub sale: PathBuf,
+    /// How many buyers come, in place of the number in the sale's file
+    #[arg(long, value_name = "N")]
+    pub buyers: Option<u32>,
+    /// Write the figures of the simulation to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Leave the mesh running afterwards, as `up` does
+    #[arg(long)]
+    pub keep: bool,
+    /// How to build.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The database to run on
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
+    /// How many processes of a service to run, such as order=2,event=3 (others: one)
+    #[arg(long, value_name = "SERVICE=N,...", default_value = "")]
+    pub replicas: Replicas,
+    /// Ports that were asked for.
+    #[command(flatten)]
+    pub ports: PortArgs,
+}
+
+/// Flags of `test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Run only the tests whose name contains this, and none of the other checks
+    pub name: Option<String>,
+    /// The database to test on
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask demo`: a whole sale through a fresh mesh, and the proof that its promises held.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use crate::cli::DemoArgs;
+use crate::down;
+use crate::fleet::Fleet;
+use crate::launch::Tier;
+use crate::mesh::{self, Layout, Mesh};
+use crate::ports::Ports;
+use crate::secrets::Secrets;
+use crate::servers::{ServerPorts, Servers};
+use crate::setup;
+use crate::ui::{bytes, say, seconds};
+use crate::up;
+use crate::usage;
+use crate::workspace::{Workspace, remove_directory};
+
+/// Plays the sale and audits it; non-zero when either finds a fault.
+pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
+    let mut phases = Phases::default();
+    let run = workspace.run("demo");
+    down::mend_before("demo", &run)?;
+    phases.time("setup", || setup::servers(workspace, args.database))?;
+    let binaries = phases.time("build", || mesh::build(workspace, args.profile))?;
+    remove_directory(&run)?;
+    let mut fleet = Fleet::open(&run)?;
+    let mut ports = Ports::default();
+    let server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
+    let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
+    let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;
+    let secrets = Secrets::of_run(&run)?;
+    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets };
+    phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
+
+    let sold = phases.time("simulate", || play(&mut fleet, simulation(&mesh, workspace, args)))?;
+    let memory = usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]));
+    say(&format!("\n  memory       {} in the services and the gateway together", bytes(memory)));
+    let kept = phases.time("audit", || play(&mut fleet, mesh.audit()))?;
+    phases.print();
+
+    let verdict = if sold && kept { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if args.keep {
+        up::print_summary(&mesh, &fleet);
+        up::stay(fleet)?;
+        return Ok(verdict);
+    }
+    phases.time("down", || fleet.stop());
+    say(&format!("  stopped      data and logs are in {}", run.display()));
+    Ok(verdict)
+}
+
+fn simulation(mesh: &Mesh<'_>, workspace: &Workspace, args: &DemoArgs) -> Command {
+    // A sale that is named is found from where the contributor stands, the default one from anywhere.
+    let sale = if args.sale.exists() { args.sale.clone() } else { workspace.root().join(&args.sale) };
+    let mut command = mesh.simulate(&sale);
+    if let Some(buyers) = args.buyers {
+        command.args(["--buyers", &buyers.to_string()]);
+    }
+    if let Some(file) = &args.json {
+        command.arg("--json").arg(file);
+    }
+    command
+}
+
+/// Runs a command that shows its own progress. A child of the fleet that dies meanwhile is the
+/// error, rather than the failure of the command that follows from it.
+fn play(fleet: &mut Fleet, mut command: Command) -> anyhow::Result<bool> {
+    say("");
+    let status = command.status().map_err(|error| anyhow::anyhow!("cannot run {command:?}: {error}"))?;
+    fleet.check()?;
+    Ok(status.success())
+}
+
+/// How long each part took.
+#[derive(Default)]
+struct Phases {
+    taken: Vec<(&'static str, Duration)>,
+}
+
+impl Phases {
+    fn time<T>(&mut self, name: &'static str, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        self.taken.push((name, started.elapsed()));
+        result
+    }
+
+    fn print(&self) {
+        let parts: Vec<String> = self.taken.iter().map(|(name, took)| format!("{name} {}", seconds(*took))).collect();
+        say(&format!("  took         {}", parts.join(", ")));
+    }
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask down`: stops what a killed `up`, `demo` or `test` left, by the ids it wrote down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::state::{Process, State};
+use crate::ui::{Step, say};
+use crate::workspace::{Workspace, remove_directory};
+
+/// How long a supervisor may take to stop its whole fleet, and a lone child to end.
+const SUPERVISOR_WITHIN: Duration = Duration::from_secs(120);
+const CHILD_WITHIN: Duration = Duration::from_secs(20);
+
+/// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
+pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut found = 0;
+    for name in ["up", "demo"] {
+        found += usize::from(stop_run(name, &workspace.run(name))?);
+    }
+    for (name, run) in test_runs(workspace) {
+        found += usize::from(mend_test(&name, &run)?);
+    }
+    if found == 0 {
+        say("nothing was running");
+    }
+    Ok(())
+}
+
+/// Fails if a run is in progress; stops what it left if it was killed.
+pub fn mend_before(name: &str, run: &Path) -> anyhow::Result<()> {
+    let Some(state) = State::read(run)? else { return Ok(()) };
+    if state.supervisor.is_alive() {
+        bail!(
+            "`{name}` is running already (process {}); stop it with Ctrl-C or cargo xtask down",
+            state.supervisor.pid
+        );
+    }
+    stop_run(name, run).map(drop)
+}
+
+/// Removes what tests that were killed have left behind.
+pub fn mend_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    for (name, run) in test_runs(workspace) {
+        mend_test(&name, &run)?;
+    }
+    Ok(())
+}
+
+fn test_runs(workspace: &Workspace) -> Vec<(String, PathBuf)> {
+    let Ok(entries) = fs::read_dir(workspace.run("test")) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter_map(|path| Some((format!("test {}", path.file_name()?.to_str()?), path))).collect()
+}
+
+fn mend_test(name: &str, run: &Path) -> anyhow::Result<bool> {
+    let in_progress = State::read(run)?.is_some_and(|state| state.supervisor.is_alive());
+    if in_progress {
+        return Ok(false);
+    }
+    let stopped = stop_run(name, run)?;
+    remove_directory(run)?;
+    Ok(stopped)
+}
+
+/// Stops one run; whether there was anything to stop.
+fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
+    let Some(state) = State::read(run)? else { return Ok(false) };
+    let supervised = state.supervisor.is_alive();
+    if supervised {
+        let step = Step::begin(name, "stopping");
+        stop(state.supervisor, SUPERVISOR_WITHIN)?;
+        step.done("stopped, through its supervisor");
+    }
+    // Services before the servers they use: the reverse of the order in which they were started.
+    let left = state.children.iter().rev().filter(|child| child.process.is_alive());
+    let mut mended = false;
+    for child in left {
+        let step = Step::begin(&child.name, "stopping");
+        stop(child.process, CHILD_WITHIN)?;
+        step.done(&format!("stopped process {}, left by a killed {name}", child.process.pid));
+        mended = true;
+    }
+    State::forget(run);
+    Ok(supervised || mended)
+}
+
+fn stop(process: Process, within: Duration) -> anyhow::Result<()> {
+    for (signal, patience) in [(Signal::SIGTERM, within), (Signal::SIGKILL, CHILD_WITHIN)] {
+        // A process that ends in between is what is wanted.
+        let _ended = kill(Pid::from_raw(process.pid), signal);
+        if ends_within(process, patience) {
+            return Ok(());
+        }
+    }
+    bail!("process {} does not end, even when killed", process.pid)
+}
+
+fn ends_within(process: Process, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    while process.is_alive() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+    use crate::state::Recorded;
+    use crate::workspace::make_directory;
+
+    fn sleeper() -> (Child, Process) {
+        let child = Command::new("sleep").arg("60").spawn().expect("sleep is there");
+        let process = Process::of(i32::try_from(child.id()).expect("fits")).expect("it runs");
+        (child, process)
+    }
+
+    fn recorded(process: Process) -> Recorded {
+        Recorded { name: "sleeper".into(), process }
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_stopped_and_a_stranger_with_a_recycled_id_is_not() {
+        let run = std::env::temp_dir().join(format!("xtask-down-{}", std::process::id()));
+        make_directory(&run).expect("a temporary directory");
+        let ((mut left, left_process), (mut stranger, stranger_process)) = (sleeper(), sleeper());
+        let recycled = Process { start_ticks: stranger_process.start_ticks - 1, ..stranger_process };
+        let dead = Process { start_ticks: 0, ..left_process };
+        let state = State { supervisor: dead, children: vec![recorded(left_process), recorded(recycled)] };
+        state.write(&run).expect("writable");
+
+        assert!(stop_run("up", &run).expect("it ends"));
+        assert!(!left.wait().expect("it is ours").success());
+        assert!(stranger_process.is_alive());
+        assert!(!stop_run("up", &run).expect("nothing is left"));
+
+        stranger.kill().and_then(|()| stranger.wait()).expect("it is ours");
+        remove_directory(&run).expect("removable");
+    }
+}

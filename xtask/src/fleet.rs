@@ -1,0 +1,209 @@
+//! The supervised children of one run: started, waited for, watched, and stopped in order.
+//! A fleet that goes out of scope stops what is still running, whatever the reason.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::launch::{Launch, Tier};
+use crate::shell;
+use crate::state::{Process, Recorded, State};
+use crate::workspace::make_directory;
+
+/// How often children and signals are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How much of a dead child's log is shown.
+const TAIL_LINES: usize = 20;
+
+struct Member {
+    launch: Launch,
+    child: Child,
+    log: PathBuf,
+    ended: bool,
+}
+
+/// The children of one run.
+pub struct Fleet {
+    run: PathBuf,
+    members: Vec<Member>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Fleet {
+    /// A fleet with its data, logs and state in `run`. From here on Ctrl-C is a wish to stop that
+    /// the fleet sees while it waits; a second one ends this process at once.
+    pub fn open(run: &Path) -> anyhow::Result<Self> {
+        make_directory(&run.join("logs"))?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+                .context("cannot handle signals")?;
+        }
+        let fleet = Self { run: run.to_owned(), members: Vec::new(), interrupted };
+        fleet.write_down()?;
+        Ok(fleet)
+    }
+
+    /// The directory of this run.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Whether the contributor has asked to stop.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Starts a child and writes it down.
+    pub fn start(&mut self, launch: Launch) -> anyhow::Result<()> {
+        let child = launch.spawn(&self.run)?;
+        let log = launch.log(&self.run);
+        self.members.push(Member { launch, child, log, ended: false });
+        self.write_down()
+    }
+
+    /// Waits until a child says it is ready. Any child's death, Ctrl-C and the deadline end it.
+    pub fn wait_ready(&mut self, name: &str, within: Duration, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + within;
+        while !ready() {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{name} was not ready within {} s\n{}", within.as_secs(), self.log_tail(name));
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Stays until a child dies, which is an error that shows its log, or Ctrl-C, which is not.
+    pub fn watch(&mut self) -> anyhow::Result<()> {
+        while !self.is_interrupted() {
+            if let Some(obituary) = self.first_death() {
+                bail!(obituary);
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// Fails if a child has died or the contributor asked to stop.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(obituary) = self.first_death() {
+            bail!(obituary);
+        }
+        if self.is_interrupted() {
+            bail!("interrupted");
+        }
+        Ok(())
+    }
+
+    /// The process ids of the children of some tiers.
+    pub fn pids(&self, tiers: &[Tier]) -> Vec<i32> {
+        let chosen = self.members.iter().filter(|member| tiers.contains(&member.launch.tier));
+        chosen.map(|member| pid_of(&member.child).as_raw()).collect()
+    }
+
+    /// Stops everything: the gateway first, the servers last, each with its deadline.
+    pub fn stop(&mut self) {
+        for tier in [Tier::Gateway, Tier::Service, Tier::Provider, Tier::Server] {
+            let mut members: Vec<&mut Member> =
+                self.members.iter_mut().filter(|member| member.launch.tier == tier).collect();
+            stop_together(&mut members);
+        }
+        self.members.clear();
+        State::forget(&self.run);
+    }
+
+    fn first_death(&mut self) -> Option<String> {
+        self.members.iter_mut().find_map(|member| {
+            let status = member.child.try_wait().ok().flatten()?;
+            member.ended = true;
+            Some(obituary(&member.launch.name, status, &member.log))
+        })
+    }
+
+    fn log_tail(&self, name: &str) -> String {
+        let member = self.members.iter().find(|member| member.launch.name == name);
+        member.map_or_else(String::new, |member| tail_of(&member.log))
+    }
+
+    fn write_down(&self) -> anyhow::Result<()> {
+        let own = i32::try_from(std::process::id()).context("a process id fits")?;
+        let supervisor = Process::of(own).context("cannot read /proc: is it mounted?")?;
+        let children = self.members.iter().filter_map(|member| {
+            let process = Process::of(pid_of(&member.child).as_raw())?;
+            Some(Recorded { name: member.launch.name.clone(), process })
+        });
+        State { supervisor, children: children.collect() }.write(&self.run)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn stop_together(members: &mut [&mut Member]) {
+    for member in members.iter_mut() {
+        member.ended = member.ended || matches!(member.child.try_wait(), Ok(Some(_)));
+        if !member.ended {
+            signal(&member.child, Signal::SIGTERM);
+        }
+    }
+    let started = Instant::now();
+    for member in members.iter_mut().filter(|member| !member.ended) {
+        if !ends_within(&mut member.child, member.launch.stop_within.saturating_sub(started.elapsed())) {
+            eprintln!(
+                "  {} did not stop within {} s and is killed",
+                member.launch.name,
+                member.launch.stop_within.as_secs()
+            );
+            signal(&member.child, Signal::SIGKILL);
+        }
+        // Reaped, or killed just now: it cannot block for long, and its status says nothing new.
+        drop(member.child.wait());
+    }
+}
+
+fn ends_within(child: &mut Child, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(TICK);
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    // The child is not reaped yet, so the id is still its own; it may have ended, which is the aim.
+    let _ended = kill(pid_of(child), signal);
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids fit in an i32"))
+}
+
+fn obituary(name: &str, status: ExitStatus, log: &Path) -> String {
+    format!("{name} ended by itself ({status}); the end of {}:\n{}", log.display(), tail_of(log))
+}
+
+fn tail_of(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    shell::tail(&String::from_utf8_lossy(&text), TAIL_LINES)
+}

@@ -1,0 +1,75 @@
+//! Starting one long-lived child: its log file, its account, and its tie to this process.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::identity::Identity;
+
+/// When a child is stopped: the higher, the earlier. All of one tier stop side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Redis, the database, Kafka.
+    Server,
+    /// What services call outside of the mesh.
+    Provider,
+    /// The five services.
+    Service,
+    /// The door to the outside.
+    Gateway,
+}
+
+/// What to start, and how to end it.
+#[derive(Debug)]
+pub struct Launch {
+    /// Name in status lines, and of the log file.
+    pub name: String,
+    /// When it is stopped.
+    pub tier: Tier,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Environment on top of this process' own.
+    pub env: Vec<(String, String)>,
+    /// The account it runs as.
+    pub identity: Identity,
+    /// How long it may take to stop after SIGTERM before it is killed.
+    pub stop_within: Duration,
+}
+
+impl Launch {
+    /// Where its output goes.
+    pub fn log(&self, run: &Path) -> PathBuf {
+        run.join("logs").join(format!("{}.log", self.name))
+    }
+
+    /// Starts it in a process group of its own, so that Ctrl-C in the terminal reaches only the
+    /// supervisor, and with a parent-death signal, so that it ends with a supervisor that is killed.
+    ///
+    /// The kernel ties that signal to the thread that starts the child: call this from the main
+    /// thread only.
+    pub fn spawn(&self, run: &Path) -> anyhow::Result<Child> {
+        let log = self.log(run);
+        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = output.try_clone().context("cannot share the log file")?;
+        Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .args(self.identity.setpriv_args())
+            .arg("--")
+            .arg(&self.program)
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {} ({}) through setpriv", self.name, self.program.display()))
+    }
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask`: the contributor's one command surface.
+//!
+//! It sets a machine up, runs the mesh with its servers as supervised children, plays a whole sale
+//! through it, and runs every check there is. It compiles in seconds from a bare toolchain, so it
+//! must not depend on a crate of the product, on tokio, or on anything that needs more than a
+//! linker to build.
+
+mod cli;
+mod demo;
+mod down;
+mod fleet;
+mod identity;
+mod launch;
+mod lint;
+mod mesh;
+mod ports;
+mod probe;
+mod replicas;
+mod secrets;
+mod servers;
+mod setup;
+mod shell;
+mod state;
+mod tally;
+mod test;
+mod tidy;
+mod ui;
+mod up;
+mod usage;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::workspace::Workspace;
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    // The servers run under another account where this is root, and have to read what is written here.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    let workspace = Workspace::locate();
+    match command {
+        Command::Setup(args) => setup::everything(&workspace, args.database).map(|()| ExitCode::SUCCESS),
+        Command::Up(args) => up::run(&workspace, &args),
+        Command::Down => down::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Command::Demo(args) => demo::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
+        Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Command::Tidy => tidy::run(&workspace).map(|()| ExitCode::SUCCESS),
+    }
+}

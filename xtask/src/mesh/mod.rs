@@ -1,0 +1,199 @@
+//! The product's own processes as children: the payment sandbox, the five services, the gateway.
+//! It knows their flags and environment, and nothing of what they do.
+
+mod layout;
+mod operator;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::ProfileArgs;
+use crate::fleet::Fleet;
+use crate::identity::Identity;
+use crate::launch::{Launch, Tier};
+use crate::mesh::layout::Instance;
+use crate::mesh::operator::{SCHEMA_PREFIX, TOPIC_PREFIX};
+use crate::probe;
+use crate::replicas::SERVICES;
+use crate::secrets::Secrets;
+use crate::servers::Servers;
+use crate::shell;
+use crate::ui::Step;
+use crate::workspace::Workspace;
+
+pub use crate::mesh::layout::Layout;
+
+/// The packages whose binaries make up the mesh, and the operator's command.
+const PACKAGES: [&str; 8] = [
+    "stampede-event",
+    "stampede-coupon",
+    "stampede-inventory",
+    "stampede-order",
+    "stampede-payment",
+    "stampede-gateway",
+    "stampede-sandbox",
+    "stampede-cli",
+];
+
+/// A process starts in under a second; a busy machine is slower.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Longer than the time that a process gives itself to drain.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Builds the mesh and returns the directory with its binaries. Cargo shows its own progress.
+pub fn build(workspace: &Workspace, profile: ProfileArgs) -> anyhow::Result<PathBuf> {
+    let mut step = Step::begin("build", "building the mesh");
+    let name = if profile.dev { "debug" } else { "release" };
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args(["build", "--bins"]).args((!profile.dev).then_some("--release"));
+    cargo.args(PACKAGES.map(|package| ["--package", package]).concat());
+    step.pause();
+    shell::shown(&mut cargo)?;
+    step.done(&format!("{name} binaries of the mesh"));
+    Ok(workspace.binaries(name))
+}
+
+/// Everything that the processes of a mesh are told.
+pub struct Mesh<'a> {
+    /// Their binaries.
+    pub binaries: PathBuf,
+    /// Their servers.
+    pub servers: &'a Servers,
+    /// Their ports.
+    pub layout: &'a Layout,
+    /// Their secrets.
+    pub secrets: &'a Secrets,
+}
+
+impl Mesh<'_> {
+    /// Starts the sandbox, the services one after another, and the gateway; each is ready before the next.
+    pub fn start(&self, fleet: &mut Fleet) -> anyhow::Result<()> {
+        self.start_sandbox(fleet)?;
+        for service in SERVICES {
+            let step = Step::begin(service, "starting");
+            for instance in self.layout.of(service) {
+                fleet.start(self.launch(instance))?;
+            }
+            for instance in self.layout.of(service) {
+                fleet.wait_ready(&instance.name, READY_WITHIN, || probe::http_ready(instance.admin_port))?;
+            }
+            step.done(&self.layout.urls(service));
+        }
+        Ok(())
+    }
+
+    fn start_sandbox(&self, fleet: &mut Fleet) -> anyhow::Result<()> {
+        let step = Step::begin("sandbox", "starting");
+        let port = self.layout.sandbox();
+        let args = [
+            format!("--listen-addr=127.0.0.1:{port}"),
+            format!("--journal={}", fleet.run().join("sandbox.journal").display()),
+            format!("--webhook-url={}/v1/payments:webhook", self.layout.gateway_url()),
+        ];
+        let mut launch = self.process("sandbox", "sandbox", Tier::Provider, args.to_vec());
+        launch.env.push(("STAMPEDE_WEBHOOK_SECRET".into(), self.secrets.webhook.clone()));
+        fleet.start(launch)?;
+        fleet.wait_ready("sandbox", READY_WITHIN, || probe::http_answers(port))?;
+        step.done(&self.layout.provider_url());
+        Ok(())
+    }
+
+    fn launch(&self, instance: &Instance) -> Launch {
+        let tier = if instance.service == "gateway" { Tier::Gateway } else { Tier::Service };
+        let mut launch = self.process(instance.service, &instance.name, tier, Vec::new());
+        launch.env = self.environment(instance).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        launch
+    }
+
+    fn process(&self, binary: &str, name: &str, tier: Tier, args: Vec<String>) -> Launch {
+        Launch {
+            name: name.to_owned(),
+            tier,
+            program: self.binaries.join(format!("stampede-{binary}")),
+            args: args.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            identity: Identity::Own,
+            stop_within: STOP_WITHIN,
+        }
+    }
+
+    /// The environment of one process: only what its service has a use for.
+    fn environment(&self, instance: &Instance) -> BTreeMap<&'static str, String> {
+        let service = instance.service;
+        let mut env = BTreeMap::from([
+            ("STAMPEDE_LISTEN_ADDR", format!("127.0.0.1:{}", instance.port)),
+            ("STAMPEDE_ADMIN_ADDR", format!("127.0.0.1:{}", instance.admin_port)),
+        ]);
+        if service != "gateway" {
+            env.insert("STAMPEDE_DATABASE_URL", format!("{}/{SCHEMA_PREFIX}{service}", self.servers.database_url()));
+            env.insert("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers());
+            env.insert("STAMPEDE_KAFKA_TOPIC_PREFIX", TOPIC_PREFIX.to_owned());
+        }
+        if let Some(url) = self.redis_url(service) {
+            env.insert("STAMPEDE_REDIS_URL", url);
+        }
+        for peer in peers(service) {
+            env.insert(urls_variable(peer), self.layout.urls(peer));
+        }
+        if service == "payment" {
+            env.insert("STAMPEDE_PROVIDER_URL", self.layout.provider_url());
+            env.insert("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone());
+        }
+        if service == "gateway" {
+            env.insert("STAMPEDE_AUTH_SECRET", self.secrets.auth.clone());
+        }
+        env
+    }
+
+    /// The event service's keys expire: they have a logical database of their own.
+    fn redis_url(&self, service: &str) -> Option<String> {
+        match service {
+            "event" => Some(self.event_redis_url()),
+            "coupon" | "inventory" | "gateway" => Some(self.main_redis_url()),
+            _ => None,
+        }
+    }
+
+    /// Redis of stock, coupons and tokens.
+    pub fn main_redis_url(&self) -> String {
+        format!("{}/0", self.servers.redis_url())
+    }
+
+    /// Redis of event times.
+    pub fn event_redis_url(&self) -> String {
+        format!("{}/1", self.servers.redis_url())
+    }
+}
+
+/// The services that a service calls.
+fn peers(service: &str) -> &'static [&'static str] {
+    match service {
+        "order" => &["inventory", "coupon"],
+        "inventory" | "coupon" => &["order"],
+        "gateway" => &["event", "coupon", "inventory", "order", "payment"],
+        _ => &[],
+    }
+}
+
+fn urls_variable(service: &str) -> &'static str {
+    match service {
+        "event" => "STAMPEDE_EVENT_URLS",
+        "coupon" => "STAMPEDE_COUPON_URLS",
+        "inventory" => "STAMPEDE_INVENTORY_URLS",
+        "order" => "STAMPEDE_ORDER_URLS",
+        _ => "STAMPEDE_PAYMENT_URLS",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_service_is_told_of_itself() {
+        for service in SERVICES {
+            assert!(!peers(service).contains(&service), "{service}");
+        }
+    }
+}

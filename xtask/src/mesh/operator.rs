@@ -1,0 +1,60 @@
+//! The operator's command, `stampede`, as it is called on a mesh of this machine.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::fleet::Fleet;
+use crate::mesh::Mesh;
+use crate::secrets::Secrets;
+use crate::shell;
+use crate::ui::{Step, say};
+
+/// What every schema and topic of a run begins with.
+pub const SCHEMA_PREFIX: &str = "stampede_";
+/// The prefix of a run's topics.
+pub const TOPIC_PREFIX: &str = "stampede";
+
+impl Mesh<'_> {
+    /// Makes schemas, tables and topics, whatever of them is missing.
+    pub fn prepare(&self) -> anyhow::Result<()> {
+        let step = Step::begin("prepare", "migrating schemas, making topics");
+        let mut command = self.operator();
+        command.arg("prepare");
+        command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
+        command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
+        command.args(["--partitions", "8"]);
+        shell::quiet(&mut command)?;
+        step.done("schemas and topics are up to date");
+        Ok(())
+    }
+
+    /// A simulation of this sale, to be run in the foreground.
+    pub fn simulate(&self, sale: &Path) -> Command {
+        let mut command = self.operator();
+        command.arg("simulate").arg(sale).args(["--gateway-url", &self.layout.gateway_url()]);
+        command.env("STAMPEDE_AUTH_SECRET", &self.secrets.auth);
+        command
+    }
+
+    /// An audit of everything that this mesh has written down, to be run in the foreground.
+    pub fn audit(&self) -> Command {
+        let mut command = self.operator();
+        command.arg("audit");
+        command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
+        command.args(["--redis-url", &self.main_redis_url(), "--event-redis-url", &self.event_redis_url()]);
+        command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
+        command.args(["--provider-url", &self.layout.provider_url()]);
+        command
+    }
+
+    fn operator(&self) -> Command {
+        Command::new(self.binaries.join("stampede"))
+    }
+
+    /// Says how to get an operator's token without printing the secret that makes it.
+    pub fn print_token_hint(&self, fleet: &Fleet) {
+        let secrets = Secrets::file(fleet.run());
+        let program = self.binaries.join("stampede");
+        say(&format!("\nAn operator's token: . {} && {} token --role operator", secrets.display(), program.display()));
+    }
+}

@@ -1,0 +1,75 @@
+//! Ports on the loopback: the one that was asked for or an error, else the next free one.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Context, bail};
+
+/// How far above its default a port may move.
+const REACH: u16 = 200;
+
+/// Hands out ports, each once, even before anything listens on them.
+#[derive(Debug, Default)]
+pub struct Ports {
+    given: BTreeSet<u16>,
+}
+
+impl Ports {
+    /// The port that the contributor named, or the first free one from `default` on.
+    pub fn pick(&mut self, what: &str, asked: Option<u16>, default: u16) -> anyhow::Result<u16> {
+        match asked {
+            Some(port) if self.take(port) => Ok(port),
+            Some(port) => bail!("port {port}, asked for {what}, is in use; free it or ask for another"),
+            None => self.next_free(what, default),
+        }
+    }
+
+    fn next_free(&mut self, what: &str, first: u16) -> anyhow::Result<u16> {
+        let last = first.saturating_add(REACH);
+        let free = (first..=last).find(|port| self.take(*port));
+        free.with_context(|| format!("no free port for {what} from {first} to {last}"))
+    }
+
+    fn take(&mut self, port: u16) -> bool {
+        !self.given.contains(&port) && is_free(port) && self.given.insert(port)
+    }
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn occupied() -> (TcpListener, u16) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        (listener, port)
+    }
+
+    #[test]
+    fn a_port_in_use_that_was_asked_for_is_an_error() {
+        let (_listener, port) = occupied();
+        let error = Ports::default().pick("redis", Some(port), 1).expect_err("it is in use");
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_default_in_use_moves_on() {
+        let (_listener, port) = occupied();
+        let picked = Ports::default().pick("redis", None, port).expect("some port is free");
+        assert!(picked > port);
+    }
+
+    #[test]
+    fn no_port_is_handed_out_twice() {
+        let (listener, port) = occupied();
+        drop(listener);
+        let mut ports = Ports::default();
+        let first = ports.pick("redis", None, port).expect("free");
+        let second = ports.pick("kafka", None, port).expect("free");
+        assert_ne!(first, second);
+    }
+}

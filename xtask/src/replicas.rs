@@ -1,0 +1,75 @@
+//! How many processes of each service to run, as given by `--replicas order=2,event=3`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// The services of which there can be many.
+pub const SERVICES: [&str; 6] = ["event", "coupon", "inventory", "order", "payment", "gateway"];
+
+/// More than this on one machine is a slip of the finger.
+const MOST: usize = 9;
+
+/// Counts by service; a service that is not named has one process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replicas {
+    counts: BTreeMap<String, usize>,
+}
+
+impl Replicas {
+    /// The number of processes for a service.
+    pub fn of(&self, service: &str) -> usize {
+        self.counts.get(service).copied().unwrap_or(1)
+    }
+}
+
+impl FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut counts = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (service, count) = parse_part(part)?;
+            if counts.insert(service.to_owned(), count).is_some() {
+                return Err(format!("{service} is named twice"));
+            }
+        }
+        Ok(Self { counts })
+    }
+}
+
+fn parse_part(part: &str) -> Result<(&str, usize), String> {
+    let (service, count) = part.split_once('=').ok_or_else(|| format!("{part}: expected SERVICE=N"))?;
+    if !SERVICES.contains(&service) {
+        return Err(format!("{service}: no such service; there are {}", SERVICES.join(", ")));
+    }
+    match count.parse() {
+        Ok(count) if (1..=MOST).contains(&count) => Ok((service, count)),
+        _ => Err(format!("{part}: expected a number from 1 to {MOST}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_and_the_rest_is_one() {
+        let replicas: Replicas = "order=2, event=3".parse().expect("well formed");
+        assert_eq!((replicas.of("order"), replicas.of("event"), replicas.of("coupon")), (2, 3, 1));
+        assert_eq!("".parse::<Replicas>().expect("empty is fine").of("order"), 1);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (text, part) in [
+            ("order", "SERVICE=N"),
+            ("orders=2", "no such service"),
+            ("order=0", "1 to 9"),
+            ("order=many", "1 to 9"),
+            ("order=1,order=2", "twice"),
+        ] {
+            let error = text.parse::<Replicas>().expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! How Kafka is started for development: one node, broker and controller in one small JVM.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::identity::Identity;
+use crate::launch::{Launch, Tier};
+use crate::servers::STOP_WITHIN;
+use crate::setup::kafka_libraries;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// Any 16 bytes in base64 will do: the cluster has one node, and talks to no other.
+const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
+
+/// Quick to start and small: the JVM's first compiler only, and its simplest collector.
+const JVM: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// A Kafka on its own data directory, which is formatted the first time.
+pub fn launch(
+    workspace: &Workspace,
+    run: &Path,
+    identity: Identity,
+    port: u16,
+    controller_port: u16,
+) -> anyhow::Result<Launch> {
+    let home = run.join("kafka");
+    identity.own_directory(&home)?;
+    let properties = home.join("server.properties");
+    write_properties(workspace, &properties, &home.join("data"), port, controller_port)?;
+    let java = Java {
+        program: shell::find_program("java").context("java is gone; run cargo xtask setup")?,
+        class_path: class_path(&kafka_libraries(workspace))?,
+        logging: workspace.root().join("deploy/dev/kafka/log4j2.properties"),
+    };
+    if !home.join("data/meta.properties").exists() {
+        java.format(identity, &properties)?;
+    }
+    Ok(Launch {
+        name: "kafka".into(),
+        tier: Tier::Server,
+        args: java.args("kafka.Kafka").into_iter().chain([properties.into()]).collect(),
+        program: java.program,
+        env: vec![("CLASSPATH".into(), java.class_path)],
+        identity,
+        stop_within: STOP_WITHIN,
+    })
+}
+
+fn write_properties(
+    workspace: &Workspace,
+    to: &Path,
+    data: &Path,
+    port: u16,
+    controller_port: u16,
+) -> anyhow::Result<()> {
+    let from = workspace.root().join("deploy/dev/kafka/server.properties");
+    let template = fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
+    let filled = template
+        .replace("{{port}}", &port.to_string())
+        .replace("{{controller_port}}", &controller_port.to_string())
+        .replace("{{data}}", &data.display().to_string());
+    fs::write(to, filled).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// One explicit list in a stable order.
+fn class_path(libraries: &Path) -> anyhow::Result<String> {
+    let entries = fs::read_dir(libraries)
+        .with_context(|| format!("cannot read {}; run cargo xtask setup", libraries.display()))?;
+    let mut jars = Vec::new();
+    for entry in entries {
+        jars.push(entry.context("cannot list Kafka's jars")?.path().display().to_string());
+    }
+    if jars.is_empty() {
+        bail!("{} is empty; remove it and run cargo xtask setup", libraries.display());
+    }
+    jars.sort();
+    Ok(jars.join(":"))
+}
+
+struct Java {
+    program: PathBuf,
+    class_path: String,
+    logging: PathBuf,
+}
+
+impl Java {
+    fn args(&self, class: &str) -> Vec<OsString> {
+        let mut args: Vec<OsString> = JVM.map(OsString::from).to_vec();
+        args.push(format!("-Dlog4j2.configurationFile={}", self.logging.display()).into());
+        args.push(class.into());
+        args
+    }
+
+    fn format(&self, identity: Identity, properties: &Path) -> anyhow::Result<()> {
+        let mut command = identity.command(&self.program);
+        command.env("CLASSPATH", &self.class_path).args(self.args("kafka.tools.StorageTool"));
+        command
+            .args(["format", "--cluster-id", CLUSTER_ID, "--feature", "share.version=0", "--config"])
+            .arg(properties);
+        shell::quiet(&mut command).map(drop)
+    }
+}

@@ -1,0 +1,113 @@
+//! The servers of one run: Redis, a database and Kafka as children, on ports and data of their own.
+
+mod kafka;
+mod mariadb;
+mod mysql;
+mod redis;
+
+use std::time::Duration;
+
+use crate::cli::{Database, PortArgs};
+use crate::fleet::Fleet;
+use crate::identity::Identity;
+use crate::ports::Ports;
+use crate::probe;
+use crate::ui::Step;
+use crate::workspace::Workspace;
+
+/// How long a server may take to be ready: a crash recovery of a big data directory included.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// A server gets this long to write its data down before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// The account that the services and tests use, with all rights.
+const ACCOUNT: &str = "stampede:stampede";
+
+/// Creates the account, and lets it in from the loopback only.
+const CREATE_ACCOUNT: &str = "CREATE USER IF NOT EXISTS 'stampede'@'127.0.0.1' IDENTIFIED BY 'stampede';\n\
+     GRANT ALL ON *.* TO 'stampede'@'127.0.0.1' WITH GRANT OPTION;\n";
+
+/// The ports of one run's servers.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerPorts {
+    redis: u16,
+    database: u16,
+    kafka: u16,
+    kafka_controller: u16,
+}
+
+impl ServerPorts {
+    /// The ports that `up` and `demo` prefer.
+    pub fn preferred(ports: &mut Ports, asked: &PortArgs) -> anyhow::Result<Self> {
+        Ok(Self {
+            redis: ports.pick("Redis", asked.redis_port, 7379)?,
+            database: ports.pick("the database", asked.database_port, 7306)?,
+            kafka: ports.pick("Kafka", asked.kafka_port, 7092)?,
+            kafka_controller: ports.pick("Kafka's controller", None, 7093)?,
+        })
+    }
+
+    /// Ports from `first` on, for servers that nobody looks for under a known port.
+    pub fn anywhere(ports: &mut Ports, first: u16) -> anyhow::Result<Self> {
+        Ok(Self {
+            redis: ports.pick("Redis", None, first)?,
+            database: ports.pick("the database", None, first)?,
+            kafka: ports.pick("Kafka", None, first)?,
+            kafka_controller: ports.pick("Kafka's controller", None, first)?,
+        })
+    }
+}
+
+/// Running servers, as their clients name them.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    ports: ServerPorts,
+}
+
+impl Servers {
+    /// Starts all three side by side, and returns when all are ready.
+    pub fn start(
+        fleet: &mut Fleet,
+        workspace: &Workspace,
+        database: Database,
+        ports: ServerPorts,
+    ) -> anyhow::Result<Self> {
+        let identity = Identity::for_servers(workspace)?;
+        let run = fleet.run().to_owned();
+        let servers = Self { ports };
+
+        let step = Step::begin("redis", "starting");
+        fleet.start(redis::launch(&run, identity, ports.redis)?)?;
+        fleet.wait_ready("redis", READY_WITHIN, || probe::redis(ports.redis))?;
+        step.done(&servers.redis_url());
+
+        let database_step = Step::begin(database.name(), "starting");
+        fleet.start(match database {
+            Database::Mysql => mysql::launch(workspace, &run, identity, ports.database)?,
+            Database::Mariadb => mariadb::launch(&run, identity, ports.database)?,
+        })?;
+        let kafka_step = Step::begin("kafka", "starting");
+        fleet.start(kafka::launch(workspace, &run, identity, ports.kafka, ports.kafka_controller)?)?;
+        fleet.wait_ready(database.name(), READY_WITHIN, || probe::database(ports.database))?;
+        database_step.done(&servers.database_url());
+        fleet.wait_ready("kafka", READY_WITHIN, || probe::kafka(ports.kafka))?;
+        kafka_step.done(&servers.kafka_brokers());
+        Ok(servers)
+    }
+
+    /// Redis, without a logical database.
+    pub fn redis_url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.ports.redis)
+    }
+
+    /// The database server, without a schema.
+    pub fn database_url(&self) -> String {
+        format!("mysql://{ACCOUNT}@127.0.0.1:{}", self.ports.database)
+    }
+
+    /// Kafka's bootstrap list.
+    pub fn kafka_brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.kafka)
+    }
+}

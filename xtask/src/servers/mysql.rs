@@ -1,0 +1,83 @@
+//! How MySQL is started for development: durable, on the loopback, without TLS.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::identity::Identity;
+use crate::launch::{Launch, Tier};
+use crate::servers::{CREATE_ACCOUNT, STOP_WITHIN};
+use crate::setup::mysql::{base_args, library_path, program, template};
+use crate::shell;
+use crate::workspace::{Workspace, make_directory};
+
+/// Flags that set MySQL's own behaviour. Every commit reaches the disk; there is no binary log, as
+/// nothing replicates from here.
+const BEHAVIOUR: [&str; 15] = [
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--mysqlx=OFF",
+    // A statement over one TLS record stalls sqlx for 44 ms; on the loopback nothing is to be hidden.
+    "--skip-ssl",
+    "--skip-log-bin",
+    "--innodb-flush-log-at-trx-commit=1",
+    "--innodb-buffer-pool-size=256M",
+    "--innodb-redo-log-capacity=256M",
+    "--transaction-isolation=READ-COMMITTED",
+    "--default-time-zone=+00:00",
+    "--character-set-server=utf8mb4",
+    "--max-connections=400",
+    "--performance-schema=OFF",
+    "--log-error-verbosity=2",
+    "--console",
+];
+
+/// A MySQL on its own data directory, which is made from the template the first time.
+pub fn launch(workspace: &Workspace, run: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+    let home = run.join("mysql");
+    identity.own_directory(&home)?;
+    let data = home.join("data");
+    if !data.exists() {
+        copy_template(&template(workspace, identity), &data)?;
+    }
+    let start_file = home.join("start.sql");
+    fs::write(&start_file, CREATE_ACCOUNT).with_context(|| format!("cannot write {}", start_file.display()))?;
+    let mut args = base_args(workspace);
+    args.extend(BEHAVIOUR.map(String::from));
+    args.extend([
+        format!("--port={port}"),
+        format!("--datadir={}", data.display()),
+        format!("--init-file={}", start_file.display()),
+        format!("--pid-file={}", home.join("mysqld.pid").display()),
+        // Relative to the data directory: an absolute path may be too long for a socket's name.
+        "--socket=mysql.sock".into(),
+    ]);
+    if identity.is_root() {
+        args.push("--user=root".into());
+    }
+    Ok(Launch {
+        name: "mysql".into(),
+        tier: Tier::Server,
+        program: program(workspace),
+        args: args.into_iter().map(Into::into).collect(),
+        env: vec![("LD_LIBRARY_PATH".into(), library_path(workspace).display().to_string())],
+        identity,
+        stop_within: STOP_WITHIN,
+    })
+}
+
+/// Copies with owners and holes kept, under another name first: half a copy is never taken for data.
+fn copy_template(template: &Path, data: &Path) -> anyhow::Result<()> {
+    let scratch = data.with_extension("new");
+    crate::workspace::remove_directory(&scratch)?;
+    make_directory(data.parent().context("a data directory has a parent")?)?;
+    shell::quiet(Command::new("cp").args(["--archive", "--reflink=auto"]).arg(template).arg(&scratch))?;
+    // Each copy is a server of its own.
+    let marker = scratch.join("auto.cnf");
+    if marker.exists() {
+        fs::remove_file(&marker).with_context(|| format!("cannot remove {}", marker.display()))?;
+    }
+    fs::rename(&scratch, data).with_context(|| format!("cannot make {}", data.display()))
+}

@@ -1,0 +1,46 @@
+//! Apache Kafka: its jars through Maven, from `deploy/dev/kafka/pom.xml`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::setup::requirement::{Probe, Requirement};
+use crate::shell;
+use crate::ui::say;
+use crate::workspace::{Workspace, make_directory, remove_directory};
+
+/// What Kafka, and getting it, needs.
+pub const REQUIREMENTS: [Requirement; 2] = [
+    Requirement {
+        what: "Java 17 or later",
+        probe: Probe::Java(17),
+        packages: &["openjdk-17-jre-headless", "default-jre-headless"],
+    },
+    Requirement { what: "Maven", probe: Probe::Program("mvn"), packages: &["maven"] },
+];
+
+/// The jars.
+pub fn libraries(workspace: &Workspace) -> PathBuf {
+    workspace.tool("kafka").join("libs")
+}
+
+/// Fetches the jars, unless those that the POM names are there.
+pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
+    let pom = workspace.root().join("deploy/dev/kafka/pom.xml");
+    let wanted = fs::read_to_string(&pom).with_context(|| format!("cannot read {}", pom.display()))?;
+    let kept = workspace.tool("kafka").join("pom.xml");
+    if fs::read_to_string(&kept).is_ok_and(|had| had == wanted) {
+        return Ok(());
+    }
+    say("fetching Apache Kafka through Maven (92 jars, 55 MB)");
+    make_directory(&workspace.tool("kafka"))?;
+    remove_directory(&libraries(workspace))?;
+    let mut mvn = Command::new("mvn");
+    mvn.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
+    mvn.arg(format!("-DoutputDirectory={}", libraries(workspace).display()));
+    shell::quiet(&mut mvn)?;
+    // Written last: it says that the jars are all there.
+    fs::write(&kept, wanted).with_context(|| format!("cannot write {}", kept.display()))
+}

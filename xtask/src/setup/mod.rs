@@ -1,0 +1,82 @@
+//! Makes a machine ready: finds what is there, and gets what is missing through apt, Maven, pip and
+//! cargo. It says what it does before it does it, is quick when there is nothing to do, and writes
+//! nowhere but to `.stampede/tools` and to what apt manages.
+
+mod apt;
+mod kafka;
+pub mod mysql;
+mod requirement;
+pub mod tools;
+
+use crate::cli::Database;
+use crate::identity::Identity;
+use crate::setup::requirement::{Probe, Requirement};
+use crate::ui::{Step, say};
+use crate::workspace::Workspace;
+
+pub use crate::setup::kafka::libraries as kafka_libraries;
+
+const REDIS: [Requirement; 1] =
+    [Requirement { what: "Redis 7 or later", probe: Probe::Program("redis-server"), packages: &["redis-server"] }];
+
+/// Every child is started through it: it changes the account and ties the child to its supervisor.
+const SUPERVISION: [Requirement; 1] =
+    [Requirement { what: "setpriv", probe: Probe::Program("setpriv"), packages: &["util-linux"] }];
+
+const MARIADB: [Requirement; 2] = [
+    Requirement { what: "MariaDB 10.11 or later", probe: Probe::Program("mariadbd"), packages: &["mariadb-server"] },
+    Requirement {
+        what: "MariaDB's installer of data directories",
+        probe: Probe::Program("mariadb-install-db"),
+        packages: &["mariadb-server"],
+    },
+];
+
+/// The C parts of librdkafka and aws-lc; everything else that the build needs comes with cargo.
+const BUILD: [Requirement; 3] = [
+    Requirement { what: "a C compiler", probe: Probe::Program("cc"), packages: &["gcc"] },
+    Requirement { what: "a C++ compiler", probe: Probe::Program("c++"), packages: &["g++"] },
+    Requirement { what: "make", probe: Probe::Program("make"), packages: &["make"] },
+];
+
+/// What the build, the servers and the checks need.
+pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
+    let mut requirements = for_servers(database);
+    requirements.extend(tools::REQUIREMENTS);
+    apt::provide(&requirements)?;
+    fetch_servers(workspace, database)?;
+    tools::fetch(workspace)
+}
+
+/// What the build and the servers need, and no more: enough for `up` and `demo`.
+pub fn servers(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
+    apt::provide(&for_servers(database))?;
+    fetch_servers(workspace, database)
+}
+
+fn for_servers(database: Database) -> Vec<Requirement> {
+    let database = match database {
+        Database::Mysql => &mysql::REQUIREMENTS[..],
+        Database::Mariadb => &MARIADB[..],
+    };
+    [&BUILD[..], &SUPERVISION, &REDIS, database, &kafka::REQUIREMENTS].concat()
+}
+
+fn fetch_servers(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
+    let step = Step::begin("servers", "looking for the servers");
+    let identity = Identity::for_servers(workspace)?;
+    if identity.is_root() {
+        let private = workspace.private();
+        say(&format!(
+            "note: the user nobody cannot enter {}, so the servers run as root; a directory above lacks o+x",
+            private.display()
+        ));
+    }
+    if database == Database::Mysql {
+        mysql::fetch(workspace)?;
+        mysql::make_template(workspace, identity)?;
+    }
+    kafka::fetch(workspace)?;
+    step.done(&format!("Redis, {} and Kafka are here", database.name()));
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The programs that only the checks need: buf for the contracts, cargo-deny for the dependencies.
+//! Exact versions, each in a directory of its own under `.stampede/tools`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::setup::requirement::{Probe, Requirement};
+use crate::shell;
+use crate::ui::{Step, say};
+use crate::workspace::{Workspace, make_directory, remove_directory};
+
+const BUF: &str = "1.75.0";
+const CARGO_DENY: &str = "0.20.2";
+
+/// What getting the tools needs.
+pub const REQUIREMENTS: [Requirement; 2] = [
+    Requirement { what: "Python 3 with venv", probe: Probe::PythonVenv, packages: &["python3-venv"] },
+    Requirement { what: "git", probe: Probe::Program("git"), packages: &["git"] },
+];
+
+/// The program that lints contracts.
+pub fn buf(workspace: &Workspace) -> PathBuf {
+    workspace.tool("buf").join("bin/buf")
+}
+
+/// The program that judges dependencies.
+pub fn cargo_deny(workspace: &Workspace) -> PathBuf {
+    workspace.tool("cargo-deny").join("bin/cargo-deny")
+}
+
+/// Fetches the tools, unless they are there in their versions.
+pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
+    let step = Step::begin("tools", "looking for the tools");
+    once(&workspace.tool("buf"), BUF, fetch_buf)?;
+    once(&workspace.tool("cargo-deny"), CARGO_DENY, fetch_cargo_deny)?;
+    step.done(&format!("buf {BUF} and cargo-deny {CARGO_DENY} are here"));
+    Ok(())
+}
+
+/// Installs a tool into a directory, unless that says it holds this version already.
+fn once(directory: &Path, version: &str, install: fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let stamp = directory.join("version");
+    if fs::read_to_string(&stamp).is_ok_and(|had| had == version) {
+        return Ok(());
+    }
+    remove_directory(directory)?;
+    make_directory(directory)?;
+    install(directory)?;
+    fs::write(&stamp, version).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+fn fetch_buf(directory: &Path) -> anyhow::Result<()> {
+    say(&format!("installing buf {BUF} with pip into {}", directory.display()));
+    shell::quiet(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
+    let mut pip = Command::new(directory.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]).arg(format!("buf-bin=={BUF}"));
+    shell::quiet(&mut pip).map(drop)
+}
+
+fn fetch_cargo_deny(directory: &Path) -> anyhow::Result<()> {
+    say(&format!("building cargo-deny {CARGO_DENY} into {}: some minutes, once", directory.display()));
+    let mut cargo = shell::cargo(directory);
+    cargo.args(["install", "--locked", "--quiet", "--root"]).arg(directory);
+    cargo.arg(format!("cargo-deny@{CARGO_DENY}"));
+    shell::shown(&mut cargo)
+}

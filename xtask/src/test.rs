@@ -1,0 +1,160 @@
+//! `cargo xtask test`: every check there is, on servers and ports of its own beside a running `up`.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::cli::TestArgs;
+use crate::down;
+use crate::fleet::Fleet;
+use crate::lint;
+use crate::ports::Ports;
+use crate::servers::{ServerPorts, Servers};
+use crate::setup;
+use crate::shell;
+use crate::tally::Tally;
+use crate::ui::{say, seconds};
+use crate::workspace::{Workspace, remove_directory};
+
+/// Test servers listen from here on, below the ports that the kernel gives to clients.
+const FIRST_PORT: u16 = 20_000;
+/// Each process id has a block of ports, so that two runs hardly ever look at the same ones.
+const BLOCKS: u32 = 500;
+const PORTS_PER_BLOCK: u32 = 20;
+
+/// Runs everything, or the tests whose name contains the one given. A step that fails does not keep
+/// the next from running.
+pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let mut report = Report::default();
+    down::mend_tests(workspace)?;
+    if args.name.is_none() {
+        setup::everything(workspace, args.database)?;
+        for (name, check) in lint::CHECKS {
+            report.step(name, || check(workspace));
+        }
+    } else {
+        setup::servers(workspace, args.database)?;
+    }
+    let mut tally = Tally::default();
+    let built = report.step("build", || build(workspace));
+    if built {
+        report.step("tests", || run_tests(workspace, args, &mut tally));
+    }
+    report.print();
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The binaries first: some tests run them.
+fn build(workspace: &Workspace) -> anyhow::Result<()> {
+    shell::shown(shell::cargo(workspace.root()).args(["build", "--workspace", "--bins"]))
+}
+
+fn run_tests(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
+    let id = std::process::id();
+    let run = workspace.run("test").join(id.to_string());
+    let mut fleet = Fleet::open(&run)?;
+    let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
+    let ports = ServerPorts::anywhere(&mut Ports::default(), first)?;
+    let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    let outcome = cargo_test(workspace, args, &servers, tally);
+    // A server that died explains the failures that followed.
+    let unharmed = fleet.check();
+    let interrupted = fleet.is_interrupted();
+    fleet.stop();
+    if unharmed.is_err() && !interrupted {
+        say(&format!("the logs of the servers are kept in {}", run.join("logs").display()));
+        return unharmed;
+    }
+    remove_directory(&run)?;
+    unharmed.and(outcome)
+}
+
+fn cargo_test(workspace: &Workspace, args: &TestArgs, servers: &Servers, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(&args.name);
+    cargo.env("STAMPEDE_TEST_DATABASE_URL", servers.database_url());
+    cargo.env("STAMPEDE_TEST_REDIS_URL", servers.redis_url());
+    cargo.env("STAMPEDE_TEST_KAFKA_BROKERS", servers.kafka_brokers());
+    cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
+    pass_through(&mut cargo, tally)
+}
+
+/// Shows a command's output as it comes, and adds up the results in it.
+fn pass_through(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let output = child.stdout.take().expect("standard output is a pipe");
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read what cargo test says")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    Ok(())
+}
+
+/// What became of each step.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(&'static str, bool, Duration)>,
+}
+
+impl Report {
+    /// Runs a step; whether it passed. Its error is shown where it happens.
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> anyhow::Result<()>) -> bool {
+        say(&format!("\n=== {name}"));
+        let started = Instant::now();
+        let outcome = work();
+        if let Err(error) = &outcome {
+            say(&format!("{name}: {error:#}"));
+        }
+        self.steps.push((name, outcome.is_ok(), started.elapsed()));
+        outcome.is_ok()
+    }
+
+    fn all_passed(&self) -> bool {
+        self.steps.iter().all(|(_, passed, _)| *passed)
+    }
+
+    fn print(&self) {
+        println!();
+        for (name, passed, took) in &self.steps {
+            let verdict = if *passed { "ok" } else { "FAILED" };
+            println!("  {name:<14} {verdict:<8} {:>10}", seconds(*took));
+        }
+        println!();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_through_is_counted_and_a_failure_is_an_error() {
+        let mut tally = Tally::default();
+        let script = "echo 'test result: FAILED. 4 passed; 1 failed; 0 ignored'; exit 101";
+        let outcome = pass_through(Command::new("sh").args(["-c", script]), &mut tally);
+        assert!(outcome.is_err());
+        assert_eq!(tally, Tally { passed: 4, failed: 1 });
+    }
+
+    #[test]
+    fn a_failed_step_does_not_stop_the_next_and_fails_the_whole() {
+        let mut report = Report::default();
+        assert!(!report.step("one", || bail!("broken")));
+        assert!(report.step("two", || Ok(())));
+        assert!(!report.all_passed());
+    }
+
+    #[test]
+    fn every_block_of_ports_lies_below_those_of_clients() {
+        assert!(u32::from(FIRST_PORT) + BLOCKS * PORTS_PER_BLOCK < 32_768);
+    }
+}

@@ -1,0 +1,78 @@
+//! The house rules that no compiler checks: which crate may use which, which layer may use which,
+//! and how a file looks. Each rule is a pure function from text to findings; only this file reads.
+
+mod arrows;
+mod functions;
+mod layers;
+mod lua;
+mod source;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::ui::Step;
+use crate::workspace::Workspace;
+
+/// Directories that hold no source of ours.
+const SKIPPED: [&str; 2] = ["target", "node_modules"];
+
+/// A rule that is broken, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Finding {
+    path: String,
+    line: usize,
+    rule: String,
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, rule: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, rule: rule.into() }
+    }
+}
+
+/// Checks every file of the workspace, and fails with all findings.
+pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let step = Step::begin("tidy", "reading the sources");
+    let mut files = Vec::new();
+    collect(workspace.root(), workspace.root(), &mut files)?;
+    let findings: Vec<Finding> = files.iter().flat_map(|(path, text)| check(path, text)).collect();
+    for finding in &findings {
+        eprintln!("{}:{}: {}", finding.path, finding.line, finding.rule);
+    }
+    if !findings.is_empty() {
+        bail!("{} house rules are broken", findings.len());
+    }
+    step.done(&format!("{} files keep the house rules", files.len()));
+    Ok(())
+}
+
+fn check(path: &str, text: &str) -> Vec<Finding> {
+    match path.rsplit('.').next() {
+        Some("rs") => [source::check(path, text), functions::check(path, text), layers::check(path, text)].concat(),
+        Some("toml") if path.ends_with("Cargo.toml") => arrows::check(path, text),
+        Some("lua") => lua::check(path, text),
+        _ => Vec::new(),
+    }
+}
+
+/// The files that rules apply to, with their path from the root, in a stable order.
+fn collect(root: &Path, directory: &Path, files: &mut Vec<(String, String)>) -> anyhow::Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let mut entries = entries.collect::<Result<Vec<_>, _>>().context("cannot list a directory")?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if entry.file_type().context("a file has a type")?.is_dir() {
+            if !name.starts_with('.') && !SKIPPED.contains(&name.as_str()) {
+                collect(root, &path, files)?;
+            }
+        } else if [".rs", ".lua", "Cargo.toml"].iter().any(|end| name.ends_with(end)) {
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let relative = path.strip_prefix(root).context("it lies under the root")?;
+            files.push((relative.to_string_lossy().into_owned(), text));
+        }
+    }
+    Ok(())
+}

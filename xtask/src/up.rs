@@ -1,0 +1,89 @@
+//! `cargo xtask up`: the whole mesh on its own servers, in the foreground.
+
+use std::process::ExitCode;
+
+use crate::cli::UpArgs;
+use crate::down;
+use crate::fleet::Fleet;
+use crate::launch::Tier;
+use crate::mesh::{self, Layout, Mesh};
+use crate::ports::Ports;
+use crate::secrets::Secrets;
+use crate::servers::{ServerPorts, Servers};
+use crate::setup;
+use crate::ui::{bytes, say};
+use crate::usage;
+use crate::workspace::Workspace;
+
+/// Runs until Ctrl-C or until a child dies.
+pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
+    let run = workspace.run("up");
+    down::mend_before("up", &run)?;
+    setup::servers(workspace, args.database)?;
+    if args.servers_only {
+        return run_servers(workspace, args);
+    }
+    let binaries = mesh::build(workspace, args.profile)?;
+    let mut fleet = Fleet::open(&run)?;
+    let mut ports = Ports::default();
+    let server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
+    let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
+    let secrets = Secrets::of_run(&run)?;
+    let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
+    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets };
+    mesh.prepare()?;
+    mesh.start(&mut fleet)?;
+    print_summary(&mesh, &fleet);
+    stay(fleet)
+}
+
+fn run_servers(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
+    let mut fleet = Fleet::open(&workspace.run("up"))?;
+    let ports = ServerPorts::preferred(&mut Ports::default(), &args.ports)?;
+    let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    print_servers(&servers, &fleet);
+    stay(fleet)
+}
+
+/// Where everything is, and what it takes.
+pub fn print_summary(mesh: &Mesh<'_>, fleet: &Fleet) {
+    println!("\n  {:<12} {}", "buyers", mesh.layout.gateway_url());
+    for line in mesh.layout.lines() {
+        println!("  {line}");
+    }
+    println!("  {:<12} {}", "sandbox", mesh.layout.provider_url());
+    print_servers(mesh.servers, fleet);
+    mesh.print_token_hint(fleet);
+}
+
+fn print_servers(servers: &Servers, fleet: &Fleet) {
+    println!("  {:<12} {}", "redis", servers.redis_url());
+    println!("  {:<12} {}", "database", servers.database_url());
+    println!("  {:<12} {}", "kafka", servers.kafka_brokers());
+    println!("  {:<12} {}", "data, logs", fleet.run().display());
+    println!("  {:<12} {}", "memory", memory(fleet));
+    println!("  {:<12} {}", "disk", bytes(usage::disk(fleet.run())));
+}
+
+/// The memory of the product's own processes, if any run, and of what lies below them.
+fn memory(fleet: &Fleet) -> String {
+    let resident = |tiers: &[Tier]| bytes(usage::resident(&fleet.pids(tiers)));
+    let product = [Tier::Service, Tier::Gateway];
+    if fleet.pids(&product).is_empty() {
+        return resident(&[Tier::Server]);
+    }
+    format!(
+        "{} in services and gateway, {} in servers and sandbox",
+        resident(&product),
+        resident(&[Tier::Server, Tier::Provider])
+    )
+}
+
+/// Watches until the end, then stops everything in order.
+pub fn stay(mut fleet: Fleet) -> anyhow::Result<ExitCode> {
+    say("\nCtrl-C stops everything.");
+    let ending = fleet.watch();
+    say("\nstopping");
+    fleet.stop();
+    ending.map(|()| ExitCode::SUCCESS)
+}
