@@ -90,7 +90,11 @@ mod tests {
             (Reason::Internal, 500, None),
             (Reason::InvalidSignature, 401, None),
             (Reason::Unauthenticated, 401, Some(("www-authenticate", r#"Bearer realm="stampede""#))),
-            (Reason::TokenExpired, 401, Some(("www-authenticate", r#"Bearer realm="stampede", error="invalid_token""#))),
+            (
+                Reason::TokenExpired,
+                401,
+                Some(("www-authenticate", r#"Bearer realm="stampede", error="invalid_token""#)),
+            ),
             (Reason::Unavailable, 503, Some(("retry-after", "1"))),
             (Reason::NotReady, 503, Some(("retry-after", "1"))),
         ] {
@@ -112,7 +116,10 @@ mod tests {
     #[test]
     fn a_wrong_method_names_the_right_ones() {
         let response = written(Refusal::method_not_allowed(HeaderValue::from_static("GET, POST")));
-        assert_eq!((response.status().as_u16(), &response.headers()["allow"]), (405, &HeaderValue::from_static("GET, POST")));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &HeaderValue::from_static("GET, POST"))
+        );
     }
 
     #[test]

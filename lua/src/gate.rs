@@ -4,8 +4,8 @@
 //! costs one small hash however often it is refreshed. Tokens come here as SHA-256 hashes, never as themselves.
 
 use crate::{Args, FromRedisValue, Redis, RedisError, script::script};
-use std::time::Duration;
 use stampede_vocab::Timestamp;
+use std::time::Duration;
 
 /// Whom a family is issued to; part of what this door takes and gives.
 pub use stampede_vocab::UserId;

@@ -58,7 +58,7 @@ impl Stock {
         }
         let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, &items));
-        let replies: Vec<Vec<Value>> = self.ask(&RESERVE, &keys, &args).await?;
+        let replies: Vec<Value> = self.ask(&RESERVE, &keys, &args).await?;
         if replies.len() != asks.len() {
             return Err(RedisError::reply(RESERVE.name(), replies));
         }

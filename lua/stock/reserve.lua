@@ -7,37 +7,37 @@
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
 --        order, user, number of lines, and for each line: which item (1 is KEYS[3]), units
 -- Returns for each reservation one of
---        {'HELD', hold}  as it is stored: arrival|held_at_us|user|currency|item:units:gifts:price,...
+--        the hold as it is stored: arrival|held_at_us|user|currency|item:units:gifts:price,...
 --        {reason, item at fault or '', units that are left or that the limit allows}
 --        where the reason is EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND, CURRENCY_MISMATCH,
 --        LIMIT_REACHED or SOLD_OUT
 --
 -- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero.
+-- This is the busiest script: each item is read once and written once a batch, and texts are joined, not formatted.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
+local NUMBERS = { 'total', 'limit', 'gift_total', 'committed', 'gift_committed', 'held', 'gift_held' }
+local tonumber, max = tonumber, math.max
 
+-- The reservations; `first` to `last` are the places in ARGV of their lines, each two long.
 local function parse()
   local asks, at = {}, ITEMS + 1
   while at <= #ARGV do
-    local ask = { order = ARGV[at], user = ARGV[at + 1] }
-    local lines = tonumber(ARGV[at + 2])
-    at = at + 3
-    for i = 1, lines do
-      ask[i] = { item = tonumber(ARGV[at]), units = tonumber(ARGV[at + 1]) }
-      at = at + 2
-    end
-    asks[#asks + 1] = ask
+    local first = at + 3
+    local last = first + 2 * (ARGV[at + 2] - 1)
+    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], first = first, last = last }
+    at = last + 2
   end
   return asks
 end
 
 local function known_holds(asks)
-  local orders = {}
+  local orders, holds = {}, {}
   for i, ask in ipairs(asks) do
     orders[i] = ask.order
   end
-  local found, holds = redis.call('HMGET', HOLDS, unpack(orders)), {}
+  local found = redis.call('HMGET', HOLDS, unpack(orders))
   for i, order in ipairs(orders) do
     holds[order] = found[i] or nil
   end
@@ -55,55 +55,54 @@ local function closed_because(opens, closes, now)
   end
 end
 
-local FIELDS = { 'total', 'limit', 'price', 'currency', 'gift_total', 'committed', 'gift_committed', 'held',
-  'gift_held' }
-
--- One item with what its buyers in this batch hold and have: one HMGET.
-local function load_item(index, buyers)
-  local fields = {}
-  for i, name in ipairs(FIELDS) do
-    fields[i] = name
-  end
-  for _, user in ipairs(buyers) do
-    fields[#fields + 1] = 'u:' .. user
+-- Reads an item with what its buyers in this batch hold and have: one HMGET.
+local function load_item(item)
+  local fields = { 'price', 'currency', unpack(NUMBERS) }
+  local first_buyer = #fields + 1
+  for _, user in ipairs(item.buyers) do
+    fields[#fields + 1] = item.field[user]
     fields[#fields + 1] = 'c:' .. user
   end
-  local values = redis.call('HMGET', KEYS[FIRST_ITEM + index - 1], unpack(fields))
-  local item = { id = ARGV[index], holds = {}, has = {}, changed = {} }
-  for i, name in ipairs(FIELDS) do
-    item[name] = name == 'currency' and values[i] or tonumber(values[i])
+  local values = redis.call('HMGET', item.key, unpack(fields))
+  item.price, item.currency = values[1], values[2]
+  for i, name in ipairs(NUMBERS) do
+    item[name] = tonumber(values[i + 2])
   end
-  for i, user in ipairs(buyers) do
-    local at = #FIELDS + 2 * i - 1
+  for i, user in ipairs(item.buyers) do
+    local at = first_buyer + 2 * (i - 1)
+    local committed = values[at + 1]
     item.holds[user] = tonumber(values[at]) or 0
-    item.has[user] = values[at + 1] and tonumber(string.match(values[at + 1], '^%d+')) or 0
+    item.has[user] = committed and tonumber(string.match(committed, '^%d+')) or 0
   end
-  return item
 end
 
-local function load_items(asks)
-  local buyers, seen = {}, {}
+-- The items by their numbers as ARGV has them, with the buyers that concern them.
+local function load_items(asks, offered)
+  local items = {}
   for index = 1, ITEMS do
-    buyers[index], seen[index] = {}, {}
+    local id = ARGV[index]
+    items[tostring(index)] = { id = id, key = KEYS[FIRST_ITEM + index - 1], buyers = {}, field = {}, holds = {},
+      has = {}, changed = {}, offered = string.find(offered, id, 1, true) }
   end
   for _, ask in ipairs(asks) do
-    for _, line in ipairs(ask) do
-      if not seen[line.item][ask.user] then
-        seen[line.item][ask.user] = true
-        table.insert(buyers[line.item], ask.user)
+    local user = ask.user
+    for at = ask.first, ask.last, 2 do
+      local item = items[ARGV[at]]
+      if not item.field[user] then
+        item.field[user] = 'u:' .. user
+        item.buyers[#item.buyers + 1] = user
       end
     end
   end
-  local items = {}
-  for index = 1, ITEMS do
-    items[index] = load_item(index, buyers[index])
+  for _, item in pairs(items) do
+    load_item(item)
   end
   return items
 end
 
--- Why this line can't be held; nil if it can.
-local function refuse(item, offered, currency, user, units)
-  if not string.find(offered, item.id, 1, true) then
+-- Why a line can't be held; nil if it can.
+local function refuse(item, currency, user, units)
+  if not item.offered then
     return { 'ITEM_NOT_FOUND', item.id, 0 }
   elseif not item.total then
     return { 'NOT_READY', item.id, 0 }
@@ -112,19 +111,19 @@ local function refuse(item, offered, currency, user, units)
   end
   local allowed = item.limit - item.has[user] - item.holds[user]
   if units > allowed then
-    return { 'LIMIT_REACHED', item.id, math.max(allowed, 0) }
+    return { 'LIMIT_REACHED', item.id, max(allowed, 0) }
   end
   local left = item.total - item.committed - item.held
   if units > left then
-    return { 'SOLD_OUT', item.id, math.max(left, 0) }
+    return { 'SOLD_OUT', item.id, max(left, 0) }
   end
 end
 
-local function refuse_any(ask, items, offered)
+local function refuse_any(ask, items)
   local currency
-  for _, line in ipairs(ask) do
-    local item = items[line.item]
-    local refusal = refuse(item, offered, currency, ask.user, line.units)
+  for at = ask.first, ask.last, 2 do
+    local item = items[ARGV[at]]
+    local refusal = refuse(item, currency, ask.user, tonumber(ARGV[at + 1]))
     if refusal then
       return refusal
     end
@@ -132,56 +131,62 @@ local function refuse_any(ask, items, offered)
   end
 end
 
--- Takes the units in the loaded items and packs the hold.
-local function take(ask, items, arrival, now)
-  local lines = {}
-  for i, line in ipairs(ask) do
-    local item = items[line.item]
-    local gifts = item.gift_total - item.gift_committed - item.gift_held > 0 and 1 or 0
-    item.held = item.held + line.units
-    item.gift_held = item.gift_held + gifts
-    item.holds[ask.user] = item.holds[ask.user] + line.units
-    item.changed[ask.user] = true
-    lines[i] = string.format('%s:%d:%d:%.0f', item.id, line.units, gifts, item.price)
+-- Takes the units of a line in the loaded item, and packs it.
+local function take_line(item, user, units)
+  local gift = '0'
+  if item.gift_total - item.gift_committed - item.gift_held > 0 then
+    item.gift_held = item.gift_held + 1
+    gift = '1'
   end
-  return string.format('%.0f|%.0f|%s|%s|%s', arrival, now, ask.user, items[ask[1].item].currency,
-    table.concat(lines, ','))
+  item.held = item.held + units
+  item.holds[user] = item.holds[user] + units
+  item.changed[user] = true
+  return item.id .. ':' .. units .. ':' .. gift .. ':' .. item.price
+end
+
+local function take(ask, items)
+  local lines = take_line(items[ARGV[ask.first]], ask.user, ARGV[ask.first + 1])
+  for at = ask.first + 2, ask.last, 2 do
+    lines = lines .. ',' .. take_line(items[ARGV[at]], ask.user, ARGV[at + 1])
+  end
+  return ask.user .. '|' .. items[ARGV[ask.first]].currency .. '|' .. lines
 end
 
 local function write_items(items)
-  for index, item in ipairs(items) do
+  for _, item in pairs(items) do
     local fields = {}
     for user in pairs(item.changed) do
-      fields[#fields + 1] = 'u:' .. user
+      fields[#fields + 1] = item.field[user]
       fields[#fields + 1] = item.holds[user]
     end
     if #fields > 0 then
-      redis.call('HSET', KEYS[FIRST_ITEM + index - 1], 'held', item.held, 'gift_held', item.gift_held, unpack(fields))
+      redis.call('HSET', item.key, 'held', item.held, 'gift_held', item.gift_held, unpack(fields))
     end
   end
 end
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_text = string.format('|%.0f|', now)
 local event = redis.call('HMGET', EVENT, 'opens_us', 'closes_us', 'items', 'arrivals')
-local offered, arrivals = event[3], tonumber(event[4])
+local arrivals = tonumber(event[4])
 local asks = parse()
 local holds = known_holds(asks)
 local shut = closed_because(event[1], event[2], now)
-local items = shut and {} or load_items(asks)
+local items = shut and {} or load_items(asks, event[3])
 
 local replies, fresh = {}, {}
 for i, ask in ipairs(asks) do
   local hold = holds[ask.order]
-  local refusal = not hold and (shut and { shut, '', 0 } or refuse_any(ask, items, offered))
+  local refusal = not hold and (shut and { shut, '', 0 } or refuse_any(ask, items))
   if not hold and not refusal then
     arrivals = arrivals + 1
-    hold = take(ask, items, arrivals, now)
+    hold = arrivals .. now_text .. take(ask, items)
     holds[ask.order] = hold
     fresh[#fresh + 1] = ask.order
     fresh[#fresh + 1] = hold
   end
-  replies[i] = refusal or { 'HELD', hold }
+  replies[i] = refusal or hold
 end
 
 if #fresh > 0 then

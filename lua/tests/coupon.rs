@@ -1,6 +1,7 @@
 //! The coupon scripts on a real Redis: quota, one a user, dense ranks, window, settling, staging and rebuilding.
 //!
 //! Every test has a key prefix of its own, so they may run at once.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use stampede_lua::{
     Redis, RedisConfig,

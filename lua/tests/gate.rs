@@ -1,5 +1,7 @@
 //! Refresh tokens on a real Redis: rotation, reuse, expiry.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 use stampede_lua::{
     Redis, RedisConfig,
     gate::{self, Rotation, UserId},

@@ -115,7 +115,8 @@ fn item(n: u128, total_units: i32) -> StagedItem {
 
 /// An order of a user for `(item, units)`.
 fn ask(order: u128, user: u128, lines: &[(u128, i64)]) -> Reservation {
-    let line = |&(item, units): &(u128, i64)| WantedLine { item_id: item_id(item), units: Quantity::new(units).unwrap() };
+    let line =
+        |&(item, units): &(u128, i64)| WantedLine { item_id: item_id(item), units: Quantity::new(units).unwrap() };
     Reservation { order_id: order_id(order), user_id: user_id(user), lines: lines.iter().map(line).collect() }
 }
 
@@ -363,7 +364,8 @@ async fn staging_again_moves_the_window_and_keeps_what_is_held() {
 #[tokio::test]
 async fn a_lost_event_comes_back_from_the_ledger_with_its_buyers() {
     let shelf = Shelf::missing().await;
-    let sold = StagedItem { ledger: LedgerUnits { committed_units: 4, gift_committed_units: 0, version: 9 }, ..item(1, 5) };
+    let sold =
+        StagedItem { ledger: LedgerUnits { committed_units: 4, gift_committed_units: 0, version: 9 }, ..item(1, 5) };
     shelf.stock.settle(shelf.event, &[mirror(9, 4, &[(1, 2), (2, 2)], true)], &[]).await.unwrap();
     let before = shelf.stock.peek(shelf.event, &[item_id(1)]).await.unwrap();
     assert_eq!(before.items, [None], "its buyers alone do not put it on the shelf");

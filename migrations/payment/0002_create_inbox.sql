@@ -8,10 +8,13 @@ CREATE TABLE inbox (
     KEY ix_inbox_processed (processed_us)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
--- Keys of which a message became a dead letter: later messages of the key are set aside behind it.
+-- Keys of which a message became a dead letter: later messages of the key are set aside behind it. Earlier ones of the
+-- same batch still take effect.
 CREATE TABLE inbox_parked (
     topic VARCHAR(128) CHARACTER SET ascii NOT NULL,
     message_key VARCHAR(64) CHARACTER SET ascii NOT NULL,
+    -- Offset of the first dead letter of the key.
+    from_offset BIGINT NOT NULL,
     parked_us BIGINT NOT NULL,
     PRIMARY KEY (topic, message_key)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

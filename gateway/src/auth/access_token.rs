@@ -60,6 +60,8 @@ impl AccessTokens {
         }
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = 0;
+        // By RFC 7519 a token is refused on its last second too.
+        validation.reject_tokens_expiring_in_less_than = 1;
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         let tokens =

@@ -78,7 +78,7 @@ mod tests {
 
     fn trie(templates: &[&'static str]) -> Trie<&'static str> {
         let mut trie = Trie::default();
-        for text in templates {
+        for text in templates.iter().copied() {
             *trie.entry(&Template::parse(text).unwrap()) = text;
         }
         trie

@@ -143,6 +143,6 @@ mod tests {
     #[test]
     fn malformed_json_is_told_with_its_place() {
         let problem = assembled(Method::POST, "/v1/orders", "{\n  \"event_id\": oops}").unwrap_err();
-        assert_eq!((problem.metadata()["line"].as_str(), problem.metadata()["column"].as_str()), ("2", "16"));
+        assert_eq!((problem.metadata()["line"].as_str(), problem.metadata()["column"].as_str()), ("2", "15"));
     }
 }

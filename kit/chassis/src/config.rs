@@ -16,43 +16,45 @@ const DEFAULT_ADDRESSES: [(&str, &str); 6] = [
     ("payment", "127.0.0.1:7105"),
 ];
 
+/// Where `--help` lists these flags.
+const HEADING: &str = "Process";
+
 /// How far the admin port is from the port it belongs to.
 const ADMIN_PORT_OFFSET: u16 = 100;
 
 /// The part of the configuration that is the same for all; flatten it into the service's own.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Process")]
 pub struct CommonConfig {
     /// Address to serve on; port 0 takes a free one.
-    #[arg(long, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub listen_addr: SocketAddr,
 
     /// Address for GET /healthz, /readyz and /metrics [default: 100 ports above --listen-addr].
-    #[arg(long, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub admin_addr: Option<SocketAddr>,
 
     /// How log lines look.
-    #[arg(long, env = "STAMPEDE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
 
     /// Which log lines are written, such as "info" or "warn,stampede_order=debug".
-    #[arg(long, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER")]
     pub log_filter: String,
 
     /// OpenTelemetry collector to send spans to over gRPC, such as http://host:4317 [default: none].
-    #[arg(long, env = "STAMPEDE_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
     /// Share of new traces that is sent, from 0 to 1. A trace begun elsewhere is sent if it was there.
-    #[arg(long, env = "STAMPEDE_OTLP_SAMPLE_RATIO", default_value_t = 1.0, value_parser = parse_ratio)]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_OTLP_SAMPLE_RATIO", default_value_t = 1.0, value_parser = parse_ratio)]
     pub otlp_sample_ratio: f64,
 
     /// Milliseconds that calls and workers under way get to finish when the process is told to stop.
-    #[arg(long, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
     pub drain_timeout_ms: u64,
 
     /// Threads that run the service [default: half of the cores, at least one].
-    #[arg(long, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
     pub worker_threads: Option<NonZeroUsize>,
 }
 

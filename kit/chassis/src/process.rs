@@ -14,6 +14,10 @@ use crate::{App, CommonConfig, HasCommon, Workers, admin, config, serve_on, sign
 /// How long threads that block may hold up the exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 
+/// Signals that follow the first one so closely mean the same: a terminal signals the whole group,
+/// and then the parent signals its child.
+const ECHO: Duration = Duration::from_secs(1);
+
 /// Runs the process `stampede-<service>`: all of its `main`.
 ///
 /// `build` makes what is served out of the configuration, and starts its workers. It may wait for
@@ -86,7 +90,7 @@ where
     until_signalled(serving, &stop, &mut signals).await
 }
 
-/// The first signal begins the drain, the second ends it.
+/// The first signal begins the drain, a later one ends it.
 async fn until_signalled(
     serving: impl Future<Output = anyhow::Result<()>>,
     stop: &CancellationToken,
@@ -98,9 +102,13 @@ async fn until_signalled(
         signal = signals.next() => tracing::info!(signal.name = signal, "drains"),
     }
     stop.cancel();
+    let again = async {
+        signals.ignore_for(ECHO).await;
+        signals.next().await
+    };
     tokio::select! {
         outcome = serving => outcome.inspect(|()| tracing::info!("stopped")),
-        signal = signals.next() => {
+        signal = again => {
             tracing::warn!(signal.name = signal, "told again to stop, and does not wait");
             Ok(())
         }

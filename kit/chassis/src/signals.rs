@@ -1,7 +1,12 @@
 //! The signals that tell a process to stop.
 
+use std::time::Duration;
+
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 
 /// SIGTERM and SIGINT, from the moment this is made.
 pub(crate) struct Signals {
@@ -22,5 +27,16 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+
+    /// Takes no notice of what arrives in the meantime.
+    pub(crate) async fn ignore_for(&mut self, time: Duration) {
+        let ignored = async {
+            loop {
+                self.next().await;
+            }
+        };
+        // It only ever ends by the clock.
+        let _: Result<(), _> = timeout(time, ignored).await;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::{Router, routing::any_service};
+use axum::routing::any_service;
 use http::{Request as HttpRequest, Response as HttpResponse, uri::PathAndQuery};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,7 +29,8 @@ type Codec = ProstCodec<HealthCheckResponse, HealthCheckRequest>;
 
 /// The service `test.Calls` of a replica whose calls answer with its number.
 pub(crate) fn grpc(number: i32) -> Grpc {
-    let router = Router::new()
+    let mut routes = Routes::default();
+    let router = std::mem::take(routes.axum_router_mut())
         .route("/test.Calls/Number", unary(move || async move { number }))
         .route("/test.Calls/Slow", unary(|| async { sleep(Duration::from_millis(600)).await }))
         .route("/test.Calls/Never", unary(std::future::pending::<i32>))

@@ -5,7 +5,7 @@ use rand::RngExt;
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, WorkError};
 use stampede_vocab::{Clock, SystemClock};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Tries of a batch, or of one message, before its failure counts as its own.
@@ -157,16 +157,17 @@ async fn apply_in<H: Handler>(
     })
 }
 
-/// The messages that have not taken effect, each once. A message whose key is parked is poison.
+/// The messages that have not taken effect, each once. A message behind a dead letter of its key is poison.
 async fn only_new(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Vec<Message>, Failure> {
     let mut seen = rows::known(connection, batch).await?;
-    let parked: HashSet<_> = rows::parked(connection).await?;
+    let parked = rows::parked(connection).await?;
     let mut new = Vec::with_capacity(batch.len());
     for message in batch {
         if !seen.insert((message.source.clone(), message.id)) {
             continue;
         }
-        if parked.contains(&(message.topic.clone(), message.key.clone())) {
+        let parked_from = parked.get(&(message.topic.clone(), message.key.clone()));
+        if parked_from.is_some_and(|from| message.offset >= *from) {
             let why = "parked behind an earlier dead letter of the same key".to_owned();
             return Err(Failure::Poison { message: Box::new(message.clone()), why });
         }

@@ -43,18 +43,19 @@ pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us:
     Ok(())
 }
 
-/// Every parked key, as (topic, key). There are few: each is waiting for an operator.
-pub async fn parked(connection: &mut MySqlConnection) -> Result<HashSet<(String, String)>, DbError> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT topic, message_key FROM inbox_parked").fetch_all(connection).await?;
-    Ok(rows.into_iter().collect())
+/// Every parked key, with the offset from which it is. There are few: each is waiting for an operator.
+pub async fn parked(connection: &mut MySqlConnection) -> Result<HashMap<(String, String), i64>, DbError> {
+    let rows: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT topic, message_key, from_offset FROM inbox_parked").fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(topic, key, from)| ((topic, key), from)).collect())
 }
 
-/// Parks the key of this message.
+/// Parks the key of this message from this message on, unless it is parked already.
 pub async fn park(connection: &mut MySqlConnection, message: &Message, now_us: i64) -> Result<(), DbError> {
-    sqlx::query("INSERT IGNORE INTO inbox_parked (topic, message_key, parked_us) VALUES (?, ?, ?)")
+    sqlx::query("INSERT IGNORE INTO inbox_parked (topic, message_key, from_offset, parked_us) VALUES (?, ?, ?, ?)")
         .bind(&message.topic)
         .bind(&message.key)
+        .bind(message.offset)
         .bind(now_us)
         .execute(connection)
         .await?;

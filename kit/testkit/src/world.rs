@@ -1,5 +1,6 @@
 //! One test's share of the real servers.
 
+use crate::eventually;
 use anyhow::{Context, Result};
 use rdkafka::{
     ClientConfig,
@@ -21,6 +22,13 @@ pub struct World {
     database_url: String,
     redis_url: String,
     brokers: String,
+}
+
+fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
+    let Ok(metadata) = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)) else { return false };
+    let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+    partitions.len() == TOPIC_PARTITIONS.unsigned_abs() as usize
+        && partitions.iter().all(|partition| partition.leader() >= 0)
 }
 
 fn from_environment(name: &str) -> Result<String> {
@@ -78,9 +86,16 @@ impl World {
         let topics: Vec<_> =
             names.iter().map(|name| NewTopic::new(name, TOPIC_PARTITIONS, TopicReplication::Fixed(1))).collect();
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-        for result in self.admin()?.create_topics(&topics, &options).await? {
+        let admin = self.admin()?;
+        for result in admin.create_topics(&topics, &options).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
+        // A topic that was just made is unknown to readers until its partitions have a leader.
+        eventually("every topic has its partitions", || {
+            let known = names.iter().all(|name| has_leaders(&admin, name));
+            async move { known.then_some(()) }
+        })
+        .await;
         Ok(())
     }
 

@@ -141,22 +141,17 @@ impl Cause {
     }
 }
 
-/// How the script says that the units are held.
-const HELD: &str = "HELD";
-
 impl Decision {
-    pub(super) fn parse(script: &'static str, reply: Vec<Value>) -> Result<Self, RedisError> {
-        let mut parts = reply.into_iter();
-        let mut next = || parts.next().unwrap_or(Value::Nil);
-        let word: String = read(script, next())?;
-        if word == HELD {
-            let packed: String = read(script, next())?;
+    /// Reads a hold, which is a text, or a refusal, which is a list.
+    pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
+        if !matches!(reply, Value::Array(_)) {
+            let packed: String = read(script, reply)?;
             return Hold::parse(script, &packed).map(Self::Held);
         }
-        let cause = Cause::parse(&word).ok_or_else(|| RedisError::reply(script, &word))?;
-        let item: String = read(script, next())?;
+        let (cause, item, allowed_units): (String, String, i32) = read(script, reply)?;
+        let cause = Cause::parse(&cause).ok_or_else(|| RedisError::reply(script, &cause))?;
         let item_id = if item.is_empty() { None } else { Some(field(script, &item)?) };
-        Ok(Self::Refused(Refusal { cause, item_id, allowed_units: read(script, next())? }))
+        Ok(Self::Refused(Refusal { cause, item_id, allowed_units }))
     }
 }
 
@@ -216,7 +211,10 @@ mod tests {
         assert_eq!((hold.arrival, hold.held_at.micros()), (7, 1_700_000_000_000_001));
         assert_eq!(hold.user_id.to_string(), USER);
         let price = Money::new(1999, "EUR".parse().unwrap());
-        assert_eq!(hold.lines, [HeldLine { item_id: ITEM.parse().unwrap(), units: 2, gift_units: 1, unit_price: price }]);
+        assert_eq!(
+            hold.lines,
+            [HeldLine { item_id: ITEM.parse().unwrap(), units: 2, gift_units: 1, unit_price: price }]
+        );
     }
 
     #[test]

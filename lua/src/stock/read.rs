@@ -126,8 +126,8 @@ impl ShelfItem {
 
 impl HoldPage {
     pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
-        let (now_us, cursor, flat) = <(i64, u64, Vec<String>)>::from_redis_value(reply)
-            .map_err(|error| RedisError::reply(script, error))?;
+        let (now_us, cursor, flat) =
+            <(i64, u64, Vec<String>)>::from_redis_value(reply).map_err(|error| RedisError::reply(script, error))?;
         let holds = flat
             .chunks_exact(2)
             .map(|pair| Ok(OpenHold { order_id: field(script, &pair[0])?, hold: Hold::parse(script, &pair[1])? }))

@@ -35,8 +35,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_RESCHEDULE_LEAD_MS", default_value_t = 5_000)]
     pub reschedule_lead_ms: u64,
 
-    /// How often at least the database is asked for the next due event, in milliseconds. An event that another
-    /// replica created may be noticed so late; opening it is never later than it was noticed.
+    /// How often at least the database is asked what is due next, in milliseconds. It bounds how late an event opens
+    /// that another replica created, if its timer is lost as well.
     #[arg(long, env = "STAMPEDE_SWEEP_INTERVAL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
 

@@ -54,9 +54,8 @@ async fn connect_db(config: &Config) -> anyhow::Result<Database> {
 }
 
 async fn connect_redis(config: &Config) -> anyhow::Result<Redis> {
-    let connect = || {
-        Redis::connect(RedisConfig { url: config.redis_url.clone(), key_prefix: config.redis_key_prefix.clone() })
-    };
+    let connect =
+        || Redis::connect(RedisConfig { url: config.redis_url.clone(), key_prefix: config.redis_key_prefix.clone() });
     let redis = wait_for("the Redis of the stock", config.wait_for_servers(), connect).await?;
     redis.require_noeviction().await?;
     Ok(redis)

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tonic::{
-    ConnectError, Status,
+    ConnectError, Status, TimeoutExpired,
     body::Body,
     transport::{Channel, Endpoint},
 };
@@ -138,7 +138,11 @@ impl MeshChannel {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            if !was_never_sent(&error) || Instant::now() >= give_up {
+            if is_caused_by::<TimeoutExpired>(&error) {
+                return Err(Deadline::exceeded());
+            }
+            // A request that found no connection was never sent, so sending it again cannot double it.
+            if !is_caused_by::<ConnectError>(&error) || Instant::now() >= give_up {
                 return Err(self.unreachable(error_chain(&error)));
             }
             self.shared.board.suspicion.notify_waiters();
@@ -164,9 +168,8 @@ impl MeshChannel {
     }
 }
 
-/// Whether the request never got onto a connection, so that sending it again cannot double it.
-fn was_never_sent(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<ConnectError>())
+fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<E>())
 }
 
 /// The error with all its causes: the transport says "transport error" and little more itself.

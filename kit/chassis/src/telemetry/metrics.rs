@@ -9,6 +9,7 @@ pub(crate) fn install(service: &'static str, resource: Resource) -> anyhow::Resu
     let reader = opentelemetry_prometheus::exporter()
         .with_registry(prometheus::default_registry().clone())
         .without_target_info()
+        .scope_info_enabled(false)
         .build()
         .context("cannot start metrics")?;
     let provider = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();

@@ -7,7 +7,7 @@
 mod context;
 mod metrics;
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, time::Duration};
 
 use anyhow::Context;
 use opentelemetry::{KeyValue, trace::TracerProvider};
@@ -31,6 +31,9 @@ use crate::{CommonConfig, config::LogFormat};
 
 pub use context::{adopt_parent, current_traceparent, inject, set_parent_from};
 pub(crate) use metrics::install as install_metrics;
+
+/// How long a collector that does not answer may hold up the exit.
+const FLUSH: Duration = Duration::from_secs(2);
 
 type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -58,7 +61,7 @@ impl Telemetry {
 
     /// Sends what is still here. Must be called outside of async code: it blocks.
     pub(crate) fn flush(&self) {
-        for result in [self.tracer.shutdown(), self.meter.shutdown()] {
+        for result in [self.tracer.shutdown_with_timeout(FLUSH), self.meter.shutdown_with_timeout(FLUSH)] {
             if let Err(error) = result {
                 tracing::warn!(error.cause = %error, "the last spans or metrics may be lost");
             }

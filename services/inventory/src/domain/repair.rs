@@ -70,7 +70,8 @@ impl Repairs {
 fn needs_copy(item: &Item, copy: Option<&CopiedItem>, settled: i64) -> bool {
     let Some(copy) = copy else { return item.committed.version > 0 };
     let same_version = copy.version == item.committed.version;
-    let same_units = (copy.committed_units, copy.gift_committed_units) == (item.committed.units, item.committed.gift_units);
+    let same_units =
+        (copy.committed_units, copy.gift_committed_units) == (item.committed.units, item.committed.gift_units);
     copy.stale || copy.version < settled || (same_version && !same_units)
 }
 

@@ -56,11 +56,7 @@ impl Inventory {
         }
     }
 
-    async fn compare(
-        &self,
-        items: &[Item],
-        settled: impl Fn(&Item) -> i64,
-    ) -> Result<Vec<Drift>, InventoryError> {
+    async fn compare(&self, items: &[Item], settled: impl Fn(&Item) -> i64) -> Result<Vec<Drift>, InventoryError> {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let event_id = first.event_id;
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();

@@ -120,10 +120,7 @@ impl Inventory {
 
 /// What the ledger says of the items and buyers of these rows. The versions are read before the buyers, so these are at
 /// least as new.
-async fn mirrors(
-    conn: &mut sqlx::MySqlConnection,
-    entries: &[Entry],
-) -> Result<Vec<Mirror>, InventoryError> {
+async fn mirrors(conn: &mut sqlx::MySqlConnection, entries: &[Entry]) -> Result<Vec<Mirror>, InventoryError> {
     let pairs: BTreeSet<(ItemId, UserId)> = entries.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
     let ids: BTreeSet<ItemId> = pairs.iter().map(|(item_id, _)| *item_id).collect();
     let items = store::stock::of_items(conn, &ids.into_iter().collect::<Vec<_>>()).await?;

@@ -28,10 +28,7 @@ impl Inventory {
     }
 
     /// What is left of each item as it is now, and again when it changes, until the event has closed.
-    pub async fn watch(
-        &self,
-        event: EventId,
-    ) -> Result<impl Stream<Item = StockView> + Send + use<>, InventoryError> {
+    pub async fn watch(&self, event: EventId) -> Result<impl Stream<Item = StockView> + Send + use<>, InventoryError> {
         self.items_of(event).await?;
         let views = Box::pin(self.hub.watch(event));
         Ok(stream::unfold(Some(views), |views| async move {

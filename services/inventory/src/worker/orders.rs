@@ -2,7 +2,9 @@
 
 use crate::domain::Standing;
 use stampede_chassis::MeshChannel;
-use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient};
+use stampede_proto::order::v1::{
+    LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
+};
 use stampede_vocab::OrderId;
 use std::collections::HashMap;
 

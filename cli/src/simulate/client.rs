@@ -1,0 +1,261 @@
+//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes by
+//! itself is tried again under the same request id. It knows nothing of sales.
+
+use super::{tally::Tally, wire::Problem};
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+
+/// Longest wait for one answer; the gateway gives up before.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// Most tries of one request. With the pauses they span about twenty seconds, longer than a process takes to come back.
+const MOST_TRIES: u32 = 16;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// One request, ready to be sent as often as need be.
+#[derive(Clone)]
+pub struct Call {
+    method: Method,
+    path: String,
+    token: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Call {
+    /// A request to read.
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new() }
+    }
+
+    /// A request with a body.
+    pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
+        let body = serde_json::to_vec(body).expect("a struct of strings and numbers is always JSON").into();
+        Self { method: Method::POST, path: path.into(), token: None, body }
+    }
+
+    /// The same in the name of the bearer of this token.
+    pub fn bearing(self, token: &HeaderValue) -> Self {
+        Self { token: Some(token.clone()), ..self }
+    }
+}
+
+/// Why there is no good answer.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The gateway says no.
+    Refused(Problem),
+    /// No answer came.
+    Broken(String),
+    /// An answer came that nobody understands.
+    Unreadable(String),
+}
+
+impl Failure {
+    /// The reason by which it is counted.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Refused(problem) => &problem.reason,
+            Self::Broken(_) => "CONNECTION_BROKEN",
+            Self::Unreadable(_) => "UNREADABLE_ANSWER",
+        }
+    }
+
+    /// What happened, for people.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Refused(problem) => &problem.detail,
+            Self::Broken(why) | Self::Unreadable(why) => why,
+        }
+    }
+
+    /// The gateway's id of the request, if it got so far.
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.request_id),
+            Self::Broken(_) | Self::Unreadable(_) => None,
+        }
+    }
+
+    /// Whether the same request may well succeed a moment later.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Refused(problem) => matches!(
+                problem.reason.as_str(),
+                "NOT_READY" | "UNAVAILABLE" | "OVERLOADED" | "THROTTLED" | "DEADLINE_EXCEEDED"
+            ),
+            Self::Broken(_) => true,
+            Self::Unreadable(_) => false,
+        }
+    }
+
+    /// How long to wait before the next try: as told, or ever longer; with jitter, so that a crowd does not return as one.
+    fn pause(&self, tries: u32) -> Duration {
+        let told = match self {
+            Self::Refused(problem) => problem.retry_after_ms.map(Duration::from_millis),
+            Self::Broken(_) | Self::Unreadable(_) => None,
+        };
+        let own = FIRST_PAUSE.saturating_mul(1 << tries.min(10));
+        told.unwrap_or(own).max(own).min(LONGEST_PAUSE).mul_f64(rand::random_range(0.5..1.0))
+    }
+}
+
+/// Talks to one gateway. Shared by all buyers.
+pub struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    gateway: Authority,
+    connections: Semaphore,
+    tally: Arc<Tally>,
+}
+
+impl Client {
+    /// A client of the gateway at `url`, with at most so many requests under way.
+    pub fn new(url: &Uri, max_connections: usize, tally: Arc<Tally>) -> anyhow::Result<Self> {
+        ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
+        let gateway = url.authority().context("--gateway-url has no host")?.clone();
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(ANSWER_DEADLINE));
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(max_connections)
+            .build(connector);
+        Ok(Self { pool, gateway, connections: Semaphore::new(max_connections), tally })
+    }
+
+    /// Sends the request, again where that may help, and reads the answer.
+    pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
+        let mut tries = 0;
+        loop {
+            match self.call_once(call).await {
+                Err(failure) if failure.passes() && tries + 1 < MOST_TRIES => {
+                    self.tally.tried_again(failure.reason());
+                    sleep(failure.pause(tries)).await;
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends the request once and reads the answer.
+    pub async fn call_once<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
+        let _permit = self.connections.acquire().await.expect("the semaphore is never closed");
+        let exchange = async {
+            let response = self.pool.request(self.request(call)).await.map_err(|error| broken(&error))?;
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(|error| broken(&error))?;
+            Ok((status, body.to_bytes()))
+        };
+        let answer = timeout(ANSWER_DEADLINE, exchange).await;
+        let (status, body) = answer.unwrap_or_else(|_| Err(Failure::Broken("no answer came in time".into())))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")));
+        }
+        let problem = serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))?;
+        Err(Failure::Refused(problem))
+    }
+
+    fn request(&self, call: &Call) -> Request<Full<Bytes>> {
+        let uri = Uri::builder().scheme("http").authority(self.gateway.clone()).path_and_query(call.path.as_str());
+        let mut request = Request::new(Full::new(call.body.clone()));
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = uri.build().expect("paths are made of ids and page tokens");
+        let headers = request.headers_mut();
+        if !call.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(token) = &call.token {
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        request
+    }
+
+    /// Sends the request on a connection of its own, and cuts that `after` the last byte, without reading the answer.
+    /// Whether the gateway has acted by then is anybody's guess.
+    pub async fn send_and_cut(&self, call: &Call, after: Duration) {
+        let _permit = self.connections.acquire().await.expect("the semaphore is never closed");
+        let port = self.gateway.port_u16().unwrap_or(80);
+        let host = self.gateway.host().trim_start_matches('[').trim_end_matches(']');
+        let Ok(Ok(mut connection)) = timeout(ANSWER_DEADLINE, TcpStream::connect((host, port))).await else { return };
+        if connection.write_all(&self.raw(call)).await.is_ok() {
+            sleep(after).await;
+        }
+    }
+
+    fn raw(&self, call: &Call) -> Vec<u8> {
+        let Call { method, path, token, body } = call;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+            self.gateway,
+            body.len()
+        );
+        let mut raw = head.into_bytes();
+        if let Some(token) = token {
+            raw.extend_from_slice(b"authorization: ");
+            raw.extend_from_slice(token.as_bytes());
+            raw.extend_from_slice(b"\r\n");
+        }
+        raw.extend_from_slice(b"\r\n");
+        raw.extend_from_slice(body);
+        raw
+    }
+}
+
+/// The whole chain of causes, of which hyper's own text says the least.
+fn broken(error: &(dyn Error + 'static)) -> Failure {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    Failure::Broken(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(reason: &str, retry_after_ms: Option<u64>) -> Failure {
+        let (detail, request_id) = (String::new(), String::new());
+        Failure::Refused(Problem {
+            reason: reason.into(),
+            detail,
+            request_id,
+            metadata: std::collections::BTreeMap::default(),
+            retry_after_ms,
+        })
+    }
+
+    #[test]
+    fn only_what_passes_by_itself_is_tried_again() {
+        assert!(refused("NOT_READY", None).passes());
+        assert!(Failure::Broken("cut".into()).passes());
+        assert!(!refused("SOLD_OUT", None).passes());
+        assert!(!refused("INTERNAL", None).passes());
+        assert!(!Failure::Unreadable("?".into()).passes());
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_and_are_no_shorter_than_told() {
+        let pause = |tries| refused("UNAVAILABLE", None).pause(tries);
+        assert!(pause(0) <= FIRST_PAUSE && pause(0) >= FIRST_PAUSE / 2);
+        assert!(pause(60) <= LONGEST_PAUSE && pause(60) >= LONGEST_PAUSE / 2);
+        assert!(refused("NOT_READY", Some(400)).pause(0) >= Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,154 @@
+//! How long things take, and how many there are a second.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use stampede_vocab::Timestamp;
+use std::time::Duration;
+
+/// Longest latency that is told from longer ones, in microseconds.
+const LONGEST_US: u64 = 600_000_000;
+
+/// Latencies of one kind.
+#[derive(Debug, Clone)]
+pub struct Latency {
+    all: Histogram<u64>,
+    lately: Histogram<u64>,
+}
+
+/// How long one kind of thing took, in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Percentiles {
+    /// How many there were.
+    pub count: u64,
+    /// Half took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 took no longer.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        let empty = Histogram::new_with_bounds(1, LONGEST_US, 3).expect("the bounds are in order");
+        Self { all: empty.clone(), lately: empty }
+    }
+}
+
+impl Latency {
+    /// Adds one.
+    pub fn record(&mut self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
+        self.all.saturating_record(took_us);
+        self.lately.saturating_record(took_us);
+    }
+
+    /// All of them.
+    pub fn percentiles(&self) -> Percentiles {
+        percentiles(&self.all)
+    }
+
+    /// Those since this was last asked.
+    pub fn take_lately(&mut self) -> Percentiles {
+        let lately = percentiles(&self.lately);
+        self.lately.reset();
+        lately
+    }
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    Percentiles {
+        count: histogram.len(),
+        p50_ms: millis(histogram.value_at_quantile(0.5)),
+        p99_ms: millis(histogram.value_at_quantile(0.99)),
+        max_ms: millis(histogram.max()),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "latencies are far below 2^52 microseconds")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1_000.0
+}
+
+/// When things of one kind happened.
+#[derive(Debug, Default)]
+pub struct Pace {
+    at_us: Vec<i64>,
+}
+
+/// How fast things of one kind happened.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Rate {
+    /// How many there were.
+    pub count: usize,
+    /// Time from the first to the last, in seconds.
+    pub busy_s: f64,
+    /// How many a second in that time.
+    pub per_s: f64,
+    /// How many in the best second of it.
+    pub best_per_s: usize,
+}
+
+impl Pace {
+    /// Adds one.
+    pub fn record(&mut self, at: Timestamp) {
+        self.at_us.push(at.micros());
+    }
+
+    /// How fast they came.
+    #[expect(clippy::cast_precision_loss, reason = "counts and spans are far below 2^52")]
+    pub fn rate(&mut self) -> Rate {
+        self.at_us.sort_unstable();
+        let count = self.at_us.len();
+        let span_us = self.at_us.last().unwrap_or(&0) - self.at_us.first().unwrap_or(&0);
+        let busy_s = span_us as f64 / 1e6;
+        let per_s = if busy_s > 0.0 { count as f64 / busy_s } else { 0.0 };
+        Rate { count, busy_s, per_s, best_per_s: self.best_second() }
+    }
+
+    /// The most within any second; the times are in order.
+    fn best_second(&self) -> usize {
+        let mut first = 0;
+        let mut best = 0;
+        for (last, at) in self.at_us.iter().enumerate() {
+            while at - self.at_us[first] >= 1_000_000 {
+                first += 1;
+            }
+            best = best.max(last + 1 - first);
+        }
+        best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_all_and_of_those_lately() {
+        let mut latency = Latency::default();
+        for took_ms in 1..=100 {
+            latency.record(Duration::from_millis(took_ms));
+        }
+        let all = latency.take_lately();
+        assert_eq!(all.count, 100);
+        assert!((49.0..51.0).contains(&all.p50_ms) && (98.0..100.0).contains(&all.p99_ms), "{all:?}");
+        assert_eq!((latency.take_lately().count, latency.percentiles().count), (0, 100));
+    }
+
+    #[test]
+    fn a_rate_is_over_the_busy_time_and_names_the_best_second() {
+        let mut pace = Pace::default();
+        for at_ms in [4_000, 0, 1_000, 1_200, 1_999, 2_000] {
+            pace.record(Timestamp::from_micros(at_ms * 1_000));
+        }
+        let rate = pace.rate();
+        assert_eq!((rate.count, rate.best_per_s), (6, 3));
+        assert!((rate.busy_s - 4.0).abs() < 1e-9 && (rate.per_s - 1.5).abs() < 1e-9, "{rate:?}");
+    }
+
+    #[test]
+    fn nothing_has_no_rate() {
+        assert_eq!(Pace::default().rate().count, 0);
+    }
+}

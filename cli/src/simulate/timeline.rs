@@ -1,0 +1,53 @@
+//! When things happen in this sale, on the timer's clock and on the wall's. The wall clock is read once, at the start.
+
+use stampede_vocab::{Clock, Timestamp};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The times of one sale.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeline {
+    start: Instant,
+    start_at: Timestamp,
+    /// When the event opens.
+    pub opens_at: Timestamp,
+    /// When it closes.
+    pub closes_at: Timestamp,
+    /// When coupons can be claimed; the opening without a campaign.
+    pub claims_open_at: Timestamp,
+}
+
+impl Timeline {
+    /// A sale that opens `opens_in` from now.
+    pub fn from_now(clock: &dyn Clock, opens_in: Duration, lasts: Duration, claims_before: Duration) -> Self {
+        let start_at = clock.now();
+        let opens_at = start_at.plus(opens_in);
+        Self {
+            start: Instant::now(),
+            start_at,
+            opens_at,
+            closes_at: opens_at.plus(lasts),
+            claims_open_at: opens_at.minus(claims_before),
+        }
+    }
+
+    /// The instant on the timer's clock of a time after the start.
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        self.start + at.since(self.start_at)
+    }
+
+    /// The time on the wall's clock of an instant after the start.
+    pub fn time(&self, instant: Instant) -> Timestamp {
+        self.start_at.plus(instant.duration_since(self.start))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.time(Instant::now())
+    }
+
+    /// Milliseconds from the opening to `instant`; negative before it.
+    pub fn since_opening_ms(&self, instant: Instant) -> i64 {
+        (self.time(instant).micros() - self.opens_at.micros()) / 1_000
+    }
+}

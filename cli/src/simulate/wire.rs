@@ -1,0 +1,227 @@
+//! What goes over HTTP, as JSON: only the fields that a buyer or the report needs.
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use stampede_proto::{event::v1::EventState, order::v1::OrderState};
+use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, Money, OrderId, Timestamp};
+use std::collections::BTreeMap;
+
+/// Request of CreateEvent.
+#[derive(Serialize)]
+pub struct CreateEvent<'a> {
+    pub request_id: &'a str,
+    pub name: &'a str,
+    pub opens_at: String,
+    pub closes_at: String,
+    pub items: Vec<NewItem<'a>>,
+}
+
+/// An item of an event to be created.
+#[derive(Serialize)]
+pub struct NewItem<'a> {
+    pub title: &'a str,
+    pub unit_price: Money,
+    pub total_units: u32,
+    pub limit_per_buyer: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gift: Option<NewGift<'a>>,
+}
+
+/// A limited gift.
+#[derive(Serialize)]
+pub struct NewGift<'a> {
+    pub title: &'a str,
+    pub total_units: u32,
+}
+
+/// Request of CreateCampaign.
+#[derive(Serialize)]
+pub struct CreateCampaign<'a> {
+    pub request_id: &'a str,
+    pub name: &'a str,
+    pub quota: u32,
+    pub discount: Money,
+    pub event_id: EventId,
+    pub opens_at: String,
+    pub closes_at: String,
+}
+
+/// Request of ClaimCoupon; the campaign is in the path.
+#[derive(Serialize)]
+pub struct ClaimCoupon<'a> {
+    pub request_id: &'a str,
+}
+
+/// Request of PlaceOrder.
+#[derive(Serialize)]
+pub struct PlaceOrder<'a> {
+    pub request_id: &'a str,
+    pub event_id: EventId,
+    pub lines: Vec<NewLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coupon_id: Option<CouponId>,
+}
+
+/// A line wanted.
+#[derive(Serialize)]
+pub struct NewLine {
+    pub item_id: ItemId,
+    pub units: u32,
+}
+
+/// Request of PayOrder; the order is in the path.
+#[derive(Serialize)]
+pub struct PayOrder<'a> {
+    pub request_id: &'a str,
+    pub payment_method: &'a str,
+}
+
+/// A request without fields.
+#[derive(Serialize)]
+pub struct Nothing {}
+
+/// Answer to a request for a token.
+#[derive(Deserialize)]
+pub struct TokenPair {
+    pub access_token: String,
+}
+
+/// A sale event.
+#[derive(Deserialize)]
+pub struct Event {
+    pub event_id: EventId,
+    #[serde(deserialize_with = "event_state")]
+    pub state: EventState,
+    #[serde(deserialize_with = "time")]
+    pub opens_at: Timestamp,
+    #[serde(default, deserialize_with = "time_if_any")]
+    pub opened_at: Option<Timestamp>,
+    pub items: Vec<EventItem>,
+}
+
+/// An item of an event.
+#[derive(Deserialize)]
+pub struct EventItem {
+    pub item_id: ItemId,
+}
+
+/// A campaign.
+#[derive(Deserialize)]
+pub struct Campaign {
+    pub campaign_id: CampaignId,
+}
+
+/// A coupon.
+#[derive(Deserialize)]
+pub struct Coupon {
+    pub coupon_id: CouponId,
+}
+
+/// What is left of each item.
+#[derive(Deserialize)]
+pub struct Stocks {
+    pub stocks: Vec<Stock>,
+}
+
+/// What is left of one item.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stock {
+    pub item_id: ItemId,
+    pub total_units: u32,
+    pub left_units: u32,
+    pub committed_units: u32,
+    pub held_units: u32,
+    pub left_gift_units: u32,
+}
+
+/// An order.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Order {
+    pub order_id: OrderId,
+    #[serde(deserialize_with = "order_state")]
+    pub state: OrderState,
+    #[serde(deserialize_with = "whole")]
+    pub arrival: i64,
+    #[serde(deserialize_with = "whole")]
+    pub version: i64,
+    #[serde(deserialize_with = "time")]
+    pub create_time: Timestamp,
+    #[serde(deserialize_with = "time")]
+    pub update_time: Timestamp,
+    #[serde(default, deserialize_with = "time_if_any")]
+    pub fulfilled_at: Option<Timestamp>,
+}
+
+/// A page of orders.
+#[derive(Deserialize)]
+pub struct OrderPage {
+    pub orders: Vec<Order>,
+    pub next_page_token: String,
+}
+
+/// The one shape of an error.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Problem {
+    pub reason: String,
+    pub detail: String,
+    pub request_id: String,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    pub retry_after_ms: Option<u64>,
+}
+
+/// A time as JSON has it.
+pub fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_microsecond(at.micros()).expect("the times of a sale are within centuries").to_string()
+}
+
+fn parse_time<E: Error>(text: &str) -> Result<Timestamp, E> {
+    let parsed: jiff::Timestamp = text.parse().map_err(E::custom)?;
+    Ok(Timestamp::from_micros(parsed.as_microsecond()))
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    parse_time(<&str>::deserialize(deserializer)?)
+}
+
+fn time_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Option::<&str>::deserialize(deserializer)?.map(parse_time).transpose()
+}
+
+/// 64-bit numbers are strings in JSON.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    <&str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
+fn order_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrderState, D::Error> {
+    let name = <&str>::deserialize(deserializer)?;
+    OrderState::from_str_name(name).ok_or_else(|| D::Error::custom(format!("no order state: {name}")))
+}
+
+fn event_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EventState, D::Error> {
+    let name = <&str>::deserialize(deserializer)?;
+    EventState::from_str_name(name).ok_or_else(|| D::Error::custom(format!("no event state: {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_as_the_gateway_writes_it() {
+        let text = r#"{"order_id":"ord_2x4y6z8e0n9gqvk3m5r7t1c2d0","user_id":"usr_1","state":"ORDER_STATE_FULFILLED",
+            "lines":[{"units":1}],"arrival":"17","version":"4","create_time":"2026-01-02T03:04:05.000006Z",
+            "update_time":"2026-01-02T03:04:06Z","fulfilled_at":"2026-01-02T03:04:06Z"}"#;
+        let order: Order = serde_json::from_slice(text.as_bytes()).unwrap();
+        assert_eq!((order.state, order.arrival, order.version), (OrderState::Fulfilled, 17, 4));
+        assert_eq!(order.fulfilled_at, Some(order.update_time));
+        assert_eq!(rfc3339(order.create_time), "2026-01-02T03:04:05.000006Z");
+    }
+
+    #[test]
+    fn what_is_unset_may_be_left_out() {
+        let text = r#"{"event_id":"evt_2x4y6z8e0n9gqvk3m5r7t1c2d0","state":"EVENT_STATE_SCHEDULED",
+            "opens_at":"2026-01-02T03:04:05Z","items":[]}"#;
+        let event: Event = serde_json::from_slice(text.as_bytes()).unwrap();
+        assert_eq!((event.state, event.opened_at), (EventState::Scheduled, None));
+    }
+}

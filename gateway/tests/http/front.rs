@@ -1,0 +1,118 @@
+//! The gateway under test, and requests to it.
+
+use axum::{Router, body::Body, response::Response};
+use clap::Parser;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+use stampede_chassis::Workers;
+use stampede_gateway::Config;
+use tower::ServiceExt;
+
+pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+/// A port that nobody listens on.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+/// A gateway, and how to stop its streams.
+pub struct Front {
+    router: Router,
+    pub workers: Workers,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Front {
+    /// A gateway whose services are all down, but for those in `flags`.
+    pub async fn start(flags: &[(&str, &str)]) -> Self {
+        let redis =
+            std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
+        let mut settings =
+            vec![("--redis-url", redis.as_str()), ("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
+        for flag in ["--event-urls", "--coupon-urls", "--inventory-urls", "--order-urls", "--payment-urls"] {
+            if !flags.iter().any(|(name, _)| *name == flag) {
+                settings.push((flag, NOBODY));
+            }
+        }
+        settings.extend(flags);
+        let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
+        let config = Config::try_parse_from(["stampede-gateway"].into_iter().chain(args)).unwrap();
+        let workers = Workers::new();
+        let router = stampede_gateway::build(config, workers.clone()).await.unwrap();
+        Self { router, workers }
+    }
+
+    /// Sends a request and gives the answer with its body still to come.
+    pub async fn open(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.open(request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    pub async fn get(&self, path: &str, token: &str) -> Answer {
+        self.send(request("GET", path, token, "")).await
+    }
+
+    pub async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+        self.send(request("POST", path, token, &body.to_string())).await
+    }
+
+    /// A new anonymous buyer: what the gateway answers.
+    pub async fn new_buyer(&self) -> Value {
+        let answer = self.post("/v1/auth/tokens", "", &json!({})).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        answer.json()
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Its reason, if it is a problem, after a look at what every problem must have.
+    pub fn reason(&self) -> String {
+        assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16(), "{self:?}");
+        assert_eq!(problem["request_id"], self.headers["x-request-id"].to_str().unwrap(), "{self:?}");
+        let reason = problem["reason"].as_str().unwrap().to_owned();
+        assert!(problem["type"].as_str().unwrap().ends_with(&format!("#{reason}")), "{self:?}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{self:?}");
+        reason
+    }
+}
+
+/// A request; no header for an empty token.
+pub fn request(method: &str, path: &str, token: &str, body: &str) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if !token.is_empty() {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(Body::from(body.to_owned())).unwrap()
+}
+
+/// A token as `stampede token` makes it.
+pub fn token(role: &str, expires_at: i64) -> String {
+    let claims = json!({
+        "sub": "usr_0000000000000000000000001a", "role": role, "iat": 0, "exp": expires_at, "iss": "stampede", "jti": "1",
+    });
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+/// A token that is good for the time being.
+pub fn good_token(role: &str) -> String {
+    token(role, 4_000_000_000)
+}

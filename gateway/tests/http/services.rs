@@ -1,0 +1,135 @@
+//! Services that answer from what they are asked, served as a process would serve them: so that a test sees what the
+//! gateway sends on, and can let a stream break where it wants.
+
+use futures_util::{Stream, StreamExt, stream};
+use stampede_chassis::{Grpc, Workers, serve_on};
+use stampede_proto::{
+    event::v1::{
+        CancelEventRequest, CancelEventResponse, CreateEventRequest, CreateEventResponse, Event, GetEventRequest,
+        GetEventResponse, ListEventsRequest, ListEventsResponse, RescheduleEventRequest, RescheduleEventResponse,
+        WatchEventsRequest, WatchEventsResponse,
+        event_service_server::{EventService, EventServiceServer},
+    },
+    payment::v1::{
+        GetPaymentRequest, GetPaymentResponse, HandleWebhookRequest, HandleWebhookResponse, ListPaymentsRequest,
+        ListPaymentsResponse, Payment,
+        payment_service_server::{PaymentService, PaymentServiceServer},
+    },
+};
+use stampede_status::{Problem, Reason};
+use std::{pin::Pin, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Response, Status, service::Routes};
+
+/// Serves both until the guard is dropped. Returns the URL.
+pub async fn serve() -> (String, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Routes::new(PaymentServiceServer::new(Payments)).add_service(EventServiceServer::new(Events));
+    let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.payment.v1.PaymentService"]);
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
+    (url, stop.drop_guard())
+}
+
+struct Payments;
+
+fn all_metadata<T>(request: &Request<T>) -> String {
+    let mut pairs: Vec<_> = request
+        .metadata()
+        .clone()
+        .into_headers()
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.to_str().unwrap_or("?")))
+        .collect();
+    pairs.sort();
+    pairs.join(";")
+}
+
+#[tonic::async_trait]
+impl PaymentService for Payments {
+    /// Answers what it was asked with: the id as it came, and all metadata in place of the order.
+    async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
+        let order_id = all_metadata(&request);
+        let payment = Payment { payment_id: request.into_inner().payment_id, order_id, ..Payment::default() };
+        Ok(Response::new(GetPaymentResponse { payment: Some(payment) }))
+    }
+
+    /// Fails as the page token says.
+    async fn list_payments(
+        &self,
+        request: Request<ListPaymentsRequest>,
+    ) -> Result<Response<ListPaymentsResponse>, Status> {
+        match request.into_inner().page_token.as_str() {
+            "slow" => std::future::pending().await,
+            "panic" => panic!("asked to"),
+            "foreign" => Err(Status::internal("SELECT secret FROM ledger")),
+            name => {
+                let reason = Reason::parse(name).ok_or_else(|| Status::unknown(name.to_owned()))?;
+                Err(Problem::new(reason, "as asked").field("lines[1]").meta("left", 3).internal("a secret").into())
+            }
+        }
+    }
+
+    async fn handle_webhook(
+        &self,
+        request: Request<HandleWebhookRequest>,
+    ) -> Result<Response<HandleWebhookResponse>, Status> {
+        Err(Problem::new(Reason::InvalidSignature, all_metadata(&request)).into())
+    }
+}
+
+struct Events;
+
+fn event(event_id: &str) -> Result<WatchEventsResponse, Status> {
+    let event = Event { event_id: event_id.to_owned(), name: "line\nbreak".into(), ..Event::default() };
+    Ok(WatchEventsResponse { event: Some(event) })
+}
+
+#[tonic::async_trait]
+impl EventService for Events {
+    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
+
+    /// Sends two events, then goes on as the first id says.
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let ids = request.into_inner().event_ids;
+        let begin = stream::iter([event("evt_1"), event("evt_2")]);
+        let broken =
+            || Err(Problem::new(Reason::Unavailable, "the ledger is not available").internal("a secret").into());
+        Ok(Response::new(match ids.first().map(String::as_str) {
+            Some("break") => begin.chain(stream::iter([broken()])).boxed(),
+            Some("stay") => begin.chain(stream::pending()).boxed(),
+            Some("end") => begin.boxed(),
+            _ => {
+                return Err(Problem::new(Reason::EventNotFound, "there is no such event").field("event_ids[0]").into());
+            }
+        }))
+    }
+
+    async fn create_event(&self, _: Request<CreateEventRequest>) -> Result<Response<CreateEventResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_event(&self, _: Request<GetEventRequest>) -> Result<Response<GetEventResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        Ok(Response::new(ListEventsResponse::default()))
+    }
+
+    async fn reschedule_event(
+        &self,
+        _: Request<RescheduleEventRequest>,
+    ) -> Result<Response<RescheduleEventResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn cancel_event(&self, _: Request<CancelEventRequest>) -> Result<Response<CancelEventResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

@@ -1,0 +1,118 @@
+//! A process from the outside: signals, exit codes, and what it says on stderr.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The example `bare`, started with these flags on free ports.
+struct Bare {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Bare {
+    fn start(flags: &[&str]) -> Bare {
+        let mut child = Command::new(example("bare"))
+            .args(["--listen-addr", "127.0.0.1:0", "--log-format", "json"])
+            .args(flags)
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a whole `cargo test` builds the example; for this file alone, build it first");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        Bare { child, stderr }
+    }
+
+    /// Reads stderr up to a line with this text.
+    fn wait_for(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            let read = self.stderr.read_line(&mut line).expect("stderr is text");
+            assert_ne!(read, 0, "ended without {text:?}");
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(kill.expect("kill is everywhere").success());
+    }
+
+    /// The exit code, the rest of stderr, and how long it took.
+    fn end(mut self) -> (Option<i32>, String, Duration) {
+        let asked = Instant::now();
+        let mut text = String::new();
+        self.stderr.read_to_string(&mut text).expect("stderr is text");
+        let status = self.child.wait().expect("the child is ours");
+        (status.code(), text, asked.elapsed())
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let profile = test.ancestors().nth(2).expect("tests are in target/<profile>/deps");
+    profile.join("examples").join(name)
+}
+
+#[test]
+fn it_stops_in_order_when_told_to() {
+    for signal in ["-TERM", "-INT"] {
+        let mut bare = Bare::start(&[]);
+        bare.wait_for("stampede-bare serves");
+        bare.signal(signal);
+        let (code, stderr, _) = bare.end();
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stderr.contains("\"message\":\"stopped\""), "{stderr}");
+    }
+}
+
+#[test]
+fn a_refusal_to_start_is_one_line_and_exit_code_1() {
+    let (code, stderr, _) = Bare::start(&["--refuse", "Redis evicts keys:\n  set maxmemory-policy noeviction"]).end();
+    assert_eq!(code, Some(1));
+    assert_eq!(stderr, "stampede-bare: cannot start: Redis evicts keys: set maxmemory-policy noeviction\n");
+}
+
+#[test]
+fn a_filter_that_cannot_be_read_is_refused_with_its_flag() {
+    let (code, stderr, _) = Bare::start(&["--log-filter", "stampede=loud"]).end();
+    assert_eq!(code, Some(1));
+    assert!(stderr.starts_with("stampede-bare: cannot start: --log-filter"), "{stderr}");
+}
+
+#[test]
+fn a_start_that_waits_can_be_stopped() {
+    let mut bare = Bare::start(&["--hang", "--log-filter", "debug"]);
+    std::thread::sleep(Duration::from_millis(500));
+    bare.signal("-TERM");
+    bare.wait_for("told to stop before it had started");
+    assert_eq!(bare.end().0, Some(0));
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short() {
+    let mut bare = Bare::start(&["--tidy-up-ms", "9000"]);
+    bare.wait_for("stampede-bare serves");
+    bare.signal("-TERM");
+    bare.wait_for("drains");
+    bare.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(bare.child.try_wait().expect("the child is ours"), None, "an echo of the first signal is none");
+    bare.signal("-INT");
+    let (code, stderr, took) = bare.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn a_collector_that_is_not_there_does_not_hold_up_the_exit() {
+    let mut bare = Bare::start(&["--otlp-endpoint", "http://127.0.0.1:1"]);
+    bare.wait_for("stampede-bare serves");
+    bare.signal("-TERM");
+    let (code, stderr, took) = bare.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}

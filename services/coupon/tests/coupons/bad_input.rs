@@ -1,0 +1,128 @@
+//! Bad input gets the right reason, names the field, and changes nothing.
+
+use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, time};
+use anyhow::Result;
+use stampede_proto::{
+    coupon::v1::{
+        ClaimCouponRequest, CreateCampaignRequest, GetCampaignRequest, GetCouponRequest, HoldCouponRequest,
+        ListCampaignsRequest, ListCouponsRequest, ReleaseCouponRequest,
+    },
+    r#type::v1::Money,
+};
+use stampede_status::Reason;
+use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
+use stampede_vocab::{Clock, SystemClock};
+use tonic::Code;
+
+/// Makes a good request bad in one place.
+type Spoil<T> = fn(&mut T);
+
+#[rustfmt::skip]
+const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
+    ("request_id", |r| r.request_id.clear()),
+    ("request_id", |r| r.request_id = "x".repeat(65)),
+    ("name", |r| r.name.clear()),
+    ("name", |r| r.name = "x".repeat(201)),
+    ("quota", |r| r.quota = 0),
+    ("quota", |r| r.quota = -1),
+    ("quota", |r| r.quota = 10_000_001),
+    ("discount", |r| r.discount = None),
+    ("discount.minor_units", |r| r.discount = Some(Money { minor_units: 0, currency: "EUR".to_owned() })),
+    ("discount.minor_units", |r| r.discount = Some(Money { minor_units: -1, currency: "EUR".to_owned() })),
+    ("discount.currency", |r| r.discount = Some(Money { minor_units: 1, currency: "eur".to_owned() })),
+    ("event_id", |r| r.event_id = "cmp_0000000000000000000000001a".to_owned()),
+    ("opens_at", |r| r.opens_at = None),
+    ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
+    ("closes_at", |r| r.closes_at = None),
+    ("closes_at", |r| r.closes_at = r.opens_at),
+    ("closes_at", |r| { r.opens_at = Some(time(stampede_vocab::Timestamp::from_micros(0))); r.closes_at = Some(time(SystemClock.now())); }),
+];
+
+#[tokio::test]
+async fn a_bad_campaign_is_refused_by_its_field_and_not_created() -> Result<()> {
+    let shop = Shop::open().await?;
+    let mut client = shop.mesh.coupon();
+    for (field, spoil) in BAD_CAMPAIGNS {
+        let mut bad = new_campaign("spring");
+        spoil(&mut bad);
+        let refused = client.create_campaign(as_operator(bad)).await.expect_err(field);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused}");
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
+    }
+    let listed = client.list_campaigns(ListCampaignsRequest::default()).await?.into_inner();
+    assert!(listed.campaigns.is_empty());
+    shop.mesh.stop().await
+}
+
+#[rustfmt::skip]
+const BAD_CLAIMS: [(&str, Spoil<ClaimCouponRequest>); 5] = [
+    ("campaign_id", |r| r.campaign_id.clear()),
+    ("campaign_id", |r| r.campaign_id = "cpn_0000000000000000000000001a".to_owned()),
+    ("request_id", |r| r.request_id.clear()),
+    ("request_id", |r| r.request_id = "two words".to_owned()),
+    ("request_id", |r| r.request_id = "x".repeat(65)),
+];
+
+#[tokio::test]
+async fn a_bad_claim_is_refused_by_its_field_and_takes_no_rank() -> Result<()> {
+    let shop = Shop::open().await?;
+    let campaign = shop.campaign(1).await?;
+    let mut client = shop.mesh.coupon();
+    for (field, spoil) in BAD_CLAIMS {
+        let mut bad = ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: "a".to_owned() };
+        spoil(&mut bad);
+        let refused = client.claim_coupon(as_buyer(buyer(), bad)).await.expect_err(field);
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
+    }
+    assert_eq!(shop.claim(&campaign, buyer(), "a").await?.rank, 1);
+    shop.mesh.stop().await
+}
+
+#[rustfmt::skip]
+const BAD_HOLDS: [(&str, Spoil<HoldCouponRequest>); 6] = [
+    ("coupon_id", |r| r.coupon_id.clear()),
+    ("order_id", |r| r.order_id = "ord_1".to_owned()),
+    ("user_id", |r| r.user_id.clear()),
+    ("event_id", |r| r.event_id.clear()),
+    ("currency", |r| r.currency.clear()),
+    ("currency", |r| r.currency = "euro".to_owned()),
+];
+
+#[tokio::test]
+async fn a_bad_hold_or_release_is_refused_by_its_field() -> Result<()> {
+    let shop = Shop::open().await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    for (field, spoil) in BAD_HOLDS {
+        let mut bad = hold_request(&coupon, order(1));
+        spoil(&mut bad);
+        let refused = shop.hold(bad).await.expect_err(field);
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
+    }
+    let bad = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: String::new() };
+    let refused = shop.mesh.coupon().release_coupon(as_service(bad)).await.expect_err("order_id");
+    assert_eq!(refusal(&refused), (Reason::InvalidField, Some("order_id".to_owned())));
+    assert_eq!(shop.now(&coupon).await?, coupon);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn bad_ids_and_pages_are_refused_by_their_field() -> Result<()> {
+    let shop = Shop::open().await?;
+    let mut client = shop.mesh.coupon();
+    let refused = client.get_campaign(GetCampaignRequest { campaign_id: "x".to_owned() }).await.expect_err("an id");
+    assert_eq!(refusal(&refused), (Reason::InvalidField, Some("campaign_id".to_owned())));
+    let refused = client.get_coupon(as_operator(GetCouponRequest::default())).await.expect_err("an id");
+    assert_eq!(refusal(&refused), (Reason::InvalidField, Some("coupon_id".to_owned())));
+    for page_size in [-1, 101] {
+        let request = ListCampaignsRequest { page_size, ..Default::default() };
+        let refused = client.list_campaigns(request).await.expect_err("a size");
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some("page_size".to_owned())));
+    }
+    let request = ListCampaignsRequest { page_token: "coupons.1.x".to_owned(), ..Default::default() };
+    let refused = client.list_campaigns(request).await.expect_err("a token");
+    assert_eq!(refusal(&refused), (Reason::InvalidPageToken, Some("page_token".to_owned())));
+    let request = ListCouponsRequest { campaign_id: "x".to_owned(), ..Default::default() };
+    let refused = client.list_coupons(as_buyer(buyer(), request)).await.expect_err("an id");
+    assert_eq!(reason(&refused), Reason::InvalidField);
+    shop.mesh.stop().await
+}

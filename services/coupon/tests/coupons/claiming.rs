@@ -1,0 +1,98 @@
+//! Claims: first come, first served, one a user, never beyond the quota, and a repeat yields the same.
+
+use crate::shop::{Shop, claim, new_campaign, reason, time};
+use anyhow::Result;
+use futures_util::future::join_all;
+use stampede_proto::coupon::v1::{Campaign, CouponState, CreateCampaignRequest, GetCampaignRequest};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::buyer;
+use stampede_vocab::{CampaignId, Clock, SystemClock};
+use std::time::Duration;
+use uuid::Uuid;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
+    let shop = Shop::open().await?;
+    let other = shop.replica().await?;
+    let campaign = shop.campaign(100).await?;
+    let users: Vec<_> = (0..150).map(|_| buyer()).collect();
+    // Everybody claims at both replicas at once with the same request.
+    let claims = users.iter().flat_map(|user| [(&shop.mesh, user), (&other, user)]);
+    let outcomes = join_all(claims.map(|(mesh, user)| claim(mesh, &campaign, *user, "a"))).await;
+
+    let mut winners = Vec::new();
+    for pair in outcomes.chunks(2) {
+        match pair {
+            [Ok(here), Ok(there)] => {
+                assert_eq!(here, there, "a repeat yields the same coupon");
+                winners.push(here.rank);
+            }
+            [Err(here), Err(there)] => assert_eq!((reason(here), reason(there)), (Reason::SoldOut, Reason::SoldOut)),
+            mixed => panic!("one user, two outcomes: {mixed:?}"),
+        }
+    }
+    winners.sort_unstable();
+    assert_eq!(winners, (1..=100).collect::<Vec<_>>());
+    assert_eq!(shop.stored_ranks().await?, winners);
+    assert!(shop.each_is_told_once().await?);
+    let request = GetCampaignRequest { campaign_id: campaign.campaign_id };
+    let campaign = other.coupon().get_campaign(request).await?.into_inner().campaign;
+    assert_eq!(campaign.map(|campaign| campaign.issued), Some(100));
+    other.stop().await?;
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn the_same_request_yields_the_same_coupon_and_another_none() -> Result<()> {
+    let shop = Shop::open().await?;
+    let campaign = shop.campaign(1).await?;
+    let user = buyer();
+    let first = shop.claim(&campaign, user, "a").await?;
+    assert_eq!(
+        (first.rank, first.state(), first.discount.clone()),
+        (1, CouponState::Issued, campaign.discount.clone())
+    );
+    assert_eq!(shop.claim(&campaign, user, "a").await?, first, "although it is sold out");
+
+    let again = shop.claim(&campaign, user, "b").await.expect_err("a second request");
+    assert_eq!(reason(&again), Reason::AlreadyClaimed);
+    assert_eq!(Problem::from_status(&again).metadata().get("coupon_id"), Some(&first.coupon_id));
+    assert_eq!(reason(&shop.claim(&campaign, buyer(), "a").await.expect_err("one too many")), Reason::SoldOut);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn claims_are_taken_within_the_window_only() -> Result<()> {
+    let shop = Shop::open().await?;
+    let now = SystemClock.now();
+    let early = CreateCampaignRequest { opens_at: Some(time(now.plus(HOUR / 2))), ..new_campaign("early") };
+    let early = shop.create(early).await?;
+    assert_eq!(reason(&shop.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
+
+    let closes_at = now.plus(Duration::from_secs(2));
+    let brief = CreateCampaignRequest { quota: 100_000, closes_at: Some(time(closes_at)), ..new_campaign("brief") };
+    let brief = shop.create(brief).await?;
+    let user = buyer();
+    let coupon = shop.claim(&brief, user, "a").await?;
+    stampede_testkit::eventually("claims close", || async {
+        let refused = shop.claim(&brief, buyer(), "a").await.err()?;
+        assert_eq!(reason(&refused), Reason::CampaignClosed);
+        Some(())
+    })
+    .await;
+    assert!(SystemClock.now() >= closes_at, "closed early");
+    assert_eq!(shop.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_unknown_campaign_is_not_found() -> Result<()> {
+    let shop = Shop::open().await?;
+    let campaign_id = CampaignId::from_uuid(Uuid::from_u128(42)).to_string();
+    let unknown = Campaign { campaign_id, ..Campaign::default() };
+    let refused = shop.claim(&unknown, buyer(), "a").await.expect_err("no such campaign");
+    assert_eq!(reason(&refused), Reason::CampaignNotFound);
+    shop.mesh.stop().await
+}

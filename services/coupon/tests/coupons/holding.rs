@@ -1,0 +1,96 @@
+//! Holding and releasing: one order at a time, and a repeat changes nothing.
+
+use crate::shop::{Shop, hold_request, new_campaign, order, reason};
+use anyhow::Result;
+use futures_util::future::join_all;
+use stampede_proto::coupon::v1::{CouponState, CreateCampaignRequest, HoldCouponRequest, ReleaseCouponRequest};
+use stampede_status::Reason;
+use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, buyer};
+use stampede_vocab::{CouponId, EventId};
+use uuid::Uuid;
+
+#[tokio::test]
+async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
+    let shop = Shop::open().await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let held = shop.hold(hold_request(&coupon, order(1))).await?;
+    assert_eq!((held.state(), &held.order_id), (CouponState::Held, &order(1).to_string()));
+    assert_eq!(held.discount, coupon.discount);
+    assert_eq!(shop.hold(hold_request(&coupon, order(1))).await?, held);
+    let taken = shop.hold(hold_request(&coupon, order(2))).await.expect_err("held by another");
+    assert_eq!(reason(&taken), Reason::CouponInUse);
+
+    shop.release(&coupon, order(2)).await?;
+    assert_eq!(shop.now(&coupon).await?, held, "it is not that order's to release");
+    shop.release(&coupon, order(1)).await?;
+    shop.release(&coupon, order(1)).await?;
+    assert_eq!(shop.now(&coupon).await?, coupon);
+    assert_eq!(shop.hold(hold_request(&coupon, order(2))).await?.order_id, order(2).to_string());
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn of_many_orders_at_once_one_gets_the_coupon() -> Result<()> {
+    let shop = Shop::open().await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    // Each order asks twice, as a retry would.
+    let asked = (1..=20).flat_map(|n| [n, n]).map(|n| shop.hold(hold_request(&coupon, order(n))));
+    let held: Vec<_> = join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+    assert_eq!(held.len(), 2, "{held:?}");
+    assert_eq!(held[0].order_id, held[1].order_id);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
+    let shop = Shop::open().await?;
+    let event_id = EventId::from_uuid(Uuid::from_u128(1)).to_string();
+    let campaign = shop.create(CreateCampaignRequest { event_id, ..new_campaign("one-event") }).await?;
+    let coupon = shop.claim(&campaign, buyer(), "a").await?;
+    let good = hold_request(&coupon, order(1));
+    let elsewhere = EventId::from_uuid(Uuid::from_u128(2)).to_string();
+    let unknown = CouponId::from_uuid(Uuid::from_u128(3)).to_string();
+    let cases = [
+        (Reason::CouponWrongEvent, HoldCouponRequest { event_id: elsewhere, ..good.clone() }),
+        (Reason::CurrencyMismatch, HoldCouponRequest { currency: "USD".to_owned(), ..good.clone() }),
+        (Reason::CouponNotFound, HoldCouponRequest { user_id: buyer().to_string(), ..good.clone() }),
+        (Reason::CouponNotFound, HoldCouponRequest { coupon_id: unknown, ..good.clone() }),
+    ];
+    for (expected, request) in cases {
+        assert_eq!(reason(&shop.hold(request).await.expect_err("a misfit")), expected);
+    }
+    assert_eq!(shop.now(&coupon).await?, coupon, "nothing changed");
+    assert!(shop.hold(good).await.is_ok());
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn only_services_hold_and_release() -> Result<()> {
+    let shop = Shop::open().await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let owner = coupon.user_id.parse()?;
+    let hold = hold_request(&coupon, order(1));
+    let release = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order(1).to_string() };
+    let mut client = shop.mesh.coupon();
+    let refused = [
+        client.hold_coupon(as_buyer(owner, hold.clone())).await.err(),
+        client.hold_coupon(as_operator(hold)).await.err(),
+        client.release_coupon(as_buyer(owner, release.clone())).await.err(),
+        client.release_coupon(as_operator(release)).await.err(),
+    ];
+    for refused in refused {
+        assert_eq!(refused.as_ref().map(reason), Some(Reason::PermissionDenied));
+    }
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
+    // The least age there may be: a hold must outlive the deadline of the call that asked for it.
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 10_001);
+    let shop = Shop::open_with(settings, &[Service::Coupon, Service::Order]).await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    shop.hold(hold_request(&coupon, order(1))).await?;
+    assert_eq!(shop.reaches(&coupon, CouponState::Issued).await, coupon);
+    shop.mesh.stop().await
+}

@@ -1,0 +1,9 @@
+//! The coupon service through its gRPC API: processes on real servers, each test in a world of its own.
+
+mod bad_input;
+mod claiming;
+mod holding;
+mod mending;
+mod ordering;
+mod reading;
+mod shop;

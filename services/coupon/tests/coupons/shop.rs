@@ -1,0 +1,225 @@
+//! What the tests are made of: the coupon service, a campaign, the crowd, and somebody who tells of orders as the order
+//! service does.
+
+use anyhow::{Context, Result};
+use futures_util::future::join_all;
+use stampede_db::{Database, schema};
+use stampede_lua::{Redis, RedisConfig};
+use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::{
+    coupon::v1::{
+        Campaign, ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest, HoldCouponRequest,
+        ReleaseCouponRequest,
+    },
+    r#type::v1::Money,
+};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
+use stampede_vocab::{Clock, CouponId, EventId, OrderId, SystemClock, Timestamp, Topic, UserId};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The coupon service in a world of its own.
+pub struct Shop {
+    pub world: World,
+    pub mesh: Mesh,
+    pub coupons: Database,
+    pub redis: Redis,
+}
+
+impl Shop {
+    /// Opens with the defaults.
+    pub async fn open() -> Result<Self> {
+        Self::open_with(MeshBuilder::default(), &[Service::Coupon]).await
+    }
+
+    /// Opens with these settings and processes.
+    pub async fn open_with(settings: MeshBuilder, services: &[Service]) -> Result<Self> {
+        let world = World::new()?;
+        let coupons = world.schema(&schema::COUPON).await?;
+        world.schema(&schema::ORDER).await?;
+        world.create_topics().await?;
+        let mesh = settings.start(&world, services).await?;
+        let redis_config = RedisConfig { url: world.redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
+        let redis = Redis::connect(redis_config).await?;
+        Ok(Self { world, mesh, coupons, redis })
+    }
+
+    /// A second replica in the same world.
+    pub async fn replica(&self) -> Result<Mesh> {
+        MeshBuilder::default().start(&self.world, &[Service::Coupon]).await
+    }
+
+    /// An open campaign with this quota.
+    pub async fn campaign(&self, quota: i32) -> Result<Campaign> {
+        self.create(CreateCampaignRequest { quota, ..new_campaign("spring") }).await
+    }
+
+    pub async fn create(&self, request: CreateCampaignRequest) -> Result<Campaign> {
+        let created = self.mesh.coupon().create_campaign(as_operator(request)).await?;
+        created.into_inner().campaign.context("a campaign")
+    }
+
+    pub async fn claim(&self, campaign: &Campaign, user: UserId, request: &str) -> Result<Coupon, Status> {
+        claim(&self.mesh, campaign, user, request).await
+    }
+
+    /// Claims until the campaign is ready.
+    pub async fn claim_when_ready(&self, campaign: &Campaign, user: UserId) -> Coupon {
+        eventually("the campaign is ready", || async {
+            match self.claim(campaign, user, "a").await {
+                Ok(coupon) => Some(coupon),
+                Err(status) => {
+                    assert_eq!(reason(&status), Reason::NotReady, "{status}");
+                    None
+                }
+            }
+        })
+        .await
+    }
+
+    /// Everybody claims at once with the request "a".
+    pub async fn crowd(&self, campaign: &Campaign, users: &[UserId]) -> Vec<Result<Coupon, Status>> {
+        join_all(users.iter().map(|user| self.claim(campaign, *user, "a"))).await
+    }
+
+    pub async fn hold(&self, request: HoldCouponRequest) -> Result<Coupon, Status> {
+        let held = self.mesh.coupon().hold_coupon(as_service(request)).await?;
+        Ok(held.into_inner().coupon.expect("a coupon"))
+    }
+
+    pub async fn release(&self, coupon: &Coupon, order: OrderId) -> Result<(), Status> {
+        let request = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order.to_string() };
+        self.mesh.coupon().release_coupon(as_service(request)).await.map(|_| ())
+    }
+
+    /// The coupon as it is now.
+    pub async fn now(&self, coupon: &Coupon) -> Result<Coupon> {
+        let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
+        self.mesh.coupon().get_coupon(as_operator(request)).await?.into_inner().coupon.context("a coupon")
+    }
+
+    /// Waits until the coupon is in this state.
+    pub async fn reaches(&self, coupon: &Coupon, state: CouponState) -> Coupon {
+        eventually(&format!("{} is {state:?}", coupon.coupon_id), || async {
+            self.now(coupon).await.ok().filter(|coupon| coupon.state() == state)
+        })
+        .await
+    }
+
+    /// Ranks in MySQL, in order.
+    pub async fn stored_ranks(&self) -> Result<Vec<i32>> {
+        let mut connection = self.coupons.acquire().await?;
+        Ok(sqlx::query_scalar("SELECT rank_no FROM coupons ORDER BY rank_no").fetch_all(&mut *connection).await?)
+    }
+
+    /// Whether every stored coupon was told of exactly once, and nothing else was told.
+    pub async fn each_is_told_once(&self) -> Result<bool> {
+        let mut connection = self.coupons.acquire().await?;
+        let stored: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM coupons").fetch_all(&mut *connection).await?;
+        let mut told: Vec<String> =
+            sqlx::query_scalar("SELECT aggregateid FROM outbox").fetch_all(&mut *connection).await?;
+        let mut stored: Vec<String> = stored.into_iter().map(|id| CouponId::from_uuid(id).to_string()).collect();
+        stored.sort_unstable();
+        told.sort_unstable();
+        Ok(stored == told)
+    }
+}
+
+/// Tells of orders as the order service does.
+pub struct Orders {
+    db: Database,
+    outbox: Outbox,
+    _relay: DropGuard,
+}
+
+impl Orders {
+    pub async fn open(world: &World) -> Result<Self> {
+        let db = world.database("order").await?;
+        let topic = Topic::Order.name(world.topic_prefix());
+        let (outbox, relay) = Relay::new(RelayConfig::new(world.brokers(), topic, "/stampede/order"), db.clone())?;
+        let stop = CancellationToken::new();
+        tokio::spawn(relay.run(stop.clone()));
+        Ok(Self { db, outbox, _relay: stop.drop_guard() })
+    }
+
+    /// Tells these messages of one order, in this order.
+    pub async fn tell(&self, order: OrderId, messages: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
+        let message = |(version, (message_type, payload))| OutboxMessage {
+            aggregate_type: "order",
+            aggregate_id: order.to_string(),
+            aggregate_version: version,
+            message_type,
+            payload,
+            traceparent: None,
+        };
+        let rows: Arc<[OutboxMessage]> = (1..).zip(messages).map(message).collect();
+        let append = self.db.transact("tell", move |connection| {
+            let rows = rows.clone();
+            Box::pin(async move { stampede_outbox::append(connection, &rows).await })
+        });
+        append.await?;
+        self.outbox.wake();
+        Ok(())
+    }
+}
+
+/// A request for a campaign that is open for an hour.
+pub fn new_campaign(request_id: &str) -> CreateCampaignRequest {
+    let now = SystemClock.now();
+    CreateCampaignRequest {
+        request_id: request_id.to_owned(),
+        name: "First come, first served".to_owned(),
+        quota: 10,
+        discount: Some(Money { minor_units: 500, currency: "EUR".to_owned() }),
+        event_id: String::new(),
+        opens_at: Some(time(now.minus(HOUR))),
+        closes_at: Some(time(now.plus(HOUR))),
+    }
+}
+
+/// An order's wish to use the coupon in this event.
+pub fn hold_request(coupon: &Coupon, order: OrderId) -> HoldCouponRequest {
+    HoldCouponRequest {
+        coupon_id: coupon.coupon_id.clone(),
+        order_id: order.to_string(),
+        user_id: coupon.user_id.clone(),
+        event_id: EventId::from_uuid(Uuid::from_u128(1)).to_string(),
+        currency: "EUR".to_owned(),
+    }
+}
+
+pub async fn claim(mesh: &Mesh, campaign: &Campaign, user: UserId, request: &str) -> Result<Coupon, Status> {
+    let claimed = mesh.coupon().claim_coupon(claim_request(campaign, user, request)).await?;
+    Ok(claimed.into_inner().coupon.expect("a coupon"))
+}
+
+pub fn claim_request(campaign: &Campaign, user: UserId, request: &str) -> Request<ClaimCouponRequest> {
+    let message = ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: request.to_owned() };
+    as_buyer(user, message)
+}
+
+/// Some order.
+pub fn order(n: u128) -> OrderId {
+    OrderId::from_uuid(Uuid::from_u128(n))
+}
+
+pub fn reason(status: &Status) -> Reason {
+    Problem::from_status(status).reason()
+}
+
+/// The reason and the field of a refusal.
+pub fn refusal(status: &Status) -> (Reason, Option<String>) {
+    let problem = Problem::from_status(status);
+    (problem.reason(), problem.field_path().map(str::to_owned))
+}
+
+/// An instant as the contract carries it.
+pub fn time(at: Timestamp) -> prost_types::Timestamp {
+    let nanos = i32::try_from(at.micros() % 1_000_000 * 1_000).expect("less than a second");
+    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos }
+}

@@ -1,0 +1,116 @@
+//! Bad input gets the right reason, names the field, and changes nothing.
+
+use crate::sale::{Sale, UNITS, eur, refusal, refused};
+use anyhow::Result;
+use stampede_proto::order::v1::{GetOrderRequest, ListOrdersRequest, PayOrderRequest, PlaceOrderRequest};
+use stampede_status::Reason;
+use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_vocab::{Clock, EventId, ItemId, SystemClock};
+use std::time::Duration;
+use tonic::{Code, Request};
+use uuid::Uuid;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const UNKNOWN_COUPON: &str = "cpn_0000000000000000000000001a";
+
+/// Makes a good request bad in one place.
+type Spoil = fn(&mut PlaceOrderRequest);
+
+#[rustfmt::skip]
+const BAD_ORDERS: [(Reason, &str, Spoil); 18] = [
+    (Reason::InvalidField, "request_id", |r| r.request_id.clear()),
+    (Reason::InvalidField, "request_id", |r| r.request_id = "x".repeat(65)),
+    (Reason::InvalidField, "request_id", |r| r.request_id = "a b".to_owned()),
+    (Reason::InvalidField, "event_id", |r| r.event_id.clear()),
+    (Reason::InvalidField, "event_id", |r| r.event_id = "evt_1".to_owned()),
+    (Reason::InvalidField, "lines", |r| r.lines.clear()),
+    (Reason::InvalidField, "lines", |r| r.lines = vec![r.lines[0].clone(); 21]),
+    (Reason::InvalidField, "lines[1].item_id", |r| r.lines[1].item_id = "itm_".to_owned()),
+    (Reason::InvalidField, "lines[1].item_id", |r| r.lines[1].item_id = r.lines[0].item_id.clone()),
+    (Reason::InvalidField, "lines[0].units", |r| r.lines[0].units = 0),
+    (Reason::InvalidField, "lines[1].units", |r| r.lines[1].units = -3),
+    (Reason::InvalidField, "lines[1].units", |r| r.lines[1].units = i32::MAX),
+    (Reason::InvalidField, "coupon_id", |r| r.coupon_id = "coupon".to_owned()),
+    (Reason::InvalidField, "max_total.minor_units", |r| r.max_total = Some(eur(-1))),
+    (Reason::InvalidField, "max_total.currency", |r| r.max_total = Some(stampede_proto::r#type::v1::Money::default())),
+    (Reason::LimitReached, "lines[0].units", |r| r.lines[0].units = 3),
+    (Reason::ItemNotFound, "lines[1].item_id", |r| r.lines[1].item_id = ItemId::from_uuid(Uuid::nil()).to_string()),
+    (Reason::CouponNotFound, "coupon_id", |r| r.coupon_id = UNKNOWN_COUPON.to_owned()),
+];
+
+#[tokio::test]
+async fn a_bad_order_is_refused_by_its_field_and_takes_nothing() -> Result<()> {
+    let sale = Sale::open().await?;
+    for (reason, field, spoil) in BAD_ORDERS {
+        let mut wish = sale.wish("r", &[(sale.lamp, 1), (sale.kettle, 1)]);
+        spoil(&mut wish);
+        let status = sale.place(buyer(), wish).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(reason, field), "{status:?}");
+    }
+    assert_eq!(sale.orders_written().await?, 0);
+    sale.settles_at(sale.lamp, UNITS).await;
+    assert_eq!(sale.settles_at(sale.kettle, UNITS).await.left_gift_units, 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn outside_its_window_an_event_sells_nothing() -> Result<()> {
+    let sale = Sale::open().await?;
+    let now = SystemClock.now();
+    let windows = [(2, now.plus(DAY), Reason::EventNotOpen), (3, now.minus(DAY), Reason::EventClosed)];
+    for (number, opens_at, reason) in windows {
+        let event = EventId::from_uuid(Uuid::from_u128(number));
+        sale.stage(event, opens_at).await?;
+        let mut wish = sale.wish("r", &[(ItemId::derive(event, 0), 1)]);
+        wish.event_id = event.to_string();
+        let status = sale.place(buyer(), wish).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(reason, "event_id"));
+        assert_eq!(status.code(), Code::FailedPrecondition);
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_bad_payment_starts_nothing() -> Result<()> {
+    let sale = Sale::open().await?;
+    let somebody = buyer();
+    let order = sale.payable_lamp(somebody).await?;
+    let good = PayOrderRequest {
+        order_id: order.order_id.clone(),
+        request_id: "p".to_owned(),
+        payment_method: "pm_card_ok".to_owned(),
+    };
+    let bad: [(&str, fn(&mut PayOrderRequest)); 5] = [
+        ("order_id", |request| request.order_id = "ord_".to_owned()),
+        ("request_id", |request| request.request_id.clear()),
+        ("request_id", |request| request.request_id = "x".repeat(65)),
+        ("payment_method", |request| request.payment_method.clear()),
+        ("payment_method", |request| request.payment_method = "x".repeat(257)),
+    ];
+    for (field, spoil) in bad {
+        let mut request = good.clone();
+        spoil(&mut request);
+        let status = sale.mesh.order().pay_order(as_buyer(somebody, request)).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(Reason::InvalidField, field));
+    }
+    assert_eq!(sale.now(&order).await?.payment_attempts, 0);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_call_says_who_calls_and_a_list_what_it_is_of() -> Result<()> {
+    let sale = Sale::open().await?;
+    let mut client = sale.mesh.order();
+    let nobody = client.place_order(Request::new(sale.wish("r", &[(sale.lamp, 1)]))).await.unwrap_err();
+    assert_eq!((refusal(&nobody).0, nobody.code()), (Reason::Unauthenticated, Code::Unauthenticated));
+    let nothing = client.list_orders(as_operator(ListOrdersRequest::default())).await.unwrap_err();
+    assert_eq!(refusal(&nothing), refused(Reason::InvalidField, "event_id"));
+    let page = ListOrdersRequest { page_size: 101, ..ListOrdersRequest::default() };
+    let too_many = client.list_orders(as_buyer(buyer(), page)).await.unwrap_err();
+    assert_eq!(refusal(&too_many), refused(Reason::InvalidField, "page_size"));
+    let malformed = GetOrderRequest { order_id: "evt_0000000000000000000000001a".to_owned() };
+    let status = client.get_order(as_buyer(buyer(), malformed)).await.unwrap_err();
+    assert_eq!(refusal(&status), refused(Reason::InvalidField, "order_id"));
+    assert!(status.message().contains("ord_"), "it says how an order id looks: {}", status.message());
+    sale.mesh.stop().await
+}

@@ -1,0 +1,100 @@
+//! Orders that come to nothing: everything returns, exactly once.
+
+use crate::sale::{Sale, UNITS, refusal, refused};
+use anyhow::Result;
+use stampede_proto::order::v1::OrderState;
+use stampede_status::{Problem, Reason};
+use stampede_testkit::buyer;
+use std::time::Duration;
+
+/// Short enough to wait for, long enough to start a payment within.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_cancelled_order_gives_everything_back_once() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 3), (sale.lamp, 1)])).await?;
+    // At once, so most likely still PENDING: the ledger may commit it first, and then gives it back.
+    let cancelled = sale.cancel(&order).await?;
+    assert_eq!(cancelled.state(), OrderState::Cancelled);
+    assert_eq!(sale.cancel(&order).await?.version, cancelled.version, "a repeat changes nothing");
+    assert_eq!(sale.settles_at(sale.kettle, UNITS).await.left_gift_units, 1);
+    sale.settles_at(sale.lamp, UNITS).await;
+    assert_eq!(sale.told(&order).await?.last().map(|(name, _)| name.as_str()), Some("OrderCancelled"));
+    let pay = sale.pay(&order, "p").await.unwrap_err();
+    assert_eq!(refusal(&pay), refused(Reason::OrderNotPayable, "order_id"));
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn what_is_being_paid_is_not_cancelled() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    sale.pay(&order, "p").await?;
+    let status = sale.cancel(&order).await.unwrap_err();
+    assert_eq!(refusal(&status), refused(Reason::OrderNotCancellable, "order_id"));
+    assert_eq!(Problem::from_status(&status).metadata()["state"], "PAYING");
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_order_that_is_not_paid_in_time_expires() -> Result<()> {
+    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let expired = sale.reaches(&order, OrderState::Expired).await;
+    assert_eq!(expired.pay_deadline, order.pay_deadline);
+    let (ended, deadline) = (expired.update_time.expect("set"), expired.pay_deadline.expect("set"));
+    assert!((ended.seconds, ended.nanos) >= (deadline.seconds, deadline.nanos), "never early");
+    sale.settles_at(sale.lamp, UNITS).await;
+    let late = sale.pay(&order, "p").await.unwrap_err();
+    assert_eq!(refusal(&late), refused(Reason::PaymentDeadlinePassed, "order_id"));
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_crowd_that_walks_away_leaves_nothing_behind() -> Result<()> {
+    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let crowd = (0..UNITS).map(|_| sale.payable_lamp(buyer()));
+    for order in futures_util::future::try_join_all(crowd).await? {
+        sale.reaches(&order, OrderState::Expired).await;
+        assert_eq!(sale.told(&order).await?.len(), 2, "placed and expired, each told once");
+    }
+    assert_eq!(sale.settles_at(sale.lamp, UNITS).await.committed_units, 0);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_late_payment_takes_the_units_again() -> Result<()> {
+    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let paying = sale.pay(&order, "p").await?;
+    sale.reaches(&order, OrderState::Expired).await;
+    sale.settles_at(sale.lamp, UNITS).await;
+    sale.approve(&paying).await?;
+    let fulfilled = sale.reaches(&order, OrderState::Fulfilled).await;
+    assert_eq!(fulfilled.goods.len(), 1);
+    assert_eq!(sale.settles_at(sale.lamp, UNITS - 1).await.committed_units, 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_late_payment_for_what_is_sold_out_is_refunded() -> Result<()> {
+    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let paying = sale.pay(&order, "p").await?;
+    sale.reaches(&order, OrderState::Expired).await;
+    sale.settles_at(sale.lamp, UNITS).await;
+    // Others buy all there is, and pay in time.
+    for _ in 0..UNITS {
+        let other = sale.payable_lamp(buyer()).await?;
+        sale.approve(&sale.pay(&other, "p").await?).await?;
+        sale.reaches(&other, OrderState::Fulfilled).await;
+    }
+    sale.approve(&paying).await?;
+    sale.reaches(&order, OrderState::Refunding).await;
+    sale.money_is_back(&paying).await?;
+    let refunded = sale.reaches(&order, OrderState::Refunded).await;
+    assert!(refunded.goods.is_empty());
+    assert_eq!(sale.settles_at(sale.lamp, 0).await.committed_units, UNITS);
+    sale.mesh.stop().await
+}

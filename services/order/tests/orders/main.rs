@@ -1,0 +1,11 @@
+//! The order service through its gRPC API, with the real inventory and coupon services beside it: processes on real
+//! servers, each test in a world of its own. Payments are answered by message, as the payment service answers.
+
+mod bad_input;
+mod coupons;
+mod ending;
+mod killed;
+mod paying;
+mod placing;
+mod reading;
+mod sale;

@@ -1,0 +1,294 @@
+//! What the tests are made of: a sale that is open, buyers, and somebody who answers as the payment service does.
+
+use anyhow::{Context, Result};
+use prost::Message;
+use stampede_db::{Database, schema};
+use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::{
+    coupon::v1::{ClaimCouponRequest, Coupon, CreateCampaignRequest, GetCouponRequest},
+    inventory::v1::{GetStockRequest, StageStockRequest, StagedItem, Stock},
+    message::v1 as messages,
+    order::v1::{
+        CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
+    },
+    r#type::v1::Money,
+};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
+use stampede_vocab::{Clock, EventId, ItemId, OrderId, PaymentId, SystemClock, Timestamp, Topic, UserId};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+use uuid::Uuid;
+
+/// What one lamp costs. There are [`UNITS`] and a buyer may have 2.
+pub const LAMP_PRICE: i64 = 5_000;
+/// What one kettle costs. There are [`UNITS`], a buyer may have 5, and the first to buy one gets the only tea set.
+pub const KETTLE_PRICE: i64 = 1_999;
+/// Units there are of each item.
+pub const UNITS: i32 = 10;
+/// What a coupon takes off.
+pub const DISCOUNT: i64 = 700;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Services that take part.
+const SERVICES: [Service; 3] = [Service::Coupon, Service::Inventory, Service::Order];
+
+/// An open sale of lamps and kettles.
+pub struct Sale {
+    pub mesh: Mesh,
+    pub event: EventId,
+    pub lamp: ItemId,
+    pub kettle: ItemId,
+    orders: Database,
+    payments: Database,
+    outbox: Outbox,
+    _relay: DropGuard,
+}
+
+/// An amount in euros.
+pub fn eur(minor_units: i64) -> Money {
+    Money { minor_units, currency: "EUR".to_owned() }
+}
+
+/// The reason and the field of a refusal.
+pub fn refusal(status: &Status) -> (Reason, Option<String>) {
+    let problem = Problem::from_status(status);
+    (problem.reason(), problem.field_path().map(str::to_owned))
+}
+
+/// A refusal of this field for this reason.
+pub fn refused(reason: Reason, field: &str) -> (Reason, Option<String>) {
+    (reason, Some(field.to_owned()))
+}
+
+fn time(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos: 0 }
+}
+
+impl Sale {
+    /// Opens with the defaults.
+    pub async fn open() -> Result<Self> {
+        Self::open_with(MeshBuilder::default()).await
+    }
+
+    /// Opens with so long to pay, and no grace for a payment under way.
+    pub async fn with_time_to_pay(time: Duration) -> Result<Self> {
+        let settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", time.as_millis()).set(
+            Service::Order,
+            "STAMPEDE_PAYING_GRACE_MS",
+            0,
+        );
+        Self::open_with(settings).await
+    }
+
+    async fn open_with(settings: MeshBuilder) -> Result<Self> {
+        let world = World::prepared().await?;
+        let orders = world.database("order").await?;
+        let payments = world.schema(&schema::PAYMENT).await?;
+        let topic = Topic::Payment.name(world.topic_prefix());
+        let relay = RelayConfig::new(world.brokers(), topic, "/stampede/payment");
+        let (outbox, relay) = Relay::new(relay, payments.clone())?;
+        let stop = CancellationToken::new();
+        tokio::spawn(relay.run(stop.clone()));
+        let mesh = settings.start(&world, &SERVICES).await?;
+        let event = EventId::from_uuid(Uuid::from_u128(1));
+        let (lamp, kettle) = (ItemId::derive(event, 0), ItemId::derive(event, 1));
+        let sale = Self { mesh, event, lamp, kettle, orders, payments, outbox, _relay: stop.drop_guard() };
+        sale.stage(event, SystemClock.now().minus(HOUR)).await?;
+        Ok(sale)
+    }
+
+    /// Puts lamps and kettles on the shelf of an event that opens then and is open for two hours.
+    pub async fn stage(&self, event: EventId, opens_at: Timestamp) -> Result<()> {
+        let item = |index, price, limit_per_buyer, gift_total_units| StagedItem {
+            item_id: ItemId::derive(event, index).to_string(),
+            total_units: UNITS,
+            limit_per_buyer,
+            gift_total_units,
+            unit_price: Some(eur(price)),
+        };
+        let request = StageStockRequest {
+            event_id: event.to_string(),
+            event_version: 1,
+            opens_at: Some(time(opens_at)),
+            closes_at: Some(time(opens_at.plus(2 * HOUR))),
+            items: vec![item(0, LAMP_PRICE, 2, 0), item(1, KETTLE_PRICE, 5, 1)],
+        };
+        self.mesh.inventory().stage_stock(as_service(request)).await?;
+        Ok(())
+    }
+
+    /// A request for these items.
+    pub fn wish(&self, request_id: &str, lines: &[(ItemId, i32)]) -> PlaceOrderRequest {
+        let line = |&(item, units): &(ItemId, i32)| NewOrderLine { item_id: item.to_string(), units };
+        PlaceOrderRequest {
+            request_id: request_id.to_owned(),
+            event_id: self.event.to_string(),
+            lines: lines.iter().map(line).collect(),
+            coupon_id: String::new(),
+            max_total: None,
+        }
+    }
+
+    /// Places an order.
+    pub async fn place(&self, buyer: UserId, wish: PlaceOrderRequest) -> Result<Order, Status> {
+        let placed = self.mesh.order().place_order(as_buyer(buyer, wish)).await?;
+        placed.into_inner().order.ok_or_else(|| Status::internal("no order"))
+    }
+
+    /// Places an order for one lamp and waits until it may be paid.
+    pub async fn payable_lamp(&self, buyer: UserId) -> Result<Order> {
+        let placed = self.place(buyer, self.wish("lamp", &[(self.lamp, 1)])).await?;
+        Ok(self.reaches(&placed, OrderState::AwaitingPayment).await)
+    }
+
+    /// Starts a payment.
+    pub async fn pay(&self, order: &Order, request_id: &str) -> Result<Order, Status> {
+        let request = PayOrderRequest {
+            order_id: order.order_id.clone(),
+            request_id: request_id.to_owned(),
+            payment_method: "pm_card_ok".to_owned(),
+        };
+        let paid = self.mesh.order().pay_order(as_buyer(buyer_of(order), request)).await?;
+        paid.into_inner().order.ok_or_else(|| Status::internal("no order"))
+    }
+
+    /// Cancels an order.
+    pub async fn cancel(&self, order: &Order) -> Result<Order, Status> {
+        let request = CancelOrderRequest { order_id: order.order_id.clone() };
+        let cancelled = self.mesh.order().cancel_order(as_buyer(buyer_of(order), request)).await?;
+        cancelled.into_inner().order.ok_or_else(|| Status::internal("no order"))
+    }
+
+    /// The order as it is now.
+    pub async fn now(&self, order: &Order) -> Result<Order> {
+        let request = GetOrderRequest { order_id: order.order_id.clone() };
+        let found = self.mesh.order().get_order(as_operator(request)).await?;
+        found.into_inner().order.context("an order")
+    }
+
+    /// Waits until the order is in this state.
+    pub async fn reaches(&self, order: &Order, state: OrderState) -> Order {
+        eventually(&format!("{} is {state:?}", order.order_id), || async {
+            self.now(order).await.ok().filter(|now| now.state() == state)
+        })
+        .await
+    }
+
+    /// Answers the latest payment of an order as captured.
+    pub async fn approve(&self, order: &Order) -> Result<()> {
+        let message = messages::PaymentApproved {
+            payment_id: payment_of(order).to_string(),
+            order_id: order.order_id.clone(),
+            attempt: order.payment_attempts,
+            captured: order.total.clone(),
+        };
+        self.answer(order, "stampede.message.v1.PaymentApproved", message.encode_to_vec()).await
+    }
+
+    /// Answers the latest payment of an order as declined.
+    pub async fn decline(&self, order: &Order) -> Result<()> {
+        let message = messages::PaymentDeclined {
+            payment_id: payment_of(order).to_string(),
+            order_id: order.order_id.clone(),
+            attempt: order.payment_attempts,
+            decline_code: "card_declined".to_owned(),
+        };
+        self.answer(order, "stampede.message.v1.PaymentDeclined", message.encode_to_vec()).await
+    }
+
+    /// Tells that the money of an order is back.
+    pub async fn money_is_back(&self, order: &Order) -> Result<()> {
+        let message = messages::PaymentRefunded {
+            payment_id: payment_of(order).to_string(),
+            order_id: order.order_id.clone(),
+            refunded: order.total.clone(),
+        };
+        self.answer(order, "stampede.message.v1.PaymentRefunded", message.encode_to_vec()).await
+    }
+
+    async fn answer(&self, order: &Order, message_type: &'static str, payload: Vec<u8>) -> Result<()> {
+        let message = OutboxMessage {
+            aggregate_type: "payment",
+            aggregate_id: payment_of(order).to_string(),
+            aggregate_version: 1,
+            message_type,
+            payload,
+            traceparent: None,
+        };
+        let rows = Arc::new([message]);
+        let append = self.payments.transact("answer", move |tx| {
+            let rows = rows.clone();
+            Box::pin(async move { stampede_outbox::append(tx, &*rows).await })
+        });
+        append.await?;
+        self.outbox.wake();
+        Ok(())
+    }
+
+    /// What the service has told of an order, in its order: the name and the version of each message.
+    pub async fn told(&self, order: &Order) -> Result<Vec<(String, i64)>> {
+        let mut connection = self.orders.acquire().await?;
+        let query =
+            "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";
+        Ok(sqlx::query_as(query).bind(&order.order_id).fetch_all(&mut *connection).await?)
+    }
+
+    /// Orders that were ever written.
+    pub async fn orders_written(&self) -> Result<i64> {
+        let mut connection = self.orders.acquire().await?;
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&mut *connection).await?)
+    }
+
+    /// The stock of an item.
+    pub async fn stock(&self, item: ItemId) -> Result<Stock> {
+        let request = GetStockRequest { event_id: self.event.to_string() };
+        let stocks = self.mesh.inventory().get_stock(as_service(request)).await?.into_inner().stocks;
+        stocks.into_iter().find(|stock| stock.item_id == item.to_string()).context("the item's stock")
+    }
+
+    /// Waits until so many units of an item are left and none is on hold.
+    pub async fn settles_at(&self, item: ItemId, left_units: i32) -> Stock {
+        eventually(&format!("{left_units} units of {item} are left and none on hold"), || async {
+            self.stock(item).await.ok().filter(|stock| stock.left_units == left_units && stock.held_units == 0)
+        })
+        .await
+    }
+
+    /// A coupon of this buyer that counts in any event.
+    pub async fn coupon_for(&self, buyer: UserId) -> Result<Coupon> {
+        let request = CreateCampaignRequest {
+            request_id: Uuid::from_u128(buyer.uuid().as_u128()).to_string(),
+            name: "First come".to_owned(),
+            quota: 5,
+            discount: Some(eur(DISCOUNT)),
+            event_id: String::new(),
+            opens_at: Some(time(SystemClock.now().minus(HOUR))),
+            closes_at: Some(time(SystemClock.now().plus(HOUR))),
+        };
+        let created = self.mesh.coupon().create_campaign(as_operator(request)).await?.into_inner();
+        let campaign_id = created.campaign.context("a campaign")?.campaign_id;
+        Ok(eventually("the campaign takes claims", || async {
+            let claim = ClaimCouponRequest { campaign_id: campaign_id.clone(), request_id: "claim".to_owned() };
+            self.mesh.coupon().claim_coupon(as_buyer(buyer, claim)).await.ok()?.into_inner().coupon
+        })
+        .await)
+    }
+
+    /// The coupon as it is now.
+    pub async fn coupon(&self, coupon: &Coupon) -> Result<Coupon> {
+        let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
+        self.mesh.coupon().get_coupon(as_operator(request)).await?.into_inner().coupon.context("a coupon")
+    }
+}
+
+/// Who placed an order.
+pub fn buyer_of(order: &Order) -> UserId {
+    order.user_id.parse().expect("an order has a buyer")
+}
+
+fn payment_of(order: &Order) -> PaymentId {
+    PaymentId::derive(order.order_id.parse::<OrderId>().expect("an order has an id"))
+}

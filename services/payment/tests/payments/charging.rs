@@ -1,0 +1,81 @@
+//! Charges that are answered in time.
+
+use crate::shop::{Order, PRICE, Shop, eur};
+use anyhow::Result;
+use stampede_proto::payment::v1::{AttemptState, PaymentState};
+
+#[tokio::test]
+async fn a_good_card_is_charged_once() -> Result<()> {
+    let shop = Shop::open().await?;
+    let order = Order::new();
+    shop.pay(&order, 1, "pm_card_ok").await?;
+    shop.pay(&order, 1, "pm_card_ok").await?;
+    let payment = shop.reaches(&order, PaymentState::Captured).await;
+    assert_eq!(payment.captured, Some(eur(PRICE)));
+    assert_eq!(payment.refunded, Some(eur(0)));
+
+    let charges = shop.charges(&order).await?;
+    assert_eq!(charges.len(), 1);
+    assert_eq!(charges[0]["amount_minor"], PRICE);
+    assert_eq!(charges[0]["id"], payment.attempts[0].provider_charge_id);
+    assert_eq!(shop.told(&order).await?, [("PaymentApproved".to_owned(), 2)]);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn after_a_decline_another_card_may_be_tried() -> Result<()> {
+    let shop = Shop::open().await?;
+    let order = Order::new();
+    for (attempt, card, code) in [
+        (1, "pm_card_declined", "card_declined"),
+        (2, "pm_card_insufficient_funds", "insufficient_funds"),
+        (3, "pm_card_of_another_shop", "invalid_payment_method"),
+    ] {
+        shop.pay(&order, attempt, card).await?;
+        let payment = shop.attempt_reaches(&order, attempt, AttemptState::Declined).await;
+        let last = payment.attempts.last().expect("an attempt");
+        assert_eq!((payment.state(), last.decline_code.as_str()), (PaymentState::Open, code));
+    }
+    shop.pay(&order, 4, "pm_card_ok").await?;
+    let payment = shop.reaches(&order, PaymentState::Captured).await;
+    assert_eq!(payment.attempts.len(), 4);
+
+    let told = shop.told(&order).await?;
+    let names: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["PaymentDeclined", "PaymentDeclined", "PaymentDeclined", "PaymentApproved"]);
+    assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
+    let charges = shop.charges(&order).await?;
+    let captured = charges.iter().filter(|charge| charge["status"] == "captured");
+    assert_eq!(captured.count(), 1);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn where_nothing_is_to_be_paid_the_provider_is_not_asked() -> Result<()> {
+    let shop = Shop::open().await?;
+    let order = Order::new();
+    shop.tell(&order, order.charge(1, 0, "pm_card_declined")).await?;
+    let payment = shop.reaches(&order, PaymentState::Captured).await;
+    assert_eq!((payment.captured, payment.attempts[0].provider_charge_id.as_str()), (Some(eur(0)), ""));
+    assert!(shop.charges(&order).await?.is_empty());
+
+    shop.tell(&order, order.refund(0)).await?;
+    shop.reaches(&order, PaymentState::Refunded).await;
+    assert!(shop.refunds(&order).await?.is_empty());
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn many_orders_are_each_charged_once() -> Result<()> {
+    let shop = Shop::open().await?;
+    let orders: Vec<_> = (0..200).map(|_| Order::new()).collect();
+    for order in &orders {
+        shop.pay(order, 1, "pm_card_ok").await?;
+    }
+    for order in &orders {
+        shop.reaches(order, PaymentState::Captured).await;
+        assert_eq!(shop.charges(order).await?.len(), 1);
+        assert_eq!(shop.told(order).await?.len(), 1);
+    }
+    shop.mesh.stop().await
+}

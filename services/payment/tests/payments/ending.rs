@@ -1,0 +1,31 @@
+//! An order that ends before its payment does.
+
+use crate::shop::{Order, Shop};
+use anyhow::Result;
+use stampede_proto::payment::v1::{AttemptState, PaymentState};
+use stampede_testkit::{MeshBuilder, Service};
+
+#[tokio::test]
+async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Result<()> {
+    // One charge at a time, so that a slow card keeps the next order waiting.
+    let one_by_one = MeshBuilder::default()
+        .set(Service::Payment, "STAMPEDE_MAX_CHARGES_IN_FLIGHT", 1)
+        .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 5_000)
+        .set(Service::Sandbox, "STAMPEDE_SLOW_MS", 3_000);
+    let shop = Shop::open_with(one_by_one).await?;
+    let (slow, waiting) = (Order::new(), Order::new());
+    shop.pay(&slow, 1, "pm_card_timeout_captured").await?;
+    shop.attempt_reaches(&slow, 1, AttemptState::Charging).await;
+    shop.pay(&waiting, 1, "pm_card_ok").await?;
+    shop.tell(&waiting, waiting.expired()).await?;
+
+    let payment = shop.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
+    assert_eq!(payment.attempts[0].decline_code, "order_ended");
+    assert_eq!(shop.told(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
+
+    // The one that the provider knows of goes on to its end.
+    shop.tell(&slow, slow.expired()).await?;
+    shop.reaches(&slow, PaymentState::Captured).await;
+    assert!(shop.charges(&waiting).await?.is_empty());
+    shop.mesh.stop().await
+}

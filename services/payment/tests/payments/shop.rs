@@ -1,0 +1,184 @@
+//! What the tests are made of: the service, a provider, and somebody who asks as the order service does.
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use prost::Message;
+use serde_json::Value;
+use stampede_db::{Database, schema};
+use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::{
+    message::v1 as messages,
+    payment::v1::{AttemptState, GetPaymentRequest, Payment, PaymentState},
+    r#type::v1::Money,
+};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, buyer, eventually};
+use stampede_vocab::{OrderId, PaymentId, RequestId, Topic, UserId};
+use std::sync::Arc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What every order of the tests costs, unless it says otherwise.
+pub const PRICE: i64 = 1_999;
+
+/// One order and who pays for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    pub buyer: UserId,
+    pub id: OrderId,
+}
+
+impl Order {
+    /// An order of somebody new.
+    pub fn new() -> Self {
+        Self::of(buyer(), "first")
+    }
+
+    /// This buyer's order under this request id.
+    pub fn of(buyer: UserId, request: &str) -> Self {
+        let request = RequestId::parse(request).expect("a valid request id");
+        Self { buyer, id: OrderId::derive(buyer, &request) }
+    }
+
+    pub fn payment_id(&self) -> String {
+        PaymentId::derive(self.id).to_string()
+    }
+
+    /// Asks for a charge over `amount`.
+    pub fn charge(&self, attempt: i32, amount: i64, card: &str) -> (&'static str, Vec<u8>) {
+        let message = messages::PaymentRequested {
+            order_id: self.id.to_string(),
+            user_id: self.buyer.to_string(),
+            attempt,
+            amount: Some(eur(amount)),
+            payment_method: card.to_owned(),
+        };
+        ("stampede.message.v1.PaymentRequested", message.encode_to_vec())
+    }
+
+    /// Asks for the money back.
+    pub fn refund(&self, amount: i64) -> (&'static str, Vec<u8>) {
+        let message = messages::RefundRequested { order_id: self.id.to_string(), amount: Some(eur(amount)) };
+        ("stampede.message.v1.RefundRequested", message.encode_to_vec())
+    }
+
+    /// Tells that it was not paid in time.
+    pub fn expired(&self) -> (&'static str, Vec<u8>) {
+        let message = messages::OrderExpired { order_id: self.id.to_string(), coupon_id: String::new() };
+        ("stampede.message.v1.OrderExpired", message.encode_to_vec())
+    }
+}
+
+/// An amount in euros.
+pub fn eur(minor_units: i64) -> Money {
+    Money { minor_units, currency: "EUR".to_owned() }
+}
+
+/// The payment service and a provider in a world of their own.
+pub struct Shop {
+    pub mesh: Mesh,
+    orders: Database,
+    payments: Database,
+    outbox: Outbox,
+    _relay: DropGuard,
+}
+
+impl Shop {
+    /// Opens with the defaults.
+    pub async fn open() -> Result<Self> {
+        Self::open_with(MeshBuilder::default()).await
+    }
+
+    /// Opens with these settings besides.
+    pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
+        let world = World::new()?;
+        let orders = world.schema(&schema::ORDER).await?;
+        let payments = world.schema(&schema::PAYMENT).await?;
+        world.create_topics().await?;
+        let topic = Topic::Order.name(world.topic_prefix());
+        let (outbox, relay) = Relay::new(RelayConfig::new(world.brokers(), topic, "/stampede/order"), orders.clone())?;
+        let stop = CancellationToken::new();
+        tokio::spawn(relay.run(stop.clone()));
+        let mesh = settings.start(&world, &[Service::Sandbox, Service::Payment]).await?;
+        Ok(Self { mesh, orders, payments, outbox, _relay: stop.drop_guard() })
+    }
+
+    /// Tells something about an order, as the order service does.
+    pub async fn tell(&self, order: &Order, (message_type, payload): (&'static str, Vec<u8>)) -> Result<()> {
+        let message = OutboxMessage {
+            aggregate_type: "order",
+            aggregate_id: order.id.to_string(),
+            aggregate_version: 1,
+            message_type,
+            payload,
+            traceparent: None,
+        };
+        let rows = Arc::new([message]);
+        let append = self.orders.transact("tell", move |tx| {
+            let rows = rows.clone();
+            Box::pin(async move { stampede_outbox::append(tx, &*rows).await })
+        });
+        append.await?;
+        self.outbox.wake();
+        Ok(())
+    }
+
+    /// Asks for a charge of the usual price.
+    pub async fn pay(&self, order: &Order, attempt: i32, card: &str) -> Result<()> {
+        self.tell(order, order.charge(attempt, PRICE, card)).await
+    }
+
+    /// The payment as it is; `None` if there is none.
+    pub async fn payment(&self, order: &Order) -> Option<Payment> {
+        let request = GetPaymentRequest { payment_id: order.payment_id() };
+        self.mesh.payment().get_payment(as_operator(request)).await.ok()?.into_inner().payment
+    }
+
+    /// Waits until the payment is in this state.
+    pub async fn reaches(&self, order: &Order, state: PaymentState) -> Payment {
+        eventually(&format!("{order:?} is {state:?}"), || async {
+            self.payment(order).await.filter(|payment| payment.state() == state)
+        })
+        .await
+    }
+
+    /// Waits until this attempt of the payment is in this state.
+    pub async fn attempt_reaches(&self, order: &Order, attempt: i32, state: AttemptState) -> Payment {
+        eventually(&format!("attempt {attempt} of {order:?} is {state:?}"), || async {
+            let payment = self.payment(order).await?;
+            let there = payment.attempts.iter().any(|found| found.attempt == attempt && found.state() == state);
+            there.then_some(payment)
+        })
+        .await
+    }
+
+    /// What the service has told of the payment, in its order: the name and the version of each message.
+    pub async fn told(&self, order: &Order) -> Result<Vec<(String, i64)>> {
+        let mut connection = self.payments.acquire().await?;
+        let query =
+            "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";
+        Ok(sqlx::query_as(query).bind(order.payment_id()).fetch_all(&mut *connection).await?)
+    }
+
+    /// The provider's charges for an order.
+    pub async fn charges(&self, order: &Order) -> Result<Vec<Value>> {
+        self.book("charges", order).await
+    }
+
+    /// The provider's refunds for an order.
+    pub async fn refunds(&self, order: &Order) -> Result<Vec<Value>> {
+        self.book("refunds", order).await
+    }
+
+    pub async fn count(&self) -> Result<(i64,i64,i64)> { let mut c = self.payments.acquire().await?; let r: Vec<(String,i64)> = sqlx::query_as("SELECT state, COUNT(*) FROM attempts GROUP BY state").fetch_all(&mut *c).await?; let g=|k:&str| r.iter().find(|x| x.0==k).map_or(0,|x| x.1); Ok((g("REQUESTED"),g("CHARGING"),g("APPROVED"))) }
+    async fn book(&self, list: &str, order: &Order) -> Result<Vec<Value>> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let url = format!("{}/v1/{list}?limit=1000", self.mesh.url(Service::Sandbox));
+        let body = client.get(url.parse()?).await?.into_body().collect().await?.to_bytes();
+        let page: Value = serde_json::from_slice(&body)?;
+        let rows = page[list].as_array().context("a list")?;
+        let prefix = format!("{}:", order.payment_id());
+        let ours = |row: &&Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
+        Ok(rows.iter().filter(ours).cloned().collect())
+    }
+}

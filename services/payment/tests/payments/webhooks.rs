@@ -1,0 +1,87 @@
+//! Notices of the provider.
+
+use crate::shop::{Order, PRICE, Shop};
+use anyhow::Result;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::json;
+use sha2::Sha256;
+use stampede_proto::payment::v1::{AttemptState, HandleWebhookRequest, PaymentState};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{MeshBuilder, Service};
+use tonic::{Code, Status};
+
+const SECRET: &str = "a secret between this shop and its provider";
+
+/// A shop whose provider captures late cards after the test is over.
+async fn shop() -> Result<Shop> {
+    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET).set(
+        Service::Sandbox,
+        "STAMPEDE_LATE_MS",
+        600_000,
+    );
+    Shop::open_with(settings).await
+}
+
+fn sign(payload: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key fits");
+    mac.update(payload.as_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn captured(order: &Order, charge_id: &str, amount: i64) -> String {
+    json!({
+        "type": "charge.captured", "key": format!("{}:1", order.payment_id()), "charge_id": charge_id,
+        "amount_minor": amount, "currency": "EUR", "status": "captured",
+    })
+    .to_string()
+}
+
+async fn notify(shop: &Shop, payload: &str, signature: &str) -> Result<(), Status> {
+    let request = HandleWebhookRequest { payload: payload.to_owned(), signature: signature.to_owned() };
+    shop.mesh.payment().handle_webhook(request).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_nothing() -> Result<()> {
+    let shop = shop().await?;
+    let order = Order::new();
+    shop.pay(&order, 1, "pm_card_late").await?;
+    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    let payload = captured(&order, "ch_late", PRICE);
+    for _ in 0..3 {
+        notify(&shop, &payload, &sign(&payload)).await?;
+    }
+    let payment = shop.payment(&order).await.expect("a payment");
+    assert_eq!(payment.state(), PaymentState::Captured);
+    assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
+    assert_eq!(shop.told(&order).await?.len(), 1);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_notice_that_is_not_right_changes_nothing() -> Result<()> {
+    let shop = shop().await?;
+    let order = Order::new();
+    shop.pay(&order, 1, "pm_card_late").await?;
+    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+
+    let good = captured(&order, "ch_late", PRICE);
+    for signature in [String::new(), "00".to_owned(), sign(&good).to_uppercase(), sign("{}")] {
+        let refused = notify(&shop, &good, &signature).await.expect_err("a bad signature");
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert_eq!(Problem::from_status(&refused).reason(), Reason::InvalidSignature);
+    }
+    for payload in ["", "{}", r#"{"type":"charge.captured"}"#] {
+        let refused = notify(&shop, payload, &sign(payload)).await.expect_err("an unreadable payload");
+        let problem = Problem::from_status(&refused);
+        assert_eq!((problem.reason(), problem.field_path()), (Reason::InvalidField, Some("payload")));
+    }
+    // Signed and readable, but of a payment that is not ours, or over another amount: taken, and not believed.
+    for payload in [captured(&Order::new(), "ch_1", PRICE), captured(&order, "ch_1", PRICE - 1)] {
+        notify(&shop, &payload, &sign(&payload)).await?;
+    }
+    let payment = shop.payment(&order).await.expect("a payment");
+    assert_eq!(payment.state(), PaymentState::Open);
+    assert_eq!(shop.told(&order).await?, []);
+    shop.mesh.stop().await
+}
