@@ -34,9 +34,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The annotations are read by reflection, so no Rust code is needed for google.api.
     let mut files = compiler.file_descriptor_set();
     files.file.retain(|file| file.package() != "google.api");
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .include_file("mod.rs")
-        .compile_fds(files)?;
+    tonic_prost_build::configure().build_transport(false).include_file("mod.rs").compile_fds(files)?;
     Ok(())
 }

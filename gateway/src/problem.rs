@@ -1,6 +1,7 @@
 //! Problems on their way out: whatever fails in the gateway or behind it leaves through here, in one shape.
 //!
-//! A handler or layer answers with a [`Refusal`]; the outermost layer, which knows the request id, writes the body.
+//! A handler or layer answers with a [`Refusal`]; the layer that opened the span writes the body, inside of it, so that
+//! what is logged with the problem carries the name of the request.
 
 use crate::request_id::RequestId;
 use axum::{

@@ -5,8 +5,6 @@ use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 use uuid::Uuid;
 
-use crate::problem;
-
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST: usize = 64;
 
@@ -42,12 +40,11 @@ impl RequestId {
     }
 }
 
-/// The outermost layer: names the request, and writes the name into the answer and its problem.
+/// The outermost layer: names the request, and writes the name into the answer.
 pub async fn assign(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers().get(HEADER));
     request.extensions_mut().insert(id.clone());
     let mut response = next.run(request).await;
-    problem::write_body(&mut response, &id);
     let value = HeaderValue::from_str(id.as_str()).expect("printable ASCII is header text");
     response.headers_mut().insert(HEADER, value);
     response

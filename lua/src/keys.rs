@@ -75,11 +75,6 @@ impl Keys {
         Some((event.parse().ok()?, timer))
     }
 
-    /// One refresh token, by its hash. Tokens of one family share the tag.
-    pub fn gate_refresh(&self, family: &str, token_hash: &str) -> String {
-        format!("{}gate:{{{family}}}:refresh:{token_hash}", self.prefix)
-    }
-
     /// A family of refresh tokens: all that came from one first token.
     pub fn gate_family(&self, family: &str) -> String {
         format!("{}gate:{{{family}}}", self.prefix)

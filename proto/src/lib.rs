@@ -7,7 +7,12 @@
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.binpb"));
 
 mod generated {
-    #![expect(missing_docs, clippy::all, reason = "generated code; comments are carried where the proto has them")]
+    #![expect(
+        missing_docs,
+        clippy::all,
+        clippy::allow_attributes,
+        reason = "generated code; comments are carried where the proto has them"
+    )]
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
 

@@ -1,7 +1,11 @@
 //! `cargo xtask demo`: a whole sale through a fresh mesh, and the proof that its promises held.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
+
+use anyhow::Context;
 
 use crate::cli::DemoArgs;
 use crate::down;
@@ -21,6 +25,8 @@ use crate::workspace::{Workspace, remove_directory};
 pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut phases = Phases::default();
     let run = workspace.run("demo");
+    let sale = sale_file(workspace, &args.sale);
+    let pay_window_ms = pay_window_ms(&sale)?;
     down::mend_before("demo", &run)?;
     phases.time("setup", || setup::servers(workspace, args.database))?;
     let binaries = phases.time("build", || mesh::build(workspace, args.profile))?;
@@ -31,13 +37,14 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;
     let secrets = Secrets::of_run(&run)?;
-    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets };
+    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms };
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
-    let sold = phases.time("simulate", || play(&mut fleet, simulation(&mesh, workspace, args)))?;
+    let acknowledged = run.join("acknowledged.json");
+    let sold = phases.time("simulate", || play(&mut fleet, simulation(&mesh, &sale, &acknowledged, args)))?;
     let memory = usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]));
     say(&format!("\n  memory       {} in the services and the gateway together", bytes(memory)));
-    let kept = phases.time("audit", || play(&mut fleet, mesh.audit()))?;
+    let kept = phases.time("audit", || play(&mut fleet, mesh.audit(&acknowledged)))?;
     phases.print();
 
     let verdict = if sold && kept { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -51,10 +58,22 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(verdict)
 }
 
-fn simulation(mesh: &Mesh<'_>, workspace: &Workspace, args: &DemoArgs) -> Command {
-    // A sale that is named is found from where the contributor stands, the default one from anywhere.
-    let sale = if args.sale.exists() { args.sale.clone() } else { workspace.root().join(&args.sale) };
-    let mut command = mesh.simulate(&sale);
+/// A sale that is named is found from where the contributor stands, the default one from anywhere.
+fn sale_file(workspace: &Workspace, named: &Path) -> PathBuf {
+    if named.exists() { named.to_owned() } else { workspace.root().join(named) }
+}
+
+/// How long the sale lets an order wait for its payment: the one line of its file that the mesh is told. The simulation
+/// checks the rest.
+fn pay_window_ms(sale: &Path) -> anyhow::Result<Option<u64>> {
+    let text = fs::read_to_string(sale).with_context(|| format!("cannot read the sale {}", sale.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("the sale {}", sale.display()))?;
+    Ok(table.get("pay_window_ms").and_then(toml::Value::as_integer).and_then(|window| u64::try_from(window).ok()))
+}
+
+fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs) -> Command {
+    let mut command = mesh.simulate(sale);
+    command.arg("--acknowledged").arg(acknowledged);
     if let Some(buyers) = args.buyers {
         command.args(["--buyers", &buyers.to_string()]);
     }

@@ -30,7 +30,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
-    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets };
+    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: None };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     print_summary(&mesh, &fleet);

@@ -165,7 +165,8 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")));
         }
-        let problem = serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))?;
+        let problem =
+            serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))?;
         Err(Failure::Refused(problem))
     }
 

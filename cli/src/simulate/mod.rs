@@ -1,9 +1,205 @@
-//! `stampede simulate`.
-use crate::output::Output;
-/// Args.
+//! `stampede simulate`: a whole sale through the gateway, as its buyers and its operator would do it.
+//!
+//! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends the
+//! buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are; [`tally`]
+//! counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
+
+mod bars;
+mod buyer;
+mod client;
+mod crowd;
+mod expect;
+mod follow;
+mod latency;
+mod live;
+mod pages;
+mod payer;
+mod plan;
+mod report;
+mod sale;
+mod setup;
+mod stage;
+mod table;
+mod tally;
+mod timeline;
+mod wire;
+
+use crate::{
+    output::{Output, print_json},
+    token::operator_token,
+};
+use anyhow::Context;
+use client::{Call, Client};
+use expect::Expectations;
+use follow::Follow;
+use http::{HeaderValue, Uri};
+use pages::Pages;
+use plan::Plan;
+use report::{Aftermath, Report};
+use sale::Sale;
+use serde::Serialize;
+use stage::Stage;
+use stampede_vocab::SystemClock;
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tally::{Surprise, Tally};
+use timeline::Timeline;
+use tokio::time::timeout;
+
+/// Connections beside the crowd's: for the operator who follows the orders and watches the stock.
+const OPERATOR_CONNECTIONS: usize = 4;
+
+/// Run a whole sale against the gateway, as its buyers would.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-/// Runs.
-pub async fn run(_args: Args, _output: Output) -> anyhow::Result<bool> {
-    Ok(true)
+#[command(after_help = "Example:\n  stampede simulate examples/flash-sale.toml --buyers 500 --json report.json")]
+pub struct Args {
+    /// The sale file
+    #[arg(value_name = "SALE.toml")]
+    sale: PathBuf,
+
+    /// The gateway
+    #[arg(long, env = "STAMPEDE_GATEWAY_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    gateway_url: Uri,
+
+    /// The secret that the gateway checks tokens with: the event is created with an operator's token made from it
+    #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
+    auth_secret: String,
+
+    /// How many buyers come, whatever the file says
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    buyers: Option<u32>,
+
+    /// What the crowd is drawn from: the same seed gives the same crowd
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Write the report as JSON to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write the ids of all orders and coupons that were acknowledged to this file, for `stampede audit`
+    #[arg(long, value_name = "FILE")]
+    acknowledged: Option<PathBuf>,
+
+    /// Requests of the crowd that are under way at a time; others wait, and the wait counts
+    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    max_connections: u16,
+
+    /// Longest time from the start of the crowd to the last order's end, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    deadline_s: u32,
+}
+
+/// Runs the sale and reports; false if something came of it that the crowd did not expect.
+pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
+    let sale = Sale::load(&args.sale)?;
+    let plan = Plan::draw(&sale, args.buyers.unwrap_or(sale.crowd.buyers.get()), args.seed);
+    let tally = Arc::new(Tally::default());
+    let crowd = Client::new(&args.gateway_url, args.max_connections.into(), Arc::clone(&tally))?;
+    let operator = Operator {
+        client: Client::new(&args.gateway_url, OPERATOR_CONNECTIONS, Arc::clone(&tally))?,
+        token: setup::bearer(&operator_token(&args.auth_secret)?)?,
+    };
+    let stage = Arc::new(set_the_stage(&sale, plan, crowd, tally, &operator).await?);
+    play(&stage, &sale, &operator, Duration::from_secs(args.deadline_s.into()), output.progress).await;
+    let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator).await?);
+    deliver(&report, &args, output)?;
+    Ok(report.as_expected)
+}
+
+/// Who creates the sale and looks at it as a whole.
+struct Operator {
+    client: Client,
+    token: HeaderValue,
+}
+
+async fn set_the_stage(
+    sale: &Sale,
+    plan: Plan,
+    client: Client,
+    tally: Arc<Tally>,
+    operator: &Operator,
+) -> anyhow::Result<Stage> {
+    let tokens = setup::tokens(&client, &plan).await?;
+    let claims_before = sale.campaign.as_ref().map_or(Duration::ZERO, |c| c.opens_before_ms.get_ref().millis());
+    let (opens_in, lasts) = (sale.opens_in_ms.get_ref().millis(), sale.lasts_ms.get_ref().millis());
+    let timeline = Timeline::from_now(&SystemClock, opens_in, lasts, claims_before);
+    let created = setup::create(&operator.client, &operator.token, sale, &timeline).await?;
+    Ok(Stage {
+        client,
+        tally,
+        follow: Follow::default(),
+        timeline,
+        tokens,
+        coupons: plan.buyers.iter().map(|_| OnceLock::new()).collect(),
+        event: created.event,
+        items: created.items,
+        limits: sale.items.get_ref().iter().map(|item| item.limit_per_buyer.get_ref().get()).collect(),
+        campaign: created.campaign,
+        expectations: Expectations::of(sale, &plan),
+        come_back_every: sale.crowd.come_back_every_ms.millis(),
+        plan,
+    })
+}
+
+/// Plays the crowd until every order has reached an end, or time is up.
+async fn play(stage: &Arc<Stage>, sale: &Sale, operator: &Operator, deadline: Duration, on_terminal: bool) {
+    let sale_runs = async {
+        crowd::play(stage).await;
+        stage.follow.all_ended().await;
+    };
+    let all = async {
+        tokio::select! {
+            () = sale_runs => {}
+            () = stage.follow.run(&operator.client, &operator.token, stage.event) => {}
+            () = live::show(stage, sale, &operator.client, on_terminal) => {}
+        }
+    };
+    if timeout(deadline, all).await.is_err() {
+        let detail = format!("after {} s there were still buyers or open orders", deadline.as_secs());
+        stage.tally.surprised(Surprise::of_sale("DEADLINE", detail));
+    }
+}
+
+/// Reads once more, from the first order to the last, what has become of the sale.
+async fn look_back(stage: &Stage, operator: &Operator) -> anyhow::Result<Aftermath> {
+    let Operator { client, token } = operator;
+    let lost = |failure: client::Failure| anyhow::anyhow!("{} ({})", failure.reason(), failure.detail());
+    Pages::default().read(client, token, stage.event, &stage.follow).await.map_err(lost).context("orders")?;
+    let event = Call::get(format!("/v1/events/{}", stage.event));
+    let stock = Call::get(format!("/v1/events/{}/stock", stage.event));
+    let stocks: wire::Stocks = client.call(&stock).await.map_err(lost).context("stock")?;
+    Ok(Aftermath {
+        event: client.call(&event).await.map_err(lost).context("event")?,
+        stocks: live::in_order(&stage.items, stocks.stocks),
+        orders: stage.follow.orders(),
+    })
+}
+
+fn deliver(report: &Report, args: &Args, output: Output) -> anyhow::Result<()> {
+    if let Some(file) = &args.json {
+        write_json(file, report)?;
+    }
+    if let Some(file) = &args.acknowledged {
+        write_json(file, &report.acknowledged)?;
+    }
+    if output.json {
+        return print_json(report);
+    }
+    println!("{report}");
+    Ok(())
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let written = || -> anyhow::Result<()> {
+        let mut file = BufWriter::new(File::create(path)?);
+        serde_json::to_writer_pretty(&mut file, value)?;
+        Ok(file.flush()?)
+    };
+    written().with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -1,9 +1,6 @@
 //! What came of everything that was sent: counts, latencies, what was acknowledged, and what nobody expected.
 
-use super::{
-    latency::{Latency, Pace, Percentiles, Rate},
-    timeline::Timeline,
-};
+use super::latency::{Latency, Pace, Percentiles, Rate};
 use serde::Serialize;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{
@@ -11,7 +8,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
 
 /// How many unexpected outcomes are kept with all they say.
 const KEPT: usize = 20;
@@ -221,11 +217,6 @@ impl Tally {
             surprise_count: figures.surprise_count,
         }
     }
-}
-
-/// A time as reports have it.
-pub fn at_ms(timeline: &Timeline) -> Option<i64> {
-    Some(timeline.since_opening_ms(Instant::now()))
 }
 
 #[cfg(test)]

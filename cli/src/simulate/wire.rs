@@ -1,7 +1,7 @@
 //! What goes over HTTP, as JSON: only the fields that a buyer or the report needs.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
-use stampede_proto::{event::v1::EventState, order::v1::OrderState};
+use stampede_proto::order::v1::OrderState;
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, Money, OrderId, Timestamp};
 use std::collections::BTreeMap;
 
@@ -89,8 +89,6 @@ pub struct TokenPair {
 #[derive(Deserialize)]
 pub struct Event {
     pub event_id: EventId,
-    #[serde(deserialize_with = "event_state")]
-    pub state: EventState,
     #[serde(deserialize_with = "time")]
     pub opens_at: Timestamp,
     #[serde(default, deserialize_with = "time_if_any")]
@@ -197,11 +195,6 @@ fn order_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrderState,
     OrderState::from_str_name(name).ok_or_else(|| D::Error::custom(format!("no order state: {name}")))
 }
 
-fn event_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EventState, D::Error> {
-    let name = <&str>::deserialize(deserializer)?;
-    EventState::from_str_name(name).ok_or_else(|| D::Error::custom(format!("no event state: {name}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +215,6 @@ mod tests {
         let text = r#"{"event_id":"evt_2x4y6z8e0n9gqvk3m5r7t1c2d0","state":"EVENT_STATE_SCHEDULED",
             "opens_at":"2026-01-02T03:04:05Z","items":[]}"#;
         let event: Event = serde_json::from_slice(text.as_bytes()).unwrap();
-        assert_eq!((event.state, event.opened_at), (EventState::Scheduled, None));
+        assert_eq!(event.opened_at, None);
     }
 }

@@ -1,10 +1,10 @@
 //! Finds the route of a request, and makes what happens to it visible by the name of that route: a span, child of the
-//! caller's, and a measurement.
+//! caller's, a measurement, and the body of a problem.
 
 use super::metrics::Metrics;
 use crate::{
     gateway::Gateway,
-    problem::Refusal,
+    problem::{self, Refusal},
     request_id::RequestId,
     routes::{Lookup, Route},
 };
@@ -40,14 +40,16 @@ pub async fn observe(
     let route = match find(&observer.gateway, &request) {
         Ok(route) => route,
         Err(refusal) => {
-            let response = refusal.into_response();
+            let mut response = refusal.into_response();
+            problem::write_body(&mut response, &request_id);
             observer.metrics.record(&method, None, response.status(), started.elapsed());
             return response;
         }
     };
     let span = span_of(&route, &request, &request_id);
     request.extensions_mut().insert(Arc::clone(&route));
-    let response = next.run(request).instrument(span.clone()).await;
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.in_scope(|| problem::write_body(&mut response, &request_id));
     record_status(&span, response.status());
     observer.metrics.record(&method, Some(&route), response.status(), started.elapsed());
     response

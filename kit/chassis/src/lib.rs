@@ -25,12 +25,12 @@ mod admin;
 mod app;
 mod backoff;
 mod client;
+#[cfg(test)]
+mod for_tests;
 mod health;
 mod layers;
 mod process;
 mod signals;
-#[cfg(test)]
-mod test_service;
 mod workers;
 
 pub use app::{App, Grpc};

@@ -2,13 +2,13 @@
 //!
 //! The listeners and the stop are parameters, so a test serves on port 0 what a process serves.
 
+mod http;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
-use axum::{Router, serve::ListenerExt};
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep, timeout_at},
@@ -90,7 +90,10 @@ pub async fn serve_on(
 async fn serve(listener: TcpListener, app: App, workers: Workers, close: CancellationToken) -> anyhow::Result<()> {
     match app {
         App::Grpc(grpc) => serve_grpc(listener, grpc, workers, close).await,
-        App::Http(router) => serve_http(listener, router, close).await,
+        App::Http(router) => {
+            http::serve(listener, router, close).await;
+            Ok(())
+        }
     }
 }
 
@@ -124,16 +127,4 @@ async fn serve_grpc(
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
         .await
         .context("gRPC")
-}
-
-async fn serve_http(listener: TcpListener, router: Router, close: CancellationToken) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(error.cause = %error, "a connection will be slow");
-        }
-    });
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(close.cancelled_owned())
-        .await
-        .context("HTTP")
 }

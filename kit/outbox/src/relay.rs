@@ -22,7 +22,9 @@ const ROUND: u32 = 1_000;
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 /// How often unsent messages are looked for when nobody wakes the relay: they may have been written by another
 /// replica, whose commits wake only its own relay.
-const POLL: Duration = Duration::from_millis(20);
+const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
+/// The same while there is no other replica, when every commit wakes this relay.
+const POLL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Sent messages are kept so long, for the audit and for a second look.
@@ -69,6 +71,7 @@ pub struct Relay {
 /// What a relay knows of its leases between two looks.
 struct Leases {
     partitions: Vec<u16>,
+    poll: Duration,
     check_at: Instant,
     /// Nothing is sent after this: the leases may have run out.
     valid_until: Instant,
@@ -91,7 +94,8 @@ impl Relay {
 
     /// Sends until `stop`, then sends what is left, gives the leases back and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let mut leases = Leases { partitions: Vec::new(), check_at: Instant::now(), valid_until: Instant::now() };
+        let mut leases =
+            Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
         let mut purge_at = Instant::now() + Duration::from_secs(60);
         while !stop.is_cancelled() {
             let sent_all = self.round(&mut leases).await;
@@ -104,7 +108,7 @@ impl Relay {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.woken.notified() => {}
-                () = sleep_until((Instant::now() + POLL).min(leases.check_at)) => {}
+                () = sleep_until((Instant::now() + leases.poll).min(leases.check_at)) => {}
             }
         }
         self.finish(leases).await;
@@ -181,7 +185,8 @@ impl Relay {
             tracing::info!(messaging.topic = %self.topic.value, outbox.partitions = partitions.len(), outbox.relays = alive, "relay leases changed");
         }
         let term = Duration::from_micros(lease::TERM_US.unsigned_abs());
-        Ok(Leases { partitions, check_at: started + LEASE_CHECK, valid_until: started + term })
+        let poll = if alive > 1 { POLL_WITH_OTHERS } else { POLL_ALONE };
+        Ok(Leases { partitions, poll, check_at: started + LEASE_CHECK, valid_until: started + term })
     }
 
     /// Deletes some of what was sent long ago. Returns when to look again.

@@ -64,6 +64,8 @@ pub struct Mesh<'a> {
     pub layout: &'a Layout,
     /// Their secrets.
     pub secrets: &'a Secrets,
+    /// How long an order may wait for its payment, in milliseconds; none leaves it at the service's own setting.
+    pub pay_window_ms: Option<u64>,
 }
 
 impl Mesh<'_> {
@@ -139,6 +141,9 @@ impl Mesh<'_> {
         if service == "payment" {
             env.insert("STAMPEDE_PROVIDER_URL", self.layout.provider_url());
             env.insert("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone());
+        }
+        if let ("order", Some(window_ms)) = (service, self.pay_window_ms) {
+            env.insert("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string());
         }
         if service == "gateway" {
             env.insert("STAMPEDE_AUTH_SECRET", self.secrets.auth.clone());

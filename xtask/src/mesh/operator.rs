@@ -36,14 +36,15 @@ impl Mesh<'_> {
         command
     }
 
-    /// An audit of everything that this mesh has written down, to be run in the foreground.
-    pub fn audit(&self) -> Command {
+    /// An audit of everything that this mesh has written down and acknowledged, to be run in the foreground.
+    pub fn audit(&self, acknowledged: &Path) -> Command {
         let mut command = self.operator();
         command.arg("audit");
         command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
-        command.args(["--redis-url", &self.main_redis_url(), "--event-redis-url", &self.event_redis_url()]);
+        command.args(["--redis-url", &self.main_redis_url()]);
         command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
         command.args(["--provider-url", &self.layout.provider_url()]);
+        command.arg("--acknowledged").arg(acknowledged);
         command
     }
 

@@ -34,7 +34,20 @@ pub fn consistent(sale: &Sale) -> Result<(), Fault> {
     if let Some(campaign) = &sale.campaign {
         campaign_possible(campaign, sale)?;
     }
+    payable(sale)?;
     crowd_possible(&sale.crowd, sale)
+}
+
+/// The slowest buyers take one and a half of think_ms, once before each of two payments.
+fn payable(sale: &Sale) -> Result<(), Fault> {
+    let slowest_ms = 3 * sale.crowd.think_ms.get();
+    match &sale.pay_window_ms {
+        Some(window) if window.get_ref().get() <= slowest_ms => {
+            let problem = format!("must be over {slowest_ms}, or buyers who think for think_ms are too late to pay");
+            Err(Fault::at(window, "pay_window_ms", problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn item_possible(item: &Item, index: usize, first: &Item) -> Result<(), Fault> {
@@ -50,7 +63,8 @@ fn item_possible(item: &Item, index: usize, first: &Item) -> Result<(), Fault> {
     }
     match &item.gift {
         Some(gift) if gift.units.get_ref().get() > item.units.get() => {
-            let problem = format!("is {}, but there are {} units only that it could come with", gift.units.get_ref(), item.units);
+            let problem =
+                format!("is {}, but there are {} units only that it could come with", gift.units.get_ref(), item.units);
             Err(Fault::at(&gift.units, format!("items[{index}].gift.units"), problem))
         }
         _ => Ok(()),
@@ -79,7 +93,11 @@ fn crowd_possible(crowd: &Crowd, sale: &Sale) -> Result<(), Fault> {
         return Err(Fault::at(lines, "crowd.max_lines_per_order", format!("is over the {items} items that there are")));
     }
     if crowd.spread_ms.get_ref().get() > sale.lasts_ms.get_ref().get() {
-        return Err(Fault::at(&crowd.spread_ms, "crowd.spread_ms", "is over lasts_ms: some would come after the close"));
+        return Err(Fault::at(
+            &crowd.spread_ms,
+            "crowd.spread_ms",
+            "is over lasts_ms: some would come after the close",
+        ));
     }
     let early = &crowd.early_by_ms;
     if crowd.early_birds_percent > Percent::default() && early.get_ref().get() > sale.opens_in_ms.get_ref().get() {

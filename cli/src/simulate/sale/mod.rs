@@ -21,7 +21,10 @@ pub struct Sale {
     /// Time from the opening to the close.
     pub lasts_ms: Spanned<Millis<100, 86_400_000>>,
     /// What the mesh was started with as STAMPEDE_PAY_WINDOW_MS. It is the mesh that needs it: the simulation only waits.
-    pub pay_window_ms: Option<Millis<100, 86_400_000>>,
+    pub pay_window_ms: Option<Spanned<Millis<100, 86_400_000>>>,
+    /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are.
+    #[serde(default)]
+    pub must_sell_out: bool,
     /// What is on sale.
     pub items: Spanned<Vec<Item>>,
     /// Coupons to be claimed beforehand.
@@ -111,21 +114,25 @@ pub struct Crowd {
     #[serde(default = "default_come_back")]
     pub come_back_every_ms: Millis<10, 600_000>,
     /// Of the orders: never paid.
-    #[serde(default)]
+    #[serde(default = "nobody")]
     pub abandon_percent: Spanned<Percent>,
     /// Of the orders: cancelled.
-    #[serde(default)]
+    #[serde(default = "nobody")]
     pub cancel_percent: Spanned<Percent>,
     /// Of the payments: declined, and paid with another card then.
-    #[serde(default)]
+    #[serde(default = "nobody")]
     pub declined_cards_percent: Spanned<Percent>,
     /// Of the payments: the payment provider does not answer in time.
-    #[serde(default)]
+    #[serde(default = "nobody")]
     pub timed_out_cards_percent: Spanned<Percent>,
 }
 
 const fn bounded<const MIN: u32, const MAX: u32>(value: u32) -> Within<MIN, MAX> {
     Within::new(value).expect("a default is within its bounds")
+}
+
+fn nobody() -> Spanned<Percent> {
+    Spanned::new(0..0, Percent::default())
 }
 
 fn default_think() -> Millis<0, 600_000> {

@@ -86,6 +86,7 @@ fn a_missing_key_is_named() {
 fn values_that_do_not_go_together_are_refused_with_their_line() {
     assert_refused("limit_per_buyer = 2", "limit_per_buyer = 11", 10, "items[0].limit_per_buyer is 11");
     assert_refused("units = 3 }", "units = 11 }", 11, "items[0].gift.units is 11");
+    assert_refused("pay_window_ms = 6_000", "pay_window_ms = 1_500", 4, "must be over 1500");
     assert_refused("opens_before_ms = 2_000", "opens_before_ms = 3_501", 17, "so 3500 at most");
     assert_refused("500, currency = \"EUR\"", "500, currency = \"USD\"", 16, "but the items are in EUR");
     assert_refused("spread_ms = 2_000", "spread_ms = 10_001", 22, "after the close");

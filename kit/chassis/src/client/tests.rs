@@ -8,7 +8,7 @@ use tonic::Code;
 use super::{Mesh, MeshChannel};
 use crate::{
     Deadline, Workers,
-    test_service::{Process, call},
+    for_tests::{Process, call},
 };
 
 const DRAIN: Duration = Duration::from_secs(5);

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, Once};
 
+use ::http::Request;
 use futures_util::future::join_all;
-use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
@@ -16,8 +16,8 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::*;
 use crate::{
+    for_tests::{Process, call, open_watch},
     telemetry::install_metrics,
-    test_service::{Process, call, open_watch},
 };
 
 const DRAIN: Duration = Duration::from_secs(5);

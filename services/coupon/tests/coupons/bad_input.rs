@@ -41,7 +41,7 @@ const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
 #[tokio::test]
 async fn a_bad_campaign_is_refused_by_its_field_and_not_created() -> Result<()> {
     let shop = Shop::open().await?;
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     for (field, spoil) in BAD_CAMPAIGNS {
         let mut bad = new_campaign("spring");
         spoil(&mut bad);
@@ -67,7 +67,7 @@ const BAD_CLAIMS: [(&str, Spoil<ClaimCouponRequest>); 5] = [
 async fn a_bad_claim_is_refused_by_its_field_and_takes_no_rank() -> Result<()> {
     let shop = Shop::open().await?;
     let campaign = shop.campaign(1).await?;
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     for (field, spoil) in BAD_CLAIMS {
         let mut bad = ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: "a".to_owned() };
         spoil(&mut bad);
@@ -99,7 +99,7 @@ async fn a_bad_hold_or_release_is_refused_by_its_field() -> Result<()> {
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
     let bad = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: String::new() };
-    let refused = shop.mesh.coupon().release_coupon(as_service(bad)).await.expect_err("order_id");
+    let refused = shop.client.clone().release_coupon(as_service(bad)).await.expect_err("order_id");
     assert_eq!(refusal(&refused), (Reason::InvalidField, Some("order_id".to_owned())));
     assert_eq!(shop.now(&coupon).await?, coupon);
     shop.mesh.stop().await
@@ -108,7 +108,7 @@ async fn a_bad_hold_or_release_is_refused_by_its_field() -> Result<()> {
 #[tokio::test]
 async fn bad_ids_and_pages_are_refused_by_their_field() -> Result<()> {
     let shop = Shop::open().await?;
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     let refused = client.get_campaign(GetCampaignRequest { campaign_id: "x".to_owned() }).await.expect_err("an id");
     assert_eq!(refusal(&refused), (Reason::InvalidField, Some("campaign_id".to_owned())));
     let refused = client.get_coupon(as_operator(GetCouponRequest::default())).await.expect_err("an id");

@@ -17,10 +17,11 @@ async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
     let shop = Shop::open().await?;
     let other = shop.replica().await?;
     let campaign = shop.campaign(100).await?;
+    let there = other.coupon();
     let users: Vec<_> = (0..150).map(|_| buyer()).collect();
     // Everybody claims at both replicas at once with the same request.
-    let claims = users.iter().flat_map(|user| [(&shop.mesh, user), (&other, user)]);
-    let outcomes = join_all(claims.map(|(mesh, user)| claim(mesh, &campaign, *user, "a"))).await;
+    let claims = users.iter().flat_map(|user| [(&shop.client, user), (&there, user)]);
+    let outcomes = join_all(claims.map(|(client, user)| claim(client, &campaign, *user, "a"))).await;
 
     let mut winners = Vec::new();
     for pair in outcomes.chunks(2) {

@@ -71,7 +71,7 @@ async fn only_services_hold_and_release() -> Result<()> {
     let owner = coupon.user_id.parse()?;
     let hold = hold_request(&coupon, order(1));
     let release = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order(1).to_string() };
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     let refused = [
         client.hold_coupon(as_buyer(owner, hold.clone())).await.err(),
         client.hold_coupon(as_operator(hold)).await.err(),

@@ -2,6 +2,7 @@
 
 use crate::shop::{Shop, reason};
 use anyhow::Result;
+use futures_util::future::join_all;
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use stampede_lua::coupon::{self, Outcome};
 use stampede_proto::coupon::v1::{Campaign, GetCouponRequest};
@@ -32,7 +33,7 @@ async fn a_claim_that_was_ranked_and_not_stored_is_finished_by_the_sweep() -> Re
 
     let request = GetCouponRequest { coupon_id: CouponId::derive(id, user).to_string() };
     let finished = eventually("the sweep stores it", || async {
-        shop.mesh.coupon().get_coupon(as_buyer(user, request.clone())).await.ok()?.into_inner().coupon
+        shop.client.clone().get_coupon(as_buyer(user, request.clone())).await.ok()?.into_inner().coupon
     })
     .await;
     assert_eq!(finished.rank, 1);
@@ -74,14 +75,14 @@ async fn what_was_acknowledged_survives_kill_9_in_the_middle_of_a_crowd() -> Res
     shop.mesh.restart(Service::Coupon).await?;
 
     let mut ranks = Vec::new();
-    for outcome in shop.crowd(&campaign, &users).await {
+    for outcome in join_all(users.iter().map(|user| shop.claim_patiently(&campaign, *user))).await {
         match outcome {
             Ok(coupon) => ranks.push(coupon.rank),
             Err(refused) => assert_eq!(reason(&refused), Reason::SoldOut, "{refused}"),
         }
     }
     for (user, first) in before.iter().zip(acknowledged) {
-        assert_eq!(shop.claim(&campaign, *user, "a").await?, first?);
+        assert_eq!(shop.claim_patiently(&campaign, *user).await?, first?);
     }
     ranks.sort_unstable();
     assert_eq!(ranks, (1..=150).collect::<Vec<_>>(), "what was ranked before the kill is issued after it");
@@ -99,7 +100,7 @@ async fn a_campaign_that_redis_has_lost_is_rebuilt_and_goes_on() -> Result<()> {
     let (mut redis, key, pending) = keys(&shop, &campaign).await?;
     let () = redis.del(&[key, pending]).await?;
 
-    let next = shop.claim_when_ready(&campaign, buyer()).await;
+    let next = shop.claim_patiently(&campaign, buyer()).await?;
     assert_eq!(next.rank, 11);
     for (user, coupon) in first.iter().zip(issued) {
         assert_eq!(shop.claim(&campaign, *user, "a").await?, coupon?);
@@ -127,10 +128,10 @@ async fn a_redis_that_was_rolled_back_issues_nothing_twice() -> Result<()> {
         assert!(outcome.is_ok() || outcome.is_err_and(|refused| reason(&refused) == Reason::NotReady));
     }
     for (user, coupon) in forgotten.iter().zip(issued) {
-        assert_eq!(shop.claim_when_ready(&campaign, *user).await, coupon?);
+        assert_eq!(shop.claim_patiently(&campaign, *user).await?, coupon?);
     }
     for user in &newcomers {
-        shop.claim_when_ready(&campaign, *user).await;
+        shop.claim_patiently(&campaign, *user).await?;
     }
     assert_eq!(shop.stored_ranks().await?, (1..=20).collect::<Vec<_>>());
     assert!(shop.each_is_told_once().await?);

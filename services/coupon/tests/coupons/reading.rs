@@ -21,10 +21,10 @@ async fn a_repeated_request_returns_the_campaign_created_first() -> Result<()> {
     assert_eq!((&again.campaign_id, again.issued), (&created.campaign_id, 1));
 
     let other = as_operator(CreateCampaignRequest { quota: 4, ..request });
-    let refused = shop.mesh.coupon().create_campaign(other).await.expect_err("another body");
+    let refused = shop.client.clone().create_campaign(other).await.expect_err("another body");
     assert_eq!(refusal(&refused), (Reason::RequestIdReused, Some("request_id".to_owned())));
     let request = GetCampaignRequest { campaign_id: created.campaign_id };
-    let found = shop.mesh.coupon().get_campaign(request).await?.into_inner().campaign.context("a campaign")?;
+    let found = shop.client.clone().get_campaign(request).await?.into_inner().campaign.context("a campaign")?;
     assert_eq!(found, again);
     shop.mesh.stop().await
 }
@@ -42,7 +42,7 @@ async fn campaigns_are_listed_newest_first() -> Result<()> {
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListCampaignsRequest { page_size: 2, page_token };
-        let page = shop.mesh.coupon().list_campaigns(request).await?.into_inner();
+        let page = shop.client.clone().list_campaigns(request).await?.into_inner();
         listed.extend(page.campaigns);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -64,7 +64,7 @@ async fn a_buyer_sees_their_own_coupons_and_nobody_elses() -> Result<()> {
         shop.claim(&campaign, other, "a").await?;
     }
     own.reverse();
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     let get = GetCouponRequest { coupon_id: own[0].coupon_id.clone() };
     let foreign = client.get_coupon(as_buyer(other, get.clone())).await.expect_err("somebody else's");
     assert_eq!(reason(&foreign), Reason::CouponNotFound);
@@ -92,7 +92,7 @@ async fn an_operator_lists_the_coupons_of_a_campaign_by_rank() -> Result<()> {
     let campaign = shop.campaign(5).await?;
     let users: Vec<_> = (0..5).map(|_| buyer()).collect();
     shop.crowd(&campaign, &users).await;
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     let mut ranks = Vec::new();
     let mut request = ListCouponsRequest { page_size: 2, campaign_id: campaign.campaign_id, ..Default::default() };
     loop {
@@ -114,7 +114,7 @@ async fn an_operator_lists_the_coupons_of_a_campaign_by_rank() -> Result<()> {
 async fn campaigns_are_public_and_coupons_are_not() -> Result<()> {
     let shop = Shop::open().await?;
     let campaign = shop.campaign(1).await?;
-    let mut client = shop.mesh.coupon();
+    let mut client = shop.client.clone();
     let anybody = Request::new(ListCouponsRequest::default());
     assert_eq!(reason(&client.list_coupons(anybody).await.expect_err("nobody")), Reason::Unauthenticated);
     let denied = client.create_campaign(as_buyer(buyer(), new_campaign("mine"))).await.expect_err("a buyer");

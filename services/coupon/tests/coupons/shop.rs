@@ -9,7 +9,7 @@ use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
     coupon::v1::{
         Campaign, ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest, HoldCouponRequest,
-        ReleaseCouponRequest,
+        ReleaseCouponRequest, coupon_service_client::CouponServiceClient,
     },
     r#type::v1::Money,
 };
@@ -18,7 +18,7 @@ use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator,
 use stampede_vocab::{Clock, CouponId, EventId, OrderId, SystemClock, Timestamp, Topic, UserId};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status, transport::Channel};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -27,6 +27,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub struct Shop {
     pub world: World,
     pub mesh: Mesh,
+    pub client: CouponServiceClient<Channel>,
     pub coupons: Database,
     pub redis: Redis,
 }
@@ -46,7 +47,8 @@ impl Shop {
         let mesh = settings.start(&world, services).await?;
         let redis_config = RedisConfig { url: world.redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
         let redis = Redis::connect(redis_config).await?;
-        Ok(Self { world, mesh, coupons, redis })
+        let client = mesh.coupon();
+        Ok(Self { world, mesh, client, coupons, redis })
     }
 
     /// A second replica in the same world.
@@ -60,23 +62,20 @@ impl Shop {
     }
 
     pub async fn create(&self, request: CreateCampaignRequest) -> Result<Campaign> {
-        let created = self.mesh.coupon().create_campaign(as_operator(request)).await?;
+        let created = self.client.clone().create_campaign(as_operator(request)).await?;
         created.into_inner().campaign.context("a campaign")
     }
 
     pub async fn claim(&self, campaign: &Campaign, user: UserId, request: &str) -> Result<Coupon, Status> {
-        claim(&self.mesh, campaign, user, request).await
+        claim(&self.client, campaign, user, request).await
     }
 
-    /// Claims until the campaign is ready.
-    pub async fn claim_when_ready(&self, campaign: &Campaign, user: UserId) -> Coupon {
-        eventually("the campaign is ready", || async {
+    /// Claims until there is an answer for good, as a client does that was told to try again.
+    pub async fn claim_patiently(&self, campaign: &Campaign, user: UserId) -> Result<Coupon, Status> {
+        eventually("the claim is answered for good", || async {
             match self.claim(campaign, user, "a").await {
-                Ok(coupon) => Some(coupon),
-                Err(status) => {
-                    assert_eq!(reason(&status), Reason::NotReady, "{status}");
-                    None
-                }
+                Err(status) if status.code() == Code::Unavailable => None,
+                outcome => Some(outcome),
             }
         })
         .await
@@ -88,19 +87,19 @@ impl Shop {
     }
 
     pub async fn hold(&self, request: HoldCouponRequest) -> Result<Coupon, Status> {
-        let held = self.mesh.coupon().hold_coupon(as_service(request)).await?;
+        let held = self.client.clone().hold_coupon(as_service(request)).await?;
         Ok(held.into_inner().coupon.expect("a coupon"))
     }
 
     pub async fn release(&self, coupon: &Coupon, order: OrderId) -> Result<(), Status> {
         let request = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order.to_string() };
-        self.mesh.coupon().release_coupon(as_service(request)).await.map(|_| ())
+        self.client.clone().release_coupon(as_service(request)).await.map(|_| ())
     }
 
     /// The coupon as it is now.
     pub async fn now(&self, coupon: &Coupon) -> Result<Coupon> {
         let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
-        self.mesh.coupon().get_coupon(as_operator(request)).await?.into_inner().coupon.context("a coupon")
+        self.client.clone().get_coupon(as_operator(request)).await?.into_inner().coupon.context("a coupon")
     }
 
     /// Waits until the coupon is in this state.
@@ -193,8 +192,13 @@ pub fn hold_request(coupon: &Coupon, order: OrderId) -> HoldCouponRequest {
     }
 }
 
-pub async fn claim(mesh: &Mesh, campaign: &Campaign, user: UserId, request: &str) -> Result<Coupon, Status> {
-    let claimed = mesh.coupon().claim_coupon(claim_request(campaign, user, request)).await?;
+pub async fn claim(
+    client: &CouponServiceClient<Channel>,
+    campaign: &Campaign,
+    user: UserId,
+    request: &str,
+) -> Result<Coupon, Status> {
+    let claimed = client.clone().claim_coupon(claim_request(campaign, user, request)).await?;
     Ok(claimed.into_inner().coupon.expect("a coupon"))
 }
 

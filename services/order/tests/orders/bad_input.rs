@@ -14,10 +14,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 const UNKNOWN_COUPON: &str = "cpn_0000000000000000000000001a";
 
 /// Makes a good request bad in one place.
-type Spoil = fn(&mut PlaceOrderRequest);
+type Spoil<R> = fn(&mut R);
 
 #[rustfmt::skip]
-const BAD_ORDERS: [(Reason, &str, Spoil); 18] = [
+const BAD_ORDERS: [(Reason, &str, Spoil<PlaceOrderRequest>); 18] = [
     (Reason::InvalidField, "request_id", |r| r.request_id.clear()),
     (Reason::InvalidField, "request_id", |r| r.request_id = "x".repeat(65)),
     (Reason::InvalidField, "request_id", |r| r.request_id = "a b".to_owned()),
@@ -80,7 +80,7 @@ async fn a_bad_payment_starts_nothing() -> Result<()> {
         request_id: "p".to_owned(),
         payment_method: "pm_card_ok".to_owned(),
     };
-    let bad: [(&str, fn(&mut PayOrderRequest)); 5] = [
+    let bad: [(&str, Spoil<PayOrderRequest>); 5] = [
         ("order_id", |request| request.order_id = "ord_".to_owned()),
         ("request_id", |request| request.request_id.clear()),
         ("request_id", |request| request.request_id = "x".repeat(65)),

@@ -122,27 +122,35 @@ pub async fn claim_requested(
 }
 
 /// Claims attempts whose outcome is unknown and due for a look, until the lease ends. A charge whose lease has ended
-/// is one of them: the process that made it has died.
+/// is one of them: the process that made it has died. Those that another process is claiming are passed over.
+///
+/// They are found without a lock and then locked by their keys. A locking search through the index of due attempts
+/// would stand in the way of the charges that end all the while, and deadlock with them.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     limit: u32,
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Vec<ChargeOrder>, DbError> {
-    sqlx::query("UPDATE attempts SET state = 'UNKNOWN', updated_us = ? WHERE state = 'CHARGING' AND due_us <= ?")
-        .bind(now.micros())
-        .bind(now.micros())
-        .execute(&mut *conn)
-        .await?;
-    let keys = sqlx::query_as(
-        "SELECT payment_id, attempt FROM attempts WHERE state = 'UNKNOWN' AND due_us <= ? \
-         ORDER BY due_us LIMIT ? FOR UPDATE SKIP LOCKED",
-    )
-    .bind(now.micros())
-    .bind(limit)
-    .fetch_all(&mut *conn)
-    .await?;
+    let mut due = QueryBuilder::<MySql>::new("SELECT payment_id, attempt FROM attempts WHERE ");
+    push_due(&mut due, now);
+    due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
+    let due: Vec<KeyRow> = due.build_query_as().fetch_all(&mut *conn).await?;
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let due: Vec<_> = due.iter().map(KeyRow::key).collect();
+    let mut still_due =
+        QueryBuilder::<MySql>::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
+    push_keys(&mut still_due, &due);
+    push_due(still_due.push(" AND "), now);
+    still_due.push(" FOR UPDATE SKIP LOCKED");
+    let keys: Vec<KeyRow> = still_due.build_query_as().fetch_all(&mut *conn).await?;
     claim(conn, &keys, "UNKNOWN", now, lease_until).await
+}
+
+fn push_due(query: &mut QueryBuilder<MySql>, now: Timestamp) {
+    query.push("state IN ('CHARGING', 'UNKNOWN') AND due_us <= ").push_bind(now.micros());
 }
 
 async fn claim(

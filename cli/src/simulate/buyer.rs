@@ -1,0 +1,212 @@
+//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. What becomes of the order is
+//! in `payer`.
+
+use super::{
+    client::{Call, Failure},
+    expect::Intent,
+    follow::is_end,
+    plan::{BuyerPlan, PlannedLine},
+    stage::Stage,
+    tally::Step,
+    wire::{ClaimCoupon, Coupon, NewLine, Order, PlaceOrder},
+};
+use http::HeaderValue;
+use stampede_proto::order::v1::OrderState;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until};
+
+/// One buyer of the crowd.
+#[derive(Clone)]
+pub struct Buyer {
+    /// The sale they came for.
+    pub stage: Arc<Stage>,
+    /// Their number.
+    pub number: usize,
+}
+
+/// What became of an attempt to order.
+enum Placed {
+    Accepted(Order),
+    Refused(Failure),
+}
+
+impl Buyer {
+    /// What they will do.
+    pub fn plan(&self) -> &BuyerPlan {
+        &self.stage.plan.buyers[self.number]
+    }
+
+    /// Their authorization.
+    pub fn token(&self) -> &HeaderValue {
+        &self.stage.tokens[self.number]
+    }
+
+    /// Claims a coupon that was to be claimed when it was `due`; a double clicker does so in two windows at once.
+    pub async fn claim(self, due: Instant) {
+        if !self.plan().double_clicks {
+            self.claim_as("claim-1", Intent::Claim, due).await;
+            return;
+        }
+        let windows =
+            (self.claim_as("claim-1", Intent::ClaimTwice, due), self.claim_as("claim-2", Intent::ClaimTwice, due));
+        if tokio::join!(windows.0, windows.1) == (true, true) {
+            self.surprised(Step::Claim, "CLAIMED_TWICE", "two requests of one buyer were each given a coupon");
+        }
+    }
+
+    /// Whether a coupon was issued to this request.
+    async fn claim_as(&self, request_id: &str, intent: Intent, due: Instant) -> bool {
+        let stage = &self.stage;
+        let campaign = stage.campaign.expect("claims are planned for sales with a campaign only");
+        let path = format!("/v1/campaigns/{campaign}:claim");
+        let call = Call::post(path, &ClaimCoupon { request_id }).bearing(self.token());
+        match stage.client.call::<Coupon>(&call).await {
+            Ok(coupon) => {
+                stage.tally.took(Step::Claim, due.elapsed());
+                stage.tally.count(Step::Claim, "ISSUED");
+                stage.tally.coupon_acknowledged(coupon.coupon_id, stage.timeline.now());
+                // Of two coupons the first is kept; that there are two is reported by the caller.
+                let _ = stage.coupons[self.number].set(coupon.coupon_id);
+                true
+            }
+            Err(failure) => {
+                stage.refused(self.number, Step::Claim, intent, due, &failure);
+                false
+            }
+        }
+    }
+
+    /// Orders, and leads the order to its end.
+    pub async fn buy(self) {
+        self.stage.tally.arrived();
+        if let Some(order) = self.order().await {
+            if self.plan().goes_over_limit {
+                self.order_over_limit(&order).await;
+            }
+            self.finish(order).await;
+        }
+    }
+
+    /// An accepted order, if they get one.
+    async fn order(&self) -> Option<Order> {
+        let plan = self.plan();
+        let opening = self.stage.timeline.instant(self.stage.timeline.opens_at);
+        let lines = &plan.lines;
+        if let Some(early_by) = plan.early_by {
+            let early = self.place("order-early", lines, Intent::OrderEarly, opening - early_by).await;
+            if let Placed::Accepted(order) = early {
+                // It was due before the opening, but got in line so late that it was open by then.
+                return Some(order);
+            }
+        }
+        let due = opening + plan.orders_after;
+        sleep_until(due).await;
+        match self.place("order-1", lines, Intent::Order, due).await {
+            Placed::Accepted(order) => Some(order),
+            Placed::Refused(failure) if plan.comes_back && failure.reason() == "SOLD_OUT" => self.come_back(due).await,
+            Placed::Refused(_) => None,
+        }
+    }
+
+    /// Tries again and again for a single unit, until the sale is over.
+    async fn come_back(&self, first: Instant) -> Option<Order> {
+        let stage = &self.stage;
+        let closes = stage.timeline.instant(stage.timeline.closes_at);
+        let modest = [PlannedLine { units: 1, ..self.plan().lines[0] }];
+        let mut due = first + stage.come_back_every;
+        for attempt in 2.. {
+            // Who was kept waiting for an answer comes later.
+            due = due.max(Instant::now());
+            if due >= closes {
+                break;
+            }
+            sleep_until(due).await;
+            if let Placed::Accepted(order) = self.place(&format!("order-{attempt}"), &modest, Intent::Order, due).await
+            {
+                return Some(order);
+            }
+            due += stage.come_back_every;
+        }
+        None
+    }
+
+    /// Tries for all that one buyer may have of an item, on top of the order they have.
+    async fn order_over_limit(&self, first: &Order) {
+        let PlannedLine { item, .. } = self.plan().lines[0];
+        let too_much = [PlannedLine { item, units: self.stage.limits[item] }];
+        let placed = self.place("order-over-limit", &too_much, Intent::OrderOverLimit, Instant::now()).await;
+        if let Placed::Accepted(second) = placed {
+            self.report_excess(first, &second);
+        }
+    }
+
+    /// Too much is too much only while the first order counts.
+    fn report_excess(&self, first: &Order, second: &Order) {
+        let state = self.stage.follow.told(first).borrow().order.state;
+        if state == OrderState::Fulfilled || !is_end(state) {
+            let detail = format!("{} was accepted on top of {}", second.order_id, first.order_id);
+            self.surprised(Step::Order, "OVER_LIMIT", &detail);
+        }
+        drop(self.stage.follow.told(second));
+    }
+
+    async fn place(&self, request_id: &str, lines: &[PlannedLine], intent: Intent, due: Instant) -> Placed {
+        let call = self.order_call(request_id, lines);
+        if self.plan().cuts_connection {
+            self.stage.client.send_and_cut(&call, self.cut_after()).await;
+        }
+        if !self.plan().double_clicks {
+            return self.place_once(&call, intent, due).await;
+        }
+        match tokio::join!(self.place_once(&call, intent, due), self.place_once(&call, intent, due)) {
+            (Placed::Accepted(one), Placed::Accepted(other)) if one.order_id == other.order_id => Placed::Accepted(one),
+            (Placed::Refused(failure), Placed::Refused(_)) => Placed::Refused(failure),
+            (Placed::Accepted(order), Placed::Accepted(_)) => {
+                self.surprised(Step::Order, "TWO_ORDERS", "one request id has made two orders");
+                Placed::Accepted(order)
+            }
+            // Units may have come back, or the doors opened, between the two.
+            (Placed::Accepted(order), Placed::Refused(_)) | (Placed::Refused(_), Placed::Accepted(order)) => {
+                Placed::Accepted(order)
+            }
+        }
+    }
+
+    async fn place_once(&self, call: &Call, intent: Intent, due: Instant) -> Placed {
+        let stage = &self.stage;
+        match stage.client.call::<Order>(call).await {
+            Ok(order) => {
+                stage.tally.took(Step::Order, due.elapsed());
+                let new = stage.tally.order_acknowledged(order.order_id, stage.timeline.now());
+                stage.tally.count(Step::Order, if new { "ACCEPTED" } else { "REPEATED" });
+                Placed::Accepted(order)
+            }
+            Err(failure) => {
+                stage.refused(self.number, Step::Order, intent, due, &failure);
+                Placed::Refused(failure)
+            }
+        }
+    }
+
+    fn order_call(&self, request_id: &str, lines: &[PlannedLine]) -> Call {
+        let stage = &self.stage;
+        let line = |line: &PlannedLine| NewLine { item_id: stage.items[line.item], units: line.units };
+        let order = PlaceOrder {
+            request_id,
+            event_id: stage.event,
+            lines: lines.iter().map(line).collect(),
+            coupon_id: stage.coupons[self.number].get().copied(),
+        };
+        Call::post("/v1/orders", &order).bearing(self.token())
+    }
+
+    /// From at once to when the answer is surely on its way.
+    fn cut_after(&self) -> Duration {
+        Duration::from_millis((self.number % 16) as u64)
+    }
+
+    /// Reports what nobody expected.
+    pub fn surprised(&self, step: Step, outcome: &str, detail: &str) {
+        self.stage.surprised(self.number, step, outcome, detail, None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Sends the crowd on schedule, whether or not answers come.
+
+use super::{buyer::Buyer, stage::Stage, tally::Surprise};
+use std::sync::Arc;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+/// What a buyer comes for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Errand {
+    Claim,
+    Buy,
+}
+
+/// Plays the whole crowd; done when everybody has gone home.
+pub async fn play(stage: &Arc<Stage>) {
+    let mut buyers = JoinSet::new();
+    for (due, number, errand) in schedule(stage) {
+        sleep_until(due).await;
+        let buyer = Buyer { stage: Arc::clone(stage), number };
+        match errand {
+            Errand::Claim => buyers.spawn(buyer.claim(due)),
+            Errand::Buy => buyers.spawn(buyer.buy()),
+        };
+        while let Some(gone) = buyers.try_join_next() {
+            note(stage, gone);
+        }
+    }
+    while let Some(gone) = buyers.join_next().await {
+        note(stage, gone);
+    }
+}
+
+/// Everything that is to happen, in the order of time.
+fn schedule(stage: &Stage) -> Vec<(Instant, usize, Errand)> {
+    let timeline = &stage.timeline;
+    let opening = timeline.instant(timeline.opens_at);
+    let claims_open = timeline.instant(timeline.claims_open_at);
+    let mut schedule = Vec::with_capacity(2 * stage.plan.buyers.len());
+    for (number, plan) in stage.plan.buyers.iter().enumerate() {
+        let comes = plan.early_by.map_or(opening + plan.orders_after, |early_by| opening - early_by);
+        schedule.push((comes, number, Errand::Buy));
+        schedule.extend(plan.claims_after.map(|after| (claims_open + after, number, Errand::Claim)));
+    }
+    schedule.sort_unstable();
+    schedule
+}
+
+fn note(stage: &Stage, gone: Result<(), JoinError>) {
+    if let Err(error) = gone {
+        stage.tally.surprised(Surprise::of_sale("BUYER_BROKEN", error.to_string()));
+    }
+}

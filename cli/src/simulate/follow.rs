@@ -1,0 +1,178 @@
+//! Tells every buyer where their order is, from the operator's list of the event's orders: one reader for the whole crowd,
+//! where a poll by each buyer would be most of the load.
+
+use super::{client::Client, pages::Pages, wire::Order};
+use http::HeaderValue;
+use stampede_proto::order::v1::OrderState;
+use stampede_vocab::{EventId, OrderId};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+/// Pause between two looks at the list, as a multiple of how long the last one took: following is to be a small part of
+/// the load.
+const PAUSE_PER_LOOK: u32 = 3;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(150);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// An accepted order that the list does not show for so long was slipped into a page that was over.
+const LIST_LAG: Duration = Duration::from_secs(2);
+
+/// The newest that is known of an order.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    /// The order.
+    pub order: Order,
+    /// When it became known, and whether the list has shown it.
+    told_at: Instant,
+    listed: bool,
+}
+
+/// All orders of the event that are known.
+#[derive(Default)]
+pub struct Follow {
+    book: Mutex<HashMap<OrderId, watch::Sender<View>>>,
+}
+
+/// Whether an order in this state has reached an end. An expired one may still be paid late; that is left to the audit.
+pub const fn is_end(state: OrderState) -> bool {
+    match state {
+        OrderState::Fulfilled
+        | OrderState::Rejected
+        | OrderState::Expired
+        | OrderState::Cancelled
+        | OrderState::Refunded => true,
+        OrderState::Unspecified
+        | OrderState::Pending
+        | OrderState::AwaitingPayment
+        | OrderState::Paying
+        | OrderState::Paid
+        | OrderState::Refunding => false,
+    }
+}
+
+impl Follow {
+    fn book(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<View>>> {
+        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A buyer was told of an order; yields what becomes of it.
+    pub fn told(&self, order: &Order) -> watch::Receiver<View> {
+        let mut book = self.book();
+        note(&mut book, order, false);
+        book[&order.order_id].subscribe()
+    }
+
+    /// The list has shown these orders.
+    pub fn listed(&self, orders: &[Order]) {
+        let mut book = self.book();
+        for order in orders {
+            note(&mut book, order, true);
+        }
+    }
+
+    /// How many orders are in which state.
+    pub fn states(&self) -> BTreeMap<OrderState, usize> {
+        let mut states = BTreeMap::new();
+        for view in self.book().values() {
+            *states.entry(view.borrow().order.state).or_default() += 1;
+        }
+        states
+    }
+
+    /// How many orders have not reached an end.
+    pub fn unfinished(&self) -> usize {
+        self.book().values().filter(|view| !is_end(view.borrow().order.state)).count()
+    }
+
+    /// Every order that the list has shown.
+    pub fn orders(&self) -> Vec<Order> {
+        let book = self.book();
+        let views = book.values().map(|view| *view.borrow());
+        views.filter(|view| view.listed).map(|view| view.order).collect()
+    }
+
+    fn misses_some(&self) -> bool {
+        self.book().values().any(|view| {
+            let view = view.borrow();
+            !view.listed && view.told_at.elapsed() > LIST_LAG
+        })
+    }
+
+    /// Reads the list again and again, until dropped.
+    pub async fn run(&self, operator: &Client, token: &HeaderValue, event: EventId) {
+        let mut pages = Pages::default();
+        let mut read_anew = Instant::now();
+        loop {
+            let began = Instant::now();
+            if self.misses_some() && read_anew.elapsed() > LIST_LAG {
+                pages = Pages::default();
+                read_anew = began;
+            }
+            if let Err(failure) = pages.read(operator, token, event, self).await {
+                tracing::warn!(reason = failure.reason(), "the list of orders cannot be read");
+            }
+            sleep((began.elapsed() * PAUSE_PER_LOOK).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// Waits until every order that is known has reached an end.
+    pub async fn all_ended(&self) {
+        while self.unfinished() > 0 {
+            sleep(SHORTEST_PAUSE).await;
+        }
+    }
+}
+
+fn note(book: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, listed: bool) {
+    let fresh = View { order: *order, told_at: Instant::now(), listed };
+    let Some(view) = book.get(&order.order_id) else {
+        book.insert(order.order_id, watch::Sender::new(fresh));
+        return;
+    };
+    view.send_if_modified(|view| {
+        view.listed |= listed;
+        let newer = order.version > view.order.version;
+        if newer {
+            view.order = *order;
+        }
+        newer
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::Timestamp;
+
+    fn order(state: OrderState, version: i64) -> Order {
+        let at = Timestamp::from_micros(version);
+        let order_id = OrderId::from_uuid(uuid::Uuid::from_u128(1));
+        Order { order_id, state, arrival: 1, version, create_time: at, update_time: at, fulfilled_at: None }
+    }
+
+    #[test]
+    fn a_buyer_sees_what_the_list_has_shown_before_and_what_it_shows_after() {
+        let follow = Follow::default();
+        follow.listed(&[order(OrderState::AwaitingPayment, 2)]);
+        let mut view = follow.told(&order(OrderState::Pending, 1));
+        assert_eq!(view.borrow_and_update().order.state, OrderState::AwaitingPayment);
+        follow.listed(&[order(OrderState::Cancelled, 3)]);
+        assert!(view.has_changed().unwrap());
+        assert_eq!((view.borrow().order.state, follow.unfinished()), (OrderState::Cancelled, 0));
+    }
+
+    #[test]
+    fn an_order_that_was_only_told_is_not_listed() {
+        let follow = Follow::default();
+        drop(follow.told(&order(OrderState::Pending, 1)));
+        assert!(follow.orders().is_empty());
+        assert_eq!((follow.states()[&OrderState::Pending], follow.unfinished()), (1, 1));
+    }
+}

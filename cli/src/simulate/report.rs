@@ -1,0 +1,236 @@
+//! What came of the sale: one set of figures, as a table and as JSON.
+
+use super::{
+    expect::state_name,
+    follow::is_end,
+    latency::{Latency, Pace, Percentiles, Rate},
+    sale::Sale,
+    stage::Stage,
+    tally::{Acknowledged, Surprise, Totals},
+    wire::{Event, Order, Stock},
+};
+use serde::Serialize;
+use stampede_vocab::{CampaignId, EventId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What came of a sale.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Name of the sale.
+    pub name: String,
+    /// The event.
+    pub event_id: EventId,
+    /// The campaign, if there was one.
+    pub campaign_id: Option<CampaignId>,
+    /// What the crowd was drawn from.
+    pub seed: u64,
+    /// How many came.
+    pub buyers: usize,
+    /// From the opening to the last order's end, in seconds.
+    pub took_s: f64,
+    /// How long after its time the event opened, in milliseconds; none if it did not.
+    pub opened_late_ms: Option<f64>,
+    /// How often each came of each step.
+    pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    /// How long each took: a step from when it was due, `order_to_fulfilled` by the order's own times.
+    pub latencies: BTreeMap<&'static str, Percentiles>,
+    /// How fast the mesh was.
+    pub rates: Rates,
+    /// Orders by state.
+    pub orders: BTreeMap<&'static str, usize>,
+    /// The ranks of arrival.
+    pub arrivals: Arrivals,
+    /// What is left of each item.
+    pub stock: Vec<ItemLeft>,
+    /// Requests that were sent again, by the reason.
+    pub tried_again: BTreeMap<String, u64>,
+    /// What nobody expected.
+    pub unexpected: Unexpected,
+    /// Whether there was nothing of the kind.
+    pub as_expected: bool,
+    /// What was acknowledged; it goes into a file of its own.
+    #[serde(skip)]
+    pub acknowledged: Acknowledged,
+}
+
+/// How fast the mesh was.
+#[derive(Debug, Serialize)]
+pub struct Rates {
+    /// Coupons issued, by when each was acknowledged.
+    pub coupons_issued: Rate,
+    /// Orders accepted, by when each was acknowledged.
+    pub orders_accepted: Rate,
+    /// Orders fulfilled, by their own time.
+    pub orders_fulfilled: Rate,
+}
+
+/// The ranks of arrival of all orders.
+#[derive(Debug, Serialize)]
+pub struct Arrivals {
+    /// Orders that have one.
+    pub ranked: usize,
+    /// Different ranks among them.
+    pub distinct: usize,
+    /// The last rank.
+    pub last: i64,
+}
+
+/// What is left of one item.
+#[derive(Debug, Serialize)]
+pub struct ItemLeft {
+    /// Its title.
+    pub title: String,
+    /// Units there were.
+    pub total_units: u32,
+    /// Units that can still be bought.
+    pub left_units: u32,
+    /// Units in the ledger.
+    pub committed_units: u32,
+    /// Units on hold.
+    pub held_units: u32,
+    /// Gifts there were.
+    pub total_gift_units: u32,
+    /// Gifts that are left.
+    pub left_gift_units: u32,
+}
+
+/// What nobody expected.
+#[derive(Debug, Serialize)]
+pub struct Unexpected {
+    /// How often.
+    pub count: u64,
+    /// The first ones.
+    pub first: Vec<Surprise>,
+}
+
+/// What the mesh says when all is over.
+pub struct Aftermath {
+    /// The event.
+    pub event: Event,
+    /// Its stock.
+    pub stocks: Vec<Stock>,
+    /// All its orders.
+    pub orders: Vec<Order>,
+}
+
+impl Report {
+    /// Puts the figures together.
+    pub fn of(sale: &Sale, stage: &Stage, seed: u64, aftermath: &Aftermath) -> Self {
+        surprises(sale, stage, aftermath).into_iter().for_each(|surprise| stage.tally.surprised(surprise));
+        let totals = stage.tally.totals();
+        Self {
+            name: sale.name.as_str().to_owned(),
+            event_id: stage.event,
+            campaign_id: stage.campaign,
+            seed,
+            buyers: stage.plan.buyers.len(),
+            took_s: took_s(stage, &aftermath.orders),
+            opened_late_ms: opened_late_ms(&aftermath.event),
+            latencies: latencies(&totals, &aftermath.orders),
+            rates: Rates {
+                coupons_issued: totals.claims,
+                orders_accepted: totals.orders,
+                orders_fulfilled: fulfilled(&aftermath.orders).rate(),
+            },
+            orders: states(&aftermath.orders),
+            arrivals: arrivals(&aftermath.orders),
+            stock: items_left(sale, &aftermath.stocks),
+            outcomes: totals.outcomes.into_iter().map(|(step, outcomes)| (step.name(), outcomes)).collect(),
+            tried_again: totals.tried_again,
+            as_expected: totals.surprise_count == 0,
+            unexpected: Unexpected { count: totals.surprise_count, first: totals.surprises },
+            acknowledged: totals.acknowledged,
+        }
+    }
+}
+
+/// What is wrong with the sale as a whole.
+fn surprises(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Surprise> {
+    let mut surprises = of_orders(stage, &aftermath.orders);
+    match aftermath.event.opened_at {
+        Some(opened_at) if opened_at >= aftermath.event.opens_at => {}
+        Some(_) => surprises.push(Surprise::of_sale("OPENED_EARLY", "the event opened before its time")),
+        None => surprises.push(Surprise::of_sale("NEVER_OPENED", "the event is still not open")),
+    }
+    for (index, item) in items_left(sale, &aftermath.stocks).iter().enumerate() {
+        if item.left_units > 0 && stage.expectations.sells_out(index) {
+            let detail = format!("{} of {} are left, though many were refused", item.left_units, item.title);
+            surprises.push(Surprise::of_sale("UNITS_LEFT", detail));
+        }
+    }
+    surprises
+}
+
+/// What is wrong with the orders as a whole.
+fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Surprise> {
+    let mut surprises = Vec::new();
+    let Arrivals { ranked, distinct, .. } = arrivals(orders);
+    if distinct < ranked {
+        let detail = format!("{ranked} orders share {distinct} ranks of arrival");
+        surprises.push(Surprise::of_sale("SHARED_ARRIVAL", detail));
+    }
+    let listed: BTreeSet<_> = orders.iter().map(|order| order.order_id).collect();
+    let acknowledged = stage.tally.totals().acknowledged.orders;
+    for lost in acknowledged.difference(&listed) {
+        surprises.push(Surprise::of_sale("LOST_ORDER", format!("{lost} was accepted, but is in no list")));
+    }
+    for endless in orders.iter().filter(|order| !is_end(order.state)) {
+        let detail = format!("{} is still {}", endless.order_id, state_name(endless.state));
+        surprises.push(Surprise::of_sale("ENDLESS_ORDER", detail));
+    }
+    surprises
+}
+
+fn opened_late_ms(event: &Event) -> Option<f64> {
+    Some(event.opened_at?.since(event.opens_at).as_secs_f64() * 1_000.0)
+}
+
+fn took_s(stage: &Stage, orders: &[Order]) -> f64 {
+    let last = orders.iter().map(|order| order.update_time).max().unwrap_or(stage.timeline.opens_at);
+    last.since(stage.timeline.opens_at).as_secs_f64()
+}
+
+fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<&'static str, Percentiles> {
+    let mut latencies: BTreeMap<_, _> = totals.latencies.iter().map(|(step, took)| (step.name(), *took)).collect();
+    let mut to_fulfilled = Latency::default();
+    for order in orders {
+        if let Some(fulfilled_at) = order.fulfilled_at {
+            to_fulfilled.record(fulfilled_at.since(order.create_time));
+        }
+    }
+    latencies.insert("order_to_fulfilled", to_fulfilled.percentiles());
+    latencies
+}
+
+fn fulfilled(orders: &[Order]) -> Pace {
+    let mut pace = Pace::default();
+    orders.iter().filter_map(|order| order.fulfilled_at).for_each(|at| pace.record(at));
+    pace
+}
+
+fn states(orders: &[Order]) -> BTreeMap<&'static str, usize> {
+    let mut states = BTreeMap::new();
+    for order in orders {
+        *states.entry(state_name(order.state)).or_default() += 1;
+    }
+    states
+}
+
+fn arrivals(orders: &[Order]) -> Arrivals {
+    let ranks: BTreeSet<_> = orders.iter().map(|order| order.arrival).collect();
+    Arrivals { ranked: orders.len(), distinct: ranks.len(), last: ranks.last().copied().unwrap_or(0) }
+}
+
+fn items_left(sale: &Sale, stocks: &[Stock]) -> Vec<ItemLeft> {
+    let items = sale.items.get_ref().iter().zip(stocks);
+    let left = items.map(|(item, stock)| ItemLeft {
+        title: item.title.as_str().to_owned(),
+        total_units: stock.total_units,
+        left_units: stock.left_units,
+        committed_units: stock.committed_units,
+        held_units: stock.held_units,
+        total_gift_units: item.gift.as_ref().map_or(0, |gift| gift.units.get_ref().get()),
+        left_gift_units: stock.left_gift_units,
+    });
+    left.collect()
+}

@@ -1,0 +1,71 @@
+//! What all buyers of one sale share: the sale as the mesh knows it, their tokens, and where they report.
+
+use super::{
+    client::{Client, Failure},
+    expect::{Expectations, Intent},
+    follow::Follow,
+    plan::Plan,
+    tally::{Step, Surprise, Tally},
+    timeline::Timeline,
+};
+use http::HeaderValue;
+use stampede_vocab::{CampaignId, CouponId, EventId, ItemId};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// A sale that is about to begin.
+pub struct Stage {
+    /// Talks to the gateway for the crowd.
+    pub client: Client,
+    /// Where everything is counted.
+    pub tally: Arc<Tally>,
+    /// Where the orders are.
+    pub follow: Follow,
+    /// When things happen.
+    pub timeline: Timeline,
+    /// What each buyer will do.
+    pub plan: Plan,
+    /// Each buyer's authorization.
+    pub tokens: Vec<HeaderValue>,
+    /// Each buyer's coupon, once they have one.
+    pub coupons: Vec<OnceLock<CouponId>>,
+    /// The event.
+    pub event: EventId,
+    /// Its items, in the order of the sale file.
+    pub items: Vec<ItemId>,
+    /// Units of each that one buyer may have.
+    pub limits: Vec<u32>,
+    /// The campaign, if there is one.
+    pub campaign: Option<CampaignId>,
+    /// What may be refused.
+    pub expectations: Expectations,
+    /// How often those come back who do.
+    pub come_back_every: Duration,
+}
+
+impl Stage {
+    /// Counts the refusal of a request of a buyer that was `due`.
+    pub fn refused(&self, buyer: usize, step: Step, intent: Intent, due: Instant, failure: &Failure) {
+        self.tally.took(step, due.elapsed());
+        self.tally.count(step, failure.reason());
+        let closed = self.timeline.now() >= self.timeline.closes_at;
+        if !self.expectations.allow(intent, failure, closed) {
+            self.surprised(buyer, step, failure.reason(), failure.detail(), failure.request_id());
+        }
+    }
+
+    /// Reports what nobody expected.
+    pub fn surprised(&self, buyer: usize, step: Step, outcome: &str, detail: &str, request_id: Option<&str>) {
+        self.tally.surprised(Surprise {
+            step: Some(step),
+            buyer: Some(buyer),
+            at_ms: Some(self.timeline.since_opening_ms(Instant::now())),
+            outcome: outcome.to_owned(),
+            detail: detail.to_owned(),
+            request_id: request_id.map(str::to_owned),
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! The report as tables for people.
+
+use super::{
+    latency::{Percentiles, Rate},
+    report::{ItemLeft, Report},
+    tally::Surprise,
+};
+use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table, TableStyle};
+use std::fmt::{self, Display};
+
+impl Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {} buyers, event {}", self.name, self.buyers, self.event_id)?;
+        match self.opened_late_ms {
+            Some(late_ms) => write!(f, "opened {late_ms:.1} ms after its time, ")?,
+            None => write!(f, "never opened, ")?,
+        }
+        writeln!(f, "all over after {:.1} s\n", self.took_s)?;
+        writeln!(f, "{}\n", self.outcome_table())?;
+        writeln!(f, "{}\n", self.latency_table())?;
+        writeln!(f, "{}\n", self.rate_table())?;
+        writeln!(f, "{}\n", self.stock_table())?;
+        let arrivals = &self.arrivals;
+        writeln!(f, "{} orders have {} distinct ranks of arrival", arrivals.ranked, arrivals.distinct)?;
+        self.write_unexpected(f)
+    }
+}
+
+impl Report {
+    fn outcome_table(&self) -> Table {
+        let mut table = table(["step", "outcome"], ["count"]);
+        for (step, outcomes) in &self.outcomes {
+            for (outcome, count) in outcomes {
+                table.add_row(row([step, outcome.as_str()], [*count]));
+            }
+        }
+        for (state, count) in &self.orders {
+            table.add_row(row(["order ended", state], [*count]));
+        }
+        for (reason, count) in &self.tried_again {
+            table.add_row(row(["tried again", reason], [*count]));
+        }
+        table
+    }
+
+    fn latency_table(&self) -> Table {
+        let mut table = table(["latency"], ["count", "p50 ms", "p99 ms", "max ms"]);
+        for (what, Percentiles { count, p50_ms, p99_ms, max_ms }) in &self.latencies {
+            let times = [p50_ms, p99_ms, max_ms].map(|time| format!("{time:.1}"));
+            let [p50, p99, max] = times;
+            table.add_row(row([what.replace('_', " ").as_str()], [count.to_string(), p50, p99, max]));
+        }
+        table
+    }
+
+    fn rate_table(&self) -> Table {
+        let mut table = table(["rate"], ["count", "busy s", "per s", "best second"]);
+        let rates = &self.rates;
+        let named = [
+            ("coupons issued", rates.coupons_issued),
+            ("orders accepted", rates.orders_accepted),
+            ("orders fulfilled", rates.orders_fulfilled),
+        ];
+        for (what, Rate { count, busy_s, per_s, best_per_s }) in named {
+            let figures = [count.to_string(), format!("{busy_s:.1}"), format!("{per_s:.0}"), best_per_s.to_string()];
+            table.add_row(row([what], figures));
+        }
+        table
+    }
+
+    fn stock_table(&self) -> Table {
+        let mut table = table(["item"], ["units", "left", "committed", "held", "gifts", "gifts left"]);
+        for item in &self.stock {
+            let ItemLeft { title, total_units, left_units, committed_units, held_units, .. } = item;
+            let units = [total_units, left_units, committed_units, held_units];
+            let gifts = [&item.total_gift_units, &item.left_gift_units];
+            table.add_row(row([title.as_str()], units.into_iter().chain(gifts)));
+        }
+        table
+    }
+
+    fn write_unexpected(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.as_expected {
+            return write!(f, "every outcome was one that the crowd expected");
+        }
+        write!(f, "{} outcomes that the crowd did not expect, the first:", self.unexpected.count)?;
+        self.unexpected.first.iter().try_for_each(|surprise| write!(f, "\n  {surprise}"))
+    }
+}
+
+impl Display for Surprise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at_ms) = self.at_ms {
+            write!(f, "{at_ms} ms ")?;
+        }
+        if let (Some(step), Some(buyer)) = (self.step, self.buyer) {
+            write!(f, "buyer {buyer}, {} ", step.name())?;
+        }
+        write!(f, "{}: {}", self.outcome, self.detail)?;
+        match &self.request_id {
+            Some(request_id) => write!(f, " (request {request_id})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A table with a line under its header and no other: names to the left, figures to the right.
+fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], figures: [&str; FIGURES]) -> Table {
+    let mut table = Table::new();
+    let style = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+    table.load_style(style).set_header(row(names, figures));
+    table
+}
+
+fn row<const NAMES: usize>(names: [&str; NAMES], figures: impl IntoIterator<Item: Display>) -> Row {
+    let figures = figures.into_iter().map(|figure| Cell::new(figure).set_alignment(CellAlignment::Right));
+    names.into_iter().map(Cell::new).chain(figures).collect::<Vec<_>>().into()
+}

@@ -1,0 +1,98 @@
+//! A whole sale in small during which every process is killed once, as a power cut would, and the audit after.
+
+use crate::sale::run_audit;
+use stampede_testkit::{MeshBuilder, Service, World, eventually};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// The sale: everything that a crowd does, in about half a minute.
+const SALE: &str = r#"
+name = "A sale through five power cuts"
+opens_in_ms = 2_000
+lasts_ms = 40_000
+pay_window_ms = 20_000
+
+[[items]]
+title = "Kettle"
+price = { minor_units = 1_999, currency = "EUR" }
+units = 120
+limit_per_buyer = 2
+gift = { title = "Mug", units = 20 }
+
+[[items]]
+title = "Lamp"
+price = { minor_units = 4_999, currency = "EUR" }
+units = 60
+limit_per_buyer = 1
+
+[campaign]
+name = "Ten off"
+quota = 100
+discount = { minor_units = 1_000, currency = "EUR" }
+opens_before_ms = 1_000
+spread_ms = 4_000
+
+[crowd]
+buyers = 400
+spread_ms = 15_000
+double_clickers_percent = 5
+early_birds_percent = 5
+cut_connections_percent = 5
+cancel_percent = 5
+declined_cards_percent = 10
+timed_out_cards_percent = 3
+"#;
+
+fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_stampede"))
+        .args(["-o", "json", "simulate"])
+        .arg(sale)
+        .args(["--gateway-url", gateway_url, "--auth-secret", auth_secret, "--acknowledged"])
+        .arg(acknowledged)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
+    let world = World::prepared().await.unwrap();
+    let mut mesh = MeshBuilder::default()
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", 20_000)
+        .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
+        .start(&world, &Service::ALL)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (sale, acknowledged) = (folder.path().join("sale.toml"), folder.path().join("acknowledged.json"));
+    fs::write(&sale, SALE).unwrap();
+    let crowd = simulate(&sale, &mesh.url(Service::Gateway), mesh.auth_secret(), &acknowledged);
+
+    let orders = world.database("order").await.unwrap();
+    for (count, service) in (1..).zip(Service::SERVICES) {
+        eventually("the sale goes on", || async {
+            let mut connection = orders.acquire().await.ok()?;
+            let placed: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&mut *connection).await.ok()?;
+            (placed >= count * 10).then_some(())
+        })
+        .await;
+        mesh.kill_9(service).unwrap();
+        // Long enough to be missed: callers and buyers have to find their way around it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        mesh.restart(service).await.unwrap();
+    }
+
+    let output = tokio::task::spawn_blocking(move || crowd.wait_with_output()).await.unwrap().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    let acknowledged = acknowledged.to_str().unwrap();
+    let audit = run_audit(&world, &mesh, &["--acknowledged", acknowledged, "--quiet-deadline-s", "90"]);
+    assert!(audit.holds(), "{audit:#?}\n{report}");
+    mesh.stop().await.unwrap();
+}

@@ -1,0 +1,258 @@
+//! A sale for tests: a mesh of real processes with an open event, and what buyers do there.
+
+use serde::Deserialize;
+use stampede_proto::{
+    coupon::v1::{ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest},
+    event::v1::{CreateEventRequest, Event, Gift, NewItem},
+    inventory::v1::{GetStockRequest, Stock},
+    order::v1::{
+        CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
+        RefundOrderRequest,
+    },
+    r#type::v1::Money,
+};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, buyer, eventually};
+use stampede_vocab::{Clock, SystemClock, UserId};
+use std::{process::Command, time::Duration};
+use tonic::Status;
+
+/// A pay window that no test outlives.
+pub const LONG: Duration = Duration::from_secs(600);
+/// How soon the event of a test opens: the stock must be staged before.
+const OPENS_IN: Duration = Duration::from_millis(1_500);
+
+/// A running sale.
+pub struct Sale {
+    pub world: World,
+    pub mesh: Mesh,
+    pub event: Event,
+}
+
+pub fn eur(minor_units: i64) -> Option<Money> {
+    Some(Money { minor_units, currency: "EUR".to_owned() })
+}
+
+pub fn fresh() -> String {
+    UserId::random().to_string()
+}
+
+#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
+    let micros = SystemClock.now().plus(from_now).micros();
+    Some(prost_types::Timestamp {
+        seconds: micros / 1_000_000,
+        nanos: i32::try_from(micros % 1_000_000).unwrap() * 1_000,
+    })
+}
+
+#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+impl Sale {
+    /// A mesh with an open event: item 0 with 10 units, 3 a buyer, 2 gifts; item 1 with 1 unit.
+    pub async fn open(pay_window: Duration) -> Self {
+        let world = World::prepared().await.unwrap();
+        let mesh = MeshBuilder::default()
+            .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", pay_window.as_millis())
+            .set(Service::Order, "STAMPEDE_PAYING_GRACE_MS", 500)
+            .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
+            .start(&world, &Service::ALL)
+            .await
+            .unwrap();
+        let item = |title: &str, total_units, limit_per_buyer, gift| NewItem {
+            title: title.to_owned(),
+            unit_price: eur(1_999),
+            total_units,
+            limit_per_buyer,
+            gift,
+        };
+        let gift = Some(Gift { title: "a mug".to_owned(), total_units: 2 });
+        let request = CreateEventRequest {
+            request_id: fresh(),
+            name: "a sale".to_owned(),
+            opens_at: in_us(OPENS_IN),
+            closes_at: in_us(Duration::from_secs(600)),
+            items: vec![item("a kettle", 10, 3, gift), item("a rarity", 1, 1, None)],
+        };
+        let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
+        let sale = Self { world, mesh, event };
+        eventually("the event is open and its stock is staged", || async {
+            let open = sale.place(buyer(), &[(1, 2)], "").await.unwrap_err();
+            (stampede_reason(&open) == "LIMIT_REACHED").then_some(())
+        })
+        .await;
+        sale
+    }
+
+    pub async fn place(&self, user: UserId, lines: &[(usize, i32)], coupon_id: &str) -> Result<Order, Status> {
+        self.place_as(user, &fresh(), lines, coupon_id).await
+    }
+
+    pub async fn place_as(
+        &self,
+        user: UserId,
+        request_id: &str,
+        lines: &[(usize, i32)],
+        coupon_id: &str,
+    ) -> Result<Order, Status> {
+        let line =
+            |&(item, units): &(usize, i32)| NewOrderLine { item_id: self.event.items[item].item_id.clone(), units };
+        let request = PlaceOrderRequest {
+            request_id: request_id.to_owned(),
+            event_id: self.event.event_id.clone(),
+            lines: lines.iter().map(line).collect(),
+            coupon_id: coupon_id.to_owned(),
+            max_total: None,
+        };
+        Ok(self.mesh.order().place_order(as_buyer(user, request)).await?.into_inner().order.unwrap())
+    }
+
+    pub async fn pay(&self, user: UserId, order: &Order, payment_method: &str) -> Result<Order, Status> {
+        let request = PayOrderRequest {
+            order_id: order.order_id.clone(),
+            request_id: fresh(),
+            payment_method: payment_method.to_owned(),
+        };
+        Ok(self.mesh.order().pay_order(as_buyer(user, request)).await?.into_inner().order.unwrap())
+    }
+
+    pub async fn get(&self, user: UserId, order: &Order) -> Order {
+        let request = GetOrderRequest { order_id: order.order_id.clone() };
+        self.mesh.order().get_order(as_buyer(user, request)).await.unwrap().into_inner().order.unwrap()
+    }
+
+    pub async fn until(&self, user: UserId, order: &Order, state: OrderState) -> Order {
+        eventually(&format!("{} is {state:?}", order.order_id), || async {
+            let order = self.get(user, order).await;
+            (order.state() == state).then_some(order)
+        })
+        .await
+    }
+
+    /// Places and waits until the ledger has committed it.
+    pub async fn placed(&self, user: UserId, lines: &[(usize, i32)], coupon_id: &str) -> Order {
+        let order = self.place(user, lines, coupon_id).await.unwrap();
+        self.until(user, &order, OrderState::AwaitingPayment).await
+    }
+
+    pub async fn bought(&self, user: UserId, lines: &[(usize, i32)], coupon_id: &str) -> Order {
+        let order = self.placed(user, lines, coupon_id).await;
+        self.pay(user, &order, "pm_card_ok").await.unwrap();
+        self.until(user, &order, OrderState::Fulfilled).await
+    }
+
+    pub async fn stock(&self, item: usize) -> Stock {
+        let request = GetStockRequest { event_id: self.event.event_id.clone() };
+        let stocks = self.mesh.inventory().get_stock(as_operator(request)).await.unwrap().into_inner().stocks;
+        stocks.into_iter().find(|stock| stock.item_id == self.event.items[item].item_id).unwrap()
+    }
+
+    pub async fn until_left(&self, item: usize, units: i32, gifts: i32) {
+        eventually(&format!("{units} units and {gifts} gifts are left"), || async {
+            let stock = self.stock(item).await;
+            ((stock.left_units, stock.left_gift_units) == (units, gifts)).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn claim(&self, user: UserId) -> Coupon {
+        let request = CreateCampaignRequest {
+            request_id: fresh(),
+            name: "ten off".to_owned(),
+            quota: 5,
+            discount: eur(1_000),
+            event_id: self.event.event_id.clone(),
+            opens_at: in_us(Duration::ZERO),
+            closes_at: in_us(Duration::from_secs(600)),
+        };
+        let campaign =
+            self.mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner().campaign.unwrap();
+        eventually("the campaign takes claims", || async {
+            let request =
+                ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: "claim".to_owned() };
+            self.mesh.coupon().claim_coupon(as_buyer(user, request)).await.ok()?.into_inner().coupon
+        })
+        .await
+    }
+
+    pub async fn until_coupon(&self, user: UserId, coupon: &Coupon, state: CouponState) {
+        eventually(&format!("the coupon is {state:?}"), || async {
+            let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
+            let coupon =
+                self.mesh.coupon().get_coupon(as_buyer(user, request)).await.unwrap().into_inner().coupon.unwrap();
+            (coupon.state() == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Every promise holds, by the operator's own command.
+    pub fn audit(&self) {
+        let audit = self.run_audit(&[]);
+        assert!(audit.holds(), "{audit:#?}");
+        assert_eq!(audit.promises.len(), 8);
+    }
+
+    /// What the operator's own command finds.
+    pub fn run_audit(&self, more: &[&str]) -> Audit {
+        run_audit(&self.world, &self.mesh, more)
+    }
+}
+
+/// What the operator's own command finds in this world.
+#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
+    let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
+        .args(["-o", "json", "audit"])
+        .args(["--database-url", world.database_url(), "--schema-prefix", &world.schema_prefix()])
+        .args(["--redis-url", world.redis_url(), "--redis-key-prefix", &world.redis_key_prefix()])
+        .args(["--kafka-brokers", world.brokers(), "--kafka-topic-prefix", world.topic_prefix()])
+        .args(["--provider-url", &mesh.url(Service::Sandbox), "--open-within-ms", "5000"])
+        .args(more)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let audit: Audit = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    assert_eq!(output.status.success(), audit.holds(), "the exit code says something else than the verdict: {errors}");
+    audit
+}
+
+/// What `stampede -o json audit` prints.
+#[derive(Debug, Deserialize)]
+pub struct Audit {
+    pub promises: Vec<Promise>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Promise {
+    pub number: usize,
+    pub holds: bool,
+    pub breaches: Vec<Breach>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Breach {
+    pub what: String,
+    pub named: Vec<String>,
+}
+
+impl Audit {
+    pub fn holds(&self) -> bool {
+        self.promises.iter().all(|promise| promise.holds)
+    }
+}
+
+/// The reason that an error names.
+pub fn stampede_reason(status: &Status) -> String {
+    use prost::Message;
+    #[derive(Message)]
+    struct Details {
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<prost_types::Any>,
+    }
+    #[derive(Message)]
+    struct ErrorInfo {
+        #[prost(string, tag = "1")]
+        reason: String,
+    }
+    let details = Details::decode(status.details()).unwrap_or_default().details;
+    let info = details.iter().find(|any| any.type_url.ends_with("google.rpc.ErrorInfo"));
+    info.and_then(|any| ErrorInfo::decode(any.value.as_slice()).ok()).map(|info| info.reason).unwrap_or_default()
+}

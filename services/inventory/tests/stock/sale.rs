@@ -1,0 +1,357 @@
+//! One event with its stock, in a world of its own, and the other services' voices.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use prost::Message;
+use stampede_db::{Database, schema};
+use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::{
+    inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome},
+    message::v1 as message,
+    r#type::v1::Money,
+};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_service, buyer, eventually};
+use stampede_vocab::{Clock, EventId, ItemId, OrderId, RequestId, SystemClock, Topic, UserId};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, transport::Channel};
+
+/// A service that is not running here and whose messages are sent all the same, through its own outbox and relay.
+pub struct Voice {
+    db: Database,
+    outbox: Outbox,
+    stop: CancellationToken,
+}
+
+impl Voice {
+    async fn of(world: &World, schema: &schema::Schema, topic: Topic, source: &'static str) -> Self {
+        let db = world.schema(schema).await.unwrap();
+        let config = RelayConfig::new(world.brokers(), topic.name(world.topic_prefix()), source);
+        let (outbox, relay) = Relay::new(config, db.clone()).unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(relay.run(stop.clone()));
+        Self { db, outbox, stop }
+    }
+
+    async fn says(&self, key: String, messages: &[(&'static str, Vec<u8>)]) {
+        let row = |(version, (message_type, payload)): (i64, &(&'static str, Vec<u8>))| OutboxMessage {
+            aggregate_type: "test",
+            aggregate_id: key.clone(),
+            aggregate_version: version,
+            message_type,
+            payload: payload.clone(),
+            traceparent: None,
+        };
+        let rows: Vec<_> = (1..).zip(messages).map(row).collect();
+        stampede_outbox::append(&mut self.db.acquire().await.unwrap(), &rows).await.unwrap();
+        self.outbox.wake();
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// One event: item 0 with 5 units, two a buyer and 2 gifts; item 1 with 3 units, one a buyer.
+pub struct Sale {
+    pub mesh: Mesh,
+    pub world: World,
+    pub event_id: EventId,
+    inventory_db: Database,
+    orders: Voice,
+    events: Voice,
+}
+
+impl Sale {
+    /// An open event whose stock is staged.
+    pub async fn open() -> Self {
+        let sale = Self::unstaged(&[]).await;
+        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale
+    }
+
+    /// An event that the inventory has not heard of, with more services than inventory.
+    pub async fn unstaged(others: &[Service]) -> Self {
+        let world = World::prepared().await.unwrap();
+        let services: Vec<_> = others.iter().copied().chain([Service::Inventory]).collect();
+        let mesh = MeshBuilder::default()
+            .set(Service::Inventory, "STAMPEDE_SWEEP_INTERVAL_MS", 50)
+            .set(Service::Inventory, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 100)
+            .set(Service::Inventory, "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", 300)
+            .set(Service::Inventory, "STAMPEDE_RECONCILE_INTERVAL_MS", 100)
+            .start(&world, &services)
+            .await
+            .unwrap();
+        Self {
+            inventory_db: world.database("inventory").await.unwrap(),
+            orders: Voice::of(&world, &schema::ORDER, Topic::Order, "/stampede/order").await,
+            events: Voice::of(&world, &schema::EVENT, Topic::Event, "/stampede/event").await,
+            event_id: EventId::derive(buyer(), &RequestId::parse("sale").unwrap()),
+            mesh,
+            world,
+        }
+    }
+
+    pub fn api(&self) -> InventoryServiceClient<Channel> {
+        self.mesh.inventory()
+    }
+
+    pub fn item(&self, index: usize) -> ItemId {
+        ItemId::derive(self.event_id, index)
+    }
+
+    /// What is staged, open from a minute ago for an hour.
+    pub fn shelf(&self, event_version: i64) -> proto::StageStockRequest {
+        let item = |index, total_units, limit_per_buyer, gift_total_units| proto::StagedItem {
+            item_id: self.item(index).to_string(),
+            total_units,
+            limit_per_buyer,
+            gift_total_units,
+            unit_price: Some(Money { minor_units: 1999, currency: "EUR".into() }),
+        };
+        proto::StageStockRequest {
+            event_id: self.event_id.to_string(),
+            event_version,
+            opens_at: Some(seconds_from_now(-60)),
+            closes_at: Some(seconds_from_now(3_600)),
+            items: vec![item(0, 5, 2, 2), item(1, 3, 1, 0)],
+        }
+    }
+
+    /// A buyer's order, not placed yet, for units of item 0 and item 1.
+    pub fn order(&self, units: [i32; 2]) -> Order {
+        let buyer = buyer();
+        let order_id = OrderId::derive(buyer, &RequestId::parse("order").unwrap());
+        let lines = units.into_iter().enumerate().filter(|(_, units)| *units > 0);
+        let lines = lines.map(|(index, units)| (self.item(index), units)).collect();
+        Order { order_id, buyer, event_id: self.event_id, lines }
+    }
+
+    /// Asks for a hold.
+    pub async fn reserve(&self, order: &Order) -> Outcome {
+        let request = proto::ReserveRequest { reservations: vec![order.reservation()] };
+        let mut response = self.api().reserve(as_service(request)).await.unwrap().into_inner();
+        response.results.remove(0).outcome.unwrap()
+    }
+
+    /// Gets a hold.
+    pub async fn hold(&self, order: &Order) -> proto::Hold {
+        match self.reserve(order).await {
+            Outcome::Hold(hold) => hold,
+            Outcome::Refusal(refusal) => panic!("refused: {refusal:?}"),
+        }
+    }
+
+    /// Is refused a hold.
+    pub async fn refusal(&self, order: &Order) -> (proto::RefusalReason, i32) {
+        match self.reserve(order).await {
+            Outcome::Refusal(refusal) => (refusal.reason(), refusal.allowed_units),
+            Outcome::Hold(hold) => panic!("held: {hold:?}"),
+        }
+    }
+
+    /// Sends what happens to an order, in one go.
+    pub async fn order_says(&self, order: &Order, steps: &[Step]) {
+        let messages: Vec<_> = steps.iter().map(|step| order.message(*step)).collect();
+        self.orders.says(order.order_id.to_string(), &messages).await;
+    }
+
+    /// Sends that the event is scheduled as `shelf` says.
+    pub async fn event_scheduled(&self, shelf: proto::StageStockRequest) {
+        let item = |item: proto::StagedItem| message::ScheduledItem {
+            item_id: item.item_id,
+            total_units: item.total_units,
+            limit_per_buyer: item.limit_per_buyer,
+            gift_total_units: item.gift_total_units,
+            unit_price: item.unit_price,
+        };
+        let scheduled = message::EventScheduled {
+            event_id: shelf.event_id.clone(),
+            version: shelf.event_version,
+            opens_at: shelf.opens_at,
+            closes_at: shelf.closes_at,
+            items: shelf.items.into_iter().map(item).collect(),
+        };
+        let scheduled = ("stampede.message.v1.EventScheduled", scheduled.encode_to_vec());
+        self.events.says(shelf.event_id, &[scheduled]).await;
+    }
+
+    /// Sends that the event was cancelled now.
+    pub async fn event_cancelled(&self, version: i64) {
+        let event_id = self.event_id.to_string();
+        let cancelled =
+            message::EventCancelled { event_id: event_id.clone(), version, cancelled_at: Some(seconds_from_now(0)) };
+        self.events.says(event_id, &[("stampede.message.v1.EventCancelled", cancelled.encode_to_vec())]).await;
+    }
+
+    /// What is left, committed and held of an item; `None` while it is not ready.
+    pub async fn stock(&self, index: usize) -> Option<Level> {
+        let request = proto::GetStockRequest { event_id: self.event_id.to_string() };
+        let stocks = match self.api().get_stock(request).await {
+            Ok(response) => response.into_inner().stocks,
+            Err(status) if status.code() == Code::Unavailable => return None,
+            Err(status) => panic!("{status:?}"),
+        };
+        let item_id = self.item(index).to_string();
+        let stock = stocks.iter().find(|stock| stock.item_id == item_id).expect("the event offers the item");
+        Some(Level {
+            left: stock.left_units,
+            committed: stock.committed_units,
+            held: stock.held_units,
+            left_gifts: stock.left_gift_units,
+        })
+    }
+
+    /// Waits until the stock of an item is this.
+    pub async fn stock_becomes(&self, index: usize, expected: Level) {
+        eventually(&format!("item {index} is {expected:?}"), || async {
+            (self.stock(index).await == Some(expected)).then_some(())
+        })
+        .await;
+    }
+
+    /// The answers that the ledger gave to an order, the first one first.
+    pub async fn answers(&self, order: &Order) -> Vec<Answer> {
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT type, payload FROM outbox WHERE aggregateid = ? ORDER BY id")
+                .bind(order.order_id.to_string())
+                .fetch_all(&mut *self.inventory_db.acquire().await.unwrap())
+                .await
+                .unwrap();
+        rows.iter().map(|(message_type, payload)| answer(message_type, payload)).collect()
+    }
+
+    /// Waits until the ledger has given this many answers to an order.
+    pub async fn answered(&self, order: &Order, count: usize) -> Vec<Answer> {
+        eventually("the ledger answers", || async {
+            let answers = self.answers(order).await;
+            (answers.len() >= count).then_some(answers)
+        })
+        .await
+    }
+
+    /// Everything of this sale disappears from Redis.
+    pub async fn lose_redis(&self) {
+        let keys = format!("{}*", self.world.redis_key_prefix());
+        let url = self.world.redis_url().trim_start_matches("redis://").to_owned();
+        let (host, port) = url.split_once(':').expect("host:port");
+        let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end return 1";
+        let port = port.split('/').next().expect("a port");
+        let done = tokio::process::Command::new("redis-cli")
+            .args(["-h", host, "-p", port, "eval", script, "0", &keys])
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(done.await.unwrap().success());
+    }
+}
+
+/// What is seen of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    pub left: i32,
+    pub committed: i32,
+    pub held: i32,
+    pub left_gifts: i32,
+}
+
+/// What the ledger said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Committed,
+    Rejected { reason: String, item_id: String },
+}
+
+fn answer(message_type: &str, payload: &[u8]) -> Answer {
+    match message_type {
+        "stampede.message.v1.StockCommitted" => Answer::Committed,
+        "stampede.message.v1.StockRejected" => {
+            let rejected = message::StockRejected::decode(payload).unwrap();
+            Answer::Rejected { reason: rejected.reason, item_id: rejected.item_id }
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// What happens to an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Accepted, with this many gifts a line.
+    Placed {
+        gifts: i32,
+    },
+    Cancelled,
+    Expired,
+    PaidLate,
+}
+
+/// A buyer's order.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub order_id: OrderId,
+    pub buyer: UserId,
+    pub event_id: EventId,
+    pub lines: Vec<(ItemId, i32)>,
+}
+
+impl Order {
+    /// The same buyer's order for another purchase.
+    pub fn again(&self) -> Self {
+        Self { order_id: OrderId::derive(self.buyer, &RequestId::parse("again").unwrap()), ..self.clone() }
+    }
+
+    pub fn reservation(&self) -> proto::Reservation {
+        let line = |(item, units): &(ItemId, i32)| proto::ReservationLine { item_id: item.to_string(), units: *units };
+        proto::Reservation {
+            order_id: self.order_id.to_string(),
+            user_id: self.buyer.to_string(),
+            event_id: self.event_id.to_string(),
+            lines: self.lines.iter().map(line).collect(),
+        }
+    }
+
+    fn message(&self, step: Step) -> (&'static str, Vec<u8>) {
+        let order_id = self.order_id.to_string();
+        let coupon_id = String::new();
+        match step {
+            Step::Placed { gifts } => ("stampede.message.v1.OrderPlaced", self.placed(gifts).encode_to_vec()),
+            Step::Cancelled => {
+                let cancelled = message::OrderCancelled { order_id, coupon_id };
+                ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec())
+            }
+            Step::Expired => {
+                let expired = message::OrderExpired { order_id, coupon_id };
+                ("stampede.message.v1.OrderExpired", expired.encode_to_vec())
+            }
+            Step::PaidLate => {
+                let message::OrderPlaced { order_id, user_id, event_id, lines, .. } = self.placed(0);
+                let paid = message::OrderPaidLate { order_id, user_id, event_id, lines };
+                ("stampede.message.v1.OrderPaidLate", paid.encode_to_vec())
+            }
+        }
+    }
+
+    fn placed(&self, gift_units: i32) -> message::OrderPlaced {
+        let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
+            item_id: item.to_string(),
+            units: *units,
+            gift_units,
+        };
+        message::OrderPlaced {
+            order_id: self.order_id.to_string(),
+            user_id: self.buyer.to_string(),
+            event_id: self.event_id.to_string(),
+            lines: self.lines.iter().map(line).collect(),
+            arrival: 1,
+            ..message::OrderPlaced::default()
+        }
+    }
+}
+
+pub fn seconds_from_now(seconds: i64) -> prost_types::Timestamp {
+    let now = SystemClock.now().micros() / 1_000_000;
+    prost_types::Timestamp { seconds: now + seconds, nanos: 0 }
+}
+
+/// Longer than two rounds of every worker as the tests set them.
+pub const A_FEW_ROUNDS: Duration = Duration::from_millis(500);
