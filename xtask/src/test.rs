@@ -47,9 +47,10 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The binaries first: some tests run them.
+/// The tests, and with them the binaries that they run. A build of the binaries alone would choose other features of
+/// the dependencies, and compile them all twice.
 fn build(workspace: &Workspace) -> anyhow::Result<()> {
-    shell::shown(shell::cargo(workspace.root()).args(["build", "--workspace", "--bins"]))
+    shell::shown(shell::cargo(workspace.root()).args(["test", "--workspace", "--no-run"]))
 }
 
 fn run_tests(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {

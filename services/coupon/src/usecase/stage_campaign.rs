@@ -12,7 +12,7 @@ use stampede_lua::{
     Redis,
     coupon::{self, Loaded, Plan, Staging},
 };
-use stampede_vocab::SharedClock;
+use stampede_vocab::{CampaignId, SharedClock};
 use std::time::Duration;
 
 /// Campaigns looked at together.
@@ -49,16 +49,19 @@ impl StageCampaign {
 
     /// Stages what was asked for; what fails is put back.
     pub async fn stage_asked(&self, asked: Asked, campaigns: &Campaigns, queue: &StagingQueue) {
-        for (id, distrusted) in asked {
-            let staged = match campaigns.get(id).await {
-                Ok(Some(campaign)) => self.stage(&campaign, distrusted).await,
-                Ok(None) => Ok(()),
-                Err(failure) => Err(failure),
-            };
-            if let Err(error) = staged {
+        let staged = asked.into_iter().map(|(id, distrusted)| async move {
+            if let Err(error) = self.stage_one(id, distrusted, campaigns).await {
                 tracing::warn!(campaign.id = %id, %error, "a campaign could not be staged, trying again");
                 queue.put_back(id, distrusted);
             }
+        });
+        join_all(staged).await;
+    }
+
+    async fn stage_one(&self, id: CampaignId, distrusted: Option<i64>, campaigns: &Campaigns) -> Result<(), Failure> {
+        match campaigns.get(id).await? {
+            Some(campaign) => self.stage(&campaign, distrusted).await,
+            None => Ok(()),
         }
     }
 
