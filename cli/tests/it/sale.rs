@@ -5,10 +5,7 @@ use stampede_proto::{
     coupon::v1::{ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest},
     event::v1::{CreateEventRequest, Event, Gift, NewItem},
     inventory::v1::{GetStockRequest, Stock},
-    order::v1::{
-        CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
-        RefundOrderRequest,
-    },
+    order::v1::{GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest},
     r#type::v1::Money,
 };
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, buyer, eventually};
@@ -36,7 +33,6 @@ pub fn fresh() -> String {
     UserId::random().to_string()
 }
 
-#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
     let micros = SystemClock.now().plus(from_now).micros();
     Some(prost_types::Timestamp {
@@ -45,7 +41,6 @@ pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
     })
 }
 
-#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 impl Sale {
     /// A mesh with an open event: item 0 with 10 units, 3 a buyer, 2 gifts; item 1 with 1 unit.
     pub async fn open(pay_window: Duration) -> Self {
@@ -197,7 +192,6 @@ impl Sale {
 }
 
 /// What the operator's own command finds in this world.
-#[expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
     let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
         .args(["-o", "json", "audit"])

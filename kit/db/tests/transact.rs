@@ -1,5 +1,7 @@
 //! Units of work against the real database: all or nothing, whatever happens to the caller.
 
+#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, schema};
 use stampede_testkit::World;

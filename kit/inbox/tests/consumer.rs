@@ -1,5 +1,7 @@
 //! The consumer against the real database and the real Kafka: each message takes effect once, in the order of its key.
 
+#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+
 use rdkafka::{
     ClientConfig, Message as _,
     consumer::{Consumer as _, StreamConsumer},
