@@ -25,6 +25,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const MOST_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// One connection in so many is for requests that go on from an earlier one.
+const GOING_ON_SHARE: usize = 4;
 
 /// One request, ready to be sent as often as need be.
 #[derive(Clone)]
@@ -33,23 +35,29 @@ pub struct Call {
     path: String,
     token: Option<HeaderValue>,
     body: Bytes,
+    goes_on: bool,
 }
 
 impl Call {
     /// A request to read.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new() }
+        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), goes_on: false }
     }
 
     /// A request with a body.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("a struct of strings and numbers is always JSON").into();
-        Self { method: Method::POST, path: path.into(), token: None, body }
+        Self { method: Method::POST, path: path.into(), token: None, body, goes_on: false }
     }
 
     /// The same in the name of the bearer of this token.
     pub fn bearing(self, token: &HeaderValue) -> Self {
         Self { token: Some(token.clone()), ..self }
+    }
+
+    /// The same by somebody who is being served: it does not queue behind those who only arrive.
+    pub fn going_on(self) -> Self {
+        Self { goes_on: true, ..self }
     }
 }
 
@@ -117,12 +125,16 @@ impl Failure {
 pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     gateway: Authority,
-    connections: Semaphore,
+    arriving: Semaphore,
+    going_on: Semaphore,
     tally: Arc<Tally>,
 }
 
 impl Client {
     /// A client of the gateway at `url`, with at most so many requests under way.
+    ///
+    /// One in [`GOING_ON_SHARE`] is kept for those who are being served and for second tries: were there as many
+    /// connections as buyers, nobody would queue behind strangers.
     pub fn new(url: &Uri, max_connections: usize, tally: Arc<Tally>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
         let gateway = url.authority().context("--gateway-url has no host")?.clone();
@@ -133,14 +145,17 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(max_connections)
             .build(connector);
-        Ok(Self { pool, gateway, connections: Semaphore::new(max_connections), tally })
+        let going_on = (max_connections / GOING_ON_SHARE).max(1);
+        let arriving = (max_connections - going_on).max(1);
+        Ok(Self { pool, gateway, arriving: Semaphore::new(arriving), going_on: Semaphore::new(going_on), tally })
     }
 
     /// Sends the request, again where that may help, and reads the answer.
     pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
         let mut tries = 0;
         loop {
-            match self.call_once(call).await {
+            let lane = if call.goes_on || tries > 0 { &self.going_on } else { &self.arriving };
+            match self.exchange(call, lane).await {
                 Err(failure) if failure.passes() && tries + 1 < MOST_TRIES => {
                     self.tally.tried_again(failure.reason());
                     sleep(failure.pause(tries)).await;
@@ -153,7 +168,11 @@ impl Client {
 
     /// Sends the request once and reads the answer.
     pub async fn call_once<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
-        let _permit = self.connections.acquire().await.expect("the semaphore is never closed");
+        self.exchange(call, &self.arriving).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(&self, call: &Call, lane: &Semaphore) -> Result<T, Failure> {
+        let _permit = lane.acquire().await.expect("the semaphore is never closed");
         let exchange = async {
             let response = self.pool.request(self.request(call)).await.map_err(|error| broken(&error))?;
             let status = response.status();
@@ -188,7 +207,7 @@ impl Client {
     /// Sends the request on a connection of its own, and cuts that `after` the last byte, without reading the answer.
     /// Whether the gateway has acted by then is anybody's guess.
     pub async fn send_and_cut(&self, call: &Call, after: Duration) {
-        let _permit = self.connections.acquire().await.expect("the semaphore is never closed");
+        let _permit = self.arriving.acquire().await.expect("the semaphore is never closed");
         let port = self.gateway.port_u16().unwrap_or(80);
         let host = self.gateway.host().trim_start_matches('[').trim_end_matches(']');
         let Ok(Ok(mut connection)) = timeout(ANSWER_DEADLINE, TcpStream::connect((host, port))).await else { return };
@@ -198,7 +217,7 @@ impl Client {
     }
 
     fn raw(&self, call: &Call) -> Vec<u8> {
-        let Call { method, path, token, body } = call;
+        let Call { method, path, token, body, .. } = call;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
             self.gateway,

@@ -15,11 +15,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Pause between two looks at the list, as a multiple of how long the last one took: following is to be a small part of
-/// the load.
-const PAUSE_PER_LOOK: u32 = 3;
-const SHORTEST_PAUSE: Duration = Duration::from_millis(150);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two looks at the list: as long as the last one took, but within these bounds. Following is to be a small
+/// part of the load.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An accepted order that the list does not show for so long was slipped into a page that was over.
 const LIST_LAG: Duration = Duration::from_secs(2);
 
@@ -118,7 +117,7 @@ impl Follow {
             if let Err(failure) = pages.read(operator, token, event, self).await {
                 tracing::warn!(reason = failure.reason(), "the list of orders cannot be read");
             }
-            sleep((began.elapsed() * PAUSE_PER_LOOK).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+            sleep(began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 

@@ -30,7 +30,8 @@ impl Buyer {
     async fn cancel(&self, order: &Order) {
         sleep(self.plan().thinks).await;
         let due = Instant::now();
-        let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &Nothing {}).bearing(self.token());
+        let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &Nothing {});
+        let call = call.bearing(self.token()).going_on();
         match self.stage.client.call::<Order>(&call).await {
             Ok(cancelled) => {
                 self.stage.tally.took(Step::Cancel, due.elapsed());
@@ -65,7 +66,8 @@ impl Buyer {
     ) -> Option<OrderState> {
         let due = Instant::now();
         let body = PayOrder { request_id, payment_method: card.token() };
-        let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body).bearing(self.token());
+        let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body);
+        let call = call.bearing(self.token()).going_on();
         let begun = match self.send_payment(&call).await {
             Ok(begun) => begun,
             Err(failure) => {

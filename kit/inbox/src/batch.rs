@@ -68,7 +68,7 @@ impl<H: Handler> Applier<H> {
                 }
                 Err(Failure::Poison { message, why }) => {
                     self.set_aside(&message, &why).await?;
-                    batch.retain(|other| other.offset != message.offset || other.topic != message.topic);
+                    batch.retain(|other| !other.is_same_delivery(&message));
                 }
                 Err(Failure::Db(error)) => {
                     attempt += 1;

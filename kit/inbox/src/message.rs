@@ -42,6 +42,11 @@ pub(crate) struct Unreadable {
 }
 
 impl Message {
+    /// Whether both are the same record of Kafka. An offset alone says little: each partition counts for itself.
+    pub(crate) fn is_same_delivery(&self, other: &Self) -> bool {
+        (&self.topic, self.partition, self.offset) == (&other.topic, other.partition, other.offset)
+    }
+
     pub(crate) fn read(record: &BorrowedMessage<'_>) -> Result<Self, Unreadable> {
         let unreadable = |header| Unreadable {
             topic: record.topic().to_owned(),

@@ -165,6 +165,23 @@ async fn a_message_that_cannot_be_applied_is_set_aside_and_its_key_waits_behind_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_takes_no_message_of_another_partition_with_it() {
+    let bench = Bench::new().await;
+    // One message for each of many keys: every partition has the offset of the poison.
+    bench.send(1, "poisoned", "poison").await;
+    let keys: Vec<String> = (0..20).map(|n| format!("key-{n}")).collect();
+    for (id, key) in (2..).zip(&keys) {
+        bench.send(id, key, "fine").await;
+    }
+    let (stop, task) = bench.start_consumer();
+    for key in &keys {
+        bench.until_notes(key, &["fine"]).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_consumer_left_is_applied_by_the_next_one() {
     let bench = Bench::new().await;
     let (_, killed) = bench.start_consumer();
