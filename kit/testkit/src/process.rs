@@ -10,17 +10,37 @@ use std::{
     collections::BTreeMap,
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-/// A loopback address that was free a moment ago.
+/// Ports of test processes: below those that the kernel gives to clients, any of which may be taken between the look
+/// and the start, and beside those of the test servers.
+const PORTS: Range<u32> = 10_000..20_000;
+
+/// How many ports this test binary has looked at.
+static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
+
+/// A loopback address that nobody listens on. No two calls of one test binary get the same; binaries that run side by
+/// side begin to look at different places.
 pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    let span = PORTS.end - PORTS.start;
+    let first = std::process::id().wrapping_mul(97);
+    for _ in 0..span {
+        let step = LOOKED_AT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + first.wrapping_add(step) % span;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(port)?));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("every port of {PORTS:?} is in use")
 }
 
 /// The folder of the built binaries.
