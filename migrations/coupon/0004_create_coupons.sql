@@ -18,10 +18,11 @@ CREATE TABLE coupons (
     created_us BIGINT NOT NULL,
     -- When the state last changed, or an order last asked for the hold it has.
     updated_us BIGINT NOT NULL,
-    PRIMARY KEY (id),
-    UNIQUE KEY uq_coupons_rank (campaign_id, rank_no),
-    UNIQUE KEY uq_coupons_user (campaign_id, user_id),
-    KEY ix_coupons_owner (user_id, created_us, id),
+    -- In order of arrival: a rush is written to the end of the table.
+    PRIMARY KEY (campaign_id, rank_no),
+    UNIQUE KEY uq_coupons_id (id),
+    -- The user first, so that it lists the coupons of a user too.
+    UNIQUE KEY uq_coupons_user (user_id, campaign_id),
     KEY ix_coupons_state (state, updated_us, id),
     CONSTRAINT ck_coupons_rank CHECK (rank_no BETWEEN 1 AND campaign_quota),
     CONSTRAINT ck_coupons_state CHECK (

@@ -7,7 +7,6 @@ CREATE TABLE order_lines (
     units INT NOT NULL,
     unit_price_minor BIGINT NOT NULL,
     gift_units INT NOT NULL,
-    PRIMARY KEY (order_id, line_no),
-    UNIQUE KEY ux_order_lines_item (order_id, item_id),
+    PRIMARY KEY (order_id, item_id),
     CONSTRAINT ck_order_lines_units CHECK (units > 0 AND gift_units >= 0 AND unit_price_minor >= 0)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -38,7 +38,7 @@ const BREAKS: &[Break] = &[
         what: "a rank given twice",
         schema: "coupon",
         by: &[
-            "ALTER TABLE coupons DROP KEY uq_coupons_rank",
+            "ALTER TABLE coupons DROP PRIMARY KEY",
             "INSERT INTO coupons SELECT UNHEX(REPEAT('A', 32)), campaign_id, UNHEX(REPEAT('B', 32)), rank_no, campaign_quota, 'ISSUED', NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}",
         ],
         mended_by: &["DELETE FROM coupons WHERE id = UNHEX(REPEAT('A', 32))"],

@@ -2,7 +2,7 @@
 
 use crate::DbError;
 use sqlx::{
-    Executor, MySql, MySqlPool,
+    ConnectOptions, Connection, Executor, MySql, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
     pool::PoolConnection,
 };
@@ -40,6 +40,8 @@ impl Database {
         if !url.contains("ssl-mode") {
             options = options.ssl_mode(MySqlSslMode::Disabled);
         }
+        // The text of a statement holds what it writes, which is not for the logs. Units of work are measured by name.
+        options = options.disable_statement_logging();
         let pool = MySqlPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -52,10 +54,8 @@ impl Database {
             })
             // A connection that comes back inside a transaction would swallow the next user's writes.
             .after_release(|connection, _| {
-                Box::pin(async move {
-                    connection.execute("ROLLBACK").await?;
-                    Ok(true)
-                })
+                let in_transaction = connection.is_in_transaction();
+                Box::pin(async move { Ok(!in_transaction) })
             })
             .connect_with(options)
             .await?;

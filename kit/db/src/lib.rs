@@ -6,8 +6,10 @@
 mod database;
 mod error;
 pub mod schema;
+mod statement;
 mod transact;
 
 pub use database::{Database, DbConfig};
 pub use error::DbError;
+pub use statement::{Literal, Separated, Statement};
 pub use transact::{Work, WorkError};

@@ -1,8 +1,8 @@
 //! The SQL of the inbox: what took effect, and which keys are parked.
 
 use crate::Message;
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
 use std::collections::{HashMap, HashSet};
 
 /// Those of the messages that took effect before, as (source, id).
@@ -10,14 +10,10 @@ pub async fn known(connection: &mut MySqlConnection, batch: &[Message]) -> Resul
     let mut known = HashSet::new();
     // One statement for each source, of which a batch has one or two: both servers use the key for a plain IN.
     for (source, ids) in by_source(batch) {
-        let mut select = QueryBuilder::<MySql>::new("SELECT message_id FROM inbox WHERE source = ");
-        select.push_bind(source).push(" AND message_id IN (");
-        let mut list = select.separated(", ");
-        for id in ids {
-            list.push_bind(id);
-        }
-        let ids: Vec<u64> = select.push(")").build_query_scalar().fetch_all(&mut *connection).await?;
-        known.extend(ids.into_iter().map(|id| (source.to_owned(), id)));
+        let mut select = Statement::new("SELECT message_id FROM inbox WHERE source = ");
+        select.push_bind(source).push(" AND message_id IN ").push_list(ids);
+        let ids: Vec<(u64,)> = select.fetch_all(&mut *connection).await?;
+        known.extend(ids.into_iter().map(|(id,)| (source.to_owned(), id)));
     }
     Ok(known)
 }
@@ -35,11 +31,11 @@ pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us:
     if batch.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::<MySql>::new("INSERT INTO inbox (source, message_id, processed_us) ");
+    let mut insert = Statement::new("INSERT INTO inbox (source, message_id, processed_us) ");
     insert.push_values(batch, |mut row, message| {
         row.push_bind(&message.source).push_bind(message.id).push_bind(now_us);
     });
-    insert.build().execute(connection).await?;
+    insert.execute(connection).await?;
     Ok(())
 }
 

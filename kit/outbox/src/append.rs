@@ -1,8 +1,8 @@
 //! Writes messages beside the state that they tell of.
 
 use crate::{PARTITIONS, current_traceparent};
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{Clock, SystemClock};
 
 /// A message to be sent once the transaction has committed.
@@ -42,7 +42,7 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
     let now_us = SystemClock.now().micros();
     let current = current_traceparent();
     for rows in messages.chunks(ROWS_PER_STATEMENT) {
-        let mut insert = QueryBuilder::<MySql>::new(
+        let mut insert = Statement::new(
             "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, traceparent, created_us) ",
         );
         insert.push_values(rows, |mut row, message| {
@@ -55,7 +55,7 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(message.traceparent.as_ref().or(current.as_ref()))
                 .push_bind(now_us);
         });
-        insert.build().execute(&mut *connection).await?;
+        insert.execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! The SQL of the relay: what is unsent, and what has been sent.
 
-use sqlx::{MySql, MySqlConnection, QueryBuilder, Row};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 
 /// A message that waits to be sent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, FromRow)]
 pub struct Unsent {
     pub id: u64,
+    #[sqlx(rename = "aggregateid")]
     pub aggregate_id: String,
     pub aggregate_version: i64,
+    #[sqlx(rename = "type")]
     pub message_type: String,
     pub payload: Vec<u8>,
     pub traceparent: Option<String>,
@@ -18,40 +20,24 @@ pub struct Unsent {
 /// The first unsent messages of these partitions, in id order. Never "after the last id seen": ids become visible in
 /// the order of commits, and a late one would be passed over for good.
 pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
-    let mut select = QueryBuilder::<MySql>::new(
+    let mut select = Statement::new(
         "SELECT id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
-         FROM outbox WHERE sent_us IS NULL AND partition_no IN (",
+         FROM outbox WHERE sent_us IS NULL AND partition_no IN ",
     );
-    let mut list = select.separated(", ");
-    for partition in partitions {
-        list.push_bind(partition);
-    }
-    select.push(") ORDER BY id LIMIT ").push_bind(limit);
-    let rows = select.build().fetch_all(connection).await?;
-    rows.iter().map(read).collect()
+    select.push_list(partitions).push(" ORDER BY id LIMIT ").push_bind(limit).fetch_all(connection).await
 }
 
-fn read(row: &sqlx::mysql::MySqlRow) -> Result<Unsent, DbError> {
-    Ok(Unsent {
-        id: row.try_get(0)?,
-        aggregate_id: row.try_get(1)?,
-        aggregate_version: row.try_get(2)?,
-        message_type: row.try_get(3)?,
-        payload: row.try_get(4)?,
-        traceparent: row.try_get(5)?,
-        created_us: row.try_get(6)?,
-    })
-}
-
-/// Marks messages that Kafka has acknowledged.
+/// Marks messages that Kafka has acknowledged. `ids` are in order.
 pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64], now_us: i64) -> Result<(), DbError> {
-    let mut update = QueryBuilder::<MySql>::new("UPDATE outbox SET sent_us = ");
-    update.push_bind(now_us).push(" WHERE id IN (");
-    let mut list = update.separated(", ");
-    for id in ids {
-        list.push_bind(id);
+    let mut update = Statement::new("UPDATE outbox SET sent_us = ");
+    update.push_bind(now_us).push(" WHERE ");
+    let mut list = update.separated(" OR ");
+    // The rows of one insert have ids in a row: a range of them is one search of the key.
+    for run in ids.chunk_by(|before, next| before + 1 == *next) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        list.push("id BETWEEN ").push_bind_unseparated(first).push_unseparated(" AND ").push_bind_unseparated(last);
     }
-    update.push(")").build().execute(connection).await?;
+    update.execute(connection).await?;
     Ok(())
 }
 

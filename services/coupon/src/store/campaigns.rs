@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Campaign, CampaignTerms},
-    store::{misfit, push_ids},
+    store::misfit,
 };
-use sqlx::{MySql, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
-use stampede_db::DbError;
+use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{CampaignId, EventId, Money, RequestId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -40,9 +40,9 @@ pub async fn find_many(connection: &mut MySqlConnection, ids: &[CampaignId]) -> 
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE id IN ");
-    push_ids(&mut query, ids.iter().map(CampaignId::uuid));
+    query.push_list(ids.iter().map(CampaignId::uuid));
     read_all(connection, query).await
 }
 
@@ -52,7 +52,7 @@ pub async fn newest(
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     if let Some((created_at, id)) = after {
         query.push("WHERE created_us <= ").push_bind(created_at.micros());
         query.push(" AND (created_us < ").push_bind(created_at.micros());
@@ -68,7 +68,7 @@ pub async fn unsettled(
     after: Option<CampaignId>,
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE settled_us IS NULL");
     if let Some(id) = after {
         query.push(" AND id > ").push_bind(id.uuid());
@@ -82,15 +82,15 @@ pub async fn settle(connection: &mut MySqlConnection, ids: &[CampaignId], now: T
     if ids.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new("UPDATE campaigns SET settled_us = ");
+    let mut query = Statement::new("UPDATE campaigns SET settled_us = ");
     query.push_bind(now.micros()).push(" WHERE settled_us IS NULL AND id IN ");
-    push_ids(&mut query, ids.iter().map(CampaignId::uuid));
-    query.build().execute(connection).await?;
+    query.push_list(ids.iter().map(CampaignId::uuid));
+    query.execute(connection).await?;
     Ok(())
 }
 
-async fn read_all(connection: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Campaign>, DbError> {
-    query.build().fetch_all(connection).await?.iter().map(campaign).collect()
+async fn read_all(connection: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Campaign>, DbError> {
+    query.fetch_rows(connection).await?.iter().map(campaign).collect()
 }
 
 fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {

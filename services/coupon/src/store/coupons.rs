@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Coupon, CouponState, RankedClaim},
-    store::{misfit, push_ids},
+    store::misfit,
 };
-use sqlx::{MySql, MySqlConnection, QueryBuilder, Row, mysql::MySqlRow};
-use stampede_db::DbError;
+use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{CampaignId, CouponId, OrderId, RequestId, Timestamp, UserId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ pub async fn insert(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -
     if claims.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(
+    let mut query = Statement::new(
         "INSERT INTO coupons (id, campaign_id, user_id, rank_no, campaign_quota, state, request_id, version, \
          created_us, updated_us) ",
     );
@@ -38,7 +38,7 @@ pub async fn insert(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -
             .push_bind(ranked.claimed_at.micros())
             .push_bind(ranked.claimed_at.micros());
     });
-    query.build().execute(connection).await?;
+    query.execute(connection).await?;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub async fn taken_ranks(
         return Ok(HashSet::new());
     }
     // One range a campaign: MariaDB finds no index for (campaign_id, rank_no) IN ((?, ?), ...).
-    let mut query = QueryBuilder::<MySql>::new("SELECT campaign_id, rank_no FROM coupons WHERE FALSE");
+    let mut query = Statement::new("SELECT campaign_id, rank_no FROM coupons WHERE FALSE");
     for (campaign_id, ranks) in ranks {
         query.push(" OR (campaign_id = ").push_bind(campaign_id.uuid()).push(" AND rank_no IN (");
         let mut list = query.separated(", ");
@@ -80,7 +80,7 @@ pub async fn taken_ranks(
         }
         query.push("))");
     }
-    let rows: Vec<(Uuid, i32)> = query.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<(Uuid, i32)> = query.fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
@@ -104,15 +104,15 @@ async fn write_state(
     coupons: &[&Coupon],
     now: Timestamp,
 ) -> Result<(), DbError> {
-    let mut query = QueryBuilder::<MySql>::new("UPDATE coupons SET version = version + 1, state = ");
+    let mut query = Statement::new("UPDATE coupons SET version = version + 1, state = ");
     query.push_bind(state).push(", updated_us = ").push_bind(now.micros()).push(", order_id = CASE id");
     for coupon in coupons {
         let order_id = coupon.state.order_id().map(|order_id| order_id.uuid());
         query.push(" WHEN ").push_bind(coupon.id.uuid()).push(" THEN ").push_bind(order_id);
     }
     query.push(" ELSE order_id END WHERE id IN ");
-    push_ids(&mut query, coupons.iter().map(|coupon| coupon.id.uuid()));
-    let written = query.build().execute(connection).await?.rows_affected();
+    query.push_list(coupons.iter().map(|coupon| coupon.id.uuid()));
+    let written = query.execute(connection).await?;
     if written == coupons.len() as u64 {
         Ok(())
     } else {
@@ -128,7 +128,7 @@ pub async fn newest_of_user(
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Coupon>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE user_id = ").push_bind(user_id.uuid());
     if let Some(campaign_id) = campaign_id {
         query.push(" AND campaign_id = ").push_bind(campaign_id.uuid());
@@ -149,7 +149,7 @@ pub async fn ranked_of_campaign(
     after_rank: i32,
     limit: u32,
 ) -> Result<Vec<Coupon>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE campaign_id = ").push_bind(campaign_id.uuid());
     query.push(" AND rank_no > ").push_bind(after_rank);
     query.push(" ORDER BY rank_no LIMIT ").push_bind(limit);
@@ -183,10 +183,10 @@ pub async fn greatest_ranks(
         return Ok(HashMap::new());
     }
     // The unique key on (campaign_id, rank_no) answers this with one look a campaign.
-    let mut query = QueryBuilder::<MySql>::new("SELECT campaign_id, MAX(rank_no) FROM coupons WHERE campaign_id IN ");
-    push_ids(&mut query, campaigns.iter().map(CampaignId::uuid));
+    let mut query = Statement::new("SELECT campaign_id, MAX(rank_no) FROM coupons WHERE campaign_id IN ");
+    query.push_list(campaigns.iter().map(CampaignId::uuid));
     query.push(" GROUP BY campaign_id");
-    let rows: Vec<(Uuid, i32)> = query.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<(Uuid, i32)> = query.fetch_all(connection).await?;
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
@@ -197,7 +197,7 @@ pub async fn held_since(
     after: Option<(Timestamp, CouponId)>,
     limit: u32,
 ) -> Result<Vec<Coupon>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE state = 'HELD' AND updated_us <= ").push_bind(asked_before.micros());
     if let Some((updated_at, id)) = after {
         query.push(" AND updated_us >= ").push_bind(updated_at.micros());
@@ -216,16 +216,16 @@ async fn by_id(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(SELECT);
+    let mut query = Statement::new(SELECT);
     query.push("WHERE id IN ");
-    push_ids(&mut query, ids.iter().map(CouponId::uuid));
+    query.push_list(ids.iter().map(CouponId::uuid));
     query.push(ending);
     let coupons = read_all(connection, query).await?;
     Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
 }
 
-async fn read_all(connection: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Coupon>, DbError> {
-    query.build().fetch_all(connection).await?.iter().map(coupon).collect()
+async fn read_all(connection: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Coupon>, DbError> {
+    query.fetch_rows(connection).await?.iter().map(coupon).collect()
 }
 
 fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {

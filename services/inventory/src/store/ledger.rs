@@ -1,11 +1,8 @@
 //! The table `ledger`.
 
-use crate::{
-    domain::{Buyers, Entry, EntryState, OrderedLine},
-    store::push_ids,
-};
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use crate::domain::{Buyers, Entry, EntryState, OrderedLine};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -39,12 +36,12 @@ pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result
     if orders.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(
+    let mut query = Statement::new(
         "SELECT order_id, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, \
          released_at_us FROM ledger WHERE order_id IN ",
     );
-    push_ids(&mut query, orders.iter().map(OrderId::uuid));
-    let rows: Vec<Row> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    query.push_list(orders.iter().map(OrderId::uuid));
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
     rows.into_iter().map(Row::entry).collect()
 }
 
@@ -53,17 +50,20 @@ pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, Use
     if buyers.is_empty() {
         return Ok(Buyers::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(
-        "SELECT item_id, user_id, CAST(SUM(units) AS SIGNED) AS units FROM ledger WHERE state = 'COMMITTED' AND (",
-    );
-    // One range a buyer on the index by item and buyer; both servers plan this, unlike a list of pairs.
-    let mut pairs = query.separated(" OR ");
-    for (item_id, user_id) in buyers {
-        pairs.push("(item_id = ").push_bind_unseparated(item_id.uuid());
-        pairs.push_unseparated(" AND user_id = ").push_bind_unseparated(user_id.uuid()).push_unseparated(")");
+    // A search of the index by item and buyer for each item: both servers plan this well, unlike a list of pairs, whose
+    // planning grows with the square of its length.
+    let buyers: Vec<_> = buyers.iter().collect();
+    let mut query = Statement::new("");
+    let mut searches = query.separated(" UNION ALL ");
+    for of_item in buyers.chunk_by(|(one, _), (other, _)| one == other) {
+        searches
+            .push("SELECT item_id, user_id, CAST(SUM(units) AS SIGNED) AS units FROM ledger WHERE item_id = ")
+            .push_bind_unseparated(of_item[0].0.uuid())
+            .push_unseparated(" AND state = 'COMMITTED' AND user_id IN ")
+            .push_list_unseparated(of_item.iter().map(|(_, user_id)| user_id.uuid()))
+            .push_unseparated(" GROUP BY item_id, user_id");
     }
-    query.push(") GROUP BY item_id, user_id");
-    let rows: Vec<BuyerRow> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    let rows: Vec<BuyerRow> = query.fetch_all(conn).await?;
     let buyer = |row: BuyerRow| {
         let units = units(row.units)?;
         Ok(((ItemId::from_uuid(row.item_id), UserId::from_uuid(row.user_id)), units))
@@ -105,7 +105,7 @@ pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), 
     if entries.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(
+    let mut query = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
          committed_at_us, released_at_us) ",
     );
@@ -126,7 +126,7 @@ pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), 
         " ON DUPLICATE KEY UPDATE units = VALUES(units), gift_units = VALUES(gift_units), state = VALUES(state), \
          committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us)",
     );
-    query.build().persistent(false).execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 

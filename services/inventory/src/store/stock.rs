@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal},
-    store::{push_ids, require_rows},
+    store::require_rows,
 };
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ pub async fn shelve(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(),
     }
     // The order of the keys, as everybody locks them.
     rows.sort_by_key(|(_, item)| item.item_id);
-    let mut query = QueryBuilder::<MySql>::new(
+    let mut query = Statement::new(
         "INSERT INTO stock (item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, limit_per_buyer, \
          gift_total_units, unit_price_minor, currency) ",
     );
@@ -68,7 +68,7 @@ pub async fn shelve(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(),
     ] {
         updates.push(format!("{column} = IF(VALUES(event_version) > event_version, {value}, {column})"));
     }
-    query.build().persistent(false).execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
@@ -77,7 +77,7 @@ pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) ->
     if withdrawals.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new("UPDATE stock s JOIN (");
+    let mut query = Statement::new("UPDATE stock s JOIN (");
     let mut rows = query.separated(" UNION ALL ");
     for withdrawal in withdrawals {
         rows.push("SELECT CAST(")
@@ -92,7 +92,7 @@ pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) ->
         ") w ON w.event_id = s.event_id SET s.closes_at_us = LEAST(s.closes_at_us, w.cancelled_at_us), \
          s.event_version = w.event_version WHERE s.event_version < w.event_version",
     );
-    query.build().persistent(false).execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
@@ -103,7 +103,7 @@ pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result
     }
     let mut query = select();
     query.push(" WHERE event_id IN ");
-    push_ids(&mut query, events.iter().map(EventId::uuid));
+    query.push_list(events.iter().map(EventId::uuid));
     query.push(" ORDER BY event_id, item_id");
     fetch(conn, query).await
 }
@@ -139,7 +139,7 @@ pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(
     if changes.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new("UPDATE stock s JOIN (");
+    let mut query = Statement::new("UPDATE stock s JOIN (");
     let mut rows = query.separated(" UNION ALL ");
     for change in changes {
         rows.push("SELECT CAST(")
@@ -156,24 +156,24 @@ pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(
          WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
-    let changed = query.build().persistent(false).execute(conn).await?.rows_affected();
+    let changed = query.execute(conn).await?;
     require_rows("committing units", changed, changes.len())
 }
 
-fn select() -> QueryBuilder<MySql> {
-    QueryBuilder::new(format!("SELECT {COLUMNS} FROM stock"))
+fn select() -> Statement {
+    Statement::new(format!("SELECT {COLUMNS} FROM stock"))
 }
 
-fn select_items(items: &[ItemId]) -> QueryBuilder<MySql> {
+fn select_items(items: &[ItemId]) -> Statement {
     let mut query = select();
     query.push(" WHERE item_id IN ");
-    push_ids(&mut query, items.iter().map(ItemId::uuid));
+    query.push_list(items.iter().map(ItemId::uuid));
     query.push(" ORDER BY item_id");
     query
 }
 
-async fn fetch(conn: &mut MySqlConnection, mut query: QueryBuilder<MySql>) -> Result<Vec<Item>, DbError> {
-    let rows: Vec<Row> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+async fn fetch(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Item>, DbError> {
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
     rows.into_iter().map(Row::item).collect()
 }
 

@@ -1,9 +1,9 @@
 //! Goods: written in the transaction that fulfils their order, and never changed.
 
-use super::{ROWS_PER_STATEMENT, push_ids};
+use super::ROWS_PER_STATEMENT;
 use crate::domain::{Goods, GoodsKind, Order};
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{ItemId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -43,8 +43,7 @@ const fn code(kind: GoodsKind) -> &'static str {
 pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let rows: Vec<_> = orders.iter().flat_map(|order| order.goods.iter().map(|goods| (order.id, goods))).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut insert =
-            QueryBuilder::<MySql>::new("INSERT INTO goods (order_id, item_id, kind, units, granted_at_us) ");
+        let mut insert = Statement::new("INSERT INTO goods (order_id, item_id, kind, units, granted_at_us) ");
         insert.push_values(rows, |mut row, (order, goods)| {
             row.push_bind(order.uuid())
                 .push_bind(goods.item.uuid())
@@ -52,7 +51,7 @@ pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) 
                 .push_bind(goods.units)
                 .push_bind(goods.granted_at.micros());
         });
-        insert.build().persistent(false).execute(&mut *connection).await?;
+        insert.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -66,12 +65,11 @@ pub(super) async fn load(
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select = QueryBuilder::<MySql>::new(
-        "SELECT order_id, item_id, kind, units, granted_at_us FROM goods WHERE order_id IN ",
-    );
-    push_ids(&mut select, orders);
+    let mut select =
+        Statement::new("SELECT order_id, item_id, kind, units, granted_at_us FROM goods WHERE order_id IN ");
+    select.push_list(orders);
     select.push(" ORDER BY order_id, kind DESC, item_id");
-    let rows: Vec<GoodsRow> = select.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<GoodsRow> = select.fetch_all(connection).await?;
     for row in rows {
         by_order.entry(row.order_id).or_default().push(row.goods()?);
     }

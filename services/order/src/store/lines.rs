@@ -1,9 +1,9 @@
 //! Lines of orders: written with their order and never changed.
 
-use super::{ROWS_PER_STATEMENT, push_ids};
+use super::ROWS_PER_STATEMENT;
 use crate::domain::{Line, Order};
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{Currency, ItemId, Money, Quantity};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) 
     };
     let rows: Vec<_> = orders.iter().flat_map(numbered).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
-        let mut insert = QueryBuilder::<MySql>::new(
+        let mut insert = Statement::new(
             "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units) ",
         );
         insert.push_values(rows, |mut row, (order, number, line)| {
@@ -49,7 +49,7 @@ pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) 
                 .push_bind(line.unit_price.minor_units)
                 .push_bind(line.gift_units);
         });
-        insert.build().persistent(false).execute(&mut *connection).await?;
+        insert.execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -59,12 +59,12 @@ pub(super) async fn load(
     connection: &mut MySqlConnection,
     orders: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
-    let mut select = QueryBuilder::<MySql>::new(
+    let mut select = Statement::new(
         "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines WHERE order_id IN ",
     );
-    push_ids(&mut select, orders);
+    select.push_list(orders);
     select.push(" ORDER BY order_id, line_no");
-    let rows: Vec<LineRow> = select.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<LineRow> = select.fetch_all(connection).await?;
     let mut by_order = HashMap::<_, Vec<_>>::new();
     for row in rows {
         by_order.entry(row.order_id).or_default().push(row);

@@ -1,12 +1,9 @@
 //! Lists of orders, a page at a time, and where many orders are.
 
-use super::{
-    push_ids,
-    rows::{COLUMNS, OrderRow, assemble},
-};
+use super::rows::{COLUMNS, OrderRow, assemble};
 use crate::domain::{Order, OrderStatus, StateName};
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, PageToken, UserId};
 use uuid::Uuid;
 
@@ -18,7 +15,7 @@ pub async fn of_buyer(
     after: Option<&PageToken>,
     limit: u32,
 ) -> Result<Vec<Order>, DbError> {
-    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE user_id = "));
+    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE user_id = "));
     select.push_bind(buyer.uuid());
     if let Some(event) = event {
         select.push(" AND event_id = ").push_bind(event.uuid());
@@ -39,7 +36,7 @@ pub async fn of_event(
     after: Option<&PageToken>,
     limit: u32,
 ) -> Result<Vec<Order>, DbError> {
-    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE event_id = "));
+    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE event_id = "));
     select.push_bind(event.uuid());
     if let Some(token) = after {
         select.push(" AND arrival >= ").push_bind(token.after);
@@ -49,17 +46,17 @@ pub async fn of_event(
     page(connection, select).await
 }
 
-async fn page(connection: &mut MySqlConnection, mut select: QueryBuilder<MySql>) -> Result<Vec<Order>, DbError> {
-    let rows: Vec<OrderRow> = select.build_query_as().fetch_all(&mut *connection).await?;
+async fn page(connection: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Order>, DbError> {
+    let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
     assemble(connection, rows).await
 }
 
 /// Where those of these orders are that exist.
 pub async fn statuses(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = QueryBuilder::<MySql>::new("SELECT id, state, coupon_id FROM orders WHERE id IN ");
-    push_ids(&mut select, &ids);
-    let rows: Vec<(Uuid, String, Option<Uuid>)> = select.build_query_as().fetch_all(connection).await?;
+    let mut select = Statement::new("SELECT id, state, coupon_id FROM orders WHERE id IN ");
+    select.push_list(&ids);
+    let rows: Vec<(Uuid, String, Option<Uuid>)> = select.fetch_all(connection).await?;
     rows.into_iter().map(status).collect()
 }
 

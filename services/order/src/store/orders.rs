@@ -1,19 +1,19 @@
 //! The orders themselves: written in groups, locked in groups, moved in groups.
 
 use super::{
-    goods, lines, pay_requests, push_ids,
+    goods, lines, pay_requests,
     rows::{COLUMNS, OrderRow, assemble},
 };
 use crate::domain::{Order, StateName, Terms};
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// Writes new orders with their lines. Fails with a unique violation, and for all of them, if one exists.
 pub async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
-    let mut insert = QueryBuilder::<MySql>::new(
+    let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
          subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, created_us, updated_us) ",
     );
@@ -35,7 +35,7 @@ pub async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Resu
             .push_bind(order.created_at.micros())
             .push_bind(order.updated_at.micros());
     });
-    insert.build().persistent(false).execute(&mut *connection).await?;
+    insert.execute(&mut *connection).await?;
     lines::insert(connection, orders).await
 }
 
@@ -57,10 +57,10 @@ async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &str) ->
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM orders WHERE id IN "));
-    push_ids(&mut select, &ids);
+    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE id IN "));
+    select.push_list(&ids);
     select.push(how);
-    let rows: Vec<OrderRow> = select.build_query_as().fetch_all(&mut *connection).await?;
+    let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
     assemble(connection, rows).await
 }
 
@@ -127,7 +127,7 @@ pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Re
 }
 
 async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
-    let mut update = QueryBuilder::<MySql>::new("UPDATE orders SET state = ");
+    let mut update = Statement::new("UPDATE orders SET state = ");
     update.push_bind(set.to.as_str());
     update.push(", version = version + ").push_bind(set.versions);
     update.push(", payment_attempts = payment_attempts + ").push_bind(set.attempts);
@@ -138,8 +138,8 @@ async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]
     update.push(", updated_us = ").push_bind(set.updated_us);
     update.push(" WHERE state = ").push_bind(set.from.as_str());
     update.push(" AND id IN ");
-    push_ids(&mut update, ids);
-    let written = update.build().execute(connection).await?.rows_affected();
+    update.push_list(ids);
+    let written = update.execute(connection).await?;
     if usize::try_from(written) == Ok(ids.len()) {
         return Ok(());
     }

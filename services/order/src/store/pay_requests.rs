@@ -1,9 +1,8 @@
 //! The payments that buyers asked for: written in the transaction that starts each, and never changed.
 
-use super::push_ids;
 use crate::domain::Order;
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{OrderId, RequestId};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -39,14 +38,14 @@ pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPa
     if requests.is_empty() {
         return Ok(());
     }
-    let mut insert = QueryBuilder::<MySql>::new("INSERT INTO pay_requests (order_id, attempt, request_id, asked_us) ");
+    let mut insert = Statement::new("INSERT INTO pay_requests (order_id, attempt, request_id, asked_us) ");
     insert.push_values(requests, |mut row, asked| {
         row.push_bind(asked.order.uuid())
             .push_bind(asked.attempt)
             .push_bind(asked.request.as_str())
             .push_bind(asked.asked_us);
     });
-    insert.build().persistent(false).execute(connection).await?;
+    insert.execute(connection).await?;
     Ok(())
 }
 
@@ -59,10 +58,10 @@ pub(super) async fn load(
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select = QueryBuilder::<MySql>::new("SELECT order_id, request_id FROM pay_requests WHERE order_id IN ");
-    push_ids(&mut select, orders);
+    let mut select = Statement::new("SELECT order_id, request_id FROM pay_requests WHERE order_id IN ");
+    select.push_list(orders);
     select.push(" ORDER BY order_id, attempt");
-    let rows: Vec<PayRequestRow> = select.build_query_as().fetch_all(connection).await?;
+    let rows: Vec<PayRequestRow> = select.fetch_all(connection).await?;
     for row in rows {
         let request = RequestId::parse(&row.request_id)
             .map_err(|error| DbError::inconsistent(format!("a payment of order {}: {error}", row.order_id)))?;

@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Attempt, AttemptKey, AttemptState, ChargeOrder},
-    store::{Reading, count, money, push_ids, push_keys, require_rows},
+    store::{Reading, count, money, push_keys, require_rows},
 };
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -62,11 +62,11 @@ pub async fn load(
     if payments.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM attempts WHERE payment_id IN "));
-    push_ids(&mut query, payments);
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM attempts WHERE payment_id IN "));
+    query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt");
     reading.push_to(&mut query);
-    let rows: Vec<Row> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
     let mut attempts: HashMap<_, Vec<_>> = HashMap::new();
     for row in rows {
         attempts.entry(PaymentId::from_uuid(row.payment_id)).or_default().push(row.into_attempt()?);
@@ -79,7 +79,7 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     if attempts.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(format!("INSERT INTO attempts ({COLUMNS}) "));
+    let mut query = Statement::new(format!("INSERT INTO attempts ({COLUMNS}) "));
     query.push_values(attempts, |mut row, (payment_id, attempt)| {
         let columns = columns(attempt);
         row.push_bind(payment_id.uuid())
@@ -99,7 +99,7 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
          decline_code = VALUES(decline_code), due_us = VALUES(due_us), checks = VALUES(checks), \
          updated_us = VALUES(updated_us)",
     );
-    query.build().execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
@@ -132,24 +132,23 @@ pub async fn claim_unknown(
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Vec<ChargeOrder>, DbError> {
-    let mut due = QueryBuilder::<MySql>::new("SELECT payment_id, attempt FROM attempts WHERE ");
+    let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
     push_due(&mut due, now);
     due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
-    let due: Vec<KeyRow> = due.build_query_as().fetch_all(&mut *conn).await?;
+    let due: Vec<KeyRow> = due.fetch_all(&mut *conn).await?;
     if due.is_empty() {
         return Ok(Vec::new());
     }
     let due: Vec<_> = due.iter().map(KeyRow::key).collect();
-    let mut still_due =
-        QueryBuilder::<MySql>::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
+    let mut still_due = Statement::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
     push_keys(&mut still_due, &due);
     push_due(still_due.push(" AND "), now);
     still_due.push(" FOR UPDATE SKIP LOCKED");
-    let keys: Vec<KeyRow> = still_due.build_query_as().fetch_all(&mut *conn).await?;
+    let keys: Vec<KeyRow> = still_due.fetch_all(&mut *conn).await?;
     claim(conn, &keys, "UNKNOWN", now, lease_until).await
 }
 
-fn push_due(query: &mut QueryBuilder<MySql>, now: Timestamp) {
+fn push_due(query: &mut Statement, now: Timestamp) {
     query.push("state IN ('CHARGING', 'UNKNOWN') AND due_us <= ").push_bind(now.micros());
 }
 
@@ -164,22 +163,22 @@ async fn claim(
         return Ok(Vec::new());
     }
     let keys: Vec<_> = keys.iter().map(KeyRow::key).collect();
-    let mut query = QueryBuilder::<MySql>::new("UPDATE attempts SET state = ");
+    let mut query = Statement::new("UPDATE attempts SET state = ");
     query.push_bind(state).push(", due_us = ").push_bind(lease_until.micros());
     query.push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
     push_keys(&mut query, &keys);
-    let claimed = query.build().execute(&mut *conn).await?;
-    require_rows("a claim of attempts", claimed.rows_affected(), keys.len())?;
+    let claimed = query.execute(&mut *conn).await?;
+    require_rows("a claim of attempts", claimed, keys.len())?;
     charge_orders(conn, &keys).await
 }
 
 async fn charge_orders(conn: &mut MySqlConnection, keys: &[AttemptKey]) -> Result<Vec<ChargeOrder>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(
+    let mut query = Statement::new(
         "SELECT payment_id, attempt, payment_method, checks, amount_minor, currency \
          FROM attempts JOIN payments ON payments.id = payment_id WHERE ",
     );
     push_keys(&mut query, keys);
-    let rows: Vec<OrderRow> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<OrderRow> = query.fetch_all(conn).await?;
     rows.into_iter().map(OrderRow::into_order).collect()
 }
 

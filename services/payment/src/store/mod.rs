@@ -9,9 +9,8 @@ mod working_set;
 pub use working_set::WorkingSet;
 
 use crate::domain::AttemptKey;
-use sqlx::{MySql, QueryBuilder};
-use stampede_db::DbError;
-use stampede_vocab::{Currency, InvalidField, Money, PaymentId};
+use stampede_db::{DbError, Statement};
+use stampede_vocab::{Currency, InvalidField, Money};
 
 /// Whether rows are only read, or held against every other change until the transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    fn push_to(self, query: &mut QueryBuilder<MySql>) {
+    fn push_to(self, query: &mut Statement) {
         match self {
             Self::Plain => {}
             Self::Locked => {
@@ -33,18 +32,8 @@ impl Reading {
     }
 }
 
-/// Appends `(?, ?, ...)` for these ids.
-fn push_ids(query: &mut QueryBuilder<MySql>, ids: &[PaymentId]) {
-    query.push("(");
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id.uuid());
-    }
-    query.push(")");
-}
-
 /// Appends a condition for these rows that both servers answer from the primary key.
-fn push_keys(query: &mut QueryBuilder<MySql>, keys: &[AttemptKey]) {
+fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
     query.push("(");
     let mut list = query.separated(" OR ");
     for key in keys {

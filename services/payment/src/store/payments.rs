@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Attempt, Payment, PaymentState},
-    store::{Reading, attempts, money, push_ids},
+    store::{Reading, attempts, money},
 };
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{OrderId, PaymentId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -36,11 +36,11 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Readin
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM payments WHERE id IN "));
-    push_ids(&mut query, ids);
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments WHERE id IN "));
+    query.push_list(ids.iter().map(PaymentId::uuid));
     query.push(" ORDER BY id");
     reading.push_to(&mut query);
-    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
     with_attempts(conn, rows, reading).await
 }
 
@@ -51,7 +51,7 @@ pub async fn list(
     after: Option<After>,
     limit: u32,
 ) -> Result<Vec<Payment>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM payments WHERE TRUE"));
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments WHERE TRUE"));
     if let Some(user) = user {
         query.push(" AND user_id = ").push_bind(user.uuid());
     }
@@ -63,7 +63,7 @@ pub async fn list(
         query.push(" OR id < ").push_bind(id.uuid()).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
     with_attempts(conn, rows, Reading::Plain).await
 }
 
@@ -72,7 +72,7 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
     if payments.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(format!("INSERT INTO payments ({COLUMNS}) "));
+    let mut query = Statement::new(format!("INSERT INTO payments ({COLUMNS}) "));
     query.push_values(payments, |mut row, payment| {
         row.push_bind(payment.id.uuid())
             .push_bind(payment.order_id.uuid())
@@ -92,7 +92,7 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
          refunded_minor = VALUES(refunded_minor), captured_attempt = VALUES(captured_attempt), \
          version = VALUES(version), updated_us = VALUES(updated_us)",
     );
-    query.build().execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 

@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{AttemptKey, Refund, RefundState},
-    store::{count, money, push_ids, push_keys, require_rows},
+    store::{count, money, push_keys, require_rows},
 };
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{PaymentId, Timestamp};
 use uuid::Uuid;
 
@@ -42,10 +42,10 @@ pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), 
 
 /// All refunds of these payments, locked.
 pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM refunds WHERE payment_id IN "));
-    push_ids(&mut query, payments);
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds WHERE payment_id IN "));
+    query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt FOR UPDATE");
-    let rows: Vec<Row> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
     rows.into_iter().map(Row::into_refund).collect()
 }
 
@@ -57,10 +57,10 @@ pub async fn claim_due(
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Vec<Refund>, DbError> {
-    let mut query = QueryBuilder::<MySql>::new(format!("SELECT {COLUMNS} FROM refunds WHERE state = 'REQUESTED'"));
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds WHERE state = 'REQUESTED'"));
     query.push(" AND due_us <= ").push_bind(now.micros());
     query.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
-    let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *conn).await?;
+    let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
     let refunds: Vec<Refund> = rows.into_iter().map(Row::into_refund).collect::<Result<_, _>>()?;
     lease(conn, &refunds, now, lease_until).await?;
     Ok(refunds)
@@ -76,18 +76,18 @@ async fn lease(
         return Ok(());
     }
     let keys: Vec<_> = refunds.iter().map(|refund| refund.of).collect();
-    let mut query = QueryBuilder::<MySql>::new("UPDATE refunds SET due_us = ");
+    let mut query = Statement::new("UPDATE refunds SET due_us = ");
     query.push_bind(lease_until.micros()).push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
     push_keys(&mut query, &keys);
-    let leased = query.build().execute(conn).await?;
-    require_rows("a claim of refunds", leased.rows_affected(), keys.len())
+    let leased = query.execute(conn).await?;
+    require_rows("a claim of refunds", leased, keys.len())
 }
 
 async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static str) -> Result<(), DbError> {
     if refunds.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<MySql>::new(format!("INSERT INTO refunds ({COLUMNS}) "));
+    let mut query = Statement::new(format!("INSERT INTO refunds ({COLUMNS}) "));
     query.push_values(refunds, |mut row, refund| {
         let (state, refund_id, due) = match &refund.state {
             RefundState::Requested { due, .. } => ("REQUESTED", None, Some(due.micros())),
@@ -107,7 +107,7 @@ async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static
             .push_bind(refund.updated_at.micros());
     });
     query.push(or_else);
-    query.build().execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
