@@ -5,8 +5,10 @@
 
 mod base32;
 mod clock;
+mod fingerprint;
 mod id;
 mod invalid;
+pub mod limits;
 mod money;
 mod page;
 mod quantity;
@@ -14,6 +16,7 @@ mod request_id;
 mod topic;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
+pub use fingerprint::Fingerprint;
 pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
 pub use invalid::InvalidField;
 pub use money::{Currency, Money, MoneyError};
