@@ -108,15 +108,30 @@ pub(super) fn problem(error: EventError) -> Problem {
     }
 }
 
+/// What the caller of a watch is told of a failure: an unknown event is named by its place in `asked`.
+pub(super) fn watch_problem(error: EventError, asked: &[String]) -> Problem {
+    let place = match &error {
+        EventError::Refused(Refusal::NotFound(id)) => asked.iter().position(|text| *text == id.to_string()),
+        _ => None,
+    };
+    let problem = problem(error);
+    match place {
+        Some(index) => problem.field(format!("event_ids[{index}]")),
+        None => problem,
+    }
+}
+
 fn refused(refusal: Refusal) -> Problem {
     let detail = refusal.to_string();
     match refusal {
         Refusal::Invalid(error) => invalid(error),
-        Refusal::NotFound(_) => Problem::new(Reason::EventNotFound, detail),
+        Refusal::NotFound(_) => Problem::new(Reason::EventNotFound, detail).field("event_id"),
         Refusal::RequestIdReused => Problem::new(Reason::RequestIdReused, detail).field("request_id"),
-        Refusal::NotScheduled { state } => Problem::new(Reason::EventNotScheduled, detail).meta("state", state),
-        Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail),
-        Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).meta("state", state),
+        Refusal::NotScheduled { state } => {
+            Problem::new(Reason::EventNotScheduled, detail).field("event_id").meta("state", state)
+        }
+        Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail).field("event_id"),
+        Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).field("event_id").meta("state", state),
         // Time asks for these transitions, never a caller.
         Refusal::NotDue { .. } => Problem::internal_error(detail),
     }

@@ -94,8 +94,9 @@ impl EventService for EventApi {
         &self,
         request: Request<proto::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let ids = convert::watched_ids(&request.get_ref().event_ids).map_err(convert::invalid)?;
-        self.events.require(&ids).await.map_err(convert::problem)?;
+        let asked = &request.get_ref().event_ids;
+        let ids = convert::watched_ids(asked).map_err(convert::invalid)?;
+        self.events.require(&ids).await.map_err(|error| convert::watch_problem(error, asked))?;
         let watches = ids.into_iter().map(|id| until_final(Box::pin(self.hub.watch(id))));
         let events = stream::select_all(watches);
         let answers = events.map(|event| Ok(proto::WatchEventsResponse { event: Some(convert::event(event)) }));

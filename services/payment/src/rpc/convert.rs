@@ -80,7 +80,7 @@ pub(super) fn problem(failure: Failure) -> Problem {
     let detail = failure.to_string();
     match failure {
         Failure::Invalid(error) => invalid(error),
-        Failure::NotFound => Problem::new(Reason::PaymentNotFound, detail),
+        Failure::NotFound => Problem::new(Reason::PaymentNotFound, detail).field("payment_id"),
         Failure::InvalidSignature => Problem::new(Reason::InvalidSignature, detail),
         Failure::Overloaded => Problem::new(Reason::Overloaded, detail),
         Failure::Unreachable(cause) => Problem::unavailable("the payment database", cause),

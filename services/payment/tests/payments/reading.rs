@@ -66,7 +66,7 @@ async fn bad_input_is_refused_by_its_field() -> Result<()> {
             Some("payment_id"),
             get(&shop, buyer(), "ord_0000000000000000000000001a").await.map(drop),
         ),
-        (Reason::PaymentNotFound, None, get(&shop, buyer(), unknown).await.map(drop)),
+        (Reason::PaymentNotFound, Some("payment_id"), get(&shop, buyer(), unknown).await.map(drop)),
         (Reason::InvalidField, Some("page_size"), list(&shop, page(-1, "", "")).await.map(drop)),
         (Reason::InvalidField, Some("page_size"), list(&shop, page(101, "", "")).await.map(drop)),
         (Reason::InvalidField, Some("order_id"), list(&shop, page(0, "", unknown)).await.map(drop)),
