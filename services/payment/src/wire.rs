@@ -6,11 +6,9 @@ use prost::Message as _;
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{message::v1 as proto, r#type::v1::Money as ProtoMoney};
-use stampede_vocab::{InvalidField, Money, OrderId, Timestamp};
+use stampede_vocab::{InvalidField, Money, OrderId, Timestamp, limits::MAX_PAYMENT_METHOD_CHARS};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
-/// Longest token of a card or wallet that is taken.
-const MAX_PAYMENT_METHOD_CHARS: usize = 255;
 
 /// Why a message cannot be read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -154,6 +152,9 @@ mod tests {
         let news = decode(&message("PaymentRequested", requested().encode_to_vec())).unwrap().unwrap();
         assert_eq!(news.order_id.uuid(), Uuid::from_u128(42));
         assert!(matches!(news.ask, Ask::Charge { attempt: 1, .. }));
+        let longest = "ä".repeat(MAX_PAYMENT_METHOD_CHARS);
+        let longest = proto::PaymentRequested { payment_method: longest, ..requested() };
+        assert!(decode(&message("PaymentRequested", longest.encode_to_vec())).is_ok());
         for ended in ["OrderExpired", "OrderCancelled"] {
             let payload = proto::OrderExpired { order_id: ORDER.to_owned(), ..Default::default() }.encode_to_vec();
             assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().ask, Ask::Stop);
@@ -171,7 +172,10 @@ mod tests {
             ("amount", proto::PaymentRequested { amount: None, ..requested() }),
             ("amount.minor_units", proto::PaymentRequested { amount: money(-1, "EUR"), ..requested() }),
             ("amount.currency", proto::PaymentRequested { amount: money(1, "eur"), ..requested() }),
-            ("payment_method", proto::PaymentRequested { payment_method: "x".repeat(256), ..requested() }),
+            (
+                "payment_method",
+                proto::PaymentRequested { payment_method: "x".repeat(MAX_PAYMENT_METHOD_CHARS + 1), ..requested() },
+            ),
         ] {
             match decode(&message("PaymentRequested", bad.encode_to_vec())) {
                 Err(Unreadable::Field(error)) => assert_eq!(error.field, field),

@@ -11,13 +11,12 @@ use stampede_proto::order::v1 as proto;
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{
     CouponId, EventId, InvalidField, Money, OrderId, PageSize, PageToken, ParseIdError, Quantity, RequestId, UserId,
+    limits::MAX_PAYMENT_METHOD_CHARS,
 };
 use std::str::FromStr;
 
 /// Most ids of one look-up.
 const MAX_IDS: usize = 256;
-/// Most characters of a payment method token.
-const MAX_METHOD: usize = 256;
 
 /// The caller's own id.
 pub fn caller(identity: &Identity) -> Result<UserId, Problem> {
@@ -75,8 +74,9 @@ pub fn order_id(text: &str) -> Result<OrderId, Problem> {
 pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
     let order = order_id(&request.order_id)?;
     let request_id = RequestId::parse(&request.request_id).map_err(invalid)?;
-    if !(1..=MAX_METHOD).contains(&request.payment_method.chars().count()) {
-        let problem = format!("must be the token that the payment provider gave, 1 to {MAX_METHOD} characters");
+    if !(1..=MAX_PAYMENT_METHOD_CHARS).contains(&request.payment_method.chars().count()) {
+        let problem =
+            format!("must be the token that the payment provider gave, 1 to {MAX_PAYMENT_METHOD_CHARS} characters");
         return Err(Problem::invalid_field("payment_method", problem));
     }
     Ok((order, request_id, request.payment_method))
@@ -248,6 +248,18 @@ mod tests {
         assert_eq!(negative.as_deref(), Some("max_total.minor_units"));
         let no_currency = field_at_fault(|request| request.max_total = money(1, "euro"));
         assert_eq!(no_currency.as_deref(), Some("max_total.currency"));
+    }
+
+    #[test]
+    fn a_payment_method_is_what_the_payment_service_can_store() {
+        let pay = |payment_method: String| {
+            let order_id = OrderId::from_uuid(Uuid::nil()).to_string();
+            payment(proto::PayOrderRequest { order_id, request_id: "p".to_owned(), payment_method })
+        };
+        assert!(pay("ä".repeat(255)).is_ok());
+        for bad in [String::new(), "ä".repeat(256)] {
+            assert_eq!(pay(bad).unwrap_err().field_path(), Some("payment_method"));
+        }
     }
 
     #[test]
