@@ -7,7 +7,7 @@ use crate::{
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{CampaignId, CouponId, OrderId, RequestId, Timestamp, UserId};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 const SELECT: &str =
@@ -58,20 +58,23 @@ pub async fn lock_many(
     by_id(connection, ids, " ORDER BY id FOR UPDATE").await
 }
 
-/// Which of the ranks that these claims were given belong to a coupon already.
-pub async fn taken_ranks(
+/// The coupons that have some ranks.
+pub type RankOwners = HashMap<(CampaignId, i32), CouponId>;
+
+/// Which coupons have the ranks that these claims were given; a rank that nobody has is left out.
+pub async fn owners_of_ranks(
     connection: &mut MySqlConnection,
     claims: &[&RankedClaim],
-) -> Result<HashSet<(CampaignId, i32)>, DbError> {
+) -> Result<RankOwners, DbError> {
     let mut ranks = BTreeMap::<CampaignId, Vec<i32>>::new();
     for ranked in claims {
         ranks.entry(ranked.claim.campaign_id).or_default().push(ranked.rank);
     }
     if ranks.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(RankOwners::new());
     }
     // One range a campaign: MariaDB finds no index for (campaign_id, rank_no) IN ((?, ?), ...).
-    let mut query = Statement::new("SELECT campaign_id, rank_no FROM coupons WHERE FALSE");
+    let mut query = Statement::new("SELECT campaign_id, rank_no, id FROM coupons WHERE FALSE");
     for (campaign_id, ranks) in ranks {
         query.push(" OR (campaign_id = ").push_bind(campaign_id.uuid()).push(" AND rank_no IN (");
         let mut list = query.separated(", ");
@@ -80,8 +83,9 @@ pub async fn taken_ranks(
         }
         query.push("))");
     }
-    let rows: Vec<(Uuid, i32)> = query.fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
+    let rows: Vec<(Uuid, i32, Uuid)> = query.fetch_all(connection).await?;
+    let owner = |(campaign, rank, id)| ((CampaignId::from_uuid(campaign), rank), CouponId::from_uuid(id));
+    Ok(rows.into_iter().map(owner).collect())
 }
 
 /// Writes the states of coupons that the caller has locked, as of `now`.

@@ -3,7 +3,7 @@
 
 use crate::{
     domain::{Coupon, Failure, Outgoing, RankedClaim},
-    store,
+    store::{self, coupons::RankOwners},
     usecase::{Settler, StagingQueue},
 };
 use sqlx::MySqlConnection;
@@ -131,15 +131,23 @@ async fn issue(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result
     Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
 }
 
+/// The ranks are read first, and with them whose they are: a neighbour may store the same claims between the two reads,
+/// and what the first one saw the second one sees too. Read the other way round, the rank of a claim that was stored in
+/// between would look like somebody else's.
 async fn issue_missing(connection: &mut MySqlConnection, claims: &[Unstored]) -> Result<Coupons, DbError> {
+    let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
+    let owners = store::coupons::owners_of_ranks(connection, &ranked).await?;
     let ids: Vec<CouponId> = claims.iter().map(Unstored::coupon_id).collect();
     let mut coupons = store::coupons::find_many(connection, &ids).await?;
-    let mut missing: Vec<&Unstored> = claims.iter().filter(|claim| !coupons.contains_key(&claim.coupon_id())).collect();
-    let ranked: Vec<&RankedClaim> = missing.iter().map(|claim| &claim.ranked).collect();
-    let taken = store::coupons::taken_ranks(connection, &ranked).await?;
-    missing.retain(|claim| !taken.contains(&(claim.ranked.claim.campaign_id, claim.ranked.rank)));
+    let missing = claims.iter().filter(|claim| is_missing(claim, &coupons, &owners)).collect::<Vec<_>>();
     coupons.extend(issue(connection, &missing).await?);
     Ok(coupons)
+}
+
+/// Whether the claim can still be stored: its user has no coupon, and nobody else has its rank.
+fn is_missing(claim: &Unstored, coupons: &Coupons, owners: &RankOwners) -> bool {
+    let owner = owners.get(&(claim.ranked.claim.campaign_id, claim.ranked.rank));
+    !coupons.contains_key(&claim.coupon_id()) && owner.is_none_or(|owner| *owner == claim.coupon_id())
 }
 
 /// Those that one statement can write: within the quota, and no coupon and no rank twice.
@@ -152,4 +160,35 @@ fn distinct(claims: &[Unstored]) -> Vec<Unstored> {
             && ranks.insert((ranked.claim.campaign_id, ranked.rank))
     };
     claims.iter().filter(is_new).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Claim;
+    use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
+    use uuid::Uuid;
+
+    fn claim(user: u128, rank: i32) -> Unstored {
+        let campaign_id = CampaignId::from_uuid(Uuid::from_u128(1));
+        let (user_id, request_id) = (UserId::from_uuid(Uuid::from_u128(user)), RequestId::parse("a").unwrap());
+        let claim = Claim { campaign_id, user_id, request_id };
+        let ranked = RankedClaim { claim, rank, quota: 9, claimed_at: Timestamp::from_micros(1), epoch: 1 };
+        Unstored { ranked, traceparent: None }
+    }
+
+    fn owned_by(owner: &Unstored) -> RankOwners {
+        RankOwners::from([((owner.ranked.claim.campaign_id, owner.ranked.rank), owner.coupon_id())])
+    }
+
+    #[test]
+    fn a_claim_is_missing_unless_it_is_stored_or_its_rank_is_somebody_elses() {
+        let (mine, other) = (claim(1, 3), claim(2, 3));
+        let stored = Coupons::from([(mine.coupon_id(), mine.ranked.coupon())]);
+        assert!(is_missing(&mine, &Coupons::new(), &RankOwners::new()));
+        assert!(!is_missing(&mine, &stored, &RankOwners::new()), "stored between the two reads");
+        assert!(!is_missing(&mine, &stored, &owned_by(&mine)));
+        assert!(!is_missing(&mine, &Coupons::new(), &owned_by(&other)));
+        assert!(is_missing(&mine, &Coupons::new(), &owned_by(&mine)), "the key decides, not the look");
+    }
 }

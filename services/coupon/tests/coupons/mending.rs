@@ -60,6 +60,32 @@ async fn a_repeat_finishes_a_claim_before_the_sweep_and_under_the_request_that_w
 }
 
 #[tokio::test]
+async fn replicas_that_store_the_same_claims_do_not_distrust_redis() -> Result<()> {
+    let shop = Shop::open().await?;
+    let replica = shop.replica().await?;
+    let campaign = shop.campaign(600).await?;
+    let (mut redis, key, _) = keys(&shop, &campaign).await?;
+    let id = campaign.campaign_id.parse()?;
+    let epoch: i64 = redis.hget(&key, "epoch").await?;
+    for crowd in users(600).chunks(200) {
+        // Ranked and not stored: each of the repeats below finds the rank and no row, and stores the claim.
+        let claims: Vec<_> = crowd.iter().map(|user| (*user, RequestId::parse("a").expect("an id"))).collect();
+        coupon::claim(&shop.redis, id, &claims).await?;
+        let clients = [shop.client.clone(), replica.coupon()];
+        let repeats = clients.iter().cycle().take(6).flat_map(|client| crowd.iter().map(move |user| (client, *user)));
+        let answers = repeats.map(|(client, user)| crate::shop::claim(client, &campaign, user, "a"));
+        for answer in join_all(answers).await {
+            answer?;
+        }
+    }
+    assert_eq!(redis.hget::<_, _, i64>(&key, "epoch").await?, epoch, "the campaign was rebuilt for nothing");
+    assert_eq!(shop.stored_ranks().await?, (1..=600).collect::<Vec<_>>());
+    assert!(shop.each_is_told_once().await?);
+    replica.stop().await?;
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_survives_kill_9_in_the_middle_of_a_crowd() -> Result<()> {
     let mut shop = Shop::open().await?;
     let campaign = shop.campaign(150).await?;
