@@ -4,6 +4,8 @@ CREATE TABLE pay_requests (
     -- 1 for the first.
     attempt INT NOT NULL,
     request_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    -- SHA-256 of what was asked for: tells a repeat from another payment under the same request_id.
+    request_fingerprint BINARY(32) NOT NULL,
     asked_us BIGINT NOT NULL,
     PRIMARY KEY (order_id, attempt),
     UNIQUE KEY ux_pay_requests_request (order_id, request_id)

@@ -1,27 +1,13 @@
 //! An order as asked for: checked as far as it can be without asking anybody.
 
 use sha2::{Digest, Sha256};
-use stampede_vocab::{CouponId, EventId, InvalidField, ItemId, Money, OrderId, Quantity, RequestId, UserId};
+use stampede_vocab::{
+    CouponId, EventId, Fingerprint, InvalidField, ItemId, Money, OrderId, Quantity, RequestId, UserId,
+};
 use std::collections::HashMap;
 
 /// Most lines of one order.
 const MAX_LINES: usize = 20;
-
-/// SHA-256 of what was asked for. Two requests with the same fingerprint ask for the same order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// The one that a `BINARY(32)` column holds; `None` for any other length.
-    pub fn try_from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
-
-    /// The 32 bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
 
 /// A line wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +75,7 @@ impl Draft {
             hash.update(max.minor_units.to_be_bytes());
             hash.update(max.currency.as_str());
         }
-        Fingerprint(hash.finalize().into())
+        Fingerprint::new(hash.finalize().into())
     }
 
     /// Place of the line of this item.

@@ -83,6 +83,9 @@ pub enum CommandRefusal {
     /// There is no such order, or it is somebody else's.
     #[error("there is no such order")]
     NotFound,
+    /// The request_id is that of a payment with another method.
+    #[error("the request_id was used for another payment: choose a new one")]
+    RequestIdReused,
     /// Not in a state to be paid.
     #[error("an order that is {} cannot be paid", .0.as_str())]
     NotPayable(StateName),

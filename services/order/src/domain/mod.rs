@@ -4,15 +4,17 @@ mod draft;
 mod error;
 mod order;
 mod outgoing;
+mod pay_request;
 mod pricing;
 mod reservation;
 mod state;
 mod transition;
 
-pub use draft::{Draft, Fingerprint, Wanted};
+pub use draft::{Draft, Wanted};
 pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};
 pub use order::{Goods, GoodsKind, Line, Order, OrderStatus};
 pub use outgoing::{News, Outgoing};
+pub use pay_request::PayRequest;
 pub use pricing::Prices;
 pub use reservation::Hold;
 pub use state::{State, StateName, Trail};

@@ -1,7 +1,7 @@
 //! A purchase as the service knows it.
 
-use super::{Draft, Fingerprint, Hold, News, Outgoing, Prices, State, StateName};
-use stampede_vocab::{CouponId, EventId, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
+use super::{Draft, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
+use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
 /// A purchase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Order {
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
     /// The payments asked for, one an attempt, the first one first.
-    pub pay_requests: Vec<RequestId>,
+    pub pay_requests: Vec<PayRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
     /// What the buyer got; empty before it was fulfilled.

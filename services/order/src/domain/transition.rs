@@ -3,8 +3,8 @@
 //! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
 //! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
 
-use super::{CommandRefusal, News, Order, Outgoing, State, Trail};
-use stampede_vocab::{RequestId, Timestamp, UserId};
+use super::{CommandRefusal, News, Order, Outgoing, PayRequest, State, Trail};
+use stampede_vocab::{Timestamp, UserId};
 use std::time::Duration;
 
 /// What may happen to an order.
@@ -35,8 +35,8 @@ pub enum Input {
     Pay {
         /// Who asks.
         buyer: UserId,
-        /// Their name for the request.
-        request: RequestId,
+        /// Their name for the request, and what it asks for.
+        request: PayRequest,
         /// Token of the card or wallet.
         method: String,
     },
@@ -94,7 +94,7 @@ pub enum Verdict {
 struct Step {
     state: State,
     news: Option<News>,
-    pay_request: Option<RequestId>,
+    pay_request: Option<PayRequest>,
     decline: Option<String>,
 }
 
@@ -207,9 +207,10 @@ impl Order {
         }
     }
 
-    fn pay(&self, request: &RequestId, method: &str, now: Timestamp) -> Result<Step, NoStep> {
-        if self.pay_requests.contains(request) {
-            return Err(NoStep::Kept);
+    fn pay(&self, request: &PayRequest, method: &str, now: Timestamp) -> Result<Step, NoStep> {
+        if let Some(earlier) = self.pay_requests.iter().find(|earlier| earlier.id == request.id) {
+            let is_repeat = earlier.fingerprint == request.fingerprint;
+            return Err(if is_repeat { NoStep::Kept } else { NoStep::Refused(CommandRefusal::RequestIdReused) });
         }
         match self.state {
             State::AwaitingPayment { pay_by } if now < pay_by => Ok(Step {

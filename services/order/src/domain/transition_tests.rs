@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::{Draft, GoodsKind, Hold, Line, Prices, StateName, Wanted};
-use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity};
+use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity, RequestId};
 use uuid::Uuid;
 
 /// What becomes of an order of the default kind (see [`order_in`]) in each state. `-` is ignored, `=` is kept as it is,
@@ -38,7 +38,11 @@ fn eur(minor_units: i64) -> Money {
 }
 
 fn pay(buyer: u128, name: &str) -> Input {
-    Input::Pay { buyer: user(buyer), request: request(name), method: "tok_1".to_owned() }
+    pay_with(buyer, name, "tok_1")
+}
+
+fn pay_with(buyer: u128, name: &str, method: &str) -> Input {
+    Input::Pay { buyer: user(buyer), request: PayRequest::new(request(name), method), method: method.to_owned() }
 }
 
 /// An order of user 1 in `state`, of one item with a gift, paid for twice so far (the first one declined) unless it has
@@ -52,7 +56,7 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let prices = Prices::of(&hold.lines).unwrap();
     let mut order = Order::place(&draft, hold, prices, Timestamp::from_micros(1));
     if !matches!(state, State::Pending | State::Rejected { .. }) {
-        order.pay_requests = vec![request("pay-1"), request("pay-2")];
+        order.pay_requests = ["pay-1", "pay-2"].map(|name| PayRequest::new(request(name), "tok_1")).to_vec();
     }
     Order { state, ..order }
 }
@@ -225,6 +229,10 @@ fn refusals_say_what_the_buyer_can_understand() {
     assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
     let foreign = Verdict::Refused(CommandRefusal::NotFound);
     assert_eq!(refused(StateName::Paying, &pay(2, "pay-1"), EARLY), foreign);
+    let reused = Verdict::Refused(CommandRefusal::RequestIdReused);
+    for name in [StateName::AwaitingPayment, StateName::Paying, StateName::Fulfilled] {
+        assert_eq!(refused(name, &pay_with(1, "pay-1", "tok_2"), EARLY), reused);
+    }
     let paying = Verdict::Refused(CommandRefusal::NotPayable(StateName::Paying));
     assert_eq!(refused(StateName::Paying, &pay(1, "new"), EARLY), paying);
 }

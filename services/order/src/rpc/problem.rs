@@ -95,6 +95,9 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
     };
     match refusal {
         CommandRefusal::NotFound => Problem::new(Reason::OrderNotFound, refusal.to_string()).field("order_id"),
+        CommandRefusal::RequestIdReused => {
+            Problem::new(Reason::RequestIdReused, refusal.to_string()).field("request_id")
+        }
         CommandRefusal::NotPayable(state) => in_state(Reason::OrderNotPayable, state),
         CommandRefusal::PaymentDeadlinePassed => {
             Problem::new(Reason::PaymentDeadlinePassed, refusal.to_string()).field("order_id")

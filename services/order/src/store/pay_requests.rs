@@ -1,9 +1,9 @@
 //! The payments that buyers asked for: written in the transaction that starts each, and never changed.
 
-use crate::domain::Order;
+use crate::domain::{Order, PayRequest};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{OrderId, RequestId};
+use stampede_vocab::{Fingerprint, InvalidField, OrderId, RequestId};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -11,13 +11,21 @@ use uuid::Uuid;
 struct PayRequestRow {
     order_id: Uuid,
     request_id: String,
+    request_fingerprint: Vec<u8>,
+}
+
+impl PayRequestRow {
+    fn pay_request(&self) -> Result<PayRequest, InvalidField> {
+        let fingerprint = Fingerprint::parse(&self.request_fingerprint)?;
+        Ok(PayRequest { id: RequestId::parse(&self.request_id)?, fingerprint })
+    }
 }
 
 /// One payment asked for.
 pub(super) struct NewPayRequest<'a> {
     pub order: OrderId,
     pub attempt: i32,
-    pub request: &'a RequestId,
+    pub request: &'a PayRequest,
     pub asked_us: i64,
 }
 
@@ -38,11 +46,14 @@ pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPa
     if requests.is_empty() {
         return Ok(());
     }
-    let mut insert = Statement::new("INSERT INTO pay_requests (order_id, attempt, request_id, asked_us) ");
+    let mut insert = Statement::new(
+        "INSERT INTO pay_requests (order_id, attempt, request_id, request_fingerprint, asked_us) ",
+    );
     insert.push_values(requests, |mut row, asked| {
         row.push_bind(asked.order.uuid())
             .push_bind(asked.attempt)
-            .push_bind(asked.request.as_str())
+            .push_bind(asked.request.id.as_str())
+            .push_bind(asked.request.fingerprint.as_bytes())
             .push_bind(asked.asked_us);
     });
     insert.execute(connection).await?;
@@ -53,17 +64,20 @@ pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPa
 pub(super) async fn load(
     connection: &mut MySqlConnection,
     orders: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<RequestId>>, DbError> {
+) -> Result<HashMap<Uuid, Vec<PayRequest>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select = Statement::new("SELECT order_id, request_id FROM pay_requests WHERE order_id IN ");
+    let mut select = Statement::new(
+        "SELECT order_id, request_id, request_fingerprint FROM pay_requests WHERE order_id IN ",
+    );
     select.push_list(orders);
     select.push(" ORDER BY order_id, attempt");
     let rows: Vec<PayRequestRow> = select.fetch_all(connection).await?;
     for row in rows {
-        let request = RequestId::parse(&row.request_id)
+        let request = row
+            .pay_request()
             .map_err(|error| DbError::inconsistent(format!("a payment of order {}: {error}", row.order_id)))?;
         by_order.entry(row.order_id).or_default().push(request);
     }

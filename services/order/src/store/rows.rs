@@ -6,10 +6,10 @@ use super::{
     lines::{self, LineRow},
     pay_requests,
 };
-use crate::domain::{Fingerprint, Goods, Order, Prices, State, StateName, Trail};
+use crate::domain::{Goods, Order, PayRequest, Prices, State, StateName, Trail};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
-use stampede_vocab::{CouponId, Currency, EventId, Money, OrderId, RequestId, Timestamp, UserId};
+use stampede_vocab::{CouponId, Currency, EventId, Fingerprint, Money, OrderId, RequestId, Timestamp, UserId};
 use std::fmt::Display;
 use uuid::Uuid;
 
@@ -71,7 +71,7 @@ pub(super) async fn assemble(connection: &mut MySqlConnection, rows: Vec<OrderRo
 struct Parts {
     lines: Vec<LineRow>,
     goods: Vec<Goods>,
-    pay_requests: Vec<RequestId>,
+    pay_requests: Vec<PayRequest>,
 }
 
 impl OrderRow {
@@ -86,8 +86,7 @@ impl OrderRow {
             buyer: UserId::from_uuid(self.user_id),
             event: EventId::from_uuid(self.event_id),
             request: RequestId::parse(&self.request_id).map_err(|error| self.inconsistent(error))?,
-            fingerprint: Fingerprint::try_from_bytes(&self.request_fingerprint)
-                .ok_or_else(|| self.inconsistent("its fingerprint is not 32 bytes"))?,
+            fingerprint: Fingerprint::parse(&self.request_fingerprint).map_err(|error| self.inconsistent(error))?,
             version: self.version,
             state: self.state()?,
             lines,
@@ -107,7 +106,7 @@ impl OrderRow {
     }
 
     /// The payments that the row speaks of.
-    fn known(&self, mut requests: Vec<RequestId>) -> Result<Vec<RequestId>, DbError> {
+    fn known(&self, mut requests: Vec<PayRequest>) -> Result<Vec<PayRequest>, DbError> {
         let attempts = usize::try_from(self.payment_attempts).map_err(|error| self.inconsistent(error))?;
         if requests.len() < attempts {
             return Err(self.inconsistent("it lacks some of its payments"));

@@ -1,7 +1,7 @@
 //! What people do to an order: pay it, cancel it, refund it. What is asked at the same time is done together.
 
 use super::{Change, Failure, Outcome, Transitions, batch};
-use crate::domain::{CommandRefusal, Input, Order};
+use crate::domain::{CommandRefusal, Input, Order, PayRequest};
 use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_outbox::current_traceparent;
@@ -20,7 +20,8 @@ impl ChangeOrder {
         Self { queue: Batcher::new(batch("change_orders"), move |changes| change_all(transitions.clone(), changes)) }
     }
 
-    /// Starts a payment. A repeat of any payment of the order starts nothing and returns the order as it is.
+    /// Starts a payment. A repeat of any payment of the order starts nothing and returns the order as it is; another
+    /// payment under the same name is refused.
     pub async fn pay(
         &self,
         order: OrderId,
@@ -28,6 +29,7 @@ impl ChangeOrder {
         request: RequestId,
         method: String,
     ) -> Result<Order, Failure> {
+        let request = PayRequest::new(request, &method);
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 

@@ -1,0 +1,32 @@
+//! What a buyer asks for when they pay.
+
+use sha2::{Digest, Sha256};
+use stampede_vocab::{Fingerprint, RequestId};
+
+/// A payment that was asked for. The method itself is not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayRequest {
+    /// The buyer's own name for the request.
+    pub id: RequestId,
+    /// Everything else that the request asks for.
+    pub fingerprint: Fingerprint,
+}
+
+impl PayRequest {
+    /// The request of this name to pay with the card or wallet of this token.
+    pub fn new(id: RequestId, method: &str) -> Self {
+        Self { id, fingerprint: Fingerprint::new(Sha256::digest(method).into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_tells_one_method_from_another() {
+        let request = |method| PayRequest::new(RequestId::parse("p").unwrap(), method);
+        assert_eq!(request("pm_1"), request("pm_1"));
+        assert_ne!(request("pm_1").fingerprint, request("pm_2").fingerprint);
+    }
+}
