@@ -16,7 +16,7 @@ pub use self::{
 };
 
 use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Script, Value, script::script};
-use stampede_vocab::{EventId, ItemId, OrderId};
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::collections::BTreeSet;
 
 script!(RESERVE, "stock/reserve");
@@ -82,37 +82,33 @@ impl Stock {
         mirrors: &[Mirror],
         answered: &[(OrderId, Vec<ItemId>)],
     ) -> Result<u32, RedisError> {
-        let held = answered.iter().flat_map(|(_, items)| items.iter().copied());
-        let items = distinct(mirrors.iter().map(|mirror| mirror.item_id).chain(held));
-        let mut args = item_ids(&items).with(answered.len());
-        for (order, _) in answered {
-            args.push(order.to_string());
-        }
-        for mirror in mirrors {
-            mirror.push_to(&mut args, &items);
-        }
-        let mut keys = vec![self.keys().stock_holds(event)];
-        keys.extend(self.item_keys(event, &items));
-        self.ask(&SETTLE, &keys, &args).await
+        let drops: Vec<_> =
+            answered.iter().map(|(order, items)| Dropped { order: *order, meant: None, items }).collect();
+        self.settle_and_drop(event, mirrors, &drops).await
     }
 
-    /// Gives back the holds of orders that the ledger will never be asked about. Returns how many were on hold.
-    pub async fn release(&self, event: EventId, orders: &[OrderId]) -> Result<u32, RedisError> {
-        if orders.is_empty() {
+    /// Gives back holds of orders that the ledger will never be asked about, each named by its order and its `held_at`:
+    /// one that was asked for again since stays. Returns how many were given back.
+    pub async fn release(&self, event: EventId, holds: &[(OrderId, Timestamp)]) -> Result<u32, RedisError> {
+        if holds.is_empty() {
             return Ok(0);
         }
         let mut args = Args::new();
-        for order in orders {
+        for (order, _) in holds {
             args.push(order.to_string());
         }
         let found: Vec<Option<String>> = self.ask(&FIND, &[self.keys().stock_holds(event)], &args).await?;
         let mut held = Vec::new();
-        for (order, packed) in orders.iter().zip(found) {
+        for (&(order, held_at), packed) in holds.iter().zip(found) {
             if let Some(packed) = packed {
-                held.push((*order, Hold::parse(FIND.name(), &packed)?.items()));
+                held.push((order, held_at, Hold::parse(FIND.name(), &packed)?.items()));
             }
         }
-        if held.is_empty() { Ok(0) } else { self.settle(event, &[], &held).await }
+        if held.is_empty() {
+            return Ok(0);
+        }
+        let drops = held.iter().map(|(order, held_at, items)| Dropped { order: *order, meant: Some(*held_at), items });
+        self.settle_and_drop(event, &[], &drops.collect::<Vec<_>>()).await
     }
 
     /// Reads the event and these items as they are at one instant.
@@ -138,6 +134,27 @@ impl Stock {
         HoldPage::parse(HOLDS.name(), reply)
     }
 
+    async fn settle_and_drop(
+        &self,
+        event: EventId,
+        mirrors: &[Mirror],
+        drops: &[Dropped<'_>],
+    ) -> Result<u32, RedisError> {
+        let held = drops.iter().flat_map(|drop| drop.items.iter().copied());
+        let items = distinct(mirrors.iter().map(|mirror| mirror.item_id).chain(held));
+        let mut args = item_ids(&items).with(drops.len());
+        for drop in drops {
+            args.push(drop.order.to_string());
+            args.push(drop.meant.map_or_else(String::new, |held_at| held_at.micros().to_string()));
+        }
+        for mirror in mirrors {
+            mirror.push_to(&mut args, &items);
+        }
+        let mut keys = vec![self.keys().stock_holds(event)];
+        keys.extend(self.item_keys(event, &items));
+        self.ask(&SETTLE, &keys, &args).await
+    }
+
     async fn ask<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &Args) -> Result<T, RedisError> {
         let reply = self.redis.invoke(script, keys, args).await?;
         T::from_redis_value(reply).map_err(|error| RedisError::reply(script.name(), error))
@@ -150,6 +167,15 @@ impl Stock {
     fn item_keys<'a>(&'a self, event: EventId, items: &'a [ItemId]) -> impl Iterator<Item = String> + 'a {
         items.iter().map(move |item| self.keys().stock_item(event, *item))
     }
+}
+
+/// A hold that is to be dropped.
+struct Dropped<'a> {
+    order: OrderId,
+    /// Its `held_at`; `None` for whatever hold there is.
+    meant: Option<Timestamp>,
+    /// The items that it may hold.
+    items: &'a [ItemId],
 }
 
 fn distinct(items: impl Iterator<Item = ItemId>) -> Vec<ItemId> {

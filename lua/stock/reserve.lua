@@ -1,16 +1,20 @@
 -- Decides up to 256 reservations of one event in the order given, each all or nothing. In this order: a hold that is
--- there already is given again; the window of the event by the clock of Redis; for each line whether the item is
--- offered and staged, the currency, the limit per buyer, the units left. A gift comes with a line while there are
--- gifts, and is no reason to refuse.
+-- there already is given again to the request that it was granted to, and renewed, and refused to any other request;
+-- the window of the event by the clock of Redis; for each line whether the item is offered and staged, the currency,
+-- the limit per buyer, the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
 --
 -- KEYS   1 the event, 2 its holds, 3.. the items that the reservations name
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
---        order, user, number of lines, and for each line: which item (1 is KEYS[3]), units
+--        order, user, fingerprint of the request (hexadecimal), number of lines, and for each line: which item (1 is
+--        KEYS[3]), units
 -- Returns for each reservation one of
---        the hold as it is stored: arrival|held_at_us|user|currency|item:units:gifts:price,...
+--        the hold as it is stored: arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...
 --        {reason, item at fault or '', units that are left or that the limit allows}
---        where the reason is EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND, CURRENCY_MISMATCH,
---        LIMIT_REACHED or SOLD_OUT
+--        where the reason is REQUEST_ID_REUSED, EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND,
+--        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT
+--
+-- held_at_us is when the hold was last asked for, so whoever gives back what they were granted can tell whether
+-- somebody has come to need it since.
 --
 -- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero.
 -- This is the busiest script: each item is read once and written once a batch, and texts are joined, not formatted.
@@ -24,9 +28,9 @@ local tonumber, max = tonumber, math.max
 local function parse()
   local asks, at = {}, ITEMS + 1
   while at <= #ARGV do
-    local first = at + 3
-    local last = first + 2 * (ARGV[at + 2] - 1)
-    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], first = first, last = last }
+    local first = at + 4
+    local last = first + 2 * (ARGV[at + 3] - 1)
+    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], fingerprint = ARGV[at + 2], first = first, last = last }
     at = last + 2
   end
   return asks
@@ -42,6 +46,15 @@ local function known_holds(asks)
     holds[order] = found[i] or nil
   end
   return holds
+end
+
+-- A hold that is there, as asked for again now; or why this request can't have it.
+local function renew(hold, ask, now_text)
+  local arrival, fingerprint, rest = string.match(hold, '^(%d+)|%d+|(%x+)(|.+)$')
+  if fingerprint == ask.fingerprint then
+    return arrival .. now_text .. fingerprint .. rest
+  end
+  return nil, { 'REQUEST_ID_REUSED', '', 0 }
 end
 
 -- Why nobody gets anything now; nil inside the window.
@@ -149,7 +162,7 @@ local function take(ask, items)
   for at = ask.first + 2, ask.last, 2 do
     lines = lines .. ',' .. take_line(items[ARGV[at]], ask.user, ARGV[at + 1])
   end
-  return ask.user .. '|' .. items[ARGV[ask.first]].currency .. '|' .. lines
+  return ask.fingerprint .. '|' .. ask.user .. '|' .. items[ARGV[ask.first]].currency .. '|' .. lines
 end
 
 local function write_items(items)
@@ -175,23 +188,31 @@ local holds = known_holds(asks)
 local shut = closed_because(event[1], event[2], now)
 local items = shut and {} or load_items(asks, event[3])
 
-local replies, fresh = {}, {}
+local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do
-  local hold = holds[ask.order]
-  local refusal = not hold and (shut and { shut, '', 0 } or refuse_any(ask, items))
+  local hold, refusal = holds[ask.order], nil
+  if hold then
+    hold, refusal = renew(hold, ask, now_text)
+  else
+    refusal = shut and { shut, '', 0 } or refuse_any(ask, items)
+  end
   if not hold and not refusal then
-    arrivals = arrivals + 1
-    hold = arrivals .. now_text .. take(ask, items)
+    granted = granted + 1
+    hold = arrivals + granted .. now_text .. take(ask, items)
     holds[ask.order] = hold
-    fresh[#fresh + 1] = ask.order
-    fresh[#fresh + 1] = hold
+  end
+  if hold then
+    changed[#changed + 1] = ask.order
+    changed[#changed + 1] = hold
   end
   replies[i] = refusal or hold
 end
 
-if #fresh > 0 then
+if #changed > 0 then
+  redis.call('HSET', HOLDS, unpack(changed))
+end
+if granted > 0 then
   write_items(items)
-  redis.call('HSET', HOLDS, unpack(fresh))
-  redis.call('HSET', EVENT, 'arrivals', arrivals)
+  redis.call('HSET', EVENT, 'arrivals', arrivals + granted)
 end
 return replies

@@ -3,11 +3,12 @@
 -- repeats change nothing and the order of calls does not matter. Runs behind prelude.lua.
 --
 -- KEYS   1 the holds of the event, 2.. the items concerned
--- ARGV   the id of each item in the order of KEYS; number of orders, the orders whose holds are dropped; then for each
---        item that the ledger has changed: which item (1 is KEYS[2]), committed units, committed gifts, version,
---        1 if these are all of its buyers or 0, number of buyers, and for each: user, units
+-- ARGV   the id of each item in the order of KEYS; number of orders whose holds are dropped, and for each: order, the
+--        held_at_us of the hold that is meant or '' for whatever there is; then for each item that the ledger has
+--        changed: which item (1 is KEYS[2]), committed units, committed gifts, version, 1 if these are all of its
+--        buyers or 0, number of buyers, and for each: user, units
 -- Returns how many holds were dropped. An order that holds nothing is passed over; so is one that holds an item which
--- is not in KEYS.
+-- is not in KEYS, and one whose hold was asked for since.
 --
 -- An item that is not staged gets no total by this and stays NOT_READY; what is written to it is there once it is
 -- staged, and is gone in an hour if it is not.
@@ -17,13 +18,13 @@ local ITEMS = #KEYS - FIRST_ITEM + 1
 local UNSTAGED_SECONDS = 3600
 
 -- What the dropped holds give back, by item. An order that is named twice holds only once.
-local function gather(orders, index_of)
+local function gather(orders, meant, index_of)
   local holds, freed, dropped, seen = values_of(HOLDS, orders), {}, {}, {}
   for i, order in ipairs(orders) do
     local hold = not seen[order] and holds[i] or ''
     seen[order] = true
-    local user, list = string.match(hold, '^%d+|%d+|([^|]+)|%u+|(.+)$')
-    local lines, complete = {}, user ~= nil
+    local held_at, user, list = string.match(hold, '^%d+|(%d+)|%x+|([^|]+)|%u+|(.+)$')
+    local lines, complete = {}, user ~= nil and (meant[i] == '' or meant[i] == held_at)
     for id, units, gifts in string.gmatch(list or '', '([^:,]+):(%d+):(%d+):%d+') do
       complete = complete and index_of[id] ~= nil
       lines[#lines + 1] = { item = index_of[id], units = tonumber(units), gifts = tonumber(gifts) }
@@ -101,20 +102,20 @@ local function copy_item(at)
   return at
 end
 
-local index_of, orders = {}, {}
+local index_of, orders, meant = {}, {}, {}
 for index = 1, ITEMS do
   index_of[ARGV[index]] = index
 end
 local at = ITEMS + 1
 for i = 1, tonumber(ARGV[at]) do
-  orders[i] = ARGV[at + i]
+  orders[i], meant[i] = ARGV[at + 2 * i - 1], ARGV[at + 2 * i]
 end
-at = at + #orders + 1
+at = at + 2 * #orders + 1
 while at <= #ARGV do
   at = copy_item(at)
 end
 
-local freed, dropped = gather(orders, index_of)
+local freed, dropped = gather(orders, meant, index_of)
 for index, item in pairs(freed) do
   give_back(KEYS[FIRST_ITEM + index - 1], item)
 end

@@ -10,7 +10,7 @@ use stampede_lua::{
         WantedLine,
     },
 };
-use stampede_vocab::{EventId, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
+use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -118,7 +118,17 @@ fn item(n: u128, total_units: i32) -> StagedItem {
 fn ask(order: u128, user: u128, lines: &[(u128, i64)]) -> Reservation {
     let line =
         |&(item, units): &(u128, i64)| WantedLine { item_id: item_id(item), units: Quantity::new(units).unwrap() };
-    Reservation { order_id: order_id(order), user_id: user_id(user), lines: lines.iter().map(line).collect() }
+    Reservation {
+        order_id: order_id(order),
+        user_id: user_id(user),
+        fingerprint: Fingerprint::new([1; 32]),
+        lines: lines.iter().map(line).collect(),
+    }
+}
+
+/// The same order as asked for by a request with another body.
+fn another_request(ask: Reservation) -> Reservation {
+    Reservation { fingerprint: Fingerprint::new([2; 32]), ..ask }
 }
 
 fn mirror(version: i64, committed_units: i32, buyers: &[(u128, i32)], all_buyers: bool) -> Mirror {
@@ -156,7 +166,8 @@ async fn nothing_is_held_outside_the_window() {
     let hold = shelf.hold(1, 1, &[(1, 1)]).await;
     shelf.stage(3, LONG_AGO, LONG_AGO.plus(Duration::from_secs(1)), vec![item(1, 5)]).await;
     assert_eq!(shelf.refusal(2, 2, &[(1, 1)]).await, refused(Cause::EventClosed, None, 0));
-    assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await, hold, "what was held stays held");
+    let again = shelf.hold(1, 1, &[(1, 1)]).await;
+    assert_eq!(Hold { held_at: hold.held_at, ..again }, hold, "what was held stays held");
 }
 
 #[tokio::test]
@@ -239,8 +250,27 @@ async fn a_repeat_gets_the_same_hold_within_a_batch_and_later() {
     let shelf = Shelf::open(vec![item(1, 5)]).await;
     let twice = shelf.reserve(&[ask(1, 1, &[(1, 1)]), ask(1, 1, &[(1, 1)])]).await;
     assert_eq!(twice[0], twice[1]);
-    assert_eq!(shelf.decide(1, 1, &[(1, 2)]).await, twice[0], "whatever the repeat asks for");
-    assert_eq!(shelf.item(1).await.held_units, 1);
+    let [Decision::Held(first), _] = &twice[..] else { panic!("{twice:?}") };
+    let later = shelf.hold(1, 1, &[(1, 1)]).await;
+    assert!(later.held_at > first.held_at, "asking again renews it");
+    assert_eq!(Hold { held_at: first.held_at, ..later }, *first);
+    let after = shelf.item(1).await;
+    let event = shelf.stock.peek(shelf.event, &[]).await.unwrap().event.unwrap();
+    assert_eq!((after.held_units, event.arrivals), (1, 1));
+}
+
+#[tokio::test]
+async fn a_hold_is_not_for_another_request_under_the_same_order() {
+    let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
+    let (mine, other) = (ask(1, 1, &[(1, 1)]), another_request(ask(1, 1, &[(2, 1)])));
+    let within = shelf.reserve(&[mine.clone(), other.clone(), mine.clone()]).await;
+    let reused = Decision::Refused(refused(Cause::RequestIdReused, None, 0));
+    assert_eq!((&within[0], &within[1]), (&within[2], &reused));
+    assert_eq!(shelf.reserve(std::slice::from_ref(&other)).await, [reused]);
+    assert_eq!((shelf.item(1).await.held_units, shelf.item(2).await.held_units), (1, 0));
+    let hold = shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.stock.release(shelf.event, &[(order_id(1), hold.held_at)]).await.unwrap();
+    assert!(matches!(shelf.reserve(&[other]).await[..], [Decision::Held(_)]), "once it is given back it is");
 }
 
 #[tokio::test]
@@ -254,7 +284,8 @@ async fn gifts_come_with_lines_while_there_are_any() {
     assert_eq!(gifts(2).await, [1, 0]);
     assert_eq!(gifts(3).await, [0, 0], "no reason to refuse");
     assert_eq!(shelf.item(1).await.left_gift_units(), 0);
-    shelf.stock.release(shelf.event, &[order_id(1)]).await.unwrap();
+    let first = shelf.hold(1, 1, &[(1, 2), (2, 1)]).await;
+    shelf.stock.release(shelf.event, &[(order_id(1), first.held_at)]).await.unwrap();
     assert_eq!(gifts(4).await, [1, 0]);
 }
 
@@ -318,17 +349,28 @@ async fn thousands_of_buyers_are_copied_in_one_call() {
 #[tokio::test]
 async fn a_release_gives_back_once_and_only_what_is_held() {
     let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
-    shelf.hold(1, 1, &[(1, 2), (2, 1)]).await;
+    let held_at = shelf.hold(1, 1, &[(1, 2), (2, 1)]).await.held_at;
     shelf.hold(2, 1, &[(2, 1)]).await;
     let release = async |orders: &[u128]| {
-        let orders: Vec<_> = orders.iter().copied().map(order_id).collect();
-        shelf.stock.release(shelf.event, &orders).await.unwrap()
+        let holds: Vec<_> = orders.iter().map(|order| (order_id(*order), held_at)).collect();
+        shelf.stock.release(shelf.event, &holds).await.unwrap()
     };
     assert_eq!(release(&[1, 9]).await, 1);
     assert_eq!(release(&[1]).await, 0);
     assert_eq!((shelf.item(1).await.held_units, shelf.item(2).await.held_units), (0, 1));
     assert_eq!(shelf.refusal(3, 1, &[(2, 2)]).await, refused(Cause::LimitReached, Some(2), 1));
     shelf.hold(4, 1, &[(1, 2)]).await;
+}
+
+#[tokio::test]
+async fn a_hold_that_was_asked_for_since_is_not_given_back() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    let early = shelf.hold(1, 1, &[(1, 2)]).await;
+    let late = shelf.hold(1, 1, &[(1, 2)]).await;
+    assert_eq!(shelf.stock.release(shelf.event, &[(order_id(1), early.held_at)]).await.unwrap(), 0);
+    assert_eq!(shelf.item(1).await.held_units, 2);
+    assert_eq!(shelf.stock.release(shelf.event, &[(order_id(1), late.held_at)]).await.unwrap(), 1);
+    assert_eq!(shelf.item(1).await.held_units, 0);
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ CREATE TABLE coupons (
     state VARCHAR(8) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     -- Order that holds or used it.
     order_id BINARY(16) NULL,
+    -- SHA-256 of what the request asked for that it is held for: no other request of the order may have or return it.
+    held_fingerprint BINARY(32) NULL,
     -- request_id of the claim.
     request_id VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     version BIGINT NOT NULL,
@@ -27,5 +29,6 @@ CREATE TABLE coupons (
     CONSTRAINT ck_coupons_rank CHECK (rank_no BETWEEN 1 AND campaign_quota),
     CONSTRAINT ck_coupons_state CHECK (
         (state = 'ISSUED' AND order_id IS NULL) OR (state IN ('HELD', 'USED') AND order_id IS NOT NULL)
-    )
+    ),
+    CONSTRAINT ck_coupons_held CHECK ((state = 'HELD') = (held_fingerprint IS NOT NULL))
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

@@ -39,7 +39,7 @@ const BREAKS: &[Break] = &[
         schema: "coupon",
         by: &[
             "ALTER TABLE coupons DROP PRIMARY KEY",
-            "INSERT INTO coupons SELECT UNHEX(REPEAT('A', 32)), campaign_id, UNHEX(REPEAT('B', 32)), rank_no, campaign_quota, 'ISSUED', NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}",
+            "INSERT INTO coupons SELECT UNHEX(REPEAT('A', 32)), campaign_id, UNHEX(REPEAT('B', 32)), rank_no, campaign_quota, 'ISSUED', NULL, NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}",
         ],
         mended_by: &["DELETE FROM coupons WHERE id = UNHEX(REPEAT('A', 32))"],
     },

@@ -180,6 +180,12 @@ impl Literal for Uuid {
     }
 }
 
+impl<const N: usize> Literal for [u8; N] {
+    fn write(&self, sql: &mut String) {
+        self.as_slice().write(sql);
+    }
+}
+
 impl Literal for Vec<u8> {
     fn write(&self, sql: &mut String) {
         self.as_slice().write(sql);

@@ -2,7 +2,7 @@
 
 use super::place;
 use crate::{Args, FromRedisValue, RedisError, Value};
-use stampede_vocab::{Currency, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
+use stampede_vocab::{Currency, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
 use std::str::FromStr;
 
 /// What one order wants held.
@@ -12,6 +12,8 @@ pub struct Reservation {
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
+    /// What the buyer asked for in all: a hold is given again to the same request only.
+    pub fingerprint: Fingerprint,
     /// At least one, and no item twice.
     pub lines: Vec<WantedLine>,
 }
@@ -29,6 +31,7 @@ impl Reservation {
     pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
         args.push(self.order_id.to_string());
         args.push(self.user_id.to_string());
+        args.push(self.fingerprint.to_string());
         args.push(self.lines.len());
         for line in &self.lines {
             args.push(place(items, line.item_id));
@@ -51,7 +54,7 @@ pub enum Decision {
 pub struct Hold {
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// When it was granted, by the clock of Redis.
+    /// When it was granted or last asked for again, by the clock of Redis.
     pub held_at: Timestamp,
     /// Buyer.
     pub user_id: UserId,
@@ -95,6 +98,8 @@ pub struct Refusal {
 /// The reasons for which the script refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
+    /// The order holds units already, for a request that asked for something else.
+    RequestIdReused,
     /// The event has not opened.
     EventNotOpen,
     /// The event has closed.
@@ -113,7 +118,8 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::RequestIdReused,
         Self::EventNotOpen,
         Self::EventClosed,
         Self::NotReady,
@@ -126,6 +132,7 @@ impl Cause {
     /// As the script says it.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::RequestIdReused => "REQUEST_ID_REUSED",
             Self::EventNotOpen => "EVENT_NOT_OPEN",
             Self::EventClosed => "EVENT_CLOSED",
             Self::NotReady => "NOT_READY",
@@ -156,10 +163,10 @@ impl Decision {
 }
 
 impl Hold {
-    /// Reads `arrival|held_at_us|user|currency|item:units:gifts:price,...`.
+    /// Reads `arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...`.
     pub(super) fn parse(script: &'static str, packed: &str) -> Result<Self, RedisError> {
         let parts: Vec<&str> = packed.split('|').collect();
-        let [arrival, held_at_us, user, currency, lines] = parts[..] else {
+        let [arrival, held_at_us, _, user, currency, lines] = parts[..] else {
             return Err(RedisError::reply(script, packed));
         };
         let currency = field(script, currency)?;
@@ -203,10 +210,11 @@ mod tests {
 
     const ITEM: &str = "itm_0000000000000000000000001a";
     const USER: &str = "usr_0000000000000000000000001b";
+    const REQUEST: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 
     #[test]
     fn a_packed_hold_reads_back() {
-        let packed = format!("7|1700000000000001|{USER}|EUR|{ITEM}:2:1:1999");
+        let packed = format!("7|1700000000000001|{REQUEST}|{USER}|EUR|{ITEM}:2:1:1999");
         let hold = Hold::parse("test", &packed).unwrap();
         assert_eq!((hold.arrival, hold.held_at.micros()), (7, 1_700_000_000_000_001));
         assert_eq!(hold.user_id.to_string(), USER);
@@ -219,7 +227,9 @@ mod tests {
 
     #[test]
     fn a_hold_of_another_shape_is_an_error_that_names_the_script() {
-        for bad in ["", "1|2|3", &format!("1|2|{USER}|EUR|"), &format!("1|2|{USER}|EUR|{ITEM}:1:0")] {
+        let bad_lines = ["", "EUR", "EUR|", &format!("EUR|{ITEM}:1:0")];
+        let bad = bad_lines.map(|rest| format!("1|2|{REQUEST}|{USER}|{rest}"));
+        for bad in bad.iter().map(String::as_str).chain(["", "1|2|3"]) {
             assert!(Hold::parse("stock/x", bad).unwrap_err().to_string().contains("stock/x"), "{bad}");
         }
     }

@@ -1,7 +1,8 @@
 //! What the process is told by its flags and its environment.
 
-use clap::{Parser, value_parser};
+use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
 use std::time::Duration;
 
 /// The coupon service: issues coupons to the first who claim them.
@@ -46,10 +47,14 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_UNFINISHED_CLAIM_AGE_MS", default_value_t = 2_000)]
     pub unfinished_claim_age_ms: u64,
 
-    /// Milliseconds after which the order service is asked about the order that a coupon is held for. It must be more
-    /// than the 10 s that placing an order may take, or a coupon would be returned while its order is being written.
-    #[arg(long, env = "STAMPEDE_ORPHAN_HOLD_AGE_MS", default_value_t = 15_000, value_parser = value_parser!(u64).range(10_001..))]
+    /// Milliseconds after which the order service is asked about the order that a coupon is held for. At least one and a
+    /// half times --order-write-limit-ms, or a coupon would be returned while its order is being written.
+    #[arg(long, env = "STAMPEDE_ORPHAN_HOLD_AGE_MS", default_value_t = 15_000)]
     pub orphan_hold_age_ms: u64,
+
+    /// Milliseconds that the order service may take to write an order, as it is told there.
+    #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS)]
+    pub order_write_limit_ms: u64,
 
     /// Milliseconds to wait at start for the servers.
     #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
@@ -62,9 +67,18 @@ impl Config {
         Duration::from_millis(self.unfinished_claim_age_ms)
     }
 
-    /// Age from which a hold may be an orphan.
-    pub const fn orphan_hold_age(&self) -> Duration {
-        Duration::from_millis(self.orphan_hold_age_ms)
+    /// Age from which a hold may be an orphan. Fails if its order may still be written then.
+    pub fn orphan_hold_age(&self) -> anyhow::Result<Duration> {
+        let age = Duration::from_millis(self.orphan_hold_age_ms);
+        let least = least_unwritten_hold_age(Duration::from_millis(self.order_write_limit_ms));
+        anyhow::ensure!(
+            age >= least,
+            "--orphan-hold-age-ms is {}, but must be at least {}, one and a half times --order-write-limit-ms: \
+             a younger hold may belong to an order that is being written",
+            age.as_millis(),
+            least.as_millis()
+        );
+        Ok(age)
     }
 
     /// Longest wait for the servers at start.
@@ -76,5 +90,23 @@ impl Config {
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
         &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn orphan_hold_age(settings: &[&str]) -> anyhow::Result<Duration> {
+        let needed = ["stampede-coupon", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
+        Config::try_parse_from(needed.iter().chain(settings))?.orphan_hold_age()
+    }
+
+    #[test]
+    fn a_coupon_stays_held_as_long_as_its_order_may_be_written() {
+        assert_eq!(orphan_hold_age(&[]).unwrap(), Duration::from_secs(15));
+        let error = orphan_hold_age(&["--orphan-hold-age-ms=11999"]).unwrap_err().to_string();
+        assert!(error.contains("at least 12000"), "{error}");
+        assert!(orphan_hold_age(&["--orphan-hold-age-ms=300", "--order-write-limit-ms=200"]).is_ok());
     }
 }

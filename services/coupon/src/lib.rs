@@ -43,10 +43,11 @@ struct Servers {
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
+    let orphan_hold_age = config.orphan_hold_age()?;
     let servers = connect(&config).await?;
     let outbox = start_relay(&config, &servers, &workers)?;
     let rpc = start_claims(&config, &servers, outbox, &workers);
-    start_orders(&config, &servers, &workers)?;
+    start_orders(&config, orphan_hold_age, &servers, &workers)?;
     let routes = Routes::new(CouponServiceServer::new(rpc));
     Ok(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE]))
 }
@@ -104,7 +105,7 @@ fn start_claims(config: &Config, servers: &Servers, outbox: Outbox, workers: &Wo
 }
 
 /// What becomes of the orders that hold coupons: told by Kafka, and asked for where nothing is told.
-fn start_orders(config: &Config, servers: &Servers, workers: &Workers) -> anyhow::Result<()> {
+fn start_orders(config: &Config, age: Duration, servers: &Servers, workers: &Workers) -> anyhow::Result<()> {
     let Servers { db, clock, .. } = servers.clone();
     let prefix = &config.kafka_topic_prefix;
     let consumer_config =
@@ -119,7 +120,7 @@ fn start_orders(config: &Config, servers: &Servers, workers: &Workers) -> anyhow
     let orphans = worker::OrphanHolds {
         orphans: usecase::ReturnOrphans::new(db, clock),
         orders: OrderServiceClient::new(Mesh::connect(&config.order_urls, "order")),
-        age: config.orphan_hold_age(),
+        age,
     };
     workers.spawn(Stage::Consumer, "orphan_holds", |stop| orphans.run(stop));
     Ok(())

@@ -1,6 +1,8 @@
 //! What the process is told by its flags and its environment.
 
+use crate::usecase::HoldAges;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
 use std::time::Duration;
 
 /// The inventory service: holds units for orders, and keeps the ledger of what is taken.
@@ -41,13 +43,17 @@ pub struct Config {
     pub sweep_interval_ms: u64,
 
     /// A hold of less than this age is not looked at, in milliseconds: its order is most likely on its way.
-    #[arg(long, env = "STAMPEDE_ORPHAN_HOLD_AGE_MS", default_value_t = 5_000)]
+    #[arg(long, env = "STAMPEDE_ORPHAN_HOLD_AGE_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub orphan_hold_age_ms: u64,
 
-    /// A hold whose order was never written goes back at this age, in milliseconds. Must be more than the deadline of
-    /// placing an order (10 s): until then the order may still be written.
+    /// A hold whose order was never written goes back at this age, in milliseconds. At least one and a half times
+    /// --order-write-limit-ms: until then the order may still be written.
     #[arg(long, env = "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", default_value_t = 15_000)]
     pub unwritten_hold_age_ms: u64,
+
+    /// How long the order service may take to write an order, in milliseconds, as it is told there.
+    #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS)]
+    pub order_write_limit_ms: u64,
 
     /// How often Redis is compared with the ledger, in milliseconds. What is lost in Redis is back within two of these.
     #[arg(long, env = "STAMPEDE_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
@@ -64,14 +70,18 @@ impl Config {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// Least age of a hold that is looked at.
-    pub fn orphan_hold_age(&self) -> Duration {
-        Duration::from_millis(self.orphan_hold_age_ms)
-    }
-
-    /// Age at which a hold goes back whose order was never written.
-    pub fn unwritten_hold_age(&self) -> Duration {
-        Duration::from_millis(self.unwritten_hold_age_ms)
+    /// How old holds must be. Fails if a hold would be given back while its order may still be written.
+    pub fn hold_ages(&self) -> anyhow::Result<HoldAges> {
+        let unwritten = Duration::from_millis(self.unwritten_hold_age_ms);
+        let least = least_unwritten_hold_age(Duration::from_millis(self.order_write_limit_ms));
+        anyhow::ensure!(
+            unwritten >= least,
+            "--unwritten-hold-age-ms is {}, but must be at least {}, one and a half times --order-write-limit-ms: \
+             a younger hold may belong to an order that is being written",
+            unwritten.as_millis(),
+            least.as_millis()
+        );
+        Ok(HoldAges { looked_at: Duration::from_millis(self.orphan_hold_age_ms), unwritten })
     }
 
     /// Time between two comparisons of Redis with the ledger.
@@ -88,5 +98,26 @@ impl Config {
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
         &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn config(settings: &[&str]) -> Config {
+        let needed = ["stampede-inventory", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
+        let addresses = ["--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"];
+        Config::try_parse_from(needed.iter().chain(&addresses).chain(settings)).unwrap()
+    }
+
+    #[test]
+    fn a_hold_stays_as_long_as_its_order_may_be_written() {
+        assert!(config(&[]).hold_ages().is_ok());
+        assert!(config(&["--unwritten-hold-age-ms=12000"]).hold_ages().is_ok());
+        let error = config(&["--unwritten-hold-age-ms=11999"]).hold_ages().unwrap_err().to_string();
+        assert!(error.contains("at least 12000"), "{error}");
+        assert!(config(&["--unwritten-hold-age-ms=300", "--order-write-limit-ms=200"]).hold_ages().is_ok());
     }
 }

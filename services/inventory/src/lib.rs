@@ -32,15 +32,16 @@ use tonic::service::Routes;
 
 /// Connects to the servers, starts the workers and gives what is to be served.
 ///
-/// Fails if a server does not answer in time, the schema is of another version, or Redis is set up in a way in which
-/// stock would be lost.
+/// Fails if a server does not answer in time, the schema is of another version, Redis is set up in a way in which stock
+/// would be lost, or holds would be given back too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
+    let ages = config.hold_ages()?;
     let db = connect_db(&config).await?;
     let redis = connect_redis(&config).await?;
     let outbox = spawn_relay(&config, &db, &workers)?;
     let inventory = Inventory::new(db.clone(), Stock::new(redis), outbox, Arc::new(SystemClock));
     spawn_consumer(&config, db, &inventory, &workers)?;
-    spawn_sweeps(&config, &inventory, &workers);
+    spawn_sweeps(&config, ages, &inventory, &workers);
 
     let routes = Routes::new(InventoryServiceServer::new(InventoryApi::new(inventory)));
     Ok(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
@@ -85,9 +86,8 @@ fn spawn_consumer(config: &Config, db: Database, inventory: &Inventory, workers:
     Ok(())
 }
 
-fn spawn_sweeps(config: &Config, inventory: &Inventory, workers: &Workers) {
+fn spawn_sweeps(config: &Config, ages: HoldAges, inventory: &Inventory, workers: &Workers) {
     let orders = Orders::new(Mesh::connect(&config.order_urls, "order"));
-    let ages = HoldAges { looked_at: config.orphan_hold_age(), unwritten: config.unwritten_hold_age() };
     let (swept, sweep_interval) = (inventory.clone(), config.sweep_interval());
     workers.spawn(Stage::Consumer, "orphan sweep", move |stop| {
         worker::sweeper::run(swept, orders, ages, sweep_interval, stop)

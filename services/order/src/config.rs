@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_vocab::limits::DEFAULT_ORDER_WRITE_LIMIT_MS;
 use std::time::Duration;
 
 /// The order service: takes orders and leads each to an end.
@@ -38,6 +39,11 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_COUPON_URLS", value_delimiter = ',', required = true)]
     pub coupon_urls: Vec<String>,
 
+    /// Milliseconds within which an order is written after it was asked for, or refused. The inventory and coupon
+    /// services must be told the same: later they give back what they hold for it.
+    #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS, value_parser = clap::value_parser!(u64).range(1..))]
+    pub order_write_limit_ms: u64,
+
     /// Milliseconds that a buyer has to pay, from when the ledger has committed the units.
     #[arg(long, env = "STAMPEDE_PAY_WINDOW_MS", default_value_t = 600_000)]
     pub pay_window_ms: u64,
@@ -56,6 +62,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Time in which an order is written or refused.
+    pub const fn order_write_limit(&self) -> Duration {
+        Duration::from_millis(self.order_write_limit_ms)
+    }
+
     /// Time between two deadline sweeps.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)

@@ -54,7 +54,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let coupons = Coupons::new(Mesh::connect(&config.coupon_urls, "coupon"));
     let write = WriteOrders::new(db.clone(), outbox);
     let rpc = OrderRpc {
-        place: PlaceOrder::new(inventory, coupons, find.clone(), write, clock),
+        place: PlaceOrder::new(inventory, coupons, find.clone(), write, clock, config.order_write_limit()),
         change: ChangeOrder::new(transitions),
         list: ListOrders::new(db.clone()),
         watch: WatchOrder::new(db, find.clone(), config.watch_interval()),

@@ -2,7 +2,7 @@
 //! ISSUED when the order comes to nothing.
 
 use crate::domain::{CampaignTerms, HoldError};
-use stampede_vocab::{CampaignId, CouponId, Currency, EventId, OrderId, RequestId, Timestamp, UserId};
+use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 
 /// Where a coupon is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum CouponState {
     Held {
         /// The order.
         order_id: OrderId,
+        /// What the request asked for that it was held for.
+        request: Fingerprint,
     },
     /// Used by a paid order.
     Used {
@@ -26,7 +28,15 @@ impl CouponState {
     pub fn order_id(self) -> Option<OrderId> {
         match self {
             Self::Issued => None,
-            Self::Held { order_id } | Self::Used { order_id } => Some(order_id),
+            Self::Held { order_id, .. } | Self::Used { order_id } => Some(order_id),
+        }
+    }
+
+    /// What the request asked for that it is held for.
+    pub fn held_request(self) -> Option<Fingerprint> {
+        match self {
+            Self::Held { request, .. } => Some(request),
+            Self::Issued | Self::Used { .. } => None,
         }
     }
 }
@@ -59,6 +69,8 @@ pub struct HoldRequest {
     pub coupon_id: CouponId,
     /// Order to hold it for.
     pub order_id: OrderId,
+    /// What the request for the order asks for.
+    pub request: Fingerprint,
     /// Buyer of the order.
     pub user_id: UserId,
     /// Event of the order.
@@ -74,8 +86,11 @@ pub enum OrderEnd {
     Fulfilled,
     /// Rejected, cancelled, expired or refunded.
     Unsuccessful,
-    /// The order service gave it up before it was written.
-    Released,
+    /// The order service refused this request for it.
+    Released {
+        /// What the request asked for: a hold for another one stays.
+        request: Fingerprint,
+    },
     /// The order service does not know it, asked after `asked_before`: a hold not asked for since is an orphan.
     NeverWritten {
         /// Holds asked for later than this are left alone: their order may be on its way.
@@ -105,8 +120,8 @@ pub struct UsedElsewhere {
 }
 
 impl Coupon {
-    /// Sets the coupon aside for an order. Asking again for the same order renews the hold, so that it is not taken
-    /// for an orphan while the order is being tried again.
+    /// Sets the coupon aside for an order. The same request asking again renews the hold, so that it is not taken for
+    /// an orphan while the order is being tried again; another request for the same order does not get it.
     pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldError> {
         if self.user_id != request.user_id {
             return Err(HoldError::NotFound);
@@ -118,9 +133,11 @@ impl Coupon {
             return Err(HoldError::CurrencyMismatch { coupon: terms.discount.currency });
         }
         let (order_id, state) = (request.order_id, self.state);
+        let held = CouponState::Held { order_id, request: request.request };
         match state {
-            CouponState::Issued => Ok(self.become_at(CouponState::Held { order_id }, now)),
-            CouponState::Held { order_id: holder } if holder == order_id => Ok(self.become_at(state, now)),
+            CouponState::Issued => Ok(self.become_at(held, now)),
+            CouponState::Held { .. } if state == held => Ok(self.become_at(held, now)),
+            CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldError::RequestIdReused),
             CouponState::Used { order_id: user } if user == order_id => Ok(self),
             CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldError::InUse { state }),
         }
@@ -138,13 +155,17 @@ impl Coupon {
             (OrderEnd::Fulfilled, CouponState::Held { .. }) if is_of_order => Some(CouponState::Used { order_id }),
             (OrderEnd::Fulfilled, _) => return Err(UsedElsewhere { order_id, state }),
             (OrderEnd::Unsuccessful, _) if is_of_order => Some(CouponState::Issued),
-            (OrderEnd::Released, CouponState::Held { .. }) if is_of_order => Some(CouponState::Issued),
+            (OrderEnd::Released { request }, CouponState::Held { request: holder, .. })
+                if is_of_order && request == holder =>
+            {
+                Some(CouponState::Issued)
+            }
             (OrderEnd::NeverWritten { asked_before }, CouponState::Held { .. })
                 if is_of_order && self.updated_at <= asked_before =>
             {
                 Some(CouponState::Issued)
             }
-            (OrderEnd::Unsuccessful | OrderEnd::Released | OrderEnd::NeverWritten { .. }, _) => None,
+            (OrderEnd::Unsuccessful | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => None,
         };
         Ok(next.map(|state| self.clone().become_at(state, now)))
     }
@@ -188,8 +209,11 @@ mod tests {
         }
     }
 
+    const REQUEST: Fingerprint = Fingerprint::new([1; 32]);
+    const OTHER_REQUEST: Fingerprint = Fingerprint::new([2; 32]);
+
     fn held_by(n: u128) -> Coupon {
-        coupon(CouponState::Held { order_id: order(n) })
+        coupon(CouponState::Held { order_id: order(n), request: REQUEST })
     }
 
     fn used_by(n: u128) -> Coupon {
@@ -211,6 +235,7 @@ mod tests {
         HoldRequest {
             coupon_id: coupon(CouponState::Issued).id,
             order_id: order(1),
+            request: REQUEST,
             user_id: user(1),
             event_id: event(1),
             currency: "EUR".parse().unwrap(),
@@ -224,7 +249,7 @@ mod tests {
     #[test]
     fn an_issued_coupon_is_held_for_the_order_that_asks() {
         let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap();
-        assert_eq!(held.state, CouponState::Held { order_id: order(1) });
+        assert_eq!(held.state, CouponState::Held { order_id: order(1), request: REQUEST });
         assert_eq!(held.updated_at, NOW);
     }
 
@@ -233,6 +258,13 @@ mod tests {
         let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap();
         assert_eq!((again.state, again.updated_at), (held_by(1).state, NOW));
         assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(used_by(1)));
+    }
+
+    #[test]
+    fn another_request_for_the_same_order_neither_gets_nor_returns_the_hold() {
+        let other = HoldRequest { request: OTHER_REQUEST, ..wish() };
+        assert_eq!(held_by(1).hold(&other, &terms(), NOW), Err(HoldError::RequestIdReused));
+        assert_eq!(state_after(&held_by(1), OrderEnd::Released { request: OTHER_REQUEST }), None);
     }
 
     #[test]
@@ -284,9 +316,10 @@ mod tests {
 
     #[test]
     fn a_release_returns_a_hold_and_never_a_used_coupon() {
-        assert_eq!(state_after(&held_by(1), OrderEnd::Released), Some(CouponState::Issued));
+        let released = OrderEnd::Released { request: REQUEST };
+        assert_eq!(state_after(&held_by(1), released), Some(CouponState::Issued));
         for other in [coupon(CouponState::Issued), held_by(2), used_by(1)] {
-            assert_eq!(state_after(&other, OrderEnd::Released), None);
+            assert_eq!(state_after(&other, released), None);
         }
     }
 

@@ -78,6 +78,9 @@ pub enum HoldError {
         /// State that it was in.
         state: CouponState,
     },
+    /// The order holds it for a request that asked for something else.
+    #[error("the coupon is held for another request of the same id")]
+    RequestIdReused,
     /// It counts in another event only.
     #[error("the coupon does not count in this event")]
     WrongEvent,

@@ -11,7 +11,7 @@ use crate::{
 use stampede_chassis::Identity;
 use stampede_proto::{coupon::v1 as proto, r#type::v1::Money as ProtoMoney};
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{Currency, InvalidField, Money, ParseIdError, RequestId, Timestamp, UserId};
+use stampede_vocab::{Currency, Fingerprint, InvalidField, Money, ParseIdError, RequestId, Timestamp, UserId};
 use std::str::FromStr;
 
 /// 0001-01-01 and 9999-12-31 in seconds: what a timestamp of the contract may be.
@@ -36,6 +36,11 @@ pub fn optional_id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> R
 /// A request id.
 pub fn request_id(text: &str) -> Result<RequestId, Problem> {
     RequestId::parse(text).map_err(invalid)
+}
+
+/// What a request asked for.
+pub fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, Problem> {
+    Fingerprint::parse(bytes).map_err(invalid)
 }
 
 /// A field that cannot be what it is.
@@ -70,6 +75,7 @@ pub fn hold_request(request: &proto::HoldCouponRequest) -> Result<HoldRequest, P
     Ok(HoldRequest {
         coupon_id: id("coupon_id", &request.coupon_id)?,
         order_id: id("order_id", &request.order_id)?,
+        request: fingerprint(&request.request_fingerprint)?,
         user_id: id("user_id", &request.user_id)?,
         event_id: id("event_id", &request.event_id)?,
         currency: request.currency.parse().map_err(invalid)?,
@@ -157,16 +163,16 @@ impl From<CreateCampaignError> for Problem {
 
 impl From<ClaimError> for Problem {
     fn from(error: ClaimError) -> Self {
-        let detail = error.to_string();
+        let of_campaign = |reason| Self::new(reason, error.to_string()).field("campaign_id");
         match error {
-            ClaimError::CampaignNotFound => Self::new(Reason::CampaignNotFound, detail),
-            ClaimError::NotOpen => Self::new(Reason::CampaignNotOpen, detail),
-            ClaimError::Closed => Self::new(Reason::CampaignClosed, detail),
-            ClaimError::SoldOut => Self::new(Reason::SoldOut, detail),
+            ClaimError::CampaignNotFound => of_campaign(Reason::CampaignNotFound),
+            ClaimError::NotOpen => of_campaign(Reason::CampaignNotOpen),
+            ClaimError::Closed => of_campaign(Reason::CampaignClosed),
+            ClaimError::SoldOut => of_campaign(Reason::SoldOut),
             ClaimError::AlreadyClaimed { coupon_id } => {
-                Self::new(Reason::AlreadyClaimed, detail).meta("coupon_id", coupon_id)
+                of_campaign(Reason::AlreadyClaimed).meta("coupon_id", coupon_id)
             }
-            ClaimError::NotReady => Self::new(Reason::NotReady, detail),
+            ClaimError::NotReady => of_campaign(Reason::NotReady),
             ClaimError::Failure(failure) => failure.into(),
         }
     }
@@ -174,12 +180,13 @@ impl From<ClaimError> for Problem {
 
 impl From<HoldError> for Problem {
     fn from(error: HoldError) -> Self {
-        let detail = error.to_string();
+        let of = |reason, field: &str| Self::new(reason, error.to_string()).field(field);
         match error {
-            HoldError::NotFound => Self::new(Reason::CouponNotFound, detail),
-            HoldError::InUse { .. } => Self::new(Reason::CouponInUse, detail),
-            HoldError::WrongEvent => Self::new(Reason::CouponWrongEvent, detail),
-            HoldError::CurrencyMismatch { .. } => Self::new(Reason::CurrencyMismatch, detail),
+            HoldError::NotFound => of(Reason::CouponNotFound, "coupon_id"),
+            HoldError::InUse { .. } => of(Reason::CouponInUse, "coupon_id"),
+            HoldError::RequestIdReused => of(Reason::RequestIdReused, "request_fingerprint"),
+            HoldError::WrongEvent => of(Reason::CouponWrongEvent, "event_id"),
+            HoldError::CurrencyMismatch { .. } => of(Reason::CurrencyMismatch, "currency"),
             HoldError::Failure(failure) => failure.into(),
         }
     }

@@ -1,6 +1,7 @@
 //! The handlers: who calls, what is asked, which usecase answers. A buyer sees only their own coupons.
 
 use crate::{
+    domain::{EndedOrder, OrderEnd},
     rpc::convert,
     usecase::{
         ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, HoldCoupon, IssuedCampaign, ReleaseCoupon, Viewer,
@@ -107,7 +108,7 @@ impl CouponRpc {
 
     async fn campaign(&self, request: &proto::GetCampaignRequest) -> Result<proto::GetCampaignResponse, Problem> {
         let id: CampaignId = convert::id("campaign_id", &request.campaign_id)?;
-        let missing = || Problem::new(Reason::CampaignNotFound, "there is no such campaign");
+        let missing = || Problem::new(Reason::CampaignNotFound, "there is no such campaign").field("campaign_id");
         let found = self.find_campaigns.get(id).await?.ok_or_else(missing)?;
         Ok(proto::GetCampaignResponse { campaign: Some(convert::campaign(&found)) })
     }
@@ -129,7 +130,7 @@ impl CouponRpc {
     async fn coupon(&self, request: &Request<proto::GetCouponRequest>) -> Result<proto::GetCouponResponse, Problem> {
         let viewer = viewer(&Identity::of(request)?)?;
         let id = convert::id("coupon_id", &request.get_ref().coupon_id)?;
-        let missing = || Problem::new(Reason::CouponNotFound, "there is no such coupon");
+        let missing = || Problem::new(Reason::CouponNotFound, "there is no such coupon").field("coupon_id");
         let found = self.find_coupons.get(viewer, id).await?.ok_or_else(missing)?;
         Ok(proto::GetCouponResponse { coupon: Some(convert::coupon(&found)) })
     }
@@ -186,7 +187,8 @@ impl CouponRpc {
         let request = request.get_ref();
         let coupon_id = convert::id("coupon_id", &request.coupon_id)?;
         let order_id = convert::id("order_id", &request.order_id)?;
-        self.release_coupon.release(coupon_id, order_id).await?;
+        let end = OrderEnd::Released { request: convert::fingerprint(&request.request_fingerprint)? };
+        self.release_coupon.release(EndedOrder { coupon_id, order_id, end }).await?;
         Ok(proto::ReleaseCouponResponse {})
     }
 }

@@ -6,12 +6,12 @@ use crate::{
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{CampaignId, CouponId, OrderId, RequestId, Timestamp, UserId};
+use stampede_vocab::{CampaignId, CouponId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-const SELECT: &str =
-    "SELECT id, campaign_id, user_id, rank_no, state, order_id, request_id, created_us, updated_us FROM coupons ";
+const SELECT: &str = "SELECT id, campaign_id, user_id, rank_no, state, order_id, held_fingerprint, request_id, created_us, updated_us \
+     FROM coupons ";
 
 /// Most rows of one statement with a CASE, whose cost grows with the square.
 const MAX_CASES: usize = 128;
@@ -62,10 +62,7 @@ pub async fn lock_many(
 pub type RankOwners = HashMap<(CampaignId, i32), CouponId>;
 
 /// Which coupons have the ranks that these claims were given; a rank that nobody has is left out.
-pub async fn owners_of_ranks(
-    connection: &mut MySqlConnection,
-    claims: &[&RankedClaim],
-) -> Result<RankOwners, DbError> {
+pub async fn owners_of_ranks(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<RankOwners, DbError> {
     let mut ranks = BTreeMap::<CampaignId, Vec<i32>>::new();
     for ranked in claims {
         ranks.entry(ranked.claim.campaign_id).or_default().push(ranked.rank);
@@ -114,7 +111,9 @@ async fn write_state(
         let order_id = coupon.state.order_id().map(|order_id| order_id.uuid());
         query.push(" WHEN ").push_bind(coupon.id.uuid()).push(" THEN ").push_bind(order_id);
     }
-    query.push(" ELSE order_id END WHERE id IN ");
+    query.push(" ELSE order_id END, held_fingerprint = ");
+    push_held_requests(&mut query, coupons);
+    query.push(" WHERE id IN ");
     query.push_list(coupons.iter().map(|coupon| coupon.id.uuid()));
     let written = query.execute(connection).await?;
     if written == coupons.len() as u64 {
@@ -122,6 +121,22 @@ async fn write_state(
     } else {
         Err(DbError::inconsistent(format!("{written} of {} locked coupons could be written", coupons.len())))
     }
+}
+
+/// The fingerprints of the requests that these coupons are held for. All of them are in one state, so either all are
+/// held or none is.
+fn push_held_requests(query: &mut Statement, coupons: &[&Coupon]) {
+    let held = coupons.iter().filter_map(|coupon| Some((coupon.id, coupon.state.held_request()?)));
+    let held: Vec<(CouponId, Fingerprint)> = held.collect();
+    if held.is_empty() {
+        query.push("NULL");
+        return;
+    }
+    query.push("CASE id");
+    for (id, request) in held {
+        query.push(" WHEN ").push_bind(id.uuid()).push(" THEN ").push_bind(request.as_bytes().to_vec());
+    }
+    query.push(" ELSE held_fingerprint END");
 }
 
 /// A page of one user's coupons, newest first, from behind `after`; of one campaign if that is given.
@@ -249,11 +264,13 @@ fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {
 fn state(row: &MySqlRow) -> Result<CouponState, DbError> {
     let name: String = row.try_get("state")?;
     let order_id = row.try_get::<Option<Uuid>, _>("order_id")?.map(OrderId::from_uuid);
-    match (name.as_str(), order_id) {
-        ("ISSUED", None) => Ok(CouponState::Issued),
-        ("HELD", Some(order_id)) => Ok(CouponState::Held { order_id }),
-        ("USED", Some(order_id)) => Ok(CouponState::Used { order_id }),
-        (name, order_id) => Err(misfit("coupons.state", format!("{name} with order {order_id:?}"))),
+    let request = row.try_get::<Option<Vec<u8>>, _>("held_fingerprint")?.map(|bytes| Fingerprint::parse(&bytes));
+    let request = request.transpose().map_err(|error| misfit("coupons.held_fingerprint", error))?;
+    match (name.as_str(), order_id, request) {
+        ("ISSUED", None, None) => Ok(CouponState::Issued),
+        ("HELD", Some(order_id), Some(request)) => Ok(CouponState::Held { order_id, request }),
+        ("USED", Some(order_id), None) => Ok(CouponState::Used { order_id }),
+        (name, order_id, _) => Err(misfit("coupons.state", format!("{name} with order {order_id:?}"))),
     }
 }
 

@@ -1,12 +1,12 @@
 //! ReleaseCoupon: the order service gives back what it held for an order that it did not write.
 
 use crate::{
-    domain::{EndedOrder, Failure, OrderEnd},
+    domain::{EndedOrder, Failure},
     usecase::{ask, batches, follow_orders},
 };
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CouponId, OrderId, SharedClock, Timestamp};
+use stampede_vocab::{SharedClock, Timestamp};
 use std::sync::Arc;
 
 /// Releases coupons. Clones share the batches.
@@ -29,9 +29,9 @@ impl ReleaseCoupon {
         Self { releaser }
     }
 
-    /// Returns the coupon if it is held for this order.
-    pub async fn release(&self, coupon_id: CouponId, order_id: OrderId) -> Result<(), Failure> {
-        ask(&self.releaser, EndedOrder { coupon_id, order_id, end: OrderEnd::Released }).await
+    /// Returns the coupon if it is held for this request of this order.
+    pub async fn release(&self, released: EndedOrder) -> Result<(), Failure> {
+        ask(&self.releaser, released).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, time};
+use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request, time};
 use anyhow::Result;
 use stampede_proto::{
     coupon::v1::{
@@ -78,29 +78,68 @@ async fn a_bad_claim_is_refused_by_its_field_and_takes_no_rank() -> Result<()> {
     shop.mesh.stop().await
 }
 
+#[tokio::test]
+async fn what_is_not_there_is_not_found_by_its_field() -> Result<()> {
+    let shop = Shop::open().await?;
+    let mut client = shop.client.clone();
+    let campaign_id = "cmp_0000000000000000000000001a".to_owned();
+    let coupon_id = "cpn_0000000000000000000000001a".to_owned();
+    let claim = ClaimCouponRequest { campaign_id: campaign_id.clone(), request_id: "a".to_owned() };
+    let table = [
+        (Reason::CampaignNotFound, "campaign_id", client.claim_coupon(as_buyer(buyer(), claim)).await.map(drop)),
+        (
+            Reason::CampaignNotFound,
+            "campaign_id",
+            client.get_campaign(GetCampaignRequest { campaign_id }).await.map(drop),
+        ),
+        (
+            Reason::CouponNotFound,
+            "coupon_id",
+            client.get_coupon(as_operator(GetCouponRequest { coupon_id })).await.map(drop),
+        ),
+    ];
+    for (reason, field, answer) in table {
+        let refused = answer.expect_err("there is none");
+        assert_eq!(refusal(&refused), (reason, Some(field.to_owned())), "{refused}");
+        assert_eq!(refused.code(), Code::NotFound);
+    }
+    shop.mesh.stop().await
+}
+
 #[rustfmt::skip]
-const BAD_HOLDS: [(&str, Spoil<HoldCouponRequest>); 6] = [
+const BAD_HOLDS: [(&str, Spoil<HoldCouponRequest>); 7] = [
     ("coupon_id", |r| r.coupon_id.clear()),
     ("order_id", |r| r.order_id = "ord_1".to_owned()),
     ("user_id", |r| r.user_id.clear()),
     ("event_id", |r| r.event_id.clear()),
     ("currency", |r| r.currency.clear()),
     ("currency", |r| r.currency = "euro".to_owned()),
+    ("request_fingerprint", |r| r.request_fingerprint = vec![1; 31]),
+];
+
+#[rustfmt::skip]
+const BAD_RELEASES: [(&str, Spoil<ReleaseCouponRequest>); 3] = [
+    ("coupon_id", |r| r.coupon_id = "ord_0000000000000000000000001a".to_owned()),
+    ("order_id", |r| r.order_id.clear()),
+    ("request_fingerprint", |r| r.request_fingerprint.clear()),
 ];
 
 #[tokio::test]
 async fn a_bad_hold_or_release_is_refused_by_its_field() -> Result<()> {
     let shop = Shop::open().await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    for (field, spoil) in BAD_RELEASES {
+        let mut bad = release_request(&coupon, order(1));
+        spoil(&mut bad);
+        let refused = shop.client.clone().release_coupon(as_service(bad)).await.expect_err(field);
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
+    }
     for (field, spoil) in BAD_HOLDS {
         let mut bad = hold_request(&coupon, order(1));
         spoil(&mut bad);
         let refused = shop.hold(bad).await.expect_err(field);
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
-    let bad = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: String::new() };
-    let refused = shop.client.clone().release_coupon(as_service(bad)).await.expect_err("order_id");
-    assert_eq!(refusal(&refused), (Reason::InvalidField, Some("order_id".to_owned())));
     assert_eq!(shop.now(&coupon).await?, coupon);
     shop.mesh.stop().await
 }

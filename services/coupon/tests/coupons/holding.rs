@@ -1,11 +1,11 @@
 //! Holding and releasing: one order at a time, and a repeat changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason};
+use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request};
 use anyhow::Result;
 use futures_util::future::join_all;
 use stampede_proto::coupon::v1::{CouponState, CreateCampaignRequest, HoldCouponRequest, ReleaseCouponRequest};
 use stampede_status::Reason;
-use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, buyer};
+use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, as_service, buyer};
 use stampede_vocab::{CouponId, EventId};
 use uuid::Uuid;
 
@@ -22,6 +22,12 @@ async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
 
     shop.release(&coupon, order(2)).await?;
     assert_eq!(shop.now(&coupon).await?, held, "it is not that order's to release");
+    let other = HoldCouponRequest { request_fingerprint: vec![2; 32], ..hold_request(&coupon, order(1)) };
+    let reused = shop.hold(other).await.expect_err("another request under the same order");
+    assert_eq!(reason(&reused), Reason::RequestIdReused);
+    let other = ReleaseCouponRequest { request_fingerprint: vec![2; 32], ..release_request(&coupon, order(1)) };
+    shop.client.clone().release_coupon(as_service(other)).await?;
+    assert_eq!(shop.now(&coupon).await?, held, "it is not that request's to release");
     shop.release(&coupon, order(1)).await?;
     shop.release(&coupon, order(1)).await?;
     assert_eq!(shop.now(&coupon).await?, coupon);
@@ -51,13 +57,14 @@ async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
     let elsewhere = EventId::from_uuid(Uuid::from_u128(2)).to_string();
     let unknown = CouponId::from_uuid(Uuid::from_u128(3)).to_string();
     let cases = [
-        (Reason::CouponWrongEvent, HoldCouponRequest { event_id: elsewhere, ..good.clone() }),
-        (Reason::CurrencyMismatch, HoldCouponRequest { currency: "USD".to_owned(), ..good.clone() }),
-        (Reason::CouponNotFound, HoldCouponRequest { user_id: buyer().to_string(), ..good.clone() }),
-        (Reason::CouponNotFound, HoldCouponRequest { coupon_id: unknown, ..good.clone() }),
+        (Reason::CouponWrongEvent, "event_id", HoldCouponRequest { event_id: elsewhere, ..good.clone() }),
+        (Reason::CurrencyMismatch, "currency", HoldCouponRequest { currency: "USD".to_owned(), ..good.clone() }),
+        (Reason::CouponNotFound, "coupon_id", HoldCouponRequest { user_id: buyer().to_string(), ..good.clone() }),
+        (Reason::CouponNotFound, "coupon_id", HoldCouponRequest { coupon_id: unknown, ..good.clone() }),
     ];
-    for (expected, request) in cases {
-        assert_eq!(reason(&shop.hold(request).await.expect_err("a misfit")), expected);
+    for (expected, field, request) in cases {
+        let refused = shop.hold(request).await.expect_err("a misfit");
+        assert_eq!(refusal(&refused), (expected, Some(field.to_owned())));
     }
     assert_eq!(shop.now(&coupon).await?, coupon, "nothing changed");
     assert!(shop.hold(good).await.is_ok());
@@ -70,7 +77,7 @@ async fn only_services_hold_and_release() -> Result<()> {
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     let owner = coupon.user_id.parse()?;
     let hold = hold_request(&coupon, order(1));
-    let release = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order(1).to_string() };
+    let release = release_request(&coupon, order(1));
     let mut client = shop.client.clone();
     let refused = [
         client.hold_coupon(as_buyer(owner, hold.clone())).await.err(),
@@ -86,8 +93,11 @@ async fn only_services_hold_and_release() -> Result<()> {
 
 #[tokio::test]
 async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
-    // The least age there may be: a hold must outlive the deadline of the call that asked for it.
-    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 10_001);
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 300).set(
+        Service::Coupon,
+        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
+        200,
+    );
     let shop = Shop::open_with(settings, &[Service::Coupon, Service::Order]).await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     shop.hold(hold_request(&coupon, order(1))).await?;

@@ -92,8 +92,7 @@ impl Shop {
     }
 
     pub async fn release(&self, coupon: &Coupon, order: OrderId) -> Result<(), Status> {
-        let request = ReleaseCouponRequest { coupon_id: coupon.coupon_id.clone(), order_id: order.to_string() };
-        self.client.clone().release_coupon(as_service(request)).await.map(|_| ())
+        self.client.clone().release_coupon(as_service(release_request(coupon, order))).await.map(|_| ())
     }
 
     /// The coupon as it is now.
@@ -189,6 +188,16 @@ pub fn hold_request(coupon: &Coupon, order: OrderId) -> HoldCouponRequest {
         user_id: coupon.user_id.clone(),
         event_id: EventId::from_uuid(Uuid::from_u128(1)).to_string(),
         currency: "EUR".to_owned(),
+        request_fingerprint: vec![1; 32],
+    }
+}
+
+/// The order's request, refused: it gives back what [`hold_request`] held.
+pub fn release_request(coupon: &Coupon, order: OrderId) -> ReleaseCouponRequest {
+    ReleaseCouponRequest {
+        coupon_id: coupon.coupon_id.clone(),
+        order_id: order.to_string(),
+        request_fingerprint: vec![1; 32],
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Standing {
 
 impl Standing {
     /// Whether a hold of this age, not in the ledger, goes back. While an order may still be written its hold stays:
-    /// for at least `unwritten_age`, which must be more than the deadline of placing an order.
+    /// for at least `unwritten_age`, which must be more than the time in which an order may be written.
     pub fn is_orphan(self, age: Duration, unwritten_age: Duration) -> bool {
         match self {
             Self::Unwritten => age >= unwritten_age,

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Drift, Shelf, ShelfItem, StockLevel, StockView, Window},
-    usecase::{EventHold, EventReservation, InventoryError},
+    usecase::{EventHold, EventReservation, InventoryError, Reserved},
     wire::{instant, money, parse, timestamp},
 };
 use stampede_batch::BatchError;
@@ -13,7 +13,7 @@ use stampede_lua::{
 };
 use stampede_proto::{inventory::v1 as proto, r#type::v1::Money as ProtoMoney};
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{EventId, InvalidField, Money, Quantity};
+use stampede_vocab::{EventId, Fingerprint, InvalidField, Money, Quantity};
 use std::{collections::HashSet, ops::RangeInclusive};
 
 /// How many lines an order may have.
@@ -44,15 +44,20 @@ pub(super) fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventRe
 pub(super) fn holds(request: proto::ReleaseRequest) -> Result<Vec<EventHold>, InvalidField> {
     within_count("holds", request.holds.len(), PER_CALL)?;
     each("holds", request.holds, |hold| {
-        Ok(EventHold { event_id: event_id(&hold.event_id)?, order_id: parse("order_id", &hold.order_id)? })
+        let (event_id, order_id) = (event_id(&hold.event_id)?, parse("order_id", &hold.order_id)?);
+        Ok(EventHold { event_id, order_id, held_at: instant("held_at", hold.held_at)? })
     })
 }
 
 /// The answer to one reservation.
-pub(super) fn result(decision: Decision) -> proto::ReservationResult {
-    let outcome = match decision {
-        Decision::Held(hold) => proto::reservation_result::Outcome::Hold(held(&hold)),
-        Decision::Refused(refusal) => proto::reservation_result::Outcome::Refusal(refused(refusal)),
+pub(super) fn result(reserved: Reserved) -> proto::ReservationResult {
+    let outcome = match reserved {
+        Reserved::Decided(Decision::Held(hold)) => proto::reservation_result::Outcome::Hold(held(&hold)),
+        Reserved::Decided(Decision::Refused(refusal)) => proto::reservation_result::Outcome::Refusal(refused(refusal)),
+        Reserved::EventNotFound => proto::reservation_result::Outcome::Refusal(proto::Refusal {
+            reason: proto::RefusalReason::EventNotFound.into(),
+            ..proto::Refusal::default()
+        }),
     };
     proto::ReservationResult { outcome: Some(outcome) }
 }
@@ -79,8 +84,8 @@ pub(super) fn invalid(error: InvalidField) -> Problem {
 /// What the caller is told of a failure.
 pub(super) fn problem(error: InventoryError) -> Problem {
     match error {
-        InventoryError::EventNotFound(_) => Problem::new(Reason::EventNotFound, error.to_string()),
-        InventoryError::NotReady(_) => Problem::new(Reason::NotReady, error.to_string()),
+        InventoryError::EventNotFound(_) => Problem::new(Reason::EventNotFound, error.to_string()).field("event_id"),
+        InventoryError::NotReady(_) => Problem::new(Reason::NotReady, error.to_string()).field("event_id"),
         InventoryError::Batch(BatchError::Overloaded) => Problem::new(Reason::Overloaded, error.to_string()),
         InventoryError::Batch(BatchError::Closed) => Problem::internal_error(error),
         InventoryError::Db(error) => db_problem(&error),
@@ -127,7 +132,8 @@ fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidFi
     }
     let order_id = parse("order_id", &wanted.order_id)?;
     let user_id = parse("user_id", &wanted.user_id)?;
-    let reservation = Reservation { order_id, user_id, lines };
+    let fingerprint = Fingerprint::parse(&wanted.request_fingerprint)?;
+    let reservation = Reservation { order_id, user_id, fingerprint, lines };
     Ok(EventReservation { event_id: event_id(&wanted.event_id)?, reservation })
 }
 
@@ -180,6 +186,7 @@ fn refused(refusal: Refusal) -> proto::Refusal {
 
 fn reason(cause: Cause) -> proto::RefusalReason {
     match cause {
+        Cause::RequestIdReused => proto::RefusalReason::RequestIdReused,
         Cause::EventNotOpen => proto::RefusalReason::EventNotOpen,
         Cause::EventClosed => proto::RefusalReason::EventClosed,
         Cause::NotReady => proto::RefusalReason::NotReady,
@@ -217,6 +224,7 @@ mod tests {
             user_id: USER.into(),
             event_id: EVENT.into(),
             lines: units.iter().map(line).collect(),
+            request_fingerprint: vec![1; 32],
         }
     }
 
@@ -233,6 +241,10 @@ mod tests {
             (vec![wanted(&[1]), wanted(&[0])], "reservations[1].lines[0].units"),
             (vec![wanted(&[1, 1])], "reservations[0].lines[1].item_id"),
             (vec![proto::Reservation { user_id: ORDER.into(), ..wanted(&[1]) }], "reservations[0].user_id"),
+            (
+                vec![proto::Reservation { request_fingerprint: vec![1; 31], ..wanted(&[1]) }],
+                "reservations[0].request_fingerprint",
+            ),
         ];
         for (reservations, field) in table {
             assert_eq!(field_at_fault(reservations), field);

@@ -39,8 +39,8 @@ impl InventoryService for InventoryApi {
     ) -> Result<Response<proto::ReserveResponse>, Status> {
         Identity::of(&request)?.require_service()?;
         let wanted = convert::reservations(request.into_inner()).map_err(convert::invalid)?;
-        let decisions = self.inventory.reserve(wanted).await.map_err(convert::problem)?;
-        let results = decisions.into_iter().map(convert::result).collect();
+        let reserved = self.inventory.reserve(wanted).await.map_err(convert::problem)?;
+        let results = reserved.into_iter().map(convert::result).collect();
         Ok(Response::new(proto::ReserveResponse { results }))
     }
 

@@ -7,6 +7,7 @@ use crate::{
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
+use std::collections::HashSet;
 use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
@@ -106,6 +107,17 @@ pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result
     query.push_list(events.iter().map(EventId::uuid));
     query.push(" ORDER BY event_id, item_id");
     fetch(conn, query).await
+}
+
+/// Those of these events of which stock was ever staged.
+pub async fn known_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashSet<EventId>, DbError> {
+    if events.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let mut query = Statement::new("SELECT DISTINCT event_id FROM stock WHERE event_id IN ");
+    query.push_list(events.iter().map(EventId::uuid));
+    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
 /// The items of events that had not closed at `after`, each event's together and in the order of their ids.

@@ -1,13 +1,14 @@
 //! Holding units for orders, and giving holds back.
 
-use crate::usecase::{Inventory, InventoryError};
+use crate::usecase::{Inventory, InventoryError, unknown_events::UnknownEvents};
 use futures_util::future::{join_all, try_join_all};
 use stampede_batch::{BatchConfig, Batcher};
+use stampede_db::Database;
 use stampede_lua::{
     RedisError,
     stock::{Decision, MAX_RESERVATIONS, Reservation, Stock},
 };
-use stampede_vocab::{EventId, OrderId};
+use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 
 const BATCHES: BatchConfig =
@@ -29,24 +30,40 @@ pub struct EventHold {
     pub event_id: EventId,
     /// Order that was held for.
     pub order_id: OrderId,
+    /// As the hold said: one that was asked for again since stays.
+    pub held_at: Timestamp,
+}
+
+/// The answer to one reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reserved {
+    /// As Redis decided.
+    Decided(Decision),
+    /// No stock was ever staged for the event.
+    EventNotFound,
 }
 
 /// Sends reservations to Redis, many in one call: what queues while a call is in flight goes out together.
 #[derive(Clone)]
 pub(super) struct Reserver {
-    batcher: Batcher<EventReservation, Result<Decision, Arc<RedisError>>>,
+    batcher: Batcher<EventReservation, Result<Reserved, Arc<RedisError>>>,
 }
 
 impl Reserver {
-    pub(super) fn new(redis: Stock) -> Self {
-        let run = move |batch| {
-            let redis = redis.clone();
-            async move { decide(&redis, batch).await }
+    pub(super) fn new(db: Database, redis: Stock) -> Self {
+        let unknown = UnknownEvents::new(db);
+        let run = move |batch: Vec<EventReservation>| {
+            let (redis, unknown) = (redis.clone(), unknown.clone());
+            async move {
+                let events: Vec<EventId> = batch.iter().map(|one| one.event_id).collect();
+                let decided = decide(&redis, batch).await;
+                unknown.tell_apart(&events, decided).await
+            }
         };
         Self { batcher: Batcher::new(BATCHES, run) }
     }
 
-    async fn reserve(&self, wanted: EventReservation) -> Result<Decision, InventoryError> {
+    async fn reserve(&self, wanted: EventReservation) -> Result<Reserved, InventoryError> {
         self.batcher.call(wanted).await?.map_err(InventoryError::Redis)
     }
 }
@@ -54,17 +71,17 @@ impl Reserver {
 impl Inventory {
     /// Decides reservations, each on its own; the answers come in the order given. After a failure some may be held
     /// all the same: asking again gives the same holds, and what nobody asks for again is swept.
-    pub async fn reserve(&self, wanted: Vec<EventReservation>) -> Result<Vec<Decision>, InventoryError> {
+    pub async fn reserve(&self, wanted: Vec<EventReservation>) -> Result<Vec<Reserved>, InventoryError> {
         try_join_all(wanted.into_iter().map(|one| self.reserver.reserve(one))).await
     }
 
-    /// Gives back holds of orders that were never written. Returns how many were on hold.
+    /// Gives back holds of orders that were never written. Returns how many were given back.
     pub async fn release(&self, holds: &[EventHold]) -> Result<u32, InventoryError> {
-        let mut by_event: HashMap<EventId, Vec<OrderId>> = HashMap::new();
+        let mut by_event: HashMap<EventId, Vec<(OrderId, Timestamp)>> = HashMap::new();
         for hold in holds {
-            by_event.entry(hold.event_id).or_default().push(hold.order_id);
+            by_event.entry(hold.event_id).or_default().push((hold.order_id, hold.held_at));
         }
-        let calls = by_event.iter().map(|(event, orders)| self.redis.release(*event, orders));
+        let calls = by_event.iter().map(|(event, holds)| self.redis.release(*event, holds));
         Ok(try_join_all(calls).await?.into_iter().sum())
     }
 }

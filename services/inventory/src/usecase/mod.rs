@@ -7,11 +7,12 @@ mod mirror;
 mod reconcile;
 mod shelve;
 mod sweep;
+mod unknown_events;
 mod view;
 
 pub use apply::{Asked, Effects, apply};
 pub use error::InventoryError;
-pub use hold::{EventHold, EventReservation};
+pub use hold::{EventHold, EventReservation, Reserved};
 pub use reconcile::LedgerVersions;
 pub use sweep::{HoldAges, Sweep};
 
@@ -43,7 +44,7 @@ pub struct Inventory {
 impl Inventory {
     /// The stock in these servers. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, outbox: Outbox, clock: SharedClock) -> Self {
-        let reserver = Reserver::new(redis.clone());
+        let reserver = Reserver::new(db.clone(), redis.clone());
         let viewer = view::Viewer { db: db.clone(), redis: redis.clone(), clock: clock.clone() };
         let hub = Hub::new(WATCH_PERIOD, move |events| viewer.clone().ready_views(events));
         Self { db, redis, outbox, clock, reserver, hub }

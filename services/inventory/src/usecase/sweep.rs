@@ -30,8 +30,7 @@ const SEARCHED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
 pub struct HoldAges {
     /// To be looked at.
     pub looked_at: Duration,
-    /// To go back although its order was not written so far. More than the deadline of placing an order, after which
-    /// it cannot be written any more.
+    /// To go back although its order was not written so far. More than the time in which an order may be written.
     pub unwritten: Duration,
 }
 
@@ -73,7 +72,8 @@ impl Inventory {
         Ok(found)
     }
 
-    /// Gives back those holds that their orders do not need. Returns how many were on hold.
+    /// Gives back those holds that their orders do not need; one that was asked for again since it was found stays.
+    /// Returns how many were given back.
     pub async fn release_orphans(
         &self,
         aged: &AgedHolds,
@@ -84,7 +84,8 @@ impl Inventory {
             let standing = standings.get(&open.order_id).copied().unwrap_or(Standing::Unwritten);
             standing.is_orphan(aged.now.since(open.hold.held_at), ages.unwritten)
         };
-        let orphans: Vec<OrderId> = aged.holds.iter().filter(is_orphan).map(|open| open.order_id).collect();
+        let orphans = aged.holds.iter().filter(is_orphan).map(|open| (open.order_id, open.hold.held_at));
+        let orphans: Vec<(OrderId, Timestamp)> = orphans.collect();
         Ok(self.redis.release(aged.event_id, &orphans).await?)
     }
 

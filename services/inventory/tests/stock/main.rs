@@ -3,10 +3,12 @@
 mod sale;
 
 use futures_util::StreamExt;
-use sale::{A_FEW_ROUNDS, Answer, Level, Sale, Step, seconds_from_now};
+use sale::{A_FEW_ROUNDS, Answer, Level, Order, Sale, Step, seconds_from_now};
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Service, as_buyer, as_operator, as_service, buyer, eventually};
+use stampede_vocab::EventId;
+use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 const PLACED: Step = Step::Placed { gifts: 0 };
@@ -17,6 +19,10 @@ fn level(left: i32, committed: i32, held: i32) -> Level {
 
 fn reason(status: &Status) -> Reason {
     Problem::from_status(status).reason()
+}
+
+fn field_path(status: &Status) -> Option<String> {
+    Problem::from_status(status).field_path().map(str::to_owned)
 }
 
 fn rejected(reason: &str, sale: &Sale, index: usize) -> Answer {
@@ -160,13 +166,48 @@ async fn a_hold_that_was_granted_again_after_the_ledger_answered_goes_back() {
 async fn a_release_gives_back_what_is_held_once() {
     let sale = Sale::open().await;
     let order = sale.order([1, 1]);
-    sale.hold(&order).await;
-    let holds = vec![proto::HoldRef { event_id: sale.event_id.to_string(), order_id: order.order_id.to_string() }];
-    for released in [1, 0] {
-        let request = as_service(proto::ReleaseRequest { holds: holds.clone() });
+    let first = sale.hold(&order).await;
+    let again = sale.hold(&order).await;
+    for (hold, released) in [(&first, 0), (&again, 1), (&again, 0)] {
+        let request = as_service(proto::ReleaseRequest { holds: vec![hold_ref(&sale, &order, hold)] });
         assert_eq!(sale.api().release(request).await.unwrap().into_inner().released, released);
     }
     assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+}
+
+fn hold_ref(sale: &Sale, order: &Order, hold: &proto::Hold) -> proto::HoldRef {
+    proto::HoldRef { event_id: sale.event_id.to_string(), order_id: order.order_id.to_string(), held_at: hold.held_at }
+}
+
+#[tokio::test]
+async fn a_hold_is_refused_to_another_request_under_its_order() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    sale.hold(&order).await;
+    let other = proto::Reservation { request_fingerprint: vec![2; 32], ..sale.order([1, 0]).reservation() };
+    let other = proto::Reservation { order_id: order.order_id.to_string(), ..other };
+    let request = as_service(proto::ReserveRequest { reservations: vec![other] });
+    let results = sale.api().reserve(request).await.unwrap().into_inner().results;
+    let refusal = proto::Refusal { reason: RefusalReason::RequestIdReused.into(), ..proto::Refusal::default() };
+    assert_eq!(results[0].outcome, Some(Outcome::Refusal(refusal)));
+    assert_eq!((sale.stock(0).await.unwrap().held, sale.stock(1).await.unwrap().held), (0, 1));
+}
+
+#[tokio::test]
+async fn a_hold_that_is_asked_for_again_and_again_stays() {
+    let sale = Sale::unstaged(&[Service::Order]).await;
+    sale.api().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+    let order = sale.order([0, 1]);
+    let (started, mut last) = (Instant::now(), sale.hold(&order).await.arrival);
+    while started.elapsed() < 3 * A_FEW_ROUNDS {
+        let asked = Instant::now();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let arrival = sale.hold(&order).await.arrival;
+        // Unless this machine stood still for longer than the age at which a hold goes back.
+        assert!(arrival == last || asked.elapsed() > Duration::from_millis(250), "it is the same hold");
+        last = arrival;
+    }
+    sale.stock_becomes(1, level(3, 0, 0)).await;
 }
 
 #[tokio::test]
@@ -249,11 +290,31 @@ async fn what_is_not_there_is_not_found() {
     let sale = Sale::unstaged(&[]).await;
     let status = sale.api().get_stock(get_stock(&sale)).await.unwrap_err();
     assert_eq!((status.code(), reason(&status)), (Code::NotFound, Reason::EventNotFound));
+    assert_eq!(field_path(&status).as_deref(), Some("event_id"));
     let watch = proto::WatchStockRequest { event_id: sale.event_id.to_string() };
     assert_eq!(reason(&sale.api().watch_stock(watch).await.unwrap_err()), Reason::EventNotFound);
     let reconcile = as_operator(proto::ReconcileRequest { event_id: sale.event_id.to_string() });
     assert_eq!(reason(&sale.api().reconcile(reconcile).await.unwrap_err()), Reason::EventNotFound);
-    assert_eq!(sale.refusal(&sale.order([1, 0])).await, (RefusalReason::NotReady, 0));
+    assert_eq!(sale.refusal(&sale.order([1, 0])).await, (RefusalReason::EventNotFound, 0));
+}
+
+#[tokio::test]
+async fn a_batch_tells_what_is_not_there_from_what_is() {
+    let sale = Sale::open().await;
+    let unknown = EventId::from_uuid(uuid::Uuid::nil());
+    let reservations = vec![
+        sale.order([1, 0]).reservation(),
+        proto::Reservation { event_id: unknown.to_string(), ..sale.order([1, 0]).reservation() },
+        sale.order([1, 0]).reservation(),
+    ];
+    // The second time it is remembered.
+    for held in [2, 2] {
+        let request = as_service(proto::ReserveRequest { reservations: reservations.clone() });
+        let results = sale.api().reserve(request).await.unwrap().into_inner().results;
+        assert!(matches!(&results[1].outcome, Some(Outcome::Refusal(r)) if r.reason() == RefusalReason::EventNotFound));
+        assert!(matches!((&results[0].outcome, &results[2].outcome), (Some(Outcome::Hold(_)), Some(Outcome::Hold(_)))));
+        assert_eq!(sale.stock(0).await.unwrap().held, held);
+    }
 }
 
 #[tokio::test]
@@ -290,6 +351,9 @@ async fn bad_input_names_its_field_and_changes_nothing() {
         (bad(|wanted| wanted.lines.clear()), "reservations[1].lines"),
         (bad(|wanted| wanted.lines[0].units = 0), "reservations[1].lines[0].units"),
         (bad(|wanted| wanted.lines[0].units = -1), "reservations[1].lines[0].units"),
+        (bad(|wanted| wanted.lines[0].units = 1_000_001), "reservations[1].lines[0].units"),
+        (bad(|wanted| wanted.user_id = "usr_".into()), "reservations[1].user_id"),
+        (bad(|wanted| wanted.request_fingerprint.clear()), "reservations[1].request_fingerprint"),
         (bad(|wanted| wanted.lines.push(wanted.lines[0].clone())), "reservations[1].lines[1].item_id"),
     ];
     for (request, field) in table {
@@ -298,6 +362,69 @@ async fn bad_input_names_its_field_and_changes_nothing() {
         assert_eq!(Problem::from_status(&status).field_path(), Some(field));
     }
     assert_eq!(sale.stock(0).await.unwrap().held, 0);
+}
+
+#[tokio::test]
+async fn a_bad_release_names_its_field_and_gives_nothing_back() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    let hold = sale.hold(&order).await;
+    let bad = |spoil: fn(&mut proto::HoldRef)| {
+        let good = hold_ref(&sale, &order, &hold);
+        let mut spoilt = good.clone();
+        spoil(&mut spoilt);
+        vec![good, spoilt]
+    };
+    let table = [
+        (vec![], "holds"),
+        (vec![hold_ref(&sale, &order, &hold); 257], "holds"),
+        (bad(|hold| hold.event_id.clear()), "holds[1].event_id"),
+        (bad(|hold| hold.order_id = "ord_1".into()), "holds[1].order_id"),
+        (bad(|hold| hold.held_at = None), "holds[1].held_at"),
+    ];
+    for (holds, field) in table {
+        let status = sale.api().release(as_service(proto::ReleaseRequest { holds })).await.unwrap_err();
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
+    }
+    assert_eq!(sale.stock(1).await, Some(level(2, 0, 1)));
+}
+
+#[tokio::test]
+async fn a_bad_shelf_names_its_field_and_stages_nothing() {
+    type Spoil = fn(&mut proto::StageStockRequest);
+    let sale = Sale::unstaged(&[]).await;
+    let table: [(&str, Spoil); 9] = [
+        ("event_id", |shelf| shelf.event_id.clear()),
+        ("event_version", |shelf| shelf.event_version = 0),
+        ("closes_at", |shelf| shelf.closes_at = shelf.opens_at),
+        ("items", |shelf| shelf.items.clear()),
+        ("items[1].item_id", |shelf| shelf.items[1].item_id = shelf.items[0].item_id.clone()),
+        ("items[1].total_units", |shelf| shelf.items[1].total_units = -1),
+        ("items[0].limit_per_buyer", |shelf| shelf.items[0].limit_per_buyer = 0),
+        ("items[0].gift_total_units", |shelf| shelf.items[0].gift_total_units = -1),
+        ("items[0].unit_price", |shelf| shelf.items[0].unit_price = None),
+    ];
+    for (field, spoil) in table {
+        let mut shelf = sale.shelf(1);
+        spoil(&mut shelf);
+        let status = sale.api().stage_stock(as_service(shelf)).await.unwrap_err();
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
+    }
+    assert_eq!(reason(&sale.api().get_stock(get_stock(&sale)).await.unwrap_err()), Reason::EventNotFound);
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_refused_by_its_field() {
+    let sale = Sale::open().await;
+    let event_id = sale.item(0).to_string();
+    let bad = [
+        sale.api().get_stock(proto::GetStockRequest { event_id: event_id.clone() }).await.map(drop),
+        sale.api().watch_stock(proto::WatchStockRequest { event_id: event_id.clone() }).await.map(drop),
+        sale.api().reconcile(as_operator(proto::ReconcileRequest { event_id })).await.map(drop),
+    ];
+    for status in bad.map(Result::unwrap_err) {
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some("event_id")));
+    }
 }
 
 #[tokio::test]

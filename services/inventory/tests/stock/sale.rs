@@ -79,6 +79,7 @@ impl Sale {
             .set(Service::Inventory, "STAMPEDE_SWEEP_INTERVAL_MS", 50)
             .set(Service::Inventory, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 100)
             .set(Service::Inventory, "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", 300)
+            .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
             .set(Service::Inventory, "STAMPEDE_RECONCILE_INTERVAL_MS", 100)
             .start(&world, &services)
             .await
@@ -307,6 +308,7 @@ impl Order {
             user_id: self.buyer.to_string(),
             event_id: self.event_id.to_string(),
             lines: self.lines.iter().map(line).collect(),
+            request_fingerprint: vec![1; 32],
         }
     }
 

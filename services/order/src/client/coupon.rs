@@ -1,11 +1,11 @@
 //! Holds of coupons.
 
 use super::{PeerError, inventory::money, persistently};
-use crate::domain::{CouponRefusal, Draft};
+use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
 use stampede_chassis::MeshChannel;
 use stampede_proto::coupon::v1::{self as coupon, coupon_service_client::CouponServiceClient};
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{CouponId, Currency, Money, OrderId};
+use stampede_vocab::{CouponId, Currency, Money};
 use tonic::Status;
 
 const PEER: &str = "coupon";
@@ -31,13 +31,14 @@ impl Coupons {
         id: CouponId,
         draft: &Draft,
         currency: Currency,
-    ) -> Result<Result<Money, CouponRefusal>, PeerError> {
+    ) -> Result<Result<Money, PlaceRefusal>, PeerError> {
         let request = coupon::HoldCouponRequest {
             coupon_id: id.to_string(),
             order_id: draft.order.to_string(),
             user_id: draft.buyer.to_string(),
             event_id: draft.event.to_string(),
             currency: currency.as_str().to_owned(),
+            request_fingerprint: draft.fingerprint().as_bytes().to_vec(),
         };
         let call = || {
             let (mut client, request) = (self.client.clone(), request.clone());
@@ -49,9 +50,13 @@ impl Coupons {
         }
     }
 
-    /// Returns a coupon that is held for an order that was not written. Changes nothing if it is not.
-    pub async fn release(&self, id: CouponId, order: OrderId) -> Result<(), PeerError> {
-        let request = coupon::ReleaseCouponRequest { coupon_id: id.to_string(), order_id: order.to_string() };
+    /// Returns a coupon that is held for this request. Changes nothing if it is not.
+    pub async fn release(&self, id: CouponId, draft: &Draft) -> Result<(), PeerError> {
+        let request = coupon::ReleaseCouponRequest {
+            coupon_id: id.to_string(),
+            order_id: draft.order.to_string(),
+            request_fingerprint: draft.fingerprint().as_bytes().to_vec(),
+        };
         let call = || {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release_coupon(request).await }
@@ -67,12 +72,13 @@ fn discount(response: coupon::HoldCouponResponse) -> Result<Money, PeerError> {
 }
 
 /// The refusal that is the buyer's to know; `None` for any other failure.
-fn refusal(status: &Status) -> Option<CouponRefusal> {
+fn refusal(status: &Status) -> Option<PlaceRefusal> {
     match Problem::from_status(status).reason() {
-        Reason::CouponNotFound => Some(CouponRefusal::NotFound),
-        Reason::CouponInUse => Some(CouponRefusal::InUse),
-        Reason::CouponWrongEvent => Some(CouponRefusal::WrongEvent),
-        Reason::CurrencyMismatch => Some(CouponRefusal::CurrencyMismatch),
+        Reason::CouponNotFound => Some(PlaceRefusal::Coupon(CouponRefusal::NotFound)),
+        Reason::CouponInUse => Some(PlaceRefusal::Coupon(CouponRefusal::InUse)),
+        Reason::CouponWrongEvent => Some(PlaceRefusal::Coupon(CouponRefusal::WrongEvent)),
+        Reason::CurrencyMismatch => Some(PlaceRefusal::Coupon(CouponRefusal::CurrencyMismatch)),
+        Reason::RequestIdReused => Some(PlaceRefusal::RequestIdReused),
         _ => None,
     }
 }

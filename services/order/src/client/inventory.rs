@@ -1,14 +1,17 @@
 //! Holds of units. Reservations that queue while others are under way go out together as one call.
 
 use super::{PeerError, persistently};
-use crate::domain::{Draft, Hold, Line, StockReason, StockRefusal, Wanted};
+use crate::{
+    domain::{Draft, Hold, Line, PlaceRefusal, StockReason, StockRefusal, Wanted},
+    wire::timestamp,
+};
 use stampede_batch::{BatchConfig, Batcher};
 use stampede_chassis::MeshChannel;
 use stampede_proto::inventory::v1::{
     self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
 };
 use stampede_proto::r#type::v1 as kind;
-use stampede_vocab::{EventId, Money, OrderId, Quantity};
+use stampede_vocab::{Money, Quantity, Timestamp};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
@@ -42,15 +45,20 @@ impl Inventory {
 
     /// Asks for the units of one order, all or nothing. A repeat gets the same hold. Fails if the service could not be
     /// asked; whether the units are held is not known then.
-    pub async fn reserve(&self, draft: &Draft) -> Result<Result<Hold, StockRefusal>, PeerError> {
+    pub async fn reserve(&self, draft: &Draft) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
         let asked = Asked { reservation: reservation(draft), span: Span::current() };
         let result = self.reserve.call(asked).await.map_err(|error| PeerError::NotAsked { peer: PEER, error })??;
         outcome(draft, result)
     }
 
-    /// Gives a hold back whose order was not written. What is in the ledger is not touched.
-    pub async fn release(&self, event: EventId, order: OrderId) -> Result<(), PeerError> {
-        let hold = inventory::HoldRef { event_id: event.to_string(), order_id: order.to_string() };
+    /// Gives a hold back whose order was not written, unless it was asked for since it was `held_at`. What is in the
+    /// ledger is not touched.
+    pub async fn release(&self, draft: &Draft, held_at: Timestamp) -> Result<(), PeerError> {
+        let hold = inventory::HoldRef {
+            event_id: draft.event.to_string(),
+            order_id: draft.order.to_string(),
+            held_at: Some(timestamp(held_at)),
+        };
         let request = inventory::ReleaseRequest { holds: vec![hold] };
         let call = || {
             let (mut client, request) = (self.client.clone(), request.clone());
@@ -92,16 +100,19 @@ fn reservation(draft: &Draft) -> inventory::Reservation {
         user_id: draft.buyer.to_string(),
         event_id: draft.event.to_string(),
         lines: draft.lines.iter().map(line).collect(),
+        request_fingerprint: draft.fingerprint().as_bytes().to_vec(),
     }
 }
 
-fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Hold, StockRefusal>, PeerError> {
+fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
     match result.outcome {
         Some(Outcome::Hold(hold)) => {
             let lines = hold.lines.iter().map(held_line).collect::<Option<Vec<_>>>();
             let lines = lines.filter(|lines| !lines.is_empty());
             let lines = lines.ok_or_else(|| PeerError::senseless(PEER, "a hold with an unreadable line"))?;
-            Ok(Ok(Hold { lines, arrival: hold.arrival }))
+            let held_at = hold.held_at.as_ref().map(instant);
+            let held_at = held_at.ok_or_else(|| PeerError::senseless(PEER, "a hold without its time"))?;
+            Ok(Ok(Hold { lines, arrival: hold.arrival, held_at }))
         }
         Some(Outcome::Refusal(refusal)) => Ok(Err(self::refusal(draft, &refusal)?)),
         None => Err(PeerError::senseless(PEER, "a result without an outcome")),
@@ -122,9 +133,16 @@ pub(super) fn money(money: &kind::Money) -> Option<Money> {
     Some(Money::new(money.minor_units, money.currency.parse().ok()?))
 }
 
-fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<StockRefusal, PeerError> {
+/// An instant as another service gives it.
+fn instant(at: &prost_types::Timestamp) -> Timestamp {
+    Timestamp::from_micros(at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos / 1_000)))
+}
+
+fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<PlaceRefusal, PeerError> {
     let reason = match refusal.reason() {
         RefusalReason::Unspecified => return Err(PeerError::senseless(PEER, "a refusal without a reason")),
+        RefusalReason::RequestIdReused => return Ok(PlaceRefusal::RequestIdReused),
+        RefusalReason::EventNotFound => StockReason::EventNotFound,
         RefusalReason::EventNotOpen => StockReason::EventNotOpen,
         RefusalReason::EventClosed => StockReason::EventClosed,
         RefusalReason::SoldOut => StockReason::SoldOut,
@@ -134,5 +152,5 @@ fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<StockRefusal, 
         RefusalReason::CurrencyMismatch => StockReason::CurrencyMismatch,
     };
     let line = refusal.item_id.parse().ok().and_then(|item| draft.line_of(item));
-    Ok(StockRefusal { reason, line, allowed_units: refusal.allowed_units })
+    Ok(PlaceRefusal::Stock(StockRefusal { reason, line, allowed_units: refusal.allowed_units }))
 }

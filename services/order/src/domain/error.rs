@@ -48,6 +48,8 @@ pub struct StockRefusal {
 /// Why inventory refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StockReason {
+    /// No stock of the event was ever staged.
+    EventNotFound,
     /// The event has not opened.
     EventNotOpen,
     /// The event has closed.

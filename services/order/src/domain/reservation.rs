@@ -1,21 +1,15 @@
 //! The units that inventory has set aside for an order.
 
-use super::{Draft, Line};
+use super::Line;
+use stampede_vocab::Timestamp;
 
 /// A granted hold: the lines as priced and gifted at that instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// The lines, as asked for.
+    /// The lines, in the sequence in which the first request for them had them.
     pub lines: Vec<Line>,
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-}
-
-impl Hold {
-    /// Whether it is of what was asked for. A hold of an earlier request under the same id, whose order was never
-    /// written, is of something else.
-    pub fn covers(&self, draft: &Draft) -> bool {
-        let held = self.lines.iter().map(|line| (line.item, line.units));
-        held.eq(draft.lines.iter().map(|line| (line.item, line.units)))
-    }
+    /// When it was last asked for, by the clock of inventory: names the hold when it is given back.
+    pub held_at: Timestamp,
 }

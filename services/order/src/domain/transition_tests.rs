@@ -52,7 +52,7 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let event = EventId::from_uuid(Uuid::from_u128(3));
     let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
     let line = Line { item: wanted.item, units: wanted.units, unit_price: eur(50), gift_units: 1 };
-    let hold = Hold { lines: vec![line], arrival: 7 };
+    let hold = Hold { lines: vec![line], arrival: 7, held_at: Timestamp::from_micros(1) };
     let prices = Prices::of(&hold.lines).unwrap();
     let mut order = Order::place(&draft, hold, prices, Timestamp::from_micros(1));
     if !matches!(state, State::Pending | State::Rejected { .. }) {

@@ -28,6 +28,9 @@ pub fn failed(failure: Failure) -> Problem {
         Failure::Peer(error) => peer(&error),
         Failure::Storage(error) => storage(&error),
         Failure::Batch(error) => batch(error),
+        Failure::TooLate => {
+            Problem::new(Reason::Unavailable, "the order could not be written in time: repeat it as it was")
+        }
         Failure::BrokenOff => Problem::internal_error(failure),
     }
 }
@@ -59,6 +62,9 @@ fn stock(refusal: StockRefusal) -> Problem {
     let StockRefusal { reason, line, allowed_units } = refusal;
     let of_line = |member: &str| line.map_or_else(|| "lines".to_owned(), |line| format!("lines[{line}].{member}"));
     match reason {
+        StockReason::EventNotFound => {
+            Problem::new(Reason::EventNotFound, "nothing of this event is on sale").field("event_id")
+        }
         StockReason::EventNotOpen => Problem::new(Reason::EventNotOpen, "the event has not opened").field("event_id"),
         StockReason::EventClosed => Problem::new(Reason::EventClosed, "the event has closed").field("event_id"),
         StockReason::SoldOut => Problem::new(Reason::SoldOut, "not enough units are left")
@@ -70,7 +76,8 @@ fn stock(refusal: StockRefusal) -> Problem {
         StockReason::ItemNotFound => {
             Problem::new(Reason::ItemNotFound, "the event does not offer this item").field(of_line("item_id"))
         }
-        StockReason::NotReady => Problem::new(Reason::NotReady, "the stock is being staged: try again shortly"),
+        StockReason::NotReady => Problem::new(Reason::NotReady, "the stock is being staged: try again shortly")
+            .field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id"))),
         StockReason::CurrencyMismatch => {
             Problem::new(Reason::CurrencyMismatch, "the items are of more than one currency").field("lines")
         }
@@ -162,6 +169,11 @@ mod tests {
         let field = |text: &str| Some(text.to_owned());
         assert_eq!(seen(stock(StockReason::EventClosed)), (Reason::EventClosed, field("event_id")));
         assert_eq!(seen(stock(StockReason::ItemNotFound)), (Reason::ItemNotFound, field("lines")));
+        assert_eq!(seen(stock(StockReason::EventNotFound)), (Reason::EventNotFound, field("event_id")));
+        assert_eq!(seen(stock(StockReason::NotReady)), (Reason::NotReady, field("event_id")));
+        let item = StockRefusal { reason: StockReason::NotReady, line: Some(2), allowed_units: 0 };
+        assert_eq!(seen(PlaceRefusal::Stock(item)), (Reason::NotReady, field("lines[2].item_id")));
+        assert_eq!(seen(CommandRefusal::RequestIdReused), (Reason::RequestIdReused, field("request_id")));
         let coupon = PlaceRefusal::Coupon(CouponRefusal::InUse);
         assert_eq!(seen(coupon), (Reason::CouponInUse, field("coupon_id")));
         assert_eq!(seen(PlaceRefusal::RequestIdReused), (Reason::RequestIdReused, field("request_id")));

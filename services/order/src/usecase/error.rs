@@ -26,6 +26,9 @@ pub enum Failure {
     /// Too much is waiting, or the batch broke.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// So much time has passed that what is held for the order may be given back. It is not written.
+    #[error("the order could not be written in time")]
+    TooLate,
     /// The task of a purchase ended without an answer.
     #[error("the purchase was broken off")]
     BrokenOff,

@@ -1,5 +1,10 @@
-//! Takes an order: holds its units and its coupon, prices it, writes it. Whatever is held for an order that is not
-//! written is given back here or, where it is not known whether it was written, by the sweeps of their owners.
+//! Takes an order: holds its units and its coupon, prices it, writes it.
+//!
+//! Several requests for one order may be under way at once, here and in other replicas: double clicks with the same
+//! body, and other bodies under the same `request_id`. Holds carry the fingerprint of the body, so another body neither
+//! gets nor returns what this one holds. Requests of the same body share their holds, so one of them gives back only
+//! where every other is refused as well; whatever failed for another reason may have succeeded for a twin, and what is
+//! held then is left to the sweeps of its owners. They wait longer than an order may take from its arrival to its row.
 
 use super::{
     Failure, FindOrder, WriteOrders,
@@ -9,7 +14,9 @@ use crate::{
     client::{Coupons, Inventory, PeerError},
     domain::{Draft, Order, PlaceRefusal, Prices, State},
 };
-use stampede_vocab::{CouponId, Money, SharedClock};
+use stampede_chassis::Deadline;
+use stampede_vocab::{CouponId, Money, SharedClock, Timestamp};
+use std::time::Duration;
 use tracing::Instrument;
 
 /// Takes orders. Cheap to clone.
@@ -20,41 +27,44 @@ pub struct PlaceOrder {
     find: FindOrder,
     write: WriteOrders,
     clock: SharedClock,
+    write_limit: Duration,
 }
 
-/// What was set aside for an order by this call; perhaps by an earlier call for the same order too.
+/// What is known to be set aside for this body of the order, by this call or a twin of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Held {
-    stock: bool,
+    /// When the units were last asked for, as this call was told.
+    stock: Option<Timestamp>,
     coupon: Option<CouponId>,
 }
 
 impl Held {
-    /// What the order that is written for this id does not need.
+    /// What the order that is written under this id does not need.
     ///
-    /// Only a pending order of the same event lives on its hold: any other has its units in the ledger, or has given
-    /// them back. A coupon is needed until the order has returned it.
+    /// What was written for another body never lives on the holds of this one. What was written for this body lives on
+    /// its units while it is pending (then they are in the ledger, or given back), and on its coupon until it has
+    /// returned it.
     fn beside(self, stored: &Order, draft: &Draft) -> Self {
-        let needs_stock = stored.event == draft.event && stored.state == State::Pending;
-        let needs_coupon = stored.coupon == self.coupon && !stored.state.has_returned_coupon();
-        Self { stock: self.stock && !needs_stock, coupon: self.coupon.filter(|_| !needs_coupon) }
-    }
-
-    fn is_nothing(self) -> bool {
-        self == Self::default()
+        if stored.fingerprint != draft.fingerprint() {
+            return self;
+        }
+        let needs_stock = stored.state == State::Pending;
+        let needs_coupon = !stored.state.has_returned_coupon();
+        Self { stock: self.stock.filter(|_| !needs_stock), coupon: self.coupon.filter(|_| !needs_coupon) }
     }
 }
 
 impl PlaceOrder {
-    /// Takes orders with the help of these.
+    /// Takes orders with the help of these, each within `write_limit` of its arrival.
     pub fn new(
         inventory: Inventory,
         coupons: Coupons,
         find: FindOrder,
         write: WriteOrders,
         clock: SharedClock,
+        write_limit: Duration,
     ) -> Self {
-        Self { inventory, coupons, find, write, clock }
+        Self { inventory, coupons, find, write, clock, write_limit }
     }
 
     /// Takes the order, or returns the one that an earlier call with the same request has placed. It runs on a task of
@@ -65,22 +75,22 @@ impl PlaceOrder {
         task.await.map_err(|_| Failure::BrokenOff)?
     }
 
+    /// The time counts from before anything is held, so a hold is always younger than the order that is to be written.
     async fn place(&self, draft: &Draft) -> Result<Order, Failure> {
+        let write_by = Deadline::after(self.write_limit);
         let mut held = Held::default();
-        match self.prepare(draft, &mut held).await {
-            Ok(order) => self.store(draft, order, held).await,
-            Err(why) => self.refuse(draft, held, why).await,
+        let prepared = write_by.bound(self.prepare(draft, &mut held)).await;
+        match prepared.unwrap_or(Err(Failure::TooLate)) {
+            Ok(order) => self.store(draft, order, held, write_by).await,
+            Err(Failure::Place(refusal)) => self.refuse(draft, held, refusal).await,
+            Err(failure) => Err(failure),
         }
     }
 
     /// Sets everything aside, noting it in `held`, and prices the order.
     async fn prepare(&self, draft: &Draft, held: &mut Held) -> Result<Order, Failure> {
-        let hold = self.inventory.reserve(draft).await?.map_err(PlaceRefusal::Stock)?;
-        held.stock = true;
-        if !hold.covers(draft) {
-            // The hold is that of another request under this id.
-            return Err(PlaceRefusal::RequestIdReused.into());
-        }
+        let hold = self.inventory.reserve(draft).await??;
+        held.stock = Some(hold.held_at);
         let mut prices = Prices::of(&hold.lines)?;
         if let Some(coupon) = draft.coupon {
             prices = prices.less(self.hold_coupon(draft, coupon, &prices, held).await?)?;
@@ -88,7 +98,6 @@ impl PlaceOrder {
         Ok(Order::place(draft, hold, prices.within(draft.max_total)?, self.clock.now()))
     }
 
-    /// The coupon is noted before the call: if that fails, nobody knows whether it is held.
     async fn hold_coupon(
         &self,
         draft: &Draft,
@@ -96,41 +105,32 @@ impl PlaceOrder {
         prices: &Prices,
         held: &mut Held,
     ) -> Result<Money, Failure> {
+        let discount = self.coupons.hold(coupon, draft, prices.total.currency).await??;
         held.coupon = Some(coupon);
-        let answer = self.coupons.hold(coupon, draft, prices.total.currency).await?;
-        answer.map_err(|refusal| {
-            held.coupon = None;
-            PlaceRefusal::Coupon(refusal).into()
-        })
+        Ok(discount)
     }
 
-    async fn store(&self, draft: &Draft, order: Order, held: Held) -> Result<Order, Failure> {
-        match self.write.write(order).await {
+    async fn store(&self, draft: &Draft, order: Order, held: Held, write_by: Deadline) -> Result<Order, Failure> {
+        match self.write.write(order, write_by).await {
             Ok(Written::New(order)) => Ok(*order),
             Ok(Written::Existing(stored)) => self.repeat(draft, held, *stored).await,
-            Err(WriteError::NotWritten(error)) => {
-                self.give_back(draft, held).await;
-                Err(Failure::Storage(error))
-            }
-            Err(WriteError::NotTried(error)) => {
-                self.give_back(draft, held).await;
-                Err(Failure::Batch(error))
-            }
-            // If it was written after all it needs what is held, so that is left to the sweeps.
-            Err(WriteError::Unknown(error)) => Err(Failure::Storage(error)),
+            Err(WriteError::NotTried(error)) => Err(Failure::Batch(error)),
+            Err(WriteError::TooLate) => Err(Failure::TooLate),
+            Err(WriteError::Failed(error)) => Err(Failure::Storage(error)),
         }
     }
 
     /// A refusal counts only if this is not a repeat: an order that is written stays, whatever is left or open now.
-    async fn refuse(&self, draft: &Draft, held: Held, why: Failure) -> Result<Order, Failure> {
-        if held.is_nothing() && !matches!(why, Failure::Place(_)) {
-            return Err(why);
-        }
+    ///
+    /// What a body asks for does not change, nor do prices, so a twin that has the same holds is refused as this one is.
+    /// The exception is a coupon that was in use and came free in between: a twin that asked for the units before this
+    /// call, and for the coupon after it, is written without its hold in Redis, and the ledger decides about it.
+    async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Failure> {
         match self.find.find(draft.order).await? {
             Some(stored) => self.repeat(draft, held, stored).await,
             None => {
                 self.give_back(draft, held).await;
-                Err(why)
+                Err(refusal.into())
             }
         }
     }
@@ -140,13 +140,14 @@ impl PlaceOrder {
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
 
-    /// Gives back as well as it can; what stays held is found by the sweeps.
+    /// Gives back as well as it can; what stays held is found by the sweeps. Units that a twin has asked for since stay
+    /// with it.
     async fn give_back(&self, draft: &Draft, held: Held) {
-        if held.stock {
-            left_to_sweep(self.inventory.release(draft.event, draft.order).await);
+        if let Some(held_at) = held.stock {
+            left_to_sweep(self.inventory.release(draft, held_at).await);
         }
         if let Some(coupon) = held.coupon {
-            left_to_sweep(self.coupons.release(coupon, draft.order).await);
+            left_to_sweep(self.coupons.release(coupon, draft).await);
         }
     }
 }

@@ -9,11 +9,12 @@ use crate::{
     },
 };
 use stampede_batch::{BatchError, Batcher};
-use stampede_db::{Database, DbError};
+use stampede_chassis::Deadline;
+use stampede_db::{Database, DbError, WorkError};
 use stampede_outbox::{Outbox, current_traceparent};
 use stampede_vocab::OrderId;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -29,21 +30,46 @@ pub enum Written {
     Existing(Box<Order>),
 }
 
-/// Why an order may not be written.
+/// Why it is not known that an order is written.
 #[derive(Debug, Clone)]
 pub enum WriteError {
-    /// It is not written, for certain.
-    NotWritten(Arc<DbError>),
     /// The queue was full: it is not written.
     NotTried(BatchError),
-    /// The connection or the batch broke, perhaps during the commit: nobody knows.
-    Unknown(Arc<DbError>),
+    /// Its time was over: it is not written.
+    TooLate,
+    /// The database or the batch failed, perhaps during the commit.
+    Failed(Arc<DbError>),
 }
 
 #[derive(Clone)]
 struct NewOrder {
     order: Order,
+    write_by: Deadline,
     traceparent: Option<String>,
+}
+
+impl NewOrder {
+    fn is_late(&self) -> bool {
+        self.write_by.remaining().is_zero()
+    }
+}
+
+/// Why a batch was rolled back.
+#[derive(Debug, thiserror::Error)]
+enum InsertError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("the time of an order was over before the commit")]
+    Late,
+}
+
+impl WorkError for InsertError {
+    fn as_db_error(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Late => None,
+        }
+    }
 }
 
 /// Writes orders. Cheap to clone.
@@ -59,13 +85,14 @@ impl WriteOrders {
         Self { queue: Batcher::new(batch("write_orders"), write) }
     }
 
-    /// Writes an order, or finds the one that has its id.
-    pub async fn write(&self, order: Order) -> Result<Written, WriteError> {
-        let new = NewOrder { order, traceparent: current_traceparent() };
+    /// Writes an order, or finds the one that has its id. Once its time is over it is not written any more, since what
+    /// is held for it may be given back.
+    pub async fn write(&self, order: Order, write_by: Deadline) -> Result<Written, WriteError> {
+        let new = NewOrder { order, write_by, traceparent: current_traceparent() };
         match self.queue.call(new).await {
             Ok(written) => written,
             Err(error @ BatchError::Overloaded) => Err(WriteError::NotTried(error)),
-            Err(BatchError::Closed) => Err(WriteError::Unknown(Arc::new(DbError::BrokenOff("write_orders")))),
+            Err(BatchError::Closed) => Err(WriteError::Failed(Arc::new(DbError::BrokenOff("write_orders")))),
         }
     }
 }
@@ -79,54 +106,68 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
     match write_new(&db, firsts).await {
         Ok(mut known) => {
             outbox.wake();
-            asked.into_iter().map(|new| Ok(answer(&mut known, new.order))).collect()
+            asked.into_iter().map(|new| known.answer(new.order)).collect()
         }
-        Err(error) => vec![Err(error); asked.len()],
+        Err(error) => vec![Err(WriteError::Failed(Arc::new(error))); asked.len()],
     }
 }
 
-/// An order is new unless one of its id is known, from the database or from earlier in the batch.
-fn answer(known: &mut HashMap<OrderId, Order>, order: Order) -> Written {
-    match known.get(&order.id) {
-        Some(existing) => Written::Existing(Box::new(existing.clone())),
-        None => {
-            known.insert(order.id, order.clone());
-            Written::New(Box::new(order))
+/// What is known of the orders of a batch before its answers are given.
+#[derive(Default)]
+struct Known {
+    existing: HashMap<OrderId, Order>,
+    late: HashSet<OrderId>,
+}
+
+impl Known {
+    /// An order is new unless one of its id exists, in the database or from earlier in the batch, or its time was over.
+    fn answer(&mut self, order: Order) -> Result<Written, WriteError> {
+        if let Some(existing) = self.existing.get(&order.id) {
+            return Ok(Written::Existing(Box::new(existing.clone())));
         }
+        if self.late.contains(&order.id) {
+            return Err(WriteError::TooLate);
+        }
+        self.existing.insert(order.id, order.clone());
+        Ok(Written::New(Box::new(order)))
+    }
+
+    /// Takes out those whose time is over.
+    fn leave_late(&mut self, waiting: &mut BTreeMap<OrderId, NewOrder>) {
+        let late = waiting.iter().filter(|(_, new)| new.is_late()).map(|(id, _)| *id);
+        self.late.extend(late);
+        waiting.retain(|id, _| !self.late.contains(id));
     }
 }
 
-/// Writes those that do not exist, and returns those that do.
-async fn write_new(
-    db: &Database,
-    mut waiting: BTreeMap<OrderId, NewOrder>,
-) -> Result<HashMap<OrderId, Order>, WriteError> {
-    let mut existing = HashMap::new();
+/// Writes those that do not exist and are in time, and returns the others.
+async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> Result<Known, DbError> {
+    let mut known = Known::default();
     for _ in 0..ROUNDS {
+        known.leave_late(&mut waiting);
         if waiting.is_empty() {
-            return Ok(existing);
+            return Ok(known);
         }
         match insert(db, waiting.values().cloned().collect()).await {
-            Ok(()) => return Ok(existing),
-            Err(error) if error.unique_violation().is_some() => {
+            Ok(()) => return Ok(known),
+            Err(InsertError::Late) => {}
+            Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
                 let ids: Vec<OrderId> = waiting.keys().copied().collect();
-                let found = find(db, &ids).await.map_err(|error| WriteError::Unknown(Arc::new(error)))?;
+                let found = find(db, &ids).await?;
                 waiting.retain(|id, _| !found.contains_key(id));
-                existing.extend(found);
+                known.existing.extend(found);
             }
-            Err(error) if error.check_violation() || error.is_deadlock() => {
-                return Err(WriteError::NotWritten(Arc::new(error)));
-            }
-            Err(error) => return Err(WriteError::Unknown(Arc::new(error))),
+            Err(InsertError::Db(error)) => return Err(error),
         }
     }
-    let error = DbError::inconsistent("orders of the same ids kept appearing");
-    Err(WriteError::Unknown(Arc::new(error)))
+    Err(DbError::inconsistent("orders of the same ids kept appearing, or their time kept running out"))
 }
 
-async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), DbError> {
+/// Writes all or none. The time is looked at last, so that no wait for a connection or a lock lies between it and the
+/// commit.
+async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
     let orders = Arc::new(orders);
-    db.transact("place_orders", move |transaction| {
+    db.transact_with("place_orders", move |transaction| {
         let orders = orders.clone();
         Box::pin(async move {
             let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
@@ -135,7 +176,8 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), DbError> {
                 .iter()
                 .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
                 .collect();
-            outbox::append(transaction, news).await
+            outbox::append(transaction, news).await?;
+            if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) }
         })
     })
     .await

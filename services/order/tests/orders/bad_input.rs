@@ -1,10 +1,14 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::sale::{Sale, UNITS, eur, refusal, refused};
+use crate::sale::{Sale, UNITS, campaign, eur, refusal, refused};
 use anyhow::Result;
-use stampede_proto::order::v1::{GetOrderRequest, ListOrdersRequest, PayOrderRequest, PlaceOrderRequest};
+use stampede_proto::{
+    coupon::v1::{CouponState, CreateCampaignRequest},
+    order::v1::{GetOrderRequest, ListOrdersRequest, OrderState, PayOrderRequest, PlaceOrderRequest},
+    r#type::v1::Money,
+};
 use stampede_status::Reason;
-use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_testkit::{as_buyer, as_operator, buyer, eventually};
 use stampede_vocab::{Clock, EventId, ItemId, SystemClock};
 use std::time::Duration;
 use tonic::{Code, Request};
@@ -17,7 +21,7 @@ const UNKNOWN_COUPON: &str = "cpn_0000000000000000000000001a";
 type Spoil<R> = fn(&mut R);
 
 #[rustfmt::skip]
-const BAD_ORDERS: [(Reason, &str, Spoil<PlaceOrderRequest>); 18] = [
+const BAD_ORDERS: [(Reason, &str, Spoil<PlaceOrderRequest>); 19] = [
     (Reason::InvalidField, "request_id", |r| r.request_id.clear()),
     (Reason::InvalidField, "request_id", |r| r.request_id = "x".repeat(65)),
     (Reason::InvalidField, "request_id", |r| r.request_id = "a b".to_owned()),
@@ -32,9 +36,10 @@ const BAD_ORDERS: [(Reason, &str, Spoil<PlaceOrderRequest>); 18] = [
     (Reason::InvalidField, "lines[1].units", |r| r.lines[1].units = i32::MAX),
     (Reason::InvalidField, "coupon_id", |r| r.coupon_id = "coupon".to_owned()),
     (Reason::InvalidField, "max_total.minor_units", |r| r.max_total = Some(eur(-1))),
-    (Reason::InvalidField, "max_total.currency", |r| r.max_total = Some(stampede_proto::r#type::v1::Money::default())),
+    (Reason::InvalidField, "max_total.currency", |r| r.max_total = Some(Money::default())),
     (Reason::LimitReached, "lines[0].units", |r| r.lines[0].units = 3),
     (Reason::ItemNotFound, "lines[1].item_id", |r| r.lines[1].item_id = ItemId::from_uuid(Uuid::nil()).to_string()),
+    (Reason::EventNotFound, "event_id", |r| r.event_id = EventId::from_uuid(Uuid::nil()).to_string()),
     (Reason::CouponNotFound, "coupon_id", |r| r.coupon_id = UNKNOWN_COUPON.to_owned()),
 ];
 
@@ -85,7 +90,7 @@ async fn a_bad_payment_starts_nothing() -> Result<()> {
         ("request_id", |request| request.request_id.clear()),
         ("request_id", |request| request.request_id = "x".repeat(65)),
         ("payment_method", |request| request.payment_method.clear()),
-        ("payment_method", |request| request.payment_method = "x".repeat(257)),
+        ("payment_method", |request| request.payment_method = "x".repeat(256)),
     ];
     for (field, spoil) in bad {
         let mut request = good.clone();
@@ -94,6 +99,70 @@ async fn a_bad_payment_starts_nothing() -> Result<()> {
         assert_eq!(refusal(&status), refused(Reason::InvalidField, field));
     }
     assert_eq!(sale.now(&order).await?.payment_attempts, 0);
+    let longest = "x".repeat(255);
+    sale.pay_with(&order, "p", &longest).await?;
+    let reused = sale.pay(&order, "p").await.unwrap_err();
+    assert_eq!(refusal(&reused), refused(Reason::RequestIdReused, "request_id"));
+    assert_eq!(sale.pay_with(&order, "p", &longest).await?.payment_attempts, 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_price_that_cannot_be_is_refused_and_given_back() -> Result<()> {
+    let sale = Sale::open().await?;
+    let dollars = Money { minor_units: 500, currency: "USD".to_owned() };
+    let event = sale.another_event(7, &[eur(i64::MAX), eur(1), dollars]).await?;
+    let item = |index| ItemId::derive(event, index);
+    let table = [
+        (Reason::TotalOverflow, "lines", vec![(item(0), 2)]),
+        (Reason::TotalOverflow, "lines", vec![(item(0), 1), (item(1), 1)]),
+        (Reason::CurrencyMismatch, "lines", vec![(item(1), 1), (item(2), 1)]),
+    ];
+    for (reason, field, lines) in table {
+        let wish = PlaceOrderRequest { event_id: event.to_string(), ..sale.wish("r", &lines) };
+        let status = sale.place(buyer(), wish).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(reason, field), "{lines:?}");
+    }
+    assert_eq!(sale.orders_written().await?, 0);
+    for index in 0..3 {
+        let stock = sale.stock_of(event, item(index)).await?;
+        assert_eq!((stock.left_units, stock.held_units), (UNITS, 0), "what was held goes back before the answer");
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_coupon_that_does_not_fit_is_refused_and_keeps_nothing() -> Result<()> {
+    let sale = Sale::open().await?;
+    let somebody = buyer();
+    let dollars = Some(Money { minor_units: 500, currency: "USD".to_owned() });
+    let dollars = CreateCampaignRequest { discount: dollars, ..campaign("dollars") };
+    let elsewhere = EventId::from_uuid(Uuid::from_u128(9)).to_string();
+    let elsewhere = CreateCampaignRequest { event_id: elsewhere, ..campaign("elsewhere") };
+    let used = sale.coupon_of(somebody, campaign("used")).await?;
+    let first = PlaceOrderRequest { coupon_id: used.coupon_id.clone(), ..sale.wish("first", &[(sale.lamp, 1)]) };
+    let first = sale.place(somebody, first).await?;
+    sale.reaches(&first, OrderState::AwaitingPayment).await;
+    sale.approve(&sale.pay(&first, "p").await?).await?;
+    eventually("the coupon is used", || async {
+        sale.coupon(&used).await.ok().filter(|now| now.state() == CouponState::Used)
+    })
+    .await;
+    let table = [
+        (Reason::CurrencyMismatch, sale.coupon_of(somebody, dollars).await?),
+        (Reason::CouponWrongEvent, sale.coupon_of(somebody, elsewhere).await?),
+        (Reason::CouponInUse, used),
+    ];
+    for (reason, coupon) in table {
+        let before = sale.coupon(&coupon).await?;
+        let wish = PlaceOrderRequest { coupon_id: coupon.coupon_id.clone(), ..sale.wish("r", &[(sale.kettle, 1)]) };
+        let status = sale.place(somebody, wish).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(reason, "coupon_id"));
+        assert_eq!(sale.coupon(&coupon).await?, before);
+        let stock = sale.stock(sale.kettle).await?;
+        assert_eq!((stock.left_units, stock.held_units), (UNITS, 0), "what was held goes back before the answer");
+    }
+    assert_eq!(sale.orders_written().await?, 1);
     sale.mesh.stop().await
 }
 

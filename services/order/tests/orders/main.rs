@@ -9,3 +9,4 @@ mod paying;
 mod placing;
 mod reading;
 mod sale;
+mod twins;

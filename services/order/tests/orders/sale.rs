@@ -83,7 +83,8 @@ impl Sale {
         Self::open_with(settings).await
     }
 
-    async fn open_with(settings: MeshBuilder) -> Result<Self> {
+    /// Opens with these settings.
+    pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
         let world = World::prepared().await?;
         let orders = world.database("order").await?;
         let payments = world.schema(&schema::PAYMENT).await?;
@@ -102,19 +103,26 @@ impl Sale {
 
     /// Puts lamps and kettles on the shelf of an event that opens then and is open for two hours.
     pub async fn stage(&self, event: EventId, opens_at: Timestamp) -> Result<()> {
-        let item = |index, price, limit_per_buyer, gift_total_units| StagedItem {
-            item_id: ItemId::derive(event, index).to_string(),
-            total_units: UNITS,
-            limit_per_buyer,
-            gift_total_units,
-            unit_price: Some(eur(price)),
-        };
+        let lamp = StagedItem { limit_per_buyer: 2, ..item(event, 0, eur(LAMP_PRICE)) };
+        let kettle = StagedItem { gift_total_units: 1, ..item(event, 1, eur(KETTLE_PRICE)) };
+        self.stage_items(event, opens_at, vec![lamp, kettle]).await
+    }
+
+    /// Opens another event with items of these prices, of which a buyer may have 5, and returns it.
+    pub async fn another_event(&self, number: u128, prices: &[Money]) -> Result<EventId> {
+        let event = EventId::from_uuid(Uuid::from_u128(number));
+        let items = prices.iter().enumerate().map(|(index, price)| item(event, index, price.clone())).collect();
+        self.stage_items(event, SystemClock.now().minus(HOUR), items).await?;
+        Ok(event)
+    }
+
+    async fn stage_items(&self, event: EventId, opens_at: Timestamp, items: Vec<StagedItem>) -> Result<()> {
         let request = StageStockRequest {
             event_id: event.to_string(),
             event_version: 1,
             opens_at: Some(time(opens_at)),
             closes_at: Some(time(opens_at.plus(2 * HOUR))),
-            items: vec![item(0, LAMP_PRICE, 2, 0), item(1, KETTLE_PRICE, 5, 1)],
+            items,
         };
         self.mesh.inventory().stage_stock(as_service(request)).await?;
         Ok(())
@@ -146,10 +154,15 @@ impl Sale {
 
     /// Starts a payment.
     pub async fn pay(&self, order: &Order, request_id: &str) -> Result<Order, Status> {
+        self.pay_with(order, request_id, "pm_card_ok").await
+    }
+
+    /// Starts a payment with this card.
+    pub async fn pay_with(&self, order: &Order, request_id: &str, payment_method: &str) -> Result<Order, Status> {
         let request = PayOrderRequest {
             order_id: order.order_id.clone(),
             request_id: request_id.to_owned(),
-            payment_method: "pm_card_ok".to_owned(),
+            payment_method: payment_method.to_owned(),
         };
         let paid = self.mesh.order().pay_order(as_buyer(buyer_of(order), request)).await?;
         paid.into_inner().order.ok_or_else(|| Status::internal("no order"))
@@ -244,7 +257,12 @@ impl Sale {
 
     /// The stock of an item.
     pub async fn stock(&self, item: ItemId) -> Result<Stock> {
-        let request = GetStockRequest { event_id: self.event.to_string() };
+        self.stock_of(self.event, item).await
+    }
+
+    /// The stock of an item of any event.
+    pub async fn stock_of(&self, event: EventId, item: ItemId) -> Result<Stock> {
+        let request = GetStockRequest { event_id: event.to_string() };
         let stocks = self.mesh.inventory().get_stock(as_service(request)).await?.into_inner().stocks;
         stocks.into_iter().find(|stock| stock.item_id == item.to_string()).context("the item's stock")
     }
@@ -259,15 +277,13 @@ impl Sale {
 
     /// A coupon of this buyer that counts in any event.
     pub async fn coupon_for(&self, buyer: UserId) -> Result<Coupon> {
-        let request = CreateCampaignRequest {
-            request_id: Uuid::from_u128(buyer.uuid().as_u128()).to_string(),
-            name: "First come".to_owned(),
-            quota: 5,
-            discount: Some(eur(DISCOUNT)),
-            event_id: String::new(),
-            opens_at: Some(time(SystemClock.now().minus(HOUR))),
-            closes_at: Some(time(SystemClock.now().plus(HOUR))),
-        };
+        self.coupon_of(buyer, campaign("any")).await
+    }
+
+    /// A coupon of this buyer, of a campaign made for them.
+    pub async fn coupon_of(&self, buyer: UserId, campaign: CreateCampaignRequest) -> Result<Coupon> {
+        let request_id = format!("{}-{}", campaign.request_id, buyer.uuid().simple());
+        let request = CreateCampaignRequest { request_id, ..campaign };
         let created = self.mesh.coupon().create_campaign(as_operator(request)).await?.into_inner();
         let campaign_id = created.campaign.context("a campaign")?.campaign_id;
         Ok(eventually("the campaign takes claims", || async {
@@ -281,6 +297,30 @@ impl Sale {
     pub async fn coupon(&self, coupon: &Coupon) -> Result<Coupon> {
         let request = GetCouponRequest { coupon_id: coupon.coupon_id.clone() };
         self.mesh.coupon().get_coupon(as_operator(request)).await?.into_inner().coupon.context("a coupon")
+    }
+}
+
+/// An item of an event: [`UNITS`] at this price, 5 a buyer.
+fn item(event: EventId, index: usize, price: Money) -> StagedItem {
+    StagedItem {
+        item_id: ItemId::derive(event, index).to_string(),
+        total_units: UNITS,
+        limit_per_buyer: 5,
+        gift_total_units: 0,
+        unit_price: Some(price),
+    }
+}
+
+/// An open campaign of coupons that count in any event.
+pub fn campaign(request_id: &str) -> CreateCampaignRequest {
+    CreateCampaignRequest {
+        request_id: request_id.to_owned(),
+        name: "First come".to_owned(),
+        quota: 5,
+        discount: Some(eur(DISCOUNT)),
+        event_id: String::new(),
+        opens_at: Some(time(SystemClock.now().minus(HOUR))),
+        closes_at: Some(time(SystemClock.now().plus(HOUR))),
     }
 }
 
