@@ -85,7 +85,7 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
         let name = format!("{}{}", args.schema_prefix, schema.service);
         check_name(&name)?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))).execute(&mut server).await?;
-        let config = DbConfig { max_connections: 2, acquire_timeout: PATIENCE };
+        let config = DbConfig { max_connections: 2, acquire_timeout: PATIENCE, ..DbConfig::default() };
         let db = Database::connect(&with_schema(base, &name), config).await?;
         schema.migrate(&db).await?;
         made.push(PreparedSchema { name, version: schema.version() });

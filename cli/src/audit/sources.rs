@@ -39,7 +39,7 @@ impl Found {
 impl Sources {
     /// Connects to the databases and to Redis.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
-        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10) };
+        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
         let order = crate::prepare::with_schema(&args.database_url, &format!("{}order", args.schema_prefix));
         let db = Database::connect(&order, config)
             .await

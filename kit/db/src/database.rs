@@ -2,24 +2,36 @@
 
 use crate::DbError;
 use sqlx::{
-    ConnectOptions, Connection, Executor, MySql, MySqlPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
     pool::PoolConnection,
 };
-use std::{str::FromStr, time::Duration};
+use std::{future::Future, str::FromStr, time::Duration};
+use tokio::time::timeout;
 
-/// How many connections, and how long to wait for one.
+/// How many connections, and how long to wait for one and for its answers.
 #[derive(Debug, Clone, Copy)]
 pub struct DbConfig {
     /// Most connections at a time.
     pub max_connections: u32,
     /// Longest wait for a free connection.
     pub acquire_timeout: Duration,
+    /// Longest time of one try of a unit of work, and of what is bounded by [`Database::in_time`].
+    pub work_timeout: Duration,
 }
 
 impl Default for DbConfig {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5) }
+        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5), work_timeout: Duration::from_secs(5) }
+    }
+}
+
+impl DbConfig {
+    /// How long the server lets a statement wait for a lock, in seconds: well within a try, since MySQL may take a second
+    /// longer. A try that is given up leaves its statement to the server, which would go on waiting with all the locks
+    /// that it has.
+    fn lock_wait_s(&self) -> u64 {
+        (self.work_timeout.as_secs() / 2).max(1)
     }
 }
 
@@ -27,6 +39,7 @@ impl Default for DbConfig {
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: MySqlPool,
+    work_timeout: Duration,
 }
 
 impl Database {
@@ -46,31 +59,44 @@ impl Database {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
                 Box::pin(async move {
                     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    let lock_wait = format!("SET SESSION innodb_lock_wait_timeout = {}", config.lock_wait_s());
+                    connection.execute(AssertSqlSafe(lock_wait)).await?;
                     Ok(())
                 })
             })
-            // A connection that comes back inside a transaction would swallow the next user's writes.
+            // A connection that comes back inside a transaction would swallow the next user's writes: it is closed.
             .after_release(|connection, _| {
                 let in_transaction = connection.is_in_transaction();
                 Box::pin(async move { Ok(!in_transaction) })
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool })
+        Ok(Self { pool, work_timeout: config.work_timeout })
     }
 
-    /// A connection for reading, or for a single statement that is its own transaction.
+    /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is bounded:
+    /// what it is used for belongs into [`Database::in_time`], unless the caller has a deadline anyway.
     pub async fn acquire(&self) -> Result<PoolConnection<MySql>, DbError> {
         Ok(self.pool.acquire().await?)
     }
 
+    /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given up
+    /// is closed unless it answers soon.
+    pub async fn in_time<T, E: From<DbError>>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        timeout(self.work_timeout, work).await.unwrap_or_else(|_| Err(self.timed_out(name).into()))
+    }
+
     /// Whether the server answers now.
     pub async fn ping(&self) -> Result<(), DbError> {
-        self.pool.execute("SELECT 1").await?;
-        Ok(())
+        let answer = async { Ok(self.pool.execute("SELECT 1").await?) };
+        self.in_time("ping", answer).await.map(drop)
     }
 
     /// Closes every connection, once what is under way has ended.
@@ -80,5 +106,13 @@ impl Database {
 
     pub(crate) fn pool(&self) -> &MySqlPool {
         &self.pool
+    }
+
+    pub(crate) fn work_timeout(&self) -> Duration {
+        self.work_timeout
+    }
+
+    pub(crate) fn timed_out(&self, name: &'static str) -> DbError {
+        DbError::TimedOut { name, after: self.work_timeout }
     }
 }

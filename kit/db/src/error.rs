@@ -1,7 +1,7 @@
 //! What can go wrong in the database, told apart as far as anybody acts on it.
 
 use sqlx::mysql::MySqlDatabaseError;
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 /// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
 const TRY_AGAIN: [u16; 2] = [1213, 1205];
@@ -20,9 +20,21 @@ pub enum DbError {
     /// The schema is not the one that this program was built for.
     #[error("{0}")]
     Schema(String),
-    /// The task of a unit of work ended without an answer: it panicked, or the process is going down.
+    /// The task of a unit of work ended without an answer, as it does when the process is going down. Nobody knows
+    /// whether it was committed.
     #[error("the unit of work {0} was broken off")]
     BrokenOff(&'static str),
+    /// The server did not answer in time and its connection was given up. Nobody knows whether it was committed.
+    #[error("{name} was not done within {after:?}")]
+    TimedOut {
+        /// The unit of work.
+        name: &'static str,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The code of a unit of work panicked: a fault of the program, or of what it was given. It is rolled back.
+    #[error("the unit of work {0} panicked")]
+    Panicked(&'static str),
 }
 
 impl DbError {
@@ -49,7 +61,7 @@ impl DbError {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
     }
 
-    /// Whether the server could not be asked at all, so nothing is known to be wrong with the request.
+    /// Whether the server could not be asked or gave no answer, so nothing is known to be wrong with the request.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Sqlx(error) => matches!(
@@ -61,8 +73,8 @@ impl DbError {
                     | sqlx::Error::Protocol(_)
                     | sqlx::Error::WorkerCrashed
             ),
-            Self::BrokenOff(_) => true,
-            Self::Inconsistent(_) | Self::Schema(_) => false,
+            Self::BrokenOff(_) | Self::TimedOut { .. } => true,
+            Self::Inconsistent(_) | Self::Schema(_) | Self::Panicked(_) => false,
         }
     }
 

@@ -3,9 +3,9 @@
 use crate::{Database, DbError};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
 use rand::RngExt;
-use sqlx::MySqlConnection;
+use sqlx::{Connection, MySqlConnection};
 use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 /// What a unit of work yields: a future that borrows the transaction's connection.
@@ -38,7 +38,8 @@ impl Database {
     /// Runs `work` in one transaction and commits if it yields `Ok`. After a deadlock or a lock time-out it is run
     /// again from the start, five times at most, so it must have no effect outside the transaction.
     ///
-    /// The caller may go away: the work is on a task of its own and ends one way or the other.
+    /// The caller may go away: the work is on a task of its own and ends one way or the other. A try that takes longer than
+    /// the work time-out is given up together with its connection, and fails as [`DbError::TimedOut`].
     pub async fn transact<T, F>(&self, name: &'static str, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
@@ -55,9 +56,9 @@ impl Database {
         F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E> + Send + Sync + 'static,
     {
         let db = self.clone();
-        let span = tracing::debug_span!("transaction", otel.name = name);
-        let task = tokio::spawn(async move { db.run(name, &work).await }.instrument(span));
-        task.await.map_err(|_| DbError::BrokenOff(name))?
+        // The caller's own span goes along: messages that the work writes belong to the caller's trace.
+        let task = tokio::spawn(async move { db.run(name, &work).await }.in_current_span());
+        task.await.map_err(|ended| if ended.is_panic() { DbError::Panicked(name) } else { DbError::BrokenOff(name) })?
     }
 
     async fn run<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
@@ -68,7 +69,7 @@ impl Database {
         let started = Instant::now();
         let mut attempt = 1;
         let outcome = loop {
-            let outcome = self.once(work).await;
+            let outcome = self.once(name, work).await;
             let deadlock = outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_deadlock);
             if !deadlock || attempt == ATTEMPTS {
                 break outcome;
@@ -82,22 +83,36 @@ impl Database {
         outcome
     }
 
-    async fn once<T, E, F>(&self, work: &F) -> Result<T, E>
+    async fn once<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
     where
         E: WorkError,
         F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
     {
-        let mut transaction = self.pool().begin().await.map_err(DbError::from)?;
-        match work(&mut transaction).await {
-            Ok(value) => {
-                transaction.commit().await.map_err(DbError::from)?;
-                Ok(value)
-            }
-            Err(error) => {
-                // The first error is the one to tell; a connection that cannot roll back is discarded by the pool.
-                let _ = transaction.rollback().await;
-                Err(error)
-            }
+        let mut connection = self.acquire().await?;
+        if let Ok(outcome) = timeout(self.work_timeout(), in_transaction(&mut connection, work)).await {
+            return outcome;
+        }
+        // It may be half-open, so that not even a ROLLBACK would be answered. Without it the server rolls back by itself.
+        drop(connection.detach());
+        Err(self.timed_out(name).into())
+    }
+}
+
+async fn in_transaction<T, E, F>(connection: &mut MySqlConnection, work: &F) -> Result<T, E>
+where
+    E: WorkError,
+    F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+{
+    let mut transaction = connection.begin().await.map_err(DbError::from)?;
+    match work(&mut transaction).await {
+        Ok(value) => {
+            transaction.commit().await.map_err(DbError::from)?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The first error is the one to tell; a connection that cannot roll back is discarded by the pool.
+            let _ = transaction.rollback().await;
+            Err(error)
         }
     }
 }

@@ -3,19 +3,23 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError, schema};
+use stampede_db::{Database, DbConfig, DbError, schema};
 use stampede_testkit::World;
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Barrier;
 
 async fn ledger() -> Database {
-    let db = World::new().unwrap().schema(&schema::EVENT).await.unwrap();
+    ledger_in(&World::new().unwrap()).await
+}
+
+async fn ledger_in(world: &World) -> Database {
+    let db = world.schema(&schema::EVENT).await.unwrap();
     let mut connection = db.acquire().await.unwrap();
     for sql in
         ["CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL CHECK (n >= 0))", "INSERT INTO t VALUES (1, 0), (2, 0)"]
@@ -23,6 +27,12 @@ async fn ledger() -> Database {
         sqlx::query(sql).execute(&mut *connection).await.unwrap();
     }
     db
+}
+
+/// The only connection to the ledger of this world, given up after `work_timeout`.
+async fn impatient(world: &World, work_timeout: Duration) -> Database {
+    let config = DbConfig { max_connections: 1, acquire_timeout: Duration::from_secs(5), work_timeout };
+    Database::connect(&world.service_database_url("event"), config).await.unwrap()
 }
 
 async fn numbers(db: &Database) -> Vec<i32> {
@@ -106,6 +116,79 @@ async fn a_caller_that_goes_away_tears_nothing_and_poisons_no_connection() {
 }
 
 #[tokio::test]
+async fn a_try_that_gets_no_answer_is_given_up_with_its_connection() {
+    let world = World::new().unwrap();
+    let ledger = ledger_in(&world).await;
+    let db = impatient(&world, Duration::from_secs(1)).await;
+    let started = Instant::now();
+    let outcome = db.transact("hang", |connection| {
+        Box::pin(async move {
+            add_one(connection, 1).await?;
+            sqlx::query("SELECT SLEEP(4)").execute(connection).await?;
+            Ok(())
+        })
+    });
+    let error = outcome.await.unwrap_err();
+    assert!(matches!(error, DbError::TimedOut { name: "hang", .. }) && error.is_unreachable(), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(numbers(&db).await, [0, 0], "the only place in the pool is free again");
+    // The server has noticed by then that nobody listens, and has rolled back.
+    stampede_testkit::eventually("the lock of what was given up is gone", || async {
+        ledger.transact("after", |connection| Box::pin(add_one(connection, 1))).await.ok()
+    })
+    .await;
+    assert_eq!(numbers(&db).await, [1, 0]);
+}
+
+#[tokio::test]
+async fn a_statement_that_gets_no_answer_keeps_no_connection() {
+    let world = World::new().unwrap();
+    ledger_in(&world).await;
+    let db = impatient(&world, Duration::from_secs(1)).await;
+    let hang = async {
+        let mut connection = db.acquire().await?;
+        sqlx::query("SELECT SLEEP(30)").execute(&mut *connection).await?;
+        Ok(())
+    };
+    let error: DbError = db.in_time("hang", hang).await.unwrap_err();
+    assert!(matches!(error, DbError::TimedOut { name: "hang", .. }), "{error}");
+    assert_eq!(numbers(&db).await, [0, 0], "the only place in the pool is free again");
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_keeps_is_waited_for_but_not_for_ever() {
+    let world = World::new().unwrap();
+    let holder = ledger_in(&world).await;
+    let db = impatient(&world, Duration::from_secs(4)).await;
+    let mut kept = holder.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut *kept).await.unwrap();
+    add_one(&mut kept, 1).await.unwrap();
+    let started = Instant::now();
+    let error = db.transact("wait", |connection| Box::pin(add_one(connection, 1))).await.unwrap_err();
+    assert!(error.is_deadlock(), "the server gives the wait up before the connection is: {error}");
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+    sqlx::raw_sql("COMMIT").execute(&mut *kept).await.unwrap();
+    db.transact("wait", |connection| Box::pin(add_one(connection, 1))).await.unwrap();
+    assert_eq!(numbers(&db).await, [2, 0]);
+}
+
+#[tokio::test]
+async fn a_panic_takes_everything_back_and_is_no_matter_of_the_server() {
+    let db = ledger().await;
+    let outcome: Result<(), DbError> = db
+        .transact("panic", |connection| {
+            Box::pin(async move {
+                add_one(connection, 1).await?;
+                panic!("on purpose")
+            })
+        })
+        .await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, DbError::Panicked("panic")) && !error.is_unreachable(), "{error}");
+    assert_eq!(numbers(&db).await, [0, 0]);
+}
+
+#[tokio::test]
 async fn violations_are_told_apart_on_both_servers() {
     let db = ledger().await;
     let mut connection = db.acquire().await.unwrap();
@@ -115,16 +198,4 @@ async fn violations_are_told_apart_on_both_servers() {
     let negative: DbError = sqlx::query("UPDATE t SET n = -1").execute(&mut *connection).await.unwrap_err().into();
     assert!(negative.check_violation());
     assert_eq!(negative.unique_violation(), None);
-}
-
-#[tokio::test]
-async fn a_schema_of_another_version_is_refused_by_name() {
-    let world = World::new().unwrap();
-    let db = world.schema(&schema::EVENT).await.unwrap();
-    db.check_schema(&schema::EVENT).await.unwrap();
-    let mut connection = db.acquire().await.unwrap();
-    sqlx::query("DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1").execute(&mut *connection).await.unwrap();
-    drop(connection);
-    let refused = db.check_schema(&schema::EVENT).await.unwrap_err().to_string();
-    assert!(refused.contains("the event schema is at version") && refused.contains("stampede prepare"), "{refused}");
 }

@@ -72,7 +72,7 @@ impl World {
 
     /// A connection to a schema that was made before.
     pub async fn database(&self, service: &str) -> Result<Database> {
-        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10) };
+        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
         Ok(Database::connect(&self.service_database_url(service), config).await?)
     }
 

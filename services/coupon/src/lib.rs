@@ -27,7 +27,7 @@ use stampede_proto::{
     coupon::v1::coupon_service_server::CouponServiceServer, order::v1::order_service_client::OrderServiceClient,
 };
 use stampede_vocab::{SharedClock, SystemClock, Topic};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tonic::service::Routes;
 
 /// Full name of the gRPC service.
@@ -54,8 +54,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 async fn connect(config: &Config) -> anyhow::Result<Servers> {
     let patience = config.wait_for_servers();
-    let db_config =
-        DbConfig { max_connections: config.database_max_connections, acquire_timeout: Duration::from_secs(5) };
+    let db_config = DbConfig { max_connections: config.database_max_connections, ..DbConfig::default() };
     let db = wait_for("MySQL", patience, || Database::connect(&config.database_url, db_config)).await?;
     db.check_schema(&stampede_db::schema::COUPON).await?;
     let redis = wait_for("Redis", patience, || {
