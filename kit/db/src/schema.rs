@@ -31,38 +31,104 @@ impl Schema {
         self.migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
     }
 
-    /// Applies what has not been applied so far. Safe to run from several places at once.
+    /// Applies what has not been applied so far. Safe to run from several places at once. Fails if the schema has
+    /// migrations that this program does not know.
     pub async fn migrate(&self, db: &Database) -> Result<(), DbError> {
         let failed = |error| DbError::Schema(format!("the {} schema cannot be migrated: {error}", self.service));
         self.migrator.run(db.pool()).await.map_err(failed)
     }
 }
 
+/// What the first word of a migration's name says, if older programs cannot run on the schema after it.
+const CONTRACT: &str = "contract";
+
+/// How far a schema is.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The last migration that was applied; `None` if none ever was.
+    version: Option<i64>,
+    /// The last one that contracted the schema.
+    contracted_by: Option<i64>,
+}
+
 impl Database {
-    /// Refuses a schema that is not exactly the version this program was built for.
+    /// Refuses a schema that this program cannot run on: one that is behind the version it was built for, or one that a
+    /// newer release has contracted. A newer schema that was merely expanded is fine, so that an old replica may be
+    /// started again in the middle of a roll-out.
     pub async fn check_schema(&self, schema: &Schema) -> Result<(), DbError> {
-        let mut connection = self.acquire().await?;
-        let found = applied_version(&mut connection).await?;
-        let needed = schema.version();
-        if found == Some(needed) {
-            return Ok(());
-        }
-        let found = found.map_or_else(|| "was never prepared".to_owned(), |version| format!("is at version {version}"));
-        Err(DbError::Schema(format!(
-            "the {} schema {found}, but this program needs version {needed}: run `stampede prepare` of the same release",
-            schema.service
-        )))
+        let found = self.in_time("check_schema", async { applied(&mut *self.acquire().await?).await }).await?;
+        found.fits(schema.service, schema.version()).map_err(DbError::Schema)
     }
 }
 
-async fn applied_version(connection: &mut MySqlConnection) -> Result<Option<i64>, DbError> {
+impl Found {
+    fn fits(&self, service: &str, needed: i64) -> Result<(), String> {
+        let mend = match (self.version, self.contracted_by) {
+            (None, _) => format!(
+                "the {service} schema was never prepared, but this program needs version {needed}: \
+                 run `stampede prepare` of the same release"
+            ),
+            (Some(version), _) if version < needed => format!(
+                "the {service} schema is at version {version}, but this program needs version {needed}: \
+                 run `stampede prepare` of the same release"
+            ),
+            (Some(version), Some(contracted)) if contracted > needed => format!(
+                "the {service} schema is at version {version}, and version {contracted} took away what this program \
+                 needs, which was built for version {needed}: run a newer release of it"
+            ),
+            (Some(_), _) => return Ok(()),
+        };
+        Err(mend)
+    }
+}
+
+async fn applied(connection: &mut MySqlConnection) -> Result<Found, DbError> {
     let tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '_sqlx_migrations'",
     )
     .fetch_one(&mut *connection)
     .await?;
     if tables == 0 {
-        return Ok(None);
+        return Ok(Found { version: None, contracted_by: None });
     }
-    Ok(sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success").fetch_one(connection).await?)
+    let contracts = format!("{CONTRACT} %");
+    let (version, contracted_by): (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT MAX(version), MAX(CASE WHEN description LIKE ? THEN version END) FROM _sqlx_migrations WHERE success",
+    )
+    .bind(contracts)
+    .fetch_one(connection)
+    .await?;
+    Ok(Found { version, contracted_by })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_runs_on_its_schema_and_on_a_newer_one_that_was_only_expanded() {
+        let found = |version, contracted_by| Found { version, contracted_by }.fits("order", 5).is_ok();
+        for (version, contracted_by, fits) in [
+            (None, None, false),
+            (Some(4), None, false),
+            (Some(5), None, true),
+            (Some(5), Some(5), true),
+            (Some(8), Some(3), true),
+            (Some(8), Some(6), false),
+        ] {
+            assert_eq!(found(version, contracted_by), fits, "{version:?}, contracted by {contracted_by:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_something_away_says_so_in_its_name() {
+        for schema in ALL {
+            for migration in schema.migrator.iter() {
+                let sql = migration.sql.as_str().to_uppercase();
+                let contracts = ["DROP COLUMN", "DROP TABLE", "RENAME"].iter().any(|taking| sql.contains(taking));
+                let named = migration.description.starts_with(CONTRACT);
+                assert_eq!(contracts, named, "{} {}: {}", schema.service, migration.version, migration.description);
+            }
+        }
+    }
 }
