@@ -1,6 +1,6 @@
 //! One batch through the database: drop repeats, apply, record, all in one transaction; isolate what can't be applied.
 
-use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, rows, trace};
+use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, message::Unreadable, rows, trace};
 use rand::RngExt;
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, WorkError};
@@ -73,8 +73,10 @@ impl<H: Handler> Applier<H> {
                 Err(Failure::Db(error)) => {
                     attempt += 1;
                     tracing::warn!(%error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
-                    // A database that is away says nothing about the messages: it is waited for.
-                    if attempt >= ATTEMPTS && !error.is_unreachable() {
+                    // A database that is away, or where somebody keeps a lock, says nothing about the messages: it is
+                    // waited for.
+                    let is_passing = error.is_unreachable() || error.is_deadlock();
+                    if attempt >= ATTEMPTS && !is_passing {
                         return Ok(batch);
                     }
                     self.pause(attempt).await?;
@@ -110,6 +112,19 @@ impl<H: Handler> Applier<H> {
             attempt += 1;
             tracing::error!(%error, inbox.attempt = attempt, "dead letter was not recorded, trying again");
             self.pause(attempt).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes dead letters of records that are no messages of ours. There is no id to record and no key to park.
+    pub async fn set_aside_unreadable(&self, records: &[Unreadable]) -> Result<(), Stopped> {
+        for record in records {
+            let mut attempt = 0;
+            while let Err(error) = self.dead_letters.send_unreadable(record).await {
+                attempt += 1;
+                tracing::error!(%error, inbox.attempt = attempt, "dead letter was not taken by Kafka, trying again");
+                self.pause(attempt).await?;
+            }
         }
         Ok(())
     }
@@ -160,7 +175,7 @@ async fn apply_in<H: Handler>(
 /// The messages that have not taken effect, each once. A message behind a dead letter of its key is poison.
 async fn only_new(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Vec<Message>, Failure> {
     let mut seen = rows::known(connection, batch).await?;
-    let parked = rows::parked(connection).await?;
+    let parked = rows::parked(connection, batch).await?;
     let mut new = Vec::with_capacity(batch.len());
     for message in batch {
         if !seen.insert((message.source.clone(), message.id)) {

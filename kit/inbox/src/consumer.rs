@@ -4,26 +4,23 @@ use crate::{
     Handler, Message,
     batch::{Applier, Stopped},
     dead_letter::DeadLetters,
-    rows,
+    message::Unreadable,
+    purge,
 };
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{CommitMode, Consumer as _, StreamConsumer},
     error::KafkaError,
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use stampede_vocab::{Clock, SystemClock};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Most messages of one transaction.
 const BATCH: usize = 500;
-/// Records are kept so long: a repeat older than that would take effect again, and Kafka keeps messages for a day.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a consumer reads.
 #[derive(Debug, Clone)]
@@ -87,24 +84,32 @@ impl<H: Handler> Consumer<H> {
     /// Reads until `stop`. A batch under way is finished first, unless its database is away.
     pub async fn run(mut self, stop: CancellationToken) {
         self.applier.stop = stop.clone();
-        let mut purge_at = Instant::now() + Duration::from_secs(60);
+        let _purge = AbortOnDropHandle::new(tokio::spawn(purge::run(self.applier.db.clone())));
         while let Some(first) = self.first(&stop).await {
-            let (batch, positions) = self.drain(first);
-            self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
-            if let Err(Stopped) = self.applier.apply(batch).await {
+            let drained = self.drain(first);
+            if let Err(Stopped) = self.apply(&drained.positions, drained.batch, &drained.unreadable).await {
                 break;
-            }
-            if let Err(error) = self.client.commit(&positions, CommitMode::Async) {
-                // The messages are in the inbox: if they come again they are dropped there.
-                tracing::warn!(%error, "offsets were not committed");
-            }
-            if Instant::now() >= purge_at {
-                self.purge().await;
-                purge_at = Instant::now() + Duration::from_secs(60);
             }
         }
         // Leaves the group, so that others take the partitions at once.
         self.client.unsubscribe();
+    }
+
+    /// Sees to all that was read, then commits its offsets.
+    async fn apply(
+        &self,
+        positions: &TopicPartitionList,
+        batch: Vec<Message>,
+        unreadable: &[Unreadable],
+    ) -> Result<(), Stopped> {
+        self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
+        self.applier.apply(batch).await?;
+        self.applier.set_aside_unreadable(unreadable).await?;
+        if let Err(error) = self.client.commit(positions, CommitMode::Async) {
+            // The messages are in the inbox: if they come again they are dropped there.
+            tracing::warn!(%error, "offsets were not committed");
+        }
+        Ok(())
     }
 
     /// The next message, however long that takes; `None` once stopped.
@@ -123,14 +128,18 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    /// What is at hand behind `first`, up to a batch, and the offsets to commit for it.
-    fn drain(&self, first: BorrowedMessage<'_>) -> (Vec<Message>, TopicPartitionList) {
-        let mut batch = Vec::new();
+    /// What is at hand behind `first`, up to a batch.
+    fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
+        let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
         let mut next = HashMap::new();
         let mut record = Some(first);
         while let Some(message) = record {
-            take(&message, &mut batch, &mut next);
-            let full = batch.len() >= BATCH;
+            next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
+            match Message::read(&message) {
+                Ok(message) => batch.push(message),
+                Err(message) => unreadable.push(*message),
+            }
+            let full = batch.len() + unreadable.len() >= BATCH;
             record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
         }
         let mut positions = TopicPartitionList::with_capacity(next.len());
@@ -139,27 +148,14 @@ impl<H: Handler> Consumer<H> {
                 .add_partition_offset(&topic, partition, Offset::Offset(offset))
                 .expect("an offset that was read is valid");
         }
-        (batch, positions)
-    }
-
-    async fn purge(&self) {
-        let before_us = SystemClock.now().minus(RETENTION).micros();
-        let purged = async {
-            let mut connection = self.applier.db.acquire().await?;
-            rows::purge(&mut connection, before_us, 5_000).await
-        };
-        if let Err(error) = purged.await {
-            tracing::warn!(%error, "old inbox records could not be purged");
-        }
+        Drained { batch, unreadable, positions }
     }
 }
 
-fn take(record: &BorrowedMessage<'_>, batch: &mut Vec<Message>, next: &mut HashMap<(String, i32), i64>) {
-    use rdkafka::Message as _;
-    next.insert((record.topic().to_owned(), record.partition()), record.offset() + 1);
-    match Message::read(record) {
-        Ok(message) => batch.push(message),
-        // Nothing of ours: there is no id to record it under, and no key to park.
-        Err(error) => tracing::error!(%error, "foreign message passed over"),
-    }
+/// What was read in one go.
+struct Drained {
+    batch: Vec<Message>,
+    unreadable: Vec<Unreadable>,
+    /// What to commit once all of it was seen to.
+    positions: TopicPartitionList,
 }

@@ -1,6 +1,6 @@
 //! Where a message goes that cannot be applied: `<topic>.<consumer>.dlq`, with all it came with and why.
 
-use crate::Message;
+use crate::{Message, message::Unreadable};
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
@@ -9,6 +9,10 @@ use rdkafka::{
 };
 use std::time::Duration;
 
+/// Header that says why it is here.
+const REASON: &str = "stampede_dead_letter_reason";
+/// Header that says where it was read: partition/offset of the topic.
+const FROM: &str = "stampede_dead_letter_from";
 /// Longest wait until Kafka has a dead letter.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,7 +35,7 @@ impl DeadLetters {
 
     /// Sends `message` to the dead letters of its topic. Returns once Kafka has it.
     pub async fn send(&self, message: &Message, why: &str) -> Result<(), KafkaError> {
-        let topic = format!("{}.{}.dlq", message.topic, self.consumer);
+        let topic = self.topic_behind(&message.topic);
         let record =
             FutureRecord::to(&topic).key(&message.key).payload(&message.payload).headers(headers(message, why));
         self.producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
@@ -45,11 +49,46 @@ impl DeadLetters {
         );
         Ok(())
     }
+
+    /// Sends a record that is no message of ours as it came, with its place and why. Returns once Kafka has it. A record
+    /// that is read again after a crash is sent again: it has no id by which it could be known.
+    pub async fn send_unreadable(&self, record: &Unreadable) -> Result<(), KafkaError> {
+        let topic = self.topic_behind(&record.topic);
+        let why = record.to_string();
+        let headers = record
+            .headers
+            .clone()
+            .insert(text(REASON, &why))
+            .insert(text(FROM, &place(record.partition, record.offset)));
+        let mut letter = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
+        letter.key = record.key.as_deref();
+        letter.payload = record.payload.as_deref();
+        self.producer.send(letter, PATIENCE).await.map_err(|(error, _)| error)?;
+        tracing::error!(
+            messaging.topic = %record.topic,
+            messaging.dead_letter_topic = %topic,
+            why,
+            "message cannot be read, set aside as a dead letter"
+        );
+        Ok(())
+    }
+
+    fn topic_behind(&self, topic: &str) -> String {
+        format!("{topic}.{}.dlq", self.consumer)
+    }
+}
+
+fn place(partition: i32, offset: i64) -> String {
+    format!("{partition}/{offset}")
+}
+
+fn text<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
+    Header { key, value: Some(value) }
 }
 
 fn headers(message: &Message, why: &str) -> OwnedHeaders {
     let id = message.id.to_string();
-    let place = format!("{}/{}", message.partition, message.offset);
+    let place = place(message.partition, message.offset);
     let mut headers = OwnedHeaders::new();
     for (key, value) in [
         ("ce_specversion", "1.0"),
@@ -57,13 +96,13 @@ fn headers(message: &Message, why: &str) -> OwnedHeaders {
         ("ce_source", message.source.as_str()),
         ("ce_type", message.message_type.as_str()),
         ("content-type", "application/protobuf"),
-        ("stampede_dead_letter_reason", why),
-        ("stampede_dead_letter_from", place.as_str()),
+        (REASON, why),
+        (FROM, place.as_str()),
     ] {
-        headers = headers.insert(Header { key, value: Some(value) });
+        headers = headers.insert(text(key, value));
     }
     match &message.traceparent {
-        Some(parent) => headers.insert(Header { key: "traceparent", value: Some(parent) }),
+        Some(parent) => headers.insert(text("traceparent", parent)),
         None => headers,
     }
 }

@@ -2,7 +2,7 @@
 
 use rdkafka::{
     Message as _,
-    message::{BorrowedMessage, Headers},
+    message::{BorrowedHeaders, BorrowedMessage, Headers, OwnedHeaders},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -31,14 +31,32 @@ pub struct Message {
     pub offset: i64,
 }
 
-/// A message without the headers that every message of ours has.
+/// A record without the headers that every message of ours has. Only its place names it.
 #[derive(Debug, thiserror::Error)]
 #[error("{topic}[{partition}]@{offset} has no readable header {header}")]
 pub(crate) struct Unreadable {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
+    /// The header that is missing or cannot be read.
     pub header: &'static str,
+    pub key: Option<Vec<u8>>,
+    pub payload: Option<Vec<u8>>,
+    pub headers: OwnedHeaders,
+}
+
+impl Unreadable {
+    fn new(record: &BorrowedMessage<'_>, header: &'static str) -> Self {
+        Self {
+            topic: record.topic().to_owned(),
+            partition: record.partition(),
+            offset: record.offset(),
+            header,
+            key: record.key().map(<[u8]>::to_vec),
+            payload: record.payload().map(<[u8]>::to_vec),
+            headers: record.headers().map(BorrowedHeaders::detach).unwrap_or_default(),
+        }
+    }
 }
 
 impl Message {
@@ -47,21 +65,16 @@ impl Message {
         (&self.topic, self.partition, self.offset) == (&other.topic, other.partition, other.offset)
     }
 
-    pub(crate) fn read(record: &BorrowedMessage<'_>) -> Result<Self, Unreadable> {
-        let unreadable = |header| Unreadable {
-            topic: record.topic().to_owned(),
-            partition: record.partition(),
-            offset: record.offset(),
-            header,
-        };
-        let header = |name| header(record, name).ok_or_else(|| unreadable(name));
+    pub(crate) fn read(record: &BorrowedMessage<'_>) -> Result<Self, Box<Unreadable>> {
+        let unreadable = |name| Box::new(Unreadable::new(record, name));
+        let required = |name| header(record, name).ok_or_else(|| unreadable(name));
         Ok(Self {
-            source: header("ce_source")?.to_owned(),
-            id: header("ce_id")?.parse().map_err(|_| unreadable("ce_id"))?,
-            message_type: header("ce_type")?.to_owned(),
+            source: required("ce_source")?.to_owned(),
+            id: required("ce_id")?.parse().map_err(|_| unreadable("ce_id"))?,
+            message_type: required("ce_type")?.to_owned(),
             key: record.key().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
             payload: record.payload().unwrap_or_default().to_vec(),
-            traceparent: header("traceparent").ok().map(str::to_owned),
+            traceparent: header(record, "traceparent").map(str::to_owned),
             topic: record.topic().to_owned(),
             partition: record.partition(),
             offset: record.offset(),

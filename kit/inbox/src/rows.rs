@@ -39,11 +39,36 @@ pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us:
     Ok(())
 }
 
-/// Every parked key, with the offset from which it is. There are few: each is waiting for an operator.
-pub async fn parked(connection: &mut MySqlConnection) -> Result<HashMap<(String, String), i64>, DbError> {
-    let rows: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT topic, message_key, from_offset FROM inbox_parked").fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(topic, key, from)| ((topic, key), from)).collect())
+/// A parked key and its topic, with the offset from which it is.
+pub type Parked = HashMap<(String, String), i64>;
+
+/// The parked keys that the batch has messages of.
+pub async fn parked(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Parked, DbError> {
+    let mut parked = HashMap::new();
+    // Mostly there is none at all, which is the cheapest to ask.
+    let any: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM inbox_parked)").fetch_one(&mut *connection).await?;
+    if any == 0 {
+        return Ok(parked);
+    }
+    for (topic, keys) in by_topic(batch) {
+        let mut select = QueryBuilder::<MySql>::new("SELECT message_key, from_offset FROM inbox_parked WHERE topic = ");
+        select.push_bind(topic).push(" AND message_key IN (");
+        let mut list = select.separated(", ");
+        for key in keys {
+            list.push_bind(key);
+        }
+        let rows: Vec<(String, i64)> = select.push(")").build_query_as().fetch_all(&mut *connection).await?;
+        parked.extend(rows.into_iter().map(|(key, from)| ((topic.to_owned(), key), from)));
+    }
+    Ok(parked)
+}
+
+fn by_topic(batch: &[Message]) -> HashMap<&str, HashSet<&str>> {
+    let mut topics: HashMap<&str, HashSet<&str>> = HashMap::new();
+    for message in batch {
+        topics.entry(&message.topic).or_default().insert(&message.key);
+    }
+    topics
 }
 
 /// Parks the key of this message from this message on, unless it is parked already.

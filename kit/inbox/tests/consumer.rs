@@ -8,7 +8,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use sqlx::MySqlConnection;
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use stampede_db::{Database, DbError, schema};
 use stampede_inbox::{Consumer, ConsumerConfig, HandleError, Handler, Message};
 use stampede_testkit::{World, eventually};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Notes each message in a table; refuses the payload "poison"; fails in the database on "impossible".
+/// Notes each message in a table; refuses the payload "poison"; fails in the database on "impossible"; panics on "panic".
 struct Notes;
 
 impl Handler for Notes {
@@ -34,6 +34,7 @@ impl Handler for Notes {
                 if message.payload == b"poison" {
                     return Err(HandleError::Poison { index, detail: "it says so itself".to_owned() });
                 }
+                assert_ne!(message.payload, b"panic", "a bug in the handler");
                 let text = if message.payload == b"impossible" { None } else { Some(&message.payload) };
                 let note =
                     sqlx::query("INSERT INTO notes (message_key, text) VALUES (?, ?)").bind(&message.key).bind(text);
@@ -110,6 +111,13 @@ impl Bench {
             .await;
     }
 
+    /// Sends what no service of ours would: a key and a payload without headers.
+    async fn send_bare(&self, key: &str, text: &str) {
+        let topic = self.topic();
+        let record = FutureRecord::to(&topic).key(key).payload(text);
+        self.producer.send(record, Duration::from_secs(20)).await.unwrap();
+    }
+
     async fn dead_letters(&self, count: usize) -> Vec<(String, String)> {
         let reader: StreamConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.world.brokers())
@@ -160,6 +168,56 @@ async fn a_message_that_cannot_be_applied_is_set_aside_and_its_key_waits_behind_
     let pair = |key: &str, text: &str| (key.to_owned(), text.to_owned());
     assert_eq!(letters, [pair("a", "poison"), pair("a", "three"), pair("c", "impossible")]);
     assert_eq!(bench.notes("a").await, ["one"]);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_on_which_the_handler_panics_is_set_aside_and_the_others_go_on() {
+    let bench = Bench::new().await;
+    for (id, key, text) in [(1, "a", "one"), (2, "b", "panic"), (3, "c", "three")] {
+        bench.send(id, key, text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    bench.until_notes("a", &["one"]).await;
+    bench.until_notes("c", &["three"]).await;
+    assert_eq!(bench.dead_letters(1).await, [("b".to_owned(), "panic".to_owned())]);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_no_message_is_set_aside_as_it_came_and_parks_nothing() {
+    let bench = Bench::new().await;
+    bench.send_bare("a", "not ours").await;
+    bench.send(1, "a", "one").await;
+    let (stop, task) = bench.start_consumer();
+    bench.until_notes("a", &["one"]).await;
+    assert_eq!(bench.dead_letters(1).await, [("a".to_owned(), "not ours".to_owned())]);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_old_is_forgotten_however_much_it_is_and_without_a_message() {
+    const OLD: u64 = 12_000;
+    let bench = Bench::new().await;
+    let mut connection = bench.db.acquire().await.unwrap();
+    let ids: Vec<u64> = (1..=OLD).collect();
+    for ids in ids.chunks(2_000) {
+        let mut insert = QueryBuilder::<MySql>::new("INSERT INTO inbox (source, message_id, processed_us) ");
+        insert.push_values(ids, |mut row, id| {
+            row.push_bind("/stampede/payment").push_bind(id).push_bind(1_i64);
+        });
+        insert.build().execute(&mut *connection).await.unwrap();
+    }
+    let (stop, task) = bench.start_consumer();
+    eventually("nothing old is left", || async {
+        let mut connection = bench.db.acquire().await.ok()?;
+        let left: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM inbox").fetch_one(&mut *connection).await.ok()?;
+        (left == 0).then_some(())
+    })
+    .await;
     stop.cancel();
     task.await.unwrap();
 }

@@ -1,0 +1,40 @@
+//! Forgets old messages, beside the consumer and never in its way.
+
+use crate::rows;
+use stampede_db::Database;
+use stampede_vocab::{Clock, SystemClock};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Records are kept so long: a repeat older than that would take effect again, and Kafka keeps messages for a day.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Most records that one statement deletes.
+const MOST: u32 = 5_000;
+/// Time between two looks when nothing is left to forget.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Time between two statements while there is more: the consumer needs the database too.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// Purges until it is dropped.
+pub async fn run(db: Database) {
+    loop {
+        sleep(purge(&db).await).await;
+    }
+}
+
+/// Deletes some of what is old. Returns when to look again.
+async fn purge(db: &Database) -> Duration {
+    let before_us = SystemClock.now().minus(RETENTION).micros();
+    let purged = db.in_time("purge_inbox", async {
+        let mut connection = db.acquire().await?;
+        rows::purge(&mut connection, before_us, MOST).await
+    });
+    match purged.await {
+        Ok(count) if count == u64::from(MOST) => BREATH,
+        Ok(_) => PERIOD,
+        Err(error) => {
+            tracing::warn!(%error, "old inbox records could not be purged");
+            PERIOD
+        }
+    }
+}
