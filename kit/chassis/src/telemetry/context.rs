@@ -11,25 +11,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The `traceparent` of the current span, to be kept with work that goes on elsewhere.
-/// None outside of any span.
-pub fn current_traceparent() -> Option<String> {
-    let context = Span::current().context();
-    let span = context.span();
-    let id = span.span_context();
-    id.is_valid().then(|| format!("00-{}-{}-{:02x}", id.trace_id(), id.span_id(), id.trace_flags().to_u8()))
-}
-
-/// Makes the remote span that `traceparent` names the parent of `span`, which must not have been
-/// entered yet. A text that names none changes nothing.
-pub fn set_parent_from(span: &Span, traceparent: &str) {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(traceparent) {
-        headers.insert(TRACEPARENT, value);
-        adopt_parent(span, &headers);
-    }
-}
-
 /// Makes the remote span that the headers name the parent of `span`, which must not have been
 /// entered yet, and puts the id of its trace into the span's field `trace_id`, if it has one.
 pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
@@ -94,31 +75,38 @@ mod tests {
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
     }
 
+    /// The `traceparent` that a call within `span` would carry.
+    fn sent_in(span: &Span) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        span.in_scope(|| inject(&mut headers));
+        headers.get(TRACEPARENT).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    fn span_of_a_call_with(traceparent: &'static str) -> Span {
+        let span = info_span!("rpc");
+        adopt_parent(
+            &span,
+            &HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(traceparent))]),
+        );
+        span
+    }
+
     #[test]
     fn a_trace_passes_through_even_when_nothing_is_sampled() {
         with_unsampled_spans(|| {
-            let span = info_span!("rpc");
-            set_parent_from(&span, PARENT);
-            let sent = span.in_scope(current_traceparent).unwrap();
+            let sent = sent_in(&span_of_a_call_with(PARENT)).unwrap();
             assert_eq!(sent[..36], PARENT[..36], "same trace");
             assert_ne!(sent[36..52], PARENT[36..52], "a span of our own");
-            let mut headers = HeaderMap::new();
-            span.in_scope(|| inject(&mut headers));
-            assert_eq!(headers[TRACEPARENT], sent);
         });
     }
 
     #[test]
     fn what_is_no_traceparent_starts_a_new_trace() {
-        with_unsampled_spans(|| {
-            let span = info_span!("rpc");
-            set_parent_from(&span, "00-xyz");
-            assert!(span.in_scope(current_traceparent).is_some());
-        });
+        with_unsampled_spans(|| assert!(sent_in(&span_of_a_call_with("00-xyz")).is_some()));
     }
 
     #[test]
     fn outside_of_any_span_there_is_no_traceparent() {
-        assert_eq!(current_traceparent(), None);
+        with_unsampled_spans(|| assert_eq!(sent_in(&Span::none()), None));
     }
 }

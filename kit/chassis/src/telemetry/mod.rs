@@ -29,7 +29,7 @@ use tracing_subscriber::{
 
 use crate::{CommonConfig, config::LogFormat};
 
-pub use context::{adopt_parent, current_traceparent, inject, set_parent_from};
+pub use context::{adopt_parent, inject};
 pub(crate) use metrics::install as install_metrics;
 
 /// How long a collector that does not answer may hold up the exit.

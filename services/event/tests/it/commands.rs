@@ -8,7 +8,7 @@ use stampede_status::Reason;
 use stampede_testkit::{as_buyer, as_operator, buyer};
 use stampede_vocab::{Clock, SystemClock};
 use std::time::Duration;
-use tonic::Status;
+use tonic::{Request, Status, metadata::AsciiMetadataValue};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -128,6 +128,37 @@ async fn events_are_listed_newest_first_page_by_page() -> Result<()> {
         }
     }
     assert_eq!(listed, created);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn what_an_operator_does_is_told_in_the_operators_trace() -> Result<()> {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-";
+    fn traced<T>(message: T) -> Request<T> {
+        let mut request = as_operator(message);
+        let parent = AsciiMetadataValue::from_static("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        request.metadata_mut().insert("traceparent", parent);
+        request
+    }
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let created = client.create_event(traced(request("sale", MINUTE, MINUTE))).await?.into_inner();
+    let event_id = created.event.context("an event")?.event_id;
+    let opens_at = SystemClock.now().plus(2 * MINUTE);
+    let moved = RescheduleEventRequest {
+        event_id: event_id.clone(),
+        opens_at: Some(time(opens_at)),
+        closes_at: Some(time(opens_at.plus(MINUTE))),
+    };
+    client.reschedule_event(traced(moved)).await?;
+    client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone() })).await?;
+
+    let mut conn = world.database("event").await?.acquire().await?;
+    let query = "SELECT traceparent FROM outbox WHERE aggregateid = ? ORDER BY id";
+    let told: Vec<Option<String>> = sqlx::query_scalar(query).bind(&event_id).fetch_all(&mut *conn).await?;
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().flatten().filter(|parent| parent.starts_with(TRACE)).count() == 3, "{told:?}");
     mesh.stop().await
 }
 
