@@ -46,7 +46,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Changes the balance has not taken in yet: it does so only when it is called.
+/// Changes the balance has not taken in yet: it does so only when it is called. More are told when there is room.
 const UNSEEN_CHANGES: usize = 1024;
 
 /// The way to other services.

@@ -6,7 +6,11 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::{MissedTickBehavior, interval, timeout},
 };
 use tonic::transport::{Channel, Endpoint, channel::Change};
@@ -48,18 +52,19 @@ pub(crate) async fn probe(endpoint: Endpoint, board: Board) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut standing = Standing::default();
+    let suspicion = board.suspicion.clone();
+    let mut seat = Seat { endpoint, board, is_told: false };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = board.suspicion.notified() => {}
+            () = suspicion.notified() => {}
         }
         let finding = ask(&mut health).await;
-        let is_last = *board.ready.borrow() == 1;
-        match standing.learn(finding, is_last) {
-            Some(true) => put_in(&endpoint, &board).await,
-            Some(false) => take_out(&endpoint, &board, finding).await,
-            None => {}
+        let is_last = *seat.board.ready.borrow() == 1;
+        if let Some(is_in) = standing.learn(finding, is_last) {
+            seat.count(is_in, finding);
         }
+        seat.tell(standing.is_in);
     }
 }
 
@@ -71,19 +76,41 @@ async fn ask(health: &mut HealthClient<Channel>) -> Finding {
     }
 }
 
-async fn put_in(endpoint: &Endpoint, board: &Board) {
-    tracing::debug!(server.address = %endpoint.uri(), "endpoint is ready");
-    let insert = Change::Insert(endpoint.uri().to_string(), endpoint.clone());
-    if board.changes.send(insert).await.is_ok() {
-        board.ready.send_modify(|ready| *ready += 1);
-    }
+/// The place of one endpoint in the balance.
+struct Seat {
+    endpoint: Endpoint,
+    board: Board,
+    /// Whether the balance was told that the endpoint is in.
+    is_told: bool,
 }
 
-async fn take_out(endpoint: &Endpoint, board: &Board, finding: Finding) {
-    tracing::warn!(server.address = %endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
-    board.ready.send_modify(|ready| *ready -= 1);
-    // If the balance is gone, so is the need to tell it.
-    let _ = board.changes.send(Change::Remove(endpoint.uri().to_string())).await;
+impl Seat {
+    /// Counts the endpoint as ready or no longer. Callers go by that at once, whatever the balance knows: it takes in what
+    /// it is told only when it is called, and nobody would call it if they waited for it.
+    fn count(&self, is_in: bool, finding: Finding) {
+        if is_in {
+            tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
+            self.board.ready.send_modify(|ready| *ready += 1);
+        } else {
+            tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
+            self.board.ready.send_modify(|ready| *ready -= 1);
+        }
+    }
+
+    /// Tells the balance, if it does not know and has room for the news. If not, the next probe tries again: to wait
+    /// would blind this one for as long as nobody calls.
+    fn tell(&mut self, is_in: bool) {
+        if self.is_told == is_in {
+            return;
+        }
+        let name = self.endpoint.uri().to_string();
+        let change = if is_in { Change::Insert(name, self.endpoint.clone()) } else { Change::Remove(name) };
+        match self.board.changes.try_send(change) {
+            // If the balance is gone, so is the need to tell it.
+            Ok(()) | Err(TrySendError::Closed(_)) => self.is_told = is_in,
+            Err(TrySendError::Full(_)) => {}
+        }
+    }
 }
 
 /// What is held of one endpoint.
@@ -114,6 +141,24 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_balance_that_has_no_room_is_told_later_and_nobody_waits() {
+        let (changes, mut news) = mpsc::channel(1);
+        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
+        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
+        let mut seat = Seat { endpoint, board, is_told: false };
+        for is_in in [true, false, true] {
+            seat.count(is_in, Finding::Serving);
+            seat.tell(is_in);
+        }
+        assert_eq!(*seat.board.ready.borrow(), 1, "callers go by the newest");
+        assert!(matches!(news.recv().await, Some(Change::Insert(..))));
+        seat.tell(true);
+        assert!(news.try_recv().is_err(), "it knows already");
+        seat.tell(false);
+        assert!(matches!(news.try_recv(), Ok(Change::Remove(_))));
+    }
 
     /// Feeds findings to an endpoint that is not the last, and gives the changes.
     fn changes(findings: &[Finding]) -> Vec<Option<bool>> {

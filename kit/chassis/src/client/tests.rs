@@ -37,6 +37,20 @@ impl Replica {
     fn kill(&mut self) {
         self.runtime.take().unwrap().shutdown_background();
     }
+
+    /// Stops the replica's one thread, as SIGSTOP would: the kernel still takes connections, and nobody answers. It goes
+    /// on when the guard is dropped.
+    fn freeze(&self) -> std::sync::mpsc::Sender<()> {
+        let (guard, thaw) = std::sync::mpsc::channel();
+        let (entered, frozen) = std::sync::mpsc::channel();
+        self.runtime.as_ref().unwrap().spawn(async move {
+            entered.send(()).unwrap();
+            // That the other end is dropped is the signal.
+            let _ = thaw.recv();
+        });
+        frozen.recv().unwrap();
+        guard
+    }
 }
 
 impl Drop for Replica {
@@ -78,6 +92,22 @@ async fn a_replica_that_dies_is_gone_within_a_second() {
     assert!(failed <= 1, "only a call that was under way may fail, {failed} did");
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(answers(&mesh, 100).await, (vec![1], 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_takes_connections_and_answers_nobody_is_gone_within_a_second() {
+    let (first, second) = (Replica::start(1), Replica::start(2));
+    let mesh = mesh(&[&first, &second]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0));
+    let frozen = second.freeze();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let started = Instant::now();
+    assert_eq!(answers(&mesh, 100).await, (vec![1], 0));
+    assert!(started.elapsed() < Duration::from_secs(2), "a call waited for it: {:?}", started.elapsed());
+    drop(frozen);
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0), "it is back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
