@@ -21,7 +21,7 @@ use crate::{
     Grpc, Stage, Workers, admin,
     app::App,
     health::Health,
-    layers::{CatchPanic, EndStreams, EnforceDeadline, Measure, Shed, Trace, With},
+    layers::{CatchPanic, EndStreams, EnforceDeadline, Explain, Measure, Shed, Trace, With},
 };
 
 /// Calls under way in one process, open streams not counted. At 10 s each this is still far below
@@ -113,7 +113,8 @@ async fn serve_grpc(
         .layer(With(Shed::over(MAX_CALLS)))
         .layer(With(EnforceDeadline))
         .layer(With(EndStreams::when(draining)))
-        .layer(With(CatchPanic));
+        .layer(With(CatchPanic))
+        .layer(With(Explain));
     // A message is at most 4 MiB, which is what tonic decodes unless a service says otherwise.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)

@@ -42,6 +42,7 @@ reasons! {
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument "The page token was not issued for this list";
     TotalOverflow "TOTAL_OVERFLOW" InvalidArgument "The total is larger than an amount can be";
     MalformedJson "MALFORMED_JSON" InvalidArgument "The body is not valid JSON";
+    MalformedMessage "MALFORMED_MESSAGE" InvalidArgument "The request cannot be decoded";
     UnknownField "UNKNOWN_FIELD" InvalidArgument "The request has a field that does not exist";
 
     Unauthenticated "UNAUTHENTICATED" Unauthenticated "The request carries no valid credentials";

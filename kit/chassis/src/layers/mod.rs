@@ -1,5 +1,5 @@
 //! What every call goes through on the server's side, from the outside in: trace, metrics, bound,
-//! deadline, drain, panics.
+//! deadline, drain, panics, and refusals that nobody explained.
 //!
 //! Each layer is a [`Middleware`]: what it does at once (before the first `await`) happens in
 //! order, before anything of the layers around it is waited for. The deadline relies on that.
@@ -7,6 +7,7 @@
 mod catch_panic;
 mod deadline;
 mod drain;
+mod explain;
 mod metrics;
 mod shed;
 mod trace;
@@ -24,6 +25,7 @@ use tower::{Layer, Service};
 pub(crate) use catch_panic::CatchPanic;
 pub(crate) use deadline::EnforceDeadline;
 pub(crate) use drain::EndStreams;
+pub(crate) use explain::Explain;
 pub(crate) use metrics::Measure;
 pub(crate) use shed::Shed;
 pub(crate) use trace::Trace;

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
+use stampede_status::{Problem, Reason};
 use tokio::net::TcpStream;
 use tonic::{
     Code,
@@ -71,27 +72,40 @@ async fn a_call_is_answered_and_a_panic_is_internal() {
     assert_eq!(call(channel, "/test.Calls/Number").await.unwrap(), 1, "the connection lives on");
 }
 
-/// Sends a call with only a header to say how long it may take, as other languages do, and gives
-/// the code of the answer. (A tonic client would time itself.)
-async fn code_after(process: &Process, timeout: &str) -> String {
+/// Sends a call byte by byte, as other languages may, and gives the code of the answer. (A tonic client would time
+/// itself, and would send only messages.)
+async fn code_of(process: &Process, method: &str, timeout: &str, message: &'static [u8]) -> String {
     let connection = TokioIo::new(TcpStream::connect(process.address).await.unwrap());
     let (mut sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), connection).await.unwrap();
     tokio::spawn(driver);
-    let request = Request::post(format!("{}/test.Calls/Never", process.url()))
+    let request = Request::post(format!("{}/test.Calls/{method}", process.url()))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("grpc-timeout", timeout)
-        .body(Full::new(bytes::Bytes::from_static(&[0; 5])))
+        .body(Full::new(bytes::Bytes::from_static(message)))
         .unwrap();
     let answer = sender.send_request(request).await.unwrap();
     answer.headers()["grpc-status"].to_str().unwrap().to_owned()
 }
 
 #[tokio::test]
+async fn what_no_handler_sees_is_refused_with_a_reason_too() {
+    let (process, channel) = start(&Workers::new(), DRAIN).await;
+    for path in ["/test.Calls/MadeUp", "/no.such.Service/AtAll"] {
+        let refused = call(channel.clone(), path).await.unwrap_err();
+        assert!(!refused.details().is_empty(), "{path}: {refused:?}");
+        assert_eq!(Problem::from_status(&refused).reason(), Reason::MethodNotAllowed, "{path}");
+    }
+    // A frame of two bytes, which are no message.
+    assert_eq!(code_of(&process, "Number", "1S", &[0, 0, 0, 0, 2, 0xff, 0xff]).await, "3", "3 is INVALID_ARGUMENT");
+    assert_eq!(health(&channel, "").await, ServingStatus::Serving);
+}
+
+#[tokio::test]
 async fn a_call_that_is_late_is_told_deadline_exceeded() {
     let (process, _channel) = start(&Workers::new(), DRAIN).await;
     let timeouts: Vec<String> = (1..40).map(|n| format!("{}u", n * 1_370)).collect();
-    let codes = join_all(timeouts.iter().map(|timeout| code_after(&process, timeout))).await;
+    let codes = join_all(timeouts.iter().map(|timeout| code_of(&process, "Never", timeout, &[0; 5]))).await;
     assert_eq!(codes, vec!["4"; timeouts.len()], "4 is DEADLINE_EXCEEDED");
 }
 
