@@ -7,12 +7,14 @@
 mod append;
 mod headers;
 mod lease;
+mod reach;
 mod relay;
 mod rows;
 mod send;
 mod trace;
 
 pub use append::{OutboxMessage, append};
+pub use reach::{KafkaUnreachable, reach_kafka};
 pub use relay::{Outbox, Relay, RelayConfig};
 pub use trace::current_traceparent;
 

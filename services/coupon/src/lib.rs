@@ -22,7 +22,7 @@ use stampede_chassis::{Grpc, Mesh, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};
 use stampede_inbox::{Consumer, ConsumerConfig};
 use stampede_lua::{Redis, RedisConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
 use stampede_proto::{
     coupon::v1::coupon_service_server::CouponServiceServer, order::v1::order_service_client::OrderServiceClient,
 };
@@ -45,7 +45,9 @@ struct Servers {
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let orphan_hold_age = config.orphan_hold_age()?;
     let servers = connect(&config).await?;
-    let outbox = start_relay(&config, &servers, &workers)?;
+    let topic = Topic::Coupon.name(&config.kafka_topic_prefix);
+    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    let outbox = start_relay(&config, topic, &servers, &workers)?;
     let rpc = start_claims(&config, &servers, outbox, &workers);
     start_orders(&config, orphan_hold_age, &servers, &workers)?;
     let routes = Routes::new(CouponServiceServer::new(rpc));
@@ -66,8 +68,7 @@ async fn connect(config: &Config) -> anyhow::Result<Servers> {
     Ok(Servers { db, redis, clock: Arc::new(SystemClock) })
 }
 
-fn start_relay(config: &Config, servers: &Servers, workers: &Workers) -> anyhow::Result<Outbox> {
-    let topic = Topic::Coupon.name(&config.kafka_topic_prefix);
+fn start_relay(config: &Config, topic: String, servers: &Servers, workers: &Workers) -> anyhow::Result<Outbox> {
     let relay_config = RelayConfig::new(&config.kafka_brokers, topic, "/stampede/coupon");
     let (outbox, relay) = Relay::new(relay_config, servers.db.clone()).context("the relay cannot be made")?;
     workers.spawn(Stage::Relay, "relay", |stop| async move {

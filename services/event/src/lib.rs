@@ -19,7 +19,7 @@ use anyhow::Context;
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};
 use stampede_lua::{Redis, RedisConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
 use stampede_proto::event::v1::event_service_server::{EventServiceServer, SERVICE_NAME};
 use stampede_vocab::{SystemClock, Topic};
 use std::sync::Arc;
@@ -27,12 +27,14 @@ use tonic::service::Routes;
 
 /// Connects to the servers, starts the workers and gives what is to be served.
 ///
-/// Fails if a server does not answer in time, the schema is of another version, or Redis is set up in a way in which
+/// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in which
 /// events would be lost or late.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let db = connect_db(&config).await?;
     let redis = connect_redis(&config).await?;
-    let outbox = spawn_relay(&config, &db, &workers)?;
+    let topic = Topic::Event.name(&config.kafka_topic_prefix);
+    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let events = Events::new(db, redis.clone(), outbox, Arc::new(SystemClock), config.reschedule_lead());
 
     let (swept, interval) = (events.clone(), config.sweep_interval());
@@ -60,8 +62,7 @@ async fn connect_redis(config: &Config) -> anyhow::Result<Redis> {
     Ok(redis)
 }
 
-fn spawn_relay(config: &Config, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
-    let topic = Topic::Event.name(&config.kafka_topic_prefix);
+fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
     let (outbox, relay) = Relay::new(RelayConfig::new(&config.kafka_brokers, topic, "/stampede/event"), db.clone())?;
     workers.spawn(Stage::Relay, "relay", move |stop| async move {
         relay.run(stop).await;

@@ -24,7 +24,7 @@ use stampede_chassis::{Grpc, Mesh, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};
 use stampede_inbox::{Consumer, ConsumerConfig};
 use stampede_lua::{Redis, RedisConfig, stock::Stock};
-use stampede_outbox::{Outbox, Relay, RelayConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
 use stampede_proto::inventory::v1::inventory_service_server::{InventoryServiceServer, SERVICE_NAME};
 use stampede_vocab::{SystemClock, Topic};
 use std::sync::Arc;
@@ -32,13 +32,15 @@ use tonic::service::Routes;
 
 /// Connects to the servers, starts the workers and gives what is to be served.
 ///
-/// Fails if a server does not answer in time, the schema is of another version, Redis is set up in a way in which stock
+/// Fails if a server does not answer in time, the schema does not fit this program, Redis is set up in a way in which stock
 /// would be lost, or holds would be given back too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let ages = config.hold_ages()?;
     let db = connect_db(&config).await?;
     let redis = connect_redis(&config).await?;
-    let outbox = spawn_relay(&config, &db, &workers)?;
+    let topic = Topic::Inventory.name(&config.kafka_topic_prefix);
+    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let inventory = Inventory::new(db.clone(), Stock::new(redis), outbox, Arc::new(SystemClock));
     spawn_consumer(&config, db, &inventory, &workers)?;
     spawn_sweeps(&config, ages, &inventory, &workers);
@@ -62,8 +64,7 @@ async fn connect_redis(config: &Config) -> anyhow::Result<Redis> {
     Ok(redis)
 }
 
-fn spawn_relay(config: &Config, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
-    let topic = Topic::Inventory.name(&config.kafka_topic_prefix);
+fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
     let relay_config = RelayConfig::new(&config.kafka_brokers, topic, "/stampede/inventory");
     let (outbox, relay) = Relay::new(relay_config, db.clone())?;
     workers.spawn(Stage::Relay, "relay", move |stop| async move {

@@ -26,7 +26,7 @@ use rpc::OrderRpc;
 use stampede_chassis::{Grpc, Mesh, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, schema};
 use stampede_inbox::{Consumer, ConsumerConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
 use stampede_proto::order::v1::order_service_server::OrderServiceServer;
 use stampede_vocab::{SharedClock, SystemClock, Topic};
 use std::{sync::Arc, time::Duration};
@@ -34,15 +34,17 @@ use tonic::service::Routes;
 use usecase::{ChangeOrder, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders};
 use worker::Answers;
 
-/// How long a start waits for the database.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a start waits for each of its servers.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds the service: connects, starts the workers, and returns the RPCs to serve. Fails if the database does not
-/// answer within a minute or its schema is of another version.
+/// Builds the service: connects, starts the workers, and returns the RPCs to serve. Fails if the database or Kafka does
+/// not answer within a minute, or the schema does not fit this program.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let db = connect(&config).await?;
     let clock: SharedClock = Arc::new(SystemClock);
-    let outbox = start_relay(&config, &workers, &db)?;
+    let topic = Topic::Order.name(&config.kafka_topic_prefix);
+    wait_for("Kafka", PATIENCE, || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    let outbox = start_relay(&config, topic, &workers, &db)?;
     let transitions = Transitions::new(db.clone(), outbox.clone(), clock.clone(), config.terms());
     start_consumer(&config, &workers, &db, &transitions)?;
     let expire = ExpireOrders::new(db.clone(), clock.clone(), config.terms(), transitions.clone());
@@ -66,13 +68,12 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 async fn connect(config: &Config) -> anyhow::Result<Database> {
     let pool = DbConfig { max_connections: config.database_max_connections, ..DbConfig::default() };
-    let db = wait_for("the database", DATABASE_PATIENCE, || Database::connect(&config.database_url, pool)).await?;
+    let db = wait_for("the database", PATIENCE, || Database::connect(&config.database_url, pool)).await?;
     db.check_schema(&schema::ORDER).await?;
     Ok(db)
 }
 
-fn start_relay(config: &Config, workers: &Workers, db: &Database) -> anyhow::Result<Outbox> {
-    let topic = Topic::Order.name(&config.kafka_topic_prefix);
+fn start_relay(config: &Config, topic: String, workers: &Workers, db: &Database) -> anyhow::Result<Outbox> {
     let relay = RelayConfig::new(&config.kafka_brokers, topic, "/stampede/order");
     let (outbox, relay) = Relay::new(relay, db.clone())?;
     workers.spawn(Stage::Relay, "relay", |stop| async move {

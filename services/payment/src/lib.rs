@@ -26,7 +26,7 @@ use crate::{
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};
 use stampede_inbox::{Consumer, ConsumerConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
 use stampede_proto::payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use stampede_vocab::{SystemClock, Topic};
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
@@ -40,11 +40,13 @@ const UNKNOWN_POLL: Duration = Duration::from_millis(200);
 
 /// Connects to the servers, starts the workers and gives what is to be served.
 ///
-/// Fails if the database does not answer in time, the schema is of another version, or the provider's URL is of no use.
+/// Fails if a server does not answer in time, the schema does not fit this program, or the provider's URL is of no use.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let provider = HttpProvider::new(&config.provider_url, config.provider_timeout())?;
     let db = connect_db(&config).await?;
-    let outbox = spawn_relay(&config, &db, &workers)?;
+    let topic = Topic::Payment.name(&config.kafka_topic_prefix);
+    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let clock = Arc::new(SystemClock);
     let payments = Payments::new(db.clone(), outbox, clock, provider, &config.webhook_secret, config.lease());
     spawn_consumer(&config, db, payments.clone(), &workers)?;
@@ -61,8 +63,7 @@ async fn connect_db(config: &Config) -> anyhow::Result<Database> {
     Ok(db)
 }
 
-fn spawn_relay(config: &Config, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
-    let topic = Topic::Payment.name(&config.kafka_topic_prefix);
+fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
     let (outbox, relay) = Relay::new(RelayConfig::new(&config.kafka_brokers, topic, "/stampede/payment"), db.clone())?;
     workers.spawn(Stage::Relay, "relay", move |stop| async move {
         relay.run(stop).await;

@@ -1,0 +1,57 @@
+//! Whether Kafka is there, asked before a process says that it is ready.
+
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use std::time::Duration;
+
+/// Longest wait for one answer. Whoever waits longer asks again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why Kafka cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KafkaUnreachable {
+    /// No broker answered.
+    #[error("no broker at {brokers} answers: {cause}")]
+    NoBroker {
+        /// Where it was asked for.
+        brokers: String,
+        /// What the client says.
+        cause: KafkaError,
+    },
+    /// A broker answered, but does not have the topic.
+    #[error("Kafka at {brokers} has no topic {topic}: run `stampede prepare`")]
+    NoTopic {
+        /// Where it was asked for.
+        brokers: String,
+        /// The topic that is missing.
+        topic: String,
+    },
+    /// The question could not be asked.
+    #[error("Kafka could not be asked: the process is going down")]
+    NotAsked,
+}
+
+/// Asks the brokers once for `topic`.
+pub async fn reach_kafka(brokers: &str, topic: &str) -> Result<(), KafkaUnreachable> {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    // The client asks by blocking its thread.
+    let asked = tokio::task::spawn_blocking(move || ask(brokers, topic));
+    asked.await.unwrap_or(Err(KafkaUnreachable::NotAsked))
+}
+
+fn ask(brokers: String, topic: String) -> Result<(), KafkaUnreachable> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &brokers).set("allow.auto.create.topics", "false");
+    let metadata = config
+        .create::<BaseConsumer>()
+        .and_then(|client| client.fetch_metadata(Some(&topic), PATIENCE))
+        .map_err(|cause| KafkaUnreachable::NoBroker { brokers: brokers.clone(), cause })?;
+    let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
+    match metadata.topics().first().and_then(|topic| topic.error()) {
+        Some(error) if RDKafkaErrorCode::from(error) == missing => Err(KafkaUnreachable::NoTopic { brokers, topic }),
+        _ => Ok(()),
+    }
+}
