@@ -2,17 +2,21 @@
 //!
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
-//! world. Nothing here is a stand-in.
+//! world. A [`Collector`] keeps the spans that they send. Nothing here is a stand-in.
 
 mod callers;
+mod collector;
 mod eventually;
 mod mesh;
 mod process;
+mod redis;
 mod service;
 mod world;
 
 pub use callers::{as_buyer, as_operator, as_service, buyer};
+pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
-pub use mesh::{Mesh, MeshBuilder};
+pub use mesh::{Alone, Mesh, MeshBuilder};
+pub use redis::OwnRedis;
 pub use service::Service;
 pub use world::World;

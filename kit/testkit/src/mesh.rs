@@ -43,23 +43,66 @@ impl MeshBuilder {
         self
     }
 
-    /// Starts these kinds of process, in the order of [`Service::ALL`], and waits until each is ready.
-    pub async fn start(self, world: &World, services: &[Service]) -> Result<Mesh> {
+    /// Sets an environment variable of every kind of process.
+    #[must_use]
+    pub fn set_all(self, name: &str, value: impl ToString) -> Self {
+        let value = value.to_string();
+        Service::ALL.into_iter().fold(self, |builder, service| builder.set(service, name, &value))
+    }
+
+    /// Starts one kind of process alone and does not wait for it: for a test of a start that should not succeed.
+    pub fn launch(self, world: &World, service: Service) -> Result<Alone> {
+        let mesh = self.build(world)?;
+        Ok(Alone { process: mesh.launch(service)?, _mesh: mesh })
+    }
+
+    fn build(self, world: &World) -> Result<Mesh> {
         let mut addresses = HashMap::new();
         for service in Service::ALL {
             addresses.insert(service, Addresses { listen: free_address()?, admin: free_address()? });
         }
-        let mut mesh = Mesh {
+        Ok(Mesh {
             world: world.clone(),
             settings: self.settings,
             addresses,
             processes: BTreeMap::new(),
             folder: TempDir::new()?,
-        };
+        })
+    }
+
+    /// Starts these kinds of process, in the order of [`Service::ALL`], and waits until each is ready.
+    pub async fn start(self, world: &World, services: &[Service]) -> Result<Mesh> {
+        let mut mesh = self.build(world)?;
         for service in Service::ALL.into_iter().filter(|service| services.contains(service)) {
             mesh.start_one(service).await?;
         }
         Ok(mesh)
+    }
+}
+
+/// One process that was started and not waited for. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Alone {
+    process: Process,
+    /// Knows the addresses of the others, and has the folder of the log.
+    _mesh: Mesh,
+}
+
+impl Alone {
+    /// Whether it is ready now.
+    pub async fn is_ready(&self) -> bool {
+        self.process.is_ready().await
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until it has ended by itself. Returns its exit code and all that it has said.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.process.ended().await;
+        (status.code(), self.log())
     }
 }
 
@@ -146,15 +189,20 @@ impl Mesh {
     }
 
     async fn start_one(&mut self, service: Service) -> Result<()> {
+        let mut process = self.launch(service)?;
+        process.wait_until_ready().await?;
+        self.processes.insert(service, process);
+        Ok(())
+    }
+
+    fn launch(&self, service: Service) -> Result<Process> {
         let addresses = self.addresses[&service];
         let ready = match service {
             Service::Sandbox => (addresses.listen, "/healthz"),
             _ => (addresses.admin, "/readyz"),
         };
         let log = self.folder.path().join(format!("{}.log", service.name()));
-        let process = Process::start(service.name(), &self.settings_of(service), ready, log).await?;
-        self.processes.insert(service, process);
-        Ok(())
+        Process::launch(service.name(), &self.settings_of(service), ready, log)
     }
 
     fn settings_of(&self, service: Service) -> BTreeMap<String, String> {

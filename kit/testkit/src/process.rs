@@ -8,7 +8,9 @@ use nix::{
 };
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::Range,
     path::{Path, PathBuf},
@@ -53,18 +55,26 @@ fn binaries() -> Result<PathBuf> {
     Ok(test.parent().and_then(Path::parent).context("a test binary lies in target/<profile>/deps")?.to_owned())
 }
 
+/// `program`, which dies with the thread that starts it, even if that is killed.
+pub fn mortal(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null());
+    command
+}
+
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
-    ready_address: SocketAddr,
+    /// Where it answers with 200 once it is ready.
+    ready: (SocketAddr, &'static str),
     log: PathBuf,
 }
 
 impl Process {
-    /// Starts `stampede-<name>` with exactly these settings and waits until `ready_address` answers `ready_path` with 200.
-    pub async fn start(
+    /// Starts `stampede-<name>` with exactly these settings. It is ready once the address answers the path with 200.
+    pub fn launch(
         name: &str,
         settings: &BTreeMap<String, String>,
         ready: (SocketAddr, &'static str),
@@ -72,23 +82,23 @@ impl Process {
     ) -> Result<Self> {
         let binary = binaries()?.join(format!("stampede-{name}"));
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        // The process dies with the thread that started it, even if that is killed.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(&binary)
+        let child = mortal(&binary)
             .envs(settings)
-            .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .with_context(|| format!("cannot start {}: is it built?", binary.display()))?;
-        let mut process = Self { name: name.to_owned(), child, ready_address: ready.0, log };
-        process.wait_until_ready(ready.1).await?;
-        Ok(process)
+        Ok(Self { name: name.to_owned(), child, ready, log })
     }
 
-    async fn wait_until_ready(&mut self, path: &str) -> Result<()> {
-        let address = self.ready_address;
+    /// Whether it is ready now.
+    pub async fn is_ready(&self) -> bool {
+        answers_ok(self.ready.0, self.ready.1).await
+    }
+
+    /// Waits until it is ready. Fails if it ends before.
+    pub async fn wait_until_ready(&mut self) -> Result<()> {
+        let (address, path) = self.ready;
         let what = format!("{} is ready at {address}{path}; its log is {}", self.name, self.log.display());
         let child = &mut self.child;
         let exited = eventually(&what, || {
@@ -122,9 +132,21 @@ impl Process {
         Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)
     }
 
+    /// Waits until it has ended by itself, and returns how.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let what = format!("{} ends by itself", self.name);
+        let child = &mut self.child;
+        eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let text = self.log();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }

@@ -1,0 +1,104 @@
+//! How the processes start: quickly, after their servers, and not at all on servers that would break a promise.
+
+#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+
+use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Service, World, eventually};
+use std::time::{Duration, Instant};
+
+/// The kinds of process that keep something in Redis.
+const ON_REDIS: [Service; 4] = [Service::Event, Service::Coupon, Service::Inventory, Service::Gateway];
+
+/// A start with the servers there: a second as it is shipped, more for a build without optimisation on a busy machine.
+const QUICK: Duration = if cfg!(debug_assertions) { Duration::from_secs(3) } else { Duration::from_secs(1) };
+
+/// The process ends with exit code 1, and its last line says why and how to mend it.
+async fn is_refused(world: &World, service: Service, settings: &[(&str, &str)], said: &[&str]) {
+    let set = |builder: MeshBuilder, (name, value): &(&str, &str)| builder.set(service, name, value);
+    let process = settings.iter().fold(MeshBuilder::default(), set).launch(world, service).unwrap();
+    let (code, log) = process.ended().await;
+    assert_eq!(code, Some(1), "{log}");
+    let last = log.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("stampede-{}: cannot start: ", service.name())), "{log}");
+    for words in said {
+        assert!(last.contains(words), "{words:?} is not said: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_evicts_is_refused_with_the_way_to_mend_it() {
+    let world = World::prepared().await.unwrap();
+    let settings = [("maxmemory-policy", "allkeys-lru"), ("maxmemory", "50mb"), ("notify-keyspace-events", "Ex")];
+    let redis = OwnRedis::start(&settings).await.unwrap();
+    for service in ON_REDIS {
+        let said = ["allkeys-lru", "redis-cli CONFIG SET maxmemory-policy noeviction"];
+        is_refused(&world, service, &[("STAMPEDE_REDIS_URL", &redis.url())], &said).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_alone() {
+    let world = World::prepared().await.unwrap();
+    let redis = OwnRedis::start(&[]).await.unwrap();
+    let url = redis.url();
+    let said = ["notify-keyspace-events is \"\"", "redis-cli CONFIG SET notify-keyspace-events Ex"];
+    is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
+    let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
+    coupon.start(&world, &[Service::Coupon]).await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_that_is_behind_is_refused_with_the_way_to_mend_it() {
+    let world = World::prepared().await.unwrap();
+    for service in Service::SERVICES {
+        let db = world.database(service.name()).await.unwrap();
+        let mut connection = db.acquire().await.unwrap();
+        let last = "DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
+        sqlx::query(last).execute(&mut *connection).await.unwrap();
+        let schema = format!("the {} schema is at version ", service.name());
+        is_refused(&world, service, &[], &[&schema, "run `stampede prepare` of the same release"]).await;
+    }
+}
+
+#[tokio::test]
+async fn without_kafka_a_service_waits_and_says_for_what() {
+    let world = World::prepared().await.unwrap();
+    // Nobody listens there.
+    let brokers = "127.0.0.1:1";
+    let alone = |service| {
+        let builder = MeshBuilder::default().set(service, "STAMPEDE_KAFKA_BROKERS", brokers);
+        builder.launch(&world, service).unwrap()
+    };
+    let waiting = Service::SERVICES.map(alone);
+    for process in &waiting {
+        eventually("the log says what is waited for", || {
+            let log = process.log();
+            let said = log.lines().any(|line| line.contains("waiting for Kafka") && line.contains(brokers));
+            std::future::ready(said.then_some(()))
+        })
+        .await;
+        assert!(!process.is_ready().await, "ready without Kafka: {}", process.log());
+    }
+}
+
+#[tokio::test]
+async fn a_service_whose_wait_is_over_ends_and_says_what_was_not_there() {
+    let world = World::prepared().await.unwrap();
+    let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), ("STAMPEDE_WAIT_FOR_SERVERS_MS", "500")];
+    is_refused(&world, Service::Event, &settings, &["Kafka was not there within 0.5 s"]).await;
+}
+
+#[tokio::test]
+async fn every_process_starts_quickly_when_its_servers_are_there() {
+    let world = World::prepared().await.unwrap();
+    let mut mesh = Mesh::start(&world).await.unwrap();
+    let mut took = Vec::new();
+    for service in Service::ALL {
+        mesh.kill_9(service).unwrap();
+        let started = Instant::now();
+        mesh.restart(service).await.unwrap();
+        took.push((service.name(), started.elapsed()));
+    }
+    println!("from start to ready: {took:?}");
+    assert!(took.iter().all(|(_, time)| *time < QUICK), "{took:?}");
+    mesh.stop().await.unwrap();
+}
