@@ -6,3 +6,4 @@ mod audit;
 mod faults;
 mod purchase;
 mod sale;
+mod trace;
