@@ -8,11 +8,11 @@ use std::time::Duration;
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
-/// It needs Redis, and calls the five services as they become ready.
+/// It speaks HTTP only; its health is GET /healthz and /readyz on --admin-addr. It needs Redis, and calls the five services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stampede-gateway", version)]
 pub struct Config {
-    /// Redis that refresh tokens are kept in.
+    /// Redis that knows which refresh tokens were used.
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,
 

@@ -5,8 +5,11 @@
 //! message that the method takes, and the answer becomes JSON or a stream of events (`transcode`). Whatever fails on the
 //! way leaves in one shape (`problem`).
 //!
-//! A new RPC needs no code here. The gateway keeps no state of its own but refresh tokens, in Redis, and knows no
-//! service beyond its descriptor.
+//! A new RPC needs no code here. The gateway keeps no state of its own but which refresh tokens were used, in Redis, and
+//! knows no service beyond its descriptor.
+//!
+//! It speaks HTTP only. Its health is GET /healthz and /readyz on the admin port; gRPC health and reflection are for
+//! those who call a service directly, and are served by the services.
 
 mod auth;
 mod config;
@@ -21,7 +24,7 @@ mod transcode;
 pub use config::Config;
 
 use anyhow::Context;
-use auth::{AccessTokens, Auth};
+use auth::{AccessTokens, Auth, FirstTokens};
 use axum::Router;
 use gateway::Gateway;
 use routes::Table;
@@ -36,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Reads the contract, connects to Redis and the services, and makes the router.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Router> {
     let tokens = AccessTokens::new(&config.auth_secret)?;
+    let first = FirstTokens::new(&config.auth_secret)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
     let channels = config.upstreams.by_name().map(|(name, urls)| (name, Mesh::connect(urls, name)));
@@ -43,7 +47,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Router> {
     let gateway = Gateway {
         table,
         transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
-        auth: Auth::new(tokens, redis, config.lives()),
+        auth: Auth::new(tokens, first, redis, config.lives()),
         body_limit: config.limits.body_limit_bytes,
     };
     Ok(layers::router(Arc::new(gateway), config.limits.max_in_flight))

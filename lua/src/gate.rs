@@ -1,17 +1,42 @@
 //! The gate scripts: refresh tokens and their rotation.
 //!
 //! A family is one login. Its name is part of every token of it, so that one key holds all there is to know and a login
-//! costs one small hash however often it is refreshed. Tokens come here as SHA-256 hashes, never as themselves.
+//! costs one small hash however often it is refreshed, and nothing until it is: what a first token says is signed by who
+//! issues it, and only its use is written down. Later tokens come here as SHA-256 hashes, never as themselves.
 
-use crate::{Args, FromRedisValue, Redis, RedisError, script::script};
-use stampede_vocab::Timestamp;
+use crate::{Args, FromRedisValue, Redis, RedisError, Script, script::script};
 use std::time::Duration;
 
-/// Whom a family is issued to; part of what this door takes and gives.
-pub use stampede_vocab::UserId;
+/// Whom a family is issued to, and when: part of what this door takes and gives.
+pub use stampede_vocab::{Timestamp, UserId};
 
-script!(ISSUE, "gate/issue");
+script!(EPOCH, "gate/epoch");
+script!(OPEN, "gate/open");
 script!(ROTATE, "gate/rotate");
+
+/// The time in which first tokens are good, as long as Redis has not forgotten which of them were used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// Its name.
+    pub name: String,
+    /// When it was asked for, by the clock of Redis.
+    pub now: Timestamp,
+}
+
+/// The first token of a family, as its signature vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstToken {
+    /// The family that it opens.
+    pub family: String,
+    /// Whom it was issued to.
+    pub user: UserId,
+    /// Role that it was issued with.
+    pub role: String,
+    /// Name of the epoch in which it was issued.
+    pub epoch: String,
+    /// End of its time.
+    pub expires_at: Timestamp,
+}
 
 /// What became of a refresh token that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,24 +52,35 @@ pub enum Rotation {
     },
     /// It was used before. The whole family is shut from now on.
     Reused,
-    /// No such family: it was never issued, or its time is up.
+    /// No such token: it was never issued, or its time or its epoch is over.
     Unknown,
 }
 
-/// Opens `family` for `user` with the hash of its first token. Returns when, by the clock of Redis.
-pub async fn issue(
+/// The epoch of Redis; a new one is called `fresh`, which is to be drawn at random.
+pub async fn epoch(redis: &Redis, fresh: &str) -> Result<Epoch, RedisError> {
+    let keys = [redis.keys().gate_epoch()];
+    let reply = redis.invoke(&EPOCH, &keys, &Args::new().with(fresh)).await?;
+    let (name, now_us) =
+        <(String, i64)>::from_redis_value(reply).map_err(|error| RedisError::reply(EPOCH.name(), error))?;
+    Ok(Epoch { name, now: Timestamp::from_micros(now_us) })
+}
+
+/// Exchanges a first token, which must be of this `epoch`, for the token of `next_hash`.
+pub async fn open(
     redis: &Redis,
-    family: &str,
-    user: UserId,
-    role: &str,
-    token_hash: &str,
+    first: &FirstToken,
+    epoch: &Epoch,
+    next_hash: &str,
     life: Duration,
-) -> Result<Timestamp, RedisError> {
-    let keys = [redis.keys().gate_family(family)];
-    let args = Args::new().with(user.to_string()).with(role).with(token_hash).with(millis(life));
-    let reply = redis.invoke(&ISSUE, &keys, &args).await?;
-    let now_us = i64::from_redis_value(reply).map_err(|error| RedisError::reply(ISSUE.name(), error))?;
-    Ok(Timestamp::from_micros(now_us))
+) -> Result<Rotation, RedisError> {
+    if first.epoch != epoch.name {
+        return Ok(Rotation::Unknown);
+    }
+    let keys = [redis.keys().gate_family(&first.family)];
+    let until_ms = first.expires_at.micros() / 1_000;
+    let args =
+        Args::new().with(first.user.to_string()).with(&first.role).with(next_hash).with(millis(life)).with(until_ms);
+    exchange(redis, &OPEN, &keys, &args).await
 }
 
 /// Puts the token of `next_hash` in the place of the one presented, if that is the valid one of `family`.
@@ -57,9 +93,13 @@ pub async fn rotate(
 ) -> Result<Rotation, RedisError> {
     let keys = [redis.keys().gate_family(family)];
     let args = Args::new().with(presented_hash).with(next_hash).with(millis(life));
-    let reply = redis.invoke(&ROTATE, &keys, &args).await?;
-    let words = Vec::<String>::from_redis_value(reply).map_err(|error| RedisError::reply(ROTATE.name(), error))?;
-    read_rotation(&words).ok_or_else(|| RedisError::reply(ROTATE.name(), words))
+    exchange(redis, &ROTATE, &keys, &args).await
+}
+
+async fn exchange(redis: &Redis, script: &Script, keys: &[String], args: &Args) -> Result<Rotation, RedisError> {
+    let reply = redis.invoke(script, keys, args).await?;
+    let words = Vec::<String>::from_redis_value(reply).map_err(|error| RedisError::reply(script.name(), error))?;
+    read_rotation(&words).ok_or_else(|| RedisError::reply(script.name(), words))
 }
 
 fn read_rotation(words: &[String]) -> Option<Rotation> {

@@ -80,6 +80,11 @@ impl Keys {
         format!("{}gate:{{{family}}}", self.prefix)
     }
 
+    /// The epoch of all refresh tokens.
+    pub fn gate_epoch(&self) -> String {
+        format!("{}gate:epoch", self.prefix)
+    }
+
     fn event_timer(&self, event: EventId, timer: Timer) -> String {
         format!("{}event:{{{event}}}:{}", self.prefix, timer.as_str())
     }

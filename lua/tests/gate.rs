@@ -4,7 +4,7 @@
 
 use stampede_lua::{
     Redis, RedisConfig,
-    gate::{self, Rotation, UserId},
+    gate::{self, Epoch, FirstToken, Rotation, UserId},
 };
 use std::time::Duration;
 
@@ -16,16 +16,71 @@ async fn redis() -> Redis {
     Redis::connect(RedisConfig { url, key_prefix: "test-gate:".into() }).await.unwrap()
 }
 
-/// A family that nobody else uses, named after its user.
-async fn family(redis: &Redis, life: Duration) -> (String, UserId) {
+/// The first token of a family that nobody else uses, named after its user.
+async fn first(redis: &Redis, life: Duration) -> FirstToken {
     let user = UserId::random();
-    let family = user.to_string();
-    gate::issue(redis, &family, user, "buyer", "hash-1", life).await.unwrap();
-    (family, user)
+    let epoch = gate::epoch(redis, "fresh").await.unwrap();
+    FirstToken {
+        family: user.to_string(),
+        user,
+        role: "buyer".to_owned(),
+        epoch: epoch.name,
+        expires_at: epoch.now.plus(life),
+    }
+}
+
+async fn open(redis: &Redis, first: &FirstToken, next: &str, life: Duration) -> Rotation {
+    let epoch = gate::epoch(redis, "fresh").await.unwrap();
+    gate::open(redis, first, &epoch, next, life).await.unwrap()
+}
+
+/// A family whose valid token is `hash-1`.
+async fn family(redis: &Redis, life: Duration) -> (String, UserId) {
+    let first = first(redis, life).await;
+    assert!(matches!(open(redis, &first, "hash-1", life).await, Rotation::Rotated { .. }));
+    (first.family, first.user)
 }
 
 async fn rotate(redis: &Redis, family: &str, presented: &str, next: &str) -> Rotation {
     gate::rotate(redis, family, presented, next, LIFE).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_first_token_opens_its_family_once_and_its_copy_shuts_it() {
+    let redis = redis().await;
+    let first = first(&redis, LIFE).await;
+    assert_eq!(rotate(&redis, &first.family, "hash-0", "hash-1").await, Rotation::Unknown, "nothing is kept of it");
+    match open(&redis, &first, "hash-1", LIFE).await {
+        Rotation::Rotated { user, role, .. } => assert_eq!((user, role), (first.user, first.role.clone())),
+        other => panic!("refused: {other:?}"),
+    }
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused);
+    assert_eq!(rotate(&redis, &first.family, "hash-1", "hash-2").await, Rotation::Reused, "the valid one goes with it");
+}
+
+#[tokio::test]
+async fn a_first_token_is_remembered_as_used_until_its_time_is_up() {
+    let redis = redis().await;
+    let first = first(&redis, Duration::from_millis(600)).await;
+    // Later tokens live shorter than the first one: the family is kept for the first one's sake.
+    let short = Duration::from_millis(20);
+    assert!(matches!(open(&redis, &first, "hash-1", short).await, Rotation::Rotated { .. }));
+    let rotated = gate::rotate(&redis, &first.family, "hash-1", "hash-2", short).await.unwrap();
+    assert!(matches!(rotated, Rotation::Rotated { .. }));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Unknown, "its time is up");
+}
+
+#[tokio::test]
+async fn a_first_token_of_an_epoch_that_is_gone_is_unknown() {
+    let redis = redis().await;
+    let first = first(&redis, LIFE).await;
+    let epoch = gate::epoch(&redis, "fresh").await.unwrap();
+    assert_eq!(epoch.name, first.epoch, "an epoch lasts");
+    let emptied = Epoch { name: "another".to_owned(), ..epoch };
+    assert_eq!(gate::open(&redis, &first, &emptied, "hash-1", LIFE).await.unwrap(), Rotation::Unknown);
 }
 
 #[tokio::test]
@@ -72,8 +127,8 @@ async fn of_many_at_once_only_one_is_exchanged() {
 #[tokio::test]
 async fn a_family_ends_with_its_time() {
     let redis = redis().await;
-    let (family, _) = family(&redis, Duration::from_millis(30)).await;
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    let (family, _) = family(&redis, Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(rotate(&redis, &family, "hash-1", "hash-2").await, Rotation::Unknown);
 }
 

@@ -1,18 +1,13 @@
 //! Access tokens: JWTs signed with HS256.
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    errors::{Error as JwtError, ErrorKind},
-};
-use secrecy::{ExposeSecret, SecretString};
+use super::jwt::{Jwt, SecretError, random_id};
+use jsonwebtoken::errors::ErrorKind;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use stampede_chassis::{Identity, Role};
 use stampede_status::{Problem, Reason};
-use uuid::Uuid;
 
 const ISSUER: &str = "stampede";
-/// HS256 is as strong as its key, which should be as long as its hash.
-const SHORTEST_SECRET: usize = 32;
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,69 +26,36 @@ pub struct Claims {
     pub jti: String,
 }
 
-/// A secret that tokens cannot be signed with.
-#[derive(Debug, thiserror::Error)]
-pub enum SecretError {
-    /// Too short to be safe.
-    #[error(
-        "--auth-secret (STAMPEDE_AUTH_SECRET) has {0} bytes and needs at least 32: make one with `openssl rand -hex 32`"
-    )]
-    TooShort(usize),
-    /// The cryptography does not work.
-    #[error("cannot sign and verify a token: {0}")]
-    Crypto(String),
-}
-
 /// Signs and checks access tokens.
 pub struct AccessTokens {
-    signing: EncodingKey,
-    checking: DecodingKey,
-    validation: Validation,
+    jwt: Jwt,
 }
 
 impl AccessTokens {
     /// Takes the shared secret. Signs and checks one token at once, so that what does not work shows at start-up.
     pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
-        let secret = secret.expose_secret().as_bytes();
-        if secret.len() < SHORTEST_SECRET {
-            return Err(SecretError::TooShort(secret.len()));
-        }
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = 0;
-        // By RFC 7519 a token is refused on its last second too.
-        validation.reject_tokens_expiring_in_less_than = 1;
-        validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        let tokens =
-            Self { signing: EncodingKey::from_secret(secret), checking: DecodingKey::from_secret(secret), validation };
+        let tokens = Self { jwt: Jwt::new(secret, ISSUER)? };
         tokens.try_out()?;
         Ok(tokens)
     }
 
     fn try_out(&self) -> Result<(), SecretError> {
         let claims = Claims::new("usr_0", Role::Buyer, 0, i64::from(u32::MAX));
-        self.sign(&claims)
-            .and_then(|token| self.read(&token))
+        self.jwt
+            .sign(&claims)
+            .and_then(|token| self.jwt.read::<Claims>(&token))
             .map(drop)
             .map_err(|error| SecretError::Crypto(error.to_string()))
     }
 
-    fn sign(&self, claims: &Claims) -> Result<String, JwtError> {
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.signing)
-    }
-
-    fn read(&self, token: &str) -> Result<Claims, JwtError> {
-        jsonwebtoken::decode(token, &self.checking, &self.validation).map(|data| data.claims)
-    }
-
     /// A token for `user`, good from `iat` to `exp` (seconds since the epoch).
     pub fn issue(&self, user: &str, role: Role, iat: i64, exp: i64) -> Result<String, Problem> {
-        self.sign(&Claims::new(user, role, iat, exp)).map_err(Problem::internal_error)
+        self.jwt.sign(&Claims::new(user, role, iat, exp)).map_err(Problem::internal_error)
     }
 
     /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`.
     pub fn check(&self, token: &str) -> Result<(Claims, Identity), Problem> {
-        let claims = self.read(token).map_err(|error| match error.kind() {
+        let claims: Claims = self.jwt.read(token).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the access token has expired"),
             _ => not_ours(),
         })?;
@@ -116,7 +78,7 @@ impl Claims {
             iat,
             exp,
             iss: ISSUER.to_owned(),
-            jti: Uuid::from_u128(rand::random()).simple().to_string(),
+            jti: random_id(),
         }
     }
 }

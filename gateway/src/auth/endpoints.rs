@@ -1,13 +1,12 @@
 //! What the gateway answers by itself about tokens: issue, verify, refresh.
 
-use super::{access_token::AccessTokens, refresh_token::RefreshToken};
-use prost_types::Timestamp;
+use super::{access_token::AccessTokens, first_token::FirstTokens, jwt::random_id, refresh_token::RefreshToken};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use stampede_chassis::Role;
 use stampede_lua::{
     Redis, RedisError,
-    gate::{self, Rotation, UserId},
+    gate::{self, Epoch, FirstToken, Rotation, Timestamp, UserId},
 };
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
@@ -25,8 +24,9 @@ pub struct Lives {
 
 /// Issues, checks and refreshes tokens.
 pub struct Auth {
-    /// The JWTs.
+    /// The access tokens.
     pub tokens: AccessTokens,
+    first: FirstTokens,
     redis: Redis,
     lives: Lives,
 }
@@ -54,21 +54,18 @@ pub struct Verification {
 }
 
 impl Auth {
-    /// Keeps refresh tokens in `redis`.
-    pub fn new(tokens: AccessTokens, redis: Redis, lives: Lives) -> Self {
-        Self { tokens, redis, lives }
+    /// Keeps in `redis` which refresh tokens were used.
+    pub fn new(tokens: AccessTokens, first: FirstTokens, redis: Redis, lives: Lives) -> Self {
+        Self { tokens, first, redis, lives }
     }
 
     /// A new anonymous buyer with a first pair of tokens.
     pub async fn issue(&self, body: &[u8]) -> Result<TokenPair, Problem> {
         fields(body, &[])?;
-        let user = UserId::random();
-        let refresh = RefreshToken::first();
-        let (family, hash) = (refresh.family(), refresh.hash());
-        let now = gate::issue(&self.redis, family, user, Role::Buyer.as_str(), &hash, self.lives.refresh)
-            .await
-            .map_err(unavailable)?;
-        self.pair(user, Role::Buyer, &refresh, now.micros())
+        let (user, role) = (UserId::random(), Role::Buyer);
+        let epoch = self.epoch().await?;
+        let refresh = self.first.issue(user, role, &epoch, self.lives.refresh)?;
+        self.pair(user, role, refresh, epoch.now)
     }
 
     /// Whether the token in the body is valid now. One that is not is no error: that is the answer.
@@ -85,14 +82,15 @@ impl Auth {
 
     /// The next pair for a refresh token that was not used before.
     pub async fn refresh(&self, body: &[u8]) -> Result<TokenPair, Problem> {
-        let presented = RefreshToken::parse(&text(&fields(body, &["refresh_token"])?, "refresh_token")?)?;
-        let next = presented.next();
-        let (family, life) = (presented.family(), self.lives.refresh);
-        let rotation = gate::rotate(&self.redis, family, &presented.hash(), &next.hash(), life).await;
-        match rotation.map_err(unavailable)? {
+        let presented = text(&fields(body, &["refresh_token"])?, "refresh_token")?;
+        let (next, rotation) = match self.first.read(&presented) {
+            Some(first) => self.open(&first?).await?,
+            None => self.rotate(&RefreshToken::parse(&presented)?).await?,
+        };
+        match rotation {
             Rotation::Rotated { user, role, at } => {
                 let role = role.parse().map_err(|_| Problem::internal_error(format!("a family of role {role}")))?;
-                self.pair(user, role, &next, at.micros())
+                self.pair(user, role, next.reveal(), at)
             }
             Rotation::Reused => Err(Problem::new(
                 Reason::TokenReused,
@@ -104,14 +102,32 @@ impl Auth {
         }
     }
 
-    fn pair(&self, user: UserId, role: Role, refresh: &RefreshToken, now_us: i64) -> Result<TokenPair, Problem> {
-        let now_s = now_us / 1_000_000;
+    async fn open(&self, first: &FirstToken) -> Result<(RefreshToken, Rotation), Problem> {
+        let next = RefreshToken::of_family(&first.family);
+        let epoch = self.epoch().await?;
+        let opened = gate::open(&self.redis, first, &epoch, &next.hash(), self.lives.refresh).await;
+        Ok((next, opened.map_err(unavailable)?))
+    }
+
+    async fn rotate(&self, presented: &RefreshToken) -> Result<(RefreshToken, Rotation), Problem> {
+        let (family, life) = (presented.family(), self.lives.refresh);
+        let next = RefreshToken::of_family(family);
+        let rotated = gate::rotate(&self.redis, family, &presented.hash(), &next.hash(), life).await;
+        Ok((next, rotated.map_err(unavailable)?))
+    }
+
+    async fn epoch(&self) -> Result<Epoch, Problem> {
+        gate::epoch(&self.redis, &random_id()).await.map_err(unavailable)
+    }
+
+    fn pair(&self, user: UserId, role: Role, refresh_token: String, now: Timestamp) -> Result<TokenPair, Problem> {
+        let now_s = now.micros() / 1_000_000;
         let access_exp = now_s + whole_seconds(self.lives.access);
         let user_id = user.to_string();
         Ok(TokenPair {
             access_token: self.tokens.issue(&user_id, role, now_s, access_exp)?,
             access_expires_at: rfc3339(access_exp),
-            refresh_token: refresh.reveal(),
+            refresh_token,
             refresh_expires_at: rfc3339(now_s + whole_seconds(self.lives.refresh)),
             user_id,
         })
@@ -150,5 +166,5 @@ fn whole_seconds(life: Duration) -> i64 {
 }
 
 fn rfc3339(seconds: i64) -> String {
-    Timestamp { seconds, nanos: 0 }.to_string()
+    prost_types::Timestamp { seconds, nanos: 0 }.to_string()
 }

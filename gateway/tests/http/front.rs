@@ -33,13 +33,16 @@ impl Front {
     pub async fn start(flags: &[(&str, &str)]) -> Self {
         let redis =
             std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
-        let mut settings =
-            vec![("--redis-url", redis.as_str()), ("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
-        for flag in ["--event-urls", "--coupon-urls", "--inventory-urls", "--order-urls", "--payment-urls"] {
-            if !flags.iter().any(|(name, _)| *name == flag) {
-                settings.push((flag, NOBODY));
-            }
-        }
+        let defaults = [
+            ("--redis-url", redis.as_str()),
+            ("--event-urls", NOBODY),
+            ("--coupon-urls", NOBODY),
+            ("--inventory-urls", NOBODY),
+            ("--order-urls", NOBODY),
+            ("--payment-urls", NOBODY),
+        ];
+        let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
+        settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
         settings.extend(flags);
         let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
         let config = Config::try_parse_from(["stampede-gateway"].into_iter().chain(args)).unwrap();

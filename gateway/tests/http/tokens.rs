@@ -55,6 +55,63 @@ async fn a_refresh_token_is_good_for_one_use_and_its_copy_shuts_the_family() {
 }
 
 #[tokio::test]
+async fn of_one_first_token_that_is_sent_many_times_at_once_one_is_exchanged() {
+    let front = Front::start(&[]).await;
+    let first = front.new_buyer().await;
+    let body = json!({ "refresh_token": first["refresh_token"] });
+    let sent = (0..8).map(|_| front.post("/v1/auth/tokens:refresh", "", &body));
+    let answers = futures_util::future::join_all(sent).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| answer.status == 401 && answer.reason() == "TOKEN_REUSED").count(), 7);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_no_access_token_nor_the_other_way_round() {
+    let front = Front::start(&[]).await;
+    let pair = front.new_buyer().await;
+    let refresh = pair["refresh_token"].as_str().unwrap();
+    for text in [refresh, refresh.trim_start_matches("rf_")] {
+        assert_eq!(verify(&front, &json!(text)).await, json!({ "active": false }), "{text}");
+    }
+    let access = pair["access_token"].as_str().unwrap();
+    for text in [access.to_owned(), format!("rf_{access}")] {
+        let refused = front.post("/v1/auth/tokens:refresh", "", &json!({ "refresh_token": text })).await;
+        assert_eq!(refused.reason(), "UNAUTHENTICATED", "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_written_down_nowhere_until_it_is_refreshed() {
+    let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let url = redis.url();
+    let front = Front::start(&[("--redis-url", &url)]).await;
+    let used = front.new_buyer().await;
+    for _ in 0..50 {
+        front.new_buyer().await;
+    }
+    assert_eq!(redis.keys().await.unwrap(), 1, "the epoch, and nothing else");
+    front.post("/v1/auth/tokens:refresh", "", &json!({ "refresh_token": used["refresh_token"] })).await;
+    assert_eq!(redis.keys().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_redis_that_was_emptied_takes_no_token_from_before() {
+    let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let url = redis.url();
+    let front = Front::start(&[("--redis-url", &url)]).await;
+    let refresh = async |pair: &Value| {
+        front.post("/v1/auth/tokens:refresh", "", &json!({ "refresh_token": pair["refresh_token"] })).await
+    };
+    let (unused, used) = (front.new_buyer().await, front.new_buyer().await);
+    let next = refresh(&used).await.json();
+    redis.empty().await.unwrap();
+    for pair in [&unused, &used, &next] {
+        assert_eq!(refresh(pair).await.reason(), "TOKEN_EXPIRED", "nobody knows whether it was used");
+    }
+    assert_eq!(refresh(&front.new_buyer().await).await.status, 200);
+}
+
+#[tokio::test]
 async fn tokens_expire() {
     let front = Front::start(&[("--access-ttl-s", "1"), ("--refresh-ttl-s", "1")]).await;
     let pair = front.new_buyer().await;

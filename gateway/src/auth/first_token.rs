@@ -1,0 +1,134 @@
+//! First refresh tokens: `rf_<JWT>`. What is to be known of a login is in its first token, signed, so that a login is
+//! written down nowhere until somebody refreshes it: logins cost nothing and are not bounded.
+//!
+//! Whether it was used is known to Redis alone (`stampede_lua::gate`).
+
+use super::jwt::{Jwt, SecretError, random_id};
+use jsonwebtoken::errors::ErrorKind;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use stampede_chassis::Role;
+use stampede_lua::gate::{Epoch, FirstToken, Timestamp, UserId};
+use stampede_status::{Problem, Reason};
+use std::time::Duration;
+
+/// What tells a first refresh token from later ones.
+const PREFIX: &str = "rf_";
+/// Not that of access tokens: a refresh token is no access token.
+const ISSUER: &str = "stampede/refresh";
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// What the token says.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    /// Id of the user.
+    sub: String,
+    role: String,
+    /// End of its time, in seconds since the epoch.
+    exp: i64,
+    iss: String,
+    /// The family that it opens.
+    jti: String,
+    /// Name of the epoch of Redis in which it was issued.
+    epoch: String,
+}
+
+/// Signs and checks first refresh tokens.
+pub struct FirstTokens {
+    jwt: Jwt,
+}
+
+impl FirstTokens {
+    /// Takes the shared secret.
+    pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
+        Ok(Self { jwt: Jwt::new(secret, ISSUER)? })
+    }
+
+    /// The first token of a new family.
+    pub fn issue(&self, user: UserId, role: Role, epoch: &Epoch, life: Duration) -> Result<String, Problem> {
+        let life_s = i64::try_from(life.as_secs()).unwrap_or(i64::MAX / MICROS_PER_SECOND / 2);
+        let claims = Claims {
+            sub: user.to_string(),
+            role: role.as_str().to_owned(),
+            exp: epoch.now.micros() / MICROS_PER_SECOND + life_s,
+            iss: ISSUER.to_owned(),
+            jti: random_id(),
+            epoch: epoch.name.clone(),
+        };
+        let signed = self.jwt.sign(&claims).map_err(Problem::internal_error)?;
+        Ok(format!("{PREFIX}{signed}"))
+    }
+
+    /// Reads a first token; `None` for a text that does not claim to be one.
+    pub fn read(&self, text: &str) -> Option<Result<FirstToken, Problem>> {
+        text.strip_prefix(PREFIX).map(|signed| self.check(signed))
+    }
+
+    fn check(&self, signed: &str) -> Result<FirstToken, Problem> {
+        let claims: Claims = self.jwt.read(signed).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the refresh token has expired"),
+            _ => not_ours(),
+        })?;
+        Ok(FirstToken {
+            user: claims.sub.parse().map_err(|_| not_ours())?,
+            family: claims.jti,
+            role: claims.role,
+            epoch: claims.epoch,
+            expires_at: Timestamp::from_micros(claims.exp.saturating_mul(MICROS_PER_SECOND)),
+        })
+    }
+}
+
+fn not_ours() -> Problem {
+    Problem::new(Reason::Unauthenticated, "the refresh token is not valid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::AccessTokens;
+
+    const LIFE: Duration = Duration::from_secs(60);
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text)
+    }
+
+    fn ours() -> FirstTokens {
+        FirstTokens::new(&secret("0123456789abcdef0123456789abcdef")).unwrap()
+    }
+
+    fn epoch(now_s: i64) -> Epoch {
+        Epoch { name: "e1".to_owned(), now: Timestamp::from_micros(now_s * MICROS_PER_SECOND) }
+    }
+
+    #[test]
+    fn a_token_reads_back_and_each_opens_a_family_of_its_own() {
+        let user = UserId::random();
+        let later = epoch(4_000_000_000);
+        let text = ours().issue(user, Role::Buyer, &later, LIFE).unwrap();
+        let read = ours().read(&text).unwrap().unwrap();
+        assert_eq!((read.user, read.role.as_str(), read.epoch.as_str()), (user, "buyer", "e1"));
+        assert_eq!(read.expires_at.micros(), 4_000_000_060 * MICROS_PER_SECOND);
+        let other = ours().issue(user, Role::Buyer, &later, LIFE).unwrap();
+        assert_ne!(ours().read(&other).unwrap().unwrap().family, read.family);
+    }
+
+    #[test]
+    fn what_was_not_signed_by_us_as_a_first_token_is_refused() {
+        let reason = |text: &str| ours().read(text).unwrap().unwrap_err().reason();
+        let user = UserId::random();
+        let foreign = FirstTokens::new(&secret("another secret of thirty-two bytes")).unwrap();
+        let foreign = foreign.issue(user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
+        assert_eq!(reason(&foreign), Reason::Unauthenticated);
+        let access = AccessTokens::new(&secret("0123456789abcdef0123456789abcdef")).unwrap();
+        let issued = access.issue(&user.to_string(), Role::Buyer, 5, 4_000_000_000).unwrap();
+        assert_eq!(reason(&format!("{PREFIX}{issued}")), Reason::Unauthenticated);
+        let old = ours().issue(user, Role::Buyer, &epoch(5), LIFE).unwrap();
+        assert_eq!(reason(&old), Reason::TokenExpired);
+        assert!(ours().read(&issued).is_none(), "it does not claim to be one");
+        let first = ours().issue(user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
+        let signed = first.strip_prefix(PREFIX).unwrap();
+        assert_eq!(access.check(signed).unwrap_err().reason(), Reason::Unauthenticated, "nor is it an access token");
+    }
+}
