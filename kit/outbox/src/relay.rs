@@ -128,20 +128,24 @@ impl Relay {
 
     async fn try_round(&self, leases: &mut Leases) -> Result<bool, DbError> {
         if Instant::now() >= leases.check_at {
-            *leases = self.check_leases(std::mem::take(&mut leases.partitions)).await?;
+            let before = std::mem::take(&mut leases.partitions);
+            *leases = self.db.in_time("check_leases", self.check_leases(before)).await?;
         }
         if leases.partitions.is_empty() || Instant::now() + PATIENCE >= leases.valid_until {
             return Ok(true);
         }
-        let mut connection = self.db.acquire().await?;
-        let messages = rows::unsent(&mut connection, &leases.partitions, ROUND).await?;
-        // Not held while Kafka is waited for.
-        drop(connection);
+        let messages = self.db.in_time("read_outbox", self.unsent(&leases.partitions)).await?;
         if messages.is_empty() {
             return Ok(true);
         }
         self.send_and_mark(&messages).await?;
         Ok(messages.len() < ROUND as usize)
+    }
+
+    /// The first unsent messages. The connection is not held while Kafka is waited for.
+    async fn unsent(&self, partitions: &[u16]) -> Result<Vec<Unsent>, DbError> {
+        let mut connection = self.db.acquire().await?;
+        rows::unsent(&mut connection, partitions, ROUND).await
     }
 
     async fn send_and_mark(&self, messages: &[Unsent]) -> Result<(), DbError> {
@@ -158,8 +162,11 @@ impl Relay {
         if sent.is_empty() {
             return Ok(());
         }
-        let mut connection = self.db.acquire().await?;
-        rows::mark_sent(&mut connection, &sent, SystemClock.now().micros()).await?;
+        let marked = async {
+            let mut connection = self.db.acquire().await?;
+            rows::mark_sent(&mut connection, &sent, SystemClock.now().micros()).await
+        };
+        self.db.in_time("mark_sent", marked).await?;
         self.sent.add(sent.len() as u64, std::slice::from_ref(&self.topic));
         Ok(())
     }
@@ -197,7 +204,7 @@ impl Relay {
             let mut connection = self.db.acquire().await?;
             rows::purge_sent(&mut connection, before_us, MOST).await
         };
-        match purged.await {
+        match self.db.in_time("purge_outbox", purged).await {
             Ok(count) if count == u64::from(MOST) => Duration::from_secs(1),
             Ok(_) => Duration::from_secs(60),
             Err(error) => {
@@ -218,7 +225,7 @@ impl Relay {
             lease::give_back(&mut connection, &self.owner, &leases.partitions).await?;
             lease::leave(&mut connection, &self.owner).await
         };
-        if let Err(error) = left.await {
+        if let Err(error) = self.db.in_time("leave_outbox", left).await {
             tracing::warn!(%error, "leases could not be given back; they run out by themselves");
         }
     }

@@ -94,7 +94,8 @@ impl Shelf {
 }
 
 async fn read(db: Database, shelf: Shelf, ids: Vec<CampaignId>) -> Vec<Result<Option<Arc<Campaign>>, Failure>> {
-    let found = async { shelf.fill(&mut *db.acquire().await?, ids.iter().copied()).await }.await;
+    let found = async { shelf.fill(&mut *db.acquire().await?, ids.iter().copied()).await };
+    let found = db.in_time("find_campaigns", found).await;
     match found.map_err(Failure::from) {
         Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
         Err(failure) => ids.iter().map(|_| Err(failure.clone())).collect(),

@@ -118,7 +118,8 @@ async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, Failu
 }
 
 async fn find_all(db: Database, ids: Vec<CouponId>) -> Vec<Result<Option<Coupon>, Failure>> {
-    let found = async { store::coupons::find_many(&mut *db.acquire().await?, &ids).await }.await;
-    let found = found.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect());
+    let found = async { store::coupons::find_many(&mut *db.acquire().await?, &ids).await };
+    let found =
+        db.in_time("find_coupons", found).await.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect());
     each(found.map_err(|error: DbError| Failure::from(error)), ids.len())
 }

@@ -52,10 +52,13 @@ impl FinishClaims {
     pub async fn sweep(&self, age: Duration) -> Result<(), Failure> {
         let mut after = None;
         loop {
-            let page = store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await?;
+            let page = async { store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await };
+            let page = self.db.in_time("unsettled_campaigns", page).await?;
             let done = join_all(page.iter().map(|campaign| self.look_after(campaign, age))).await;
             let done: Vec<CampaignId> = done.into_iter().flatten().collect();
-            store::campaigns::settle(&mut *self.db.acquire().await?, &done, self.clock.now()).await?;
+            let settled =
+                async { store::campaigns::settle(&mut *self.db.acquire().await?, &done, self.clock.now()).await };
+            self.db.in_time("settle_campaigns", settled).await?;
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => after = Some(last.id),
                 _ => return Ok(()),

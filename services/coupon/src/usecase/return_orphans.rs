@@ -40,8 +40,11 @@ impl ReturnOrphans {
     /// A page of holds that were last asked for at least `age` ago, oldest first, from behind `after`.
     pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, Failure> {
         let asked_before = self.clock.now().minus(age);
-        let mut connection = self.db.acquire().await?;
-        let coupons = store::coupons::held_since(&mut connection, asked_before, after, PAGE).await?;
+        let coupons = async {
+            let mut connection = self.db.acquire().await?;
+            store::coupons::held_since(&mut connection, asked_before, after, PAGE).await
+        };
+        let coupons = self.db.in_time("held_coupons", coupons).await?;
         let last = coupons.last().filter(|_| coupons.len() == PAGE as usize);
         let next = last.map(|coupon| (coupon.updated_at, coupon.id));
         let hold = |coupon: &crate::domain::Coupon| Some((coupon.id, coupon.state.order_id()?));

@@ -69,7 +69,8 @@ impl StageCampaign {
     pub async fn stage_missing(&self) -> Result<(), Failure> {
         let mut after = None;
         loop {
-            let page = store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await?;
+            let page = async { store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await };
+            let page = self.db.in_time("unsettled_campaigns", page).await?;
             let now = self.clock.now();
             let open = page.iter().filter(|campaign| !campaign.is_over(now));
             let staged = join_all(open.map(|campaign| self.stage(campaign, None))).await;
@@ -85,9 +86,11 @@ impl StageCampaign {
         let (mut after_rank, mut coupons) = (0, 0);
         loop {
             let limit = u32::try_from(coupon::MAX_PAGE).expect("a page is small");
-            let mut connection = self.db.acquire().await?;
-            let page = store::coupons::ranks_of_campaign(&mut connection, campaign.id, after_rank, limit).await?;
-            drop(connection);
+            let page = async {
+                let mut connection = self.db.acquire().await?;
+                store::coupons::ranks_of_campaign(&mut connection, campaign.id, after_rank, limit).await
+            };
+            let page = self.db.in_time("ranks_of_campaign", page).await?;
             let is_last = page.len() < coupon::MAX_PAGE;
             coupons += page.len();
             match coupon::load(&self.redis, campaign.id, epoch, &page, is_last).await? {

@@ -30,7 +30,7 @@ impl ExpireOrders {
     pub async fn run(&self) -> Result<usize, Failure> {
         let mut expired = 0;
         loop {
-            let due = self.due().await?;
+            let due = self.db.in_time("due_orders", self.due()).await?;
             let found = due.len();
             let change = |order| Change { order, input: Input::DeadlinePassed, traceparent: None };
             let outcomes = match found {

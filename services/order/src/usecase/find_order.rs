@@ -48,7 +48,7 @@ impl FindOrder {
 }
 
 async fn find_all(db: Database, ids: Vec<OrderId>) -> Vec<Found> {
-    match read(&db, &ids).await {
+    match db.in_time("find_orders", read(&db, &ids)).await {
         Ok(found) => found.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(Arc::new(error)); ids.len()],
     }

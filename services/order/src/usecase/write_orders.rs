@@ -153,7 +153,7 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
             Err(InsertError::Late) => {}
             Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
                 let ids: Vec<OrderId> = waiting.keys().copied().collect();
-                let found = find(db, &ids).await?;
+                let found = db.in_time("find_orders", find(db, &ids)).await?;
                 waiting.retain(|id, _| !found.contains_key(id));
                 known.existing.extend(found);
             }
