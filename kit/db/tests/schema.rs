@@ -1,7 +1,5 @@
 //! Which schemas a program runs on, by what is written down in a real database.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use stampede_db::schema;
 use stampede_testkit::World;
 
