@@ -51,13 +51,9 @@ pub async fn parked(connection: &mut MySqlConnection, batch: &[Message]) -> Resu
         return Ok(parked);
     }
     for (topic, keys) in by_topic(batch) {
-        let mut select = QueryBuilder::<MySql>::new("SELECT message_key, from_offset FROM inbox_parked WHERE topic = ");
-        select.push_bind(topic).push(" AND message_key IN (");
-        let mut list = select.separated(", ");
-        for key in keys {
-            list.push_bind(key);
-        }
-        let rows: Vec<(String, i64)> = select.push(")").build_query_as().fetch_all(&mut *connection).await?;
+        let mut select = Statement::new("SELECT message_key, from_offset FROM inbox_parked WHERE topic = ");
+        select.push_bind(topic).push(" AND message_key IN ").push_list(keys);
+        let rows: Vec<(String, i64)> = select.fetch_all(&mut *connection).await?;
         parked.extend(rows.into_iter().map(|(key, from)| ((topic.to_owned(), key), from)));
     }
     Ok(parked)

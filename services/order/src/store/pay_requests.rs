@@ -46,9 +46,8 @@ pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPa
     if requests.is_empty() {
         return Ok(());
     }
-    let mut insert = Statement::new(
-        "INSERT INTO pay_requests (order_id, attempt, request_id, request_fingerprint, asked_us) ",
-    );
+    let mut insert =
+        Statement::new("INSERT INTO pay_requests (order_id, attempt, request_id, request_fingerprint, asked_us) ");
     insert.push_values(requests, |mut row, asked| {
         row.push_bind(asked.order.uuid())
             .push_bind(asked.attempt)
@@ -69,9 +68,8 @@ pub(super) async fn load(
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select = Statement::new(
-        "SELECT order_id, request_id, request_fingerprint FROM pay_requests WHERE order_id IN ",
-    );
+    let mut select =
+        Statement::new("SELECT order_id, request_id, request_fingerprint FROM pay_requests WHERE order_id IN ");
     select.push_list(orders);
     select.push(" ORDER BY order_id, attempt");
     let rows: Vec<PayRequestRow> = select.fetch_all(connection).await?;
