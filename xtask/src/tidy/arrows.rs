@@ -20,7 +20,7 @@ fn allowed(directory: &str) -> Option<&'static [&'static str]> {
         "kit/outbox" | "kit/inbox" => &["db", "vocab"],
         "kit/testkit" => &["chassis", "db", "proto", "status", "vocab"],
         "gateway" => &["proto", "status", "chassis", "lua"],
-        "cli" => &["proto", "lua", "db", "vocab", "batch", "watch"],
+        "cli" => &["proto", "lua", "db", "vocab"],
         // Never another service.
         service if service.starts_with("services/") => &SERVICE,
         _ => return None,
@@ -93,6 +93,7 @@ mod tests {
             ("services/order/Cargo.toml", "[dependencies]\nstampede-testkit.workspace = true"),
             ("gateway/Cargo.toml", "[dependencies]\nother = { package = \"stampede-db\", path = \"../kit/db\" }"),
             ("proto/Cargo.toml", "[build-dependencies]\nstampede-lua.workspace = true"),
+            ("cli/Cargo.toml", "[dependencies]\nstampede-batch.workspace = true"),
         ] {
             assert_eq!(rules(path, text).len(), 1, "{path}: {text}");
         }
