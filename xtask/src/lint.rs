@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
-use crate::cli::Database;
 use crate::setup::{self, tools};
 use crate::shell;
 use crate::tidy;
@@ -27,7 +26,7 @@ pub const CHECKS: [Check; 6] = [
 
 /// Runs them one after another, and stops at the first that fails.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
-    setup::everything(workspace, Database::Mysql)?;
+    setup::checks(workspace)?;
     for (name, check) in CHECKS {
         say(&format!("\n=== {name}"));
         check(workspace).with_context(|| format!("{name} failed"))?;
@@ -65,7 +64,7 @@ fn lint_contracts(workspace: &Workspace) -> anyhow::Result<()> {
 /// Compares the contracts with those of the last commit, or, where nothing has changed since, with
 /// those of the commit before: so that the check on a clean checkout judges its last commit.
 fn compare_contracts(workspace: &Workspace) -> anyhow::Result<()> {
-    let Some(base) = base_commit(workspace.root()) else {
+    let Some(base) = base_commit(workspace.root())? else {
         say("no earlier commit with contracts to compare with: skipped");
         return Ok(());
     };
@@ -83,11 +82,30 @@ fn compare_contracts(workspace: &Workspace) -> anyhow::Result<()> {
     outcome
 }
 
-fn base_commit(root: &Path) -> Option<&'static str> {
-    let git = |args: &[&str]| shell::succeeds(Command::new("git").current_dir(root).args(args));
-    let unchanged = git(&["diff", "--quiet", "HEAD", "--", "proto"]);
-    let base = if unchanged { "HEAD~1" } else { "HEAD" };
-    git(&["cat-file", "-e", &format!("{base}:proto/stampede")]).then_some(base)
+/// The commit to compare with; none only if there truly is no earlier one, or it has no contracts yet. A history that
+/// cannot be read, or that was cut off, is an error: nothing would be compared, and nobody would know.
+fn base_commit(root: &Path) -> anyhow::Result<Option<&'static str>> {
+    let ask = |args: &[&str]| shell::quiet(Command::new("git").current_dir(root).args(args));
+    let holds = |args: &[&str]| shell::succeeds(Command::new("git").current_dir(root).args(args));
+    ask(&["rev-parse", "--verify", "HEAD^{commit}"]).with_context(|| {
+        format!(
+            "git cannot tell the last commit, which the contracts are compared with; this has to be a git checkout, \
+             and if it belongs to another user: git config --global --add safe.directory {}",
+            root.display()
+        )
+    })?;
+    let changed = !ask(&["status", "--porcelain", "--", "proto"])?.is_empty();
+    let base = if changed { "HEAD" } else { "HEAD~1" };
+    if !holds(&["rev-parse", "--verify", "--quiet", &format!("{base}^{{commit}}")]) {
+        if ask(&["rev-parse", "--is-shallow-repository"])?.trim() == "true" {
+            bail!(
+                "the commit before the last, which the contracts are compared with, was not cloned: \
+                 git fetch --deepen 1, or, where the checkout is made, fetch-depth: 2"
+            );
+        }
+        return Ok(None);
+    }
+    Ok(holds(&["cat-file", "-e", &format!("{base}:proto/stampede")]).then_some(base))
 }
 
 fn extract(root: &Path, commit: &str, into: &Path) -> anyhow::Result<()> {
@@ -96,4 +114,50 @@ fn extract(root: &Path, commit: &str, into: &Path) -> anyhow::Result<()> {
     git.current_dir(root).args(["archive", "--format=tar", "--output"]).arg(&archive).args([commit, "proto"]);
     shell::quiet(&mut git)?;
     shell::quiet(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(into)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    fn git(directory: &Path, args: &[&str]) {
+        let who = ["-c", "user.name=x", "-c", "user.email=x@localhost", "-c", "commit.gpgsign=false"];
+        shell::quiet(Command::new("git").current_dir(directory).args(who).args(args)).expect("git works");
+    }
+
+    fn commit(directory: &Path, contract: &str) {
+        make_directory(&directory.join("proto/stampede")).expect("writable");
+        std::fs::write(directory.join("proto/stampede/a.proto"), contract).expect("writable");
+        git(directory, &["add", "."]);
+        git(directory, &["commit", "--quiet", "--message", contract]);
+    }
+
+    #[test]
+    fn contracts_are_compared_with_the_last_commit_or_the_one_before() {
+        let scratch = Scratch::new("lint-base");
+        let root = scratch.path();
+        git(root, &["init", "--quiet"]);
+        assert!(base_commit(root).is_err(), "a history that cannot be read is not passed over");
+        commit(root, "one");
+        assert_eq!(base_commit(root).expect("readable"), None, "the first commit has none before it");
+        commit(root, "two");
+        assert_eq!(base_commit(root).expect("readable"), Some("HEAD~1"));
+        std::fs::write(root.join("proto/stampede/b.proto"), "new").expect("writable");
+        assert_eq!(base_commit(root).expect("readable"), Some("HEAD"));
+    }
+
+    #[test]
+    fn a_history_that_was_cut_off_is_an_error_that_says_how_to_mend_it() {
+        let scratch = Scratch::new("lint-shallow");
+        let (whole, cut) = (scratch.path().join("whole"), scratch.path().join("cut"));
+        make_directory(&whole).expect("writable");
+        git(&whole, &["init", "--quiet"]);
+        commit(&whole, "one");
+        commit(&whole, "two");
+        let from = format!("file://{}", whole.display());
+        git(scratch.path(), &["clone", "--quiet", "--depth", "1", &from, &cut.display().to_string()]);
+        let error = base_commit(&cut).expect_err("it was cut off").to_string();
+        assert!(error.contains("fetch-depth"), "{error}");
+    }
 }

@@ -16,6 +16,8 @@ mod mesh;
 mod ports;
 mod probe;
 mod replicas;
+#[cfg(test)]
+mod scratch;
 mod secrets;
 mod servers;
 mod setup;

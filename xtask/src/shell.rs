@@ -25,7 +25,13 @@ pub fn search_path() -> Vec<PathBuf> {
 
 /// The first program of this name on the search path.
 pub fn find_program(name: &str) -> Option<PathBuf> {
-    search_path().into_iter().map(|directory| directory.join(name)).find(|path| is_executable(path))
+    find_programs(name).into_iter().next()
+}
+
+/// All programs of this name on the search path, the first one first.
+pub fn find_programs(name: &str) -> Vec<PathBuf> {
+    let all = search_path().into_iter().map(|directory| directory.join(name));
+    all.filter(|path| is_executable(path)).collect()
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -79,7 +85,8 @@ pub fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-fn describe(command: &Command) -> String {
+/// A command as one would type it, for a message.
+pub fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }

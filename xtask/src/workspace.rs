@@ -52,6 +52,16 @@ pub fn make_directory(path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))
 }
 
+/// Removes a file or a link; one that is not there is fine.
+pub fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a directory with all that is in it; one that is not there is fine.
 pub fn remove_directory(path: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(path) {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
 use crate::servers::{CREATE_ACCOUNT, STOP_WITHIN};
-use crate::setup::mysql::{base_args, library_path, program, template};
+use crate::setup::mysql::Server;
 use crate::shell;
 use crate::workspace::{Workspace, make_directory};
 
@@ -41,16 +41,17 @@ const BEHAVIOUR: [&str; 19] = [
 ];
 
 /// A MySQL on its own data directory, which is made from the template the first time.
-pub fn launch(workspace: &Workspace, run: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
-    let home = run.join("mysql");
+pub fn launch(workspace: &Workspace, data: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+    let server = Server::ready(workspace, identity)?;
+    let home = data.join("mysql");
     identity.own_directory(&home)?;
     let data = home.join("data");
     if !data.exists() {
-        copy_template(&template(workspace, identity), &data)?;
+        copy_template(&server.template, &data)?;
     }
     let start_file = home.join("start.sql");
     fs::write(&start_file, CREATE_ACCOUNT).with_context(|| format!("cannot write {}", start_file.display()))?;
-    let mut args = base_args(workspace);
+    let mut args = server.base_args.clone();
     args.extend(BEHAVIOUR.map(String::from));
     args.extend([
         format!("--port={port}"),
@@ -66,9 +67,9 @@ pub fn launch(workspace: &Workspace, run: &Path, identity: Identity, port: u16) 
     Ok(Launch {
         name: "mysql".into(),
         tier: Tier::Server,
-        program: program(workspace),
+        env: server.env(),
+        program: server.program,
         args: args.into_iter().map(Into::into).collect(),
-        env: vec![("LD_LIBRARY_PATH".into(), library_path(workspace).display().to_string())],
         identity,
         stop_within: STOP_WITHIN,
     })

@@ -1,7 +1,8 @@
-//! Installs missing packages with apt, as root or through sudo without a password. Elsewhere it
-//! says exactly what is missing, where it was looked for, and what would bring it.
+//! Installs missing packages with apt, as root or through sudo, which asks for its password where there is a terminal
+//! to ask on. Elsewhere it says exactly what is missing, where it was looked for, and what would bring it.
 
 use std::fmt::Write;
+use std::io::{IsTerminal, stderr, stdin};
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -17,7 +18,7 @@ pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let Some(apt) = Apt::find() else { bail!(explain(&missing)) };
+    let apt = Apt::find().map_err(|lack| anyhow::anyhow!(explain(&missing, lack)))?;
     for requirement in &missing {
         say(&format!("missing: {}", requirement.what));
     }
@@ -29,21 +30,74 @@ pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
 }
 
 /// A way to run apt-get with the rights it needs.
-struct Apt {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apt {
+    /// This is root.
+    Root,
+    /// sudo asks for nothing.
+    Sudo,
+    /// sudo asks for a password, on the terminal.
+    AskingSudo,
+}
+
+/// What apt-get would need, and is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Program,
+    Sudo,
+    Terminal,
+}
+
+impl Lack {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Program => "there is no apt-get here",
+            Self::Sudo => "apt-get needs root, and there is no sudo",
+            Self::Terminal => "apt-get needs root, and `sudo -n` is refused: there is no terminal to ask a password on",
+        }
+    }
+}
+
+/// What the machine offers, to choose a way by.
+struct Machine {
+    apt: bool,
+    root: bool,
     sudo: bool,
+    terminal: bool,
+}
+
+impl Machine {
+    fn look() -> Self {
+        Self {
+            apt: shell::find_program("apt-get").is_some(),
+            root: Uid::effective().is_root(),
+            sudo: shell::find_program("sudo").is_some(),
+            terminal: stdin().is_terminal() && stderr().is_terminal(),
+        }
+    }
+
+    fn choose(&self, sudo_is_silent: impl FnOnce() -> bool) -> Result<Apt, Lack> {
+        match self {
+            Self { apt: false, .. } => Err(Lack::Program),
+            Self { root: true, .. } => Ok(Apt::Root),
+            Self { sudo: false, .. } => Err(Lack::Sudo),
+            _ if sudo_is_silent() => Ok(Apt::Sudo),
+            Self { terminal: true, .. } => Ok(Apt::AskingSudo),
+            _ => Err(Lack::Terminal),
+        }
+    }
 }
 
 impl Apt {
-    fn find() -> Option<Self> {
-        shell::find_program("apt-get")?;
-        if Uid::effective().is_root() {
-            return Some(Self { sudo: false });
-        }
-        let allowed = shell::succeeds(Command::new("sudo").args(["-n", "true"]));
-        allowed.then_some(Self { sudo: true })
+    fn find() -> Result<Self, Lack> {
+        Machine::look().choose(|| shell::succeeds(Command::new("sudo").args(["-n", "true"])))
     }
 
-    fn install(&self, missing: &[Requirement]) -> anyhow::Result<()> {
+    fn install(self, missing: &[Requirement]) -> anyhow::Result<()> {
+        if self == Self::AskingSudo {
+            say("sudo may ask for your password, to run apt-get");
+            shell::shown(Command::new("sudo").arg("--validate"))?;
+        }
         let step = Step::begin("apt", "reading the package lists");
         say("apt-get update");
         self.run(&["update"])?;
@@ -56,13 +110,13 @@ impl Apt {
         Ok(())
     }
 
-    fn run(&self, args: &[&str]) -> anyhow::Result<()> {
-        let mut command = match self.sudo {
-            true => Command::new("sudo"),
-            false => Command::new("env"),
-        };
-        if self.sudo {
-            command.args(["-n", "env"]);
+    fn run(self, args: &[&str]) -> anyhow::Result<()> {
+        let mut command = Command::new(if self == Self::Root { "env" } else { "sudo" });
+        match self {
+            Self::Root => {}
+            Self::Sudo => drop(command.args(["-n", "env"])),
+            // It was asked a moment ago. Where it does not remember that, it asks on the terminal again.
+            Self::AskingSudo => drop(command.arg("env")),
         }
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(args);
         shell::quiet(&mut command).map(drop)
@@ -99,10 +153,8 @@ fn is_provided(package: &str) -> bool {
     shown.split("Reverse Provides:").nth(1).is_some_and(|providers| !providers.trim().is_empty())
 }
 
-fn explain(missing: &[Requirement]) -> String {
-    let mut text = String::from(
-        "these are missing, and apt-get cannot be used here (it needs to be there, with root or a sudo that asks for no password):",
-    );
+fn explain(missing: &[Requirement], lack: Lack) -> String {
+    let mut text = format!("these are missing, and cannot be installed from here ({}):", lack.describe());
     for requirement in missing {
         let package = requirement.packages[0];
         write!(text, "\n  {}: looked for {}; Debian's package is {package}", requirement.what, requirement.looked())
@@ -137,8 +189,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_already_is_left_alone() {
+        let met = Requirement { what: "a shell", probe: Probe::Program("sh"), packages: &["there-is-no-such-package"] };
+        provide(&[met]).expect("nothing is to be done");
+    }
+
+    #[test]
+    fn sudo_asks_only_where_there_is_a_terminal() {
+        let user = Machine { apt: true, root: false, sudo: true, terminal: true };
+        assert_eq!(user.choose(|| false), Ok(Apt::AskingSudo));
+        assert_eq!(user.choose(|| true), Ok(Apt::Sudo));
+        let script = Machine { terminal: false, ..user };
+        assert_eq!(script.choose(|| true), Ok(Apt::Sudo));
+        assert_eq!(script.choose(|| false), Err(Lack::Terminal));
+        assert!(explain(&[JAVA], Lack::Terminal).contains("terminal"));
+        let root = Machine { root: true, sudo: false, ..script };
+        assert_eq!(root.choose(|| panic!("sudo is not asked")), Ok(Apt::Root));
+    }
+
+    #[test]
     fn without_apt_every_missing_thing_is_named_with_its_package() {
-        let text = explain(&[JAVA]);
+        let text = explain(&[JAVA], Lack::Program);
         assert!(text.contains("Java") && text.contains("openjdk-17-jre-headless"), "{text}");
     }
 }

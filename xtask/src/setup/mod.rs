@@ -16,15 +16,22 @@ use crate::workspace::Workspace;
 
 pub use crate::setup::kafka::libraries as kafka_libraries;
 
-const REDIS: [Requirement; 1] =
-    [Requirement { what: "Redis 7 or later", probe: Probe::Program("redis-server"), packages: &["redis-server"] }];
+const REDIS: [Requirement; 1] = [Requirement {
+    what: "Redis 7 or later",
+    probe: Probe::Least("redis-server", (7, 0)),
+    packages: &["redis-server"],
+}];
 
 /// Every child is started through it: it changes the account and ties the child to its supervisor.
 const SUPERVISION: [Requirement; 1] =
     [Requirement { what: "setpriv", probe: Probe::Program("setpriv"), packages: &["util-linux"] }];
 
 const MARIADB: [Requirement; 2] = [
-    Requirement { what: "MariaDB 10.11 or later", probe: Probe::Program("mariadbd"), packages: &["mariadb-server"] },
+    Requirement {
+        what: "MariaDB 10.11 or later",
+        probe: Probe::Least("mariadbd", (10, 11)),
+        packages: &["mariadb-server"],
+    },
     Requirement {
         what: "MariaDB's installer of data directories",
         probe: Probe::Program("mariadb-install-db"),
@@ -48,6 +55,12 @@ pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<(
     tools::fetch(workspace)
 }
 
+/// What the build and the checks need that no server takes part in.
+pub fn checks(workspace: &Workspace) -> anyhow::Result<()> {
+    apt::provide(&[&BUILD[..], &tools::REQUIREMENTS].concat())?;
+    tools::fetch(workspace)
+}
+
 /// What the build and the servers need, and no more: enough for `up` and `demo`.
 pub fn servers(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
     apt::provide(&for_servers(database))?;
@@ -56,7 +69,7 @@ pub fn servers(workspace: &Workspace, database: Database) -> anyhow::Result<()> 
 
 fn for_servers(database: Database) -> Vec<Requirement> {
     let database = match database {
-        Database::Mysql => &mysql::REQUIREMENTS[..],
+        Database::Mysql => mysql::requirements(),
         Database::Mariadb => &MARIADB[..],
     };
     [&BUILD[..], &SUPERVISION, &REDIS, database, &kafka::REQUIREMENTS].concat()
@@ -73,8 +86,7 @@ fn fetch_servers(workspace: &Workspace, database: Database) -> anyhow::Result<()
         ));
     }
     if database == Database::Mysql {
-        mysql::fetch(workspace)?;
-        mysql::make_template(workspace, identity)?;
+        mysql::provide(workspace, identity)?;
     }
     kafka::fetch(workspace)?;
     step.done(&format!("Redis, {} and Kafka are here", database.name()));

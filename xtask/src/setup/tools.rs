@@ -67,3 +67,34 @@ fn fetch_cargo_deny(directory: &Path) -> anyhow::Result<()> {
     cargo.arg(format!("cargo-deny@{CARGO_DENY}"));
     shell::shown(&mut cargo)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    /// Leaves a trace of each installation, and removes nothing.
+    fn install(directory: &Path) -> anyhow::Result<()> {
+        fs::write(directory.join("tool"), "fresh").context("writable")
+    }
+
+    fn fail(_directory: &Path) -> anyhow::Result<()> {
+        anyhow::bail!("no network")
+    }
+
+    #[test]
+    fn a_tool_is_installed_once_for_each_version_and_again_after_a_failure() {
+        let scratch = Scratch::new("tools-once");
+        let directory = scratch.path().join("buf");
+        let tool = directory.join("tool");
+        once(&directory, "1", install).expect("installed");
+        fs::write(&tool, "used").expect("writable");
+        once(&directory, "1", install).expect("it is there");
+        assert_eq!(fs::read_to_string(&tool).expect("kept"), "used");
+        once(&directory, "2", install).expect("installed anew");
+        assert_eq!(fs::read_to_string(&tool).expect("there"), "fresh");
+        once(&directory, "3", fail).expect_err("it cannot be fetched");
+        once(&directory, "2", install).expect("what failed is not taken for installed");
+        assert!(tool.exists());
+    }
+}

@@ -1,0 +1,32 @@
+//! A directory for one test, which is gone when the test is.
+
+use std::path::{Path, PathBuf};
+
+use crate::workspace::{make_directory, remove_directory};
+
+/// Lives as long as the test that holds it.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// A directory that no other test, nor the same test of another run, uses.
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()));
+        remove_directory(&path).expect("what a process of this id left can be removed");
+        make_directory(&path).expect("a temporary directory can be made");
+        Self { path }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning.
+        drop(remove_directory(&self.path));
+    }
+}
