@@ -10,6 +10,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Whether any test ran at all.
+    pub fn is_empty(&self) -> bool {
+        self.passed + self.failed == 0
+    }
+
     /// Takes one line of output into account; most lines say nothing of a result.
     pub fn read(&mut self, line: &str) {
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };

@@ -80,7 +80,17 @@ fn cargo_test(workspace: &Workspace, args: &TestArgs, servers: &Servers, tally: 
     cargo.env("STAMPEDE_TEST_REDIS_URL", servers.redis_url());
     cargo.env("STAMPEDE_TEST_KAFKA_BROKERS", servers.kafka_brokers());
     cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
-    pass_through(&mut cargo, tally)
+    pass_through(&mut cargo, tally)?;
+    something_ran(args.name.as_deref(), tally)
+}
+
+/// Nothing that runs is nothing that is proved: a slip in a test's name is not a pass.
+fn something_ran(name: Option<&str>, tally: &Tally) -> anyhow::Result<()> {
+    match name {
+        _ if !tally.is_empty() => Ok(()),
+        Some(name) => bail!("no test ran: none has `{name}` in its name (cargo test -- --list shows them)"),
+        None => bail!("no test ran"),
+    }
 }
 
 /// Shows a command's output as it comes, and adds up the results in it.
@@ -144,6 +154,15 @@ mod tests {
         let outcome = pass_through(Command::new("sh").args(["-c", script]), &mut tally);
         assert!(outcome.is_err());
         assert_eq!(tally, Tally { passed: 4, failed: 1 });
+    }
+
+    #[test]
+    fn a_name_that_no_test_has_is_an_error_that_says_so() {
+        let one = Tally { passed: 1, failed: 0 };
+        assert!(something_ran(Some("sold_out"), &one).is_ok() && something_ran(None, &one).is_ok());
+        let error = something_ran(Some("sodl_out"), &Tally::default()).expect_err("nothing ran").to_string();
+        assert!(error.contains("sodl_out"), "{error}");
+        assert!(something_ran(None, &Tally::default()).is_err());
     }
 
     #[test]
