@@ -83,13 +83,10 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
     command
 }
 
-/// Runs a command that shows its own progress. A child of the fleet that dies meanwhile is the
-/// error, rather than the failure of the command that follows from it.
-fn play(fleet: &mut Fleet, mut command: Command) -> anyhow::Result<bool> {
+/// Runs a command that shows its own progress, and looks after the fleet meanwhile.
+fn play(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
     say("");
-    let status = command.status().map_err(|error| anyhow::anyhow!("cannot run {command:?}: {error}"))?;
-    fleet.check()?;
-    Ok(status.success())
+    Ok(fleet.run_beside(command)?.success())
 }
 
 /// How long each part took.

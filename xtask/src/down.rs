@@ -117,8 +117,8 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::scratch::Scratch;
     use crate::state::Recorded;
-    use crate::workspace::make_directory;
 
     fn sleeper() -> (Child, Process) {
         let child = Command::new("sleep").arg("60").spawn().expect("sleep is there");
@@ -132,20 +132,19 @@ mod tests {
 
     #[test]
     fn what_a_killed_run_left_is_stopped_and_a_stranger_with_a_recycled_id_is_not() {
-        let run = std::env::temp_dir().join(format!("xtask-down-{}", std::process::id()));
-        make_directory(&run).expect("a temporary directory");
+        let scratch = Scratch::new("down");
+        let run = scratch.path();
         let ((mut left, left_process), (mut stranger, stranger_process)) = (sleeper(), sleeper());
         let recycled = Process { start_ticks: stranger_process.start_ticks - 1, ..stranger_process };
         let dead = Process { start_ticks: 0, ..left_process };
         let state = State { supervisor: dead, children: vec![recorded(left_process), recorded(recycled)] };
-        state.write(&run).expect("writable");
+        state.write(run).expect("writable");
 
-        assert!(stop_run("up", &run).expect("it ends"));
+        assert!(stop_run("up", run).expect("it ends"));
         assert!(!left.wait().expect("it is ours").success());
         assert!(stranger_process.is_alive());
-        assert!(!stop_run("up", &run).expect("nothing is left"));
+        assert!(!stop_run("up", run).expect("nothing is left"));
 
         stranger.kill().and_then(|()| stranger.wait()).expect("it is ours");
-        remove_directory(&run).expect("removable");
     }
 }

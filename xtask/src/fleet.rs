@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,6 +21,9 @@ use crate::workspace::make_directory;
 
 /// How often children and signals are looked at.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How long a command that runs beside the fleet may take to end when it is told to.
+const BESIDE_STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much of a dead child's log is shown.
 const TAIL_LINES: usize = 20;
@@ -95,6 +98,25 @@ impl Fleet {
             thread::sleep(TICK);
         }
         Ok(())
+    }
+
+    /// Runs a command that shows itself in the terminal until it ends. Any child's death and Ctrl-C end it before, and
+    /// are the error, rather than the failures of the command that follow from them.
+    pub fn run_beside(&mut self, mut command: Command) -> anyhow::Result<ExitStatus> {
+        let mut child = command.spawn().with_context(|| format!("cannot run {}", shell::describe(&command)))?;
+        loop {
+            let ended = child.try_wait().with_context(|| format!("cannot wait for {}", shell::describe(&command)))?;
+            if let Err(reason) = self.check() {
+                if ended.is_none() {
+                    stop_child(&mut child, BESIDE_STOPS_WITHIN);
+                }
+                return Err(reason);
+            }
+            if let Some(status) = ended {
+                return Ok(status);
+            }
+            thread::sleep(TICK);
+        }
     }
 
     /// Fails if a child has died or the contributor asked to stop.
@@ -177,6 +199,15 @@ fn stop_together(members: &mut [&mut Member]) {
     }
 }
 
+fn stop_child(child: &mut Child, within: Duration) {
+    signal(child, Signal::SIGTERM);
+    if !ends_within(child, within) {
+        signal(child, Signal::SIGKILL);
+    }
+    // As above.
+    drop(child.wait());
+}
+
 fn ends_within(child: &mut Child, within: Duration) -> bool {
     let deadline = Instant::now() + within;
     loop {
@@ -207,3 +238,6 @@ fn tail_of(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     shell::tail(&String::from_utf8_lossy(&text), TAIL_LINES)
 }
+
+#[cfg(test)]
+mod tests;
