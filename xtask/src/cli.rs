@@ -91,6 +91,19 @@ pub struct PortArgs {
     pub kafka_port: Option<u16>,
 }
 
+impl PortArgs {
+    /// The ports that were named, each with its flag.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
+        let all = [
+            ("--gateway-port", self.gateway_port),
+            ("--redis-port", self.redis_port),
+            ("--database-port", self.database_port),
+            ("--kafka-port", self.kafka_port),
+        ];
+        all.into_iter().filter_map(|(flag, port)| Some((flag, port?)))
+    }
+}
+
 /// Flags of `up`.
 #[derive(Debug, Args)]
 pub struct UpArgs {

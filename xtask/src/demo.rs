@@ -32,7 +32,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let binaries = phases.time("build", || mesh::build(workspace, args.profile))?;
     remove_directory(&run)?;
     let mut fleet = Fleet::open(&run)?;
-    let mut ports = Ports::default();
+    let mut ports = Ports::reserving(&args.ports)?;
     let server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;

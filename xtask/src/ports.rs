@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, bail};
 
+use crate::cli::PortArgs;
+
 /// How far above its default a port may move.
 const REACH: u16 = 200;
 
@@ -15,11 +17,29 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The port that the contributor named, or the first free one from `default` on.
+    /// Sets the ports that the contributor named aside, so that none of them is given away as the next free one.
+    pub fn reserving(asked: &PortArgs) -> anyhow::Result<Self> {
+        let mut ports = Self::default();
+        for (flag, port) in asked.named() {
+            ports.reserve(flag, port)?;
+        }
+        Ok(ports)
+    }
+
+    fn reserve(&mut self, flag: &str, port: u16) -> anyhow::Result<()> {
+        if self.given.contains(&port) {
+            bail!("port {port} is asked for twice, the second time by {flag}");
+        }
+        if !self.take(port) {
+            bail!("port {port}, asked for by {flag}, is in use; free it or ask for another");
+        }
+        Ok(())
+    }
+
+    /// The port that the contributor named, which was set aside, or the first free one from `default` on.
     pub fn pick(&mut self, what: &str, asked: Option<u16>, default: u16) -> anyhow::Result<u16> {
         match asked {
-            Some(port) if self.take(port) => Ok(port),
-            Some(port) => bail!("port {port}, asked for {what}, is in use; free it or ask for another"),
+            Some(port) => Ok(port),
             None => self.next_free(what, default),
         }
     }
@@ -52,8 +72,28 @@ mod tests {
     #[test]
     fn a_port_in_use_that_was_asked_for_is_an_error() {
         let (_listener, port) = occupied();
-        let error = Ports::default().pick("redis", Some(port), 1).expect_err("it is in use");
-        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        let asked = PortArgs { redis_port: Some(port), ..PortArgs::default() };
+        let error = Ports::reserving(&asked).expect_err("it is in use").to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("--redis-port"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_was_asked_for_is_given_to_nobody_before() {
+        let (listener, port) = occupied();
+        drop(listener);
+        let asked = PortArgs { gateway_port: Some(port), ..PortArgs::default() };
+        let mut ports = Ports::reserving(&asked).expect("it is free");
+        assert_ne!(ports.pick("redis", None, port).expect("some port is free"), port);
+        assert_eq!(ports.pick("gateway", asked.gateway_port, 1).expect("it was set aside"), port);
+    }
+
+    #[test]
+    fn one_port_cannot_be_asked_for_twice() {
+        let (listener, port) = occupied();
+        drop(listener);
+        let asked = PortArgs { gateway_port: Some(port), kafka_port: Some(port), ..PortArgs::default() };
+        let error = Ports::reserving(&asked).expect_err("twice").to_string();
+        assert!(error.contains("twice"), "{error}");
     }
 
     #[test]

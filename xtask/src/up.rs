@@ -25,7 +25,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     }
     let binaries = mesh::build(workspace, args.profile)?;
     let mut fleet = Fleet::open(&run)?;
-    let mut ports = Ports::default();
+    let mut ports = Ports::reserving(&args.ports)?;
     let server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let secrets = Secrets::of_run(&run)?;
@@ -39,7 +39,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
 
 fn run_servers(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let mut fleet = Fleet::open(&workspace.run("up"))?;
-    let ports = ServerPorts::preferred(&mut Ports::default(), &args.ports)?;
+    let ports = ServerPorts::preferred(&mut Ports::reserving(&args.ports)?, &args.ports)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
     print_servers(&servers, &fleet);
     stay(fleet)
