@@ -90,7 +90,7 @@ impl Mesh<'_> {
         let port = self.layout.sandbox();
         let args = [
             format!("--listen-addr=127.0.0.1:{port}"),
-            format!("--journal={}", fleet.run().join("sandbox.journal").display()),
+            format!("--journal={}", self.servers.data().join("sandbox.journal").display()),
             format!("--webhook-url={}/v1/payments:webhook", self.layout.gateway_url()),
         ];
         let mut launch = self.process("sandbox", "sandbox", Tier::Provider, args.to_vec());

@@ -22,12 +22,12 @@ const JVM: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1
 /// A Kafka on its own data directory, which is formatted the first time.
 pub fn launch(
     workspace: &Workspace,
-    run: &Path,
+    data: &Path,
     identity: Identity,
     port: u16,
     controller_port: u16,
 ) -> anyhow::Result<Launch> {
-    let home = run.join("kafka");
+    let home = data.join("kafka");
     identity.own_directory(&home)?;
     let properties = home.join("server.properties");
     write_properties(workspace, &properties, &home.join("data"), port, controller_port)?;

@@ -28,8 +28,8 @@ const BEHAVIOUR: [&str; 12] = [
 ];
 
 /// A MariaDB on its own data directory, which is made the first time: that takes half a second.
-pub fn launch(run: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
-    let home = run.join("mariadb");
+pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+    let home = data.join("mariadb");
     identity.own_directory(&home)?;
     let data = home.join("data");
     if !data.exists() {

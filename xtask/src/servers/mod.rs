@@ -5,6 +5,7 @@ mod mariadb;
 mod mysql;
 mod redis;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Database, PortArgs};
@@ -63,6 +64,7 @@ impl ServerPorts {
 #[derive(Debug, Clone)]
 pub struct Servers {
     ports: ServerPorts,
+    data: PathBuf,
 }
 
 impl Servers {
@@ -74,26 +76,31 @@ impl Servers {
         ports: ServerPorts,
     ) -> anyhow::Result<Self> {
         let identity = Identity::for_servers(workspace)?;
-        let run = fleet.run().to_owned();
-        let servers = Self { ports };
+        let servers = Self { ports, data: data_of(fleet.run(), database) };
+        let data = &servers.data;
 
         let step = Step::begin("redis", "starting");
-        fleet.start(redis::launch(&run, identity, ports.redis)?)?;
+        fleet.start(redis::launch(data, identity, ports.redis)?)?;
         fleet.wait_ready("redis", READY_WITHIN, || probe::redis(ports.redis))?;
         step.done(&servers.redis_url());
 
         let database_step = Step::begin(database.name(), "starting");
         fleet.start(match database {
-            Database::Mysql => mysql::launch(workspace, &run, identity, ports.database)?,
-            Database::Mariadb => mariadb::launch(&run, identity, ports.database)?,
+            Database::Mysql => mysql::launch(workspace, data, identity, ports.database)?,
+            Database::Mariadb => mariadb::launch(data, identity, ports.database)?,
         })?;
         let kafka_step = Step::begin("kafka", "starting");
-        fleet.start(kafka::launch(workspace, &run, identity, ports.kafka, ports.kafka_controller)?)?;
+        fleet.start(kafka::launch(workspace, data, identity, ports.kafka, ports.kafka_controller)?)?;
         fleet.wait_ready(database.name(), READY_WITHIN, || probe::database(ports.database))?;
         database_step.done(&servers.database_url());
         fleet.wait_ready("kafka", READY_WITHIN, || probe::kafka(ports.kafka))?;
         kafka_step.done(&servers.kafka_brokers());
         Ok(servers)
+    }
+
+    /// Where they, and the payment sandbox, keep what has to agree.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Redis, without a logical database.
@@ -109,5 +116,22 @@ impl Servers {
     /// Kafka's bootstrap list.
     pub fn kafka_brokers(&self) -> String {
         format!("127.0.0.1:{}", self.ports.kafka)
+    }
+}
+
+/// What Redis, Kafka and the payment provider remember belongs to the orders of one database: each kind of database
+/// has all of them to itself, so a run on the other kind finds nothing that it does not know of.
+fn data_of(run: &Path, database: Database) -> PathBuf {
+    run.join(format!("data-{}", database.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_data_is_shared_between_databases() {
+        let run = Path::new("/run");
+        assert_ne!(data_of(run, Database::Mysql), data_of(run, Database::Mariadb));
     }
 }

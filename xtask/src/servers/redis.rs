@@ -13,8 +13,8 @@ use crate::shell;
 ///
 /// The append-only file is synced each second: what a power loss takes with it, the ledger gives
 /// back, so a sync for each write would only cost speed.
-pub fn launch(run: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
-    let data = run.join("redis");
+pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Launch> {
+    let data = data.join("redis");
     identity.own_directory(&data)?;
     let data = data.display().to_string();
     let port = port.to_string();
