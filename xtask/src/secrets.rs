@@ -1,11 +1,14 @@
-//! Secrets of one run: made once at random, kept for its owner's eyes only.
+//! Secrets of one run: made once at random, kept for its owner's eyes only. They lie in a script for a shell to source,
+//! beside the addresses of the run.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+
+use crate::workspace::remove_file;
 
 const AUTH: &str = "STAMPEDE_AUTH_SECRET";
 const WEBHOOK: &str = "STAMPEDE_WEBHOOK_SECRET";
@@ -20,31 +23,44 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// The secrets of this run, made on first use: tokens stay valid from one `up` to the next.
+    /// The secrets that this run wrote down before, or new ones: tokens stay valid from one `up` to the next.
     pub fn of_run(run: &Path) -> anyhow::Result<Self> {
         let path = Self::file(run);
-        if path.exists() {
-            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            return parse(&text).with_context(|| format!("{} has no secrets; remove it for new ones", path.display()));
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                parse(&text).with_context(|| format!("{} has no secrets; remove it for new ones", path.display()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Ok(Self { auth: random_hex()?, webhook: random_hex()? })
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
-        let secrets = Self { auth: random_hex()?, webhook: random_hex()? };
+    }
+
+    /// Writes them down, and with them the addresses of the run: its ports may be others than the last time.
+    pub fn write(&self, run: &Path, addresses: &[(&str, String)]) -> anyhow::Result<()> {
+        let (path, fresh) = (Self::file(run), run.join("secrets.env.new"));
+        // A file that is there already would keep its mode.
+        remove_file(&fresh)?;
         OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(&path)
-            .and_then(|mut file| file.write_all(secrets.script().as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(secrets)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(self.script(addresses).as_bytes()))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Where a run keeps them: a script for a shell to source.
+    /// Where a run keeps them.
     pub fn file(run: &Path) -> PathBuf {
         run.join("secrets.env")
     }
 
-    fn script(&self) -> String {
-        format!("export {AUTH}={}\nexport {WEBHOOK}={}\n", self.auth, self.webhook)
+    fn script(&self, addresses: &[(&str, String)]) -> String {
+        let secrets = [(AUTH, &self.auth), (WEBHOOK, &self.webhook)];
+        let addresses = addresses.iter().map(|(name, value)| (*name, value));
+        secrets.into_iter().chain(addresses).map(|(name, value)| format!("export {name}={value}\n")).collect()
     }
 }
 
@@ -68,7 +84,10 @@ fn random_hex() -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn random_secrets_are_long_enough_and_differ() {
@@ -80,7 +99,23 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again_and_half_of_it_is_not() {
         let secrets = Secrets { auth: "a1".into(), webhook: "b2".into() };
-        assert!(parse(&secrets.script()) == Some(secrets));
+        assert!(parse(&secrets.script(&[("STAMPEDE_GATEWAY_URL", "http://127.0.0.1:8080".into())])) == Some(secrets));
         assert!(parse("export STAMPEDE_AUTH_SECRET=a1\n").is_none());
+    }
+
+    #[test]
+    fn a_second_run_keeps_the_secrets_and_has_its_own_addresses() {
+        let run = Scratch::new("secrets");
+        let first = Secrets::of_run(run.path()).expect("made");
+        for port in ["8080", "8081"] {
+            let address = format!("http://127.0.0.1:{port}");
+            first.write(run.path(), &[("STAMPEDE_GATEWAY_URL", address)]).expect("writable");
+        }
+        assert!(Secrets::of_run(run.path()).expect("read again") == first);
+        let file = Secrets::file(run.path());
+        let script = fs::read_to_string(&file).expect("written");
+        assert!(script.contains("8081") && !script.contains("8080"), "{script}");
+        let mode = fs::metadata(&file).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

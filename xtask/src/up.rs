@@ -30,7 +30,8 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
-    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: None };
+    let mesh =
+        Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     print_summary(&mesh, &fleet);
@@ -53,7 +54,7 @@ pub fn print_summary(mesh: &Mesh<'_>, fleet: &Fleet) {
     }
     println!("  {:<12} {}", "sandbox", mesh.layout.provider_url());
     print_servers(mesh.servers, fleet);
-    mesh.print_token_hint(fleet);
+    mesh.print_hints(fleet);
 }
 
 fn print_servers(servers: &Servers, fleet: &Fleet) {

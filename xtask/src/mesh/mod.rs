@@ -71,6 +71,7 @@ pub struct Mesh<'a> {
 impl Mesh<'_> {
     /// Starts the sandbox, the services one after another, and the gateway; each is ready before the next.
     pub fn start(&self, fleet: &mut Fleet) -> anyhow::Result<()> {
+        self.write_environment(fleet.run())?;
         self.start_sandbox(fleet)?;
         for service in SERVICES {
             let step = Step::begin(service, "starting");

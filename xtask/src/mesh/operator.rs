@@ -48,14 +48,33 @@ impl Mesh<'_> {
         command
     }
 
+    /// The command, tied to this process: it ends with a supervisor that is killed.
     fn operator(&self) -> Command {
-        Command::new(self.binaries.join("stampede"))
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(self.binaries.join("stampede"));
+        command
     }
 
-    /// Says how to get an operator's token without printing the secret that makes it.
-    pub fn print_token_hint(&self, fleet: &Fleet) {
-        let secrets = Secrets::file(fleet.run());
-        let program = self.binaries.join("stampede");
-        say(&format!("\nAn operator's token: . {} && {} token --role operator", secrets.display(), program.display()));
+    /// Writes down what `stampede` reads from its environment, so that a shell which sources it can do without flags.
+    pub fn write_environment(&self, run: &Path) -> anyhow::Result<()> {
+        self.secrets.write(
+            run,
+            &[
+                ("STAMPEDE_GATEWAY_URL", self.layout.gateway_url()),
+                ("STAMPEDE_ADMIN_DATABASE_URL", self.servers.database_url()),
+                ("STAMPEDE_REDIS_URL", self.main_redis_url()),
+                ("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers()),
+                ("STAMPEDE_PROVIDER_URL", self.layout.provider_url()),
+            ],
+        )
+    }
+
+    /// Says how to use the operator's command without printing the secrets that it needs.
+    pub fn print_hints(&self, fleet: &Fleet) {
+        let (secrets, program) = (Secrets::file(fleet.run()), self.binaries.join("stampede"));
+        let program = program.display();
+        say(&format!("\nIn another shell: . {}", secrets.display()));
+        say(&format!("an operator's token: {program} token --role operator"));
+        say(&format!("the proof:           {program} audit"));
     }
 }
