@@ -9,6 +9,9 @@ use crate::replicas::Replicas;
 /// Everything a contributor does with Stampede: set up, run, demonstrate, check.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+#[command(
+    after_help = "Examples:\n  cargo xtask demo\n  cargo xtask up --replicas order=2\n  cargo xtask test place_order"
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -57,6 +60,7 @@ impl Database {
 
 /// Flags of `setup`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask setup --database mariadb")]
 pub struct SetupArgs {
     /// The database to set up
     #[arg(long, value_enum, default_value_t = Database::Mysql)]
@@ -106,6 +110,7 @@ impl PortArgs {
 
 /// Flags of `up`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask up --replicas order=2,event=3 --gateway-port 8080")]
 pub struct UpArgs {
     /// How to build.
     #[command(flatten)]
@@ -129,6 +134,7 @@ pub struct UpArgs {
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask demo --sale examples/rush.toml --json figures.json")]
 pub struct DemoArgs {
     /// The sale to play
     #[arg(long, value_name = "FILE", default_value = "examples/flash-sale.toml")]
@@ -158,6 +164,7 @@ pub struct DemoArgs {
 
 /// Flags of `test`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks
     pub name: Option<String>,

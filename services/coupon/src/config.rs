@@ -5,11 +5,19 @@ use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
 use std::time::Duration;
 
+/// Ends `--help`.
+const EXAMPLE: &str = "\
+Example:
+  stampede-coupon --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_coupon \\
+    --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/0 \\
+    --order-urls http://127.0.0.1:7104";
+
 /// The coupon service: issues coupons to the first who claim them.
 ///
 /// It needs its MySQL schema (made by `stampede prepare`), Redis, Kafka, and the order service.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stampede-coupon", version)]
+#[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.
     #[command(flatten)]

@@ -5,9 +5,17 @@ use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
 use std::time::Duration;
 
+/// Ends `--help`.
+const EXAMPLE: &str = "\
+Example:
+  stampede-inventory --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_inventory \\
+    --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/0 \\
+    --order-urls http://127.0.0.1:7104";
+
 /// The inventory service: holds units for orders, and keeps the ledger of what is taken.
 #[derive(clap::Parser)]
 #[command(name = "stampede-inventory", version)]
+#[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.
     #[command(flatten)]

@@ -5,11 +5,19 @@ use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_vocab::limits::DEFAULT_ORDER_WRITE_LIMIT_MS;
 use std::time::Duration;
 
+/// Ends `--help`.
+const EXAMPLE: &str = "\
+Example:
+  stampede-order --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_order \\
+    --kafka-brokers 127.0.0.1:9092 --inventory-urls http://127.0.0.1:7103 \\
+    --coupon-urls http://127.0.0.1:7102 --pay-window-ms 600000";
+
 /// The order service: takes orders and leads each to an end.
 ///
 /// It needs its MySQL schema (made by `stampede prepare`), Kafka, and the inventory and coupon services.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stampede-order", version)]
+#[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.
     #[command(flatten)]
