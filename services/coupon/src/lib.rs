@@ -105,7 +105,7 @@ fn start_claims(config: &Config, servers: &Servers, outbox: Outbox, workers: &Wo
 }
 
 /// What becomes of the orders that hold coupons: told by Kafka, and asked for where nothing is told.
-fn start_orders(config: &Config, age: Duration, servers: &Servers, workers: &Workers) -> anyhow::Result<()> {
+fn start_orders(config: &Config, age: std::time::Duration, servers: &Servers, workers: &Workers) -> anyhow::Result<()> {
     let Servers { db, clock, .. } = servers.clone();
     let prefix = &config.kafka_topic_prefix;
     let consumer_config =
