@@ -172,3 +172,21 @@ pub struct TestArgs {
     #[arg(long, value_enum, default_value_t = Database::Mysql)]
     pub database: Database,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_ends_with_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for name in ["setup", "up", "demo", "test"] {
+            let help = command.find_subcommand_mut(name).expect("it is there").render_help().to_string();
+            assert!(help.contains("Example") && help.contains(&format!("cargo xtask {name}")), "{help}");
+        }
+    }
+}
