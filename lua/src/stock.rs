@@ -11,7 +11,7 @@ mod stage;
 
 pub use self::{
     pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine},
-    read::{HoldPage, Peek, ShelfEvent, ShelfItem},
+    read::{BuyerPage, HoldPage, Peek, ShelfEvent, ShelfItem},
     stage::{LedgerUnits, Mirror, StagedItem, Staging},
 };
 
@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 script!(RESERVE, "stock/reserve");
 script!(PEEK, "stock/peek");
 script!(HOLDS, "stock/holds");
+script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
 static SETTLE: Script = Script::new("stock/settle", || {
     redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/settle.lua")))
@@ -153,6 +154,14 @@ impl Stock {
         let mut keys = vec![self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, &items));
         self.ask(&SETTLE, &keys, &args).await
+    }
+
+    /// Reads one page of what single buyers hold and have of an item, for comparing it with the ledger. Begin with cursor
+    /// 0; a page looks at about `count` fields and may tell of nobody.
+    pub async fn buyers(&self, event: EventId, item: ItemId, cursor: u64, count: u32) -> Result<BuyerPage, RedisError> {
+        let args = Args::new().with(cursor).with(count);
+        let reply = self.ask(&BUYERS, &[self.keys().stock_item(event, item)], &args).await?;
+        BuyerPage::parse(BUYERS.name(), reply)
     }
 
     async fn ask<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &Args) -> Result<T, RedisError> {

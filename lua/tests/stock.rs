@@ -394,6 +394,28 @@ async fn aged_holds_are_found_page_by_page() {
 }
 
 #[tokio::test]
+async fn what_buyers_hold_and_have_is_read_page_by_page() {
+    let shelf = Shelf::open(vec![item(1, 999)]).await;
+    let asks: Vec<_> = (1..=200).map(|n| ask(n, n, &[(1, 1)])).collect();
+    shelf.reserve(&asks).await;
+    shelf.settle(1, 2, (7, 2), &[7]).await;
+
+    let (mut held, mut committed, mut cursor) = (std::collections::BTreeMap::new(), Vec::new(), 0);
+    loop {
+        let page = shelf.stock.buyers(shelf.event, item_id(1), cursor, 50).await.unwrap();
+        held.extend(page.held);
+        committed.extend(page.committed);
+        match page.next {
+            Some(next) => cursor = next,
+            None => break,
+        }
+    }
+    assert_eq!(held, (1..=200).filter(|n| *n != 7).map(|n| (user_id(n), 1)).collect());
+    committed.dedup();
+    assert_eq!(committed, [(user_id(7), 2)]);
+}
+
+#[tokio::test]
 async fn staging_again_moves_the_window_and_keeps_what_is_held() {
     let shelf = Shelf::open(vec![item(1, 5)]).await;
     shelf.hold(1, 1, &[(1, 2)]).await;

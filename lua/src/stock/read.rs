@@ -2,7 +2,7 @@
 
 use super::pack::{Hold, OpenHold, field};
 use crate::{FromRedisValue, RedisError, Value};
-use stampede_vocab::Timestamp;
+use stampede_vocab::{Timestamp, UserId};
 
 /// An event and some of its items at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,17 @@ pub struct HoldPage {
     pub holds: Vec<OpenHold>,
 }
 
+/// One page of what single buyers have of one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuyerPage {
+    /// Where the next page begins; none after the last.
+    pub next: Option<u64>,
+    /// Units on hold. A buyer may be told twice.
+    pub held: Vec<(UserId, i32)>,
+    /// Units in the ledger, by the last copy. A buyer may be told twice.
+    pub committed: Vec<(UserId, i32)>,
+}
+
 /// version, opens_us, closes_us, arrivals
 type EventReply = Vec<i64>;
 /// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_at or -1
@@ -133,5 +144,16 @@ impl HoldPage {
             .map(|pair| Ok(OpenHold { order_id: field(script, &pair[0])?, hold: Hold::parse(script, &pair[1])? }))
             .collect::<Result<_, RedisError>>()?;
         Ok(Self { now: Timestamp::from_micros(now_us), next: (cursor != 0).then_some(cursor), holds })
+    }
+}
+
+impl BuyerPage {
+    pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
+        let (cursor, held, committed) = <(u64, Vec<String>, Vec<String>)>::from_redis_value(reply)
+            .map_err(|error| RedisError::reply(script, error))?;
+        let units = |flat: &[String]| -> Result<_, RedisError> {
+            flat.chunks_exact(2).map(|pair| Ok((field(script, &pair[0])?, field(script, &pair[1])?))).collect()
+        };
+        Ok(Self { next: (cursor != 0).then_some(cursor), held: units(&held)?, committed: units(&committed)? })
     }
 }
