@@ -36,6 +36,11 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints why there is no result as JSON on stdout.
+pub fn print_json_error(message: &str) {
+    println!("{:#}", serde_json::json!({"error": {"message": message}}));
+}
+
 /// Sends logs to stderr; `RUST_LOG` chooses which, by default warnings.
 pub fn init_logs() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
