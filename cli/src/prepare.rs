@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
     after_help = "Example:\n  stampede prepare --database-url mysql://root:secret@127.0.0.1:3306 --kafka-brokers 127.0.0.1:9092"
 )]
 pub struct Args {
-    /// The database server, with the right to make schemas: mysql://user:password@host:port
-    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
+    /// The database server, without a schema, with the right to make some: mysql://user:password@host:port
+    #[arg(long, env = "STAMPEDE_ADMIN_DATABASE_URL", hide_env_values = true)]
     database_url: String,
 
     /// What schema names start with

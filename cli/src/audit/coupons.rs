@@ -15,9 +15,15 @@ struct Stored {
 /// Compares every campaign that Redis knows.
 pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     let (mut lost, mut again, mut unstored) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ranked, mut compared, mut unknown) = (0, 0, 0);
     for stored in campaigns(sources).await? {
-        let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await? else { continue };
+        let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await? else {
+            unknown += 1;
+            continue;
+        };
         let issued = i64::from(progress.issued);
+        ranked += issued;
+        compared += stored.coupons;
         if stored.coupons < issued {
             lost.push(format!("{} (ranked {issued}, stored {})", stored.campaign, stored.coupons));
         }
@@ -27,6 +33,11 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
         if progress.pending > 0 {
             unstored.push(format!("{} ({})", stored.campaign, progress.pending));
         }
+    }
+    audit.figure(4, "claims ranked in Redis", ranked);
+    audit.figure(4, "of them stored", compared);
+    if unknown > 0 {
+        audit.leave_out(format!("{unknown} campaigns with Redis, which has forgotten them or has none of them yet"));
     }
     audit.breach(4, "a claim was ranked, but its coupon is not stored", lost);
     audit.breach(2, "Redis would give a rank again", again);

@@ -1,8 +1,9 @@
 //! `stampede audit`: waits until the mesh is quiet, then holds every promise against what is stored.
 //!
 //! It only reads. Each check asks for what breaks a promise, so a promise holds if nothing comes back, and what comes
-//! back is named.
+//! back is named. While something still moves nothing is proven, so then the audit fails too.
 
+mod acknowledged;
 mod checks;
 mod coupons;
 mod kafka;
@@ -10,21 +11,26 @@ mod messages;
 mod provider;
 mod quiet;
 mod report;
+mod retention;
 mod sources;
 mod stock;
 mod verdict;
 
 use crate::output::Output;
+use retention::Retention;
 use sources::Sources;
 use std::{path::PathBuf, time::Duration};
 use verdict::Audit;
 
 /// Check every promise against the databases, Redis, Kafka and the payment provider.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  stampede audit -o json | jq '.promises[] | select(.holds | not)'")]
+#[command(after_help = "Example, beside a running `cargo xtask up`:
+  . .stampede/up/secrets.env
+  stampede audit
+  stampede audit -o json | jq '.promises[] | select(.holds | not)'")]
 pub struct Args {
-    /// The database server, with the right to read: mysql://user:password@host:port
-    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
+    /// The database server, without a schema, with the right to read: mysql://user:password@host:port
+    #[arg(long, env = "STAMPEDE_ADMIN_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
     /// What schema names start with
@@ -55,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub acknowledged: Option<PathBuf>,
 
-    /// Longest wait until nothing moves any more, in seconds
+    /// Longest wait until nothing moves any more, in seconds; what still moves then fails the audit
     #[arg(long, default_value_t = 60)]
     pub quiet_deadline_s: u64,
 
@@ -68,28 +74,27 @@ pub struct Args {
     pub json: Option<PathBuf>,
 }
 
-/// Audits, prints one line a promise, and returns whether all hold.
+/// Audits, prints one line a promise, and returns whether all hold and nothing moved meanwhile.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sources = Sources::connect(&args).await?;
-    let restless = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
-    let audit = examine(&sources, &args, restless).await?;
+    let retention = Retention::now();
+    let restless = quiet::wait(&sources, retention, Duration::from_secs(args.quiet_deadline_s), output).await?;
+    let audit = examine(&sources, &args, retention, restless).await?;
     report::print(&audit, output)?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
     }
-    Ok(audit.holds())
+    Ok(audit.holds)
 }
 
-async fn examine(sources: &Sources, args: &Args, restless: Vec<String>) -> anyhow::Result<Audit> {
+async fn examine(sources: &Sources, args: &Args, retention: Retention, restless: Vec<String>) -> anyhow::Result<Audit> {
     let mut audit = Audit::new(restless);
     checks::run(sources, &mut audit).await?;
     checks::punctuality(sources, args.open_within_ms, &mut audit).await?;
     stock::compare(sources, &mut audit).await?;
     coupons::compare(sources, &mut audit).await?;
     provider::compare(sources, args.provider_url.as_deref(), &mut audit).await?;
-    messages::compare(sources, args, &mut audit).await?;
-    if let Some(file) = &args.acknowledged {
-        checks::acknowledged(sources, file, &mut audit).await?;
-    }
+    messages::compare(sources, args, retention, &mut audit).await?;
+    acknowledged::compare(sources, args.acknowledged.as_deref(), &mut audit).await?;
     Ok(audit)
 }

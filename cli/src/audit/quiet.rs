@@ -1,11 +1,17 @@
 //! Waits until nothing moves: a promise is about where things end, not about what is on its way.
 
-use super::sources::Sources;
+use super::{retention::Retention, sources::Sources};
 use crate::output::Output;
+use stampede_vocab::Topic;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// What moves, as counts that go down to zero by themselves.
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(200);
+/// Between two lines for who waits.
+const SAID_EVERY: Duration = Duration::from_secs(2);
+
+/// What moves, as counts that go down to zero by themselves. Where states are listed, they are those that have ended.
 const MOVING: &[(&str, &str)] = &[
     ("messages of event to be sent", "SELECT COUNT(*) FROM {event}.outbox WHERE sent_us IS NULL"),
     ("messages of coupon to be sent", "SELECT COUNT(*) FROM {coupon}.outbox WHERE sent_us IS NULL"),
@@ -20,29 +26,8 @@ const MOVING: &[(&str, &str)] = &[
         "orders over their deadline",
         "SELECT COUNT(*) FROM {order}.orders WHERE state = 'AWAITING_PAYMENT' AND pay_deadline_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     ),
-    (
-        "charges on their way",
-        "SELECT COUNT(*) FROM {payment}.attempts WHERE state IN ('REQUESTED', 'CHARGING', 'UNKNOWN')",
-    ),
+    ("charges on their way", "SELECT COUNT(*) FROM {payment}.attempts WHERE state NOT IN ('APPROVED', 'DECLINED')"),
     ("refunds on their way", "SELECT COUNT(*) FROM {payment}.refunds WHERE state <> 'REFUNDED'"),
-    (
-        "messages to be read by order",
-        "SELECT (SELECT COUNT(*) FROM {inventory}.outbox) + (SELECT COUNT(*) FROM {payment}.outbox) \
-         - (SELECT COUNT(*) FROM {order}.inbox WHERE source IN ('/stampede/inventory', '/stampede/payment'))",
-    ),
-    (
-        "messages to be read by inventory",
-        "SELECT (SELECT COUNT(*) FROM {order}.outbox) + (SELECT COUNT(*) FROM {event}.outbox) \
-         - (SELECT COUNT(*) FROM {inventory}.inbox WHERE source IN ('/stampede/order', '/stampede/event'))",
-    ),
-    (
-        "messages to be read by coupon",
-        "SELECT (SELECT COUNT(*) FROM {order}.outbox) - (SELECT COUNT(*) FROM {coupon}.inbox WHERE source = '/stampede/order')",
-    ),
-    (
-        "messages to be read by payment",
-        "SELECT (SELECT COUNT(*) FROM {order}.outbox) - (SELECT COUNT(*) FROM {payment}.inbox WHERE source = '/stampede/order')",
-    ),
     (
         "coupons held by orders that have ended",
         "SELECT COUNT(*) FROM {coupon}.coupons c LEFT JOIN {order}.orders o ON o.id = c.order_id WHERE c.state = 'HELD' \
@@ -51,31 +36,73 @@ const MOVING: &[(&str, &str)] = &[
 ];
 
 /// Waits until nothing moves, `deadline` at most. Returns what still moves.
-pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyhow::Result<Vec<String>> {
+pub async fn wait(
+    sources: &Sources,
+    retention: Retention,
+    deadline: Duration,
+    output: Output,
+) -> anyhow::Result<Vec<String>> {
     let until = Instant::now() + deadline;
     let mut last_said = Instant::now();
     loop {
-        let moving = look(sources).await?;
+        let moving = look(sources, retention).await?;
         if moving.is_empty() || Instant::now() >= until {
             return Ok(moving);
         }
-        if last_said.elapsed() > Duration::from_secs(2) && !output.json {
+        if last_said.elapsed() > SAID_EVERY && !output.json {
             last_said = Instant::now();
             eprintln!("waiting until the mesh is quiet: {}", moving.join(", "));
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(PERIOD).await;
     }
 }
 
-async fn look(sources: &Sources) -> anyhow::Result<Vec<String>> {
+/// What has to be compared row by row is looked at only where what can be counted is quiet.
+///
+/// A message may be applied between the one and the other and lead to the next, so nothing may be written meanwhile.
+async fn look(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
+    let before = last_messages(sources).await?;
     for (what, sql) in MOVING {
         let count = sources.count(sql).await?;
         if count > 0 {
             moving.push(format!("{count} {what}"));
         }
     }
-    moving.extend(super::stock::held(sources).await?);
+    if !moving.is_empty() {
+        return Ok(moving);
+    }
+    moving.extend(unread(sources, retention).await?);
+    moving.extend(super::stock::moving(sources).await?);
     moving.extend(super::coupons::pending(sources).await?);
+    if moving.is_empty() && last_messages(sources).await? != before {
+        moving.push("messages that were just written".to_owned());
+    }
+    Ok(moving)
+}
+
+/// A number that changes with every message that is written.
+async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
+    let last = Topic::ALL.map(|topic| format!("(SELECT COALESCE(MAX(id), 0) FROM {{{topic}}}.outbox)"));
+    sources.count(&format!("SELECT {}", last.join(" + "))).await
+}
+
+/// Messages that a consumer has not recorded. Outboxes and inboxes are purged at different ages, so each message is
+/// looked for, as far back as inboxes reach.
+async fn unread(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
+    let mut moving = Vec::new();
+    for topic in Topic::ALL {
+        for consumer in topic.consumers() {
+            let unread = format!(
+                "SELECT COUNT(*) FROM {{{topic}}}.outbox o LEFT JOIN {{{consumer}}}.inbox i \
+                 ON i.source = '/stampede/{topic}' AND i.message_id = o.id WHERE i.message_id IS NULL AND o.created_us > {}",
+                retention.inboxes_since.micros()
+            );
+            let count = sources.count(&unread).await?;
+            if count > 0 {
+                moving.push(format!("{count} messages of {topic} to be read by {consumer}"));
+            }
+        }
+    }
     Ok(moving)
 }

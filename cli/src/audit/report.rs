@@ -5,6 +5,9 @@ use crate::output::{Output, print_json};
 use anyhow::Context;
 use std::{fmt::Write, fs, path::Path};
 
+/// Most breaches of one kind that are printed for people; JSON has them all.
+const PRINTED: usize = 20;
+
 /// Prints the audit on stdout.
 pub fn print(audit: &Audit, output: Output) -> anyhow::Result<()> {
     if output.json {
@@ -21,14 +24,18 @@ pub fn write_json(audit: &Audit, file: &Path) -> anyhow::Result<()> {
 
 fn text(audit: &Audit) -> String {
     let mut text = String::new();
-    for moving in &audit.restless {
-        writeln!(text, "still moving when the wait was over: {moving}").expect("a string takes all");
-    }
     for promise in &audit.promises {
         line(&mut text, promise);
     }
+    for what in &audit.left_out {
+        writeln!(text, "not compared: {what}").expect("a string takes all");
+    }
+    for moving in &audit.restless {
+        writeln!(text, "still moving when the wait was over: {moving}").expect("a string takes all");
+    }
     let kept = audit.promises.iter().filter(|promise| promise.holds).count();
-    writeln!(text, "{kept} of {} promises hold", audit.promises.len()).expect("a string takes all");
+    let proven = if audit.restless.is_empty() { "" } else { " so far, but the mesh still moves: nothing is proven" };
+    writeln!(text, "{kept} of {} promises hold{proven}", audit.promises.len()).expect("a string takes all");
     text
 }
 
@@ -39,11 +46,34 @@ fn line(text: &mut String, promise: &Promise) {
         .expect("a string takes all");
     for breach in &promise.breaches {
         writeln!(text, "      {} ({}):", breach.what, breach.count).expect("a string takes all");
-        for name in &breach.named {
+        for name in breach.named.iter().take(PRINTED) {
             writeln!(text, "        {name}").expect("a string takes all");
         }
-        if breach.count > breach.named.len() {
-            writeln!(text, "        ... and {} more", breach.count - breach.named.len()).expect("a string takes all");
+        if breach.count > PRINTED {
+            writeln!(text, "        ... and {} more, all of them with -o json", breach.count - PRINTED)
+                .expect("a string takes all");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_breaches_are_cut_short_for_people_only() {
+        let mut audit = Audit::new(Vec::new());
+        audit.breach(2, "a rank given twice", (0..25).map(|n| format!("cmp_{n}")).collect());
+        let text = text(&audit);
+        assert!(text.contains("cmp_19\n        ... and 5 more") && !text.contains("cmp_20"), "{text}");
+        assert!(text.contains("FAIL  2.") && text.contains("7 of 8 promises hold\n"), "{text}");
+        assert_eq!(serde_json::to_value(&audit).unwrap()["promises"][1]["breaches"][0]["named"][24], "cmp_24");
+    }
+
+    #[test]
+    fn a_mesh_that_moves_is_said_to_prove_nothing() {
+        let text = text(&Audit::new(vec!["3 holds".into()]));
+        assert!(text.contains("still moving when the wait was over: 3 holds\n"), "{text}");
+        assert!(text.ends_with("8 of 8 promises hold so far, but the mesh still moves: nothing is proven\n"), "{text}");
     }
 }

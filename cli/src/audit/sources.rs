@@ -60,7 +60,7 @@ impl Sources {
 
     /// What `sql` yields: rows of (kind, BINARY(16) id, detail).
     pub async fn find(&self, sql: &str) -> anyhow::Result<Vec<Found>> {
-        let sql = format!("SELECT kind, id, CONVERT(detail USING utf8mb4) FROM ({sql}) AS found");
+        let sql = format!("SELECT kind, id, COALESCE(CONVERT(detail USING utf8mb4), '') FROM ({sql}) AS found");
         let mut connection = self.db.acquire().await?;
         let rows = sqlx::query(self.query(&sql)).fetch_all(&mut *connection).await.with_context(|| sql.clone())?;
         rows.iter()

@@ -1,10 +1,19 @@
-//! Redis against the ledger: no unit on hold for nobody, none taken that is free, none free that is taken.
+//! Redis against the ledger: no unit on hold for nobody, none taken that is free, none free that is taken, and the same
+//! for each buyer.
 
 use super::{sources::Sources, verdict::Audit};
 use sqlx::Row;
-use stampede_lua::stock::{Peek, Stock};
-use stampede_vocab::{EventId, ItemId, OrderId};
-use std::{collections::BTreeMap, time::Duration};
+use stampede_lua::stock::{Peek, ShelfItem, Stock};
+use stampede_vocab::{EventId, ItemId, OrderId, UserId};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+/// What one look at Redis covers.
+const PAGE: u32 = 1_000;
+/// Where an event is over for long, Redis is not kept right any more.
+const RECENT: &str = "closes_at_us > CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 3600000000";
 
 /// What the ledger says of one item.
 struct Ledger {
@@ -15,54 +24,122 @@ struct Ledger {
     gift_committed: i32,
 }
 
-/// Compares every item of every event.
+/// Units of each buyer.
+type Buyers = HashMap<UserId, i32>;
+
+impl Ledger {
+    fn is_copied_to(&self, shelf: &ShelfItem) -> bool {
+        (self.total, self.committed, self.gift_total, self.gift_committed)
+            == (shelf.total_units, shelf.committed_units, shelf.gift_total_units, shelf.gift_committed_units)
+    }
+}
+
+/// Compares every item of every event, and every buyer of it.
 pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     let stock = Stock::new(sources.redis.clone());
-    let (mut items_compared, mut differing, mut held, mut missing) = (0, Vec::new(), Vec::new(), Vec::new());
+    let (mut items_compared, mut buyers_compared) = (0, 0);
+    let (mut differing, mut held, mut missing, mut buyers_differ) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (event, items) in ledger_by_event(sources).await? {
-        let ids: Vec<ItemId> = items.iter().map(|ledger| ledger.item).collect();
-        let peek = stock.peek(event, &ids).await?;
+        let peek = peek(&stock, event, &items).await?;
         for (ledger, shelf) in items.iter().zip(&peek.items) {
             items_compared += 1;
-            match shelf {
-                None => missing.push(ledger.item.to_string()),
-                Some(shelf) => {
-                    let (in_ledger, in_redis) = (
-                        (ledger.total, ledger.committed, ledger.gift_total, ledger.gift_committed),
-                        (shelf.total_units, shelf.committed_units, shelf.gift_total_units, shelf.gift_committed_units),
-                    );
-                    if in_ledger != in_redis {
-                        differing.push(format!(
-                            "{} (ledger {}, Redis {})",
-                            ledger.item, ledger.committed, shelf.committed_units
-                        ));
-                    }
-                    if shelf.held_units != 0 || shelf.gift_held_units != 0 {
-                        held.push(format!(
-                            "{} ({} units, {} gifts)",
-                            ledger.item, shelf.held_units, shelf.gift_held_units
-                        ));
-                    }
-                }
+            let Some(shelf) = shelf else {
+                missing.push(ledger.item.to_string());
+                continue;
+            };
+            if !ledger.is_copied_to(shelf) {
+                let units = format!("ledger {} of {}", ledger.committed, ledger.total);
+                let copied = format!("Redis {} of {}", shelf.committed_units, shelf.total_units);
+                differing.push(format!("{} ({units}, {copied})", ledger.item));
             }
+            if shelf.held_units != 0 || shelf.gift_held_units != 0 {
+                let (units, gifts) = (shelf.held_units, shelf.gift_held_units);
+                held.push(format!("{} ({units} units, {gifts} gifts)", ledger.item));
+            }
+            let wanted = buyers_in_ledger(sources, ledger.item).await?;
+            buyers_compared += wanted.len();
+            buyers_differ.extend(wrong_buyers(&stock, event, ledger.item, &wanted).await?);
         }
         arrivals(sources, event, &peek, audit).await?;
     }
     audit.figure(5, "items compared with Redis", items_compared);
+    audit.figure(5, "buyers of them", i64::try_from(buyers_compared)?);
     audit.breach(5, "Redis has another number of committed units than the ledger", differing);
+    audit.breach(5, "Redis has other units of a buyer than the ledger", buyers_differ);
     audit.breach(5, "units are still on hold in Redis", held);
     audit.breach(5, "an item of an event that goes on is not in Redis", missing);
     let orphans = orphan_holds(sources, &stock).await?;
     audit.breach(5, "a hold is left in Redis", orphans);
-    Ok(())
+    note_long_over(sources, audit).await
+}
+
+/// What Redis still has to be told, and the holds that are in it, as lines for the reader.
+pub async fn moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
+    let stock = Stock::new(sources.redis.clone());
+    let mut behind = 0;
+    for (event, items) in ledger_by_event(sources).await? {
+        let peek = peek(&stock, event, &items).await?;
+        let is_behind = |(ledger, shelf): &(&Ledger, &Option<ShelfItem>)| {
+            shelf.is_none_or(|shelf| !ledger.is_copied_to(&shelf) || shelf.stale_at.is_some())
+        };
+        behind += items.iter().zip(&peek.items).filter(is_behind).count();
+    }
+    let holds = orphan_holds(sources, &stock).await?.len();
+    let counted = [(behind, "items to be copied to Redis"), (holds, "holds")];
+    Ok(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect())
+}
+
+async fn peek(stock: &Stock, event: EventId, items: &[Ledger]) -> anyhow::Result<Peek> {
+    let ids: Vec<ItemId> = items.iter().map(|ledger| ledger.item).collect();
+    Ok(stock.peek(event, &ids).await?)
+}
+
+/// The units of each buyer of an item.
+async fn buyers_in_ledger(sources: &Sources, item: ItemId) -> anyhow::Result<Buyers> {
+    let rows = sources
+        .rows(&format!(
+            "SELECT user_id, CAST(SUM(units) AS SIGNED) FROM {{inventory}}.ledger \
+             WHERE item_id = {} AND state = 'COMMITTED' GROUP BY user_id",
+            in_sql(item.as_bytes())
+        ))
+        .await?;
+    rows.iter()
+        .map(|row| Ok((UserId::try_from_bytes(row.try_get(0)?)?, i32::try_from(row.try_get::<i64, _>(1)?)?)))
+        .collect()
+}
+
+/// The buyers of whom Redis has other units than `wanted`, or some on hold.
+async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buyers) -> anyhow::Result<Vec<String>> {
+    let (mut committed, mut held) = (Buyers::new(), Buyers::new());
+    let mut cursor = Some(0);
+    while let Some(from) = cursor {
+        let page = stock.buyers(event, item, from, PAGE).await?;
+        committed.extend(page.committed);
+        held.extend(page.held);
+        cursor = page.next;
+    }
+    let buyers = wanted.keys().chain(committed.keys().filter(|user| !wanted.contains_key(user)));
+    let units_of = |buyers: &Buyers, user: &UserId| buyers.get(user).copied().unwrap_or(0);
+    let mut wrong = Vec::new();
+    for user in buyers {
+        let (ledger, copied) = (units_of(wanted, user), units_of(&committed, user));
+        if ledger != copied {
+            wrong.push(format!("{user} (of {item} ledger {ledger}, Redis {copied})"));
+        }
+    }
+    let still_held = held.iter().filter(|(_, units)| **units != 0);
+    wrong.extend(still_held.map(|(user, units)| format!("{user} (of {item} {units} on hold)")));
+    Ok(wrong)
 }
 
 /// No order has a place of arrival that Redis has not given.
 async fn arrivals(sources: &Sources, event: EventId, peek: &Peek, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(shelf) = peek.event else { return Ok(()) };
-    let hex: String = event.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
     let last = sources
-        .count(&format!("SELECT COALESCE(MAX(arrival), 0) FROM {{order}}.orders WHERE event_id = UNHEX('{hex}')"))
+        .count(&format!(
+            "SELECT COALESCE(MAX(arrival), 0) FROM {{order}}.orders WHERE event_id = {}",
+            in_sql(event.as_bytes())
+        ))
         .await?;
     if last > shelf.arrivals {
         audit.breach(
@@ -74,19 +151,12 @@ async fn arrivals(sources: &Sources, event: EventId, peek: &Peek, audit: &mut Au
     Ok(())
 }
 
-/// Holds that are in Redis now, as lines for the reader.
-pub async fn held(sources: &Sources) -> anyhow::Result<Vec<String>> {
-    let stock = Stock::new(sources.redis.clone());
-    let count = orphan_holds(sources, &stock).await?.len();
-    Ok(if count > 0 { vec![format!("{count} holds")] } else { Vec::new() })
-}
-
 async fn orphan_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<String>> {
     let mut found = BTreeMap::<OrderId, String>::new();
     for event in ledger_by_event(sources).await?.into_keys() {
         let mut cursor = Some(0);
         while let Some(from) = cursor {
-            let page = stock.aged_holds(event, from, 1_000, Duration::ZERO).await?;
+            let page = stock.aged_holds(event, from, PAGE, Duration::ZERO).await?;
             found.extend(page.holds.iter().map(|open| (open.order_id, format!("{} (event {event})", open.order_id))));
             cursor = page.next;
         }
@@ -94,13 +164,13 @@ async fn orphan_holds(sources: &Sources, stock: &Stock) -> anyhow::Result<Vec<St
     Ok(found.into_values().collect())
 }
 
-/// Items by event. Events that closed over an hour ago are no longer kept right in Redis, and are left out.
+/// Items by event, of those that Redis is still kept right for.
 async fn ledger_by_event(sources: &Sources) -> anyhow::Result<BTreeMap<EventId, Vec<Ledger>>> {
     let rows = sources
-        .rows(
-            "SELECT event_id, item_id, total_units, committed_units, gift_total_units, gift_committed_units FROM {inventory}.stock \
-             WHERE closes_at_us > CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 3600000000",
-        )
+        .rows(&format!(
+            "SELECT event_id, item_id, total_units, committed_units, gift_total_units, gift_committed_units \
+             FROM {{inventory}}.stock WHERE {RECENT}"
+        ))
         .await?;
     let mut events: BTreeMap<EventId, Vec<Ledger>> = BTreeMap::new();
     for row in &rows {
@@ -114,4 +184,19 @@ async fn ledger_by_event(sources: &Sources) -> anyhow::Result<BTreeMap<EventId, 
         });
     }
     Ok(events)
+}
+
+async fn note_long_over(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
+    let over = sources.count(&format!("SELECT COUNT(*) FROM {{inventory}}.stock WHERE NOT ({RECENT})")).await?;
+    if over > 0 {
+        audit.leave_out(format!(
+            "{over} items with Redis: their events closed over an hour ago, and Redis is not kept right for them any more"
+        ));
+    }
+    Ok(())
+}
+
+fn in_sql(id: &[u8]) -> String {
+    let hex: String = id.iter().map(|byte| format!("{byte:02X}")).collect();
+    format!("UNHEX('{hex}')")
 }

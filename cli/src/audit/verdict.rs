@@ -14,19 +14,21 @@ pub const PROMISES: [&str; 8] = [
     "the order of arrival is kept",
 ];
 
-/// Most breaches of one kind that are named; all are counted.
-pub const NAMED: usize = 20;
-
 /// The number of a promise, 1 to 8.
 pub type Number = usize;
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
 pub struct Audit {
+    /// Whether nothing breaks a promise, and nothing moved while that was looked for.
+    pub holds: bool,
     /// One for each promise, in order.
     pub promises: Vec<Promise>,
-    /// What still moved when the wait was over; empty if all was quiet.
+    /// What still moved when the wait was over; empty if all was quiet. What moves has not ended, so as long as there is
+    /// any, nothing is proven.
     pub restless: Vec<String>,
+    /// What could not be compared, and why: it was not asked for, or is kept for a time only.
+    pub left_out: Vec<String>,
 }
 
 /// One promise.
@@ -60,12 +62,12 @@ pub struct Breach {
     pub what: String,
     /// How often.
     pub count: usize,
-    /// Where: ids with what was found, the first of them.
+    /// Where: every id, with what was found.
     pub named: Vec<String>,
 }
 
 impl Audit {
-    /// Nothing found so far.
+    /// Nothing found so far, but what still moves.
     pub fn new(restless: Vec<String>) -> Self {
         let promise = |(index, promise): (usize, &&'static str)| Promise {
             number: index + 1,
@@ -74,12 +76,8 @@ impl Audit {
             figures: Vec::new(),
             breaches: Vec::new(),
         };
-        Self { promises: PROMISES.iter().enumerate().map(promise).collect(), restless }
-    }
-
-    /// Whether every promise holds.
-    pub fn holds(&self) -> bool {
-        self.promises.iter().all(|promise| promise.holds)
+        let promises = PROMISES.iter().enumerate().map(promise).collect();
+        Self { holds: restless.is_empty(), promises, restless, left_out: Vec::new() }
     }
 
     /// Notes a number that was compared for a promise.
@@ -88,15 +86,19 @@ impl Audit {
     }
 
     /// Notes what breaks a promise; nothing if `named` is empty.
-    pub fn breach(&mut self, number: Number, what: impl Into<String>, mut named: Vec<String>) {
+    pub fn breach(&mut self, number: Number, what: impl Into<String>, named: Vec<String>) {
         if named.is_empty() {
             return;
         }
-        let count = named.len();
-        named.truncate(NAMED);
+        self.holds = false;
         let promise = self.promise(number);
         promise.holds = false;
-        promise.breaches.push(Breach { what: what.into(), count, named });
+        promise.breaches.push(Breach { what: what.into(), count: named.len(), named });
+    }
+
+    /// Notes what could not be compared, and why.
+    pub fn leave_out(&mut self, what: impl Into<String>) {
+        self.left_out.push(what.into());
     }
 
     fn promise(&mut self, number: Number) -> &mut Promise {
@@ -112,11 +114,20 @@ mod tests {
     fn a_breach_breaks_its_promise_and_no_other() {
         let mut audit = Audit::new(Vec::new());
         audit.breach(3, "charged twice", Vec::new());
-        assert!(audit.holds());
+        assert!(audit.holds);
         audit.breach(3, "charged twice", (0..30).map(|n| format!("pay_{n}")).collect());
-        assert!(!audit.holds());
+        assert!(!audit.holds);
         let broken: Vec<_> = audit.promises.iter().filter(|promise| !promise.holds).collect();
         assert_eq!((broken.len(), broken[0].number, broken[0].breaches[0].count), (1, 3, 30));
-        assert_eq!(broken[0].breaches[0].named.len(), NAMED);
+        assert_eq!(broken[0].breaches[0].named.len(), 30, "all are named");
+    }
+
+    #[test]
+    fn what_still_moves_proves_nothing() {
+        let audit = Audit::new(vec!["1 orders on their way".into()]);
+        assert!(!audit.holds);
+        assert!(audit.promises.iter().all(|promise| promise.holds));
+        let json = serde_json::to_value(&audit).unwrap();
+        assert_eq!((&json["holds"], &json["restless"][0]), (&false.into(), &"1 orders on their way".into()));
     }
 }

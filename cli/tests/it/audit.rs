@@ -1,170 +1,300 @@
 //! The audit must be able to fail: each promise is broken by hand, and the audit names what breaks it.
 
-use crate::sale::{LONG, Sale};
+use crate::{
+    breaks::{BREAKS, Break, GUARDS, Id},
+    sale::{LONG, Sale},
+};
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    producer::{FutureProducer, FutureRecord},
+};
 use sqlx::AssertSqlSafe;
-use stampede_proto::order::v1::Order;
+use stampede_lua::{
+    Redis, RedisConfig, coupon,
+    stock::{LedgerUnits, Mirror, Reservation, Stock, WantedLine},
+};
+use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
-use std::fs;
+use stampede_vocab::{
+    CampaignId, Clock, CouponId, EventId, ItemId, OrderId, PaymentId, Quantity, RequestId, SystemClock, UserId,
+};
+use std::{fs, time::Duration};
 
-/// A promise broken by SQL in one schema, and mended again.
-struct Break {
-    promise: usize,
-    what: &'static str,
-    schema: &'static str,
-    /// `{order}`, `{item}`, `{user}`, `{payment}` and `{coupon}` stand for ids as SQL has them.
-    by: &'static [&'static str],
-    mended_by: &'static [&'static str],
+/// Do not wait: nobody is left who would move anything.
+const AT_ONCE: &[&str] = &["--quiet-deadline-s", "0"];
+
+/// A sale with one order that was fulfilled with coupon and gift. The services are stopped, or they would mend it.
+struct Sold {
+    sale: Sale,
+    order: Order,
+    coupon: Coupon,
 }
 
-const BREAKS: &[Break] = &[
-    Break {
-        promise: 1,
-        what: "the ledger's rows do not add up to what is committed",
-        schema: "inventory",
-        by: &[
-            "INSERT INTO ledger SELECT UNHEX(REPEAT('A', 32)), item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL FROM ledger WHERE order_id = {order} LIMIT 1",
-        ],
-        mended_by: &["DELETE FROM ledger WHERE order_id = UNHEX(REPEAT('A', 32))"],
-    },
-    Break {
-        promise: 1,
-        what: "a buyer has more than the limit",
-        schema: "inventory",
-        by: &["UPDATE stock SET limit_per_buyer = 1"],
-        mended_by: &["UPDATE stock SET limit_per_buyer = 3 WHERE total_units = 10"],
-    },
-    Break {
-        promise: 2,
-        what: "a rank given twice",
-        schema: "coupon",
-        by: &[
-            "ALTER TABLE coupons DROP PRIMARY KEY",
-            "INSERT INTO coupons SELECT UNHEX(REPEAT('A', 32)), campaign_id, UNHEX(REPEAT('B', 32)), rank_no, campaign_quota, 'ISSUED', NULL, NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}",
-        ],
-        mended_by: &["DELETE FROM coupons WHERE id = UNHEX(REPEAT('A', 32))"],
-    },
-    Break {
-        promise: 3,
-        what: "charged for units that the ledger never committed",
-        schema: "inventory",
-        by: &["UPDATE ledger SET order_id = UNHEX(REPEAT('C', 32)) WHERE order_id = {order}"],
-        mended_by: &["UPDATE ledger SET order_id = {order} WHERE order_id = UNHEX(REPEAT('C', 32))"],
-    },
-    Break {
-        promise: 3,
-        what: "the provider moved another sum than we did",
-        schema: "payment",
-        by: &["UPDATE payments SET captured_minor = captured_minor - 1 WHERE order_id = {order}"],
-        mended_by: &["UPDATE payments SET captured_minor = captured_minor + 1 WHERE order_id = {order}"],
-    },
-    Break {
-        promise: 4,
-        what: "a claim was ranked, but its coupon is not stored",
-        schema: "coupon",
-        by: &["CREATE TABLE kept AS SELECT * FROM coupons", "DELETE FROM coupons WHERE id = {coupon}"],
-        mended_by: &["INSERT INTO coupons SELECT * FROM kept", "DROP TABLE kept"],
-    },
-    Break {
-        promise: 5,
-        what: "an order has ended, but its units are still taken",
-        schema: "order",
-        by: &["UPDATE orders SET state = 'EXPIRED' WHERE id = {order}"],
-        mended_by: &["UPDATE orders SET state = 'FULFILLED' WHERE id = {order}"],
-    },
-    Break {
-        promise: 5,
-        what: "paid, but the gift is not what was promised",
-        schema: "order",
-        by: &["UPDATE goods SET kind = 'X' WHERE kind = 'GIFT' AND order_id = {order}"],
-        mended_by: &["UPDATE goods SET kind = 'GIFT' WHERE kind = 'X' AND order_id = {order}"],
-    },
-    Break {
-        promise: 6,
-        what: "an event did not tell exactly once by EventOpened",
-        schema: "event",
-        by: &["UPDATE outbox SET type = 'stampede.message.v1.Other' WHERE type = 'stampede.message.v1.EventOpened'"],
-        mended_by: &[
-            "UPDATE outbox SET type = 'stampede.message.v1.EventOpened' WHERE type = 'stampede.message.v1.Other'",
-        ],
-    },
-    Break {
-        promise: 7,
-        what: "a message of order did not take effect in inventory",
-        schema: "inventory",
-        by: &[
-            "CREATE TABLE kept AS SELECT * FROM inbox WHERE source = '/stampede/order' ORDER BY message_id LIMIT 1",
-            "DELETE FROM inbox WHERE source = '/stampede/order' ORDER BY message_id LIMIT 1",
-        ],
-        mended_by: &["INSERT INTO inbox SELECT * FROM kept", "DROP TABLE kept"],
-    },
-    Break {
-        promise: 8,
-        what: "an order without a place of arrival",
-        schema: "order",
-        by: &["UPDATE orders SET arrival = 0 WHERE id = {order}"],
-        mended_by: &["UPDATE orders SET arrival = 1 WHERE id = {order}"],
-    },
-];
-
-fn id_in_sql(id: &str) -> String {
-    let order: stampede_vocab::OrderId = format!("ord_{}", &id[4..]).parse().unwrap();
-    let hex: String = order.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
+fn in_sql(id: &[u8]) -> String {
+    let hex: String = id.iter().map(|byte| format!("{byte:02X}")).collect();
     format!("UNHEX('{hex}')")
 }
 
-async fn run(sale: &Sale, schema: &str, statements: &[&str], order: &Order) {
-    let db = sale.world.database(schema).await.unwrap();
-    let mut connection = db.acquire().await.unwrap();
-    for statement in statements {
-        let sql =
-            statement.replace("{order}", &id_in_sql(&order.order_id)).replace("{coupon}", &id_in_sql(&order.coupon_id));
-        sqlx::raw_sql(AssertSqlSafe(sql.clone()))
-            .execute(&mut *connection)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+impl Sold {
+    async fn new() -> Self {
+        let mut sale = Sale::open(LONG).await;
+        let user = buyer();
+        let coupon = sale.claim(user).await;
+        let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
+        sale.audit();
+        for service in Service::SERVICES {
+            sale.mesh.kill_9(service).unwrap();
+        }
+        Self { sale, order, coupon }
     }
-}
 
-/// A whole sale to break: one order fulfilled with coupon and gift. The services are stopped, or they would mend it.
-async fn sold() -> (Sale, Order) {
-    let mut sale = Sale::open(LONG).await;
-    let user = buyer();
-    let coupon = sale.claim(user).await;
-    let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
-    sale.audit();
-    for service in Service::SERVICES {
-        sale.mesh.kill_9(service).unwrap();
+    fn event(&self) -> EventId {
+        self.sale.event.event_id.parse().unwrap()
     }
-    (sale, order)
+
+    fn item(&self) -> ItemId {
+        self.sale.event.items[0].item_id.parse().unwrap()
+    }
+
+    fn user(&self) -> UserId {
+        self.order.user_id.parse().unwrap()
+    }
+
+    fn order(&self) -> OrderId {
+        self.order.order_id.parse().unwrap()
+    }
+
+    fn coupon(&self) -> CouponId {
+        self.coupon.coupon_id.parse().unwrap()
+    }
+
+    fn campaign(&self) -> CampaignId {
+        self.coupon.campaign_id.parse().unwrap()
+    }
+
+    fn payment(&self) -> PaymentId {
+        PaymentId::derive(self.order())
+    }
+
+    fn text(&self, id: Id) -> String {
+        match id {
+            Id::User => self.user().to_string(),
+            Id::Order => self.order().to_string(),
+            Id::Item => self.item().to_string(),
+            Id::Event => self.event().to_string(),
+            Id::Coupon => self.coupon().to_string(),
+            Id::Campaign => self.campaign().to_string(),
+            Id::Payment => self.payment().to_string(),
+            Id::MadeUpOrder(byte) => OrderId::try_from_bytes(&[byte; 16]).unwrap().to_string(),
+            Id::MadeUpItem(byte) => ItemId::try_from_bytes(&[byte; 16]).unwrap().to_string(),
+            Id::MadeUpCoupon(byte) => CouponId::try_from_bytes(&[byte; 16]).unwrap().to_string(),
+            Id::MadeUpPayment(byte) => PaymentId::try_from_bytes(&[byte; 16]).unwrap().to_string(),
+            Id::Text(text) => text.to_owned(),
+        }
+    }
+
+    async fn run(&self, statements: &[(&str, &str)]) {
+        let now_us = SystemClock.now().micros().to_string();
+        let values = [
+            ("{order}", in_sql(self.order().as_bytes())),
+            ("{item}", in_sql(self.item().as_bytes())),
+            ("{event}", in_sql(self.event().as_bytes())),
+            ("{user}", in_sql(self.user().as_bytes())),
+            ("{coupon}", in_sql(self.coupon().as_bytes())),
+            ("{campaign}", in_sql(self.campaign().as_bytes())),
+            ("{payment}", in_sql(self.payment().as_bytes())),
+            ("{a}", in_sql(&[0xAA; 16])),
+            ("{b}", in_sql(&[0xBB; 16])),
+            ("{c}", in_sql(&[0xCC; 16])),
+            ("{d}", in_sql(&[0xDD; 16])),
+            ("{now}", now_us),
+        ];
+        for (schema, statement) in statements {
+            let sql = values.iter().fold((*statement).to_owned(), |sql, (name, value)| sql.replace(name, value));
+            let db = self.sale.world.database(schema).await.unwrap();
+            let mut connection = db.acquire().await.unwrap();
+            let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await;
+            done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    /// The audit says of this promise that this is wrong, and names this id.
+    fn assert_named(&self, more: &[&str], named: &[(usize, &str, Id)]) {
+        let audit = self.sale.run_audit(more);
+        for (promise, what, id) in named {
+            let (broken, id) = (&audit.promises[promise - 1], self.text(*id));
+            assert_eq!((broken.number, broken.holds), (*promise, false), "{what}: {audit:#?}");
+            let breach = broken.breaches.iter().find(|breach| breach.what == *what);
+            let breach = breach.unwrap_or_else(|| panic!("{what} is not found: {audit:#?}"));
+            assert!(breach.named.iter().any(|name| name.starts_with(&id)), "{what}: {id} is not named: {audit:#?}");
+        }
+    }
+
+    fn assert_holds(&self) {
+        let audit = self.sale.run_audit(AT_ONCE);
+        assert!(audit.holds, "{audit:#?}");
+    }
+
+    async fn redis(&self) -> Redis {
+        let world = &self.sale.world;
+        let config = RedisConfig { url: world.redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
+        Redis::connect(config).await.unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_promise_broken_by_hand_is_named() {
-    let (sale, order) = sold().await;
-    for Break { promise, what, schema, by, mended_by } in BREAKS {
-        run(&sale, schema, by, &order).await;
-        let audit = sale.run_audit(&["--quiet-deadline-s", "0"]);
-        let broken = &audit.promises[promise - 1];
-        assert_eq!((broken.number, broken.holds), (*promise, false), "{what}: {audit:#?}");
-        let breach = broken.breaches.iter().find(|breach| breach.what == *what);
-        assert!(breach.is_some_and(|breach| !breach.named.is_empty()), "{what} is not named: {audit:#?}");
-        run(&sale, schema, mended_by, &order).await;
-        let mended = sale.run_audit(&["--quiet-deadline-s", "0"]);
-        assert!(mended.holds(), "{what} was mended: {mended:#?}");
+    let sold = Sold::new().await;
+    sold.run(GUARDS).await;
+    sold.assert_holds();
+    for Break { by, mended_by, named } in BREAKS {
+        sold.run(by).await;
+        sold.assert_named(AT_ONCE, named);
+        sold.run(mended_by).await;
     }
+    sold.assert_holds();
+    sold.assert_named(
+        &[AT_ONCE, &["--open-within-ms", "0"]].concat(),
+        &[(6, "events are later than 0 ms (p99)", Id::Text(""))],
+    );
+}
+
+/// Tells Redis what the ledger is said to have, as of the next version of the item's row.
+async fn tell_redis(sold: &Sold, stock: &Stock, committed_units: i32, buyer_units: i32) {
+    let peek = stock.peek(sold.event(), &[sold.item()]).await.unwrap();
+    let version = peek.items[0].unwrap().ledger_version + 1;
+    let ledger = LedgerUnits { committed_units, gift_committed_units: 1, version };
+    let buyers = vec![(sold.user(), buyer_units)];
+    let mirror = Mirror { item_id: sold.item(), ledger, buyers, all_buyers: false };
+    stock.settle(sold.event(), &[mirror], &[]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_has_wrong_is_named() {
+    let sold = Sold::new().await;
+    let redis = sold.redis().await;
+    let stock = Stock::new(redis.clone());
+
+    tell_redis(&sold, &stock, 3, 2).await;
+    let differs = "Redis has another number of committed units than the ledger";
+    sold.assert_named(AT_ONCE, &[(5, differs, Id::Item)]);
+    tell_redis(&sold, &stock, 2, 1).await;
+    sold.assert_named(AT_ONCE, &[(5, "Redis has other units of a buyer than the ledger", Id::User)]);
+    tell_redis(&sold, &stock, 2, 2).await;
+    sold.assert_holds();
+
+    let hold = Reservation {
+        order_id: OrderId::try_from_bytes(&[0xAA; 16]).unwrap(),
+        user_id: buyer(),
+        lines: vec![WantedLine { item_id: sold.item(), units: Quantity::new(1).unwrap() }],
+    };
+    stock.reserve(sold.event(), std::slice::from_ref(&hold)).await.unwrap();
+    sold.assert_named(
+        AT_ONCE,
+        &[(5, "units are still on hold in Redis", Id::Item), (5, "a hold is left in Redis", Id::MadeUpOrder(0xAA))],
+    );
+    stock.release(sold.event(), &[hold.order_id]).await.unwrap();
+    sold.assert_holds();
+
+    let claim = (buyer(), RequestId::parse("claim").unwrap());
+    coupon::claim(&redis, sold.campaign(), std::slice::from_ref(&claim)).await.unwrap();
+    sold.assert_named(
+        AT_ONCE,
+        &[
+            (4, "a claim was ranked, but its coupon is not stored", Id::Campaign),
+            (5, "a claim is neither stored nor refused", Id::Campaign),
+        ],
+    );
+}
+
+async fn send(sold: &Sold, topic: &str, id: u64, sequence: i64) {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", sold.sale.world.brokers())
+        .set("partitioner", "murmur2_random")
+        .create()
+        .unwrap();
+    let (id, sequence) = (id.to_string(), sequence.to_string());
+    let headers = [("ce_id", &id), ("ce_sequence", &sequence)]
+        .into_iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+    let record = FutureRecord::to(topic).key("ord_by_hand").payload("").headers(headers);
+    producer.send(record, Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_on_a_topic_is_named() {
+    let sold = Sold::new().await;
+    let prefix = sold.sale.world.topic_prefix();
+    let by_hand = Id::Text("ord_by_hand");
+
+    send(&sold, &format!("{prefix}.order"), 1_000_001, 2).await;
+    sold.assert_holds();
+    send(&sold, &format!("{prefix}.order"), 1_000_002, 2).await;
+    let out_of_order = "messages of one aggregate are out of order on order";
+    sold.assert_named(AT_ONCE, &[(7, out_of_order, by_hand)]);
+
+    send(&sold, &format!("{prefix}.order.payment.dlq"), 1_000_003, 1).await;
+    sold.assert_named(AT_ONCE, &[(7, "a message of order could not be applied by payment", by_hand)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_missing_is_not_an_empty_one() {
+    let sold = Sold::new().await;
+    let error = sold.sale.failed_audit(&["--quiet-deadline-s", "0", "--kafka-topic-prefix", "nobody"]);
+    assert!(error.contains("topic nobody.event"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_still_moves_fails_the_audit() {
+    let mut sale = Sale::open(LONG).await;
+    sale.placed(buyer(), &[(0, 1)], "").await;
+    sale.audit();
+    sale.mesh.kill_9(Service::Order).unwrap();
+    let orders = sale.world.database("order").await.unwrap();
+    let just_over = SystemClock.now().minus(Duration::from_secs(1)).micros();
+    let overdue = format!("UPDATE orders SET pay_deadline_us = {just_over}");
+    sqlx::raw_sql(AssertSqlSafe(overdue)).execute(&mut *orders.acquire().await.unwrap()).await.unwrap();
+    let audit = sale.run_audit(AT_ONCE);
+    assert!(audit.promises.iter().all(|promise| promise.holds), "{audit:#?}");
+    assert_eq!((audit.holds, audit.restless), (false, vec!["1 orders over their deadline".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_purged_in_its_time_is_not_taken_for_lost() {
+    let sold = Sold::new().await;
+    // As it is two days later: everything is that much older, and what was sent is purged.
+    let two_days = 2 * 86_400_000_000_i64;
+    let [events, opened, coupons] = [
+        format!(
+            "UPDATE events SET opens_at_us = opens_at_us - {two_days}, opened_at_us = opened_at_us - {two_days}, created_us = created_us - {two_days}, updated_us = updated_us - {two_days}"
+        ),
+        format!("UPDATE stock SET opens_at_us = opens_at_us - {two_days}"),
+        format!("UPDATE coupons SET updated_us = updated_us - {two_days}"),
+    ];
+    sold.run(&[("event", &events), ("inventory", &opened), ("coupon", &coupons)]).await;
+    for schema in ["event", "coupon", "inventory", "order", "payment"] {
+        sold.run(&[(schema, "DELETE FROM outbox")]).await;
+    }
+    let audit = sold.sale.run_audit(AT_ONCE);
+    assert!(audit.holds, "{audit:#?}");
+    assert!(audit.left_out.iter().any(|what| what.contains("outboxes keep what was sent for a day")), "{audit:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_and_is_not_there_is_named() {
-    let (sale, order) = sold().await;
+    let sold = Sold::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("acknowledged.json");
     let audit_with = |orders: &[&str]| {
-        fs::write(&file, serde_json::json!({"orders": orders, "coupons": [order.coupon_id]}).to_string()).unwrap();
-        sale.run_audit(&["--acknowledged", file.to_str().unwrap()])
+        let told = serde_json::json!({"orders": orders, "coupons": [sold.order.coupon_id]});
+        fs::write(&file, told.to_string()).unwrap();
+        sold.sale.run_audit(&["--acknowledged", file.to_str().unwrap()])
     };
-    assert!(audit_with(&[&order.order_id]).holds());
-    let lost = "ord_0000000000000000000000001a";
-    let audit = audit_with(&[&order.order_id, lost]);
-    assert_eq!(audit.promises[3].breaches[0].named, [lost]);
+    let order = sold.order.order_id.as_str();
+    assert!(audit_with(&[order]).holds);
+    // More than are printed for people.
+    let lost: Vec<String> = (1..=30).map(|byte| OrderId::try_from_bytes(&[byte; 16]).unwrap().to_string()).collect();
+    let audit = audit_with(&lost.iter().map(String::as_str).chain([order]).collect::<Vec<_>>());
+    assert_eq!(audit.promises[3].breaches[0].named, lost);
 }

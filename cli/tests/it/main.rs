@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 mod audit;
+mod breaks;
 mod faults;
 mod purchase;
 mod sale;

@@ -181,7 +181,7 @@ impl Sale {
     /// Every promise holds, by the operator's own command.
     pub fn audit(&self) {
         let audit = self.run_audit(&[]);
-        assert!(audit.holds(), "{audit:#?}");
+        assert!(audit.holds, "{audit:#?}");
         assert_eq!(audit.promises.len(), 8);
     }
 
@@ -189,29 +189,49 @@ impl Sale {
     pub fn run_audit(&self, more: &[&str]) -> Audit {
         run_audit(&self.world, &self.mesh, more)
     }
+
+    /// Why the operator's own command cannot do its work.
+    pub fn failed_audit(&self, more: &[&str]) -> String {
+        let output = audit_command(&self.world, &self.mesh, more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        error["error"]["message"].as_str().unwrap().to_owned()
+    }
+}
+
+fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    command
+        .args(["-o", "json", "audit"])
+        .args(["--database-url", world.database_url(), "--schema-prefix", &world.schema_prefix()])
+        .args(["--redis-url", world.redis_url(), "--redis-key-prefix", &world.redis_key_prefix()])
+        .args(["--kafka-brokers", world.brokers()])
+        .args(["--provider-url", &mesh.url(Service::Sandbox)])
+        // By the environment, so that a test may say it otherwise.
+        .env("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix());
+    if !more.contains(&"--open-within-ms") {
+        command.args(["--open-within-ms", "5000"]);
+    }
+    command.args(more);
+    command
 }
 
 /// What the operator's own command finds in this world.
 pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
-    let output = Command::new(env!("CARGO_BIN_EXE_stampede"))
-        .args(["-o", "json", "audit"])
-        .args(["--database-url", world.database_url(), "--schema-prefix", &world.schema_prefix()])
-        .args(["--redis-url", world.redis_url(), "--redis-key-prefix", &world.redis_key_prefix()])
-        .args(["--kafka-brokers", world.brokers(), "--kafka-topic-prefix", world.topic_prefix()])
-        .args(["--provider-url", &mesh.url(Service::Sandbox), "--open-within-ms", "5000"])
-        .args(more)
-        .output()
-        .unwrap();
+    let output = audit_command(world, mesh, more).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let audit: Audit = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
-    assert_eq!(output.status.success(), audit.holds(), "the exit code says something else than the verdict: {errors}");
+    assert_eq!(output.status.success(), audit.holds, "the exit code says something else than the verdict: {errors}");
     audit
 }
 
 /// What `stampede -o json audit` prints.
 #[derive(Debug, Deserialize)]
 pub struct Audit {
+    pub holds: bool,
     pub promises: Vec<Promise>,
+    pub restless: Vec<String>,
+    pub left_out: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -225,12 +245,6 @@ pub struct Promise {
 pub struct Breach {
     pub what: String,
     pub named: Vec<String>,
-}
-
-impl Audit {
-    pub fn holds(&self) -> bool {
-        self.promises.iter().all(|promise| promise.holds)
-    }
 }
 
 /// The reason that an error names.

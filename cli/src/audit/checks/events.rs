@@ -1,0 +1,89 @@
+//! Promises 6 and 8: when events turn, when orders are taken, and in what order.
+
+use super::Check;
+use crate::audit::{sources::Sources, verdict::Audit};
+use sqlx::Row;
+
+pub const CHECKS: &[Check] = &[
+    Check {
+        promise: 6,
+        what: "an event opened early",
+        sql: "SELECT 'evt' AS kind, id, CONCAT(opens_at_us - opened_at_us, ' us early') AS detail FROM {event}.events WHERE opened_at_us < opens_at_us",
+    },
+    Check {
+        promise: 6,
+        what: "an event closed early",
+        sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_at_us, ' us early') AS detail FROM {event}.events \
+              WHERE state = 'CLOSED' AND closed_at_us < closes_at_us",
+    },
+    Check {
+        promise: 6,
+        what: "an event is over its time and has not moved",
+        sql: "SELECT 'evt' AS kind, id, state AS detail FROM {event}.events \
+              WHERE due_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 1000000",
+    },
+    Check {
+        promise: 6,
+        what: "an event in a state that cannot be",
+        sql: "SELECT 'evt' AS kind, id, state AS detail FROM {event}.events WHERE state NOT IN ('SCHEDULED', 'OPEN', 'CLOSED', 'CANCELLED') \
+              OR (state IN ('SCHEDULED', 'OPEN') AND due_at_us IS NULL) OR (state IN ('OPEN', 'CLOSED') AND opened_at_us IS NULL) \
+              OR (state IN ('CLOSED', 'CANCELLED') AND closed_at_us IS NULL)",
+    },
+    Check {
+        promise: 6,
+        what: "an order of an event that there is none of",
+        sql: "SELECT 'ord' AS kind, o.id AS id, '' AS detail FROM {order}.orders o \
+              LEFT JOIN {event}.events e ON e.id = o.event_id WHERE e.id IS NULL",
+    },
+    Check {
+        promise: 6,
+        what: "an order was taken before the event opened",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
+              JOIN {event}.events e ON e.id = o.event_id WHERE o.created_us < e.opens_at_us",
+    },
+    // The units are held before the close; the order may be written later, by a repeat of the request, while the hold
+    // still stands: until the sweep takes it away (15 s, and a second until it looks) and 10 s of the call itself. How
+    // long it takes to hear that an event was cancelled is not bounded.
+    Check {
+        promise: 6,
+        what: "an order was taken over 30 s after the event closed",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closes_at_us, ' us late') AS detail FROM {order}.orders o \
+              JOIN {event}.events e ON e.id = o.event_id WHERE e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
+    },
+    Check {
+        promise: 8,
+        what: "two orders of one event with one place of arrival",
+        sql: "SELECT 'evt' AS kind, event_id AS id, CONCAT('arrival ', arrival, ' ', COUNT(*), ' times') AS detail \
+              FROM {order}.orders GROUP BY event_id, arrival HAVING COUNT(*) > 1",
+    },
+    Check {
+        promise: 8,
+        what: "an order without a place of arrival",
+        sql: "SELECT 'ord' AS kind, id, CONCAT('arrival ', arrival) AS detail FROM {order}.orders WHERE arrival < 1",
+    },
+    Check {
+        promise: 8,
+        what: "the ledger has another place of arrival than the order",
+        sql: "SELECT 'ord' AS kind, l.order_id AS id, CONCAT('ledger ', l.arrival, ', order ', o.arrival) AS detail \
+              FROM {inventory}.ledger l JOIN {order}.orders o ON o.id = l.order_id WHERE l.arrival <> o.arrival",
+    },
+];
+
+/// Events open and close within `within_ms` of their time (p99). A time that had passed before it was set counts from
+/// then on.
+pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -> anyhow::Result<()> {
+    let late = sources
+        .rows(
+            "SELECT CAST(opened_at_us - GREATEST(opens_at_us, created_us) AS SIGNED) FROM {event}.events WHERE opened_at_us IS NOT NULL \
+             UNION ALL SELECT CAST(closed_at_us - GREATEST(closes_at_us, created_us) AS SIGNED) FROM {event}.events WHERE state = 'CLOSED'",
+        )
+        .await?;
+    let mut late_us = late.iter().map(|row| row.try_get::<i64, _>(0)).collect::<Result<Vec<_>, _>>()?;
+    late_us.sort_unstable();
+    let Some(&p99_us) = late_us.get((late_us.len() * 99).div_ceil(100).saturating_sub(1)) else { return Ok(()) };
+    audit.figure(6, "p99 lateness in us", p99_us);
+    if p99_us > i64::try_from(within_ms.saturating_mul(1_000)).unwrap_or(i64::MAX) {
+        audit.breach(6, format!("events are later than {within_ms} ms (p99)"), vec![format!("{p99_us} us")]);
+    }
+    Ok(())
+}

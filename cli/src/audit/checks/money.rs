@@ -1,0 +1,83 @@
+//! Promise 3: what was asked for, charged and given back.
+
+use super::Check;
+
+pub const CHECKS: &[Check] = &[
+    Check {
+        promise: 3,
+        what: "an order line has another price than the stock",
+        sql: "SELECT 'ord' AS kind, n.order_id AS id, CONCAT('line ', n.unit_price_minor, ', stock ', COALESCE(s.unit_price_minor, 'none')) AS detail \
+              FROM {order}.order_lines n JOIN {order}.orders o ON o.id = n.order_id \
+              LEFT JOIN {inventory}.stock s ON s.item_id = n.item_id AND s.event_id = o.event_id \
+              WHERE s.item_id IS NULL OR s.unit_price_minor <> n.unit_price_minor OR HEX(s.currency) <> HEX(o.currency)",
+    },
+    Check {
+        promise: 3,
+        what: "an order's sums are not those of its lines and its coupon",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('lines ', SUM(n.units * n.unit_price_minor), ', coupon ', COALESCE(c.discount_minor, 0), \
+              ', subtotal ', o.subtotal_minor, ', discount ', o.discount_minor, ', total ', o.total_minor) AS detail \
+              FROM {order}.orders o JOIN {order}.order_lines n ON n.order_id = o.id \
+              LEFT JOIN {coupon}.coupons p ON p.id = o.coupon_id LEFT JOIN {coupon}.campaigns c ON c.id = p.campaign_id \
+              GROUP BY o.id, o.subtotal_minor, o.discount_minor, o.total_minor, c.discount_minor \
+              HAVING SUM(n.units * n.unit_price_minor) <> o.subtotal_minor \
+              OR o.discount_minor <> LEAST(o.subtotal_minor, COALESCE(c.discount_minor, 0)) \
+              OR o.subtotal_minor - o.discount_minor <> o.total_minor",
+    },
+    Check {
+        promise: 3,
+        what: "a payment of another sum than its order's total",
+        sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('total ', o.total_minor, ', asked for ', p.amount_minor, ', captured ', p.captured_minor) AS detail \
+              FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \
+              WHERE p.amount_minor <> o.total_minor OR HEX(p.currency) <> HEX(o.currency) \
+              OR p.captured_minor <> CASE WHEN p.captured_attempt IS NULL THEN 0 ELSE p.amount_minor END",
+    },
+    Check {
+        promise: 3,
+        what: "charged for units that the ledger never committed",
+        sql: "SELECT 'ord' AS kind, n.order_id AS id, 'captured, but a line is not in the ledger' AS detail \
+              FROM {payment}.payments p JOIN {order}.order_lines n ON n.order_id = p.order_id \
+              LEFT JOIN {inventory}.ledger l ON l.order_id = n.order_id AND l.item_id = n.item_id AND l.units = n.units \
+              WHERE p.captured_attempt IS NOT NULL AND l.order_id IS NULL",
+    },
+    Check {
+        promise: 3,
+        what: "charged twice",
+        sql: "SELECT 'pay' AS kind, a.payment_id AS id, CONCAT(COUNT(*), ' attempts captured') AS detail FROM {payment}.attempts a \
+              LEFT JOIN {payment}.refunds r ON r.payment_id = a.payment_id AND r.attempt = a.attempt AND r.state = 'REFUNDED' \
+              WHERE a.state = 'APPROVED' AND r.payment_id IS NULL GROUP BY a.payment_id HAVING COUNT(*) > 1",
+    },
+    Check {
+        promise: 3,
+        what: "captured by an attempt that was not approved",
+        sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('attempt ', p.captured_attempt, ' is ', COALESCE(a.state, 'unknown')) AS detail \
+              FROM {payment}.payments p LEFT JOIN {payment}.attempts a ON a.payment_id = p.id AND a.attempt = p.captured_attempt \
+              WHERE p.captured_attempt IS NOT NULL AND (a.state IS NULL OR a.state <> 'APPROVED')",
+    },
+    Check {
+        promise: 3,
+        what: "refunded more than was captured",
+        sql: "SELECT 'pay' AS kind, id, CONCAT('refunded ', refunded_minor, ' of ', captured_minor) AS detail \
+              FROM {payment}.payments WHERE refunded_minor > captured_minor",
+    },
+    Check {
+        promise: 3,
+        what: "written down as refunded, but the refund was not done",
+        sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('refunded ', p.refunded_minor, ', the refund is ', COALESCE(r.state, 'unknown')) AS detail \
+              FROM {payment}.payments p LEFT JOIN {payment}.refunds r ON r.payment_id = p.id AND r.attempt = p.captured_attempt \
+              WHERE (p.state = 'REFUNDED' OR p.refunded_minor > 0) AND (r.state IS NULL OR r.state <> 'REFUNDED')",
+    },
+    Check {
+        promise: 3,
+        what: "goods for another sum than was captured",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', captured ', COALESCE(p.captured_minor, 0)) AS detail \
+              FROM {order}.orders o LEFT JOIN {payment}.payments p ON p.order_id = o.id \
+              WHERE o.state = 'FULFILLED' AND (p.id IS NULL OR p.captured_attempt IS NULL OR p.captured_minor <> o.total_minor OR p.refunded_minor <> 0)",
+    },
+    Check {
+        promise: 3,
+        what: "paid, but neither goods nor the money back",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.state, ', captured ', p.captured_minor, ', refunded ', p.refunded_minor) AS detail \
+              FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \
+              WHERE o.state IN ('REJECTED', 'EXPIRED', 'CANCELLED', 'REFUNDED') AND p.captured_minor <> p.refunded_minor",
+    },
+];
