@@ -7,7 +7,7 @@ use super::{
     follow::is_end,
     plan::{BuyerPlan, PlannedLine},
     stage::Stage,
-    tally::Step,
+    step::{Answer, Step},
     wire::{ClaimCoupon, Coupon, NewLine, Order, PlaceOrder},
 };
 use http::HeaderValue;
@@ -55,14 +55,14 @@ impl Buyer {
     }
 
     /// Whether a coupon was issued to this request.
-    async fn claim_as(&self, request_id: &str, intent: Intent, due: Instant) -> bool {
+    async fn claim_as(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> bool {
         let stage = &self.stage;
         let campaign = stage.campaign.expect("claims are planned for sales with a campaign only");
         let path = format!("/v1/campaigns/{campaign}:claim");
-        let call = Call::post(path, &ClaimCoupon { request_id }).bearing(self.token());
+        let call = Call::post(path, &ClaimCoupon { request_id }).bearing(self.token()).due(due);
         match stage.client.call::<Coupon>(&call).await {
             Ok(coupon) => {
-                stage.tally.took(Step::Claim, due.elapsed());
+                stage.tally.answered(Step::Claim, Answer::Accepted, due.elapsed());
                 stage.tally.count(Step::Claim, "ISSUED");
                 stage.tally.coupon_acknowledged(coupon.coupon_id, stage.timeline.now());
                 // Of two coupons the first is kept; that there are two is reported by the caller.
@@ -70,7 +70,7 @@ impl Buyer {
                 true
             }
             Err(failure) => {
-                stage.refused(self.number, Step::Claim, intent, due, &failure);
+                stage.refused(self.number, intent, due, &failure);
                 false
             }
         }
@@ -93,7 +93,7 @@ impl Buyer {
         let opening = self.stage.timeline.instant(self.stage.timeline.opens_at);
         let lines = &plan.lines;
         if let Some(early_by) = plan.early_by {
-            let early = self.place("order-early", lines, Intent::OrderEarly, opening - early_by).await;
+            let early = self.place("order-early", Intent::OrderEarly(lines), opening - early_by).await;
             if let Placed::Accepted(order) = early {
                 // It was due before the opening, but got in line so late that it was open by then.
                 return Some(order);
@@ -101,31 +101,28 @@ impl Buyer {
         }
         let due = opening + plan.orders_after;
         sleep_until(due).await;
-        match self.place("order-1", lines, Intent::Order, due).await {
+        match self.place("order-1", Intent::Order(lines), due).await {
             Placed::Accepted(order) => Some(order),
             Placed::Refused(failure) if plan.comes_back && failure.reason() == "SOLD_OUT" => self.come_back(due).await,
             Placed::Refused(_) => None,
         }
     }
 
-    /// Tries again and again for a single unit, until the sale is over.
+    /// Tries again and again for a single unit, until the sale is over. Times are kept even by who is kept waiting for an
+    /// answer: the next try is sent as soon as that is there, and is late by as much.
     async fn come_back(&self, first: Instant) -> Option<Order> {
         let stage = &self.stage;
         let closes = stage.timeline.instant(stage.timeline.closes_at);
         let modest = [PlannedLine { units: 1, ..self.plan().lines[0] }];
-        let mut due = first + stage.come_back_every;
-        for attempt in 2.. {
-            // Who was kept waiting for an answer comes later.
-            due = due.max(Instant::now());
-            if due >= closes {
+        for (attempt, due) in (2..).zip(come_back_times(first, stage.come_back_every, closes)) {
+            sleep_until(due).await;
+            if Instant::now() >= closes {
                 break;
             }
-            sleep_until(due).await;
-            if let Placed::Accepted(order) = self.place(&format!("order-{attempt}"), &modest, Intent::Order, due).await
-            {
+            let placed = self.place(&format!("order-{attempt}"), Intent::ComeBack(&modest), due).await;
+            if let Placed::Accepted(order) = placed {
                 return Some(order);
             }
-            due += stage.come_back_every;
         }
         None
     }
@@ -134,7 +131,7 @@ impl Buyer {
     async fn order_over_limit(&self, first: &Order) {
         let PlannedLine { item, .. } = self.plan().lines[0];
         let too_much = [PlannedLine { item, units: self.stage.limits[item] }];
-        let placed = self.place("order-over-limit", &too_much, Intent::OrderOverLimit, Instant::now()).await;
+        let placed = self.place("order-over-limit", Intent::OrderOverLimit(&too_much), Instant::now()).await;
         if let Placed::Accepted(second) = placed {
             self.report_excess(first, &second);
         }
@@ -150,10 +147,12 @@ impl Buyer {
         drop(self.stage.follow.told(second));
     }
 
-    async fn place(&self, request_id: &str, lines: &[PlannedLine], intent: Intent, due: Instant) -> Placed {
-        let call = self.order_call(request_id, lines);
+    async fn place(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> Placed {
+        let mut call = self.order_call(request_id, intent.lines()).due(due);
         if self.plan().cuts_connection {
             self.stage.client.send_and_cut(&call, self.cut_after()).await;
+            // What follows is late on purpose.
+            call = self.order_call(request_id, intent.lines());
         }
         if !self.plan().double_clicks {
             return self.place_once(&call, intent, due).await;
@@ -172,17 +171,19 @@ impl Buyer {
         }
     }
 
-    async fn place_once(&self, call: &Call, intent: Intent, due: Instant) -> Placed {
+    async fn place_once(&self, call: &Call, intent: Intent<'_>, due: Instant) -> Placed {
         let stage = &self.stage;
         match stage.client.call::<Order>(call).await {
             Ok(order) => {
-                stage.tally.took(Step::Order, due.elapsed());
                 let new = stage.tally.order_acknowledged(order.order_id, stage.timeline.now());
-                stage.tally.count(Step::Order, if new { "ACCEPTED" } else { "REPEATED" });
+                let (answer, outcome) =
+                    if new { (Answer::Accepted, "ACCEPTED") } else { (Answer::Repeated, "REPEATED") };
+                stage.tally.answered(intent.step(), answer, due.elapsed());
+                stage.tally.count(intent.step(), outcome);
                 Placed::Accepted(order)
             }
             Err(failure) => {
-                stage.refused(self.number, Step::Order, intent, due, &failure);
+                stage.refused(self.number, intent, due, &failure);
                 Placed::Refused(failure)
             }
         }
@@ -208,5 +209,23 @@ impl Buyer {
     /// Reports what nobody expected.
     pub fn surprised(&self, step: Step, outcome: &str, detail: &str) {
         self.stage.surprised(self.number, step, outcome, detail, None);
+    }
+}
+
+/// When somebody comes back who was there `first`, until it `closes`.
+fn come_back_times(first: Instant, every: Duration, closes: Instant) -> impl Iterator<Item = Instant> {
+    (1..).map(move |times| first + every * times).take_while(move |due| *due < closes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_does_so_at_fixed_times_until_the_close() {
+        let first = Instant::now();
+        let seconds = Duration::from_secs;
+        let times: Vec<_> = come_back_times(first, seconds(2), first + seconds(6)).collect();
+        assert_eq!(times, [first + seconds(2), first + seconds(4)]);
     }
 }

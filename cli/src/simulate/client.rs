@@ -11,12 +11,19 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    sync::Semaphore,
-    time::{sleep, timeout},
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep, timeout},
 };
 
 /// Longest wait for one answer; the gateway gives up before.
@@ -36,23 +43,29 @@ pub struct Call {
     token: Option<HeaderValue>,
     body: Bytes,
     goes_on: bool,
+    due: Option<Instant>,
 }
 
 impl Call {
     /// A request to read.
     pub fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), goes_on: false }
+        Self { method: Method::GET, path: path.into(), token: None, body: Bytes::new(), goes_on: false, due: None }
     }
 
     /// A request with a body.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
         let body = serde_json::to_vec(body).expect("a struct of strings and numbers is always JSON").into();
-        Self { method: Method::POST, path: path.into(), token: None, body, goes_on: false }
+        Self { method: Method::POST, path: path.into(), token: None, body, goes_on: false, due: None }
     }
 
     /// The same in the name of the bearer of this token.
     pub fn bearing(self, token: &HeaderValue) -> Self {
         Self { token: Some(token.clone()), ..self }
+    }
+
+    /// The same on a schedule: how late it is really sent is reported.
+    pub fn due(self, due: Instant) -> Self {
+        Self { due: Some(due), ..self }
     }
 
     /// The same by somebody who is being served: it does not queue behind those who only arrive.
@@ -65,7 +78,7 @@ impl Call {
 #[derive(Debug, Clone)]
 pub enum Failure {
     /// The gateway says no.
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// No answer came.
     Broken(String),
     /// An answer came that nobody understands.
@@ -127,7 +140,55 @@ pub struct Client {
     gateway: Authority,
     arriving: Semaphore,
     going_on: Semaphore,
+    traffic: Traffic,
     tally: Arc<Tally>,
+}
+
+/// Requests under way.
+#[derive(Default)]
+struct Traffic {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+    queued: AtomicUsize,
+    most: usize,
+}
+
+/// How many requests were under way at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlight {
+    /// The most that there were.
+    pub peak: usize,
+    /// The most that there may be.
+    pub most: usize,
+    /// Requests that had to wait in the client for one of those.
+    pub queued: usize,
+}
+
+/// A request under way, until dropped.
+struct UnderWay<'c> {
+    traffic: &'c Traffic,
+    _permit: SemaphorePermit<'c>,
+}
+
+impl Traffic {
+    async fn enter<'c>(&'c self, lane: &'c Semaphore) -> UnderWay<'c> {
+        let permit = match lane.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                lane.acquire().await.expect("the semaphore is never closed")
+            }
+        };
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(now, Ordering::Relaxed);
+        UnderWay { traffic: self, _permit: permit }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.traffic.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Client {
@@ -147,7 +208,21 @@ impl Client {
             .build(connector);
         let going_on = (max_connections / GOING_ON_SHARE).max(1);
         let arriving = (max_connections - going_on).max(1);
-        Ok(Self { pool, gateway, arriving: Semaphore::new(arriving), going_on: Semaphore::new(going_on), tally })
+        let traffic = Traffic { most: arriving + going_on, ..Traffic::default() };
+        let (arriving, going_on) = (Semaphore::new(arriving), Semaphore::new(going_on));
+        Ok(Self { pool, gateway, arriving, going_on, traffic, tally })
+    }
+
+    /// Forgets how many requests there were under way so far: what counts begins now.
+    pub fn begin(&self) {
+        self.traffic.peak.store(0, Ordering::Relaxed);
+        self.traffic.queued.store(0, Ordering::Relaxed);
+    }
+
+    /// How many requests were under way at a time.
+    pub fn in_flight(&self) -> InFlight {
+        let Traffic { peak, queued, most, .. } = &self.traffic;
+        InFlight { peak: peak.load(Ordering::Relaxed), most: *most, queued: queued.load(Ordering::Relaxed) }
     }
 
     /// Sends the request, again where that may help, and reads the answer.
@@ -155,7 +230,8 @@ impl Client {
         let mut tries = 0;
         loop {
             let lane = if call.goes_on || tries > 0 { &self.going_on } else { &self.arriving };
-            match self.exchange(call, lane).await {
+            let due = call.due.filter(|_| tries == 0);
+            match self.exchange(call, lane, due).await {
                 Err(failure) if failure.passes() && tries + 1 < MOST_TRIES => {
                     self.tally.tried_again(failure.reason());
                     sleep(failure.pause(tries)).await;
@@ -168,11 +244,17 @@ impl Client {
 
     /// Sends the request once and reads the answer.
     pub async fn call_once<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
-        self.exchange(call, &self.arriving).await
+        self.exchange(call, &self.arriving, None).await
     }
 
-    async fn exchange<T: DeserializeOwned>(&self, call: &Call, lane: &Semaphore) -> Result<T, Failure> {
-        let _permit = lane.acquire().await.expect("the semaphore is never closed");
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        lane: &Semaphore,
+        due: Option<Instant>,
+    ) -> Result<T, Failure> {
+        let _under_way = self.traffic.enter(lane).await;
+        self.note_sent(due);
         let exchange = async {
             let response = self.pool.request(self.request(call)).await.map_err(|error| broken(&error))?;
             let status = response.status();
@@ -187,6 +269,12 @@ impl Client {
         let problem =
             serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))?;
         Err(Failure::Refused(problem))
+    }
+
+    fn note_sent(&self, due: Option<Instant>) {
+        if let Some(due) = due {
+            self.tally.sent(due.elapsed());
+        }
     }
 
     fn request(&self, call: &Call) -> Request<Full<Bytes>> {
@@ -207,7 +295,8 @@ impl Client {
     /// Sends the request on a connection of its own, and cuts that `after` the last byte, without reading the answer.
     /// Whether the gateway has acted by then is anybody's guess.
     pub async fn send_and_cut(&self, call: &Call, after: Duration) {
-        let _permit = self.arriving.acquire().await.expect("the semaphore is never closed");
+        let _under_way = self.traffic.enter(&self.arriving).await;
+        self.note_sent(call.due);
         let port = self.gateway.port_u16().unwrap_or(80);
         let host = self.gateway.host().trim_start_matches('[').trim_end_matches(']');
         let Ok(Ok(mut connection)) = timeout(ANSWER_DEADLINE, TcpStream::connect((host, port))).await else { return };
@@ -253,13 +342,26 @@ mod tests {
 
     fn refused(reason: &str, retry_after_ms: Option<u64>) -> Failure {
         let (detail, request_id) = (String::new(), String::new());
-        Failure::Refused(Problem {
+        Failure::Refused(Box::new(Problem {
             reason: reason.into(),
             detail,
             request_id,
             metadata: std::collections::BTreeMap::default(),
             retry_after_ms,
-        })
+            field: None,
+        }))
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_free_place_is_counted() {
+        let (traffic, lane) = (Traffic { most: 1, ..Traffic::default() }, Semaphore::new(1));
+        let first = traffic.enter(&lane).await;
+        let mut second = Box::pin(traffic.enter(&lane));
+        assert!(timeout(Duration::from_millis(1), &mut second).await.is_err());
+        drop(first);
+        drop(second.await);
+        let now = [&traffic.now, &traffic.peak, &traffic.queued].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(now, [0, 1, 1]);
     }
 
     #[test]

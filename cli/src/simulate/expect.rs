@@ -1,45 +1,90 @@
-//! Which refusals the crowd reckons with. Everything else is a surprise.
+//! Which refusals and ends the crowd reckons with. Everything else is a surprise.
 
-use super::{client::Failure, plan::Plan, sale::Sale};
+use super::{
+    client::Failure,
+    plan::{Card, Plan, PlannedLine},
+    sale::{Item, Sale},
+    step::Step,
+    wire::{Order, Problem},
+};
 use stampede_proto::order::v1::OrderState;
+use stampede_vocab::Timestamp;
+use std::time::Duration;
+
+/// How much the clocks of the mesh and of the crowd may differ.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(250);
 
 /// What can run out, and what has to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
     coupons_run_out: bool,
-    units_run_out: bool,
+    units_run_out: Vec<bool>,
     must_sell_out: Vec<bool>,
+    must_give_all: Vec<bool>,
 }
 
 /// What a request was up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intent {
+pub enum Intent<'l> {
     /// A claim like any other.
     Claim,
     /// A claim from a second window, at the same time.
     ClaimTwice,
     /// An order like any other.
-    Order,
+    Order(&'l [PlannedLine]),
     /// An order before the opening.
-    OrderEarly,
+    OrderEarly(&'l [PlannedLine]),
+    /// An order by somebody who came back.
+    ComeBack(&'l [PlannedLine]),
     /// An order of more than the limit allows.
-    OrderOverLimit,
-    /// A payment.
-    Pay,
+    OrderOverLimit(&'l [PlannedLine]),
+    /// A payment, to be made until then.
+    Pay(Option<Timestamp>),
     /// A cancellation.
     Cancel,
+}
+
+impl<'l> Intent<'l> {
+    /// The step that it is.
+    pub const fn step(self) -> Step {
+        match self {
+            Self::Claim | Self::ClaimTwice => Step::Claim,
+            Self::Order(_) | Self::OrderEarly(_) | Self::OrderOverLimit(_) => Step::Order,
+            Self::ComeBack(_) => Step::ComeBack,
+            Self::Pay(_) => Step::Payment,
+            Self::Cancel => Step::Cancel,
+        }
+    }
+
+    /// What is ordered.
+    pub const fn lines(self) -> &'l [PlannedLine] {
+        match self {
+            Self::Order(lines) | Self::OrderEarly(lines) | Self::ComeBack(lines) | Self::OrderOverLimit(lines) => lines,
+            Self::Claim | Self::ClaimTwice | Self::Pay(_) | Self::Cancel => &[],
+        }
+    }
 }
 
 impl Expectations {
     /// What this crowd can, and has to, make of this sale.
     pub fn of(sale: &Sale, plan: &Plan) -> Self {
-        let demand = plan.demand(sale.items.get_ref().len());
-        let units = sale.items.get_ref().iter().map(|item| u64::from(item.units.get()));
-        let wanted_of: Vec<(u64, u64)> = demand.into_iter().zip(units).collect();
+        let items = sale.items.get_ref();
+        let demand = plan.demand(items.len());
+        let limits: Vec<u32> = items.iter().map(|item| item.limit_per_buyer.get_ref().get()).collect();
+        let at_most = plan.demand_at_most(&limits);
+        let units = |item: &Item| u64::from(item.units.get());
+        let sells_out = |(item, wanted): (&Item, &u64)| sale.must_sell_out && *wanted >= 2 * units(item);
+        let must_sell_out: Vec<bool> = items.iter().zip(&demand).map(sells_out).collect();
+        let most_a_line = u64::from(sale.crowd.max_units_per_line.get());
         Self {
             coupons_run_out: sale.campaign.as_ref().is_some_and(|c| plan.buyers.len() > c.quota.get() as usize),
-            units_run_out: wanted_of.iter().any(|(wanted, units)| wanted > units),
-            must_sell_out: wanted_of.iter().map(|(wanted, units)| sale.must_sell_out && *wanted >= 2 * units).collect(),
+            units_run_out: items.iter().zip(at_most).map(|(item, wanted)| wanted > units(item)).collect(),
+            must_give_all: items
+                .iter()
+                .zip(&must_sell_out)
+                .map(|(item, out)| *out && gifts_go(item, most_a_line))
+                .collect(),
+            must_sell_out,
         }
     }
 
@@ -48,28 +93,75 @@ impl Expectations {
         self.must_sell_out[item]
     }
 
-    /// Whether a request with this intent may be refused so. `closed`: the sale was over when the answer came.
-    pub fn allow(&self, intent: Intent, failure: &Failure, closed: bool) -> bool {
+    /// Whether no gift of an item may be left in the end.
+    pub fn gives_all(&self, item: usize) -> bool {
+        self.must_give_all[item]
+    }
+
+    /// Whether a request with this intent may be refused so. The answer came `now`; the sale is to close at `closes_at`.
+    pub fn allow(&self, intent: Intent<'_>, failure: &Failure, now: Timestamp, closes_at: Timestamp) -> bool {
         let Failure::Refused(problem) = failure else { return false };
-        let state = problem.metadata.get("state").map_or("", String::as_str);
+        let is_past = |at: Timestamp| now.plus(CLOCKS_DIFFER) >= at;
         match (intent, problem.reason.as_str()) {
             (Intent::Claim | Intent::ClaimTwice, "SOLD_OUT") => self.coupons_run_out,
-            (Intent::Claim | Intent::ClaimTwice, "CAMPAIGN_CLOSED") => closed,
+            (Intent::Claim | Intent::ClaimTwice, "CAMPAIGN_CLOSED") => is_past(closes_at),
             (Intent::ClaimTwice, "ALREADY_CLAIMED") => true,
-            (Intent::Order | Intent::OrderEarly, "SOLD_OUT") => self.units_run_out,
-            (Intent::Order | Intent::OrderEarly | Intent::OrderOverLimit, "EVENT_CLOSED") => closed,
-            (Intent::OrderEarly, "EVENT_NOT_OPEN") => true,
-            (Intent::OrderOverLimit, "LIMIT_REACHED" | "SOLD_OUT") => true,
-            (Intent::Pay, "PAYMENT_DEADLINE_PASSED") => true,
-            (Intent::Cancel, "ORDER_NOT_CANCELLABLE") => ended_by_itself(state),
+            (Intent::Order(lines) | Intent::OrderEarly(lines) | Intent::ComeBack(lines), "SOLD_OUT") => {
+                self.runs_out(problem, lines)
+            }
+            (
+                Intent::Order(_) | Intent::OrderEarly(_) | Intent::ComeBack(_) | Intent::OrderOverLimit(_),
+                "EVENT_CLOSED",
+            ) => is_past(closes_at),
+            (Intent::OrderEarly(_), "EVENT_NOT_OPEN") => true,
+            (Intent::OrderOverLimit(_), "LIMIT_REACHED" | "SOLD_OUT") => true,
+            (Intent::Pay(deadline), "PAYMENT_DEADLINE_PASSED") => deadline.is_some_and(is_past),
+            (Intent::Cancel, "ORDER_NOT_CANCELLABLE") => ended_by_itself(problem),
             _ => false,
         }
     }
+
+    /// Whether the item that is said to be sold out can be.
+    fn runs_out(&self, problem: &Problem, lines: &[PlannedLine]) -> bool {
+        let named = problem.field.as_deref().and_then(line_of).and_then(|line| lines.get(line));
+        named.is_some_and(|line| self.units_run_out[line.item])
+    }
 }
 
-/// Whether an order in this state got there while its buyer was still looking at it.
-fn ended_by_itself(state: &str) -> bool {
+/// The line in a field such as `lines[1].units`.
+fn line_of(field: &str) -> Option<usize> {
+    field.strip_prefix("lines[")?.split_once(']')?.0.parse().ok()
+}
+
+/// Whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next line, so there
+/// have to be lines enough after the first ones that took them.
+fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
+    let lines = u64::from(item.units.get()) / most_units_a_line.max(1);
+    item.gift.as_ref().is_some_and(|gift| lines >= 2 * u64::from(gift.units.get_ref().get()))
+}
+
+/// Whether an order in this state got there while its buyer was still looking at it. That it did not expire before its
+/// time is looked at when all is over.
+fn ended_by_itself(problem: &Problem) -> bool {
+    let state = problem.metadata.get("state").map_or("", String::as_str);
     [OrderState::Expired, OrderState::Rejected].iter().any(|end| state_name(*end) == state)
+}
+
+/// Whether a payment that was taken in time may lead there with this card. The provider answers for a good card at once,
+/// so nothing but the goods may come of it; where it does not answer in time, the order may expire meanwhile, and what is
+/// captured after that buys the units again or goes back.
+pub fn leads_there(card: Card, order: &Order) -> bool {
+    match order.state {
+        OrderState::Fulfilled => !card.is_declined(),
+        OrderState::AwaitingPayment => card.is_declined(),
+        OrderState::Expired => card != Card::Good && order.is_overdue(),
+        OrderState::Paid | OrderState::Refunding | OrderState::Refunded => card.is_slow() && order.is_overdue(),
+        OrderState::Unspecified
+        | OrderState::Pending
+        | OrderState::Paying
+        | OrderState::Rejected
+        | OrderState::Cancelled => false,
+    }
 }
 
 /// A state as reports and problems name it.
@@ -80,76 +172,157 @@ pub fn state_name(state: OrderState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::wire::Problem;
+    use stampede_vocab::OrderId;
 
-    const ALL_RUNS_OUT: Expectations =
-        Expectations { coupons_run_out: true, units_run_out: true, must_sell_out: Vec::new() };
-    const NOTHING_RUNS_OUT: Expectations =
-        Expectations { coupons_run_out: false, units_run_out: false, must_sell_out: Vec::new() };
+    const FIRST_RUNS_OUT: Expectations = Expectations {
+        coupons_run_out: true,
+        units_run_out: Vec::new(),
+        must_sell_out: Vec::new(),
+        must_give_all: Vec::new(),
+    };
+    const LINES: &[PlannedLine] = &[PlannedLine { item: 1, units: 1 }, PlannedLine { item: 0, units: 1 }];
+    const CLOSES_AT: Timestamp = Timestamp::from_micros(60_000_000);
+    const BEFORE: Timestamp = Timestamp::from_micros(30_000_000);
 
-    fn refused(reason: &str, state: &str) -> Failure {
-        Failure::Refused(Problem {
+    fn expectations() -> Expectations {
+        Expectations { units_run_out: vec![true, false], ..FIRST_RUNS_OUT }
+    }
+
+    fn refused(reason: &str, field: Option<&str>, state: &str) -> Failure {
+        Failure::Refused(Box::new(Problem {
             reason: reason.into(),
             detail: String::new(),
             request_id: String::new(),
             metadata: [("state".to_owned(), state.to_owned())].into(),
+            field: field.map(str::to_owned),
             retry_after_ms: None,
-        })
+        }))
     }
 
-    #[test]
-    fn sold_out_is_expected_where_there_are_fewer_than_wanted() {
-        for intent in [Intent::Claim, Intent::Order] {
-            assert!(ALL_RUNS_OUT.allow(intent, &refused("SOLD_OUT", ""), false));
-            assert!(!NOTHING_RUNS_OUT.allow(intent, &refused("SOLD_OUT", ""), false));
+    fn allowed(intent: Intent<'_>, reason: &str, now: Timestamp) -> bool {
+        expectations().allow(intent, &refused(reason, None, ""), now, CLOSES_AT)
+    }
+
+    fn order(state: OrderState, update_us: i64) -> Order {
+        let at = Timestamp::from_micros;
+        Order {
+            order_id: OrderId::from_uuid(uuid::Uuid::nil()),
+            state,
+            arrival: 1,
+            version: 4,
+            create_time: at(0),
+            update_time: at(update_us),
+            pay_deadline: Some(at(100)),
+            fulfilled_at: None,
         }
     }
 
     #[test]
+    fn sold_out_is_expected_of_the_item_of_which_there_are_fewer_than_wanted() {
+        let allowed = |intent, field| expectations().allow(intent, &refused("SOLD_OUT", field, ""), BEFORE, CLOSES_AT);
+        for intent in [Intent::Order(LINES), Intent::OrderEarly(LINES), Intent::ComeBack(LINES)] {
+            assert!(allowed(intent, Some("lines[1].units")), "item 0 runs out");
+            assert!(!allowed(intent, Some("lines[0].units")), "item 1 does not");
+            assert!(!allowed(intent, Some("lines")), "of which item it is has to be said");
+        }
+        assert!(allowed(Intent::Claim, None));
+        let enough = Expectations { coupons_run_out: false, ..expectations() };
+        assert!(!enough.allow(Intent::Claim, &refused("SOLD_OUT", None, ""), BEFORE, CLOSES_AT));
+    }
+
+    #[test]
     fn a_reason_is_expected_only_where_somebody_asked_for_it() {
-        let allowed = |intent, reason, closed| ALL_RUNS_OUT.allow(intent, &refused(reason, ""), closed);
-        assert!(allowed(Intent::OrderEarly, "EVENT_NOT_OPEN", false));
-        assert!(!allowed(Intent::Order, "EVENT_NOT_OPEN", false));
-        assert!(allowed(Intent::OrderOverLimit, "LIMIT_REACHED", false));
-        assert!(!allowed(Intent::Order, "LIMIT_REACHED", false));
-        assert!(allowed(Intent::ClaimTwice, "ALREADY_CLAIMED", false));
-        assert!(!allowed(Intent::Claim, "ALREADY_CLAIMED", false));
-        assert!(allowed(Intent::Order, "EVENT_CLOSED", true));
-        assert!(!allowed(Intent::Order, "EVENT_CLOSED", false));
-        assert!(!allowed(Intent::Pay, "ORDER_NOT_PAYABLE", false));
+        assert!(allowed(Intent::OrderEarly(LINES), "EVENT_NOT_OPEN", BEFORE));
+        assert!(!allowed(Intent::Order(LINES), "EVENT_NOT_OPEN", BEFORE));
+        assert!(allowed(Intent::OrderOverLimit(LINES), "LIMIT_REACHED", BEFORE));
+        assert!(!allowed(Intent::Order(LINES), "LIMIT_REACHED", BEFORE));
+        assert!(allowed(Intent::ClaimTwice, "ALREADY_CLAIMED", BEFORE));
+        assert!(!allowed(Intent::Claim, "ALREADY_CLAIMED", BEFORE));
+        assert!(allowed(Intent::Order(LINES), "EVENT_CLOSED", CLOSES_AT));
+        assert!(!allowed(Intent::Order(LINES), "EVENT_CLOSED", BEFORE));
+        assert!(!allowed(Intent::Pay(None), "ORDER_NOT_PAYABLE", BEFORE));
+    }
+
+    #[test]
+    fn a_payment_may_be_too_late_only_after_its_deadline() {
+        assert!(allowed(Intent::Pay(Some(BEFORE)), "PAYMENT_DEADLINE_PASSED", BEFORE));
+        assert!(!allowed(Intent::Pay(Some(CLOSES_AT)), "PAYMENT_DEADLINE_PASSED", BEFORE));
+        assert!(!allowed(Intent::Pay(None), "PAYMENT_DEADLINE_PASSED", BEFORE));
     }
 
     #[test]
     fn a_cancellation_may_come_too_late() {
-        assert!(ALL_RUNS_OUT.allow(Intent::Cancel, &refused("ORDER_NOT_CANCELLABLE", "EXPIRED"), false));
-        assert!(!ALL_RUNS_OUT.allow(Intent::Cancel, &refused("ORDER_NOT_CANCELLABLE", "FULFILLED"), false));
+        let allowed = |state| {
+            expectations().allow(Intent::Cancel, &refused("ORDER_NOT_CANCELLABLE", None, state), BEFORE, CLOSES_AT)
+        };
+        assert!(allowed("EXPIRED"));
+        assert!(!allowed("FULFILLED"));
     }
 
     #[test]
     fn what_is_broken_is_never_expected() {
-        assert!(!ALL_RUNS_OUT.allow(Intent::Order, &Failure::Broken("cut".into()), true));
-        assert!(!ALL_RUNS_OUT.allow(Intent::Order, &refused("INTERNAL", ""), true));
+        let broken = Failure::Broken("cut".into());
+        assert!(!expectations().allow(Intent::Order(LINES), &broken, CLOSES_AT, CLOSES_AT));
+        assert!(!allowed(Intent::Order(LINES), "INTERNAL", CLOSES_AT));
     }
 
     #[test]
-    fn an_item_must_sell_out_only_if_the_crowd_wants_it_twice() {
-        let text = r#"
+    fn a_good_card_leads_to_the_goods_and_nowhere_else() {
+        for state in [OrderState::Expired, OrderState::Refunding, OrderState::Refunded, OrderState::Cancelled] {
+            assert!(!leads_there(Card::Good, &order(state, 200)), "{state:?}");
+        }
+        assert!(leads_there(Card::Good, &order(OrderState::Fulfilled, 50)));
+        assert!(!leads_there(Card::Good, &order(OrderState::AwaitingPayment, 50)));
+    }
+
+    #[test]
+    fn other_cards_may_be_overtaken_by_the_deadline_but_not_before_it() {
+        assert!(leads_there(Card::Declined, &order(OrderState::AwaitingPayment, 50)));
+        assert!(!leads_there(Card::Declined, &order(OrderState::Fulfilled, 50)));
+        assert!(leads_there(Card::Declined, &order(OrderState::Expired, 100)));
+        assert!(!leads_there(Card::Declined, &order(OrderState::Expired, 99)));
+        assert!(!leads_there(Card::Declined, &order(OrderState::Refunded, 200)));
+        for state in [OrderState::Expired, OrderState::Paid, OrderState::Refunding, OrderState::Refunded] {
+            assert!(leads_there(Card::Late, &order(state, 100)), "{state:?}");
+            assert!(!leads_there(Card::Late, &order(state, 99)), "{state:?}");
+        }
+    }
+
+    fn of_shoes(gifts: u32, most_a_line: u32, buyers: u32) -> Expectations {
+        let text = format!(
+            r#"
 name = "Night"
 opens_in_ms = 4_000
 lasts_ms = 60_000
 must_sell_out = true
 [[items]]
 title = "Shoe"
-price = { minor_units = 9900, currency = "EUR" }
+price = {{ minor_units = 9900, currency = "EUR" }}
 units = 100
 limit_per_buyer = 1
+gift = {{ title = "Lace", units = {gifts} }}
 [crowd]
 buyers = 200
 spread_ms = 5_000
-"#;
-        let sale = Sale::parse("test", text).unwrap();
-        let sells_out = |buyers| Expectations::of(&sale, &Plan::draw(&sale, buyers, 1)).sells_out(0);
-        assert!(sells_out(200));
-        assert!(!sells_out(199));
+max_units_per_line = {most_a_line}
+"#
+        );
+        let sale = Sale::parse("test", &text).unwrap();
+        Expectations::of(&sale, &Plan::draw(&sale, buyers, 1))
+    }
+
+    #[test]
+    fn an_item_must_sell_out_only_if_the_crowd_wants_it_twice() {
+        assert!(of_shoes(10, 1, 200).sells_out(0));
+        assert!(!of_shoes(10, 1, 199).sells_out(0));
+        assert!(!of_shoes(10, 1, 100).units_run_out[0] && of_shoes(10, 1, 101).units_run_out[0]);
+    }
+
+    #[test]
+    fn all_gifts_must_go_only_where_there_are_lines_enough() {
+        assert!(of_shoes(50, 1, 200).gives_all(0));
+        assert!(!of_shoes(51, 1, 200).gives_all(0));
+        assert!(!of_shoes(50, 2, 200).gives_all(0));
+        assert!(!of_shoes(50, 1, 199).gives_all(0), "it need not sell out at all");
     }
 }

@@ -36,6 +36,7 @@ pub struct View {
 #[derive(Default)]
 pub struct Follow {
     book: Mutex<HashMap<OrderId, watch::Sender<View>>>,
+    pay_window: watch::Sender<Option<Duration>>,
 }
 
 /// Whether an order in this state has reached an end. An expired one may still be paid late; that is left to the audit.
@@ -74,6 +75,25 @@ impl Follow {
         for order in orders {
             note(&mut book, order, true);
         }
+        drop(book);
+        self.note_pay_window(orders);
+    }
+
+    fn note_pay_window(&self, orders: &[Order]) {
+        if self.pay_window.borrow().is_none() {
+            let seen = orders.iter().find_map(|order| Some(order.pay_deadline?.since(order.payable_since()?)));
+            self.pay_window.send_if_modified(|window| {
+                *window = seen;
+                seen.is_some()
+            });
+        }
+    }
+
+    /// How long an order may wait for its payment, by the first one that was listed as waiting for it.
+    pub async fn pay_window(&self) -> Duration {
+        let mut seen = self.pay_window.subscribe();
+        let window = seen.wait_for(Option::is_some).await.map(|window| *window);
+        window.ok().flatten().expect("the sender lives as long as this, and some window is waited for")
     }
 
     /// How many orders are in which state.
@@ -153,7 +173,16 @@ mod tests {
     fn order(state: OrderState, version: i64) -> Order {
         let at = Timestamp::from_micros(version);
         let order_id = OrderId::from_uuid(uuid::Uuid::from_u128(1));
-        Order { order_id, state, arrival: 1, version, create_time: at, update_time: at, fulfilled_at: None }
+        Order {
+            order_id,
+            state,
+            arrival: 1,
+            version,
+            create_time: at,
+            update_time: at,
+            pay_deadline: None,
+            fulfilled_at: None,
+        }
     }
 
     #[test]
@@ -165,6 +194,20 @@ mod tests {
         follow.listed(&[order(OrderState::Cancelled, 3)]);
         assert!(view.has_changed().unwrap());
         assert_eq!((view.borrow().order.state, follow.unfinished()), (OrderState::Cancelled, 0));
+    }
+
+    #[tokio::test]
+    async fn the_pay_window_is_that_of_the_first_order_that_waits_for_its_payment() {
+        let follow = Follow::default();
+        let window = Duration::from_secs(6);
+        let payable = order(OrderState::AwaitingPayment, 2);
+        let pay_deadline = Some(payable.update_time.plus(window));
+        follow.listed(&[order(OrderState::Pending, 1)]);
+        // Declined since: when it could first be paid is not known any more.
+        follow.listed(&[Order { version: 4, pay_deadline, ..payable }]);
+        assert_eq!(*follow.pay_window.borrow(), None);
+        follow.listed(&[Order { pay_deadline, ..payable }]);
+        assert_eq!(follow.pay_window().await, window);
     }
 
     #[test]

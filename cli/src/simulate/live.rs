@@ -7,7 +7,8 @@ use super::{
     latency::Percentiles,
     sale::Sale,
     stage::Stage,
-    tally::{Glance, Step},
+    step::Timed,
+    tally::Glance,
     wire::{Stock, Stocks},
 };
 use stampede_proto::order::v1::OrderState;
@@ -35,8 +36,8 @@ pub struct Picture {
     pub stocks: Vec<Stock>,
     /// Orders by state.
     pub states: BTreeMap<OrderState, usize>,
-    /// How long each step took lately.
-    pub latencies: BTreeMap<Step, Percentiles>,
+    /// How long each thing took lately.
+    pub latencies: BTreeMap<Timed, Percentiles>,
 }
 
 /// Shows the sale, until dropped.
@@ -110,13 +111,13 @@ impl Picture {
         texts.join(", ").replace('_', " ")
     }
 
-    /// How long things take now.
+    /// How long steps take now, of those that are done.
     pub fn latencies_text(&self) -> String {
-        let steps = self.latencies.iter();
-        let text = |(step, took): (&Step, &Percentiles)| {
-            format!("{} p50 {:.0} p99 {:.0} ms", step.name(), took.p50_ms, took.p99_ms)
+        let done = self.latencies.iter().filter(|(timed, _)| timed.is_done());
+        let text = |(timed, took): (&Timed, &Percentiles)| {
+            format!("{} p50 {:.0} p99 {:.0} ms", timed.name().replace('_', " "), took.p50_ms, took.p99_ms)
         };
-        steps.map(text).collect::<Vec<_>>().join(", ")
+        done.map(text).collect::<Vec<_>>().join(", ")
     }
 
     /// What nobody expected.

@@ -3,6 +3,9 @@
 //! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends the
 //! buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are; [`tally`]
 //! counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
+//!
+//! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it is
+//! how many may be under way at a time; how late requests were really sent because of that is reported.
 
 mod bars;
 mod buyer;
@@ -19,8 +22,10 @@ mod report;
 mod sale;
 mod setup;
 mod stage;
+mod step;
 mod table;
 mod tally;
+mod terms;
 mod timeline;
 mod wire;
 
@@ -56,7 +61,9 @@ const OPERATOR_CONNECTIONS: usize = 4;
 
 /// Run a whole sale against the gateway, as its buyers would.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  stampede simulate examples/flash-sale.toml --buyers 500 --json report.json")]
+#[command(after_help = "Example, beside a running `STAMPEDE_PAY_WINDOW_MS=6000 cargo xtask up`:
+  . .stampede/up/secrets.env
+  stampede simulate examples/flash-sale.toml --buyers 500 --json report.json")]
 pub struct Args {
     /// The sale file
     #[arg(value_name = "SALE.toml")]
@@ -86,7 +93,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     acknowledged: Option<PathBuf>,
 
-    /// Requests of the crowd that are under way at a time; others wait, and the wait counts
+    /// Requests of the crowd that are under way at a time; others wait, the wait counts, and is reported
     #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
@@ -106,7 +113,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         token: setup::bearer(&operator_token(&args.auth_secret)?)?,
     };
     let stage = Arc::new(set_the_stage(&sale, plan, crowd, tally, &operator).await?);
-    play(&stage, &sale, &operator, Duration::from_secs(args.deadline_s.into()), output.progress).await;
+    play(&stage, &sale, &operator, Duration::from_secs(args.deadline_s.into()), output.progress).await?;
     let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator).await?);
     deliver(&report, &args, output)?;
     Ok(report.as_expected)
@@ -147,23 +154,34 @@ async fn set_the_stage(
     })
 }
 
-/// Plays the crowd until every order has reached an end, or time is up.
-async fn play(stage: &Arc<Stage>, sale: &Sale, operator: &Operator, deadline: Duration, on_terminal: bool) {
+/// Plays the crowd until every order has reached an end, or time is up. Fails if the mesh sells on other terms than the
+/// sale reckons with.
+async fn play(
+    stage: &Arc<Stage>,
+    sale: &Sale,
+    operator: &Operator,
+    deadline: Duration,
+    on_terminal: bool,
+) -> anyhow::Result<()> {
+    stage.client.begin();
     let sale_runs = async {
         crowd::play(stage).await;
         stage.follow.all_ended().await;
     };
     let all = async {
         tokio::select! {
-            () = sale_runs => {}
-            () = stage.follow.run(&operator.client, &operator.token, stage.event) => {}
-            () = live::show(stage, sale, &operator.client, on_terminal) => {}
+            () = sale_runs => Ok(()),
+            () = stage.follow.run(&operator.client, &operator.token, stage.event) => Ok(()),
+            () = live::show(stage, sale, &operator.client, on_terminal) => Ok(()),
+            wrong = terms::wrong_pay_window(stage, sale, deadline) => Err(wrong),
         }
     };
-    if timeout(deadline, all).await.is_err() {
+    let Ok(played) = timeout(deadline, all).await else {
         let detail = format!("after {} s there were still buyers or open orders", deadline.as_secs());
         stage.tally.surprised(Surprise::of_sale("DEADLINE", detail));
-    }
+        return Ok(());
+    };
+    played
 }
 
 /// Reads once more, from the first order to the last, what has become of the sale.

@@ -129,6 +129,7 @@ mod tests {
             version: *version,
             create_time: at,
             update_time: at,
+            pay_deadline: None,
             fulfilled_at: None,
         };
         OrderPage { orders: states.iter().map(order).collect(), next_page_token: next.to_owned() }

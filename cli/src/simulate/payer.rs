@@ -3,10 +3,10 @@
 use super::{
     buyer::Buyer,
     client::{Call, Failure},
-    expect::{Intent, state_name},
+    expect::{Intent, leads_there, state_name},
     follow::View,
     plan::{Card, Ending},
-    tally::Step,
+    step::{Answer, Step, Timed},
     wire::{Nothing, Order, PayOrder},
 };
 use stampede_proto::order::v1::OrderState;
@@ -31,28 +31,38 @@ impl Buyer {
         sleep(self.plan().thinks).await;
         let due = Instant::now();
         let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &Nothing {});
-        let call = call.bearing(self.token()).going_on();
+        let call = call.bearing(self.token()).going_on().due(due);
         match self.stage.client.call::<Order>(&call).await {
             Ok(cancelled) => {
-                self.stage.tally.took(Step::Cancel, due.elapsed());
+                self.stage.tally.answered(Step::Cancel, Answer::Accepted, due.elapsed());
                 self.stage.tally.count(Step::Cancel, state_name(cancelled.state));
                 drop(self.stage.follow.told(&cancelled));
             }
-            Err(failure) => self.stage.refused(self.number, Step::Cancel, Intent::Cancel, due, &failure),
+            Err(failure) => self.stage.refused(self.number, Intent::Cancel, due, &failure),
         }
     }
 
     /// Pays with `card`, and with a good one if that is declined.
     async fn pay(&self, order: &Order, mut view: watch::Receiver<View>, card: Card) {
         sleep(self.plan().thinks).await;
-        if until(&mut view, |order| order.state != OrderState::Pending).await.state != OrderState::AwaitingPayment {
-            self.stage.tally.count(Step::Payment, "ENDED_BEFORE");
-            return;
-        }
+        let seen = until(&mut view, |order| order.state != OrderState::Pending).await;
+        let Some(payable_since) = seen.payable_since() else { return self.ended_before(&seen) };
+        self.stage.tally.took(Timed::PlaceToAwaitingPayment, payable_since.since(seen.create_time));
         let outcome = self.pay_with(order, &mut view, "pay-1", card).await;
         if outcome == Some(OrderState::AwaitingPayment) && card.is_declined() {
             sleep(self.plan().thinks).await;
             self.pay_with(order, &mut view, "pay-2", Card::Good).await;
+        }
+    }
+
+    /// It is expected only of an order whose time was over before its buyer saw that it could be paid. That an order was
+    /// rejected is reported for all orders when all is over.
+    fn ended_before(&self, order: &Order) {
+        self.stage.tally.count(Step::Payment, "ENDED_BEFORE");
+        let expired = order.state == OrderState::Expired && order.is_overdue();
+        if !expired && order.state != OrderState::Rejected {
+            let detail = format!("{} is {} before its buyer has paid", order.order_id, state_name(order.state));
+            self.surprised(Step::Payment, "ENDED_BEFORE", &detail);
         }
     }
 
@@ -67,18 +77,19 @@ impl Buyer {
         let due = Instant::now();
         let body = PayOrder { request_id, payment_method: card.token() };
         let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body);
-        let call = call.bearing(self.token()).going_on();
+        let call = call.bearing(self.token()).going_on().due(due);
         let begun = match self.send_payment(&call).await {
             Ok(begun) => begun,
             Err(failure) => {
-                self.stage.refused(self.number, Step::Payment, Intent::Pay, due, &failure);
+                let deadline = view.borrow().order.pay_deadline;
+                self.stage.refused(self.number, Intent::Pay(deadline), due, &failure);
                 return None;
             }
         };
         drop(self.stage.follow.told(&begun));
         let is_outcome = |order: &Order| order.version >= begun.version && order.state != OrderState::Paying;
         let outcome = until(view, is_outcome).await;
-        self.report_payment(&outcome, card, due);
+        self.report_payment(&begun, &outcome, card, due);
         Some(outcome.state)
     }
 
@@ -95,13 +106,17 @@ impl Buyer {
     }
 
     /// Counts an outcome. It is measured by the order's own times, which are finer than how often the list is read.
-    fn report_payment(&self, outcome: &Order, card: Card, due: Instant) {
+    fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
         let (tally, timeline) = (&self.stage.tally, &self.stage.timeline);
-        tally.took(Step::Payment, outcome.fulfilled_at.unwrap_or(outcome.update_time).since(timeline.time(due)));
+        let ended_at = outcome.fulfilled_at.unwrap_or(outcome.update_time);
+        tally.answered(Step::Payment, Answer::Accepted, ended_at.since(timeline.time(due)));
+        if let (OrderState::Paying, Card::Good, Some(fulfilled_at)) = (begun.state, card, outcome.fulfilled_at) {
+            tally.took(Timed::PayToFulfilled, fulfilled_at.since(begun.update_time));
+        }
         let declined = outcome.state == OrderState::AwaitingPayment;
         tally.count(Step::Payment, if declined { "DECLINED" } else { state_name(outcome.state) });
-        if declined != card.is_declined() && outcome.state != OrderState::Expired {
-            let detail = format!("a payment with {} led to {}", card.token(), state_name(outcome.state));
+        if !leads_there(card, outcome) {
+            let detail = format!("{} led {} to {}", card.token(), outcome.order_id, state_name(outcome.state));
             self.surprised(Step::Payment, "WRONG_OUTCOME", &detail);
         }
     }

@@ -91,6 +91,11 @@ impl Card {
         }
     }
 
+    /// Whether the provider does not answer for it in time.
+    pub const fn is_slow(self) -> bool {
+        matches!(self, Self::TimeoutCaptured | Self::TimeoutLost | Self::Late)
+    }
+
     /// Whether a payment with it fails for good.
     pub const fn is_declined(self) -> bool {
         matches!(self, Self::Declined | Self::InsufficientFunds)
@@ -113,6 +118,15 @@ impl Plan {
         let mut demand = vec![0; items];
         for line in self.buyers.iter().flat_map(|buyer| &buyer.lines) {
             demand[line.item] += u64::from(line.units);
+        }
+        demand
+    }
+
+    /// The same if those who go over the limit got all that they try for: more than that the crowd never takes.
+    pub fn demand_at_most(&self, limits: &[u32]) -> Vec<u64> {
+        let mut demand = self.demand(limits.len());
+        for line in self.buyers.iter().filter(|buyer| buyer.goes_over_limit).map(|buyer| buyer.lines[0]) {
+            demand[line.item] += u64::from(limits[line.item]);
         }
         demand
     }

@@ -6,10 +6,12 @@ use super::{
     latency::{Latency, Pace, Percentiles, Rate},
     sale::Sale,
     stage::Stage,
+    step::Timed,
     tally::{Acknowledged, Surprise, Totals},
     wire::{Event, Order, Stock},
 };
 use serde::Serialize;
+use stampede_proto::order::v1::OrderState;
 use stampede_vocab::{CampaignId, EventId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +34,10 @@ pub struct Report {
     pub opened_late_ms: Option<f64>,
     /// How often each came of each step.
     pub outcomes: BTreeMap<&'static str, BTreeMap<String, u64>>,
-    /// How long each took: a step from when it was due, `order_to_fulfilled` by the order's own times.
-    pub latencies: BTreeMap<&'static str, Percentiles>,
+    /// How long each thing took.
+    pub latencies: BTreeMap<Timed, Percentiles>,
+    /// How far the load was as open as it was meant to be.
+    pub load: Load,
     /// How fast the mesh was.
     pub rates: Rates,
     /// Orders by state.
@@ -51,6 +55,19 @@ pub struct Report {
     /// What was acknowledged; it goes into a file of its own.
     #[serde(skip)]
     pub acknowledged: Acknowledged,
+}
+
+/// How far the load was as open as it was meant to be.
+#[derive(Debug, Serialize)]
+pub struct Load {
+    /// How late requests were really sent, from when they were due.
+    pub sent_late: Percentiles,
+    /// The most requests that were under way at a time.
+    pub in_flight_peak: usize,
+    /// The most that may be.
+    pub in_flight_most: usize,
+    /// Requests that had to wait for that.
+    pub queued: usize,
 }
 
 /// How fast the mesh was.
@@ -118,6 +135,7 @@ impl Report {
     pub fn of(sale: &Sale, stage: &Stage, seed: u64, aftermath: &Aftermath) -> Self {
         surprises(sale, stage, aftermath).into_iter().for_each(|surprise| stage.tally.surprised(surprise));
         let totals = stage.tally.totals();
+        let in_flight = stage.client.in_flight();
         Self {
             name: sale.name.as_str().to_owned(),
             event_id: stage.event,
@@ -127,6 +145,12 @@ impl Report {
             took_s: took_s(stage, &aftermath.orders),
             opened_late_ms: opened_late_ms(&aftermath.event),
             latencies: latencies(&totals, &aftermath.orders),
+            load: Load {
+                sent_late: totals.sent_late,
+                in_flight_peak: in_flight.peak,
+                in_flight_most: in_flight.most,
+                queued: in_flight.queued,
+            },
             rates: Rates {
                 coupons_issued: totals.claims,
                 orders_accepted: totals.orders,
@@ -157,6 +181,11 @@ fn surprises(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Surprise>
             let detail = format!("{} of {} are left, though many were refused", item.left_units, item.title);
             surprises.push(Surprise::of_sale("UNITS_LEFT", detail));
         }
+        if item.left_gift_units > 0 && stage.expectations.gives_all(index) {
+            let detail =
+                format!("{} gifts of {} are left, though it should be sold out", item.left_gift_units, item.title);
+            surprises.push(Surprise::of_sale("GIFTS_LEFT", detail));
+        }
     }
     surprises
 }
@@ -174,11 +203,27 @@ fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Surprise> {
     for lost in acknowledged.difference(&listed) {
         surprises.push(Surprise::of_sale("LOST_ORDER", format!("{lost} was accepted, but is in no list")));
     }
+    surprises.extend(orders.iter().filter_map(wrong_end));
     for endless in orders.iter().filter(|order| !is_end(order.state)) {
         let detail = format!("{} is still {}", endless.order_id, state_name(endless.state));
         surprises.push(Surprise::of_sale("ENDLESS_ORDER", detail));
     }
     surprises
+}
+
+/// What is wrong with how an order has ended, whatever its buyer did. The ledger rejects an accepted order only where Redis
+/// has promised more than there is, and so only after Redis has lost something.
+fn wrong_end(order: &Order) -> Option<Surprise> {
+    let id = order.order_id;
+    match order.state {
+        OrderState::Rejected => {
+            Some(Surprise::of_sale("REJECTED", format!("{id} was accepted, and then rejected by the ledger")))
+        }
+        OrderState::Expired if !order.is_overdue() => {
+            Some(Surprise::of_sale("EXPIRED_EARLY", format!("{id} expired before its deadline")))
+        }
+        _ => None,
+    }
 }
 
 fn opened_late_ms(event: &Event) -> Option<f64> {
@@ -190,15 +235,15 @@ fn took_s(stage: &Stage, orders: &[Order]) -> f64 {
     last.since(stage.timeline.opens_at).as_secs_f64()
 }
 
-fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<&'static str, Percentiles> {
-    let mut latencies: BTreeMap<_, _> = totals.latencies.iter().map(|(step, took)| (step.name(), *took)).collect();
+fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<Timed, Percentiles> {
+    let mut latencies = totals.latencies.clone();
     let mut to_fulfilled = Latency::default();
     for order in orders {
         if let Some(fulfilled_at) = order.fulfilled_at {
             to_fulfilled.record(fulfilled_at.since(order.create_time));
         }
     }
-    latencies.insert("order_to_fulfilled", to_fulfilled.percentiles());
+    latencies.insert(Timed::OrderToFulfilled, to_fulfilled.percentiles());
     latencies
 }
 
@@ -233,4 +278,33 @@ fn items_left(sale: &Sale, stocks: &[Stock]) -> Vec<ItemLeft> {
         left_gift_units: stock.left_gift_units,
     });
     left.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::{OrderId, Timestamp};
+
+    fn ended(state: OrderState, update_us: i64) -> Option<String> {
+        let at = Timestamp::from_micros;
+        let order = Order {
+            order_id: OrderId::from_uuid(uuid::Uuid::nil()),
+            state,
+            arrival: 1,
+            version: 3,
+            create_time: at(0),
+            update_time: at(update_us),
+            pay_deadline: Some(at(100)),
+            fulfilled_at: None,
+        };
+        wrong_end(&order).map(|surprise| surprise.outcome)
+    }
+
+    #[test]
+    fn an_accepted_order_is_not_rejected_and_does_not_expire_before_its_time() {
+        assert_eq!(ended(OrderState::Rejected, 50).as_deref(), Some("REJECTED"));
+        assert_eq!(ended(OrderState::Expired, 99).as_deref(), Some("EXPIRED_EARLY"));
+        assert_eq!(ended(OrderState::Expired, 100), None);
+        assert_eq!(ended(OrderState::Fulfilled, 50), None);
+    }
 }

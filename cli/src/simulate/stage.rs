@@ -5,7 +5,8 @@ use super::{
     expect::{Expectations, Intent},
     follow::Follow,
     plan::Plan,
-    tally::{Step, Surprise, Tally},
+    step::{Answer, Step},
+    tally::{Surprise, Tally},
     timeline::Timeline,
 };
 use http::HeaderValue;
@@ -48,11 +49,11 @@ pub struct Stage {
 
 impl Stage {
     /// Counts the refusal of a request of a buyer that was `due`.
-    pub fn refused(&self, buyer: usize, step: Step, intent: Intent, due: Instant, failure: &Failure) {
-        self.tally.took(step, due.elapsed());
+    pub fn refused(&self, buyer: usize, intent: Intent<'_>, due: Instant, failure: &Failure) {
+        let step = intent.step();
+        self.tally.answered(step, Answer::Refused, due.elapsed());
         self.tally.count(step, failure.reason());
-        let closed = self.timeline.now() >= self.timeline.closes_at;
-        if !self.expectations.allow(intent, failure, closed) {
+        if !self.expectations.allow(intent, failure, self.timeline.now(), self.timeline.closes_at) {
             self.surprised(buyer, step, failure.reason(), failure.detail(), failure.request_id());
         }
     }

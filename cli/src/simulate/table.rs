@@ -2,7 +2,7 @@
 
 use super::{
     latency::{Percentiles, Rate},
-    report::{ItemLeft, Report},
+    report::{ItemLeft, Load, Report},
     tally::Surprise,
 };
 use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table, TableStyle};
@@ -18,6 +18,7 @@ impl Display for Report {
         writeln!(f, "all over after {:.1} s\n", self.took_s)?;
         writeln!(f, "{}\n", self.outcome_table())?;
         writeln!(f, "{}\n", self.latency_table())?;
+        self.write_load(f)?;
         writeln!(f, "{}\n", self.rate_table())?;
         writeln!(f, "{}\n", self.stock_table())?;
         let arrivals = &self.arrivals;
@@ -48,9 +49,21 @@ impl Report {
         for (what, Percentiles { count, p50_ms, p99_ms, max_ms }) in &self.latencies {
             let times = [p50_ms, p99_ms, max_ms].map(|time| format!("{time:.1}"));
             let [p50, p99, max] = times;
-            table.add_row(row([what.replace('_', " ").as_str()], [count.to_string(), p50, p99, max]));
+            table.add_row(row([what.name().replace('_', " ").as_str()], [count.to_string(), p50, p99, max]));
         }
         table
+    }
+
+    /// `order to fulfilled` is no figure of the mesh alone.
+    fn write_load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Load { sent_late: Percentiles { p50_ms, p99_ms, max_ms, .. }, in_flight_peak, in_flight_most, queued } =
+            &self.load;
+        writeln!(
+            f,
+            "order to fulfilled has its buyers' thinking in it, and the time until they saw that they can pay"
+        )?;
+        writeln!(f, "requests were sent late by p50 {p50_ms:.1} p99 {p99_ms:.1} max {max_ms:.1} ms")?;
+        writeln!(f, "at most {in_flight_peak} of {in_flight_most} were under way at a time, {queued} waited for that\n")
     }
 
     fn rate_table(&self) -> Table {

@@ -1,6 +1,9 @@
 //! What came of everything that was sent: counts, latencies, what was acknowledged, and what nobody expected.
 
-use super::latency::{Latency, Pace, Percentiles, Rate};
+use super::{
+    latency::{Latency, Pace, Percentiles, Rate},
+    step::{Answer, Step, Timed},
+};
 use serde::Serialize;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{
@@ -11,35 +14,6 @@ use std::{
 
 /// How many unexpected outcomes are kept with all they say.
 const KEPT: usize = 20;
-
-/// What a buyer does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// Claims a coupon.
-    Claim,
-    /// Places an order.
-    Order,
-    /// Pays it.
-    Payment,
-    /// Cancels it.
-    Cancel,
-}
-
-impl Step {
-    /// All of them, in the order in which a buyer takes them.
-    pub const ALL: [Self; 4] = [Self::Claim, Self::Order, Self::Payment, Self::Cancel];
-
-    /// Its name in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Claim => "claim",
-            Self::Order => "order",
-            Self::Payment => "payment",
-            Self::Cancel => "cancel",
-        }
-    }
-}
 
 /// Something that the crowd did not expect.
 #[derive(Debug, Clone, Serialize)]
@@ -79,7 +53,8 @@ pub struct Acknowledged {
 struct Figures {
     arrivals: usize,
     outcomes: BTreeMap<Step, BTreeMap<String, u64>>,
-    latencies: [Latency; Step::ALL.len()],
+    latencies: BTreeMap<Timed, Latency>,
+    sent_late: Latency,
     tried_again: BTreeMap<String, u64>,
     acknowledged: Acknowledged,
     claims: Pace,
@@ -108,8 +83,10 @@ pub struct Glance {
 pub struct Totals {
     /// How often each came of each step.
     pub outcomes: BTreeMap<Step, BTreeMap<String, u64>>,
-    /// How long each step took, from when it was due.
-    pub latencies: BTreeMap<Step, Percentiles>,
+    /// How long each thing took.
+    pub latencies: BTreeMap<Timed, Percentiles>,
+    /// How late requests were really sent, from when they were due.
+    pub sent_late: Percentiles,
     /// Requests that were sent again, by the reason.
     pub tried_again: BTreeMap<String, u64>,
     /// What was acknowledged.
@@ -145,9 +122,19 @@ impl Tally {
         }
     }
 
-    /// A step took so long, from when it was due.
-    pub fn took(&self, step: Step, took: Duration) {
-        self.figures().latencies[step as usize].record(took);
+    /// A step was answered so long after it was due.
+    pub fn answered(&self, step: Step, answer: Answer, took: Duration) {
+        self.took(Timed::Step(step, answer), took);
+    }
+
+    /// Something took so long.
+    pub fn took(&self, timed: Timed, took: Duration) {
+        self.figures().latencies.entry(timed).or_default().record(took);
+    }
+
+    /// A request was sent so long after it was due.
+    pub fn sent(&self, late: Duration) {
+        self.figures().sent_late.record(late);
     }
 
     /// A request is sent again.
@@ -195,20 +182,20 @@ impl Tally {
         }
     }
 
-    /// How long each step took since this was last asked; only those that there were.
-    pub fn latencies_lately(&self) -> BTreeMap<Step, Percentiles> {
+    /// How long each thing took since this was last asked; only what there was.
+    pub fn latencies_lately(&self) -> BTreeMap<Timed, Percentiles> {
         let mut figures = self.figures();
-        let lately = Step::ALL.map(|step| (step, figures.latencies[step as usize].take_lately()));
-        lately.into_iter().filter(|(_, percentiles)| percentiles.count > 0).collect()
+        let lately = figures.latencies.iter_mut().map(|(timed, latency)| (*timed, latency.take_lately()));
+        lately.filter(|(_, percentiles)| percentiles.count > 0).collect()
     }
 
     /// Figures of the whole sale.
     pub fn totals(&self) -> Totals {
         let mut figures = self.figures();
-        let latencies = Step::ALL.map(|step| (step, figures.latencies[step as usize].percentiles()));
         Totals {
             outcomes: figures.outcomes.clone(),
-            latencies: latencies.into_iter().filter(|(_, percentiles)| percentiles.count > 0).collect(),
+            latencies: figures.latencies.iter().map(|(timed, latency)| (*timed, latency.percentiles())).collect(),
+            sent_late: figures.sent_late.percentiles(),
             tried_again: figures.tried_again.clone(),
             acknowledged: figures.acknowledged.clone(),
             claims: figures.claims.rate(),
@@ -240,6 +227,18 @@ mod tests {
         }
         let totals = tally.totals();
         assert_eq!((totals.surprise_count, totals.surprises.len()), (25, KEPT));
+    }
+
+    #[test]
+    fn refusals_are_timed_by_themselves() {
+        let tally = Tally::default();
+        tally.answered(Step::Order, Answer::Accepted, Duration::from_millis(80));
+        tally.answered(Step::Order, Answer::Refused, Duration::from_millis(2));
+        tally.answered(Step::ComeBack, Answer::Refused, Duration::from_millis(3));
+        let latencies = tally.totals().latencies;
+        let p50 = |answer| latencies[&Timed::Step(Step::Order, answer)].p50_ms.round();
+        assert!((p50(Answer::Accepted) - 80.0).abs() < 1.0 && (p50(Answer::Refused) - 2.0).abs() < 1.0);
+        assert_eq!(latencies.len(), 3);
     }
 
     #[test]

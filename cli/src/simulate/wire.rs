@@ -146,7 +146,22 @@ pub struct Order {
     #[serde(deserialize_with = "time")]
     pub update_time: Timestamp,
     #[serde(default, deserialize_with = "time_if_any")]
+    pub pay_deadline: Option<Timestamp>,
+    #[serde(default, deserialize_with = "time_if_any")]
     pub fulfilled_at: Option<Timestamp>,
+}
+
+impl Order {
+    /// When it could first be paid, as long as nothing has happened to it since.
+    pub fn payable_since(&self) -> Option<Timestamp> {
+        // It was placed as version 1.
+        (self.state == OrderState::AwaitingPayment && self.version == 2).then_some(self.update_time)
+    }
+
+    /// Whether its time to be paid was over when it last changed.
+    pub fn is_overdue(&self) -> bool {
+        self.pay_deadline.is_some_and(|deadline| self.update_time >= deadline)
+    }
 }
 
 /// A page of orders.
@@ -164,6 +179,7 @@ pub struct Problem {
     pub request_id: String,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    pub field: Option<String>,
     pub retry_after_ms: Option<u64>,
 }
 

@@ -4,6 +4,7 @@
 
 mod audit;
 mod breaks;
+mod command;
 mod faults;
 mod purchase;
 mod sale;

@@ -57,6 +57,27 @@ fn the_examples_are_taken() {
     }
 }
 
+/// The keys that the parser names when it meets one that there is none of.
+fn keys_beside(known: &str) -> Vec<String> {
+    let message = refusal(known, &format!("nonsense = 1\n{known}"));
+    let named = message.split_once("expected one of ").unwrap_or_else(|| panic!("no keys in {message}")).1;
+    named.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_example_has_every_key_with_a_comment_above_its_first_use() {
+    let example = include_str!("../../../../examples/flash-sale.toml");
+    let lines: Vec<&str> = example.lines().collect();
+    for known in ["opens_in_ms = 4_000", "units = 10", "quota = 5", "buyers = 50"] {
+        for key in keys_beside(known) {
+            let starts = [format!("{key} = "), format!("[{key}]"), format!("[[{key}]]")];
+            let first = lines.iter().position(|line| starts.iter().any(|start| line.starts_with(start.as_str())));
+            let first = first.unwrap_or_else(|| panic!("examples/flash-sale.toml does not have {key}"));
+            assert!(lines[first - 1].starts_with("# "), "examples/flash-sale.toml does not explain {key}");
+        }
+    }
+}
+
 #[test]
 fn unknown_keys_are_refused_with_their_line() {
     assert_refused("quota = 5", "quotta = 5", 15, "unknown field `quotta`");

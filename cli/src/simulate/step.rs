@@ -1,0 +1,119 @@
+//! What a buyer does, how it is answered, and what is timed. The names are those of the report, in tables and JSON; they
+//! are explained in docs/operations.md.
+
+use serde::{Serialize, Serializer};
+
+/// What a buyer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Claims a coupon.
+    Claim,
+    /// Places an order.
+    Order,
+    /// Comes back after it was sold out, and places another.
+    ComeBack,
+    /// Pays it.
+    Payment,
+    /// Cancels it.
+    Cancel,
+}
+
+/// How a step was answered. What was refused is often faster than what was done, so each is timed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// It was done.
+    Accepted,
+    /// It had been done before, by the other click.
+    Repeated,
+    /// It was refused.
+    Refused,
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timed {
+    /// A step, from when it was due to its answer; a payment that was taken, to its outcome.
+    Step(Step, Answer),
+    /// From when the order was accepted to when it could be paid, by its own times.
+    PlaceToAwaitingPayment,
+    /// From when the payment was taken to when the order was fulfilled, by its own times; with a good card only.
+    PayToFulfilled,
+    /// From when the order was accepted to when it was fulfilled, by its own times. Its buyer's thinking is in it.
+    OrderToFulfilled,
+}
+
+impl Step {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Order => "order",
+            Self::ComeBack => "come_back",
+            Self::Payment => "payment",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+impl Timed {
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        use Answer::{Accepted, Refused, Repeated};
+        match self {
+            Self::Step(step, Accepted) => step.name(),
+            Self::Step(Step::Claim, Repeated) => "claim_repeated",
+            Self::Step(Step::Claim, Refused) => "claim_refused",
+            Self::Step(Step::Order, Repeated) => "order_repeated",
+            Self::Step(Step::Order, Refused) => "order_refused",
+            Self::Step(Step::ComeBack, Repeated) => "come_back_repeated",
+            Self::Step(Step::ComeBack, Refused) => "come_back_refused",
+            Self::Step(Step::Payment, Repeated) => "payment_repeated",
+            Self::Step(Step::Payment, Refused) => "payment_refused",
+            Self::Step(Step::Cancel, Repeated) => "cancel_repeated",
+            Self::Step(Step::Cancel, Refused) => "cancel_refused",
+            Self::PlaceToAwaitingPayment => "place_to_awaiting_payment",
+            Self::PayToFulfilled => "pay_to_fulfilled",
+            Self::OrderToFulfilled => "order_to_fulfilled",
+        }
+    }
+
+    /// Whether it is a step that was done.
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Step(_, Answer::Accepted))
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl Serialize for Timed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_timed_is_explained_under_its_name() {
+        let page = include_str!("../../../docs/operations.md");
+        let refused = [Step::Claim, Step::Order, Step::ComeBack, Step::Payment, Step::Cancel];
+        let refused = refused
+            .into_iter()
+            .flat_map(|step| [Timed::Step(step, Answer::Accepted), Timed::Step(step, Answer::Refused)]);
+        let others = [
+            Timed::Step(Step::Order, Answer::Repeated),
+            Timed::PlaceToAwaitingPayment,
+            Timed::PayToFulfilled,
+            Timed::OrderToFulfilled,
+        ];
+        for timed in refused.chain(others) {
+            assert!(page.contains(&format!("`{}`", timed.name())), "docs/operations.md says nothing of {timed:?}");
+        }
+    }
+}
