@@ -1,4 +1,4 @@
-//! A whole sale in small during which every process is killed once, as a power cut would, and the audit after.
+//! A whole sale in small during which every process of the mesh is killed once, as a power cut would, and the audit after.
 
 use crate::sale::run_audit;
 use stampede_testkit::{MeshBuilder, Service, World, eventually};
@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-/// The sale: everything that a crowd does, in about half a minute.
+/// The sale: everything that a crowd does, in about a minute.
 const SALE: &str = r#"
-name = "A sale through five power cuts"
+name = "A sale through six power cuts"
 opens_in_ms = 2_000
 lasts_ms = 40_000
-pay_window_ms = 20_000
+pay_window_ms = 30_000
 
 [[items]]
 title = "Kettle"
@@ -42,10 +42,17 @@ spread_ms = 15_000
 double_clickers_percent = 5
 early_birds_percent = 5
 cut_connections_percent = 5
+over_limit_percent = 5
+come_back_percent = 10
+abandon_percent = 5
 cancel_percent = 5
 declined_cards_percent = 10
 timed_out_cards_percent = 3
 "#;
+
+/// What is killed, in this order: the way in, and the five services behind it. (The payment provider is somebody else's.)
+const KILLED: [Service; 6] =
+    [Service::Gateway, Service::Event, Service::Coupon, Service::Inventory, Service::Order, Service::Payment];
 
 fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_stampede"))
@@ -63,7 +70,7 @@ fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Pa
 async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
     let world = World::prepared().await.unwrap();
     let mut mesh = MeshBuilder::default()
-        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", 20_000)
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", 30_000)
         .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
         .start(&world, &Service::ALL)
         .await
@@ -74,7 +81,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
     let crowd = simulate(&sale, &mesh.url(Service::Gateway), mesh.auth_secret(), &acknowledged);
 
     let orders = world.database("order").await.unwrap();
-    for (count, service) in (1..).zip(Service::SERVICES) {
+    for (count, service) in (1..).zip(KILLED) {
         eventually("the sale goes on", || async {
             let mut connection = orders.acquire().await.ok()?;
             let placed: i64 =
