@@ -12,12 +12,13 @@ use rdkafka::{
 use sqlx::AssertSqlSafe;
 use stampede_lua::{
     Redis, RedisConfig, coupon,
-    stock::{LedgerUnits, Mirror, Reservation, Stock, WantedLine},
+    stock::{Decision, LedgerUnits, Mirror, Reservation, Stock, WantedLine},
 };
 use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
 use stampede_vocab::{
-    CampaignId, Clock, CouponId, EventId, ItemId, OrderId, PaymentId, Quantity, RequestId, SystemClock, UserId,
+    CampaignId, Clock, CouponId, EventId, Fingerprint, ItemId, OrderId, PaymentId, Quantity, RequestId, SystemClock,
+    UserId,
 };
 use std::{fs, time::Duration};
 
@@ -187,14 +188,16 @@ async fn what_redis_has_wrong_is_named() {
     let hold = Reservation {
         order_id: OrderId::try_from_bytes(&[0xAA; 16]).unwrap(),
         user_id: buyer(),
+        fingerprint: Fingerprint::new([7; Fingerprint::LEN]),
         lines: vec![WantedLine { item_id: sold.item(), units: Quantity::new(1).unwrap() }],
     };
-    stock.reserve(sold.event(), std::slice::from_ref(&hold)).await.unwrap();
+    let decisions = stock.reserve(sold.event(), std::slice::from_ref(&hold)).await.unwrap();
+    let [Decision::Held(held)] = decisions.as_slice() else { panic!("not held: {decisions:?}") };
     sold.assert_named(
         AT_ONCE,
         &[(5, "units are still on hold in Redis", Id::Item), (5, "a hold is left in Redis", Id::MadeUpOrder(0xAA))],
     );
-    stock.release(sold.event(), &[hold.order_id]).await.unwrap();
+    stock.release(sold.event(), &[(hold.order_id, held.held_at)]).await.unwrap();
     sold.assert_holds();
 
     let claim = (buyer(), RequestId::parse("claim").unwrap());

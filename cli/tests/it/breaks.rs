@@ -33,7 +33,7 @@ pub enum Id {
 pub const GUARDS: &[(&str, &str)] = &[
     ("inventory", "ALTER TABLE stock DROP CONSTRAINT stock_never_oversold"),
     ("inventory", "ALTER TABLE stock DROP CONSTRAINT stock_gifts_never_oversold"),
-    ("coupon", "ALTER TABLE coupons DROP KEY uq_coupons_rank"),
+    ("coupon", "ALTER TABLE coupons DROP PRIMARY KEY"),
     ("coupon", "ALTER TABLE coupons DROP KEY uq_coupons_user"),
     ("coupon", "ALTER TABLE coupons DROP CONSTRAINT ck_coupons_rank"),
     ("event", "ALTER TABLE events DROP CONSTRAINT ck_events_state"),
@@ -43,7 +43,7 @@ pub const GUARDS: &[(&str, &str)] = &[
     ("payment", "ALTER TABLE payments DROP CONSTRAINT ck_payments_captured"),
 ];
 
-const SECOND_COUPON: &str = "INSERT INTO coupons SELECT {a}, campaign_id, {b}, 2, campaign_quota, 'ISSUED', NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}";
+const SECOND_COUPON: &str = "INSERT INTO coupons SELECT {a}, campaign_id, {b}, 2, campaign_quota, 'ISSUED', NULL, NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}";
 const NO_SECOND_COUPON: &str = "DELETE FROM coupons WHERE id = {a}";
 
 #[rustfmt::skip]
