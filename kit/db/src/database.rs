@@ -6,7 +6,17 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
     pool::PoolConnection,
 };
-use std::{future::Future, str::FromStr, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::timeout;
 
 /// How many connections, and how long to wait for one and for its answers.
@@ -40,6 +50,7 @@ impl DbConfig {
 pub struct Database {
     pool: MySqlPool,
     work_timeout: Duration,
+    suspects: Suspects,
 }
 
 impl Database {
@@ -55,6 +66,8 @@ impl Database {
         }
         // The text of a statement holds what it writes, which is not for the logs. Units of work are measured by name.
         options = options.disable_statement_logging();
+        let suspects = Suspects::default();
+        let back = suspects.clone();
         let pool = MySqlPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -67,14 +80,21 @@ impl Database {
                     Ok(())
                 })
             })
-            // A connection that comes back inside a transaction would swallow the next user's writes: it is closed.
-            .after_release(|connection, _| {
-                let in_transaction = connection.is_in_transaction();
-                Box::pin(async move { Ok(!in_transaction) })
+            // A connection that comes back inside a transaction would swallow the next user's writes, and one that does
+            // not answer would keep them waiting.
+            .after_release(move |connection, _| {
+                let suspect = connection.is_in_transaction() || back.take_one();
+                Box::pin(async move {
+                    if suspect {
+                        let rolled_back = timeout(config.work_timeout, connection.execute("ROLLBACK")).await;
+                        rolled_back.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
+                    }
+                    Ok(true)
+                })
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool, work_timeout: config.work_timeout })
+        Ok(Self { pool, work_timeout: config.work_timeout, suspects })
     }
 
     /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is bounded:
@@ -90,7 +110,13 @@ impl Database {
         name: &'static str,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        timeout(self.work_timeout, work).await.unwrap_or_else(|_| Err(self.timed_out(name).into()))
+        let mut work = pin!(work);
+        let in_time = timeout(self.work_timeout, work.as_mut()).await;
+        in_time.unwrap_or_else(|_| {
+            // Before the work is dropped, which gives its connection back.
+            self.suspects.add(self.pool.options().get_max_connections());
+            Err(self.timed_out(name).into())
+        })
     }
 
     /// Whether the server answers now.
@@ -114,5 +140,20 @@ impl Database {
 
     pub(crate) fn timed_out(&self, name: &'static str) -> DbError {
         DbError::TimedOut { name, after: self.work_timeout }
+    }
+}
+
+/// How many of the connections that come back next are to be tried before they are given out again: one of them was
+/// given up in the middle of a statement. To try each would be a round trip for every use.
+#[derive(Debug, Clone, Default)]
+struct Suspects(Arc<AtomicU32>);
+
+impl Suspects {
+    fn add(&self, connections: u32) {
+        self.0.fetch_max(connections, Ordering::AcqRel);
+    }
+
+    fn take_one(&self) -> bool {
+        self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok()
     }
 }

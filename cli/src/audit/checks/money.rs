@@ -14,14 +14,16 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 3,
         what: "an order's sums are not those of its lines and its coupon",
-        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('lines ', SUM(n.units * n.unit_price_minor), ', coupon ', COALESCE(c.discount_minor, 0), \
-              ', subtotal ', o.subtotal_minor, ', discount ', o.discount_minor, ', total ', o.total_minor) AS detail \
+        sql: "SELECT 'ord' AS kind, s.id AS id, CONCAT('lines ', s.lines_minor, ', coupon ', s.coupon_minor, \
+              ', subtotal ', s.subtotal_minor, ', discount ', s.discount_minor, ', total ', s.total_minor) AS detail \
+              FROM (SELECT o.id, o.subtotal_minor, o.discount_minor, o.total_minor, \
+              SUM(n.units * n.unit_price_minor) AS lines_minor, COALESCE(MAX(c.discount_minor), 0) AS coupon_minor \
               FROM {order}.orders o JOIN {order}.order_lines n ON n.order_id = o.id \
               LEFT JOIN {coupon}.coupons p ON p.id = o.coupon_id LEFT JOIN {coupon}.campaigns c ON c.id = p.campaign_id \
-              GROUP BY o.id, o.subtotal_minor, o.discount_minor, o.total_minor, c.discount_minor \
-              HAVING SUM(n.units * n.unit_price_minor) <> o.subtotal_minor \
-              OR o.discount_minor <> LEAST(o.subtotal_minor, COALESCE(c.discount_minor, 0)) \
-              OR o.subtotal_minor - o.discount_minor <> o.total_minor",
+              GROUP BY o.id, o.subtotal_minor, o.discount_minor, o.total_minor) AS s \
+              WHERE s.lines_minor <> s.subtotal_minor \
+              OR s.discount_minor <> LEAST(s.subtotal_minor, s.coupon_minor) \
+              OR s.subtotal_minor - s.discount_minor <> s.total_minor",
     },
     Check {
         promise: 3,
