@@ -148,11 +148,12 @@ impl Buyer {
     }
 
     async fn place(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> Placed {
-        let mut call = self.order_call(request_id, intent.lines()).due(due);
+        let mut call = self.order_call(request_id, intent.lines());
         if self.plan().cuts_connection {
-            self.stage.client.send_and_cut(&call, self.cut_after()).await;
-            // What follows is late on purpose.
-            call = self.order_call(request_id, intent.lines());
+            // The same again, though the coupon may have come since; and it is late on purpose.
+            self.stage.client.send_and_cut(&call.clone().due(due), self.cut_after()).await;
+        } else {
+            call = call.due(due);
         }
         if !self.plan().double_clicks {
             return self.place_once(&call, intent, due).await;
