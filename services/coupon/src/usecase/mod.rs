@@ -40,10 +40,9 @@ use std::collections::HashMap;
 /// Most calls of one batch: what one script call and one statement take.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
 
-/// Bounds of a batcher of this service. One batch at a time: under load two would be half as large each, for the same
-/// number of claims twice the script calls and transactions.
+/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one gathers.
 const fn batches(name: &'static str) -> BatchConfig {
-    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 1, max_queued: 32 * MAX_BATCH }
+    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH }
 }
 
 /// Puts one question to a batcher whose answers may fail.

@@ -23,8 +23,7 @@ pub use write_orders::WriteOrders;
 
 use stampede_batch::BatchConfig;
 
-/// The bounds of every batch of this service: big enough to save most of the work, small enough to stay quick. One at a
-/// time: under load two would be half as large each, for the same number of orders twice the transactions.
+/// The bounds of every batch of this service: big enough to save most of the work, small enough to stay quick.
 const fn batch(name: &'static str) -> BatchConfig {
-    BatchConfig { name, max_batch: 256, max_in_flight: 1, max_queued: 8_192 }
+    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192 }
 }

@@ -40,10 +40,9 @@ pub struct Pace {
 /// Works until `stop`, then finishes the jobs under way.
 pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> anyhow::Result<()> {
     let hands = Arc::new(Semaphore::new(pace.max_in_flight));
-    let least = u32::try_from(pace.max_in_flight.div_ceil(4).min(MAX_CLAIM)).expect("it is at most the largest claim");
     let jobs = TaskTracker::new();
     let mut failures = 0;
-    while let Some(free) = stop.run_until_cancelled(free_hands(&hands, least)).await {
+    while let Some(free) = stop.run_until_cancelled(free_hands(&hands)).await {
         let wait = match claim(&queue, free, &jobs).await {
             Ok(all_taken) => {
                 failures = 0;
@@ -84,11 +83,10 @@ impl Wait {
     }
 }
 
-/// Waits until a good part of the hands is free and takes all that are: a claim is a transaction, whether of one job or
-/// of many.
-async fn free_hands(hands: &Arc<Semaphore>, least: u32) -> OwnedSemaphorePermit {
-    let mut free = hands.clone().acquire_many_owned(least).await.expect("the semaphore is never closed");
-    let others = hands.available_permits().min(MAX_CLAIM.saturating_sub(free.num_permits()));
+/// Waits for a free hand and takes all that are free.
+async fn free_hands(hands: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let mut free = hands.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let others = hands.available_permits().min(MAX_CLAIM - 1);
     let others = u32::try_from(others).expect("it is at most the largest claim");
     if let Ok(others) = hands.clone().try_acquire_many_owned(others) {
         free.merge(others);
