@@ -27,17 +27,10 @@ pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit:
     select.push_list(partitions).push(" ORDER BY id LIMIT ").push_bind(limit).fetch_all(connection).await
 }
 
-/// Marks messages that Kafka has acknowledged. `ids` are in order.
+/// Marks messages that Kafka has acknowledged.
 pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64], now_us: i64) -> Result<(), DbError> {
     let mut update = Statement::new("UPDATE outbox SET sent_us = ");
-    update.push_bind(now_us).push(" WHERE ");
-    let mut list = update.separated(" OR ");
-    // The rows of one insert have ids in a row: a range of them is one search of the key.
-    for run in ids.chunk_by(|before, next| before + 1 == *next) {
-        let (first, last) = (run[0], run[run.len() - 1]);
-        list.push("id BETWEEN ").push_bind_unseparated(first).push_unseparated(" AND ").push_bind_unseparated(last);
-    }
-    update.execute(connection).await?;
+    update.push_bind(now_us).push(" WHERE id IN ").push_list(ids).execute(connection).await?;
     Ok(())
 }
 
