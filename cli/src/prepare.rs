@@ -11,7 +11,7 @@ use rdkafka::{
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use stampede_db::{Database, DbConfig, schema};
-use stampede_vocab::Topic;
+use stampede_vocab::{Reader, Topic};
 use std::time::Duration;
 
 /// Longest wait for the database or Kafka.
@@ -114,8 +114,8 @@ async fn make_topics(args: &Args) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for topic in Topic::ALL {
         names.push(topic.name(&args.kafka_topic_prefix));
-        let dead_letters = |consumer: &&str| topic.dead_letters(&args.kafka_topic_prefix, consumer);
-        names.extend(topic.consumers().iter().map(dead_letters));
+        let dead_letters = |reader: &Reader| topic.dead_letters(&args.kafka_topic_prefix, reader.service);
+        names.extend(topic.readers().iter().map(dead_letters));
     }
     let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
     let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();

@@ -4,8 +4,8 @@ CREATE TABLE inbox (
     source VARCHAR(32) CHARACTER SET ascii NOT NULL,
     message_id BIGINT UNSIGNED NOT NULL,
     processed_us BIGINT NOT NULL,
-    PRIMARY KEY (source, message_id),
-    KEY ix_inbox_processed (processed_us)
+    -- Ids of one source grow with time, so the oldest records come first.
+    PRIMARY KEY (source, message_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 -- Keys of which a message became a dead letter: later messages of the key are set aside behind it. Earlier ones of the

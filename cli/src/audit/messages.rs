@@ -10,7 +10,7 @@ use super::{
     verdict::Audit,
 };
 use sqlx::Row;
-use stampede_vocab::{EventId, Timestamp, Topic};
+use stampede_vocab::{EventId, Reader, Timestamp, Topic};
 use std::collections::{HashMap, HashSet};
 
 /// How many messages were compared.
@@ -29,8 +29,9 @@ pub async fn compare(sources: &Sources, args: &Args, retention: Retention, audit
         audit.figure(7, format!("messages on {topic}"), i64::try_from(contents.messages.len())?);
         outbox_is_in_kafka(sources, topic, &contents, &mut compared, audit).await?;
         order_is_kept(topic, &contents.messages, audit);
-        for consumer in topic.consumers() {
-            every_message_took_effect(sources, topic, consumer, retention, audit).await?;
+        for reader in topic.readers() {
+            let consumer = reader.service;
+            every_message_took_effect(sources, topic, *reader, retention, audit).await?;
             let dead = read(args, topic.dead_letters(&args.kafka_topic_prefix, consumer)).await?.messages;
             let named = dead.iter().map(|letter| format!("{} (message {})", letter.key, letter.id)).collect();
             audit.breach(7, format!("a message of {topic} could not be applied by {consumer}"), named);
@@ -109,22 +110,16 @@ fn out_of_order(carried: &[Carried]) -> Vec<String> {
 async fn every_message_took_effect(
     sources: &Sources,
     topic: Topic,
-    consumer: &str,
+    reader: Reader,
     retention: Retention,
     audit: &mut Audit,
 ) -> anyhow::Result<()> {
-    let rows = sources
-        .rows(&format!(
-            "SELECT o.id, o.aggregateid FROM {{{topic}}}.outbox o LEFT JOIN {{{consumer}}}.inbox i \
-             ON i.source = '/stampede/{topic}' AND i.message_id = o.id WHERE i.message_id IS NULL AND o.created_us > {}",
-            retention.inboxes_since.micros()
-        ))
-        .await?;
+    let rows = sources.rows(&format!("SELECT o.id, o.aggregateid {}", retention.unread(topic, reader))).await?;
     let named = rows
         .iter()
         .map(|row| Ok(format!("{} (message {})", row.try_get::<String, _>(1)?, row.try_get::<u64, _>(0)?)))
         .collect::<anyhow::Result<_>>()?;
-    audit.breach(7, format!("a message of {topic} did not take effect in {consumer}"), named);
+    audit.breach(7, format!("a message of {topic} did not take effect in {}", reader.service), named);
     Ok(())
 }
 

@@ -92,15 +92,10 @@ async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
 async fn unread(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     for topic in Topic::ALL {
-        for consumer in topic.consumers() {
-            let unread = format!(
-                "SELECT COUNT(*) FROM {{{topic}}}.outbox o LEFT JOIN {{{consumer}}}.inbox i \
-                 ON i.source = '/stampede/{topic}' AND i.message_id = o.id WHERE i.message_id IS NULL AND o.created_us > {}",
-                retention.inboxes_since.micros()
-            );
-            let count = sources.count(&unread).await?;
+        for reader in topic.readers() {
+            let count = sources.count(&format!("SELECT COUNT(*) {}", retention.unread(topic, *reader))).await?;
             if count > 0 {
-                moving.push(format!("{count} messages of {topic} to be read by {consumer}"));
+                moving.push(format!("{count} messages of {topic} to be read by {}", reader.service));
             }
         }
     }

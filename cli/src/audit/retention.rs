@@ -4,7 +4,7 @@
 //! was lost, so what is older than the shortest of them is not compared, and the audit says so.
 
 use super::{sources::Sources, verdict::Audit};
-use stampede_vocab::{Clock, SystemClock, Timestamp};
+use stampede_vocab::{Clock, Reader, SystemClock, Timestamp, Topic};
 use std::time::Duration;
 
 /// Relays keep what they have sent for a day; a little less, since clocks differ.
@@ -26,6 +26,19 @@ impl Retention {
     pub fn now() -> Self {
         let now = SystemClock.now();
         Self { outboxes_since: now.minus(OUTBOX_KEPT), inboxes_since: now.minus(INBOX_KEPT) }
+    }
+
+    /// `FROM` and `WHERE` of the messages `o` that mean something to this reader and are not in its inbox, as far back as
+    /// inboxes reach.
+    pub fn unread(self, topic: Topic, reader: Reader) -> String {
+        let types: Vec<_> = reader.message_types().map(|message_type| format!("'{message_type}'")).collect();
+        format!(
+            "FROM {{{topic}}}.outbox o LEFT JOIN {{{}}}.inbox i ON i.source = '/stampede/{topic}' AND i.message_id = o.id \
+             WHERE i.message_id IS NULL AND o.created_us > {} AND o.type IN ({})",
+            reader.service,
+            self.inboxes_since.micros(),
+            types.join(", ")
+        )
     }
 
     /// Says what is older than the outboxes reach.

@@ -16,29 +16,39 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use stampede_vocab::Reader;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Most messages of one transaction.
 const BATCH: usize = 500;
+/// Most messages that are looked at for it.
+const MOST_READ: usize = 4 * BATCH;
 
 /// What a consumer reads.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     brokers: String,
+    service: &'static str,
     group: String,
     topics: Vec<String>,
+    message_types: HashSet<String>,
 }
 
 impl ConsumerConfig {
-    /// Reads `topics` at `brokers` as one of `group`, which is `<topic prefix>.<service>`.
-    pub fn new(brokers: &str, group: String, topics: Vec<String>) -> Self {
-        Self { brokers: brokers.to_owned(), group, topics }
-    }
-
-    /// The service: what dead-letter topics are named after.
-    fn consumer_name(&self) -> String {
-        self.group.rsplit('.').next().unwrap_or(&self.group).to_owned()
+    /// Reads at `brokers` what `Topic` says of `service`, as one of the group `<topic prefix>.<service>`.
+    pub fn new(brokers: &str, topic_prefix: &str, service: &'static str) -> Self {
+        let (mut topics, mut message_types) = (Vec::new(), HashSet::new());
+        for (topic, reader) in Reader::all_of(service) {
+            topics.push(topic.name(topic_prefix));
+            message_types.extend(reader.message_types());
+        }
+        let group = format!("{topic_prefix}.{service}");
+        Self { brokers: brokers.to_owned(), service, group, topics, message_types }
     }
 }
 
@@ -46,6 +56,7 @@ impl ConsumerConfig {
 pub struct Consumer<H> {
     client: StreamConsumer,
     applier: Applier<H>,
+    message_types: HashSet<String>,
     applied: Counter<u64>,
     group: KeyValue,
 }
@@ -71,14 +82,14 @@ impl<H: Handler> Consumer<H> {
             .create()?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;
-        let dead_letters = DeadLetters::new(&config.brokers, config.consumer_name())?;
+        let dead_letters = DeadLetters::new(&config.brokers, config.service.to_owned())?;
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
-            .with_description("Messages that were read, repeats among them")
+            .with_description("Messages that were taken, repeats among them")
             .build();
         let group = KeyValue::new("group", config.group);
         let applier = Applier { db, handler, dead_letters, stop: CancellationToken::new() };
-        Ok(Self { client, applier, applied, group })
+        Ok(Self { client, applier, message_types: config.message_types, applied, group })
     }
 
     /// Reads until `stop`. A batch under way is finished first, unless its database is away.
@@ -128,18 +139,20 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    /// What is at hand behind `first`, up to a batch.
+    /// What is at hand behind `first`, up to a batch. Messages that mean nothing to the service leave no trace but the
+    /// offset: there is no effect that a repeat could double.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
-        let mut next = HashMap::new();
+        let (mut next, mut read) = (HashMap::new(), 0);
         let mut record = Some(first);
         while let Some(message) = record {
             next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
-            match Message::read(&message) {
-                Ok(message) => batch.push(message),
+            match Message::read(&message, &self.message_types) {
+                Ok(message) => batch.extend(message),
                 Err(message) => unreadable.push(*message),
             }
-            let full = batch.len() + unreadable.len() >= BATCH;
+            read += 1;
+            let full = batch.len() + unreadable.len() >= BATCH || read >= MOST_READ;
             record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
         }
         let mut positions = TopicPartitionList::with_capacity(next.len());

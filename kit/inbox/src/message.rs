@@ -6,7 +6,7 @@ use rdkafka::{
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
-use std::{future::Future, pin::Pin};
+use std::{collections::HashSet, future::Future, pin::Pin};
 
 /// A message as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +65,28 @@ impl Message {
         (&self.topic, self.partition, self.offset) == (&other.topic, other.partition, other.offset)
     }
 
-    pub(crate) fn read(record: &BorrowedMessage<'_>) -> Result<Self, Box<Unreadable>> {
+    /// The message in this record; `None` if it is of none of these types.
+    pub(crate) fn read(
+        record: &BorrowedMessage<'_>,
+        message_types: &HashSet<String>,
+    ) -> Result<Option<Self>, Box<Unreadable>> {
         let unreadable = |name| Box::new(Unreadable::new(record, name));
         let required = |name| header(record, name).ok_or_else(|| unreadable(name));
-        Ok(Self {
+        let message_type = required("ce_type")?;
+        if !message_types.contains(message_type) {
+            return Ok(None);
+        }
+        Ok(Some(Self {
             source: required("ce_source")?.to_owned(),
             id: required("ce_id")?.parse().map_err(|_| unreadable("ce_id"))?,
-            message_type: required("ce_type")?.to_owned(),
+            message_type: message_type.to_owned(),
             key: record.key().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
             payload: record.payload().unwrap_or_default().to_vec(),
             traceparent: header(record, "traceparent").map(str::to_owned),
             topic: record.topic().to_owned(),
             partition: record.partition(),
             offset: record.offset(),
-        })
+        }))
     }
 }
 
@@ -111,8 +119,8 @@ pub trait Handler: Send + Sync + 'static {
     /// What is left to do once the transaction has committed.
     type Effects: Send + 'static;
 
-    /// Applies new messages inside the transaction that records them, in the order given. Messages of unknown types are
-    /// to be passed over. May run again with the same messages, so it has no effect outside the transaction.
+    /// Applies new messages inside the transaction that records them, in the order given. They are of the types that
+    /// `stampede_vocab::Topic` lists for the service. May run again with the same messages, so it has no effect outside the transaction.
     fn apply<'c>(
         &'c self,
         transaction: &'c mut MySqlConnection,

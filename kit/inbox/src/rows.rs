@@ -79,12 +79,26 @@ pub async fn park(connection: &mut MySqlConnection, message: &Message, now_us: i
     Ok(())
 }
 
-/// Deletes records from before this instant, a bounded number at a time. Returns how many.
+/// Deletes records from before this instant among the first `limit` of each source: ids of a source grow with time, so
+/// what is old comes first. Returns the most that it deleted of one source.
 pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
-    let done = sqlx::query("DELETE FROM inbox WHERE processed_us < ? ORDER BY processed_us LIMIT ?")
+    let sources: Vec<String> =
+        sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *connection).await?;
+    let mut most = 0;
+    // One statement for each source, of which there are one or two.
+    for source in sources {
+        let done = sqlx::query(
+            "DELETE FROM inbox WHERE source = ? AND processed_us < ? AND message_id <= (SELECT last FROM \
+             (SELECT MAX(message_id) AS last FROM (SELECT message_id FROM inbox WHERE source = ? ORDER BY message_id LIMIT ?) \
+             AS first_ones) AS bound)",
+        )
+        .bind(&source)
         .bind(before_us)
+        .bind(&source)
         .bind(limit)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(done.rows_affected())
+        most = most.max(done.rows_affected());
+    }
+    Ok(most)
 }

@@ -74,20 +74,19 @@ impl Bench {
     }
 
     fn start_consumer(&self) -> (CancellationToken, JoinHandle<()>) {
-        let group = format!("{}.order", self.world.topic_prefix());
-        let config = ConsumerConfig::new(self.world.brokers(), group, vec![self.topic()]);
+        let config = ConsumerConfig::new(self.world.brokers(), self.world.topic_prefix(), "order");
         let consumer = Consumer::new(config, self.db.clone(), Arc::new(Notes)).unwrap();
         let stop = CancellationToken::new();
         (stop.clone(), tokio::spawn(consumer.run(stop)))
     }
 
     async fn send(&self, id: u64, key: &str, text: &str) {
+        self.send_typed(id, "stampede.message.v1.PaymentApproved", key, text).await;
+    }
+
+    async fn send_typed(&self, id: u64, message_type: &str, key: &str, text: &str) {
         let id = id.to_string();
-        let headers = [
-            ("ce_id", id.as_str()),
-            ("ce_source", "/stampede/payment"),
-            ("ce_type", "stampede.message.v1.PaymentApproved"),
-        ];
+        let headers = [("ce_id", id.as_str()), ("ce_source", "/stampede/payment"), ("ce_type", message_type)];
         let headers = headers
             .into_iter()
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
@@ -151,6 +150,21 @@ async fn a_message_that_comes_twice_takes_effect_once() {
     bench.until_notes("a", &["one", "two", "three", "four"]).await;
     stop.cancel();
     task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_means_nothing_to_the_service_leaves_no_record() {
+    let bench = Bench::new().await;
+    let (stop, running) = bench.start_consumer();
+    bench.send_typed(1, "stampede.message.v1.PaymentPondered", "a", "of no interest").await;
+    bench.send(2, "a", "taken").await;
+    bench.until_notes("a", &["taken"]).await;
+    let mut connection = bench.db.acquire().await.unwrap();
+    let recorded: Vec<u64> =
+        sqlx::query_scalar("SELECT message_id FROM inbox").fetch_all(&mut *connection).await.unwrap();
+    assert_eq!(recorded, [2]);
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

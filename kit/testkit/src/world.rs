@@ -81,7 +81,7 @@ impl World {
         let prefix = self.topic_prefix();
         let mut names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(prefix)).collect();
         for topic in Topic::ALL {
-            names.extend(topic.consumers().iter().map(|consumer| topic.dead_letters(prefix, consumer)));
+            names.extend(topic.readers().iter().map(|reader| topic.dead_letters(prefix, reader.service)));
         }
         let topics: Vec<_> =
             names.iter().map(|name| NewTopic::new(name, TOPIC_PARTITIONS, TopicReplication::Fixed(1))).collect();

@@ -23,4 +23,4 @@ pub use money::{Currency, Money, MoneyError};
 pub use page::{PageSize, PageToken};
 pub use quantity::Quantity;
 pub use request_id::RequestId;
-pub use topic::Topic;
+pub use topic::{Reader, Topic};

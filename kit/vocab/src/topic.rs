@@ -17,6 +17,44 @@ pub enum Topic {
     Payment,
 }
 
+/// A service that reads a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    /// The service.
+    pub service: &'static str,
+    /// The messages that mean something to it, without their package. It passes over all others.
+    messages: &'static [&'static str],
+}
+
+/// The package of all messages.
+const PACKAGE: &str = "stampede.message.v1";
+
+impl Reader {
+    /// What this service reads, topic by topic.
+    pub fn all_of(service: &str) -> impl Iterator<Item = (Topic, Self)> {
+        let readers =
+            Topic::ALL.into_iter().flat_map(|topic| topic.readers().iter().map(move |reader| (topic, *reader)));
+        readers.filter(move |(_, reader)| reader.service == service)
+    }
+
+    /// The full names of the messages that it takes, such as `stampede.message.v1.OrderPlaced`.
+    pub fn message_types(self) -> impl Iterator<Item = String> {
+        self.messages.iter().map(|message| format!("{PACKAGE}.{message}"))
+    }
+}
+
+const ORDER_READERS: &[Reader] = &[
+    Reader {
+        service: "coupon",
+        messages: &["OrderFulfilled", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+    },
+    Reader {
+        service: "inventory",
+        messages: &["OrderPlaced", "OrderPaidLate", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+    },
+    Reader { service: "payment", messages: &["PaymentRequested", "RefundRequested", "OrderExpired", "OrderCancelled"] },
+];
+
 impl Topic {
     /// Every topic.
     pub const ALL: [Self; 5] = [Self::Event, Self::Coupon, Self::Inventory, Self::Order, Self::Payment];
@@ -33,12 +71,15 @@ impl Topic {
     }
 
     /// The services that read it, each as one consumer group.
-    pub const fn consumers(self) -> &'static [&'static str] {
+    pub const fn readers(self) -> &'static [Reader] {
         match self {
-            Self::Event => &["inventory"],
+            Self::Event => &[Reader { service: "inventory", messages: &["EventScheduled", "EventCancelled"] }],
             Self::Coupon => &[],
-            Self::Inventory | Self::Payment => &["order"],
-            Self::Order => &["coupon", "inventory", "payment"],
+            Self::Inventory => &[Reader { service: "order", messages: &["StockCommitted", "StockRejected"] }],
+            Self::Order => ORDER_READERS,
+            Self::Payment => {
+                &[Reader { service: "order", messages: &["PaymentApproved", "PaymentDeclined", "PaymentRefunded"] }]
+            }
         }
     }
 

@@ -107,9 +107,7 @@ fn start_claims(config: &Config, servers: &Servers, outbox: Outbox, workers: &Wo
 /// What becomes of the orders that hold coupons: told by Kafka, and asked for where nothing is told.
 fn start_orders(config: &Config, age: std::time::Duration, servers: &Servers, workers: &Workers) -> anyhow::Result<()> {
     let Servers { db, clock, .. } = servers.clone();
-    let prefix = &config.kafka_topic_prefix;
-    let consumer_config =
-        ConsumerConfig::new(&config.kafka_brokers, format!("{prefix}.coupon"), vec![Topic::Order.name(prefix)]);
+    let consumer_config = ConsumerConfig::new(&config.kafka_brokers, &config.kafka_topic_prefix, "coupon");
     let handler = Arc::new(worker::OrderHandler::new(clock.clone()));
     let consumer = Consumer::new(consumer_config, db.clone(), handler).context("the order consumer cannot be made")?;
     workers.spawn(Stage::Consumer, "order_consumer", |stop| async move {

@@ -89,7 +89,7 @@ fn id<T: std::str::FromStr<Err = ParseIdError>>(text: String) -> Result<T, WireE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_vocab::{CampaignId, CouponId, OrderId, UserId};
+    use stampede_vocab::{CampaignId, CouponId, OrderId, Reader, UserId};
     use uuid::Uuid;
 
     fn order() -> OrderId {
@@ -150,5 +150,12 @@ mod tests {
         assert!(decode("stampede.message.v1.OrderExpired", b"\xff").is_err());
         let broken = message::OrderExpired { order_id: order().to_string(), coupon_id: "cpn_1".to_owned() };
         assert!(decode("stampede.message.v1.OrderExpired", &broken.encode_to_vec()).is_err());
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in Reader::all_of("coupon").flat_map(|(_, reader)| reader.message_types()) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is passed over");
+        }
     }
 }

@@ -75,11 +75,9 @@ fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers)
 }
 
 fn spawn_consumer(config: &Config, db: Database, inventory: &Inventory, workers: &Workers) -> anyhow::Result<()> {
-    let prefix = &config.kafka_topic_prefix;
-    let topics = [Topic::Event, Topic::Order].map(|topic| topic.name(prefix)).to_vec();
-    let group = Topic::Inventory.name(prefix);
     let handler = Arc::new(LedgerConsumer::new(inventory.clone()));
-    let consumer = Consumer::new(ConsumerConfig::new(&config.kafka_brokers, group, topics), db, handler)?;
+    let consumed = ConsumerConfig::new(&config.kafka_brokers, &config.kafka_topic_prefix, "inventory");
+    let consumer = Consumer::new(consumed, db, handler)?;
     workers.spawn(Stage::Consumer, "ledger consumer", move |stop| async move {
         consumer.run(stop).await;
         Ok(())

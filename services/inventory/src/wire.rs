@@ -168,7 +168,7 @@ fn ordered_line(line: &proto::OrderedLine) -> Result<OrderedLine, InvalidField> 
 mod tests {
     use super::*;
     use crate::domain::RejectReason;
-    use stampede_vocab::ItemId;
+    use stampede_vocab::{ItemId, Reader};
 
     const ORDER: &str = "ord_0000000000000000000000001a";
 
@@ -202,5 +202,12 @@ mod tests {
         assert_eq!((row.aggregate_id.as_str(), row.message_type), (ORDER, "stampede.message.v1.StockRejected"));
         let sent = proto::StockRejected::decode(&row.payload[..]).unwrap();
         assert_eq!((sent.reason.as_str(), sent.item_id), ("LIMIT_REACHED", item_id.to_string()));
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in Reader::all_of("inventory").flat_map(|(_, reader)| reader.message_types()) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is passed over");
+        }
     }
 }

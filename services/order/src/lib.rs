@@ -84,9 +84,7 @@ fn start_relay(config: &Config, topic: String, workers: &Workers, db: &Database)
 }
 
 fn start_consumer(config: &Config, workers: &Workers, db: &Database, transitions: &Transitions) -> anyhow::Result<()> {
-    let prefix = &config.kafka_topic_prefix;
-    let topics = [Topic::Inventory, Topic::Payment].map(|topic| topic.name(prefix)).to_vec();
-    let consumer = ConsumerConfig::new(&config.kafka_brokers, Topic::Order.name(prefix), topics);
+    let consumer = ConsumerConfig::new(&config.kafka_brokers, &config.kafka_topic_prefix, "order");
     let consumer = Consumer::new(consumer, db.clone(), Arc::new(Answers::new(transitions.clone())))?;
     workers.spawn(Stage::Consumer, "consumer of inventory and payment", |stop| async move {
         consumer.run(stop).await;

@@ -163,6 +163,7 @@ pub fn timestamp(at: Timestamp) -> prost_types::Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_vocab::Reader;
     use uuid::Uuid;
 
     fn order() -> OrderId {
@@ -204,5 +205,12 @@ mod tests {
     fn instants_before_the_epoch_keep_their_nanos_positive() {
         let at = timestamp(Timestamp::from_micros(-1));
         assert_eq!((at.seconds, at.nanos), (-1, 999_999_000));
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in Reader::all_of("order").flat_map(|(_, reader)| reader.message_types()) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is passed over");
+        }
     }
 }

@@ -73,9 +73,7 @@ fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers)
 }
 
 fn spawn_consumer(config: &Config, db: Database, payments: Payments, workers: &Workers) -> anyhow::Result<()> {
-    let prefix = &config.kafka_topic_prefix;
-    let topics = vec![Topic::Order.name(prefix)];
-    let consumed = ConsumerConfig::new(&config.kafka_brokers, format!("{prefix}.payment"), topics);
+    let consumed = ConsumerConfig::new(&config.kafka_brokers, &config.kafka_topic_prefix, "payment");
     let consumer = Consumer::new(consumed, db, Arc::new(Orders::new(payments)))?;
     workers.spawn(Stage::Consumer, "order consumer", move |stop| async move {
         consumer.run(stop).await;

@@ -119,6 +119,7 @@ fn amount(amount: Option<&ProtoMoney>) -> Result<Money, InvalidField> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_vocab::Reader;
     use uuid::Uuid;
 
     const ORDER: &str = "ord_0000000000000000000000001a";
@@ -181,6 +182,16 @@ mod tests {
                 Err(Unreadable::Field(error)) => assert_eq!(error.field, field),
                 other => panic!("{field}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in Reader::all_of("payment").flat_map(|(_, reader)| reader.message_types()) {
+            assert!(
+                decode(&message(message_type.rsplit('.').next().unwrap(), vec![0xff])).is_err(),
+                "{message_type} is passed over"
+            );
         }
     }
 }
