@@ -6,7 +6,7 @@ use http::HeaderValue;
 use stampede_proto::order::v1::OrderState;
 use stampede_vocab::{EventId, OrderId};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,8 +15,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Pause between two looks at the list: as long as the last one took, but within these bounds. Following is to be a small
-/// part of the load.
+/// Pause between two looks at the list: twice as long as the last one took, but within these bounds. Following is to be a
+/// small part of the load.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An accepted order that the list does not show for so long was slipped into a page that was over.
@@ -29,13 +29,22 @@ pub struct View {
     pub order: Order,
     /// When it became known, and whether the list has shown it.
     told_at: Instant,
-    listed: bool,
+    /// The page of the list that has shown it.
+    page: Option<usize>,
+}
+
+/// The orders that are known, and what is to be looked at again.
+#[derive(Default)]
+struct Book {
+    views: HashMap<OrderId, watch::Sender<View>>,
+    /// Pages with orders of which their buyers were told something newer.
+    stirred: BTreeSet<usize>,
 }
 
 /// All orders of the event that are known.
 #[derive(Default)]
 pub struct Follow {
-    book: Mutex<HashMap<OrderId, watch::Sender<View>>>,
+    book: Mutex<Book>,
     pay_window: watch::Sender<Option<Duration>>,
 }
 
@@ -57,26 +66,34 @@ pub const fn is_end(state: OrderState) -> bool {
 }
 
 impl Follow {
-    fn book(&self) -> MutexGuard<'_, HashMap<OrderId, watch::Sender<View>>> {
-        // Every change is a single assignment, so a panic elsewhere leaves nothing half done.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // What was changed before a panic is true, and what was not is found at the next look.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A buyer was told of an order; yields what becomes of it.
     pub fn told(&self, order: &Order) -> watch::Receiver<View> {
         let mut book = self.book();
-        note(&mut book, order, false);
-        book[&order.order_id].subscribe()
+        let told = note(&mut book.views, order, None);
+        if let Some(page) = told.page {
+            book.stirred.insert(page);
+        }
+        book.views[&order.order_id].subscribe()
     }
 
-    /// The list has shown these orders.
-    pub fn listed(&self, orders: &[Order]) {
+    /// This page of the list has shown these orders. Returns them as they are known now: a buyer may have been told
+    /// something newer.
+    pub fn listed(&self, page: usize, orders: &[Order]) -> Vec<Order> {
         let mut book = self.book();
-        for order in orders {
-            note(&mut book, order, true);
-        }
+        let newest = orders.iter().map(|order| note(&mut book.views, order, Some(page)).order).collect();
         drop(book);
         self.note_pay_window(orders);
+        newest
+    }
+
+    /// The pages with orders of which their buyers were told something newer since the last call.
+    pub fn stirred(&self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.book().stirred)
     }
 
     fn note_pay_window(&self, orders: &[Order]) {
@@ -99,7 +116,7 @@ impl Follow {
     /// How many orders are in which state.
     pub fn states(&self) -> BTreeMap<OrderState, usize> {
         let mut states = BTreeMap::new();
-        for view in self.book().values() {
+        for view in self.book().views.values() {
             *states.entry(view.borrow().order.state).or_default() += 1;
         }
         states
@@ -107,20 +124,20 @@ impl Follow {
 
     /// How many orders have not reached an end.
     pub fn unfinished(&self) -> usize {
-        self.book().values().filter(|view| !is_end(view.borrow().order.state)).count()
+        self.book().views.values().filter(|view| !is_end(view.borrow().order.state)).count()
     }
 
     /// Every order that the list has shown.
     pub fn orders(&self) -> Vec<Order> {
         let book = self.book();
-        let views = book.values().map(|view| *view.borrow());
-        views.filter(|view| view.listed).map(|view| view.order).collect()
+        let views = book.views.values().map(|view| *view.borrow());
+        views.filter(|view| view.page.is_some()).map(|view| view.order).collect()
     }
 
     fn misses_some(&self) -> bool {
-        self.book().values().any(|view| {
+        self.book().views.values().any(|view| {
             let view = view.borrow();
-            !view.listed && view.told_at.elapsed() > LIST_LAG
+            view.page.is_none() && view.told_at.elapsed() > LIST_LAG
         })
     }
 
@@ -137,7 +154,7 @@ impl Follow {
             if let Err(failure) = pages.read(operator, token, event, self).await {
                 tracing::warn!(reason = failure.reason(), "the list of orders cannot be read");
             }
-            sleep(began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+            sleep((began.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 
@@ -149,20 +166,22 @@ impl Follow {
     }
 }
 
-fn note(book: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, listed: bool) {
-    let fresh = View { order: *order, told_at: Instant::now(), listed };
-    let Some(view) = book.get(&order.order_id) else {
-        book.insert(order.order_id, watch::Sender::new(fresh));
-        return;
+/// Notes what was told of an order or what a page has shown of it. Returns the newest that is known.
+fn note(views: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, page: Option<usize>) -> View {
+    let fresh = View { order: *order, told_at: Instant::now(), page };
+    let Some(view) = views.get(&order.order_id) else {
+        views.insert(order.order_id, watch::Sender::new(fresh));
+        return fresh;
     };
     view.send_if_modified(|view| {
-        view.listed |= listed;
+        view.page = page.or(view.page);
         let newer = order.version > view.order.version;
         if newer {
             view.order = *order;
         }
         newer
     });
+    *view.borrow()
 }
 
 #[cfg(test)]
@@ -188,10 +207,10 @@ mod tests {
     #[test]
     fn a_buyer_sees_what_the_list_has_shown_before_and_what_it_shows_after() {
         let follow = Follow::default();
-        follow.listed(&[order(OrderState::AwaitingPayment, 2)]);
+        follow.listed(0, &[order(OrderState::AwaitingPayment, 2)]);
         let mut view = follow.told(&order(OrderState::Pending, 1));
         assert_eq!(view.borrow_and_update().order.state, OrderState::AwaitingPayment);
-        follow.listed(&[order(OrderState::Cancelled, 3)]);
+        follow.listed(0, &[order(OrderState::Cancelled, 3)]);
         assert!(view.has_changed().unwrap());
         assert_eq!((view.borrow().order.state, follow.unfinished()), (OrderState::Cancelled, 0));
     }
@@ -202,12 +221,25 @@ mod tests {
         let window = Duration::from_secs(6);
         let payable = order(OrderState::AwaitingPayment, 2);
         let pay_deadline = Some(payable.update_time.plus(window));
-        follow.listed(&[order(OrderState::Pending, 1)]);
+        follow.listed(0, &[order(OrderState::Pending, 1)]);
         // Declined since: when it could first be paid is not known any more.
-        follow.listed(&[Order { version: 4, pay_deadline, ..payable }]);
+        follow.listed(0, &[Order { version: 4, pay_deadline, ..payable }]);
         assert_eq!(*follow.pay_window.borrow(), None);
-        follow.listed(&[Order { pay_deadline, ..payable }]);
+        follow.listed(0, &[Order { pay_deadline, ..payable }]);
         assert_eq!(follow.pay_window().await, window);
+    }
+
+    #[test]
+    fn a_page_is_stirred_by_what_the_buyer_of_a_listed_order_is_told() {
+        let follow = Follow::default();
+        drop(follow.told(&order(OrderState::Pending, 1)));
+        assert!(follow.stirred().is_empty(), "it is on no page yet");
+        follow.listed(7, &[order(OrderState::AwaitingPayment, 2)]);
+        drop(follow.told(&order(OrderState::Paying, 3)));
+        assert_eq!(follow.stirred(), BTreeSet::from([7]));
+        assert!(follow.stirred().is_empty());
+        let newest = follow.listed(7, &[order(OrderState::AwaitingPayment, 2)]);
+        assert_eq!(newest[0].state, OrderState::Paying, "the list was read before the buyer was told");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The operator's list of an event's orders, page by page in order of arrival, reading again only what may have changed.
 //!
-//! A page costs the mesh a hundred orders each time, so in a rush most of the load would be this list. But orders move
-//! about as they came: change travels along the list. A page that has changed has the next one read at once; one that has
-//! not is left alone for longer and longer.
+//! A page costs the mesh a hundred orders each time, so in a rush most of the load would be this list. But an order that
+//! waits for its payment moves only once its buyer has acted, of which the buyer is told, or at its deadline. The others
+//! move about as they came: change travels along the list. A page that has changed has the next one read at once; one
+//! that has not is left alone for longer and longer.
 
 use super::{
     client::{Call, Client, Failure},
@@ -10,7 +11,8 @@ use super::{
     wire::{Order, OrderPage},
 };
 use http::HeaderValue;
-use stampede_vocab::EventId;
+use stampede_proto::order::v1::OrderState;
+use stampede_vocab::{Clock, EventId, SystemClock, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -18,6 +20,12 @@ use tokio::time::Instant;
 const PAGE_SIZE: usize = 100;
 /// How soon a page is read again that has just changed.
 const SHORTEST_WAIT: Duration = Duration::from_millis(150);
+/// The same where there are many: most orders of a page are to have moved on by then.
+const SHORT_WAIT: Duration = Duration::from_millis(400);
+/// More pages than that are many.
+const MANY: usize = 20;
+/// How long after its deadline an order has expired: the sweep has to find it.
+const EXPIRY_TAKES: Duration = Duration::from_millis(500);
 /// How soon a page is read again at least, where there are few.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 /// The same where there are many.
@@ -35,8 +43,27 @@ struct Page {
     /// Sum of the orders' versions: it grows with every change.
     versions: i64,
     wait: Duration,
+    /// Whether orders on it move by themselves.
+    moves: bool,
     /// When to read it again; never, once all its orders have ended.
     due: Option<Instant>,
+}
+
+/// When an order may have moved by itself: at any time, at its deadline, or never.
+enum Next {
+    AnyTime,
+    At(Timestamp),
+    Never,
+}
+
+impl Next {
+    fn of(order: &Order, now: Timestamp) -> Self {
+        match order.pay_deadline {
+            _ if is_end(order.state) => Self::Never,
+            Some(deadline) if order.state == OrderState::AwaitingPayment && deadline > now => Self::At(deadline),
+            _ => Self::AnyTime,
+        }
+    }
 }
 
 impl Page {
@@ -44,20 +71,33 @@ impl Page {
         self.due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// The page as it is now, after a reading that took so long, among so many pages.
+    /// The page as it is now, with its orders as they are known, after a reading that took so long, among so many pages.
     fn after(known: Option<&Self>, token: String, read: OrderPage, took: Duration, pages: usize) -> Self {
         let versions = read.orders.iter().map(|order| order.version).sum();
+        let shortest = if pages > MANY { SHORT_WAIT } else { SHORTEST_WAIT };
         let longest = (took * pages as u32 * IDLE_SHARE).clamp(LONG_WAIT, LONGEST_WAIT);
         let wait = match known {
             Some(known) if known.versions == versions => (known.wait * 2).min(longest),
-            _ => SHORTEST_WAIT,
+            _ => shortest,
         };
-        let is_last = read.next_page_token.is_empty();
-        let is_open = is_last || read.orders.iter().any(|order: &Order| !is_end(order.state));
         // The last page is where new orders turn up.
+        let is_last = read.next_page_token.is_empty();
         let wait = if is_last { SHORTEST_WAIT } else { wait };
-        let due = is_open.then(|| Instant::now() + wait);
-        Self { token, next: read.next_page_token, versions, wait, due }
+        let now = SystemClock.now();
+        let nexts: Vec<Next> = read.orders.iter().map(|order| Next::of(order, now)).collect();
+        let moves = is_last || nexts.iter().any(|next| matches!(next, Next::AnyTime));
+        let deadlines =
+            nexts.iter().filter_map(|next| if let Next::At(deadline) = next { Some(*deadline) } else { None });
+        let next_in = if moves { Some(wait) } else { deadlines.min().map(|at| at.since(now) + EXPIRY_TAKES) };
+        let due = next_in.map(|next_in| Instant::now() + next_in);
+        Self { token, next: read.next_page_token, versions, wait, moves, due }
+    }
+
+    /// A buyer was told something of an order on it, so it is read soon.
+    fn stir(&mut self) {
+        let soon = Instant::now() + SHORT_WAIT;
+        self.moves = true;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 }
 
@@ -73,6 +113,11 @@ impl Pages {
         event: EventId,
         follow: &Follow,
     ) -> Result<(), Failure> {
+        for index in follow.stirred() {
+            if let Some(page) = self.0.get_mut(index) {
+                page.stir();
+            }
+        }
         let mut page_token = String::new();
         for index in 0.. {
             match self.0.get(index) {
@@ -80,8 +125,8 @@ impl Pages {
                 _ => {
                     let path = format!("/v1/orders?event_id={event}&page_size={PAGE_SIZE}&page_token={page_token}");
                     let began = Instant::now();
-                    let read: OrderPage = operator.call(&Call::get(path).bearing(token)).await?;
-                    follow.listed(&read.orders);
+                    let mut read: OrderPage = operator.call(&Call::get(path).bearing(token)).await?;
+                    read.orders = follow.listed(index, &read.orders);
                     page_token = self.note(index, page_token, read, began.elapsed());
                 }
             }
@@ -97,14 +142,14 @@ impl Pages {
     fn note(&mut self, index: usize, token: String, read: OrderPage, took: Duration) -> String {
         let known = self.0.get(index).filter(|page| page.token == token);
         let page = Page::after(known, token, read, took, self.0.len());
-        let has_changed = page.wait == SHORTEST_WAIT;
+        let has_changed = known.is_none_or(|known| known.versions != page.versions);
         let next = page.next.clone();
         if index < self.0.len() {
             self.0[index] = page;
         } else {
             self.0.push(page);
         }
-        if let Some(neighbour) = self.0.get_mut(index + 1).filter(|page| has_changed && page.due.is_some()) {
+        if let Some(neighbour) = self.0.get_mut(index + 1).filter(|page| has_changed && page.moves) {
             neighbour.due = Some(Instant::now());
         }
         next
@@ -114,8 +159,7 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_proto::order::v1::OrderState;
-    use stampede_vocab::{OrderId, Timestamp};
+    use stampede_vocab::OrderId;
 
     const TOOK: Duration = Duration::from_millis(10);
 
@@ -160,6 +204,30 @@ mod tests {
         assert_eq!(waits(&pages), [Some(LONG_WAIT)]);
         pages.note(0, String::new(), read(&[(OrderState::Fulfilled, 4), (OrderState::Paying, 3)], "b"), TOOK);
         assert_eq!(waits(&pages), [Some(SHORTEST_WAIT)]);
+    }
+
+    fn waiting_until(pay_deadline: Timestamp) -> OrderPage {
+        let mut page = read(&[(OrderState::AwaitingPayment, 2), (OrderState::Fulfilled, 4)], "b");
+        page.orders[0].pay_deadline = Some(pay_deadline);
+        page
+    }
+
+    #[test]
+    fn a_page_of_orders_that_wait_for_their_buyers_is_read_at_the_first_deadline_or_when_one_has_acted() {
+        let (now, minute) = (SystemClock.now(), Duration::from_secs(60));
+        let mut pages = Pages::default();
+        pages.note(0, String::new(), waiting_until(now.plus(minute)), TOOK);
+        let wait = pages.0[0].due.unwrap() - Instant::now();
+        assert!(wait > minute - LONG_WAIT && wait <= minute + EXPIRY_TAKES, "{wait:?}");
+        pages.0[0].stir();
+        assert!(pages.0[0].due.unwrap() <= Instant::now() + SHORT_WAIT);
+    }
+
+    #[test]
+    fn an_order_that_is_over_its_deadline_may_expire_at_any_time() {
+        let mut pages = Pages::default();
+        pages.note(0, String::new(), waiting_until(SystemClock.now().minus(LONG_WAIT)), TOOK);
+        assert!(pages.0[0].due.unwrap() <= Instant::now() + SHORTEST_WAIT);
     }
 
     #[test]
