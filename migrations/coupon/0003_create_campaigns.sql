@@ -1,4 +1,5 @@
--- Batches of coupons with a quota. Nothing of a campaign ever changes but settled_us.
+-- Batches of coupons with a quota. Nothing of a campaign ever changes but settled_us and
+-- told_version.
 CREATE TABLE campaigns (
     -- Derived from the creator and the request_id, so a repeat finds the same row.
     id BINARY(16) NOT NULL,
@@ -15,6 +16,8 @@ CREATE TABLE campaigns (
     created_us BIGINT NOT NULL,
     -- When it was certain that no claim is under way or unfinished any more; NULL while the sweeps look after it.
     settled_us BIGINT NULL,
+    -- How many messages tell of its coupons: the version of each is allocated under the lock of this row.
+    told_version BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (id),
     KEY ix_campaigns_created (created_us, id),
     KEY ix_campaigns_unsettled (settled_us, id),

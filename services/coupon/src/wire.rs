@@ -1,6 +1,6 @@
 //! Kafka's payloads: what this service tells, encoded; what orders tell, decoded. Decides nothing.
 
-use crate::domain::{EndedOrder, OrderEnd, Outgoing};
+use crate::domain::{Coupon, EndedOrder, OrderEnd, Outgoing};
 use prost::Message as _;
 use stampede_outbox::OutboxMessage;
 use stampede_proto::message::v1 as message;
@@ -20,23 +20,27 @@ pub enum WireError {
 /// The message that tells this.
 pub fn encode(outgoing: &Outgoing) -> OutboxMessage {
     match outgoing {
-        Outgoing::CouponIssued { coupon_id, campaign_id, user_id, rank, issued_at } => {
-            let payload = message::CouponIssued {
-                coupon_id: coupon_id.to_string(),
-                campaign_id: campaign_id.to_string(),
-                user_id: user_id.to_string(),
-                rank: *rank,
-                issued_at: Some(timestamp(*issued_at)),
-            };
+        Outgoing::CouponsIssued { campaign_id, version, coupons } => {
+            let payload = message::CouponsIssued { coupons: coupons.iter().map(issued).collect() };
             OutboxMessage {
-                aggregate_type: "coupon",
-                aggregate_id: coupon_id.to_string(),
-                aggregate_version: 1,
-                message_type: "stampede.message.v1.CouponIssued",
+                aggregate_type: "campaign",
+                aggregate_id: campaign_id.to_string(),
+                aggregate_version: *version,
+                message_type: "stampede.message.v1.CouponsIssued",
                 payload: payload.encode_to_vec(),
                 traceparent: None,
             }
         }
+    }
+}
+
+fn issued(coupon: &Coupon) -> message::CouponIssued {
+    message::CouponIssued {
+        coupon_id: coupon.id.to_string(),
+        campaign_id: coupon.campaign_id.to_string(),
+        user_id: coupon.user_id.to_string(),
+        rank: coupon.rank,
+        issued_at: Some(timestamp(coupon.created_at)),
     }
 }
 
@@ -89,7 +93,8 @@ fn id<T: std::str::FromStr<Err = ParseIdError>>(text: String) -> Result<T, WireE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_vocab::{CampaignId, CouponId, OrderId, Reader, UserId};
+    use crate::domain::{Claim, RankedClaim};
+    use stampede_vocab::{CampaignId, CouponId, OrderId, Reader, RequestId, UserId};
     use uuid::Uuid;
 
     fn order() -> OrderId {
@@ -100,20 +105,35 @@ mod tests {
         CouponId::from_uuid(Uuid::from_u128(8))
     }
 
+    fn campaign() -> CampaignId {
+        CampaignId::from_uuid(Uuid::from_u128(1))
+    }
+
+    fn claimed(user: u128, rank: i32) -> Coupon {
+        let (user_id, request_id) = (UserId::from_uuid(Uuid::from_u128(user)), RequestId::parse("a").unwrap());
+        let claim = Claim { campaign_id: campaign(), user_id, request_id };
+        let claimed_at = Timestamp::from_micros(1_500_000);
+        RankedClaim { claim, rank, quota: rank, claimed_at, epoch: 1 }.coupon()
+    }
+
     #[test]
-    fn an_issued_coupon_is_told_under_its_id() {
-        let outgoing = Outgoing::CouponIssued {
-            coupon_id: coupon(),
-            campaign_id: CampaignId::from_uuid(Uuid::from_u128(1)),
-            user_id: UserId::from_uuid(Uuid::from_u128(2)),
-            rank: 3,
-            issued_at: Timestamp::from_micros(1_500_000),
-        };
-        let sent = encode(&outgoing);
-        assert_eq!((sent.aggregate_id, sent.aggregate_version), (coupon().to_string(), 1));
-        let read = message::CouponIssued::decode(sent.payload.as_slice()).unwrap();
+    fn issued_coupons_are_told_under_their_campaign() {
+        let coupons = vec![claimed(2, 3), claimed(4, 4)];
+        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
+        assert_eq!((sent.aggregate_id, sent.aggregate_version), (campaign().to_string(), 7));
+        let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
+        let ids: Vec<_> = read.iter().map(|told| told.coupon_id.clone()).collect();
+        assert_eq!(ids, [coupons[0].id.to_string(), coupons[1].id.to_string()]);
         let issued_at = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
-        assert_eq!((read.rank, read.issued_at), (3, Some(issued_at)));
+        assert_eq!((read[0].rank, read[0].issued_at), (3, Some(issued_at)));
+    }
+
+    #[test]
+    fn the_largest_batch_fits_the_column_that_carries_it() {
+        const LARGEST_BLOB: usize = 65_535;
+        let coupons = (0..256).map(|n| claimed(u128::MAX - n, i32::MAX)).collect();
+        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: i64::MAX, coupons });
+        assert!(sent.payload.len() < LARGEST_BLOB, "{} bytes", sent.payload.len());
     }
 
     #[test]

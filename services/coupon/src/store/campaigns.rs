@@ -1,4 +1,4 @@
-//! Campaigns. Written once; only `settled_us` ever changes.
+//! Campaigns. Written once; only `settled_us` and `told_version` ever change.
 
 use crate::{
     domain::{Campaign, CampaignTerms},
@@ -7,6 +7,7 @@ use crate::{
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{CampaignId, EventId, Money, RequestId, Timestamp, UserId};
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
@@ -44,6 +45,20 @@ pub async fn find_many(connection: &mut MySqlConnection, ids: &[CampaignId]) -> 
     query.push("WHERE id IN ");
     query.push_list(ids.iter().map(CampaignId::uuid));
     read_all(connection, query).await
+}
+
+/// Allocates the version of the next message of each of these campaigns, and keeps their rows locked until the end of the
+/// transaction.
+pub async fn next_versions(
+    connection: &mut MySqlConnection,
+    ids: &BTreeSet<CampaignId>,
+) -> Result<HashMap<CampaignId, i64>, DbError> {
+    let ids = || ids.iter().map(CampaignId::uuid);
+    let mut update = Statement::new("UPDATE campaigns SET told_version = told_version + 1 WHERE id IN ");
+    update.push_list(ids()).execute(&mut *connection).await?;
+    let mut select = Statement::new("SELECT id, told_version FROM campaigns WHERE id IN ");
+    let rows: Vec<(Uuid, i64)> = select.push_list(ids()).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(id, version)| (CampaignId::from_uuid(id), version)).collect())
 }
 
 /// A page of all campaigns, newest first, from behind `after`.

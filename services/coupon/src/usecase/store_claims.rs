@@ -1,4 +1,4 @@
-//! Writing ranked claims: coupons and their messages in one transaction, many at a time. The unique keys have the last
+//! Writing ranked claims: coupons and what tells of them in one transaction, many at a time. The unique keys have the last
 //! word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
 
 use crate::{
@@ -10,9 +10,9 @@ use sqlx::MySqlConnection;
 use stampede_chassis::backoff;
 use stampede_db::{Database, DbError};
 use stampede_outbox::{Outbox, current_traceparent};
-use stampede_vocab::CouponId;
+use stampede_vocab::{CampaignId, CouponId};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -124,11 +124,32 @@ impl StoreClaims {
 async fn issue(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
     store::coupons::insert(connection, &ranked).await?;
-    let coupons: Vec<Coupon> = ranked.iter().map(|ranked| ranked.coupon()).collect();
-    let traceparents = claims.iter().map(|claim| claim.traceparent.clone());
-    let told = coupons.iter().map(Outgoing::coupon_issued).zip(traceparents);
-    store::outbox::append(connection, told).await?;
-    Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
+    tell(connection, claims).await?;
+    let coupons = ranked.iter().map(|ranked| ranked.coupon());
+    Ok(coupons.map(|coupon| (coupon.id, coupon)).collect())
+}
+
+/// One message a campaign, in the trace of its first claim. The rows of the campaigns are locked last, and so for no
+/// longer than the commit takes.
+async fn tell(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let mut batches = BTreeMap::<CampaignId, (Vec<Coupon>, Option<String>)>::new();
+    for claim in claims {
+        let batch = batches.entry(claim.ranked.claim.campaign_id);
+        let (coupons, _) = batch.or_insert_with(|| (Vec::new(), claim.traceparent.clone()));
+        coupons.push(claim.ranked.coupon());
+    }
+    let versions = store::campaigns::next_versions(connection, &batches.keys().copied().collect()).await?;
+    let mut told = Vec::with_capacity(batches.len());
+    for (campaign_id, (coupons, traceparent)) in batches {
+        let version = *versions
+            .get(&campaign_id)
+            .ok_or_else(|| DbError::inconsistent(format!("{campaign_id} has claims, but no row")))?;
+        told.push((Outgoing::CouponsIssued { campaign_id, version, coupons }, traceparent));
+    }
+    store::outbox::append(connection, told).await
 }
 
 /// The ranks are read first, and with them whose they are: a neighbour may store the same claims between the two reads,

@@ -1,8 +1,9 @@
 //! What the tests are made of: the coupon service, a campaign, the crowd, and somebody who tells of orders as the order
 //! service does.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
+use prost::Message as _;
 use stampede_db::{Database, schema};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
@@ -11,12 +12,13 @@ use stampede_proto::{
         Campaign, ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest, HoldCouponRequest,
         ReleaseCouponRequest, coupon_service_client::CouponServiceClient,
     },
+    message::v1::CouponsIssued,
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
 use stampede_vocab::{Clock, CouponId, EventId, OrderId, SystemClock, Timestamp, Topic, UserId};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, transport::Channel};
 use uuid::Uuid;
@@ -115,16 +117,28 @@ impl Shop {
         Ok(sqlx::query_scalar("SELECT rank_no FROM coupons ORDER BY rank_no").fetch_all(&mut *connection).await?)
     }
 
-    /// Whether every stored coupon was told of exactly once, and nothing else was told.
+    /// Whether every stored coupon was told of exactly once, nothing else was told, and the messages of each campaign
+    /// are numbered without a gap.
     pub async fn each_is_told_once(&self) -> Result<bool> {
         let mut connection = self.coupons.acquire().await?;
         let stored: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM coupons").fetch_all(&mut *connection).await?;
-        let mut told: Vec<String> =
-            sqlx::query_scalar("SELECT aggregateid FROM outbox").fetch_all(&mut *connection).await?;
+        let messages: Vec<(String, i64, Vec<u8>)> =
+            sqlx::query_as("SELECT aggregateid, aggregate_version, payload FROM outbox ORDER BY id")
+                .fetch_all(&mut *connection)
+                .await?;
+        let mut versions = HashMap::<String, Vec<i64>>::new();
+        let mut told = Vec::new();
+        for (campaign, version, payload) in messages {
+            versions.entry(campaign.clone()).or_default().push(version);
+            let coupons = CouponsIssued::decode(payload.as_slice())?.coupons;
+            ensure!(coupons.iter().all(|coupon| coupon.campaign_id == campaign), "told under another campaign");
+            told.extend(coupons.into_iter().map(|coupon| coupon.coupon_id));
+        }
+        let numbered = versions.values().all(|versions| versions.iter().zip(1..).all(|(version, n)| *version == n));
         let mut stored: Vec<String> = stored.into_iter().map(|id| CouponId::from_uuid(id).to_string()).collect();
         stored.sort_unstable();
         told.sort_unstable();
-        Ok(stored == told)
+        Ok(numbered && stored == told)
     }
 }
 
