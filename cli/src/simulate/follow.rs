@@ -74,18 +74,23 @@ impl Follow {
     /// A buyer was told of an order; yields what becomes of it.
     pub fn told(&self, order: &Order) -> watch::Receiver<View> {
         let mut book = self.book();
-        let told = note(&mut book.views, order, None);
-        if let Some(page) = told.page {
-            book.stirred.insert(page);
-        }
+        let (told, is_newer) = note(&mut book.views, order, None);
+        book.stirred.extend(told.page.filter(|_| is_newer));
         book.views[&order.order_id].subscribe()
+    }
+
+    /// A buyer's request for this order failed: whether it has taken effect only the list will tell.
+    pub fn doubted(&self, order: OrderId) {
+        let mut book = self.book();
+        let page = book.views.get(&order).and_then(|view| view.borrow().page);
+        book.stirred.extend(page);
     }
 
     /// This page of the list has shown these orders. Returns them as they are known now: a buyer may have been told
     /// something newer.
     pub fn listed(&self, page: usize, orders: &[Order]) -> Vec<Order> {
         let mut book = self.book();
-        let newest = orders.iter().map(|order| note(&mut book.views, order, Some(page)).order).collect();
+        let newest = orders.iter().map(|order| note(&mut book.views, order, Some(page)).0.order).collect();
         drop(book);
         self.note_pay_window(orders);
         newest
@@ -134,26 +139,30 @@ impl Follow {
         views.filter(|view| view.page.is_some()).map(|view| view.order).collect()
     }
 
-    fn misses_some(&self) -> bool {
+    fn misses_some(&self, lag: Duration) -> bool {
         self.book().views.values().any(|view| {
             let view = view.borrow();
-            view.page.is_none() && view.told_at.elapsed() > LIST_LAG
+            view.page.is_none() && view.told_at.elapsed() > lag
         })
     }
 
     /// Reads the list again and again, until dropped.
     pub async fn run(&self, operator: &Client, token: &HeaderValue, event: EventId) {
         let mut pages = Pages::default();
+        let mut lag = LIST_LAG;
         let mut read_anew = Instant::now();
         loop {
             let began = Instant::now();
-            if self.misses_some() && read_anew.elapsed() > LIST_LAG {
-                pages = Pages::default();
-                read_anew = began;
+            match pages.read(operator, token, event, self).await {
+                Ok(true) if read_anew.elapsed() > lag && self.misses_some(lag) => {
+                    pages = Pages::default();
+                    read_anew = Instant::now();
+                }
+                Ok(_) => {}
+                Err(failure) => tracing::warn!(reason = failure.reason(), "the list of orders cannot be read"),
             }
-            if let Err(failure) = pages.read(operator, token, event, self).await {
-                tracing::warn!(reason = failure.reason(), "the list of orders cannot be read");
-            }
+            // Reading all pages anew is what takes longest, and must not be all that is done.
+            lag = LIST_LAG.max(began.elapsed() * 4).max(lag / 2);
             sleep((began.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
@@ -166,14 +175,15 @@ impl Follow {
     }
 }
 
-/// Notes what was told of an order or what a page has shown of it. Returns the newest that is known.
-fn note(views: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, page: Option<usize>) -> View {
+/// Notes what was told of an order or what a page has shown of it. Returns the newest that is known, and whether this
+/// is it.
+fn note(views: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, page: Option<usize>) -> (View, bool) {
     let fresh = View { order: *order, told_at: Instant::now(), page };
     let Some(view) = views.get(&order.order_id) else {
         views.insert(order.order_id, watch::Sender::new(fresh));
-        return fresh;
+        return (fresh, true);
     };
-    view.send_if_modified(|view| {
+    let is_newer = view.send_if_modified(|view| {
         view.page = page.or(view.page);
         let newer = order.version > view.order.version;
         if newer {
@@ -181,7 +191,7 @@ fn note(views: &mut HashMap<OrderId, watch::Sender<View>>, order: &Order, page: 
         }
         newer
     });
-    *view.borrow()
+    (*view.borrow(), is_newer)
 }
 
 #[cfg(test)]
@@ -237,7 +247,10 @@ mod tests {
         follow.listed(7, &[order(OrderState::AwaitingPayment, 2)]);
         drop(follow.told(&order(OrderState::Paying, 3)));
         assert_eq!(follow.stirred(), BTreeSet::from([7]));
-        assert!(follow.stirred().is_empty());
+        drop(follow.told(&order(OrderState::Paying, 3)));
+        assert!(follow.stirred().is_empty(), "nothing new");
+        follow.doubted(order(OrderState::Paying, 3).order_id);
+        assert_eq!(follow.stirred(), BTreeSet::from([7]), "a request was lost: who knows what it did");
         let newest = follow.listed(7, &[order(OrderState::AwaitingPayment, 2)]);
         assert_eq!(newest[0].state, OrderState::Paying, "the list was read before the buyer was told");
     }

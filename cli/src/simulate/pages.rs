@@ -10,6 +10,7 @@ use super::{
     follow::{Follow, is_end},
     wire::{Order, OrderPage},
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::HeaderValue;
 use stampede_proto::order::v1::OrderState;
 use stampede_vocab::{Clock, EventId, SystemClock, Timestamp};
@@ -30,6 +31,12 @@ const EXPIRY_TAKES: Duration = Duration::from_millis(500);
 const LONG_WAIT: Duration = Duration::from_secs(1);
 /// The same where there are many.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Pages that are asked for at a time.
+const AT_A_TIME: usize = 4;
+/// Most known pages of a round, and most pages behind them: new orders may come faster than their pages can be read one
+/// after the other, and then the known ones must not be left waiting.
+const MOST_KNOWN: usize = 32;
+const MOST_NEW: usize = 8;
 /// Pages that do not change may have one part in so many of the reader's time.
 const IDLE_SHARE: u32 = 4;
 
@@ -88,7 +95,8 @@ impl Page {
         let moves = is_last || nexts.iter().any(|next| matches!(next, Next::AnyTime));
         let deadlines =
             nexts.iter().filter_map(|next| if let Next::At(deadline) = next { Some(*deadline) } else { None });
-        let next_in = if moves { Some(wait) } else { deadlines.min().map(|at| at.since(now) + EXPIRY_TAKES) };
+        let deadline = deadlines.min().map(|at| at.since(now) + EXPIRY_TAKES);
+        let next_in = if moves { Some(deadline.map_or(wait, |deadline| deadline.min(wait))) } else { deadline };
         let due = next_in.map(|next_in| Instant::now() + next_in);
         Self { token, next: read.next_page_token, versions, wait, moves, due }
     }
@@ -101,8 +109,27 @@ impl Page {
     }
 }
 
+/// Where pages are read, and who is told of them.
+struct List<'a> {
+    operator: &'a Client,
+    token: &'a HeaderValue,
+    event: EventId,
+    follow: &'a Follow,
+}
+
+impl List<'_> {
+    /// Reads one page, with its orders as they are known, and tells how long that took.
+    async fn page(&self, index: usize, page_token: &str) -> Result<(OrderPage, Duration), Failure> {
+        let path = format!("/v1/orders?event_id={}&page_size={PAGE_SIZE}&page_token={page_token}", self.event);
+        let began = Instant::now();
+        let mut read: OrderPage = self.operator.call(&Call::get(path).bearing(self.token)).await?;
+        read.orders = self.follow.listed(index, &read.orders);
+        Ok((read, began.elapsed()))
+    }
+}
+
 impl Pages {
-    /// Reads what is due, and notes it.
+    /// Reads some of what is due, and notes it. Returns whether that went to the end of the list.
     ///
     /// An order may be written after later arrivals, so that pages shift: a page whose token is not where the one before
     /// it ends now is read in any case.
@@ -112,28 +139,46 @@ impl Pages {
         token: &HeaderValue,
         event: EventId,
         follow: &Follow,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         for index in follow.stirred() {
             if let Some(page) = self.0.get_mut(index) {
                 page.stir();
             }
         }
+        let list = List { operator, token, event, follow };
+        self.read_due(&list).await?;
         let mut page_token = String::new();
+        let mut new = 0;
         for index in 0.. {
             match self.0.get(index) {
-                Some(page) if page.token == page_token && !page.is_due() => page_token.clone_from(&page.next),
+                Some(page) if page.token == page_token => page_token.clone_from(&page.next),
+                _ if new == MOST_NEW => return Ok(false),
                 _ => {
-                    let path = format!("/v1/orders?event_id={event}&page_size={PAGE_SIZE}&page_token={page_token}");
-                    let began = Instant::now();
-                    let mut read: OrderPage = operator.call(&Call::get(path).bearing(token)).await?;
-                    read.orders = follow.listed(index, &read.orders);
-                    page_token = self.note(index, page_token, read, began.elapsed());
+                    new += 1;
+                    let (read, took) = list.page(index, &page_token).await?;
+                    page_token = self.note(index, page_token, read, took);
                 }
             }
             if page_token.is_empty() {
                 self.0.truncate(index + 1);
                 break;
             }
+        }
+        Ok(true)
+    }
+
+    /// Reads the pages that have been due for longest, some at a time: when the mesh is busy an answer takes long, and pages are many.
+    async fn read_due(&mut self, list: &List<'_>) -> Result<(), Failure> {
+        let due = self.0.iter().enumerate().filter(|(_, page)| page.is_due());
+        let mut due: Vec<_> = due.map(|(index, page)| (page.due, index, page.token.clone())).collect();
+        due.sort_unstable();
+        let reads = due.into_iter().take(MOST_KNOWN).map(|(_, index, token)| async move {
+            let read = list.page(index, &token).await;
+            read.map(|(read, took)| (index, token, read, took))
+        });
+        let mut reads = stream::iter(reads).buffered(AT_A_TIME);
+        while let Some((index, token, read, took)) = reads.try_next().await? {
+            self.note(index, token, read, took);
         }
         Ok(())
     }
@@ -221,6 +266,18 @@ mod tests {
         assert!(wait > minute - LONG_WAIT && wait <= minute + EXPIRY_TAKES, "{wait:?}");
         pages.0[0].stir();
         assert!(pages.0[0].due.unwrap() <= Instant::now() + SHORT_WAIT);
+    }
+
+    #[test]
+    fn a_page_that_is_left_alone_is_read_at_a_deadline_all_the_same() {
+        let soon = LONG_WAIT;
+        let mut pages = Pages::default();
+        for _ in 0..9 {
+            let mut read = waiting_until(SystemClock.now().plus(soon));
+            read.orders[1].state = OrderState::Paid;
+            pages.note(0, String::new(), read, LONG_WAIT);
+        }
+        assert!(pages.0[0].due.unwrap() <= Instant::now() + soon + EXPIRY_TAKES, "{:?}", pages.0[0].wait);
     }
 
     #[test]

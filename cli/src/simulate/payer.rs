@@ -38,7 +38,10 @@ impl Buyer {
                 self.stage.tally.count(Step::Cancel, state_name(cancelled.state));
                 drop(self.stage.follow.told(&cancelled));
             }
-            Err(failure) => self.stage.refused(self.number, Intent::Cancel, due, &failure),
+            Err(failure) => {
+                self.stage.follow.doubted(order.order_id);
+                self.stage.refused(self.number, Intent::Cancel, due, &failure);
+            }
         }
     }
 
@@ -81,6 +84,7 @@ impl Buyer {
         let begun = match self.send_payment(&call).await {
             Ok(begun) => begun,
             Err(failure) => {
+                self.stage.follow.doubted(order.order_id);
                 let deadline = view.borrow().order.pay_deadline;
                 self.stage.refused(self.number, Intent::Pay(deadline), due, &failure);
                 return None;
