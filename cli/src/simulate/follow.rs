@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Pause between two looks at the list: twice as long as the last one took, but within these bounds. Following is to be a
+/// Pause between two looks at the list: as long as the last one took, but within these bounds. Following is to be a
 /// small part of the load.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ impl Follow {
             }
             // Reading all pages anew is what takes longest, and must not be all that is done.
             lag = LIST_LAG.max(began.elapsed() * 4).max(lag / 2);
-            sleep((began.elapsed() * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+            sleep(began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 

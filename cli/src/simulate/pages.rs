@@ -36,7 +36,7 @@ const AT_A_TIME: usize = 4;
 /// Most known pages of a round, and most pages behind them: new orders may come faster than their pages can be read one
 /// after the other, and then the known ones must not be left waiting.
 const MOST_KNOWN: usize = 32;
-const MOST_NEW: usize = 8;
+const MOST_NEW: usize = 16;
 /// Pages that do not change may have one part in so many of the reader's time.
 const IDLE_SHARE: u32 = 4;
 
