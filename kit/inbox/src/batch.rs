@@ -5,7 +5,7 @@ use rand::RngExt;
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, WorkError};
 use stampede_vocab::{Clock, SystemClock};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Tries of a batch, or of one message, before its failure counts as its own.
@@ -161,8 +161,8 @@ async fn apply_in<H: Handler>(
     handler: &H,
     batch: &[Message],
 ) -> Result<H::Effects, Failure> {
-    let new = only_new(connection, batch).await?;
-    rows::record(connection, &new, SystemClock.now().micros()).await?;
+    let new = record_new(connection, batch, SystemClock.now().micros()).await?;
+    none_is_parked(connection, &new).await?;
     handler.apply(connection, &new).await.map_err(|error| match error {
         HandleError::Db(error) => Failure::Db(error),
         HandleError::Poison { index, detail } => match new.get(index) {
@@ -172,21 +172,37 @@ async fn apply_in<H: Handler>(
     })
 }
 
-/// The messages that have not taken effect, each once. A message behind a dead letter of its key is poison.
-async fn only_new(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Vec<Message>, Failure> {
-    let mut seen = rows::known(connection, batch).await?;
-    let parked = rows::parked(connection, batch).await?;
-    let mut new = Vec::with_capacity(batch.len());
-    for message in batch {
-        if !seen.insert((message.source.clone(), message.id)) {
-            continue;
+/// Records the messages that have not taken effect, and returns them, each once. Mostly that is all of them, so they are
+/// looked for only where the key refuses one.
+async fn record_new(connection: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
+    let all = unseen(batch, HashSet::new());
+    match rows::record(connection, &all, now_us).await {
+        Err(error) if error.unique_violation().is_some() => {
+            let new = unseen(batch, rows::known(connection, batch).await?);
+            rows::record(connection, &new, now_us).await?;
+            Ok(new)
         }
-        let parked_from = parked.get(&(message.topic.clone(), message.key.clone()));
-        if parked_from.is_some_and(|from| message.offset >= *from) {
-            let why = "parked behind an earlier dead letter of the same key".to_owned();
-            return Err(Failure::Poison { message: Box::new(message.clone()), why });
-        }
-        new.push(message.clone());
+        recorded => recorded.map(|()| all),
     }
-    Ok(new)
+}
+
+/// Those of the batch that are not among `seen`, each once.
+fn unseen(batch: &[Message], mut seen: HashSet<(String, u64)>) -> Vec<Message> {
+    batch.iter().filter(|message| seen.insert((message.source.clone(), message.id))).cloned().collect()
+}
+
+/// A message behind a dead letter of its key is poison.
+async fn none_is_parked(connection: &mut MySqlConnection, new: &[Message]) -> Result<(), Failure> {
+    let parked = rows::parked(connection, new).await?;
+    let is_parked = |message: &&Message| {
+        let from = parked.get(&(message.topic.clone(), message.key.clone()));
+        from.is_some_and(|from| message.offset >= *from)
+    };
+    match new.iter().find(is_parked) {
+        None => Ok(()),
+        Some(message) => {
+            let why = "parked behind an earlier dead letter of the same key".to_owned();
+            Err(Failure::Poison { message: Box::new(message.clone()), why })
+        }
+    }
 }

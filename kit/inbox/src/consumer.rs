@@ -1,4 +1,4 @@
-//! Reads a service's topics in batches, and commits the offsets of what took effect.
+//! Reads a service's topics in batches, and lets the offsets of what took effect be committed.
 
 use crate::{
     Handler, Message,
@@ -11,12 +11,12 @@ use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
-    consumer::{CommitMode, Consumer as _, StreamConsumer},
+    consumer::{Consumer as _, StreamConsumer},
     error::KafkaError,
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use stampede_vocab::Reader;
+use stampede_vocab::{Pace, Reader};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -28,6 +28,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 const BATCH: usize = 500;
 /// Most messages that are looked at for it.
 const MOST_READ: usize = 4 * BATCH;
+/// A batch is a transaction with its commit, for one message as for many.
+const PACE: Pace = Pace { per_piece: Duration::from_micros(500), longest: Duration::from_millis(50) };
 
 /// What a consumer reads.
 #[derive(Debug, Clone)]
@@ -67,7 +69,11 @@ impl<H: Handler> Consumer<H> {
         let client: StreamConsumer = ClientConfig::new()
             .set("bootstrap.servers", &config.brokers)
             .set("group.id", &config.group)
-            .set("enable.auto.commit", "false")
+            // What is stored here once it took effect is committed in the background, and when the consumer leaves. A
+            // commit after each batch would be a good part of what Kafka has to do.
+            .set("enable.auto.commit", "true")
+            .set("auto.commit.interval.ms", "1000")
+            .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("session.timeout.ms", "6000")
             .set("heartbeat.interval.ms", "1000")
@@ -98,15 +104,17 @@ impl<H: Handler> Consumer<H> {
         let _purge = AbortOnDropHandle::new(tokio::spawn(purge::run(self.applier.db.clone())));
         while let Some(first) = self.first(&stop).await {
             let drained = self.drain(first);
+            let pause = PACE.after(drained.batch.len());
             if let Err(Stopped) = self.apply(&drained.positions, drained.batch, &drained.unreadable).await {
                 break;
             }
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
-        // Leaves the group, so that others take the partitions at once.
+        // Commits what is stored and leaves the group, so that others take the partitions at once.
         self.client.unsubscribe();
     }
 
-    /// Sees to all that was read, then commits its offsets.
+    /// Sees to all that was read, then lets its offsets be committed.
     async fn apply(
         &self,
         positions: &TopicPartitionList,
@@ -116,9 +124,9 @@ impl<H: Handler> Consumer<H> {
         self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
         self.applier.apply(batch).await?;
         self.applier.set_aside_unreadable(unreadable).await?;
-        if let Err(error) = self.client.commit(positions, CommitMode::Async) {
-            // The messages are in the inbox: if they come again they are dropped there.
-            tracing::warn!(%error, "offsets were not committed");
+        if let Err(error) = self.client.store_offsets(positions) {
+            // Somebody else has the partition by now. The messages are in the inbox: if they come again they are dropped.
+            tracing::warn!(%error, "offsets will not be committed");
         }
         Ok(())
     }
@@ -169,6 +177,6 @@ impl<H: Handler> Consumer<H> {
 struct Drained {
     batch: Vec<Message>,
     unreadable: Vec<Unreadable>,
-    /// What to commit once all of it was seen to.
+    /// What may be committed once all of it was seen to.
     positions: TopicPartitionList,
 }

@@ -8,16 +8,18 @@ use crate::{
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::error::KafkaError;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::{Clock, Pace, SystemClock};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one round.
 const ROUND: u32 = 1_000;
+/// A round has a SELECT, requests to Kafka, an UPDATE and wakes every reader, for one message as for many.
+const PACE: Pace = Pace { per_piece: Duration::from_millis(1), longest: Duration::from_millis(100) };
 /// How often leases are looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 /// How often unsent messages are looked for when nobody wakes the relay: they may have been written by another
@@ -77,6 +79,19 @@ struct Leases {
     valid_until: Instant,
 }
 
+/// What one round has done.
+struct Round {
+    /// Messages that it has taken up.
+    taken: usize,
+}
+
+impl Round {
+    /// Whether there may be more to send already.
+    fn is_full(&self) -> bool {
+        self.taken >= ROUND as usize
+    }
+}
+
 impl Relay {
     /// A relay of this schema's outbox, and what wakes it. Fails if the Kafka client can't be made.
     #[expect(clippy::disallowed_methods, reason = "each relay needs a name of its own; nothing depends on which")]
@@ -98,13 +113,15 @@ impl Relay {
             Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
         let mut purge_at = Instant::now() + Duration::from_secs(60);
         while !stop.is_cancelled() {
-            let sent_all = self.round(&mut leases).await;
+            let round = self.round(&mut leases).await;
             if Instant::now() >= purge_at {
                 purge_at = Instant::now() + self.purge().await;
             }
-            if !sent_all {
+            if round.is_full() {
                 continue;
             }
+            // Whoever wakes the relay meanwhile is heard after it.
+            stop.run_until_cancelled(sleep(PACE.after(round.taken))).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.woken.notified() => {}
@@ -114,32 +131,31 @@ impl Relay {
         self.finish(leases).await;
     }
 
-    /// One round. Returns whether nothing was left to send.
-    async fn round(&self, leases: &mut Leases) -> bool {
+    async fn round(&self, leases: &mut Leases) -> Round {
         match self.try_round(leases).await {
-            Ok(sent_all) => sent_all,
+            Ok(taken) => Round { taken },
             Err(error) => {
                 tracing::warn!(messaging.topic = %self.topic.value, %error, "relay cannot reach its outbox, trying again");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                true
+                sleep(Duration::from_millis(200)).await;
+                Round { taken: 0 }
             }
         }
     }
 
-    async fn try_round(&self, leases: &mut Leases) -> Result<bool, DbError> {
+    /// Returns how many messages were taken up.
+    async fn try_round(&self, leases: &mut Leases) -> Result<usize, DbError> {
         if Instant::now() >= leases.check_at {
             let before = std::mem::take(&mut leases.partitions);
             *leases = self.db.in_time("check_leases", self.check_leases(before)).await?;
         }
         if leases.partitions.is_empty() || Instant::now() + PATIENCE >= leases.valid_until {
-            return Ok(true);
+            return Ok(0);
         }
         let messages = self.db.in_time("read_outbox", self.unsent(&leases.partitions)).await?;
-        if messages.is_empty() {
-            return Ok(true);
+        if !messages.is_empty() {
+            self.send_and_mark(&messages).await?;
         }
-        self.send_and_mark(&messages).await?;
-        Ok(messages.len() < ROUND as usize)
+        Ok(messages.len())
     }
 
     /// The first unsent messages. The connection is not held while Kafka is waited for.
@@ -216,7 +232,7 @@ impl Relay {
 
     /// Flushes what the last commits wrote, then lets somebody else have the partitions.
     async fn finish(self, mut leases: Leases) {
-        let flushed = timeout(PATIENCE * 2, async { while !self.round(&mut leases).await {} }).await;
+        let flushed = timeout(PATIENCE * 2, async { while self.round(&mut leases).await.is_full() {} }).await;
         if flushed.is_err() {
             tracing::warn!(messaging.topic = %self.topic.value, "stopped before everything was sent; the next relay sends it");
         }
