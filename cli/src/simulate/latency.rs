@@ -81,9 +81,9 @@ pub struct Pace {
 pub struct Rate {
     /// How many there were.
     pub count: usize,
-    /// Time from the first to the last, in seconds.
+    /// Time that the middle 98 of 100 took, in seconds: the stragglers at both ends say nothing of how fast it was.
     pub busy_s: f64,
-    /// How many a second in that time.
+    /// How many of these a second in that time.
     pub per_s: f64,
     /// How many in the best second of it.
     pub best_per_s: usize,
@@ -100,9 +100,11 @@ impl Pace {
     pub fn rate(&mut self) -> Rate {
         self.at_us.sort_unstable();
         let count = self.at_us.len();
-        let span_us = self.at_us.last().unwrap_or(&0) - self.at_us.first().unwrap_or(&0);
+        let stragglers = count / 100;
+        let middle = &self.at_us[stragglers..count - stragglers];
+        let span_us = middle.last().unwrap_or(&0) - middle.first().unwrap_or(&0);
         let busy_s = span_us as f64 / 1e6;
-        let per_s = if busy_s > 0.0 { count as f64 / busy_s } else { 0.0 };
+        let per_s = if busy_s > 0.0 { middle.len() as f64 / busy_s } else { 0.0 };
         Rate { count, busy_s, per_s, best_per_s: self.best_second() }
     }
 
@@ -145,6 +147,19 @@ mod tests {
         let rate = pace.rate();
         assert_eq!((rate.count, rate.best_per_s), (6, 3));
         assert!((rate.busy_s - 4.0).abs() < 1e-9 && (rate.per_s - 1.5).abs() < 1e-9, "{rate:?}");
+    }
+
+    #[test]
+    fn stragglers_do_not_make_a_rate_smaller() {
+        let mut pace = Pace::default();
+        // Two early, two late, and between them one each millisecond.
+        let middle = (100_000..100_196).map(|at_ms| at_ms * 1_000);
+        for at_us in middle.chain([0, 1_000, 900_000_000, 900_001_000]) {
+            pace.record(Timestamp::from_micros(at_us));
+        }
+        let rate = pace.rate();
+        assert_eq!(rate.count, 200);
+        assert!((rate.busy_s - 0.195).abs() < 1e-9 && (1_000.0..1_010.0).contains(&rate.per_s), "{rate:?}");
     }
 
     #[test]
