@@ -99,7 +99,7 @@ fn start_claims(config: &Config, servers: &Servers, outbox: Outbox, workers: &Wo
         claim_coupon: usecase::ClaimCoupon::new(servers.clone(), campaigns.clone(), queue, store),
         find_campaigns: usecase::FindCampaigns::new(db.clone(), redis, campaigns.clone()),
         find_coupons: usecase::FindCoupons::new(db.clone(), campaigns.clone()),
-        hold_coupon: usecase::HoldCoupon::new(db.clone(), clock.clone(), campaigns),
+        hold_coupons: usecase::HoldCoupons::new(db.clone(), clock.clone(), campaigns),
         release_coupon: usecase::ReleaseCoupon::new(db, clock),
     }
 }

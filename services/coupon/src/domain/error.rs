@@ -90,7 +90,4 @@ pub enum HoldError {
         /// Currency of the discount.
         coupon: Currency,
     },
-    /// Not the request's fault.
-    #[error(transparent)]
-    Failure(#[from] Failure),
 }

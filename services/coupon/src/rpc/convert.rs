@@ -5,17 +5,22 @@ use crate::{
         Campaign, CampaignTerms, Claim, ClaimError, Coupon, CouponState, CreateCampaignError, Failure, HoldError,
         HoldRequest,
     },
-    usecase::IssuedCampaign,
+    usecase::{Held, IssuedCampaign},
     wire::timestamp,
 };
 use stampede_chassis::Identity;
-use stampede_proto::{coupon::v1 as proto, r#type::v1::Money as ProtoMoney};
+use stampede_proto::{
+    coupon::v1::{self as proto, hold_coupon_result::Outcome},
+    r#type::v1::Money as ProtoMoney,
+};
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{Currency, Fingerprint, InvalidField, Money, ParseIdError, RequestId, Timestamp, UserId};
-use std::str::FromStr;
+use std::{ops::RangeInclusive, str::FromStr};
 
 /// 0001-01-01 and 9999-12-31 in seconds: what a timestamp of the contract may be.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+const SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// How many holds one call may have.
+const HOLDS: RangeInclusive<usize> = 1..=256;
 
 /// The user who calls.
 pub fn caller(identity: &Identity) -> Result<UserId, Problem> {
@@ -25,7 +30,7 @@ pub fn caller(identity: &Identity) -> Result<UserId, Problem> {
 
 /// An id of the request.
 pub fn id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|error: ParseIdError| Problem::invalid_field(field, error.to_string()))
+    parse(field, text).map_err(invalid)
 }
 
 /// An id that may be left out.
@@ -70,16 +75,24 @@ pub fn claim(user_id: UserId, request: &proto::ClaimCouponRequest) -> Result<Cla
     Ok(Claim { campaign_id, user_id, request_id: request_id(&request.request_id)? })
 }
 
-/// An order's wish to use a coupon.
-pub fn hold_request(request: &proto::HoldCouponRequest) -> Result<HoldRequest, Problem> {
-    Ok(HoldRequest {
-        coupon_id: id("coupon_id", &request.coupon_id)?,
-        order_id: id("order_id", &request.order_id)?,
-        request: fingerprint(&request.request_fingerprint)?,
-        user_id: id("user_id", &request.user_id)?,
-        event_id: id("event_id", &request.event_id)?,
-        currency: request.currency.parse().map_err(invalid)?,
-    })
+/// The holds of one call. One that cannot be read refuses all, by its place.
+pub fn hold_requests(request: &proto::HoldCouponsRequest) -> Result<Vec<HoldRequest>, Problem> {
+    let count = request.holds.len();
+    if !HOLDS.contains(&count) {
+        let (least, most) = HOLDS.into_inner();
+        return Err(Problem::invalid_field("holds", format!("must be {least} to {most}, but are {count}")));
+    }
+    let read = |(index, hold)| hold_request(hold).map_err(|error| invalid(error.within(&format!("holds[{index}]"))));
+    request.holds.iter().enumerate().map(read).collect()
+}
+
+/// The answer to one hold.
+pub fn hold_result(held: &Held) -> proto::HoldCouponResult {
+    let outcome = match held {
+        Ok(held) => Outcome::Coupon(coupon(held)),
+        Err(error) => Outcome::Refusal(proto::HoldCouponRefusal { reason: refusal_reason(error).into() }),
+    };
+    proto::HoldCouponResult { outcome: Some(outcome) }
 }
 
 /// A campaign as the contract shows it.
@@ -113,12 +126,37 @@ pub fn coupon((coupon, campaign): &(Coupon, impl AsRef<Campaign>)) -> proto::Cou
     }
 }
 
+const fn refusal_reason(error: &HoldError) -> proto::HoldCouponRefusalReason {
+    match error {
+        HoldError::NotFound => proto::HoldCouponRefusalReason::CouponNotFound,
+        HoldError::InUse { .. } => proto::HoldCouponRefusalReason::CouponInUse,
+        HoldError::RequestIdReused => proto::HoldCouponRefusalReason::RequestIdReused,
+        HoldError::WrongEvent => proto::HoldCouponRefusalReason::CouponWrongEvent,
+        HoldError::CurrencyMismatch { .. } => proto::HoldCouponRefusalReason::CurrencyMismatch,
+    }
+}
+
 const fn state(state: CouponState) -> proto::CouponState {
     match state {
         CouponState::Issued => proto::CouponState::Issued,
         CouponState::Held { .. } => proto::CouponState::Held,
         CouponState::Used { .. } => proto::CouponState::Used,
     }
+}
+
+fn hold_request(hold: &proto::CouponHold) -> Result<HoldRequest, InvalidField> {
+    Ok(HoldRequest {
+        coupon_id: parse("coupon_id", &hold.coupon_id)?,
+        order_id: parse("order_id", &hold.order_id)?,
+        request: Fingerprint::parse(&hold.request_fingerprint)?,
+        user_id: parse("user_id", &hold.user_id)?,
+        event_id: parse("event_id", &hold.event_id)?,
+        currency: hold.currency.parse()?,
+    })
+}
+
+fn parse<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, InvalidField> {
+    text.parse().map_err(|error: ParseIdError| InvalidField::new(field, error.to_string()))
 }
 
 fn money(field: &str, money: Option<ProtoMoney>) -> Result<Money, Problem> {
@@ -174,20 +212,6 @@ impl From<ClaimError> for Problem {
             }
             ClaimError::NotReady => of_campaign(Reason::NotReady),
             ClaimError::Failure(failure) => failure.into(),
-        }
-    }
-}
-
-impl From<HoldError> for Problem {
-    fn from(error: HoldError) -> Self {
-        let of = |reason, field: &str| Self::new(reason, error.to_string()).field(field);
-        match error {
-            HoldError::NotFound => of(Reason::CouponNotFound, "coupon_id"),
-            HoldError::InUse { .. } => of(Reason::CouponInUse, "coupon_id"),
-            HoldError::RequestIdReused => of(Reason::RequestIdReused, "request_fingerprint"),
-            HoldError::WrongEvent => of(Reason::CouponWrongEvent, "event_id"),
-            HoldError::CurrencyMismatch { .. } => of(Reason::CurrencyMismatch, "currency"),
-            HoldError::Failure(failure) => failure.into(),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     domain::{EndedOrder, OrderEnd},
     rpc::convert,
     usecase::{
-        ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, HoldCoupon, IssuedCampaign, ReleaseCoupon, Viewer,
+        ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, HoldCoupons, IssuedCampaign, ReleaseCoupon, Viewer,
     },
 };
 use stampede_chassis::{Identity, Role};
@@ -26,8 +26,8 @@ pub struct CouponRpc {
     pub find_campaigns: FindCampaigns,
     /// GetCoupon and ListCoupons.
     pub find_coupons: FindCoupons,
-    /// HoldCoupon.
-    pub hold_coupon: HoldCoupon,
+    /// HoldCoupons.
+    pub hold_coupons: HoldCoupons,
     /// ReleaseCoupon.
     pub release_coupon: ReleaseCoupon,
 }
@@ -76,10 +76,10 @@ impl CouponService for CouponRpc {
         answer(self.coupons(&request).await)
     }
 
-    async fn hold_coupon(
+    async fn hold_coupons(
         &self,
-        request: Request<proto::HoldCouponRequest>,
-    ) -> Result<Response<proto::HoldCouponResponse>, Status> {
+        request: Request<proto::HoldCouponsRequest>,
+    ) -> Result<Response<proto::HoldCouponsResponse>, Status> {
         answer(self.hold(&request).await)
     }
 
@@ -173,10 +173,10 @@ impl CouponRpc {
         Ok(proto::ListCouponsResponse { coupons: page.iter().map(convert::coupon).collect(), next_page_token })
     }
 
-    async fn hold(&self, request: &Request<proto::HoldCouponRequest>) -> Result<proto::HoldCouponResponse, Problem> {
+    async fn hold(&self, request: &Request<proto::HoldCouponsRequest>) -> Result<proto::HoldCouponsResponse, Problem> {
         Identity::of(request)?.require_service()?;
-        let held = self.hold_coupon.hold(convert::hold_request(request.get_ref())?).await?;
-        Ok(proto::HoldCouponResponse { coupon: Some(convert::coupon(&held)) })
+        let held = self.hold_coupons.hold(convert::hold_requests(request.get_ref())?).await?;
+        Ok(proto::HoldCouponsResponse { results: held.iter().map(convert::hold_result).collect() })
     }
 
     async fn release(

@@ -4,7 +4,7 @@ use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, rele
 use anyhow::Result;
 use stampede_proto::{
     coupon::v1::{
-        ClaimCouponRequest, CreateCampaignRequest, GetCampaignRequest, GetCouponRequest, HoldCouponRequest,
+        ClaimCouponRequest, CouponHold, CreateCampaignRequest, GetCampaignRequest, GetCouponRequest,
         ListCampaignsRequest, ListCouponsRequest, ReleaseCouponRequest,
     },
     r#type::v1::Money,
@@ -107,15 +107,37 @@ async fn what_is_not_there_is_not_found_by_its_field() -> Result<()> {
 }
 
 #[rustfmt::skip]
-const BAD_HOLDS: [(&str, Spoil<HoldCouponRequest>); 7] = [
-    ("coupon_id", |r| r.coupon_id.clear()),
-    ("order_id", |r| r.order_id = "ord_1".to_owned()),
-    ("user_id", |r| r.user_id.clear()),
-    ("event_id", |r| r.event_id.clear()),
-    ("currency", |r| r.currency.clear()),
-    ("currency", |r| r.currency = "euro".to_owned()),
-    ("request_fingerprint", |r| r.request_fingerprint = vec![1; 31]),
+const BAD_HOLDS: [(&str, Spoil<CouponHold>); 7] = [
+    ("holds[1].coupon_id", |r| r.coupon_id.clear()),
+    ("holds[1].order_id", |r| r.order_id = "ord_1".to_owned()),
+    ("holds[1].user_id", |r| r.user_id.clear()),
+    ("holds[1].event_id", |r| r.event_id.clear()),
+    ("holds[1].currency", |r| r.currency.clear()),
+    ("holds[1].currency", |r| r.currency = "euro".to_owned()),
+    ("holds[1].request_fingerprint", |r| r.request_fingerprint = vec![1; 31]),
 ];
+
+#[tokio::test]
+async fn a_bad_hold_is_refused_by_its_field_and_nothing_is_held() -> Result<()> {
+    let shop = Shop::open().await?;
+    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let good = hold_request(&coupon, order(1));
+    for (field, spoil) in BAD_HOLDS {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        let refused = shop.hold_all(vec![good.clone(), bad]).await.expect_err(field);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused}");
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
+    }
+    for count in [0, 257] {
+        let refused = shop.hold_all(vec![good.clone(); count]).await.expect_err("too few or too many");
+        assert_eq!(refusal(&refused), (Reason::InvalidField, Some("holds".to_owned())), "{count}: {refused}");
+    }
+    assert_eq!(shop.now(&coupon).await?, coupon, "nothing is held");
+    let most = shop.hold_all(vec![good; 256]).await?;
+    assert!(most.len() == 256 && most.iter().all(Result::is_ok), "as many as there may be: {most:?}");
+    shop.mesh.stop().await
+}
 
 #[rustfmt::skip]
 const BAD_RELEASES: [(&str, Spoil<ReleaseCouponRequest>); 3] = [
@@ -125,22 +147,17 @@ const BAD_RELEASES: [(&str, Spoil<ReleaseCouponRequest>); 3] = [
 ];
 
 #[tokio::test]
-async fn a_bad_hold_or_release_is_refused_by_its_field() -> Result<()> {
+async fn a_bad_release_is_refused_by_its_field_and_changes_nothing() -> Result<()> {
     let shop = Shop::open().await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let held = shop.hold(hold_request(&coupon, order(1))).await?;
     for (field, spoil) in BAD_RELEASES {
         let mut bad = release_request(&coupon, order(1));
         spoil(&mut bad);
         let refused = shop.client.clone().release_coupon(as_service(bad)).await.expect_err(field);
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
-    for (field, spoil) in BAD_HOLDS {
-        let mut bad = hold_request(&coupon, order(1));
-        spoil(&mut bad);
-        let refused = shop.hold(bad).await.expect_err(field);
-        assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
-    }
-    assert_eq!(shop.now(&coupon).await?, coupon);
+    assert_eq!(shop.now(&coupon).await?, held);
     shop.mesh.stop().await
 }
 

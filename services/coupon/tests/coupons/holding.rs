@@ -1,9 +1,11 @@
 //! Holding and releasing: one order at a time, and a repeat changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request};
+use crate::shop::{Shop, hold_request, new_campaign, order, reason, release_request};
 use anyhow::Result;
 use futures_util::future::join_all;
-use stampede_proto::coupon::v1::{CouponState, CreateCampaignRequest, HoldCouponRequest, ReleaseCouponRequest};
+use stampede_proto::coupon::v1::{
+    Coupon, CouponHold, CouponState, CreateCampaignRequest, HoldCouponsRequest, ReleaseCouponRequest,
+};
 use stampede_status::Reason;
 use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, as_service, buyer};
 use stampede_vocab::{CouponId, EventId};
@@ -22,7 +24,7 @@ async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
 
     shop.release(&coupon, order(2)).await?;
     assert_eq!(shop.now(&coupon).await?, held, "it is not that order's to release");
-    let other = HoldCouponRequest { request_fingerprint: vec![2; 32], ..hold_request(&coupon, order(1)) };
+    let other = CouponHold { request_fingerprint: vec![2; 32], ..hold_request(&coupon, order(1)) };
     let reused = shop.hold(other).await.expect_err("another request under the same order");
     assert_eq!(reason(&reused), Reason::RequestIdReused);
     let other = ReleaseCouponRequest { request_fingerprint: vec![2; 32], ..release_request(&coupon, order(1)) };
@@ -48,6 +50,24 @@ async fn of_many_orders_at_once_one_gets_the_coupon() -> Result<()> {
 }
 
 #[tokio::test]
+async fn holds_of_one_call_are_answered_each_by_itself_in_the_order_asked() -> Result<()> {
+    let shop = Shop::open().await?;
+    let campaign = shop.campaign(2).await?;
+    let free = shop.claim(&campaign, buyer(), "a").await?;
+    let taken = shop.claim(&campaign, buyer(), "a").await?;
+    let by_another = shop.hold(hold_request(&taken, order(1))).await?;
+    let unknown = Coupon { coupon_id: CouponId::from_uuid(Uuid::from_u128(3)).to_string(), ..free.clone() };
+    let asked = [(&taken, order(2)), (&free, order(3)), (&unknown, order(4))];
+    let answers = shop.hold_all(asked.map(|(coupon, order)| hold_request(coupon, order)).into()).await?;
+    let [Err(in_use), Ok(held), Err(not_found)] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!((reason(in_use), reason(not_found)), (Reason::CouponInUse, Reason::CouponNotFound));
+    assert_eq!((held.state(), &held.order_id), (CouponState::Held, &order(3).to_string()));
+    assert_eq!(shop.now(&free).await?, *held);
+    assert_eq!(shop.now(&taken).await?, by_another);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
     let shop = Shop::open().await?;
     let event_id = EventId::from_uuid(Uuid::from_u128(1)).to_string();
@@ -57,14 +77,14 @@ async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
     let elsewhere = EventId::from_uuid(Uuid::from_u128(2)).to_string();
     let unknown = CouponId::from_uuid(Uuid::from_u128(3)).to_string();
     let cases = [
-        (Reason::CouponWrongEvent, "event_id", HoldCouponRequest { event_id: elsewhere, ..good.clone() }),
-        (Reason::CurrencyMismatch, "currency", HoldCouponRequest { currency: "USD".to_owned(), ..good.clone() }),
-        (Reason::CouponNotFound, "coupon_id", HoldCouponRequest { user_id: buyer().to_string(), ..good.clone() }),
-        (Reason::CouponNotFound, "coupon_id", HoldCouponRequest { coupon_id: unknown, ..good.clone() }),
+        (Reason::CouponWrongEvent, CouponHold { event_id: elsewhere, ..good.clone() }),
+        (Reason::CurrencyMismatch, CouponHold { currency: "USD".to_owned(), ..good.clone() }),
+        (Reason::CouponNotFound, CouponHold { user_id: buyer().to_string(), ..good.clone() }),
+        (Reason::CouponNotFound, CouponHold { coupon_id: unknown, ..good.clone() }),
     ];
-    for (expected, field, request) in cases {
+    for (expected, request) in cases {
         let refused = shop.hold(request).await.expect_err("a misfit");
-        assert_eq!(refusal(&refused), (expected, Some(field.to_owned())));
+        assert_eq!(reason(&refused), expected);
     }
     assert_eq!(shop.now(&coupon).await?, coupon, "nothing changed");
     assert!(shop.hold(good).await.is_ok());
@@ -76,12 +96,12 @@ async fn only_services_hold_and_release() -> Result<()> {
     let shop = Shop::open().await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     let owner = coupon.user_id.parse()?;
-    let hold = hold_request(&coupon, order(1));
+    let hold = HoldCouponsRequest { holds: vec![hold_request(&coupon, order(1))] };
     let release = release_request(&coupon, order(1));
     let mut client = shop.client.clone();
     let refused = [
-        client.hold_coupon(as_buyer(owner, hold.clone())).await.err(),
-        client.hold_coupon(as_operator(hold)).await.err(),
+        client.hold_coupons(as_buyer(owner, hold.clone())).await.err(),
+        client.hold_coupons(as_operator(hold)).await.err(),
         client.release_coupon(as_buyer(owner, release.clone())).await.err(),
         client.release_coupon(as_operator(release)).await.err(),
     ];

@@ -9,8 +9,9 @@ use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
     coupon::v1::{
-        Campaign, ClaimCouponRequest, Coupon, CouponState, CreateCampaignRequest, GetCouponRequest, HoldCouponRequest,
-        ReleaseCouponRequest, coupon_service_client::CouponServiceClient,
+        Campaign, ClaimCouponRequest, Coupon, CouponHold, CouponState, CreateCampaignRequest, GetCouponRequest,
+        HoldCouponRefusalReason, HoldCouponResult, HoldCouponsRequest, ReleaseCouponRequest,
+        coupon_service_client::CouponServiceClient, hold_coupon_result::Outcome,
     },
     message::v1::CouponsIssued,
     r#type::v1::Money,
@@ -88,9 +89,15 @@ impl Shop {
         join_all(users.iter().map(|user| self.claim(campaign, *user, "a"))).await
     }
 
-    pub async fn hold(&self, request: HoldCouponRequest) -> Result<Coupon, Status> {
-        let held = self.client.clone().hold_coupon(as_service(request)).await?;
-        Ok(held.into_inner().coupon.expect("a coupon"))
+    /// Holds one coupon; a refusal is the status that its reason has.
+    pub async fn hold(&self, hold: CouponHold) -> Result<Coupon, Status> {
+        self.hold_all(vec![hold]).await?.pop().expect("a result")
+    }
+
+    /// Holds coupons in one call, each with its own answer.
+    pub async fn hold_all(&self, holds: Vec<CouponHold>) -> Result<Vec<Result<Coupon, Status>>, Status> {
+        let answered = self.client.clone().hold_coupons(as_service(HoldCouponsRequest { holds })).await?;
+        Ok(answered.into_inner().results.into_iter().map(held).collect())
     }
 
     pub async fn release(&self, coupon: &Coupon, order: OrderId) -> Result<(), Status> {
@@ -195,8 +202,8 @@ pub fn new_campaign(request_id: &str) -> CreateCampaignRequest {
 }
 
 /// An order's wish to use the coupon in this event.
-pub fn hold_request(coupon: &Coupon, order: OrderId) -> HoldCouponRequest {
-    HoldCouponRequest {
+pub fn hold_request(coupon: &Coupon, order: OrderId) -> CouponHold {
+    CouponHold {
         coupon_id: coupon.coupon_id.clone(),
         order_id: order.to_string(),
         user_id: coupon.user_id.clone(),
@@ -204,6 +211,19 @@ pub fn hold_request(coupon: &Coupon, order: OrderId) -> HoldCouponRequest {
         currency: "EUR".to_owned(),
         request_fingerprint: vec![1; 32],
     }
+}
+
+fn held(result: HoldCouponResult) -> Result<Coupon, Status> {
+    match result.outcome.expect("an outcome") {
+        Outcome::Coupon(coupon) => Ok(coupon),
+        Outcome::Refusal(refusal) => Err(refused(refusal.reason())),
+    }
+}
+
+/// The refusal as a status: its reason is called the same in both.
+fn refused(reason: HoldCouponRefusalReason) -> Status {
+    let name = reason.as_str_name().trim_start_matches("HOLD_COUPON_REFUSAL_REASON_");
+    Problem::new(Reason::parse(name).expect("a reason of this name"), "refused").into()
 }
 
 /// The order's request, refused: it gives back what [`hold_request`] held.

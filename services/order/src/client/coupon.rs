@@ -1,14 +1,18 @@
-//! Holds of coupons.
+//! Holds of coupons. Those that queue while others are under way go out together as one call.
 
-use super::{PeerError, inventory::money, persistently};
+use super::{Asker, PeerError, inventory::money, persistently};
 use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
+use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
-use stampede_proto::coupon::v1::{self as coupon, coupon_service_client::CouponServiceClient};
-use stampede_status::{Problem, Reason};
+use stampede_proto::coupon::v1::{
+    self as coupon, HoldCouponRefusalReason, coupon_service_client::CouponServiceClient, hold_coupon_result::Outcome,
+};
 use stampede_vocab::{CouponId, Currency, Money};
 use tonic::Status;
 
 const PEER: &str = "coupon";
+
+const HOLD: BatchConfig = BatchConfig { name: "hold_coupons", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
 
 type Client = CouponServiceClient<MeshChannel>;
 
@@ -16,12 +20,16 @@ type Client = CouponServiceClient<MeshChannel>;
 #[derive(Clone)]
 pub struct Coupons {
     client: Client,
+    hold: Asker<coupon::CouponHold, coupon::HoldCouponResult>,
 }
 
 impl Coupons {
     /// Speaks through this channel.
     pub fn new(channel: MeshChannel) -> Self {
-        Self { client: Client::new(channel) }
+        let client = Client::new(channel);
+        let holding = client.clone();
+        let hold = Asker::new(PEER, HOLD, move |holds| hold_all(holding.clone(), holds));
+        Self { client, hold }
     }
 
     /// Sets a coupon aside for the order and tells what it takes off. A repeat gets the same. Fails if the service
@@ -32,7 +40,7 @@ impl Coupons {
         draft: &Draft,
         currency: Currency,
     ) -> Result<Result<Money, PlaceRefusal>, PeerError> {
-        let request = coupon::HoldCouponRequest {
+        let hold = coupon::CouponHold {
             coupon_id: id.to_string(),
             order_id: draft.order.to_string(),
             user_id: draft.buyer.to_string(),
@@ -40,14 +48,7 @@ impl Coupons {
             currency: currency.as_str().to_owned(),
             request_fingerprint: draft.fingerprint().as_bytes().to_vec(),
         };
-        let call = || {
-            let (mut client, request) = (self.client.clone(), request.clone());
-            async move { client.hold_coupon(request).await }
-        };
-        match persistently(call).await {
-            Ok(response) => discount(response.into_inner()).map(Ok),
-            Err(status) => refusal(&status).map(Err).ok_or(PeerError::Failed { peer: PEER, status }),
-        }
+        outcome(self.hold.ask(hold).await?)
     }
 
     /// Returns a coupon that is held for this request. Changes nothing if it is not.
@@ -66,19 +67,33 @@ impl Coupons {
     }
 }
 
-fn discount(response: coupon::HoldCouponResponse) -> Result<Money, PeerError> {
-    let discount = response.coupon.and_then(|coupon| coupon.discount);
-    discount.as_ref().and_then(money).ok_or_else(|| PeerError::senseless(PEER, "a coupon without a discount"))
+async fn hold_all(mut client: Client, holds: Vec<coupon::CouponHold>) -> Result<Vec<coupon::HoldCouponResult>, Status> {
+    Ok(client.hold_coupons(coupon::HoldCouponsRequest { holds }).await?.into_inner().results)
 }
 
-/// The refusal that is the buyer's to know; `None` for any other failure.
-fn refusal(status: &Status) -> Option<PlaceRefusal> {
-    match Problem::from_status(status).reason() {
-        Reason::CouponNotFound => Some(PlaceRefusal::Coupon(CouponRefusal::NotFound)),
-        Reason::CouponInUse => Some(PlaceRefusal::Coupon(CouponRefusal::InUse)),
-        Reason::CouponWrongEvent => Some(PlaceRefusal::Coupon(CouponRefusal::WrongEvent)),
-        Reason::CurrencyMismatch => Some(PlaceRefusal::Coupon(CouponRefusal::CurrencyMismatch)),
-        Reason::RequestIdReused => Some(PlaceRefusal::RequestIdReused),
-        _ => None,
+fn outcome(result: coupon::HoldCouponResult) -> Result<Result<Money, PlaceRefusal>, PeerError> {
+    match result.outcome {
+        Some(Outcome::Coupon(held)) => discount(&held).map(Ok),
+        Some(Outcome::Refusal(refusal)) => self::refusal(refusal.reason()).map(Err),
+        None => Err(PeerError::senseless(PEER, "a result without an outcome")),
     }
+}
+
+fn discount(held: &coupon::Coupon) -> Result<Money, PeerError> {
+    let discount = held.discount.as_ref().and_then(money);
+    discount.ok_or_else(|| PeerError::senseless(PEER, "a coupon without a discount"))
+}
+
+fn refusal(reason: HoldCouponRefusalReason) -> Result<PlaceRefusal, PeerError> {
+    let refusal = match reason {
+        HoldCouponRefusalReason::Unspecified => {
+            return Err(PeerError::senseless(PEER, "a refusal without a reason"));
+        }
+        HoldCouponRefusalReason::RequestIdReused => return Ok(PlaceRefusal::RequestIdReused),
+        HoldCouponRefusalReason::CouponNotFound => CouponRefusal::NotFound,
+        HoldCouponRefusalReason::CouponInUse => CouponRefusal::InUse,
+        HoldCouponRefusalReason::CouponWrongEvent => CouponRefusal::WrongEvent,
+        HoldCouponRefusalReason::CurrencyMismatch => CouponRefusal::CurrencyMismatch,
+    };
+    Ok(PlaceRefusal::Coupon(refusal))
 }

@@ -1,11 +1,11 @@
 //! Holds of units. Reservations that queue while others are under way go out together as one call.
 
-use super::{PeerError, persistently};
+use super::{Asker, PeerError, persistently};
 use crate::{
     domain::{Draft, Hold, Line, PlaceRefusal, StockReason, StockRefusal, Wanted},
     wire::timestamp,
 };
-use stampede_batch::{BatchConfig, Batcher};
+use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
 use stampede_proto::inventory::v1::{
     self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
@@ -13,7 +13,6 @@ use stampede_proto::inventory::v1::{
 use stampede_proto::r#type::v1 as kind;
 use stampede_vocab::{Money, Quantity, Timestamp};
 use tonic::Status;
-use tracing::{Instrument, Span};
 
 const PEER: &str = "inventory";
 
@@ -21,17 +20,11 @@ const RESERVE: BatchConfig = BatchConfig { name: "reserve", max_batch: 256, max_
 
 type Client = InventoryServiceClient<MeshChannel>;
 
-/// One reservation and the request that it is part of.
-struct Asked {
-    reservation: inventory::Reservation,
-    span: Span,
-}
-
 /// The inventory service. Cheap to clone.
 #[derive(Clone)]
 pub struct Inventory {
     client: Client,
-    reserve: Batcher<Asked, Result<inventory::ReservationResult, PeerError>>,
+    reserve: Asker<inventory::Reservation, inventory::ReservationResult>,
 }
 
 impl Inventory {
@@ -39,16 +32,14 @@ impl Inventory {
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let reserving = client.clone();
-        let reserve = Batcher::new(RESERVE, move |asked| reserve_all(reserving.clone(), asked));
+        let reserve = Asker::new(PEER, RESERVE, move |wanted| reserve_all(reserving.clone(), wanted));
         Self { client, reserve }
     }
 
     /// Asks for the units of one order, all or nothing. A repeat gets the same hold. Fails if the service could not be
     /// asked; whether the units are held is not known then.
     pub async fn reserve(&self, draft: &Draft) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
-        let asked = Asked { reservation: reservation(draft), span: Span::current() };
-        let result = self.reserve.call(asked).await.map_err(|error| PeerError::NotAsked { peer: PEER, error })??;
-        outcome(draft, result)
+        outcome(draft, self.reserve.ask(reservation(draft)).await?)
     }
 
     /// Gives a hold back whose order was not written, unless it was asked for since it was `held_at`. What is in the
@@ -64,32 +55,16 @@ impl Inventory {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release(request).await }
         };
-        persistently(call).await.map_err(failed)?;
+        persistently(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
         Ok(())
     }
 }
 
-/// One call for all, traced as part of the first request among them.
-async fn reserve_all(client: Client, asked: Vec<Asked>) -> Vec<Result<inventory::ReservationResult, PeerError>> {
-    let count = asked.len();
-    let span = asked.first().map_or_else(Span::none, |first| first.span.clone());
-    let reservations = asked.into_iter().map(|asked| asked.reservation).collect();
-    let request = inventory::ReserveRequest { reservations };
-    let call = || {
-        let (mut client, request) = (client.clone(), request.clone());
-        async move { client.reserve(request).await }
-    };
-    match persistently(call).instrument(span).await.map_err(failed) {
-        Ok(response) if response.get_ref().results.len() == count => {
-            response.into_inner().results.into_iter().map(Ok).collect()
-        }
-        Ok(_) => vec![Err(PeerError::senseless(PEER, "another number of results than reservations")); count],
-        Err(error) => vec![Err(error); count],
-    }
-}
-
-fn failed(status: Status) -> PeerError {
-    PeerError::Failed { peer: PEER, status }
+async fn reserve_all(
+    mut client: Client,
+    reservations: Vec<inventory::Reservation>,
+) -> Result<Vec<inventory::ReservationResult>, Status> {
+    Ok(client.reserve(inventory::ReserveRequest { reservations }).await?.into_inner().results)
 }
 
 fn reservation(draft: &Draft) -> inventory::Reservation {

@@ -7,10 +7,11 @@ mod inventory;
 pub use coupon::Coupons;
 pub use inventory::Inventory;
 
-use stampede_batch::BatchError;
+use stampede_batch::{BatchConfig, BatchError, Batcher};
 use stampede_status::{Problem, Reason};
 use std::future::Future;
 use tonic::Status;
+use tracing::{Instrument, Span};
 
 /// How often a call is made in all, if nobody answers.
 const ATTEMPTS: u32 = 3;
@@ -43,6 +44,60 @@ impl PeerError {
     }
 }
 
+/// Puts questions to a service. Those that queue while others are under way go out together as one call. Clones share
+/// the queue.
+#[derive(Clone)]
+struct Asker<Q, A> {
+    peer: &'static str,
+    batcher: Batcher<Asked<Q>, Result<A, PeerError>>,
+}
+
+/// One question and the request that it is part of.
+struct Asked<Q> {
+    question: Q,
+    span: Span,
+}
+
+impl<Q, A> Asker<Q, A>
+where
+    Q: Clone + Send + Sync + 'static,
+    A: Clone + Send + 'static,
+{
+    /// Asks this service by `call`, which is made again as [`persistently`] says, and which is to bring one answer for
+    /// each question, in their order.
+    fn new<C, Fut>(peer: &'static str, config: BatchConfig, call: C) -> Self
+    where
+        C: Fn(Vec<Q>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
+    {
+        Self { peer, batcher: Batcher::new(config, move |asked| ask_all(peer, call.clone(), asked)) }
+    }
+
+    /// Asks one question as part of the request under way.
+    async fn ask(&self, question: Q) -> Result<A, PeerError> {
+        let asked = Asked { question, span: Span::current() };
+        self.batcher.call(asked).await.map_err(|error| PeerError::NotAsked { peer: self.peer, error })?
+    }
+}
+
+/// One call for all, traced as part of the first request among them.
+async fn ask_all<Q, A, C, Fut>(peer: &'static str, call: C, asked: Vec<Asked<Q>>) -> Vec<Result<A, PeerError>>
+where
+    Q: Clone,
+    A: Clone,
+    C: Fn(Vec<Q>) -> Fut,
+    Fut: Future<Output = Result<Vec<A>, Status>>,
+{
+    let count = asked.len();
+    let span = asked.first().map_or_else(Span::none, |first| first.span.clone());
+    let questions: Vec<Q> = asked.into_iter().map(|asked| asked.question).collect();
+    match persistently(|| call(questions.clone())).instrument(span).await {
+        Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
+        Ok(_) => vec![Err(PeerError::senseless(peer, "another number of results than was asked for")); count],
+        Err(status) => vec![Err(PeerError::Failed { peer, status }); count],
+    }
+}
+
 /// Makes a call again if it did not reach a replica, or that could not reach what it needs. One that is overloaded, or
 /// not ready, says so to whoever can wait: asking it at once again would make it worse. Every call here may be
 /// repeated: the order id names it.
@@ -69,7 +124,9 @@ fn is_unreachable(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::future::join_all;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use tonic::Code;
 
     async fn attempts(answer: impl Fn() -> Status) -> u32 {
         let attempts = AtomicU32::new(0);
@@ -91,5 +148,40 @@ mod tests {
         for final_answer in [Reason::Overloaded, Reason::NotReady, Reason::DeadlineExceeded, Reason::CouponInUse] {
             assert_eq!(attempts(of(final_answer)).await, 1, "{final_answer}");
         }
+    }
+
+    /// Asks 1, 2 and 3 at once.
+    async fn ask_three<A, C, Fut>(call: C) -> Vec<Result<A, PeerError>>
+    where
+        A: Clone + Send + 'static,
+        C: Fn(Vec<u32>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
+    {
+        let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8 };
+        let asker = Asker::new("test", config, call);
+        join_all([1, 2, 3].map(|question| asker.ask(question))).await
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_together_is_one_call_and_each_gets_its_own_answer() {
+        let call = |questions: Vec<u32>| async move {
+            let count = questions.len();
+            Ok::<_, Status>(questions.into_iter().map(|question| (question, count)).collect::<Vec<_>>())
+        };
+        let answers: Vec<_> = ask_three(call).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(answers, [(1, 3), (2, 3), (3, 3)]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_or_is_answered_without_sense_fails_for_all_that_are_in_it() {
+        let code = |answer: Result<u32, PeerError>| match answer {
+            Err(PeerError::Failed { peer: "test", status }) => status.code(),
+            other => panic!("{other:?}"),
+        };
+        let overloaded =
+            ask_three(|_| async { Err::<Vec<u32>, _>(Status::from(Problem::new(Reason::Overloaded, "no"))) }).await;
+        assert_eq!(overloaded.into_iter().map(code).collect::<Vec<_>>(), [Code::Unavailable; 3]);
+        let too_few = ask_three(|_| async { Ok::<Vec<u32>, Status>(vec![1, 2]) }).await;
+        assert_eq!(too_few.into_iter().map(code).collect::<Vec<_>>(), [Code::Internal; 3]);
     }
 }

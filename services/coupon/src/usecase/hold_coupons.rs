@@ -1,10 +1,11 @@
-//! HoldCoupon: sets coupons aside for orders, a batch in one transaction.
+//! HoldCoupons: sets coupons aside for orders, a batch in one transaction. Holds of several calls share it.
 
 use crate::{
     domain::{Campaign, Coupon, Failure, HoldError, HoldRequest},
     store,
     usecase::{Campaigns, ask, batches, campaigns::CampaignsById, changed, each},
 };
+use futures_util::future::try_join_all;
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
@@ -12,32 +13,31 @@ use stampede_vocab::{CouponId, SharedClock, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 
 /// A held coupon and its campaign, or why it is not held.
-type Held = Result<(Coupon, Arc<Campaign>), HoldError>;
+pub type Held = Result<(Coupon, Arc<Campaign>), HoldError>;
 
 /// Holds coupons. Clones share the batches.
 #[derive(Clone)]
-pub struct HoldCoupon {
-    holder: Batcher<HoldRequest, Held>,
+pub struct HoldCoupons {
+    holder: Batcher<HoldRequest, Result<Held, Failure>>,
 }
 
-impl HoldCoupon {
+impl HoldCoupons {
     /// Holds them in this schema.
     pub fn new(db: Database, clock: SharedClock, campaigns: Campaigns) -> Self {
         let holder = Batcher::new(batches("hold_coupons"), move |requests: Vec<HoldRequest>| {
             let (db, campaigns, now) = (db.clone(), campaigns.clone(), clock.now());
             async move {
                 let asked = requests.len();
-                let answers = hold_all(&db, campaigns, requests, now).await;
-                let flat = |answer: Result<Held, Failure>| answer.unwrap_or_else(|failure| Err(failure.into()));
-                each(answers.map_err(Failure::from), asked).into_iter().map(flat).collect()
+                each(hold_all(&db, campaigns, requests, now).await.map_err(Failure::from), asked)
             }
         });
         Self { holder }
     }
 
-    /// Sets the coupon aside for the order.
-    pub async fn hold(&self, request: HoldRequest) -> Held {
-        ask(&self.holder, request).await
+    /// Sets coupons aside for orders, each on its own; the answers come in the order given. After a failure some may be
+    /// held all the same: asking again renews those holds, and what nobody asks for again is returned as an orphan.
+    pub async fn hold(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Failure> {
+        try_join_all(requests.into_iter().map(|request| ask(&self.holder, request))).await
     }
 }
 
