@@ -1,11 +1,12 @@
 //! The payment service: a buyer is charged once for an order, whatever fails in between.
 //!
-//! The order service asks by message. The consumer only writes the attempt down ([`usecase`]); nothing is charged in
-//! it. A pool of workers ([`worker`]) then claims the attempt, and only when the claim is committed asks the provider
-//! ([`provider`]), under a key made of payment and attempt. An answer ends the attempt. No answer makes it UNKNOWN, and
-//! so does the death of the process; then another pool asks the provider by that key, and sends the charge again, under
-//! the same key, only if the provider never took it. Refunds go the same way. Notices of the provider are a third way
-//! to the same end, and may come before the answer, after it, or twice.
+//! The order service asks by message. The consumer only writes the attempt down ([`usecase`]): as taken over by this
+//! process if the pool that charges ([`worker`]) has a hand free for it, and else as waiting for that pool to claim it.
+//! Only when the one or the other is committed is the provider asked ([`provider`]), under a key made of payment and
+//! attempt. An answer ends the attempt. No answer makes it UNKNOWN, and so does the death of the process; then another
+//! pool asks the provider by that key, and sends the charge again, under the same key, only if the provider never took
+//! it. Refunds go the same way. Notices of the provider are a third way to the same end, and may come before the
+//! answer, after it, or twice.
 
 pub mod config;
 pub mod domain;
@@ -20,7 +21,7 @@ use crate::{
     config::Config,
     provider::HttpProvider,
     rpc::PaymentApi,
-    usecase::Payments,
+    usecase::{Hands, Payments},
     worker::{Charges, Orders, Pace, Refunds, Unknowns},
 };
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
@@ -48,9 +49,11 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
     let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let clock = Arc::new(SystemClock);
-    let payments = Payments::new(db.clone(), outbox, clock, provider, &config.webhook_secret, config.lease());
+    let (charging, lease) = (Hands::new(config.max_charges_in_flight), config.lease());
+    let secret = &config.webhook_secret;
+    let payments = Payments::new(db.clone(), outbox, clock, provider, charging.clone(), secret, lease);
     spawn_consumer(&config, db, payments.clone(), &workers)?;
-    spawn_pools(&config, &payments, &workers);
+    spawn_pools(&config, charging, &payments, &workers);
 
     let routes = Routes::new(PaymentServiceServer::new(PaymentApi::new(payments)));
     Ok(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
@@ -82,9 +85,10 @@ fn spawn_consumer(config: &Config, db: Database, payments: Payments, workers: &W
     Ok(())
 }
 
-fn spawn_pools(config: &Config, payments: &Payments, workers: &Workers) {
-    let pace = |hands: NonZeroUsize, poll| Pace { max_in_flight: hands.get(), poll };
-    let (queue, charging) = (Charges(payments.clone()), pace(config.max_charges_in_flight, QUEUE_POLL));
+/// `charging` are the hands that the consumer takes over attempts with, too.
+fn spawn_pools(config: &Config, charging: Hands, payments: &Payments, workers: &Workers) {
+    let pace = |hands: NonZeroUsize, poll| Pace { hands: Hands::new(hands), poll };
+    let (queue, charging) = (Charges(payments.clone()), Pace { hands: charging, poll: QUEUE_POLL });
     workers.spawn(Stage::Consumer, "charge worker", move |stop| worker::run(queue, charging, stop));
     let (queue, looking) = (Unknowns(payments.clone()), pace(config.max_lookups_in_flight, UNKNOWN_POLL));
     workers.spawn(Stage::Consumer, "reconciler", move |stop| worker::run(queue, looking, stop));

@@ -1,7 +1,7 @@
 //! The payment of one order: its attempts, and every way that it can change.
 
 use crate::domain::{
-    Attempt, AttemptKey, AttemptState, Fact, Outcome, Outgoing, Refund, Refusal, Surprise, pause::pause,
+    Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Outgoing, Refund, Refusal, Surprise, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::fmt;
@@ -154,6 +154,16 @@ impl Payment {
         self.attempts.push(Attempt { number, payment_method, state, traceparent, created_at: now, updated_at: now });
         self.touch(now);
         Ok(())
+    }
+
+    /// Hands an attempt that waits for its turn to the process that charges it until `lease_until`, and yields what to
+    /// ask the provider for. `None` if it does not wait: somebody has it already, or it has ended.
+    pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<ChargeOrder> {
+        let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
+        let (payment_method, checks) = (waiting.payment_method.clone(), waiting.state.checks());
+        self.set_attempt(number, AttemptState::Charging { lease_until }, now);
+        let key = AttemptKey { payment_id: self.id, attempt: number };
+        Some(ChargeOrder { key, amount: self.amount, payment_method, checks })
     }
 
     /// The order has ended: an attempt that the provider does not know of is declined. One that it may know of goes on.

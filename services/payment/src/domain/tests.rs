@@ -1,8 +1,8 @@
 //! Every answer of the provider against every state, and every ask of the order service.
 
 use crate::domain::{
-    AttemptKey, AttemptState, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome, RefundState, Refusal,
-    Settled, Surprise, pause::pause,
+    AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome, RefundState,
+    Refusal, Settled, Surprise, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -156,6 +156,34 @@ fn an_ended_order_stops_only_what_the_provider_does_not_know() {
         assert_eq!(payment.stop(LATER), None);
         assert_eq!(payment, before);
     }
+}
+
+#[test]
+fn an_attempt_that_waits_is_handed_to_one_process() {
+    let mut payment = requested();
+    let version = payment.version;
+    let key = AttemptKey { payment_id: payment.id, attempt: 1 };
+    let order = ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0 };
+    assert_eq!(payment.begin_charge(1, LATER, NOW), Some(order));
+    assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
+    assert_eq!(payment.version, version, "there is nothing to tell");
+    assert_eq!(payment.begin_charge(1, LATER, NOW), None, "it is taken");
+    assert_eq!(payment.begin_charge(2, LATER, NOW), None, "there is no such attempt");
+    assert_eq!(payment.stop(LATER), None, "the provider may know of it");
+}
+
+#[test]
+fn what_does_not_wait_is_handed_to_nobody() {
+    let [_, charging, unknown] = open_states();
+    for state in [charging, unknown, approved(), declined()] {
+        let mut payment = with_state(state);
+        let before = payment.clone();
+        assert_eq!(payment.begin_charge(1, LATER, NOW), None);
+        assert_eq!(payment, before);
+    }
+    let mut stopped = requested();
+    assert!(stopped.stop(NOW).is_some());
+    assert_eq!(stopped.begin_charge(1, LATER, NOW), None, "its order has ended");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Charges attempts that wait for their turn: the claim is committed first, then the provider is asked.
+//! Charges attempts: that this process has them is committed first, then the provider is asked. An attempt that waits
+//! for its turn is claimed here; one that was taken over as it came is this process's already.
 
 use crate::{
     domain::{ChargeOrder, Outcome},
@@ -19,8 +20,8 @@ impl Payments {
         claim.await
     }
 
-    /// Charges a claimed attempt and writes down what became of it. If that cannot be written, the reconciler finds
-    /// out when the lease has ended.
+    /// Charges an attempt that was claimed or taken over, and writes down what became of it. If that cannot be written,
+    /// the reconciler finds out when the lease has ended.
     pub async fn charge(&self, order: ChargeOrder) {
         let outcome = self.ask_to_charge(&order).await;
         if let Err(failure) = self.settle(order.key, outcome).await {

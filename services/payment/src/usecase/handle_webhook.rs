@@ -9,8 +9,13 @@ use stampede_vocab::InvalidField;
 
 impl Payments {
     /// Takes in a signed notice. A repeat changes nothing.
+    ///
+    /// Answers and look-ups are settled whatever is remembered: they are what sets right a database that has lost a
+    /// commit.
     pub async fn handle_webhook(&self, payload: &str, signature: &str) -> Result<(), Failure> {
         match read_notice(self.webhook_secret.as_bytes(), payload, signature)? {
+            // Written and committed by this process: there is nothing left to do.
+            Notice::Charge(key, outcome) if self.desk.recent_ends.have(key, &outcome) => Ok(()),
             Notice::Charge(key, outcome) => self.settle(key, outcome).await,
             Notice::Refund(key, outcome) => self.settle_refund(key, outcome).await,
             Notice::Other => Ok(()),

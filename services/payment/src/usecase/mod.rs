@@ -4,19 +4,23 @@
 mod charge_attempts;
 mod follow_orders;
 mod handle_webhook;
+mod hands;
 mod read_payments;
+mod recent_ends;
 mod reconcile_attempts;
 mod refund_payments;
 mod settle_attempts;
 mod settle_refunds;
 
-pub use follow_orders::{FollowError, Followed};
+pub use follow_orders::{FollowError, Followed, TakenOver};
+pub use hands::Hands;
 pub use read_payments::{Page, Viewer};
 
 use crate::{
     domain::{AttemptKey, Failure, Outcome, RefundKey, RefundOutcome},
     provider::HttpProvider,
 };
+use recent_ends::RecentEnds;
 use settle_attempts::Settlement;
 use settle_refunds::RefundSettlement;
 use stampede_batch::{BatchConfig, BatchError, Batcher};
@@ -34,6 +38,7 @@ const WORRYING_TRIES: u32 = 10;
 pub struct Payments {
     desk: Desk,
     provider: HttpProvider,
+    charging: Hands,
     settlements: Batcher<Settlement, Result<(), Failure>>,
     refund_settlements: Batcher<RefundSettlement, Result<(), Failure>>,
     webhook_secret: Arc<str>,
@@ -48,37 +53,42 @@ struct Desk {
     clock: SharedClock,
     charges_wanted: Arc<Notify>,
     refunds_wanted: Arc<Notify>,
+    recent_ends: RecentEnds,
 }
 
 impl Payments {
-    /// Needs a runtime, since answers of the provider are written in batches from now on. What is claimed is taken for
-    /// abandoned after `lease`, which must be longer than the provider may take for two requests.
+    /// Needs a runtime, since answers of the provider are written in batches from now on. `charging` are the hands of
+    /// the pool that charges. What is claimed is taken for abandoned after `lease`, which must be longer than the
+    /// provider may take for two requests.
     pub fn new(
         db: Database,
         outbox: Outbox,
         clock: SharedClock,
         provider: HttpProvider,
+        charging: Hands,
         webhook_secret: &str,
         lease: Duration,
     ) -> Self {
         let (charges_wanted, refunds_wanted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let desk = Desk { db, outbox, clock, charges_wanted, refunds_wanted };
-        let (charging, refunding) = (desk.clone(), desk.clone());
+        let recent_ends = RecentEnds::default();
+        let desk = Desk { db, outbox, clock, charges_wanted, refunds_wanted, recent_ends };
+        let (of_charges, of_refunds) = (desk.clone(), desk.clone());
         Self {
             settlements: Batcher::new(batches("settle_attempts"), move |batch| {
-                settle_attempts::settle_attempts(charging.clone(), batch)
+                settle_attempts::settle_attempts(of_charges.clone(), batch)
             }),
             refund_settlements: Batcher::new(batches("settle_refunds"), move |batch| {
-                settle_refunds::settle_refunds(refunding.clone(), batch)
+                settle_refunds::settle_refunds(of_refunds.clone(), batch)
             }),
             desk,
             provider,
+            charging,
             webhook_secret: webhook_secret.into(),
             lease,
         }
     }
 
-    /// Waits until this replica has queued an attempt.
+    /// Waits until this replica has queued an attempt that it did not take over.
     pub async fn charges_wanted(&self) {
         self.desk.charges_wanted.notified().await;
     }
@@ -97,6 +107,8 @@ impl Payments {
     }
 }
 
+/// Two batches under way: one that hangs does not hold up all others, and with them the hands of the charges that wait
+/// for their settlement. One at a time was tried, and was no faster in a rush.
 fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096 }
 }

@@ -22,6 +22,7 @@ pub(super) struct Settlement {
 #[derive(Debug, Default)]
 struct Written {
     told: Vec<Outgoing>,
+    ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
     surprises: Vec<Surprise>,
 }
@@ -34,7 +35,7 @@ pub(super) async fn settle_attempts(desk: Desk, batch: Vec<Settlement>) -> Vec<R
         let batch = batch.clone();
         Box::pin(async move { write(tx, &batch, now).await })
     });
-    let answer = written.await.map(|written| desk.settled(&written)).map_err(Failure::from);
+    let answer = written.await.map(|written| desk.settled(written)).map_err(Failure::from);
     vec![answer; calls]
 }
 
@@ -58,7 +59,14 @@ impl Written {
             .ok_or(Surprise::NoSuchAttempt(key))
             .and_then(|payment| payment.settle(key.attempt, settlement.outcome.clone(), now));
         match settled {
-            Ok(Settled::Ended(outgoing)) => self.told.push(outgoing),
+            Ok(Settled::Ended(outgoing)) => {
+                self.told.push(outgoing);
+                self.ends.push((key, settlement.outcome.clone()));
+            }
+            // A look-up without a result that comes after the end says nothing about it.
+            Ok(Settled::KnownBefore) if settlement.outcome != Outcome::Unresolved => {
+                self.ends.push((key, settlement.outcome.clone()));
+            }
             Ok(Settled::StillOpen | Settled::KnownBefore) => {}
             Ok(Settled::Surplus(refund)) => {
                 self.refunds.push(refund);
@@ -70,7 +78,9 @@ impl Written {
 }
 
 impl Desk {
-    fn settled(&self, written: &Written) {
+    /// What is left to do after the commit.
+    fn settled(&self, written: Written) {
+        self.recent_ends.remember(written.ends);
         if !written.told.is_empty() {
             self.outbox.wake();
         }

@@ -3,6 +3,7 @@
 use crate::{
     usecase::{FollowError, Followed, Payments},
     wire,
+    worker::{Charges, pool},
 };
 use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
@@ -38,8 +39,13 @@ impl Handler for Orders {
         })
     }
 
+    /// What was taken over is begun here and now, each by the hand that was kept for it: nothing is queued in between,
+    /// and the charge pool waits for those hands before it ends.
     fn committed(&self, effects: Followed) -> BoxFuture<'_, ()> {
-        self.payments.followed(&effects);
+        let charges = Charges(self.payments.clone());
+        for (order, hand) in self.payments.followed(effects) {
+            pool::begin(&charges, order, hand);
+        }
         Box::pin(std::future::ready(()))
     }
 }

@@ -1,14 +1,12 @@
 //! Works off a queue that lies in the database: claims as many jobs as there are free hands, and does them side by
 //! side. A job whose process dies is claimed again by somebody else when its lease has ended.
 
+use crate::usecase::Hands;
 use stampede_chassis::backoff;
 use stampede_db::DbError;
-use std::{future::Future, sync::Arc, time::Duration};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep,
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use std::{future::Future, time::Duration};
+use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
@@ -29,21 +27,25 @@ pub trait Queue: Clone + Send + Sync + 'static {
 }
 
 /// How a pool works.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Pace {
-    /// Jobs that are done at a time.
-    pub max_in_flight: usize,
+    /// Who does the jobs, one each at a time.
+    pub hands: Hands,
     /// Longest wait between two looks into an empty queue.
     pub poll: Duration,
 }
 
 /// Works until `stop`, then finishes the jobs under way.
+///
+/// Among those are jobs that the consumer has begun with hands of this pool. From the stop on no hand is free for it
+/// any more, and hands that it has kept for a batch that is being committed are waited for. So what it has taken over
+/// is performed, and what it finds no hand for stays queued, for another replica or the next start. Should the process
+/// be cut short all the same, what was taken over and not done is found when its lease has ended.
 pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> anyhow::Result<()> {
-    let hands = Arc::new(Semaphore::new(pace.max_in_flight));
-    let jobs = TaskTracker::new();
+    let Pace { hands, poll } = pace;
     let mut failures = 0;
-    while let Some(free) = stop.run_until_cancelled(free_hands(&hands)).await {
-        let wait = match claim(&queue, free, &jobs).await {
+    while let Some(free) = stop.run_until_cancelled(hands.take(MAX_CLAIM)).await {
+        let wait = match claim(&queue, free).await {
             Ok(all_taken) => {
                 failures = 0;
                 if all_taken { Wait::ForHint } else { Wait::Not }
@@ -54,10 +56,9 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
                 Wait::Backoff(backoff(failures))
             }
         };
-        stop.run_until_cancelled(wait.over(&queue, pace.poll)).await;
+        stop.run_until_cancelled(wait.over(&queue, poll)).await;
     }
-    jobs.close();
-    jobs.wait().await;
+    hands.rest().await;
     Ok(())
 }
 
@@ -83,29 +84,23 @@ impl Wait {
     }
 }
 
-/// Waits for a free hand and takes all that are free.
-async fn free_hands(hands: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    let mut free = hands.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let others = hands.available_permits().min(MAX_CLAIM - 1);
-    let others = u32::try_from(others).expect("it is at most the largest claim");
-    if let Ok(others) = hands.clone().try_acquire_many_owned(others) {
-        free.merge(others);
-    }
-    free
+/// Begins a job, which keeps the hand until it is done.
+pub fn begin<Q: Queue>(queue: &Q, job: Q::Job, hand: OwnedSemaphorePermit) {
+    let queue = queue.clone();
+    tokio::spawn(async move {
+        queue.perform(job).await;
+        drop(hand);
+    });
 }
 
 /// Claims and begins as many jobs as there are free hands; true if the queue had no more than that.
-async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit, jobs: &TaskTracker) -> Result<bool, DbError> {
+async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit) -> Result<bool, DbError> {
     let limit = u32::try_from(free.num_permits()).expect("it is at most the largest claim");
     let claimed = queue.claim(limit).await?;
     let all_taken = claimed.len() < free.num_permits();
     for job in claimed {
         let hand = free.split(1).expect("no more is claimed than there are hands");
-        let queue = queue.clone();
-        jobs.spawn(async move {
-            queue.perform(job).await;
-            drop(hand);
-        });
+        begin(queue, job, hand);
     }
     Ok(all_taken)
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use stampede_db::DbError;
 
-/// Attempts that wait for their turn.
+/// Attempts that wait for their turn. Those that the consumer takes over are performed like them, without a claim.
 #[derive(Clone)]
 pub struct Charges(pub Payments);
 

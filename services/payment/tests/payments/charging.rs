@@ -3,6 +3,7 @@
 use crate::shop::{Order, PRICE, Shop, eur};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
+use stampede_testkit::{MeshBuilder, Service};
 
 #[tokio::test]
 async fn a_good_card_is_charged_once() -> Result<()> {
@@ -65,9 +66,8 @@ async fn where_nothing_is_to_be_paid_the_provider_is_not_asked() -> Result<()> {
     shop.mesh.stop().await
 }
 
-#[tokio::test]
-async fn many_orders_are_each_charged_once() -> Result<()> {
-    let shop = Shop::open().await?;
+/// Two hundred orders at a time are each charged once, and told of once.
+async fn assert_many_are_charged_once(shop: Shop) -> Result<()> {
     let orders: Vec<_> = (0..200).map(|_| Order::new()).collect();
     for order in &orders {
         shop.pay(order, 1, "pm_card_ok").await?;
@@ -78,4 +78,15 @@ async fn many_orders_are_each_charged_once() -> Result<()> {
         assert_eq!(shop.told(order).await?.len(), 1);
     }
     shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn many_orders_are_each_charged_once() -> Result<()> {
+    assert_many_are_charged_once(Shop::open().await?).await
+}
+
+#[tokio::test]
+async fn with_few_hands_some_are_charged_as_they_come_and_the_others_wait() -> Result<()> {
+    let few_hands = MeshBuilder::default().set(Service::Payment, "STAMPEDE_MAX_CHARGES_IN_FLIGHT", 3);
+    assert_many_are_charged_once(Shop::open_with(few_hands).await?).await
 }

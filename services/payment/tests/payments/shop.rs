@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message;
 use serde_json::Value;
+use sqlx::{MySql, pool::PoolConnection};
 use stampede_db::{Database, schema};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
@@ -150,6 +151,11 @@ impl Shop {
             there.then_some(payment)
         })
         .await
+    }
+
+    /// A connection to the service's schema, for a test that stands in its way.
+    pub async fn connection(&self) -> Result<PoolConnection<MySql>> {
+        Ok(self.payments.acquire().await?)
     }
 
     /// What the service has told of the payment, in its order: the name and the version of each message.

@@ -38,23 +38,35 @@ async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_ke
 
 #[tokio::test]
 async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> {
-    let patient = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 2_000).set(
+    let patient = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 3_000).set(
         Service::Sandbox,
         "STAMPEDE_SLOW_MS",
-        1_900,
+        2_900,
     );
     let mut shop = Shop::open_with(patient).await?;
-    let order = Order::new();
-    shop.pay(&order, 1, "pm_card_timeout_captured").await?;
+    // Of the second order the provider has nothing, as if the process had died between its commit and the request.
+    let (charged, unheard) = (Order::new(), Order::new());
+    shop.pay(&charged, 1, "pm_card_timeout_captured").await?;
+    shop.pay(&unheard, 1, "pm_card_timeout_lost").await?;
     eventually("the provider has charged", || async {
-        shop.charges(&order).await.ok().filter(|charges| !charges.is_empty())
+        shop.charges(&charged).await.ok().filter(|charges| !charges.is_empty())
     })
     .await;
+    shop.attempt_reaches(&unheard, 1, AttemptState::Charging).await;
     shop.mesh.kill_9(Service::Payment)?;
-    assert_eq!(shop.told(&order).await?, []);
+    assert!(shop.charges(&unheard).await?.is_empty());
+    for order in [&charged, &unheard] {
+        assert_eq!(shop.told(order).await?, []);
+    }
     shop.mesh.restart(Service::Payment).await?;
-    shop.attempt_reaches(&order, 1, AttemptState::Charging).await;
-    assert_charged_once(&shop, &order).await
+    for order in [&charged, &unheard] {
+        // It has a lease still, which nobody may break.
+        shop.attempt_reaches(order, 1, AttemptState::Charging).await;
+    }
+    for order in [&charged, &unheard] {
+        assert_charged_once(&shop, order).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -5,9 +5,12 @@ use anyhow::Result;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::Sha256;
+use sqlx::Connection;
 use stampede_proto::payment::v1::{AttemptState, HandleWebhookRequest, PaymentState};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{MeshBuilder, Service};
+use std::time::Duration;
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 const SECRET: &str = "a secret between this shop and its provider";
@@ -53,6 +56,32 @@ async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_not
     }
     let payment = shop.payment(&order).await.expect("a payment");
     assert_eq!(payment.state(), PaymentState::Captured);
+    assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
+    assert_eq!(shop.told(&order).await?.len(), 1);
+    shop.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_does() -> Result<()> {
+    let shop = shop().await?;
+    let order = Order::new();
+    shop.pay(&order, 1, "pm_card_late").await?;
+    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    let payload = captured(&order, "ch_late", PRICE);
+    notify(&shop, &payload, &sign(&payload)).await?;
+
+    // Whoever looks whether the payment has to change waits for this.
+    let mut connection = shop.connection().await?;
+    let mut holder = connection.begin().await?;
+    sqlx::query("SELECT id FROM payments FOR UPDATE").fetch_all(&mut *holder).await?;
+    notify(&shop, &payload, &sign(&payload)).await?;
+    let other = captured(&order, "ch_other", PRICE);
+    let waits = timeout(Duration::from_millis(500), notify(&shop, &other, &sign(&other))).await;
+    assert!(waits.is_err(), "it was answered without a look: {waits:?}");
+    holder.rollback().await?;
+
+    notify(&shop, &other, &sign(&other)).await?;
+    let payment = shop.payment(&order).await.expect("a payment");
     assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
     assert_eq!(shop.told(&order).await?.len(), 1);
     shop.mesh.stop().await
