@@ -12,11 +12,17 @@ CREATE TABLE outbox (
     payload BLOB NOT NULL,
     traceparent VARCHAR(64) CHARACTER SET ascii NULL,
     created_us BIGINT NOT NULL,
-    -- NULL until Kafka has acknowledged the message.
-    sent_us BIGINT NULL,
+    PRIMARY KEY (id)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
+
+-- The messages that Kafka has not acknowledged: written with them, deleted once it has. A row of its own is cheaper than
+-- a mark on the message, which would move it in an index, and there are only ever a few.
+CREATE TABLE outbox_unsent (
+    id BIGINT UNSIGNED NOT NULL,
+    -- That of the message, so that the relay filters without reading it.
+    partition_no SMALLINT UNSIGNED NOT NULL,
     PRIMARY KEY (id),
-    -- Unsent rows in id order; the partition is there so that the relay filters without reading the row.
-    KEY ix_outbox_unsent (sent_us, id, partition_no)
+    CONSTRAINT fk_outbox_unsent_id FOREIGN KEY (id) REFERENCES outbox (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;
 
 -- Who may send which partition. The epoch grows whenever the owner changes.

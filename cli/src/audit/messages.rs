@@ -56,15 +56,20 @@ async fn outbox_is_in_kafka(
     audit: &mut Audit,
 ) -> anyhow::Result<()> {
     let there: HashSet<u64> = contents.messages.iter().map(|message| message.id).collect();
-    let rows = sources.rows(&format!("SELECT id, aggregateid, sent_us, created_us FROM {{{topic}}}.outbox")).await?;
+    let rows = sources
+        .rows(&format!(
+            "SELECT o.id, o.aggregateid, u.id IS NOT NULL, o.created_us \
+             FROM {{{topic}}}.outbox o LEFT JOIN {{{topic}}}.outbox_unsent u ON u.id = o.id"
+        ))
+        .await?;
     let (mut unsent, mut lost, mut too_old) = (Vec::new(), Vec::new(), 0);
     for row in &rows {
         let (id, key): (u64, String) = (row.try_get(0)?, row.try_get(1)?);
-        let (sent_us, created_us): (Option<i64>, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let (is_unsent, created_us): (bool, i64) = (row.try_get(2)?, row.try_get(3)?);
         let is_there = there.contains(&id);
         // It was written to Kafka after it was written here.
         let may_be_gone = contents.whole_since.is_some_and(|since| Timestamp::from_micros(created_us) < since);
-        if sent_us.is_none() {
+        if is_unsent {
             unsent.push(format!("{key} (message {id})"));
         } else if is_there || !may_be_gone {
             compared.sent += 1;

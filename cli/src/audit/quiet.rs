@@ -13,11 +13,11 @@ const SAID_EVERY: Duration = Duration::from_secs(2);
 
 /// What moves, as counts that go down to zero by themselves. Where states are listed, they are those that have ended.
 const MOVING: &[(&str, &str)] = &[
-    ("messages of event to be sent", "SELECT COUNT(*) FROM {event}.outbox WHERE sent_us IS NULL"),
-    ("messages of coupon to be sent", "SELECT COUNT(*) FROM {coupon}.outbox WHERE sent_us IS NULL"),
-    ("messages of inventory to be sent", "SELECT COUNT(*) FROM {inventory}.outbox WHERE sent_us IS NULL"),
-    ("messages of order to be sent", "SELECT COUNT(*) FROM {order}.outbox WHERE sent_us IS NULL"),
-    ("messages of payment to be sent", "SELECT COUNT(*) FROM {payment}.outbox WHERE sent_us IS NULL"),
+    ("messages of event to be sent", "SELECT COUNT(*) FROM {event}.outbox_unsent"),
+    ("messages of coupon to be sent", "SELECT COUNT(*) FROM {coupon}.outbox_unsent"),
+    ("messages of inventory to be sent", "SELECT COUNT(*) FROM {inventory}.outbox_unsent"),
+    ("messages of order to be sent", "SELECT COUNT(*) FROM {order}.outbox_unsent"),
+    ("messages of payment to be sent", "SELECT COUNT(*) FROM {payment}.outbox_unsent"),
     (
         "orders on their way",
         "SELECT COUNT(*) FROM {order}.orders WHERE state IN ('PENDING', 'PAYING', 'PAID', 'REFUNDING')",

@@ -22,7 +22,7 @@ const PAGE_SIZE: usize = 100;
 /// How soon a page is read again that has just changed.
 const SHORTEST_WAIT: Duration = Duration::from_millis(150);
 /// The same where there are many: most orders of a page are to have moved on by then.
-const SHORT_WAIT: Duration = Duration::from_millis(400);
+const SHORT_WAIT: Duration = Duration::from_secs(1);
 /// More pages than that are many.
 const MANY: usize = 20;
 /// How long after its deadline an order has expired: the sweep has to find it.

@@ -273,7 +273,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(4, "a claim was ranked, but its coupon is not stored", Id::Campaign)],
     },
     Break {
-        by: &[("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us, sent_us) VALUES (0, 'order', 'ord_lost', 1, 'stampede.message.v1.OrderExpired', '', {now}, {now})")],
+        by: &[("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_lost', 1, 'stampede.message.v1.OrderExpired', '', {now})")],
         mended_by: &[("order", "DELETE FROM outbox WHERE aggregateid = 'ord_lost'")],
         named: &[
             (4, "a message of order was sent, but is not in Kafka", Id::Text("ord_lost")),

@@ -29,7 +29,11 @@ const BATCH: usize = 500;
 /// Most messages that are looked at for it.
 const MOST_READ: usize = 4 * BATCH;
 /// A batch is a transaction with its commit, for one message as for many.
-const PACE: Pace = Pace { per_piece: Duration::from_micros(500), longest: Duration::from_millis(50) };
+const PACE: Pace = Pace {
+    shortest: Duration::from_millis(5),
+    per_piece: Duration::from_micros(500),
+    longest: Duration::from_millis(50),
+};
 
 /// What a consumer reads.
 #[derive(Debug, Clone)]

@@ -55,9 +55,23 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(message.traceparent.as_ref().or(current.as_ref()))
                 .push_bind(now_us);
         });
+        list_as_unsent(&mut insert, rows);
         insert.execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
+///
+/// Their ids are consecutive, as both servers promise for an INSERT that lists its rows. If they were not, the foreign
+/// key or the primary key would refuse the statement, and no message would be forgotten.
+fn list_as_unsent(insert: &mut Statement, rows: &[OutboxMessage]) {
+    insert.push("; INSERT INTO outbox_unsent (id, partition_no) ");
+    insert.push_values(rows.iter().enumerate(), |mut row, (place, message)| {
+        row.push("LAST_INSERT_ID() + @@auto_increment_increment * ")
+            .push_bind_unseparated(u64::try_from(place).expect("a statement has few rows"))
+            .push_bind(message.partition());
+    });
 }
 
 #[cfg(test)]

@@ -19,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 /// Messages of one round.
 const ROUND: u32 = 1_000;
 /// A round has a SELECT, requests to Kafka, an UPDATE and wakes every reader, for one message as for many.
-const PACE: Pace = Pace { per_piece: Duration::from_millis(1), longest: Duration::from_millis(100) };
+const PACE: Pace = Pace {
+    shortest: Duration::from_millis(10),
+    per_piece: Duration::from_millis(1),
+    longest: Duration::from_millis(100),
+};
 /// How often leases are looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 /// How often unsent messages are looked for when nobody wakes the relay: they may have been written by another
@@ -29,7 +33,7 @@ const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
 const POLL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Sent messages are kept so long, for the audit and for a second look.
+/// Messages are kept so long once they are sent, for the audit and for a second look.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a relay sends to.
@@ -180,7 +184,7 @@ impl Relay {
         }
         let marked = async {
             let mut connection = self.db.acquire().await?;
-            rows::mark_sent(&mut connection, &sent, SystemClock.now().micros()).await
+            rows::mark_sent(&mut connection, &sent).await
         };
         self.db.in_time("mark_sent", marked).await?;
         self.sent.add(sent.len() as u64, std::slice::from_ref(&self.topic));

@@ -21,25 +21,29 @@ pub struct Unsent {
 /// the order of commits, and a late one would be passed over for good.
 pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
     let mut select = Statement::new(
-        "SELECT id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
-         FROM outbox WHERE sent_us IS NULL AND partition_no IN ",
+        "SELECT message.id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
+         FROM outbox_unsent unsent STRAIGHT_JOIN outbox message ON message.id = unsent.id WHERE unsent.partition_no IN ",
     );
-    select.push_list(partitions).push(" ORDER BY id LIMIT ").push_bind(limit).fetch_all(connection).await
+    select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(connection).await
 }
 
-/// Marks messages that Kafka has acknowledged.
-pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64], now_us: i64) -> Result<(), DbError> {
-    let mut update = Statement::new("UPDATE outbox SET sent_us = ");
-    update.push_bind(now_us).push(" WHERE id IN ").push_list(ids).execute(connection).await?;
+/// Strikes messages that Kafka has acknowledged off the list of the unsent ones.
+pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
+    Statement::new("DELETE FROM outbox_unsent WHERE id IN ").push_list(ids).execute(connection).await?;
     Ok(())
 }
 
-/// Deletes messages that were sent before this instant, a bounded number at a time. Returns how many.
+/// Deletes messages that were written before this instant and sent since, among the first `limit`: ids grow with time, so
+/// what is old comes first. Returns how many.
 pub async fn purge_sent(connection: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
-    let done = sqlx::query("DELETE FROM outbox WHERE sent_us < ? ORDER BY sent_us LIMIT ?")
-        .bind(before_us)
-        .bind(limit)
-        .execute(connection)
-        .await?;
+    let done = sqlx::query(
+        "DELETE FROM outbox WHERE created_us < ? AND id <= (SELECT last FROM (SELECT MAX(id) AS last FROM \
+         (SELECT id FROM outbox ORDER BY id LIMIT ?) AS first_ones) AS bound) \
+         AND NOT EXISTS (SELECT 1 FROM outbox_unsent unsent WHERE unsent.id = outbox.id)",
+    )
+    .bind(before_us)
+    .bind(limit)
+    .execute(connection)
+    .await?;
     Ok(done.rows_affected())
 }

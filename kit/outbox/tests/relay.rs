@@ -155,10 +155,8 @@ async fn a_stopping_relay_sends_what_is_left_and_gives_its_leases_back() {
     relay.stop.cancel();
     relay.task.await.unwrap();
     let mut connection = bench.db.acquire().await.unwrap();
-    let unsent: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE sent_us IS NULL")
-        .fetch_one(&mut *connection)
-        .await
-        .unwrap();
+    let unsent: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM outbox_unsent").fetch_one(&mut *connection).await.unwrap();
     let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox_leases WHERE expires_us > 0")
         .fetch_one(&mut *connection)
         .await

@@ -65,8 +65,9 @@ pub(super) async fn load(
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select =
-        Statement::new("SELECT order_id, item_id, kind, units, granted_at_us FROM goods WHERE order_id IN ");
+    let mut select = Statement::new(
+        "SELECT order_id, item_id, kind, units, granted_at_us FROM goods FORCE INDEX (PRIMARY) WHERE order_id IN ",
+    );
     select.push_list(orders);
     select.push(" ORDER BY order_id, kind DESC, item_id");
     let rows: Vec<GoodsRow> = select.fetch_all(connection).await?;

@@ -60,7 +60,7 @@ pub(super) async fn load(
     orders: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
     let mut select = Statement::new(
-        "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines WHERE order_id IN ",
+        "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, line_no");

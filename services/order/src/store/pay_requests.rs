@@ -68,8 +68,9 @@ pub(super) async fn load(
     if orders.is_empty() {
         return Ok(by_order);
     }
-    let mut select =
-        Statement::new("SELECT order_id, request_id, request_fingerprint FROM pay_requests WHERE order_id IN ");
+    let mut select = Statement::new(
+        "SELECT order_id, request_id, request_fingerprint FROM pay_requests FORCE INDEX (PRIMARY) WHERE order_id IN ",
+    );
     select.push_list(orders);
     select.push(" ORDER BY order_id, attempt");
     let rows: Vec<PayRequestRow> = select.fetch_all(connection).await?;

@@ -62,7 +62,8 @@ pub async fn load(
     if payments.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM attempts WHERE payment_id IN "));
+    let mut query =
+        Statement::new(format!("SELECT {COLUMNS} FROM attempts FORCE INDEX (PRIMARY) WHERE payment_id IN "));
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt");
     reading.push_to(&mut query);
