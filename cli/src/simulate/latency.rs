@@ -85,7 +85,7 @@ pub struct Rate {
     pub busy_s: f64,
     /// How many of these a second in that time.
     pub per_s: f64,
-    /// How many in the best second of it.
+    /// How many in the best second of all.
     pub best_per_s: usize,
 }
 

@@ -383,8 +383,14 @@ pub const BREAKS: &[Break] = &[
     },
     // 7. Messages.
     Break {
-        by: &[("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_unsent', 1, 'x', '', {now})")],
-        mended_by: &[("order", "DELETE FROM outbox WHERE aggregateid = 'ord_unsent'")],
+        by: &[
+            ("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_unsent', 1, 'x', '', {now})"),
+            ("order", "INSERT INTO outbox_unsent SELECT id, partition_no FROM outbox WHERE aggregateid = 'ord_unsent'"),
+        ],
+        mended_by: &[
+            ("order", "DELETE FROM outbox_unsent"),
+            ("order", "DELETE FROM outbox WHERE aggregateid = 'ord_unsent'"),
+        ],
         named: &[(7, "a message of order was never sent", Id::Text("ord_unsent"))],
     },
     Break {

@@ -63,8 +63,8 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
 
 /// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
 ///
-/// Their ids are consecutive, as both servers promise for an INSERT that lists its rows. If they were not, the foreign
-/// key or the primary key would refuse the statement, and no message would be forgotten.
+/// Their ids are consecutive: both servers promise that for an INSERT that lists its rows. The foreign key refuses ids that
+/// there are no messages of.
 fn list_as_unsent(insert: &mut Statement, rows: &[OutboxMessage]) {
     insert.push("; INSERT INTO outbox_unsent (id, partition_no) ");
     insert.push_values(rows.iter().enumerate(), |mut row, (place, message)| {

@@ -1,4 +1,4 @@
-//! The relay: takes the unsent messages of the partitions it leases, sends them, marks them.
+//! The relay: takes the unsent messages of the partitions it leases, sends them, strikes them off.
 
 use crate::{
     PARTITIONS, lease,
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages of one round.
 const ROUND: u32 = 1_000;
-/// A round has a SELECT, requests to Kafka, an UPDATE and wakes every reader, for one message as for many.
+/// A round has a SELECT, requests to Kafka, a DELETE and wakes every reader, for one message as for many.
 const PACE: Pace = Pace {
     shortest: Duration::from_millis(10),
     per_piece: Duration::from_millis(1),
@@ -33,7 +33,8 @@ const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
 const POLL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
 const PATIENCE: Duration = Duration::from_millis(1_500);
-/// Messages are kept so long once they are sent, for the audit and for a second look.
+/// Messages are kept so long from when they were written, for the audit and for a second look, and longer only if they
+/// are still to be sent.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Where a relay sends to.
@@ -115,7 +116,7 @@ impl Relay {
     pub async fn run(self, stop: CancellationToken) {
         let mut leases =
             Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
-        let mut purge_at = Instant::now() + Duration::from_secs(60);
+        let mut purge_at = Instant::now();
         while !stop.is_cancelled() {
             let round = self.round(&mut leases).await;
             if Instant::now() >= purge_at {
@@ -225,8 +226,8 @@ impl Relay {
             rows::purge_sent(&mut connection, before_us, MOST).await
         };
         match self.db.in_time("purge_outbox", purged).await {
-            Ok(count) if count == u64::from(MOST) => Duration::from_secs(1),
-            Ok(_) => Duration::from_secs(60),
+            Ok(0) => Duration::from_secs(60),
+            Ok(_) => Duration::from_secs(1),
             Err(error) => {
                 tracing::warn!(%error, "sent messages could not be purged");
                 Duration::from_secs(60)

@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use stampede_db::{Database, schema};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig, append};
-use stampede_testkit::World;
+use stampede_testkit::{World, eventually};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,15 @@ impl Bench {
             })
             .await
             .unwrap();
+    }
+
+    async fn count(&self, sql: &'static str) -> i64 {
+        let mut connection = self.db.acquire().await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut *connection).await.unwrap()
+    }
+
+    async fn unsent(&self) -> i64 {
+        self.count("SELECT COUNT(*) FROM outbox_unsent").await
     }
 
     /// Reads until `count` different messages have come, and returns the versions of each key in order of arrival.
@@ -136,6 +145,8 @@ async fn a_message_that_commits_late_is_not_passed_over() {
     }
     relay.outbox.wake();
     assert_eq!(bench.received(19).await.len(), 19);
+    // Nor does the relay wait for it with what it has sent.
+    eventually("what was sent is struck off", || async { (bench.unsent().await == 0).then_some(()) }).await;
     sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
     let all = bench.received(20).await;
     assert_eq!(all.get("evt_1"), Some(&vec![1]));
@@ -154,12 +165,35 @@ async fn a_stopping_relay_sends_what_is_left_and_gives_its_leases_back() {
     }
     relay.stop.cancel();
     relay.task.await.unwrap();
+    let unsent = bench.unsent().await;
     let mut connection = bench.db.acquire().await.unwrap();
-    let unsent: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM outbox_unsent").fetch_one(&mut *connection).await.unwrap();
     let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox_leases WHERE expires_us > 0")
         .fetch_one(&mut *connection)
         .await
         .unwrap();
     assert_eq!((unsent, held), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_long_ago_is_purged_and_what_is_unsent_is_not() {
+    let bench = Bench::new().await;
+    for aggregate in 0..3 {
+        bench.write(aggregate, 1).await;
+    }
+    let mut connection = bench.db.acquire().await.unwrap();
+    // Of two that are old one was sent; the relay finds no lease free for the other.
+    for sql in [
+        "UPDATE outbox SET created_us = 1 WHERE aggregateid IN ('evt_0', 'evt_1')",
+        "DELETE FROM outbox_unsent WHERE id <> (SELECT id FROM outbox WHERE aggregateid = 'evt_1')",
+        "UPDATE outbox_leases SET owner = 'another', expires_us = 9000000000000000",
+    ] {
+        sqlx::raw_sql(sql).execute(&mut *connection).await.unwrap();
+    }
+    drop(connection);
+    let relay = bench.start_relay();
+    let left = "SELECT COUNT(*) FROM outbox";
+    eventually("one is purged", || async { (bench.count(left).await < 3).then_some(()) }).await;
+    assert_eq!(bench.count("SELECT COUNT(*) FROM outbox WHERE aggregateid IN ('evt_1', 'evt_2')").await, 2);
+    relay.stop.cancel();
+    relay.task.await.unwrap();
 }

@@ -22,7 +22,7 @@ impl Mesh<'_> {
         command.arg("prepare");
         command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
         command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
-        // Each partition is a request of its own in every round of a relay, and there are two cores or four here.
+        // Each partition is a request of its own in every round of a relay, which is much for a machine that runs all.
         command.args(["--partitions", "4"]);
         shell::quiet(&mut command)?;
         step.done("schemas and topics are up to date");

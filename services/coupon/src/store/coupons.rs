@@ -105,7 +105,7 @@ async fn write_state(
     coupons: &[&Coupon],
     now: Timestamp,
 ) -> Result<(), DbError> {
-    let mut query = Statement::new("UPDATE coupons SET version = version + 1, state = ");
+    let mut query = Statement::new("UPDATE coupons FORCE INDEX (uq_coupons_id) SET version = version + 1, state = ");
     query.push_bind(state).push(", updated_us = ").push_bind(now.micros()).push(", order_id = CASE id");
     for coupon in coupons {
         let order_id = coupon.state.order_id().map(|order_id| order_id.uuid());
@@ -236,7 +236,7 @@ async fn by_id(
         return Ok(HashMap::new());
     }
     let mut query = Statement::new(SELECT);
-    query.push("WHERE id IN ");
+    query.push("FORCE INDEX (uq_coupons_id) WHERE id IN ");
     query.push_list(ids.iter().map(CouponId::uuid));
     query.push(ending);
     let coupons = read_all(connection, query).await?;

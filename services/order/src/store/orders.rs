@@ -57,7 +57,7 @@ async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &str) ->
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE id IN "));
+    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE id IN "));
     select.push_list(&ids);
     select.push(how);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
@@ -127,7 +127,7 @@ pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Re
 }
 
 async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
-    let mut update = Statement::new("UPDATE orders SET state = ");
+    let mut update = Statement::new("UPDATE orders FORCE INDEX (PRIMARY) SET state = ");
     update.push_bind(set.to.as_str());
     update.push(", version = version + ").push_bind(set.versions);
     update.push(", payment_attempts = payment_attempts + ").push_bind(set.attempts);

@@ -36,7 +36,7 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Readin
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments WHERE id IN "));
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments FORCE INDEX (PRIMARY) WHERE id IN "));
     query.push_list(ids.iter().map(PaymentId::uuid));
     query.push(" ORDER BY id");
     reading.push_to(&mut query);

@@ -42,7 +42,7 @@ pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), 
 
 /// All refunds of these payments, locked.
 pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds WHERE payment_id IN "));
+    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds FORCE INDEX (PRIMARY) WHERE payment_id IN "));
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt FOR UPDATE");
     let rows: Vec<Row> = query.fetch_all(conn).await?;
