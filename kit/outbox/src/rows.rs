@@ -27,12 +27,10 @@ pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit:
     select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(connection).await
 }
 
-/// Strikes messages that Kafka has acknowledged off the list of the unsent ones. The key is forced: reading through so
-/// short a table looks cheap to the servers, but would wait for whoever is writing messages.
+/// Strikes messages that Kafka has acknowledged off the list of the unsent ones. While the list is short the servers may
+/// read through all of it, and then wait for transactions that are writing messages.
 pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
-    let mut delete =
-        Statement::new("DELETE unsent FROM outbox_unsent unsent FORCE INDEX (PRIMARY) WHERE unsent.id IN ");
-    delete.push_list(ids).execute(connection).await?;
+    Statement::new("DELETE FROM outbox_unsent WHERE id IN ").push_list(ids).execute(connection).await?;
     Ok(())
 }
 
