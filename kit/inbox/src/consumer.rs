@@ -92,7 +92,7 @@ impl<H: Handler> Consumer<H> {
             .create()?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;
-        let dead_letters = DeadLetters::new(&config.brokers, config.service.to_owned())?;
+        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service.to_owned());
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
             .with_description("Messages that were taken, repeats among them")

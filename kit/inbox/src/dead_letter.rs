@@ -7,7 +7,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 /// Header that says why it is here.
 const REASON: &str = "stampede_dead_letter_reason";
@@ -16,21 +16,30 @@ const FROM: &str = "stampede_dead_letter_from";
 /// Longest wait until Kafka has a dead letter.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sends dead letters of one consumer.
+/// Sends dead letters of one consumer. Its producer is started for the first of them: most consumers never have any, and
+/// a producer has threads and connections.
 pub struct DeadLetters {
-    producer: FutureProducer,
+    brokers: String,
     consumer: String,
+    producer: OnceLock<FutureProducer>,
 }
 
 impl DeadLetters {
-    pub fn new(brokers: &str, consumer: String) -> Result<Self, KafkaError> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
+    pub fn new(brokers: String, consumer: String) -> Self {
+        Self { brokers, consumer, producer: OnceLock::new() }
+    }
+
+    fn producer(&self) -> Result<&FutureProducer, KafkaError> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let started = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", "10000")
             .set("partitioner", "murmur2_random")
             .create()?;
-        Ok(Self { producer, consumer })
+        Ok(self.producer.get_or_init(|| started))
     }
 
     /// Sends `message` to the dead letters of its topic. Returns once Kafka has it.
@@ -38,7 +47,7 @@ impl DeadLetters {
         let topic = self.topic_behind(&message.topic);
         let record =
             FutureRecord::to(&topic).key(&message.key).payload(&message.payload).headers(headers(message, why));
-        self.producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.producer()?.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
         tracing::error!(
             messaging.topic = %message.topic,
             messaging.dead_letter_topic = %topic,
@@ -63,7 +72,7 @@ impl DeadLetters {
         let mut letter = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
         letter.key = record.key.as_deref();
         letter.payload = record.payload.as_deref();
-        self.producer.send(letter, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.producer()?.send(letter, PATIENCE).await.map_err(|(error, _)| error)?;
         tracing::error!(
             messaging.topic = %record.topic,
             messaging.dead_letter_topic = %topic,

@@ -55,7 +55,7 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(message.traceparent.as_ref().or(current.as_ref()))
                 .push_bind(now_us);
         });
-        list_as_unsent(&mut insert, rows);
+        list_as_unsent(&mut insert, rows.len());
         insert.execute(&mut *connection).await?;
     }
     Ok(())
@@ -63,15 +63,13 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
 
 /// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
 ///
-/// Their ids are consecutive: both servers promise that for an INSERT that lists its rows. The foreign key refuses ids that
-/// there are no messages of.
-fn list_as_unsent(insert: &mut Statement, rows: &[OutboxMessage]) {
-    insert.push("; INSERT INTO outbox_unsent (id, partition_no) ");
-    insert.push_values(rows.iter().enumerate(), |mut row, (place, message)| {
-        row.push("LAST_INSERT_ID() + @@auto_increment_increment * ")
-            .push_bind_unseparated(u64::try_from(place).expect("a statement has few rows"))
-            .push_bind(message.partition());
-    });
+/// Their ids are consecutive: both servers promise that for an INSERT that lists its rows.
+fn list_as_unsent(insert: &mut Statement, rows: usize) {
+    insert.push(
+        "; INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \
+         WHERE id BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + @@auto_increment_increment * ",
+    );
+    insert.push_bind(u64::try_from(rows - 1).expect("a statement has few rows"));
 }
 
 #[cfg(test)]

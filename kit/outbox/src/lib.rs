@@ -7,6 +7,7 @@
 mod append;
 mod headers;
 mod lease;
+mod producer;
 mod reach;
 mod relay;
 mod rows;

@@ -27,10 +27,19 @@ pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit:
     select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(connection).await
 }
 
-/// Strikes messages that Kafka has acknowledged off the list of the unsent ones. While the list is short the servers may
-/// read through all of it, and then wait for transactions that are writing messages.
+/// Strikes messages that Kafka has acknowledged off the list of the unsent ones.
+///
+/// Each is looked up by its key. Given a list of ids the servers read through the whole table while it is short, and so
+/// wait for the locks of transactions that are writing messages.
 pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
-    Statement::new("DELETE FROM outbox_unsent WHERE id IN ").push_list(ids).execute(connection).await?;
+    let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    sqlx::query(
+        "DELETE unsent FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) sent \
+         STRAIGHT_JOIN outbox_unsent unsent ON unsent.id = sent.id",
+    )
+    .bind(format!("[{ids}]"))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

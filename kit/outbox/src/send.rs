@@ -1,29 +1,34 @@
 //! Hands messages to Kafka and waits until it has them for good.
 
-use crate::{headers, rows::Unsent};
+use crate::{
+    headers,
+    producer::{Delivery, Producer, Record},
+    rows::Unsent,
+};
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
 };
 use std::{collections::HashSet, time::Duration};
 
 /// Sends in order, each message acknowledged by every replica in sync.
 pub struct Sender {
-    producer: FutureProducer,
+    producer: Producer,
     topic: String,
     source: &'static str,
 }
 
 impl Sender {
     pub fn new(brokers: &str, topic: String, source: &'static str) -> Result<Self, KafkaError> {
-        let producer = ClientConfig::new()
+        let mut settings = ClientConfig::new();
+        settings
             .set("bootstrap.servers", brokers)
             .set("enable.idempotence", "true")
             .set("acks", "all")
             // A message is never given up: that would let a later one of its aggregate overtake it.
             .set("message.timeout.ms", "0")
-            .set("linger.ms", "0.5")
+            // Long enough to queue a whole round: a request for each partition of it, not several.
+            .set("linger.ms", "3")
             .set("compression.type", "none")
             // The hash of Kafka's own clients, so that every language finds the partition of a key.
             .set("partitioner", "murmur2_random")
@@ -31,9 +36,8 @@ impl Sender {
             .set("queue.buffering.max.kbytes", "65536")
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .create()?;
-        Ok(Self { producer, topic, source })
+            .set("reconnect.backoff.max.ms", "1000");
+        Ok(Self { producer: Producer::new(&settings)?, topic, source })
     }
 
     /// Sends all, and returns the ids of those that were acknowledged within `patience`. Where one was not, no later
@@ -56,17 +60,19 @@ impl Sender {
 
     /// Drops what is still queued, so that nothing of it is sent after somebody else took over.
     pub fn purge(&self) {
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        self.producer.purge();
     }
 
-    fn enqueue(&self, message: &Unsent) -> Option<DeliveryFuture> {
-        let record = FutureRecord::to(&self.topic)
-            .key(&message.aggregate_id)
-            .payload(&message.payload)
-            .headers(headers::of(message, self.source));
-        match self.producer.send_result(record) {
+    fn enqueue(&self, message: &Unsent) -> Option<Delivery> {
+        let record = |reply| {
+            Record::with_opaque_to(&self.topic, reply)
+                .key(&message.aggregate_id)
+                .payload(&message.payload)
+                .headers(headers::of(message, self.source))
+        };
+        match self.producer.send(record) {
             Ok(delivery) => Some(delivery),
-            Err((error, _)) => {
+            Err(error) => {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, %error, "message cannot be sent");
                 }
@@ -76,11 +82,11 @@ impl Sender {
     }
 }
 
-async fn acknowledged(delivery: Option<DeliveryFuture>, deadline: tokio::time::Instant) -> bool {
+async fn acknowledged(delivery: Option<Delivery>, deadline: tokio::time::Instant) -> bool {
     let Some(delivery) = delivery else { return false };
     match tokio::time::timeout_at(deadline, delivery).await {
-        Ok(Ok(Ok(_))) => true,
-        Ok(Ok(Err((error, _)))) => {
+        Ok(Ok(Ok(()))) => true,
+        Ok(Ok(Err(error))) => {
             tracing::warn!(%error, "message was not acknowledged, it is sent again");
             false
         }

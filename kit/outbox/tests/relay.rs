@@ -145,6 +145,8 @@ async fn a_message_that_commits_late_is_not_passed_over() {
     }
     relay.outbox.wake();
     assert_eq!(bench.received(19).await.len(), 19);
+    let done = || async { (bench.unsent().await == 0).then_some(()) };
+    eventually("what was sent is struck off beside a transaction that is writing", done).await;
     sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
     let all = bench.received(20).await;
     assert_eq!(all.get("evt_1"), Some(&vec![1]));

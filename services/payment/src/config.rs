@@ -49,7 +49,7 @@ pub struct Config {
     pub webhook_secret: String,
 
     /// Most charges that the provider is asked for at a time.
-    #[arg(long, env = "STAMPEDE_MAX_CHARGES_IN_FLIGHT", default_value = "64")]
+    #[arg(long, env = "STAMPEDE_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
     pub max_charges_in_flight: NonZeroUsize,
 
     /// Most charges of unknown outcome that are looked up at a time.

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
+/// Pause after a claim that the hands did not suffice for: the next one is for all that become free in it, not for the
+/// first of them.
+const HANDS_GATHER: Duration = Duration::from_millis(10);
 
 /// A queue of jobs in the database.
 pub trait Queue: Clone + Send + Sync + 'static {
@@ -48,12 +51,12 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
         let wait = match claim(&queue, free).await {
             Ok(all_taken) => {
                 failures = 0;
-                if all_taken { Wait::ForHint } else { Wait::Not }
+                if all_taken { Wait::ForHint } else { Wait::For(HANDS_GATHER) }
             }
             Err(error) => {
                 failures += 1;
                 tracing::warn!("a claim of jobs failed and will be tried again: {error}");
-                Wait::Backoff(backoff(failures))
+                Wait::For(backoff(failures))
             }
         };
         stop.run_until_cancelled(wait.over(&queue, poll)).await;
@@ -64,22 +67,20 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
 
 /// What to wait for before the next claim.
 enum Wait {
-    Not,
     ForHint,
-    Backoff(Duration),
+    For(Duration),
 }
 
 impl Wait {
     async fn over<Q: Queue>(self, queue: &Q, poll: Duration) {
         match self {
-            Self::Not => {}
             Self::ForHint => {
                 tokio::select! {
                     () = queue.woken() => {}
                     () = sleep(poll) => {}
                 }
             }
-            Self::Backoff(pause) => sleep(pause).await,
+            Self::For(pause) => sleep(pause).await,
         }
     }
 }
@@ -103,4 +104,53 @@ async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit) -> Result<bo
         begin(queue, job, hand);
     }
     Ok(all_taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        future::pending,
+        num::NonZeroUsize,
+        sync::{Arc, Mutex},
+    };
+
+    /// A queue of so many jobs, each of which takes longer than the one before, and what was claimed of it at a time.
+    #[derive(Clone)]
+    struct Jobs {
+        left: Arc<Mutex<Vec<u64>>>,
+        claims: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Queue for Jobs {
+        type Job = u64;
+
+        async fn claim(&self, limit: u32) -> Result<Vec<u64>, DbError> {
+            let mut left = self.left.lock().unwrap();
+            let rest = left.len().saturating_sub(limit as usize);
+            let claimed = left.split_off(rest);
+            self.claims.lock().unwrap().push(claimed.len());
+            Ok(claimed)
+        }
+
+        async fn perform(&self, millis: u64) {
+            sleep(Duration::from_millis(millis)).await;
+        }
+
+        fn woken(&self) -> impl Future<Output = ()> + Send {
+            pending()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_hands_is_claimed_for_many_of_them_at_a_time() {
+        let jobs = Jobs { left: Arc::new(Mutex::new((1..=8).cycle().take(64).collect())), claims: Arc::default() };
+        let pace = Pace { hands: Hands::new(NonZeroUsize::new(8).unwrap()), poll: Duration::from_secs(3_600) };
+        let stop = CancellationToken::new();
+        let pool = tokio::spawn(run(jobs.clone(), pace, stop.clone()));
+        sleep(Duration::from_secs(1)).await;
+        stop.cancel();
+        pool.await.unwrap().unwrap();
+        assert_eq!(*jobs.claims.lock().unwrap(), [8, 8, 8, 8, 8, 8, 8, 8, 0]);
+    }
 }
