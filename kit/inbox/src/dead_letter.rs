@@ -16,8 +16,8 @@ const FROM: &str = "stampede_dead_letter_from";
 /// Longest wait until Kafka has a dead letter.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Sends dead letters of one consumer. Its producer is started for the first of them: most consumers never have any, and
-/// a producer has threads and connections.
+/// Sends dead letters of one consumer. Its producer is started for the first of them: most consumers never have any,
+/// and a producer has threads and connections.
 pub struct DeadLetters {
     brokers: String,
     consumer: String,

@@ -56,20 +56,29 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(now_us);
         });
         list_as_unsent(&mut insert, rows.len());
-        insert.execute(&mut *connection).await?;
+        let written = insert.execute(&mut *connection).await?;
+        if usize::try_from(written) != Ok(2 * rows.len()) {
+            let wanted = 2 * rows.len();
+            return Err(DbError::inconsistent(format!(
+                "messages and the list of the unsent got {written} of {wanted} rows"
+            )));
+        }
     }
     Ok(())
 }
 
 /// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
 ///
-/// Their ids are consecutive: both servers promise that for an INSERT that lists its rows.
+/// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists its
+/// rows. What lies between the steps was written through another server of a cluster.
 fn list_as_unsent(insert: &mut Statement, rows: usize) {
     insert.push(
         "; INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \
          WHERE id BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + @@auto_increment_increment * ",
     );
-    insert.push_bind(u64::try_from(rows - 1).expect("a statement has few rows"));
+    insert
+        .push_bind(u64::try_from(rows - 1).expect("a statement has few rows"))
+        .push(" AND (id - LAST_INSERT_ID()) % @@auto_increment_increment = 0");
 }
 
 #[cfg(test)]

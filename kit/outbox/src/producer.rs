@@ -1,7 +1,7 @@
 //! A Kafka producer whose deliveries can be waited for.
 //!
-//! `FutureProducer` of `rdkafka` wakes ten times a second, and spins through the last millisecond before each: one hundredth
-//! of a core for a producer with nothing to do. The thread here sleeps until there is something.
+//! `FutureProducer` of `rdkafka` polls ten times a second and spins through the last millisecond of each poll: one
+//! hundredth of a core for a producer with nothing to do. The thread here polls as events come, and else once a second.
 
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// Longest sleep of the thread. It ends so long after the producer is dropped.
+/// Longest sleep of the thread, which ends at most so long after the producer is dropped.
 const POLL: Duration = Duration::from_secs(1);
 
 /// What became of a record. An error of the channel means that the producer is gone.

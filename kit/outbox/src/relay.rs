@@ -240,6 +240,7 @@ impl Relay {
         let flushed = timeout(PATIENCE * 2, async { while self.round(&mut leases).await.is_full() {} }).await;
         if flushed.is_err() {
             tracing::warn!(messaging.topic = %self.topic.value, "stopped before everything was sent; the next relay sends it");
+            self.sender.purge();
         }
         let left = async {
             let mut connection = self.db.acquire().await?;

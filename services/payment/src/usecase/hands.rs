@@ -1,8 +1,11 @@
 //! The hands of a pool: how many jobs of a kind are done at a time. A job is begun only by who holds a hand for it, be
 //! it the pool, which claims what is queued, or the consumer, which takes over what it is about to write.
 
-use std::{num::NonZeroUsize, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 /// A fixed number of hands. Clones share them. A hand that was taken is free again when it is dropped.
 #[derive(Debug, Clone)]
@@ -26,6 +29,14 @@ impl Hands {
             taken.merge(others);
         }
         taken
+    }
+
+    /// Waits until `most` hands are free at once, or all of them if there are fewer, but no longer than this. What becomes
+    /// free meanwhile is kept from [`Hands::try_take`].
+    pub async fn gather(&self, most: usize, longest: Duration) {
+        let count = u32::try_from(most).unwrap_or(u32::MAX).min(self.all);
+        // Whether they came in time or not, they are let go of here and taken as they are needed.
+        drop(timeout(longest, self.free.acquire_many(count)).await);
     }
 
     /// Takes all that are free at this moment, at most `most`; `None` if there is none, or others were quicker.
@@ -62,6 +73,20 @@ mod tests {
         drop(one);
         assert_eq!(hands.try_take(5).unwrap().num_permits(), 1, "what is dropped is free again");
         assert!(hands.try_take(0).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gathers_hands_is_served_first_but_not_for_ever() {
+        let hands = hands(3);
+        let [one, other] = [hands.take(1).await, hands.take(1).await];
+        let mut gathered = pin!(hands.gather(9, Duration::from_millis(10)));
+        assert!(gathered.as_mut().now_or_never().is_none());
+        drop(one);
+        assert!(hands.try_take(2).is_none(), "two are free, and waited for");
+        gathered.await;
+        assert_eq!(hands.try_take(3).unwrap().num_permits(), 2, "the time is over");
+        drop(other);
+        hands.gather(9, Duration::MAX).await;
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
-/// Pause after a claim that the hands did not suffice for: the next one is for all that become free in it, not for the
-/// first of them.
+/// Longest wait for more hands after a claim that they did not suffice for: the next one is for all that have become free
+/// by then, not for the first of them.
 const HANDS_GATHER: Duration = Duration::from_millis(10);
 
 /// A queue of jobs in the database.
@@ -51,7 +51,7 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
         let wait = match claim(&queue, free).await {
             Ok(all_taken) => {
                 failures = 0;
-                if all_taken { Wait::ForHint } else { Wait::For(HANDS_GATHER) }
+                if all_taken { Wait::ForHint } else { Wait::ForHands }
             }
             Err(error) => {
                 failures += 1;
@@ -59,7 +59,7 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
                 Wait::For(backoff(failures))
             }
         };
-        stop.run_until_cancelled(wait.over(&queue, poll)).await;
+        stop.run_until_cancelled(wait.over(&queue, &hands, poll)).await;
     }
     hands.rest().await;
     Ok(())
@@ -68,11 +68,12 @@ pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> any
 /// What to wait for before the next claim.
 enum Wait {
     ForHint,
+    ForHands,
     For(Duration),
 }
 
 impl Wait {
-    async fn over<Q: Queue>(self, queue: &Q, poll: Duration) {
+    async fn over<Q: Queue>(self, queue: &Q, hands: &Hands, poll: Duration) {
         match self {
             Self::ForHint => {
                 tokio::select! {
@@ -80,6 +81,7 @@ impl Wait {
                     () = sleep(poll) => {}
                 }
             }
+            Self::ForHands => hands.gather(MAX_CLAIM, HANDS_GATHER).await,
             Self::For(pause) => sleep(pause).await,
         }
     }
