@@ -14,7 +14,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// Pause between two pages of a pass: some hundred holds a second are looked at, however many wait for their payment.
+/// Pause between two pages of a pass: at most 512 holds a second are looked at, however many wait for their payment.
 const BETWEEN_PAGES: Duration = Duration::from_millis(500);
 /// Shortest pause between two passes.
 const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);

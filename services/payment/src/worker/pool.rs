@@ -117,7 +117,7 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    /// A queue of so many jobs, each of which takes longer than the one before, and what was claimed of it at a time.
+    /// A queue of jobs, each of which takes so many milliseconds, and how many were claimed at a time.
     #[derive(Clone)]
     struct Jobs {
         left: Arc<Mutex<Vec<u64>>>,
