@@ -7,7 +7,7 @@ use super::{
     follow::View,
     plan::{Card, Ending},
     step::{Answer, Step, Timed},
-    wire::{Nothing, Order, PayOrder},
+    wire::{CancelOrder, Order, PayOrder},
 };
 use stampede_proto::order::v1::OrderState;
 use tokio::{
@@ -30,7 +30,7 @@ impl Buyer {
     async fn cancel(&self, order: &Order) {
         sleep(self.plan().thinks).await;
         let due = Instant::now();
-        let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &Nothing {});
+        let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &CancelOrder { request_id: "cancel" });
         let call = call.bearing(self.token()).going_on().due(due);
         match self.stage.client.call::<Order>(&call).await {
             Ok(cancelled) => {

@@ -75,6 +75,12 @@ pub struct PayOrder<'a> {
     pub payment_method: &'a str,
 }
 
+/// Request of CancelOrder; the order is in the path.
+#[derive(Serialize)]
+pub struct CancelOrder<'a> {
+    pub request_id: &'a str,
+}
+
 /// A request without fields.
 #[derive(Serialize)]
 pub struct Nothing {}

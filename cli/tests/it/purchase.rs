@@ -32,13 +32,13 @@ async fn what_is_cancelled_expired_or_refunded_returns_in_full() {
     let coupon = sale.claim(one).await;
 
     let cancelled = sale.placed(one, &[(0, 3)], &coupon.coupon_id).await;
-    let request = CancelOrderRequest { order_id: cancelled.order_id.clone() };
+    let request = CancelOrderRequest { order_id: cancelled.order_id.clone(), request_id: "c".to_owned() };
     sale.mesh.order().cancel_order(as_buyer(one, request)).await.unwrap();
     sale.until_coupon(one, &coupon, CouponState::Issued).await;
     sale.until_left(0, 10, 2).await;
 
     let refunded = sale.bought(two, &[(0, 1)], "").await;
-    let request = RefundOrderRequest { order_id: refunded.order_id.clone() };
+    let request = RefundOrderRequest { order_id: refunded.order_id.clone(), request_id: "r".to_owned() };
     sale.mesh.order().refund_order(as_operator(request)).await.unwrap();
     sale.until(two, &refunded, OrderState::Refunded).await;
 

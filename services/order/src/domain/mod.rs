@@ -1,6 +1,7 @@
 //! What an order is and how it may change. Pure: no async, no I/O, no clock of its own.
 
 mod draft;
+mod end_request;
 mod error;
 mod order;
 mod outgoing;
@@ -11,6 +12,7 @@ mod state;
 mod transition;
 
 pub use draft::{Draft, Wanted};
+pub use end_request::{EndRequest, EndVerb};
 pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};
 pub use order::{Goods, GoodsKind, Line, Order, OrderStatus};
 pub use outgoing::{News, Outgoing};

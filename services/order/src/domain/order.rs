@@ -1,6 +1,6 @@
 //! A purchase as the service knows it.
 
-use super::{Draft, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
+use super::{Draft, EndRequest, EndVerb, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
 use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
 /// A purchase.
@@ -30,6 +30,8 @@ pub struct Order {
     pub arrival: i64,
     /// The payments asked for, one an attempt, the first one first.
     pub pay_requests: Vec<PayRequest>,
+    /// The ends that people asked for and got, at most one a verb.
+    pub end_requests: Vec<EndRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
     /// What the buyer got; empty before it was fulfilled.
@@ -102,6 +104,7 @@ impl Order {
             coupon: draft.coupon,
             arrival: hold.arrival,
             pay_requests: Vec::new(),
+            end_requests: Vec::new(),
             last_decline: None,
             goods: Vec::new(),
             created_at: now,
@@ -125,6 +128,11 @@ impl Order {
     /// Payments asked for so far; also the number of the current one.
     pub fn attempts(&self) -> i32 {
         i32::try_from(self.pay_requests.len()).expect("a buyer does not pay two thousand million times")
+    }
+
+    /// Whether the order was ended by this very request.
+    pub(super) fn was_ended_by(&self, verb: EndVerb, request: &RequestId) -> bool {
+        self.end_requests.iter().any(|ended| ended.verb == verb && ended.id == *request)
     }
 
     /// Everything bought and every gift, as granted `at`.

@@ -3,8 +3,8 @@
 //! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
 //! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
 
-use super::{CommandRefusal, News, Order, Outgoing, PayRequest, State, Trail};
-use stampede_vocab::{Timestamp, UserId};
+use super::{CommandRefusal, EndRequest, EndVerb, News, Order, Outgoing, PayRequest, State, Trail};
+use stampede_vocab::{RequestId, Timestamp, UserId};
 use std::time::Duration;
 
 /// What may happen to an order.
@@ -44,9 +44,14 @@ pub enum Input {
     Cancel {
         /// Who asks.
         buyer: UserId,
+        /// Their name for the request.
+        request: RequestId,
     },
     /// An operator refunds.
-    Refund,
+    Refund {
+        /// The operator's name for the request.
+        request: RequestId,
+    },
     /// Its time to be paid may be over.
     DeadlinePassed,
 }
@@ -62,7 +67,7 @@ impl Input {
             Self::PaymentRefunded => "payment_refunded",
             Self::Pay { .. } => "pay",
             Self::Cancel { .. } => "cancel",
-            Self::Refund => "refund",
+            Self::Refund { .. } => "refund",
             Self::DeadlinePassed => "deadline_passed",
         }
     }
@@ -95,16 +100,21 @@ struct Step {
     state: State,
     news: Option<News>,
     pay_request: Option<PayRequest>,
+    end_request: Option<EndRequest>,
     decline: Option<String>,
 }
 
 impl Step {
     fn to(state: State) -> Self {
-        Self { state, news: None, pay_request: None, decline: None }
+        Self { state, news: None, pay_request: None, end_request: None, decline: None }
     }
 
     fn telling(self, news: News) -> Self {
         Self { news: Some(news), ..self }
+    }
+
+    fn asked(self, verb: EndVerb, id: &RequestId) -> Self {
+        Self { end_request: Some(EndRequest { verb, id: id.clone() }), ..self }
     }
 }
 
@@ -134,8 +144,8 @@ impl Order {
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
             Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now),
-            Input::Cancel { buyer } => self.owned_by(*buyer)?.cancel(),
-            Input::Refund => self.refund(),
+            Input::Cancel { buyer, request } => self.owned_by(*buyer)?.cancel(request),
+            Input::Refund { request } => self.refund(request),
             Input::DeadlinePassed => self.expire(now, terms),
         }
     }
@@ -144,6 +154,7 @@ impl Order {
         self.version += 1;
         self.updated_at = now;
         self.pay_requests.extend(step.pay_request);
+        self.end_requests.extend(step.end_request);
         self.last_decline = step.decline.or(self.last_decline.take());
         if let State::Fulfilled { at, .. } = step.state {
             self.goods = self.grant(at);
@@ -229,21 +240,22 @@ impl Order {
         }
     }
 
-    fn cancel(&self) -> Result<Step, NoStep> {
+    fn cancel(&self, request: &RequestId) -> Result<Step, NoStep> {
         match self.state {
+            _ if self.was_ended_by(EndVerb::Cancel, request) => Err(NoStep::Kept),
             State::Pending | State::AwaitingPayment { .. } => {
                 Ok(Step::to(State::Cancelled { pay_by: self.state.pay_by() })
-                    .telling(News::Cancelled { coupon: self.coupon }))
+                    .telling(News::Cancelled { coupon: self.coupon })
+                    .asked(EndVerb::Cancel, request))
             }
-            State::Cancelled { .. } => Err(NoStep::Kept),
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
         }
     }
 
-    fn refund(&self) -> Result<Step, NoStep> {
+    fn refund(&self, request: &RequestId) -> Result<Step, NoStep> {
         match self.state {
-            State::Fulfilled { .. } => Ok(self.give_money_back()),
-            State::Refunding(_) | State::Refunded(_) => Err(NoStep::Kept),
+            _ if self.was_ended_by(EndVerb::Refund, request) => Err(NoStep::Kept),
+            State::Fulfilled { .. } => Ok(self.give_money_back().asked(EndVerb::Refund, request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
         }
     }

@@ -70,6 +70,11 @@ pub fn order_id(text: &str) -> Result<OrderId, Problem> {
     id("order_id", text).map_err(invalid)
 }
 
+/// What ending an order needs: the order, and the caller's name for the request.
+pub fn end(order: &str, request: &str) -> Result<(OrderId, RequestId), Problem> {
+    Ok((order_id(order)?, RequestId::parse(request).map_err(invalid)?))
+}
+
 /// What a payment needs: the order, the buyer's name for the request, and the token of the card or wallet.
 pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
     let order = order_id(&request.order_id)?;

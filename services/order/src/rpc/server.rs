@@ -70,8 +70,9 @@ impl OrderService for OrderRpc {
         request: Request<proto::CancelOrderRequest>,
     ) -> Result<Response<proto::CancelOrderResponse>, Status> {
         let buyer = convert::caller(&Identity::of(&request)?)?;
-        let id = convert::order_id(&request.get_ref().order_id)?;
-        let order = self.change.cancel(id, buyer).await.map_err(failed)?;
+        let proto::CancelOrderRequest { order_id, request_id } = request.get_ref();
+        let (id, request_id) = convert::end(order_id, request_id)?;
+        let order = self.change.cancel(id, buyer, request_id).await.map_err(failed)?;
         Ok(Response::new(proto::CancelOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -80,8 +81,9 @@ impl OrderService for OrderRpc {
         request: Request<proto::RefundOrderRequest>,
     ) -> Result<Response<proto::RefundOrderResponse>, Status> {
         Identity::of(&request)?.require_operator()?;
-        let id = convert::order_id(&request.get_ref().order_id)?;
-        let order = self.change.refund(id).await.map_err(failed)?;
+        let proto::RefundOrderRequest { order_id, request_id } = request.get_ref();
+        let (id, request_id) = convert::end(order_id, request_id)?;
+        let order = self.change.refund(id, request_id).await.map_err(failed)?;
         Ok(Response::new(proto::RefundOrderResponse { order: Some(convert::order(order)) }))
     }
 

@@ -1,5 +1,6 @@
 //! SQL and nothing else, one file a table. Every function takes a connection, inside a transaction or not.
 
+mod end_requests;
 pub mod goods;
 pub mod lines;
 pub mod lists;

@@ -1,7 +1,7 @@
 //! The orders themselves: written in groups, locked in groups, moved in groups.
 
 use super::{
-    goods, lines, pay_requests,
+    end_requests, goods, lines, pay_requests,
     rows::{COLUMNS, OrderRow, assemble},
 };
 use crate::domain::{Order, StateName, Terms};
@@ -109,7 +109,7 @@ fn changed<T: PartialEq>(before: Option<T>, after: Option<T>) -> Option<T> {
     if before == after { None } else { after }
 }
 
-/// Writes what has become of locked orders, with their new goods and payments. Fails if one is not as it was locked.
+/// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was locked.
 pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
     let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
     for order in moved {
@@ -123,7 +123,9 @@ pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Re
         moved.iter().filter(|order| order.before.goods.is_empty()).map(|order| order.after).collect();
     goods::insert(connection, &fulfilled).await?;
     let asked = moved.iter().flat_map(|order| pay_requests::between(order.before, order.after)).collect();
-    pay_requests::insert(connection, asked).await
+    pay_requests::insert(connection, asked).await?;
+    let ended = moved.iter().flat_map(|order| end_requests::between(order.before, order.after)).collect();
+    end_requests::insert(connection, ended).await
 }
 
 async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {

@@ -2,11 +2,11 @@
 //! have is an inconsistency and is named.
 
 use super::{
-    goods,
+    end_requests, goods,
     lines::{self, LineRow},
     pay_requests,
 };
-use crate::domain::{Goods, Order, PayRequest, Prices, State, StateName, Trail};
+use crate::domain::{EndRequest, Goods, Order, PayRequest, Prices, State, StateName, Trail};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use stampede_vocab::{CouponId, Currency, EventId, Fingerprint, Money, OrderId, RequestId, Timestamp, UserId};
@@ -56,11 +56,13 @@ pub(super) async fn assemble(connection: &mut MySqlConnection, rows: Vec<OrderRo
     let mut lines = lines::load(connection, &ids_of(|_| true)).await?;
     let mut goods = goods::load(connection, &ids_of(|row| row.fulfilled_at_us.is_some())).await?;
     let mut pay_requests = pay_requests::load(connection, &ids_of(|row| row.payment_attempts > 0)).await?;
+    let mut end_requests = end_requests::load(connection, &ids_of(OrderRow::may_be_ended_by_request)).await?;
     let whole = |row: OrderRow| {
         let parts = Parts {
             lines: lines.remove(&row.id).unwrap_or_default(),
             goods: goods.remove(&row.id).unwrap_or_default(),
             pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
+            end_requests: end_requests.remove(&row.id).unwrap_or_default(),
         };
         row.order(parts)
     };
@@ -72,9 +74,16 @@ struct Parts {
     lines: Vec<LineRow>,
     goods: Vec<Goods>,
     pay_requests: Vec<PayRequest>,
+    end_requests: Vec<EndRequest>,
 }
 
 impl OrderRow {
+    /// Whether to look for the request that ended it: most orders have none.
+    fn may_be_ended_by_request(&self) -> bool {
+        let ends = [StateName::Cancelled, StateName::Refunding, StateName::Refunded];
+        ends.iter().any(|end| end.as_str() == self.state)
+    }
+
     fn order(self, parts: Parts) -> Result<Order, DbError> {
         let currency: Currency = self.currency.parse().map_err(|error| self.inconsistent(error))?;
         let lines: Vec<_> = parts.lines.iter().map(|line| line.line(currency)).collect::<Result<_, _>>()?;
@@ -98,6 +107,7 @@ impl OrderRow {
             coupon: self.coupon_id.map(CouponId::from_uuid),
             arrival: self.arrival,
             pay_requests: self.known(parts.pay_requests)?,
+            end_requests: parts.end_requests,
             last_decline: self.last_decline,
             goods: parts.goods,
             created_at: Timestamp::from_micros(self.created_us),

@@ -33,14 +33,14 @@ impl ChangeOrder {
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
-    /// Cancels an order that is not being paid.
-    pub async fn cancel(&self, order: OrderId, buyer: UserId) -> Result<Order, Failure> {
-        self.change(order, Input::Cancel { buyer }).await
+    /// Cancels an order that is not being paid. A repeat of the request that did returns the order as it is.
+    pub async fn cancel(&self, order: OrderId, buyer: UserId, request: RequestId) -> Result<Order, Failure> {
+        self.change(order, Input::Cancel { buyer, request }).await
     }
 
-    /// Gives the money of a fulfilled order back.
-    pub async fn refund(&self, order: OrderId) -> Result<Order, Failure> {
-        self.change(order, Input::Refund).await
+    /// Gives the money of a fulfilled order back. A repeat of the request that did returns the order as it is.
+    pub async fn refund(&self, order: OrderId, request: RequestId) -> Result<Order, Failure> {
+        self.change(order, Input::Refund { request }).await
     }
 
     async fn change(&self, order: OrderId, input: Input) -> Result<Order, Failure> {

@@ -4,7 +4,10 @@ use crate::sale::{Sale, UNITS, campaign, eur, refusal, refused};
 use anyhow::Result;
 use stampede_proto::{
     coupon::v1::{CouponState, CreateCampaignRequest},
-    order::v1::{GetOrderRequest, ListOrdersRequest, OrderState, PayOrderRequest, PlaceOrderRequest},
+    order::v1::{
+        CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState, PayOrderRequest, PlaceOrderRequest,
+        RefundOrderRequest,
+    },
     r#type::v1::Money,
 };
 use stampede_status::Reason;
@@ -104,6 +107,32 @@ async fn a_bad_payment_starts_nothing() -> Result<()> {
     let reused = sale.pay(&order, "p").await.unwrap_err();
     assert_eq!(refusal(&reused), refused(Reason::RequestIdReused, "request_id"));
     assert_eq!(sale.pay_with(&order, "p", &longest).await?.payment_attempts, 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_bad_cancellation_or_refund_ends_nothing() -> Result<()> {
+    let sale = Sale::open().await?;
+    let somebody = buyer();
+    let order = sale.payable_lamp(somebody).await?;
+    let good = order.order_id.as_str();
+    let long = "x".repeat(65);
+    let bad = [
+        ("order_id", ["", "r"]),
+        ("order_id", ["evt_0000000000000000000000001a", "r"]),
+        ("request_id", [good, ""]),
+        ("request_id", [good, &long]),
+        ("request_id", [good, "a b"]),
+    ];
+    for (field, [order_id, request_id]) in bad.map(|(field, pair)| (field, pair.map(str::to_owned))) {
+        let cancel = CancelOrderRequest { order_id: order_id.clone(), request_id: request_id.clone() };
+        let status = sale.mesh.order().cancel_order(as_buyer(somebody, cancel)).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(Reason::InvalidField, field));
+        let refund = RefundOrderRequest { order_id, request_id };
+        let status = sale.mesh.order().refund_order(as_operator(refund)).await.unwrap_err();
+        assert_eq!(refusal(&status), refused(Reason::InvalidField, field));
+    }
+    assert_eq!(sale.now(&order).await?, order);
     sale.mesh.stop().await
 }
 

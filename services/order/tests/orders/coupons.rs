@@ -63,7 +63,7 @@ async fn a_coupon_returns_with_an_order_that_is_cancelled_and_a_repeat_does_not_
     let sale = Sale::open().await?;
     let somebody = buyer();
     let (order, coupon) = lamp_with_coupon(&sale, somebody).await?;
-    sale.cancel(&order).await?;
+    sale.cancel(&order, "c").await?;
     coupon_is(&sale, &coupon, CouponState::Issued).await;
     let repeat = sale.place(somebody, with(&coupon, sale.wish("r", &[(sale.lamp, 1)]))).await?;
     assert_eq!(repeat.state(), OrderState::Cancelled);

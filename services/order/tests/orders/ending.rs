@@ -15,9 +15,12 @@ async fn a_cancelled_order_gives_everything_back_once() -> Result<()> {
     let sale = Sale::open().await?;
     let order = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 3), (sale.lamp, 1)])).await?;
     // At once, so most likely still PENDING: the ledger may commit it first, and then gives it back.
-    let cancelled = sale.cancel(&order).await?;
+    let cancelled = sale.cancel(&order, "c").await?;
     assert_eq!(cancelled.state(), OrderState::Cancelled);
-    assert_eq!(sale.cancel(&order).await?.version, cancelled.version, "a repeat changes nothing");
+    assert_eq!(sale.cancel(&order, "c").await?.version, cancelled.version, "a repeat changes nothing");
+    let other = sale.cancel(&order, "d").await.unwrap_err();
+    assert_eq!(refusal(&other), refused(Reason::OrderNotCancellable, "order_id"));
+    assert_eq!(Problem::from_status(&other).metadata()["state"], "CANCELLED");
     assert_eq!(sale.settles_at(sale.kettle, UNITS).await.left_gift_units, 1);
     sale.settles_at(sale.lamp, UNITS).await;
     assert_eq!(sale.told(&order).await?.last().map(|(name, _)| name.as_str()), Some("OrderCancelled"));
@@ -31,7 +34,7 @@ async fn what_is_being_paid_is_not_cancelled() -> Result<()> {
     let sale = Sale::open().await?;
     let order = sale.payable_lamp(buyer()).await?;
     sale.pay(&order, "p").await?;
-    let status = sale.cancel(&order).await.unwrap_err();
+    let status = sale.cancel(&order, "c").await.unwrap_err();
     assert_eq!(refusal(&status), refused(Reason::OrderNotCancellable, "order_id"));
     assert_eq!(Problem::from_status(&status).metadata()["state"], "PAYING");
     sale.mesh.stop().await

@@ -67,19 +67,24 @@ async fn impatient_clicks_on_pay_charge_once() -> Result<()> {
 async fn an_operator_refunds_a_fulfilled_order_and_its_units_return() -> Result<()> {
     let sale = Sale::open().await?;
     let order = sale.payable_lamp(buyer()).await?;
-    let refund = || RefundOrderRequest { order_id: order.order_id.clone() };
-    let early = sale.mesh.order().refund_order(as_operator(refund())).await.unwrap_err();
+    let refund =
+        |request_id: &str| RefundOrderRequest { order_id: order.order_id.clone(), request_id: request_id.to_owned() };
+    let early = sale.mesh.order().refund_order(as_operator(refund("r"))).await.unwrap_err();
     assert_eq!(refusal(&early), refused(Reason::OrderNotRefundable, "order_id"));
-    let by_buyer = sale.mesh.order().refund_order(as_buyer(crate::sale::buyer_of(&order), refund())).await.unwrap_err();
+    let by_buyer = as_buyer(crate::sale::buyer_of(&order), refund("r"));
+    let by_buyer = sale.mesh.order().refund_order(by_buyer).await.unwrap_err();
     assert_eq!(refusal(&by_buyer).0, Reason::PermissionDenied);
 
     let paying = sale.pay(&order, "p").await?;
     sale.approve(&paying).await?;
     sale.reaches(&order, OrderState::Fulfilled).await;
     for _ in 0..2 {
-        let refunding = sale.mesh.order().refund_order(as_operator(refund())).await?.into_inner().order;
+        let refunding = sale.mesh.order().refund_order(as_operator(refund("r"))).await?.into_inner().order;
         assert_eq!(refunding.map(|order| order.state()), Some(OrderState::Refunding));
     }
+    let other = sale.mesh.order().refund_order(as_operator(refund("s"))).await.unwrap_err();
+    assert_eq!(refusal(&other), refused(Reason::OrderNotRefundable, "order_id"));
+    assert_eq!(Problem::from_status(&other).metadata()["state"], "REFUNDING");
     sale.money_is_back(&order).await?;
     let refunded = sale.reaches(&order, OrderState::Refunded).await;
     assert_eq!((refunded.goods.len(), refunded.fulfilled_at.is_some()), (1, true), "kept as a record");

@@ -36,7 +36,7 @@ async fn a_repeat_is_the_same_order_whatever_has_become_of_it() -> Result<()> {
     // The buyer is at the limit now, so inventory would refuse this as a new order.
     let again = sale.place(somebody, wish.clone()).await?;
     assert_eq!((&again.order_id, again.state()), (&first.order_id, OrderState::AwaitingPayment));
-    sale.cancel(&first).await?;
+    sale.cancel(&first, "c").await?;
     sale.settles_at(sale.lamp, UNITS).await;
     // Now the units are free again, so it would grant the repeat a new hold.
     let after = sale.place(somebody, wish).await?;

@@ -22,7 +22,7 @@ async fn an_order_of_somebody_else_is_not_there() -> Result<()> {
     assert_eq!(refusal(&client.watch_order(as_buyer(buyer(), watch())).await.unwrap_err()), not_found);
     let thief = Order { user_id: buyer().to_string(), ..order.clone() };
     assert_eq!(refusal(&sale.pay(&thief, "p").await.unwrap_err()), not_found);
-    assert_eq!(refusal(&sale.cancel(&thief).await.unwrap_err()), not_found);
+    assert_eq!(refusal(&sale.cancel(&thief, "c").await.unwrap_err()), not_found);
     assert!(client.get_order(as_buyer(buyer_of(&order), get())).await.is_ok());
     assert!(client.get_order(as_operator(get())).await.is_ok());
     assert_eq!(sale.now(&order).await?.version, order.version, "nothing has changed");

@@ -169,8 +169,8 @@ impl Sale {
     }
 
     /// Cancels an order.
-    pub async fn cancel(&self, order: &Order) -> Result<Order, Status> {
-        let request = CancelOrderRequest { order_id: order.order_id.clone() };
+    pub async fn cancel(&self, order: &Order, request_id: &str) -> Result<Order, Status> {
+        let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: request_id.to_owned() };
         let cancelled = self.mesh.order().cancel_order(as_buyer(buyer_of(order), request)).await?;
         cancelled.into_inner().order.ok_or_else(|| Status::internal("no order"))
     }
