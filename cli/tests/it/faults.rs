@@ -1,7 +1,8 @@
-//! A whole sale in small during which every process of the mesh is killed once, as a power cut would, and the audit after.
+//! A whole sale in small during which every process of the mesh is killed once, as a power cut would, and the audit after:
+//! with one replica of each that is started again, and with more of which one is not.
 
 use crate::sale::run_audit;
-use stampede_testkit::{MeshBuilder, Service, World, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, eventually};
 use std::{
     fs,
     path::Path,
@@ -11,7 +12,7 @@ use std::{
 
 /// The sale: everything that a crowd does, in about a minute.
 const SALE: &str = r#"
-name = "A sale through six power cuts"
+name = "A sale through power cuts"
 opens_in_ms = 2_000
 lasts_ms = 40_000
 pay_window_ms = 30_000
@@ -51,7 +52,7 @@ timed_out_cards_percent = 3
 "#;
 
 /// What is killed, in this order: the way in, and the five services behind it. (The payment provider is somebody else's.)
-const KILLED: [Service; 6] =
+const EVERY_PROCESS: [Service; 6] =
     [Service::Gateway, Service::Event, Service::Coupon, Service::Inventory, Service::Order, Service::Payment];
 
 fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Path) -> Child {
@@ -66,10 +67,11 @@ fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Pa
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
+/// Runs the sale, and strikes at one kind of process after the other while it goes on. The crowd sees nothing that it
+/// does not reckon with, and every promise holds.
+async fn survives(mesh: MeshBuilder, struck: &[Service], strike: impl AsyncFn(&mut Mesh, Service)) {
     let world = World::prepared().await.unwrap();
-    let mut mesh = MeshBuilder::default()
+    let mut mesh = mesh
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", 30_000)
         .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
         .start(&world, &Service::ALL)
@@ -81,7 +83,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
     let crowd = simulate(&sale, &mesh.url(Service::Gateway), mesh.auth_secret(), &acknowledged);
 
     let orders = world.database("order").await.unwrap();
-    for (count, service) in (1..).zip(KILLED) {
+    for (count, service) in (1..).zip(struck) {
         eventually("the sale goes on", || async {
             let mut connection = orders.acquire().await.ok()?;
             let placed: i64 =
@@ -89,10 +91,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
             (placed >= count * 10).then_some(())
         })
         .await;
-        mesh.kill_9(service).unwrap();
-        // Long enough to be missed: callers and buyers have to find their way around it.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        mesh.restart(service).await.unwrap();
+        strike(&mut mesh, *service).await;
     }
 
     let output = tokio::task::spawn_blocking(move || crowd.wait_with_output()).await.unwrap().unwrap();
@@ -102,4 +101,22 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
     let audit = run_audit(&world, &mesh, &["--acknowledged", acknowledged, "--quiet-deadline-s", "90"]);
     assert!(audit.holds, "{audit:#?}\n{report}");
     mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
+    survives(MeshBuilder::default(), &EVERY_PROCESS, async |mesh, service| {
+        mesh.kill_9(service).unwrap();
+        // Long enough to be missed: callers and buyers have to find their way around it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        mesh.restart(service).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_over_replicas_keeps_its_promises_while_one_of_each_is_lost_for_good() {
+    let mesh = Service::SERVICES.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
+    let mesh = mesh.replicas(Service::Event, 3);
+    survives(mesh, &Service::SERVICES, async |mesh, service| mesh.kill_9(service).unwrap()).await;
 }

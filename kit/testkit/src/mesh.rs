@@ -33,6 +33,7 @@ struct Addresses {
 #[derive(Debug, Default)]
 pub struct MeshBuilder {
     settings: HashMap<Service, BTreeMap<String, String>>,
+    replicas: HashMap<Service, usize>,
 }
 
 impl MeshBuilder {
@@ -50,22 +51,32 @@ impl MeshBuilder {
         Service::ALL.into_iter().fold(self, |builder, service| builder.set(service, name, &value))
     }
 
+    /// Runs so many replicas of one kind of process instead of one.
+    #[must_use]
+    pub fn replicas(mut self, service: Service, count: usize) -> Self {
+        self.replicas.insert(service, count);
+        self
+    }
+
     /// Starts one kind of process alone and does not wait for it: for a test of a start that should not succeed.
     pub fn launch(self, world: &World, service: Service) -> Result<Alone> {
         let mesh = self.build(world)?;
-        Ok(Alone { process: mesh.launch(service)?, _mesh: mesh })
+        Ok(Alone { process: mesh.launch(service, 0)?, _mesh: mesh })
     }
 
     fn build(self, world: &World) -> Result<Mesh> {
         let mut addresses = HashMap::new();
         for service in Service::ALL {
-            addresses.insert(service, Addresses { listen: free_address()?, admin: free_address()? });
+            let replicas = 0..self.replicas.get(&service).copied().unwrap_or(1);
+            let free = |_| anyhow::Ok(Addresses { listen: free_address()?, admin: free_address()? });
+            addresses.insert(service, replicas.map(free).collect::<Result<_>>()?);
         }
         Ok(Mesh {
             world: world.clone(),
             settings: self.settings,
             addresses,
             processes: BTreeMap::new(),
+            killed: Vec::new(),
             folder: TempDir::new()?,
         })
     }
@@ -74,7 +85,9 @@ impl MeshBuilder {
     pub async fn start(self, world: &World, services: &[Service]) -> Result<Mesh> {
         let mut mesh = self.build(world)?;
         for service in Service::ALL.into_iter().filter(|service| services.contains(service)) {
-            mesh.start_one(service).await?;
+            for replica in 0..mesh.addresses[&service].len() {
+                mesh.start_one(service, replica).await?;
+            }
         }
         Ok(mesh)
     }
@@ -111,8 +124,11 @@ impl Alone {
 pub struct Mesh {
     world: World,
     settings: HashMap<Service, BTreeMap<String, String>>,
-    addresses: HashMap<Service, Addresses>,
-    processes: BTreeMap<Service, Process>,
+    /// Those of each replica; there is at least one.
+    addresses: HashMap<Service, Vec<Addresses>>,
+    processes: BTreeMap<(Service, usize), Process>,
+    /// Kept for their last words, should the test fail.
+    killed: Vec<Process>,
     folder: TempDir,
 }
 
@@ -122,14 +138,20 @@ impl Mesh {
         MeshBuilder::default().start(world, &Service::ALL).await
     }
 
-    /// `http://host:port` of a process.
+    /// `http://host:port` of a process, of its first replica if there are more.
     pub fn url(&self, service: Service) -> String {
-        format!("http://{}", self.addresses[&service].listen)
+        format!("http://{}", self.addresses[&service][0].listen)
     }
 
-    /// `http://host:port` of the admin side of a process.
+    /// The same of its admin side.
     pub fn admin_url(&self, service: Service) -> String {
-        format!("http://{}", self.addresses[&service].admin)
+        format!("http://{}", self.addresses[&service][0].admin)
+    }
+
+    /// What callers are told: the URLs of all replicas.
+    fn urls(&self, service: Service) -> String {
+        let urls = self.addresses[&service].iter().map(|replica| format!("http://{}", replica.listen));
+        urls.collect::<Vec<_>>().join(",")
     }
 
     /// The secret that tokens are signed with.
@@ -162,24 +184,25 @@ impl Mesh {
         PaymentServiceClient::new(self.channel(Service::Payment))
     }
 
-    /// Ends a process as a power cut would.
+    /// Ends a process, the first of its replicas if there are more, as a power cut would.
     pub fn kill_9(&mut self, service: Service) -> Result<()> {
-        self.processes.get_mut(&service).context("it is not running")?.kill_9()
+        let mut process = self.processes.remove(&(service, 0)).context("it is not running")?;
+        process.kill_9()?;
+        self.killed.push(process);
+        Ok(())
     }
 
     /// Starts a process that was killed, where it was before.
     pub async fn restart(&mut self, service: Service) -> Result<()> {
-        self.processes.remove(&service);
-        self.start_one(service).await
+        self.start_one(service, 0).await
     }
 
     /// Stops every process in the reverse order and checks that each ended well.
     pub async fn stop(mut self) -> Result<()> {
-        for service in Service::ALL.into_iter().rev() {
-            if let Some(process) = self.processes.get_mut(&service) {
-                let status = process.terminate().await?;
-                ensure!(status.success(), "{} ended with {status}:\n{}", service.name(), process.log_tail());
-            }
+        // They are in the order of `Service::ALL`.
+        for ((service, _), process) in self.processes.iter_mut().rev() {
+            let status = process.terminate().await?;
+            ensure!(status.success(), "{} ended with {status}:\n{}", service.name(), process.log_tail());
         }
         Ok(())
     }
@@ -188,25 +211,24 @@ impl Mesh {
         Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
     }
 
-    async fn start_one(&mut self, service: Service) -> Result<()> {
-        let mut process = self.launch(service)?;
+    async fn start_one(&mut self, service: Service, replica: usize) -> Result<()> {
+        let mut process = self.launch(service, replica)?;
         process.wait_until_ready().await?;
-        self.processes.insert(service, process);
+        self.processes.insert((service, replica), process);
         Ok(())
     }
 
-    fn launch(&self, service: Service) -> Result<Process> {
-        let addresses = self.addresses[&service];
+    fn launch(&self, service: Service, replica: usize) -> Result<Process> {
+        let addresses = self.addresses[&service][replica];
         let ready = match service {
             Service::Sandbox => (addresses.listen, "/healthz"),
             _ => (addresses.admin, "/readyz"),
         };
-        let log = self.folder.path().join(format!("{}.log", service.name()));
-        Process::launch(service.name(), &self.settings_of(service), ready, log)
+        let log = self.folder.path().join(format!("{}-{replica}.log", service.name()));
+        Process::launch(service.name(), &self.settings_of(service, addresses), ready, log)
     }
 
-    fn settings_of(&self, service: Service) -> BTreeMap<String, String> {
-        let addresses = self.addresses[&service];
+    fn settings_of(&self, service: Service, addresses: Addresses) -> BTreeMap<String, String> {
         let world = &self.world;
         let redis_url = if service == Service::Event { world.event_redis_url() } else { world.redis_url().to_owned() };
         let mut settings = BTreeMap::from([
@@ -217,11 +239,11 @@ impl Mesh {
             ("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix().to_owned()),
             ("STAMPEDE_REDIS_URL", redis_url),
             ("STAMPEDE_REDIS_KEY_PREFIX", world.redis_key_prefix()),
-            ("STAMPEDE_EVENT_URLS", self.url(Service::Event)),
-            ("STAMPEDE_COUPON_URLS", self.url(Service::Coupon)),
-            ("STAMPEDE_INVENTORY_URLS", self.url(Service::Inventory)),
-            ("STAMPEDE_ORDER_URLS", self.url(Service::Order)),
-            ("STAMPEDE_PAYMENT_URLS", self.url(Service::Payment)),
+            ("STAMPEDE_EVENT_URLS", self.urls(Service::Event)),
+            ("STAMPEDE_COUPON_URLS", self.urls(Service::Coupon)),
+            ("STAMPEDE_INVENTORY_URLS", self.urls(Service::Inventory)),
+            ("STAMPEDE_ORDER_URLS", self.urls(Service::Order)),
+            ("STAMPEDE_PAYMENT_URLS", self.urls(Service::Payment)),
             ("STAMPEDE_PROVIDER_URL", self.url(Service::Sandbox)),
             ("STAMPEDE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
             ("STAMPEDE_AUTH_SECRET", AUTH_SECRET.to_owned()),
