@@ -8,8 +8,8 @@
 //! A new RPC needs no code here. The gateway keeps no state of its own but which refresh tokens were used, in Redis, and
 //! knows no service beyond its descriptor.
 //!
-//! It speaks HTTP only. Its health is GET /healthz and /readyz on the admin port; gRPC health and reflection are for
-//! those who call a service directly, and are served by the services.
+//! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port:
+//! who calls a service directly is not its concern.
 
 mod auth;
 mod config;
@@ -25,10 +25,9 @@ pub use config::Config;
 
 use anyhow::Context;
 use auth::{AccessTokens, Auth, FirstTokens};
-use axum::Router;
 use gateway::Gateway;
 use routes::Table;
-use stampede_chassis::{Mesh, Workers, wait_for};
+use stampede_chassis::{Http, Mesh, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use std::{sync::Arc, time::Duration};
 use transcode::Transcoder;
@@ -36,21 +35,23 @@ use transcode::Transcoder;
 /// Longest wait for Redis when the process starts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads the contract, connects to Redis and the services, and makes the router.
-pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Router> {
+/// Reads the contract, connects to Redis and the services, and makes what is served.
+pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let tokens = AccessTokens::new(&config.auth_secret)?;
     let first = FirstTokens::new(&config.auth_secret)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
     let channels = config.upstreams.by_name().map(|(name, urls)| (name, Mesh::connect(urls, name)));
     let upstreams = gateway::upstreams(&table, &channels.into())?;
+    let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {
         table,
         transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
         auth: Auth::new(tokens, first, redis, config.lives()),
         body_limit: config.limits.body_limit_bytes,
     };
-    Ok(layers::router(Arc::new(gateway), config.limits.max_in_flight))
+    let router = layers::router(Arc::new(gateway), config.limits.max_in_flight);
+    Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services))
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Redis> {

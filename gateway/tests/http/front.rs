@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use stampede_chassis::Workers;
+use stampede_chassis::{Http, Workers};
 use stampede_gateway::Config;
 use tower::ServiceExt;
 
@@ -31,24 +31,8 @@ pub struct Answer {
 impl Front {
     /// A gateway whose services are all down, but for those in `flags`.
     pub async fn start(flags: &[(&str, &str)]) -> Self {
-        let redis =
-            std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
-        let defaults = [
-            ("--redis-url", redis.as_str()),
-            ("--event-urls", NOBODY),
-            ("--coupon-urls", NOBODY),
-            ("--inventory-urls", NOBODY),
-            ("--order-urls", NOBODY),
-            ("--payment-urls", NOBODY),
-        ];
-        let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
-        settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
-        settings.extend(flags);
-        let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
-        let config = Config::try_parse_from(["stampede-gateway"].into_iter().chain(args)).unwrap();
         let workers = Workers::new();
-        let router = stampede_gateway::build(config, workers.clone()).await.unwrap();
-        Self { router, workers }
+        Self { router: build(flags, &workers).await.into_router(), workers }
     }
 
     /// Sends a request and gives the answer with its body still to come.
@@ -78,6 +62,25 @@ impl Front {
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
         answer.json()
     }
+}
+
+/// What a gateway with these flags serves.
+pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
+    let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
+    let defaults = [
+        ("--redis-url", redis.as_str()),
+        ("--event-urls", NOBODY),
+        ("--coupon-urls", NOBODY),
+        ("--inventory-urls", NOBODY),
+        ("--order-urls", NOBODY),
+        ("--payment-urls", NOBODY),
+    ];
+    let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
+    settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
+    settings.extend(flags);
+    let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
+    let config = Config::try_parse_from(["stampede-gateway"].into_iter().chain(args)).unwrap();
+    stampede_gateway::build(config, workers.clone()).await.unwrap()
 }
 
 impl Answer {

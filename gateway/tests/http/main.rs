@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 mod front;
+mod reflection;
 mod refusals;
 mod services;
 mod streams;

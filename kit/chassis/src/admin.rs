@@ -1,35 +1,81 @@
-//! The operator's port: GET /healthz (alive), /readyz (may be called), /metrics (Prometheus text).
+//! The operator's port: GET /healthz (alive), /readyz (may be called), /metrics (Prometheus text), and over gRPC the
+//! standard health service, for the process as a whole, and reflection.
 //!
-//! It serves from before the process is built until after it has drained.
+//! It serves from before the process is built until after it has drained. Reflection is UNAVAILABLE until it is known
+//! what the process serves.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
-    response::IntoResponse,
-    routing::get,
+    response::{IntoResponse, Response},
+    routing::{any, get},
 };
 use prometheus::{Encoder, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, body::Body, codegen::Service, service::Routes};
+use tower::ServiceExt;
 
-use crate::Workers;
+use crate::{Workers, health::Health};
 
-/// Serves until the handle is dropped.
-pub(crate) fn spawn(listener: TcpListener, workers: Workers) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router(workers)).await {
-            tracing::error!(error.cause = %error, "the admin server stopped");
-        }
-    }))
+/// The admin server of a process, which serves until this is dropped.
+pub struct Admin {
+    reflection: Reflection,
+    _server: AbortOnDropHandle<()>,
 }
 
-fn router(workers: Workers) -> Router {
+/// The reflection service, once there is one.
+type Reflection = Arc<OnceLock<Router>>;
+
+impl Admin {
+    /// Serves on `listener` what `workers` say of the process.
+    pub fn spawn(listener: TcpListener, workers: Workers) -> Admin {
+        let reflection = Reflection::default();
+        let health = Health::of(&[]);
+        let router = router(workers.clone(), &health, reflection.clone());
+        let server = tokio::spawn(async move {
+            let _health = health.follow(workers).await;
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(error.cause = %error, "the admin server stopped");
+            }
+        });
+        Admin { reflection, _server: AbortOnDropHandle::new(server) }
+    }
+
+    /// Serves this reflection service from now on; a second one is not taken.
+    pub(crate) fn reflect<S>(&self, reflection: S)
+    where
+        S: Service<Request<Body>, Error = Infallible> + tonic::server::NamedService + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.reflection.get_or_init(|| Routes::new(reflection).into_axum_router());
+    }
+}
+
+fn router(workers: Workers, health: &Health, reflection: Reflection) -> Router {
+    let grpc = Router::new()
+        .route_service("/grpc.health.v1.Health/{method}", health.server())
+        .route("/grpc.reflection.v1.ServerReflection/{method}", any(reflect).with_state(reflection));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(workers)
+        .merge(grpc)
+}
+
+async fn reflect(State(reflection): State<Reflection>, request: Request) -> Response {
+    match reflection.get() {
+        Some(reflection) => reflection.clone().oneshot(request).await.into_response(),
+        None => Status::unavailable("the process is starting").into_http::<axum::body::Body>().into_response(),
+    }
 }
 
 /// One line for each thing the process waits for.

@@ -18,12 +18,17 @@ use tonic::{
     client::GrpcService,
     codegen::{Bytes, StdError},
     service::Routes,
+    transport::Channel,
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 use tower::service_fn;
 
-use crate::{Deadline, Grpc, Workers, serve_on};
+use crate::{Admin, Deadline, Grpc, Workers, serve_on};
 
 type Codec = ProstCodec<HealthCheckResponse, HealthCheckRequest>;
 
@@ -115,6 +120,19 @@ where
     grpc.server_streaming(request, path, codec).await.map(Response::into_inner)
 }
 
+/// The services that reflection lists, sorted.
+pub(crate) async fn reflected_services(channel: Channel) -> Result<Vec<String>, Status> {
+    let wanted = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(wanted) };
+    let requests = futures_util::stream::iter([request]);
+    let mut answers = ServerReflectionClient::new(channel).server_reflection_info(requests).await?.into_inner();
+    let answer = answers.message().await?.and_then(|answer| answer.message_response);
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("not a list: {answer:?}") };
+    let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// A process that serves on free ports of this machine.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
@@ -133,7 +151,14 @@ impl Process {
         let admin_listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin) = (listener.local_addr().unwrap(), admin_listener.local_addr().unwrap());
         let stop = CancellationToken::new();
-        let serving = serve_on(listener, Some(admin_listener), grpc(number), workers, stop.clone(), drain);
+        let serving = serve_on(
+            listener,
+            Some(Admin::spawn(admin_listener, workers.clone())),
+            grpc(number),
+            workers,
+            stop.clone(),
+            drain,
+        );
         Process { address, admin, stop, serving: tokio::spawn(serving) }
     }
 

@@ -12,13 +12,13 @@ use crate::Workers;
 /// The health of the process as gRPC callers see it.
 pub(crate) struct Health {
     reporter: HealthReporter,
-    names: Vec<&'static str>,
+    names: Vec<String>,
 }
 
 impl Health {
     /// Reports on these services, and on the whole under the empty name.
-    pub(crate) fn of(services: &[&'static str]) -> Health {
-        let names = std::iter::once("").chain(services.iter().copied()).collect();
+    pub(crate) fn of(services: &[String]) -> Health {
+        let names = std::iter::once(String::new()).chain(services.iter().cloned()).collect();
         Health { reporter: HealthReporter::new(), names }
     }
 

@@ -33,7 +33,8 @@ mod process;
 mod signals;
 mod workers;
 
-pub use app::{App, Grpc};
+pub use admin::Admin;
+pub use app::{App, Grpc, Http};
 pub use backoff::{backoff, wait_for};
 pub use client::{Mesh, MeshChannel};
 pub use config::{CommonConfig, HasCommon};

@@ -9,7 +9,7 @@ use clap::Parser;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{App, CommonConfig, HasCommon, Workers, admin, config, serve_on, signals::Signals, telemetry::Telemetry};
+use crate::{Admin, App, CommonConfig, HasCommon, Workers, config, serve_on, signals::Signals, telemetry::Telemetry};
 
 /// How long threads that block may hold up the exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ where
     let admin = bind("--admin-addr", common.admin_addr()).await?;
     let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
     let started = workers.gate("start");
-    let _admin = admin::spawn(admin, workers.clone());
+    let admin = Admin::spawn(admin, workers.clone());
     let app = tokio::select! {
         built = build(workers.clone()) => built.context("cannot start")?,
         failure = workers.failed() => return Err(failure.context("cannot start")),
@@ -86,7 +86,7 @@ where
     started.open();
     tracing::info!(server.address = %address, admin.address = %admin_address, "stampede-{service} serves");
     let stop = CancellationToken::new();
-    let serving = serve_on(listener, None, app, workers, stop.clone(), common.drain_timeout());
+    let serving = serve_on(listener, Some(admin), app, workers, stop.clone(), common.drain_timeout());
     until_signalled(serving, &stop, &mut signals).await
 }
 

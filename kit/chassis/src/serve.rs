@@ -15,10 +15,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower::ServiceBuilder;
 
 use crate::{
-    Grpc, Stage, Workers, admin,
+    Admin, Grpc, Stage, Workers,
     app::App,
     health::Health,
     layers::{CatchPanic, EndStreams, EnforceDeadline, Explain, Measure, Shed, Trace, With},
@@ -50,21 +51,37 @@ const LAME_DUCK: Duration = Duration::from_millis(350);
 /// What each stage of workers gets to stop, even if the calls took all the time there was.
 const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
 
-/// Serves `app` on `listener`, and the admin pages on `admin` if given, until `stop` is cancelled
-/// or a worker fails; then drains, in not much more than `drain`.
+/// Serves `app` on `listener` until `stop` is cancelled or a worker fails; then drains, in not much
+/// more than `drain`. `admin`, if given, learns what is served, and serves until all has drained.
 ///
 /// Fails if the listener does, or with the failure of the worker.
 pub async fn serve_on(
     listener: TcpListener,
-    admin: Option<TcpListener>,
+    admin: Option<Admin>,
     app: impl Into<App>,
     workers: Workers,
     stop: CancellationToken,
     drain: Duration,
 ) -> anyhow::Result<()> {
-    let _admin = admin.map(|listener| admin::spawn(listener, workers.clone()));
+    let app = app.into();
+    let reflection = app.contract().reflection().context("the contract cannot be reflected")?;
+    if let Some(admin) = &admin {
+        admin.reflect(reflection.clone());
+    }
     let close = CancellationToken::new();
-    let mut server = tokio::spawn(serve(listener, app.into(), workers.clone(), close.clone()));
+    let serving = {
+        let (workers, close) = (workers.clone(), close.clone());
+        async move {
+            match app {
+                App::Grpc(grpc) => serve_grpc(listener, grpc, reflection, workers, close).await,
+                App::Http(http) => {
+                    http::serve(listener, http.into_router(), close).await;
+                    Ok(())
+                }
+            }
+        }
+    };
+    let mut server = tokio::spawn(serving);
     let outcome = tokio::select! {
         served = &mut server => return served.context("the server panicked")?.context("the server stopped"),
         () = stop.cancelled() => Ok(()),
@@ -87,24 +104,15 @@ pub async fn serve_on(
     outcome
 }
 
-async fn serve(listener: TcpListener, app: App, workers: Workers, close: CancellationToken) -> anyhow::Result<()> {
-    match app {
-        App::Grpc(grpc) => serve_grpc(listener, grpc, workers, close).await,
-        App::Http(router) => {
-            http::serve(listener, router, close).await;
-            Ok(())
-        }
-    }
-}
-
 async fn serve_grpc(
     listener: TcpListener,
     grpc: Grpc,
+    reflection: ServerReflectionServer<impl ServerReflection>,
     workers: Workers,
     close: CancellationToken,
 ) -> anyhow::Result<()> {
     let health = Health::of(grpc.services());
-    let routes = grpc.into_routes(&health)?;
+    let routes = grpc.into_routes(&health, reflection);
     let draining = workers.draining();
     let _health = health.follow(workers).await;
     let layers = ServiceBuilder::new()

@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::*;
 use crate::{
-    for_tests::{Process, call, open_watch},
+    for_tests::{Process, call, open_watch, reflected_services},
     telemetry::install_metrics,
 };
 
@@ -61,6 +61,33 @@ async fn health_and_readiness_follow_the_gates() {
     gate.close();
     soon(async || health(&channel, "test.Calls").await == ServingStatus::NotServing).await;
     assert!(process.get("/healthz").await.contains("200 OK"), "not ready is still alive");
+}
+
+#[tokio::test]
+async fn the_admin_port_answers_over_grpc_too() {
+    let workers = Workers::new();
+    let gate = workers.gate("redis");
+    let (process, _channel) = start(&workers, DRAIN).await;
+    let admin = Endpoint::from_shared(format!("http://{}", process.admin)).unwrap().connect().await.unwrap();
+    assert_eq!(health(&admin, "").await, ServingStatus::NotServing);
+    gate.open();
+    soon(async || health(&admin, "").await == ServingStatus::Serving).await;
+    assert_eq!(
+        reflected_services(admin).await.unwrap(),
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "test.Calls"]
+    );
+}
+
+#[tokio::test]
+async fn what_is_served_is_unavailable_to_reflection_until_it_is_known() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let workers = Workers::new();
+    let _start = workers.gate("start");
+    let _admin = Admin::spawn(listener, workers);
+    let admin = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    assert_eq!(health(&admin, "").await, ServingStatus::NotServing);
+    assert_eq!(reflected_services(admin).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]
