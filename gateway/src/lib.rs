@@ -8,8 +8,7 @@
 //! A new RPC needs no code here. The gateway keeps no state of its own but which refresh tokens were used, in Redis, and
 //! knows no service beyond its descriptor.
 //!
-//! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port:
-//! who calls a service directly is not its concern.
+//! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
 
 mod auth;
 mod config;

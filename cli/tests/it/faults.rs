@@ -1,5 +1,5 @@
-//! A whole sale in small during which every process of the mesh is killed once, as a power cut would, and the audit after:
-//! with one replica of each that is started again, and with more of which one is not.
+//! A whole sale in small with power cuts, and the audit after: once every process is killed and started again, and once
+//! one replica of each service is lost for good.
 
 use crate::sale::run_audit;
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, eventually};
@@ -117,6 +117,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_over_replicas_keeps_its_promises_while_one_of_each_is_lost_for_good() {
     let mesh = Service::SERVICES.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
+    // Two are left of the service whose whole work is to open the event once.
     let mesh = mesh.replicas(Service::Event, 3);
     survives(mesh, &Service::SERVICES, async |mesh, service| mesh.kill_9(service).unwrap()).await;
 }

@@ -69,19 +69,7 @@ pub async fn serve_on(
         admin.reflect(reflection.clone());
     }
     let close = CancellationToken::new();
-    let serving = {
-        let (workers, close) = (workers.clone(), close.clone());
-        async move {
-            match app {
-                App::Grpc(grpc) => serve_grpc(listener, grpc, reflection, workers, close).await,
-                App::Http(http) => {
-                    http::serve(listener, http.into_router(), close).await;
-                    Ok(())
-                }
-            }
-        }
-    };
-    let mut server = tokio::spawn(serving);
+    let mut server = tokio::spawn(serve(listener, app, reflection, workers.clone(), close.clone()));
     let outcome = tokio::select! {
         served = &mut server => return served.context("the server panicked")?.context("the server stopped"),
         () = stop.cancelled() => Ok(()),
@@ -102,6 +90,22 @@ pub async fn serve_on(
         workers.stop(stage, deadline.max(Instant::now() + LEAST_STAGE_TIME)).await;
     }
     outcome
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: App,
+    reflection: ServerReflectionServer<impl ServerReflection>,
+    workers: Workers,
+    close: CancellationToken,
+) -> anyhow::Result<()> {
+    match app {
+        App::Grpc(grpc) => serve_grpc(listener, grpc, reflection, workers, close).await,
+        App::Http(http) => {
+            http::serve(listener, http.into_router(), close).await;
+            Ok(())
+        }
+    }
 }
 
 async fn serve_grpc(

@@ -51,7 +51,7 @@ impl MeshBuilder {
         Service::ALL.into_iter().fold(self, |builder, service| builder.set(service, name, &value))
     }
 
-    /// Runs so many replicas of one kind of process instead of one.
+    /// Runs so many replicas, at least one, of one kind of process.
     #[must_use]
     pub fn replicas(mut self, service: Service, count: usize) -> Self {
         self.replicas.insert(service, count);
@@ -65,6 +65,10 @@ impl MeshBuilder {
     }
 
     fn build(self, world: &World) -> Result<Mesh> {
+        ensure!(
+            self.replicas.values().all(|count| *count > 0),
+            "no replica is none of this kind: leave it out of `start`"
+        );
         let mut addresses = HashMap::new();
         for service in Service::ALL {
             let replicas = 0..self.replicas.get(&service).copied().unwrap_or(1);
@@ -76,7 +80,7 @@ impl MeshBuilder {
             settings: self.settings,
             addresses,
             processes: BTreeMap::new(),
-            killed: Vec::new(),
+            killed: BTreeMap::new(),
             folder: TempDir::new()?,
         })
     }
@@ -127,8 +131,8 @@ pub struct Mesh {
     /// Those of each replica; there is at least one.
     addresses: HashMap<Service, Vec<Addresses>>,
     processes: BTreeMap<(Service, usize), Process>,
-    /// Kept for their last words, should the test fail.
-    killed: Vec<Process>,
+    /// First replicas that were killed and not started again, for their last words should the test fail.
+    killed: BTreeMap<Service, Process>,
     folder: TempDir,
 }
 
@@ -188,12 +192,13 @@ impl Mesh {
     pub fn kill_9(&mut self, service: Service) -> Result<()> {
         let mut process = self.processes.remove(&(service, 0)).context("it is not running")?;
         process.kill_9()?;
-        self.killed.push(process);
+        self.killed.insert(service, process);
         Ok(())
     }
 
     /// Starts a process that was killed, where it was before.
     pub async fn restart(&mut self, service: Service) -> Result<()> {
+        self.killed.remove(&service);
         self.start_one(service, 0).await
     }
 

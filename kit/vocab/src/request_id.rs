@@ -16,7 +16,7 @@ impl RequestId {
         if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
             Ok(Self(text.to_owned()))
         } else {
-            let problem = "must be 1 to 64 printable ASCII characters without blanks, chosen anew for each purchase; a UUID is good";
+            let problem = "must be 1 to 64 printable ASCII characters without blanks, chosen anew for each request; a UUID is good";
             Err(InvalidField::new("request_id", problem))
         }
     }

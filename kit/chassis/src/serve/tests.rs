@@ -79,6 +79,27 @@ async fn the_admin_port_answers_over_grpc_too() {
 }
 
 #[tokio::test]
+async fn the_admin_port_answers_until_the_last_worker_has_stopped() {
+    let workers = Workers::new();
+    let (release, held) = tokio::sync::oneshot::channel::<()>();
+    let (stopping, mut stopped) = tokio::sync::oneshot::channel();
+    workers.spawn(Stage::Relay, "relay", |stop| async move {
+        stop.cancelled().await;
+        stopping.send(()).unwrap();
+        held.await.unwrap();
+        Ok(())
+    });
+    let (process, _channel) = start(&workers, DRAIN).await;
+    let admin = Endpoint::from_shared(format!("http://{}", process.admin)).unwrap().connect().await.unwrap();
+    process.stop.cancel();
+    (&mut stopped).await.unwrap();
+    assert_eq!(health(&admin, "").await, ServingStatus::NotServing);
+    assert!(process.get("/readyz").await.contains("draining"));
+    release.send(()).unwrap();
+    process.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn what_is_served_is_unavailable_to_reflection_until_it_is_known() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

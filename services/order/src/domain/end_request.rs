@@ -1,6 +1,6 @@
 //! What a buyer or an operator asks for when they end an order.
 
-use stampede_vocab::RequestId;
+use stampede_vocab::{RequestId, UserId};
 
 /// How a person ends an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ impl EndVerb {
 pub struct EndRequest {
     /// What was asked for.
     pub verb: EndVerb,
-    /// The caller's own name for the request.
+    /// Who asked.
+    pub by: UserId,
+    /// Their own name for the request.
     pub id: RequestId,
 }

@@ -1,6 +1,6 @@
 //! A purchase as the service knows it.
 
-use super::{Draft, EndRequest, EndVerb, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
+use super::{Draft, EndRequest, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
 use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
 /// A purchase.
@@ -30,8 +30,8 @@ pub struct Order {
     pub arrival: i64,
     /// The payments asked for, one an attempt, the first one first.
     pub pay_requests: Vec<PayRequest>,
-    /// The ends that people asked for and got, at most one a verb.
-    pub end_requests: Vec<EndRequest>,
+    /// The request that ended it; none if no person did.
+    pub end_request: Option<EndRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
     /// What the buyer got; empty before it was fulfilled.
@@ -104,7 +104,7 @@ impl Order {
             coupon: draft.coupon,
             arrival: hold.arrival,
             pay_requests: Vec::new(),
-            end_requests: Vec::new(),
+            end_request: None,
             last_decline: None,
             goods: Vec::new(),
             created_at: now,
@@ -131,8 +131,8 @@ impl Order {
     }
 
     /// Whether the order was ended by this very request.
-    pub(super) fn was_ended_by(&self, verb: EndVerb, request: &RequestId) -> bool {
-        self.end_requests.iter().any(|ended| ended.verb == verb && ended.id == *request)
+    pub(super) fn was_ended_by(&self, request: &EndRequest) -> bool {
+        self.end_request.as_ref() == Some(request)
     }
 
     /// Everything bought and every gift, as granted `at`.

@@ -49,7 +49,9 @@ pub enum Input {
     },
     /// An operator refunds.
     Refund {
-        /// The operator's name for the request.
+        /// Who asks.
+        operator: UserId,
+        /// Their name for the request.
         request: RequestId,
     },
     /// Its time to be paid may be over.
@@ -113,8 +115,8 @@ impl Step {
         Self { news: Some(news), ..self }
     }
 
-    fn asked(self, verb: EndVerb, id: &RequestId) -> Self {
-        Self { end_request: Some(EndRequest { verb, id: id.clone() }), ..self }
+    fn asked(self, request: EndRequest) -> Self {
+        Self { end_request: Some(request), ..self }
     }
 }
 
@@ -144,8 +146,12 @@ impl Order {
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
             Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now),
-            Input::Cancel { buyer, request } => self.owned_by(*buyer)?.cancel(request),
-            Input::Refund { request } => self.refund(request),
+            Input::Cancel { buyer, request } => {
+                self.owned_by(*buyer)?.cancel(EndRequest { verb: EndVerb::Cancel, by: *buyer, id: request.clone() })
+            }
+            Input::Refund { operator, request } => {
+                self.refund(EndRequest { verb: EndVerb::Refund, by: *operator, id: request.clone() })
+            }
             Input::DeadlinePassed => self.expire(now, terms),
         }
     }
@@ -154,7 +160,7 @@ impl Order {
         self.version += 1;
         self.updated_at = now;
         self.pay_requests.extend(step.pay_request);
-        self.end_requests.extend(step.end_request);
+        self.end_request = step.end_request.or(self.end_request.take());
         self.last_decline = step.decline.or(self.last_decline.take());
         if let State::Fulfilled { at, .. } = step.state {
             self.goods = self.grant(at);
@@ -240,22 +246,22 @@ impl Order {
         }
     }
 
-    fn cancel(&self, request: &RequestId) -> Result<Step, NoStep> {
+    fn cancel(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
-            _ if self.was_ended_by(EndVerb::Cancel, request) => Err(NoStep::Kept),
+            _ if self.was_ended_by(&request) => Err(NoStep::Kept),
             State::Pending | State::AwaitingPayment { .. } => {
                 Ok(Step::to(State::Cancelled { pay_by: self.state.pay_by() })
                     .telling(News::Cancelled { coupon: self.coupon })
-                    .asked(EndVerb::Cancel, request))
+                    .asked(request))
             }
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
         }
     }
 
-    fn refund(&self, request: &RequestId) -> Result<Step, NoStep> {
+    fn refund(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
-            _ if self.was_ended_by(EndVerb::Refund, request) => Err(NoStep::Kept),
-            State::Fulfilled { .. } => Ok(self.give_money_back().asked(EndVerb::Refund, request)),
+            _ if self.was_ended_by(&request) => Err(NoStep::Kept),
+            State::Fulfilled { .. } => Ok(self.give_money_back().asked(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
         }
     }

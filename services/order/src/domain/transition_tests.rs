@@ -8,17 +8,17 @@ use uuid::Uuid;
 /// What becomes of an order of the default kind (see [`order_in`]) in each state. `-` is ignored, `=` is kept as it is,
 /// `!` is refused; anything else is the next state. The columns are the inputs of [`inputs`].
 const TABLE: &str = "
-                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | before deadline | deadline | after grace
-PENDING          | AWAITING_PAYMENT | REJECTED  | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | -               | -        | -
-AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | -               | EXPIRED  | EXPIRED
-PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | -               | -        | EXPIRED
-PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | -               | -        | -
-FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | -               | -        | -
-REJECTED         | -                | -         | -         | -            | -                | -            | -        | !      | !         | !           | !         | !            | !              | !         | !            | -               | -        | -
-EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | -               | -        | -
-CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | -               | -        | -
-REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | -               | -        | -
-REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | -               | -        | -
+                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace
+PENDING          | AWAITING_PAYMENT | REJECTED  | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -
+AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED
+PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED
+PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
+FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -
+REJECTED         | -                | -         | -         | -            | -                | -            | -        | !      | !         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
+EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
+CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -
+REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -
+REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -
 ";
 
 const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
@@ -49,12 +49,13 @@ fn cancel(buyer: u128, name: &str) -> Input {
     Input::Cancel { buyer: user(buyer), request: request(name) }
 }
 
-fn refund(name: &str) -> Input {
-    Input::Refund { request: request(name) }
+fn refund(operator: u128, name: &str) -> Input {
+    Input::Refund { operator: user(operator), request: request(name) }
 }
 
 /// An order of user 1 in `state`, of one item with a gift, paid for twice so far (the first one declined) unless it has
-/// never been payable. A cancelled one was cancelled by `cancel-1`, a refunded one refunded by `refund-1`.
+/// never been payable. A cancelled one was cancelled by `cancel-1`, a refunded one refunded by
+/// `refund-1` of operator 3.
 fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
     let event = EventId::from_uuid(Uuid::from_u128(3));
@@ -66,12 +67,13 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     if !matches!(state, State::Pending | State::Rejected { .. }) {
         order.pay_requests = ["pay-1", "pay-2"].map(|name| PayRequest::new(request(name), "tok_1")).to_vec();
     }
-    let ended = |verb, name| EndRequest { verb, id: request(name) };
-    order.end_requests.extend(match state {
-        State::Cancelled { .. } => Some(ended(EndVerb::Cancel, "cancel-1")),
-        State::Refunding(_) | State::Refunded(_) => Some(ended(EndVerb::Refund, "refund-1")),
+    order.end_request = match state {
+        State::Cancelled { .. } => Some(EndRequest { verb: EndVerb::Cancel, by: user(1), id: request("cancel-1") }),
+        State::Refunding(_) | State::Refunded(_) => {
+            Some(EndRequest { verb: EndVerb::Refund, by: user(3), id: request("refund-1") })
+        }
         _ => None,
-    });
+    };
     Order { state, ..order }
 }
 
@@ -106,8 +108,9 @@ fn inputs() -> Vec<(Input, Timestamp)> {
         (cancel(1, "cancel-2"), EARLY),
         (cancel(1, "cancel-1"), EARLY),
         (cancel(2, "cancel-1"), EARLY),
-        (refund("refund-2"), EARLY),
-        (refund("refund-1"), EARLY),
+        (refund(3, "refund-2"), EARLY),
+        (refund(3, "refund-1"), EARLY),
+        (refund(4, "refund-1"), EARLY),
         (Input::DeadlinePassed, EARLY),
         (Input::DeadlinePassed, PAY_BY),
         (Input::DeadlinePassed, PAY_BY.plus(TERMS.paying_grace)),
@@ -231,7 +234,7 @@ fn a_late_payment_with_a_coupon_is_refunded_and_the_coupon_is_not_returned_twice
 fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
     let mut order = order_in(state(StateName::Paying), coupon());
     take(&mut order, Input::PaymentApproved { attempt: 2 });
-    take(&mut order, refund("refund-1"));
+    take(&mut order, refund(3, "refund-1"));
     assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
     assert_eq!(take(&mut order, Input::PaymentRefunded), News::Refunded { coupon: coupon() });
     assert_eq!((order.state.fulfilled_at(), order.goods.len()), (Some(EARLY), 2));
@@ -247,7 +250,7 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
     let other = Verdict::Refused(CommandRefusal::NotCancellable(StateName::Refunded));
     assert_eq!(order.take(&cancel(1, "d"), EARLY, &TERMS), other);
     let verb = Verdict::Refused(CommandRefusal::NotRefundable(StateName::Refunded));
-    assert_eq!(order.take(&refund("c"), EARLY, &TERMS), verb, "the same name for another verb is another request");
+    assert_eq!(order.take(&refund(1, "c"), EARLY, &TERMS), verb, "the same name for another verb is another request");
 }
 
 #[test]

@@ -80,10 +80,12 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::RefundOrderRequest>,
     ) -> Result<Response<proto::RefundOrderResponse>, Status> {
-        Identity::of(&request)?.require_operator()?;
+        let identity = Identity::of(&request)?;
+        identity.require_operator()?;
+        let operator = convert::caller(&identity)?;
         let proto::RefundOrderRequest { order_id, request_id } = request.get_ref();
         let (id, request_id) = convert::end(order_id, request_id)?;
-        let order = self.change.refund(id, request_id).await.map_err(failed)?;
+        let order = self.change.refund(id, operator, request_id).await.map_err(failed)?;
         Ok(Response::new(proto::RefundOrderResponse { order: Some(convert::order(order)) }))
     }
 

@@ -4,7 +4,7 @@ use super::{
     end_requests, goods, lines, pay_requests,
     rows::{COLUMNS, OrderRow, assemble},
 };
-use crate::domain::{Order, StateName, Terms};
+use crate::domain::{EndRequest, Order, StateName, Terms};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{OrderId, Timestamp};
@@ -124,8 +124,13 @@ pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Re
     goods::insert(connection, &fulfilled).await?;
     let asked = moved.iter().flat_map(|order| pay_requests::between(order.before, order.after)).collect();
     pay_requests::insert(connection, asked).await?;
-    let ended = moved.iter().flat_map(|order| end_requests::between(order.before, order.after)).collect();
-    end_requests::insert(connection, ended).await
+    let ended: Vec<_> = moved.iter().filter_map(newly_ended).collect();
+    end_requests::insert(connection, &ended).await
+}
+
+fn newly_ended<'a>(moved: &Moved<'a>) -> Option<(&'a Order, &'a EndRequest)> {
+    let is_new = moved.before.end_request.is_none();
+    moved.after.end_request.as_ref().filter(|_| is_new).map(|request| (moved.after, request))
 }
 
 async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {

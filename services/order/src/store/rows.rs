@@ -6,7 +6,7 @@ use super::{
     lines::{self, LineRow},
     pay_requests,
 };
-use crate::domain::{EndRequest, Goods, Order, PayRequest, Prices, State, StateName, Trail};
+use crate::domain::{EndRequest, EndVerb, Goods, Order, PayRequest, Prices, State, StateName, Trail};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use stampede_vocab::{CouponId, Currency, EventId, Fingerprint, Money, OrderId, RequestId, Timestamp, UserId};
@@ -62,7 +62,7 @@ pub(super) async fn assemble(connection: &mut MySqlConnection, rows: Vec<OrderRo
             lines: lines.remove(&row.id).unwrap_or_default(),
             goods: goods.remove(&row.id).unwrap_or_default(),
             pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
-            end_requests: end_requests.remove(&row.id).unwrap_or_default(),
+            end_request: end_requests.remove(&row.id),
         };
         row.order(parts)
     };
@@ -74,7 +74,7 @@ struct Parts {
     lines: Vec<LineRow>,
     goods: Vec<Goods>,
     pay_requests: Vec<PayRequest>,
-    end_requests: Vec<EndRequest>,
+    end_request: Option<EndRequest>,
 }
 
 impl OrderRow {
@@ -107,7 +107,7 @@ impl OrderRow {
             coupon: self.coupon_id.map(CouponId::from_uuid),
             arrival: self.arrival,
             pay_requests: self.known(parts.pay_requests)?,
-            end_requests: parts.end_requests,
+            end_request: self.fitting(parts.end_request)?,
             last_decline: self.last_decline,
             goods: parts.goods,
             created_at: Timestamp::from_micros(self.created_us),
@@ -123,6 +123,15 @@ impl OrderRow {
         }
         requests.truncate(attempts);
         Ok(requests)
+    }
+
+    /// A refund ends no order that was cancelled before it was paid.
+    fn fitting(&self, request: Option<EndRequest>) -> Result<Option<EndRequest>, DbError> {
+        let is_refund = request.as_ref().is_some_and(|request| request.verb == EndVerb::Refund);
+        if is_refund && self.state == StateName::Cancelled.as_str() {
+            return Err(self.inconsistent("it has the request of a refund"));
+        }
+        Ok(request)
     }
 
     fn state(&self) -> Result<State, DbError> {

@@ -39,8 +39,8 @@ impl ChangeOrder {
     }
 
     /// Gives the money of a fulfilled order back. A repeat of the request that did returns the order as it is.
-    pub async fn refund(&self, order: OrderId, request: RequestId) -> Result<Order, Failure> {
-        self.change(order, Input::Refund { request }).await
+    pub async fn refund(&self, order: OrderId, operator: UserId, request: RequestId) -> Result<Order, Failure> {
+        self.change(order, Input::Refund { operator, request }).await
     }
 
     async fn change(&self, order: OrderId, input: Input) -> Result<Order, Failure> {

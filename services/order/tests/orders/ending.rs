@@ -2,6 +2,7 @@
 
 use crate::sale::{Sale, UNITS, refusal, refused};
 use anyhow::Result;
+use futures_util::future::{join_all, try_join_all};
 use stampede_proto::order::v1::OrderState;
 use stampede_status::{Problem, Reason};
 use stampede_testkit::buyer;
@@ -26,6 +27,27 @@ async fn a_cancelled_order_gives_everything_back_once() -> Result<()> {
     assert_eq!(sale.told(&order).await?.last().map(|(name, _)| name.as_str()), Some("OrderCancelled"));
     let pay = sale.pay(&order, "p").await.unwrap_err();
     assert_eq!(refusal(&pay), refused(Reason::OrderNotPayable, "order_id"));
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn impatient_clicks_on_cancel_end_it_once_and_two_windows_know_who_did() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let clicks = try_join_all((0..20).map(|_| sale.cancel(&order, "c"))).await?;
+    assert!(clicks.iter().all(|click| *click == clicks[0]), "{clicks:?}");
+    let told = sale.told(&order).await?;
+    assert_eq!(told.iter().filter(|(name, _)| name == "OrderCancelled").count(), 1);
+
+    let order = sale.payable_lamp(buyer()).await?;
+    let windows = join_all((0..20).map(|n| sale.cancel(&order, ["c", "d"][n % 2]))).await;
+    let (won, lost): (Vec<_>, Vec<_>) = windows.into_iter().partition(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (10, 10));
+    for status in lost.into_iter().filter_map(Result::err) {
+        assert_eq!(refusal(&status), refused(Reason::OrderNotCancellable, "order_id"));
+        assert_eq!(Problem::from_status(&status).metadata()["state"], "CANCELLED");
+    }
+    sale.settles_at(sale.lamp, UNITS).await;
     sale.mesh.stop().await
 }
 
@@ -58,7 +80,7 @@ async fn an_order_that_is_not_paid_in_time_expires() -> Result<()> {
 async fn a_crowd_that_walks_away_leaves_nothing_behind() -> Result<()> {
     let sale = Sale::with_time_to_pay(A_MOMENT).await?;
     let crowd = (0..UNITS).map(|_| sale.payable_lamp(buyer()));
-    for order in futures_util::future::try_join_all(crowd).await? {
+    for order in try_join_all(crowd).await? {
         sale.reaches(&order, OrderState::Expired).await;
         assert_eq!(sale.told(&order).await?.len(), 2, "placed and expired, each told once");
     }

@@ -88,6 +88,8 @@ async fn an_operator_refunds_a_fulfilled_order_and_its_units_return() -> Result<
     sale.money_is_back(&order).await?;
     let refunded = sale.reaches(&order, OrderState::Refunded).await;
     assert_eq!((refunded.goods.len(), refunded.fulfilled_at.is_some()), (1, true), "kept as a record");
+    let repeat = sale.mesh.order().refund_order(as_operator(refund("r"))).await?.into_inner().order;
+    assert_eq!(repeat, Some(refunded), "a repeat is known when the money is back too");
     sale.settles_at(sale.lamp, UNITS).await;
     let told: Vec<String> = sale.told(&order).await?.into_iter().map(|(name, _)| name).collect();
     assert_eq!(told, ["OrderPlaced", "PaymentRequested", "OrderFulfilled", "RefundRequested", "OrderRefunded"]);
