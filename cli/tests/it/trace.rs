@@ -51,7 +51,8 @@ impl Traced {
     /// Sends it as part of the trace.
     async fn post(&self, path: &str, body: &Value) -> Value {
         let traceparent = format!("00-{TRACE_ID}-{CLIENT_SPAN_ID}-01");
-        let request = Request::post(format!("{}{path}", self.gateway)).header("traceparent", traceparent);
+        let request = Request::post(format!("{}{path}", self.gateway));
+        let request = request.header("traceparent", traceparent).header("x-request-id", path);
         self.send(request, body.to_string()).await
     }
 
@@ -142,6 +143,9 @@ async fn one_trace_leads_from_the_click_to_the_goods() {
     mesh.stop().await.unwrap();
     let trace = collector.trace(TRACE_ID);
     let known: HashSet<&str> = trace.iter().map(|span| span.span_id.as_str()).chain([CLIENT_SPAN_ID]).collect();
+    let placed = trace.iter().filter(|span| span.request_id == "/v1/orders");
+    let by: HashSet<&str> = placed.map(|span| span.service.as_str()).collect();
+    assert!(["stampede-gateway", "stampede-order"].iter().all(|service| by.contains(service)), "{trace:#?}");
     for span in &trace {
         assert!(known.contains(span.parent_span_id.as_str()), "the parent of {span:?} is missing: {trace:#?}");
     }

@@ -6,8 +6,7 @@ use opentelemetry_proto::tonic::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
-    common::v1::any_value::Value,
-    resource::v1::Resource,
+    common::v1::{KeyValue, any_value::Value},
 };
 use std::{
     fmt::Write,
@@ -33,6 +32,8 @@ pub struct CollectedSpan {
     pub span_id: String,
     /// Id of the span that caused it; empty for the first of a trace.
     pub parent_span_id: String,
+    /// Its attribute `request.id`; empty for none.
+    pub request_id: String,
 }
 
 /// Takes spans over OTLP gRPC until it is dropped.
@@ -91,22 +92,23 @@ impl TraceService for Spans {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut kept = self.lock();
         for sent in request.into_inner().resource_spans {
-            let service = service_name(sent.resource.as_ref());
+            let service = text_of(&sent.resource.unwrap_or_default().attributes, "service.name");
             kept.extend(sent.scope_spans.into_iter().flat_map(|scope| scope.spans).map(|span| CollectedSpan {
                 service: service.clone(),
                 name: span.name,
                 trace_id: hex(&span.trace_id),
                 span_id: hex(&span.span_id),
                 parent_span_id: hex(&span.parent_span_id),
+                request_id: text_of(&span.attributes, "request.id"),
             }));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
-fn service_name(resource: Option<&Resource>) -> String {
-    let attributes = resource.into_iter().flat_map(|resource| &resource.attributes);
-    let named = attributes.filter(|attribute| attribute.key == "service.name");
+/// The attribute of this name; empty if there is none, or it is no text.
+fn text_of(attributes: &[KeyValue], key: &str) -> String {
+    let named = attributes.iter().filter(|attribute| attribute.key == key);
     let values = named.filter_map(|attribute| attribute.value.as_ref()?.value.as_ref());
     let mut texts = values.filter_map(|value| match value {
         Value::StringValue(text) => Some(text.clone()),

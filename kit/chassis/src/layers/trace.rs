@@ -9,6 +9,9 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 use super::{Middleware, code_in, is_probe};
 use crate::telemetry;
 
+/// How the gateway names the request that it calls for.
+const REQUEST_ID: &str = "x-request-id";
+
 /// Puts a span around each call but health probes.
 #[derive(Clone)]
 pub(crate) struct Trace;
@@ -27,7 +30,14 @@ impl Middleware for Trace {
 
 fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
-    let span = info_span!("rpc", otel.name = method, otel.kind = "server", otel.status_code = Empty, trace_id = Empty);
+    let span = info_span!(
+        "rpc",
+        otel.name = method,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        request.id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()),
+        trace_id = Empty,
+    );
     telemetry::adopt_parent(&span, request.headers());
     span
 }
