@@ -12,8 +12,7 @@ const LIFE: Duration = Duration::from_secs(60);
 
 async fn redis() -> Redis {
     let url = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
-    // Families are named at random by each test, so the prefix only has to tell them from other keys.
-    Redis::connect(RedisConfig { url, key_prefix: "test-gate:".into() }).await.unwrap()
+    Redis::connect(RedisConfig { url, key_prefix: format!("test-gate:{}:", UserId::random()) }).await.unwrap()
 }
 
 /// The first token of a family that nobody else uses, named after its user.

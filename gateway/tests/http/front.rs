@@ -8,6 +8,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use stampede_chassis::{Http, Workers};
 use stampede_gateway::Config;
+use stampede_lua::gate::UserId;
 use tower::ServiceExt;
 
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
@@ -67,6 +68,7 @@ impl Front {
 /// What a gateway with these flags serves.
 pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
+    let prefix = format!("test-gateway:{}:", UserId::random());
     let defaults = [
         ("--redis-url", redis.as_str()),
         ("--event-urls", NOBODY),
@@ -75,7 +77,7 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
         ("--order-urls", NOBODY),
         ("--payment-urls", NOBODY),
     ];
-    let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", "test-gateway:")];
+    let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", prefix.as_str())];
     settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
     settings.extend(flags);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
