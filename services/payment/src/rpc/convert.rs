@@ -10,9 +10,6 @@ use stampede_proto::payment::v1 as proto;
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{InvalidField, OrderId, PageToken, PaymentId, Timestamp};
 
-/// Name of the list in its page tokens.
-const LIST: &str = "payments";
-
 /// What the caller may see.
 pub(super) fn viewer(identity: &Identity) -> Result<Viewer, Problem> {
     match identity.role {
@@ -37,17 +34,26 @@ pub(super) fn order_filter(text: &str) -> Result<Option<OrderId>, InvalidField> 
     text.parse().map(Some).map_err(|error| InvalidField::new("order_id", format!("{error}")))
 }
 
-/// Where the page starts.
-pub(super) fn page_token(token: &str) -> Result<Option<(Timestamp, PaymentId)>, Problem> {
-    let token = PageToken::parse(LIST, token)
+/// Names a list in its page tokens, so that a token is good for no other.
+pub(super) fn list_name(viewer: Viewer, order: Option<OrderId>) -> String {
+    let whose = match viewer {
+        Viewer::Buyer(user) => format!("payments-{user}"),
+        Viewer::Operator => "payments".to_owned(),
+    };
+    order.map_or_else(|| whose.clone(), |order| format!("{whose}-{order}"))
+}
+
+/// Where the page of this list starts.
+pub(super) fn page_token(list: &str, token: &str) -> Result<Option<(Timestamp, PaymentId)>, Problem> {
+    let token = PageToken::parse(list, token)
         .map_err(|error| Problem::new(Reason::InvalidPageToken, error.problem).field(error.field))?;
     Ok(token.map(|token| (Timestamp::from_micros(token.after), PaymentId::from_uuid(token.id))))
 }
 
-/// The answer of ListPayments.
-pub(super) fn page(page: Page) -> proto::ListPaymentsResponse {
+/// The answer of ListPayments: a page of this list.
+pub(super) fn page(list: &str, page: Page) -> proto::ListPaymentsResponse {
     let last = page.payments.last().filter(|_| page.more);
-    let next_page_token = last.map(|last| PageToken::new(LIST, last.created_at.micros(), last.id.uuid()).to_string());
+    let next_page_token = last.map(|last| PageToken::new(list, last.created_at.micros(), last.id.uuid()).to_string());
     proto::ListPaymentsResponse {
         next_page_token: next_page_token.unwrap_or_default(),
         payments: page.payments.into_iter().map(payment).collect(),

@@ -37,12 +37,14 @@ impl PaymentService for PaymentApi {
         let viewer = convert::viewer(&Identity::of(&request)?)?;
         let request = request.into_inner();
         let size = PageSize::parse(request.page_size).map_err(convert::invalid)?;
-        let after = convert::page_token(&request.page_token)?;
-        let page = match convert::order_filter(&request.order_id).map_err(convert::invalid)? {
+        let order = convert::order_filter(&request.order_id).map_err(convert::invalid)?;
+        let list = convert::list_name(viewer, order);
+        let after = convert::page_token(&list, &request.page_token)?;
+        let page = match order {
             Some(order_id) => self.payments.list_of_order(viewer, order_id).await,
             None => self.payments.list(viewer, after, size).await,
         };
-        Ok(Response::new(convert::page(page.map_err(convert::problem)?)))
+        Ok(Response::new(convert::page(&list, page.map_err(convert::problem)?)))
     }
 
     async fn handle_webhook(

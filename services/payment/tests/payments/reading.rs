@@ -41,6 +41,11 @@ async fn a_buyer_sees_their_own_payments_and_an_operator_all() -> Result<()> {
     let first = list(&shop, as_buyer(ann, request.clone())).await?;
     assert_eq!(ids(&first), [orders[2].payment_id(), orders[1].payment_id()]);
     request.page_token = first.next_page_token;
+    let of_order = ListPaymentsRequest { order_id: orders[0].id.to_string(), ..request.clone() };
+    for of_another_list in [as_buyer(bob, request.clone()), as_operator(request.clone()), as_buyer(ann, of_order)] {
+        let refused = list(&shop, of_another_list).await.expect_err("a token of another list");
+        assert_eq!(Problem::from_status(&refused).reason(), Reason::InvalidPageToken);
+    }
     let second = list(&shop, as_buyer(ann, request)).await?;
     assert_eq!((ids(&second), second.next_page_token.as_str()), (vec![orders[0].payment_id()], ""));
 
