@@ -14,7 +14,7 @@ Example:
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
-/// It speaks HTTP only; its health is GET /healthz and /readyz on --admin-addr. It needs Redis, and calls the five services as they become ready.
+/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the five services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "stampede-gateway", version)]
 #[command(after_help = EXAMPLE)]

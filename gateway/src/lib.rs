@@ -28,11 +28,8 @@ use gateway::Gateway;
 use routes::Table;
 use stampede_chassis::{Http, Mesh, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use transcode::Transcoder;
-
-/// Longest wait for Redis when the process starts.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads the contract, connects to Redis and the services, and makes what is served.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
@@ -54,7 +51,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Redis> {
-    let redis = wait_for("Redis", PATIENCE, || {
+    let redis = wait_for("Redis", config.common.wait_for_servers(), || {
         let (url, key_prefix) = (config.redis_url.clone(), config.redis_key_prefix.clone());
         Redis::connect(RedisConfig { url, key_prefix })
     })

@@ -53,6 +53,10 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
     pub drain_timeout_ms: u64,
 
+    /// Milliseconds to wait at start for each of the servers that the process needs.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000, value_name = "MS")]
+    pub wait_for_servers_ms: u64,
+
     /// Threads that run the service [default: half of the cores, at least one].
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
     pub worker_threads: Option<NonZeroUsize>,
@@ -88,6 +92,11 @@ impl CommonConfig {
     /// How long a drain may take.
     pub const fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// Longest wait at start for each server.
+    pub const fn wait_for_servers(&self) -> Duration {
+        Duration::from_millis(self.wait_for_servers_ms)
     }
 
     /// Threads of the runtime.

@@ -63,10 +63,6 @@ pub struct Config {
     /// Milliseconds that the order service may take to write an order, as it is told there.
     #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS)]
     pub order_write_limit_ms: u64,
-
-    /// Milliseconds to wait at start for the servers.
-    #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
-    pub wait_for_servers_ms: u64,
 }
 
 impl Config {
@@ -87,11 +83,6 @@ impl Config {
             least.as_millis()
         );
         Ok(age)
-    }
-
-    /// Longest wait for the servers at start.
-    pub const fn wait_for_servers(&self) -> Duration {
-        Duration::from_millis(self.wait_for_servers_ms)
     }
 }
 

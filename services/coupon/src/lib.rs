@@ -46,7 +46,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let orphan_hold_age = config.orphan_hold_age()?;
     let servers = connect(&config).await?;
     let topic = Topic::Coupon.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
     let outbox = start_relay(&config, topic, &servers, &workers)?;
     let rpc = start_claims(&config, &servers, outbox, &workers);
     start_orders(&config, orphan_hold_age, &servers, &workers)?;
@@ -55,7 +55,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Servers> {
-    let patience = config.wait_for_servers();
+    let patience = config.common.wait_for_servers();
     let db_config = DbConfig { max_connections: config.database_max_connections, ..DbConfig::default() };
     let db = wait_for("MySQL", patience, || Database::connect(&config.database_url, db_config)).await?;
     db.check_schema(&stampede_db::schema::COUPON).await?;

@@ -46,10 +46,6 @@ pub struct Config {
     /// that another replica created, if its timer is lost as well.
     #[arg(long, env = "STAMPEDE_SWEEP_INTERVAL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
-
-    /// How long to wait at start for the servers, in milliseconds.
-    #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
-    pub wait_for_servers_ms: u64,
 }
 
 impl Config {
@@ -61,11 +57,6 @@ impl Config {
     /// Longest time between two looks for due events.
     pub fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
-    }
-
-    /// Longest wait for the servers at start.
-    pub fn wait_for_servers(&self) -> Duration {
-        Duration::from_millis(self.wait_for_servers_ms)
     }
 }
 

@@ -66,10 +66,6 @@ pub struct Config {
     /// How often Redis is compared with the ledger, in milliseconds. What is lost in Redis is back within two of these.
     #[arg(long, env = "STAMPEDE_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub reconcile_interval_ms: u64,
-
-    /// How long to wait at start for the servers, in milliseconds.
-    #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
-    pub wait_for_servers_ms: u64,
 }
 
 impl Config {
@@ -95,11 +91,6 @@ impl Config {
     /// Time between two comparisons of Redis with the ledger.
     pub fn reconcile_interval(&self) -> Duration {
         Duration::from_millis(self.reconcile_interval_ms)
-    }
-
-    /// Longest wait for the servers at start.
-    pub fn wait_for_servers(&self) -> Duration {
-        Duration::from_millis(self.wait_for_servers_ms)
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let db = connect_db(&config).await?;
     let redis = connect_redis(&config).await?;
     let topic = Topic::Inventory.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
     let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let inventory = Inventory::new(db.clone(), Stock::new(redis), outbox, Arc::new(SystemClock));
     spawn_consumer(&config, db, &inventory, &workers)?;
@@ -51,7 +51,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 async fn connect_db(config: &Config) -> anyhow::Result<Database> {
     let connect = || Database::connect(&config.database_url, DbConfig::default());
-    let db = wait_for("the inventory database", config.wait_for_servers(), connect).await?;
+    let db = wait_for("the inventory database", config.common.wait_for_servers(), connect).await?;
     db.check_schema(&stampede_db::schema::INVENTORY).await?;
     Ok(db)
 }
@@ -59,7 +59,7 @@ async fn connect_db(config: &Config) -> anyhow::Result<Database> {
 async fn connect_redis(config: &Config) -> anyhow::Result<Redis> {
     let connect =
         || Redis::connect(RedisConfig { url: config.redis_url.clone(), key_prefix: config.redis_key_prefix.clone() });
-    let redis = wait_for("the Redis of the stock", config.wait_for_servers(), connect).await?;
+    let redis = wait_for("the Redis of the stock", config.common.wait_for_servers(), connect).await?;
     redis.require_noeviction().await?;
     Ok(redis)
 }

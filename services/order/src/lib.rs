@@ -34,16 +34,13 @@ use tonic::service::Routes;
 use usecase::{ChangeOrder, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders};
 use worker::Answers;
 
-/// How long a start waits for each of its servers.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Builds the service: connects, starts the workers, and returns the RPCs to serve. Fails if the database or Kafka does
-/// not answer within a minute, or the schema does not fit this program.
+/// not answer in time, or the schema does not fit this program.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let db = connect(&config).await?;
     let clock: SharedClock = Arc::new(SystemClock);
     let topic = Topic::Order.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", PATIENCE, || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
     let outbox = start_relay(&config, topic, &workers, &db)?;
     let transitions = Transitions::new(db.clone(), outbox.clone(), clock.clone(), config.terms());
     start_consumer(&config, &workers, &db, &transitions)?;
@@ -68,7 +65,10 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 async fn connect(config: &Config) -> anyhow::Result<Database> {
     let pool = DbConfig { max_connections: config.database_max_connections, ..DbConfig::default() };
-    let db = wait_for("the database", PATIENCE, || Database::connect(&config.database_url, pool)).await?;
+    let db = wait_for("the order database", config.common.wait_for_servers(), || {
+        Database::connect(&config.database_url, pool)
+    })
+    .await?;
     db.check_schema(&schema::ORDER).await?;
     Ok(db)
 }

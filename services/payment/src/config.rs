@@ -59,10 +59,6 @@ pub struct Config {
     /// Most refunds that are sent at a time.
     #[arg(long, env = "STAMPEDE_MAX_REFUNDS_IN_FLIGHT", default_value = "32")]
     pub max_refunds_in_flight: NonZeroUsize,
-
-    /// How long to wait at start for the servers, in milliseconds.
-    #[arg(long, env = "STAMPEDE_WAIT_FOR_SERVERS_MS", default_value_t = 60_000)]
-    pub wait_for_servers_ms: u64,
 }
 
 impl Config {
@@ -74,11 +70,6 @@ impl Config {
     /// How long a claim holds: a look-up and a charge, and time to write down what became of them.
     pub fn lease(&self) -> Duration {
         self.provider_timeout() * 2 + LEASE_MARGIN
-    }
-
-    /// Longest wait for the servers at start.
-    pub fn wait_for_servers(&self) -> Duration {
-        Duration::from_millis(self.wait_for_servers_ms)
     }
 }
 

@@ -46,7 +46,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let provider = HttpProvider::new(&config.provider_url, config.provider_timeout())?;
     let db = connect_db(&config).await?;
     let topic = Topic::Payment.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", config.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
+    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
     let outbox = spawn_relay(&config, topic, &db, &workers)?;
     let clock = Arc::new(SystemClock);
     let (charging, lease) = (Hands::new(config.max_charges_in_flight), config.lease());
@@ -61,7 +61,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 async fn connect_db(config: &Config) -> anyhow::Result<Database> {
     let connect = || Database::connect(&config.database_url, DbConfig::default());
-    let db = wait_for("the payment database", config.wait_for_servers(), connect).await?;
+    let db = wait_for("the payment database", config.common.wait_for_servers(), connect).await?;
     db.check_schema(&stampede_db::schema::PAYMENT).await?;
     Ok(db)
 }
