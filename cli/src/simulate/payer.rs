@@ -32,7 +32,7 @@ impl Buyer {
         let due = Instant::now();
         let call = Call::post(format!("/v1/orders/{}:cancel", order.order_id), &CancelOrder { request_id: "cancel" });
         let call = call.bearing(self.token()).going_on().due(due);
-        match self.stage.client.call::<Order>(&call).await {
+        match self.send(&call, Step::Cancel).await {
             Ok(cancelled) => {
                 self.stage.tally.answered(Step::Cancel, Answer::Accepted, due.elapsed());
                 self.stage.tally.count(Step::Cancel, state_name(cancelled.state));
@@ -81,7 +81,7 @@ impl Buyer {
         let body = PayOrder { request_id, payment_method: card.token() };
         let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body);
         let call = call.bearing(self.token()).going_on().due(due);
-        let begun = match self.send_payment(&call).await {
+        let begun = match self.send(&call, Step::Payment).await {
             Ok(begun) => begun,
             Err(failure) => {
                 self.stage.follow.doubted(order.order_id);
@@ -97,14 +97,15 @@ impl Buyer {
         Some(outcome.state)
     }
 
-    async fn send_payment(&self, call: &Call) -> Result<Order, Failure> {
+    /// Sends it, twice at once if this buyer clicks everything twice: then both are taken or both refused.
+    async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {
             return client.call(call).await;
         }
         let (one, other) = tokio::join!(client.call(call), client.call::<Order>(call));
         if one.is_ok() != other.is_ok() {
-            self.surprised(Step::Payment, "SPLIT_CLICK", "one of two clicks to pay was taken, the other refused");
+            self.surprised(step, "SPLIT_CLICK", "one of two clicks was taken, the other refused");
         }
         one.or(other)
     }
