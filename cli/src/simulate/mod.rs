@@ -33,7 +33,7 @@ use crate::{
     output::{Output, print_json},
     token::operator_token,
 };
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use client::{Call, Client};
 use expect::Expectations;
 use follow::Follow;
@@ -58,6 +58,8 @@ use tokio::time::timeout;
 
 /// Connections beside the crowd's: for the operator who follows the orders and watches the stock.
 const OPERATOR_CONNECTIONS: usize = 4;
+/// Files open beside the connections of the crowd: the operator's, the terminal, the report, what the runtime needs.
+const OTHER_FILES: u64 = 64;
 
 /// Run a whole sale against the gateway, as its buyers would.
 #[derive(Debug, clap::Args)]
@@ -94,7 +96,7 @@ pub struct Args {
     acknowledged: Option<PathBuf>,
 
     /// Requests of the crowd that are under way at a time; others wait, the wait counts, and is reported
-    #[arg(long, value_name = "COUNT", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1_024, value_parser = clap::value_parser!(u16).range(1..))]
     max_connections: u16,
 
     /// Longest time from the start of the crowd to the last order's end, in seconds
@@ -106,6 +108,7 @@ pub struct Args {
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sale = Sale::load(&args.sale)?;
     let plan = Plan::draw(&sale, args.buyers.unwrap_or(sale.crowd.buyers.get()), args.seed);
+    allow_connections(args.max_connections)?;
     let tally = Arc::new(Tally::default());
     let crowd = Client::new(&args.gateway_url, args.max_connections.into(), Arc::clone(&tally))?;
     let operator = Operator {
@@ -117,6 +120,19 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator).await?);
     deliver(&report, &args, output)?;
     Ok(report.as_expected)
+}
+
+/// Raises the limit of open files as far as it goes, and refuses a crowd that it does not suffice for: its connections
+/// would break where the gateway's do not.
+fn allow_connections(count: u16) -> anyhow::Result<()> {
+    let allowed = rlimit::increase_nofile_limit(rlimit::INFINITY).context("the limit of open files cannot be read")?;
+    let most = allowed.saturating_sub(OTHER_FILES);
+    ensure!(
+        u64::from(count) <= most,
+        "--max-connections is {count}, but the hard limit of open files ({allowed}) allows {most}: lower the one or raise \
+         the other, with `ulimit -Hn` as root"
+    );
+    Ok(())
 }
 
 /// Who creates the sale and looks at it as a whole.

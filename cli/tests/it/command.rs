@@ -213,6 +213,17 @@ fn a_sale_that_the_gateway_does_not_take_cannot_be_simulated() {
 }
 
 #[test]
+fn a_crowd_that_may_not_open_so_many_files_is_refused_and_told_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sale_file(&folder, &good_sale());
+    let simulate = stampede(&["-o", "json", "simulate", file.to_str().unwrap(), "--auth-secret", SECRET]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -n 300 && exec "$0" "$@""#]).arg(simulate.get_program()).args(simulate.get_args());
+    let error = json_error(&shell.output().unwrap());
+    assert!(error.contains("--max-connections is 1024") && error.contains("(300) allows 236"), "{error}");
+}
+
+#[test]
 fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let (file, report) = (sale_file(&folder, SMALL_SALE), folder.path().join("report.json"));

@@ -68,6 +68,7 @@ where
     Fut: Future<Output = anyhow::Result<A>>,
     A: Into<App>,
 {
+    let open_files = allow_open_files();
     let mut signals = Signals::listen().context("cannot start")?;
     let workers = Workers::new();
     let listener = bind("--listen-addr", common.listen_addr).await?;
@@ -84,7 +85,12 @@ where
         }
     };
     started.open();
-    tracing::info!(server.address = %address, admin.address = %admin_address, "stampede-{service} serves");
+    tracing::info!(
+        server.address = %address,
+        admin.address = %admin_address,
+        process.open_files.limit = open_files,
+        "stampede-{service} serves"
+    );
     let stop = CancellationToken::new();
     let serving = serve_on(listener, Some(admin), app, workers, stop.clone(), common.drain_timeout());
     until_signalled(serving, &stop, &mut signals).await
@@ -113,6 +119,12 @@ async fn until_signalled(
             Ok(())
         }
     }
+}
+
+/// Raises the soft limit of open files to the hard one and returns it. Systems give 1,024 for the sake of programs older
+/// than `poll`, which is fewer than the connections of a crowd. A process that may not raise it works with what it has.
+fn allow_open_files() -> Option<u64> {
+    rlimit::increase_nofile_limit(rlimit::INFINITY).ok()
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
