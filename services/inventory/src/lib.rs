@@ -89,8 +89,8 @@ fn spawn_sweeps(config: &Config, ages: HoldAges, inventory: &Inventory, workers:
     let orders = Orders::new(Mesh::connect(&config.order_urls, "order"));
     let (swept, sweep_interval) = (inventory.clone(), config.sweep_interval());
     workers.spawn(Stage::Consumer, "orphan sweep", move |stop| {
-        worker::sweeper::run(swept, orders, ages, sweep_interval, stop)
+        worker::sweep::run(swept, orders, ages, sweep_interval, stop)
     });
     let (reconciled, interval) = (inventory.clone(), config.reconcile_interval());
-    workers.spawn(Stage::Consumer, "reconciler", move |stop| worker::reconciler::run(reconciled, interval, stop));
+    workers.spawn(Stage::Consumer, "reconciler", move |stop| worker::reconcile::run(reconciled, interval, stop));
 }

@@ -4,7 +4,7 @@
 mod campaigns;
 mod claim_coupon;
 mod create_campaign;
-mod failure;
+mod error;
 mod find_campaigns;
 mod find_coupons;
 mod finish_claims;

@@ -3,8 +3,8 @@
 
 pub mod consumer;
 pub mod orders;
-pub mod reconciler;
-pub mod sweeper;
+pub mod reconcile;
+pub mod sweep;
 
 use std::{future::Future, time::Duration};
 use tokio_util::sync::CancellationToken;
