@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Role::Operator)]
     role: Role,
 
-    /// Whose token it is; a new user by default
+    /// Whose token it is, a new user's by default: what was done with a request_id is repeated by the same user only
     #[arg(long, value_name = "USER_ID")]
     user: Option<UserId>,
 

@@ -6,7 +6,7 @@ use crate::{
     problem::Refusal,
     request_id::RequestId,
     routes::{BodyRule, Endpoint, Native, Route},
-    transcode::{Call, unknown_field},
+    transcode::{Call, refuse_query},
 };
 use axum::{
     Json,
@@ -35,7 +35,7 @@ pub async fn dispatch(
     let (parts, body) = request.into_parts();
     match &route.endpoint {
         Endpoint::Native(native) => {
-            refuse_query(parts.uri.query())?;
+            refuse_query(parts.uri.query().unwrap_or_default())?;
             let body = read(body, gateway.body_limit).await?;
             Ok(answer(&gateway, *native, &body).await?)
         }
@@ -48,12 +48,6 @@ pub async fn dispatch(
             Ok(gateway.transcoder.call(Call { rpc, caller, request_id, uri: &parts.uri, body: &body }).await?)
         }
     }
-}
-
-/// The gateway's own routes take none.
-fn refuse_query(query: Option<&str>) -> Result<(), Problem> {
-    let first = query.unwrap_or_default().split('&').find(|pair| !pair.is_empty());
-    first.map_or(Ok(()), |pair| Err(unknown_field(pair.split_once('=').map_or(pair, |(name, _)| name))))
 }
 
 async fn answer(gateway: &Gateway, native: Native, body: &[u8]) -> Result<Response, Problem> {

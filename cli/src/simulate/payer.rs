@@ -104,8 +104,10 @@ impl Buyer {
             return client.call(call).await;
         }
         let (one, other) = tokio::join!(client.call(call), client.call::<Order>(call));
-        if one.is_ok() != other.is_ok() {
-            self.surprised(step, "SPLIT_CLICK", "one of two clicks was taken, the other refused");
+        if let (Ok(_), Err(failure)) | (Err(failure), Ok(_)) = (&one, &other) {
+            let detail =
+                format!("one of two clicks was taken, the other not: {} ({})", failure.reason(), failure.detail());
+            self.stage.surprised(self.number, step, "SPLIT_CLICK", &detail, failure.request_id());
         }
         one.or(other)
     }

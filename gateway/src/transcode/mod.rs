@@ -15,4 +15,5 @@ mod text;
 pub use self::{
     call::{Call, CallLimits, Transcoder, Upstreams},
     json::{malformed, unknown_field},
+    query::refuse as refuse_query,
 };

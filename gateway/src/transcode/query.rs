@@ -21,6 +21,13 @@ pub fn apply(rpc: &Rpc, query: &str, message: &mut DynamicMessage) -> Result<(),
     Ok(())
 }
 
+/// Refuses all parameters.
+pub fn refuse(query: &str) -> Result<(), Problem> {
+    let Some(first) = query.split('&').find(|pair| !pair.is_empty()) else { return Ok(()) };
+    let name = first.split_once('=').map_or(first, |(name, _)| name);
+    Err(unknown_field(&decode(&"query", name)?))
+}
+
 fn accepted(rpc: &Rpc, name: &str) -> Result<FieldPath, Problem> {
     let path = FieldPath::resolve(&rpc.input, name).ok_or_else(|| unknown_field(name))?;
     let outermost = path.through().first().unwrap_or(path.last());

@@ -124,7 +124,8 @@ async fn until_signalled(
 /// Raises the soft limit of open files to the hard one and returns it. Systems give 1,024 for the sake of programs older
 /// than `poll`, which is fewer than the connections of a crowd. A process that may not raise it works with what it has.
 fn allow_open_files() -> Option<u64> {
-    rlimit::increase_nofile_limit(rlimit::INFINITY).ok()
+    let raised = rlimit::increase_nofile_limit(rlimit::INFINITY);
+    raised.inspect_err(|error| tracing::warn!(error.cause = %error, "the limit of open files stays as it is")).ok()
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

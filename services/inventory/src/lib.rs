@@ -6,6 +6,7 @@
 //! the committed units take its place. Redis may be lost at any moment: the ledger never commits more than there is,
 //! and copies itself to Redis again.
 
+pub mod client;
 pub mod config;
 pub mod domain;
 mod rpc;
@@ -15,10 +16,11 @@ mod wire;
 pub mod worker;
 
 use crate::{
+    client::Orders,
     config::Config,
     rpc::InventoryApi,
     usecase::{HoldAges, Inventory},
-    worker::{consumer::LedgerConsumer, orders::Orders},
+    worker::consumer::LedgerConsumer,
 };
 use stampede_chassis::{Grpc, Mesh, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};

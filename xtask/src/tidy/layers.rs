@@ -1,4 +1,4 @@
-//! The arrows inside a service: main -> lib -> {rpc, worker} -> usecase -> store -> domain.
+//! The arrows inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> wire -> domain.
 //! A text scan: it sees what is written, which is enough for a rule that nobody tries to evade.
 
 use crate::tidy::Finding;
@@ -24,8 +24,8 @@ const FORBIDDEN: [(&str, &[&str], &str); 3] = [
         &["async ", ".await", "tokio", "sqlx", "tonic", "rdkafka", "stampede_proto", "stampede_db", "stampede_lua"],
         "domain is states and transitions: no async, no I/O, no contract types",
     ),
-    ("usecase", &["stampede_proto"], "only rpc and worker touch contract types"),
-    ("store", &["stampede_proto"], "only rpc and worker touch contract types"),
+    ("usecase", &["stampede_proto"], "only rpc, worker, client and wire touch contract types"),
+    ("store", &["stampede_proto"], "only rpc, worker, client and wire touch contract types"),
 ];
 
 /// Words that only `store` may write.

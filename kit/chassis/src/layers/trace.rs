@@ -2,7 +2,7 @@
 //! knows why.
 
 use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tonic::{Code, body::Body};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
@@ -35,11 +35,17 @@ fn span_of(request: &Request<Body>) -> Span {
         otel.name = method,
         otel.kind = "server",
         otel.status_code = Empty,
-        request.id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()),
+        request.id = request_id(request.headers()),
         trace_id = Empty,
     );
     telemetry::adopt_parent(&span, request.headers());
     span
+}
+
+/// What the gateway would have passed on; whoever calls directly is held to the same.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let sane = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    headers.get(REQUEST_ID)?.to_str().ok().filter(sane)
 }
 
 /// A span is in error when the server failed, not when it refused.

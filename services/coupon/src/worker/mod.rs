@@ -1,12 +1,12 @@
 //! What runs beside the calls: each worker says when, and a usecase does it.
 
-mod orders;
+mod consumer;
 mod orphan_holds;
 mod settle;
 mod staging;
 mod unfinished_claims;
 
-pub use orders::OrderHandler;
+pub use consumer::OrderHandler;
 pub use orphan_holds::OrphanHolds;
 pub use settle::settle;
 pub use staging::Staging;

@@ -2,7 +2,6 @@
 //! replicas may run them side by side.
 
 pub mod consumer;
-pub mod orders;
 pub mod reconcile;
 pub mod sweep;
 

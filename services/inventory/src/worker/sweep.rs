@@ -1,8 +1,9 @@
 //! Gives back holds that nobody needs: asks the ledger, and then the order service, about holds that are old.
 
 use crate::{
+    client::Orders,
     usecase::{HoldAges, Inventory, Sweep},
-    worker::{in_time, orders::Orders, pause},
+    worker::{in_time, pause},
 };
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;

@@ -125,13 +125,15 @@ impl OrderRow {
         Ok(requests)
     }
 
-    /// A refund ends no order that was cancelled before it was paid.
+    /// A person cancels before the goods are granted and refunds after it. An order may be refunded without anybody's
+    /// request.
     fn fitting(&self, request: Option<EndRequest>) -> Result<Option<EndRequest>, DbError> {
-        let is_refund = request.as_ref().is_some_and(|request| request.verb == EndVerb::Refund);
-        if is_refund && self.state == StateName::Cancelled.as_str() {
-            return Err(self.inconsistent("it has the request of a refund"));
+        let verb = request.as_ref().map(|request| request.verb);
+        match (verb, self.fulfilled_at_us) {
+            (None, _) | (Some(EndVerb::Cancel), None) | (Some(EndVerb::Refund), Some(_)) => Ok(request),
+            (Some(EndVerb::Cancel), Some(_)) => Err(self.inconsistent("it was cancelled after it was fulfilled")),
+            (Some(EndVerb::Refund), None) => Err(self.inconsistent("it was refunded on request but never fulfilled")),
         }
-        Ok(request)
     }
 
     fn state(&self) -> Result<State, DbError> {

@@ -1,10 +1,10 @@
 //! What runs by itself: the consumer of the order service's messages, and three pools that work off queues in the
 //! database. Each calls a usecase and decides nothing.
 
-mod orders;
+mod consumer;
 mod pool;
 mod queues;
 
-pub use orders::Orders;
+pub use consumer::Orders;
 pub use pool::{Pace, run};
 pub use queues::{Charges, Refunds, Unknowns};
