@@ -12,7 +12,7 @@ use std::{env, io, process::ExitCode};
 /// Prepare a mesh, simulate a flash sale against it, and audit its promises.
 #[derive(Debug, Parser)]
 #[command(name = "stampede", version, propagate_version = true)]
-#[command(after_help = "Example, beside a running `STAMPEDE_PAY_WINDOW_MS=6000 cargo xtask up`:
+#[command(after_help = "Example, beside a running `cargo xtask up --pay-window-ms 6000`:
   . .stampede/up/secrets.env
   stampede simulate examples/flash-sale.toml --acknowledged told.json && stampede audit --acknowledged told.json")]
 pub struct Cli {

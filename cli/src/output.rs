@@ -1,8 +1,12 @@
 //! Where results and progress go.
 
+use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
-use std::io::{self, IsTerminal};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+};
 use tracing_subscriber::EnvFilter;
 
 /// How results are printed.
@@ -30,15 +34,23 @@ impl Output {
     }
 }
 
+/// Prints a result on stdout. That nobody reads it any more, as behind `| head`, is none of our errors.
+pub fn print_text(text: impl Display) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("stdout cannot be written to"),
+        _ => Ok(()),
+    }
+}
+
 /// Prints `value` as JSON on stdout.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    print_text(serde_json::to_string_pretty(value)?)
 }
 
 /// Prints why there is no result as JSON on stdout.
 pub fn print_json_error(message: &str) {
-    println!("{:#}", serde_json::json!({"error": {"message": message}}));
+    // People are told on stderr as well, and there is nobody else left to tell.
+    drop(print_json(&serde_json::json!({"error": {"message": message}})));
 }
 
 /// Sends logs to stderr; `RUST_LOG` chooses which, by default warnings.

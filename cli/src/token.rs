@@ -1,6 +1,6 @@
 //! `stampede token`: makes the tokens that the gateway checks.
 
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, print_text};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -65,8 +65,7 @@ pub fn run(args: Args, output: Output) -> anyhow::Result<()> {
     if output.json {
         return print_json(&Made { user_id, access_token });
     }
-    println!("{access_token}");
-    Ok(())
+    print_text(access_token)
 }
 
 /// A token of a new operator, valid for an hour.

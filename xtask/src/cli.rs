@@ -140,7 +140,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "FILE", default_value = "examples/flash-sale.toml")]
     pub sale: PathBuf,
     /// How many buyers come, in place of the number in the sale's file
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub buyers: Option<u32>,
     /// Write the figures of the simulation to this file
     #[arg(long, value_name = "FILE")]

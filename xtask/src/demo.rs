@@ -83,10 +83,16 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
     command
 }
 
-/// Runs a command that shows its own progress, and looks after the fleet meanwhile.
+/// Runs a command that shows its own progress, and looks after the fleet meanwhile. False if it found a fault; fails if it
+/// could not do its work, which it has explained itself.
 fn play(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
     say("");
-    Ok(fleet.run_beside(command)?.success())
+    let name = command.get_args().next().unwrap_or_default().display().to_string();
+    match fleet.run_beside(command)?.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => anyhow::bail!("stampede {name} could not do its work"),
+    }
 }
 
 /// How long each part took.

@@ -80,10 +80,10 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let retention = Retention::now();
     let restless = quiet::wait(&sources, retention, Duration::from_secs(args.quiet_deadline_s), output).await?;
     let audit = examine(&sources, &args, retention, restless).await?;
-    report::print(&audit, output)?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
     }
+    report::print(&audit, output)?;
     Ok(audit.holds)
 }
 

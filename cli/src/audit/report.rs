@@ -1,7 +1,7 @@
 //! What the reader sees: one line a promise, and below a broken one what breaks it.
 
 use super::verdict::{Audit, Promise};
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, print_text};
 use anyhow::Context;
 use std::{fmt::Write, fs, path::Path};
 
@@ -13,8 +13,7 @@ pub fn print(audit: &Audit, output: Output) -> anyhow::Result<()> {
     if output.json {
         return print_json(audit);
     }
-    print!("{}", text(audit));
-    Ok(())
+    print_text(text(audit).trim_end())
 }
 
 /// Writes the audit as JSON to `file`.

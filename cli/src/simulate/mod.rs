@@ -30,7 +30,7 @@ mod timeline;
 mod wire;
 
 use crate::{
-    output::{Output, print_json},
+    output::{Output, print_json, print_text},
     token::operator_token,
 };
 use anyhow::{Context, ensure};
@@ -63,7 +63,7 @@ const OTHER_FILES: u64 = 64;
 
 /// Run a whole sale against the gateway, as its buyers would.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, beside a running `STAMPEDE_PAY_WINDOW_MS=6000 cargo xtask up`:
+#[command(after_help = "Example, beside a running `cargo xtask up --pay-window-ms 6000`:
   . .stampede/up/secrets.env
   stampede simulate examples/flash-sale.toml --buyers 500 --json report.json")]
 pub struct Args {
@@ -225,8 +225,7 @@ fn deliver(report: &Report, args: &Args, output: Output) -> anyhow::Result<()> {
     if output.json {
         return print_json(report);
     }
-    println!("{report}");
-    Ok(())
+    print_text(report)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {

@@ -116,6 +116,8 @@ pub struct ItemLeft {
 pub struct Unexpected {
     /// How often.
     pub count: u64,
+    /// How often each.
+    pub by_outcome: BTreeMap<String, u64>,
     /// The first ones.
     pub first: Vec<Surprise>,
 }
@@ -161,8 +163,12 @@ impl Report {
             stock: items_left(sale, &aftermath.stocks),
             outcomes: totals.outcomes.into_iter().map(|(step, outcomes)| (step.name(), outcomes)).collect(),
             tried_again: totals.tried_again,
-            as_expected: totals.surprise_count == 0,
-            unexpected: Unexpected { count: totals.surprise_count, first: totals.surprises },
+            as_expected: totals.surprise_counts.is_empty(),
+            unexpected: Unexpected {
+                count: totals.surprise_counts.values().sum(),
+                by_outcome: totals.surprise_counts,
+                first: totals.surprises,
+            },
             acknowledged: totals.acknowledged,
         }
     }

@@ -108,6 +108,7 @@ mod tests {
             .flat_map(|step| [Timed::Step(step, Answer::Accepted), Timed::Step(step, Answer::Refused)]);
         let others = [
             Timed::Step(Step::Order, Answer::Repeated),
+            Timed::Step(Step::ComeBack, Answer::Repeated),
             Timed::PlaceToAwaitingPayment,
             Timed::PayToFulfilled,
             Timed::OrderToFulfilled,

@@ -96,7 +96,10 @@ impl Report {
         if self.as_expected {
             return write!(f, "every outcome was one that the crowd expected");
         }
-        write!(f, "{} outcomes that the crowd did not expect, the first:", self.unexpected.count)?;
+        let kinds: Vec<_> =
+            self.unexpected.by_outcome.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
+        let (count, kinds) = (self.unexpected.count, kinds.join(", "));
+        write!(f, "{count} outcomes that the crowd did not expect ({kinds}), the first:")?;
         self.unexpected.first.iter().try_for_each(|surprise| write!(f, "\n  {surprise}"))
     }
 }

@@ -60,7 +60,7 @@ struct Figures {
     claims: Pace,
     orders: Pace,
     surprises: Vec<Surprise>,
-    surprise_count: u64,
+    surprise_counts: BTreeMap<String, u64>,
 }
 
 /// Counts for all buyers at once.
@@ -97,8 +97,8 @@ pub struct Totals {
     pub orders: Rate,
     /// The first unexpected outcomes.
     pub surprises: Vec<Surprise>,
-    /// All unexpected outcomes.
-    pub surprise_count: u64,
+    /// How often there was each unexpected outcome.
+    pub surprise_counts: BTreeMap<String, u64>,
 }
 
 impl Tally {
@@ -165,7 +165,7 @@ impl Tally {
     /// Something that the crowd did not expect has come up.
     pub fn surprised(&self, surprise: Surprise) {
         let mut figures = self.figures();
-        figures.surprise_count += 1;
+        *figures.surprise_counts.entry(surprise.outcome.clone()).or_default() += 1;
         if figures.surprises.len() < KEPT {
             figures.surprises.push(surprise);
         }
@@ -178,7 +178,7 @@ impl Tally {
             arrivals: figures.arrivals,
             coupons: figures.acknowledged.coupons.len(),
             orders: figures.acknowledged.orders.len(),
-            surprises: figures.surprise_count,
+            surprises: figures.surprise_counts.values().sum(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Tally {
             claims: figures.claims.rate(),
             orders: figures.orders.rate(),
             surprises: figures.surprises.clone(),
-            surprise_count: figures.surprise_count,
+            surprise_counts: figures.surprise_counts.clone(),
         }
     }
 }
@@ -226,7 +226,7 @@ mod tests {
             tally.surprised(Surprise::of_sale("ODD", "very"));
         }
         let totals = tally.totals();
-        assert_eq!((totals.surprise_count, totals.surprises.len()), (25, KEPT));
+        assert_eq!((totals.surprise_counts.values().sum::<u64>(), totals.surprises.len()), (25, KEPT));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Output},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 use tempfile::TempDir;
@@ -250,6 +251,34 @@ fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was(
     assert!(report["latencies"]["order"].is_null(), "none was accepted: {report}");
     assert_eq!(report["load"]["sent_late"]["count"], 5);
     assert!((1..=5).contains(&report["load"]["in_flight_peak"].as_u64().unwrap()), "{report}");
+}
+
+#[test]
+fn of_two_clicks_at_once_both_are_taken_or_it_is_a_surprise_that_says_why() {
+    static CLICKS: AtomicUsize = AtomicUsize::new(0);
+    const CANCELLED: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"ORDER_STATE_CANCELLED","arrival":"1",
+        "version":"2","create_time":"2026-01-02T03:04:05Z","update_time":"2026-01-02T03:04:06Z"}"#;
+    const REFUSED: &str = r#"{"reason":"ORDER_NOT_CANCELLABLE","detail":"it is CANCELLED","request_id":"req-7"}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let sale = SMALL_SALE.to_owned() + "\ndouble_clickers_percent = 100\ncancel_percent = 100\n";
+    let (file, report) = (sale_file(&folder, &sale), folder.path().join("report.json"));
+    let gateway = gateway(|request| match request {
+        order if order.starts_with("POST /v1/orders ") => ("200 OK", PENDING),
+        cancel if cancel.contains(":cancel") => match CLICKS.fetch_add(1, Ordering::Relaxed) {
+            0 => ("200 OK", CANCELLED),
+            _ => ("409 Conflict", REFUSED),
+        },
+        other => mesh(other),
+    });
+    let output = stampede(&["simulate", file.to_str().unwrap(), "--buyers", "1", "--deadline-s", "10"])
+        .args(["--gateway-url", &gateway, "--auth-secret", SECRET, "--json", report.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), CLICKS.load(Ordering::Relaxed)), (Some(1), 2), "{output:?}");
+    let said = "one of two clicks was taken, the other not: ORDER_NOT_CANCELLABLE (it is CANCELLED) (request req-7)";
+    assert!(out(&output).contains("SPLIT_CLICK 1") && out(&output).contains(said), "{}", out(&output));
+    let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
+    assert_eq!(report["unexpected"]["by_outcome"]["SPLIT_CLICK"], 1);
 }
 
 #[test]

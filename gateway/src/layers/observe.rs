@@ -17,7 +17,7 @@ use http::StatusCode;
 use stampede_chassis::telemetry;
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, error_span, field::Empty};
 
 /// What the layer works with.
 #[derive(Clone)]
@@ -65,7 +65,8 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Refusal> {
 }
 
 fn span_of(route: &Route, request: &Request, request_id: &RequestId) -> Span {
-    let span = info_span!(
+    // Of the highest level, so that no log filter takes the request's id from the lines that it lets through.
+    let span = error_span!(
         "http",
         otel.name = route.name,
         otel.kind = "server",

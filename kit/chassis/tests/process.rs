@@ -15,7 +15,12 @@ struct Bare {
 
 impl Bare {
     fn start(flags: &[&str]) -> Bare {
-        let mut child = Command::new(example("bare"))
+        Bare::of(Command::new(example("bare")), flags)
+    }
+
+    /// The same by a command that ends in starting it.
+    fn of(mut command: Command, flags: &[&str]) -> Bare {
+        let mut child = command
             .args(["--listen-addr", "127.0.0.1:0", "--log-format", "json"])
             .args(flags)
             .env_remove("RUST_LOG")
@@ -26,14 +31,15 @@ impl Bare {
         Bare { child, stderr }
     }
 
-    /// Reads stderr up to a line with this text.
-    fn wait_for(&mut self, text: &str) {
+    /// Reads stderr up to a line with this text, and returns it.
+    fn wait_for(&mut self, text: &str) -> String {
         let mut line = String::new();
         while !line.contains(text) {
             line.clear();
             let read = self.stderr.read_line(&mut line).expect("stderr is text");
             assert_ne!(read, 0, "ended without {text:?}");
         }
+        line
     }
 
     fn signal(&self, name: &str) {
@@ -67,6 +73,17 @@ fn it_stops_in_order_when_told_to() {
         assert_eq!(code, Some(0), "{stderr}");
         assert!(stderr.contains("\"message\":\"stopped\""), "{stderr}");
     }
+}
+
+#[test]
+fn it_may_open_as_many_files_as_the_hard_limit_allows() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"ulimit -Sn 256 && ulimit -Hn 512 && exec "$0" "$@""#]).arg(example("bare"));
+    let mut bare = Bare::of(shell, &[]);
+    let line = bare.wait_for("stampede-bare serves");
+    assert!(line.contains("\"process.open_files.limit\":512"), "{line}");
+    bare.signal("-TERM");
+    assert_eq!(bare.end().0, Some(0));
 }
 
 #[test]

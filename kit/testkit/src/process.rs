@@ -82,7 +82,11 @@ impl Process {
     ) -> Result<Self> {
         let binary = binaries()?.join(format!("stampede-{name}"));
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        let child = mortal(&binary)
+        let mut command = mortal(&binary);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STAMPEDE_")) {
+            command.env_remove(name);
+        }
+        let child = command
             .envs(settings)
             .stdout(output.try_clone()?)
             .stderr(output)

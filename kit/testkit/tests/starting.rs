@@ -83,10 +83,15 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
 }
 
 #[tokio::test]
-async fn a_service_whose_wait_is_over_ends_and_says_what_was_not_there() {
+async fn a_process_whose_wait_is_over_ends_and_says_what_was_not_there() {
     let world = World::prepared().await.unwrap();
-    let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), ("STAMPEDE_WAIT_FOR_SERVERS_MS", "2000")];
-    is_refused(&world, Service::Event, &settings, &["Kafka was not there within 2 s"]).await;
+    let soon = ("STAMPEDE_WAIT_FOR_SERVERS_MS", "500");
+    for service in Service::SERVICES {
+        let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), soon];
+        is_refused(&world, service, &settings, &["Kafka was not there within 0.5 s"]).await;
+    }
+    let settings = [("STAMPEDE_REDIS_URL", "redis://127.0.0.1:1"), soon];
+    is_refused(&world, Service::Gateway, &settings, &["Redis was not there within 0.5 s"]).await;
 }
 
 #[tokio::test]

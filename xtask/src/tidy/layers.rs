@@ -29,7 +29,7 @@ const FORBIDDEN: [(&str, &[&str], &str); 3] = [
 ];
 
 /// Words that only `store` may write.
-const SQL: [&str; 3] = ["sqlx::query", "QueryBuilder", "Statement::new"];
+const SQL: [&str; 4] = ["sqlx::query", "raw_sql", "QueryBuilder", "Statement::new"];
 
 /// A service's `main` hands over to `build` at once.
 const MAIN_LINES: usize = 40;
@@ -154,6 +154,7 @@ mod tests {
         assert!(rules("store/orders.rs", "sqlx::query(\"SELECT 1\")").is_empty());
         assert_eq!(rules("usecase/pay.rs", "sqlx::query(\"SELECT 1\")").len(), 1);
         assert_eq!(rules("worker/sweep.rs", "let q = QueryBuilder::new(\"\");").len(), 1);
+        assert_eq!(rules("usecase/pay.rs", "sqlx::raw_sql(\"SELECT 1\")").len(), 1);
         assert_eq!(rules("usecase/pay.rs", "let q = Statement::new(\"SELECT 1\");").len(), 1);
     }
 

@@ -4,7 +4,7 @@
 use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response};
 use tonic::{Code, body::Body};
-use tracing::{Instrument, Span, field::Empty, info_span};
+use tracing::{Instrument, Span, error_span, field::Empty};
 
 use super::{Middleware, code_in, is_probe};
 use crate::telemetry;
@@ -30,7 +30,8 @@ impl Middleware for Trace {
 
 fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
-    let span = info_span!(
+    // Of the highest level, so that no log filter takes the request's id from the lines that it lets through.
+    let span = error_span!(
         "rpc",
         otel.name = method,
         otel.kind = "server",
@@ -56,5 +57,26 @@ fn record_failure(response: &Response<Body>) {
     );
     if failed {
         Span::current().record("otel.status_code", "ERROR");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_an_id_that_a_gateway_would_pass_on_is_logged() {
+        let logged = |id: &str| {
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static(REQUEST_ID), HeaderValue::from_str(id).unwrap())]);
+            request_id(&headers).map(str::to_owned)
+        };
+        assert_eq!(logged("order-42").as_deref(), Some("order-42"));
+        for insane in [String::new(), "two words".to_owned(), "x".repeat(65)] {
+            assert_eq!(logged(&insane), None, "{insane:?}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()), None);
     }
 }

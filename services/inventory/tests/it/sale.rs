@@ -5,15 +5,18 @@ use prost::Message;
 use stampede_db::{Database, schema};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
-    inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome},
+    inventory::v1::{
+        self as proto, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
+    },
     message::v1 as message,
     r#type::v1::Money,
 };
+use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_service, buyer, eventually};
 use stampede_vocab::{Clock, EventId, ItemId, OrderId, RequestId, SystemClock, Topic, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 /// A service that is not running here and whose messages are sent all the same, through its own outbox and relay.
 pub struct Voice {
@@ -357,3 +360,41 @@ pub fn seconds_from_now(seconds: i64) -> prost_types::Timestamp {
 
 /// Longer than two rounds of every worker as the tests set them.
 pub const A_FEW_ROUNDS: Duration = Duration::from_millis(500);
+
+/// An order of items that come with no gift.
+pub const PLACED: Step = Step::Placed { gifts: 0 };
+
+/// Units of an item without gifts.
+pub fn level(left: i32, committed: i32, held: i32) -> Level {
+    Level { left, committed, held, left_gifts: 0 }
+}
+
+/// Why it was refused.
+pub fn reason(status: &Status) -> Reason {
+    Problem::from_status(status).reason()
+}
+
+/// The field at fault.
+pub fn field_path(status: &Status) -> Option<String> {
+    Problem::from_status(status).field_path().map(str::to_owned)
+}
+
+/// The answer that the item of this index has no units for the order.
+pub fn rejected(reason: &str, sale: &Sale, index: usize) -> Answer {
+    Answer::Rejected { reason: reason.to_owned(), item_id: sale.item(index).to_string() }
+}
+
+/// Names a hold to give it back.
+pub fn hold_ref(sale: &Sale, order: &Order, hold: &proto::Hold) -> proto::HoldRef {
+    proto::HoldRef { event_id: sale.event_id.to_string(), order_id: order.order_id.to_string(), held_at: hold.held_at }
+}
+
+/// Whether a new buyer is refused for this reason.
+pub async fn is_refused(sale: &Sale, reason: RefusalReason) -> bool {
+    matches!(sale.reserve(&sale.order([0, 1])).await, Outcome::Refusal(refusal) if refusal.reason() == reason)
+}
+
+/// A request for all stock of the event.
+pub fn get_stock(sale: &Sale) -> proto::GetStockRequest {
+    proto::GetStockRequest { event_id: sale.event_id.to_string() }
+}

@@ -1,0 +1,159 @@
+//! Bad input gets the right reason, names its field, and changes nothing.
+
+use crate::sale::{Sale, field_path, get_stock, hold_ref, level, reason};
+use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
+use stampede_vocab::EventId;
+use tonic::Code;
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found() {
+    let sale = Sale::unstaged(&[]).await;
+    let status = sale.api().get_stock(get_stock(&sale)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status)), (Code::NotFound, Reason::EventNotFound));
+    assert_eq!(field_path(&status).as_deref(), Some("event_id"));
+    let watch = proto::WatchStockRequest { event_id: sale.event_id.to_string() };
+    assert_eq!(reason(&sale.api().watch_stock(watch).await.unwrap_err()), Reason::EventNotFound);
+    let reconcile = as_operator(proto::ReconcileRequest { event_id: sale.event_id.to_string() });
+    assert_eq!(reason(&sale.api().reconcile(reconcile).await.unwrap_err()), Reason::EventNotFound);
+    assert_eq!(sale.refusal(&sale.order([1, 0])).await, (RefusalReason::EventNotFound, 0));
+}
+
+#[tokio::test]
+async fn a_batch_tells_what_is_not_there_from_what_is() {
+    let sale = Sale::open().await;
+    let unknown = EventId::from_uuid(uuid::Uuid::nil());
+    let reservations = vec![
+        sale.order([1, 0]).reservation(),
+        proto::Reservation { event_id: unknown.to_string(), ..sale.order([1, 0]).reservation() },
+        sale.order([1, 0]).reservation(),
+    ];
+    // The second time it is remembered.
+    for held in [2, 2] {
+        let request = as_service(proto::ReserveRequest { reservations: reservations.clone() });
+        let results = sale.api().reserve(request).await.unwrap().into_inner().results;
+        assert!(matches!(&results[1].outcome, Some(Outcome::Refusal(r)) if r.reason() == RefusalReason::EventNotFound));
+        assert!(matches!((&results[0].outcome, &results[2].outcome), (Some(Outcome::Hold(_)), Some(Outcome::Hold(_)))));
+        assert_eq!(sale.stock(0).await.unwrap().held, held);
+    }
+}
+
+#[tokio::test]
+async fn only_services_may_reserve_and_only_operators_reconcile() {
+    let sale = Sale::open().await;
+    let mut api = sale.api();
+    let reserve = || proto::ReserveRequest { reservations: vec![sale.order([1, 0]).reservation()] };
+    let denied = [
+        api.reserve(as_buyer(buyer(), reserve())).await.unwrap_err(),
+        api.reserve(as_operator(reserve())).await.unwrap_err(),
+        api.stage_stock(as_operator(sale.shelf(9))).await.unwrap_err(),
+        api.release(as_buyer(buyer(), proto::ReleaseRequest::default())).await.unwrap_err(),
+        api.reconcile(as_buyer(buyer(), proto::ReconcileRequest::default())).await.unwrap_err(),
+    ];
+    for status in denied {
+        assert_eq!(reason(&status), Reason::PermissionDenied, "{status:?}");
+    }
+    assert_eq!(reason(&api.reserve(reserve()).await.unwrap_err()), Reason::Unauthenticated);
+    assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+}
+
+#[tokio::test]
+async fn bad_input_names_its_field_and_changes_nothing() {
+    let sale = Sale::open().await;
+    let bad = |spoil: fn(&mut proto::Reservation)| {
+        let mut reservation = sale.order([1, 0]).reservation();
+        spoil(&mut reservation);
+        proto::ReserveRequest { reservations: vec![sale.order([1, 0]).reservation(), reservation] }
+    };
+    let table = [
+        (proto::ReserveRequest::default(), "reservations"),
+        (bad(|wanted| wanted.order_id = "ord_x".into()), "reservations[1].order_id"),
+        (bad(|wanted| wanted.event_id = wanted.user_id.clone()), "reservations[1].event_id"),
+        (bad(|wanted| wanted.lines.clear()), "reservations[1].lines"),
+        (bad(|wanted| wanted.lines[0].units = 0), "reservations[1].lines[0].units"),
+        (bad(|wanted| wanted.lines[0].units = -1), "reservations[1].lines[0].units"),
+        (bad(|wanted| wanted.lines[0].units = 1_000_001), "reservations[1].lines[0].units"),
+        (bad(|wanted| wanted.user_id = "usr_".into()), "reservations[1].user_id"),
+        (bad(|wanted| wanted.request_fingerprint.clear()), "reservations[1].request_fingerprint"),
+        (bad(|wanted| wanted.lines.push(wanted.lines[0].clone())), "reservations[1].lines[1].item_id"),
+    ];
+    for (request, field) in table {
+        let status = sale.api().reserve(as_service(request)).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(Problem::from_status(&status).field_path(), Some(field));
+    }
+    assert_eq!(sale.stock(0).await.unwrap().held, 0);
+}
+
+#[tokio::test]
+async fn a_bad_release_names_its_field_and_gives_nothing_back() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    let hold = sale.hold(&order).await;
+    let bad = |spoil: fn(&mut proto::HoldRef)| {
+        let good = hold_ref(&sale, &order, &hold);
+        let mut spoilt = good.clone();
+        spoil(&mut spoilt);
+        vec![good, spoilt]
+    };
+    let table = [
+        (vec![], "holds"),
+        (vec![hold_ref(&sale, &order, &hold); 257], "holds"),
+        (bad(|hold| hold.event_id.clear()), "holds[1].event_id"),
+        (bad(|hold| hold.order_id = "ord_1".into()), "holds[1].order_id"),
+        (bad(|hold| hold.held_at = None), "holds[1].held_at"),
+    ];
+    for (holds, field) in table {
+        let status = sale.api().release(as_service(proto::ReleaseRequest { holds })).await.unwrap_err();
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
+    }
+    assert_eq!(sale.stock(1).await, Some(level(2, 0, 1)));
+}
+
+#[tokio::test]
+async fn a_bad_shelf_names_its_field_and_stages_nothing() {
+    type Spoil = fn(&mut proto::StageStockRequest);
+    let sale = Sale::unstaged(&[]).await;
+    let table: [(&str, Spoil); 9] = [
+        ("event_id", |shelf| shelf.event_id.clear()),
+        ("event_version", |shelf| shelf.event_version = 0),
+        ("closes_at", |shelf| shelf.closes_at = shelf.opens_at),
+        ("items", |shelf| shelf.items.clear()),
+        ("items[1].item_id", |shelf| shelf.items[1].item_id = shelf.items[0].item_id.clone()),
+        ("items[1].total_units", |shelf| shelf.items[1].total_units = -1),
+        ("items[0].limit_per_buyer", |shelf| shelf.items[0].limit_per_buyer = 0),
+        ("items[0].gift_total_units", |shelf| shelf.items[0].gift_total_units = -1),
+        ("items[0].unit_price", |shelf| shelf.items[0].unit_price = None),
+    ];
+    for (field, spoil) in table {
+        let mut shelf = sale.shelf(1);
+        spoil(&mut shelf);
+        let status = sale.api().stage_stock(as_service(shelf)).await.unwrap_err();
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
+    }
+    assert_eq!(reason(&sale.api().get_stock(get_stock(&sale)).await.unwrap_err()), Reason::EventNotFound);
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_refused_by_its_field() {
+    let sale = Sale::open().await;
+    let event_id = sale.item(0).to_string();
+    let bad = [
+        sale.api().get_stock(proto::GetStockRequest { event_id: event_id.clone() }).await.map(drop),
+        sale.api().watch_stock(proto::WatchStockRequest { event_id: event_id.clone() }).await.map(drop),
+        sale.api().reconcile(as_operator(proto::ReconcileRequest { event_id })).await.map(drop),
+    ];
+    for status in bad.map(Result::unwrap_err) {
+        assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some("event_id")));
+    }
+}
+
+#[tokio::test]
+async fn what_the_event_does_not_offer_is_refused_by_name() {
+    let sale = Sale::open().await;
+    let mut order = sale.order([1, 0]);
+    order.lines.push((sale.item(7), 1));
+    assert_eq!(sale.refusal(&order).await, (RefusalReason::ItemNotFound, 0));
+    assert_eq!(sale.refusal(&sale.order([3, 0])).await, (RefusalReason::LimitReached, 2));
+}
