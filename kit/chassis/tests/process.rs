@@ -57,6 +57,15 @@ impl Bare {
     }
 }
 
+impl Drop for Bare {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     let profile = test.ancestors().nth(2).expect("tests are in target/<profile>/deps");
