@@ -41,10 +41,11 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
     let acknowledged = run.join("acknowledged.json");
-    let sold = phases.time("simulate", || play(&mut fleet, simulation(&mesh, &sale, &acknowledged, args)))?;
+    let sold =
+        phases.time("simulate", || play(&mut fleet, "simulate", simulation(&mesh, &sale, &acknowledged, args)))?;
     let memory = usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]));
     say(&format!("\n  memory       {} in the services and the gateway together", bytes(memory)));
-    let kept = phases.time("audit", || play(&mut fleet, mesh.audit(&acknowledged)))?;
+    let kept = phases.time("audit", || play(&mut fleet, "audit", mesh.audit(&acknowledged)))?;
     phases.print();
 
     let verdict = if sold && kept { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -83,11 +84,10 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
     command
 }
 
-/// Runs a command that shows its own progress, and looks after the fleet meanwhile. False if it found a fault; fails if it
-/// could not do its work, which it has explained itself.
-fn play(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
+/// Runs a command of `stampede` that shows its own progress, and looks after the fleet meanwhile. False if it found a
+/// fault; fails if it could not do its work, which it has explained itself.
+fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool> {
     say("");
-    let name = command.get_args().next().unwrap_or_default().display().to_string();
     match fleet.run_beside(command)?.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
