@@ -72,9 +72,12 @@ impl Expectations {
         let demand = plan.demand(items.len());
         let limits: Vec<u32> = items.iter().map(|item| item.limit_per_buyer.get_ref().get()).collect();
         let at_most = plan.demand_at_most(&limits);
+        let coming_back = plan.demand_coming_back(items.len());
         let units = |item: &Item| u64::from(item.units.get());
-        let sells_out = |(item, wanted): (&Item, &u64)| sale.must_sell_out && *wanted >= 2 * units(item);
-        let must_sell_out: Vec<bool> = items.iter().zip(&demand).map(sells_out).collect();
+        let sells_out = |((item, wanted), back): ((&Item, &u64), &u64)| {
+            sale.must_sell_out && *wanted >= 2 * units(item) && 2 * *back >= 3 * returning(sale, units(item))
+        };
+        let must_sell_out: Vec<bool> = items.iter().zip(&demand).zip(&coming_back).map(sells_out).collect();
         let most_a_line = u64::from(sale.crowd.max_units_per_line.get());
         Self {
             coupons_run_out: sale.campaign.as_ref().is_some_and(|c| plan.buyers.len() > c.quota.get() as usize),
@@ -162,6 +165,13 @@ pub fn leads_there(card: Card, order: &Order) -> bool {
         | OrderState::Rejected
         | OrderState::Cancelled => false,
     }
+}
+
+/// About how many of so many units go back on sale, because their buyers walk away. Half as many again may, by chance.
+fn returning(sale: &Sale, units: u64) -> u64 {
+    let walk_away =
+        [&sale.crowd.abandon_percent, &sale.crowd.cancel_percent].map(|percent| percent.get_ref().probability());
+    (units as f64 * walk_away.iter().sum::<f64>()).ceil() as u64
 }
 
 /// A state as reports and problems name it.
@@ -316,6 +326,18 @@ max_units_per_line = {most_a_line}
         assert!(of_shoes(10, 1, 200).sells_out(0));
         assert!(!of_shoes(10, 1, 199).sells_out(0));
         assert!(!of_shoes(10, 1, 100).units_run_out[0] && of_shoes(10, 1, 101).units_run_out[0]);
+    }
+
+    #[test]
+    fn an_item_must_sell_out_only_if_enough_come_back_for_what_others_return() {
+        let text = include_str!("../../../examples/flash-sale.toml");
+        let sale = Sale::parse("test", text).unwrap();
+        let required = |buyers| {
+            let expected = Expectations::of(&sale, &Plan::draw(&sale, buyers, 1));
+            [0, 1, 2].map(|item| expected.sells_out(item))
+        };
+        assert_eq!(required(5_000), [true; 3]);
+        assert_eq!(required(800), [false; 3], "the crowd wants it twice, but few come back");
     }
 
     #[test]

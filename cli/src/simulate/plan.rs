@@ -122,7 +122,19 @@ impl Plan {
         demand
     }
 
-    /// The same if those who go over the limit got all that they try for: more than that the crowd never takes.
+    /// Units of each item that those would take who come back for it, and for nothing else: whatever is left of the other
+    /// items, they can have it.
+    pub fn demand_coming_back(&self, items: usize) -> Vec<u64> {
+        let mut demand = vec![0; items];
+        for buyer in self.buyers.iter().filter(|buyer| buyer.comes_back) {
+            if let [line] = buyer.lines[..] {
+                demand[line.item] += u64::from(line.units);
+            }
+        }
+        demand
+    }
+
+    /// The same as [`Plan::demand`] if those who go over the limit got all that they try for: more than that the crowd never takes.
     pub fn demand_at_most(&self, limits: &[u32]) -> Vec<u64> {
         let mut demand = self.demand(limits.len());
         for line in self.buyers.iter().filter(|buyer| buyer.goes_over_limit).map(|buyer| buyer.lines[0]) {

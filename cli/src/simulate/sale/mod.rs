@@ -22,7 +22,8 @@ pub struct Sale {
     pub lasts_ms: Spanned<Millis<100, 86_400_000>>,
     /// What the mesh was started with as STAMPEDE_PAY_WINDOW_MS. It is the mesh that needs it: the simulation only waits.
     pub pay_window_ms: Option<Spanned<Millis<100, 86_400_000>>>,
-    /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are.
+    /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are, and enough
+    /// of it come back for what others return.
     #[serde(default)]
     pub must_sell_out: bool,
     /// What is on sale.
