@@ -1,6 +1,6 @@
 //! `stampede prepare`: makes what a mesh needs before it starts, and brings it to this release. Safe to repeat.
 
-use crate::output::{Output, print_json};
+use crate::output::{Output, print_json, print_text};
 use anyhow::{Context, bail};
 use rdkafka::{
     ClientConfig,
@@ -68,10 +68,9 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
         return print_json(&Prepared { schemas, topics });
     }
     for schema in &schemas {
-        println!("schema {} is at version {}", schema.name, schema.version);
+        print_text(format_args!("schema {} is at version {}", schema.name, schema.version))?;
     }
-    println!("topics {}", topics.join(" "));
-    Ok(())
+    print_text(format_args!("topics {}", topics.join(" ")))
 }
 
 async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {

@@ -74,6 +74,7 @@ impl Expectations {
         let at_most = plan.demand_at_most(&limits);
         let coming_back = plan.demand_coming_back(items.len());
         let units = |item: &Item| u64::from(item.units.get());
+        // What returns is sold only to those who come back for it. It may be half as much again, by chance.
         let sells_out = |((item, wanted), back): ((&Item, &u64), &u64)| {
             sale.must_sell_out && *wanted >= 2 * units(item) && 2 * *back >= 3 * returning(sale, units(item))
         };
@@ -167,7 +168,7 @@ pub fn leads_there(card: Card, order: &Order) -> bool {
     }
 }
 
-/// About how many of so many units go back on sale, because their buyers walk away. Half as many again may, by chance.
+/// About how many of so many units go back on sale, because their buyers walk away.
 fn returning(sale: &Sale, units: u64) -> u64 {
     let walk_away =
         [&sale.crowd.abandon_percent, &sale.crowd.cancel_percent].map(|percent| percent.get_ref().probability());

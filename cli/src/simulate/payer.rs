@@ -97,7 +97,7 @@ impl Buyer {
         Some(outcome.state)
     }
 
-    /// Sends it, twice at once if this buyer clicks everything twice: then both are taken or both refused.
+    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is a surprise.
     async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {

@@ -115,26 +115,17 @@ impl Plan {
 
     /// Units of each item that the crowd would take in all if everybody got what they want.
     pub fn demand(&self, items: usize) -> Vec<u64> {
-        let mut demand = vec![0; items];
-        for line in self.buyers.iter().flat_map(|buyer| &buyer.lines) {
-            demand[line.item] += u64::from(line.units);
-        }
-        demand
+        units_by_item(items, self.buyers.iter().flat_map(|buyer| &buyer.lines))
     }
 
     /// Units of each item that those would take who come back for it, and for nothing else: whatever is left of the other
     /// items, they can have it.
     pub fn demand_coming_back(&self, items: usize) -> Vec<u64> {
-        let mut demand = vec![0; items];
-        for buyer in self.buyers.iter().filter(|buyer| buyer.comes_back) {
-            if let [line] = buyer.lines[..] {
-                demand[line.item] += u64::from(line.units);
-            }
-        }
-        demand
+        let coming_back = self.buyers.iter().filter(|buyer| buyer.comes_back && buyer.lines.len() == 1);
+        units_by_item(items, coming_back.flat_map(|buyer| &buyer.lines))
     }
 
-    /// The same as [`Plan::demand`] if those who go over the limit got all that they try for: more than that the crowd never takes.
+    /// The demand if those who go over the limit got all that they try for: more than that the crowd never takes.
     pub fn demand_at_most(&self, limits: &[u32]) -> Vec<u64> {
         let mut demand = self.demand(limits.len());
         for line in self.buyers.iter().filter(|buyer| buyer.goes_over_limit).map(|buyer| buyer.lines[0]) {
@@ -142,6 +133,14 @@ impl Plan {
         }
         demand
     }
+}
+
+fn units_by_item<'l>(items: usize, lines: impl Iterator<Item = &'l PlannedLine>) -> Vec<u64> {
+    let mut units = vec![0; items];
+    for line in lines {
+        units[line.item] += u64::from(line.units);
+    }
+    units
 }
 
 /// When each of `count` independent visitors comes: the gaps are exponential, so that about all come within `spread`.

@@ -8,6 +8,7 @@ use prost_reflect::DynamicMessage;
 use stampede_chassis::{
     Deadline, Identity, MeshChannel,
     identity::{ROLE_METADATA, USER_METADATA},
+    telemetry::REQUEST_ID,
 };
 use stampede_status::{Problem, Reason};
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
@@ -120,7 +121,7 @@ fn short_name(rpc: &Rpc) -> &str {
 /// All that a service is told beside the message. Nothing of the caller's headers comes along by itself.
 fn metadata(call: &Call<'_>) -> Result<MetadataMap, Problem> {
     let mut metadata = MetadataMap::with_capacity(8);
-    metadata.insert("x-request-id", ascii(call.request_id.as_str())?);
+    metadata.insert(REQUEST_ID, ascii(call.request_id.as_str())?);
     match call.caller {
         Some(identity) => {
             metadata.insert(USER_METADATA, ascii(&identity.user_id)?);

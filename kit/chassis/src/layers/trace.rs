@@ -2,15 +2,12 @@
 //! knows why.
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tonic::{Code, body::Body};
 use tracing::{Instrument, Span, error_span, field::Empty};
 
 use super::{Middleware, code_in, is_probe};
 use crate::telemetry;
-
-/// How the gateway names the request that it calls for.
-const REQUEST_ID: &str = "x-request-id";
 
 /// Puts a span around each call but health probes.
 #[derive(Clone)]
@@ -36,17 +33,11 @@ fn span_of(request: &Request<Body>) -> Span {
         otel.name = method,
         otel.kind = "server",
         otel.status_code = Empty,
-        request.id = request_id(request.headers()),
+        request.id = telemetry::request_id(request.headers()),
         trace_id = Empty,
     );
     telemetry::adopt_parent(&span, request.headers());
     span
-}
-
-/// What the gateway would have passed on; whoever calls directly is held to the same.
-fn request_id(headers: &HeaderMap) -> Option<&str> {
-    let sane = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    headers.get(REQUEST_ID)?.to_str().ok().filter(sane)
 }
 
 /// A span is in error when the server failed, not when it refused.
@@ -57,26 +48,5 @@ fn record_failure(response: &Response<Body>) {
     );
     if failed {
         Span::current().record("otel.status_code", "ERROR");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_an_id_that_a_gateway_would_pass_on_is_logged() {
-        let logged = |id: &str| {
-            let headers =
-                HeaderMap::from_iter([(http::HeaderName::from_static(REQUEST_ID), HeaderValue::from_str(id).unwrap())]);
-            request_id(&headers).map(str::to_owned)
-        };
-        assert_eq!(logged("order-42").as_deref(), Some("order-42"));
-        for insane in [String::new(), "two words".to_owned(), "x".repeat(65)] {
-            assert_eq!(logged(&insane), None, "{insane:?}");
-        }
-        assert_eq!(request_id(&HeaderMap::new()), None);
     }
 }

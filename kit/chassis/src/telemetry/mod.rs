@@ -6,6 +6,7 @@
 
 mod context;
 mod metrics;
+mod request_id;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -30,6 +31,8 @@ use tracing_subscriber::{
 use crate::{CommonConfig, config::LogFormat};
 
 pub use context::{adopt_parent, inject};
+pub use request_id::{REQUEST_ID, request_id};
+
 pub(crate) use metrics::install as install_metrics;
 
 /// How long a collector that does not answer may hold up the exit.
