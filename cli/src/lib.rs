@@ -1,53 +1,62 @@
-//! `stampede`, the operator's command: prepare a mesh, simulate a sale against it, audit its promises.
+//! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises.
 //!
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing reads
 //! every schema, Redis and Kafka, and changes nothing.
 
 pub mod audit;
-mod cli;
+mod command;
+mod healthcheck;
 mod output;
 mod prepare;
+mod secrets;
+mod seed;
 pub mod simulate;
 mod token;
 
-use anyhow::ensure;
-use clap::Parser;
-use cli::{Cli, Command};
+pub use command::Command;
+pub use output::{Format, print_json_error};
+
+use anyhow::Context;
 use output::Output;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs the command line. Exit code 0: done, and as it should be; 1: a promise is broken or the sale went wrong;
-/// 2: the command could not do its work. With `-o json` a reason for 2 is on stdout too, as `{"error": {"message": ...}}`.
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return cli::not_understood(&error),
-    };
-    let output = cli.output();
+/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, or the process
+/// asked is not ready; 2: the command could not do its work; 143 and 130: it was told to stop by SIGTERM or SIGINT. With
+/// [`Format::Json`] a reason for 2 is on stdout too, as `{"error": {"message": ...}}`.
+pub fn run(command: Command, format: Format) -> ExitCode {
+    let output = Output::new(format);
     output::init_logs();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return could_not(&error.into(), output),
     };
-    match runtime.block_on(run(cli)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+    match runtime.block_on(until_signalled(obey(command, output))) {
+        Ok(code) => code,
         Err(error) => could_not(&error, output),
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<bool> {
-    let output = cli.output();
-    match cli.command {
+async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
+    match command {
         Command::Prepare(args) => prepare::run(args, output).await.map(|()| true),
         Command::Simulate(args) => simulate::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
-        Command::Token(args) => token::run(args, output).map(|()| true),
-        Command::Completions { shell } => {
-            ensure!(!output.json, "completions are a script for a shell, not JSON: leave out -o json");
-            cli::print_completions(shell);
-            Ok(true)
-        }
+        Command::Token(args) => token::run(&args, output).map(|()| true),
+        Command::Seed(args) => seed::run(args, output).await.map(|()| true),
+        Command::Healthcheck(args) => healthcheck::run(args, output).await,
+        Command::Secrets(args) => secrets::run(&args, output).map(|()| true),
+    }
+}
+
+/// Ends the work at SIGTERM and SIGINT. The first process of a container gets neither unless it asks for them.
+async fn until_signalled(work: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
+    tokio::select! {
+        done = work => done.map(|good| if good { ExitCode::SUCCESS } else { ExitCode::from(1) }),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+        _ = interrupt.recv() => Ok(ExitCode::from(130)),
     }
 }
 

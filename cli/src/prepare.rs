@@ -13,9 +13,12 @@ use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use stampede_db::{Database, DbConfig, schema};
 use stampede_vocab::{Reader, Topic};
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// Longest wait for the database or Kafka.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Time between two tries to reach the database.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Make the schemas, bring them to this release, and make the topics.
 #[derive(Debug, clap::Args)]
@@ -76,9 +79,8 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
 async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
     let base = args.database_url.trim_end_matches('/');
     let separator = if base.contains('?') { '&' } else { '?' };
-    let mut server = MySqlConnection::connect(&format!("{base}{separator}ssl-mode=preferred"))
-        .await
-        .context("the database server cannot be reached: check --database-url")?;
+    let url = format!("{base}{separator}ssl-mode=preferred");
+    let mut server = reach(&url).await.context("the database server cannot be reached: check --database-url")?;
     let mut made = Vec::new();
     for schema in schema::ALL {
         let name = format!("{}{}", args.schema_prefix, schema.service);
@@ -90,6 +92,21 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
         made.push(PreparedSchema { name, version: schema.version() });
     }
     Ok(made)
+}
+
+/// Connects to a server that may still be starting. What it says in the end is the error.
+async fn reach(url: &str) -> Result<MySqlConnection, sqlx::Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match MySqlConnection::connect(url).await {
+            // Whom it refuses it will refuse again.
+            Err(sqlx::Error::Io(error)) if Instant::now() < deadline => {
+                tracing::info!(error.cause = %error, "waiting for the database server");
+                sleep(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.0))).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A schema's name goes into a statement as it is, so it may be nothing but a plain name.

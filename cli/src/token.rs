@@ -1,4 +1,4 @@
-//! `stampede token`: makes the tokens that the gateway checks.
+//! `stampede token`: makes the tokens that the gateway checks, one or as many as a load test has users.
 
 use crate::output::{Output, print_json, print_text};
 use anyhow::{Context, ensure};
@@ -10,9 +10,10 @@ use stampede_vocab::{Clock, SystemClock, UserId};
 /// Shortest secret that signs: the length of the hash.
 const SHORTEST_SECRET: usize = 32;
 
-/// Make a token, such as the operator's.
+/// Make tokens, such as the operator's.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  export TOKEN=$(stampede token --role operator)")]
+#[command(after_help = "Examples:\n  export TOKEN=$(stampede token --role operator)
+  stampede token --role buyer --count 10000 --csv > tokens.csv")]
 pub struct Args {
     /// What the token allows
     #[arg(long, value_enum, default_value_t = Role::Operator)]
@@ -21,6 +22,14 @@ pub struct Args {
     /// Whose token it is, a new user's by default: what was done with a request_id is repeated by the same user only
     #[arg(long, value_name = "USER_ID")]
     user: Option<UserId>,
+
+    /// How many to make, each of a new user
+    #[arg(long, default_value_t = 1, conflicts_with = "user", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+
+    /// Print a header and a line of user and token for each, as load generators read them
+    #[arg(long)]
+    csv: bool,
 
     /// How long it is valid, in seconds
     #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=31_536_000))]
@@ -58,19 +67,36 @@ struct Made {
     access_token: String,
 }
 
-/// Prints a token.
-pub fn run(args: Args, output: Output) -> anyhow::Result<()> {
-    let user_id = args.user.unwrap_or_else(UserId::random);
-    let access_token = sign(user_id, args.role, i64::from(args.ttl_s), &args.auth_secret)?;
-    if output.json {
-        return print_json(&Made { user_id, access_token });
+/// Prints the tokens. As JSON, one is an object and several are a list.
+pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
+    ensure!(!(args.csv && output.json), "--csv and -o json exclude each other");
+    let users = (0..args.count).map(|_| args.user.unwrap_or_else(UserId::random));
+    let make = |user_id| -> anyhow::Result<Made> {
+        let access_token = sign(user_id, args.role, i64::from(args.ttl_s), &args.auth_secret)?;
+        Ok(Made { user_id, access_token })
+    };
+    let made = users.map(make).collect::<anyhow::Result<Vec<_>>>()?;
+    match &made[..] {
+        [one] if output.json => print_json(one),
+        all if output.json => print_json(&all),
+        all if args.csv => print_text(csv(all)),
+        all => print_text(all.iter().map(|one| one.access_token.as_str()).collect::<Vec<_>>().join("\n")),
     }
-    print_text(access_token)
+}
+
+fn csv(made: &[Made]) -> String {
+    let lines = made.iter().map(|Made { user_id, access_token }| format!("{user_id},{access_token}"));
+    std::iter::once("user,token".to_owned()).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// A token of a new operator, valid for an hour.
 pub fn operator_token(secret: &str) -> anyhow::Result<String> {
     sign(UserId::random(), Role::Operator, 3_600, secret)
+}
+
+/// A token of this buyer, valid for an hour.
+pub fn buyer_token(user: UserId, secret: &str) -> anyhow::Result<String> {
+    sign(user, Role::Buyer, 3_600, secret)
 }
 
 fn sign(user: UserId, role: Role, ttl_s: i64, secret: &str) -> anyhow::Result<String> {

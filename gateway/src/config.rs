@@ -9,14 +9,13 @@ use std::time::Duration;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  STAMPEDE_AUTH_SECRET=$(openssl rand -hex 32) stampede-gateway --listen-addr 0.0.0.0:8080 \\
+  STAMPEDE_AUTH_SECRET=$(openssl rand -hex 32) stampede serve gateway --listen-addr 0.0.0.0:8080 \\
     --redis-url redis://127.0.0.1:6379/0 --order-urls http://127.0.0.1:7104,http://127.0.0.1:7114";
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
 /// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the five services as they become ready.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "stampede-gateway", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// Redis that knows which refresh tokens were used.

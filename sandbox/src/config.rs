@@ -7,12 +7,11 @@ use http::Uri;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  STAMPEDE_WEBHOOK_SECRET=... stampede-sandbox --journal sandbox.journal \\
+  STAMPEDE_WEBHOOK_SECRET=... stampede serve sandbox --journal sandbox.journal \\
     --webhook-url http://127.0.0.1:8080/v1/payments:webhook";
 
 /// A payment provider to practise against. Keeps its own book; never touches real money.
 #[derive(Clone, clap::Parser)]
-#[command(name = "stampede-sandbox", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// Address to serve HTTP on.

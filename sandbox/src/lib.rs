@@ -11,10 +11,12 @@ mod card;
 mod config;
 mod failure;
 mod journal;
+mod process;
 mod server;
 mod signature;
 mod till;
 mod webhook;
 
 pub use config::Config;
+pub use process::run;
 pub use server::serve;

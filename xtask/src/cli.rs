@@ -25,10 +25,12 @@ pub enum Command {
     Setup(SetupArgs),
     /// Run the whole mesh on its own servers, in the foreground, until Ctrl-C
     Up(UpArgs),
-    /// Stop what a killed `up`, `demo` or `test` left running, by the process ids it wrote down
+    /// Stop what a killed `up`, `demo`, `bench` or `test` left running, by the process ids it wrote down
     Down,
     /// Play a whole sale through a fresh mesh and prove that its promises held
     Demo(DemoArgs),
+    /// Put load on a mesh with ghz or JMeter, and say what a call costs
+    Bench(BenchArgs),
     /// Run every check there is, or the tests whose name contains NAME
     Test(TestArgs),
     /// Format the Rust code
@@ -67,15 +69,65 @@ pub struct SetupArgs {
     pub database: Database,
 }
 
-/// What the mesh is built as: the two flags exclude each other.
+/// What the mesh is built as: the flags exclude each other.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ProfileArgs {
-    /// Build with optimisations (the default)
+    /// Build with all optimisations: what an image or a benchmark runs
     #[arg(long, conflicts_with = "dev")]
     pub release: bool,
     /// Build without optimisations, for quick work
     #[arg(long)]
     pub dev: bool,
+}
+
+/// How the mesh is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Without optimisations.
+    Dev,
+    /// What builds fastest without being much slower.
+    Demo,
+    /// With all optimisations.
+    Release,
+}
+
+impl ProfileArgs {
+    /// The profile that was asked for, or this one.
+    pub fn or(self, default: Profile) -> Profile {
+        match self {
+            Self { dev: true, .. } => Profile::Dev,
+            Self { release: true, .. } => Profile::Release,
+            Self { .. } => default,
+        }
+    }
+}
+
+impl Profile {
+    /// Its name in the workspace's manifest.
+    pub fn cargo_name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Demo => "demo",
+            Self::Release => "release",
+        }
+    }
+
+    /// Where cargo puts what is built with it.
+    pub fn directory(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Demo | Self::Release => self.cargo_name(),
+        }
+    }
+
+    /// For the contributor.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Dev => "not optimised (--dev)",
+            Self::Demo => "optimised for a quick build (--release is faster to run)",
+            Self::Release => "with all optimisations",
+        }
+    }
 }
 
 /// Ports that must be these and no others; a port not named here moves on to the next free one.
@@ -162,11 +214,87 @@ pub struct DemoArgs {
     pub ports: PortArgs,
 }
 
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask bench ghz claim-coupon\n  cargo xtask bench jmeter order-flow")]
+pub struct BenchArgs {
+    /// The load generator.
+    #[command(subcommand)]
+    pub generator: Generator,
+}
+
+/// A load generator.
+#[derive(Debug, Subcommand)]
+pub enum Generator {
+    /// gRPC to the services themselves, by the plans of ghz-bench/
+    Ghz(GhzArgs),
+    /// HTTP to the gateway, by the plans of jmeter-bench/
+    Jmeter(JmeterArgs),
+}
+
+/// Which mesh the load is put on, and for how long.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// The gateway of a mesh that runs already, whose services are at their usual ports of the same host. It has to
+    /// trust STAMPEDE_AUTH_SECRET [default: a mesh is started]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_target, conflicts_with_all = ["dev", "release"])]
+    pub target: Option<String>,
+    /// How long each plan lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// How to build: with all optimisations, unless --dev is given.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The database to run on
+    #[arg(long, value_enum, default_value_t = Database::Mysql, conflicts_with = "target")]
+    pub database: Database,
+}
+
+fn parse_target(text: &str) -> Result<String, String> {
+    let named = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if named { Ok(text.to_owned()) } else { Err("expected HOST:PORT, such as 127.0.0.1:8080".to_owned()) }
+}
+
+/// Flags of `bench ghz`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench ghz\n  cargo xtask bench ghz place-order --rate 800 --seconds 30
+  STAMPEDE_AUTH_SECRET=... cargo xtask bench ghz get-order --target 127.0.0.1:8080"
+)]
+pub struct GhzArgs {
+    /// Plans, such as claim-coupon (in both forms) or claim-coupon.open [default: all]
+    #[arg(value_name = "PLAN")]
+    pub plans: Vec<String>,
+    /// Calls a second, of the open plans; closed ones are left out
+    #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
+    /// Where and how long.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Flags of `bench jmeter`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask bench jmeter\n  cargo xtask bench jmeter coupon-issue --users 500")]
+pub struct JmeterArgs {
+    /// Plans, such as order-flow [default: all]
+    #[arg(value_name = "PLAN")]
+    pub plans: Vec<String>,
+    /// How many users come
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    pub users: u32,
+    /// Where and how long.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
 /// Flags of `test`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb")]
+#[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
+  cargo xtask test compose")]
 pub struct TestArgs {
-    /// Run only the tests whose name contains this, and none of the other checks
+    /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
+    /// which it needs Docker
     pub name: Option<String>,
     /// The database to test on
     #[arg(long, value_enum, default_value_t = Database::Mysql)]
@@ -184,9 +312,11 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for name in ["setup", "up", "demo", "test"] {
-            let help = command.find_subcommand_mut(name).expect("it is there").render_help().to_string();
-            assert!(help.contains("Example") && help.contains(&format!("cargo xtask {name}")), "{help}");
+        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "test"] {
+            let found =
+                path.split(' ').fold(&mut command, |above, name| above.find_subcommand_mut(name).expect("it is there"));
+            let help = found.render_help().to_string();
+            assert!(help.contains("Example") && help.contains(&format!("cargo xtask {path}")), "{help}");
         }
     }
 }

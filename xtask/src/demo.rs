@@ -1,13 +1,12 @@
 //! `cargo xtask demo`: a whole sale through a fresh mesh, and the proof that its promises held.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use stampede_sale::Sale;
 
-use crate::cli::DemoArgs;
+use crate::cli::{DemoArgs, Profile};
 use crate::down;
 use crate::fleet::Fleet;
 use crate::launch::Tier;
@@ -26,10 +25,11 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut phases = Phases::default();
     let run = workspace.run("demo");
     let sale = sale_file(workspace, &args.sale);
-    let pay_window_ms = pay_window_ms(&sale)?;
+    // Read before anything is built or started: a slip in it is told at once.
+    let pay_window_ms = pay_window_ms(&Sale::load(&sale)?);
     down::mend_before("demo", &run)?;
     phases.time("setup", || setup::servers(workspace, args.database))?;
-    let binaries = phases.time("build", || mesh::build(workspace, args.profile))?;
+    let program = phases.time("build", || mesh::build(workspace, args.profile.or(Profile::Demo)))?;
     remove_directory(&run)?;
     let mut fleet = Fleet::open(&run)?;
     let mut ports = Ports::reserving(&args.ports)?;
@@ -37,7 +37,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;
     let secrets = Secrets::of_run(&run)?;
-    let mesh = Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms };
+    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms };
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
     let acknowledged = run.join("acknowledged.json");
@@ -45,7 +45,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
         phases.time("simulate", || play(&mut fleet, "simulate", simulation(&mesh, &sale, &acknowledged, args)))?;
     let memory = usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]));
     say(&format!("\n  memory       {} in the services and the gateway together", bytes(memory)));
-    let kept = phases.time("audit", || play(&mut fleet, "audit", mesh.audit(&acknowledged)))?;
+    let kept = phases.time("audit", || play(&mut fleet, "audit", mesh.audit(Some(&acknowledged))))?;
     phases.print();
 
     let verdict = if sold && kept { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -64,12 +64,9 @@ fn sale_file(workspace: &Workspace, named: &Path) -> PathBuf {
     if named.exists() { named.to_owned() } else { workspace.root().join(named) }
 }
 
-/// How long the sale lets an order wait for its payment: the one line of its file that the mesh is told. The simulation
-/// checks the rest.
-fn pay_window_ms(sale: &Path) -> anyhow::Result<Option<u64>> {
-    let text = fs::read_to_string(sale).with_context(|| format!("cannot read the sale {}", sale.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("the sale {}", sale.display()))?;
-    Ok(table.get("pay_window_ms").and_then(toml::Value::as_integer).and_then(|window| u64::try_from(window).ok()))
+/// How long the sale lets an order wait for its payment, which the mesh is told.
+fn pay_window_ms(sale: &Sale) -> Option<u64> {
+    sale.pay_window_ms.as_ref().map(|window| u64::from(window.get_ref().get()))
 }
 
 fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs) -> Command {

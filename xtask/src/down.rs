@@ -1,4 +1,4 @@
-//! `cargo xtask down`: stops what a killed `up`, `demo` or `test` left, by the ids it wrote down.
+//! `cargo xtask down`: stops what a killed `up`, `demo`, `bench` or `test` left, by the ids it wrote down.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use anyhow::bail;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::bench;
 use crate::state::{Process, State};
 use crate::ui::{Step, say};
 use crate::workspace::{Workspace, remove_directory};
@@ -20,7 +21,7 @@ const CHILD_WITHIN: Duration = Duration::from_secs(20);
 /// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut found = 0;
-    for name in ["up", "demo"] {
+    for name in ["up", "demo", bench::RUN] {
         found += usize::from(stop_run(name, &workspace.run(name))?);
     }
     for (name, run) in test_runs(workspace) {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::interrupt;
 use crate::launch::{Launch, Tier};
 use crate::shell;
 use crate::state::{Process, Recorded, State};
@@ -47,12 +47,7 @@ impl Fleet {
     /// the fleet sees while it waits; a second one ends this process at once.
     pub fn open(run: &Path) -> anyhow::Result<Self> {
         make_directory(&run.join("logs"))?;
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-                .context("cannot handle signals")?;
-        }
+        let interrupted = interrupt::listen()?;
         let fleet = Self { run: run.to_owned(), members: Vec::new(), interrupted };
         fleet.write_down()?;
         Ok(fleet)
@@ -134,6 +129,11 @@ impl Fleet {
     pub fn pids(&self, tiers: &[Tier]) -> Vec<i32> {
         let chosen = self.members.iter().filter(|member| tiers.contains(&member.launch.tier));
         chosen.map(|member| pid_of(&member.child).as_raw()).collect()
+    }
+
+    /// The names and process ids of all children.
+    pub fn processes(&self) -> Vec<(String, i32)> {
+        self.members.iter().map(|member| (member.launch.name.clone(), pid_of(&member.child).as_raw())).collect()
     }
 
     /// Stops everything: the gateway first, the servers last, each with its deadline.

@@ -1,15 +1,18 @@
 //! `cargo xtask`: the contributor's one command surface.
 //!
 //! It sets a machine up, runs the mesh with its servers as supervised children, plays a whole sale
-//! through it, and runs every check there is. It compiles in seconds from a bare toolchain, so it
-//! must not depend on a crate of the product, on tokio, or on anything that needs more than a
-//! linker to build.
+//! through it, and runs every check there is. It compiles in seconds from a bare toolchain, so of
+//! the product it may use the sale file alone, and it must not depend on tokio, or on anything that
+//! needs more than a linker to build.
 
+mod bench;
 mod cli;
+mod containers;
 mod demo;
 mod down;
 mod fleet;
 mod identity;
+mod interrupt;
 mod launch;
 mod lint;
 mod mesh;
@@ -57,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(&workspace, &args),
         Command::Down => down::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),

@@ -10,7 +10,8 @@ use anyhow::Context;
 
 use crate::workspace::remove_file;
 
-const AUTH: &str = "STAMPEDE_AUTH_SECRET";
+/// The variable of the key of the gateway's tokens.
+pub const AUTH: &str = "STAMPEDE_AUTH_SECRET";
 const WEBHOOK: &str = "STAMPEDE_WEBHOOK_SECRET";
 
 /// What signs the gateway's tokens and the payment provider's webhooks.

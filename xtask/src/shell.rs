@@ -1,9 +1,16 @@
 //! Running other programs to their end, and finding them. Long-lived children are `launch`'s.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::interrupt;
 
 /// Directories that hold servers and system tools and are often missing from a user's PATH.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -49,13 +56,92 @@ pub fn quiet(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a program that speaks to the contributor itself, such as cargo.
+/// Runs a program that speaks to the contributor itself, such as cargo. It and all that it starts end with a wish to stop.
 pub fn shown(command: &mut Command) -> anyhow::Result<()> {
+    let status = Group::start(command)?.wait()?;
+    succeeded(command, status)
+}
+
+/// Runs a program that asks the contributor something on the terminal, which belongs to the group of this process.
+pub fn asking(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
+    succeeded(command, status)
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
     if !status.success() {
         bail!("{} failed ({status})", describe(command));
     }
     Ok(())
+}
+
+/// How often a running program and the contributor's wishes are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How long a program may take to end when it is told to.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A program with all that it starts: a group of their own, so that none is left behind when it is stopped.
+pub struct Group {
+    child: Child,
+}
+
+impl Group {
+    /// Starts a program as the first of its group.
+    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        interrupt::listen()?;
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+        Ok(Self { child })
+    }
+
+    /// Its standard output, if that is a pipe nobody has taken yet.
+    pub fn output(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// Waits until it has ended, or ends it where the contributor asks to stop.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
+                return Ok(status);
+            }
+            if let Err(interrupted) = interrupt::check() {
+                self.stop();
+                return Err(interrupted);
+            }
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)) | Err(_))
+    }
+
+    fn stop(&mut self) {
+        let deadline = Instant::now() + STOPS_WITHIN;
+        self.signal(Signal::SIGTERM);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(TICK);
+        }
+        // Those that it started may outlive it.
+        self.signal(Signal::SIGKILL);
+        // Reaped, or killed just now: its status says nothing new.
+        drop(self.child.wait());
+    }
+
+    fn signal(&self, signal: Signal) {
+        let leader = i32::try_from(self.child.id()).expect("the kernel's process ids fit in an i32");
+        // Nobody left in the group is what is wanted.
+        let _ended = killpg(Pid::from_raw(leader), signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.stop();
+        }
+    }
 }
 
 /// Whether a program runs and exits with zero. Its output is dropped.

@@ -1,19 +1,21 @@
 //! `cargo xtask test`: every check there is, on servers and ports of its own beside a running `up`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use crate::cli::TestArgs;
+use crate::containers;
 use crate::down;
 use crate::fleet::Fleet;
 use crate::lint;
 use crate::ports::Ports;
 use crate::servers::{ServerPorts, Servers};
 use crate::setup;
-use crate::shell;
+use crate::shell::{self, Group};
 use crate::tally::Tally;
 use crate::ui::{say, seconds};
 use crate::workspace::{Workspace, remove_directory};
@@ -27,6 +29,9 @@ const PORTS_PER_BLOCK: u32 = 20;
 /// Runs everything, or the tests whose name contains the one given. A step that fails does not keep
 /// the next from running.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    if args.name.as_deref() == Some(containers::NAME) {
+        return containers::run(workspace);
+    }
     let mut report = Report::default();
     down::mend_tests(workspace)?;
     if args.name.is_none() {
@@ -95,17 +100,26 @@ fn something_ran(name: Option<&str>, tally: &Tally) -> anyhow::Result<()> {
 
 /// Shows a command's output as it comes, and adds up the results in it.
 fn pass_through(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
-    let output = child.stdout.take().expect("standard output is a pipe");
+    let mut group = Group::start(command.stdout(Stdio::piped()))?;
+    let output = group.output().expect("standard output is a pipe");
+    let status = thread::scope(|scope| {
+        let reader = scope.spawn(|| read_results(output, tally));
+        let status = group.wait();
+        let read = reader.join().expect("reading lines does not panic");
+        status.and_then(|status| read.map(|()| status))
+    })?;
+    if !status.success() {
+        bail!("cargo test failed ({status})");
+    }
+    Ok(())
+}
+
+fn read_results(output: impl Read, tally: &mut Tally) -> anyhow::Result<()> {
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read what cargo test says")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         tally.read(&line);
-    }
-    let status = child.wait().context("cannot wait for cargo test")?;
-    if !status.success() {
-        bail!("cargo test failed ({status})");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::cli::UpArgs;
+use crate::cli::{Profile, UpArgs};
 use crate::down;
 use crate::fleet::Fleet;
 use crate::launch::Tier;
@@ -23,7 +23,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     if args.servers_only {
         return run_servers(workspace, args);
     }
-    let binaries = mesh::build(workspace, args.profile)?;
+    let program = mesh::build(workspace, args.profile.or(Profile::Demo))?;
     let mut fleet = Fleet::open(&run)?;
     let mut ports = Ports::reserving(&args.ports)?;
     let server_ports = ServerPorts::preferred(&mut ports, &args.ports)?;
@@ -31,7 +31,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
     let mesh =
-        Mesh { binaries, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms };
+        Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     print_summary(&mesh, &fleet);

@@ -4,18 +4,21 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The resident memory of some processes together, in bytes. One that has ended counts nothing.
+/// The memory of some processes together, in bytes: a page that several have, such as the text of the one program, counts
+/// once among them (the kernel's proportional set size). One that has ended counts nothing.
 pub fn resident(pids: &[i32]) -> u64 {
-    pids.iter()
-        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
-        .map(|text| resident_of(&text))
-        .sum()
+    let read = |pid: &i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    // What belongs to another account may be hidden: then what is resident counts, shared or not.
+    let of = |pid| {
+        let proportional = read(pid, "smaps_rollup").and_then(|text| bytes_of(&text, "Pss:"));
+        proportional.or_else(|| bytes_of(&read(pid, "status")?, "VmRSS:"))
+    };
+    pids.iter().filter_map(of).sum()
 }
 
-fn resident_of(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+fn bytes_of(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// The blocks that a directory's files take, in bytes; holes take none.
@@ -35,7 +38,8 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_kernels_words() {
-        assert_eq!(resident_of("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), 2 << 20);
-        assert_eq!(resident_of("Name:\tkernel thread\n"), 0);
+        assert_eq!(bytes_of("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n", "VmRSS:"), Some(2 << 20));
+        assert_eq!(bytes_of("5d0-7ff [rollup]\nRss:    9 kB\nPss:    4 kB\n", "Pss:"), Some(4 << 10));
+        assert_eq!(bytes_of("Name:\tkernel thread\n", "VmRSS:"), None);
     }
 }

@@ -1,7 +1,8 @@
 //! The picture as bars on a terminal.
 
-use super::{live::Picture, sale::Sale};
+use super::live::Picture;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use stampede_sale::Sale;
 
 /// Longest title that fits before a bar.
 const TITLE_WIDTH: usize = 20;

@@ -3,11 +3,11 @@
 use super::{
     client::Failure,
     plan::{Card, Plan, PlannedLine},
-    sale::{Item, Sale},
     step::Step,
     wire::{Order, Problem},
 };
 use stampede_proto::order::v1::OrderState;
+use stampede_sale::{Item, Sale};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 

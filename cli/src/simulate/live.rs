@@ -5,13 +5,13 @@ use super::{
     client::{Call, Client},
     expect::state_name,
     latency::Percentiles,
-    sale::Sale,
     stage::Stage,
     step::Timed,
     tally::Glance,
     wire::{Stock, Stocks},
 };
 use stampede_proto::order::v1::OrderState;
+use stampede_sale::Sale;
 use stampede_vocab::ItemId;
 use std::{
     collections::BTreeMap,

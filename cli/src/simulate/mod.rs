@@ -9,7 +9,7 @@
 
 mod bars;
 mod buyer;
-mod client;
+pub(crate) mod client;
 mod crowd;
 mod expect;
 mod follow;
@@ -19,15 +19,14 @@ mod pages;
 mod payer;
 mod plan;
 mod report;
-mod sale;
-mod setup;
+pub(crate) mod setup;
 mod stage;
 mod step;
 mod table;
-mod tally;
+pub(crate) mod tally;
 mod terms;
-mod timeline;
-mod wire;
+pub(crate) mod timeline;
+pub(crate) mod wire;
 
 use crate::{
     output::{Output, print_json, print_text},
@@ -41,9 +40,9 @@ use http::{HeaderValue, Uri};
 use pages::Pages;
 use plan::Plan;
 use report::{Aftermath, Report};
-use sale::Sale;
 use serde::Serialize;
 use stage::Stage;
+use stampede_sale::{PayWindow, Sale};
 use stampede_vocab::SystemClock;
 use std::{
     fs::File,
@@ -79,6 +78,10 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
     auth_secret: String,
 
+    /// How long the mesh lets an order wait for its payment, in milliseconds, whatever the file says
+    #[arg(long, env = "STAMPEDE_PAY_WINDOW_MS", value_name = "MS", value_parser = stampede_sale::parse_pay_window)]
+    pay_window_ms: Option<PayWindow>,
+
     /// How many buyers come, whatever the file says
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     buyers: Option<u32>,
@@ -107,6 +110,10 @@ pub struct Args {
 /// Runs the sale and reports; false if something came of it that the crowd did not expect.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sale = Sale::load(&args.sale)?;
+    let sale = match args.pay_window_ms {
+        Some(window) => sale.with_pay_window(window).context("--pay-window-ms")?,
+        None => sale,
+    };
     let plan = Plan::draw(&sale, args.buyers.unwrap_or(sale.crowd.buyers.get()), args.seed);
     allow_connections(args.max_connections)?;
     let tally = Arc::new(Tally::default());

@@ -1,9 +1,9 @@
 //! What each buyer of the crowd will do and when: drawn once from the sale file and a seed, before anything is sent. No
 //! time, no I/O: the same seed gives the same crowd.
 
-use super::sale::{Campaign, Crowd, Item, Percent, Sale};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Exp};
+use stampede_sale::{Campaign, Crowd, Item, Percent, Sale};
 use std::time::Duration;
 
 /// The whole crowd.

@@ -4,7 +4,6 @@ use super::{
     expect::state_name,
     follow::is_end,
     latency::{Latency, Pace, Percentiles, Rate},
-    sale::Sale,
     stage::Stage,
     step::Timed,
     tally::{Acknowledged, Surprise, Totals},
@@ -12,6 +11,7 @@ use super::{
 };
 use serde::Serialize;
 use stampede_proto::order::v1::OrderState;
+use stampede_sale::Sale;
 use stampede_vocab::{CampaignId, EventId};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,7 +4,6 @@
 use super::{
     client::{Call, Client, Failure},
     plan::Plan,
-    sale::{Item, Sale},
     timeline::Timeline,
     wire::{
         Campaign, CreateCampaign, CreateEvent, Event, EventItem, NewGift, NewItem, Nothing, Stocks, TokenPair, rfc3339,
@@ -13,6 +12,7 @@ use super::{
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::HeaderValue;
+use stampede_sale::{Item, Sale};
 use stampede_vocab::{CampaignId, EventId, ItemId, UserId};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};

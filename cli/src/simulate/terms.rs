@@ -1,6 +1,7 @@
 //! Whether the mesh sells on the terms that the sale reckons with.
 
-use super::{plan::Ending, sale::Sale, stage::Stage};
+use super::{plan::Ending, stage::Stage};
+use stampede_sale::Sale;
 use std::{future, time::Duration};
 
 /// Ends with an error as soon as the mesh lets orders wait for their payment longer or shorter than the sale says; or,

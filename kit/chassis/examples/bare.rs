@@ -47,5 +47,5 @@ async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn main() -> ExitCode {
-    stampede_chassis::main("bare", build)
+    stampede_chassis::run("bare", Config::parse(), build)
 }

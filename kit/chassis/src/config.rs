@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, ValueEnum};
+use clap::{Args, ValueEnum};
 
 /// Where each process listens unless told otherwise.
 const DEFAULT_ADDRESSES: [(&str, &str); 6] = [
@@ -109,13 +109,9 @@ impl CommonConfig {
     }
 }
 
-/// Reads the command line and the environment of the process, or ends it with what is wrong.
-pub(crate) fn parse<C: CommandFactory + FromArgMatches>(service: &str) -> C {
-    let matches = with_default_address(C::command(), service).get_matches();
-    C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-}
-
-fn with_default_address(command: clap::Command, service: &str) -> clap::Command {
+/// The command of a service, which then listens by default where the others expect it.
+#[must_use]
+pub fn with_default_address(command: clap::Command, service: &str) -> clap::Command {
     match DEFAULT_ADDRESSES.iter().find(|(name, _)| *name == service) {
         Some((_, address)) => command.mut_arg("listen_addr", |arg| arg.default_value(*address)),
         None => command,
@@ -131,7 +127,7 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     use super::*;
 

@@ -1,8 +1,7 @@
 //! What every process is built on: configuration, telemetry, health, serving, draining.
 //!
 //! A service is a function that makes its gRPC services out of its configuration; all else that a
-//! process needs is here, once. [`main`] tells the story: read the configuration, start the logs,
-//! take the ports, build the service while it may be told to stop, serve until it is told to stop
+//! process needs is here, once. [`run`] tells the story: start the logs, take the ports, build the service while it may be told to stop, serve until it is told to stop
 //! or a worker fails, then leave in order:
 //!
 //! 1. readiness turns to NOT_SERVING, and callers have a moment to see it;
@@ -40,6 +39,6 @@ pub use client::{Mesh, MeshChannel};
 pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;
 pub use identity::{Identity, Role};
-pub use process::main;
+pub use process::run;
 pub use serve::serve_on;
 pub use workers::{ReadyGate, Stage, Workers};

@@ -5,11 +5,10 @@
 use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Admin, App, CommonConfig, HasCommon, Workers, config, serve_on, signals::Signals, telemetry::Telemetry};
+use crate::{Admin, App, CommonConfig, HasCommon, Workers, serve_on, signals::Signals, telemetry::Telemetry};
 
 /// How long threads that block may hold up the exit.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
@@ -18,19 +17,19 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 /// and then the parent signals its child.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// Runs the process `stampede-<service>`: all of its `main`.
+/// Runs the process of `service`, which logs and spans call `stampede-<service>`.
 ///
 /// `build` makes what is served out of the configuration, and starts its workers. It may wait for
 /// servers; SIGTERM ends the wait. Returns 0 after an orderly stop; 1, with one line on stderr, if
 /// the process could not start or a worker failed.
-pub fn main<C, F, Fut, A>(service: &'static str, build: F) -> ExitCode
+pub fn run<C, F, Fut, A>(service: &'static str, config: C, build: F) -> ExitCode
 where
-    C: Parser + HasCommon,
+    C: HasCommon,
     F: FnOnce(C, Workers) -> Fut,
     Fut: Future<Output = anyhow::Result<A>>,
     A: Into<App>,
 {
-    match launch(service, config::parse(service), build) {
+    match launch(service, config, build) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stampede-{service}: {}", one_line(format_args!("{error:#}")));
@@ -52,7 +51,7 @@ where
         let _runtime = runtime.enter();
         Telemetry::start(service, &common).context("cannot start")?
     };
-    let outcome = runtime.block_on(run(service, &common, |workers| build(config, workers)));
+    let outcome = runtime.block_on(serve(service, &common, |workers| build(config, workers)));
     telemetry.flush();
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     outcome
@@ -62,7 +61,7 @@ fn runtime(common: &CommonConfig) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(common.worker_threads()).enable_all().build()
 }
 
-async fn run<F, Fut, A>(service: &'static str, common: &CommonConfig, build: F) -> anyhow::Result<()>
+async fn serve<F, Fut, A>(service: &'static str, common: &CommonConfig, build: F) -> anyhow::Result<()>
 where
     F: FnOnce(Workers) -> Fut,
     Fut: Future<Output = anyhow::Result<A>>,

@@ -4,6 +4,7 @@ use crate::{
     Handler, Message,
     batch::{Applier, Stopped},
     dead_letter::DeadLetters,
+    gauges::{self, Lag},
     message::Unreadable,
     purge,
 };
@@ -60,7 +61,8 @@ impl ConsumerConfig {
 
 /// Applies the messages of some topics, each once.
 pub struct Consumer<H> {
-    client: StreamConsumer,
+    client: StreamConsumer<Lag>,
+    topics: Vec<String>,
     applier: Applier<H>,
     message_types: HashSet<String>,
     applied: Counter<u64>,
@@ -70,7 +72,7 @@ pub struct Consumer<H> {
 impl<H: Handler> Consumer<H> {
     /// A consumer in its group. Fails if the Kafka client can't be made.
     pub fn new(config: ConsumerConfig, db: Database, handler: Arc<H>) -> Result<Self, KafkaError> {
-        let client: StreamConsumer = ClientConfig::new()
+        let client: StreamConsumer<Lag> = ClientConfig::new()
             .set("bootstrap.servers", &config.brokers)
             .set("group.id", &config.group)
             // What is stored here once it took effect is committed in the background, and when the consumer leaves. A
@@ -89,22 +91,26 @@ impl<H: Handler> Consumer<H> {
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
-            .create()?;
+            .set("statistics.interval.ms", gauges::PERIOD.as_millis().to_string())
+            .create_with_context(Lag::new())?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;
-        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service.to_owned());
+        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service.to_owned(), &config.topics);
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
             .with_description("Messages that were taken, repeats among them")
             .build();
         let group = KeyValue::new("group", config.group);
         let applier = Applier { db, handler, dead_letters, stop: CancellationToken::new() };
-        Ok(Self { client, applier, message_types: config.message_types, applied, group })
+        let (topics, message_types) = (config.topics, config.message_types);
+        Ok(Self { client, topics, applier, message_types, applied, group })
     }
 
     /// Reads until `stop`. A batch under way is finished first, unless its database is away.
     pub async fn run(mut self, stop: CancellationToken) {
         self.applier.stop = stop.clone();
+        let parked = gauges::watch_parked(self.applier.db.clone(), std::mem::take(&mut self.topics));
+        let _parked = AbortOnDropHandle::new(tokio::spawn(parked));
         let _purge = AbortOnDropHandle::new(tokio::spawn(purge::run(self.applier.db.clone())));
         while let Some(first) = self.first(&stop).await {
             let drained = self.drain(first);

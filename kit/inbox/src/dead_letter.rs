@@ -1,6 +1,7 @@
 //! Where a message goes that cannot be applied: `<topic>.<consumer>.dlq`, with all it came with and why.
 
 use crate::{Message, message::Unreadable};
+use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
@@ -22,11 +23,24 @@ pub struct DeadLetters {
     brokers: String,
     consumer: String,
     producer: OnceLock<FutureProducer>,
+    sent: Counter<u64>,
 }
 
 impl DeadLetters {
-    pub fn new(brokers: String, consumer: String) -> Self {
-        Self { brokers, consumer, producer: OnceLock::new() }
+    /// Dead letters of what `consumer` reads from `topics`. Each topic is counted from here on: a series that begins with
+    /// the first letter would hide that letter from who looks at increases.
+    pub fn new(brokers: String, consumer: String, topics: &[String]) -> Self {
+        let sent = global::meter("stampede.inbox")
+            .u64_counter("stampede_inbox_dead_letters")
+            .with_description("Messages that were set aside, unreadable records among them")
+            .build();
+        let letters = Self { brokers, consumer, producer: OnceLock::new(), sent };
+        topics.iter().for_each(|topic| letters.count(topic, 0));
+        letters
+    }
+
+    fn count(&self, topic: &str, letters: u64) {
+        self.sent.add(letters, &[KeyValue::new("topic", topic.to_owned())]);
     }
 
     fn producer(&self) -> Result<&FutureProducer, KafkaError> {
@@ -48,6 +62,7 @@ impl DeadLetters {
         let record =
             FutureRecord::to(&topic).key(&message.key).payload(&message.payload).headers(headers(message, why));
         self.producer()?.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.count(&message.topic, 1);
         tracing::error!(
             messaging.topic = %message.topic,
             messaging.dead_letter_topic = %topic,
@@ -73,6 +88,7 @@ impl DeadLetters {
         letter.key = record.key.as_deref();
         letter.payload = record.payload.as_deref();
         self.producer()?.send(letter, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.count(&record.topic, 1);
         tracing::error!(
             messaging.topic = %record.topic,
             messaging.dead_letter_topic = %topic,

@@ -8,6 +8,7 @@
 mod batch;
 mod consumer;
 mod dead_letter;
+mod gauges;
 mod message;
 mod purge;
 mod rows;

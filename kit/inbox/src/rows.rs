@@ -102,3 +102,10 @@ pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32)
     }
     Ok(most)
 }
+
+/// How many keys are parked, by topic.
+pub async fn count_parked(connection: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("SELECT topic, COUNT(*) FROM inbox_parked GROUP BY topic").fetch_all(connection).await?;
+    Ok(counts.into_iter().map(|(topic, count)| (topic, count.unsigned_abs())).collect())
+}

@@ -5,6 +5,7 @@
 //! outbox event router, so a user can put Debezium in the relay's place.
 
 mod append;
+mod backlog;
 mod headers;
 mod lease;
 mod producer;

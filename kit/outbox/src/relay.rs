@@ -1,7 +1,7 @@
 //! The relay: takes the unsent messages of the partitions it leases, sends them, strikes them off.
 
 use crate::{
-    PARTITIONS, lease,
+    PARTITIONS, backlog, lease,
     rows::{self, Unsent},
     send::Sender,
 };
@@ -14,7 +14,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Messages of one round.
 const ROUND: u32 = 1_000;
@@ -117,6 +117,7 @@ impl Relay {
         let mut leases =
             Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
         let mut purge_at = Instant::now();
+        let _backlog = AbortOnDropHandle::new(tokio::spawn(backlog::watch(self.db.clone())));
         while !stop.is_cancelled() {
             let round = self.round(&mut leases).await;
             if Instant::now() >= purge_at {

@@ -61,3 +61,13 @@ pub async fn purge_sent(connection: &mut MySqlConnection, before_us: i64, limit:
     .await?;
     Ok(done.rows_affected())
 }
+
+/// How many messages are unsent, and when the oldest of them was written.
+pub async fn backlog(connection: &mut MySqlConnection) -> Result<(u64, Option<i64>), DbError> {
+    let (unsent, oldest_us): (i64, Option<i64>) = sqlx::query_as(
+        "SELECT COUNT(*), (SELECT created_us FROM outbox WHERE id = MIN(unsent.id)) FROM outbox_unsent unsent",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok((unsent.unsigned_abs(), oldest_us))
+}

@@ -73,20 +73,21 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `stampede-<name>` with exactly these settings. It is ready once the address answers the path with 200.
+    /// Starts `stampede serve <name>` with exactly these settings. It is ready once the address answers the path with 200.
     pub fn launch(
         name: &str,
         settings: &BTreeMap<String, String>,
         ready: (SocketAddr, &'static str),
         log: PathBuf,
     ) -> Result<Self> {
-        let binary = binaries()?.join(format!("stampede-{name}"));
+        let binary = binaries()?.join("stampede");
         let output = fs::OpenOptions::new().create(true).append(true).open(&log)?;
         let mut command = mortal(&binary);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STAMPEDE_")) {
             command.env_remove(name);
         }
         let child = command
+            .args(["serve", name])
             .envs(settings)
             .stdout(output.try_clone()?)
             .stderr(output)

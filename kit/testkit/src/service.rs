@@ -27,7 +27,7 @@ impl Service {
     /// The five services of the mesh.
     pub const SERVICES: [Self; 5] = [Self::Event, Self::Coupon, Self::Inventory, Self::Order, Self::Payment];
 
-    /// Name, as in the binary `stampede-<name>`.
+    /// Name, as in `stampede serve <name>`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sandbox => "sandbox",

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  stampede-coupon --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_coupon \\
+  stampede serve coupon --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_coupon \\
     --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/0 \\
     --order-urls http://127.0.0.1:7104";
 
@@ -16,7 +16,6 @@ Example:
 ///
 /// It needs its MySQL schema (made by `stampede prepare`), Redis, Kafka, and the order service.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "stampede-coupon", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     fn orphan_hold_age(settings: &[&str]) -> anyhow::Result<Duration> {
-        let needed = ["stampede-coupon", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
+        let needed = ["serve", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
         Config::try_parse_from(needed.iter().chain(settings))?.orphan_hold_age()
     }
 

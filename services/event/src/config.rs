@@ -6,12 +6,11 @@ use std::time::Duration;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  stampede-event --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_event \\
+  stampede serve event --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_event \\
     --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/1";
 
 /// The event service: creates sale events, opens and closes them on time.
 #[derive(clap::Parser)]
-#[command(name = "stampede-event", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.

@@ -14,7 +14,9 @@ pub mod usecase;
 mod wire;
 pub mod worker;
 
-use crate::{config::Config, rpc::EventApi, usecase::Events};
+pub use config::Config;
+
+use crate::{rpc::EventApi, usecase::Events};
 use anyhow::Context;
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig};

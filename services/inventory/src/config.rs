@@ -8,13 +8,12 @@ use std::time::Duration;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  stampede-inventory --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_inventory \\
+  stampede serve inventory --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_inventory \\
     --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/0 \\
     --order-urls http://127.0.0.1:7104";
 
 /// The inventory service: holds units for orders, and keeps the ledger of what is taken.
 #[derive(clap::Parser)]
-#[command(name = "stampede-inventory", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.
@@ -106,7 +105,7 @@ mod tests {
     use clap::Parser as _;
 
     fn config(settings: &[&str]) -> Config {
-        let needed = ["stampede-inventory", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
+        let needed = ["serve", "--database-url=d", "--kafka-brokers=k", "--redis-url=r", "--order-urls=o"];
         let addresses = ["--listen-addr=127.0.0.1:0", "--admin-addr=127.0.0.1:0"];
         Config::try_parse_from(needed.iter().chain(&addresses).chain(settings)).unwrap()
     }

@@ -15,9 +15,10 @@ pub mod usecase;
 mod wire;
 pub mod worker;
 
+pub use config::Config;
+
 use crate::{
     client::Orders,
-    config::Config,
     rpc::InventoryApi,
     usecase::{HoldAges, Inventory},
     worker::consumer::LedgerConsumer,
@@ -93,6 +94,8 @@ fn spawn_sweeps(config: &Config, ages: HoldAges, inventory: &Inventory, workers:
     workers.spawn(Stage::Consumer, "orphan sweep", move |stop| {
         worker::sweep::run(swept, orders, ages, sweep_interval, stop)
     });
+    let measured = inventory.clone();
+    workers.spawn(Stage::Consumer, "stock gauges", move |stop| worker::gauges::run(measured, stop));
     let (reconciled, interval) = (inventory.clone(), config.reconcile_interval());
     workers.spawn(Stage::Consumer, "reconciler", move |stop| worker::reconcile::run(reconciled, interval, stop));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  stampede-order --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_order \\
+  stampede serve order --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_order \\
     --kafka-brokers 127.0.0.1:9092 --inventory-urls http://127.0.0.1:7103 \\
     --coupon-urls http://127.0.0.1:7102 --pay-window-ms 600000";
 
@@ -16,7 +16,6 @@ Example:
 ///
 /// It needs its MySQL schema (made by `stampede prepare`), Kafka, and the inventory and coupon services.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "stampede-order", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.

@@ -10,13 +10,12 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
-  STAMPEDE_WEBHOOK_SECRET=... stampede-payment \\
+  STAMPEDE_WEBHOOK_SECRET=... stampede serve payment \\
     --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_payment \\
     --kafka-brokers 127.0.0.1:9092 --provider-url http://127.0.0.1:7190";
 
 /// The payment service: charges and refunds through a payment provider, exactly once.
 #[derive(clap::Parser)]
-#[command(name = "stampede-payment", version)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
     /// What every process is told.

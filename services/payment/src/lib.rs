@@ -17,8 +17,9 @@ pub mod usecase;
 mod wire;
 pub mod worker;
 
+pub use config::Config;
+
 use crate::{
-    config::Config,
     provider::HttpProvider,
     rpc::PaymentApi,
     usecase::{Hands, Payments},
@@ -94,4 +95,6 @@ fn spawn_pools(config: &Config, charging: Hands, payments: &Payments, workers: &
     workers.spawn(Stage::Consumer, "reconciler", move |stop| worker::run(queue, looking, stop));
     let (queue, refunding) = (Refunds(payments.clone()), pace(config.max_refunds_in_flight, QUEUE_POLL));
     workers.spawn(Stage::Consumer, "refund worker", move |stop| worker::run(queue, refunding, stop));
+    let measured = payments.clone();
+    workers.spawn(Stage::Consumer, "payment gauges", move |stop| worker::measure(measured, stop));
 }

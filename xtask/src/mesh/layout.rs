@@ -92,7 +92,8 @@ fn pick_instance(
     Ok(Instance { service, name, port, admin_port })
 }
 
-fn default_port(service: &str) -> u16 {
+/// Where a service listens unless it is told otherwise.
+pub fn default_port(service: &str) -> u16 {
     match service {
         "event" => 7101,
         "coupon" => 7102,

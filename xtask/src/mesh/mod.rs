@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::ProfileArgs;
+use crate::cli::Profile;
 use crate::fleet::Fleet;
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
@@ -22,42 +22,28 @@ use crate::shell;
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
-pub use crate::mesh::layout::Layout;
-
-/// The packages whose binaries make up the mesh, and the operator's command.
-const PACKAGES: [&str; 8] = [
-    "stampede-event",
-    "stampede-coupon",
-    "stampede-inventory",
-    "stampede-order",
-    "stampede-payment",
-    "stampede-gateway",
-    "stampede-sandbox",
-    "stampede-cli",
-];
+pub use crate::mesh::layout::{Layout, default_port};
 
 /// A process starts in under a second; a busy machine is slower.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longer than the time that a process gives itself to drain.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// Builds the mesh and returns the directory with its binaries. Cargo shows its own progress.
-pub fn build(workspace: &Workspace, profile: ProfileArgs) -> anyhow::Result<PathBuf> {
+/// Builds the one program that every process of the mesh runs, and returns where it is. Cargo shows its own progress.
+pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBuf> {
     let mut step = Step::begin("build", "building the mesh");
-    let name = if profile.dev { "debug" } else { "release" };
     let mut cargo = shell::cargo(workspace.root());
-    cargo.args(["build", "--bins"]).args((!profile.dev).then_some("--release"));
-    cargo.args(PACKAGES.map(|package| ["--package", package]).concat());
+    cargo.args(["build", "--package", "stampede", "--profile", profile.cargo_name()]);
     step.pause();
     shell::shown(&mut cargo)?;
-    step.done(&format!("{name} binaries of the mesh"));
-    Ok(workspace.binaries(name))
+    step.done(&format!("stampede, {}", profile.describe()));
+    Ok(workspace.binaries(profile.directory()).join("stampede"))
 }
 
 /// Everything that the processes of a mesh are told.
 pub struct Mesh<'a> {
-    /// Their binaries.
-    pub binaries: PathBuf,
+    /// The program.
+    pub program: PathBuf,
     /// Their servers.
     pub servers: &'a Servers,
     /// Their ports.
@@ -109,12 +95,13 @@ impl Mesh<'_> {
         launch
     }
 
-    fn process(&self, binary: &str, name: &str, tier: Tier, args: Vec<String>) -> Launch {
+    fn process(&self, service: &str, name: &str, tier: Tier, args: Vec<String>) -> Launch {
+        let serve = ["serve".to_owned(), service.to_owned()];
         Launch {
             name: name.to_owned(),
             tier,
-            program: self.binaries.join(format!("stampede-{binary}")),
-            args: args.into_iter().map(Into::into).collect(),
+            program: self.program.clone(),
+            args: serve.into_iter().chain(args).map(Into::into).collect(),
             env: Vec::new(),
             identity: Identity::Own,
             stop_within: STOP_WITHIN,

@@ -37,22 +37,25 @@ impl Mesh<'_> {
         command
     }
 
-    /// An audit of everything that this mesh has written down and acknowledged, to be run in the foreground.
-    pub fn audit(&self, acknowledged: &Path) -> Command {
+    /// An audit of everything that this mesh has written down, and of what a simulation says was acknowledged, to be run
+    /// in the foreground.
+    pub fn audit(&self, acknowledged: Option<&Path>) -> Command {
         let mut command = self.operator();
         command.arg("audit");
         command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
         command.args(["--redis-url", &self.main_redis_url()]);
         command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
         command.args(["--provider-url", &self.layout.provider_url()]);
-        command.arg("--acknowledged").arg(acknowledged);
+        if let Some(file) = acknowledged {
+            command.arg("--acknowledged").arg(file);
+        }
         command
     }
 
     /// The command, tied to this process: it ends with a supervisor that is killed.
     fn operator(&self) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--"]).arg(self.binaries.join("stampede"));
+        command.args(["--pdeathsig", "TERM", "--"]).arg(&self.program);
         command
     }
 
@@ -72,8 +75,7 @@ impl Mesh<'_> {
 
     /// Says how to use the operator's command without printing the secrets that it needs.
     pub fn print_hints(&self, fleet: &Fleet) {
-        let (secrets, program) = (Secrets::file(fleet.run()), self.binaries.join("stampede"));
-        let program = program.display();
+        let (secrets, program) = (Secrets::file(fleet.run()), self.program.display());
         say(&format!("\nIn another shell: . {}", secrets.display()));
         say(&format!("an operator's token: {program} token --role operator"));
         say(&format!("the proof:           {program} audit"));

@@ -96,7 +96,7 @@ impl Apt {
     fn install(self, missing: &[Requirement]) -> anyhow::Result<()> {
         if self == Self::AskingSudo {
             say("sudo may ask for your password, to run apt-get");
-            shell::shown(Command::new("sudo").arg("--validate"))?;
+            shell::asking(Command::new("sudo").arg("--validate"))?;
         }
         let step = Step::begin("apt", "reading the package lists");
         say("apt-get update");

@@ -2,10 +2,11 @@
 //! cargo. It says what it does before it does it, is quick when there is nothing to do, and writes
 //! nowhere but to `.stampede/tools` and to what apt manages.
 
-mod apt;
+pub mod apt;
 mod kafka;
+mod load;
 pub mod mysql;
-mod requirement;
+pub mod requirement;
 pub mod tools;
 
 use crate::cli::Database;
@@ -14,7 +15,8 @@ use crate::setup::requirement::{Probe, Requirement};
 use crate::ui::{Step, say};
 use crate::workspace::Workspace;
 
-pub use crate::setup::kafka::libraries as kafka_libraries;
+pub use crate::setup::kafka::{fetch as fetch_kafka, libraries as kafka_libraries};
+pub use crate::setup::load::{compose, ghz, jmeter};
 
 const REDIS: [Requirement; 1] = [Requirement {
     what: "Redis 7 or later",

@@ -119,6 +119,13 @@ pub fn provide(workspace: &Workspace, identity: Identity) -> anyhow::Result<()> 
     Server::fetched(workspace, identity).make_template(identity)
 }
 
+/// The directory of the server that is fetched, which needs nothing of this machine but a few libraries.
+pub fn distribution(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    apt::provide(&TO_FETCH)?;
+    fetch(workspace)?;
+    Ok(base(workspace))
+}
+
 /// The first MySQL 8.0 on the search path, which may also have others: MariaDB answers to the same name.
 fn installed() -> Option<(PathBuf, (u32, u32, u32))> {
     let programs = shell::find_programs("mysqld").into_iter();

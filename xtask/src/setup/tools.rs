@@ -41,7 +41,11 @@ pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// Installs a tool into a directory, unless that says it holds this version already.
-fn once(directory: &Path, version: &str, install: fn(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn once(
+    directory: &Path,
+    version: &str,
+    install: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let stamp = directory.join("version");
     if fs::read_to_string(&stamp).is_ok_and(|had| had == version) {
         return Ok(());
@@ -54,9 +58,14 @@ fn once(directory: &Path, version: &str, install: fn(&Path) -> anyhow::Result<()
 
 fn fetch_buf(directory: &Path) -> anyhow::Result<()> {
     say(&format!("installing buf {BUF} with pip into {}", directory.display()));
+    pip_install(directory, &format!("buf-bin=={BUF}"))
+}
+
+/// Installs a program that comes as a Python package into a directory of its own.
+pub(super) fn pip_install(directory: &Path, package: &str) -> anyhow::Result<()> {
     shell::quiet(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
     let mut pip = Command::new(directory.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check"]).arg(format!("buf-bin=={BUF}"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", package]);
     shell::quiet(&mut pip).map(drop)
 }
 

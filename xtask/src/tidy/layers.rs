@@ -31,15 +31,12 @@ const FORBIDDEN: [(&str, &[&str], &str); 3] = [
 /// Words that only `store` may write.
 const SQL: [&str; 4] = ["sqlx::query", "raw_sql", "QueryBuilder", "Statement::new"];
 
-/// A service's `main` hands over to `build` at once.
-const MAIN_LINES: usize = 40;
-
 /// Checks one file, if it belongs to a service.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
     let Some(inside) = inside_service(path) else { return Vec::new() };
     let mut findings = Vec::new();
-    if inside == "main.rs" && text.lines().count() > MAIN_LINES {
-        findings.push(Finding::new(path, MAIN_LINES, format!("a service's main has at most {MAIN_LINES} lines")));
+    if inside == "main.rs" {
+        findings.push(Finding::new(path, 1, "a service is a library: the one program, stampede, serves it"));
     }
     let layer = inside.split(['/', '.']).next().unwrap_or_default();
     for (index, line) in text.lines().enumerate() {
@@ -174,8 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_main_is_short() {
-        assert_eq!(rules("main.rs", &"\n".repeat(41)).len(), 1);
-        assert!(rules("main.rs", &"\n".repeat(40)).is_empty());
+    fn a_service_has_no_main_of_its_own() {
+        assert_eq!(rules("main.rs", "fn main() {}").len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How long calls take and how they end, by method and code. A stream ends with its last message.
+//! How long calls take and how they end, by method, code and reason. A stream ends with its last message.
 
 use std::{
     pin::Pin,
@@ -6,9 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
+use stampede_status::Problem;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
@@ -57,19 +58,29 @@ struct Call {
     uri: Uri,
     started: Instant,
     code: Code,
+    /// Why it failed, in the words of the error table; empty if it did not.
+    reason: &'static str,
     duration: Histogram<f64>,
 }
 
 impl Call {
     fn begin(request: &Request<Body>, duration: &Histogram<f64>) -> Call {
-        Call { uri: request.uri().clone(), started: Instant::now(), code: Code::Cancelled, duration: duration.clone() }
+        let (uri, duration) = (request.uri().clone(), duration.clone());
+        Call { uri, started: Instant::now(), code: Code::Cancelled, reason: "", duration }
+    }
+
+    fn ended_with(&mut self, code: Code, headers: &HeaderMap) {
+        self.code = code;
+        if code != Code::Ok {
+            self.reason = Status::from_header_map(headers).map_or("", |status| reason_of(&status));
+        }
     }
 
     /// An answer whose headers carry no code ends with its trailers.
     fn follow(mut self, response: Response<Body>) -> Response<Body> {
         match code_in(response.headers()) {
             Some(code) => {
-                self.code = code;
+                self.ended_with(code, response.headers());
                 response
             }
             None => response.map(|inner| Body::new(Followed { inner, call: self })),
@@ -87,8 +98,11 @@ impl Drop for Call {
         let labels = [
             KeyValue::new("rpc_method", method.to_owned()),
             KeyValue::new("rpc_response_status_code", code_name(self.code)),
+            KeyValue::new("error_type", self.reason),
         ];
-        self.duration.record(self.started.elapsed().as_secs_f64(), &labels);
+        // A label without a value is none.
+        let labels = if self.reason.is_empty() { &labels[..2] } else { &labels[..] };
+        self.duration.record(self.started.elapsed().as_secs_f64(), labels);
     }
 }
 
@@ -106,11 +120,14 @@ impl HttpBody for Followed {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                if let Some(code) = frame.trailers_ref().and_then(code_in) {
-                    self.call.code = code;
+                if let Some((code, trailers)) = frame.trailers_ref().and_then(|all| Some((code_in(all)?, all))) {
+                    self.call.ended_with(code, trailers);
                 }
             }
-            Some(Err(status)) => self.call.code = status.code(),
+            Some(Err(status)) => {
+                self.call.code = status.code();
+                self.call.reason = reason_of(status);
+            }
             None => {}
         }
         Poll::Ready(frame)
@@ -123,6 +140,11 @@ impl HttpBody for Followed {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// The reasons are a closed list, so they make no more than a few time series for each method.
+fn reason_of(status: &Status) -> &'static str {
+    Problem::from_status(status).reason().as_str()
 }
 
 /// The names of the protocol, as metrics and other languages spell them.

@@ -1,6 +1,9 @@
 //! `stampede.inventory.v1.InventoryService`: reads the request, calls one usecase, writes the answer.
 
-use crate::{rpc::convert, usecase::Inventory};
+use crate::{
+    rpc::{convert, outcomes::Outcomes},
+    usecase::Inventory,
+};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::inventory::v1::{self as proto, inventory_service_server::InventoryService};
@@ -10,12 +13,13 @@ use tonic::{Request, Response, Status};
 /// The service behind its contract.
 pub struct InventoryApi {
     inventory: Inventory,
+    outcomes: Outcomes,
 }
 
 impl InventoryApi {
     /// Answers with this inventory.
     pub fn new(inventory: Inventory) -> Self {
-        Self { inventory }
+        Self { inventory, outcomes: Outcomes::new() }
     }
 }
 
@@ -40,7 +44,8 @@ impl InventoryService for InventoryApi {
         Identity::of(&request)?.require_service()?;
         let wanted = convert::reservations(request.into_inner()).map_err(convert::invalid)?;
         let reserved = self.inventory.reserve(wanted).await.map_err(convert::problem)?;
-        let results = reserved.into_iter().map(convert::result).collect();
+        let results: Vec<_> = reserved.into_iter().map(convert::result).collect();
+        self.outcomes.count(&results);
         Ok(Response::new(proto::ReserveResponse { results }))
     }
 

@@ -176,6 +176,19 @@ fn select() -> Statement {
     Statement::new(format!("SELECT {COLUMNS} FROM stock"))
 }
 
+/// Units of the items that are on sale at `now` or will be by `soon`, and how many of them are taken.
+pub async fn units_on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<(u64, u64), DbError> {
+    let (total, committed): (i64, i64) = sqlx::query_as(
+        "SELECT CAST(COALESCE(SUM(total_units), 0) AS SIGNED), CAST(COALESCE(SUM(committed_units), 0) AS SIGNED) \
+         FROM stock WHERE closes_at_us > ? AND opens_at_us <= ?",
+    )
+    .bind(now.micros())
+    .bind(soon.micros())
+    .fetch_one(conn)
+    .await?;
+    Ok((total.unsigned_abs(), committed.unsigned_abs()))
+}
+
 fn select_items(items: &[ItemId]) -> Statement {
     let mut query = select();
     query.push(" WHERE item_id IN ");

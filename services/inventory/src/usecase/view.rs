@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt, future::try_join_all, stream};
 use stampede_db::Database;
 use stampede_lua::stock::{Peek, Stock};
 use stampede_vocab::{EventId, ItemId, SharedClock, Timestamp};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// Reads what is shown.
 #[derive(Clone)]
@@ -19,7 +19,27 @@ pub(super) struct Viewer {
     pub clock: SharedClock,
 }
 
+/// How long before its opening an event counts as on sale, for the gauges.
+const SOON: Duration = Duration::from_secs(3_600);
+
+/// Units of all events that are on sale, or will be soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnSale {
+    /// Units there are.
+    pub total: u64,
+    /// Units in the ledger.
+    pub committed: u64,
+}
+
 impl Inventory {
+    /// Units of all events that are on sale or will be within the hour, by the ledger.
+    pub async fn units_on_sale(&self) -> Result<OnSale, InventoryError> {
+        let now = self.clock.now();
+        let connection = &mut *self.db.acquire().await?;
+        let (total, committed) = store::stock::units_on_sale(connection, now, now.plus(SOON)).await?;
+        Ok(OnSale { total, committed })
+    }
+
     /// What is left of each item of the event now.
     pub async fn view(&self, event: EventId) -> Result<StockView, InventoryError> {
         let items = self.items_of(event).await?;

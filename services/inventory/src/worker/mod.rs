@@ -2,6 +2,7 @@
 //! replicas may run them side by side.
 
 pub mod consumer;
+pub mod gauges;
 pub mod reconcile;
 pub mod sweep;
 

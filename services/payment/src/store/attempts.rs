@@ -122,6 +122,13 @@ pub async fn claim_requested(
     claim(conn, &keys, "CHARGING", now, lease_until).await
 }
 
+/// How many attempts there are of which nobody knows yet whether they were charged.
+pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM attempts WHERE state = 'UNKNOWN'").fetch_one(conn).await?;
+    Ok(count.unsigned_abs())
+}
+
 /// Claims attempts whose outcome is unknown and due for a look, until the lease ends. A charge whose lease has ended
 /// is one of them: the process that made it has died. Those that another process is claiming are passed over.
 ///

@@ -11,6 +11,11 @@ use crate::{
 use stampede_db::DbError;
 
 impl Payments {
+    /// How many charges there are of unknown outcome.
+    pub async fn count_unknown(&self) -> Result<u64, DbError> {
+        attempts::count_unknown(&mut *self.desk.db.acquire().await?).await
+    }
+
     /// Claims attempts whose outcome is unknown and due for a look, at most `limit`, for this process alone until the
     /// lease ends.
     pub async fn claim_unknown(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {

@@ -2,9 +2,11 @@
 //! database. Each calls a usecase and decides nothing.
 
 mod consumer;
+mod gauges;
 mod pool;
 mod queues;
 
 pub use consumer::Orders;
+pub use gauges::measure;
 pub use pool::{Pace, run};
 pub use queues::{Charges, Refunds, Unknowns};

@@ -1,0 +1,23 @@
+//! What the operator can ask for. No behaviour.
+
+use crate::{audit, healthcheck, prepare, secrets, seed, simulate, token};
+use clap::Subcommand;
+
+/// What the operator can ask for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the schemas, bring them to this release, and make the topics
+    Prepare(prepare::Args),
+    /// Run a whole sale against the gateway, as its buyers would
+    Simulate(simulate::Args),
+    /// Check every promise against the databases, Redis, Kafka and the payment provider
+    Audit(audit::Args),
+    /// Make tokens, such as the operator's
+    Token(token::Args),
+    /// Open an event with stock and coupons for a load test
+    Seed(seed::Args),
+    /// Ask a process whether it is ready
+    Healthcheck(healthcheck::Args),
+    /// Make the secrets of a mesh, each as a file
+    Secrets(secrets::Args),
+}

@@ -1,0 +1,72 @@
+//! Gauges of what a consumer has before it: its lag, as the Kafka client counts it, and the keys that are parked.
+
+use crate::rows;
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Gauge, Meter},
+};
+use rdkafka::{ClientContext, Statistics, consumer::ConsumerContext, statistics::Topic};
+use stampede_db::{Database, DbError};
+use std::{collections::HashMap, time::Duration};
+use tokio::time::sleep;
+
+/// Time between two looks.
+pub const PERIOD: Duration = Duration::from_secs(5);
+
+fn meter() -> Meter {
+    global::meter("stampede.inbox")
+}
+
+/// The side of the Kafka client on which it tells its statistics.
+pub struct Lag {
+    lag: Gauge<u64>,
+}
+
+impl Lag {
+    /// Measures through the global meter, as it is now.
+    pub fn new() -> Self {
+        let lag = meter()
+            .u64_gauge("stampede_inbox_lag_messages")
+            .with_description("Messages of a topic that this process has not read yet, of the partitions that it reads")
+            .build();
+        Self { lag }
+    }
+}
+
+impl ClientContext for Lag {
+    fn stats(&self, statistics: Statistics) {
+        for (name, topic) in statistics.topics {
+            self.lag.record(lag_of(&topic), &[KeyValue::new("topic", name)]);
+        }
+    }
+}
+
+impl ConsumerContext for Lag {}
+
+/// The lag of a partition that somebody else reads is -1.
+fn lag_of(topic: &Topic) -> u64 {
+    topic.partitions.values().map(|partition| u64::try_from(partition.consumer_lag).unwrap_or(0)).sum()
+}
+
+/// Measures the parked keys of these topics until it is dropped. A database that does not answer leaves the gauge as it
+/// was: others tell of it.
+pub async fn watch_parked(db: Database, topics: Vec<String>) {
+    let parked = meter()
+        .u64_gauge("stampede_inbox_parked_keys")
+        .with_description("Keys whose messages wait behind a dead letter")
+        .build();
+    loop {
+        let counted = db.in_time("count_parked", count_parked(&db));
+        if let Ok(counts) = counted.await {
+            for topic in &topics {
+                let count = counts.get(topic).copied().unwrap_or(0);
+                parked.record(count, &[KeyValue::new("topic", topic.clone())]);
+            }
+        }
+        sleep(PERIOD).await;
+    }
+}
+
+async fn count_parked(db: &Database) -> Result<HashMap<String, u64>, DbError> {
+    rows::count_parked(&mut *db.acquire().await?).await
+}

@@ -1,0 +1,180 @@
+//! The command line: what can be asked for.
+
+use crate::secret_files;
+use clap::{CommandFactory, Error, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
+use stampede_chassis::config::with_default_address;
+use stampede_cli::Format;
+use std::{
+    env,
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Run the processes of a flash sale, and what their operator needs: prepare, simulate, audit.
+#[derive(Parser)]
+#[command(name = "stampede", version, propagate_version = true)]
+#[command(after_help = "Example, beside a running `cargo xtask up --pay-window-ms 6000`:
+  . .stampede/up/secrets.env
+  stampede simulate examples/flash-sale.toml --acknowledged told.json && stampede audit --acknowledged told.json")]
+pub struct Cli {
+    /// How results are printed on stdout
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text, global = true)]
+    pub format: Format,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run one process of the mesh until it is told to stop
+    #[command(after_help = "Example:\n  stampede serve order --help")]
+    Serve {
+        /// Which process
+        #[command(subcommand)]
+        service: Service,
+    },
+    /// What the operator does
+    #[command(flatten)]
+    Operator(Box<stampede_cli::Command>),
+    /// Print the completions of a shell
+    #[command(after_help = "Example:\n  stampede completions bash > /etc/bash_completion.d/stampede")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// A process of the mesh. Each has its own configuration and ports, and runs in any number of replicas.
+#[derive(Subcommand)]
+pub enum Service {
+    Event(Box<stampede_event::Config>),
+    Coupon(Box<stampede_coupon::Config>),
+    Inventory(Box<stampede_inventory::Config>),
+    Order(Box<stampede_order::Config>),
+    Payment(Box<stampede_payment::Config>),
+    Gateway(Box<stampede_gateway::Config>),
+    Sandbox(Box<stampede_sandbox::Config>),
+}
+
+/// Reads the command line and the environment, and the files that secrets are in.
+pub fn parse() -> Result<Cli, Error> {
+    parse_from(env::args_os().collect())
+}
+
+fn parse_from(args: Vec<OsString>) -> Result<Cli, Error> {
+    let args = secret_files::read(&command(), args)?;
+    let cli = Cli::from_arg_matches(&command().try_get_matches_from(args)?)?;
+    if cli.format == Format::Json && !matches!(cli.command, Command::Operator(_)) {
+        let text = "-o json is for results, and this command has none";
+        return Err(command().error(ErrorKind::ArgumentConflict, text));
+    }
+    Ok(cli)
+}
+
+/// The whole command line, with the addresses that each process listens on by default.
+fn command() -> clap::Command {
+    let with_addresses = |serve: clap::Command| {
+        let names: Vec<String> = serve.get_subcommands().map(|service| service.get_name().to_owned()).collect();
+        names
+            .into_iter()
+            .fold(serve, |serve, name| serve.mut_subcommand(&name, |service| with_default_address(service, &name)))
+    };
+    secret_files::with_companions(Cli::command().mut_subcommand("serve", with_addresses))
+}
+
+/// Prints the completions of `shell` on stdout.
+pub fn print_completions(shell: Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "stampede", &mut script);
+    match io::stdout().write_all(&script) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("stampede: stdout cannot be written to: {error}");
+            ExitCode::from(2)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Answers a command line that is none, or that asks for help.
+pub fn not_understood(error: &Error) -> ExitCode {
+    // Nobody can be told that nobody listens.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if asks_for_json(env::args().skip(1)) {
+        stampede_cli::print_json_error(error.render().to_string().trim_end());
+    }
+    ExitCode::from(2)
+}
+
+/// Whether a command line that could not be parsed asks for JSON.
+fn asks_for_json(args: impl IntoIterator<Item = String>) -> bool {
+    let mut before = String::new();
+    args.into_iter().any(|arg| {
+        let separate = arg == "json" && ["-o", "--output"].contains(&before.as_str());
+        let joined = ["-ojson", "-o=json", "--output=json"].contains(&arg.as_str());
+        before = arg;
+        separate || joined
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(path: &[&str]) -> String {
+        let mut command = command();
+        command.build();
+        let found = path.iter().fold(&mut command, |command, name| command.find_subcommand_mut(name).unwrap());
+        found.render_long_help().to_string()
+    }
+
+    #[test]
+    fn json_is_asked_for_in_any_way_that_the_parser_takes() {
+        for line in ["-o json audit", "audit -ojson", "audit --output=json", "audit --output json x", "-o=json"] {
+            assert!(asks_for_json(line.split(' ').map(str::to_owned)), "{line}");
+        }
+        for line in ["audit --json file", "json", "-o text json", "--acknowledged json"] {
+            assert!(!asks_for_json(line.split(' ').map(str::to_owned)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_ends_its_help_with_an_example() {
+        let mut all = command();
+        all.build();
+        let top = all.get_subcommands().map(|one| vec![one.get_name().to_owned()]);
+        let serve = all.find_subcommand("serve").unwrap().get_subcommands();
+        let below = serve.map(|one| vec!["serve".to_owned(), one.get_name().to_owned()]);
+        for path in top.chain(below).filter(|path| path.last().unwrap() != "help") {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let help = help(&path);
+            let example = format!("stampede {}", path.join(" "));
+            assert!(help.contains("Example") && help.contains(&example), "{help}");
+        }
+    }
+
+    #[test]
+    fn each_process_listens_by_default_where_the_others_expect_it() {
+        for (service, address) in [("order", "127.0.0.1:7104"), ("gateway", "127.0.0.1:8080")] {
+            assert!(help(&["serve", service]).contains(&format!("[default: {address}]")), "{service}");
+        }
+    }
+
+    #[test]
+    fn json_is_refused_where_there_are_no_results() {
+        let args = ["stampede", "-o", "json", "serve", "sandbox"].map(OsString::from).to_vec();
+        assert!(parse_from(args).err().unwrap().to_string().contains("-o json"));
+    }
+}

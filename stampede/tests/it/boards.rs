@@ -1,0 +1,71 @@
+//! Alerts and boards speak of metrics that there are: each name in them is on `/metrics` of a mesh after one purchase.
+
+use crate::sale::{LONG, Sale};
+use stampede_testkit::{Service, buyer};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// What names of metrics begin with: those of the product, and the conventional ones that it has.
+const PREFIXES: [&str; 4] = ["stampede_", "http_server_", "rpc_server_", "process_"];
+/// The processes that Prometheus reads.
+const READ: [Service; 6] =
+    [Service::Gateway, Service::Event, Service::Coupon, Service::Inventory, Service::Order, Service::Payment];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/compose/observability")
+}
+
+fn named_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+    let named = words.filter(|word| PREFIXES.iter().any(|prefix| word.starts_with(prefix)));
+    named.map(str::to_owned).collect()
+}
+
+fn named_in_rules_and_boards() -> BTreeSet<String> {
+    let boards = fs::read_dir(folder().join("grafana/dashboards")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = boards.chain([folder().join("rules.yaml")]).collect();
+    assert!(files.len() > 3, "{files:?}");
+    files.iter().flat_map(|file| named_in(&fs::read_to_string(file).unwrap())).collect()
+}
+
+async fn metrics(url: &str) -> BTreeSet<String> {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    let series = page.lines().filter(|line| !line.starts_with('#'));
+    series.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_of_an_alert_or_a_board_is_measured() {
+    let named = named_in_rules_and_boards();
+    assert!(named.len() > 15, "{named:?}");
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let coupon = sale.claim(user).await;
+    sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
+    let operator = sale.mesh.url(Service::Gateway);
+    // Any request will do: the gateway measures those that have a route.
+    let _ = metrics(&operator).await;
+    let missing = stampede_testkit::eventually("every metric is there", || async {
+        let mut there = BTreeSet::new();
+        for service in READ {
+            there.extend(metrics(&sale.mesh.admin_url(service)).await);
+        }
+        let missing: Vec<_> = named.difference(&there).cloned().collect();
+        println!("missing: {missing:?}");
+        missing.is_empty().then_some(missing)
+    })
+    .await;
+    assert!(missing.is_empty());
+    sale.mesh.stop().await.unwrap();
+}

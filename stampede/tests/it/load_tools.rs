@@ -1,0 +1,87 @@
+//! The commands that containers and load tests are run with, without a mesh: secrets, health checks, many tokens, seeds.
+
+use crate::command::{err, gateway, json_error, out, run, stampede};
+use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt, path::Path};
+
+#[test]
+fn secrets_are_made_once_each_as_a_file_and_feed_the_flags_that_take_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let make = |host: &str| run(&["secrets", "--directory", directory, "--database-host", host]);
+    let made = make("127.0.0.1:3306");
+    assert!(made.status.success() && out(&made).contains("made auth/secret"), "{made:?}");
+    let read = |name: &str| fs::read_to_string(Path::new(directory).join(name)).unwrap();
+    let (secret, password) = (read("auth/secret"), read("database/password"));
+    assert_eq!(read("database/order_url"), format!("mysql://stampede:{password}@127.0.0.1:3306/stampede_order"));
+    let mode = fs::metadata(folder.path().join("auth/secret")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o400);
+
+    let again = make("db:3306");
+    assert!(out(&again).contains("kept auth/secret"), "{again:?}");
+    assert_eq!(read("auth/secret"), secret);
+    assert!(read("database/url").ends_with("@db:3306"));
+    assert!(!format!("{made:?}{again:?}").contains(&secret), "a secret was printed");
+
+    let file = folder.path().join("auth/secret");
+    let token = run(&["token", "--auth-secret-file", file.to_str().unwrap()]);
+    assert!(token.status.success() && out(&token).split('.').count() == 3, "{token:?}");
+    let by_variable = stampede(&["token"]).env("STAMPEDE_AUTH_SECRET_FILE", &file).output().unwrap();
+    assert!(by_variable.status.success(), "{by_variable:?}");
+}
+
+#[test]
+fn a_secret_that_is_given_twice_or_not_to_be_read_is_refused_by_its_flag() {
+    let twice = run(&["token", "--auth-secret", "x", "--auth-secret-file", "/dev/null"]);
+    assert_eq!(twice.status.code(), Some(2));
+    assert!(err(&twice).contains("--auth-secret-file exclude each other"), "{twice:?}");
+    let missing = run(&["serve", "gateway", "--redis-url", "redis://x", "--auth-secret-file", "/no/such/file"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(err(&missing).contains("--auth-secret-file /no/such/file"), "{missing:?}");
+}
+
+#[test]
+fn bad_secrets_arguments_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    for (host, mode, named) in [("db@evil:1", "400", "--database-host"), ("db:1", "044", "--mode")] {
+        let refused = run(&["secrets", "--directory", directory, "--database-host", host, "--mode", mode]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(err(&refused).contains(named), "{refused:?}");
+    }
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+}
+
+#[test]
+fn a_health_check_tells_ready_from_not_ready_and_from_nobody() {
+    let check = |target: &str| run(&["healthcheck", target]).status.code();
+    assert_eq!(check(&format!("{}/healthz", gateway(|_| ("200 OK", "")))), Some(0));
+    assert_eq!(check(&format!("{}/healthz", gateway(|_| ("503 Service Unavailable", "")))), Some(1));
+    assert_eq!(check("127.0.0.1:1"), Some(2));
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    assert!(json_error(&run(&["-o", "json", "healthcheck", &silent, "--timeout-ms", "50"])).contains("within 50 ms"));
+    assert!(err(&run(&["healthcheck", "7204"])).contains("HOST:PORT"));
+}
+
+#[test]
+fn tokens_for_a_crowd_are_lines_under_a_header_each_of_another_user() {
+    let secret = "a secret of the tests, 32 bytes or more";
+    let made = run(&["token", "--role", "buyer", "--count", "3", "--csv", "--auth-secret", secret]);
+    let text = out(&made);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (4, "user,token"));
+    let users: HashSet<&str> = lines[1..].iter().filter_map(|line| line.split(',').next()).collect();
+    assert!(users.len() == 3 && users.iter().all(|user| user.starts_with("usr_")), "{text}");
+    assert_eq!(run(&["token", "--count", "0", "--auth-secret", secret]).status.code(), Some(2));
+}
+
+#[test]
+fn a_seed_names_the_file_or_the_answer_that_is_wrong() {
+    let secret = "a secret of the tests, 32 bytes or more";
+    let missing = run(&["-o", "json", "seed", "no-such.toml", "--auth-secret", secret]);
+    assert!(json_error(&missing).contains("no-such.toml"));
+    let refusing = gateway(|_| ("403 Forbidden", r#"{"reason":"PERMISSION_DENIED","detail":"no","request_id":"r"}"#));
+    let sale = concat!(env!("CARGO_MANIFEST_DIR"), "/../ghz-bench/sale.toml");
+    let refused = run(&["-o", "json", "seed", sale, "--auth-secret", secret, "--gateway-url", &refusing]);
+    assert!(json_error(&refused).contains("PERMISSION_DENIED"));
+}

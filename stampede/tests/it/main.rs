@@ -1,0 +1,13 @@
+//! Whole sales on a whole mesh of real processes, ended by the operator's audit.
+
+#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+
+mod audit;
+mod boards;
+mod breaks;
+mod command;
+mod faults;
+mod load_tools;
+mod purchase;
+mod sale;
+mod trace;

@@ -1,0 +1,251 @@
+//! `cargo xtask bench ghz`: plays the plans of `ghz-bench/` one after another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::bench::metrics::{self, Outcomes};
+use crate::bench::page;
+use crate::bench::plan::{self, Plan};
+use crate::bench::seed::{self, Seed};
+use crate::bench::stage::{self, Stage};
+use crate::cli::GhzArgs;
+use crate::fleet::Fleet;
+use crate::setup;
+use crate::shell::{self, Group};
+use crate::ui::{Step, bytes, say};
+use crate::workspace::{Workspace, make_directory, remove_directory};
+
+/// Calls that ghz counts as failed and no service has seen.
+const LOST: &str = "LOST_ON_THE_WAY";
+
+/// What came of one plan.
+#[derive(Debug, Serialize)]
+pub struct Played {
+    /// Its name.
+    pub plan: String,
+    /// Calls that were answered, or failed.
+    pub calls: u64,
+    /// Calls a second.
+    pub per_s: f64,
+    /// Median latency.
+    pub p50_ms: f64,
+    /// Latency that one call in a hundred exceeds.
+    pub p99_ms: f64,
+    /// Answers by reason, OK among them.
+    pub outcomes: Outcomes,
+    /// Outcomes that the plan does not allow.
+    pub unexpected: Vec<String>,
+    /// Microseconds of processor that each process and server spent on a call; empty for a mesh that is not ours.
+    pub cpu_us_per_call: BTreeMap<String, f64>,
+    /// Bars of latency: milliseconds up to which, and how many calls.
+    pub histogram: Vec<(f64, u64)>,
+}
+
+/// Plays the plans; whether all went as they should.
+pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
+    let plans = plan::chosen(&plan::folder(workspace), &args.plans, args.rate)?;
+    let ghz = setup::ghz(workspace)?;
+    let results = workspace.run("bench/ghz");
+    stage::with(workspace, &args.load, |stage, fleet| {
+        remove_directory(&results)?;
+        make_directory(&results)?;
+        let mut played = Vec::new();
+        for plan in &plans {
+            let runner = Runner { workspace, ghz: &ghz, results: &results, args };
+            played.push(runner.play(plan, stage, fleet)?);
+        }
+        print(&played);
+        let memory = stage::memory(fleet);
+        if !memory.is_empty() {
+            print_memory(&memory, stage::product_memory(fleet));
+        }
+        fs::write(results.join("summary.json"), serde_json::to_string_pretty(&played)?)?;
+        fs::write(results.join("index.html"), page::html(&played))?;
+        say(&format!("\n  kept         {}", results.join("index.html").display()));
+        Ok(played.iter().all(|one| one.unexpected.is_empty()))
+    })
+}
+
+struct Runner<'a> {
+    workspace: &'a Workspace,
+    ghz: &'a Path,
+    results: &'a Path,
+    args: &'a GhzArgs,
+}
+
+impl Runner<'_> {
+    fn play(&self, plan: &Plan, stage: &Stage, fleet: &mut Fleet) -> anyhow::Result<Played> {
+        let step = Step::begin(&plan.name, "making an event");
+        let seed = Seed::open(stage, &self.workspace.root().join("ghz-bench/sale.toml"))?;
+        let seconds = self.args.load.seconds;
+        let (config, output) = (self.file(plan, "plan.json"), self.file(plan, "ghz.json"));
+        let mut content = plan.played(&stage.service(plan.service()), seconds, self.args.rate);
+        content["format"] = "json".into();
+        content["output"] = output.display().to_string().into();
+        fs::write(&config, serde_json::to_string_pretty(&content)?).context("the plan cannot be written")?;
+
+        let mut command = Command::new(self.ghz);
+        command.arg("--config").arg(&config).current_dir(self.workspace.root());
+        command.env("STAMPEDE_RUN", seed::run_id()?).stdout(Stdio::null());
+        command.envs(seed.ids().into_iter().map(|(name, id)| (format!("STAMPEDE_{name}"), id)));
+        let before = (stage::spent(fleet), stage.outcomes(plan.service(), plan.method())?);
+        let status = Group::start(&mut command)?.wait()?;
+        anyhow::ensure!(status.success(), "{} failed ({status})", shell::describe(&command));
+        fleet.check()?;
+        let after = (stage::spent(fleet), stage.outcomes(plan.service(), plan.method())?);
+
+        let report = fs::read_to_string(&output).with_context(|| format!("ghz wrote no {}", output.display()))?;
+        let report: Value = serde_json::from_str(&report).context("ghz wrote no JSON")?;
+        let counted = before.1.zip(after.1).map(|(before, after)| metrics::since(&before, &after));
+        let played = Played::of(plan, &report, counted, &after.0.since(&before.0));
+        step.done(&format!("{:.0}/s, p50 {:.1} ms, p99 {:.1} ms", played.per_s, played.p50_ms, played.p99_ms));
+        Ok(played)
+    }
+
+    fn file(&self, plan: &Plan, ending: &str) -> std::path::PathBuf {
+        self.results.join(format!("{}.{ending}", plan.name))
+    }
+}
+
+impl Played {
+    fn of(plan: &Plan, report: &Value, counted: Option<Outcomes>, spent: &BTreeMap<String, Duration>) -> Self {
+        let calls = report["count"].as_u64().unwrap_or(0);
+        let outcomes = outcomes(report, counted);
+        let allowed = plan.allowed();
+        let is_allowed = |name: &&String| allowed.contains(&name.trim_start_matches(metrics::WITHIN));
+        let mut unexpected: Vec<String> = outcomes.keys().filter(|name| !is_allowed(name)).cloned().collect();
+        // Nothing that was answered is nothing that went well.
+        if calls == 0 || !outcomes.keys().any(|name| !name.starts_with(metrics::WITHIN)) {
+            unexpected.push("no call was counted".to_owned());
+        }
+        let per_call = |(name, time): (&String, &Duration)| (name.clone(), per_call_us(*time, calls));
+        Self {
+            plan: plan.name.clone(),
+            calls,
+            per_s: report["rps"].as_f64().unwrap_or(0.0),
+            p50_ms: percentile_ms(report, 50),
+            p99_ms: percentile_ms(report, 99),
+            outcomes,
+            unexpected,
+            cpu_us_per_call: spent.iter().map(per_call).collect(),
+            histogram: histogram(report),
+        }
+    }
+}
+
+fn per_call_us(time: Duration, calls: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a count of calls is far below 2^52")]
+    let calls = calls.max(1) as f64;
+    time.as_secs_f64() * 1e6 / calls
+}
+
+/// What was answered, as the service counted it, and what never came to it. Without the service's own count, the codes
+/// that ghz saw.
+fn outcomes(report: &Value, counted: Option<Outcomes>) -> Outcomes {
+    let codes = report["statusCodeDistribution"].as_object().cloned().unwrap_or_default();
+    let seen: Outcomes = codes.iter().map(|(code, count)| (code.clone(), count.as_u64().unwrap_or(0))).collect();
+    let is_failure = |name: &str| name != "OK" && !name.starts_with(metrics::WITHIN);
+    let failed = |outcomes: &Outcomes| outcomes.iter().filter(|(name, _)| is_failure(name)).map(|(_, n)| n).sum();
+    let Some(mut counted) = counted else { return seen };
+    let (by_ghz, by_service): (u64, u64) = (failed(&seen), failed(&counted));
+    if by_ghz > by_service {
+        counted.insert(LOST.to_owned(), by_ghz - by_service);
+    }
+    counted
+}
+
+fn percentile_ms(report: &Value, percentage: u64) -> f64 {
+    let all = report["latencyDistribution"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let found = all.iter().find(|one| one["percentage"].as_u64() == Some(percentage));
+    found.and_then(|one| one["latency"].as_f64()).unwrap_or(f64::NAN) / 1e6
+}
+
+fn histogram(report: &Value) -> Vec<(f64, u64)> {
+    let bars = report["histogram"].as_array().map(Vec::as_slice).unwrap_or_default();
+    bars.iter().filter_map(|bar| Some((bar["mark"].as_f64()? * 1e3, bar["count"].as_u64()?))).collect()
+}
+
+fn print(played: &[Played]) {
+    println!("\n  {:<24} {:>9} {:>9} {:>9} {:>9}   outcomes", "plan", "calls", "per s", "p50 ms", "p99 ms");
+    for one in played {
+        let outcomes =
+            one.outcomes.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
+        println!(
+            "  {:<24} {:>9} {:>9.0} {:>9.1} {:>9.1}   {outcomes}",
+            one.plan, one.calls, one.per_s, one.p50_ms, one.p99_ms
+        );
+    }
+    for one in played.iter().filter(|one| !one.unexpected.is_empty()) {
+        println!("\n  {}: not reckoned with: {}", one.plan, one.unexpected.join(", "));
+    }
+    print_costs(played);
+}
+
+/// The part of a call's cost below which a process only idles along.
+const LEAST_US: f64 = 0.5;
+
+fn print_costs(played: &[Played]) {
+    let spends = |name: &str| played.iter().any(|one| one.cpu_us_per_call.get(name).is_some_and(|us| *us >= LEAST_US));
+    let Some(first) = played.first() else { return };
+    let names: Vec<&String> = first.cpu_us_per_call.keys().filter(|name| spends(name)).collect();
+    if names.is_empty() {
+        return;
+    }
+    println!("\n  microseconds of processor a call, by process");
+    print!("  {:<24}", "plan");
+    names.iter().for_each(|name| print!(" {name:>9}"));
+    println!(" {:>9}", "all");
+    for one in played {
+        print!("  {:<24}", one.plan);
+        names.iter().for_each(|name| print!(" {:>9.0}", one.cpu_us_per_call.get(*name).copied().unwrap_or(0.0)));
+        println!(" {:>9.0}", one.cpu_us_per_call.values().sum::<f64>());
+    }
+}
+
+fn print_memory(memory: &[(String, u64)], product: u64) {
+    let each = memory.iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect::<Vec<_>>().join(", ");
+    println!("\n  memory at the end: {} in services and gateway ({each})", bytes(product));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn report() -> Value {
+        json!({
+            "count": 12, "rps": 3.5,
+            "statusCodeDistribution": {"OK": 9, "Unavailable": 3},
+            "latencyDistribution": [{"percentage": 50, "latency": 2_000_000}, {"percentage": 99, "latency": 9_000_000}],
+            "histogram": [{"mark": 0.002, "count": 7, "frequency": 0.5}],
+        })
+    }
+
+    #[test]
+    fn what_never_came_to_the_service_is_an_outcome_too() {
+        let counted = [("OK", 9), ("NOT_READY", 1), ("reservation SOLD_OUT", 9)];
+        let counted = counted.map(|(name, count)| (name.to_owned(), count)).into();
+        let outcomes = outcomes(&report(), Some(counted));
+        assert_eq!((outcomes["NOT_READY"], outcomes[LOST]), (1, 2));
+    }
+
+    #[test]
+    fn without_the_services_count_the_codes_are_the_outcomes() {
+        assert_eq!(outcomes(&report(), None)["Unavailable"], 3);
+    }
+
+    #[test]
+    fn figures_are_read_in_their_units() {
+        let report = report();
+        assert_eq!((percentile_ms(&report, 50), percentile_ms(&report, 99)), (2.0, 9.0));
+        assert_eq!(histogram(&report), [(2.0, 7)]);
+        assert_eq!(per_call_us(Duration::from_millis(12), 12), 1_000.0);
+    }
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and says what came of it: rates and
+//! latencies, outcomes by reason, what each call cost, and whether every promise still held.
+
+mod costs;
+mod ghz;
+mod jmeter;
+mod metrics;
+mod page;
+mod plan;
+mod samples;
+mod seed;
+mod stage;
+
+use std::process::ExitCode;
+
+use crate::cli::{BenchArgs, Generator};
+use crate::workspace::Workspace;
+
+/// The directory of the mesh that a bench starts, under `.stampede/`. What was measured lies beside it.
+pub const RUN: &str = "bench/mesh";
+
+/// Runs the plans; non-zero if something was answered that a plan does not reckon with, or a promise was broken.
+pub fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
+    let as_it_should_be = match &args.generator {
+        Generator::Ghz(args) => ghz::run(workspace, args)?,
+        Generator::Jmeter(args) => jmeter::run(workspace, args)?,
+    };
+    Ok(if as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

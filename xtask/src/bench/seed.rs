@@ -1,0 +1,74 @@
+//! What a plan needs beforehand, made by `stampede seed` and `stampede token` through the gateway.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::bench::stage::Stage;
+use crate::shell;
+
+/// Characters of the part of an id that tells one run from another.
+const RUN_LENGTH: usize = 13;
+
+/// What `stampede seed` made.
+#[derive(Debug, Deserialize)]
+pub struct Seed {
+    event_id: String,
+    item_ids: Vec<String>,
+    campaign_id: Option<String>,
+    orders: Vec<SeededOrder>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SeededOrder {
+    order_id: String,
+    user_id: String,
+}
+
+impl Seed {
+    /// An event that is open, a campaign, and an order to look at.
+    pub fn open(stage: &Stage, sale: &Path) -> anyhow::Result<Self> {
+        Self::make(stage, sale, &["--orders", "1"])
+    }
+
+    /// An event that opens in so many seconds.
+    pub fn opening_in(stage: &Stage, sale: &Path, seconds: u32) -> anyhow::Result<Self> {
+        Self::make(stage, sale, &["--before-opening", "--opens-in-ms", &(seconds * 1_000).to_string()])
+    }
+
+    fn make(stage: &Stage, sale: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        let mut command = stage.operator();
+        command.args(["-o", "json", "seed"]).arg(sale).args(more);
+        let said = shell::quiet(&mut command).context("the event of the plan cannot be made")?;
+        serde_json::from_str(&said).context("`stampede seed` says something else than expected")
+    }
+
+    /// The ids under the names by which plans call them.
+    pub fn ids(&self) -> Vec<(&'static str, String)> {
+        let mut ids = vec![("EVENT_ID", self.event_id.clone())];
+        ids.extend(self.item_ids.first().map(|id| ("ITEM_ID", id.clone())));
+        ids.extend(self.item_ids.get(1).map(|id| ("SCARCE_ITEM_ID", id.clone())));
+        ids.extend(self.campaign_id.clone().map(|id| ("CAMPAIGN_ID", id)));
+        if let Some(SeededOrder { order_id, user_id }) = self.orders.first() {
+            ids.extend([("ORDER_ID", order_id.clone()), ("USER_ID", user_id.clone())]);
+        }
+        ids
+    }
+}
+
+/// A part of ids that no other run has: each run's buyers are new.
+pub fn run_id() -> anyhow::Result<String> {
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("the kernel gives no random id")?;
+    Ok(uuid.chars().filter(char::is_ascii_hexdigit).take(RUN_LENGTH).collect())
+}
+
+/// Writes a token for each of so many new buyers to a file, under the header `user,token`.
+pub fn write_tokens(stage: &Stage, count: u32, to: &Path) -> anyhow::Result<()> {
+    let mut command: Command = stage.operator();
+    command.args(["token", "--role", "buyer", "--csv", "--count", &count.to_string()]);
+    let tokens = shell::quiet(&mut command).context("the buyers get no tokens")?;
+    fs::write(to, tokens).with_context(|| format!("cannot write {}", to.display()))
+}

@@ -1,0 +1,174 @@
+//! The mesh that the load is put on: one that is started for it, or one that runs already.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::bench::costs::Spent;
+use crate::bench::{RUN, metrics};
+use crate::cli::{LoadArgs, PortArgs, Profile};
+use crate::down;
+use crate::fleet::Fleet;
+use crate::launch::Tier;
+use crate::mesh::{self, Layout, Mesh};
+use crate::ports::Ports;
+use crate::replicas::Replicas;
+use crate::secrets::{self, Secrets};
+use crate::servers::{ServerPorts, Servers};
+use crate::setup;
+use crate::ui::say;
+use crate::usage;
+use crate::workspace::{Workspace, remove_directory};
+
+/// How much longer than a plan an order waits for its payment: it does not expire while it is measured, and the audit
+/// does not wait long for its end.
+const PAY_WINDOW_MARGIN_MS: u64 = 10_000;
+
+/// Where load is put, and what is seen of it.
+pub struct Stage {
+    program: PathBuf,
+    gateway: String,
+    auth_secret: Option<String>,
+    place: Place,
+}
+
+enum Place {
+    /// A mesh of this run: all of it can be looked at.
+    Own(Layout),
+    /// A mesh somewhere, of which only the addresses are known.
+    Named { host: String },
+}
+
+/// Starts a mesh or takes the one that was named, does the work on it, audits it, and stops what was started. The work
+/// returns whether it went as it should.
+pub fn with(
+    workspace: &Workspace,
+    load: &LoadArgs,
+    work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let run = workspace.run(RUN);
+    down::mend_before("bench", &run)?;
+    match &load.target {
+        Some(target) => on_named(workspace, load, target, work),
+        None => on_own(workspace, load, work),
+    }
+}
+
+fn on_named(
+    workspace: &Workspace,
+    load: &LoadArgs,
+    target: &str,
+    work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        std::env::var_os("STAMPEDE_AUTH_SECRET").is_some(),
+        "--target needs STAMPEDE_AUTH_SECRET, which the gateway there trusts: `. .stampede/up/secrets.env` beside an `up`"
+    );
+    let program = mesh::build(workspace, load.profile.or(Profile::Release))?;
+    let (host, _) = target.rsplit_once(':').context("the target has a port")?;
+    let place = Place::Named { host: host.to_owned() };
+    let stage = Stage { program, gateway: target.to_owned(), auth_secret: None, place };
+    let mut fleet = Fleet::open(&workspace.run(RUN))?;
+    let good = work(&stage, &mut fleet)?;
+    if std::env::var_os("STAMPEDE_ADMIN_DATABASE_URL").is_none() {
+        say(
+            "\nno audit: it needs STAMPEDE_ADMIN_DATABASE_URL and the addresses of the other servers in the environment",
+        );
+        return Ok(good);
+    }
+    let mut audit = stage.operator();
+    audit.arg("audit");
+    Ok(audited(&mut fleet, audit)? && good)
+}
+
+fn on_own(
+    workspace: &Workspace,
+    load: &LoadArgs,
+    work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    setup::servers(workspace, load.database)?;
+    let program = mesh::build(workspace, load.profile.or(Profile::Release))?;
+    let run = workspace.run(RUN);
+    remove_directory(&run)?;
+    let mut fleet = Fleet::open(&run)?;
+    let asked = PortArgs::default();
+    let mut ports = Ports::reserving(&asked)?;
+    let server_ports = ServerPorts::preferred(&mut ports, &asked)?;
+    let layout = Layout::pick(&mut ports, &asked, &Replicas::default())?;
+    let secrets = Secrets::of_run(&run)?;
+    let servers = Servers::start(&mut fleet, workspace, load.database, server_ports)?;
+    let pay_window_ms = Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS);
+    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms };
+    mesh.prepare()?;
+    mesh.start(&mut fleet)?;
+    let stage = Stage {
+        program: mesh.program.clone(),
+        gateway: layout.gateway_url().trim_start_matches("http://").to_owned(),
+        auth_secret: Some(secrets.auth.clone()),
+        place: Place::Own(layout.clone()),
+    };
+    let good = work(&stage, &mut fleet)?;
+    let kept = audited(&mut fleet, mesh.audit(None))?;
+    fleet.stop();
+    Ok(kept && good)
+}
+
+fn audited(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
+    say("");
+    match fleet.run_beside(command)?.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => anyhow::bail!("stampede audit could not do its work"),
+    }
+}
+
+impl Stage {
+    /// The gateway, HOST:PORT.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// A service's gRPC, HOST:PORT.
+    pub fn service(&self, service: &str) -> String {
+        match &self.place {
+            Place::Own(layout) => layout.urls(service).trim_start_matches("http://").to_owned(),
+            Place::Named { host } => format!("{host}:{}", mesh::default_port(service)),
+        }
+    }
+
+    /// The operator's command on this mesh.
+    pub fn operator(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(&self.program);
+        command.env("STAMPEDE_GATEWAY_URL", format!("http://{}", self.gateway));
+        if let Some(secret) = &self.auth_secret {
+            command.env(secrets::AUTH, secret);
+        }
+        command
+    }
+
+    /// What calls of `method` were answered so far; `None` where the metrics of the service are out of sight.
+    pub fn outcomes(&self, service: &str, method: &str) -> anyhow::Result<Option<metrics::Outcomes>> {
+        let Place::Own(layout) = &self.place else { return Ok(None) };
+        let admin = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let admins: Vec<SocketAddr> = layout.of(service).map(|instance| admin(instance.admin_port)).collect();
+        metrics::outcomes(&admins, method).map(Some)
+    }
+}
+
+/// What each process of the mesh and each server has spent so far; nothing where they are not ours.
+pub fn spent(fleet: &Fleet) -> Spent {
+    Spent::now(&fleet.processes())
+}
+
+/// The memory of each process and server now, in bytes.
+pub fn memory(fleet: &Fleet) -> Vec<(String, u64)> {
+    fleet.processes().into_iter().map(|(name, pid)| (name, usage::resident(&[pid]))).collect()
+}
+
+/// The memory of the product alone, in bytes.
+pub fn product_memory(fleet: &Fleet) -> u64 {
+    usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]))
+}

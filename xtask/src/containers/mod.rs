@@ -1,0 +1,172 @@
+//! `cargo xtask test compose`: the whole mesh in containers, used as its users would, broken a little, and taken down.
+//! It needs Docker; where no registry can be reached it builds stand-ins for the public images.
+
+mod docker;
+mod images;
+mod purchase;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use crate::containers::docker::{Docker, Project};
+use crate::ports::Ports;
+use crate::setup::apt;
+use crate::setup::requirement::{Probe, Requirement};
+use crate::shell::Group;
+use crate::ui::{say, seconds};
+use crate::workspace::Workspace;
+
+/// The name by which `cargo xtask test` knows this.
+pub const NAME: &str = "compose";
+
+/// First port that is looked at for what the containers publish.
+const FIRST_PORT: u16 = 18_080;
+/// Containers that are restarted, one after another, while a sale goes on.
+const RESTARTED: [&str; 10] =
+    ["gateway", "order", "inventory", "coupon", "payment", "event", "sandbox", "redis", "mysql", "kafka"];
+/// A container is healthy again so long after it was restarted, at most.
+const BACK_WITHIN: Duration = Duration::from_secs(90);
+/// A process ends so soon after SIGTERM, also if it still waits for its servers.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs all of it; fails at the first thing that is not as it should be.
+pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    let docker = Docker::find(workspace)?;
+    apt::provide(&[Requirement { what: "curl", probe: Probe::Program("curl"), packages: &["curl"] }])?;
+    let mut variables = images::provide(workspace, &docker)?;
+    variables.push(("STAMPEDE_IMAGE".into(), "stampede:test".into()));
+    // Built as the demo is: half of the time, and nothing is measured here.
+    variables.push(("BUILD_PROFILE".into(), "demo".into()));
+    let gateway = publish(&mut variables)?;
+    let folder = workspace.root().join("deploy/compose");
+    let name = format!("stampede-test-{}", std::process::id());
+    let project = Project::new(docker.clone(), &folder, name, variables);
+
+    let mut passed = 0;
+    let mut step = |name: &str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
+        say(&format!("\n=== {name}"));
+        let started = Instant::now();
+        work().with_context(|| name.to_owned())?;
+        passed += 1;
+        say(&format!("    {name}: ok, {}", seconds(started.elapsed())));
+        anyhow::Ok(())
+    };
+    step("build the image", &mut || project.run(&["build"]))?;
+    step("stop a process that waits for its servers", &mut || stops_while_waiting(&docker))?;
+    step("up --wait", &mut || project.run(&["up", "--wait", "--pull", "never"]))?;
+    step("containers are fenced in", &mut || fenced(&docker, &project))?;
+    step("a purchase by curl", &mut || {
+        let order = purchase::buy(&project, &gateway)?;
+        say(&format!("    {order} is fulfilled"));
+        Ok(())
+    })?;
+    step("restart each container during a sale", &mut || restart_each(&project))?;
+    step("the demo profile", &mut || {
+        let demo = ["--profile", "demo", "up", "--pull", "never", "--exit-code-from", "audit", "audit"];
+        let code = project.exit_code(&demo)?;
+        ensure!(code == Some(0), "it ended with {code:?}");
+        Ok(())
+    })?;
+    step("down -v leaves nothing", &mut || {
+        project.down()?;
+        let remains = project.remains()?;
+        ensure!(remains.is_empty(), "left: {}", remains.join(", "));
+        Ok(())
+    })?;
+    println!("\n{passed} passed, 0 failed");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The variables of `.env`.
+fn variables(workspace: &Workspace) -> anyhow::Result<BTreeMap<String, String>> {
+    let file = workspace.root().join("deploy/compose/.env");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let assigned = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+    Ok(assigned.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// Picks a free port for each that is published. Returns the gateway's URL.
+fn publish(variables: &mut Vec<(String, String)>) -> anyhow::Result<String> {
+    let mut ports = Ports::default();
+    let mut gateway = 0;
+    for name in ["GATEWAY", "EVENT", "COUPON", "INVENTORY", "ORDER", "PAYMENT", "SANDBOX", "REDIS", "MYSQL", "KAFKA"] {
+        let port = ports.pick(name, None, FIRST_PORT)?;
+        if name == "GATEWAY" {
+            gateway = port;
+        }
+        variables.push((format!("{name}_PORT"), port.to_string()));
+    }
+    Ok(format!("http://127.0.0.1:{gateway}"))
+}
+
+/// The first process of a container gets no signal that it does not ask for, and a service asks before it has servers.
+fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
+    let nowhere = "mysql://nobody:x@127.0.0.1:1/none";
+    let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1"];
+    let peers = ["--inventory-urls", "http://127.0.0.1:1", "--coupon-urls", "http://127.0.0.1:1"];
+    let run = [&["run", "--detach", "stampede:test", "serve", "order"], &args[..], &peers[..]].concat();
+    let container = docker.ask(&run)?;
+    let started = Instant::now();
+    docker.ask(&["stop", "--time", "30", &container])?;
+    let (took, code) = (started.elapsed(), docker.ask(&["inspect", "--format", "{{.State.ExitCode}}", &container])?);
+    docker.ask(&["rm", "--force", &container])?;
+    ensure!(code == "0" && took < STOPS_WITHIN, "it ended with {code} after {}", seconds(took));
+    Ok(())
+}
+
+/// Every container of ours runs as nobody in particular, cannot write to its root, and has a bound of memory.
+fn fenced(docker: &Docker, project: &Project) -> anyhow::Result<()> {
+    let format =
+        "{{.Name}} {{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Memory}} {{.HostConfig.CapDrop}}";
+    let mut all = 0;
+    for container in project.ask(&["ps", "--all", "--quiet"])?.lines() {
+        let said = docker.ask(&["inspect", "--format", format, container])?;
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let [name, user, read_only, memory, capabilities] = words[..] else {
+            anyhow::bail!("a container without a user: {said}");
+        };
+        let server = ["redis", "mysql", "kafka"].iter().any(|server| name.contains(&format!("-{server}-")));
+        ensure!(capabilities == "[ALL]", "{name} drops {capabilities}");
+        ensure!(user != "0" && user != "root", "{name} runs as {user}");
+        ensure!(server || read_only == "true", "{name} can write to its root");
+        let memory: u64 = memory.parse().context("a number of bytes")?;
+        ensure!(memory > 0, "{name} has no bound of memory");
+        all += memory;
+    }
+    say(&format!("    {} MB of memory at most, all together", all / 1_000_000));
+    ensure!(all <= 1_500_000_000, "more than 1.5 GB");
+    Ok(())
+}
+
+/// A light sale goes on while each container is restarted in turn. The crowd bears with what passes by itself; nothing
+/// that was acknowledged may be lost.
+fn restart_each(project: &Project) -> anyhow::Result<()> {
+    let sale = project.compose(&[
+        "--profile",
+        "demo",
+        "run",
+        "--rm",
+        "-T",
+        "simulate",
+        "simulate",
+        "/usr/share/stampede/examples/restarts.toml",
+        "--acknowledged",
+        "/data/acknowledged.json",
+    ]);
+    let mut sale = sale;
+    let mut crowd = Group::start(&mut sale)?;
+    for service in RESTARTED {
+        let started = Instant::now();
+        project.ask(&["restart", service])?;
+        project.wait_healthy(service, BACK_WITHIN)?;
+        say(&format!("    {service} is back after {}", seconds(started.elapsed())));
+    }
+    ensure!(!crowd.has_ended(), "the sale was over before the last restart");
+    let code = crowd.wait()?.code();
+    ensure!(code == Some(0), "the sale ended with {code:?}");
+    project.run(&["--profile", "demo", "run", "--rm", "-T", "--no-deps", "audit"])
+}
