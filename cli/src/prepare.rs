@@ -10,8 +10,8 @@ use rdkafka::{
 };
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
-use stampede_db::{Database, DbConfig, schema};
-use stampede_vocab::{Reader, Topic};
+use stampede_db::{Database, DbConfig, Schema};
+use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -82,7 +82,7 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
     let url = format!("{base}{separator}ssl-mode=preferred");
     let mut server = reach(&url).await.context("the database server cannot be reached: check --database-url")?;
     let mut made = Vec::new();
-    for schema in schema::ALL {
+    for schema in Service::ALL.map(Schema::of) {
         let name = format!("{}{}", args.schema_prefix, schema.service);
         check_name(&name)?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))).execute(&mut server).await?;
@@ -128,10 +128,9 @@ pub fn with_schema(base: &str, schema: &str) -> String {
 
 async fn make_topics(args: &Args) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
-    for topic in Topic::ALL {
-        names.push(topic.name(&args.kafka_topic_prefix));
-        let dead_letters = |reader: &Reader| topic.dead_letters(&args.kafka_topic_prefix, reader.service);
-        names.extend(topic.readers().iter().map(dead_letters));
+    for writer in Service::ALL {
+        names.push(writer.topic(&args.kafka_topic_prefix));
+        names.extend(writer.readers().map(|reader| writer.dead_letters(&args.kafka_topic_prefix, reader)));
     }
     let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
     let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();

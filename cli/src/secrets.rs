@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use rand::Rng;
 use serde::Serialize;
-use stampede_db::schema;
+use stampede_vocab::Service;
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{ErrorKind, Write},
@@ -72,9 +72,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     let password = args.directory.join("database/password");
     let password = fs::read_to_string(&password).with_context(|| format!("cannot read {}", password.display()))?;
     let server = format!("mysql://{}:{}@{}", args.database_user, password.trim_end(), args.database_host);
-    let schemas = schema::ALL.into_iter().map(|schema| {
-        let url = with_schema(&server, &format!("{}{}", args.schema_prefix, schema.service));
-        (format!("database/{}_url", schema.service), url)
+    let schemas = Service::ALL.into_iter().map(|service| {
+        let url = with_schema(&server, &format!("{}{service}", args.schema_prefix));
+        (format!("database/{service}_url"), url)
     });
     for (name, url) in std::iter::once(("database/url".to_owned(), server.clone())).chain(schemas) {
         write(&args.directory.join(&name), &url, args.mode)?;

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Uri;
 use serde::Serialize;
 use stampede_sale::{OpensIn, Sale};
-use stampede_vocab::{CampaignId, EventId, ItemId, OrderId, SystemClock, UserId};
+use stampede_vocab::{CampaignId, EventId, ItemId, OrderId, UserId};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::sleep_until;
 
@@ -83,7 +83,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let operator = bearer(&operator_token(&args.auth_secret)?)?;
     let claims_before = sale.campaign.as_ref().map_or(Duration::ZERO, |c| c.opens_before_ms.get_ref().millis());
     let (opens_in, lasts) = (sale.opens_in_ms.get_ref().millis(), sale.lasts_ms.get_ref().millis());
-    let timeline = Timeline::from_now(&SystemClock, opens_in, lasts, claims_before);
+    let timeline = Timeline::from_now(opens_in, lasts, claims_before);
     let created = setup::create(&client, &operator, &sale, &timeline).await?;
     if !args.before_opening {
         sleep_until(timeline.instant(timeline.opens_at)).await;

@@ -5,7 +5,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
-use stampede_vocab::{Clock, SystemClock, UserId};
+use stampede_vocab::{Timestamp, UserId};
 
 /// Shortest secret that signs: the length of the hash.
 const SHORTEST_SECRET: usize = 32;
@@ -101,7 +101,7 @@ pub fn buyer_token(user: UserId, secret: &str) -> anyhow::Result<String> {
 
 fn sign(user: UserId, role: Role, ttl_s: i64, secret: &str) -> anyhow::Result<String> {
     ensure!(secret.len() >= SHORTEST_SECRET, "the auth secret has {} bytes, but needs {SHORTEST_SECRET}", secret.len());
-    let now_s = SystemClock.now().micros() / 1_000_000;
+    let now_s = Timestamp::now().micros() / 1_000_000;
     let claims = Claims {
         iss: "stampede",
         sub: user.to_string(),

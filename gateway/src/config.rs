@@ -4,6 +4,7 @@ use crate::{auth::Lives, transcode::CallLimits};
 use clap::Parser;
 use secrecy::SecretString;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_vocab::Service;
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -18,11 +19,11 @@ Example:
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// Redis that knows which refresh tokens were used.
+    /// Redis: redis://[user:password@]host:port[/database].
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,
 
-    /// Put before every Redis key.
+    /// What every Redis key starts with.
     #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", value_name = "PREFIX", default_value = "")]
     pub redis_key_prefix: String,
 
@@ -57,7 +58,7 @@ pub struct Config {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Services")]
 pub struct UpstreamConfig {
-    /// Replicas of the event service.
+    /// Replicas of the event service, comma separated: http://host:port.
     #[arg(
         long,
         env = "STAMPEDE_EVENT_URLS",
@@ -67,7 +68,7 @@ pub struct UpstreamConfig {
     )]
     pub event_urls: Vec<String>,
 
-    /// Replicas of the coupon service.
+    /// Replicas of the coupon service, comma separated: http://host:port.
     #[arg(
         long,
         env = "STAMPEDE_COUPON_URLS",
@@ -77,7 +78,7 @@ pub struct UpstreamConfig {
     )]
     pub coupon_urls: Vec<String>,
 
-    /// Replicas of the inventory service.
+    /// Replicas of the inventory service, comma separated: http://host:port.
     #[arg(
         long,
         env = "STAMPEDE_INVENTORY_URLS",
@@ -87,7 +88,7 @@ pub struct UpstreamConfig {
     )]
     pub inventory_urls: Vec<String>,
 
-    /// Replicas of the order service.
+    /// Replicas of the order service, comma separated: http://host:port.
     #[arg(
         long,
         env = "STAMPEDE_ORDER_URLS",
@@ -97,7 +98,7 @@ pub struct UpstreamConfig {
     )]
     pub order_urls: Vec<String>,
 
-    /// Replicas of the payment service.
+    /// Replicas of the payment service, comma separated: http://host:port.
     #[arg(
         long,
         env = "STAMPEDE_PAYMENT_URLS",
@@ -151,14 +152,14 @@ impl LimitConfig {
 }
 
 impl UpstreamConfig {
-    /// The URLs of each service, by the package that its contract is in.
-    pub fn by_name(&self) -> [(&'static str, &[String]); 5] {
-        [
-            ("event", &self.event_urls),
-            ("coupon", &self.coupon_urls),
-            ("inventory", &self.inventory_urls),
-            ("order", &self.order_urls),
-            ("payment", &self.payment_urls),
-        ]
+    /// The URLs of a service.
+    pub fn urls(&self, service: Service) -> &[String] {
+        match service {
+            Service::Event => &self.event_urls,
+            Service::Coupon => &self.coupon_urls,
+            Service::Inventory => &self.inventory_urls,
+            Service::Order => &self.order_urls,
+            Service::Payment => &self.payment_urls,
+        }
     }
 }

@@ -4,8 +4,8 @@ use crate::{
     auth::Caller,
     gateway::Gateway,
     problem::Refusal,
-    request_id::RequestId,
     routes::{BodyRule, Endpoint, Native, Route},
+    trace_id::TraceId,
     transcode::{Call, refuse_query},
 };
 use axum::{
@@ -29,7 +29,7 @@ pub async fn dispatch(
     State(gateway): State<Arc<Gateway>>,
     Extension(route): Extension<Arc<Route>>,
     Extension(Caller(caller)): Extension<Caller>,
-    Extension(request_id): Extension<RequestId>,
+    Extension(trace_id): Extension<TraceId>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
@@ -44,8 +44,8 @@ pub async fn dispatch(
                 BodyRule::None => Bytes::new(),
                 BodyRule::Whole | BodyRule::Field(_) => read(body, gateway.body_limit).await?,
             };
-            let (caller, request_id) = (caller.as_ref(), &request_id);
-            Ok(gateway.transcoder.call(Call { rpc, caller, request_id, uri: &parts.uri, body: &body }).await?)
+            let (caller, trace_id) = (caller.as_ref(), &trace_id);
+            Ok(gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await?)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The gateway: HTTP/JSON outside, gRPC inside.
 //!
-//! The way of a request: it gets an id (`request_id`); its route is found in a table that was read from the annotations
+//! The way of a request: its route is found in a table that was read from the annotations
 //! of the contract (`routes`); its token is checked if the route wants one (`auth`); body, query and path become the
 //! message that the method takes, and the answer becomes JSON or a stream of events (`transcode`). Whatever fails on the
 //! way leaves in one shape (`problem`).
@@ -16,8 +16,8 @@ mod dispatch;
 mod gateway;
 mod layers;
 mod problem;
-mod request_id;
 mod routes;
+mod trace_id;
 mod transcode;
 
 pub use config::Config;
@@ -26,8 +26,9 @@ use anyhow::Context;
 use auth::{AccessTokens, Auth, FirstTokens};
 use gateway::Gateway;
 use routes::Table;
-use stampede_chassis::{Http, Mesh, Workers, wait_for};
+use stampede_chassis::{Http, MeshChannel, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
+use stampede_vocab::Service;
 use std::sync::Arc;
 use transcode::Transcoder;
 
@@ -37,7 +38,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let first = FirstTokens::new(&config.auth_secret)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
-    let channels = config.upstreams.by_name().map(|(name, urls)| (name, Mesh::connect(urls, name)));
+    let channel = |service| MeshChannel::connect(config.upstreams.urls(service), service.name());
+    let channels = Service::ALL.map(|service| (service.name(), channel(service)));
     let upstreams = gateway::upstreams(&table, &channels.into())?;
     let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {

@@ -3,7 +3,7 @@
 //! A handler or layer answers with a [`Refusal`]; the layer that opened the span writes the body, inside of it, so that
 //! what is logged with the problem carries the name of the request.
 
-use crate::request_id::RequestId;
+use crate::trace_id::TraceId;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -43,9 +43,9 @@ impl IntoResponse for Refusal {
 }
 
 /// Writes the problem of a response that is one; leaves any other as it is.
-pub fn write_body(response: &mut Response, request_id: &RequestId) {
+pub fn write_body(response: &mut Response, trace_id: &TraceId) {
     let Some(Refusal { problem, allow }) = response.extensions_mut().remove::<Refusal>() else { return };
-    let json = problem.to_json(request_id.as_str());
+    let json = problem.to_json(trace_id.as_str());
     *response.body_mut() = Body::from(json.to_string());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -80,7 +80,7 @@ mod tests {
 
     fn written(refusal: Refusal) -> Response {
         let mut response = refusal.into_response();
-        write_body(&mut response, &RequestId::of_test("req-1"));
+        write_body(&mut response, &TraceId::of_test());
         response
     }
 
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_is_no_problem_is_left_alone() {
         let mut response = Response::new(Body::empty());
-        write_body(&mut response, &RequestId::of_test("req-1"));
+        write_body(&mut response, &TraceId::of_test());
         assert!(response.headers().is_empty());
     }
 }

@@ -1,7 +1,9 @@
 //! What can go wrong between a door and its script.
 
-/// A failure of Redis, or a reply that no script gives.
-#[derive(Debug, thiserror::Error)]
+use stampede_status::Problem;
+
+/// A failure of Redis, or a reply that no script gives. Cheap to clone: a failed batch fails for each call in it.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisError {
     /// The server, or the connection to it.
     #[error("redis: {0}")]
@@ -29,5 +31,19 @@ impl RedisError {
     /// The reply of `script` is none that it gives.
     pub fn reply(script: &'static str, reply: impl std::fmt::Debug) -> Self {
         Self::Reply { script, reply: format!("{reply:?}") }
+    }
+
+    /// Whether the server could not be asked or gave no answer, so nothing is known to be wrong with the request.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,
+            Self::Reply { .. } | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl From<RedisError> for Problem {
+    fn from(error: RedisError) -> Self {
+        if error.is_unreachable() { Self::unavailable("redis", error) } else { Self::internal_error(error) }
     }
 }

@@ -1,7 +1,11 @@
-//! The only contract between Stampede's processes: generated code and its descriptors, no logic.
+//! The only contract between Stampede's processes: generated code and its descriptors, the conversions of the values
+//! that all of it shares, and who takes which message. No logic.
 //!
 //! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and what Kafka carries is
 //! [`message::v1`].
+
+pub mod convert;
+pub mod messages;
 
 /// Every file of the contract with all options and comments, for reflection and for the gateway.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.binpb"));
@@ -11,6 +15,7 @@ mod generated {
         missing_docs,
         clippy::all,
         clippy::allow_attributes,
+        clippy::too_many_lines,
         reason = "generated code; comments are carried where the proto has them"
     )]
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));

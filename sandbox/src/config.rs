@@ -19,31 +19,31 @@ pub struct Config {
     pub listen_addr: SocketAddr,
 
     /// File that the book is kept in; made if it is not there. One process at a time may use it.
-    #[arg(long, env = "STAMPEDE_JOURNAL", default_value = "sandbox.journal")]
+    #[arg(long, env = "STAMPEDE_SANDBOX_JOURNAL", default_value = "sandbox.journal")]
     pub journal: PathBuf,
 
     /// Where to post a notice after each capture, decline and refund. None without it.
-    #[arg(long, env = "STAMPEDE_WEBHOOK_URL", requires = "webhook_secret")]
+    #[arg(long, env = "STAMPEDE_SANDBOX_WEBHOOK_URL", requires = "webhook_secret")]
     pub webhook_url: Option<Uri>,
 
-    /// Secret that notices are signed with.
+    /// Secret that the provider signs its notices with.
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<String>,
 
     /// How late pm_card_timeout_captured and pm_card_timeout_lost are answered.
-    #[arg(long, env = "STAMPEDE_SLOW_MS", default_value_t = 3_000)]
+    #[arg(long, env = "STAMPEDE_SANDBOX_SLOW_MS", default_value_t = 3_000)]
     pub slow_ms: u64,
 
     /// How long pm_card_late stays pending before it is captured.
-    #[arg(long, env = "STAMPEDE_LATE_MS", default_value_t = 8_000)]
+    #[arg(long, env = "STAMPEDE_SANDBOX_LATE_MS", default_value_t = 8_000)]
     pub late_ms: u64,
 
     /// Requests worked on at once; more are answered 503.
-    #[arg(long, env = "STAMPEDE_MAX_REQUESTS_IN_FLIGHT", default_value_t = 1_024)]
+    #[arg(long, env = "STAMPEDE_SANDBOX_MAX_REQUESTS_IN_FLIGHT", default_value_t = 1_024)]
     pub max_requests_in_flight: usize,
 
     /// How long to wait for requests and notices under way when told to stop.
-    #[arg(long, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 5_000)]
+    #[arg(long, env = "STAMPEDE_SANDBOX_DRAIN_TIMEOUT_MS", default_value_t = 5_000)]
     pub drain_timeout_ms: u64,
 }
 

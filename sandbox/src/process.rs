@@ -17,7 +17,7 @@ pub fn run(config: Config) -> ExitCode {
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("stampede-sandbox stops: {error:#}");
+            tracing::error!(error.cause = format!("{error:#}"), "stampede-sandbox stops");
             ExitCode::FAILURE
         }
     }

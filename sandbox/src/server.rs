@@ -31,7 +31,7 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
 
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("no TCP_NODELAY: {error}");
+            tracing::debug!(error.cause = %error, "TCP_NODELAY is not set");
         }
     });
     let router = api::router(counter);

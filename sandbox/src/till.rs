@@ -123,7 +123,7 @@ impl Till {
 impl Drawer {
     fn record(&mut self, entry: Entry) -> Result<(), Failure> {
         self.journal.append(&entry).map_err(|error| {
-            tracing::error!("the journal cannot be written: {error}");
+            tracing::error!(error.cause = %error, "the journal cannot be written");
             Failure::BookClosed
         })?;
         self.book.apply(entry);

@@ -140,7 +140,11 @@ impl Post {
             match self.post(notice).await {
                 Ok(()) => return,
                 Err(error) if attempt == TRIES => {
-                    tracing::warn!(webhook.key = notice.key, "a notice was not delivered: {error:#}");
+                    tracing::warn!(
+                        webhook.key = notice.key,
+                        error.cause = format!("{error:#}"),
+                        "notice was not delivered"
+                    );
                 }
                 Err(_) => sleep(pause(attempt)).await,
             }

@@ -5,6 +5,7 @@ use clap::{CommandFactory, Error, FromArgMatches, Parser, Subcommand, error::Err
 use clap_complete::Shell;
 use stampede_chassis::config::with_default_address;
 use stampede_cli::Format;
+use stampede_vocab::{Process, Service};
 use std::{
     env,
     ffi::OsString,
@@ -36,7 +37,7 @@ pub enum Command {
     Serve {
         /// Which process
         #[command(subcommand)]
-        service: Service,
+        process: Serve,
     },
     /// What the operator does
     #[command(flatten)]
@@ -51,7 +52,7 @@ pub enum Command {
 
 /// A process of the mesh. Each has its own configuration and ports, and runs in any number of replicas.
 #[derive(Subcommand)]
-pub enum Service {
+pub enum Serve {
     Event(Box<stampede_event::Config>),
     Coupon(Box<stampede_coupon::Config>),
     Inventory(Box<stampede_inventory::Config>),
@@ -59,6 +60,21 @@ pub enum Service {
     Payment(Box<stampede_payment::Config>),
     Gateway(Box<stampede_gateway::Config>),
     Sandbox(Box<stampede_sandbox::Config>),
+}
+
+impl Serve {
+    /// The process as the registry has it.
+    pub fn process(&self) -> Process {
+        match self {
+            Self::Event(_) => Service::Event.into(),
+            Self::Coupon(_) => Service::Coupon.into(),
+            Self::Inventory(_) => Service::Inventory.into(),
+            Self::Order(_) => Service::Order.into(),
+            Self::Payment(_) => Service::Payment.into(),
+            Self::Gateway(_) => Process::Gateway,
+            Self::Sandbox(_) => Process::Sandbox,
+        }
+    }
 }
 
 /// Reads the command line and the environment, and the files that secrets are in.
@@ -79,10 +95,10 @@ fn parse_from(args: Vec<OsString>) -> Result<Cli, Error> {
 /// The whole command line, with the addresses that each process listens on by default.
 fn command() -> clap::Command {
     let with_addresses = |serve: clap::Command| {
-        let names: Vec<String> = serve.get_subcommands().map(|service| service.get_name().to_owned()).collect();
-        names
-            .into_iter()
-            .fold(serve, |serve, name| serve.mut_subcommand(&name, |service| with_default_address(service, &name)))
+        let served = Process::all().filter(|process| *process != Process::Sandbox);
+        served.fold(serve, |serve, process| {
+            serve.mut_subcommand(process.name(), |command| with_default_address(command, process))
+        })
     };
     secret_files::with_companions(Cli::command().mut_subcommand("serve", with_addresses))
 }
@@ -127,6 +143,7 @@ fn asks_for_json(args: impl IntoIterator<Item = String>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     fn help(path: &[&str]) -> String {
         let mut command = command();
@@ -167,8 +184,36 @@ mod tests {
 
     #[test]
     fn each_process_listens_by_default_where_the_others_expect_it() {
-        for (service, address) in [("order", "127.0.0.1:7104"), ("gateway", "127.0.0.1:8080")] {
-            assert!(help(&["serve", service]).contains(&format!("[default: {address}]")), "{service}");
+        for process in Process::all() {
+            let address = format!("[default: 127.0.0.1:{}]", process.port());
+            assert!(help(&["serve", process.name()]).contains(&address), "{process}");
+        }
+    }
+
+    #[test]
+    fn every_process_can_be_served() {
+        let mut all = command();
+        all.build();
+        let served = all.find_subcommand("serve").unwrap().get_subcommands().map(clap::Command::get_name);
+        let served: BTreeSet<&str> = served.filter(|name| *name != "help").collect();
+        assert_eq!(served, Process::all().map(Process::name).collect());
+    }
+
+    #[test]
+    fn a_variable_means_the_same_in_every_process() {
+        let mut all = command();
+        all.build();
+        let (mut meanings, mut defaults) = (BTreeMap::new(), BTreeMap::new());
+        for process in all.find_subcommand("serve").unwrap().get_subcommands() {
+            for arg in process.get_arguments().filter(|arg| arg.get_id() != "listen_addr") {
+                let Some(variable) = arg.get_env() else { continue };
+                let meaning = arg.get_help().map(ToString::to_string);
+                let first = meanings.entry(variable).or_insert_with(|| (process.get_name(), meaning.clone()));
+                assert_eq!(first.1, meaning, "{variable:?} in {} and {}", first.0, process.get_name());
+                let [default] = arg.get_default_values() else { continue };
+                let first = defaults.entry(variable).or_insert_with(|| (process.get_name(), default));
+                assert_eq!(first.1, default, "the default of {variable:?} in {} and {}", first.0, process.get_name());
+            }
         }
     }
 

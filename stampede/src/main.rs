@@ -5,7 +5,7 @@ mod secret_files;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command, Service};
+use cli::{Cli, Command, Serve};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,20 +16,21 @@ fn main() -> ExitCode {
         Err(error) => return cli::not_understood(&error),
     };
     match command {
-        Command::Serve { service } => serve(service),
+        Command::Serve { process } => serve(process),
         Command::Operator(command) => stampede_cli::run(*command, format),
         Command::Completions { shell } => cli::print_completions(shell),
     }
 }
 
-fn serve(service: Service) -> ExitCode {
-    match service {
-        Service::Event(config) => stampede_chassis::run("event", *config, stampede_event::build),
-        Service::Coupon(config) => stampede_chassis::run("coupon", *config, stampede_coupon::build),
-        Service::Inventory(config) => stampede_chassis::run("inventory", *config, stampede_inventory::build),
-        Service::Order(config) => stampede_chassis::run("order", *config, stampede_order::build),
-        Service::Payment(config) => stampede_chassis::run("payment", *config, stampede_payment::build),
-        Service::Gateway(config) => stampede_chassis::run("gateway", *config, stampede_gateway::build),
-        Service::Sandbox(config) => stampede_sandbox::run(*config),
+fn serve(process: Serve) -> ExitCode {
+    let of = process.process();
+    match process {
+        Serve::Event(config) => stampede_chassis::run(of, *config, stampede_event::build),
+        Serve::Coupon(config) => stampede_chassis::run(of, *config, stampede_coupon::build),
+        Serve::Inventory(config) => stampede_chassis::run(of, *config, stampede_inventory::build),
+        Serve::Order(config) => stampede_chassis::run(of, *config, stampede_order::build),
+        Serve::Payment(config) => stampede_chassis::run(of, *config, stampede_payment::build),
+        Serve::Gateway(config) => stampede_chassis::run(of, *config, stampede_gateway::build),
+        Serve::Sandbox(config) => stampede_sandbox::run(*config),
     }
 }

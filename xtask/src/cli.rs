@@ -291,11 +291,17 @@ pub struct JmeterArgs {
 /// Flags of `test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
-  cargo xtask test compose")]
+  cargo xtask test -p order placing --up\n  cargo xtask test compose")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
     /// which it needs Docker
     pub name: Option<String>,
+    /// Compile and test this crate alone, such as order or db
+    #[arg(long, short, value_name = "CRATE")]
+    pub package: Option<String>,
+    /// Test on the servers of a running `up`, which go on afterwards: `cargo xtask up --servers-only` in another shell
+    #[arg(long, conflicts_with = "database")]
+    pub up: bool,
     /// The database to test on
     #[arg(long, value_enum, default_value_t = Database::Mysql)]
     pub database: Database,

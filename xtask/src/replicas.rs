@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// The services of which there can be many.
-pub const SERVICES: [&str; 6] = ["event", "coupon", "inventory", "order", "payment", "gateway"];
+use stampede_vocab::Process;
+
+/// The processes of which there can be many, in the order in which they start.
+pub fn replicated() -> impl Iterator<Item = Process> {
+    Process::all().filter(|process| *process != Process::Sandbox)
+}
 
 /// More than this on one machine is a slip of the finger.
 const MOST: usize = 9;
@@ -12,13 +16,13 @@ const MOST: usize = 9;
 /// Counts by service; a service that is not named has one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replicas {
-    counts: BTreeMap<String, usize>,
+    counts: BTreeMap<Process, usize>,
 }
 
 impl Replicas {
-    /// The number of processes for a service.
-    pub fn of(&self, service: &str) -> usize {
-        self.counts.get(service).copied().unwrap_or(1)
+    /// The number of replicas of a process.
+    pub fn of(&self, process: impl Into<Process>) -> usize {
+        self.counts.get(&process.into()).copied().unwrap_or(1)
     }
 }
 
@@ -29,7 +33,7 @@ impl FromStr for Replicas {
         let mut counts = BTreeMap::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (service, count) = parse_part(part)?;
-            if counts.insert(service.to_owned(), count).is_some() {
+            if counts.insert(service, count).is_some() {
                 return Err(format!("{service} is named twice"));
             }
         }
@@ -37,11 +41,12 @@ impl FromStr for Replicas {
     }
 }
 
-fn parse_part(part: &str) -> Result<(&str, usize), String> {
-    let (service, count) = part.split_once('=').ok_or_else(|| format!("{part}: expected SERVICE=N"))?;
-    if !SERVICES.contains(&service) {
-        return Err(format!("{service}: no such service; there are {}", SERVICES.join(", ")));
-    }
+fn parse_part(part: &str) -> Result<(Process, usize), String> {
+    let (name, count) = part.split_once('=').ok_or_else(|| format!("{part}: expected SERVICE=N"))?;
+    let Some(service) = replicated().find(|process| process.name() == name) else {
+        let known: Vec<&str> = replicated().map(Process::name).collect();
+        return Err(format!("{name}: no such service; there are {}", known.join(", ")));
+    };
     match count.parse() {
         Ok(count) if (1..=MOST).contains(&count) => Ok((service, count)),
         _ => Err(format!("{part}: expected a number from 1 to {MOST}")),
@@ -51,12 +56,13 @@ fn parse_part(part: &str) -> Result<(&str, usize), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_vocab::Service;
 
     #[test]
     fn counts_are_read_and_the_rest_is_one() {
         let replicas: Replicas = "order=2, event=3".parse().expect("well formed");
-        assert_eq!((replicas.of("order"), replicas.of("event"), replicas.of("coupon")), (2, 3, 1));
-        assert_eq!("".parse::<Replicas>().expect("empty is fine").of("order"), 1);
+        assert_eq!((replicas.of(Service::Order), replicas.of(Service::Event), replicas.of(Service::Coupon)), (2, 3, 1));
+        assert_eq!("".parse::<Replicas>().expect("empty is fine").of(Service::Order), 1);
     }
 
     #[test]

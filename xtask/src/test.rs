@@ -26,46 +26,65 @@ const FIRST_PORT: u16 = 20_000;
 const BLOCKS: u32 = 500;
 const PORTS_PER_BLOCK: u32 = 20;
 
-/// Runs everything, or the tests whose name contains the one given. A step that fails does not keep
-/// the next from running.
+/// Runs everything, or the tests of one crate or whose name contains the one given. A step that fails does not keep the
+/// next from running.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     if args.name.as_deref() == Some(containers::NAME) {
         return containers::run(workspace);
     }
     let mut report = Report::default();
     down::mend_tests(workspace)?;
-    if args.name.is_none() {
+    let all = args.name.is_none() && args.package.is_none();
+    if all {
         setup::everything(workspace, args.database)?;
         for (name, check) in lint::CHECKS {
             report.step(name, || check(workspace));
         }
-    } else {
+    } else if !args.up {
         setup::servers(workspace, args.database)?;
     }
     let mut tally = Tally::default();
-    let built = report.step("build", || build(workspace));
+    let built = report.step("build", || build(workspace, args));
     if built {
-        report.step("tests", || run_tests(workspace, args, &mut tally));
+        report.step("tests", || {
+            if args.up { on_up(workspace, args, &mut tally) } else { on_own(workspace, args, &mut tally) }
+        });
     }
     report.print();
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The tests, and with them the binaries that they run. A build of the binaries alone would choose other features of
-/// the dependencies, and compile them all twice.
-fn build(workspace: &Workspace) -> anyhow::Result<()> {
-    shell::shown(shell::cargo(workspace.root()).args(["test", "--workspace", "--no-run"]))
+/// The tests, and the program that they run. With the whole workspace both are built at once: a build of the program
+/// alone would choose other features of the dependencies, and compile them all twice.
+fn build(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<()> {
+    if args.package.is_some() {
+        shell::shown(shell::cargo(workspace.root()).args(["build", "--package", "stampede"]))?;
+    }
+    shell::shown(cargo_test(workspace, args).arg("--no-run"))
 }
 
-fn run_tests(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
+/// `cargo test` of what was asked for.
+fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
+    let mut cargo = shell::cargo(workspace.root());
+    cargo.arg("test");
+    match &args.package {
+        Some(package) if package == "xtask" || package.starts_with("stampede") => cargo.args(["--package", package]),
+        Some(package) => cargo.arg("--package").arg(format!("stampede-{package}")),
+        None => cargo.arg("--workspace"),
+    };
+    cargo
+}
+
+/// Runs the tests on servers of their own.
+fn on_own(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
     let id = std::process::id();
     let run = workspace.run("test").join(id.to_string());
     let mut fleet = Fleet::open(&run)?;
     let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
     let ports = ServerPorts::anywhere(&mut Ports::default(), first)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
-    let outcome = cargo_test(workspace, args, &servers, tally);
+    let outcome = run_tests(workspace, args, servers.test_environment(), tally);
     // A server that died explains the failures that followed.
     let unharmed = fleet.check();
     let interrupted = fleet.is_interrupted();
@@ -78,12 +97,21 @@ fn run_tests(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyho
     unharmed.and(outcome)
 }
 
-fn cargo_test(workspace: &Workspace, args: &TestArgs, servers: &Servers, tally: &mut Tally) -> anyhow::Result<()> {
-    let mut cargo = shell::cargo(workspace.root());
-    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(&args.name);
-    cargo.env("STAMPEDE_TEST_DATABASE_URL", servers.database_url());
-    cargo.env("STAMPEDE_TEST_REDIS_URL", servers.redis_url());
-    cargo.env("STAMPEDE_TEST_KAFKA_BROKERS", servers.kafka_brokers());
+/// Runs the tests on the servers of a running `up`.
+fn on_up(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
+    let environment = Servers::read_test_environment(&workspace.run("up"))
+        .context("--up needs a running `cargo xtask up --servers-only`")?;
+    run_tests(workspace, args, environment, tally)
+}
+
+fn run_tests(
+    workspace: &Workspace,
+    args: &TestArgs,
+    environment: impl IntoIterator<Item = (String, String)>,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let mut cargo = cargo_test(workspace, args);
+    cargo.arg("--no-fail-fast").args(&args.name).envs(environment);
     cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
     pass_through(&mut cargo, tally)?;
     something_ran(args.name.as_deref(), tally)

@@ -30,6 +30,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
+    servers.write_test_environment(fleet.run())?;
     let mesh =
         Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms };
     mesh.prepare()?;
@@ -42,7 +43,9 @@ fn run_servers(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode>
     let mut fleet = Fleet::open(&workspace.run("up"))?;
     let ports = ServerPorts::preferred(&mut Ports::reserving(&args.ports)?, &args.ports)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    servers.write_test_environment(fleet.run())?;
     print_servers(&servers, &fleet);
+    say("\nIn another shell: cargo xtask test -p CRATE [NAME] --up");
     stay(fleet)
 }
 
@@ -85,6 +88,7 @@ pub fn stay(mut fleet: Fleet) -> anyhow::Result<ExitCode> {
     say("\nCtrl-C stops everything.");
     let ending = fleet.watch();
     say("\nstopping");
+    Servers::remove_test_environment(fleet.run())?;
     fleet.stop();
     ending.map(|()| ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use rdkafka::{
     error::RDKafkaErrorCode,
     message::Headers,
 };
-use stampede_vocab::{Clock, SystemClock, Timestamp};
+use stampede_vocab::Timestamp;
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -90,7 +90,7 @@ fn spans(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Span>> {
 /// that is left, or now if none is.
 fn whole_since(spans: &[Span], first_at: &HashMap<i32, Timestamp>) -> Option<Timestamp> {
     let cut = spans.iter().filter(|span| span.low > 0);
-    cut.map(|span| first_at.get(&span.partition).copied().unwrap_or_else(|| SystemClock.now())).max()
+    cut.map(|span| first_at.get(&span.partition).copied().unwrap_or_else(Timestamp::now)).max()
 }
 
 #[derive(Default)]

@@ -10,7 +10,8 @@ use super::{
     verdict::Audit,
 };
 use sqlx::Row;
-use stampede_vocab::{EventId, Reader, Timestamp, Topic};
+use stampede_proto::messages;
+use stampede_vocab::{EventId, Service, Timestamp};
 use std::collections::{HashMap, HashSet};
 
 /// How many messages were compared.
@@ -24,17 +25,16 @@ struct Compared {
 pub async fn compare(sources: &Sources, args: &Args, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
     retention.note(sources, audit).await?;
     let mut compared = Compared::default();
-    for topic in Topic::ALL {
-        let contents = read(args, topic.name(&args.kafka_topic_prefix)).await?;
+    for topic in Service::ALL {
+        let contents = read(args, topic.topic(&args.kafka_topic_prefix)).await?;
         audit.figure(7, format!("messages on {topic}"), i64::try_from(contents.messages.len())?);
         outbox_is_in_kafka(sources, topic, &contents, &mut compared, audit).await?;
         order_is_kept(topic, &contents.messages, audit);
         for reader in topic.readers() {
-            let consumer = reader.service;
-            every_message_took_effect(sources, topic, *reader, retention, audit).await?;
-            let dead = read(args, topic.dead_letters(&args.kafka_topic_prefix, consumer)).await?.messages;
+            every_message_took_effect(sources, topic, reader, retention, audit).await?;
+            let dead = read(args, topic.dead_letters(&args.kafka_topic_prefix, reader)).await?.messages;
             let named = dead.iter().map(|letter| format!("{} (message {})", letter.key, letter.id)).collect();
-            audit.breach(7, format!("a message of {topic} could not be applied by {consumer}"), named);
+            audit.breach(7, format!("a message of {topic} could not be applied by {reader}"), named);
         }
     }
     audit.figure(4, "messages sent", i64::try_from(compared.sent)?);
@@ -50,7 +50,7 @@ async fn read(args: &Args, topic: String) -> anyhow::Result<Contents> {
 
 async fn outbox_is_in_kafka(
     sources: &Sources,
-    topic: Topic,
+    topic: Service,
     contents: &Contents,
     compared: &mut Compared,
     audit: &mut Audit,
@@ -93,7 +93,7 @@ async fn outbox_is_in_kafka(
 }
 
 /// Among first deliveries, the versions of one aggregate grow. (A repeat may come later, and is dropped by its reader.)
-fn order_is_kept(topic: Topic, carried: &[Carried], audit: &mut Audit) {
+fn order_is_kept(topic: Service, carried: &[Carried], audit: &mut Audit) {
     let named = out_of_order(carried);
     audit.breach(7, format!("messages of one aggregate are out of order on {topic}"), named);
 }
@@ -114,8 +114,8 @@ fn out_of_order(carried: &[Carried]) -> Vec<String> {
 
 async fn every_message_took_effect(
     sources: &Sources,
-    topic: Topic,
-    reader: Reader,
+    topic: Service,
+    reader: Service,
     retention: Retention,
     audit: &mut Audit,
 ) -> anyhow::Result<()> {
@@ -124,16 +124,13 @@ async fn every_message_took_effect(
         .iter()
         .map(|row| Ok(format!("{} (message {})", row.try_get::<String, _>(1)?, row.try_get::<u64, _>(0)?)))
         .collect::<anyhow::Result<_>>()?;
-    audit.breach(7, format!("a message of {topic} did not take effect in {}", reader.service), named);
+    audit.breach(7, format!("a message of {topic} did not take effect in {reader}"), named);
     Ok(())
 }
 
-/// The services that read messages.
-const CONSUMERS: [&str; 4] = ["coupon", "inventory", "order", "payment"];
-
 /// Nobody waits behind a dead letter.
 async fn nothing_is_parked(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
-    for consumer in CONSUMERS {
+    for consumer in Service::ALL.into_iter().filter(|service| !service.reads().is_empty()) {
         let rows = sources.rows(&format!("SELECT message_key, topic FROM {{{consumer}}}.inbox_parked")).await?;
         let named = rows
             .iter()
@@ -156,7 +153,7 @@ const TRANSITIONS: [(&str, &str); 3] = [
 async fn told_once(sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
     for (message, moved) in TRANSITIONS {
         let told = sources
-            .rows(&format!("SELECT aggregateid FROM {{event}}.outbox WHERE type = 'stampede.message.v1.{message}'"))
+            .rows(&format!("SELECT aggregateid FROM {{event}}.outbox WHERE type = '{}.{message}'", messages::PACKAGE))
             .await?;
         let mut counts: HashMap<String, u32> = HashMap::new();
         for row in &told {

@@ -2,7 +2,7 @@
 
 use super::{retention::Retention, sources::Sources};
 use crate::output::Output;
-use stampede_vocab::Topic;
+use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -11,13 +11,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Between two lines for who waits.
 const SAID_EVERY: Duration = Duration::from_secs(2);
 
-/// What moves, as counts that go down to zero by themselves. Where states are listed, they are those that have ended.
+/// What moves beside messages to be sent, as counts that go down to zero by themselves. Where states are listed, they are those that have ended.
 const MOVING: &[(&str, &str)] = &[
-    ("messages of event to be sent", "SELECT COUNT(*) FROM {event}.outbox_unsent"),
-    ("messages of coupon to be sent", "SELECT COUNT(*) FROM {coupon}.outbox_unsent"),
-    ("messages of inventory to be sent", "SELECT COUNT(*) FROM {inventory}.outbox_unsent"),
-    ("messages of order to be sent", "SELECT COUNT(*) FROM {order}.outbox_unsent"),
-    ("messages of payment to be sent", "SELECT COUNT(*) FROM {payment}.outbox_unsent"),
     (
         "orders on their way",
         "SELECT COUNT(*) FROM {order}.orders WHERE state IN ('PENDING', 'PAYING', 'PAID', 'REFUNDING')",
@@ -63,6 +58,12 @@ pub async fn wait(
 async fn look(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     let before = last_messages(sources).await?;
+    for service in Service::ALL {
+        let count = sources.count(&format!("SELECT COUNT(*) FROM {{{service}}}.outbox_unsent")).await?;
+        if count > 0 {
+            moving.push(format!("{count} messages of {service} to be sent"));
+        }
+    }
     for (what, sql) in MOVING {
         let count = sources.count(sql).await?;
         if count > 0 {
@@ -83,7 +84,7 @@ async fn look(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<Str
 
 /// A number that changes with every message that is written.
 async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
-    let last = Topic::ALL.map(|topic| format!("(SELECT COALESCE(MAX(id), 0) FROM {{{topic}}}.outbox)"));
+    let last = Service::ALL.map(|service| format!("(SELECT COALESCE(MAX(id), 0) FROM {{{service}}}.outbox)"));
     sources.count(&format!("SELECT {}", last.join(" + "))).await
 }
 
@@ -91,11 +92,11 @@ async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
 /// looked for, as far back as inboxes reach.
 async fn unread(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
-    for topic in Topic::ALL {
-        for reader in topic.readers() {
-            let count = sources.count(&format!("SELECT COUNT(*) {}", retention.unread(topic, *reader))).await?;
+    for writer in Service::ALL {
+        for reader in writer.readers() {
+            let count = sources.count(&format!("SELECT COUNT(*) {}", retention.unread(writer, reader))).await?;
             if count > 0 {
-                moving.push(format!("{count} messages of {topic} to be read by {}", reader.service));
+                moving.push(format!("{count} messages of {writer} to be read by {reader}"));
             }
         }
     }

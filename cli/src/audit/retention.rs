@@ -4,7 +4,8 @@
 //! was lost, so what is older than the shortest of them is not compared, and the audit says so.
 
 use super::{sources::Sources, verdict::Audit};
-use stampede_vocab::{Clock, Reader, SystemClock, Timestamp, Topic};
+use stampede_proto::messages;
+use stampede_vocab::{Service, Timestamp};
 use std::time::Duration;
 
 /// Relays keep what they have sent for a day; a little less, since clocks differ.
@@ -24,18 +25,18 @@ pub struct Retention {
 impl Retention {
     /// As of now.
     pub fn now() -> Self {
-        let now = SystemClock.now();
+        let now = Timestamp::now();
         Self { outboxes_since: now.minus(OUTBOX_KEPT), inboxes_since: now.minus(INBOX_KEPT) }
     }
 
-    /// `FROM` and `WHERE` of the messages `o` that mean something to this reader and are not in its inbox, as far back as
-    /// inboxes reach.
-    pub fn unread(self, topic: Topic, reader: Reader) -> String {
-        let types: Vec<_> = reader.message_types().map(|message_type| format!("'{message_type}'")).collect();
+    /// `FROM` and `WHERE` of the messages `o` of `writer` that `reader` takes and that are not in its inbox, as far back
+    /// as inboxes reach.
+    pub fn unread(self, writer: Service, reader: Service) -> String {
+        let types: Vec<_> = messages::taken(reader, writer).iter().map(|name| format!("'{name}'")).collect();
         format!(
-            "FROM {{{topic}}}.outbox o LEFT JOIN {{{}}}.inbox i ON i.source = '/stampede/{topic}' AND i.message_id = o.id \
+            "FROM {{{writer}}}.outbox o LEFT JOIN {{{reader}}}.inbox i ON i.source = '{}' AND i.message_id = o.id \
              WHERE i.message_id IS NULL AND o.created_us > {} AND o.type IN ({})",
-            reader.service,
+            writer.source(),
             self.inboxes_since.micros(),
             types.join(", ")
         )

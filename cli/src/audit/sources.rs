@@ -5,11 +5,8 @@ use anyhow::Context;
 use sqlx::{AssertSqlSafe, Row};
 use stampede_db::{Database, DbConfig};
 use stampede_lua::{Redis, RedisConfig};
-use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId};
+use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Service};
 use std::time::Duration;
-
-/// The schemas, as they stand in a query between braces.
-const SCHEMAS: [&str; 5] = ["event", "coupon", "inventory", "order", "payment"];
 
 /// What is read.
 pub struct Sources {
@@ -40,7 +37,8 @@ impl Sources {
     /// Connects to the databases and to Redis.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
-        let order = crate::prepare::with_schema(&args.database_url, &format!("{}order", args.schema_prefix));
+        let schema = format!("{}{}", args.schema_prefix, Service::Order);
+        let order = crate::prepare::with_schema(&args.database_url, &schema);
         let db = Database::connect(&order, config)
             .await
             .context("the database cannot be reached: check --database-url and --schema-prefix")?;
@@ -52,8 +50,8 @@ impl Sources {
     /// `sql` with `{order}` and the like replaced by the schemas' names.
     fn query(&self, sql: &str) -> AssertSqlSafe<String> {
         let mut sql = sql.to_owned();
-        for schema in SCHEMAS {
-            sql = sql.replace(&format!("{{{schema}}}"), &format!("`{}{schema}`", self.schema_prefix));
+        for service in Service::ALL {
+            sql = sql.replace(&format!("{{{service}}}"), &format!("`{}{service}`", self.schema_prefix));
         }
         AssertSqlSafe(sql)
     }

@@ -104,9 +104,9 @@ impl Failure {
     }
 
     /// The gateway's id of the request, if it got so far.
-    pub fn request_id(&self) -> Option<&str> {
+    pub fn trace_id(&self) -> Option<&str> {
         match self {
-            Self::Refused(problem) => Some(&problem.request_id),
+            Self::Refused(problem) => Some(&problem.trace_id),
             Self::Broken(_) | Self::Unreadable(_) => None,
         }
     }
@@ -341,11 +341,11 @@ mod tests {
     use super::*;
 
     fn refused(reason: &str, retry_after_ms: Option<u64>) -> Failure {
-        let (detail, request_id) = (String::new(), String::new());
+        let (detail, trace_id) = (String::new(), String::new());
         Failure::Refused(Box::new(Problem {
             reason: reason.into(),
             detail,
-            request_id,
+            trace_id,
             metadata: std::collections::BTreeMap::default(),
             retry_after_ms,
             field: None,

@@ -203,7 +203,7 @@ mod tests {
         Failure::Refused(Box::new(Problem {
             reason: reason.into(),
             detail: String::new(),
-            request_id: String::new(),
+            trace_id: String::new(),
             metadata: [("state".to_owned(), state.to_owned())].into(),
             field: field.map(str::to_owned),
             retry_after_ms: None,

@@ -43,7 +43,6 @@ use report::{Aftermath, Report};
 use serde::Serialize;
 use stage::Stage;
 use stampede_sale::{PayWindow, Sale};
-use stampede_vocab::SystemClock;
 use std::{
     fs::File,
     io::{BufWriter, Write},
@@ -158,7 +157,7 @@ async fn set_the_stage(
     let tokens = setup::tokens(&client, &plan).await?;
     let claims_before = sale.campaign.as_ref().map_or(Duration::ZERO, |c| c.opens_before_ms.get_ref().millis());
     let (opens_in, lasts) = (sale.opens_in_ms.get_ref().millis(), sale.lasts_ms.get_ref().millis());
-    let timeline = Timeline::from_now(&SystemClock, opens_in, lasts, claims_before);
+    let timeline = Timeline::from_now(opens_in, lasts, claims_before);
     let created = setup::create(&operator.client, &operator.token, sale, &timeline).await?;
     Ok(Stage {
         client,

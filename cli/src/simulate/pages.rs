@@ -13,7 +13,7 @@ use super::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::HeaderValue;
 use stampede_proto::order::v1::OrderState;
-use stampede_vocab::{Clock, EventId, SystemClock, Timestamp};
+use stampede_vocab::{EventId, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -90,7 +90,7 @@ impl Page {
         // The last page is where new orders turn up.
         let is_last = read.next_page_token.is_empty();
         let wait = if is_last { SHORTEST_WAIT } else { wait };
-        let now = SystemClock.now();
+        let now = Timestamp::now();
         let nexts: Vec<Next> = read.orders.iter().map(|order| Next::of(order, now)).collect();
         let moves = is_last || nexts.iter().any(|next| matches!(next, Next::AnyTime));
         let deadlines =
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_page_of_orders_that_wait_for_their_buyers_is_read_at_the_first_deadline_or_when_one_has_acted() {
-        let (now, minute) = (SystemClock.now(), Duration::from_secs(60));
+        let (now, minute) = (Timestamp::now(), Duration::from_secs(60));
         let mut pages = Pages::default();
         pages.note(0, String::new(), waiting_until(now.plus(minute)), TOOK);
         let wait = pages.0[0].due.unwrap() - Instant::now();
@@ -273,7 +273,7 @@ mod tests {
         let soon = LONG_WAIT;
         let mut pages = Pages::default();
         for _ in 0..9 {
-            let mut read = waiting_until(SystemClock.now().plus(soon));
+            let mut read = waiting_until(Timestamp::now().plus(soon));
             read.orders[1].state = OrderState::Paid;
             pages.note(0, String::new(), read, LONG_WAIT);
         }
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn an_order_that_is_over_its_deadline_may_expire_at_any_time() {
         let mut pages = Pages::default();
-        pages.note(0, String::new(), waiting_until(SystemClock.now().minus(LONG_WAIT)), TOOK);
+        pages.note(0, String::new(), waiting_until(Timestamp::now().minus(LONG_WAIT)), TOOK);
         assert!(pages.0[0].due.unwrap() <= Instant::now() + SHORTEST_WAIT);
     }
 

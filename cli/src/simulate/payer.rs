@@ -107,7 +107,7 @@ impl Buyer {
         if let (Ok(_), Err(failure)) | (Err(failure), Ok(_)) = (&one, &other) {
             let detail =
                 format!("one of two clicks was taken, the other not: {} ({})", failure.reason(), failure.detail());
-            self.stage.surprised(self.number, step, "SPLIT_CLICK", &detail, failure.request_id());
+            self.stage.surprised(self.number, step, "SPLIT_CLICK", &detail, failure.trace_id());
         }
         one.or(other)
     }

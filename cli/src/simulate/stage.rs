@@ -54,19 +54,19 @@ impl Stage {
         self.tally.answered(step, Answer::Refused, due.elapsed());
         self.tally.count(step, failure.reason());
         if !self.expectations.allow(intent, failure, self.timeline.now(), self.timeline.closes_at) {
-            self.surprised(buyer, step, failure.reason(), failure.detail(), failure.request_id());
+            self.surprised(buyer, step, failure.reason(), failure.detail(), failure.trace_id());
         }
     }
 
     /// Reports what nobody expected.
-    pub fn surprised(&self, buyer: usize, step: Step, outcome: &str, detail: &str, request_id: Option<&str>) {
+    pub fn surprised(&self, buyer: usize, step: Step, outcome: &str, detail: &str, trace_id: Option<&str>) {
         self.tally.surprised(Surprise {
             step: Some(step),
             buyer: Some(buyer),
             at_ms: Some(self.timeline.since_opening_ms(Instant::now())),
             outcome: outcome.to_owned(),
             detail: detail.to_owned(),
-            request_id: request_id.map(str::to_owned),
+            trace_id: trace_id.map(str::to_owned),
         });
     }
 }

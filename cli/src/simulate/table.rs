@@ -113,8 +113,8 @@ impl Display for Surprise {
             write!(f, "buyer {buyer}, {} ", step.name())?;
         }
         write!(f, "{}: {}", self.outcome, self.detail)?;
-        match &self.request_id {
-            Some(request_id) => write!(f, " (request {request_id})"),
+        match &self.trace_id {
+            Some(trace_id) => write!(f, " (trace {trace_id})"),
             None => Ok(()),
         }
     }

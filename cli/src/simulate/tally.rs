@@ -29,14 +29,14 @@ pub struct Surprise {
     /// What it says.
     pub detail: String,
     /// The gateway's id of the request.
-    pub request_id: Option<String>,
+    pub trace_id: Option<String>,
 }
 
 impl Surprise {
     /// One about the sale as a whole.
     pub fn of_sale(outcome: &str, detail: impl Into<String>) -> Self {
-        let (step, buyer, at_ms, request_id) = (None, None, None, None);
-        Self { step, buyer, at_ms, outcome: outcome.into(), detail: detail.into(), request_id }
+        let (step, buyer, at_ms, trace_id) = (None, None, None, None);
+        Self { step, buyer, at_ms, outcome: outcome.into(), detail: detail.into(), trace_id }
     }
 }
 

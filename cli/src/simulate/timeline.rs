@@ -1,6 +1,6 @@
 //! When things happen in this sale, on the timer's clock and on the wall's. The wall clock is read once, at the start.
 
-use stampede_vocab::{Clock, Timestamp};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,8 +19,8 @@ pub struct Timeline {
 
 impl Timeline {
     /// A sale that opens `opens_in` from now.
-    pub fn from_now(clock: &dyn Clock, opens_in: Duration, lasts: Duration, claims_before: Duration) -> Self {
-        let start_at = clock.now();
+    pub fn from_now(opens_in: Duration, lasts: Duration, claims_before: Duration) -> Self {
+        let start_at = Timestamp::now();
         let opens_at = start_at.plus(opens_in);
         Self {
             start: Instant::now(),

@@ -182,7 +182,7 @@ pub struct OrderPage {
 pub struct Problem {
     pub reason: String,
     pub detail: String,
-    pub request_id: String,
+    pub trace_id: String,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
     pub field: Option<String>,

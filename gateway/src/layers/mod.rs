@@ -1,15 +1,15 @@
-//! What every request goes through, from the outside in: its id, its route with span and metrics, panics, the bound on
+//! What every request goes through, from the outside in: its route with span, trace id and metrics, panics, the bound on
 //! requests under way, and the caller (which is [`crate::auth`]'s).
 
 mod metrics;
 mod observe;
 
 use self::metrics::Metrics;
-use crate::{auth, dispatch::dispatch, gateway::Gateway, problem::Refusal, request_id};
+use crate::{auth, dispatch::dispatch, gateway::Gateway, problem::Refusal};
 use axum::{
     BoxError, Router,
     error_handling::HandleErrorLayer,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
 };
 use stampede_status::{Problem, Reason};
@@ -31,7 +31,6 @@ pub fn router(gateway: Arc<Gateway>, max_in_flight: usize) -> Router {
         .layer(bound)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(observer, observe::observe))
-        .layer(from_fn(request_id::assign))
         .with_state(gateway)
 }
 

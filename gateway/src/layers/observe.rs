@@ -5,11 +5,11 @@ use super::metrics::Metrics;
 use crate::{
     gateway::Gateway,
     problem::{self, Refusal},
-    request_id::RequestId,
     routes::{Lookup, Route},
+    trace_id::{HEADER, TraceId},
 };
 use axum::{
-    extract::{Extension, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -28,30 +28,25 @@ pub struct Observer {
     pub metrics: Metrics,
 }
 
-/// Lets a request through to its route, which is then in its extensions.
-pub async fn observe(
-    State(observer): State<Observer>,
-    Extension(request_id): Extension<RequestId>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// Lets a request through to its route, which is then in its extensions. Names it, and writes the name into the answer.
+pub async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let route = match find(&observer.gateway, &request) {
-        Ok(route) => route,
-        Err(refusal) => {
-            let mut response = refusal.into_response();
-            problem::write_body(&mut response, &request_id);
-            observer.metrics.record(&method, None, response.status(), started.elapsed());
-            return response;
+    let route = find(&observer.gateway, &request);
+    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name), &request);
+    let trace_id = TraceId::of(&span);
+    request.extensions_mut().insert(trace_id.clone());
+    let (route, mut response) = match route {
+        Ok(route) => {
+            request.extensions_mut().insert(Arc::clone(&route));
+            (Some(route), next.run(request).instrument(span.clone()).await)
         }
+        Err(refusal) => (None, refusal.into_response()),
     };
-    let span = span_of(&route, &request, &request_id);
-    request.extensions_mut().insert(Arc::clone(&route));
-    let mut response = next.run(request).instrument(span.clone()).await;
-    span.in_scope(|| problem::write_body(&mut response, &request_id));
+    span.in_scope(|| problem::write_body(&mut response, &trace_id));
+    response.headers_mut().insert(HEADER, trace_id.header());
     record_status(&span, response.status());
-    observer.metrics.record(&method, Some(&route), response.status(), started.elapsed());
+    observer.metrics.record(&method, route.as_deref(), response.status(), started.elapsed());
     response
 }
 
@@ -64,15 +59,14 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Refusal> {
     }
 }
 
-fn span_of(route: &Route, request: &Request, request_id: &RequestId) -> Span {
-    // Of the highest level, so that no log filter takes the request's id from the lines that it lets through.
+fn span_of(name: &str, request: &Request) -> Span {
+    // Of the highest level, so that no log filter takes the trace's id from the lines that it lets through.
     let span = error_span!(
         "http",
-        otel.name = route.name,
+        otel.name = name,
         otel.kind = "server",
         otel.status_code = Empty,
         http.response.status_code = Empty,
-        request.id = request_id.as_str(),
         trace_id = Empty,
     );
     telemetry::adopt_parent(&span, request.headers());

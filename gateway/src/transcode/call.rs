@@ -1,14 +1,13 @@
 //! One call: from the HTTP request of a route to the HTTP response, through the service that answers it.
 
 use super::{codec::DynamicCodec, request, response, stream};
-use crate::{request_id::RequestId, routes::Rpc};
+use crate::{routes::Rpc, trace_id::TraceId};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Uri, header};
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{
     Deadline, Identity, MeshChannel,
     identity::{ROLE_METADATA, USER_METADATA},
-    telemetry::REQUEST_ID,
 };
 use stampede_status::{Problem, Reason};
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
@@ -42,8 +41,8 @@ pub struct Call<'r> {
     pub rpc: &'r Arc<Rpc>,
     /// Who calls; `None` without a token.
     pub caller: Option<&'r Identity>,
-    /// Names the request in logs and problems.
-    pub request_id: &'r RequestId,
+    /// Names the request in problems.
+    pub trace_id: &'r TraceId,
     /// Path and query.
     pub uri: &'r Uri,
     /// The body.
@@ -96,7 +95,7 @@ impl Transcoder {
                 grpc.server_streaming(request, call.rpc.grpc_path.clone(), codec).await
             })
             .await?;
-        let events = stream::Events { rpc: Arc::clone(call.rpc), request_id: call.request_id.clone(), _permit: permit };
+        let events = stream::Events { rpc: Arc::clone(call.rpc), trace_id: call.trace_id.clone(), _permit: permit };
         Ok(events.response(answer.into_inner(), self.draining.clone()))
     }
 
@@ -121,7 +120,6 @@ fn short_name(rpc: &Rpc) -> &str {
 /// All that a service is told beside the message. Nothing of the caller's headers comes along by itself.
 fn metadata(call: &Call<'_>) -> Result<MetadataMap, Problem> {
     let mut metadata = MetadataMap::with_capacity(8);
-    metadata.insert(REQUEST_ID, ascii(call.request_id.as_str())?);
     match call.caller {
         Some(identity) => {
             metadata.insert(USER_METADATA, ascii(&identity.user_id)?);

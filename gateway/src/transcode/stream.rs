@@ -4,7 +4,7 @@
 //! answered with; then the stream ends. A gateway that is about to leave ends its streams after the message at hand.
 
 use super::response;
-use crate::{request_id::RequestId, routes::Rpc};
+use crate::{routes::Rpc, trace_id::TraceId};
 use axum::response::{
     IntoResponse, Response, Sse,
     sse::{Event, KeepAlive},
@@ -29,7 +29,7 @@ pub struct Events {
     /// How its method is bound.
     pub rpc: Arc<Rpc>,
     /// Names the request in a problem half way.
-    pub request_id: RequestId,
+    pub trace_id: TraceId,
     /// Its place among the streams that may be open, held for as long as it is.
     pub _permit: OwnedSemaphorePermit,
 }
@@ -54,7 +54,7 @@ impl Events {
         match json {
             Ok(json) => Outcome::Message(Event::default().data(String::from_utf8_lossy(&json))),
             Err(problem) => {
-                let json = problem.to_json(self.request_id.as_str()).to_string();
+                let json = problem.to_json(self.trace_id.as_str()).to_string();
                 Outcome::Failure(Event::default().event("error").data(json))
             }
         }

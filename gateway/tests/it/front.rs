@@ -81,7 +81,7 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
     settings.extend(flags);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
-    let config = Config::try_parse_from(["stampede-gateway"].into_iter().chain(args)).unwrap();
+    let config = Config::try_parse_from(["gateway"].into_iter().chain(args)).unwrap();
     stampede_gateway::build(config, workers.clone()).await.unwrap()
 }
 
@@ -95,7 +95,7 @@ impl Answer {
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], self.status.as_u16(), "{self:?}");
-        assert_eq!(problem["request_id"], self.headers["x-request-id"].to_str().unwrap(), "{self:?}");
+        assert_eq!(problem["trace_id"], self.headers["x-trace-id"].to_str().unwrap(), "{self:?}");
         let reason = problem["reason"].as_str().unwrap().to_owned();
         assert!(problem["type"].as_str().unwrap().ends_with(&format!("#{reason}")), "{self:?}");
         assert!(problem["title"].is_string() && problem["detail"].is_string(), "{self:?}");

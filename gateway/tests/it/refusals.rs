@@ -1,7 +1,7 @@
 //! Bad requests: each gets the right status and reason, names the field, and reaches no service.
 
-use crate::front::{Front, good_token, request, token};
-use http::{Request, header};
+use crate::front::{Answer, Front, good_token, request, token};
+use http::header;
 
 /// Method, path, token, body; then status, reason and field.
 type Case<'a> = ((&'a str, &'a str, &'a str, &'a str), (u16, &'a str, Option<&'a str>));
@@ -68,14 +68,12 @@ async fn a_missing_token_is_challenged() {
 }
 
 #[tokio::test]
-async fn the_request_id_of_the_caller_is_kept_and_one_is_made_for_the_others() {
+async fn every_answer_names_its_request() {
     let front = Front::start(&[]).await;
-    let named = Request::get("/v1/nothing").header("x-request-id", "abc-1").body(String::new().into()).unwrap();
-    let answer = front.send(named).await;
-    assert_eq!(answer.json()["request_id"], "abc-1");
-    assert_eq!(answer.headers["x-request-id"], "abc-1");
-    let unnamed = front.get("/", "").await;
-    assert_eq!(unnamed.headers["x-request-id"].len(), 36);
+    let [one, other] = [front.get("/", "").await, front.get("/v1/nothing", "").await];
+    let id = |answer: &Answer| answer.headers["x-trace-id"].to_str().unwrap().to_owned();
+    assert_eq!((id(&one).len(), other.json()["trace_id"].as_str()), (32, Some(id(&other).as_str())));
+    assert_ne!(id(&one), id(&other));
 }
 
 #[tokio::test]

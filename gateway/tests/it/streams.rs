@@ -55,7 +55,7 @@ async fn a_stream_that_breaks_half_way_says_so_and_ends() {
     assert_eq!(events.len(), 3);
     let (kind, problem) = &events[2];
     assert_eq!((kind.as_str(), &problem["reason"]), ("error", &Value::from("UNAVAILABLE")));
-    assert_eq!(problem["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+    assert_eq!(problem["trace_id"], answer.headers["x-trace-id"].to_str().unwrap());
     assert!(!answer.text.contains("secret"));
 }
 

@@ -15,6 +15,7 @@ mod tests;
 
 use std::{future::Future, sync::Arc};
 
+use stampede_status::{Problem, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// The bounds of a batcher. Each must be at least 1.
@@ -39,6 +40,15 @@ pub enum BatchError {
     /// The runner panicked or gave the wrong number of answers. The call may have taken effect.
     #[error("the batch ended without an answer")]
     Closed,
+}
+
+impl From<BatchError> for Problem {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Overloaded => Self::new(Reason::Overloaded, "too many calls are waiting: try again shortly"),
+            BatchError::Closed => Self::internal_error(error),
+        }
+    }
 }
 
 /// Gathers calls with a question `Q` into batches, and gives each caller its own answer `A`.

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use stampede_chassis::{CommonConfig, Grpc, HasCommon, Stage, Workers};
+use stampede_vocab::Process;
 use tonic::service::Routes;
 
 /// A process that serves nothing but its own health.
@@ -47,5 +48,5 @@ async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn main() -> ExitCode {
-    stampede_chassis::run("bare", Config::parse(), build)
+    stampede_chassis::run(Process::Sandbox, Config::parse(), build)
 }

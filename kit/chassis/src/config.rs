@@ -2,25 +2,17 @@
 //!
 //! Nothing else in a process reads the environment.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
-
-/// Where each process listens unless told otherwise.
-const DEFAULT_ADDRESSES: [(&str, &str); 6] = [
-    ("gateway", "127.0.0.1:8080"),
-    ("event", "127.0.0.1:7101"),
-    ("coupon", "127.0.0.1:7102"),
-    ("inventory", "127.0.0.1:7103"),
-    ("order", "127.0.0.1:7104"),
-    ("payment", "127.0.0.1:7105"),
-];
+use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
 
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";
-
-/// How far the admin port is from the port it belongs to.
-const ADMIN_PORT_OFFSET: u16 = 100;
 
 /// The part of the configuration that is the same for all; flatten it into the service's own.
 #[derive(Clone, Debug, Args)]
@@ -109,13 +101,11 @@ impl CommonConfig {
     }
 }
 
-/// The command of a service, which then listens by default where the others expect it.
+/// The command of a process, which then listens by default where the others expect it.
 #[must_use]
-pub fn with_default_address(command: clap::Command, service: &str) -> clap::Command {
-    match DEFAULT_ADDRESSES.iter().find(|(name, _)| *name == service) {
-        Some((_, address)) => command.mut_arg("listen_addr", |arg| arg.default_value(*address)),
-        None => command,
-    }
+pub fn with_default_address(command: clap::Command, process: Process) -> clap::Command {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, process.port()));
+    command.mut_arg("listen_addr", |arg| arg.default_value(address.to_string()))
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
@@ -131,26 +121,28 @@ mod tests {
 
     use super::*;
 
+    const ORDER: Process = Process::Service(stampede_vocab::Service::Order);
+
     #[derive(Debug, Parser)]
     struct Config {
         #[command(flatten)]
         common: CommonConfig,
     }
 
-    fn parse_as(service: &str, flags: &[&str]) -> Result<CommonConfig, clap::Error> {
-        let command = with_default_address(Config::command(), service);
+    fn parse_as(process: Process, flags: &[&str]) -> Result<CommonConfig, clap::Error> {
+        let command = with_default_address(Config::command(), process);
         let matches = command.try_get_matches_from([&["stampede"], flags].concat())?;
         Config::from_arg_matches(&matches).map(|config| config.common)
     }
 
     #[test]
     fn each_service_has_its_port_and_the_admin_port_follows() {
-        let config = parse_as("order", &[]).unwrap();
+        let config = parse_as(ORDER, &[]).unwrap();
         assert_eq!(config.listen_addr.to_string(), "127.0.0.1:7104");
         assert_eq!(config.admin_addr().to_string(), "127.0.0.1:7204");
-        let moved = parse_as("order", &["--listen-addr", "0.0.0.0:9000"]).unwrap();
+        let moved = parse_as(ORDER, &["--listen-addr", "0.0.0.0:9000"]).unwrap();
         assert_eq!(moved.admin_addr().to_string(), "0.0.0.0:9100");
-        let free = parse_as("order", &["--listen-addr", "127.0.0.1:0"]).unwrap();
+        let free = parse_as(ORDER, &["--listen-addr", "127.0.0.1:0"]).unwrap();
         assert_eq!(free.admin_addr().port(), 0);
     }
 
@@ -164,13 +156,13 @@ mod tests {
             ["--log-format", "xml"],
             ["--no-such-flag", "1"],
         ] {
-            assert!(parse_as("order", &flags).is_err(), "{flags:?}");
+            assert!(parse_as(ORDER, &flags).is_err(), "{flags:?}");
         }
     }
 
     #[test]
     fn there_is_at_least_one_thread_and_a_flag_decides() {
-        assert!(parse_as("order", &[]).unwrap().worker_threads() >= 1);
-        assert_eq!(parse_as("order", &["--worker-threads", "7"]).unwrap().worker_threads(), 7);
+        assert!(parse_as(ORDER, &[]).unwrap().worker_threads() >= 1);
+        assert_eq!(parse_as(ORDER, &["--worker-threads", "7"]).unwrap().worker_threads(), 7);
     }
 }

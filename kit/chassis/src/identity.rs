@@ -6,6 +6,7 @@
 use std::str::FromStr;
 
 use stampede_status::{Problem, Reason};
+use stampede_vocab::UserId;
 use tonic::{Request, metadata::MetadataMap};
 
 /// Metadata with the id of the user, such as `usr_...`.
@@ -70,6 +71,19 @@ impl Identity {
         Ok(Identity { user_id: user_id.to_owned(), role })
     }
 
+    /// Returns the user who calls.
+    pub fn user(&self) -> Result<UserId, Problem> {
+        self.user_id.parse().map_err(|_| unauthenticated())
+    }
+
+    /// Returns the user whose things alone the caller may see; `None` for one who may see everybody's.
+    pub fn owner(&self) -> Result<Option<UserId>, Problem> {
+        match self.role {
+            Role::Buyer => self.user().map(Some),
+            Role::Operator | Role::Service => Ok(None),
+        }
+    }
+
     /// Refuses all but operators and services.
     pub fn require_operator(&self) -> Result<(), Problem> {
         match self.role {
@@ -129,6 +143,16 @@ mod tests {
         for (user, role) in [("", ""), ("usr_1", ""), ("", "buyer"), ("", "operator"), ("usr_1", "Operator")] {
             assert_eq!(reason(user, role), Some(Reason::Unauthenticated), "{user:?} {role:?}");
         }
+    }
+
+    #[test]
+    fn a_buyer_sees_what_is_theirs_and_others_see_all() {
+        let user_id = "usr_0000000000000000000000001a";
+        let owner = |role| Identity { user_id: user_id.to_owned(), role }.owner().unwrap();
+        assert_eq!(owner(Role::Buyer).map(|user| user.to_string()).as_deref(), Some(user_id));
+        assert_eq!((owner(Role::Operator), owner(Role::Service)), (None, None));
+        let unreadable = Identity { user_id: "usr_1".to_owned(), role: Role::Buyer };
+        assert_eq!(unreadable.user().unwrap_err().reason(), Reason::Unauthenticated);
     }
 
     #[test]

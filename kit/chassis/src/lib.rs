@@ -11,7 +11,7 @@
 //! 4. spans are flushed.
 //!
 //! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer under
-//! [`mod@serve`]; its other half, on the side of the caller, is [`Mesh`]. This crate must not know
+//! [`mod@serve`]; its other half, on the side of the caller, is [`MeshChannel`]. This crate must not know
 //! any service, its protos or its servers.
 
 pub mod config;
@@ -22,7 +22,6 @@ pub mod telemetry;
 
 mod admin;
 mod app;
-mod backoff;
 mod client;
 #[cfg(test)]
 mod for_tests;
@@ -30,15 +29,16 @@ mod health;
 mod layers;
 mod process;
 mod signals;
+mod wait;
 mod workers;
 
 pub use admin::Admin;
 pub use app::{App, Grpc, Http};
-pub use backoff::{backoff, wait_for};
-pub use client::{Mesh, MeshChannel};
+pub use client::MeshChannel;
 pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;
 pub use identity::{Identity, Role};
 pub use process::run;
 pub use serve::serve_on;
+pub use wait::wait_for;
 pub use workers::{ReadyGate, Stage, Workers};

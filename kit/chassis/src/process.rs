@@ -5,6 +5,7 @@
 use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
+use stampede_vocab::Process;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -17,22 +18,22 @@ const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
 /// and then the parent signals its child.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// Runs the process of `service`, which logs and spans call `stampede-<service>`.
+/// Runs a process, which logs and spans call `stampede-<name>`.
 ///
 /// `build` makes what is served out of the configuration, and starts its workers. It may wait for
 /// servers; SIGTERM ends the wait. Returns 0 after an orderly stop; 1, with one line on stderr, if
 /// the process could not start or a worker failed.
-pub fn run<C, F, Fut, A>(service: &'static str, config: C, build: F) -> ExitCode
+pub fn run<C, F, Fut, A>(process: Process, config: C, build: F) -> ExitCode
 where
     C: HasCommon,
     F: FnOnce(C, Workers) -> Fut,
     Fut: Future<Output = anyhow::Result<A>>,
     A: Into<App>,
 {
-    match launch(service, config, build) {
+    match launch(process.name(), config, build) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stampede-{service}: {}", one_line(format_args!("{error:#}")));
+            eprintln!("stampede-{process}: {}", one_line(format_args!("{error:#}")));
             ExitCode::FAILURE
         }
     }

@@ -76,7 +76,7 @@ fn example(name: &str) -> PathBuf {
 fn it_stops_in_order_when_told_to() {
     for signal in ["-TERM", "-INT"] {
         let mut bare = Bare::start(&[]);
-        bare.wait_for("stampede-bare serves");
+        bare.wait_for("stampede-sandbox serves");
         bare.signal(signal);
         let (code, stderr, _) = bare.end();
         assert_eq!(code, Some(0), "{stderr}");
@@ -89,7 +89,7 @@ fn it_may_open_as_many_files_as_the_hard_limit_allows() {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"ulimit -Sn 256 && ulimit -Hn 512 && exec "$0" "$@""#]).arg(example("bare"));
     let mut bare = Bare::of(shell, &[]);
-    let line = bare.wait_for("stampede-bare serves");
+    let line = bare.wait_for("stampede-sandbox serves");
     assert!(line.contains("\"process.open_files.limit\":512"), "{line}");
     bare.signal("-TERM");
     assert_eq!(bare.end().0, Some(0));
@@ -99,14 +99,14 @@ fn it_may_open_as_many_files_as_the_hard_limit_allows() {
 fn a_refusal_to_start_is_one_line_and_exit_code_1() {
     let (code, stderr, _) = Bare::start(&["--refuse", "Redis evicts keys:\n  set maxmemory-policy noeviction"]).end();
     assert_eq!(code, Some(1));
-    assert_eq!(stderr, "stampede-bare: cannot start: Redis evicts keys: set maxmemory-policy noeviction\n");
+    assert_eq!(stderr, "stampede-sandbox: cannot start: Redis evicts keys: set maxmemory-policy noeviction\n");
 }
 
 #[test]
 fn a_filter_that_cannot_be_read_is_refused_with_its_flag() {
     let (code, stderr, _) = Bare::start(&["--log-filter", "stampede=loud"]).end();
     assert_eq!(code, Some(1));
-    assert!(stderr.starts_with("stampede-bare: cannot start: --log-filter"), "{stderr}");
+    assert!(stderr.starts_with("stampede-sandbox: cannot start: --log-filter"), "{stderr}");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_start_that_waits_can_be_stopped() {
 #[test]
 fn a_second_signal_cuts_the_drain_short() {
     let mut bare = Bare::start(&["--tidy-up-ms", "9000"]);
-    bare.wait_for("stampede-bare serves");
+    bare.wait_for("stampede-sandbox serves");
     bare.signal("-TERM");
     bare.wait_for("drains");
     bare.signal("-TERM");
@@ -136,7 +136,7 @@ fn a_second_signal_cuts_the_drain_short() {
 #[test]
 fn a_collector_that_is_not_there_does_not_hold_up_the_exit() {
     let mut bare = Bare::start(&["--otlp-endpoint", "http://127.0.0.1:1"]);
-    bare.wait_for("stampede-bare serves");
+    bare.wait_for("stampede-sandbox serves");
     bare.signal("-TERM");
     let (code, stderr, took) = bare.end();
     assert_eq!(code, Some(0), "{stderr}");

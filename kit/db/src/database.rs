@@ -119,6 +119,17 @@ impl Database {
         })
     }
 
+    /// Runs `work` on a connection of its own without a transaction, until the work time-out: reads, or one statement.
+    pub async fn run<T, E, F, Fut>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: From<DbError>,
+        F: FnOnce(PoolConnection<MySql>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        // On the heap: every caller's future would carry it, and each bound around it once more.
+        self.in_time(name, Box::pin(async { work(self.acquire().await?).await })).await
+    }
+
     /// Whether the server answers now.
     pub async fn ping(&self) -> Result<(), DbError> {
         let answer = async { Ok(self.pool.execute("SELECT 1").await?) };

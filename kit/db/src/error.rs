@@ -1,19 +1,18 @@
 //! What can go wrong in the database, told apart as far as anybody acts on it.
 
 use sqlx::mysql::MySqlDatabaseError;
-use std::{borrow::Cow, time::Duration};
+use stampede_status::Problem;
+use std::{sync::Arc, time::Duration};
 
 /// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
 const TRY_AGAIN: [u16; 2] = [1213, 1205];
-/// Codes for a violated CHECK: MySQL's, MariaDB's.
-const CHECK_VIOLATED: [u16; 2] = [3819, 4025];
 
-/// A failure of the database, or of what it holds.
-#[derive(Debug, thiserror::Error)]
+/// A failure of the database, or of what it holds. Cheap to clone: a failed batch fails for each call in it.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
     /// The server or the connection to it.
     #[error("database: {0}")]
-    Sqlx(#[from] sqlx::Error),
+    Sqlx(Arc<sqlx::Error>),
     /// A row or a count of rows that cannot be, if all else is right.
     #[error("inconsistent: {0}")]
     Inconsistent(String),
@@ -51,11 +50,6 @@ impl DbError {
         Some(key.rsplit('.').next().unwrap_or(key))
     }
 
-    /// Whether a CHECK refused the row.
-    pub fn check_violation(&self) -> bool {
-        self.server_error().is_some_and(|error| CHECK_VIOLATED.contains(&error.number()))
-    }
-
     /// Whether the same transaction may succeed if it is tried again at once.
     pub fn is_deadlock(&self) -> bool {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
@@ -65,7 +59,7 @@ impl DbError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Sqlx(error) => matches!(
-                error,
+                **error,
                 sqlx::Error::Io(_)
                     | sqlx::Error::PoolTimedOut
                     | sqlx::Error::PoolClosed
@@ -78,15 +72,38 @@ impl DbError {
         }
     }
 
-    /// The server's own code and text, for a log line.
-    pub fn server_text(&self) -> Option<Cow<'_, str>> {
-        self.server_error().map(|error| Cow::Owned(format!("{}: {}", error.number(), error.message())))
-    }
-
     fn server_error(&self) -> Option<&MySqlDatabaseError> {
         match self {
-            Self::Sqlx(sqlx::Error::Database(error)) => error.try_downcast_ref(),
+            Self::Sqlx(error) => error.as_database_error().and_then(|error| error.try_downcast_ref()),
             _ => None,
         }
+    }
+}
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sqlx(Arc::new(error))
+    }
+}
+
+/// A deadlock that outlived its retries says no more against the request than a server that is away: both may be gone
+/// when it is repeated.
+impl From<DbError> for Problem {
+    fn from(error: DbError) -> Self {
+        if error.is_unreachable() || error.is_deadlock() {
+            Self::unavailable("the database", error)
+        } else {
+            Self::internal_error(error)
+        }
+    }
+}
+
+/// Fails unless a statement changed as many rows as it had to. For rows that are locked: any other count is
+/// inconsistent.
+pub fn ensure_rows(what: &str, changed: u64, expected: usize) -> Result<(), DbError> {
+    if changed == expected as u64 {
+        Ok(())
+    } else {
+        Err(DbError::inconsistent(format!("{what} changed {changed} rows instead of {expected}")))
     }
 }

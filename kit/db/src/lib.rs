@@ -6,11 +6,12 @@
 
 mod database;
 mod error;
-pub mod schema;
+mod schema;
 mod statement;
 mod transact;
 
 pub use database::{Database, DbConfig};
-pub use error::DbError;
+pub use error::{DbError, ensure_rows};
+pub use schema::Schema;
 pub use statement::{Literal, Separated, Statement};
 pub use transact::{Work, WorkError};

@@ -1,31 +1,36 @@
-//! The five schemas: their migrations, how they are applied, and how a service tells that it may run.
+//! The schemas: their migrations, how they are applied, and how a service tells that it may run.
 
 use crate::{Database, DbError};
 use sqlx::{MySqlConnection, migrate::Migrator};
+use stampede_vocab::Service;
 
 /// One service's schema, as it was when this program was built.
 #[derive(Debug)]
 pub struct Schema {
-    /// Name of the service, such as `order`.
-    pub service: &'static str,
+    /// The service.
+    pub service: Service,
     migrator: Migrator,
 }
 
-/// Events and their items.
-pub static EVENT: Schema = Schema { service: "event", migrator: sqlx::migrate!("../../migrations/event") };
-/// Campaigns and coupons.
-pub static COUPON: Schema = Schema { service: "coupon", migrator: sqlx::migrate!("../../migrations/coupon") };
-/// Stock and the ledger.
-pub static INVENTORY: Schema = Schema { service: "inventory", migrator: sqlx::migrate!("../../migrations/inventory") };
-/// Orders and goods.
-pub static ORDER: Schema = Schema { service: "order", migrator: sqlx::migrate!("../../migrations/order") };
-/// Payments and their attempts.
-pub static PAYMENT: Schema = Schema { service: "payment", migrator: sqlx::migrate!("../../migrations/payment") };
-
-/// Every schema there is.
-pub static ALL: [&Schema; 5] = [&EVENT, &COUPON, &INVENTORY, &ORDER, &PAYMENT];
+static EVENT: Schema = Schema { service: Service::Event, migrator: sqlx::migrate!("../../migrations/event") };
+static COUPON: Schema = Schema { service: Service::Coupon, migrator: sqlx::migrate!("../../migrations/coupon") };
+static INVENTORY: Schema =
+    Schema { service: Service::Inventory, migrator: sqlx::migrate!("../../migrations/inventory") };
+static ORDER: Schema = Schema { service: Service::Order, migrator: sqlx::migrate!("../../migrations/order") };
+static PAYMENT: Schema = Schema { service: Service::Payment, migrator: sqlx::migrate!("../../migrations/payment") };
 
 impl Schema {
+    /// The schema of a service.
+    pub fn of(service: Service) -> &'static Self {
+        match service {
+            Service::Event => &EVENT,
+            Service::Coupon => &COUPON,
+            Service::Inventory => &INVENTORY,
+            Service::Order => &ORDER,
+            Service::Payment => &PAYMENT,
+        }
+    }
+
     /// The version that this program needs: the number of its last migration.
     pub fn version(&self) -> i64 {
         self.migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
@@ -62,7 +67,7 @@ impl Database {
 }
 
 impl Found {
-    fn fits(&self, service: &str, needed: i64) -> Result<(), String> {
+    fn fits(&self, service: Service, needed: i64) -> Result<(), String> {
         let mend = match (self.version, self.contracted_by) {
             (None, _) => format!(
                 "the {service} schema was never prepared, but this program needs version {needed}: \
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_program_runs_on_its_schema_and_on_a_newer_one_that_was_only_expanded() {
-        let found = |version, contracted_by| Found { version, contracted_by }.fits("order", 5).is_ok();
+        let found = |version, contracted_by| Found { version, contracted_by }.fits(Service::Order, 5).is_ok();
         for (version, contracted_by, fits) in [
             (None, None, false),
             (Some(4), None, false),
@@ -122,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_takes_something_away_says_so_in_its_name() {
-        for schema in ALL {
+        for schema in Service::ALL.map(Schema::of) {
             for migration in schema.migrator.iter() {
                 let sql = migration.sql.as_str().to_uppercase();
                 let contracts = ["DROP COLUMN", "DROP TABLE", "RENAME"].iter().any(|taking| sql.contains(taking));

@@ -1,14 +1,15 @@
 //! Statements over many rows, written out as text with every value in place.
 //!
 //! A prepared statement of many rows is a new one for each number of rows: two round trips instead of one, parsed
-//! twice, and thousands of placeholders kept on both sides. Text is parsed once and forgotten. A value can't break out
-//! of its place: it is a number, or the hexadecimal digits of its bytes, or made of characters without a meaning.
+//! twice, and thousands of placeholders kept on both sides. Text is parsed once and forgotten. SQL can only be text of the
+//! program, by its type. A value can't break out of its place: it is a number, or the hexadecimal digits of its bytes,
+//! or made of characters without a meaning.
 //!
 //! A statement whose shape never changes is better prepared, by `sqlx::query`.
 
 use crate::DbError;
 use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, mysql::MySqlRow, raw_sql};
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use uuid::Uuid;
 
 /// A statement under construction.
@@ -33,13 +34,18 @@ pub struct Separated<'s> {
 
 impl Statement {
     /// A statement that begins with `sql`.
-    pub fn new(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into() }
+    pub fn new(sql: &'static str) -> Self {
+        Self { sql: sql.to_owned() }
     }
 
-    /// Appends SQL. It must not hold values from outside; they go through [`Statement::push_bind`].
-    pub fn push(&mut self, sql: impl Display) -> &mut Self {
-        write!(self.sql, "{sql}").expect("a string takes all that is written to it");
+    /// A statement that begins with these parts.
+    pub fn concat<const N: usize>(parts: [&'static str; N]) -> Self {
+        Self { sql: parts.concat() }
+    }
+
+    /// Appends SQL, which is always part of the program: values go through [`Statement::push_bind`].
+    pub fn push(&mut self, sql: &'static str) -> &mut Self {
+        self.sql.push_str(sql);
         self
     }
 
@@ -99,7 +105,7 @@ impl Statement {
 
 impl Separated<'_> {
     /// Appends SQL as the next part.
-    pub fn push(&mut self, sql: impl Display) -> &mut Self {
+    pub fn push(&mut self, sql: &'static str) -> &mut Self {
         self.separate();
         self.push_unseparated(sql)
     }
@@ -111,7 +117,7 @@ impl Separated<'_> {
     }
 
     /// Appends SQL to the current part.
-    pub fn push_unseparated(&mut self, sql: impl Display) -> &mut Self {
+    pub fn push_unseparated(&mut self, sql: &'static str) -> &mut Self {
         self.statement.push(sql);
         self
     }

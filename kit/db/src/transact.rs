@@ -2,9 +2,9 @@
 
 use crate::{Database, DbError};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
-use rand::RngExt;
 use sqlx::{Connection, MySqlConnection};
-use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
+use stampede_vocab::backoff;
+use std::{future::Future, pin::Pin, sync::LazyLock};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
@@ -57,11 +57,11 @@ impl Database {
     {
         let db = self.clone();
         // The caller's own span goes along: messages that the work writes belong to the caller's trace.
-        let task = tokio::spawn(async move { db.run(name, &work).await }.in_current_span());
+        let task = tokio::spawn(async move { db.until_committed(name, &work).await }.in_current_span());
         task.await.map_err(|ended| if ended.is_panic() { DbError::Panicked(name) } else { DbError::BrokenOff(name) })?
     }
 
-    async fn run<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
+    async fn until_committed<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
     where
         E: WorkError,
         F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
@@ -75,7 +75,7 @@ impl Database {
                 break outcome;
             }
             tracing::debug!(db.transaction = name, db.attempt = attempt, "deadlock, trying again");
-            sleep(pause(attempt)).await;
+            sleep(backoff(attempt - 1)).await;
             attempt += 1;
         };
         let labels = [KeyValue::new("transaction", name), KeyValue::new("ok", outcome.is_ok())];
@@ -115,10 +115,4 @@ where
             Err(error)
         }
     }
-}
-
-/// 2, 4, 8 ... ms, each give or take half.
-fn pause(attempt: u32) -> Duration {
-    let base_us = 1_000_u64 << attempt;
-    Duration::from_micros(rand::rng().random_range(base_us / 2..base_us * 3 / 2))
 }

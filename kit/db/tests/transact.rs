@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbConfig, DbError, schema};
-use stampede_testkit::World;
+use stampede_db::{Database, DbConfig, DbError};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{Service, World};
 use std::{
     sync::{
         Arc,
@@ -19,7 +20,7 @@ async fn ledger() -> Database {
 }
 
 async fn ledger_in(world: &World) -> Database {
-    let db = world.schema(&schema::EVENT).await.unwrap();
+    let db = world.schema(Service::Event).await.unwrap();
     let mut connection = db.acquire().await.unwrap();
     for sql in
         ["CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL CHECK (n >= 0))", "INSERT INTO t VALUES (1, 0), (2, 0)"]
@@ -32,7 +33,7 @@ async fn ledger_in(world: &World) -> Database {
 /// The only connection to the ledger of this world, given up after `work_timeout`.
 async fn impatient(world: &World, work_timeout: Duration) -> Database {
     let config = DbConfig { max_connections: 1, acquire_timeout: Duration::from_secs(5), work_timeout };
-    Database::connect(&world.service_database_url("event"), config).await.unwrap()
+    Database::connect(&world.service_database_url(Service::Event), config).await.unwrap()
 }
 
 async fn numbers(db: &Database) -> Vec<i32> {
@@ -189,13 +190,27 @@ async fn a_panic_takes_everything_back_and_is_no_matter_of_the_server() {
 }
 
 #[tokio::test]
-async fn violations_are_told_apart_on_both_servers() {
+async fn a_violated_key_is_told_from_other_failures_on_both_servers() {
     let db = ledger().await;
     let mut connection = db.acquire().await.unwrap();
     let twice: DbError = sqlx::query("INSERT INTO t VALUES (1, 0)").execute(&mut *connection).await.unwrap_err().into();
     assert_eq!(twice.unique_violation(), Some("PRIMARY"));
-    assert!(!twice.check_violation());
     let negative: DbError = sqlx::query("UPDATE t SET n = -1").execute(&mut *connection).await.unwrap_err().into();
-    assert!(negative.check_violation());
     assert_eq!(negative.unique_violation(), None);
+}
+
+#[tokio::test]
+async fn a_lock_that_outlives_its_retries_is_unavailable_and_says_when_to_try_again() {
+    let world = World::new().unwrap();
+    let db = ledger_in(&world).await;
+    let mut holder = db.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN; UPDATE t SET n = 1 WHERE id = 1").execute(&mut *holder).await.unwrap();
+    let mut waiter = db.acquire().await.unwrap();
+    sqlx::raw_sql("SET innodb_lock_wait_timeout = 1").execute(&mut *waiter).await.unwrap();
+    let locked = add_one(&mut waiter, 1).await.unwrap_err();
+    assert!(locked.is_deadlock(), "{locked}");
+    let problem = Problem::from(locked);
+    assert_eq!(problem.reason(), Reason::Unavailable);
+    assert!(problem.retry_delay().is_some());
+    assert!(!problem.to_string().contains("Lock wait"), "{problem}");
 }

@@ -1,17 +1,14 @@
 //! One batch through the database: drop repeats, apply, record, all in one transaction; isolate what can't be applied.
 
 use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, message::Unreadable, rows, trace};
-use rand::RngExt;
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, WorkError};
-use stampede_vocab::{Clock, SystemClock};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use stampede_vocab::{Timestamp, backoff};
+use std::{collections::HashSet, fmt::Display, future::Future, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// Tries of a batch, or of one message, before its failure counts as its own.
 const ATTEMPTS: u32 = 5;
-/// Longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Why a transaction was rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +69,7 @@ impl<H: Handler> Applier<H> {
                 }
                 Err(Failure::Db(error)) => {
                     attempt += 1;
-                    tracing::warn!(%error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
+                    tracing::warn!(error.cause = %error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
                     // A database that is away, or where somebody keeps a lock, says nothing about the messages: it is
                     // waited for.
                     let is_passing = error.is_unreachable() || error.is_deadlock();
@@ -102,29 +99,28 @@ impl<H: Handler> Applier<H> {
 
     /// Makes a dead letter of the message and parks its key, so that later ones of the key do not overtake it.
     async fn set_aside(&self, message: &Message, why: &str) -> Result<(), Stopped> {
-        let mut attempt = 0;
-        while let Err(error) = self.dead_letters.send(message, why).await {
-            attempt += 1;
-            tracing::error!(%error, inbox.attempt = attempt, "dead letter was not taken by Kafka, trying again");
-            self.pause(attempt).await?;
-        }
-        while let Err(error) = self.park(message).await {
-            attempt += 1;
-            tracing::error!(%error, inbox.attempt = attempt, "dead letter was not recorded, trying again");
-            self.pause(attempt).await?;
-        }
-        Ok(())
+        self.until_done("dead letter was not taken by Kafka", || self.dead_letters.send(message, why)).await?;
+        self.until_done("dead letter was not recorded", || self.park(message)).await
     }
 
     /// Makes dead letters of records that are no messages of ours. There is no id to record and no key to park.
     pub async fn set_aside_unreadable(&self, records: &[Unreadable]) -> Result<(), Stopped> {
         for record in records {
-            let mut attempt = 0;
-            while let Err(error) = self.dead_letters.send_unreadable(record).await {
-                attempt += 1;
-                tracing::error!(%error, inbox.attempt = attempt, "dead letter was not taken by Kafka, trying again");
-                self.pause(attempt).await?;
-            }
+            self.until_done("dead letter was not taken by Kafka", || self.dead_letters.send_unreadable(record)).await?;
+        }
+        Ok(())
+    }
+
+    /// Retries `step` until it succeeds or the consumer is stopped.
+    async fn until_done<E: Display, Fut>(&self, failed: &str, step: impl Fn() -> Fut) -> Result<(), Stopped>
+    where
+        Fut: Future<Output = Result<(), E>>,
+    {
+        let mut attempt = 0;
+        while let Err(error) = step().await {
+            tracing::error!(error.cause = %error, inbox.attempt = attempt, "{failed}, trying again");
+            self.pause(attempt).await?;
+            attempt += 1;
         }
         Ok(())
     }
@@ -135,7 +131,7 @@ impl<H: Handler> Applier<H> {
             .transact("park_message", move |connection| {
                 let message = message.clone();
                 Box::pin(async move {
-                    let now_us = SystemClock.now().micros();
+                    let now_us = Timestamp::now().micros();
                     if rows::known(connection, std::slice::from_ref(&*message)).await?.is_empty() {
                         rows::record(connection, std::slice::from_ref(&*message), now_us).await?;
                     }
@@ -145,13 +141,11 @@ impl<H: Handler> Applier<H> {
             .await
     }
 
-    /// 20, 40, 80 ... ms up to two seconds, each give or take half; cut short by `stop`.
+    /// Waits before the next try; cut short by `stop`.
     async fn pause(&self, attempt: u32) -> Result<(), Stopped> {
-        let base = Duration::from_millis(10 << attempt.min(10)).min(LONGEST_PAUSE);
-        let pause = base.mul_f64(rand::rng().random_range(0.5..1.5));
         tokio::select! {
             () = self.stop.cancelled() => Err(Stopped),
-            () = tokio::time::sleep(pause) => Ok(()),
+            () = tokio::time::sleep(backoff(attempt)) => Ok(()),
         }
     }
 }
@@ -161,7 +155,7 @@ async fn apply_in<H: Handler>(
     handler: &H,
     batch: &[Message],
 ) -> Result<H::Effects, Failure> {
-    let new = record_new(connection, batch, SystemClock.now().micros()).await?;
+    let new = record_new(connection, batch, Timestamp::now().micros()).await?;
     none_is_parked(connection, &new).await?;
     handler.apply(connection, &new).await.map_err(|error| match error {
         HandleError::Db(error) => Failure::Db(error),

@@ -17,7 +17,7 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use stampede_vocab::{Pace, Reader};
+use stampede_vocab::{Pace, Service};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -40,22 +40,28 @@ const PACE: Pace = Pace {
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     brokers: String,
-    service: &'static str,
+    service: Service,
     group: String,
     topics: Vec<String>,
     message_types: HashSet<String>,
 }
 
 impl ConsumerConfig {
-    /// Reads at `brokers` what `Topic` says of `service`, as one of the group `<topic prefix>.<service>`.
-    pub fn new(brokers: &str, topic_prefix: &str, service: &'static str) -> Self {
-        let (mut topics, mut message_types) = (Vec::new(), HashSet::new());
-        for (topic, reader) in Reader::all_of(service) {
-            topics.push(topic.name(topic_prefix));
-            message_types.extend(reader.message_types());
+    /// Reads at `brokers` the topics that `service` reads, as one of the group `<topic prefix>.<service>`. Messages of
+    /// other types than these are skipped.
+    pub fn new(
+        brokers: &str,
+        topic_prefix: &str,
+        service: Service,
+        message_types: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            brokers: brokers.to_owned(),
+            service,
+            group: format!("{topic_prefix}.{service}"),
+            topics: service.reads().iter().map(|writer| writer.topic(topic_prefix)).collect(),
+            message_types: message_types.into_iter().collect(),
         }
-        let group = format!("{topic_prefix}.{service}");
-        Self { brokers: brokers.to_owned(), service, group, topics, message_types }
     }
 }
 
@@ -95,7 +101,7 @@ impl<H: Handler> Consumer<H> {
             .create_with_context(Lag::new())?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;
-        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service.to_owned(), &config.topics);
+        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service, &config.topics);
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
             .with_description("Messages that were taken, repeats among them")
@@ -136,7 +142,7 @@ impl<H: Handler> Consumer<H> {
         self.applier.set_aside_unreadable(unreadable).await?;
         if let Err(error) = self.client.store_offsets(positions) {
             // Somebody else has the partition by now. The messages are in the inbox: if they come again they are dropped.
-            tracing::warn!(%error, "offsets will not be committed");
+            tracing::warn!(error.cause = %error, "offsets will not be committed");
         }
         Ok(())
     }
@@ -149,7 +155,7 @@ impl<H: Handler> Consumer<H> {
                 received = self.client.recv() => match received {
                     Ok(message) => return Some(message),
                     Err(error) => {
-                        tracing::warn!(%error, "consumer cannot read from Kafka, trying again");
+                        tracing::warn!(error.cause = %error, "consumer cannot read from Kafka, trying again");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },

@@ -8,6 +8,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
+use stampede_vocab::Service;
 use std::{sync::OnceLock, time::Duration};
 
 /// Header that says why it is here.
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// and a producer has threads and connections.
 pub struct DeadLetters {
     brokers: String,
-    consumer: String,
+    consumer: Service,
     producer: OnceLock<FutureProducer>,
     sent: Counter<u64>,
 }
@@ -29,7 +30,7 @@ pub struct DeadLetters {
 impl DeadLetters {
     /// Dead letters of what `consumer` reads from `topics`. Each topic is counted from here on: a series that begins with
     /// the first letter would hide that letter from who looks at increases.
-    pub fn new(brokers: String, consumer: String, topics: &[String]) -> Self {
+    pub fn new(brokers: String, consumer: Service, topics: &[String]) -> Self {
         let sent = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_dead_letters")
             .with_description("Messages that were set aside, unreadable records among them")
@@ -68,7 +69,7 @@ impl DeadLetters {
             messaging.dead_letter_topic = %topic,
             messaging.key = %message.key,
             messaging.message_type = %message.message_type,
-            why,
+            error.cause = why,
             "message cannot be applied, set aside as a dead letter"
         );
         Ok(())
@@ -92,7 +93,7 @@ impl DeadLetters {
         tracing::error!(
             messaging.topic = %record.topic,
             messaging.dead_letter_topic = %topic,
-            why,
+            error.cause = why,
             "message cannot be read, set aside as a dead letter"
         );
         Ok(())

@@ -15,4 +15,4 @@ mod rows;
 mod trace;
 
 pub use consumer::{Consumer, ConsumerConfig};
-pub use message::{HandleError, Handler, Message};
+pub use message::{Boxed, HandleError, Handler, Message};

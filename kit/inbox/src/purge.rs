@@ -2,7 +2,7 @@
 
 use crate::rows;
 use stampede_db::Database;
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -24,7 +24,7 @@ pub async fn run(db: Database) {
 
 /// Deletes some of what is old. Returns when to look again.
 async fn purge(db: &Database) -> Duration {
-    let before_us = SystemClock.now().minus(RETENTION).micros();
+    let before_us = Timestamp::now().minus(RETENTION).micros();
     let purged = db.in_time("purge_inbox", async {
         let mut connection = db.acquire().await?;
         rows::purge(&mut connection, before_us, MOST).await
@@ -33,7 +33,7 @@ async fn purge(db: &Database) -> Duration {
         Ok(count) if count == u64::from(MOST) => BREATH,
         Ok(_) => PERIOD,
         Err(error) => {
-            tracing::warn!(%error, "old inbox records could not be purged");
+            tracing::warn!(error.cause = %error, "old inbox records could not be purged");
             PERIOD
         }
     }

@@ -8,15 +8,13 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
-use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use stampede_db::{Database, DbError, schema};
-use stampede_inbox::{Consumer, ConsumerConfig, HandleError, Handler, Message};
-use stampede_testkit::{World, eventually};
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError, Statement};
+use stampede_inbox::{Boxed, Consumer, ConsumerConfig, HandleError, Handler, Message};
+use stampede_testkit::{Service, World, eventually};
+use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Notes each message in a table; refuses the payload "poison"; fails in the database on "impossible"; panics on "panic".
 struct Notes;
@@ -58,7 +56,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let world = World::new().unwrap();
-        let db = world.schema(&schema::ORDER).await.unwrap();
+        let db = world.schema(Service::Order).await.unwrap();
         world.create_topics().await.unwrap();
         let mut connection = db.acquire().await.unwrap();
         sqlx::query("CREATE TABLE notes (id INT AUTO_INCREMENT PRIMARY KEY, message_key VARCHAR(64) NOT NULL, text BLOB NOT NULL)")
@@ -74,7 +72,8 @@ impl Bench {
     }
 
     fn start_consumer(&self) -> (CancellationToken, JoinHandle<()>) {
-        let config = ConsumerConfig::new(self.world.brokers(), self.world.topic_prefix(), "order");
+        let taken = ["stampede.message.v1.PaymentApproved".to_owned()];
+        let config = ConsumerConfig::new(self.world.brokers(), self.world.topic_prefix(), Service::Order, taken);
         let consumer = Consumer::new(config, self.db.clone(), Arc::new(Notes)).unwrap();
         let stop = CancellationToken::new();
         (stop.clone(), tokio::spawn(consumer.run(stop)))
@@ -219,11 +218,11 @@ async fn what_is_old_is_forgotten_however_much_it_is_and_without_a_message() {
     let mut connection = bench.db.acquire().await.unwrap();
     let ids: Vec<u64> = (1..=OLD).collect();
     for ids in ids.chunks(2_000) {
-        let mut insert = QueryBuilder::<MySql>::new("INSERT INTO inbox (source, message_id, processed_us) ");
+        let mut insert = Statement::new("INSERT INTO inbox (source, message_id, processed_us) ");
         insert.push_values(ids, |mut row, id| {
             row.push_bind("/stampede/payment").push_bind(id).push_bind(1_i64);
         });
-        insert.build().execute(&mut *connection).await.unwrap();
+        insert.execute(&mut connection).await.unwrap();
     }
     let (stop, task) = bench.start_consumer();
     eventually("nothing old is left", || async {

@@ -3,7 +3,7 @@
 use crate::{PARTITIONS, current_traceparent};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::Timestamp;
 
 /// A message to be sent once the transaction has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct OutboxMessage {
     /// Version of the aggregate that this message tells of, allocated under its row lock.
     pub aggregate_version: i64,
     /// Full name of the protobuf message, such as `stampede.message.v1.OrderPlaced`.
-    pub message_type: &'static str,
+    pub message_type: String,
     /// The encoded protobuf message.
     pub payload: Vec<u8>,
     /// `traceparent` of the request or message that caused it; `None` takes that of the current span.
@@ -39,7 +39,7 @@ const ROWS_PER_STATEMENT: usize = 500;
 
 /// Writes the messages inside the caller's transaction, in the order given.
 pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]) -> Result<(), DbError> {
-    let now_us = SystemClock.now().micros();
+    let now_us = Timestamp::now().micros();
     let current = current_traceparent();
     for rows in messages.chunks(ROWS_PER_STATEMENT) {
         let mut insert = Statement::new(
@@ -50,7 +50,7 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(message.aggregate_type)
                 .push_bind(&message.aggregate_id)
                 .push_bind(message.aggregate_version)
-                .push_bind(message.message_type)
+                .push_bind(&message.message_type)
                 .push_bind(&message.payload)
                 .push_bind(message.traceparent.as_ref().or(current.as_ref()))
                 .push_bind(now_us);
@@ -90,7 +90,7 @@ mod tests {
             aggregate_type: "order",
             aggregate_id: id.to_owned(),
             aggregate_version: 1,
-            message_type: "stampede.message.v1.OrderPlaced",
+            message_type: "stampede.message.v1.OrderPlaced".to_owned(),
             payload: Vec::new(),
             traceparent: None,
         }

@@ -3,7 +3,7 @@
 use crate::rows;
 use opentelemetry::{global, metrics::Gauge};
 use stampede_db::Database;
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -42,7 +42,7 @@ impl Backlog {
             rows::backlog(&mut connection).await
         });
         if let Ok((unsent, oldest_us)) = read.await {
-            let age = oldest_us.map_or(0, |created| (SystemClock.now().micros() - created).max(0));
+            let age = oldest_us.map_or(0, |created| (Timestamp::now().micros() - created).max(0));
             self.unsent.record(unsent, &[]);
             self.oldest_age.record(Duration::from_micros(age.unsigned_abs()).as_secs_f64(), &[]);
         }

@@ -8,7 +8,7 @@ use crate::{
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::error::KafkaError;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{Clock, Pace, SystemClock};
+use stampede_vocab::{Pace, Service, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
@@ -42,13 +42,13 @@ const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct RelayConfig {
     brokers: String,
     topic: String,
-    source: &'static str,
+    source: String,
 }
 
 impl RelayConfig {
-    /// Sends to `topic` at `brokers` in the name of `source`, such as `/stampede/order`.
-    pub fn new(brokers: &str, topic: String, source: &'static str) -> Self {
-        Self { brokers: brokers.to_owned(), topic, source }
+    /// Sends the messages of `service` to its topic at `brokers`.
+    pub fn new(brokers: &str, topic_prefix: &str, service: Service) -> Self {
+        Self { brokers: brokers.to_owned(), topic: service.topic(topic_prefix), source: service.source() }
     }
 }
 
@@ -141,7 +141,7 @@ impl Relay {
         match self.try_round(leases).await {
             Ok(taken) => Round { taken },
             Err(error) => {
-                tracing::warn!(messaging.topic = %self.topic.value, %error, "relay cannot reach its outbox, trying again");
+                tracing::warn!(messaging.topic = %self.topic.value, error.cause = %error, "relay cannot reach its outbox, trying again");
                 sleep(Duration::from_millis(200)).await;
                 Round { taken: 0 }
             }
@@ -221,7 +221,7 @@ impl Relay {
     /// Deletes some of what was sent long ago. Returns when to look again.
     async fn purge(&self) -> Duration {
         const MOST: u32 = 5_000;
-        let before_us = SystemClock.now().minus(RETENTION).micros();
+        let before_us = Timestamp::now().minus(RETENTION).micros();
         let purged = async {
             let mut connection = self.db.acquire().await?;
             rows::purge_sent(&mut connection, before_us, MOST).await
@@ -230,7 +230,7 @@ impl Relay {
             Ok(0) => Duration::from_secs(60),
             Ok(_) => Duration::from_secs(1),
             Err(error) => {
-                tracing::warn!(%error, "sent messages could not be purged");
+                tracing::warn!(error.cause = %error, "sent messages could not be purged");
                 Duration::from_secs(60)
             }
         }
@@ -249,7 +249,7 @@ impl Relay {
             lease::leave(&mut connection, &self.owner).await
         };
         if let Err(error) = self.db.in_time("leave_outbox", left).await {
-            tracing::warn!(%error, "leases could not be given back; they run out by themselves");
+            tracing::warn!(error.cause = %error, "leases could not be given back; they run out by themselves");
         }
     }
 }

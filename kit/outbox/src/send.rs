@@ -15,11 +15,11 @@ use std::{collections::HashSet, time::Duration};
 pub struct Sender {
     producer: Producer,
     topic: String,
-    source: &'static str,
+    source: String,
 }
 
 impl Sender {
-    pub fn new(brokers: &str, topic: String, source: &'static str) -> Result<Self, KafkaError> {
+    pub fn new(brokers: &str, topic: String, source: String) -> Result<Self, KafkaError> {
         let mut settings = ClientConfig::new();
         settings
             .set("bootstrap.servers", brokers)
@@ -68,13 +68,13 @@ impl Sender {
             Record::with_opaque_to(&self.topic, reply)
                 .key(&message.aggregate_id)
                 .payload(&message.payload)
-                .headers(headers::of(message, self.source))
+                .headers(headers::of(message, &self.source))
         };
         match self.producer.send(record) {
             Ok(delivery) => Some(delivery),
             Err(error) => {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, %error, "message cannot be sent");
+                    tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, error.cause = %error, "message cannot be sent");
                 }
                 None
             }
@@ -87,7 +87,7 @@ async fn acknowledged(delivery: Option<Delivery>, deadline: tokio::time::Instant
     match tokio::time::timeout_at(deadline, delivery).await {
         Ok(Ok(Ok(()))) => true,
         Ok(Ok(Err(error))) => {
-            tracing::warn!(%error, "message was not acknowledged, it is sent again");
+            tracing::warn!(error.cause = %error, "message was not acknowledged, it is sent again");
             false
         }
         Ok(Err(_)) | Err(_) => false,

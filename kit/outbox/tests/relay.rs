@@ -7,9 +7,9 @@ use rdkafka::{
     consumer::{Consumer, StreamConsumer},
     message::Headers,
 };
-use stampede_db::{Database, schema};
+use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig, append};
-use stampede_testkit::{World, eventually};
+use stampede_testkit::{Service, World, eventually};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ struct Running {
 impl Bench {
     async fn new() -> Self {
         let world = World::new().unwrap();
-        let db = world.schema(&schema::EVENT).await.unwrap();
+        let db = world.schema(Service::Event).await.unwrap();
         world.create_topics().await.unwrap();
         Self { world, db }
     }
@@ -38,7 +38,7 @@ impl Bench {
     }
 
     fn start_relay(&self) -> Running {
-        let config = RelayConfig::new(self.world.brokers(), self.topic(), "/stampede/event");
+        let config = RelayConfig::new(self.world.brokers(), self.world.topic_prefix(), Service::Event);
         let (outbox, relay) = Relay::new(config, self.db.clone()).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(relay.run(stop.clone()));
@@ -95,7 +95,7 @@ fn message(aggregate: usize, version: i64) -> OutboxMessage {
         aggregate_type: "event",
         aggregate_id: format!("evt_{aggregate}"),
         aggregate_version: version,
-        message_type: "stampede.message.v1.EventOpened",
+        message_type: "stampede.message.v1.EventOpened".to_owned(),
         payload: vec![1, 2, 3],
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
     }

@@ -13,7 +13,7 @@ struct ProblemJson<'a> {
     status: u16,
     detail: &'a str,
     reason: &'static str,
-    request_id: &'a str,
+    trace_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -31,7 +31,7 @@ impl Reason {
 
 impl Problem {
     /// The body of the HTTP answer. Logs the internal text, as this is where the problem leaves.
-    pub fn to_json(&self, request_id: &str) -> serde_json::Value {
+    pub fn to_json(&self, trace_id: &str) -> serde_json::Value {
         self.log_internal();
         let reason = self.reason();
         let retry_after_ms = self.retry_delay().map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
@@ -41,7 +41,7 @@ impl Problem {
             status: reason.http().as_u16(),
             detail: self.detail(),
             reason: reason.as_str(),
-            request_id,
+            trace_id,
             field: self.field_path(),
             metadata: self.metadata(),
             retry_after_ms,
@@ -62,14 +62,14 @@ mod tests {
     fn a_bare_problem_has_only_the_members_that_say_something() {
         let problem = Problem::new(Reason::SoldOut, "2 units are left").internal("secret");
         assert_eq!(
-            problem.to_json("req-1"),
+            problem.to_json("0af7651916cd43dd8448eb211c80319c"),
             json!({
                 "type": "https://stampede.dev/errors#SOLD_OUT",
                 "title": "There are not enough units left",
                 "status": 409,
                 "detail": "2 units are left",
                 "reason": "SOLD_OUT",
-                "request_id": "req-1",
+                "trace_id": "0af7651916cd43dd8448eb211c80319c",
             })
         );
     }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use http::StatusCode;
+use stampede_vocab::InvalidField;
 
 use crate::Reason;
 
@@ -133,9 +134,24 @@ impl Problem {
     }
 }
 
+/// A page token has a reason of its own: it comes from an earlier answer, not from the caller's input.
+impl From<InvalidField> for Problem {
+    fn from(InvalidField { field, problem }: InvalidField) -> Self {
+        let reason = if field == "page_token" { Reason::InvalidPageToken } else { Reason::InvalidField };
+        Self::new(reason, problem).field(field)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_page_token_has_a_reason_of_its_own() {
+        let reason = |field| Problem::from(InvalidField::new(field, "is wrong")).reason();
+        assert_eq!(reason("page_token"), Reason::InvalidPageToken);
+        assert_eq!(reason("page_size"), Reason::InvalidField);
+    }
 
     #[test]
     fn the_display_form_never_shows_the_internal_text() {

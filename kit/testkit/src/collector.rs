@@ -32,8 +32,6 @@ pub struct CollectedSpan {
     pub span_id: String,
     /// Id of the span that caused it; empty for the first of a trace.
     pub parent_span_id: String,
-    /// Its attribute `request.id`; empty for none.
-    pub request_id: String,
 }
 
 /// Takes spans over OTLP gRPC until it is dropped.
@@ -99,7 +97,6 @@ impl TraceService for Spans {
                 trace_id: hex(&span.trace_id),
                 span_id: hex(&span.span_id),
                 parent_span_id: hex(&span.parent_span_id),
-                request_id: text_of(&span.attributes, "request.id"),
             }));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))

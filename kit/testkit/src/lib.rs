@@ -8,9 +8,8 @@ mod callers;
 mod collector;
 mod eventually;
 mod mesh;
-mod process;
 mod redis;
-mod service;
+mod running;
 mod world;
 
 pub use callers::{as_buyer, as_operator, as_service, buyer};
@@ -18,5 +17,5 @@ pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use mesh::{Alone, Mesh, MeshBuilder};
 pub use redis::OwnRedis;
-pub use service::Service;
+pub use stampede_vocab::{Process, Service};
 pub use world::World;

@@ -1,8 +1,8 @@
 //! Stampede as processes in a test's world.
 
 use crate::{
-    Service, World,
-    process::{Process, free_address},
+    World,
+    running::{Running, free_address},
 };
 use anyhow::{Context, Result, ensure};
 use stampede_proto::{
@@ -10,6 +10,7 @@ use stampede_proto::{
     inventory::v1::inventory_service_client::InventoryServiceClient,
     order::v1::order_service_client::OrderServiceClient, payment::v1::payment_service_client::PaymentServiceClient,
 };
+use stampede_vocab::{Process, RedisUse, Service};
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
@@ -32,15 +33,15 @@ struct Addresses {
 /// Chooses what runs, and how it is set.
 #[derive(Debug, Default)]
 pub struct MeshBuilder {
-    settings: HashMap<Service, BTreeMap<String, String>>,
-    replicas: HashMap<Service, usize>,
+    settings: HashMap<Process, BTreeMap<String, String>>,
+    replicas: HashMap<Process, usize>,
 }
 
 impl MeshBuilder {
     /// Sets an environment variable of one kind of process.
     #[must_use]
-    pub fn set(mut self, service: Service, name: &str, value: impl ToString) -> Self {
-        self.settings.entry(service).or_default().insert(name.to_owned(), value.to_string());
+    pub fn set(mut self, process: impl Into<Process>, name: &str, value: impl ToString) -> Self {
+        self.settings.entry(process.into()).or_default().insert(name.to_owned(), value.to_string());
         self
     }
 
@@ -48,20 +49,20 @@ impl MeshBuilder {
     #[must_use]
     pub fn set_all(self, name: &str, value: impl ToString) -> Self {
         let value = value.to_string();
-        Service::ALL.into_iter().fold(self, |builder, service| builder.set(service, name, &value))
+        Process::all().fold(self, |builder, process| builder.set(process, name, &value))
     }
 
     /// Runs so many replicas, at least one, of one kind of process.
     #[must_use]
-    pub fn replicas(mut self, service: Service, count: usize) -> Self {
-        self.replicas.insert(service, count);
+    pub fn replicas(mut self, process: impl Into<Process>, count: usize) -> Self {
+        self.replicas.insert(process.into(), count);
         self
     }
 
     /// Starts one kind of process alone and does not wait for it: for a test of a start that should not succeed.
-    pub fn launch(self, world: &World, service: Service) -> Result<Alone> {
+    pub fn launch(self, world: &World, process: impl Into<Process>) -> Result<Alone> {
         let mesh = self.build(world)?;
-        Ok(Alone { process: mesh.launch(service, 0)?, _mesh: mesh })
+        Ok(Alone { process: mesh.launch(process.into(), 0)?, _mesh: mesh })
     }
 
     fn build(self, world: &World) -> Result<Mesh> {
@@ -70,10 +71,10 @@ impl MeshBuilder {
             "no replica is none of this kind: leave it out of `start`"
         );
         let mut addresses = HashMap::new();
-        for service in Service::ALL {
-            let replicas = 0..self.replicas.get(&service).copied().unwrap_or(1);
+        for process in Process::all() {
+            let replicas = 0..self.replicas.get(&process).copied().unwrap_or(1);
             let free = |_| anyhow::Ok(Addresses { listen: free_address()?, admin: free_address()? });
-            addresses.insert(service, replicas.map(free).collect::<Result<_>>()?);
+            addresses.insert(process, replicas.map(free).collect::<Result<_>>()?);
         }
         Ok(Mesh {
             world: world.clone(),
@@ -85,12 +86,13 @@ impl MeshBuilder {
         })
     }
 
-    /// Starts these kinds of process, in the order of [`Service::ALL`], and waits until each is ready.
-    pub async fn start(self, world: &World, services: &[Service]) -> Result<Mesh> {
+    /// Starts these kinds of process, in the order of [`Process::all`], and waits until each is ready.
+    pub async fn start<P: Into<Process>>(self, world: &World, started: impl IntoIterator<Item = P>) -> Result<Mesh> {
+        let started: Vec<Process> = started.into_iter().map(Into::into).collect();
         let mut mesh = self.build(world)?;
-        for service in Service::ALL.into_iter().filter(|service| services.contains(service)) {
-            for replica in 0..mesh.addresses[&service].len() {
-                mesh.start_one(service, replica).await?;
+        for process in Process::all().filter(|process| started.contains(process)) {
+            for replica in 0..mesh.addresses[&process].len() {
+                mesh.start_one(process, replica).await?;
             }
         }
         Ok(mesh)
@@ -100,7 +102,7 @@ impl MeshBuilder {
 /// One process that was started and not waited for. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Alone {
-    process: Process,
+    process: Running,
     /// Knows the addresses of the others, and has the folder of the log.
     _mesh: Mesh,
 }
@@ -127,34 +129,34 @@ impl Alone {
 #[derive(Debug)]
 pub struct Mesh {
     world: World,
-    settings: HashMap<Service, BTreeMap<String, String>>,
+    settings: HashMap<Process, BTreeMap<String, String>>,
     /// Those of each replica; there is at least one.
-    addresses: HashMap<Service, Vec<Addresses>>,
-    processes: BTreeMap<(Service, usize), Process>,
+    addresses: HashMap<Process, Vec<Addresses>>,
+    processes: BTreeMap<(Process, usize), Running>,
     /// First replicas that were killed and not started again, for their last words should the test fail.
-    killed: BTreeMap<Service, Process>,
+    killed: BTreeMap<Process, Running>,
     folder: TempDir,
 }
 
 impl Mesh {
     /// Starts every process with the defaults.
     pub async fn start(world: &World) -> Result<Self> {
-        MeshBuilder::default().start(world, &Service::ALL).await
+        MeshBuilder::default().start(world, Process::all()).await
     }
 
     /// `http://host:port` of a process, of its first replica if there are more.
-    pub fn url(&self, service: Service) -> String {
-        format!("http://{}", self.addresses[&service][0].listen)
+    pub fn url(&self, process: impl Into<Process>) -> String {
+        format!("http://{}", self.addresses[&process.into()][0].listen)
     }
 
     /// The same of its admin side.
-    pub fn admin_url(&self, service: Service) -> String {
-        format!("http://{}", self.addresses[&service][0].admin)
+    pub fn admin_url(&self, process: impl Into<Process>) -> String {
+        format!("http://{}", self.addresses[&process.into()][0].admin)
     }
 
     /// What callers are told: the URLs of all replicas.
     fn urls(&self, service: Service) -> String {
-        let urls = self.addresses[&service].iter().map(|replica| format!("http://{}", replica.listen));
+        let urls = self.addresses[&service.into()].iter().map(|replica| format!("http://{}", replica.listen));
         urls.collect::<Vec<_>>().join(",")
     }
 
@@ -189,25 +191,27 @@ impl Mesh {
     }
 
     /// Ends a process, the first of its replicas if there are more, as a power cut would.
-    pub fn kill_9(&mut self, service: Service) -> Result<()> {
-        let mut process = self.processes.remove(&(service, 0)).context("it is not running")?;
-        process.kill_9()?;
-        self.killed.insert(service, process);
+    pub fn kill_9(&mut self, process: impl Into<Process>) -> Result<()> {
+        let process = process.into();
+        let mut running = self.processes.remove(&(process, 0)).context("it is not running")?;
+        running.kill_9()?;
+        self.killed.insert(process, running);
         Ok(())
     }
 
     /// Starts a process that was killed, where it was before.
-    pub async fn restart(&mut self, service: Service) -> Result<()> {
-        self.killed.remove(&service);
-        self.start_one(service, 0).await
+    pub async fn restart(&mut self, process: impl Into<Process>) -> Result<()> {
+        let process = process.into();
+        self.killed.remove(&process);
+        self.start_one(process, 0).await
     }
 
     /// Stops every process in the reverse order and checks that each ended well.
     pub async fn stop(mut self) -> Result<()> {
-        // They are in the order of `Service::ALL`.
-        for ((service, _), process) in self.processes.iter_mut().rev() {
-            let status = process.terminate().await?;
-            ensure!(status.success(), "{} ended with {status}:\n{}", service.name(), process.log_tail());
+        // They are in the order of `Process::all`.
+        for ((process, _), running) in self.processes.iter_mut().rev() {
+            let status = running.terminate().await?;
+            ensure!(status.success(), "{process} ended with {status}:\n{}", running.log_tail());
         }
         Ok(())
     }
@@ -216,48 +220,48 @@ impl Mesh {
         Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
     }
 
-    async fn start_one(&mut self, service: Service, replica: usize) -> Result<()> {
-        let mut process = self.launch(service, replica)?;
-        process.wait_until_ready().await?;
-        self.processes.insert((service, replica), process);
+    async fn start_one(&mut self, process: Process, replica: usize) -> Result<()> {
+        let mut running = self.launch(process, replica)?;
+        running.wait_until_ready().await?;
+        self.processes.insert((process, replica), running);
         Ok(())
     }
 
-    fn launch(&self, service: Service, replica: usize) -> Result<Process> {
-        let addresses = self.addresses[&service][replica];
-        let ready = match service {
-            Service::Sandbox => (addresses.listen, "/healthz"),
-            _ => (addresses.admin, "/readyz"),
+    fn launch(&self, process: Process, replica: usize) -> Result<Running> {
+        let addresses = self.addresses[&process][replica];
+        let ready = match process {
+            Process::Sandbox => (addresses.listen, "/healthz"),
+            Process::Service(_) | Process::Gateway => (addresses.admin, "/readyz"),
         };
-        let log = self.folder.path().join(format!("{}-{replica}.log", service.name()));
-        Process::launch(service.name(), &self.settings_of(service, addresses), ready, log)
+        let log = self.folder.path().join(format!("{process}-{replica}.log"));
+        Running::launch(process.name(), &self.settings_of(process, addresses), ready, log)
     }
 
-    fn settings_of(&self, service: Service, addresses: Addresses) -> BTreeMap<String, String> {
+    fn settings_of(&self, process: Process, addresses: Addresses) -> BTreeMap<String, String> {
         let world = &self.world;
-        let redis_url = if service == Service::Event { world.event_redis_url() } else { world.redis_url().to_owned() };
-        let mut settings = BTreeMap::from([
+        let redis_url = match process.redis() {
+            Some(RedisUse::Timers) => world.event_redis_url(),
+            Some(RedisUse::Main) | None => world.redis_url().to_owned(),
+        };
+        let mut settings: BTreeMap<String, String> = [
             ("STAMPEDE_LISTEN_ADDR", addresses.listen.to_string()),
             ("STAMPEDE_ADMIN_ADDR", addresses.admin.to_string()),
-            ("STAMPEDE_DATABASE_URL", world.service_database_url(service.name())),
             ("STAMPEDE_KAFKA_BROKERS", world.brokers().to_owned()),
             ("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix().to_owned()),
             ("STAMPEDE_REDIS_URL", redis_url),
             ("STAMPEDE_REDIS_KEY_PREFIX", world.redis_key_prefix()),
-            ("STAMPEDE_EVENT_URLS", self.urls(Service::Event)),
-            ("STAMPEDE_COUPON_URLS", self.urls(Service::Coupon)),
-            ("STAMPEDE_INVENTORY_URLS", self.urls(Service::Inventory)),
-            ("STAMPEDE_ORDER_URLS", self.urls(Service::Order)),
-            ("STAMPEDE_PAYMENT_URLS", self.urls(Service::Payment)),
-            ("STAMPEDE_PROVIDER_URL", self.url(Service::Sandbox)),
+            ("STAMPEDE_PROVIDER_URL", self.url(Process::Sandbox)),
             ("STAMPEDE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
             ("STAMPEDE_AUTH_SECRET", AUTH_SECRET.to_owned()),
-            ("STAMPEDE_JOURNAL", self.folder.path().join("provider.jsonl").display().to_string()),
-        ])
-        .into_iter()
+            ("STAMPEDE_SANDBOX_JOURNAL", self.folder.path().join("provider.jsonl").display().to_string()),
+        ]
         .map(|(name, value)| (name.to_owned(), value))
-        .collect::<BTreeMap<_, _>>();
-        settings.extend(self.settings.get(&service).cloned().unwrap_or_default());
+        .into();
+        if let Process::Service(service) = process {
+            settings.insert("STAMPEDE_DATABASE_URL".to_owned(), world.service_database_url(service));
+        }
+        settings.extend(process.calls().iter().map(|peer| (peer.urls_variable(), self.urls(*peer))));
+        settings.extend(self.settings.get(&process).cloned().unwrap_or_default());
         settings
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     eventually,
-    process::{free_address, mortal},
+    running::{free_address, mortal},
 };
 use anyhow::{Context, Result, ensure};
 use std::{

@@ -8,8 +8,8 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
-use stampede_db::{Database, DbConfig, schema};
-use stampede_vocab::{Topic, UserId};
+use stampede_db::{Database, DbConfig, Schema};
+use stampede_vocab::{Service, UserId};
 use std::{env, time::Duration};
 
 /// Partitions of each topic: enough that order across partitions is not given.
@@ -49,29 +49,29 @@ impl World {
         })
     }
 
-    /// A world with all five schemas migrated and all topics made.
+    /// A world with all schemas migrated and all topics made.
     pub async fn prepared() -> Result<Self> {
         let world = Self::new()?;
-        for schema in schema::ALL {
-            world.schema(schema).await?;
+        for service in Service::ALL {
+            world.schema(service).await?;
         }
         world.create_topics().await?;
         Ok(world)
     }
 
     /// Makes and migrates the schema of one service, and connects to it.
-    pub async fn schema(&self, schema: &schema::Schema) -> Result<Database> {
-        let name = self.schema_name(schema.service);
+    pub async fn schema(&self, service: Service) -> Result<Database> {
+        let name = self.schema_name(service);
         let mut server = MySqlConnection::connect(&format!("{}?ssl-mode=disabled", self.database_url)).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {name}"))).execute(&mut server).await?;
         server.close().await?;
-        let db = self.database(schema.service).await?;
-        schema.migrate(&db).await?;
+        let db = self.database(service).await?;
+        Schema::of(service).migrate(&db).await?;
         Ok(db)
     }
 
     /// A connection to a schema that was made before.
-    pub async fn database(&self, service: &str) -> Result<Database> {
+    pub async fn database(&self, service: Service) -> Result<Database> {
         let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
         Ok(Database::connect(&self.service_database_url(service), config).await?)
     }
@@ -79,9 +79,9 @@ impl World {
     /// Makes every topic and every dead-letter topic.
     pub async fn create_topics(&self) -> Result<()> {
         let prefix = self.topic_prefix();
-        let mut names: Vec<String> = Topic::ALL.iter().map(|topic| topic.name(prefix)).collect();
-        for topic in Topic::ALL {
-            names.extend(topic.readers().iter().map(|reader| topic.dead_letters(prefix, reader.service)));
+        let mut names: Vec<String> = Service::ALL.map(|service| service.topic(prefix)).into();
+        for writer in Service::ALL {
+            names.extend(writer.readers().map(|reader| writer.dead_letters(prefix, reader)));
         }
         let topics: Vec<_> =
             names.iter().map(|name| NewTopic::new(name, TOPIC_PARTITIONS, TopicReplication::Fixed(1))).collect();
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// URL of one service's schema.
-    pub fn service_database_url(&self, service: &str) -> String {
+    pub fn service_database_url(&self, service: Service) -> String {
         format!("{}/{}", self.database_url, self.schema_name(service))
     }
 
@@ -139,7 +139,7 @@ impl World {
         &self.brokers
     }
 
-    fn schema_name(&self, service: &str) -> String {
+    fn schema_name(&self, service: Service) -> String {
         format!("{}_{service}", self.name)
     }
 

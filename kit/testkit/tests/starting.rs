@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
-use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Service, World, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Process, Service, World, eventually};
 use std::time::{Duration, Instant};
 
 /// The kinds of process that keep something in Redis.
-const ON_REDIS: [Service; 4] = [Service::Event, Service::Coupon, Service::Inventory, Service::Gateway];
+fn on_redis() -> impl Iterator<Item = Process> {
+    Process::all().filter(|process| process.redis().is_some())
+}
 
 /// A start with the servers there.
 const QUICK: Duration = Duration::from_secs(1);
@@ -14,7 +16,8 @@ const QUICK: Duration = Duration::from_secs(1);
 const STARTS: usize = 5;
 
 /// The process ends with exit code 1, and its last line says why and how to mend it.
-async fn is_refused(world: &World, service: Service, settings: &[(&str, &str)], said: &[&str]) {
+async fn is_refused(world: &World, service: impl Into<Process>, settings: &[(&str, &str)], said: &[&str]) {
+    let service = service.into();
     let set = |builder: MeshBuilder, (name, value): &(&str, &str)| builder.set(service, name, value);
     let process = settings.iter().fold(MeshBuilder::default(), set).launch(world, service).unwrap();
     let (code, log) = process.ended().await;
@@ -31,7 +34,7 @@ async fn a_redis_that_evicts_is_refused_with_the_way_to_mend_it() {
     let world = World::prepared().await.unwrap();
     let settings = [("maxmemory-policy", "allkeys-lru"), ("maxmemory", "50mb"), ("notify-keyspace-events", "Ex")];
     let redis = OwnRedis::start(&settings).await.unwrap();
-    for service in ON_REDIS {
+    for service in on_redis() {
         let said = ["allkeys-lru", "redis-cli CONFIG SET maxmemory-policy noeviction"];
         is_refused(&world, service, &[("STAMPEDE_REDIS_URL", &redis.url())], &said).await;
     }
@@ -45,14 +48,14 @@ async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_a
     let said = ["notify-keyspace-events is \"\"", "redis-cli CONFIG SET notify-keyspace-events Ex"];
     is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
     let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
-    coupon.start(&world, &[Service::Coupon]).await.unwrap().stop().await.unwrap();
+    coupon.start(&world, [Service::Coupon]).await.unwrap().stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_schema_that_is_behind_is_refused_with_the_way_to_mend_it() {
     let world = World::prepared().await.unwrap();
-    for service in Service::SERVICES {
-        let db = world.database(service.name()).await.unwrap();
+    for service in Service::ALL {
+        let db = world.database(service).await.unwrap();
         let mut connection = db.acquire().await.unwrap();
         let last = "DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
         sqlx::query(last).execute(&mut *connection).await.unwrap();
@@ -70,7 +73,7 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
         let builder = MeshBuilder::default().set(service, "STAMPEDE_KAFKA_BROKERS", brokers);
         builder.launch(&world, service).unwrap()
     };
-    let waiting = Service::SERVICES.map(alone);
+    let waiting = Service::ALL.map(alone);
     for process in &waiting {
         eventually("the log says what is waited for", || {
             let log = process.log();
@@ -86,12 +89,12 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
 async fn a_process_whose_wait_is_over_ends_and_says_what_was_not_there() {
     let world = World::prepared().await.unwrap();
     let soon = ("STAMPEDE_WAIT_FOR_SERVERS_MS", "500");
-    for service in Service::SERVICES {
+    for service in Service::ALL {
         let settings = [("STAMPEDE_KAFKA_BROKERS", "127.0.0.1:1"), soon];
         is_refused(&world, service, &settings, &["Kafka was not there within 0.5 s"]).await;
     }
     let settings = [("STAMPEDE_REDIS_URL", "redis://127.0.0.1:1"), soon];
-    is_refused(&world, Service::Gateway, &settings, &["Redis was not there within 0.5 s"]).await;
+    is_refused(&world, Process::Gateway, &settings, &["Redis was not there within 0.5 s"]).await;
 }
 
 #[tokio::test]

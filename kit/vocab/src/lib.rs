@@ -1,10 +1,11 @@
-//! The words of a sale as pure values: ids, money, quantity and time. No I/O, no async, no ambient time.
+//! The words of a sale as pure values: ids, money, quantity and time. No I/O, no async.
 //!
 //! What is built here is valid by construction: a [`Quantity`] is never zero, a [`RequestId`] always prints, an
 //! [`OrderId`] is never mistaken for an [`ItemId`].
 
+mod backoff;
 mod base32;
-mod clock;
+pub mod field;
 mod fingerprint;
 mod id;
 mod invalid;
@@ -14,9 +15,10 @@ mod pace;
 mod page;
 mod quantity;
 mod request_id;
-mod topic;
+mod service;
+mod timestamp;
 
-pub use clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
+pub use backoff::backoff;
 pub use fingerprint::Fingerprint;
 pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
 pub use invalid::InvalidField;
@@ -25,4 +27,5 @@ pub use pace::Pace;
 pub use page::{PageSize, PageToken};
 pub use quantity::Quantity;
 pub use request_id::RequestId;
-pub use topic::{Reader, Topic};
+pub use service::{ADMIN_PORT_OFFSET, Process, RedisUse, Service, UnknownProcess};
+pub use timestamp::Timestamp;

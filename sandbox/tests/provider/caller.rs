@@ -96,7 +96,7 @@ impl Sandbox {
 
 fn config(journal: &Path, flags: &[&str]) -> Config {
     let journal = journal.to_str().expect("a path in UTF-8");
-    let mut args = vec!["stampede-sandbox", "--journal", journal, "--slow-ms", "150"];
+    let mut args = vec!["sandbox", "--journal", journal, "--slow-ms", "150"];
     if !flags.contains(&"--late-ms") {
         args.extend(["--late-ms", "150"]);
     }

@@ -1,6 +1,8 @@
-//! What the process is told by its flags and its environment.
+//! How the process is configured: flags and environment, nothing else.
 
+use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_service::{RedisArgs, ServiceArgs};
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -10,57 +12,44 @@ Example:
     --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/1";
 
 /// The event service: creates sale events, opens and closes them on time.
-#[derive(clap::Parser)]
+///
+/// It needs its MySQL schema (made by `stampede prepare`), Kafka, and a Redis for its timers: best a logical database or
+/// a small server of their own.
+#[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every process is told.
+    /// What every service is told.
     #[command(flatten)]
-    pub common: CommonConfig,
+    pub service: ServiceArgs,
 
-    /// Schema of the service: mysql://user:password@host:port/schema.
-    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
-
-    /// Kafka brokers, host:port, comma separated.
-    #[arg(long, env = "STAMPEDE_KAFKA_BROKERS")]
-    pub kafka_brokers: String,
-
-    /// Topics are named after it: <prefix>.event.
-    #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
-    pub kafka_topic_prefix: String,
-
-    /// Redis for the timers, best a logical database or a small server of their own: redis://host:port/1.
-    #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true)]
-    pub redis_url: String,
-
-    /// Every Redis key starts with it.
-    #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "")]
-    pub redis_key_prefix: String,
+    /// The Redis of the timers.
+    #[command(flatten)]
+    pub redis: RedisArgs,
 
     /// An event cannot be rescheduled when less than this is left to its opening, in milliseconds.
-    #[arg(long, env = "STAMPEDE_RESCHEDULE_LEAD_MS", default_value_t = 5_000)]
+    #[arg(long, env = "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", default_value_t = 5_000, value_name = "MS")]
     pub reschedule_lead_ms: u64,
 
-    /// How often at least the database is asked what is due next, in milliseconds. It bounds how late an event opens
-    /// that another replica created, if its timer is lost as well.
-    #[arg(long, env = "STAMPEDE_SWEEP_INTERVAL_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    /// Longest time between two looks at the database for what is due next, in milliseconds. It bounds how late an event
+    /// opens that another replica created, if its timer is lost as well.
+    #[arg(long, env = "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", default_value_t = 500, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
 }
 
 impl Config {
     /// Least time between a reschedule and the old opening, and between it and the new one.
-    pub fn reschedule_lead(&self) -> Duration {
+    pub const fn reschedule_lead(&self) -> Duration {
         Duration::from_millis(self.reschedule_lead_ms)
     }
 
     /// Longest time between two looks for due events.
-    pub fn sweep_interval(&self) -> Duration {
+    pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
     }
 }
 
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
-        &self.common
+        &self.service.common
     }
 }

@@ -6,69 +6,61 @@
 //! is SCHEDULED and due, and writes the message: so any number of replicas, restarts and lost notifications open it
 //! once, and the sweep alone would do.
 
-pub mod config;
-pub mod domain;
+mod config;
+mod domain;
+mod messages;
 mod rpc;
 mod store;
-pub mod usecase;
-mod wire;
-pub mod worker;
+mod usecase;
+mod worker;
 
 pub use config::Config;
 
-use crate::{rpc::EventApi, usecase::Events};
-use anyhow::Context;
-use stampede_chassis::{Grpc, Stage, Workers, wait_for};
-use stampede_db::{Database, DbConfig};
-use stampede_lua::{Redis, RedisConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
+use anyhow::Context as _;
+use rpc::EventRpc;
+use stampede_chassis::{Grpc, Workers};
+use stampede_lua::Redis;
 use stampede_proto::event::v1::event_service_server::{EventServiceServer, SERVICE_NAME};
-use stampede_vocab::{SystemClock, Topic};
-use std::sync::Arc;
+use stampede_service::Parts;
+use stampede_vocab::Service;
 use tonic::service::Routes;
+use usecase::{
+    AdvanceEvents, ArmTimers, CancelEvent, CreateEvent, FindEvents, RescheduleEvent, ScheduleChanges, WatchEvents,
+};
 
-/// Connects to the servers, starts the workers and gives what is to be served.
+/// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
 /// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in which
 /// events would be lost or late.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let db = connect_db(&config).await?;
-    let redis = connect_redis(&config).await?;
-    let topic = Topic::Event.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
-    let outbox = spawn_relay(&config, topic, &db, &workers)?;
-    let events = Events::new(db, redis.clone(), outbox, Arc::new(SystemClock), config.reschedule_lead());
-
-    let (swept, interval) = (events.clone(), config.sweep_interval());
-    workers.spawn(Stage::Consumer, "due sweep", move |stop| worker::sweep::run(swept, interval, stop));
-    let heard = events.clone();
-    workers.spawn(Stage::Consumer, "expiry listener", move |stop| worker::listener::run(heard, redis, stop));
-
-    let routes = Routes::new(EventServiceServer::new(EventApi::new(events)));
-    Ok(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
-}
-
-async fn connect_db(config: &Config) -> anyhow::Result<Database> {
-    let connect = || Database::connect(&config.database_url, DbConfig::default());
-    let db = wait_for("the event database", config.common.wait_for_servers(), connect).await?;
-    db.check_schema(&stampede_db::schema::EVENT).await?;
-    Ok(db)
-}
-
-async fn connect_redis(config: &Config) -> anyhow::Result<Redis> {
-    let connect =
-        || Redis::connect(RedisConfig { url: config.redis_url.clone(), key_prefix: config.redis_key_prefix.clone() });
-    let redis = wait_for("the Redis of the timers", config.common.wait_for_servers(), connect).await?;
-    redis.require_noeviction().await?;
+    let parts = Parts::start(Service::Event, &config.service, workers).await?;
+    let redis = parts.redis(&config.redis).await?;
     redis.require_expiry_notifications().await.context("the timers of events")?;
-    Ok(redis)
+    let timers = ArmTimers::new(parts.db.clone(), redis.clone());
+    let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());
+    start_workers(&parts, &config, redis, timers, &changes);
+    let rpc = rpc(&parts, &config, changes);
+    Ok(Grpc::new(Routes::new(EventServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
 }
 
-fn spawn_relay(config: &Config, topic: String, db: &Database, workers: &Workers) -> anyhow::Result<Outbox> {
-    let (outbox, relay) = Relay::new(RelayConfig::new(&config.kafka_brokers, topic, "/stampede/event"), db.clone())?;
-    workers.spawn(Stage::Relay, "relay", move |stop| async move {
-        relay.run(stop).await;
-        Ok(())
-    });
-    Ok(outbox)
+fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {
+    let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone());
+    let sweep =
+        worker::DueSweep { advance: advance.clone(), changes: changes.clone(), interval: config.sweep_interval() };
+    parts.spawn("due sweep", |stop| sweep.run(stop));
+    let listener = worker::ExpiryListener { advance, timers, redis };
+    parts.spawn("expiry listener", |stop| listener.run(stop));
+}
+
+fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges) -> EventRpc {
+    let db = parts.db.clone();
+    let find = FindEvents::new(db.clone());
+    let lead = config.reschedule_lead();
+    EventRpc {
+        create: CreateEvent::new(db.clone(), changes.clone()),
+        reschedule: RescheduleEvent::new(db.clone(), changes.clone(), lead),
+        cancel: CancelEvent::new(db, changes, find.clone()),
+        watch: WatchEvents::new(find.clone()),
+        find,
+    }
 }

@@ -1,103 +1,73 @@
 //! The order service: takes orders and leads each to an end.
 //!
 //! An order is taken by `PlaceOrder`: its units are held by inventory and its coupon by the coupon service, then it is
-//! written with the news of it in one transaction, together with its neighbours. From there on it is moved by what the
+//! written with its message in one transaction, together with its neighbours. From there on it is moved by what the
 //! others answer over Kafka (the ledger has its units or has not, its payment was approved, declined or refunded), by
 //! its buyer (pay, cancel), by an operator (refund) and by time alone (the deadline sweep). All of them go the same
-//! way: a batch of orders is locked, the domain decides what becomes of each, and states, goods and news are written
-//! in one transaction (`usecase/transitions.rs`).
+//! way: a batch of orders is locked, the domain decides what becomes of each, and states, goods and messages are
+//! written in one transaction (`usecase/transitions.rs`).
 //!
 //! The service has no Redis and never asks another service inside a transaction.
 
 mod client;
 mod config;
 mod domain;
+mod messages;
 mod rpc;
 mod store;
 mod usecase;
-mod wire;
 mod worker;
 
 pub use config::Config;
 
 use client::{Coupons, Inventory};
-use domain::Terms;
 use rpc::OrderRpc;
-use stampede_chassis::{Grpc, Mesh, Stage, Workers, wait_for};
-use stampede_db::{Database, DbConfig, schema};
-use stampede_inbox::{Consumer, ConsumerConfig};
-use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
-use stampede_proto::order::v1::order_service_server::OrderServiceServer;
-use stampede_vocab::{SharedClock, SystemClock, Topic};
-use std::{sync::Arc, time::Duration};
+use stampede_chassis::{Grpc, MeshChannel, Workers};
+use stampede_proto::{
+    messages::taken_by,
+    order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
+};
+use stampede_service::Parts;
+use stampede_vocab::Service;
+use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{ChangeOrder, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders};
-use worker::Answers;
+use worker::Consumer;
 
-/// Builds the service: connects, starts the workers, and returns the RPCs to serve. Fails if the database or Kafka does
-/// not answer in time, or the schema does not fit this program.
+/// Longest time of one deadline sweep.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connects to the servers, starts the workers, and makes the gRPC service.
+///
+/// Fails if a server does not answer in time, or the schema does not fit this program.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let db = connect(&config).await?;
-    let clock: SharedClock = Arc::new(SystemClock);
-    let topic = Topic::Order.name(&config.kafka_topic_prefix);
-    wait_for("Kafka", config.common.wait_for_servers(), || reach_kafka(&config.kafka_brokers, &topic)).await?;
-    let outbox = start_relay(&config, topic, &workers, &db)?;
-    let transitions = Transitions::new(db.clone(), outbox.clone(), clock.clone(), config.terms());
-    start_consumer(&config, &workers, &db, &transitions)?;
-    let expire = ExpireOrders::new(db.clone(), clock.clone(), config.terms(), transitions.clone());
-    let period = config.sweep_interval();
-    workers.spawn(Stage::Consumer, "deadline sweep", move |stop| worker::sweep(expire, period, stop));
+    let parts = Parts::start(Service::Order, &config.service, workers).await?;
+    let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
+    parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
+    start_sweep(&parts, &config, transitions.clone());
+    let rpc = rpc(&parts, &config, transitions);
+    Ok(Grpc::new(Routes::new(OrderServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+}
 
-    let find = FindOrder::new(db.clone());
-    let inventory = Inventory::new(Mesh::connect(&config.inventory_urls, "inventory"));
-    let coupons = Coupons::new(Mesh::connect(&config.coupon_urls, "coupon"));
-    let write = WriteOrders::new(db.clone(), outbox);
-    let rpc = OrderRpc {
-        place: PlaceOrder::new(inventory, coupons, find.clone(), write, clock, config.order_write_limit()),
+fn start_sweep(parts: &Parts, config: &Config, transitions: Transitions) {
+    let expire = ExpireOrders::new(parts.db.clone(), config.payment_policy(), transitions);
+    parts.every("deadline sweep", config.sweep_interval(), SWEEP_TIMEOUT, move || {
+        let expire = expire.clone();
+        async move { expire.run().await }
+    });
+}
+
+fn rpc(parts: &Parts, config: &Config, transitions: Transitions) -> OrderRpc {
+    let inventory = Inventory::new(MeshChannel::connect(&config.inventory_urls, Service::Inventory.name()));
+    let coupons = Coupons::new(MeshChannel::connect(&config.coupon_urls, Service::Coupon.name()));
+    let find = FindOrder::new(parts.db.clone());
+    let write = WriteOrders::new(parts.db.clone(), parts.outbox.clone());
+    let write_limit = config.write_limit.order_write_limit();
+    OrderRpc {
+        place: PlaceOrder::new(inventory, coupons, find.clone(), write, write_limit),
         change: ChangeOrder::new(transitions),
-        list: ListOrders::new(db.clone()),
-        watch: WatchOrder::new(db, find.clone(), config.watch_interval()),
+        list: ListOrders::new(parts.db.clone()),
+        watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch_interval()),
         find,
-    };
-    let routes = Routes::new(OrderServiceServer::new(rpc));
-    Ok(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.order.v1.OrderService"]))
-}
-
-async fn connect(config: &Config) -> anyhow::Result<Database> {
-    let pool = DbConfig { max_connections: config.database_max_connections, ..DbConfig::default() };
-    let db = wait_for("the order database", config.common.wait_for_servers(), || {
-        Database::connect(&config.database_url, pool)
-    })
-    .await?;
-    db.check_schema(&schema::ORDER).await?;
-    Ok(db)
-}
-
-fn start_relay(config: &Config, topic: String, workers: &Workers, db: &Database) -> anyhow::Result<Outbox> {
-    let relay = RelayConfig::new(&config.kafka_brokers, topic, "/stampede/order");
-    let (outbox, relay) = Relay::new(relay, db.clone())?;
-    workers.spawn(Stage::Relay, "relay", |stop| async move {
-        relay.run(stop).await;
-        Ok(())
-    });
-    Ok(outbox)
-}
-
-fn start_consumer(config: &Config, workers: &Workers, db: &Database, transitions: &Transitions) -> anyhow::Result<()> {
-    let consumer = ConsumerConfig::new(&config.kafka_brokers, &config.kafka_topic_prefix, "order");
-    let consumer = Consumer::new(consumer, db.clone(), Arc::new(Answers::new(transitions.clone())))?;
-    workers.spawn(Stage::Consumer, "consumer of inventory and payment", |stop| async move {
-        consumer.run(stop).await;
-        Ok(())
-    });
-    Ok(())
-}
-
-impl Config {
-    fn terms(&self) -> Terms {
-        Terms {
-            pay_window: Duration::from_millis(self.pay_window_ms),
-            paying_grace: Duration::from_millis(self.paying_grace_ms),
-        }
     }
 }

@@ -1,7 +1,9 @@
-//! What the process is told by its flags and its environment.
+//! How the process is configured: flags and environment, nothing else.
 
+use clap::Parser;
 use http::Uri;
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_service::ServiceArgs;
 use std::{num::NonZeroUsize, time::Duration};
 
 /// What is left of a lease when the provider has taken all its time.
@@ -15,24 +17,14 @@ Example:
     --kafka-brokers 127.0.0.1:9092 --provider-url http://127.0.0.1:7190";
 
 /// The payment service: charges and refunds through a payment provider, exactly once.
-#[derive(clap::Parser)]
+///
+/// It needs its MySQL schema (made by `stampede prepare`), Kafka, and a payment provider.
+#[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every process is told.
+    /// What every service is told.
     #[command(flatten)]
-    pub common: CommonConfig,
-
-    /// Schema of the service: mysql://user:password@host:port/schema.
-    #[arg(long, env = "STAMPEDE_DATABASE_URL", hide_env_values = true)]
-    pub database_url: String,
-
-    /// Kafka brokers, host:port, comma separated.
-    #[arg(long, env = "STAMPEDE_KAFKA_BROKERS")]
-    pub kafka_brokers: String,
-
-    /// Topics are named after it: <prefix>.payment.
-    #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
-    pub kafka_topic_prefix: String,
+    pub service: ServiceArgs,
 
     /// The payment provider: http://host:port.
     #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
@@ -40,7 +32,7 @@ pub struct Config {
 
     /// How long one request to the provider may take, in milliseconds. After that the outcome is unknown, and is
     /// looked up.
-    #[arg(long, env = "STAMPEDE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, env = "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub provider_timeout_ms: u64,
 
     /// Secret that the provider signs its notices with.
@@ -48,21 +40,21 @@ pub struct Config {
     pub webhook_secret: String,
 
     /// Most charges that the provider is asked for at a time.
-    #[arg(long, env = "STAMPEDE_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
+    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
     pub max_charges_in_flight: NonZeroUsize,
 
     /// Most charges of unknown outcome that are looked up at a time.
-    #[arg(long, env = "STAMPEDE_MAX_LOOKUPS_IN_FLIGHT", default_value = "32")]
+    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_LOOKUPS_IN_FLIGHT", default_value = "32")]
     pub max_lookups_in_flight: NonZeroUsize,
 
     /// Most refunds that are sent at a time.
-    #[arg(long, env = "STAMPEDE_MAX_REFUNDS_IN_FLIGHT", default_value = "32")]
+    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_REFUNDS_IN_FLIGHT", default_value = "32")]
     pub max_refunds_in_flight: NonZeroUsize,
 }
 
 impl Config {
     /// How long one request to the provider may take.
-    pub fn provider_timeout(&self) -> Duration {
+    pub const fn provider_timeout(&self) -> Duration {
         Duration::from_millis(self.provider_timeout_ms)
     }
 
@@ -74,6 +66,6 @@ impl Config {
 
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
-        &self.common
+        &self.service.common
     }
 }

@@ -17,8 +17,7 @@ use stampede_lua::{
 use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
 use stampede_vocab::{
-    CampaignId, Clock, CouponId, EventId, Fingerprint, ItemId, OrderId, PaymentId, Quantity, RequestId, SystemClock,
-    UserId,
+    CampaignId, CouponId, EventId, Fingerprint, ItemId, OrderId, PaymentId, Quantity, RequestId, Timestamp, UserId,
 };
 use std::{fs, time::Duration};
 
@@ -44,7 +43,7 @@ impl Sold {
         let coupon = sale.claim(user).await;
         let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
         sale.audit();
-        for service in Service::SERVICES {
+        for service in Service::ALL {
             sale.mesh.kill_9(service).unwrap();
         }
         Self { sale, order, coupon }
@@ -95,8 +94,8 @@ impl Sold {
         }
     }
 
-    async fn run(&self, statements: &[(&str, &str)]) {
-        let now_us = SystemClock.now().micros().to_string();
+    async fn run(&self, statements: &[(Service, &str)]) {
+        let now_us = Timestamp::now().micros().to_string();
         let values = [
             ("{order}", in_sql(self.order().as_bytes())),
             ("{item}", in_sql(self.item().as_bytes())),
@@ -111,9 +110,9 @@ impl Sold {
             ("{d}", in_sql(&[0xDD; 16])),
             ("{now}", now_us),
         ];
-        for (schema, statement) in statements {
+        for (service, statement) in statements {
             let sql = values.iter().fold((*statement).to_owned(), |sql, (name, value)| sql.replace(name, value));
-            let db = self.sale.world.database(schema).await.unwrap();
+            let db = self.sale.world.database(*service).await.unwrap();
             let mut connection = db.acquire().await.unwrap();
             let done = sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut *connection).await;
             done.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -254,8 +253,8 @@ async fn what_still_moves_fails_the_audit() {
     sale.placed(buyer(), &[(0, 1)], "").await;
     sale.audit();
     sale.mesh.kill_9(Service::Order).unwrap();
-    let orders = sale.world.database("order").await.unwrap();
-    let just_over = SystemClock.now().minus(Duration::from_secs(1)).micros();
+    let orders = sale.world.database(Service::Order).await.unwrap();
+    let just_over = Timestamp::now().minus(Duration::from_secs(1)).micros();
     let overdue = format!("UPDATE orders SET pay_deadline_us = {just_over}");
     sqlx::raw_sql(AssertSqlSafe(overdue)).execute(&mut *orders.acquire().await.unwrap()).await.unwrap();
     let audit = sale.run_audit(AT_ONCE);
@@ -275,9 +274,9 @@ async fn what_was_purged_in_its_time_is_not_taken_for_lost() {
         format!("UPDATE stock SET opens_at_us = opens_at_us - {two_days}"),
         format!("UPDATE coupons SET updated_us = updated_us - {two_days}"),
     ];
-    sold.run(&[("event", &events), ("inventory", &opened), ("coupon", &coupons)]).await;
-    for schema in ["event", "coupon", "inventory", "order", "payment"] {
-        sold.run(&[(schema, "DELETE FROM outbox")]).await;
+    sold.run(&[(Service::Event, &events), (Service::Inventory, &opened), (Service::Coupon, &coupons)]).await;
+    for service in Service::ALL {
+        sold.run(&[(service, "DELETE FROM outbox")]).await;
     }
     let audit = sold.sale.run_audit(AT_ONCE);
     assert!(audit.holds, "{audit:#?}");

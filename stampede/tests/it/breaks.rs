@@ -1,12 +1,14 @@
 //! Ways to break each promise by hand in the databases, and what the audit has to say of each.
 
+use stampede_testkit::Service;
+
 /// A break, by SQL in some schemas, and how it is mended.
 ///
 /// `{order}`, `{item}`, `{event}`, `{user}`, `{coupon}`, `{campaign}` and `{payment}` stand for the ids of the one
 /// purchase as SQL has them, `{a}` to `{d}` for ids that nothing has, `{now}` for the time in microseconds.
 pub struct Break {
-    pub by: &'static [(&'static str, &'static str)],
-    pub mended_by: &'static [(&'static str, &'static str)],
+    pub by: &'static [(Service, &'static str)],
+    pub mended_by: &'static [(Service, &'static str)],
     /// The promise, what is wrong with it, and whose id has to be named.
     pub named: &'static [(usize, &'static str, Id)],
 }
@@ -30,17 +32,17 @@ pub enum Id {
 }
 
 /// What the databases themselves would not let happen.
-pub const GUARDS: &[(&str, &str)] = &[
-    ("inventory", "ALTER TABLE stock DROP CONSTRAINT stock_never_oversold"),
-    ("inventory", "ALTER TABLE stock DROP CONSTRAINT stock_gifts_never_oversold"),
-    ("coupon", "ALTER TABLE coupons DROP PRIMARY KEY"),
-    ("coupon", "ALTER TABLE coupons DROP KEY uq_coupons_user"),
-    ("coupon", "ALTER TABLE coupons DROP CONSTRAINT ck_coupons_rank"),
-    ("event", "ALTER TABLE events DROP CONSTRAINT ck_events_state"),
-    ("event", "ALTER TABLE events DROP CONSTRAINT ck_events_never_early"),
-    ("order", "ALTER TABLE orders DROP CONSTRAINT ck_orders_total"),
-    ("payment", "ALTER TABLE payments DROP CONSTRAINT ck_payments_refunded"),
-    ("payment", "ALTER TABLE payments DROP CONSTRAINT ck_payments_captured"),
+pub const GUARDS: &[(Service, &str)] = &[
+    (Service::Inventory, "ALTER TABLE stock DROP CONSTRAINT stock_never_oversold"),
+    (Service::Inventory, "ALTER TABLE stock DROP CONSTRAINT stock_gifts_never_oversold"),
+    (Service::Coupon, "ALTER TABLE coupons DROP PRIMARY KEY"),
+    (Service::Coupon, "ALTER TABLE coupons DROP KEY uq_coupons_user"),
+    (Service::Coupon, "ALTER TABLE coupons DROP CONSTRAINT ck_coupons_rank"),
+    (Service::Event, "ALTER TABLE events DROP CONSTRAINT ck_events_state"),
+    (Service::Event, "ALTER TABLE events DROP CONSTRAINT ck_events_never_early"),
+    (Service::Order, "ALTER TABLE orders DROP CONSTRAINT ck_orders_total"),
+    (Service::Payment, "ALTER TABLE payments DROP CONSTRAINT ck_payments_refunded"),
+    (Service::Payment, "ALTER TABLE payments DROP CONSTRAINT ck_payments_captured"),
 ];
 
 const SECOND_COUPON: &str = "INSERT INTO coupons SELECT {a}, campaign_id, {b}, 2, campaign_quota, 'ISSUED', NULL, NULL, 'x', 1, created_us, updated_us FROM coupons WHERE id = {coupon}";
@@ -50,8 +52,8 @@ const NO_SECOND_COUPON: &str = "DELETE FROM coupons WHERE id = {a}";
 pub const BREAKS: &[Break] = &[
     // 1. Never oversold.
     Break {
-        by: &[("inventory", "UPDATE stock SET committed_units = total_units + 1 WHERE item_id = {item}")],
-        mended_by: &[("inventory", "UPDATE stock SET committed_units = 2 WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "UPDATE stock SET committed_units = total_units + 1 WHERE item_id = {item}")],
+        mended_by: &[(Service::Inventory, "UPDATE stock SET committed_units = 2 WHERE item_id = {item}")],
         named: &[
             (1, "more units committed than there are", Id::Item),
             (1, "the ledger's rows do not add up to what is committed", Id::Item),
@@ -59,102 +61,102 @@ pub const BREAKS: &[Break] = &[
         ],
     },
     Break {
-        by: &[("inventory", "UPDATE stock SET gift_committed_units = gift_total_units + 1 WHERE item_id = {item}")],
-        mended_by: &[("inventory", "UPDATE stock SET gift_committed_units = 1 WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "UPDATE stock SET gift_committed_units = gift_total_units + 1 WHERE item_id = {item}")],
+        mended_by: &[(Service::Inventory, "UPDATE stock SET gift_committed_units = 1 WHERE item_id = {item}")],
         named: &[(1, "more gifts committed than there are", Id::Item)],
     },
     Break {
-        by: &[("inventory", "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
-        mended_by: &[("inventory", "DELETE FROM ledger WHERE order_id = {a}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE order_id = {a}")],
         named: &[
             (1, "the ledger's rows do not add up to what is committed", Id::Item),
             (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xAA)),
         ],
     },
     Break {
-        by: &[("inventory", "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
-        mended_by: &[("inventory", "DELETE FROM ledger WHERE item_id = {d}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE item_id = {d}")],
         named: &[
             (1, "units are taken of an item that is not in the stock", Id::Order),
             (1, "the ledger has units that their order did not ask for", Id::Order),
         ],
     },
     Break {
-        by: &[("inventory", "UPDATE stock SET limit_per_buyer = 1 WHERE item_id = {item}")],
-        mended_by: &[("inventory", "UPDATE stock SET limit_per_buyer = 3 WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "UPDATE stock SET limit_per_buyer = 1 WHERE item_id = {item}")],
+        mended_by: &[(Service::Inventory, "UPDATE stock SET limit_per_buyer = 3 WHERE item_id = {item}")],
         named: &[(1, "a buyer has more than the limit", Id::Item), (1, "the stock is not what the event offers", Id::Item)],
     },
     Break {
-        by: &[("event", "INSERT INTO items SELECT {d}, event_id, 9, title, unit_price_minor, currency, total_units, limit_per_buyer, gift_title, gift_total_units FROM items WHERE id = {item}")],
-        mended_by: &[("event", "DELETE FROM items WHERE id = {d}")],
+        by: &[(Service::Event, "INSERT INTO items SELECT {d}, event_id, 9, title, unit_price_minor, currency, total_units, limit_per_buyer, gift_title, gift_total_units FROM items WHERE id = {item}")],
+        mended_by: &[(Service::Event, "DELETE FROM items WHERE id = {d}")],
         named: &[(1, "an event offers an item that is not in the stock", Id::MadeUpItem(0xDD))],
     },
     Break {
-        by: &[("inventory", "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0 FROM stock WHERE item_id = {item}")],
-        mended_by: &[("inventory", "DELETE FROM stock WHERE item_id = {d}")],
+        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0 FROM stock WHERE item_id = {item}")],
+        mended_by: &[(Service::Inventory, "DELETE FROM stock WHERE item_id = {d}")],
         named: &[
             (1, "an item is in the stock that no event offers", Id::MadeUpItem(0xDD)),
             (5, "an item of an event that goes on is not in Redis", Id::MadeUpItem(0xDD)),
         ],
     },
     Break {
-        by: &[("event", "UPDATE items SET unit_price_minor = unit_price_minor + 1 WHERE id = {item}")],
-        mended_by: &[("event", "UPDATE items SET unit_price_minor = unit_price_minor - 1 WHERE id = {item}")],
+        by: &[(Service::Event, "UPDATE items SET unit_price_minor = unit_price_minor + 1 WHERE id = {item}")],
+        mended_by: &[(Service::Event, "UPDATE items SET unit_price_minor = unit_price_minor - 1 WHERE id = {item}")],
         named: &[(1, "the stock is not what the event offers", Id::Item)],
     },
     Break {
-        by: &[("inventory", "UPDATE stock SET closes_at_us = closes_at_us + 1 WHERE item_id = {item}")],
-        mended_by: &[("inventory", "UPDATE stock SET closes_at_us = closes_at_us - 1 WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "UPDATE stock SET closes_at_us = closes_at_us + 1 WHERE item_id = {item}")],
+        mended_by: &[(Service::Inventory, "UPDATE stock SET closes_at_us = closes_at_us - 1 WHERE item_id = {item}")],
         named: &[(1, "the stock is sold at another time than the event says", Id::Item)],
     },
     // 2. Coupons.
     Break {
-        by: &[("coupon", SECOND_COUPON), ("coupon", "UPDATE campaigns SET quota = 1 WHERE id = {campaign}")],
-        mended_by: &[("coupon", NO_SECOND_COUPON), ("coupon", "UPDATE campaigns SET quota = 5 WHERE id = {campaign}")],
+        by: &[(Service::Coupon, SECOND_COUPON), (Service::Coupon, "UPDATE campaigns SET quota = 1 WHERE id = {campaign}")],
+        mended_by: &[(Service::Coupon, NO_SECOND_COUPON), (Service::Coupon, "UPDATE campaigns SET quota = 5 WHERE id = {campaign}")],
         named: &[(2, "more coupons than the quota", Id::Campaign), (2, "Redis would give a rank again", Id::Campaign)],
     },
     Break {
-        by: &[("coupon", SECOND_COUPON), ("coupon", "UPDATE coupons SET campaign_id = {d} WHERE id = {a}")],
-        mended_by: &[("coupon", NO_SECOND_COUPON)],
+        by: &[(Service::Coupon, SECOND_COUPON), (Service::Coupon, "UPDATE coupons SET campaign_id = {d} WHERE id = {a}")],
+        mended_by: &[(Service::Coupon, NO_SECOND_COUPON)],
         named: &[(2, "a coupon of a campaign that there is none of", Id::MadeUpCoupon(0xAA))],
     },
     Break {
-        by: &[("coupon", "UPDATE coupons SET rank_no = 9 WHERE id = {coupon}")],
-        mended_by: &[("coupon", "UPDATE coupons SET rank_no = 1 WHERE id = {coupon}")],
+        by: &[(Service::Coupon, "UPDATE coupons SET rank_no = 9 WHERE id = {coupon}")],
+        mended_by: &[(Service::Coupon, "UPDATE coupons SET rank_no = 1 WHERE id = {coupon}")],
         named: &[(2, "a rank outside the quota", Id::Coupon)],
     },
     Break {
-        by: &[("coupon", SECOND_COUPON), ("coupon", "UPDATE coupons SET rank_no = 1 WHERE id = {a}")],
-        mended_by: &[("coupon", NO_SECOND_COUPON)],
+        by: &[(Service::Coupon, SECOND_COUPON), (Service::Coupon, "UPDATE coupons SET rank_no = 1 WHERE id = {a}")],
+        mended_by: &[(Service::Coupon, NO_SECOND_COUPON)],
         named: &[(2, "a rank given twice", Id::Campaign)],
     },
     Break {
-        by: &[("coupon", SECOND_COUPON), ("coupon", "UPDATE coupons SET user_id = {user} WHERE id = {a}")],
-        mended_by: &[("coupon", NO_SECOND_COUPON)],
+        by: &[(Service::Coupon, SECOND_COUPON), (Service::Coupon, "UPDATE coupons SET user_id = {user} WHERE id = {a}")],
+        mended_by: &[(Service::Coupon, NO_SECOND_COUPON)],
         named: &[(2, "two coupons of one campaign for one user", Id::Campaign)],
     },
     Break {
-        by: &[("coupon", "UPDATE coupons SET created_us = created_us - 86400000000 WHERE id = {coupon}")],
-        mended_by: &[("coupon", "UPDATE coupons SET created_us = created_us + 86400000000 WHERE id = {coupon}")],
+        by: &[(Service::Coupon, "UPDATE coupons SET created_us = created_us - 86400000000 WHERE id = {coupon}")],
+        mended_by: &[(Service::Coupon, "UPDATE coupons SET created_us = created_us + 86400000000 WHERE id = {coupon}")],
         named: &[(2, "a coupon was claimed outside its campaign's time", Id::Coupon)],
     },
     Break {
-        by: &[("coupon", "UPDATE coupons SET created_us = created_us + 86400000000 WHERE id = {coupon}")],
-        mended_by: &[("coupon", "UPDATE coupons SET created_us = created_us - 86400000000 WHERE id = {coupon}")],
+        by: &[(Service::Coupon, "UPDATE coupons SET created_us = created_us + 86400000000 WHERE id = {coupon}")],
+        mended_by: &[(Service::Coupon, "UPDATE coupons SET created_us = created_us - 86400000000 WHERE id = {coupon}")],
         named: &[(2, "a coupon was claimed outside its campaign's time", Id::Coupon)],
     },
     Break {
-        by: &[("coupon", "UPDATE coupons SET user_id = {b} WHERE id = {coupon}")],
-        mended_by: &[("coupon", "UPDATE coupons SET user_id = {user} WHERE id = {coupon}")],
+        by: &[(Service::Coupon, "UPDATE coupons SET user_id = {b} WHERE id = {coupon}")],
+        mended_by: &[(Service::Coupon, "UPDATE coupons SET user_id = {user} WHERE id = {coupon}")],
         named: &[(2, "an order has somebody else's coupon, or one of another event", Id::Order)],
     },
     Break {
         by: &[
-            ("order", "CREATE TABLE kept AS SELECT * FROM orders WHERE id = {order}"),
-            ("order", "UPDATE kept SET id = {a}"),
-            ("order", "INSERT INTO orders SELECT * FROM kept"),
+            (Service::Order, "CREATE TABLE kept AS SELECT * FROM orders WHERE id = {order}"),
+            (Service::Order, "UPDATE kept SET id = {a}"),
+            (Service::Order, "INSERT INTO orders SELECT * FROM kept"),
         ],
-        mended_by: &[("order", "DELETE FROM orders WHERE id = {a}"), ("order", "DROP TABLE kept")],
+        mended_by: &[(Service::Order, "DELETE FROM orders WHERE id = {a}"), (Service::Order, "DROP TABLE kept")],
         named: &[
             (2, "a coupon is used for two orders", Id::Coupon),
             (4, "an order without lines", Id::MadeUpOrder(0xAA)),
@@ -164,29 +166,29 @@ pub const BREAKS: &[Break] = &[
     },
     // 3. Money.
     Break {
-        by: &[("order", "UPDATE order_lines SET unit_price_minor = unit_price_minor + 1 WHERE order_id = {order}")],
-        mended_by: &[("order", "UPDATE order_lines SET unit_price_minor = unit_price_minor - 1 WHERE order_id = {order}")],
+        by: &[(Service::Order, "UPDATE order_lines SET unit_price_minor = unit_price_minor + 1 WHERE order_id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE order_lines SET unit_price_minor = unit_price_minor - 1 WHERE order_id = {order}")],
         named: &[
             (3, "an order line has another price than the stock", Id::Order),
             (3, "an order's sums are not those of its lines and its coupon", Id::Order),
         ],
     },
     Break {
-        by: &[("order", "UPDATE orders SET discount_minor = 0, total_minor = subtotal_minor WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET discount_minor = 1000, total_minor = subtotal_minor - 1000 WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET discount_minor = 0, total_minor = subtotal_minor WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET discount_minor = 1000, total_minor = subtotal_minor - 1000 WHERE id = {order}")],
         named: &[
             (3, "an order's sums are not those of its lines and its coupon", Id::Order),
             (3, "goods for another sum than was captured", Id::Order),
         ],
     },
     Break {
-        by: &[("payment", "UPDATE payments SET amount_minor = amount_minor + 1 WHERE order_id = {order}")],
-        mended_by: &[("payment", "UPDATE payments SET amount_minor = amount_minor - 1 WHERE order_id = {order}")],
+        by: &[(Service::Payment, "UPDATE payments SET amount_minor = amount_minor + 1 WHERE order_id = {order}")],
+        mended_by: &[(Service::Payment, "UPDATE payments SET amount_minor = amount_minor - 1 WHERE order_id = {order}")],
         named: &[(3, "a payment of another sum than its order's total", Id::Payment)],
     },
     Break {
-        by: &[("inventory", "UPDATE ledger SET order_id = {c} WHERE order_id = {order}")],
-        mended_by: &[("inventory", "UPDATE ledger SET order_id = {order} WHERE order_id = {c}")],
+        by: &[(Service::Inventory, "UPDATE ledger SET order_id = {c} WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "UPDATE ledger SET order_id = {order} WHERE order_id = {c}")],
         named: &[
             (3, "charged for units that the ledger never committed", Id::Order),
             (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xCC)),
@@ -195,67 +197,67 @@ pub const BREAKS: &[Break] = &[
     // A refund that is only asked for does not undo the second charge.
     Break {
         by: &[
-            ("payment", "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = {payment}"),
-            ("payment", "UPDATE kept SET attempt = 2"),
-            ("payment", "INSERT INTO attempts SELECT * FROM kept"),
-            ("payment", "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REQUESTED', 'EUR', 2998, 0, 0, 0)"),
+            (Service::Payment, "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = {payment}"),
+            (Service::Payment, "UPDATE kept SET attempt = 2"),
+            (Service::Payment, "INSERT INTO attempts SELECT * FROM kept"),
+            (Service::Payment, "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REQUESTED', 'EUR', 2998, 0, 0, 0)"),
         ],
         mended_by: &[
-            ("payment", "DELETE FROM attempts WHERE attempt = 2"),
-            ("payment", "DELETE FROM refunds WHERE attempt = 2"),
-            ("payment", "DROP TABLE kept"),
+            (Service::Payment, "DELETE FROM attempts WHERE attempt = 2"),
+            (Service::Payment, "DELETE FROM refunds WHERE attempt = 2"),
+            (Service::Payment, "DROP TABLE kept"),
         ],
         named: &[(3, "charged twice", Id::Payment), (5, "a payment that does not move on", Id::Payment)],
     },
     Break {
-        by: &[("payment", "UPDATE attempts SET state = 'DECLINED' WHERE payment_id = {payment}")],
-        mended_by: &[("payment", "UPDATE attempts SET state = 'APPROVED' WHERE payment_id = {payment}")],
+        by: &[(Service::Payment, "UPDATE attempts SET state = 'DECLINED' WHERE payment_id = {payment}")],
+        mended_by: &[(Service::Payment, "UPDATE attempts SET state = 'APPROVED' WHERE payment_id = {payment}")],
         named: &[(3, "captured by an attempt that was not approved", Id::Payment)],
     },
     Break {
-        by: &[("payment", "UPDATE payments SET refunded_minor = captured_minor + 1 WHERE order_id = {order}")],
-        mended_by: &[("payment", "UPDATE payments SET refunded_minor = 0 WHERE order_id = {order}")],
+        by: &[(Service::Payment, "UPDATE payments SET refunded_minor = captured_minor + 1 WHERE order_id = {order}")],
+        mended_by: &[(Service::Payment, "UPDATE payments SET refunded_minor = 0 WHERE order_id = {order}")],
         named: &[
             (3, "refunded more than was captured", Id::Payment),
             (3, "written down as refunded, but the refund was not done", Id::Payment),
         ],
     },
     Break {
-        by: &[("payment", "UPDATE payments SET captured_minor = captured_minor - 1 WHERE order_id = {order}")],
-        mended_by: &[("payment", "UPDATE payments SET captured_minor = captured_minor + 1 WHERE order_id = {order}")],
+        by: &[(Service::Payment, "UPDATE payments SET captured_minor = captured_minor - 1 WHERE order_id = {order}")],
+        mended_by: &[(Service::Payment, "UPDATE payments SET captured_minor = captured_minor + 1 WHERE order_id = {order}")],
         named: &[
             (3, "goods for another sum than was captured", Id::Order),
             (3, "the provider moved another sum than we did", Id::Payment),
         ],
     },
     Break {
-        by: &[("payment", "UPDATE payments SET state = 'OPEN', captured_minor = 0, captured_attempt = NULL WHERE order_id = {order}")],
-        mended_by: &[("payment", "UPDATE payments SET state = 'CAPTURED', captured_minor = amount_minor, captured_attempt = 1 WHERE order_id = {order}")],
+        by: &[(Service::Payment, "UPDATE payments SET state = 'OPEN', captured_minor = 0, captured_attempt = NULL WHERE order_id = {order}")],
+        mended_by: &[(Service::Payment, "UPDATE payments SET state = 'CAPTURED', captured_minor = amount_minor, captured_attempt = 1 WHERE order_id = {order}")],
         named: &[(3, "the provider charged more often than we know of", Id::Payment)],
     },
     Break {
         by: &[
-            ("payment", "CREATE TABLE kept AS SELECT * FROM payments WHERE order_id = {order}"),
-            ("payment", "DELETE FROM payments WHERE order_id = {order}"),
+            (Service::Payment, "CREATE TABLE kept AS SELECT * FROM payments WHERE order_id = {order}"),
+            (Service::Payment, "DELETE FROM payments WHERE order_id = {order}"),
         ],
-        mended_by: &[("payment", "INSERT INTO payments SELECT * FROM kept"), ("payment", "DROP TABLE kept")],
+        mended_by: &[(Service::Payment, "INSERT INTO payments SELECT * FROM kept"), (Service::Payment, "DROP TABLE kept")],
         named: &[(3, "the provider charged for a payment that we do not know", Id::Payment)],
     },
     Break {
         by: &[
-            ("payment", "CREATE TABLE kept AS SELECT * FROM payments WHERE order_id = {order}"),
-            ("payment", "UPDATE kept SET id = {a}, order_id = {b}"),
-            ("payment", "INSERT INTO payments SELECT * FROM kept"),
+            (Service::Payment, "CREATE TABLE kept AS SELECT * FROM payments WHERE order_id = {order}"),
+            (Service::Payment, "UPDATE kept SET id = {a}, order_id = {b}"),
+            (Service::Payment, "INSERT INTO payments SELECT * FROM kept"),
         ],
-        mended_by: &[("payment", "DELETE FROM payments WHERE id = {a}"), ("payment", "DROP TABLE kept")],
+        mended_by: &[(Service::Payment, "DELETE FROM payments WHERE id = {a}"), (Service::Payment, "DROP TABLE kept")],
         named: &[
             (3, "the provider knows nothing of a captured payment", Id::MadeUpPayment(0xAA)),
             (4, "a payment of an order that does not exist", Id::MadeUpOrder(0xBB)),
         ],
     },
     Break {
-        by: &[("order", "UPDATE orders SET state = 'CANCELLED' WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET state = 'CANCELLED' WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
         named: &[
             (3, "paid, but neither goods nor the money back", Id::Order),
             (5, "an order has ended, but its units are still taken", Id::Order),
@@ -266,15 +268,15 @@ pub const BREAKS: &[Break] = &[
     // 4. Durability.
     Break {
         by: &[
-            ("coupon", "CREATE TABLE kept AS SELECT * FROM coupons"),
-            ("coupon", "DELETE FROM coupons WHERE id = {coupon}"),
+            (Service::Coupon, "CREATE TABLE kept AS SELECT * FROM coupons"),
+            (Service::Coupon, "DELETE FROM coupons WHERE id = {coupon}"),
         ],
-        mended_by: &[("coupon", "INSERT INTO coupons SELECT * FROM kept"), ("coupon", "DROP TABLE kept")],
+        mended_by: &[(Service::Coupon, "INSERT INTO coupons SELECT * FROM kept"), (Service::Coupon, "DROP TABLE kept")],
         named: &[(4, "a claim was ranked, but its coupon is not stored", Id::Campaign)],
     },
     Break {
-        by: &[("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_lost', 1, 'stampede.message.v1.OrderExpired', '', {now})")],
-        mended_by: &[("order", "DELETE FROM outbox WHERE aggregateid = 'ord_lost'")],
+        by: &[(Service::Order, "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_lost', 1, 'stampede.message.v1.OrderExpired', '', {now})")],
+        mended_by: &[(Service::Order, "DELETE FROM outbox WHERE aggregateid = 'ord_lost'")],
         named: &[
             (4, "a message of order was sent, but is not in Kafka", Id::Text("ord_lost")),
             (7, "a message of order did not take effect in coupon", Id::Text("ord_lost")),
@@ -284,140 +286,140 @@ pub const BREAKS: &[Break] = &[
     },
     // 5. Every order ends.
     Break {
-        by: &[("order", "UPDATE orders SET state = 'PAYING' WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET state = 'PAYING' WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
         named: &[(5, "an order that does not move on", Id::Order)],
     },
     Break {
-        by: &[("order", "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = {now} - 60000000 WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET state = 'FULFILLED', pay_deadline_us = {now} WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = {now} - 60000000 WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED', pay_deadline_us = {now} WHERE id = {order}")],
         named: &[
             (5, "an order that does not move on", Id::Order),
             (5, "an order goes on, but its coupon is not held for it", Id::Order),
         ],
     },
     Break {
-        by: &[("order", "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = NULL WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET state = 'FULFILLED', pay_deadline_us = {now} WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = NULL WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED', pay_deadline_us = {now} WHERE id = {order}")],
         named: &[(5, "an order in a state that cannot be", Id::Order)],
     },
     Break {
-        by: &[("order", "UPDATE orders SET state = 'MISLAID' WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET state = 'MISLAID' WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED' WHERE id = {order}")],
         named: &[(5, "an order in a state that cannot be", Id::Order)],
     },
     Break {
-        by: &[("payment", "UPDATE attempts SET state = 'UNKNOWN' WHERE payment_id = {payment}")],
-        mended_by: &[("payment", "UPDATE attempts SET state = 'APPROVED' WHERE payment_id = {payment}")],
+        by: &[(Service::Payment, "UPDATE attempts SET state = 'UNKNOWN' WHERE payment_id = {payment}")],
+        mended_by: &[(Service::Payment, "UPDATE attempts SET state = 'APPROVED' WHERE payment_id = {payment}")],
         named: &[(5, "a payment that does not move on", Id::Payment)],
     },
     Break {
-        by: &[("inventory", "UPDATE ledger SET state = 'RELEASED' WHERE order_id = {order}")],
-        mended_by: &[("inventory", "UPDATE ledger SET state = 'COMMITTED' WHERE order_id = {order}")],
+        by: &[(Service::Inventory, "UPDATE ledger SET state = 'RELEASED' WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "UPDATE ledger SET state = 'COMMITTED' WHERE order_id = {order}")],
         named: &[(5, "an order goes on, but its units are not in the ledger", Id::Order)],
     },
     Break {
-        by: &[("order", "UPDATE goods SET units = 9 WHERE kind = 'ITEM' AND order_id = {order}")],
-        mended_by: &[("order", "UPDATE goods SET units = 2 WHERE kind = 'ITEM' AND order_id = {order}")],
+        by: &[(Service::Order, "UPDATE goods SET units = 9 WHERE kind = 'ITEM' AND order_id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE goods SET units = 2 WHERE kind = 'ITEM' AND order_id = {order}")],
         named: &[(5, "paid, but the goods are not what was bought", Id::Order)],
     },
     Break {
-        by: &[("order", "UPDATE goods SET kind = 'X' WHERE kind = 'GIFT' AND order_id = {order}")],
-        mended_by: &[("order", "UPDATE goods SET kind = 'GIFT' WHERE kind = 'X' AND order_id = {order}")],
+        by: &[(Service::Order, "UPDATE goods SET kind = 'X' WHERE kind = 'GIFT' AND order_id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE goods SET kind = 'GIFT' WHERE kind = 'X' AND order_id = {order}")],
         named: &[
             (5, "paid, but the gift is not what was promised", Id::Order),
             (5, "goods that were not bought", Id::Order),
         ],
     },
     Break {
-        by: &[("order", "INSERT INTO goods VALUES ({order}, {d}, 'ITEM', 1, 0)")],
-        mended_by: &[("order", "DELETE FROM goods WHERE item_id = {d}")],
+        by: &[(Service::Order, "INSERT INTO goods VALUES ({order}, {d}, 'ITEM', 1, 0)")],
+        mended_by: &[(Service::Order, "DELETE FROM goods WHERE item_id = {d}")],
         named: &[(5, "goods that were not bought", Id::Order)],
     },
     Break {
-        by: &[("coupon", "UPDATE coupons SET state = 'ISSUED', order_id = NULL WHERE id = {coupon}")],
-        mended_by: &[("coupon", "UPDATE coupons SET state = 'USED', order_id = {order} WHERE id = {coupon}")],
+        by: &[(Service::Coupon, "UPDATE coupons SET state = 'ISSUED', order_id = NULL WHERE id = {coupon}")],
+        mended_by: &[(Service::Coupon, "UPDATE coupons SET state = 'USED', order_id = {order} WHERE id = {coupon}")],
         named: &[(5, "an order was fulfilled with a coupon that is not used up", Id::Order)],
     },
     // 6. Events.
     Break {
-        by: &[("event", "UPDATE events SET opens_at_us = opens_at_us + 60000000 WHERE id = {event}")],
-        mended_by: &[("event", "UPDATE events SET opens_at_us = opens_at_us - 60000000 WHERE id = {event}")],
+        by: &[(Service::Event, "UPDATE events SET opens_at_us = opens_at_us + 60000000 WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET opens_at_us = opens_at_us - 60000000 WHERE id = {event}")],
         named: &[
             (6, "an event opened early", Id::Event),
             (6, "an order was taken before the event opened", Id::Order),
         ],
     },
     Break {
-        by: &[("event", "UPDATE events SET state = 'CLOSED', closed_at_us = closes_at_us - 1, due_at_us = NULL WHERE id = {event}")],
-        mended_by: &[("event", "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
+        by: &[(Service::Event, "UPDATE events SET state = 'CLOSED', closed_at_us = closes_at_us - 1, due_at_us = NULL WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
         named: &[
             (6, "an event closed early", Id::Event),
             (6, "an event did not tell exactly once by EventClosed", Id::Event),
         ],
     },
     Break {
-        by: &[("event", "UPDATE events SET due_at_us = 1 WHERE id = {event}")],
-        mended_by: &[("event", "UPDATE events SET due_at_us = closes_at_us WHERE id = {event}")],
+        by: &[(Service::Event, "UPDATE events SET due_at_us = 1 WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET due_at_us = closes_at_us WHERE id = {event}")],
         named: &[(6, "an event is over its time and has not moved", Id::Event)],
     },
     Break {
-        by: &[("event", "UPDATE events SET due_at_us = NULL WHERE id = {event}")],
-        mended_by: &[("event", "UPDATE events SET due_at_us = closes_at_us WHERE id = {event}")],
+        by: &[(Service::Event, "UPDATE events SET due_at_us = NULL WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET due_at_us = closes_at_us WHERE id = {event}")],
         named: &[(6, "an event in a state that cannot be", Id::Event)],
     },
     Break {
-        by: &[("order", "UPDATE orders SET event_id = {d} WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET event_id = {event} WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET event_id = {d} WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET event_id = {event} WHERE id = {order}")],
         named: &[(6, "an order of an event that there is none of", Id::Order)],
     },
     Break {
-        by: &[("order", "UPDATE orders SET created_us = created_us + 86400000000 WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET created_us = created_us - 86400000000 WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET created_us = created_us + 86400000000 WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET created_us = created_us - 86400000000 WHERE id = {order}")],
         named: &[(6, "an order was taken over 30 s after the event closed", Id::Order)],
     },
     Break {
-        by: &[("event", "UPDATE outbox SET type = 'stampede.message.v1.Other' WHERE type = 'stampede.message.v1.EventOpened'")],
-        mended_by: &[("event", "UPDATE outbox SET type = 'stampede.message.v1.EventOpened' WHERE type = 'stampede.message.v1.Other'")],
+        by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.Other' WHERE type = 'stampede.message.v1.EventOpened'")],
+        mended_by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.EventOpened' WHERE type = 'stampede.message.v1.Other'")],
         named: &[(6, "an event did not tell exactly once by EventOpened", Id::Event)],
     },
     // 7. Messages.
     Break {
         by: &[
-            ("order", "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_unsent', 1, 'x', '', {now})"),
-            ("order", "INSERT INTO outbox_unsent SELECT id, partition_no FROM outbox WHERE aggregateid = 'ord_unsent'"),
+            (Service::Order, "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, created_us) VALUES (0, 'order', 'ord_unsent', 1, 'x', '', {now})"),
+            (Service::Order, "INSERT INTO outbox_unsent SELECT id, partition_no FROM outbox WHERE aggregateid = 'ord_unsent'"),
         ],
         mended_by: &[
-            ("order", "DELETE FROM outbox_unsent"),
-            ("order", "DELETE FROM outbox WHERE aggregateid = 'ord_unsent'"),
+            (Service::Order, "DELETE FROM outbox_unsent"),
+            (Service::Order, "DELETE FROM outbox WHERE aggregateid = 'ord_unsent'"),
         ],
         named: &[(7, "a message of order was never sent", Id::Text("ord_unsent"))],
     },
     Break {
         by: &[
-            ("coupon", "CREATE TABLE kept AS SELECT * FROM inbox WHERE source = '/stampede/order'"),
-            ("coupon", "DELETE FROM inbox WHERE source = '/stampede/order'"),
+            (Service::Coupon, "CREATE TABLE kept AS SELECT * FROM inbox WHERE source = '/stampede/order'"),
+            (Service::Coupon, "DELETE FROM inbox WHERE source = '/stampede/order'"),
         ],
-        mended_by: &[("coupon", "INSERT INTO inbox SELECT * FROM kept"), ("coupon", "DROP TABLE kept")],
+        mended_by: &[(Service::Coupon, "INSERT INTO inbox SELECT * FROM kept"), (Service::Coupon, "DROP TABLE kept")],
         named: &[(7, "a message of order did not take effect in coupon", Id::Order)],
     },
     Break {
-        by: &[("inventory", "INSERT INTO inbox_parked VALUES ('t', 'ord_parked', 0, 0)")],
-        mended_by: &[("inventory", "DELETE FROM inbox_parked")],
+        by: &[(Service::Inventory, "INSERT INTO inbox_parked VALUES ('t', 'ord_parked', 0, 0)")],
+        mended_by: &[(Service::Inventory, "DELETE FROM inbox_parked")],
         named: &[(7, "messages are set aside behind a dead letter in inventory", Id::Text("ord_parked"))],
     },
     // 8. The order of arrival.
     Break {
-        by: &[("order", "UPDATE orders SET arrival = 0 WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET arrival = 1 WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET arrival = 0 WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET arrival = 1 WHERE id = {order}")],
         named: &[
             (8, "an order without a place of arrival", Id::Order),
             (8, "the ledger has another place of arrival than the order", Id::Order),
         ],
     },
     Break {
-        by: &[("order", "UPDATE orders SET arrival = 99 WHERE id = {order}")],
-        mended_by: &[("order", "UPDATE orders SET arrival = 1 WHERE id = {order}")],
+        by: &[(Service::Order, "UPDATE orders SET arrival = 99 WHERE id = {order}")],
+        mended_by: &[(Service::Order, "UPDATE orders SET arrival = 1 WHERE id = {order}")],
         named: &[(8, "Redis would give a place of arrival again", Id::Event)],
     },
 ];

@@ -204,8 +204,7 @@ fn an_unknown_key_of_a_sale_is_refused_with_its_line() {
 fn a_sale_that_the_gateway_does_not_take_cannot_be_simulated() {
     let folder = tempfile::tempdir().unwrap();
     let file = sale_file(&folder, &good_sale());
-    let gateway =
-        gateway(|_| ("401 Unauthorized", r#"{"reason":"UNAUTHENTICATED","detail":"no","request_id":"req-1"}"#));
+    let gateway = gateway(|_| ("401 Unauthorized", r#"{"reason":"UNAUTHENTICATED","detail":"no","trace_id":"t-1"}"#));
     let arguments = ["-o", "json", "simulate", file.to_str().unwrap(), "--auth-secret", SECRET];
     let error = json_error(&run(&[&arguments[..], &["--gateway-url", &gateway, "--buyers", "2"]].concat()));
     assert!(error.contains("a buyer gets no token: UNAUTHENTICATED (no)"), "{error}");
@@ -230,7 +229,7 @@ fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was(
     let (file, report) = (sale_file(&folder, SMALL_SALE), folder.path().join("report.json"));
     let gateway = gateway(|request| match request {
         order if order.starts_with("POST /v1/orders ") => {
-            ("500 Internal Server Error", r#"{"reason":"INTERNAL","detail":"no","request_id":"req-9"}"#)
+            ("500 Internal Server Error", r#"{"reason":"INTERNAL","detail":"no","trace_id":"t-9"}"#)
         }
         other => mesh(other),
     });
@@ -241,7 +240,7 @@ fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was(
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(out(&output).contains("5 outcomes that the crowd did not expect"), "{}", out(&output));
-    assert!(out(&output).contains("INTERNAL: no (request req-9)"), "{}", out(&output));
+    assert!(out(&output).contains("INTERNAL: no (trace t-9)"), "{}", out(&output));
     let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
     assert_eq!((&report["as_expected"], &report["unexpected"]["count"]), (&false.into(), &5.into()));
     assert_eq!(
@@ -258,7 +257,7 @@ fn of_two_clicks_at_once_both_are_taken_or_it_is_a_surprise_that_says_why() {
     static CLICKS: AtomicUsize = AtomicUsize::new(0);
     const CANCELLED: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"ORDER_STATE_CANCELLED","arrival":"1",
         "version":"2","create_time":"2026-01-02T03:04:05Z","update_time":"2026-01-02T03:04:06Z"}"#;
-    const REFUSED: &str = r#"{"reason":"ORDER_NOT_CANCELLABLE","detail":"it is CANCELLED","request_id":"req-7"}"#;
+    const REFUSED: &str = r#"{"reason":"ORDER_NOT_CANCELLABLE","detail":"it is CANCELLED","trace_id":"t-7"}"#;
     let folder = tempfile::tempdir().unwrap();
     let sale = SMALL_SALE.to_owned() + "\ndouble_clickers_percent = 100\ncancel_percent = 100\n";
     let (file, report) = (sale_file(&folder, &sale), folder.path().join("report.json"));
@@ -275,7 +274,7 @@ fn of_two_clicks_at_once_both_are_taken_or_it_is_a_surprise_that_says_why() {
         .output()
         .unwrap();
     assert_eq!((output.status.code(), CLICKS.load(Ordering::Relaxed)), (Some(1), 2), "{output:?}");
-    let said = "one of two clicks was taken, the other not: ORDER_NOT_CANCELLABLE (it is CANCELLED) (request req-7)";
+    let said = "one of two clicks was taken, the other not: ORDER_NOT_CANCELLABLE (it is CANCELLED) (trace t-7)";
     assert!(out(&output).contains("SPLIT_CLICK 1") && out(&output).contains(said), "{}", out(&output));
     let report: Value = serde_json::from_slice(&fs::read(report).unwrap()).unwrap();
     assert_eq!(report["unexpected"]["by_outcome"]["SPLIT_CLICK"], 1);

@@ -2,7 +2,7 @@
 //! one replica of each service is lost for good.
 
 use crate::sale::run_audit;
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, eventually};
 use std::{
     fs,
     path::Path,
@@ -52,8 +52,14 @@ timed_out_cards_percent = 3
 "#;
 
 /// What is killed, in this order: the way in, and the five services behind it. (The payment provider is somebody else's.)
-const EVERY_PROCESS: [Service; 6] =
-    [Service::Gateway, Service::Event, Service::Coupon, Service::Inventory, Service::Order, Service::Payment];
+const EVERY_PROCESS: [Process; 6] = [
+    Process::Gateway,
+    Process::Service(Service::Event),
+    Process::Service(Service::Coupon),
+    Process::Service(Service::Inventory),
+    Process::Service(Service::Order),
+    Process::Service(Service::Payment),
+];
 
 fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_stampede"))
@@ -69,21 +75,25 @@ fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Pa
 
 /// Runs the sale, and strikes at one kind of process after the other while it goes on. The crowd sees nothing that it
 /// does not reckon with, and every promise holds.
-async fn survives(mesh: MeshBuilder, struck: &[Service], strike: impl AsyncFn(&mut Mesh, Service)) {
+async fn survives(
+    mesh: MeshBuilder,
+    struck: impl IntoIterator<Item = Process>,
+    strike: impl AsyncFn(&mut Mesh, Process),
+) {
     let world = World::prepared().await.unwrap();
     let mut mesh = mesh
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", 30_000)
-        .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
-        .start(&world, &Service::ALL)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
+        .start(&world, Process::all())
         .await
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (sale, acknowledged) = (folder.path().join("sale.toml"), folder.path().join("acknowledged.json"));
     fs::write(&sale, SALE).unwrap();
-    let crowd = simulate(&sale, &mesh.url(Service::Gateway), mesh.auth_secret(), &acknowledged);
+    let crowd = simulate(&sale, &mesh.url(Process::Gateway), mesh.auth_secret(), &acknowledged);
 
-    let orders = world.database("order").await.unwrap();
-    for (count, service) in (1..).zip(struck) {
+    let orders = world.database(Service::Order).await.unwrap();
+    for (count, process) in (1..).zip(struck) {
         eventually("the sale goes on", || async {
             let mut connection = orders.acquire().await.ok()?;
             let placed: i64 =
@@ -91,7 +101,7 @@ async fn survives(mesh: MeshBuilder, struck: &[Service], strike: impl AsyncFn(&m
             (placed >= count * 10).then_some(())
         })
         .await;
-        strike(&mut mesh, *service).await;
+        strike(&mut mesh, process).await;
     }
 
     let output = tokio::task::spawn_blocking(move || crowd.wait_with_output()).await.unwrap().unwrap();
@@ -105,19 +115,19 @@ async fn survives(mesh: MeshBuilder, struck: &[Service], strike: impl AsyncFn(&m
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
-    survives(MeshBuilder::default(), &EVERY_PROCESS, async |mesh, service| {
-        mesh.kill_9(service).unwrap();
+    survives(MeshBuilder::default(), EVERY_PROCESS, async |mesh, process| {
+        mesh.kill_9(process).unwrap();
         // Long enough to be missed: callers and buyers have to find their way around it.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        mesh.restart(service).await.unwrap();
+        mesh.restart(process).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_over_replicas_keeps_its_promises_while_one_of_each_is_lost_for_good() {
-    let mesh = Service::SERVICES.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
+    let mesh = Service::ALL.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
     // Two are left of the service whose whole work is to open the event once.
     let mesh = mesh.replicas(Service::Event, 3);
-    survives(mesh, &Service::SERVICES, async |mesh, service| mesh.kill_9(service).unwrap()).await;
+    survives(mesh, Service::ALL.map(Process::from), async |mesh, process| mesh.kill_9(process).unwrap()).await;
 }

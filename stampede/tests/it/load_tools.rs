@@ -80,7 +80,7 @@ fn a_seed_names_the_file_or_the_answer_that_is_wrong() {
     let secret = "a secret of the tests, 32 bytes or more";
     let missing = run(&["-o", "json", "seed", "no-such.toml", "--auth-secret", secret]);
     assert!(json_error(&missing).contains("no-such.toml"));
-    let refusing = gateway(|_| ("403 Forbidden", r#"{"reason":"PERMISSION_DENIED","detail":"no","request_id":"r"}"#));
+    let refusing = gateway(|_| ("403 Forbidden", r#"{"reason":"PERMISSION_DENIED","detail":"no","trace_id":"t"}"#));
     let sale = concat!(env!("CARGO_MANIFEST_DIR"), "/../ghz-bench/sale.toml");
     let refused = run(&["-o", "json", "seed", sale, "--auth-secret", secret, "--gateway-url", &refusing]);
     assert!(json_error(&refused).contains("PERMISSION_DENIED"));

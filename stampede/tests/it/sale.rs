@@ -8,8 +8,8 @@ use stampede_proto::{
     order::v1::{GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest},
     r#type::v1::Money,
 };
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, buyer, eventually};
-use stampede_vocab::{Clock, SystemClock, UserId};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually};
+use stampede_vocab::{Timestamp, UserId};
 use std::{process::Command, time::Duration};
 use tonic::Status;
 
@@ -34,7 +34,7 @@ pub fn fresh() -> String {
 }
 
 pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
-    let micros = SystemClock.now().plus(from_now).micros();
+    let micros = Timestamp::now().plus(from_now).micros();
     Some(prost_types::Timestamp {
         seconds: micros / 1_000_000,
         nanos: i32::try_from(micros % 1_000_000).unwrap() * 1_000,
@@ -47,9 +47,9 @@ impl Sale {
         let world = World::prepared().await.unwrap();
         let mesh = MeshBuilder::default()
             .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", pay_window.as_millis())
-            .set(Service::Order, "STAMPEDE_PAYING_GRACE_MS", 500)
-            .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 500)
-            .start(&world, &Service::ALL)
+            .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 500)
+            .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
+            .start(&world, Process::all())
             .await
             .unwrap();
         let item = |title: &str, total_units, limit_per_buyer, gift| NewItem {
@@ -206,7 +206,7 @@ fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
         .args(["--database-url", world.database_url(), "--schema-prefix", &world.schema_prefix()])
         .args(["--redis-url", world.redis_url(), "--redis-key-prefix", &world.redis_key_prefix()])
         .args(["--kafka-brokers", world.brokers()])
-        .args(["--provider-url", &mesh.url(Service::Sandbox)])
+        .args(["--provider-url", &mesh.url(Process::Sandbox)])
         // By the environment, so that a test may say it otherwise.
         .env("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix());
     if !more.contains(&"--open-within-ms") {

@@ -86,7 +86,8 @@ impl Runner<'_> {
         let seed = Seed::open(stage, &self.workspace.root().join("ghz-bench/sale.toml"))?;
         let seconds = self.args.load.seconds;
         let (config, output) = (self.file(plan, "plan.json"), self.file(plan, "ghz.json"));
-        let mut content = plan.played(&stage.service(plan.service()), seconds, self.args.rate);
+        let service = plan.service()?;
+        let mut content = plan.played(&stage.service(service), seconds, self.args.rate);
         content["format"] = "json".into();
         content["output"] = output.display().to_string().into();
         fs::write(&config, serde_json::to_string_pretty(&content)?).context("the plan cannot be written")?;
@@ -95,11 +96,11 @@ impl Runner<'_> {
         command.arg("--config").arg(&config).current_dir(self.workspace.root());
         command.env("STAMPEDE_RUN", seed::run_id()?).stdout(Stdio::null());
         command.envs(seed.ids().into_iter().map(|(name, id)| (format!("STAMPEDE_{name}"), id)));
-        let before = (stage::spent(fleet), stage.outcomes(plan.service(), plan.method())?);
+        let before = (stage::spent(fleet), stage.outcomes(service, plan.method())?);
         let status = Group::start(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{} failed ({status})", shell::describe(&command));
         fleet.check()?;
-        let after = (stage::spent(fleet), stage.outcomes(plan.service(), plan.method())?);
+        let after = (stage::spent(fleet), stage.outcomes(service, plan.method())?);
 
         let report = fs::read_to_string(&output).with_context(|| format!("ghz wrote no {}", output.display()))?;
         let report: Value = serde_json::from_str(&report).context("ghz wrote no JSON")?;

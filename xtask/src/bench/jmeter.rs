@@ -23,8 +23,8 @@ const FIRST_READER_S: u32 = 5;
 const JVM_S: u32 = 6;
 /// Seconds over which users come.
 const RAMP_S: u32 = 2;
-/// Purchases that a user is expected to make in a run of `order-flow`, at most, each under a token of its own.
-const TOKENS_PER_USER: u32 = 20;
+/// Seconds that a purchase of `order-flow` is expected to take. Each is made under a token of its own.
+const SECONDS_PER_PURCHASE: u32 = 1;
 
 /// Plays the plans; whether every answer was one that they reckon with.
 pub fn run(workspace: &Workspace, args: &JmeterArgs) -> anyhow::Result<bool> {
@@ -75,7 +75,7 @@ impl Runner<'_> {
         let folder = self.results.join(&name);
         make_directory(&folder)?;
         let tokens = folder.join("tokens.csv");
-        seed::write_tokens(stage, self.args.users * TOKENS_PER_USER, &tokens)?;
+        seed::write_tokens(stage, self.tokens(), &tokens)?;
         let sale = self.workspace.root().join("ghz-bench/sale.toml");
         let seed = match name.as_str() {
             // In the middle of the readers.
@@ -96,6 +96,11 @@ impl Runner<'_> {
         summary.print();
         say(&format!("  {:<12} {}", "dashboard", folder.join("dashboard/index.html").display()));
         Ok(summary.is_as_expected())
+    }
+
+    /// Tokens that a run may need. A plan that uses them up begins again with the first, whose coupon is claimed.
+    fn tokens(&self) -> u32 {
+        self.args.users * (self.args.load.seconds / SECONDS_PER_PURCHASE + 1)
     }
 
     fn command(

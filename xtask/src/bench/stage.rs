@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context;
+use stampede_vocab::{Process, Service};
 
 use crate::bench::costs::Spent;
 use crate::bench::{RUN, metrics};
@@ -131,10 +132,10 @@ impl Stage {
     }
 
     /// A service's gRPC, HOST:PORT.
-    pub fn service(&self, service: &str) -> String {
+    pub fn service(&self, service: Service) -> String {
         match &self.place {
             Place::Own(layout) => layout.urls(service).trim_start_matches("http://").to_owned(),
-            Place::Named { host } => format!("{host}:{}", mesh::default_port(service)),
+            Place::Named { host } => format!("{host}:{}", Process::from(service).port()),
         }
     }
 
@@ -150,7 +151,7 @@ impl Stage {
     }
 
     /// What calls of `method` were answered so far; `None` where the metrics of the service are out of sight.
-    pub fn outcomes(&self, service: &str, method: &str) -> anyhow::Result<Option<metrics::Outcomes>> {
+    pub fn outcomes(&self, service: Service, method: &str) -> anyhow::Result<Option<metrics::Outcomes>> {
         let Place::Own(layout) = &self.place else { return Ok(None) };
         let admin = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let admins: Vec<SocketAddr> = layout.of(service).map(|instance| admin(instance.admin_port)).collect();

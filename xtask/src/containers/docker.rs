@@ -1,5 +1,6 @@
 //! Calls of `docker` and `docker compose`, each with a bound, in one compose project of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -80,12 +81,12 @@ pub struct Project {
     docker: Docker,
     folder: PathBuf,
     name: String,
-    variables: Vec<(String, String)>,
+    variables: BTreeMap<String, String>,
 }
 
 impl Project {
-    /// A project of this name of the compose files in `folder`.
-    pub fn new(docker: Docker, folder: &Path, name: String, variables: Vec<(String, String)>) -> Self {
+    /// A project of this name of the compose files in `folder`. The variables go before the caller's environment.
+    pub fn new(docker: Docker, folder: &Path, name: String, variables: BTreeMap<String, String>) -> Self {
         Self { docker, folder: folder.to_owned(), name, variables }
     }
 
@@ -100,7 +101,11 @@ impl Project {
             }
         };
         command.current_dir(&self.folder).args(["--project-name", &self.name]).args(args);
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        let of_caller = std::env::vars_os().map(|(name, _)| name);
+        of_caller.filter(|name| name.to_string_lossy().starts_with("COMPOSE_")).for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(&self.variables);
         command
     }
 

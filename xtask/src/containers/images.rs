@@ -1,6 +1,8 @@
 //! The images that the compose files need: those on this machine, those that can be pulled, or stand-ins for them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -24,33 +26,33 @@ const PULL_WITHIN: Duration = Duration::from_secs(300);
 const PUBLIC: [(&str, &str); 4] =
     [("REDIS_IMAGE", "redis"), ("MYSQL_IMAGE", "mysql"), ("KAFKA_IMAGE", "kafka"), ("RUST_IMAGE", "rust")];
 
-/// Sees to it that every public image is there or has a stand-in. Returns the variables that say which is to be used.
-pub fn provide(workspace: &Workspace, docker: &Docker) -> anyhow::Result<Vec<(String, String)>> {
-    let named = crate::containers::variables(workspace)?;
-    let mut chosen = Vec::new();
+/// Sees to it that every public image is there or has a stand-in, and names the one to be used in the variables.
+pub fn provide(workspace: &Workspace, docker: &Docker, variables: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
     for (variable, folder) in PUBLIC {
-        let public = named.get(variable).with_context(|| format!(".env does not name {variable}"))?;
-        let image = if docker.has_image(public) || pull(docker, public) {
-            public.clone()
-        } else {
-            stand_in(workspace, docker, folder)?
-        };
-        chosen.push((variable.to_owned(), image));
+        let image = variables.get_mut(variable).with_context(|| format!(".env does not name {variable}"))?;
+        if !docker.has_image(image) && !pull(docker, image) {
+            *image = stand_in(workspace, docker, folder)?;
+        }
     }
-    Ok(chosen)
+    Ok(())
 }
 
 fn pull(docker: &Docker, image: &str) -> bool {
     let step = Step::begin("image", &format!("pulling {image}"));
+    // In the foreground: a Ctrl-C reaches it there.
     let mut pull = Command::new("timeout");
-    pull.arg(PULL_WITHIN.as_secs().to_string()).arg(docker.command().get_program()).args(["pull", "--quiet", image]);
+    pull.arg("--foreground")
+        .arg(PULL_WITHIN.as_secs().to_string())
+        .arg(docker.command().get_program())
+        .args(["pull", "--quiet", image]);
     let pulled = shell::succeeds(&mut pull);
     step.done(&if pulled { format!("{image} is here") } else { format!("{image} cannot be pulled") });
     pulled
 }
 
 fn stand_in(workspace: &Workspace, docker: &Docker, folder: &str) -> anyhow::Result<String> {
-    let image = format!("stampede-stand-in/{folder}:1");
+    let recipe = workspace.root().join("deploy/compose/stand-ins").join(folder);
+    let image = format!("stampede-stand-in/{folder}:{:016x}", fingerprint(&recipe)?);
     if docker.has_image(&image) {
         return Ok(image);
     }
@@ -59,12 +61,27 @@ fn stand_in(workspace: &Workspace, docker: &Docker, folder: &str) -> anyhow::Res
     let context = workspace.run("containers").join(folder);
     remove_directory(&context)?;
     make_directory(context.parent().context("it lies in a directory")?)?;
-    copy(&workspace.root().join("deploy/compose/stand-ins").join(folder), &context)?;
+    copy(&recipe, &context)?;
     add_parts(workspace, folder, &context)?;
     shell::quiet(docker.command().args(["build", "--tag", &image]).arg(&context).env("DOCKER_BUILDKIT", "1"))?;
     remove_directory(&context)?;
     step.done(&image);
     Ok(image)
+}
+
+/// Names a recipe by its content, so that a stand-in of an older one is not taken for it.
+fn fingerprint(folder: &Path) -> anyhow::Result<u64> {
+    let read = || -> std::io::Result<u64> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
+        files.sort();
+        let mut hasher = DefaultHasher::new();
+        for file in files {
+            (file.file_name(), fs::read(&file)?).hash(&mut hasher);
+        }
+        Ok(hasher.finish())
+    };
+    read().with_context(|| format!("cannot read {}", folder.display()))
 }
 
 /// What a stand-in is made of beside Debian's packages: what this machine runs and builds with.

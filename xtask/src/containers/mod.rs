@@ -7,27 +7,29 @@ mod purchase;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use stampede_vocab::Process;
 
 use crate::containers::docker::{Docker, Project};
 use crate::ports::Ports;
 use crate::setup::apt;
 use crate::setup::requirement::{Probe, Requirement};
-use crate::shell::Group;
+use crate::shell::{self, Group};
 use crate::ui::{say, seconds};
 use crate::workspace::Workspace;
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "compose";
 
+/// The image under test.
+const IMAGE: &str = "stampede:test";
 /// First port that is looked at for what the containers publish.
 const FIRST_PORT: u16 = 18_080;
-/// Containers that are restarted, one after another, while a sale goes on.
-const RESTARTED: [&str; 10] =
-    ["gateway", "order", "inventory", "coupon", "payment", "event", "sandbox", "redis", "mysql", "kafka"];
+/// The servers' containers.
+const SERVERS: [&str; 3] = ["redis", "mysql", "kafka"];
 /// A container is healthy again so long after it was restarted, at most.
 const BACK_WITHIN: Duration = Duration::from_secs(90);
 /// A process ends so soon after SIGTERM, also if it still waits for its servers.
@@ -37,10 +39,13 @@ const STOPS_WITHIN: Duration = Duration::from_secs(10);
 pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let docker = Docker::find(workspace)?;
     apt::provide(&[Requirement { what: "curl", probe: Probe::Program("curl"), packages: &["curl"] }])?;
-    let mut variables = images::provide(workspace, &docker)?;
-    variables.push(("STAMPEDE_IMAGE".into(), "stampede:test".into()));
+    // All that `.env` says, so that nothing in the caller's environment goes before it.
+    let mut variables = variables(workspace)?;
+    images::provide(workspace, &docker, &mut variables)?;
+    variables.insert("STAMPEDE_IMAGE".into(), IMAGE.into());
     // Built as the demo is: half of the time, and nothing is measured here.
-    variables.push(("BUILD_PROFILE".into(), "demo".into()));
+    variables.insert("BUILD_PROFILE".into(), "demo".into());
+    variables.insert("REVISION".into(), revision(workspace)?);
     let gateway = publish(&mut variables)?;
     let folder = workspace.root().join("deploy/compose");
     let name = format!("stampede-test-{}", std::process::id());
@@ -81,6 +86,12 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The commit that the image is built from.
+fn revision(workspace: &Workspace) -> anyhow::Result<String> {
+    let commit = shell::quiet(Command::new("git").current_dir(workspace.root()).args(["rev-parse", "HEAD"]))?;
+    Ok(commit.trim().to_owned())
+}
+
 /// The variables of `.env`.
 fn variables(workspace: &Workspace) -> anyhow::Result<BTreeMap<String, String>> {
     let file = workspace.root().join("deploy/compose/.env");
@@ -90,15 +101,15 @@ fn variables(workspace: &Workspace) -> anyhow::Result<BTreeMap<String, String>> 
 }
 
 /// Picks a free port for each that is published. Returns the gateway's URL.
-fn publish(variables: &mut Vec<(String, String)>) -> anyhow::Result<String> {
+fn publish(variables: &mut BTreeMap<String, String>) -> anyhow::Result<String> {
     let mut ports = Ports::default();
     let mut gateway = 0;
-    for name in ["GATEWAY", "EVENT", "COUPON", "INVENTORY", "ORDER", "PAYMENT", "SANDBOX", "REDIS", "MYSQL", "KAFKA"] {
+    for name in Process::all().map(Process::name).chain(SERVERS) {
         let port = ports.pick(name, None, FIRST_PORT)?;
-        if name == "GATEWAY" {
+        if name == Process::Gateway.name() {
             gateway = port;
         }
-        variables.push((format!("{name}_PORT"), port.to_string()));
+        variables.insert(format!("{}_PORT", name.to_uppercase()), port.to_string());
     }
     Ok(format!("http://127.0.0.1:{gateway}"))
 }
@@ -108,12 +119,14 @@ fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
     let nowhere = "mysql://nobody:x@127.0.0.1:1/none";
     let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1"];
     let peers = ["--inventory-urls", "http://127.0.0.1:1", "--coupon-urls", "http://127.0.0.1:1"];
-    let run = [&["run", "--detach", "stampede:test", "serve", "order"], &args[..], &peers[..]].concat();
+    let run = [&["run", "--detach", IMAGE, "serve", "order"], &args[..], &peers[..]].concat();
     let container = docker.ask(&run)?;
     let started = Instant::now();
-    docker.ask(&["stop", "--time", "30", &container])?;
-    let (took, code) = (started.elapsed(), docker.ask(&["inspect", "--format", "{{.State.ExitCode}}", &container])?);
+    let stopped = docker.ask(&["stop", "--time", "30", &container]);
+    let took = started.elapsed();
+    let code = stopped.and_then(|_| docker.ask(&["inspect", "--format", "{{.State.ExitCode}}", &container]));
     docker.ask(&["rm", "--force", &container])?;
+    let code = code?;
     ensure!(code == "0" && took < STOPS_WITHIN, "it ended with {code} after {}", seconds(took));
     Ok(())
 }
@@ -129,7 +142,7 @@ fn fenced(docker: &Docker, project: &Project) -> anyhow::Result<()> {
         let [name, user, read_only, memory, capabilities] = words[..] else {
             anyhow::bail!("a container without a user: {said}");
         };
-        let server = ["redis", "mysql", "kafka"].iter().any(|server| name.contains(&format!("-{server}-")));
+        let server = SERVERS.iter().any(|server| name.contains(&format!("-{server}-")));
         ensure!(capabilities == "[ALL]", "{name} drops {capabilities}");
         ensure!(user != "0" && user != "root", "{name} runs as {user}");
         ensure!(server || read_only == "true", "{name} can write to its root");
@@ -159,7 +172,8 @@ fn restart_each(project: &Project) -> anyhow::Result<()> {
     ]);
     let mut sale = sale;
     let mut crowd = Group::start(&mut sale)?;
-    for service in RESTARTED {
+    let processes = Process::all().map(Process::name);
+    for service in processes.chain(SERVERS) {
         let started = Instant::now();
         project.ask(&["restart", service])?;
         project.wait_healthy(service, BACK_WITHIN)?;
@@ -169,4 +183,26 @@ fn restart_each(project: &Project) -> anyhow::Result<()> {
     let code = crowd.wait()?.code();
     ensure!(code == Some(0), "the sale ended with {code:?}");
     project.run(&["--profile", "demo", "run", "--rm", "-T", "--no-deps", "audit"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::ADMIN_PORT_OFFSET;
+
+    #[test]
+    fn every_process_is_in_the_compose_files_with_its_ports() {
+        let workspace = Workspace::locate();
+        let file = workspace.root().join("deploy/compose/compose.yaml");
+        let compose = fs::read_to_string(file).expect("it is there");
+        let variables = variables(&workspace).expect("readable");
+        for process in Process::all() {
+            let variable = format!("{}_PORT", process.name().to_uppercase());
+            assert_eq!(variables.get(&variable), Some(&process.port().to_string()), "{variable}");
+            assert!(compose.contains(&format!("command: [serve, {process}]")), "{process}");
+            assert!(compose.contains(&format!("${{{variable}}}:{}", process.port())), "{process}");
+            let admin = format!("STAMPEDE_ADMIN_ADDR: 0.0.0.0:{}", process.port() + ADMIN_PORT_OFFSET);
+            assert!(process == Process::Sandbox || compose.contains(&admin), "{process}");
+        }
+    }
 }

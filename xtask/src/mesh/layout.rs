@@ -1,20 +1,20 @@
 //! Which processes a mesh has, and on which port each listens.
 
+use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
+
 use crate::cli::PortArgs;
 use crate::ports::Ports;
-use crate::replicas::{Replicas, SERVICES};
+use crate::replicas::{Replicas, replicated};
 
-/// The admin port of a process is this far above its own.
-const ADMIN_OFFSET: u16 = 100;
 /// The replicas of a service are this far apart.
 const REPLICA_OFFSET: u16 = 10;
 
 /// One process of the mesh and its ports.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The service.
-    pub service: &'static str,
-    /// Its own name: that of the service, with a number from the second replica on.
+    /// The process.
+    pub process: Process,
+    /// Its own name: that of the process, with a number from the second replica on.
     pub name: String,
     /// Where it serves.
     pub port: u16,
@@ -34,28 +34,29 @@ impl Layout {
     /// Picks the ports.
     pub fn pick(ports: &mut Ports, asked: &PortArgs, replicas: &Replicas) -> anyhow::Result<Self> {
         let mut instances = Vec::new();
-        for service in SERVICES {
-            for replica in 0..replicas.of(service) {
-                instances.push(pick_instance(ports, asked, service, replica)?);
+        for process in replicated() {
+            for replica in 0..replicas.of(process) {
+                instances.push(pick_instance(ports, asked, process, replica)?);
             }
         }
-        Ok(Self { instances, sandbox: ports.pick("the payment sandbox", None, 7190)? })
+        Ok(Self { instances, sandbox: ports.pick("the payment sandbox", None, Process::Sandbox.port())? })
     }
 
-    /// The processes of a service.
-    pub fn of(&self, service: &str) -> impl Iterator<Item = &Instance> {
-        self.instances.iter().filter(move |instance| instance.service == service)
+    /// The replicas of a process.
+    pub fn of(&self, process: impl Into<Process>) -> impl Iterator<Item = &Instance> {
+        let process = process.into();
+        self.instances.iter().filter(move |instance| instance.process == process)
     }
 
-    /// The URLs of a service, one a replica.
-    pub fn urls(&self, service: &str) -> String {
-        let urls = self.of(service).map(|instance| format!("http://127.0.0.1:{}", instance.port));
+    /// The URLs of a process, one a replica.
+    pub fn urls(&self, process: impl Into<Process>) -> String {
+        let urls = self.of(process).map(|instance| format!("http://127.0.0.1:{}", instance.port));
         urls.collect::<Vec<_>>().join(",")
     }
 
     /// The first gateway's URL, as a buyer would use it.
     pub fn gateway_url(&self) -> String {
-        let gateway = self.of("gateway").next().expect("there is at least one process of each service");
+        let gateway = self.of(Process::Gateway).next().expect("there is at least one process of each service");
         format!("http://127.0.0.1:{}", gateway.port)
     }
 
@@ -78,30 +79,14 @@ impl Layout {
     }
 }
 
-fn pick_instance(
-    ports: &mut Ports,
-    asked: &PortArgs,
-    service: &'static str,
-    replica: usize,
-) -> anyhow::Result<Instance> {
+fn pick_instance(ports: &mut Ports, asked: &PortArgs, process: Process, replica: usize) -> anyhow::Result<Instance> {
     let shift = REPLICA_OFFSET * u16::try_from(replica).expect("the number of replicas is small");
-    let asked = if service == "gateway" && replica == 0 { asked.gateway_port } else { None };
-    let port = ports.pick(service, asked, default_port(service) + shift)?;
-    let admin_port = ports.pick(&format!("the admin side of {service}"), None, port.saturating_add(ADMIN_OFFSET))?;
-    let name = if replica == 0 { service.to_owned() } else { format!("{service}-{}", replica + 1) };
-    Ok(Instance { service, name, port, admin_port })
-}
-
-/// Where a service listens unless it is told otherwise.
-pub fn default_port(service: &str) -> u16 {
-    match service {
-        "event" => 7101,
-        "coupon" => 7102,
-        "inventory" => 7103,
-        "order" => 7104,
-        "payment" => 7105,
-        _ => 8080,
-    }
+    let asked = if process == Process::Gateway && replica == 0 { asked.gateway_port } else { None };
+    let name = if replica == 0 { process.to_string() } else { format!("{process}-{}", replica + 1) };
+    let port = ports.pick(process.name(), asked, process.port() + shift)?;
+    let admin_port = port.saturating_add(ADMIN_PORT_OFFSET);
+    let admin_port = ports.pick(&format!("the admin side of {process}"), None, admin_port)?;
+    Ok(Instance { process, name, port, admin_port })
 }
 
 #[cfg(test)]
@@ -116,7 +101,7 @@ mod tests {
     #[test]
     fn every_replica_has_ports_and_a_name_of_its_own() {
         let layout = layout("order=2,event=3");
-        assert_eq!(layout.urls("order").split(',').count(), 2);
+        assert_eq!(layout.urls(stampede_vocab::Service::Order).split(',').count(), 2);
         let mut ports: Vec<u16> = layout.instances.iter().flat_map(|one| [one.port, one.admin_port]).collect();
         let mut names: Vec<&str> = layout.instances.iter().map(|one| one.name.as_str()).collect();
         let counts = (ports.len(), names.len());

@@ -1,4 +1,4 @@
-//! The product's own processes as children: the payment sandbox, the five services, the gateway.
+//! The product's own processes as children: the payment sandbox, the services, the gateway.
 //! It knows their flags and environment, and nothing of what they do.
 
 mod layout;
@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use stampede_vocab::{Process, RedisUse, Service};
+
 use crate::cli::Profile;
 use crate::fleet::Fleet;
 use crate::identity::Identity;
@@ -15,14 +17,14 @@ use crate::launch::{Launch, Tier};
 use crate::mesh::layout::Instance;
 use crate::mesh::operator::{SCHEMA_PREFIX, TOPIC_PREFIX};
 use crate::probe;
-use crate::replicas::SERVICES;
+use crate::replicas::replicated;
 use crate::secrets::Secrets;
 use crate::servers::Servers;
 use crate::shell;
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
-pub use crate::mesh::layout::{Layout, default_port};
+pub use crate::mesh::layout::Layout;
 
 /// A process starts in under a second; a busy machine is slower.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -59,15 +61,15 @@ impl Mesh<'_> {
     pub fn start(&self, fleet: &mut Fleet) -> anyhow::Result<()> {
         self.write_environment(fleet.run())?;
         self.start_sandbox(fleet)?;
-        for service in SERVICES {
-            let step = Step::begin(service, "starting");
-            for instance in self.layout.of(service) {
+        for process in replicated() {
+            let step = Step::begin(process.name(), "starting");
+            for instance in self.layout.of(process) {
                 fleet.start(self.launch(instance))?;
             }
-            for instance in self.layout.of(service) {
+            for instance in self.layout.of(process) {
                 fleet.wait_ready(&instance.name, READY_WITHIN, || probe::http_ready(instance.admin_port))?;
             }
-            step.done(&self.layout.urls(service));
+            step.done(&self.layout.urls(process));
         }
         Ok(())
     }
@@ -80,7 +82,7 @@ impl Mesh<'_> {
             format!("--journal={}", self.servers.data().join("sandbox.journal").display()),
             format!("--webhook-url={}/v1/payments:webhook", self.layout.gateway_url()),
         ];
-        let mut launch = self.process("sandbox", "sandbox", Tier::Provider, args.to_vec());
+        let mut launch = self.process(Process::Sandbox, "sandbox", Tier::Provider, args.to_vec());
         launch.env.push(("STAMPEDE_WEBHOOK_SECRET".into(), self.secrets.webhook.clone()));
         fleet.start(launch)?;
         fleet.wait_ready("sandbox", READY_WITHIN, || probe::http_answers(port))?;
@@ -89,14 +91,14 @@ impl Mesh<'_> {
     }
 
     fn launch(&self, instance: &Instance) -> Launch {
-        let tier = if instance.service == "gateway" { Tier::Gateway } else { Tier::Service };
-        let mut launch = self.process(instance.service, &instance.name, tier, Vec::new());
-        launch.env = self.environment(instance).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let tier = if instance.process == Process::Gateway { Tier::Gateway } else { Tier::Service };
+        let mut launch = self.process(instance.process, &instance.name, tier, Vec::new());
+        launch.env = self.environment(instance).into_iter().collect();
         launch
     }
 
-    fn process(&self, service: &str, name: &str, tier: Tier, args: Vec<String>) -> Launch {
-        let serve = ["serve".to_owned(), service.to_owned()];
+    fn process(&self, process: Process, name: &str, tier: Tier, args: Vec<String>) -> Launch {
+        let serve = ["serve".to_owned(), process.to_string()];
         Launch {
             name: name.to_owned(),
             tier,
@@ -108,44 +110,45 @@ impl Mesh<'_> {
         }
     }
 
-    /// The environment of one process: only what its service has a use for.
-    fn environment(&self, instance: &Instance) -> BTreeMap<&'static str, String> {
-        let service = instance.service;
+    /// The environment of one process: only what it has a use for.
+    fn environment(&self, instance: &Instance) -> BTreeMap<String, String> {
+        let process = instance.process;
         let mut env = BTreeMap::from([
-            ("STAMPEDE_LISTEN_ADDR", format!("127.0.0.1:{}", instance.port)),
-            ("STAMPEDE_ADMIN_ADDR", format!("127.0.0.1:{}", instance.admin_port)),
+            ("STAMPEDE_LISTEN_ADDR".to_owned(), format!("127.0.0.1:{}", instance.port)),
+            ("STAMPEDE_ADMIN_ADDR".to_owned(), format!("127.0.0.1:{}", instance.admin_port)),
         ]);
-        if service != "gateway" {
-            env.insert("STAMPEDE_DATABASE_URL", format!("{}/{SCHEMA_PREFIX}{service}", self.servers.database_url()));
-            env.insert("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers());
-            env.insert("STAMPEDE_KAFKA_TOPIC_PREFIX", TOPIC_PREFIX.to_owned());
-        }
-        if let Some(url) = self.redis_url(service) {
-            env.insert("STAMPEDE_REDIS_URL", url);
-        }
-        for peer in peers(service) {
-            env.insert(urls_variable(peer), self.layout.urls(peer));
-        }
-        if service == "payment" {
-            env.insert("STAMPEDE_PROVIDER_URL", self.layout.provider_url());
-            env.insert("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone());
-        }
-        if let ("order", Some(window_ms)) = (service, self.pay_window_ms) {
-            env.insert("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string());
-        }
-        if service == "gateway" {
-            env.insert("STAMPEDE_AUTH_SECRET", self.secrets.auth.clone());
-        }
+        let redis = process.redis().map(|redis| match redis {
+            RedisUse::Main => self.main_redis_url(),
+            RedisUse::Timers => self.event_redis_url(),
+        });
+        env.extend(redis.map(|url| ("STAMPEDE_REDIS_URL".to_owned(), url)));
+        env.extend(process.calls().iter().map(|peer| (peer.urls_variable(), self.layout.urls(*peer))));
+        let own = match process {
+            Process::Service(service) => self.environment_of_service(service),
+            Process::Gateway => vec![("STAMPEDE_AUTH_SECRET", self.secrets.auth.clone())],
+            Process::Sandbox => Vec::new(),
+        };
+        env.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         env
     }
 
-    /// The event service's keys expire: they have a logical database of their own.
-    fn redis_url(&self, service: &str) -> Option<String> {
+    fn environment_of_service(&self, service: Service) -> Vec<(&'static str, String)> {
+        let mut env = vec![
+            ("STAMPEDE_DATABASE_URL", format!("{}/{SCHEMA_PREFIX}{service}", self.servers.database_url())),
+            ("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers()),
+            ("STAMPEDE_KAFKA_TOPIC_PREFIX", TOPIC_PREFIX.to_owned()),
+        ];
         match service {
-            "event" => Some(self.event_redis_url()),
-            "coupon" | "inventory" | "gateway" => Some(self.main_redis_url()),
-            _ => None,
+            Service::Payment => env.extend([
+                ("STAMPEDE_PROVIDER_URL", self.layout.provider_url()),
+                ("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone()),
+            ]),
+            Service::Order => {
+                env.extend(self.pay_window_ms.map(|window_ms| ("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string())));
+            }
+            Service::Event | Service::Coupon | Service::Inventory => {}
         }
+        env
     }
 
     /// Redis of stock, coupons and tokens.
@@ -156,37 +159,5 @@ impl Mesh<'_> {
     /// Redis of event times.
     pub fn event_redis_url(&self) -> String {
         format!("{}/1", self.servers.redis_url())
-    }
-}
-
-/// The services that a service calls.
-fn peers(service: &str) -> &'static [&'static str] {
-    match service {
-        "order" => &["inventory", "coupon"],
-        "inventory" | "coupon" => &["order"],
-        "gateway" => &["event", "coupon", "inventory", "order", "payment"],
-        _ => &[],
-    }
-}
-
-fn urls_variable(service: &str) -> &'static str {
-    match service {
-        "event" => "STAMPEDE_EVENT_URLS",
-        "coupon" => "STAMPEDE_COUPON_URLS",
-        "inventory" => "STAMPEDE_INVENTORY_URLS",
-        "order" => "STAMPEDE_ORDER_URLS",
-        _ => "STAMPEDE_PAYMENT_URLS",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_service_is_told_of_itself() {
-        for service in SERVICES {
-            assert!(!peers(service).contains(&service), "{service}");
-        }
     }
 }

@@ -5,8 +5,11 @@ mod mariadb;
 mod mysql;
 mod redis;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use anyhow::Context;
 
 use crate::cli::{Database, PortArgs};
 use crate::fleet::Fleet;
@@ -14,13 +17,16 @@ use crate::identity::Identity;
 use crate::ports::Ports;
 use crate::probe;
 use crate::ui::Step;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, remove_file};
 
 /// How long a server may take to be ready: a crash recovery of a big data directory included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A server gets this long to write its data down before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where a run keeps what tests have to know of its servers.
+const TEST_ENVIRONMENT: &str = "test.env";
 
 /// The account that the services and tests use, with all rights.
 const ACCOUNT: &str = "stampede:stampede";
@@ -96,6 +102,35 @@ impl Servers {
         fleet.wait_ready("kafka", READY_WITHIN, || probe::kafka(ports.kafka))?;
         kafka_step.done(&servers.kafka_brokers());
         Ok(servers)
+    }
+
+    /// What tests read of them in their environment.
+    pub fn test_environment(&self) -> [(String, String); 3] {
+        [
+            ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
+            ("STAMPEDE_TEST_REDIS_URL".to_owned(), self.redis_url()),
+            ("STAMPEDE_TEST_KAFKA_BROKERS".to_owned(), self.kafka_brokers()),
+        ]
+    }
+
+    /// Writes the same as a script for a shell to source, and for `cargo xtask test --up` to read.
+    pub fn write_test_environment(&self, run: &Path) -> anyhow::Result<()> {
+        let script = self.test_environment().map(|(name, value)| format!("export {name}={value}\n")).concat();
+        let file = run.join(TEST_ENVIRONMENT);
+        fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Removes it when its servers stop.
+    pub fn remove_test_environment(run: &Path) -> anyhow::Result<()> {
+        remove_file(&run.join(TEST_ENVIRONMENT))
+    }
+
+    /// Reads what [`Servers::write_test_environment`] wrote.
+    pub fn read_test_environment(run: &Path) -> anyhow::Result<Vec<(String, String)>> {
+        let file = run.join(TEST_ENVIRONMENT);
+        let script = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let assigned = script.lines().filter_map(|line| line.strip_prefix("export ")?.split_once('='));
+        Ok(assigned.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// Where they, and the payment sandbox, keep what has to agree.

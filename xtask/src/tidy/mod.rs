@@ -2,7 +2,6 @@
 //! and how a file looks. Each rule is a pure function from text to findings; only this file reads.
 
 mod arrows;
-mod functions;
 mod layers;
 mod lua;
 mod source;
@@ -50,7 +49,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn check(path: &str, text: &str) -> Vec<Finding> {
     match path.rsplit('.').next() {
-        Some("rs") => [source::check(path, text), functions::check(path, text), layers::check(path, text)].concat(),
+        Some("rs") => [source::check(path, text), layers::check(path, text)].concat(),
         Some("toml") if path.ends_with("Cargo.toml") => arrows::check(path, text),
         Some("lua") => lua::check(path, text),
         _ => Vec::new(),

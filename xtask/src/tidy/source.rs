@@ -1,12 +1,12 @@
-//! How every Rust file looks, in whatever crate.
+//! How every Rust file looks, in whatever crate: what clippy does not check.
 
 use crate::tidy::Finding;
 
 /// A longer file is a design question.
 const FILE_LINES: usize = 500;
 
-/// Written in two parts, so that this file keeps its own rule.
-const UNWRAP: &str = concat!(".unwrap", "()");
+/// Macros that write a line to the log.
+const LOGS: [&str; 4] = ["tracing::error!(", "tracing::warn!(", "tracing::info!(", "tracing::debug!("];
 
 /// Checks one file.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
@@ -17,14 +17,10 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     if text.lines().count() > FILE_LINES {
         findings.push(Finding::new(path, FILE_LINES, format!("longer than {FILE_LINES} lines")));
     }
-    let tests_from = first_test_line(path, text);
     for (index, line) in text.lines().enumerate() {
-        let (number, line) = (index + 1, code(line));
-        if line.trim_start().starts_with("#[allow(") || line.trim_start().starts_with("#![allow(") {
-            findings.push(Finding::new(path, number, "use #[expect(lint, reason = \"...\")] in place of allow"));
-        }
-        if number < tests_from && line.contains(UNWRAP) {
-            findings.push(Finding::new(path, number, "no unwrap outside tests; an expect states the invariant"));
+        if begins_log(line) && log_statement(text, index).is_some_and(|log| names_error_otherwise(&log)) {
+            let rule = "an error in a log is the field `error.cause`, neither another one nor part of the message";
+            findings.push(Finding::new(path, index + 1, rule));
         }
     }
     findings
@@ -36,15 +32,22 @@ pub fn code(line: &str) -> &str {
     line.find("//").map_or(line, |comment| &line[..comment])
 }
 
-/// The line on which tests begin: the first for a file of tests, else that of its test module,
-/// which stands last in a file.
-fn first_test_line(path: &str, text: &str) -> usize {
-    let in_tests = |part: &str| part == "tests" || part.ends_with("tests.rs");
-    let of_tests = path.split('/').any(in_tests) || path.starts_with("kit/testkit/");
-    if of_tests {
-        return 1;
-    }
-    text.lines().position(|line| line == "#[cfg(test)]").map_or(usize::MAX, |index| index + 1)
+fn begins_log(line: &str) -> bool {
+    LOGS.iter().any(|log| code(line).contains(log))
+}
+
+/// The log macro that begins on this line, to the line that ends it.
+fn log_statement(text: &str, index: usize) -> Option<String> {
+    let lines: Vec<&str> = text.lines().skip(index).collect();
+    let last = lines.iter().position(|line| line.trim_end().ends_with([';', ',']) && line.contains(')'))?;
+    Some(lines[..=last].join(" "))
+}
+
+fn names_error_otherwise(log: &str) -> bool {
+    let shorthand = [" %error,", "(%error,", " ?error,", "(?error,"].iter().any(|field| log.contains(field));
+    shorthand && !log.contains("= %error,")
+        || log.contains("{error}")
+        || log.contains("{error:") && !log.contains("format!(\"{error:#}\")")
 }
 
 #[cfg(test)]
@@ -62,22 +65,17 @@ mod tests {
     }
 
     #[test]
-    fn lints_are_expected_and_never_allowed() {
-        let attribute = ["#[al", "low(dead_code)]"].concat();
-        assert_eq!(lines("a.rs", &format!("//! A.\n{attribute}\n")), [2]);
-        assert!(lines("a.rs", "//! A.\n#[expect(dead_code, reason = \"soon\")]").is_empty());
-    }
-
-    #[test]
-    fn only_tests_unwrap() {
-        let call = ["x.unw", "rap();"].concat();
-        assert_eq!(lines("a.rs", &format!("//! A.\n{call}\n#[cfg(test)]\nmod tests {{ {call} }}")), [2]);
-        assert!(lines("services/order/tests/place.rs", &format!("//! A.\n{call}")).is_empty());
-        assert!(lines("a.rs", &format!("//! A.\n// {call}")).is_empty());
-    }
-
-    #[test]
     fn a_long_file_is_found() {
         assert_eq!(lines("a.rs", &format!("//! A.\n{}", "\n".repeat(500))), [500]);
+    }
+
+    #[test]
+    fn an_error_in_a_log_has_one_name() {
+        let log = |arguments: &str| format!("//! A.\ntracing::warn!({arguments});\n");
+        assert!(lines("a.rs", &log("error.cause = %error, \"not sent\"")).is_empty());
+        assert!(lines("a.rs", &log("error.cause = format!(\"{error:#}\"), \"not sent\"")).is_empty());
+        assert_eq!(lines("a.rs", &log("%error, \"not sent\"")), [2]);
+        assert_eq!(lines("a.rs", &log("\"not sent: {error}\"")), [2]);
+        assert_eq!(lines("a.rs", &log("\n    %error,\n    \"not sent\"\n")), [2]);
     }
 }

@@ -15,6 +15,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use stampede_status::Problem;
+use stampede_vocab::backoff;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -31,7 +32,7 @@ use super::{
     probe::{Board, probe},
     propagate,
 };
-use crate::{Deadline, backoff};
+use crate::Deadline;
 
 /// How long a call waits for a replica that can be reached.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -48,28 +49,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// Changes the balance has not taken in yet: it does so only when it is called. More are told when there is room.
 const UNSEEN_CHANGES: usize = 1024;
-
-/// The way to other services.
-pub struct Mesh;
-
-impl Mesh {
-    /// A channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
-    /// Returns at once; the replicas are found in the background, on the current runtime. A URL
-    /// that is none is logged and left out.
-    pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
-        let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
-        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
-        let mut probes = JoinSet::new();
-        for url in urls {
-            match endpoint(url) {
-                Ok(endpoint) => drop(probes.spawn(probe(endpoint, board.clone()))),
-                Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
-            }
-        }
-        let ready = board.ready.subscribe();
-        MeshChannel { channel, shared: Arc::new(Shared { name, board, ready, _probes: probes }) }
-    }
-}
 
 fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
@@ -125,6 +104,23 @@ impl Service<Request<Body>> for MeshChannel {
 }
 
 impl MeshChannel {
+    /// A channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
+    /// Returns at once; the replicas are found in the background, on the current runtime. A URL
+    /// that is none is logged and left out.
+    pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
+        let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
+        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
+        let mut probes = JoinSet::new();
+        for url in urls {
+            match endpoint(url) {
+                Ok(endpoint) => drop(probes.spawn(probe(endpoint, board.clone()))),
+                Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
+            }
+        }
+        let ready = board.ready.subscribe();
+        MeshChannel { channel, shared: Arc::new(Shared { name, board, ready, _probes: probes }) }
+    }
+
     /// Sends the request once it can be put onto a connection.
     async fn send(self, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let give_up = Instant::now() + PATIENCE;

@@ -7,4 +7,4 @@ mod propagate;
 #[cfg(test)]
 mod tests;
 
-pub use mesh::{Mesh, MeshChannel};
+pub use mesh::MeshChannel;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tonic::Code;
 
-use super::{Mesh, MeshChannel};
+use super::MeshChannel;
 use crate::{
     Deadline, Workers,
     for_tests::{Process, call},
@@ -63,7 +63,7 @@ impl Drop for Replica {
 
 fn mesh(replicas: &[&Replica]) -> MeshChannel {
     let urls: Vec<String> = replicas.iter().map(|replica| replica.url.clone()).collect();
-    Mesh::connect(&urls, "test")
+    MeshChannel::connect(&urls, "test")
 }
 
 /// Which replicas answer in so many calls, and how many calls fail.
@@ -127,7 +127,7 @@ async fn a_replica_that_leaves_in_order_fails_no_call() {
     let workers = Workers::new();
     let stays = Replica::start(1);
     let leaves = Process::start(2, workers, DRAIN).await;
-    let mesh = Mesh::connect(&[stays.url.clone(), leaves.url()], "test");
+    let mesh = MeshChannel::connect(&[stays.url.clone(), leaves.url()], "test");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let calls = tokio::spawn({
         let mesh = mesh.clone();
@@ -145,7 +145,7 @@ async fn without_a_replica_a_call_fails_soon_and_says_which_service() {
     let dead = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     for urls in [vec![dead], vec![], vec!["not a url".to_owned()]] {
-        let mesh = Mesh::connect(&urls, "stock");
+        let mesh = MeshChannel::connect(&urls, "stock");
         let started = Instant::now();
         let error = call(mesh, "/test.Calls/Number").await.unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::Unavailable, "the stock service is not available"));
@@ -156,7 +156,7 @@ async fn without_a_replica_a_call_fails_soon_and_says_which_service() {
 #[tokio::test]
 async fn a_call_waits_for_a_replica_that_is_about_to_be_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mesh = Mesh::connect(&[format!("http://{}", listener.local_addr().unwrap())], "test");
+    let mesh = MeshChannel::connect(&[format!("http://{}", listener.local_addr().unwrap())], "test");
     let waiting = tokio::spawn(call(mesh, "/test.Calls/Number"));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let _process = Process::start_on(listener, 7, Workers::new(), DRAIN).await;
@@ -166,7 +166,7 @@ async fn a_call_waits_for_a_replica_that_is_about_to_be_ready() {
 #[tokio::test]
 async fn the_deadline_of_the_call_being_handled_goes_along() {
     let process = Process::start(1, Workers::new(), DRAIN).await;
-    let mesh = Mesh::connect(&[process.url()], "test");
+    let mesh = MeshChannel::connect(&[process.url()], "test");
     let left = call(mesh.clone(), "/test.Calls/MillisLeft").await.unwrap();
     assert!((4_000..=5_000).contains(&left), "the default is 5 s, {left} ms were left");
     let inherited = Deadline::after(Duration::from_millis(800));
@@ -177,7 +177,7 @@ async fn the_deadline_of_the_call_being_handled_goes_along() {
 #[tokio::test]
 async fn a_call_that_gets_no_answer_is_deadline_exceeded() {
     let process = Process::start(1, Workers::new(), DRAIN).await;
-    let mesh = Mesh::connect(&[process.url()], "test");
+    let mesh = MeshChannel::connect(&[process.url()], "test");
     call(mesh.clone(), "/test.Calls/Number").await.unwrap();
     let set = Deadline::after(Duration::from_millis(200));
     let call = set.scope(call(mesh, "/test.Calls/Never"));
@@ -188,7 +188,7 @@ async fn a_call_that_gets_no_answer_is_deadline_exceeded() {
 #[tokio::test]
 async fn probes_end_with_the_last_clone() {
     let process = Process::start(1, Workers::new(), DRAIN).await;
-    let mesh = Mesh::connect(&[process.url()], "test");
+    let mesh = MeshChannel::connect(&[process.url()], "test");
     let clone = mesh.clone();
     let probes = std::sync::Arc::downgrade(&mesh.shared.board.suspicion);
     call(mesh, "/test.Calls/Number").await.unwrap();

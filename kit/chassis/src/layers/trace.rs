@@ -27,15 +27,9 @@ impl Middleware for Trace {
 
 fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
-    // Of the highest level, so that no log filter takes the request's id from the lines that it lets through.
-    let span = error_span!(
-        "rpc",
-        otel.name = method,
-        otel.kind = "server",
-        otel.status_code = Empty,
-        request.id = telemetry::request_id(request.headers()),
-        trace_id = Empty,
-    );
+    // Of the highest level, so that no log filter takes the trace's id from the lines that it lets through.
+    let span =
+        error_span!("rpc", otel.name = method, otel.kind = "server", otel.status_code = Empty, trace_id = Empty,);
     telemetry::adopt_parent(&span, request.headers());
     span
 }

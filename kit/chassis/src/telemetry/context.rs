@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
     global,
     propagation::{Extractor, Injector},
-    trace::TraceContextExt,
+    trace::{TraceContextExt, TraceId},
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -19,10 +19,17 @@ pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
         // A disabled span, or no telemetry at all, as in tests: then there is nothing to link.
         let _ = span.set_parent(parent);
     }
-    if span.has_field("trace_id") {
-        let id = span.context().span().span_context().trace_id();
-        span.record("trace_id", tracing::field::display(id));
+    if span.has_field("trace_id")
+        && let Some(id) = trace_id(span)
+    {
+        span.record("trace_id", id);
     }
+}
+
+/// The id of the trace that `span` is part of, 32 hexadecimal digits; `None` without telemetry, as in tests.
+pub fn trace_id(span: &Span) -> Option<String> {
+    let id = span.context().span().span_context().trace_id();
+    (id != TraceId::INVALID).then(|| id.to_string())
 }
 
 /// Writes the context of the current span into the headers of a call.
@@ -103,6 +110,15 @@ mod tests {
     #[test]
     fn what_is_no_traceparent_starts_a_new_trace() {
         with_unsampled_spans(|| assert!(sent_in(&span_of_a_call_with("00-xyz")).is_some()));
+    }
+
+    #[test]
+    fn a_span_is_named_by_the_trace_that_it_is_part_of() {
+        with_unsampled_spans(|| {
+            assert_eq!(trace_id(&span_of_a_call_with(PARENT)).as_deref(), Some(&PARENT[3..35]));
+            assert_eq!(trace_id(&span_of_a_call_with("00-xyz")).map(|id| id.len()), Some(32));
+        });
+        assert_eq!(trace_id(&Span::none()), None);
     }
 
     #[test]

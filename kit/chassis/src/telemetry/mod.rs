@@ -6,7 +6,6 @@
 
 mod context;
 mod metrics;
-mod request_id;
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -30,8 +29,7 @@ use tracing_subscriber::{
 
 use crate::{CommonConfig, config::LogFormat};
 
-pub use context::{adopt_parent, inject};
-pub use request_id::{REQUEST_ID, request_id};
+pub use context::{adopt_parent, inject, trace_id};
 
 pub(crate) use metrics::install as install_metrics;
 

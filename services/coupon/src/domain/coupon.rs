@@ -1,7 +1,7 @@
 //! A coupon and its transitions: ISSUED to HELD by an order, HELD to USED when the order is fulfilled, and back to
 //! ISSUED when the order comes to nothing.
 
-use crate::domain::{CampaignTerms, HoldError};
+use crate::domain::{CampaignTerms, HoldRefusal};
 use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 
 /// Where a coupon is in its life.
@@ -122,24 +122,24 @@ pub struct UsedElsewhere {
 impl Coupon {
     /// Sets the coupon aside for an order. The same request asking again renews the hold, so that it is not taken for
     /// an orphan while the order is being tried again; another request for the same order does not get it.
-    pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldError> {
+    pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldRefusal> {
         if self.user_id != request.user_id {
-            return Err(HoldError::NotFound);
+            return Err(HoldRefusal::NotFound);
         }
         if terms.event_id.is_some_and(|event_id| event_id != request.event_id) {
-            return Err(HoldError::WrongEvent);
+            return Err(HoldRefusal::WrongEvent);
         }
         if terms.discount.currency != request.currency {
-            return Err(HoldError::CurrencyMismatch { coupon: terms.discount.currency });
+            return Err(HoldRefusal::CurrencyMismatch { coupon: terms.discount.currency });
         }
         let (order_id, state) = (request.order_id, self.state);
         let held = CouponState::Held { order_id, request: request.request };
         match state {
             CouponState::Issued => Ok(self.become_at(held, now)),
             CouponState::Held { .. } if state == held => Ok(self.become_at(held, now)),
-            CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldError::RequestIdReused),
+            CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldRefusal::RequestIdReused),
             CouponState::Used { order_id: user } if user == order_id => Ok(self),
-            CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldError::InUse { state }),
+            CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldRefusal::InUse { state }),
         }
     }
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn another_request_for_the_same_order_neither_gets_nor_returns_the_hold() {
         let other = HoldRequest { request: OTHER_REQUEST, ..wish() };
-        assert_eq!(held_by(1).hold(&other, &terms(), NOW), Err(HoldError::RequestIdReused));
+        assert_eq!(held_by(1).hold(&other, &terms(), NOW), Err(HoldRefusal::RequestIdReused));
         assert_eq!(state_after(&held_by(1), OrderEnd::Released { request: OTHER_REQUEST }), None);
     }
 
@@ -271,7 +271,7 @@ mod tests {
     fn a_coupon_of_another_order_is_in_use() {
         for taken in [held_by(2), used_by(2)] {
             let state = taken.state;
-            assert_eq!(taken.hold(&wish(), &terms(), NOW), Err(HoldError::InUse { state }));
+            assert_eq!(taken.hold(&wish(), &terms(), NOW), Err(HoldRefusal::InUse { state }));
         }
     }
 
@@ -279,12 +279,12 @@ mod tests {
     fn the_wrong_owner_event_or_currency_is_refused() {
         let issued = coupon(CouponState::Issued);
         let foreign = HoldRequest { user_id: user(2), ..wish() };
-        assert_eq!(issued.clone().hold(&foreign, &terms(), NOW), Err(HoldError::NotFound));
+        assert_eq!(issued.clone().hold(&foreign, &terms(), NOW), Err(HoldRefusal::NotFound));
         let elsewhere = HoldRequest { event_id: event(2), ..wish() };
-        assert_eq!(issued.clone().hold(&elsewhere, &terms(), NOW), Err(HoldError::WrongEvent));
+        assert_eq!(issued.clone().hold(&elsewhere, &terms(), NOW), Err(HoldRefusal::WrongEvent));
         assert!(issued.clone().hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
         let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..wish() };
-        let refused = Err(HoldError::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
+        let refused = Err(HoldRefusal::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
         assert_eq!(issued.hold(&dollars, &terms(), NOW), refused);
     }
 

@@ -1,45 +1,22 @@
-//! Why a verb of the service is refused or fails.
+//! Why a verb of the service is refused. Nothing has changed.
 
 use crate::domain::CouponState;
 use stampede_vocab::{CouponId, Currency, InvalidField};
-use std::sync::Arc;
-
-/// Something that the request is not to blame for. Cloned to each caller of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// More calls wait than can be served in time.
-    #[error("too many calls are waiting")]
-    Overloaded,
-    /// A server does not answer; the call may be repeated.
-    #[error("{server} does not answer: {cause}")]
-    Unreachable {
-        /// Name of the server that may be shown.
-        server: &'static str,
-        /// What happened, for the operator.
-        cause: Arc<str>,
-    },
-    /// What should not happen.
-    #[error("{0}")]
-    Broken(Arc<str>),
-}
 
 /// Why a campaign was not created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CreateCampaignError {
+pub enum CreateRefusal {
     /// A field has a value that is not allowed.
     #[error(transparent)]
     InvalidField(#[from] InvalidField),
     /// The request id created another campaign before.
     #[error("the request_id created a campaign with other terms")]
     RequestIdReused,
-    /// Not the request's fault.
-    #[error(transparent)]
-    Failure(#[from] Failure),
 }
 
 /// Why a claim yields no coupon.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClaimError {
+pub enum ClaimRefusal {
     /// There is no such campaign.
     #[error("there is no such campaign")]
     CampaignNotFound,
@@ -61,14 +38,11 @@ pub enum ClaimError {
     /// The campaign is being staged.
     #[error("the campaign is being staged")]
     NotReady,
-    /// Not the request's fault.
-    #[error(transparent)]
-    Failure(#[from] Failure),
 }
 
 /// Why a coupon is not held.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum HoldError {
+pub enum HoldRefusal {
     /// There is no such coupon, or it is somebody else's.
     #[error("there is no such coupon")]
     NotFound,

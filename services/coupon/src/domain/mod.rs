@@ -9,5 +9,5 @@ mod outgoing;
 pub use campaign::{Campaign, CampaignTerms};
 pub use claim::{Claim, RankedClaim};
 pub use coupon::{Coupon, CouponState, EndedOrder, HoldRequest, OrderEnd};
-pub use error::{ClaimError, CreateCampaignError, Failure, HoldError};
+pub use error::{ClaimRefusal, CreateRefusal, HoldRefusal};
 pub use outgoing::Outgoing;

@@ -1,6 +1,8 @@
-//! The gRPC API of the service: thin handlers, and the one place where proto and domain meet.
+//! The service as others call it: [`server`] is thin, [`convert`] knows both the contract and the domain, and
+//! [`problem`] gives each failure its reason.
 
 mod convert;
+mod problem;
 mod server;
 
 pub use server::CouponRpc;

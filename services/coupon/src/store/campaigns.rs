@@ -14,7 +14,7 @@ const SELECT: &str = "SELECT id, creator_id, request_id, name, quota, discount_m
                       opens_at_us, closes_at_us, created_us FROM campaigns ";
 
 /// Writes a new campaign. A repeat violates the primary key.
-pub async fn insert(connection: &mut MySqlConnection, campaign: &Campaign) -> Result<(), DbError> {
+pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(), DbError> {
     let terms = &campaign.terms;
     sqlx::query(
         "INSERT INTO campaigns (id, creator_id, request_id, name, quota, discount_minor, currency, event_id, \
@@ -31,39 +31,39 @@ pub async fn insert(connection: &mut MySqlConnection, campaign: &Campaign) -> Re
     .bind(terms.opens_at.micros())
     .bind(terms.closes_at.micros())
     .bind(campaign.created_at.micros())
-    .execute(connection)
+    .execute(conn)
     .await?;
     Ok(())
 }
 
 /// Those of the ids that exist, in no order.
-pub async fn find_many(connection: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Campaign>, DbError> {
+pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Campaign>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let mut query = Statement::new(SELECT);
     query.push("WHERE id IN ");
     query.push_list(ids.iter().map(CampaignId::uuid));
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 /// Allocates the version of the next message of each of these campaigns, and keeps their rows locked until the end of the
 /// transaction.
 pub async fn next_versions(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     ids: &BTreeSet<CampaignId>,
 ) -> Result<HashMap<CampaignId, i64>, DbError> {
     let ids = || ids.iter().map(CampaignId::uuid);
     let mut update = Statement::new("UPDATE campaigns SET told_version = told_version + 1 WHERE id IN ");
-    update.push_list(ids()).execute(&mut *connection).await?;
+    update.push_list(ids()).execute(&mut *conn).await?;
     let mut select = Statement::new("SELECT id, told_version FROM campaigns WHERE id IN ");
-    let rows: Vec<(Uuid, i64)> = select.push_list(ids()).fetch_all(connection).await?;
+    let rows: Vec<(Uuid, i64)> = select.push_list(ids()).fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(id, version)| (CampaignId::from_uuid(id), version)).collect())
 }
 
 /// A page of all campaigns, newest first, from behind `after`.
 pub async fn newest(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
@@ -74,12 +74,12 @@ pub async fn newest(
         query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 /// A page of the campaigns that the sweeps look after, in id order, from behind `after`.
 pub async fn unsettled(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     after: Option<CampaignId>,
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
@@ -89,23 +89,23 @@ pub async fn unsettled(
         query.push(" AND id > ").push_bind(id.uuid());
     }
     query.push(" ORDER BY id LIMIT ").push_bind(limit);
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 /// Notes that no claim of these campaigns is under way any more.
-pub async fn settle(connection: &mut MySqlConnection, ids: &[CampaignId], now: Timestamp) -> Result<(), DbError> {
+pub async fn settle(conn: &mut MySqlConnection, ids: &[CampaignId], now: Timestamp) -> Result<(), DbError> {
     if ids.is_empty() {
         return Ok(());
     }
     let mut query = Statement::new("UPDATE campaigns SET settled_us = ");
     query.push_bind(now.micros()).push(" WHERE settled_us IS NULL AND id IN ");
     query.push_list(ids.iter().map(CampaignId::uuid));
-    query.execute(connection).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
-async fn read_all(connection: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Campaign>, DbError> {
-    query.fetch_rows(connection).await?.iter().map(campaign).collect()
+async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Campaign>, DbError> {
+    query.fetch_rows(conn).await?.iter().map(campaign).collect()
 }
 
 fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {

@@ -18,7 +18,7 @@ const MAX_CASES: usize = 128;
 
 /// Writes the coupons that these claims were given. A second coupon of a user or a rank violates a unique key, and
 /// then none is written.
-pub async fn insert(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
+pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
     if claims.is_empty() {
         return Ok(());
     }
@@ -38,31 +38,25 @@ pub async fn insert(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -
             .push_bind(ranked.claimed_at.micros())
             .push_bind(ranked.claimed_at.micros());
     });
-    query.execute(connection).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
 /// Those of the ids that exist.
-pub async fn find_many(
-    connection: &mut MySqlConnection,
-    ids: &[CouponId],
-) -> Result<HashMap<CouponId, Coupon>, DbError> {
-    by_id(connection, ids, "").await
+pub async fn find_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    by_id(conn, ids, "").await
 }
 
 /// Those of the ids that exist, locked until the end of the transaction, always in the same order.
-pub async fn lock_many(
-    connection: &mut MySqlConnection,
-    ids: &[CouponId],
-) -> Result<HashMap<CouponId, Coupon>, DbError> {
-    by_id(connection, ids, " ORDER BY id FOR UPDATE").await
+pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    by_id(conn, ids, " ORDER BY id FOR UPDATE").await
 }
 
 /// The coupons that have some ranks.
 pub type RankOwners = HashMap<(CampaignId, i32), CouponId>;
 
 /// Which coupons have the ranks that these claims were given; a rank that nobody has is left out.
-pub async fn owners_of_ranks(connection: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<RankOwners, DbError> {
+pub async fn owners_of_ranks(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<RankOwners, DbError> {
     let mut ranks = BTreeMap::<CampaignId, Vec<i32>>::new();
     for ranked in claims {
         ranks.entry(ranked.claim.campaign_id).or_default().push(ranked.rank);
@@ -80,27 +74,27 @@ pub async fn owners_of_ranks(connection: &mut MySqlConnection, claims: &[&Ranked
         }
         query.push("))");
     }
-    let rows: Vec<(Uuid, i32, Uuid)> = query.fetch_all(connection).await?;
+    let rows: Vec<(Uuid, i32, Uuid)> = query.fetch_all(conn).await?;
     let owner = |(campaign, rank, id)| ((CampaignId::from_uuid(campaign), rank), CouponId::from_uuid(id));
     Ok(rows.into_iter().map(owner).collect())
 }
 
 /// Writes the states of coupons that the caller has locked, as of `now`.
-pub async fn write_states(connection: &mut MySqlConnection, coupons: &[Coupon], now: Timestamp) -> Result<(), DbError> {
+pub async fn write_states(conn: &mut MySqlConnection, coupons: &[Coupon], now: Timestamp) -> Result<(), DbError> {
     let mut by_state = BTreeMap::<&'static str, Vec<&Coupon>>::new();
     for coupon in coupons {
         by_state.entry(state_name(coupon.state)).or_default().push(coupon);
     }
     for (state, coupons) in by_state {
         for chunk in coupons.chunks(MAX_CASES) {
-            write_state(connection, state, chunk, now).await?;
+            write_state(conn, state, chunk, now).await?;
         }
     }
     Ok(())
 }
 
 async fn write_state(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     state: &str,
     coupons: &[&Coupon],
     now: Timestamp,
@@ -115,7 +109,7 @@ async fn write_state(
     push_held_requests(&mut query, coupons);
     query.push(" WHERE id IN ");
     query.push_list(coupons.iter().map(|coupon| coupon.id.uuid()));
-    let written = query.execute(connection).await?;
+    let written = query.execute(conn).await?;
     if written == coupons.len() as u64 {
         Ok(())
     } else {
@@ -141,7 +135,7 @@ fn push_held_requests(query: &mut Statement, coupons: &[&Coupon]) {
 
 /// A page of one user's coupons, newest first, from behind `after`; of one campaign if that is given.
 pub async fn newest_of_user(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     user_id: UserId,
     campaign_id: Option<CampaignId>,
     after: Option<(Timestamp, Uuid)>,
@@ -158,12 +152,12 @@ pub async fn newest_of_user(
         query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 /// A page of one campaign's coupons by rank, from behind `after_rank`.
 pub async fn ranked_of_campaign(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     campaign_id: CampaignId,
     after_rank: i32,
     limit: u32,
@@ -172,12 +166,12 @@ pub async fn ranked_of_campaign(
     query.push("WHERE campaign_id = ").push_bind(campaign_id.uuid());
     query.push(" AND rank_no > ").push_bind(after_rank);
     query.push(" ORDER BY rank_no LIMIT ").push_bind(limit);
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 /// A page of one campaign's users and ranks by rank, from behind `after_rank`: what is staged.
 pub async fn ranks_of_campaign(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     campaign_id: CampaignId,
     after_rank: i32,
     limit: u32,
@@ -188,14 +182,14 @@ pub async fn ranks_of_campaign(
     .bind(campaign_id.uuid())
     .bind(after_rank)
     .bind(limit)
-    .fetch_all(connection)
+    .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|(user, rank)| (UserId::from_uuid(user), rank)).collect())
 }
 
 /// The greatest rank given in each of these campaigns; those without a coupon are left out.
 pub async fn greatest_ranks(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     campaigns: &[CampaignId],
 ) -> Result<HashMap<CampaignId, i32>, DbError> {
     if campaigns.is_empty() {
@@ -205,13 +199,13 @@ pub async fn greatest_ranks(
     let mut query = Statement::new("SELECT campaign_id, MAX(rank_no) FROM coupons WHERE campaign_id IN ");
     query.push_list(campaigns.iter().map(CampaignId::uuid));
     query.push(" GROUP BY campaign_id");
-    let rows: Vec<(Uuid, i32)> = query.fetch_all(connection).await?;
+    let rows: Vec<(Uuid, i32)> = query.fetch_all(conn).await?;
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
 /// A page of coupons whose hold was last asked for at `asked_before` or earlier, oldest first, from behind `after`.
 pub async fn held_since(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     asked_before: Timestamp,
     after: Option<(Timestamp, CouponId)>,
     limit: u32,
@@ -224,13 +218,13 @@ pub async fn held_since(
         query.push(" OR id > ").push_bind(id.uuid()).push(")");
     }
     query.push(" ORDER BY updated_us, id LIMIT ").push_bind(limit);
-    read_all(connection, query).await
+    read_all(conn, query).await
 }
 
 async fn by_id(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     ids: &[CouponId],
-    ending: &str,
+    ending: &'static str,
 ) -> Result<HashMap<CouponId, Coupon>, DbError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
@@ -239,12 +233,12 @@ async fn by_id(
     query.push("FORCE INDEX (uq_coupons_id) WHERE id IN ");
     query.push_list(ids.iter().map(CouponId::uuid));
     query.push(ending);
-    let coupons = read_all(connection, query).await?;
+    let coupons = read_all(conn, query).await?;
     Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
 }
 
-async fn read_all(connection: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Coupon>, DbError> {
-    query.fetch_rows(connection).await?.iter().map(coupon).collect()
+async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Coupon>, DbError> {
+    query.fetch_rows(conn).await?.iter().map(coupon).collect()
 }
 
 fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {

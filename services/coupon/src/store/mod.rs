@@ -1,4 +1,4 @@
-//! The service's tables: SQL only, no decisions. Every function works on the connection it is given, so the caller
+//! The service's tables: SQL only, no decisions. Every function works on the conn it is given, so the caller
 //! says what is one transaction.
 
 pub mod campaigns;

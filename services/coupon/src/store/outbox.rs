@@ -1,18 +1,18 @@
 //! What is to be told, written in the transaction that makes it true.
 
-use crate::{domain::Outgoing, wire};
+use crate::{domain::Outgoing, messages};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_outbox::OutboxMessage;
 
 /// Appends messages, each with the traceparent of the request that caused it.
 pub async fn append(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     outgoing: impl IntoIterator<Item = (Outgoing, Option<String>)>,
 ) -> Result<(), DbError> {
-    let messages: Vec<OutboxMessage> = outgoing
+    let rows: Vec<OutboxMessage> = outgoing
         .into_iter()
-        .map(|(outgoing, traceparent)| OutboxMessage { traceparent, ..wire::encode(&outgoing) })
+        .map(|(outgoing, traceparent)| OutboxMessage { traceparent, ..messages::encode(&outgoing) })
         .collect();
-    stampede_outbox::append(connection, &messages).await
+    stampede_outbox::append(conn, &rows).await
 }

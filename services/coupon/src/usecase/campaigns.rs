@@ -1,11 +1,11 @@
 //! The campaigns in use, kept in memory: a campaign never changes once it is created.
 
 use crate::{
-    domain::{Campaign, Failure},
+    domain::Campaign,
     store,
-    usecase::{ask, batches},
+    usecase::{Error, ask, batches},
 };
-use sqlx::MySqlConnection;
+use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
 use stampede_vocab::CampaignId;
@@ -23,41 +23,41 @@ pub type CampaignsById = HashMap<CampaignId, Arc<Campaign>>;
 /// Finds campaigns, in memory first. Cheap to clone.
 #[derive(Clone)]
 pub struct Campaigns {
-    shelf: Shelf,
-    reader: Batcher<CampaignId, Result<Option<Arc<Campaign>>, Failure>>,
+    cache: Cache,
+    reader: Batcher<CampaignId, Result<Option<Arc<Campaign>>, DbError>>,
 }
 
 #[derive(Clone, Default)]
-struct Shelf(Arc<RwLock<CampaignsById>>);
+struct Cache(Arc<RwLock<CampaignsById>>);
 
 impl Campaigns {
     /// Knows none yet.
     pub fn new(db: Database) -> Self {
-        let shelf = Shelf::default();
-        let reading = shelf.clone();
+        let cache = Cache::default();
+        let reading = cache.clone();
         let reader = Batcher::new(batches("read_campaigns"), move |ids| read(db.clone(), reading.clone(), ids));
-        Self { shelf, reader }
+        Self { cache, reader }
     }
 
     /// The campaign of this id; `None` if there is none.
-    pub async fn get(&self, id: CampaignId) -> Result<Option<Arc<Campaign>>, Failure> {
-        match self.shelf.get(id) {
+    pub async fn get(&self, id: CampaignId) -> Result<Option<Arc<Campaign>>, Error> {
+        match self.cache.get(id) {
             Some(campaign) => Ok(Some(campaign)),
             None => ask(&self.reader, id).await,
         }
     }
 
-    /// The campaigns of these ids, read on the connection given if they are not known.
+    /// The campaigns of these ids, read on the conn given if they are not known.
     pub async fn get_on(
         &self,
-        connection: &mut MySqlConnection,
+        conn: &mut MySqlConnection,
         ids: impl IntoIterator<Item = CampaignId>,
     ) -> Result<CampaignsById, DbError> {
-        self.shelf.fill(connection, ids).await
+        self.cache.fill(conn, ids).await
     }
 }
 
-impl Shelf {
+impl Cache {
     fn get(&self, id: CampaignId) -> Option<Arc<Campaign>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
@@ -72,7 +72,7 @@ impl Shelf {
 
     async fn fill(
         &self,
-        connection: &mut MySqlConnection,
+        conn: &mut MySqlConnection,
         ids: impl IntoIterator<Item = CampaignId>,
     ) -> Result<CampaignsById, DbError> {
         let mut wanted: Vec<CampaignId> = ids.into_iter().collect();
@@ -84,7 +84,7 @@ impl Shelf {
             None => true,
         });
         if !wanted.is_empty() {
-            let read = store::campaigns::find_many(connection, &wanted).await?;
+            let read = store::campaigns::find_many(conn, &wanted).await?;
             let read = read.into_iter().map(|campaign| (campaign.id, Arc::new(campaign))).collect();
             self.put(&read);
             found.extend(read);
@@ -93,11 +93,11 @@ impl Shelf {
     }
 }
 
-async fn read(db: Database, shelf: Shelf, ids: Vec<CampaignId>) -> Vec<Result<Option<Arc<Campaign>>, Failure>> {
-    let found = async { shelf.fill(&mut *db.acquire().await?, ids.iter().copied()).await };
-    let found = db.in_time("find_campaigns", found).await;
-    match found.map_err(Failure::from) {
+async fn read(db: Database, cache: Cache, ids: Vec<CampaignId>) -> Vec<Result<Option<Arc<Campaign>>, DbError>> {
+    let wanted = ids.iter().copied();
+    let read = |mut conn: PoolConnection<MySql>| async move { cache.fill(&mut conn, wanted).await };
+    match db.run("find_campaigns", read).await {
         Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned())).collect(),
-        Err(failure) => ids.iter().map(|_| Err(failure.clone())).collect(),
+        Err(error) => vec![Err(error); ids.len()],
     }
 }

@@ -2,11 +2,10 @@
 //! through both as one batch.
 
 use crate::{
-    Servers,
-    domain::{Campaign, Claim, ClaimError, Coupon, Failure, RankedClaim},
+    domain::{Campaign, Claim, ClaimRefusal, Coupon, RankedClaim},
     store,
     usecase::{
-        Campaigns, StagingQueue, StoreClaims, ask, batches, each,
+        Campaigns, Error, StagingQueue, StoreClaims, ask, batches, each,
         store_claims::{Stored, Unstored},
     },
 };
@@ -14,27 +13,25 @@ use futures_util::future::join_all;
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
 use stampede_lua::{
-    Redis,
+    Redis, RedisError,
     coupon::{self, Outcome, Ranked},
 };
-use stampede_vocab::{CampaignId, CouponId, SharedClock};
+use stampede_vocab::{CampaignId, CouponId, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 
 /// Claims coupons. Clones share the batches.
 #[derive(Clone)]
 pub struct ClaimCoupon {
     campaigns: Campaigns,
-    clock: SharedClock,
     staging: StagingQueue,
-    ranker: Batcher<Claim, Result<Outcome, Failure>>,
-    finder: Batcher<CouponId, Result<Option<Coupon>, Failure>>,
-    storer: Batcher<Unstored, Result<Stored, Failure>>,
+    ranker: Batcher<Claim, Result<Outcome, RedisError>>,
+    finder: Batcher<CouponId, Result<Option<Coupon>, DbError>>,
+    storer: Batcher<Unstored, Result<Stored, DbError>>,
 }
 
 impl ClaimCoupon {
     /// Claims are ranked by Redis and stored by `store`.
-    pub fn new(servers: Servers, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
-        let Servers { db, redis, clock } = servers;
+    pub fn new(db: Database, redis: Redis, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
         let ranker = Batcher::new(batches("rank_claims"), move |claims| rank_all(redis.clone(), claims));
         let finder = Batcher::new(batches("find_coupons"), move |ids| find_all(db.clone(), ids));
         let storer = Batcher::new(batches("store_claims"), move |claims: Vec<Unstored>| {
@@ -44,37 +41,37 @@ impl ClaimCoupon {
                 each(store.store(claims).await, asked)
             }
         });
-        Self { campaigns, clock, staging, ranker, finder, storer }
+        Self { campaigns, staging, ranker, finder, storer }
     }
 
     /// The coupon that this claim yields, and its campaign.
-    pub async fn claim(&self, claim: Claim) -> Result<(Coupon, Arc<Campaign>), ClaimError> {
-        let campaign = self.campaigns.get(claim.campaign_id).await?.ok_or(ClaimError::CampaignNotFound)?;
+    pub async fn run(&self, claim: Claim) -> Result<(Coupon, Arc<Campaign>), Error> {
+        let campaign = self.campaigns.get(claim.campaign_id).await?.ok_or(ClaimRefusal::CampaignNotFound)?;
         let coupon = match ask(&self.ranker, claim.clone()).await? {
             Outcome::Ranked(ranked) => self.store(&campaign, ranked).await?,
             Outcome::Pending(ranked) | Outcome::Stored(ranked) => self.find_or_store(&campaign, ranked).await?,
-            Outcome::NotOpen => return Err(ClaimError::NotOpen),
-            Outcome::Closed => return Err(ClaimError::Closed),
-            Outcome::SoldOut => return Err(ClaimError::SoldOut),
+            Outcome::NotOpen => return Err(ClaimRefusal::NotOpen.into()),
+            Outcome::Closed => return Err(ClaimRefusal::Closed.into()),
+            Outcome::SoldOut => return Err(ClaimRefusal::SoldOut.into()),
             Outcome::NotReady => self.find_unstaged(&campaign, &claim).await?,
         };
         if coupon.request_id == claim.request_id {
             Ok((coupon, campaign))
         } else {
-            Err(ClaimError::AlreadyClaimed { coupon_id: coupon.id })
+            Err(ClaimRefusal::AlreadyClaimed { coupon_id: coupon.id }.into())
         }
     }
 
-    async fn store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, ClaimError> {
+    async fn store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, Error> {
         let ranked = ranked_claim(campaign, ranked);
         match ask(&self.storer, Unstored::caused_here(ranked)).await? {
             Stored::Coupon(coupon) => Ok(coupon),
-            Stored::RankRefused => Err(ClaimError::NotReady),
+            Stored::RankRefused => Err(ClaimRefusal::NotReady.into()),
         }
     }
 
     /// Ranked before: the row is there, or on its way, or was lost with the process that should have written it.
-    async fn find_or_store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, ClaimError> {
+    async fn find_or_store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, Error> {
         match ask(&self.finder, CouponId::derive(campaign.id, ranked.user)).await? {
             Some(coupon) => Ok(coupon),
             None => self.store(campaign, ranked).await,
@@ -82,12 +79,12 @@ impl ClaimCoupon {
     }
 
     /// The campaign is not in Redis: while it is open it will be, and afterwards the rows are all there is to know.
-    async fn find_unstaged(&self, campaign: &Campaign, claim: &Claim) -> Result<Coupon, ClaimError> {
-        if !campaign.is_over(self.clock.now()) {
+    async fn find_unstaged(&self, campaign: &Campaign, claim: &Claim) -> Result<Coupon, Error> {
+        if !campaign.is_over(Timestamp::now()) {
             self.staging.ask_for(campaign.id);
-            return Err(ClaimError::NotReady);
+            return Err(ClaimRefusal::NotReady.into());
         }
-        ask(&self.finder, claim.coupon_id()).await?.ok_or(ClaimError::Closed)
+        Ok(ask(&self.finder, claim.coupon_id()).await?.ok_or(ClaimRefusal::Closed)?)
     }
 }
 
@@ -99,7 +96,7 @@ pub fn ranked_claim(campaign: &Campaign, ranked: Ranked) -> RankedClaim {
 }
 
 /// One script call a campaign, all at once.
-async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, Failure>> {
+async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, RedisError>> {
     let mut places = HashMap::<CampaignId, Vec<usize>>::new();
     for (place, claim) in claims.iter().enumerate() {
         places.entry(claim.campaign_id).or_default().push(place);
@@ -108,7 +105,7 @@ async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, Failu
         let (redis, claims) = (&redis, &claims);
         async move {
             let batch: Vec<_> = places.iter().map(|&i| (claims[i].user_id, claims[i].request_id.clone())).collect();
-            let outcomes = coupon::claim(redis, campaign, &batch).await.map_err(Failure::from);
+            let outcomes = coupon::claim(redis, campaign, &batch).await;
             places.into_iter().zip(each(outcomes, batch.len())).collect::<Vec<_>>()
         }
     });
@@ -117,9 +114,10 @@ async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, Failu
     answers.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-async fn find_all(db: Database, ids: Vec<CouponId>) -> Vec<Result<Option<Coupon>, Failure>> {
-    let found = async { store::coupons::find_many(&mut *db.acquire().await?, &ids).await };
-    let found =
-        db.in_time("find_coupons", found).await.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect());
-    each(found.map_err(|error: DbError| Failure::from(error)), ids.len())
+async fn find_all(db: Database, ids: Vec<CouponId>) -> Vec<Result<Option<Coupon>, DbError>> {
+    let found = db.run("find_coupons", |mut conn| {
+        let ids = &ids;
+        async move { store::coupons::find_many(&mut conn, ids).await }
+    });
+    each(found.await.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect()), ids.len())
 }

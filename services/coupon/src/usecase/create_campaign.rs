@@ -1,42 +1,36 @@
 //! CreateCampaign: written once for each caller and request id, then staged.
 
 use crate::{
-    domain::{Campaign, CampaignTerms, CreateCampaignError},
+    domain::{Campaign, CampaignTerms, CreateRefusal},
     store,
-    usecase::StageCampaign,
+    usecase::{Error, StageCampaign},
 };
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CampaignId, RequestId, SharedClock, UserId};
+use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::sync::Arc;
 
 /// Creates campaigns.
 #[derive(Clone)]
 pub struct CreateCampaign {
     db: Database,
-    clock: SharedClock,
     stage: StageCampaign,
 }
 
 impl CreateCampaign {
     /// Creates them in this schema.
-    pub fn new(db: Database, clock: SharedClock, stage: StageCampaign) -> Self {
-        Self { db, clock, stage }
+    pub fn new(db: Database, stage: StageCampaign) -> Self {
+        Self { db, stage }
     }
 
     /// The campaign of this caller's request: created now, or found as it was created first. The columns themselves
     /// tell whether a repeat asks for the same, since none of them ever changes.
-    pub async fn create(
-        &self,
-        caller: UserId,
-        request_id: RequestId,
-        terms: CampaignTerms,
-    ) -> Result<Campaign, CreateCampaignError> {
-        terms.check()?;
+    pub async fn run(&self, caller: UserId, request_id: RequestId, terms: CampaignTerms) -> Result<Campaign, Error> {
+        terms.check().map_err(CreateRefusal::from)?;
         if let Some(earlier) = self.find(CampaignId::derive(caller, &request_id)).await? {
             return unchanged(earlier, &terms);
         }
-        let now = self.clock.now();
-        terms.check_not_over(now)?;
+        let now = Timestamp::now();
+        terms.check_not_over(now).map_err(CreateRefusal::from)?;
         let campaign = Campaign::create(caller, request_id, terms, now);
         match self.insert(campaign.clone()).await {
             Ok(()) => self.stage_now(campaign).await,
@@ -50,34 +44,32 @@ impl CreateCampaign {
     }
 
     async fn find(&self, id: CampaignId) -> Result<Option<Campaign>, DbError> {
-        Ok(store::campaigns::find_many(&mut *self.db.acquire().await?, &[id]).await?.pop())
+        Ok(self
+            .db
+            .run("find_campaign", |mut conn| async move { store::campaigns::find_many(&mut conn, &[id]).await })
+            .await?
+            .pop())
     }
 
     async fn insert(&self, campaign: Campaign) -> Result<(), DbError> {
         let campaign = Arc::new(campaign);
         self.db
-            .transact("create_campaign", move |connection| {
+            .transact("create_campaign", move |conn| {
                 let campaign = campaign.clone();
-                Box::pin(async move { store::campaigns::insert(connection, &campaign).await })
+                Box::pin(async move { store::campaigns::insert(conn, &campaign).await })
             })
             .await
     }
 
     /// The campaign is created already, so a Redis that does not answer is left to the staging worker.
-    async fn stage_now(&self, campaign: Campaign) -> Result<Campaign, CreateCampaignError> {
+    async fn stage_now(&self, campaign: Campaign) -> Result<Campaign, Error> {
         if let Err(error) = self.stage.stage(&campaign, None).await {
-            tracing::warn!(campaign.id = %campaign.id, %error, "a new campaign is not staged yet");
+            tracing::warn!(campaign.id = %campaign.id, error.cause = %error, "a new campaign is not staged yet");
         }
         Ok(campaign)
     }
 }
 
-fn unchanged(earlier: Campaign, terms: &CampaignTerms) -> Result<Campaign, CreateCampaignError> {
-    if earlier.terms == *terms { Ok(earlier) } else { Err(CreateCampaignError::RequestIdReused) }
-}
-
-impl From<DbError> for CreateCampaignError {
-    fn from(error: DbError) -> Self {
-        Self::Failure(error.into())
-    }
+fn unchanged(earlier: Campaign, terms: &CampaignTerms) -> Result<Campaign, Error> {
+    if earlier.terms == *terms { Ok(earlier) } else { Err(CreateRefusal::RequestIdReused.into()) }
 }

@@ -1,36 +1,32 @@
-//! Failures of MySQL, Redis and the batchers as the domain knows them.
+//! Everything that keeps a use case from what it was asked for.
 
-use crate::domain::Failure;
+use crate::domain::{ClaimRefusal, CreateRefusal};
 use stampede_batch::BatchError;
 use stampede_db::DbError;
 use stampede_lua::RedisError;
 
-impl From<DbError> for Failure {
-    fn from(error: DbError) -> Self {
-        if error.is_unreachable() {
-            Self::Unreachable { server: "the database", cause: error.to_string().into() }
-        } else {
-            Self::Broken(error.to_string().into())
-        }
-    }
-}
-
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Self {
-        match error {
-            RedisError::Server(_) | RedisError::Pool(_) | RedisError::TimedOut(_) => {
-                Self::Unreachable { server: "redis", cause: error.to_string().into() }
-            }
-            RedisError::Reply { .. } | RedisError::Refused(_) => Self::Broken(error.to_string().into()),
-        }
-    }
-}
-
-impl From<BatchError> for Failure {
-    fn from(error: BatchError) -> Self {
-        match error {
-            BatchError::Overloaded => Self::Overloaded,
-            BatchError::Closed => Self::Broken(error.to_string().into()),
-        }
-    }
+/// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The claim yields no coupon.
+    #[error(transparent)]
+    Claim(#[from] ClaimRefusal),
+    /// The campaign is not created.
+    #[error(transparent)]
+    Create(#[from] CreateRefusal),
+    /// There is no such campaign.
+    #[error("there is no such campaign")]
+    CampaignNotFound,
+    /// There is no such coupon, or it is somebody else's.
+    #[error("there is no such coupon")]
+    CouponNotFound,
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// Redis.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The batch queue is full, or the batch failed.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
 }

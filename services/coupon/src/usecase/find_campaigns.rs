@@ -2,15 +2,16 @@
 //! of one look, and the unique key on the rank for any number of them.
 
 use crate::{
-    domain::{Campaign, Failure},
+    domain::Campaign,
     store,
-    usecase::Campaigns,
+    usecase::{Campaigns, Error},
 };
+use sqlx::{MySql, pool::PoolConnection};
 use stampede_db::{Database, DbError};
 use stampede_lua::{Redis, coupon};
-use stampede_vocab::{CampaignId, Timestamp};
+use stampede_service::{Page, Paging};
+use stampede_vocab::CampaignId;
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// A campaign and how many of its coupons are issued.
 #[derive(Debug, Clone)]
@@ -35,42 +36,47 @@ impl FindCampaigns {
         Self { db, redis, campaigns }
     }
 
-    /// One campaign; `None` if there is none of this id.
-    pub async fn get(&self, id: CampaignId) -> Result<Option<IssuedCampaign>, Failure> {
-        match self.campaigns.get(id).await? {
-            Some(campaign) => self.count(campaign).await.map(Some),
-            None => Ok(None),
-        }
+    /// Returns one campaign.
+    pub async fn get(&self, id: CampaignId) -> Result<IssuedCampaign, Error> {
+        let campaign = self.campaigns.get(id).await?.ok_or(Error::CampaignNotFound)?;
+        self.count(campaign).await
     }
 
     /// The campaign with how many of its coupons are issued.
-    pub async fn count(&self, campaign: Arc<Campaign>) -> Result<IssuedCampaign, Failure> {
+    pub async fn count(&self, campaign: Arc<Campaign>) -> Result<IssuedCampaign, Error> {
         let issued = match coupon::peek(&self.redis, campaign.id).await {
             Ok(Some(progress)) if progress.ready => progress.issued,
             Ok(_) => self.stored(campaign.id).await?,
             Err(error) => {
-                tracing::debug!(campaign.id = %campaign.id, %error, "redis could not tell how many are issued");
+                tracing::debug!(campaign.id = %campaign.id, error.cause = %error, "redis could not tell how many are issued");
                 self.stored(campaign.id).await?
             }
         };
         Ok(IssuedCampaign { campaign, issued })
     }
 
-    /// A page of campaigns, newest first, from behind `after`.
-    pub async fn newest(&self, after: Option<(Timestamp, Uuid)>, limit: u32) -> Result<Vec<IssuedCampaign>, Failure> {
-        let mut connection = self.db.acquire().await?;
-        let page = store::campaigns::newest(&mut connection, after, limit).await?;
-        let ids: Vec<CampaignId> = page.iter().map(|campaign| campaign.id).collect();
-        let issued = store::coupons::greatest_ranks(&mut connection, &ids).await?;
+    /// Returns a page of all campaigns, newest first.
+    pub async fn list(&self, paging: Paging) -> Result<Page<IssuedCampaign>, Error> {
+        let (after, limit) = (paging.after_time(), paging.limit());
+        let read = |mut conn: PoolConnection<MySql>| async move {
+            let page = store::campaigns::newest(&mut conn, after, limit).await?;
+            let ids: Vec<CampaignId> = page.iter().map(|campaign| campaign.id).collect();
+            Ok::<_, DbError>((page, store::coupons::greatest_ranks(&mut conn, &ids).await?))
+        };
+        let (page, issued) = self.db.run("list_campaigns", read).await?;
         let counted = |campaign: Campaign| IssuedCampaign {
             issued: issued.get(&campaign.id).copied().unwrap_or(0),
             campaign: Arc::new(campaign),
         };
-        Ok(page.into_iter().map(counted).collect())
+        let position = |found: &IssuedCampaign| (found.campaign.created_at.micros(), found.campaign.id.uuid());
+        Ok(paging.cut(page.into_iter().map(counted).collect(), position))
     }
 
     async fn stored(&self, id: CampaignId) -> Result<i32, DbError> {
-        let ranks = store::coupons::greatest_ranks(&mut *self.db.acquire().await?, &[id]).await?;
+        let ranks = self
+            .db
+            .run("greatest_rank", |mut conn| async move { store::coupons::greatest_ranks(&mut conn, &[id]).await })
+            .await?;
         Ok(ranks.get(&id).copied().unwrap_or(0))
     }
 }

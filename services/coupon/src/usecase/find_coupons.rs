@@ -1,26 +1,55 @@
 //! GetCoupon and ListCoupons: a buyer sees only their own.
 
 use crate::{
-    domain::{Campaign, Coupon, Failure},
+    domain::{Campaign, Coupon},
     store,
-    usecase::{Campaigns, campaigns::CampaignsById},
+    usecase::{Campaigns, Error, campaigns::CampaignsById},
 };
-use sqlx::MySqlConnection;
+use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CampaignId, CouponId, Timestamp, UserId};
+use stampede_service::{Page, Paging};
+use stampede_vocab::{CampaignId, CouponId, UserId};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Whose coupons may be seen.
+/// A coupon and its campaign.
+pub type FoundCoupon = (Coupon, Arc<Campaign>);
+
+/// Which coupons, and in which sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Viewer {
-    /// Only this user's.
-    Owner(UserId),
-    /// Everybody's.
-    Anybody,
+pub enum CouponList {
+    /// A user's own, newest first.
+    OfUser {
+        /// Whose.
+        user_id: UserId,
+        /// Only those of this campaign.
+        campaign_id: Option<CampaignId>,
+    },
+    /// All of a campaign, by rank.
+    OfCampaign(CampaignId),
 }
 
-/// Finds coupons, each with its campaign.
+impl CouponList {
+    /// Name of the list and its filter, which its page tokens carry.
+    pub fn name(self) -> String {
+        match self {
+            Self::OfUser { user_id, campaign_id: None } => format!("coupons-{user_id}"),
+            Self::OfUser { user_id, campaign_id: Some(campaign) } => format!("coupons-{user_id}-{campaign}"),
+            Self::OfCampaign(campaign) => format!("ranks-{campaign}"),
+        }
+    }
+
+    /// Sort value and id of a coupon in the list.
+    fn position(self, coupon: &Coupon) -> (i64, Uuid) {
+        let sorted_by = match self {
+            Self::OfUser { .. } => coupon.created_at.micros(),
+            Self::OfCampaign(_) => coupon.rank.into(),
+        };
+        (sorted_by, coupon.id.uuid())
+    }
+}
+
+/// Finds coupons, each with its campaign. Cheap to clone.
 #[derive(Clone)]
 pub struct FindCoupons {
     db: Database,
@@ -33,49 +62,42 @@ impl FindCoupons {
         Self { db, campaigns }
     }
 
-    /// One coupon; `None` if there is none of this id that the viewer may see.
-    pub async fn get(&self, viewer: Viewer, id: CouponId) -> Result<Option<(Coupon, Arc<Campaign>)>, Failure> {
-        let mut connection = self.db.acquire().await?;
-        let found = store::coupons::find_many(&mut connection, &[id]).await?.remove(&id);
-        let seen = found.filter(|coupon| match viewer {
-            Viewer::Owner(user_id) => coupon.user_id == user_id,
-            Viewer::Anybody => true,
-        });
-        Ok(self.with_campaigns(&mut connection, seen.into_iter().collect()).await?.pop())
+    /// Returns one coupon, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    pub async fn get(&self, id: CouponId, owner: Option<UserId>) -> Result<FoundCoupon, Error> {
+        let read = |mut conn: PoolConnection<MySql>| async move {
+            let found = store::coupons::find_many(&mut conn, &[id]).await?.remove(&id);
+            let visible = found.filter(|coupon| owner.is_none_or(|owner| owner == coupon.user_id));
+            self.with_campaigns(&mut conn, visible.into_iter().collect()).await
+        };
+        self.db.run("find_coupon", read).await?.pop().ok_or(Error::CouponNotFound)
     }
 
-    /// A page of a user's coupons, newest first, from behind `after`; of one campaign if that is given.
-    pub async fn newest_of_user(
-        &self,
-        user_id: UserId,
-        campaign_id: Option<CampaignId>,
-        after: Option<(Timestamp, Uuid)>,
-        limit: u32,
-    ) -> Result<Vec<(Coupon, Arc<Campaign>)>, Failure> {
-        let mut connection = self.db.acquire().await?;
-        let page = store::coupons::newest_of_user(&mut connection, user_id, campaign_id, after, limit).await?;
-        Ok(self.with_campaigns(&mut connection, page).await?)
-    }
-
-    /// A page of a campaign's coupons by rank, from behind `after_rank`.
-    pub async fn ranked_of_campaign(
-        &self,
-        campaign_id: CampaignId,
-        after_rank: i32,
-        limit: u32,
-    ) -> Result<Vec<(Coupon, Arc<Campaign>)>, Failure> {
-        let mut connection = self.db.acquire().await?;
-        let page = store::coupons::ranked_of_campaign(&mut connection, campaign_id, after_rank, limit).await?;
-        Ok(self.with_campaigns(&mut connection, page).await?)
+    /// Returns a page of the list.
+    pub async fn list(&self, list: CouponList, paging: Paging) -> Result<Page<FoundCoupon>, Error> {
+        let (after, limit) = (&paging, paging.limit());
+        let read = |mut conn: PoolConnection<MySql>| async move {
+            let coupons = match list {
+                CouponList::OfUser { user_id, campaign_id } => {
+                    store::coupons::newest_of_user(&mut conn, user_id, campaign_id, after.after_time(), limit).await?
+                }
+                CouponList::OfCampaign(campaign) => {
+                    let after_rank = after.after().map_or(0, |(rank, _)| i32::try_from(rank).unwrap_or(i32::MAX));
+                    store::coupons::ranked_of_campaign(&mut conn, campaign, after_rank, limit).await?
+                }
+            };
+            self.with_campaigns(&mut conn, coupons).await
+        };
+        let found = self.db.run("list_coupons", read).await?;
+        Ok(paging.cut(found, |(coupon, _)| list.position(coupon)))
     }
 
     async fn with_campaigns(
         &self,
-        connection: &mut MySqlConnection,
+        conn: &mut MySqlConnection,
         coupons: Vec<Coupon>,
-    ) -> Result<Vec<(Coupon, Arc<Campaign>)>, DbError> {
+    ) -> Result<Vec<FoundCoupon>, DbError> {
         let ids = coupons.iter().map(|coupon| coupon.campaign_id);
-        let campaigns: CampaignsById = self.campaigns.get_on(connection, ids).await?;
+        let campaigns: CampaignsById = self.campaigns.get_on(conn, ids).await?;
         let with_campaign = |coupon: Coupon| {
             let campaign = campaigns.get(&coupon.campaign_id).cloned();
             let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", coupon.id));

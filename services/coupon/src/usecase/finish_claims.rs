@@ -2,18 +2,18 @@
 //! MySQL was away. Ranked means issued.
 
 use crate::{
-    domain::{Campaign, Failure},
+    domain::Campaign,
     store,
-    usecase::{StoreClaims, claim_coupon::ranked_claim, store_claims::Unstored},
+    usecase::{Error, StoreClaims, claim_coupon::ranked_claim, store_claims::Unstored},
 };
 use futures_util::future::join_all;
 use stampede_db::Database;
 use stampede_lua::{Redis, coupon};
-use stampede_vocab::{CampaignId, SharedClock};
+use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 
 /// Campaigns looked after at a time.
-const PAGE: u32 = 16;
+const BATCH_SIZE: u32 = 16;
 /// A campaign is looked after so long past its end: more than clocks differ.
 const AFTERCARE: Duration = Duration::from_secs(60);
 
@@ -22,18 +22,17 @@ const AFTERCARE: Duration = Duration::from_secs(60);
 pub struct FinishClaims {
     db: Database,
     redis: Redis,
-    clock: SharedClock,
     store: StoreClaims,
 }
 
 impl FinishClaims {
     /// Finishes what `redis` knows to be unfinished.
-    pub fn new(db: Database, redis: Redis, clock: SharedClock, store: StoreClaims) -> Self {
-        Self { db, redis, clock, store }
+    pub fn new(db: Database, redis: Redis, store: StoreClaims) -> Self {
+        Self { db, redis, store }
     }
 
     /// Finishes every claim of the campaign that was ranked at least `age` ago. Returns how many there were.
-    pub async fn finish(&self, campaign: &Campaign, age: Duration) -> Result<usize, Failure> {
+    pub async fn finish(&self, campaign: &Campaign, age: Duration) -> Result<usize, Error> {
         let (mut found, mut cursor) = (0, Some(0));
         while let Some(from) = cursor {
             let page = coupon::pending(&self.redis, campaign.id, age, from).await?;
@@ -49,18 +48,26 @@ impl FinishClaims {
     }
 
     /// Goes through all campaigns that have opened, and lets go of those that are over and finished.
-    pub async fn sweep(&self, age: Duration) -> Result<(), Failure> {
+    pub async fn sweep(&self, age: Duration) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = async { store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await };
-            let page = self.db.in_time("unsettled_campaigns", page).await?;
+            let page = self
+                .db
+                .run("unsettled_campaigns", |mut conn| async move {
+                    store::campaigns::unsettled(&mut conn, after, BATCH_SIZE).await
+                })
+                .await?;
             let done = join_all(page.iter().map(|campaign| self.look_after(campaign, age))).await;
             let done: Vec<CampaignId> = done.into_iter().flatten().collect();
-            let settled =
-                async { store::campaigns::settle(&mut *self.db.acquire().await?, &done, self.clock.now()).await };
-            self.db.in_time("settle_campaigns", settled).await?;
+            let now = Timestamp::now();
+            self.db
+                .run(
+                    "settle_campaigns",
+                    |mut conn| async move { store::campaigns::settle(&mut conn, &done, now).await },
+                )
+                .await?;
             match page.last() {
-                Some(last) if page.len() == PAGE as usize => after = Some(last.id),
+                Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
                 _ => return Ok(()),
             }
         }
@@ -68,7 +75,7 @@ impl FinishClaims {
 
     /// Finishes the claims of one campaign. Returns it if there will never be another to finish.
     async fn look_after(&self, campaign: &Campaign, age: Duration) -> Option<CampaignId> {
-        let now = self.clock.now();
+        let now = Timestamp::now();
         if now < campaign.terms.opens_at {
             return None;
         }
@@ -77,7 +84,7 @@ impl FinishClaims {
             Ok(0) if is_over => Some(campaign.id),
             Ok(_) => None,
             Err(error) => {
-                tracing::warn!(campaign.id = %campaign.id, %error, "unfinished claims could not be stored");
+                tracing::warn!(campaign.id = %campaign.id, error.cause = %error, "unfinished claims could not be stored");
                 None
             }
         }

@@ -13,25 +13,21 @@ use std::collections::BTreeSet;
 
 /// Follows the ends of orders in the order given, inside the caller's transaction. What was followed before changes
 /// nothing, so a message, a release and the sweep may all tell the same.
-pub async fn follow_orders(
-    connection: &mut MySqlConnection,
-    ended: &[EndedOrder],
-    now: Timestamp,
-) -> Result<(), DbError> {
+pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
     let ids: BTreeSet<CouponId> = ended.iter().map(|order| order.coupon_id).collect();
     let ids: Vec<CouponId> = ids.into_iter().collect();
-    let mut coupons = store::coupons::lock_many(connection, &ids).await?;
+    let mut coupons = store::coupons::lock_many(conn, &ids).await?;
     let before = coupons.clone();
     for order in ended {
         let next = coupons.get(&order.coupon_id).and_then(|coupon| follow(coupon, order, now));
         coupons.extend(next.map(|coupon| (coupon.id, coupon)));
     }
-    store::coupons::write_states(connection, &changed(&before, coupons), now).await
+    store::coupons::write_states(conn, &changed(&before, coupons), now).await
 }
 
 fn follow(coupon: &Coupon, order: &EndedOrder, now: Timestamp) -> Option<Coupon> {
     coupon.follow(order.order_id, order.end, now).unwrap_or_else(|used_elsewhere| {
-        tracing::error!(coupon.id = %coupon.id, error = %used_elsewhere, "a coupon was used by two orders");
+        tracing::error!(coupon.id = %coupon.id, error.cause = %used_elsewhere, "a coupon was used by two orders");
         None
     })
 }

@@ -1,62 +1,46 @@
-//! HoldCoupons: sets coupons aside for orders, a batch in one transaction. Holds of several calls share it.
+//! HoldCoupons: sets coupons aside for orders. A batch of holds stays one: one transaction.
 
 use crate::{
-    domain::{Campaign, Coupon, Failure, HoldError, HoldRequest},
+    domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
     store,
-    usecase::{Campaigns, ask, batches, campaigns::CampaignsById, changed, each},
+    usecase::{Campaigns, Error, campaigns::CampaignsById, changed},
 };
-use futures_util::future::try_join_all;
 use sqlx::MySqlConnection;
-use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CouponId, SharedClock, Timestamp};
+use stampede_vocab::{CouponId, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 
 /// A held coupon and its campaign, or why it is not held.
-pub type Held = Result<(Coupon, Arc<Campaign>), HoldError>;
+pub type Held = Result<(Coupon, Arc<Campaign>), HoldRefusal>;
 
-/// Holds coupons. Clones share the batches.
+/// Holds coupons. Cheap to clone.
 #[derive(Clone)]
 pub struct HoldCoupons {
-    holder: Batcher<HoldRequest, Result<Held, Failure>>,
+    db: Database,
+    campaigns: Campaigns,
 }
 
 impl HoldCoupons {
-    /// Holds them in this schema.
-    pub fn new(db: Database, clock: SharedClock, campaigns: Campaigns) -> Self {
-        let holder = Batcher::new(batches("hold_coupons"), move |requests: Vec<HoldRequest>| {
-            let (db, campaigns, now) = (db.clone(), campaigns.clone(), clock.now());
-            async move {
-                let asked = requests.len();
-                each(hold_all(&db, campaigns, requests, now).await.map_err(Failure::from), asked)
-            }
+    /// Holds coupons of this schema.
+    pub fn new(db: Database, campaigns: Campaigns) -> Self {
+        Self { db, campaigns }
+    }
+
+    /// Sets coupons aside for orders, each on its own; the answers come in the order given. After a failure none is held
+    /// by this call: asking again is safe, and what nobody asks for again is returned as an orphan.
+    pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Error> {
+        let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
+        let now = Timestamp::now();
+        let work = self.db.transact("hold_coupons", move |conn| {
+            let (requests, campaigns) = (requests.clone(), campaigns.clone());
+            Box::pin(async move { hold_on(conn, &campaigns, &requests, now).await })
         });
-        Self { holder }
+        Ok(work.await?)
     }
-
-    /// Sets coupons aside for orders, each on its own; the answers come in the order given. After a failure some may be
-    /// held all the same: asking again renews those holds, and what nobody asks for again is returned as an orphan.
-    pub async fn hold(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Failure> {
-        try_join_all(requests.into_iter().map(|request| ask(&self.holder, request))).await
-    }
-}
-
-async fn hold_all(
-    db: &Database,
-    campaigns: Campaigns,
-    requests: Vec<HoldRequest>,
-    now: Timestamp,
-) -> Result<Vec<Held>, DbError> {
-    let requests: Arc<[HoldRequest]> = requests.into();
-    db.transact("hold_coupons", move |connection| {
-        let (requests, campaigns) = (requests.clone(), campaigns.clone());
-        Box::pin(async move { hold_on(connection, &campaigns, &requests, now).await })
-    })
-    .await
 }
 
 async fn hold_on(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     campaigns: &Campaigns,
     requests: &[HoldRequest],
     now: Timestamp,
@@ -64,12 +48,12 @@ async fn hold_on(
     let mut ids: Vec<CouponId> = requests.iter().map(|request| request.coupon_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let mut coupons = store::coupons::lock_many(connection, &ids).await?;
-    let campaigns = campaigns.get_on(connection, coupons.values().map(|coupon| coupon.campaign_id)).await?;
+    let mut coupons = store::coupons::lock_many(conn, &ids).await?;
+    let campaigns = campaigns.get_on(conn, coupons.values().map(|coupon| coupon.campaign_id)).await?;
     let before = coupons.clone();
     let answers =
         requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect::<Result<_, _>>()?;
-    store::coupons::write_states(connection, &changed(&before, coupons), now).await?;
+    store::coupons::write_states(conn, &changed(&before, coupons), now).await?;
     Ok(answers)
 }
 
@@ -80,7 +64,7 @@ fn decide(
     request: &HoldRequest,
     now: Timestamp,
 ) -> Result<Held, DbError> {
-    let Some(coupon) = coupons.get_mut(&request.coupon_id) else { return Ok(Err(HoldError::NotFound)) };
+    let Some(coupon) = coupons.get_mut(&request.coupon_id) else { return Ok(Err(HoldRefusal::NotFound)) };
     let campaign = campaigns.get(&coupon.campaign_id);
     let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", request.coupon_id));
     let campaign = campaign.ok_or_else(missing)?;

@@ -1,5 +1,5 @@
-//! What the service does, one file a verb. A usecase opens the transactions and decides with the domain; it knows
-//! neither gRPC nor what Kafka carries.
+//! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
+//! neither SQL nor the contracts.
 
 mod campaigns;
 mod claim_coupon;
@@ -20,19 +20,20 @@ mod store_claims;
 pub use campaigns::Campaigns;
 pub use claim_coupon::ClaimCoupon;
 pub use create_campaign::CreateCampaign;
+pub use error::Error;
 pub use find_campaigns::{FindCampaigns, IssuedCampaign};
-pub use find_coupons::{FindCoupons, Viewer};
+pub use find_coupons::{CouponList, FindCoupons, FoundCoupon};
 pub use finish_claims::FinishClaims;
 pub use follow_orders::follow_orders;
 pub use hold_coupons::{Held, HoldCoupons};
 pub use release_coupon::ReleaseCoupon;
 pub use return_orphans::{HeldPage, ReturnOrphans};
-pub use settle_claims::{SettleClaims, Settler};
+pub use settle_claims::Settler;
 pub use stage_campaign::StageCampaign;
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;
 
-use crate::domain::{Coupon, Failure};
+use crate::domain::Coupon;
 use stampede_batch::{BatchConfig, Batcher};
 use stampede_vocab::CouponId;
 use std::collections::HashMap;
@@ -46,13 +47,14 @@ const fn batches(name: &'static str) -> BatchConfig {
 }
 
 /// Puts one question to a batcher whose answers may fail.
-async fn ask<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, E>
+async fn ask<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, Error>
 where
     Q: Send + 'static,
     A: Send + 'static,
-    E: From<Failure> + Send + 'static,
+    E: Send + 'static,
+    Error: From<E>,
 {
-    batcher.call(question).await.map_err(Failure::from)?
+    Ok(batcher.call(question).await??)
 }
 
 /// The outcome of a batch as one answer for each of its `questions`.

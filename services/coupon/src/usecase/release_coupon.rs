@@ -1,28 +1,28 @@
 //! ReleaseCoupon: the order service gives back what it held for an order that it did not write.
 
 use crate::{
-    domain::{EndedOrder, Failure},
-    usecase::{ask, batches, follow_orders},
+    domain::EndedOrder,
+    usecase::{Error, ask, batches, follow_orders},
 };
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{SharedClock, Timestamp};
+use stampede_vocab::Timestamp;
 use std::sync::Arc;
 
 /// Releases coupons. Clones share the batches.
 #[derive(Clone)]
 pub struct ReleaseCoupon {
-    releaser: Batcher<EndedOrder, Result<(), Failure>>,
+    releaser: Batcher<EndedOrder, Result<(), DbError>>,
 }
 
 impl ReleaseCoupon {
     /// Releases them in this schema.
-    pub fn new(db: Database, clock: SharedClock) -> Self {
+    pub fn new(db: Database) -> Self {
         let releaser = Batcher::new(batches("release_coupons"), move |released: Vec<EndedOrder>| {
-            let (db, now) = (db.clone(), clock.now());
+            let (db, now) = (db.clone(), Timestamp::now());
             async move {
                 let asked = released.len();
-                let outcome = release_all(&db, released, now).await.map_err(Failure::from);
+                let outcome = release_all(&db, released, now).await;
                 vec![outcome; asked]
             }
         });
@@ -30,16 +30,16 @@ impl ReleaseCoupon {
     }
 
     /// Returns the coupon if it is held for this request of this order.
-    pub async fn release(&self, released: EndedOrder) -> Result<(), Failure> {
+    pub async fn run(&self, released: EndedOrder) -> Result<(), Error> {
         ask(&self.releaser, released).await
     }
 }
 
 async fn release_all(db: &Database, released: Vec<EndedOrder>, now: Timestamp) -> Result<(), DbError> {
     let released: Arc<[EndedOrder]> = released.into();
-    db.transact("release_coupons", move |connection| {
+    db.transact("release_coupons", move |conn| {
         let released = released.clone();
-        Box::pin(async move { follow_orders(connection, &released, now).await })
+        Box::pin(async move { follow_orders(conn, &released, now).await })
     })
     .await
 }

@@ -2,16 +2,16 @@
 //! order service about each hold of some age; here are the pages it asks for, and what it learned applied.
 
 use crate::{
-    domain::{EndedOrder, Failure},
+    domain::{Coupon, EndedOrder},
     store,
     usecase::follow_orders,
 };
-use stampede_db::Database;
-use stampede_vocab::{CouponId, OrderId, SharedClock, Timestamp};
+use stampede_db::{Database, DbError};
+use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{sync::Arc, time::Duration};
 
 /// Most holds of one page: what one LookUpOrders takes.
-const PAGE: u32 = 256;
+const BATCH_SIZE: u32 = 256;
 
 /// A page of old holds.
 #[derive(Debug)]
@@ -28,39 +28,39 @@ pub struct HeldPage {
 #[derive(Clone)]
 pub struct ReturnOrphans {
     db: Database,
-    clock: SharedClock,
 }
 
 impl ReturnOrphans {
     /// Returns them in this schema.
-    pub fn new(db: Database, clock: SharedClock) -> Self {
-        Self { db, clock }
+    pub fn new(db: Database) -> Self {
+        Self { db }
     }
 
     /// A page of holds that were last asked for at least `age` ago, oldest first, from behind `after`.
-    pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, Failure> {
-        let asked_before = self.clock.now().minus(age);
-        let coupons = async {
-            let mut connection = self.db.acquire().await?;
-            store::coupons::held_since(&mut connection, asked_before, after, PAGE).await
-        };
-        let coupons = self.db.in_time("held_coupons", coupons).await?;
-        let last = coupons.last().filter(|_| coupons.len() == PAGE as usize);
+    pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, DbError> {
+        let asked_before = Timestamp::now().minus(age);
+        let coupons = self
+            .db
+            .run("held_coupons", |mut conn| async move {
+                store::coupons::held_since(&mut conn, asked_before, after, BATCH_SIZE).await
+            })
+            .await?;
+        let last = coupons.last().filter(|_| coupons.len() == BATCH_SIZE as usize);
         let next = last.map(|coupon| (coupon.updated_at, coupon.id));
-        let hold = |coupon: &crate::domain::Coupon| Some((coupon.id, coupon.state.order_id()?));
+        let hold = |coupon: &Coupon| Some((coupon.id, coupon.state.order_id()?));
         Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), asked_before, next })
     }
 
     /// Applies what was learned about the orders of a page.
-    pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), Failure> {
+    pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), DbError> {
         if ended.is_empty() {
             return Ok(());
         }
-        let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), self.clock.now());
+        let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), Timestamp::now());
         self.db
-            .transact("return_orphans", move |connection| {
+            .transact("return_orphans", move |conn| {
                 let ended = ended.clone();
-                Box::pin(async move { follow_orders(connection, &ended, now).await })
+                Box::pin(async move { follow_orders(conn, &ended, now).await })
             })
             .await?;
         Ok(())

@@ -60,7 +60,7 @@ impl SettleClaims {
     async fn settle_campaign(&self, campaign: CampaignId, claims: &[(UserId, i32)]) {
         for chunk in claims.chunks(coupon::MAX_CLAIMS) {
             if let Err(error) = coupon::settle(&self.redis, campaign, chunk).await {
-                tracing::debug!(campaign.id = %campaign, %error, "stored claims are left to the sweep to settle");
+                tracing::debug!(campaign.id = %campaign, error.cause = %error, "stored claims are left to the sweep to settle");
                 return;
             }
         }

@@ -2,9 +2,9 @@
 //! the truth; the campaign is closed (NOT_READY) until all of it is loaded.
 
 use crate::{
-    domain::{Campaign, Failure},
+    domain::Campaign,
     store,
-    usecase::{Campaigns, FinishClaims, StagingQueue, staging_queue::Asked},
+    usecase::{Campaigns, Error, FinishClaims, StagingQueue, staging_queue::Asked},
 };
 use futures_util::future::join_all;
 use stampede_db::Database;
@@ -12,29 +12,28 @@ use stampede_lua::{
     Redis,
     coupon::{self, Loaded, Plan, Staging},
 };
-use stampede_vocab::{CampaignId, SharedClock};
+use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 
 /// Campaigns looked at together.
-const PAGE: u32 = 16;
+const BATCH_SIZE: u32 = 16;
 
 /// Stages campaigns.
 #[derive(Clone)]
 pub struct StageCampaign {
     db: Database,
     redis: Redis,
-    clock: SharedClock,
     finish: FinishClaims,
 }
 
 impl StageCampaign {
     /// Stages them at `redis`.
-    pub fn new(db: Database, redis: Redis, clock: SharedClock, finish: FinishClaims) -> Self {
-        Self { db, redis, clock, finish }
+    pub fn new(db: Database, redis: Redis, finish: FinishClaims) -> Self {
+        Self { db, redis, finish }
     }
 
     /// Stages the campaign if it is missing, or still has the epoch `distrusted`. Several may do so at once.
-    pub async fn stage(&self, campaign: &Campaign, distrusted: Option<i64>) -> Result<(), Failure> {
+    pub async fn stage(&self, campaign: &Campaign, distrusted: Option<i64>) -> Result<(), Error> {
         let terms = &campaign.terms;
         let plan = Plan { quota: terms.quota, opens_at: terms.opens_at, closes_at: terms.closes_at };
         match coupon::stage(&self.redis, campaign.id, plan, distrusted).await? {
@@ -51,14 +50,14 @@ impl StageCampaign {
     pub async fn stage_asked(&self, asked: Asked, campaigns: &Campaigns, queue: &StagingQueue) {
         let staged = asked.into_iter().map(|(id, distrusted)| async move {
             if let Err(error) = self.stage_one(id, distrusted, campaigns).await {
-                tracing::warn!(campaign.id = %id, %error, "a campaign could not be staged, trying again");
+                tracing::warn!(campaign.id = %id, error.cause = %error, "a campaign could not be staged, trying again");
                 queue.put_back(id, distrusted);
             }
         });
         join_all(staged).await;
     }
 
-    async fn stage_one(&self, id: CampaignId, distrusted: Option<i64>, campaigns: &Campaigns) -> Result<(), Failure> {
+    async fn stage_one(&self, id: CampaignId, distrusted: Option<i64>, campaigns: &Campaigns) -> Result<(), Error> {
         match campaigns.get(id).await? {
             Some(campaign) => self.stage(&campaign, distrusted).await,
             None => Ok(()),
@@ -66,31 +65,36 @@ impl StageCampaign {
     }
 
     /// Stages every campaign that is not over and missing in Redis.
-    pub async fn stage_missing(&self) -> Result<(), Failure> {
+    pub async fn stage_missing(&self) -> Result<(), Error> {
         let mut after = None;
         loop {
-            let page = async { store::campaigns::unsettled(&mut *self.db.acquire().await?, after, PAGE).await };
-            let page = self.db.in_time("unsettled_campaigns", page).await?;
-            let now = self.clock.now();
+            let page = self
+                .db
+                .run("unsettled_campaigns", |mut conn| async move {
+                    store::campaigns::unsettled(&mut conn, after, BATCH_SIZE).await
+                })
+                .await?;
+            let now = Timestamp::now();
             let open = page.iter().filter(|campaign| !campaign.is_over(now));
             let staged = join_all(open.map(|campaign| self.stage(campaign, None))).await;
-            staged.into_iter().collect::<Result<(), Failure>>()?;
+            staged.into_iter().collect::<Result<(), Error>>()?;
             match page.last() {
-                Some(last) if page.len() == PAGE as usize => after = Some(last.id),
+                Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
                 _ => return Ok(()),
             }
         }
     }
 
-    async fn load(&self, campaign: &Campaign, epoch: i64) -> Result<(), Failure> {
+    async fn load(&self, campaign: &Campaign, epoch: i64) -> Result<(), Error> {
         let (mut after_rank, mut coupons) = (0, 0);
         loop {
             let limit = u32::try_from(coupon::MAX_PAGE).expect("a page is small");
-            let page = async {
-                let mut connection = self.db.acquire().await?;
-                store::coupons::ranks_of_campaign(&mut connection, campaign.id, after_rank, limit).await
-            };
-            let page = self.db.in_time("ranks_of_campaign", page).await?;
+            let page = self
+                .db
+                .run("ranks_of_campaign", |mut conn| async move {
+                    store::coupons::ranks_of_campaign(&mut conn, campaign.id, after_rank, limit).await
+                })
+                .await?;
             let is_last = page.len() < coupon::MAX_PAGE;
             coupons += page.len();
             match coupon::load(&self.redis, campaign.id, epoch, &page, is_last).await? {

@@ -2,15 +2,14 @@
 //! word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
 
 use crate::{
-    domain::{Coupon, Failure, Outgoing, RankedClaim},
+    domain::{Coupon, Outgoing, RankedClaim},
     store::{self, coupons::RankOwners},
     usecase::{Settler, StagingQueue},
 };
 use sqlx::MySqlConnection;
-use stampede_chassis::backoff;
 use stampede_db::{Database, DbError};
 use stampede_outbox::{Outbox, current_traceparent};
-use stampede_vocab::{CampaignId, CouponId};
+use stampede_vocab::{CampaignId, CouponId, backoff};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -64,7 +63,7 @@ impl StoreClaims {
     }
 
     /// Stores what is not stored yet. One answer for each claim, given after the commit.
-    pub async fn store(&self, claims: Vec<Unstored>) -> Result<Vec<Stored>, Failure> {
+    pub async fn store(&self, claims: Vec<Unstored>) -> Result<Vec<Stored>, DbError> {
         let coupons = self.write(distinct(&claims).into()).await?;
         self.outbox.wake();
         let answers = claims.iter().map(|claim| self.answer(&claim.ranked, &coupons)).collect();
@@ -91,9 +90,9 @@ impl StoreClaims {
     /// The common case: none of them is stored.
     async fn insert_all(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         self.db
-            .transact("store_claims", move |connection| {
+            .transact("store_claims", move |conn| {
                 let claims = claims.clone();
-                Box::pin(async move { issue(connection, &claims.iter().collect::<Vec<_>>()).await })
+                Box::pin(async move { issue(conn, &claims.iter().collect::<Vec<_>>()).await })
             })
             .await
     }
@@ -105,9 +104,9 @@ impl StoreClaims {
             let batch = claims.clone();
             let outcome = self
                 .db
-                .transact("store_missing_claims", move |connection| {
+                .transact("store_missing_claims", move |conn| {
                     let batch = batch.clone();
-                    Box::pin(async move { issue_missing(connection, &batch).await })
+                    Box::pin(async move { issue_missing(conn, &batch).await })
                 })
                 .await;
             match outcome {
@@ -121,17 +120,17 @@ impl StoreClaims {
     }
 }
 
-async fn issue(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupons, DbError> {
+async fn issue(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
-    store::coupons::insert(connection, &ranked).await?;
-    tell(connection, claims).await?;
+    store::coupons::insert(conn, &ranked).await?;
+    tell(conn, claims).await?;
     let coupons = ranked.iter().map(|ranked| ranked.coupon());
     Ok(coupons.map(|coupon| (coupon.id, coupon)).collect())
 }
 
 /// One message a campaign, in the trace of its first claim. The rows of the campaigns are locked last, and so for no
 /// longer than the commit takes.
-async fn tell(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
+async fn tell(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
     if claims.is_empty() {
         return Ok(());
     }
@@ -141,7 +140,7 @@ async fn tell(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<
         let (coupons, _) = batch.or_insert_with(|| (Vec::new(), claim.traceparent.clone()));
         coupons.push(claim.ranked.coupon());
     }
-    let versions = store::campaigns::next_versions(connection, &batches.keys().copied().collect()).await?;
+    let versions = store::campaigns::next_versions(conn, &batches.keys().copied().collect()).await?;
     let mut told = Vec::with_capacity(batches.len());
     for (campaign_id, (coupons, traceparent)) in batches {
         let version = *versions
@@ -149,19 +148,19 @@ async fn tell(connection: &mut MySqlConnection, claims: &[&Unstored]) -> Result<
             .ok_or_else(|| DbError::inconsistent(format!("{campaign_id} has claims, but no row")))?;
         told.push((Outgoing::CouponsIssued { campaign_id, version, coupons }, traceparent));
     }
-    store::outbox::append(connection, told).await
+    store::outbox::append(conn, told).await
 }
 
 /// The ranks are read first, and with them whose they are: a neighbour may store the same claims between the two reads,
 /// and what the first one saw the second one sees too. Read the other way round, the rank of a claim that was stored in
 /// between would look like somebody else's.
-async fn issue_missing(connection: &mut MySqlConnection, claims: &[Unstored]) -> Result<Coupons, DbError> {
+async fn issue_missing(conn: &mut MySqlConnection, claims: &[Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
-    let owners = store::coupons::owners_of_ranks(connection, &ranked).await?;
+    let owners = store::coupons::owners_of_ranks(conn, &ranked).await?;
     let ids: Vec<CouponId> = claims.iter().map(Unstored::coupon_id).collect();
-    let mut coupons = store::coupons::find_many(connection, &ids).await?;
+    let mut coupons = store::coupons::find_many(conn, &ids).await?;
     let missing = claims.iter().filter(|claim| is_missing(claim, &coupons, &owners)).collect::<Vec<_>>();
-    coupons.extend(issue(connection, &missing).await?);
+    coupons.extend(issue(conn, &missing).await?);
     Ok(coupons)
 }
 

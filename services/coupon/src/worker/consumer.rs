@@ -1,46 +1,33 @@
-//! What orders tell: a fulfilled order uses its coupon, any other end returns it.
+//! Consumes the ends of orders: a fulfilled order uses its coupon, any other end returns it.
 
-use crate::{domain::EndedOrder, usecase::follow_orders, wire};
+use crate::{messages, usecase::follow_orders};
 use sqlx::MySqlConnection;
-use stampede_inbox::{HandleError, Handler, Message};
-use stampede_vocab::SharedClock;
-use std::{future::Future, pin::Pin};
+use stampede_inbox::{Boxed, HandleError, Handler, Message};
+use stampede_service::decode;
+use stampede_vocab::Timestamp;
 
 /// Applies the messages of the order topic.
-pub struct OrderHandler {
-    clock: SharedClock,
-}
+pub struct Consumer {}
 
-impl OrderHandler {
+impl Consumer {
     /// Changes are dated by `clock`.
-    pub fn new(clock: SharedClock) -> Self {
-        Self { clock }
+    pub fn new() -> Self {
+        Self {}
     }
 }
 
-impl Handler for OrderHandler {
+impl Handler for Consumer {
     type Effects = ();
 
-    fn apply<'c>(
-        &'c self,
-        transaction: &'c mut MySqlConnection,
-        batch: &'c [Message],
-    ) -> Pin<Box<dyn Future<Output = Result<(), HandleError>> + Send + 'c>> {
+    fn apply<'c>(&'c self, conn: &'c mut MySqlConnection, batch: &'c [Message]) -> Boxed<'c, Result<(), HandleError>> {
         Box::pin(async move {
-            let ended = decode(batch)?;
-            Ok(follow_orders(transaction, &ended, self.clock.now()).await?)
+            let decoded = decode(batch, |message| messages::decode(&message.message_type, &message.payload))?;
+            let ended: Vec<_> = decoded.into_iter().map(|(_, ended)| ended).collect();
+            Ok(follow_orders(conn, &ended, Timestamp::now()).await?)
         })
     }
 
-    fn committed(&self, (): ()) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn committed(&self, (): ()) -> Boxed<'_, ()> {
         Box::pin(async {})
     }
-}
-
-fn decode(batch: &[Message]) -> Result<Vec<EndedOrder>, HandleError> {
-    let decoded = batch.iter().enumerate().map(|(index, message)| {
-        let poison = |error: wire::WireError| HandleError::Poison { index, detail: error.to_string() };
-        wire::decode(&message.message_type, &message.payload).map_err(poison)
-    });
-    decoded.filter_map(Result::transpose).collect()
 }

@@ -1,13 +1,9 @@
-//! What runs beside the calls: each worker says when, and a usecase does it.
+//! What runs beside the calls. A worker decides nothing: it hands what it finds to a use case.
 
 mod consumer;
 mod orphan_holds;
-mod settle;
 mod staging;
-mod unfinished_claims;
 
-pub use consumer::OrderHandler;
+pub use consumer::Consumer;
 pub use orphan_holds::OrphanHolds;
-pub use settle::settle;
 pub use staging::Staging;
-pub use unfinished_claims::UnfinishedClaims;

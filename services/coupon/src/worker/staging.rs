@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks for campaigns that are missing.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worker.
 pub struct Staging {
@@ -21,7 +21,7 @@ pub struct Staging {
 impl Staging {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut look = interval(LOOK);
+        let mut look = interval(LOOK_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let is_look = tokio::select! {
@@ -31,7 +31,7 @@ impl Staging {
             };
             self.stage.stage_asked(self.queue.take(), &self.campaigns, &self.queue).await;
             if is_look && let Err(error) = self.stage.stage_missing().await {
-                tracing::warn!(%error, "campaigns could not be looked at, trying again");
+                tracing::warn!(error.cause = %error, "campaigns could not be looked at, trying again");
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request, time};
+use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request};
 use anyhow::Result;
+use stampede_proto::convert::timestamp;
 use stampede_proto::{
     coupon::v1::{
         ClaimCouponRequest, CouponHold, CreateCampaignRequest, GetCampaignRequest, GetCouponRequest,
@@ -11,7 +12,7 @@ use stampede_proto::{
 };
 use stampede_status::Reason;
 use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::Timestamp;
 use tonic::Code;
 
 /// Makes a good request bad in one place.
@@ -35,7 +36,7 @@ const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
     ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
     ("closes_at", |r| r.closes_at = None),
     ("closes_at", |r| r.closes_at = r.opens_at),
-    ("closes_at", |r| { r.opens_at = Some(time(stampede_vocab::Timestamp::from_micros(0))); r.closes_at = Some(time(SystemClock.now())); }),
+    ("closes_at", |r| { r.opens_at = Some(timestamp(stampede_vocab::Timestamp::from_micros(0))); r.closes_at = Some(timestamp(Timestamp::now())); }),
 ];
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Claims: first come, first served, one a user, never beyond the quota, and a repeat yields the same.
 
-use crate::shop::{Shop, claim, new_campaign, reason, time};
+use crate::shop::{Shop, claim, new_campaign, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
+use stampede_proto::convert::timestamp;
 use stampede_proto::coupon::v1::{Campaign, CouponState, CreateCampaignRequest, GetCampaignRequest};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::buyer;
-use stampede_vocab::{CampaignId, Clock, SystemClock};
+use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -67,13 +68,14 @@ async fn the_same_request_yields_the_same_coupon_and_another_none() -> Result<()
 #[tokio::test]
 async fn claims_are_taken_within_the_window_only() -> Result<()> {
     let shop = Shop::open().await?;
-    let now = SystemClock.now();
-    let early = CreateCampaignRequest { opens_at: Some(time(now.plus(HOUR / 2))), ..new_campaign("early") };
+    let now = Timestamp::now();
+    let early = CreateCampaignRequest { opens_at: Some(timestamp(now.plus(HOUR / 2))), ..new_campaign("early") };
     let early = shop.create(early).await?;
     assert_eq!(reason(&shop.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
 
     let closes_at = now.plus(Duration::from_secs(2));
-    let brief = CreateCampaignRequest { quota: 100_000, closes_at: Some(time(closes_at)), ..new_campaign("brief") };
+    let brief =
+        CreateCampaignRequest { quota: 100_000, closes_at: Some(timestamp(closes_at)), ..new_campaign("brief") };
     let brief = shop.create(brief).await?;
     let user = buyer();
     let coupon = shop.claim(&brief, user, "a").await?;
@@ -83,7 +85,7 @@ async fn claims_are_taken_within_the_window_only() -> Result<()> {
         Some(())
     })
     .await;
-    assert!(SystemClock.now() >= closes_at, "closed early");
+    assert!(Timestamp::now() >= closes_at, "closed early");
     assert_eq!(shop.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
     shop.mesh.stop().await
 }

@@ -113,12 +113,12 @@ async fn only_services_hold_and_release() -> Result<()> {
 
 #[tokio::test]
 async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
-    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 300).set(
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300).set(
         Service::Coupon,
         "STAMPEDE_ORDER_WRITE_LIMIT_MS",
         200,
     );
-    let shop = Shop::open_with(settings, &[Service::Coupon, Service::Order]).await?;
+    let shop = Shop::open_with(settings, [Service::Coupon, Service::Order]).await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     shop.hold(hold_request(&coupon, order(1))).await?;
     assert_eq!(shop.reaches(&coupon, CouponState::Issued).await, coupon);

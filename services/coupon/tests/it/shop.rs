@@ -4,9 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use prost::Message as _;
-use stampede_db::{Database, schema};
+use stampede_db::Database;
 use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::convert::timestamp;
 use stampede_proto::{
     coupon::v1::{
         Campaign, ClaimCouponRequest, Coupon, CouponHold, CouponState, CreateCampaignRequest, GetCouponRequest,
@@ -18,7 +19,7 @@ use stampede_proto::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
-use stampede_vocab::{Clock, CouponId, EventId, OrderId, SystemClock, Timestamp, Topic, UserId};
+use stampede_vocab::{CouponId, EventId, OrderId, Timestamp, UserId};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, transport::Channel};
@@ -38,14 +39,14 @@ pub struct Shop {
 impl Shop {
     /// Opens with the defaults.
     pub async fn open() -> Result<Self> {
-        Self::open_with(MeshBuilder::default(), &[Service::Coupon]).await
+        Self::open_with(MeshBuilder::default(), [Service::Coupon]).await
     }
 
     /// Opens with these settings and processes.
-    pub async fn open_with(settings: MeshBuilder, services: &[Service]) -> Result<Self> {
+    pub async fn open_with(settings: MeshBuilder, services: impl IntoIterator<Item = Service>) -> Result<Self> {
         let world = World::new()?;
-        let coupons = world.schema(&schema::COUPON).await?;
-        world.schema(&schema::ORDER).await?;
+        let coupons = world.schema(Service::Coupon).await?;
+        world.schema(Service::Order).await?;
         world.create_topics().await?;
         let mesh = settings.start(&world, services).await?;
         let redis_config = RedisConfig { url: world.redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
@@ -56,7 +57,7 @@ impl Shop {
 
     /// A second replica in the same world.
     pub async fn replica(&self) -> Result<Mesh> {
-        MeshBuilder::default().start(&self.world, &[Service::Coupon]).await
+        MeshBuilder::default().start(&self.world, [Service::Coupon]).await
     }
 
     /// An open campaign with this quota.
@@ -158,9 +159,9 @@ pub struct Orders {
 
 impl Orders {
     pub async fn open(world: &World) -> Result<Self> {
-        let db = world.database("order").await?;
-        let topic = Topic::Order.name(world.topic_prefix());
-        let (outbox, relay) = Relay::new(RelayConfig::new(world.brokers(), topic, "/stampede/order"), db.clone())?;
+        let db = world.database(Service::Order).await?;
+        let (outbox, relay) =
+            Relay::new(RelayConfig::new(world.brokers(), world.topic_prefix(), Service::Order), db.clone())?;
         let stop = CancellationToken::new();
         tokio::spawn(relay.run(stop.clone()));
         Ok(Self { db, outbox, _relay: stop.drop_guard() })
@@ -168,11 +169,11 @@ impl Orders {
 
     /// Tells these messages of one order, in this order.
     pub async fn tell(&self, order: OrderId, messages: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
-        let message = |(version, (message_type, payload))| OutboxMessage {
+        let message = |(version, (message_type, payload)): (i64, (&str, Vec<u8>))| OutboxMessage {
             aggregate_type: "order",
             aggregate_id: order.to_string(),
             aggregate_version: version,
-            message_type,
+            message_type: message_type.to_owned(),
             payload,
             traceparent: None,
         };
@@ -189,15 +190,15 @@ impl Orders {
 
 /// A request for a campaign that is open for an hour.
 pub fn new_campaign(request_id: &str) -> CreateCampaignRequest {
-    let now = SystemClock.now();
+    let now = Timestamp::now();
     CreateCampaignRequest {
         request_id: request_id.to_owned(),
         name: "First come, first served".to_owned(),
         quota: 10,
         discount: Some(Money { minor_units: 500, currency: "EUR".to_owned() }),
         event_id: String::new(),
-        opens_at: Some(time(now.minus(HOUR))),
-        closes_at: Some(time(now.plus(HOUR))),
+        opens_at: Some(timestamp(now.minus(HOUR))),
+        closes_at: Some(timestamp(now.plus(HOUR))),
     }
 }
 
@@ -263,10 +264,4 @@ pub fn reason(status: &Status) -> Reason {
 pub fn refusal(status: &Status) -> (Reason, Option<String>) {
     let problem = Problem::from_status(status);
     (problem.reason(), problem.field_path().map(str::to_owned))
-}
-
-/// An instant as the contract carries it.
-pub fn time(at: Timestamp) -> prost_types::Timestamp {
-    let nanos = i32::try_from(at.micros() % 1_000_000 * 1_000).expect("less than a second");
-    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos }
 }

@@ -8,6 +8,6 @@ mod schedule;
 
 pub use error::Refusal;
 pub use event::{Event, Gift, Item};
-pub use new_event::{Fingerprint, MAX_ITEMS, NewEvent, NewItem};
+pub use new_event::{NewEvent, NewItem};
 pub use outgoing::Outgoing;
-pub use schedule::{Due, Schedule, State, Times, Turned};
+pub use schedule::{Advanced, Due, Schedule, State, Times};

@@ -1,10 +1,10 @@
 //! An event as an operator asks for it: valid by construction, but for its times, which need a clock.
 
 use crate::domain::{Event, Gift, Item, Schedule, Times};
-use stampede_vocab::{Currency, EventId, InvalidField, ItemId, Money, RequestId, Timestamp, UserId};
+use stampede_vocab::{Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId};
 
 /// Most items of one event.
-pub const MAX_ITEMS: usize = 100;
+const MAX_ITEMS: usize = 100;
 /// Most characters of a name or a title.
 const MAX_TITLE_CHARS: usize = 200;
 /// Most units of one item, and most gifts.
@@ -12,16 +12,12 @@ const MAX_TOTAL_UNITS: i32 = 10_000_000;
 /// Most units of one item for one buyer.
 const MAX_LIMIT_PER_BUYER: i32 = 1_000;
 
-/// SHA-256 of a request, which tells its repeat from another request under the same id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(pub [u8; 32]);
-
 /// A request to create an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// Who asks.
     pub creator: UserId,
-    /// The caller's name for the request.
+    /// The caller's idempotency key.
     pub request_id: RequestId,
     /// What the request said.
     pub fingerprint: Fingerprint,
@@ -161,7 +157,7 @@ mod tests {
     fn event(name: &str, items: Vec<NewItem>) -> Result<NewEvent, InvalidField> {
         let times = Times::new(Timestamp::from_micros(1), Timestamp::from_micros(2)).unwrap();
         let caller = UserId::from_uuid(Uuid::from_u128(1));
-        let origin = (caller, RequestId::parse("r-1").unwrap(), Fingerprint([0; 32]));
+        let origin = (caller, RequestId::parse("r-1").unwrap(), Fingerprint::new([0; 32]));
         NewEvent::new(origin, name.to_owned(), times, items)
     }
 

@@ -199,14 +199,14 @@ pub struct Due {
 /// What time has done to a batch of events. An event whose closing passed unseen is in both lists: it opens, then
 /// closes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turned {
+pub struct Advanced {
     /// As they were once open.
     pub opened: Vec<Schedule>,
     /// As they were once closed.
     pub closed: Vec<Schedule>,
 }
 
-impl Turned {
+impl Advanced {
     /// Every transition of these schedules that is due at `now`.
     pub fn at(now: Timestamp, schedules: impl IntoIterator<Item = Schedule>) -> Self {
         let mut turned = Self::default();
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn nothing_turns_a_microsecond_early() {
         let early = Timestamp::from_micros(at(100).micros() - 1);
-        assert_eq!(Turned::at(early, every_state()), Turned::default());
+        assert_eq!(Advanced::at(early, every_state()), Advanced::default());
         let refused = schedule(State::Scheduled).open(early).unwrap_err();
         assert_eq!(refused, Refusal::NotDue { state: State::Scheduled, due_at: Some(at(100)) });
     }
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn an_event_that_slept_through_its_sale_opens_and_then_closes() {
-        let turned = Turned::at(at(250), [schedule(State::Scheduled)]);
+        let turned = Advanced::at(at(250), [schedule(State::Scheduled)]);
         let versions: Vec<_> =
             turned.opened.iter().chain(&turned.closed).map(|s| (s.state.as_str(), s.version)).collect();
         assert_eq!(versions, [("OPEN", 8), ("CLOSED", 9)]);

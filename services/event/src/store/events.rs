@@ -1,12 +1,12 @@
 //! The table `events`.
 
 use crate::{
-    domain::{Due, Event, Fingerprint, NewEvent, Schedule, State, Times},
-    store::{items, push_ids, require_rows},
+    domain::{Due, Event, NewEvent, Schedule, State, Times},
+    store::items,
 };
-use sqlx::{FromRow, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
-use stampede_vocab::{EventId, Timestamp};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement, ensure_rows};
+use stampede_vocab::{EventId, Fingerprint, Timestamp};
 use uuid::Uuid;
 
 /// The columns of a [`ScheduleRow`].
@@ -42,7 +42,7 @@ pub async fn insert(conn: &mut MySqlConnection, new: &NewEvent, event: &Event) -
     .bind(event.id().uuid())
     .bind(new.creator.uuid())
     .bind(new.request_id.as_str())
-    .bind(&new.fingerprint.0[..])
+    .bind(new.fingerprint.as_bytes())
     .bind(&event.name)
     .bind(schedule.state.as_str())
     .bind(schedule.times.opens_at().micros())
@@ -63,8 +63,8 @@ pub async fn fingerprint(conn: &mut MySqlConnection, id: EventId) -> Result<Opti
         .fetch_optional(conn)
         .await?;
     let Some(bytes) = stored else { return Ok(None) };
-    let bytes = bytes.try_into().map_err(|_| DbError::inconsistent(format!("the fingerprint of {id}")))?;
-    Ok(Some(Fingerprint(bytes)))
+    let fingerprint = Fingerprint::parse(&bytes);
+    fingerprint.map(Some).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))
 }
 
 /// The events of these ids that there are, with their items, in no order.
@@ -74,8 +74,8 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Eve
     }
     let mut query = select(", name, created_us");
     query.push(" WHERE id IN ");
-    push_ids(&mut query, ids);
-    let rows = query.build_query_as().fetch_all(&mut *conn).await?;
+    query.push_list(ids.iter().map(EventId::uuid));
+    let rows = query.fetch_all(&mut *conn).await?;
     with_items(conn, rows).await
 }
 
@@ -93,7 +93,7 @@ pub async fn page(
         query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    let rows = query.build_query_as().fetch_all(&mut *conn).await?;
+    let rows = query.fetch_all(&mut *conn).await?;
     with_items(conn, rows).await
 }
 
@@ -105,9 +105,9 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     }
     let mut query = select("");
     query.push(" WHERE id IN ");
-    push_ids(&mut query, ids);
+    query.push_list(ids.iter().map(EventId::uuid));
     query.push(" ORDER BY id FOR UPDATE");
-    let rows: Vec<ScheduleRow> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<ScheduleRow> = query.fetch_all(conn).await?;
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
@@ -132,7 +132,7 @@ pub async fn unfinished(conn: &mut MySqlConnection, after: Option<Due>, limit: u
         query.push(" OR id > ").push_bind(event_id.uuid()).push(")");
     }
     query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit);
-    let rows: Vec<ScheduleRow> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<ScheduleRow> = query.fetch_all(conn).await?;
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
@@ -141,13 +141,13 @@ pub async fn open(conn: &mut MySqlConnection, opened: &[Schedule], now: Timestam
     if opened.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::new("UPDATE events SET state = 'OPEN', due_at_us = closes_at_us");
+    let mut query = Statement::new("UPDATE events SET state = 'OPEN', due_at_us = closes_at_us");
     query.push(", version = version + 1, opened_at_us = ").push_bind(now.micros());
     query.push(", updated_us = ").push_bind(now.micros());
     query.push(" WHERE state = 'SCHEDULED' AND opens_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
-    push_ids(&mut query, &ids(opened));
-    let changed = query.build().execute(conn).await?.rows_affected();
-    require_rows("opening", changed, opened.len())
+    query.push_list(opened.iter().map(|schedule| schedule.event_id.uuid()));
+    let changed = query.execute(conn).await?;
+    ensure_rows("opening", changed, opened.len())
 }
 
 /// Closes these locked events at `now`. Fails, so that nothing is told, unless each is OPEN and due.
@@ -155,13 +155,13 @@ pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timesta
     if closed.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::new("UPDATE events SET state = 'CLOSED', due_at_us = NULL");
+    let mut query = Statement::new("UPDATE events SET state = 'CLOSED', due_at_us = NULL");
     query.push(", version = version + 1, closed_at_us = ").push_bind(now.micros());
     query.push(", updated_us = ").push_bind(now.micros());
     query.push(" WHERE state = 'OPEN' AND closes_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
-    push_ids(&mut query, &ids(closed));
-    let changed = query.build().execute(conn).await?.rows_affected();
-    require_rows("closing", changed, closed.len())
+    query.push_list(closed.iter().map(|schedule| schedule.event_id.uuid()));
+    let changed = query.execute(conn).await?;
+    ensure_rows("closing", changed, closed.len())
 }
 
 /// Puts `after` in the place of the locked `before`. Fails if the row is not what `before` says.
@@ -184,15 +184,14 @@ pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Sche
     .execute(conn)
     .await?
     .rows_affected();
-    require_rows("replacing a schedule", changed, 1)
+    ensure_rows("replacing a schedule", changed, 1)
 }
 
-fn select(more_columns: &str) -> QueryBuilder<MySql> {
-    QueryBuilder::new(format!("SELECT {SCHEDULE}{more_columns} FROM events"))
-}
-
-fn ids(schedules: &[Schedule]) -> Vec<EventId> {
-    schedules.iter().map(|schedule| schedule.event_id).collect()
+/// Begins a query of [`ScheduleRow`]s, with these columns added.
+fn select(more_columns: &'static str) -> Statement {
+    let mut select = Statement::new("SELECT ");
+    select.push(SCHEDULE).push(more_columns).push(" FROM events");
+    select
 }
 
 async fn with_items(conn: &mut MySqlConnection, rows: Vec<EventRow>) -> Result<Vec<Event>, DbError> {

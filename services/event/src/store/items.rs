@@ -1,11 +1,8 @@
 //! The table `items`.
 
-use crate::{
-    domain::{Gift, Item},
-    store::push_ids,
-};
-use sqlx::{FromRow, MySqlConnection, QueryBuilder};
-use stampede_db::DbError;
+use crate::domain::{Gift, Item};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{EventId, ItemId, Money};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -25,7 +22,7 @@ struct ItemRow {
 
 /// Writes the items of a new event in their order. There is at least one.
 pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item]) -> Result<(), DbError> {
-    let mut query = QueryBuilder::new(
+    let mut query = Statement::new(
         "INSERT INTO items (id, event_id, position, title, unit_price_minor, currency, total_units, limit_per_buyer, \
          gift_title, gift_total_units) ",
     );
@@ -41,7 +38,7 @@ pub async fn insert(conn: &mut MySqlConnection, event_id: EventId, items: &[Item
             .push_bind(item.gift.as_ref().map(|gift| &gift.title))
             .push_bind(item.gift.as_ref().map_or(0, |gift| gift.total_units));
     });
-    query.build().execute(conn).await?;
+    query.execute(conn).await?;
     Ok(())
 }
 
@@ -51,13 +48,13 @@ pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Hash
     if events.is_empty() {
         return Ok(items);
     }
-    let mut query = QueryBuilder::new(
+    let mut query = Statement::new(
         "SELECT id, event_id, title, unit_price_minor, currency, total_units, limit_per_buyer, gift_title, \
          gift_total_units FROM items WHERE event_id IN ",
     );
-    push_ids(&mut query, events);
+    query.push_list(events.iter().map(EventId::uuid));
     query.push(" ORDER BY event_id, position");
-    let rows: Vec<ItemRow> = query.build_query_as().fetch_all(conn).await?;
+    let rows: Vec<ItemRow> = query.fetch_all(conn).await?;
     for row in rows {
         items.entry(EventId::from_uuid(row.event_id)).or_default().push(row.item()?);
     }

@@ -3,19 +3,18 @@
 use crate::{
     domain::{Due, Schedule, State},
     store,
-    usecase::Events,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use stampede_db::DbError;
+use stampede_db::{Database, DbError};
 use stampede_lua::{
-    RedisError,
+    Redis, RedisError,
     timer::{self, Timers},
 };
 
 /// Events that are read at a time to arm their timers.
-const PAGE: u32 = 500;
+const BATCH_SIZE: u32 = 500;
 /// Timers on their way to Redis at a time.
-const IN_FLIGHT: usize = 32;
+const MAX_IN_FLIGHT: usize = 32;
 
 /// Why not every timer was armed.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +27,20 @@ pub enum ArmError {
     Redis(#[from] RedisError),
 }
 
-impl Events {
-    /// Arms the timers of every event that time will change. Answers how many events there are.
+/// Arms and disarms timers. Cheap to clone.
+#[derive(Clone)]
+pub struct ArmTimers {
+    db: Database,
+    redis: Redis,
+}
+
+impl ArmTimers {
+    /// Arms the timers of the events of this schema in this Redis.
+    pub fn new(db: Database, redis: Redis) -> Self {
+        Self { db, redis }
+    }
+
+    /// Arms the timers of every event that time will change. Returns how many events there are.
     pub async fn arm_all(&self) -> Result<usize, ArmError> {
         let mut armed = 0;
         let mut after = None;
@@ -38,7 +49,7 @@ impl Events {
             let Some(last) = page.last() else { return Ok(armed) };
             after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
             let arming = stream::iter(&page).map(Ok::<_, RedisError>);
-            arming.try_for_each_concurrent(IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
+            arming.try_for_each_concurrent(MAX_IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
             armed += page.len();
         }
     }
@@ -66,7 +77,10 @@ impl Events {
     }
 
     async fn unfinished(&self, after: Option<Due>) -> Result<Vec<Schedule>, DbError> {
-        let mut conn = self.db.acquire().await?;
-        store::events::unfinished(&mut conn, after, PAGE).await
+        self.db
+            .run("unfinished_events", |mut conn| async move {
+                store::events::unfinished(&mut conn, after, BATCH_SIZE).await
+            })
+            .await
     }
 }

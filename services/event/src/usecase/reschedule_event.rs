@@ -1,53 +1,57 @@
 //! RescheduleEvent: other times for an event that has not opened yet.
 
+use super::{
+    Error, ScheduleChanges,
+    schedule_changes::{lock_one, store_change},
+};
 use crate::{
     domain::{Event, Refusal, Times},
     store,
-    usecase::{EventError, Events, lock_one, store_change},
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Database, DbError};
 use stampede_vocab::{EventId, Timestamp};
 use std::time::Duration;
 
-impl Events {
+/// Moves events. Cheap to clone.
+#[derive(Clone)]
+pub struct RescheduleEvent {
+    db: Database,
+    changes: ScheduleChanges,
+    lead: Duration,
+}
+
+impl RescheduleEvent {
+    /// Moves events of this schema. `lead` is the least time between a reschedule and the old opening, and between it and
+    /// the new one.
+    pub fn new(db: Database, changes: ScheduleChanges, lead: Duration) -> Self {
+        Self { db, changes, lead }
+    }
+
     /// Moves the event to `times`. Refused once less than the lead is left, because the replicas of inventory must
     /// hear of the new window before the old one begins.
-    pub async fn reschedule(&self, id: EventId, times: Times) -> Result<Event, EventError> {
-        let (clock, lead) = (self.clock.clone(), self.reschedule_lead);
-        let earliest = clock.now().plus(lead);
+    pub async fn run(&self, id: EventId, times: Times) -> Result<Event, Error> {
+        let lead = self.lead;
+        let earliest = Timestamp::now().plus(lead);
         times
             .opening_from(earliest, format!("must be at least {} ms ahead", lead.as_millis()))
             .map_err(Refusal::from)?;
-        let work = self.db.transact("reschedule_event", move |tx| {
-            let clock = clock.clone();
-            Box::pin(async move { move_times(tx, id, times, || clock.now(), lead).await })
+        let work = self.db.transact_with("reschedule_event", move |conn| {
+            Box::pin(async move { move_times(conn, id, times, lead).await })
         });
-        let event = work.await??;
-        self.times_committed(&event.schedule).await;
+        let event = work.await?;
+        self.changes.times_committed(&event.schedule).await;
         Ok(event)
     }
 }
 
-async fn move_times(
-    tx: &mut MySqlConnection,
-    id: EventId,
-    times: Times,
-    now: impl Fn() -> Timestamp,
-    lead: Duration,
-) -> Result<Result<Event, Refusal>, DbError> {
-    let before = match lock_one(tx, id).await? {
-        Ok(before) => before,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+async fn move_times(conn: &mut MySqlConnection, id: EventId, times: Times, lead: Duration) -> Result<Event, Error> {
+    let before = lock_one(conn, id).await?;
     // The time counts from when the lock was had: waiting for it must not eat into the lead.
-    let after = match before.reschedule(times, now(), lead) {
-        Ok(after) => after,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let unmoved = store::events::load(tx, &[id]).await?.pop();
+    let after = before.reschedule(times, Timestamp::now(), lead)?;
+    let unmoved = store::events::load(conn, &[id]).await?.pop();
     let unmoved = unmoved.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
     let event = Event { schedule: after, ..unmoved };
-    store_change(tx, &before, &after, event.scheduled()).await?;
-    Ok(Ok(event))
+    store_change(conn, &before, &after, event.scheduled()).await?;
+    Ok(event)
 }

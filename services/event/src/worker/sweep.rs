@@ -1,44 +1,59 @@
-//! The due sweep: sleeps until the next transition is due and brings it about. It alone guarantees that events turn.
+//! The due sweep: sleeps until the next transition is due and makes it. It alone guarantees that events open and close.
 
-use crate::{domain::Due, usecase::Events, worker::in_time};
-use stampede_chassis::backoff;
-use stampede_vocab::{EventId, Timestamp};
+use super::in_time;
+use crate::{
+    domain::Due,
+    usecase::{AdvanceEvents, ScheduleChanges},
+};
+use stampede_vocab::{EventId, Timestamp, backoff};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Runs until `stop`. At least once an `interval` it looks for events whose times another replica has changed.
-pub async fn run(events: Events, interval: Duration, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut failures = 0;
-    while !stop.is_cancelled() {
-        match round(&events, interval, &stop).await {
-            Ok(()) => failures = 0,
-            Err(error) => {
-                tracing::warn!(error.cause = %error, sweep.failures = failures, "due events not turned, trying again");
-                let _ = tokio::time::timeout(backoff(failures), stop.cancelled()).await;
-                failures += 1;
-            }
-        }
-    }
-    Ok(())
+/// The worker.
+pub struct DueSweep {
+    /// Opens and closes what is due.
+    pub advance: AdvanceEvents,
+    /// Wakes it when times have changed here.
+    pub changes: ScheduleChanges,
+    /// Longest time between two looks, for events whose times another replica has changed.
+    pub interval: Duration,
 }
 
-/// Reads what comes next, sleeps until it is due, turns it. What was moved or cancelled meanwhile is not due any more,
-/// and the transaction finds it so.
-async fn round(events: &Events, interval: Duration, stop: &CancellationToken) -> anyhow::Result<()> {
-    let upcoming = in_time(events.upcoming()).await?;
-    let pause = until(upcoming.first(), events.now(), interval);
-    if !pause.is_zero() {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = events.times_changed() => return Ok(()),
-            () = tokio::time::sleep(pause) => {}
+impl DueSweep {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            match self.round(&stop).await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    tracing::warn!(error.cause = %error, sweep.failures = failures, "due events not advanced, trying again");
+                    let _ = tokio::time::timeout(backoff(failures), stop.cancelled()).await;
+                    failures += 1;
+                }
+            }
         }
+        Ok(())
     }
-    let due = due(&upcoming, events.now());
-    if !due.is_empty() {
-        in_time(events.turn(due)).await?;
+
+    /// Reads what comes next, sleeps until it is due, advances it. What was moved or cancelled meanwhile is not due any
+    /// more, and the transaction finds it so.
+    async fn round(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let upcoming = in_time(self.advance.upcoming()).await?;
+        let pause = until(upcoming.first(), self.advance.now(), self.interval);
+        if !pause.is_zero() {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.changes.times_changed() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        let due = due(&upcoming, self.advance.now());
+        if !due.is_empty() {
+            in_time(self.advance.run(due)).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// How long to sleep. A sleep that ends early by the clock is harmless: nothing is due then, and the rest is slept.

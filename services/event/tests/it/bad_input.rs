@@ -1,14 +1,15 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::sale::{Client, refusal, replica, request, time, world};
+use crate::sale::{Client, refusal, replica, request, world};
 use anyhow::Result;
+use stampede_proto::convert::timestamp;
 use stampede_proto::event::v1::{
     CancelEventRequest, CreateEventRequest, GetEventRequest, Gift, ListEventsRequest, RescheduleEventRequest,
     WatchEventsRequest,
 };
 use stampede_status::Reason;
 use stampede_testkit::as_operator;
-use stampede_vocab::{Clock, SystemClock};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -25,7 +26,7 @@ const BAD_EVENTS: [(&str, Spoil); 23] = [
     ("name", |r| r.name.clear()),
     ("name", |r| r.name = "x".repeat(201)),
     ("opens_at", |r| r.opens_at = None),
-    ("opens_at", |r| r.opens_at = Some(time(SystemClock.now().minus(MINUTE)))),
+    ("opens_at", |r| r.opens_at = Some(timestamp(Timestamp::now().minus(MINUTE)))),
     ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: 0, nanos: -1 })),
     ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
     ("closes_at", |r| r.closes_at = None),
@@ -72,8 +73,8 @@ async fn cancel(client: &mut Client, event_id: &str) -> Status {
 }
 
 async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration, lasts: Duration) -> Status {
-    let opens_at = SystemClock.now().plus(opens_in);
-    let (opens_at, closes_at) = (Some(time(opens_at)), Some(time(opens_at.plus(lasts))));
+    let opens_at = Timestamp::now().plus(opens_in);
+    let (opens_at, closes_at) = (Some(timestamp(opens_at)), Some(timestamp(opens_at.plus(lasts))));
     let request = RescheduleEventRequest { event_id: event_id.to_owned(), opens_at, closes_at };
     client.reschedule_event(as_operator(request)).await.expect_err("no event, or bad times")
 }

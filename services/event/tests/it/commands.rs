@@ -1,23 +1,24 @@
 //! What operators do with events, and what repeats and refusals leave behind.
 
-use crate::sale::{Client, LEAD, create, get, messages, micros, reaches, refusal, replica, request, time, world};
+use crate::sale::{Client, LEAD, create, get, messages, micros, reaches, refusal, replica, request, world};
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
+use stampede_proto::convert::timestamp;
 use stampede_proto::event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest};
 use stampede_status::Reason;
-use stampede_testkit::{as_buyer, as_operator, buyer};
-use stampede_vocab::{Clock, SystemClock};
+use stampede_testkit::{Service, as_buyer, as_operator, buyer};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tonic::{Request, Status, metadata::AsciiMetadataValue};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration) -> Result<Event, Status> {
-    let opens_at = SystemClock.now().plus(opens_in);
+    let opens_at = Timestamp::now().plus(opens_in);
     let request = RescheduleEventRequest {
         event_id: event_id.to_owned(),
-        opens_at: Some(time(opens_at)),
-        closes_at: Some(time(opens_at.plus(MINUTE))),
+        opens_at: Some(timestamp(opens_at)),
+        closes_at: Some(timestamp(opens_at.plus(MINUTE))),
     };
     Ok(client.reschedule_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
 }
@@ -40,7 +41,7 @@ async fn a_repeated_request_returns_the_event_created_first() -> Result<()> {
     let events = try_join_all(at_once).await?;
     assert!(events.iter().all(|event| *event == events[0]), "{events:?}");
     assert_eq!(get(&mut mesh.event(), &events[0].event_id).await?, events[0]);
-    assert_eq!(messages(&world.database("event").await?, &events[0].event_id).await?.len(), 1);
+    assert_eq!(messages(&world.database(Service::Event).await?, &events[0].event_id).await?.len(), 1);
 
     let mut other = request;
     other.items[1].total_units += 1;
@@ -64,7 +65,7 @@ async fn an_event_is_moved_while_there_is_time_and_opens_at_its_new_time() -> Re
 
     let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("it is open");
     assert_eq!(refusal(&refused).0, Reason::EventNotScheduled);
-    let told = messages(&world.database("event").await?, &created.event_id).await?;
+    let told = messages(&world.database(Service::Event).await?, &created.event_id).await?;
     let told: Vec<_> = told.iter().map(|(name, version)| (name.as_str(), *version)).collect();
     let scheduled = "stampede.message.v1.EventScheduled";
     assert_eq!(told, [(scheduled, 1), (scheduled, 2), ("stampede.message.v1.EventOpened", 3)]);
@@ -145,16 +146,16 @@ async fn what_an_operator_does_is_told_in_the_operators_trace() -> Result<()> {
     let mut client = mesh.event();
     let created = client.create_event(traced(request("sale", MINUTE, MINUTE))).await?.into_inner();
     let event_id = created.event.context("an event")?.event_id;
-    let opens_at = SystemClock.now().plus(2 * MINUTE);
+    let opens_at = Timestamp::now().plus(2 * MINUTE);
     let moved = RescheduleEventRequest {
         event_id: event_id.clone(),
-        opens_at: Some(time(opens_at)),
-        closes_at: Some(time(opens_at.plus(MINUTE))),
+        opens_at: Some(timestamp(opens_at)),
+        closes_at: Some(timestamp(opens_at.plus(MINUTE))),
     };
     client.reschedule_event(traced(moved)).await?;
     client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone() })).await?;
 
-    let mut conn = world.database("event").await?.acquire().await?;
+    let mut conn = world.database(Service::Event).await?.acquire().await?;
     let query = "SELECT traceparent FROM outbox WHERE aggregateid = ? ORDER BY id";
     let told: Vec<Option<String>> = sqlx::query_scalar(query).bind(&event_id).fetch_all(&mut *conn).await?;
     assert_eq!(told.len(), 3, "{told:?}");

@@ -22,7 +22,7 @@ async fn events_open_on_time_once_with_two_replicas() -> Result<()> {
     });
     let created = try_join_all(creations).await?;
 
-    let (db, client) = (world.database("event").await?, first.event());
+    let (db, client) = (world.database(Service::Event).await?, first.event());
     let mut lateness = Vec::new();
     for event in created {
         let closed = reaches(&client, &event.event_id, EventState::Closed).await;
@@ -52,7 +52,7 @@ async fn an_event_opens_when_its_notification_is_lost() -> Result<()> {
     let closed = reaches(&mesh.event(), &created.event_id, EventState::Closed).await;
     assert!(late_us(&closed)? >= 0);
     assert!(late_us(&closed)? < 500_000, "opened {} us late without a timer", late_us(&closed)?);
-    assert_eq!(messages(&world.database("event").await?, &created.event_id).await?, whole_sale());
+    assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
     mesh.stop().await
 }
 
@@ -66,7 +66,7 @@ async fn the_listener_opens_what_the_sweep_has_not_seen() -> Result<()> {
 
     let closed = reaches(&listener.event(), &created.event_id, EventState::Closed).await;
     assert!(late_us(&closed)? >= 0);
-    assert_eq!(messages(&world.database("event").await?, &created.event_id).await?, whole_sale());
+    assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
     listener.stop().await
 }
 
@@ -81,6 +81,6 @@ async fn an_event_whose_sale_passed_unseen_opens_and_closes_afterwards() -> Resu
 
     let closed = reaches(&mesh.event(), &created.event_id, EventState::Closed).await;
     assert_eq!(closed.opened_at, closed.closed_at);
-    assert_eq!(messages(&world.database("event").await?, &created.event_id).await?, whole_sale());
+    assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
     mesh.stop().await
 }

@@ -1,7 +1,8 @@
 //! What the tests are made of: an event that opens soon, and how it turned out.
 
 use anyhow::{Context, Result};
-use stampede_db::{Database, schema};
+use stampede_db::Database;
+use stampede_proto::convert::timestamp;
 use stampede_proto::{
     event::v1::{
         CreateEventRequest, Event, EventState, GetEventRequest, Gift, NewItem, event_service_client::EventServiceClient,
@@ -10,7 +11,7 @@ use stampede_proto::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, eventually};
-use stampede_vocab::{Clock, SystemClock, Timestamp};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tonic::{Status, transport::Channel};
 
@@ -22,33 +23,33 @@ pub type Client = EventServiceClient<Channel>;
 /// A world with all that the event service needs.
 pub async fn world() -> Result<World> {
     let world = World::new()?;
-    world.schema(&schema::EVENT).await?;
+    world.schema(Service::Event).await?;
     world.create_topics().await?;
     Ok(world)
 }
 
 /// One replica in the world, with the defaults but for the lead.
 pub async fn replica(world: &World) -> Result<Mesh> {
-    settings().start(world, &[Service::Event]).await
+    settings().start(world, [Service::Event]).await
 }
 
 /// A replica that looks into the database by itself only once a minute.
 pub async fn replica_without_sweep(world: &World) -> Result<Mesh> {
-    settings().set(Service::Event, "STAMPEDE_SWEEP_INTERVAL_MS", 60_000).start(world, &[Service::Event]).await
+    settings().set(Service::Event, "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", 60_000).start(world, [Service::Event]).await
 }
 
 fn settings() -> MeshBuilder {
-    MeshBuilder::default().set(Service::Event, "STAMPEDE_RESCHEDULE_LEAD_MS", LEAD.as_millis())
+    MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", LEAD.as_millis())
 }
 
 /// A request for an event that opens in `opens_in` and is open for `lasts`.
 pub fn request(request_id: &str, opens_in: Duration, lasts: Duration) -> CreateEventRequest {
-    let opens_at = SystemClock.now().plus(opens_in);
+    let opens_at = Timestamp::now().plus(opens_in);
     CreateEventRequest {
         request_id: request_id.to_owned(),
         name: "Midnight sale".to_owned(),
-        opens_at: Some(time(opens_at)),
-        closes_at: Some(time(opens_at.plus(lasts))),
+        opens_at: Some(timestamp(opens_at)),
+        closes_at: Some(timestamp(opens_at.plus(lasts))),
         items: vec![item("Lamp", None), item("Kettle", Some(Gift { title: "Tea".to_owned(), total_units: 5 }))],
     }
 }
@@ -100,12 +101,6 @@ pub fn late_us(event: &Event) -> Result<i64> {
 pub fn refusal(status: &Status) -> (Reason, Option<String>) {
     let problem = Problem::from_status(status);
     (problem.reason(), problem.field_path().map(str::to_owned))
-}
-
-/// An instant as the contract carries it.
-pub fn time(at: Timestamp) -> prost_types::Timestamp {
-    let nanos = i32::try_from(at.micros() % 1_000_000 * 1_000).expect("less than a second");
-    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos }
 }
 
 /// Microseconds of an instant that must be set.

@@ -87,7 +87,7 @@ pub type Buyers = HashMap<(ItemId, UserId), i32>;
 
 /// What was read under the lock of the items, and what the batch has done to it so far.
 #[derive(Debug)]
-pub struct Book {
+pub struct LedgerBatch {
     items: BTreeMap<ItemId, Item>,
     before: BTreeMap<ItemId, Committed>,
     entries: BTreeMap<OrderId, Vec<Entry>>,
@@ -122,7 +122,7 @@ pub struct ItemChange {
     pub buyers: Vec<(UserId, i32)>,
 }
 
-impl Book {
+impl LedgerBatch {
     /// The book of these items, with the rows of all orders of the batch and what their buyers have.
     pub fn new(items: Vec<Item>, entries: Vec<Entry>, buyers: Buyers) -> Self {
         let mut by_order: BTreeMap<OrderId, Vec<Entry>> = BTreeMap::new();

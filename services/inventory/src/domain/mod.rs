@@ -7,7 +7,7 @@ mod shelf;
 mod standing;
 mod stock;
 
-pub use ledger::{Ask, Book, Buyers, Changes, Entry, EntryState, ItemChange, OrderedLine, OrderedUnits};
+pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
 pub use outgoing::{Answer, Outgoing, RejectReason};
 pub use repair::{CopiedItem, Drift, Repairs};
 pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};

@@ -2,18 +2,15 @@
 
 use crate::{
     domain::{Drift, Shelf, ShelfItem, StockLevel, StockView, Window},
-    usecase::{EventHold, EventReservation, InventoryError, Reserved},
-    wire::{instant, money, parse, timestamp},
+    usecase::{EventHold, EventReservation, Reserved},
 };
-use stampede_batch::BatchError;
-use stampede_db::DbError;
-use stampede_lua::{
-    RedisError,
-    stock::{Cause, Decision, HeldLine, Hold, MAX_RESERVATIONS, Refusal, Reservation, WantedLine},
+use stampede_lua::stock::{Cause, Decision, HeldLine, Hold, MAX_RESERVATIONS, Refusal, Reservation, WantedLine};
+use stampede_proto::{
+    convert::{money, time, timestamp},
+    inventory::v1 as proto,
 };
-use stampede_proto::{inventory::v1 as proto, r#type::v1::Money as ProtoMoney};
-use stampede_status::{Problem, Reason};
-use stampede_vocab::{EventId, Fingerprint, InvalidField, Money, Quantity};
+use stampede_status::Problem;
+use stampede_vocab::{EventId, Fingerprint, InvalidField, Quantity, field};
 use std::{collections::HashSet, ops::RangeInclusive};
 
 /// How many lines an order may have.
@@ -22,35 +19,37 @@ const LINES: RangeInclusive<usize> = 1..=20;
 const PER_CALL: RangeInclusive<usize> = 1..=MAX_RESERVATIONS;
 
 /// The id in the field `event_id`.
-pub(super) fn event_id(text: &str) -> Result<EventId, InvalidField> {
-    parse("event_id", text)
+pub fn event_id(text: &str) -> Result<EventId, Problem> {
+    Ok(field::id("event_id", text)?)
 }
 
-/// What is to be put on the shelf.
-pub(super) fn shelf(request: proto::StageStockRequest) -> Result<Shelf, InvalidField> {
+/// The items to stage.
+pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     let event_id = event_id(&request.event_id)?;
-    let window = Window::new(instant("opens_at", request.opens_at)?, instant("closes_at", request.closes_at)?)?;
-    let items = each("items", request.items, shelf_item)?;
-    Shelf::new(event_id, request.event_version, window, items)
+    let window = Window::new(time("opens_at", request.opens_at)?, time("closes_at", request.closes_at)?)?;
+    let items = field::each("items", request.items, shelf_item)?;
+    Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
 
 /// The reservations of one call.
-pub(super) fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventReservation>, InvalidField> {
-    within_count("reservations", request.reservations.len(), PER_CALL)?;
-    each("reservations", request.reservations, reservation)
+pub fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventReservation>, Problem> {
+    field::ensure_count("reservations", request.reservations.len(), PER_CALL)?;
+    Ok(field::each("reservations", request.reservations, reservation)?)
 }
 
 /// The holds of one call.
-pub(super) fn holds(request: proto::ReleaseRequest) -> Result<Vec<EventHold>, InvalidField> {
-    within_count("holds", request.holds.len(), PER_CALL)?;
-    each("holds", request.holds, |hold| {
-        let (event_id, order_id) = (event_id(&hold.event_id)?, parse("order_id", &hold.order_id)?);
-        Ok(EventHold { event_id, order_id, held_at: instant("held_at", hold.held_at)? })
-    })
+pub fn holds(request: &proto::ReleaseRequest) -> Result<Vec<EventHold>, Problem> {
+    field::ensure_count("holds", request.holds.len(), PER_CALL)?;
+    Ok(field::each("holds", &request.holds, hold)?)
+}
+
+fn hold(hold: &proto::HoldRef) -> Result<EventHold, InvalidField> {
+    let (event_id, order_id) = (field::id("event_id", &hold.event_id)?, field::id("order_id", &hold.order_id)?);
+    Ok(EventHold { event_id, order_id, held_at: time("held_at", hold.held_at)? })
 }
 
 /// The answer to one reservation.
-pub(super) fn result(reserved: Reserved) -> proto::ReservationResult {
+pub fn result(reserved: Reserved) -> proto::ReservationResult {
     let outcome = match reserved {
         Reserved::Decided(Decision::Held(hold)) => proto::reservation_result::Outcome::Hold(held(&hold)),
         Reserved::Decided(Decision::Refused(refusal)) => proto::reservation_result::Outcome::Refusal(refused(refusal)),
@@ -63,12 +62,12 @@ pub(super) fn result(reserved: Reserved) -> proto::ReservationResult {
 }
 
 /// What is left of each item.
-pub(super) fn stocks(view: StockView) -> Vec<proto::Stock> {
+pub fn stocks(view: StockView) -> Vec<proto::Stock> {
     view.levels.into_iter().map(stock).collect()
 }
 
 /// An item that differed.
-pub(super) fn drift(drift: Drift) -> proto::Drift {
+pub fn drift(drift: Drift) -> proto::Drift {
     proto::Drift {
         item_id: drift.item_id.to_string(),
         ledger_units: drift.ledger_units,
@@ -76,83 +75,31 @@ pub(super) fn drift(drift: Drift) -> proto::Drift {
     }
 }
 
-/// What the caller is told of a field.
-pub(super) fn invalid(error: InvalidField) -> Problem {
-    Problem::invalid_field(error.field, error.problem)
-}
-
-/// What the caller is told of a failure.
-pub(super) fn problem(error: InventoryError) -> Problem {
-    match error {
-        InventoryError::EventNotFound(_) => Problem::new(Reason::EventNotFound, error.to_string()).field("event_id"),
-        InventoryError::NotReady(_) => Problem::new(Reason::NotReady, error.to_string()).field("event_id"),
-        InventoryError::Batch(BatchError::Overloaded) => Problem::new(Reason::Overloaded, error.to_string()),
-        InventoryError::Batch(BatchError::Closed) => Problem::internal_error(error),
-        InventoryError::Db(error) => db_problem(&error),
-        InventoryError::Redis(error) => redis_problem(&error),
-    }
-}
-
-fn db_problem(error: &DbError) -> Problem {
-    if error.is_unreachable() {
-        Problem::unavailable("the inventory database", error)
-    } else {
-        Problem::internal_error(error)
-    }
-}
-
-fn redis_problem(error: &RedisError) -> Problem {
-    match error {
-        RedisError::Server(_) | RedisError::Pool(_) | RedisError::TimedOut(_) => {
-            Problem::unavailable("the stock", error)
-        }
-        RedisError::Reply { .. } | RedisError::Refused(_) => Problem::internal_error(error),
-    }
-}
-
 fn shelf_item(item: proto::StagedItem) -> Result<ShelfItem, InvalidField> {
     ShelfItem {
-        item_id: parse("item_id", &item.item_id)?,
+        item_id: field::id("item_id", &item.item_id)?,
         total_units: item.total_units,
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift_total_units,
-        unit_price: money("unit_price", item.unit_price)?,
+        unit_price: money("unit_price", item.unit_price.as_ref())?,
     }
     .checked()
 }
 
 fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidField> {
-    within_count("lines", wanted.lines.len(), LINES)?;
-    let lines = each("lines", wanted.lines, |line| {
-        Ok(WantedLine { item_id: parse("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
+    field::ensure_count("lines", wanted.lines.len(), LINES)?;
+    let lines = field::each("lines", wanted.lines, |line| {
+        Ok(WantedLine { item_id: field::id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
     })?;
     let mut seen = HashSet::with_capacity(lines.len());
     if let Some(index) = lines.iter().position(|line| !seen.insert(line.item_id)) {
         return Err(InvalidField::new(format!("lines[{index}].item_id"), "must not be there twice"));
     }
-    let order_id = parse("order_id", &wanted.order_id)?;
-    let user_id = parse("user_id", &wanted.user_id)?;
+    let order_id = field::id("order_id", &wanted.order_id)?;
+    let user_id = field::id("user_id", &wanted.user_id)?;
     let fingerprint = Fingerprint::parse(&wanted.request_fingerprint)?;
     let reservation = Reservation { order_id, user_id, fingerprint, lines };
-    Ok(EventReservation { event_id: event_id(&wanted.event_id)?, reservation })
-}
-
-/// Reads each of a repeated field; an error names its place.
-fn each<T, U>(
-    field: &str,
-    values: Vec<T>,
-    read: impl Fn(T) -> Result<U, InvalidField>,
-) -> Result<Vec<U>, InvalidField> {
-    let read = |(index, value)| read(value).map_err(|error| error.within(&format!("{field}[{index}]")));
-    values.into_iter().enumerate().map(read).collect()
-}
-
-fn within_count(field: &str, count: usize, allowed: RangeInclusive<usize>) -> Result<(), InvalidField> {
-    if allowed.contains(&count) {
-        return Ok(());
-    }
-    let (least, most) = allowed.into_inner();
-    Err(InvalidField::new(field, format!("must be {least} to {most}, but are {count}")))
+    Ok(EventReservation { event_id: field::id("event_id", &wanted.event_id)?, reservation })
 }
 
 fn held(hold: &Hold) -> proto::Hold {
@@ -167,13 +114,9 @@ fn held_line(line: &HeldLine) -> proto::HeldLine {
     proto::HeldLine {
         item_id: line.item_id.to_string(),
         units: line.units,
-        unit_price: Some(price(line.unit_price)),
+        unit_price: Some(line.unit_price.into()),
         gift_units: line.gift_units,
     }
-}
-
-fn price(amount: Money) -> ProtoMoney {
-    ProtoMoney { minor_units: amount.minor_units, currency: amount.currency.to_string() }
 }
 
 fn refused(refusal: Refusal) -> proto::Refusal {
@@ -211,6 +154,7 @@ fn stock(level: StockLevel) -> proto::Stock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_proto::r#type::v1::Money as ProtoMoney;
 
     const EVENT: &str = "evt_0000000000000000000000001a";
     const ORDER: &str = "ord_0000000000000000000000001a";
@@ -229,7 +173,7 @@ mod tests {
     }
 
     fn field_at_fault(reservations: Vec<proto::Reservation>) -> String {
-        super::reservations(proto::ReserveRequest { reservations }).unwrap_err().field
+        super::reservations(proto::ReserveRequest { reservations }).unwrap_err().field_path().unwrap().to_owned()
     }
 
     #[test]
@@ -286,7 +230,7 @@ mod tests {
         for (spoil, field) in table {
             let mut request = staged();
             spoil(&mut request);
-            assert_eq!(shelf(request).unwrap_err().field, field);
+            assert_eq!(shelf(request).unwrap_err().field_path(), Some(field));
         }
     }
 }

@@ -1,7 +1,10 @@
-//! The contract: what comes in is read, one usecase is called, what goes out is written.
+//! The service as others call it: [`server`] is thin, [`convert`] knows both the contract and the domain, and
+//! [`problem`] gives each failure its reason.
 
 mod convert;
 mod outcomes;
+mod problem;
 mod server;
 
-pub use server::InventoryApi;
+pub use outcomes::Outcomes;
+pub use server::InventoryRpc;

@@ -1,30 +1,31 @@
-//! `stampede.inventory.v1.InventoryService`: reads the request, calls one usecase, writes the answer.
+//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
 
-use crate::{
-    rpc::{convert, outcomes::Outcomes},
-    usecase::Inventory,
-};
+use super::{convert, outcomes::Outcomes};
+use crate::usecase::{Reconcile, ReleaseHolds, ReserveUnits, StageStock, ViewStock};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::inventory::v1::{self as proto, inventory_service_server::InventoryService};
 use std::pin::Pin;
 use tonic::{Request, Response, Status};
 
-/// The service behind its contract.
-pub struct InventoryApi {
-    inventory: Inventory,
-    outcomes: Outcomes,
-}
-
-impl InventoryApi {
-    /// Answers with this inventory.
-    pub fn new(inventory: Inventory) -> Self {
-        Self { inventory, outcomes: Outcomes::new() }
-    }
+/// The use cases behind the RPCs.
+pub struct InventoryRpc {
+    /// Stages events by hand.
+    pub stage: StageStock,
+    /// Reserves units.
+    pub reserve: ReserveUnits,
+    /// Gives holds back.
+    pub release: ReleaseHolds,
+    /// Shows what is left.
+    pub view: ViewStock,
+    /// Compares Redis with the ledger.
+    pub reconcile: Reconcile,
+    /// Counts what reservations are answered.
+    pub outcomes: Outcomes,
 }
 
 #[tonic::async_trait]
-impl InventoryService for InventoryApi {
+impl InventoryService for InventoryRpc {
     type WatchStockStream = Pin<Box<dyn Stream<Item = Result<proto::WatchStockResponse, Status>> + Send>>;
 
     async fn stage_stock(
@@ -32,8 +33,8 @@ impl InventoryService for InventoryApi {
         request: Request<proto::StageStockRequest>,
     ) -> Result<Response<proto::StageStockResponse>, Status> {
         Identity::of(&request)?.require_service()?;
-        let shelf = convert::shelf(request.into_inner()).map_err(convert::invalid)?;
-        self.inventory.shelve(shelf).await.map_err(convert::problem)?;
+        let shelf = convert::shelf(request.into_inner())?;
+        self.stage.run(shelf).await?;
         Ok(Response::new(proto::StageStockResponse {}))
     }
 
@@ -42,8 +43,8 @@ impl InventoryService for InventoryApi {
         request: Request<proto::ReserveRequest>,
     ) -> Result<Response<proto::ReserveResponse>, Status> {
         Identity::of(&request)?.require_service()?;
-        let wanted = convert::reservations(request.into_inner()).map_err(convert::invalid)?;
-        let reserved = self.inventory.reserve(wanted).await.map_err(convert::problem)?;
+        let wanted = convert::reservations(request.into_inner())?;
+        let reserved = self.reserve.run(wanted).await?;
         let results: Vec<_> = reserved.into_iter().map(convert::result).collect();
         self.outcomes.count(&results);
         Ok(Response::new(proto::ReserveResponse { results }))
@@ -54,8 +55,8 @@ impl InventoryService for InventoryApi {
         request: Request<proto::ReleaseRequest>,
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
         Identity::of(&request)?.require_service()?;
-        let holds = convert::holds(request.into_inner()).map_err(convert::invalid)?;
-        let released = self.inventory.release(&holds).await.map_err(convert::problem)?;
+        let holds = convert::holds(request.get_ref())?;
+        let released = self.release.run(&holds).await?;
         let released = i32::try_from(released).expect("at most as many as one call may have");
         Ok(Response::new(proto::ReleaseResponse { released }))
     }
@@ -64,8 +65,8 @@ impl InventoryService for InventoryApi {
         &self,
         request: Request<proto::GetStockRequest>,
     ) -> Result<Response<proto::GetStockResponse>, Status> {
-        let event_id = convert::event_id(&request.get_ref().event_id).map_err(convert::invalid)?;
-        let view = self.inventory.view(event_id).await.map_err(convert::problem)?;
+        let event_id = convert::event_id(&request.get_ref().event_id)?;
+        let view = self.view.run(event_id).await?;
         Ok(Response::new(proto::GetStockResponse { stocks: convert::stocks(view) }))
     }
 
@@ -73,8 +74,8 @@ impl InventoryService for InventoryApi {
         &self,
         request: Request<proto::WatchStockRequest>,
     ) -> Result<Response<Self::WatchStockStream>, Status> {
-        let event_id = convert::event_id(&request.get_ref().event_id).map_err(convert::invalid)?;
-        let views = self.inventory.watch(event_id).await.map_err(convert::problem)?;
+        let event_id = convert::event_id(&request.get_ref().event_id)?;
+        let views = self.view.watch(event_id).await?;
         let responses = views.map(|view| Ok(proto::WatchStockResponse { stocks: convert::stocks(view) }));
         Ok(Response::new(Box::pin(responses)))
     }
@@ -84,8 +85,8 @@ impl InventoryService for InventoryApi {
         request: Request<proto::ReconcileRequest>,
     ) -> Result<Response<proto::ReconcileResponse>, Status> {
         Identity::of(&request)?.require_operator()?;
-        let event_id = convert::event_id(&request.get_ref().event_id).map_err(convert::invalid)?;
-        let drifts = self.inventory.reconcile(event_id).await.map_err(convert::problem)?;
+        let event_id = convert::event_id(&request.get_ref().event_id)?;
+        let drifts = self.reconcile.run(event_id).await?;
         Ok(Response::new(proto::ReconcileResponse { drifts: drifts.into_iter().map(convert::drift).collect() }))
     }
 }

@@ -1,11 +1,8 @@
 //! The table `stock`.
 
-use crate::{
-    domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal},
-    store::require_rows,
-};
+use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -30,8 +27,8 @@ struct Row {
     version: i64,
 }
 
-/// Puts items on the shelf. Of two versions of an event the newer stays; a total never falls below what is committed.
-pub async fn shelve(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
+/// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is committed.
+pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
     let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |item| (shelf, item))).collect();
     if rows.is_empty() {
         return Ok(());
@@ -67,7 +64,9 @@ pub async fn shelve(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(),
         // Last, since the others compare with it and are set from left to right.
         ("event_version", "VALUES(event_version)"),
     ] {
-        updates.push(format!("{column} = IF(VALUES(event_version) > event_version, {value}, {column})"));
+        let newer = " = IF(VALUES(event_version) > event_version, ";
+        updates.push(column).push_unseparated(newer).push_unseparated(value);
+        updates.push_unseparated(", ").push_unseparated(column).push_unseparated(")");
     }
     query.execute(conn).await?;
     Ok(())
@@ -169,11 +168,13 @@ pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
     let changed = query.execute(conn).await?;
-    require_rows("committing units", changed, changes.len())
+    ensure_rows("committing units", changed, changes.len())
 }
 
 fn select() -> Statement {
-    Statement::new(format!("SELECT {COLUMNS} FROM stock"))
+    let mut select = Statement::new("SELECT ");
+    select.push(COLUMNS).push(" FROM stock");
+    select
 }
 
 /// Units of the items that are on sale at `now` or will be by `soon`, and how many of them are taken.

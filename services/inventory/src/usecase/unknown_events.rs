@@ -4,10 +4,7 @@
 use super::Reserved;
 use crate::store;
 use stampede_db::{Database, DbError};
-use stampede_lua::{
-    RedisError,
-    stock::{Cause, Decision, Refusal},
-};
+use stampede_lua::stock::{Cause, Decision, Refusal};
 use stampede_vocab::EventId;
 use std::{
     collections::{HashMap, HashSet},
@@ -20,9 +17,6 @@ use tokio::time::Instant;
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// Most events remembered; whoever makes up more costs one query a batch.
 const MAX_REMEMBERED: usize = 4_096;
-
-/// Decisions of one batch, or why Redis could not be asked.
-type Answers<T> = Vec<Result<T, Arc<RedisError>>>;
 
 /// Looks for the events that Redis does not have. Clones share what they remember.
 #[derive(Clone)]
@@ -39,16 +33,16 @@ impl UnknownEvents {
     /// The answers to a batch of reservations, of which `events` has the event of each. The database is asked once,
     /// about those events that are not in Redis and were not asked about just now. If it does not answer, they are
     /// NOT_READY.
-    pub(super) async fn tell_apart(&self, events: &[EventId], decided: Answers<Decision>) -> Answers<Reserved> {
-        let absent = events.iter().zip(&decided).filter(|(_, answer)| is_event_absent(answer));
+    pub(super) async fn tell_apart(&self, events: &[EventId], decided: Vec<Decision>) -> Vec<Reserved> {
+        let absent = events.iter().zip(&decided).filter(|(_, decision)| is_event_absent(decision));
         let absent: HashSet<EventId> = absent.map(|(event, _)| *event).collect();
         let unknown = self.never_staged(absent).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "events that are not in redis could not be looked for");
+            tracing::warn!(error.cause = %error, "events that are not in redis could not be looked for");
             HashSet::new()
         });
-        let answer = |(event, decision): (&EventId, Result<Decision, _>)| {
+        let answer = |(event, decision): (&EventId, Decision)| {
             let is_unknown = unknown.contains(event) && is_event_absent(&decision);
-            decision.map(|decision| if is_unknown { Reserved::EventNotFound } else { Reserved::Decided(decision) })
+            if is_unknown { Reserved::EventNotFound } else { Reserved::Decided(decision) }
         };
         events.iter().zip(decided).map(answer).collect()
     }
@@ -59,7 +53,10 @@ impl UnknownEvents {
         events.retain(|event| !unknown.contains(event));
         if !events.is_empty() {
             let asked: Vec<EventId> = events.iter().copied().collect();
-            let known = store::stock::known_events(&mut *self.db.acquire().await?, &asked).await?;
+            let known: HashSet<EventId> = self
+                .db
+                .run("known_events", |mut conn| async move { store::stock::known_events(&mut conn, &asked).await })
+                .await?;
             events.retain(|event| !known.contains(event));
             self.remember(&events);
             unknown.extend(events);
@@ -84,6 +81,6 @@ impl UnknownEvents {
 }
 
 /// Whether Redis does not have the event at all; one of its items may be missing instead.
-fn is_event_absent(answer: &Result<Decision, Arc<RedisError>>) -> bool {
-    matches!(answer, Ok(Decision::Refused(Refusal { cause: Cause::NotReady, item_id: None, .. })))
+fn is_event_absent(decision: &Decision) -> bool {
+    matches!(decision, Decision::Refused(Refusal { cause: Cause::NotReady, item_id: None, .. }))
 }

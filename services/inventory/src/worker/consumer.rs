@@ -1,66 +1,48 @@
-//! Messages of events and orders into the ledger, a batch in one transaction.
+//! Consumes the messages of event and order: they are applied to the ledger, a batch in one transaction.
 
 use crate::{
-    domain::{Shelf, Withdrawal},
-    usecase::{Asked, Effects, Inventory, apply},
-    wire::{self, Incoming},
+    messages::{self, Incoming},
+    usecase::{ApplyMessages, Asked, Batch, Effects},
 };
 use sqlx::MySqlConnection;
-use stampede_inbox::{HandleError, Handler, Message};
-use std::{future::Future, pin::Pin};
+use stampede_inbox::{Boxed, HandleError, Handler, Message};
+use stampede_service::decode;
 
 /// Applies messages to the ledger.
-pub struct LedgerConsumer {
-    inventory: Inventory,
+pub struct Consumer {
+    apply: ApplyMessages,
 }
 
-/// A batch, sorted by what it concerns. Asks keep their order.
-#[derive(Default)]
-struct Sorted {
-    shelves: Vec<Shelf>,
-    withdrawals: Vec<Withdrawal>,
-    asked: Vec<Asked>,
-}
-
-impl LedgerConsumer {
-    /// Keeps the ledger of this inventory.
-    pub fn new(inventory: Inventory) -> Self {
-        Self { inventory }
+impl Consumer {
+    /// Applies messages by this use case.
+    pub fn new(apply: ApplyMessages) -> Self {
+        Self { apply }
     }
 }
 
-impl Handler for LedgerConsumer {
+impl Handler for Consumer {
     type Effects = Effects;
 
     fn apply<'c>(
         &'c self,
-        transaction: &'c mut MySqlConnection,
+        conn: &'c mut MySqlConnection,
         batch: &'c [Message],
-    ) -> Pin<Box<dyn Future<Output = Result<Effects, HandleError>> + Send + 'c>> {
-        Box::pin(async move {
-            let Sorted { shelves, withdrawals, asked } = sort(batch)?;
-            let now = self.inventory.clock().now();
-            Ok(apply(transaction, &shelves, &withdrawals, &asked, now).await?)
-        })
+    ) -> Boxed<'c, Result<Effects, HandleError>> {
+        Box::pin(async move { Ok(self.apply.apply(conn, sort(batch)?).await?) })
     }
 
-    fn committed(&self, effects: Effects) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.inventory.settle_effects(effects))
+    fn committed(&self, effects: Effects) -> Boxed<'_, ()> {
+        Box::pin(self.apply.committed(effects))
     }
 }
 
-fn sort(batch: &[Message]) -> Result<Sorted, HandleError> {
-    let mut sorted = Sorted::default();
-    for (index, message) in batch.iter().enumerate() {
-        let incoming = wire::decode(&message.message_type, &message.payload)
-            .map_err(|error| HandleError::Poison { index, detail: error.to_string() })?;
+fn sort(batch: &[Message]) -> Result<Batch, HandleError> {
+    let mut sorted = Batch::default();
+    for (index, incoming) in decode(batch, |message| messages::decode(&message.message_type, &message.payload))? {
         match incoming {
-            Some(Incoming::Shelve(shelf)) => sorted.shelves.push(shelf),
-            Some(Incoming::Withdraw(withdrawal)) => sorted.withdrawals.push(withdrawal),
-            Some(Incoming::Ledger(ask)) => {
-                sorted.asked.push(Asked { ask, traceparent: message.traceparent.clone() });
-            }
-            None => {}
+            Incoming::Shelve(shelf) => sorted.shelves.push(shelf),
+            Incoming::Withdraw(withdrawal) => sorted.withdrawals.push(withdrawal),
+            Incoming::Ledger(ask) => sorted.asked.push(Asked { ask, traceparent: batch[index].traceparent.clone() }),
         }
     }
     Ok(sorted)

@@ -1,28 +1,31 @@
 //! Gauges of the stock on sale, read from the ledger.
 
-use crate::{
-    usecase::Inventory,
-    worker::{in_time, pause},
-};
-use opentelemetry::global;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use crate::usecase::ViewStock;
+use opentelemetry::{global, metrics::Gauge};
+use stampede_db::DbError;
 
-/// Time between two looks.
-const PERIOD: Duration = Duration::from_secs(5);
+/// The gauges. Cheap to clone.
+#[derive(Clone)]
+pub struct Gauges {
+    view: ViewStock,
+    total: Gauge<u64>,
+    committed: Gauge<u64>,
+}
 
-/// Measures until `stop`.
-pub async fn run(inventory: Inventory, stop: CancellationToken) -> anyhow::Result<()> {
-    let gauge = |name, about| global::meter("stampede.inventory").u64_gauge(name).with_description(about).build();
-    let total = gauge("stampede_stock_total_units", "Units of all items on sale, or on sale within the hour");
-    let committed = gauge("stampede_stock_committed_units", "Units of these that are taken, by the ledger");
-    loop {
-        if let Some(on_sale) = in_time("stock gauges", async { Ok(inventory.units_on_sale().await?) }).await {
-            total.record(on_sale.total, &[]);
-            committed.record(on_sale.committed, &[]);
-        }
-        if !pause(PERIOD, &stop).await {
-            return Ok(());
-        }
+impl Gauges {
+    /// Measures this stock.
+    pub fn new(view: ViewStock) -> Self {
+        let gauge = |name, about| global::meter("stampede.inventory").u64_gauge(name).with_description(about).build();
+        let total = gauge("stampede_stock_total_units", "Units of all items on sale, or on sale within the hour");
+        let committed = gauge("stampede_stock_committed_units", "Units of these that are taken, by the ledger");
+        Self { view, total, committed }
+    }
+
+    /// Measures once.
+    pub async fn measure(&self) -> Result<(), DbError> {
+        let on_sale = self.view.units_on_sale().await?;
+        self.total.record(on_sale.total, &[]);
+        self.committed.record(on_sale.committed, &[]);
+        Ok(())
     }
 }

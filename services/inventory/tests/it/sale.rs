@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use prost::Message;
-use stampede_db::{Database, schema};
+use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
     inventory::v1::{
@@ -13,7 +13,7 @@ use stampede_proto::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_service, buyer, eventually};
-use stampede_vocab::{Clock, EventId, ItemId, OrderId, RequestId, SystemClock, Topic, UserId};
+use stampede_vocab::{EventId, ItemId, OrderId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
@@ -26,9 +26,9 @@ pub struct Voice {
 }
 
 impl Voice {
-    async fn of(world: &World, schema: &schema::Schema, topic: Topic, source: &'static str) -> Self {
-        let db = world.schema(schema).await.unwrap();
-        let config = RelayConfig::new(world.brokers(), topic.name(world.topic_prefix()), source);
+    async fn of(world: &World, service: Service) -> Self {
+        let db = world.schema(service).await.unwrap();
+        let config = RelayConfig::new(world.brokers(), world.topic_prefix(), service);
         let (outbox, relay) = Relay::new(config, db.clone()).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(relay.run(stop.clone()));
@@ -40,7 +40,7 @@ impl Voice {
             aggregate_type: "test",
             aggregate_id: key.clone(),
             aggregate_version: version,
-            message_type,
+            message_type: (*message_type).to_owned(),
             payload: payload.clone(),
             traceparent: None,
         };
@@ -79,18 +79,18 @@ impl Sale {
         let world = World::prepared().await.unwrap();
         let services: Vec<_> = others.iter().copied().chain([Service::Inventory]).collect();
         let mesh = MeshBuilder::default()
-            .set(Service::Inventory, "STAMPEDE_SWEEP_INTERVAL_MS", 50)
-            .set(Service::Inventory, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 100)
-            .set(Service::Inventory, "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", 300)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
             .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
-            .set(Service::Inventory, "STAMPEDE_RECONCILE_INTERVAL_MS", 100)
-            .start(&world, &services)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 100)
+            .start(&world, services)
             .await
             .unwrap();
         Self {
-            inventory_db: world.database("inventory").await.unwrap(),
-            orders: Voice::of(&world, &schema::ORDER, Topic::Order, "/stampede/order").await,
-            events: Voice::of(&world, &schema::EVENT, Topic::Event, "/stampede/event").await,
+            inventory_db: world.database(Service::Inventory).await.unwrap(),
+            orders: Voice::of(&world, Service::Order).await,
+            events: Voice::of(&world, Service::Event).await,
             event_id: EventId::derive(buyer(), &RequestId::parse("sale").unwrap()),
             mesh,
             world,
@@ -354,7 +354,7 @@ impl Order {
 }
 
 pub fn seconds_from_now(seconds: i64) -> prost_types::Timestamp {
-    let now = SystemClock.now().micros() / 1_000_000;
+    let now = Timestamp::now().micros() / 1_000_000;
     prost_types::Timestamp { seconds: now + seconds, nanos: 0 }
 }
 

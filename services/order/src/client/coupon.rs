@@ -1,16 +1,20 @@
 //! Holds of coupons. Those that queue while others are under way go out together as one call.
 
-use super::{Asker, PeerError, inventory::money, persistently};
+use super::{BatchingClient, PeerError, with_retry};
 use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
-use stampede_proto::coupon::v1::{
-    self as coupon, HoldCouponRefusalReason, coupon_service_client::CouponServiceClient, hold_coupon_result::Outcome,
+use stampede_proto::{
+    convert::money,
+    coupon::v1::{
+        self as coupon, HoldCouponRefusalReason, coupon_service_client::CouponServiceClient,
+        hold_coupon_result::Outcome,
+    },
 };
-use stampede_vocab::{CouponId, Currency, Money};
+use stampede_vocab::{CouponId, Currency, Money, Service};
 use tonic::Status;
 
-const PEER: &str = "coupon";
+const PEER: Service = Service::Coupon;
 
 const HOLD: BatchConfig = BatchConfig { name: "hold_coupons", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
 
@@ -20,7 +24,7 @@ type Client = CouponServiceClient<MeshChannel>;
 #[derive(Clone)]
 pub struct Coupons {
     client: Client,
-    hold: Asker<coupon::CouponHold, coupon::HoldCouponResult>,
+    hold: BatchingClient<coupon::CouponHold, coupon::HoldCouponResult>,
 }
 
 impl Coupons {
@@ -28,7 +32,7 @@ impl Coupons {
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let holding = client.clone();
-        let hold = Asker::new(PEER, HOLD, move |holds| hold_all(holding.clone(), holds));
+        let hold = BatchingClient::new(PEER, HOLD, move |holds| hold_all(holding.clone(), holds));
         Self { client, hold }
     }
 
@@ -62,7 +66,7 @@ impl Coupons {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release_coupon(request).await }
         };
-        persistently(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
+        with_retry(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
         Ok(())
     }
 }
@@ -75,19 +79,18 @@ fn outcome(result: coupon::HoldCouponResult) -> Result<Result<Money, PlaceRefusa
     match result.outcome {
         Some(Outcome::Coupon(held)) => discount(&held).map(Ok),
         Some(Outcome::Refusal(refusal)) => self::refusal(refusal.reason()).map(Err),
-        None => Err(PeerError::senseless(PEER, "a result without an outcome")),
+        None => Err(PeerError::invalid(PEER, "a result without an outcome")),
     }
 }
 
 fn discount(held: &coupon::Coupon) -> Result<Money, PeerError> {
-    let discount = held.discount.as_ref().and_then(money);
-    discount.ok_or_else(|| PeerError::senseless(PEER, "a coupon without a discount"))
+    money("discount", held.discount.as_ref()).map_err(|error| PeerError::invalid(PEER, error))
 }
 
 fn refusal(reason: HoldCouponRefusalReason) -> Result<PlaceRefusal, PeerError> {
     let refusal = match reason {
         HoldCouponRefusalReason::Unspecified => {
-            return Err(PeerError::senseless(PEER, "a refusal without a reason"));
+            return Err(PeerError::invalid(PEER, "a refusal without a reason"));
         }
         HoldCouponRefusalReason::RequestIdReused => return Ok(PlaceRefusal::RequestIdReused),
         HoldCouponRefusalReason::CouponNotFound => CouponRefusal::NotFound,

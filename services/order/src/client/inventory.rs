@@ -1,20 +1,19 @@
 //! Holds of units. Reservations that queue while others are under way go out together as one call.
 
-use super::{Asker, PeerError, persistently};
-use crate::{
-    domain::{Draft, Hold, Line, PlaceRefusal, StockReason, StockRefusal, Wanted},
-    wire::timestamp,
-};
+use super::{BatchingClient, PeerError, with_retry};
+use crate::domain::{Draft, Hold, Line, PlaceRefusal, StockReason, StockRefusal, Wanted};
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
-use stampede_proto::inventory::v1::{
-    self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
+use stampede_proto::{
+    convert::{money, time, timestamp},
+    inventory::v1::{
+        self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
+    },
 };
-use stampede_proto::r#type::v1 as kind;
-use stampede_vocab::{Money, Quantity, Timestamp};
+use stampede_vocab::{InvalidField, Quantity, Service, Timestamp, field};
 use tonic::Status;
 
-const PEER: &str = "inventory";
+const PEER: Service = Service::Inventory;
 
 const RESERVE: BatchConfig = BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
 
@@ -24,7 +23,7 @@ type Client = InventoryServiceClient<MeshChannel>;
 #[derive(Clone)]
 pub struct Inventory {
     client: Client,
-    reserve: Asker<inventory::Reservation, inventory::ReservationResult>,
+    reserve: BatchingClient<inventory::Reservation, inventory::ReservationResult>,
 }
 
 impl Inventory {
@@ -32,7 +31,7 @@ impl Inventory {
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let reserving = client.clone();
-        let reserve = Asker::new(PEER, RESERVE, move |wanted| reserve_all(reserving.clone(), wanted));
+        let reserve = BatchingClient::new(PEER, RESERVE, move |wanted| reserve_all(reserving.clone(), wanted));
         Self { client, reserve }
     }
 
@@ -55,7 +54,7 @@ impl Inventory {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release(request).await }
         };
-        persistently(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
+        with_retry(call).await.map_err(|status| PeerError::Failed { peer: PEER, status })?;
         Ok(())
     }
 }
@@ -81,41 +80,30 @@ fn reservation(draft: &Draft) -> inventory::Reservation {
 
 fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
     match result.outcome {
-        Some(Outcome::Hold(hold)) => {
-            let lines = hold.lines.iter().map(held_line).collect::<Option<Vec<_>>>();
-            let lines = lines.filter(|lines| !lines.is_empty());
-            let lines = lines.ok_or_else(|| PeerError::senseless(PEER, "a hold with an unreadable line"))?;
-            let held_at = hold.held_at.as_ref().map(instant);
-            let held_at = held_at.ok_or_else(|| PeerError::senseless(PEER, "a hold without its time"))?;
-            Ok(Ok(Hold { lines, arrival: hold.arrival, held_at }))
-        }
+        Some(Outcome::Hold(hold)) => held(hold).map(Ok).map_err(|error| PeerError::invalid(PEER, error)),
         Some(Outcome::Refusal(refusal)) => Ok(Err(self::refusal(draft, &refusal)?)),
-        None => Err(PeerError::senseless(PEER, "a result without an outcome")),
+        None => Err(PeerError::invalid(PEER, "a result without an outcome")),
     }
 }
 
-fn held_line(line: &inventory::HeldLine) -> Option<Line> {
-    Some(Line {
-        item: line.item_id.parse().ok()?,
-        units: Quantity::new(line.units.into()).ok()?,
-        unit_price: money(line.unit_price.as_ref()?)?,
+fn held(hold: inventory::Hold) -> Result<Hold, InvalidField> {
+    field::ensure_count("lines", hold.lines.len(), 1..=usize::MAX)?;
+    let lines = field::each("lines", &hold.lines, held_line)?;
+    Ok(Hold { lines, arrival: hold.arrival, held_at: time("held_at", hold.held_at)? })
+}
+
+fn held_line(line: &inventory::HeldLine) -> Result<Line, InvalidField> {
+    Ok(Line {
+        item: field::id("item_id", &line.item_id)?,
+        units: Quantity::new(line.units.into())?,
+        unit_price: money("unit_price", line.unit_price.as_ref())?,
         gift_units: line.gift_units,
     })
 }
 
-/// An amount as another service gives it; `None` for a currency that is none.
-pub(super) fn money(money: &kind::Money) -> Option<Money> {
-    Some(Money::new(money.minor_units, money.currency.parse().ok()?))
-}
-
-/// An instant as another service gives it.
-fn instant(at: &prost_types::Timestamp) -> Timestamp {
-    Timestamp::from_micros(at.seconds.saturating_mul(1_000_000).saturating_add(i64::from(at.nanos / 1_000)))
-}
-
 fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<PlaceRefusal, PeerError> {
     let reason = match refusal.reason() {
-        RefusalReason::Unspecified => return Err(PeerError::senseless(PEER, "a refusal without a reason")),
+        RefusalReason::Unspecified => return Err(PeerError::invalid(PEER, "a refusal without a reason")),
         RefusalReason::RequestIdReused => return Ok(PlaceRefusal::RequestIdReused),
         RefusalReason::EventNotFound => StockReason::EventNotFound,
         RefusalReason::EventNotOpen => StockReason::EventNotOpen,

@@ -1,4 +1,4 @@
-//! Calls to the services that an order needs. Beside `rpc/convert.rs` and `wire.rs` the only place that touches proto
+//! Calls to the services that an order needs. Beside `rpc/convert.rs` and `messages.rs` the only place that touches proto
 //! types: what comes back from here is of the domain.
 
 mod coupon;
@@ -9,7 +9,8 @@ pub use inventory::Inventory;
 
 use stampede_batch::{BatchConfig, BatchError, Batcher};
 use stampede_status::{Problem, Reason};
-use std::future::Future;
+use stampede_vocab::{Service, backoff};
+use std::{fmt::Display, future::Future};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
@@ -23,49 +24,49 @@ pub enum PeerError {
     #[error("the {peer} service answered {:?}: {}", status.code(), status.message())]
     Failed {
         /// Name of the service.
-        peer: &'static str,
+        peer: Service,
         /// What was answered.
         status: Status,
     },
     /// It was not asked, because too many calls to it are waiting.
     #[error("a call to the {peer} service: {error}")]
-    NotAsked {
+    NotQueued {
         /// Name of the service.
-        peer: &'static str,
+        peer: Service,
         /// Why.
         error: BatchError,
     },
 }
 
 impl PeerError {
-    /// An answer that the contract does not allow.
-    fn senseless(peer: &'static str, what: &str) -> Self {
-        Self::Failed { peer, status: Status::internal(what) }
+    /// The answer is not valid: the contract does not allow it.
+    fn invalid(peer: Service, problem: impl Display) -> Self {
+        Self::Failed { peer, status: Status::internal(format!("an invalid answer: {problem}")) }
     }
 }
 
 /// Puts questions to a service. Those that queue while others are under way go out together as one call. Clones share
 /// the queue.
 #[derive(Clone)]
-struct Asker<Q, A> {
-    peer: &'static str,
-    batcher: Batcher<Asked<Q>, Result<A, PeerError>>,
+struct BatchingClient<Q, A> {
+    peer: Service,
+    batcher: Batcher<Queued<Q>, Result<A, PeerError>>,
 }
 
 /// One question and the request that it is part of.
-struct Asked<Q> {
+struct Queued<Q> {
     question: Q,
     span: Span,
 }
 
-impl<Q, A> Asker<Q, A>
+impl<Q, A> BatchingClient<Q, A>
 where
     Q: Clone + Send + Sync + 'static,
     A: Clone + Send + 'static,
 {
-    /// Asks this service by `call`, which is made again as [`persistently`] says, and which is to bring one answer for
+    /// Asks this service by `call`, which is made again as [`with_retry`] says, and which is to bring one answer for
     /// each question, in their order.
-    fn new<C, Fut>(peer: &'static str, config: BatchConfig, call: C) -> Self
+    fn new<C, Fut>(peer: Service, config: BatchConfig, call: C) -> Self
     where
         C: Fn(Vec<Q>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
@@ -75,13 +76,13 @@ where
 
     /// Asks one question as part of the request under way.
     async fn ask(&self, question: Q) -> Result<A, PeerError> {
-        let asked = Asked { question, span: Span::current() };
-        self.batcher.call(asked).await.map_err(|error| PeerError::NotAsked { peer: self.peer, error })?
+        let asked = Queued { question, span: Span::current() };
+        self.batcher.call(asked).await.map_err(|error| PeerError::NotQueued { peer: self.peer, error })?
     }
 }
 
 /// One call for all, traced as part of the first request among them.
-async fn ask_all<Q, A, C, Fut>(peer: &'static str, call: C, asked: Vec<Asked<Q>>) -> Vec<Result<A, PeerError>>
+async fn ask_all<Q, A, C, Fut>(peer: Service, call: C, asked: Vec<Queued<Q>>) -> Vec<Result<A, PeerError>>
 where
     Q: Clone,
     A: Clone,
@@ -91,17 +92,16 @@ where
     let count = asked.len();
     let span = asked.first().map_or_else(Span::none, |first| first.span.clone());
     let questions: Vec<Q> = asked.into_iter().map(|asked| asked.question).collect();
-    match persistently(|| call(questions.clone())).instrument(span).await {
+    match with_retry(|| call(questions.clone())).instrument(span).await {
         Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
-        Ok(_) => vec![Err(PeerError::senseless(peer, "another number of results than was asked for")); count],
+        Ok(_) => vec![Err(PeerError::invalid(peer, "another number of results than was asked for")); count],
         Err(status) => vec![Err(PeerError::Failed { peer, status }); count],
     }
 }
 
-/// Makes a call again if it did not reach a replica, or that could not reach what it needs. One that is overloaded, or
-/// not ready, says so to whoever can wait: asking it at once again would make it worse. Every call here may be
-/// repeated: the order id names it.
-async fn persistently<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
+/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times in all. OVERLOADED and NOT_READY are returned: a retry at once would make
+/// them worse. Every call here is idempotent by its order id.
+async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,
 {
@@ -109,7 +109,7 @@ where
     loop {
         match call().await {
             Err(status) if attempt < ATTEMPTS && is_unreachable(&status) => {
-                tokio::time::sleep(stampede_chassis::backoff(attempt)).await;
+                tokio::time::sleep(backoff(attempt)).await;
                 attempt += 1;
             }
             outcome => return outcome,
@@ -130,7 +130,7 @@ mod tests {
 
     async fn attempts(answer: impl Fn() -> Status) -> u32 {
         let attempts = AtomicU32::new(0);
-        let outcome: Result<(), Status> = persistently(|| {
+        let outcome: Result<(), Status> = with_retry(|| {
             attempts.fetch_add(1, Ordering::Relaxed);
             let answer = Err(answer());
             async move { answer }
@@ -158,7 +158,7 @@ mod tests {
         Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
     {
         let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8 };
-        let asker = Asker::new("test", config, call);
+        let asker = BatchingClient::new(Service::Coupon, config, call);
         join_all([1, 2, 3].map(|question| asker.ask(question))).await
     }
 
@@ -175,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_fails_or_is_answered_without_sense_fails_for_all_that_are_in_it() {
         let code = |answer: Result<u32, PeerError>| match answer {
-            Err(PeerError::Failed { peer: "test", status }) => status.code(),
+            Err(PeerError::Failed { peer: Service::Coupon, status }) => status.code(),
             other => panic!("{other:?}"),
         };
         let overloaded =

@@ -20,4 +20,4 @@ pub use pay_request::PayRequest;
 pub use pricing::Prices;
 pub use reservation::Hold;
 pub use state::{State, StateName, Trail};
-pub use transition::{Input, Terms, Verdict};
+pub use transition::{Input, PaymentPolicy, Verdict};

@@ -77,7 +77,7 @@ impl Input {
 
 /// How long orders may take to be paid.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct PaymentPolicy {
     /// Time to pay, from when the units are committed.
     pub pay_window: Duration,
     /// Time after the deadline in which a payment under way may still succeed.
@@ -129,8 +129,8 @@ enum NoStep {
 
 impl Order {
     /// Lets `input` happen at `now`. The order changes only if it moves; its version grows by one then.
-    pub fn take(&mut self, input: &Input, now: Timestamp, terms: &Terms) -> Verdict {
-        match self.step(input, now, terms) {
+    pub fn take(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Verdict {
+        match self.step(input, now, policy) {
             Ok(step) => Verdict::Moved(self.make(step, now)),
             Err(NoStep::Kept) => Verdict::Kept,
             Err(NoStep::Ignored) => Verdict::Ignored,
@@ -138,9 +138,9 @@ impl Order {
         }
     }
 
-    fn step(&self, input: &Input, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+    fn step(&self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match input {
-            Input::StockCommitted => self.stock_committed(now, terms),
+            Input::StockCommitted => self.stock_committed(now, policy),
             Input::StockRejected { reason } => self.stock_rejected(reason),
             Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
@@ -152,7 +152,7 @@ impl Order {
             Input::Refund { operator, request } => {
                 self.refund(EndRequest { verb: EndVerb::Refund, by: *operator, id: request.clone() })
             }
-            Input::DeadlinePassed => self.expire(now, terms),
+            Input::DeadlinePassed => self.expire(now, policy),
         }
     }
 
@@ -171,9 +171,9 @@ impl Order {
 
     /// A cancelled or expired order ignores it: inventory reads the cancellation after the order, and gives the units
     /// back itself.
-    fn stock_committed(&self, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+    fn stock_committed(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match self.state {
-            State::Pending => Ok(Step::to(State::AwaitingPayment { pay_by: now.plus(terms.pay_window) })),
+            State::Pending => Ok(Step::to(State::AwaitingPayment { pay_by: now.plus(policy.pay_window) })),
             State::Paid { pay_by } => Ok(self.fulfil(pay_by, now)),
             _ => Err(NoStep::Ignored),
         }
@@ -266,10 +266,10 @@ impl Order {
         }
     }
 
-    fn expire(&self, now: Timestamp, terms: &Terms) -> Result<Step, NoStep> {
+    fn expire(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match self.state {
             State::AwaitingPayment { pay_by } if pay_by <= now => Ok(self.end_unpaid(pay_by)),
-            State::Paying { pay_by } if pay_by.plus(terms.paying_grace) <= now => Ok(self.end_unpaid(pay_by)),
+            State::Paying { pay_by } if pay_by.plus(policy.paying_grace) <= now => Ok(self.end_unpaid(pay_by)),
             _ => Err(NoStep::Ignored),
         }
     }

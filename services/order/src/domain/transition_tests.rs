@@ -23,7 +23,8 @@ REFUNDED         | -                | -         | -         | -            | -  
 
 const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
 const EARLY: Timestamp = Timestamp::from_micros(999_999);
-const TERMS: Terms = Terms { pay_window: Duration::from_secs(600), paying_grace: Duration::from_secs(5) };
+const POLICY: PaymentPolicy =
+    PaymentPolicy { pay_window: Duration::from_secs(600), paying_grace: Duration::from_secs(5) };
 
 fn user(n: u128) -> UserId {
     UserId::from_uuid(Uuid::from_u128(n))
@@ -113,7 +114,7 @@ fn inputs() -> Vec<(Input, Timestamp)> {
         (refund(4, "refund-1"), EARLY),
         (Input::DeadlinePassed, EARLY),
         (Input::DeadlinePassed, PAY_BY),
-        (Input::DeadlinePassed, PAY_BY.plus(TERMS.paying_grace)),
+        (Input::DeadlinePassed, PAY_BY.plus(POLICY.paying_grace)),
     ]
 }
 
@@ -148,7 +149,7 @@ fn every_input_in_every_state_does_what_the_table_says() {
         for (((input, now), column), expected) in inputs().into_iter().zip(&columns).zip(row) {
             let before = order_in(state(name), None);
             let mut after = before.clone();
-            let verdict = after.take(&input, now, &TERMS);
+            let verdict = after.take(&input, now, &POLICY);
             assert_eq!(seen(&before, &after, &verdict), expected, "{name:?} and {column}");
         }
     }
@@ -156,7 +157,7 @@ fn every_input_in_every_state_does_what_the_table_says() {
 }
 
 fn take(order: &mut Order, input: Input) -> News {
-    match order.take(&input, EARLY, &TERMS) {
+    match order.take(&input, EARLY, &POLICY) {
         Verdict::Moved(Some(outgoing)) => {
             assert_eq!((outgoing.order, outgoing.version), (order.id, order.version));
             outgoing.news
@@ -172,8 +173,8 @@ fn coupon() -> Option<CouponId> {
 #[test]
 fn committed_units_give_the_buyer_the_whole_window() {
     let mut order = order_in(State::Pending, None);
-    assert_eq!(order.take(&Input::StockCommitted, EARLY, &TERMS), Verdict::Moved(None));
-    assert_eq!(order.state.pay_by(), Some(EARLY.plus(TERMS.pay_window)));
+    assert_eq!(order.take(&Input::StockCommitted, EARLY, &POLICY), Verdict::Moved(None));
+    assert_eq!(order.state.pay_by(), Some(EARLY.plus(POLICY.pay_window)));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn each_payment_is_an_attempt_of_its_own() {
     assert_eq!(news, News::PaymentRequested { buyer, attempt: 3, amount, method });
     assert_eq!(order.attempts(), 3);
     let declined = Input::PaymentDeclined { attempt: 3, code: "card_declined".to_owned() };
-    assert_eq!(order.take(&declined, EARLY, &TERMS), Verdict::Moved(None));
+    assert_eq!(order.take(&declined, EARLY, &POLICY), Verdict::Moved(None));
     assert_eq!(order.last_decline.as_deref(), Some("card_declined"));
 }
 
@@ -246,16 +247,16 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
     take(&mut order, cancel(1, "c"));
     take(&mut order, Input::PaymentApproved { attempt: 2 });
     take(&mut order, Input::PaymentRefunded);
-    assert_eq!(order.take(&cancel(1, "c"), EARLY, &TERMS), Verdict::Kept);
+    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Verdict::Kept);
     let other = Verdict::Refused(CommandRefusal::NotCancellable(StateName::Refunded));
-    assert_eq!(order.take(&cancel(1, "d"), EARLY, &TERMS), other);
+    assert_eq!(order.take(&cancel(1, "d"), EARLY, &POLICY), other);
     let verb = Verdict::Refused(CommandRefusal::NotRefundable(StateName::Refunded));
-    assert_eq!(order.take(&refund(1, "c"), EARLY, &TERMS), verb, "the same name for another verb is another request");
+    assert_eq!(order.take(&refund(1, "c"), EARLY, &POLICY), verb, "the same name for another verb is another request");
 }
 
 #[test]
 fn refusals_say_what_the_buyer_can_understand() {
-    let refused = |name, input: &Input, now| order_in(state(name), None).take(input, now, &TERMS);
+    let refused = |name, input: &Input, now| order_in(state(name), None).take(input, now, &POLICY);
     let late = CommandRefusal::PaymentDeadlinePassed;
     assert_eq!(refused(StateName::AwaitingPayment, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
     assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), Verdict::Refused(late));

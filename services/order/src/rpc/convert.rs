@@ -1,84 +1,48 @@
 //! Between the contract and the domain. A request is checked here field by field; the first field at fault is named.
 
-use super::problem::{invalid, invalid_page_token};
 use crate::{
     domain::{Draft, Goods, GoodsKind, Line, Order, OrderStatus, StateName, Wanted},
-    usecase::{Listing, Page},
-    wire::{money, timestamp},
+    usecase::Listing,
 };
-use stampede_chassis::{Identity, Role};
-use stampede_proto::order::v1 as proto;
-use stampede_status::{Problem, Reason};
-use stampede_vocab::{
-    CouponId, EventId, InvalidField, Money, OrderId, PageSize, PageToken, ParseIdError, Quantity, RequestId, UserId,
-    limits::MAX_PAYMENT_METHOD_CHARS,
+use stampede_chassis::Identity;
+use stampede_proto::{
+    convert::{amount, timestamp},
+    order::v1 as proto,
 };
-use std::str::FromStr;
+use stampede_service::{Page, Paging};
+use stampede_status::Problem;
+use stampede_vocab::{InvalidField, OrderId, Quantity, RequestId, UserId, field, limits::MAX_PAYMENT_METHOD_CHARS};
 
 /// Most ids of one look-up.
 const MAX_IDS: usize = 256;
 
-/// The caller's own id.
-pub fn caller(identity: &Identity) -> Result<UserId, Problem> {
-    let unknown = |_| Problem::new(Reason::Unauthenticated, "the request does not say which user calls");
-    identity.user_id.parse().map_err(unknown)
-}
-
-/// Whose orders the caller may see; `None` for everybody's.
-pub fn owner(identity: &Identity) -> Result<Option<UserId>, Problem> {
-    match identity.role {
-        Role::Buyer => caller(identity).map(Some),
-        Role::Operator | Role::Service => Ok(None),
-    }
-}
-
 /// An order as asked for.
-pub fn draft(buyer: UserId, request: proto::PlaceOrderRequest) -> Result<Draft, Problem> {
-    checked_draft(buyer, request).map_err(invalid)
-}
-
-fn checked_draft(buyer: UserId, request: proto::PlaceOrderRequest) -> Result<Draft, InvalidField> {
+pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
     let request_id = RequestId::parse(&request.request_id)?;
-    let event = id::<EventId>("event_id", &request.event_id)?;
-    let wanted = |(index, line)| wanted(line).map_err(|error: InvalidField| error.within(&format!("lines[{index}]")));
-    let lines = request.lines.iter().enumerate().map(wanted).collect::<Result<_, _>>()?;
-    let coupon = match request.coupon_id.as_str() {
-        "" => None,
-        coupon => Some(id::<CouponId>("coupon_id", coupon)?),
-    };
-    let max_total = request.max_total.map(|max| amount(&max).map_err(|error| error.within("max_total"))).transpose()?;
-    Draft::new(buyer, request_id, event, lines, coupon, max_total)
+    let event = field::id("event_id", &request.event_id)?;
+    let lines = field::each("lines", &request.lines, wanted)?;
+    let coupon = field::optional_id("coupon_id", &request.coupon_id)?;
+    let max_total = request.max_total.as_ref().map(|max| amount("max_total", Some(max))).transpose()?;
+    Ok(Draft::new(buyer, request_id, event, lines, coupon, max_total)?)
 }
 
 fn wanted(line: &proto::NewOrderLine) -> Result<Wanted, InvalidField> {
-    Ok(Wanted { item: id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
-}
-
-fn amount(money: &stampede_proto::r#type::v1::Money) -> Result<Money, InvalidField> {
-    if money.minor_units < 0 {
-        return Err(InvalidField::new("minor_units", format!("must not be negative, but is {}", money.minor_units)));
-    }
-    Ok(Money::new(money.minor_units, money.currency.parse()?))
-}
-
-fn id<T: FromStr<Err = ParseIdError>>(field: &str, text: &str) -> Result<T, InvalidField> {
-    text.parse().map_err(|error: ParseIdError| InvalidField::new(field, error.to_string()))
+    Ok(Wanted { item: field::id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
 }
 
 /// The id of one order.
 pub fn order_id(text: &str) -> Result<OrderId, Problem> {
-    id("order_id", text).map_err(invalid)
+    Ok(field::id("order_id", text)?)
 }
 
 /// What ending an order needs: the order, and the caller's name for the request.
 pub fn end(order: &str, request: &str) -> Result<(OrderId, RequestId), Problem> {
-    Ok((order_id(order)?, RequestId::parse(request).map_err(invalid)?))
+    Ok((order_id(order)?, RequestId::parse(request)?))
 }
 
 /// What a payment needs: the order, the buyer's name for the request, and the token of the card or wallet.
 pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
-    let order = order_id(&request.order_id)?;
-    let request_id = RequestId::parse(&request.request_id).map_err(invalid)?;
+    let (order, request_id) = end(&request.order_id, &request.request_id)?;
     if !(1..=MAX_PAYMENT_METHOD_CHARS).contains(&request.payment_method.chars().count()) {
         let problem =
             format!("must be the token that the payment provider gave, 1 to {MAX_PAYMENT_METHOD_CHARS} characters");
@@ -87,33 +51,22 @@ pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, S
     Ok((order, request_id, request.payment_method))
 }
 
-/// Which list, from where, and how much of it. An operator who names no event is told to.
-pub fn listing(
-    identity: &Identity,
-    request: &proto::ListOrdersRequest,
-) -> Result<(Listing, Option<PageToken>, PageSize), Problem> {
-    let size = PageSize::parse(request.page_size).map_err(invalid)?;
-    let event = match request.event_id.as_str() {
-        "" => None,
-        event => Some(id::<EventId>("event_id", event).map_err(invalid)?),
-    };
-    let listing = match (owner(identity)?, event) {
+/// Which list, and which page of it. An operator who names no event is told to.
+pub fn listing(identity: &Identity, request: &proto::ListOrdersRequest) -> Result<(Listing, Paging), Problem> {
+    let event = field::optional_id("event_id", &request.event_id)?;
+    let listing = match (identity.owner()?, event) {
         (Some(buyer), event) => Listing::OfBuyer { buyer, event },
         (None, Some(event)) => Listing::OfEvent(event),
         (None, None) => return Err(Problem::invalid_field("event_id", "must name the event whose orders to list")),
     };
-    let after = PageToken::parse(&listing.name(), &request.page_token).map_err(invalid_page_token)?;
-    Ok((listing, after, size))
+    let paging = Paging::parse(listing.name(), request.page_size, &request.page_token)?;
+    Ok((listing, paging))
 }
 
 /// The ids of a look-up.
 pub fn order_ids(request: &proto::LookUpOrdersRequest) -> Result<Vec<OrderId>, Problem> {
-    let count = request.order_ids.len();
-    if !(1..=MAX_IDS).contains(&count) {
-        return Err(Problem::invalid_field("order_ids", format!("must be 1 to {MAX_IDS} ids, but are {count}")));
-    }
-    let parsed = |(index, text): (usize, &String)| id(&format!("order_ids[{index}]"), text).map_err(invalid);
-    request.order_ids.iter().enumerate().map(parsed).collect()
+    field::ensure_count("order_ids", request.order_ids.len(), 1..=MAX_IDS)?;
+    Ok(field::ids("order_ids", &request.order_ids)?)
 }
 
 /// An order as the contract shows it.
@@ -124,9 +77,9 @@ pub fn order(order: Order) -> proto::Order {
         event_id: order.event.to_string(),
         state: state(order.state.name()).into(),
         lines: order.lines.iter().map(line).collect(),
-        subtotal: Some(money(order.prices.subtotal)),
-        discount: Some(money(order.prices.discount)),
-        total: Some(money(order.prices.total)),
+        subtotal: Some(order.prices.subtotal.into()),
+        discount: Some(order.prices.discount.into()),
+        total: Some(order.prices.total.into()),
         coupon_id: order.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
         arrival: order.arrival,
         payment_attempts: order.attempts(),
@@ -145,7 +98,7 @@ fn line(line: &Line) -> proto::OrderLine {
     proto::OrderLine {
         item_id: line.item.to_string(),
         units: line.units.get(),
-        unit_price: Some(money(line.unit_price)),
+        unit_price: Some(line.unit_price.into()),
         gift_units: line.gift_units,
     }
 }
@@ -179,11 +132,9 @@ const fn state(name: StateName) -> proto::OrderState {
 }
 
 /// A page as the contract shows it.
-pub fn page(page: Page) -> proto::ListOrdersResponse {
-    proto::ListOrdersResponse {
-        orders: page.orders.into_iter().map(order).collect(),
-        next_page_token: page.next.map(|token| token.to_string()).unwrap_or_default(),
-    }
+pub fn page(page: Page<Order>) -> proto::ListOrdersResponse {
+    let Page { rows, next_page_token } = page;
+    proto::ListOrdersResponse { orders: rows.into_iter().map(order).collect(), next_page_token }
 }
 
 /// Where orders are, as the contract shows it.
@@ -199,8 +150,10 @@ pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_chassis::Role;
     use stampede_proto::r#type::v1 as kind;
-    use stampede_vocab::ItemId;
+    use stampede_status::Reason;
+    use stampede_vocab::{EventId, ItemId, PageToken};
     use uuid::Uuid;
 
     fn valid() -> proto::PlaceOrderRequest {
@@ -220,8 +173,7 @@ mod tests {
     fn field_at_fault(spoil: impl FnOnce(&mut proto::PlaceOrderRequest)) -> Option<String> {
         let mut request = valid();
         spoil(&mut request);
-        let problem = draft(UserId::from_uuid(Uuid::nil()), request).err()?;
-        assert_eq!(problem.reason(), Reason::InvalidField);
+        let problem = draft(UserId::from_uuid(Uuid::nil()), &request).err()?;
         problem.field_path().map(str::to_owned)
     }
 
@@ -275,9 +227,9 @@ mod tests {
             page_token: page_token.to_owned(),
             ..proto::ListOrdersRequest::default()
         };
-        let (list, after, size) = listing(&identity(Role::Buyer), &request("")).unwrap();
+        let (list, paging) = listing(&identity(Role::Buyer), &request("")).unwrap();
         assert!(matches!(list, Listing::OfBuyer { event: None, .. }));
-        assert_eq!((after, size.get()), (None, 50));
+        assert_eq!((paging.after(), paging.limit()), (None, 51));
         let refused = listing(&identity(Role::Operator), &request("")).unwrap_err();
         assert_eq!(refused.field_path(), Some("event_id"));
         let foreign = PageToken::new("orders-somebody", 1, Uuid::nil()).to_string();
@@ -288,11 +240,11 @@ mod tests {
     #[test]
     fn a_look_up_is_bounded_and_names_the_bad_id() {
         let look_up = |ids: Vec<String>| order_ids(&proto::LookUpOrdersRequest { order_ids: ids });
-        let fault = |ids| look_up(ids).unwrap_err().field_path().map(str::to_owned);
+        let fault = |ids| look_up(ids).unwrap_err().field_path().unwrap().to_owned();
         let good = OrderId::from_uuid(Uuid::nil()).to_string();
         assert_eq!(look_up(vec![good.clone(); 256]).unwrap().len(), 256);
-        assert_eq!(fault(vec![]).as_deref(), Some("order_ids"));
-        assert_eq!(fault(vec![good.clone(); 257]).as_deref(), Some("order_ids"));
-        assert_eq!(fault(vec![good, "ord_x".to_owned()]).as_deref(), Some("order_ids[1]"));
+        assert_eq!(fault(vec![]), "order_ids");
+        assert_eq!(fault(vec![good.clone(); 257]), "order_ids");
+        assert_eq!(fault(vec![good, "ord_x".to_owned()]), "order_ids[1]");
     }
 }

@@ -3,35 +3,30 @@
 use crate::{
     client::PeerError,
     domain::{CommandRefusal, CouponRefusal, PlaceRefusal, StateName, StockReason, StockRefusal},
-    usecase::Failure,
+    usecase::Error,
 };
-use stampede_batch::BatchError;
-use stampede_db::DbError;
 use stampede_status::{Problem, Reason};
-use stampede_vocab::InvalidField;
+use tonic::Status;
 
-/// A field that cannot be taken.
-pub fn invalid(error: InvalidField) -> Problem {
-    Problem::invalid_field(error.field, error.problem)
-}
-
-/// A page token that cannot be taken.
-pub fn invalid_page_token(error: InvalidField) -> Problem {
-    Problem::new(Reason::InvalidPageToken, error.problem).field(error.field)
-}
-
-/// What a caller is told about a use case that failed.
-pub fn failed(failure: Failure) -> Problem {
-    match failure {
-        Failure::Place(refusal) => not_placed(refusal),
-        Failure::Command(refusal) => not_obeyed(refusal),
-        Failure::Peer(error) => peer(&error),
-        Failure::Storage(error) => storage(&error),
-        Failure::Batch(error) => batch(error),
-        Failure::TooLate => {
-            Problem::new(Reason::Unavailable, "the order could not be written in time: repeat it as it was")
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Place(refusal) => not_placed(refusal),
+            Error::Command(refusal) => not_obeyed(refusal),
+            Error::Peer(error) => peer(&error),
+            Error::Db(error) => error.into(),
+            Error::Batch(error) => error.into(),
+            Error::TooLate => {
+                Self::new(Reason::Unavailable, "the order could not be written in time: repeat it as it was")
+            }
+            Error::BrokenOff => Self::internal_error(error),
         }
-        Failure::BrokenOff => Problem::internal_error(failure),
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
     }
 }
 
@@ -114,11 +109,11 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
     }
 }
 
-/// What passes by itself keeps its reason; anything else is between the services and nothing for the caller.
+/// Transient reasons are passed on; all others become INTERNAL, so that no peer's detail leaks.
 fn peer(error: &PeerError) -> Problem {
     let (peer, status) = match error {
         PeerError::Failed { peer, status } => (peer, status),
-        PeerError::NotAsked { error, .. } => return batch(*error),
+        PeerError::NotQueued { error, .. } => return (*error).into(),
     };
     let answered = Problem::from_status(status).reason();
     match answered {
@@ -130,35 +125,23 @@ fn peer(error: &PeerError) -> Problem {
     }
 }
 
-fn storage(error: &DbError) -> Problem {
-    if error.is_unreachable() || error.is_deadlock() {
-        Problem::unavailable("the order service's database", error)
-    } else {
-        Problem::internal_error(error)
-    }
-}
-
-fn batch(error: BatchError) -> Problem {
-    match error {
-        BatchError::Overloaded => Problem::new(Reason::Overloaded, "too many requests are waiting: try again shortly"),
-        BatchError::Closed => Problem::internal_error(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Status;
 
-    fn seen(failure: impl Into<Failure>) -> (Reason, Option<String>) {
-        let problem = failed(failure.into());
+    fn failed(error: impl Into<Error>) -> Problem {
+        error.into().into()
+    }
+
+    fn seen(error: impl Into<Error>) -> (Reason, Option<String>) {
+        let problem = failed(error);
         (problem.reason(), problem.field_path().map(str::to_owned))
     }
 
     #[test]
     fn a_stock_refusal_names_the_line_and_what_is_allowed() {
         let refusal = StockRefusal { reason: StockReason::LimitReached, line: Some(1), allowed_units: 2 };
-        let problem = failed(PlaceRefusal::Stock(refusal).into());
+        let problem = failed(PlaceRefusal::Stock(refusal));
         assert_eq!((problem.reason(), problem.field_path()), (Reason::LimitReached, Some("lines[1].units")));
         assert_eq!(problem.metadata()["allowed_units"], "2");
     }
@@ -181,14 +164,14 @@ mod tests {
 
     #[test]
     fn a_verb_that_is_not_obeyed_tells_the_state() {
-        let problem = failed(CommandRefusal::NotPayable(StateName::Paying).into());
+        let problem = failed(CommandRefusal::NotPayable(StateName::Paying));
         assert_eq!(problem.reason(), Reason::OrderNotPayable);
         assert_eq!(problem.metadata()["state"], "PAYING");
     }
 
     #[test]
     fn what_another_service_says_of_its_insides_stays_inside() {
-        let error = |status| Failure::from(PeerError::Failed { peer: "inventory", status });
+        let error = |status| Error::from(PeerError::Failed { peer: stampede_vocab::Service::Inventory, status });
         let secret = failed(error(Status::internal("row 17 of secret_table")));
         assert_eq!(secret.reason(), Reason::Internal);
         assert!(!secret.detail().contains("secret"));

@@ -1,6 +1,6 @@
 //! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
 
-use super::{convert, problem::failed};
+use super::convert;
 use crate::usecase::{ChangeOrder, FindOrder, ListOrders, PlaceOrder, WatchOrder};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
@@ -30,9 +30,9 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::PlaceOrderRequest>,
     ) -> Result<Response<proto::PlaceOrderResponse>, Status> {
-        let buyer = convert::caller(&Identity::of(&request)?)?;
-        let draft = convert::draft(buyer, request.into_inner())?;
-        let order = self.place.run(draft).await.map_err(failed)?;
+        let buyer = Identity::of(&request)?.user()?;
+        let draft = convert::draft(buyer, request.get_ref())?;
+        let order = self.place.run(draft).await?;
         Ok(Response::new(proto::PlaceOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -40,9 +40,9 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::GetOrderRequest>,
     ) -> Result<Response<proto::GetOrderResponse>, Status> {
-        let owner = convert::owner(&Identity::of(&request)?)?;
+        let owner = Identity::of(&request)?.owner()?;
         let id = convert::order_id(&request.get_ref().order_id)?;
-        let order = self.find.visible(id, owner).await.map_err(failed)?;
+        let order = self.find.visible(id, owner).await?;
         Ok(Response::new(proto::GetOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -50,8 +50,8 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::ListOrdersRequest>,
     ) -> Result<Response<proto::ListOrdersResponse>, Status> {
-        let (listing, after, size) = convert::listing(&Identity::of(&request)?, request.get_ref())?;
-        let page = self.list.run(listing, after, size).await.map_err(failed)?;
+        let (listing, paging) = convert::listing(&Identity::of(&request)?, request.get_ref())?;
+        let page = self.list.run(listing, paging).await?;
         Ok(Response::new(convert::page(page)))
     }
 
@@ -59,9 +59,9 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::PayOrderRequest>,
     ) -> Result<Response<proto::PayOrderResponse>, Status> {
-        let buyer = convert::caller(&Identity::of(&request)?)?;
+        let buyer = Identity::of(&request)?.user()?;
         let (id, request_id, method) = convert::payment(request.into_inner())?;
-        let order = self.change.pay(id, buyer, request_id, method).await.map_err(failed)?;
+        let order = self.change.pay(id, buyer, request_id, method).await?;
         Ok(Response::new(proto::PayOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -69,10 +69,10 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::CancelOrderRequest>,
     ) -> Result<Response<proto::CancelOrderResponse>, Status> {
-        let buyer = convert::caller(&Identity::of(&request)?)?;
+        let buyer = Identity::of(&request)?.user()?;
         let proto::CancelOrderRequest { order_id, request_id } = request.get_ref();
         let (id, request_id) = convert::end(order_id, request_id)?;
-        let order = self.change.cancel(id, buyer, request_id).await.map_err(failed)?;
+        let order = self.change.cancel(id, buyer, request_id).await?;
         Ok(Response::new(proto::CancelOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -82,10 +82,10 @@ impl OrderService for OrderRpc {
     ) -> Result<Response<proto::RefundOrderResponse>, Status> {
         let identity = Identity::of(&request)?;
         identity.require_operator()?;
-        let operator = convert::caller(&identity)?;
+        let operator = identity.user()?;
         let proto::RefundOrderRequest { order_id, request_id } = request.get_ref();
         let (id, request_id) = convert::end(order_id, request_id)?;
-        let order = self.change.refund(id, operator, request_id).await.map_err(failed)?;
+        let order = self.change.refund(id, operator, request_id).await?;
         Ok(Response::new(proto::RefundOrderResponse { order: Some(convert::order(order)) }))
     }
 
@@ -93,9 +93,9 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
-        let owner = convert::owner(&Identity::of(&request)?)?;
+        let owner = Identity::of(&request)?.owner()?;
         let id = convert::order_id(&request.get_ref().order_id)?;
-        let orders = self.watch.run(id, owner).await.map_err(failed)?;
+        let orders = self.watch.run(id, owner).await?;
         let shown = orders.map(|order| Ok(proto::WatchOrderResponse { order: Some(convert::order(order)) }));
         Ok(Response::new(Box::pin(shown)))
     }
@@ -106,7 +106,7 @@ impl OrderService for OrderRpc {
     ) -> Result<Response<proto::LookUpOrdersResponse>, Status> {
         Identity::of(&request)?.require_service()?;
         let ids = convert::order_ids(request.get_ref())?;
-        let found = self.find.statuses(&ids).await.map_err(failed)?;
+        let found = self.find.statuses(&ids).await?;
         Ok(Response::new(convert::statuses(&found)))
     }
 }

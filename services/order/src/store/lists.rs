@@ -4,43 +4,43 @@ use super::rows::{COLUMNS, OrderRow, assemble};
 use crate::domain::{Order, OrderStatus, StateName};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{CouponId, EventId, OrderId, PageToken, UserId};
+use stampede_vocab::{CouponId, EventId, OrderId, UserId};
 use uuid::Uuid;
 
-/// At most `limit` orders of a buyer (of one event, if it is given), newest first, from after the row of the token.
+/// At most `limit` orders of a buyer (of one event, if it is given), newest first, from after the one at this position.
 pub async fn of_buyer(
     connection: &mut MySqlConnection,
     buyer: UserId,
     event: Option<EventId>,
-    after: Option<&PageToken>,
+    after: Option<(i64, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Order>, DbError> {
-    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE user_id = "));
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE user_id = "]);
     select.push_bind(buyer.uuid());
     if let Some(event) = event {
         select.push(" AND event_id = ").push_bind(event.uuid());
     }
-    if let Some(token) = after {
+    if let Some((created_us, id)) = after {
         // The first half is implied by the second, and is what the index can seek by.
-        select.push(" AND created_us <= ").push_bind(token.after);
-        select.push(" AND (created_us < ").push_bind(token.after).push(" OR id < ").push_bind(token.id).push(")");
+        select.push(" AND created_us <= ").push_bind(created_us);
+        select.push(" AND (created_us < ").push_bind(created_us).push(" OR id < ").push_bind(id).push(")");
     }
     select.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
     page(connection, select).await
 }
 
-/// At most `limit` orders of an event as they arrived, from after the row of the token.
+/// At most `limit` orders of an event as they arrived, from after the one at this position.
 pub async fn of_event(
     connection: &mut MySqlConnection,
     event: EventId,
-    after: Option<&PageToken>,
+    after: Option<(i64, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Order>, DbError> {
-    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders WHERE event_id = "));
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE event_id = "]);
     select.push_bind(event.uuid());
-    if let Some(token) = after {
-        select.push(" AND arrival >= ").push_bind(token.after);
-        select.push(" AND (arrival > ").push_bind(token.after).push(" OR id > ").push_bind(token.id).push(")");
+    if let Some((arrival, id)) = after {
+        select.push(" AND arrival >= ").push_bind(arrival);
+        select.push(" AND (arrival > ").push_bind(arrival).push(" OR id > ").push_bind(id).push(")");
     }
     select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
     page(connection, select).await

@@ -4,7 +4,7 @@ use super::{
     end_requests, goods, lines, pay_requests,
     rows::{COLUMNS, OrderRow, assemble},
 };
-use crate::domain::{EndRequest, Order, StateName, Terms};
+use crate::domain::{EndRequest, Order, PaymentPolicy, StateName};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{OrderId, Timestamp};
@@ -52,12 +52,12 @@ pub async fn lock(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<B
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &str) -> Result<Vec<Order>, DbError> {
+async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Order>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = Statement::new(format!("SELECT {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE id IN "));
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (PRIMARY) WHERE id IN "]);
     select.push_list(&ids);
     select.push(how);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
@@ -159,7 +159,7 @@ async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]
 pub async fn due(
     connection: &mut MySqlConnection,
     now: Timestamp,
-    terms: &Terms,
+    policy: &PaymentPolicy,
     limit: u32,
 ) -> Result<Vec<OrderId>, DbError> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
@@ -171,7 +171,7 @@ pub async fn due(
     )
     .bind(now.micros())
     .bind(limit)
-    .bind(now.minus(terms.paying_grace).micros())
+    .bind(now.minus(policy.paying_grace).micros())
     .bind(limit)
     .fetch_all(connection)
     .await?;

@@ -1,6 +1,6 @@
 //! News, written in the transaction of the change they tell.
 
-use crate::{domain::Outgoing, wire};
+use crate::{domain::Outgoing, messages};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 
@@ -15,6 +15,6 @@ pub struct Traced {
 
 /// Encodes the news and appends them to the outbox, in the order given.
 pub async fn append(connection: &mut MySqlConnection, news: Vec<Traced>) -> Result<(), DbError> {
-    let messages: Vec<_> = news.into_iter().map(|told| wire::encode(&told.outgoing, told.traceparent)).collect();
-    stampede_outbox::append(connection, &messages).await
+    let rows: Vec<_> = news.into_iter().map(|told| messages::encode(&told.outgoing, told.traceparent)).collect();
+    stampede_outbox::append(connection, &rows).await
 }

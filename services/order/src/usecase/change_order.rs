@@ -1,17 +1,16 @@
 //! What people do to an order: pay it, cancel it, refund it. What is asked at the same time is done together.
 
-use super::{Change, Failure, Outcome, Transitions, batch};
+use super::{Change, Error, Outcome, Transitions, batch};
 use crate::domain::{CommandRefusal, Input, Order, PayRequest};
 use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_outbox::current_traceparent;
 use stampede_vocab::{OrderId, RequestId, UserId};
-use std::sync::Arc;
 
 /// Pays, cancels and refunds. Cheap to clone.
 #[derive(Clone)]
 pub struct ChangeOrder {
-    queue: Batcher<Change, Result<Outcome, Arc<DbError>>>,
+    queue: Batcher<Change, Result<Outcome, DbError>>,
 }
 
 impl ChangeOrder {
@@ -22,30 +21,24 @@ impl ChangeOrder {
 
     /// Starts a payment. A repeat of any payment of the order starts nothing and returns the order as it is; another
     /// payment under the same name is refused.
-    pub async fn pay(
-        &self,
-        order: OrderId,
-        buyer: UserId,
-        request: RequestId,
-        method: String,
-    ) -> Result<Order, Failure> {
+    pub async fn pay(&self, order: OrderId, buyer: UserId, request: RequestId, method: String) -> Result<Order, Error> {
         let request = PayRequest::new(request, &method);
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
     /// Cancels an order that is not being paid. A repeat of the request that did returns the order as it is.
-    pub async fn cancel(&self, order: OrderId, buyer: UserId, request: RequestId) -> Result<Order, Failure> {
+    pub async fn cancel(&self, order: OrderId, buyer: UserId, request: RequestId) -> Result<Order, Error> {
         self.change(order, Input::Cancel { buyer, request }).await
     }
 
     /// Gives the money of a fulfilled order back. A repeat of the request that did returns the order as it is.
-    pub async fn refund(&self, order: OrderId, operator: UserId, request: RequestId) -> Result<Order, Failure> {
+    pub async fn refund(&self, order: OrderId, operator: UserId, request: RequestId) -> Result<Order, Error> {
         self.change(order, Input::Refund { operator, request }).await
     }
 
-    async fn change(&self, order: OrderId, input: Input) -> Result<Order, Failure> {
+    async fn change(&self, order: OrderId, input: Input) -> Result<Order, Error> {
         let change = Change { order, input, traceparent: current_traceparent() };
-        match self.queue.call(change).await?.map_err(Failure::Storage)? {
+        match self.queue.call(change).await?? {
             Outcome::Moved(order) | Outcome::Kept(order) | Outcome::Ignored(order) => Ok(*order),
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
@@ -53,10 +46,10 @@ impl ChangeOrder {
     }
 }
 
-async fn change_all(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, Arc<DbError>>> {
+async fn change_all(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
     let count = changes.len();
     match transitions.run("change_orders", changes).await {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(Arc::new(error)); count],
+        Err(error) => vec![Err(error); count],
     }
 }

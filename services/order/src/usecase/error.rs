@@ -6,11 +6,10 @@ use crate::{
 };
 use stampede_batch::BatchError;
 use stampede_db::DbError;
-use std::sync::Arc;
 
 /// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Failure {
+pub enum Error {
     /// The order is not taken.
     #[error(transparent)]
     Place(#[from] PlaceRefusal),
@@ -22,8 +21,8 @@ pub enum Failure {
     Peer(#[from] PeerError),
     /// The database.
     #[error(transparent)]
-    Storage(Arc<DbError>),
-    /// Too much is waiting, or the batch broke.
+    Db(#[from] DbError),
+    /// The batch queue is full, or the batch failed.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// So much time has passed that what is held for the order may be given back. It is not written.
@@ -32,10 +31,4 @@ pub enum Failure {
     /// The task of a purchase ended without an answer.
     #[error("the purchase was broken off")]
     BrokenOff,
-}
-
-impl From<DbError> for Failure {
-    fn from(error: DbError) -> Self {
-        Self::Storage(Arc::new(error))
-    }
 }

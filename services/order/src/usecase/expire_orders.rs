@@ -1,51 +1,53 @@
 //! Ends the orders whose time to be paid is over.
 
-use super::{Change, Failure, Outcome, Transitions};
+use super::{Change, Outcome, Transitions};
 use crate::{
-    domain::{Input, Terms},
+    domain::{Input, PaymentPolicy},
     store,
 };
 use stampede_db::{Database, DbError};
-use stampede_vocab::{OrderId, SharedClock};
+use stampede_vocab::{OrderId, Timestamp};
 
-/// Orders of one transaction, of each state.
-const AT_A_TIME: u32 = 250;
+/// Most orders of one transaction, of each state.
+const BATCH_SIZE: u32 = 250;
 
-/// Expires orders.
+/// Expires orders. Cheap to clone.
+#[derive(Clone)]
 pub struct ExpireOrders {
     db: Database,
-    clock: SharedClock,
-    terms: Terms,
+    policy: PaymentPolicy,
     transitions: Transitions,
 }
 
 impl ExpireOrders {
-    /// Expires orders of this schema under these terms.
-    pub fn new(db: Database, clock: SharedClock, terms: Terms, transitions: Transitions) -> Self {
-        Self { db, clock, terms, transitions }
+    /// Expires orders of this schema under these policy.
+    pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
+        Self { db, policy, transitions }
     }
 
-    /// Expires what is due, a batch at a time until nothing is left, and tells how many it were. Any number of replicas
-    /// may do so at once: each looks again under the lock.
-    pub async fn run(&self) -> Result<usize, Failure> {
-        let mut expired = 0;
+    /// Expires what is due, a batch at a time until nothing is left. Any number of replicas may do so at once: each looks
+    /// again under the lock.
+    pub async fn run(&self) -> Result<(), DbError> {
         loop {
-            let due = self.db.in_time("due_orders", self.due()).await?;
+            let due = self.due().await?;
             let found = due.len();
+            if found == 0 {
+                return Ok(());
+            }
             let change = |order| Change { order, input: Input::DeadlinePassed, traceparent: None };
-            let outcomes = match found {
-                0 => return Ok(expired),
-                _ => self.transitions.run("expire_orders", due.into_iter().map(change).collect()).await?,
-            };
-            expired += outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Moved(_))).count();
-            if found < AT_A_TIME as usize {
-                return Ok(expired);
+            let outcomes = self.transitions.run("expire_orders", due.into_iter().map(change).collect()).await?;
+            let expired = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Moved(_))).count();
+            tracing::info!(order.expired = expired, "orders expired");
+            if found < BATCH_SIZE as usize {
+                return Ok(());
             }
         }
     }
 
     async fn due(&self) -> Result<Vec<OrderId>, DbError> {
-        let mut connection = self.db.acquire().await?;
-        store::orders::due(&mut connection, self.clock.now(), &self.terms, AT_A_TIME).await
+        let (now, policy) = (Timestamp::now(), self.policy);
+        self.db
+            .run("due_orders", |mut conn| async move { store::orders::due(&mut conn, now, &policy, BATCH_SIZE).await })
+            .await
     }
 }

@@ -1,6 +1,6 @@
 //! Reads single orders. What is asked for at the same time is read by one query.
 
-use super::{Failure, batch};
+use super::{Error, batch};
 use crate::{
     domain::{CommandRefusal, Order, OrderStatus},
     store,
@@ -8,9 +8,8 @@ use crate::{
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, UserId};
-use std::sync::Arc;
 
-type Found = Result<Option<Box<Order>>, Arc<DbError>>;
+type Found = Result<Option<Box<Order>>, DbError>;
 
 /// Reads orders by their ids. Cheap to clone.
 #[derive(Clone)]
@@ -28,34 +27,33 @@ impl FindOrder {
     }
 
     /// The order, if it was ever written.
-    pub async fn find(&self, id: OrderId) -> Result<Option<Order>, Failure> {
-        let found = self.queue.call(id).await?.map_err(Failure::Storage)?;
+    pub async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        let found = self.queue.call(id).await??;
         Ok(found.map(|order| *order))
     }
 
     /// The order, if the caller may see it: `owner` is `None` for one who may see everybody's.
-    pub async fn visible(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Failure> {
+    pub async fn visible(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Error> {
         let found = self.find(id).await?;
         let visible = found.filter(|order| owner.is_none_or(|owner| owner == order.buyer));
         visible.ok_or_else(|| CommandRefusal::NotFound.into())
     }
 
     /// Where those of these orders are that were ever written.
-    pub async fn statuses(&self, ids: &[OrderId]) -> Result<Vec<OrderStatus>, Failure> {
-        let mut connection = self.db.acquire().await?;
-        Ok(store::lists::statuses(&mut connection, ids).await?)
+    pub async fn statuses(&self, ids: &[OrderId]) -> Result<Vec<OrderStatus>, Error> {
+        let read =
+            self.db.run("order_statuses", |mut conn| async move { store::lists::statuses(&mut conn, ids).await });
+        Ok(read.await?)
     }
 }
 
 async fn find_all(db: Database, ids: Vec<OrderId>) -> Vec<Found> {
-    match db.in_time("find_orders", read(&db, &ids)).await {
-        Ok(found) => found.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(Arc::new(error)); ids.len()],
+    let found = db.run("find_orders", |mut conn| {
+        let ids = &ids;
+        async move { store::orders::load(&mut conn, ids).await }
+    });
+    match found.await {
+        Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned().map(Box::new))).collect(),
+        Err(error) => vec![Err(error); ids.len()],
     }
-}
-
-async fn read(db: &Database, ids: &[OrderId]) -> Result<Vec<Option<Box<Order>>>, DbError> {
-    let mut connection = db.acquire().await?;
-    let found = store::orders::load(&mut connection, ids).await?;
-    Ok(ids.iter().map(|id| found.get(id).cloned().map(Box::new)).collect())
 }

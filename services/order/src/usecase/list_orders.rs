@@ -1,9 +1,11 @@
 //! Lists orders, a page at a time.
 
-use super::Failure;
+use super::Error;
 use crate::{domain::Order, store::lists};
-use stampede_db::{Database, DbError};
-use stampede_vocab::{EventId, PageSize, PageToken, UserId};
+use stampede_db::Database;
+use stampede_service::{Page, Paging};
+use stampede_vocab::{EventId, UserId};
+use uuid::Uuid;
 
 /// Which orders, and in which sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,23 +31,14 @@ impl Listing {
         }
     }
 
-    /// The token of the page that starts after this order.
-    fn token_after(&self, order: &Order) -> PageToken {
-        let after = match self {
+    /// Sort value and id of an order in the list.
+    fn position(&self, order: &Order) -> (i64, Uuid) {
+        let sorted_by = match self {
             Self::OfBuyer { .. } => order.created_at.micros(),
             Self::OfEvent(_) => order.arrival,
         };
-        PageToken::new(self.name(), after, order.id.uuid())
+        (sorted_by, order.id.uuid())
     }
-}
-
-/// Some orders, and where the next ones start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The orders.
-    pub orders: Vec<Order>,
-    /// Token of the next page; `None` on the last.
-    pub next: Option<PageToken>,
 }
 
 /// Lists orders. Cheap to clone.
@@ -60,21 +53,15 @@ impl ListOrders {
         Self { db }
     }
 
-    /// The page after the token, or the first one.
-    pub async fn run(&self, listing: Listing, after: Option<PageToken>, size: PageSize) -> Result<Page, Failure> {
-        // One more than asked for tells whether there is a next page.
-        let mut orders = self.read(listing, after.as_ref(), size.get() + 1).await?;
-        let more = orders.len() > size.get() as usize;
-        orders.truncate(size.get() as usize);
-        let next = orders.last().filter(|_| more).map(|order| listing.token_after(order));
-        Ok(Page { orders, next })
-    }
-
-    async fn read(&self, listing: Listing, after: Option<&PageToken>, limit: u32) -> Result<Vec<Order>, DbError> {
-        let mut connection = self.db.acquire().await?;
-        match listing {
-            Listing::OfBuyer { buyer, event } => lists::of_buyer(&mut connection, buyer, event, after, limit).await,
-            Listing::OfEvent(event) => lists::of_event(&mut connection, event, after, limit).await,
-        }
+    /// Returns a page of the list.
+    pub async fn run(&self, listing: Listing, paging: Paging) -> Result<Page<Order>, Error> {
+        let (after, limit) = (paging.after(), paging.limit());
+        let read = self.db.run("list_orders", |mut conn| async move {
+            match listing {
+                Listing::OfBuyer { buyer, event } => lists::of_buyer(&mut conn, buyer, event, after, limit).await,
+                Listing::OfEvent(event) => lists::of_event(&mut conn, event, after, limit).await,
+            }
+        });
+        Ok(paging.cut(read.await?, |order| listing.position(order)))
     }
 }

@@ -12,10 +12,10 @@ mod watch_order;
 mod write_orders;
 
 pub use change_order::ChangeOrder;
-pub use error::Failure;
+pub use error::Error;
 pub use expire_orders::ExpireOrders;
 pub use find_order::FindOrder;
-pub use list_orders::{ListOrders, Listing, Page};
+pub use list_orders::{ListOrders, Listing};
 pub use place_order::PlaceOrder;
 pub use transitions::{Advanced, Change, Outcome, Transitions};
 pub use watch_order::WatchOrder;

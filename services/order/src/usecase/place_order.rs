@@ -7,7 +7,7 @@
 //! held then is left to the sweeps of its owners. They wait longer than an order may take from its arrival to its row.
 
 use super::{
-    Failure, FindOrder, WriteOrders,
+    Error, FindOrder, WriteOrders,
     write_orders::{WriteError, Written},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     domain::{Draft, Order, PlaceRefusal, Prices, State},
 };
 use stampede_chassis::Deadline;
-use stampede_vocab::{CouponId, Money, SharedClock, Timestamp};
+use stampede_vocab::{CouponId, Money, Timestamp};
 use std::time::Duration;
 use tracing::Instrument;
 
@@ -26,7 +26,6 @@ pub struct PlaceOrder {
     coupons: Coupons,
     find: FindOrder,
     write: WriteOrders,
-    clock: SharedClock,
     write_limit: Duration,
 }
 
@@ -61,41 +60,40 @@ impl PlaceOrder {
         coupons: Coupons,
         find: FindOrder,
         write: WriteOrders,
-        clock: SharedClock,
         write_limit: Duration,
     ) -> Self {
-        Self { inventory, coupons, find, write, clock, write_limit }
+        Self { inventory, coupons, find, write, write_limit }
     }
 
     /// Takes the order, or returns the one that an earlier call with the same request has placed. It runs on a task of
     /// its own: a caller who goes away leaves nothing half done.
-    pub async fn run(&self, draft: Draft) -> Result<Order, Failure> {
+    pub async fn run(&self, draft: Draft) -> Result<Order, Error> {
         let this = self.clone();
         let task = tokio::spawn(async move { this.place(&draft).await }.in_current_span());
-        task.await.map_err(|_| Failure::BrokenOff)?
+        task.await.map_err(|_| Error::BrokenOff)?
     }
 
     /// The time counts from before anything is held, so a hold is always younger than the order that is to be written.
-    async fn place(&self, draft: &Draft) -> Result<Order, Failure> {
+    async fn place(&self, draft: &Draft) -> Result<Order, Error> {
         let write_by = Deadline::after(self.write_limit);
         let mut held = Held::default();
         let prepared = write_by.bound(self.prepare(draft, &mut held)).await;
-        match prepared.unwrap_or(Err(Failure::TooLate)) {
+        match prepared.unwrap_or(Err(Error::TooLate)) {
             Ok(order) => self.store(draft, order, held, write_by).await,
-            Err(Failure::Place(refusal)) => self.refuse(draft, held, refusal).await,
+            Err(Error::Place(refusal)) => self.refuse(draft, held, refusal).await,
             Err(failure) => Err(failure),
         }
     }
 
     /// Sets everything aside, noting it in `held`, and prices the order.
-    async fn prepare(&self, draft: &Draft, held: &mut Held) -> Result<Order, Failure> {
+    async fn prepare(&self, draft: &Draft, held: &mut Held) -> Result<Order, Error> {
         let hold = self.inventory.reserve(draft).await??;
         held.stock = Some(hold.held_at);
         let mut prices = Prices::of(&hold.lines)?;
         if let Some(coupon) = draft.coupon {
             prices = prices.less(self.hold_coupon(draft, coupon, &prices, held).await?)?;
         }
-        Ok(Order::place(draft, hold, prices.within(draft.max_total)?, self.clock.now()))
+        Ok(Order::place(draft, hold, prices.within(draft.max_total)?, Timestamp::now()))
     }
 
     async fn hold_coupon(
@@ -104,19 +102,19 @@ impl PlaceOrder {
         coupon: CouponId,
         prices: &Prices,
         held: &mut Held,
-    ) -> Result<Money, Failure> {
+    ) -> Result<Money, Error> {
         let discount = self.coupons.hold(coupon, draft, prices.total.currency).await??;
         held.coupon = Some(coupon);
         Ok(discount)
     }
 
-    async fn store(&self, draft: &Draft, order: Order, held: Held, write_by: Deadline) -> Result<Order, Failure> {
+    async fn store(&self, draft: &Draft, order: Order, held: Held, write_by: Deadline) -> Result<Order, Error> {
         match self.write.write(order, write_by).await {
             Ok(Written::New(order)) => Ok(*order),
             Ok(Written::Existing(stored)) => self.repeat(draft, held, *stored).await,
-            Err(WriteError::NotTried(error)) => Err(Failure::Batch(error)),
-            Err(WriteError::TooLate) => Err(Failure::TooLate),
-            Err(WriteError::Failed(error)) => Err(Failure::Storage(error)),
+            Err(WriteError::NotTried(error)) => Err(Error::Batch(error)),
+            Err(WriteError::TooLate) => Err(Error::TooLate),
+            Err(WriteError::Failed(error)) => Err(Error::Db(error)),
         }
     }
 
@@ -125,7 +123,7 @@ impl PlaceOrder {
     /// What a body asks for does not change, nor do prices, so a twin that has the same holds is refused as this one is.
     /// The exception is a coupon that was in use and came free in between: a twin that asked for the units before this
     /// call, and for the coupon after it, is written without its hold in Redis, and the ledger decides about it.
-    async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Failure> {
+    async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Error> {
         match self.find.find(draft.order).await? {
             Some(stored) => self.repeat(draft, held, stored).await,
             None => {
@@ -135,7 +133,7 @@ impl PlaceOrder {
         }
     }
 
-    async fn repeat(&self, draft: &Draft, held: Held, stored: Order) -> Result<Order, Failure> {
+    async fn repeat(&self, draft: &Draft, held: Held, stored: Order) -> Result<Order, Error> {
         self.give_back(draft, held.beside(&stored, draft)).await;
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
@@ -154,6 +152,6 @@ impl PlaceOrder {
 
 fn left_to_sweep(outcome: Result<(), PeerError>) {
     if let Err(error) = outcome {
-        tracing::warn!(%error, "a hold could not be given back and is left to the sweep");
+        tracing::warn!(error.cause = %error, "a hold could not be given back and is left to the sweep");
     }
 }

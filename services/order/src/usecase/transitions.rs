@@ -2,7 +2,7 @@
 //! to be told, in one transaction.
 
 use crate::{
-    domain::{CommandRefusal, Input, Order, Terms, Verdict},
+    domain::{CommandRefusal, Input, Order, PaymentPolicy, Verdict},
     store::{
         orders::{self, Moved},
         outbox::{self, Traced},
@@ -12,7 +12,7 @@ use opentelemetry::{KeyValue, global, metrics::Counter};
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_outbox::Outbox;
-use stampede_vocab::{OrderId, SharedClock, Timestamp};
+use stampede_vocab::{OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -75,19 +75,18 @@ impl Advanced {
 pub struct Transitions {
     db: Database,
     outbox: Outbox,
-    clock: SharedClock,
-    terms: Terms,
+    policy: PaymentPolicy,
     changes: Counter<u64>,
 }
 
 impl Transitions {
-    /// Changes orders of this schema under these terms.
-    pub fn new(db: Database, outbox: Outbox, clock: SharedClock, terms: Terms) -> Self {
+    /// Changes orders of this schema under these policy.
+    pub fn new(db: Database, outbox: Outbox, policy: PaymentPolicy) -> Self {
         let changes = global::meter("stampede.order")
             .u64_counter("stampede_order_changes")
             .with_description("Inputs of orders, by what became of them")
             .build();
-        Self { db, outbox, clock, terms, changes }
+        Self { db, outbox, policy, changes }
     }
 
     /// Applies the changes in a transaction of this name; one outcome a change, in their sequence.
@@ -109,9 +108,9 @@ impl Transitions {
         let ids: Vec<OrderId> = ids.into_iter().collect();
         let before = orders::lock(transaction, &ids).await?;
         let mut batch = Batch { after: before.clone(), news: Vec::new() };
-        let now = self.clock.now();
+        let now = Timestamp::now();
         let outcomes: Vec<_> =
-            changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.terms))).collect();
+            changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
         orders::update(transaction, &batch.moved(&before)).await?;
         let told = !batch.news.is_empty();
         outbox::append(transaction, batch.news).await?;
@@ -143,11 +142,11 @@ struct Batch {
 }
 
 impl Batch {
-    fn take(&mut self, change: &Change, now: Timestamp, terms: &Terms) -> Outcome {
+    fn take(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {
         let Some(order) = self.after.get_mut(&change.order) else {
             return Outcome::Unknown;
         };
-        let verdict = order.take(&change.input, now, terms);
+        let verdict = order.take(&change.input, now, policy);
         let order = Box::new(order.clone());
         match verdict {
             Verdict::Moved(told) => {

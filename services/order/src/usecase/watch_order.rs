@@ -1,9 +1,10 @@
 //! Follows single orders to their end. However many are watched, one poll reads them all.
 
-use super::{Failure, FindOrder};
+use super::{Error, FindOrder};
 use crate::{domain::Order, store};
 use futures_util::{Stream, StreamExt, stream};
 use stampede_db::Database;
+use stampede_service::until_last;
 use stampede_vocab::{OrderId, UserId};
 use stampede_watch::Hub;
 use std::{collections::HashMap, time::Duration};
@@ -28,25 +29,14 @@ impl WatchOrder {
         &self,
         id: OrderId,
         owner: Option<UserId>,
-    ) -> Result<impl Stream<Item = Order> + Send + use<>, Failure> {
+    ) -> Result<impl Stream<Item = Order> + Send + use<>, Error> {
         let now = self.find.visible(id, owner).await?;
         let version = now.version;
         let later = self.hub.watch(id).filter(move |order| std::future::ready(order.version > version));
-        Ok(up_to_its_end(stream::iter([now]).chain(later)))
+        Ok(until_last(Box::pin(stream::iter([now]).chain(later)), |order| order.state.is_end()))
     }
 }
 
-/// Ends the stream after the first order that has reached an end.
-fn up_to_its_end(orders: impl Stream<Item = Order> + Send) -> impl Stream<Item = Order> + Send {
-    stream::unfold(Some(Box::pin(orders)), |orders| async {
-        let mut orders = orders?;
-        let order = orders.next().await?;
-        let rest = (!order.state.is_end()).then_some(orders);
-        Some((order, rest))
-    })
-}
-
 async fn read(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<OrderId, Order>> {
-    let mut connection = db.acquire().await?;
-    Ok(store::orders::load(&mut connection, &ids).await?)
+    Ok(db.run("watched_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?)
 }

@@ -38,7 +38,7 @@ pub enum WriteError {
     /// Its time was over: it is not written.
     TooLate,
     /// The database or the batch failed, perhaps during the commit.
-    Failed(Arc<DbError>),
+    Failed(DbError),
 }
 
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl WriteOrders {
         match self.queue.call(new).await {
             Ok(written) => written,
             Err(error @ BatchError::Overloaded) => Err(WriteError::NotTried(error)),
-            Err(BatchError::Closed) => Err(WriteError::Failed(Arc::new(DbError::BrokenOff("write_orders")))),
+            Err(BatchError::Closed) => Err(WriteError::Failed(DbError::BrokenOff("write_orders"))),
         }
     }
 }
@@ -108,7 +108,7 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
             outbox.wake();
             asked.into_iter().map(|new| known.answer(new.order)).collect()
         }
-        Err(error) => vec![Err(WriteError::Failed(Arc::new(error))); asked.len()],
+        Err(error) => vec![Err(WriteError::Failed(error)); asked.len()],
     }
 }
 
@@ -153,7 +153,8 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
             Err(InsertError::Late) => {}
             Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
                 let ids: Vec<OrderId> = waiting.keys().copied().collect();
-                let found = db.in_time("find_orders", find(db, &ids)).await?;
+                let found: HashMap<OrderId, Order> =
+                    db.run("find_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?;
                 waiting.retain(|id, _| !found.contains_key(id));
                 known.existing.extend(found);
             }
@@ -181,9 +182,4 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError>
         })
     })
     .await
-}
-
-async fn find(db: &Database, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
-    let mut connection = db.acquire().await?;
-    store::orders::load(&mut connection, ids).await
 }

@@ -1,7 +1,5 @@
 //! What runs beside the calls. A worker decides nothing: it hands what it finds to a use case.
 
 mod consumer;
-mod sweep;
 
-pub use consumer::Answers;
-pub use sweep::sweep;
+pub use consumer::Consumer;

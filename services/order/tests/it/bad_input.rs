@@ -12,7 +12,7 @@ use stampede_proto::{
 };
 use stampede_status::Reason;
 use stampede_testkit::{as_buyer, as_operator, buyer, eventually};
-use stampede_vocab::{Clock, EventId, ItemId, SystemClock};
+use stampede_vocab::{EventId, ItemId, Timestamp};
 use std::time::Duration;
 use tonic::{Code, Request};
 use uuid::Uuid;
@@ -64,7 +64,7 @@ async fn a_bad_order_is_refused_by_its_field_and_takes_nothing() -> Result<()> {
 #[tokio::test]
 async fn outside_its_window_an_event_sells_nothing() -> Result<()> {
     let sale = Sale::open().await?;
-    let now = SystemClock.now();
+    let now = Timestamp::now();
     let windows = [(2, now.plus(DAY), Reason::EventNotOpen), (3, now.minus(DAY), Reason::EventClosed)];
     for (number, opens_at, reason) in windows {
         let event = EventId::from_uuid(Uuid::from_u128(number));

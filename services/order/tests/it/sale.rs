@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use prost::Message;
-use stampede_db::{Database, schema};
+use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
+use stampede_proto::convert::timestamp;
 use stampede_proto::{
     coupon::v1::{ClaimCouponRequest, Coupon, CreateCampaignRequest, GetCouponRequest},
     inventory::v1::{GetStockRequest, StageStockRequest, StagedItem, Stock},
@@ -15,7 +16,7 @@ use stampede_proto::{
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
-use stampede_vocab::{Clock, EventId, ItemId, OrderId, PaymentId, SystemClock, Timestamp, Topic, UserId};
+use stampede_vocab::{EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
@@ -63,10 +64,6 @@ pub fn refused(reason: Reason, field: &str) -> (Reason, Option<String>) {
     (reason, Some(field.to_owned()))
 }
 
-fn time(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: at.micros() / 1_000_000, nanos: 0 }
-}
-
 impl Sale {
     /// Opens with the defaults.
     pub async fn open() -> Result<Self> {
@@ -86,18 +83,17 @@ impl Sale {
     /// Opens with these settings.
     pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
         let world = World::prepared().await?;
-        let orders = world.database("order").await?;
-        let payments = world.schema(&schema::PAYMENT).await?;
-        let topic = Topic::Payment.name(world.topic_prefix());
-        let relay = RelayConfig::new(world.brokers(), topic, "/stampede/payment");
+        let orders = world.database(Service::Order).await?;
+        let payments = world.schema(Service::Payment).await?;
+        let relay = RelayConfig::new(world.brokers(), world.topic_prefix(), Service::Payment);
         let (outbox, relay) = Relay::new(relay, payments.clone())?;
         let stop = CancellationToken::new();
         tokio::spawn(relay.run(stop.clone()));
-        let mesh = settings.start(&world, &SERVICES).await?;
+        let mesh = settings.start(&world, SERVICES).await?;
         let event = EventId::from_uuid(Uuid::from_u128(1));
         let (lamp, kettle) = (ItemId::derive(event, 0), ItemId::derive(event, 1));
         let sale = Self { mesh, event, lamp, kettle, orders, payments, outbox, _relay: stop.drop_guard() };
-        sale.stage(event, SystemClock.now().minus(HOUR)).await?;
+        sale.stage(event, Timestamp::now().minus(HOUR)).await?;
         Ok(sale)
     }
 
@@ -112,7 +108,7 @@ impl Sale {
     pub async fn another_event(&self, number: u128, prices: &[Money]) -> Result<EventId> {
         let event = EventId::from_uuid(Uuid::from_u128(number));
         let items = prices.iter().enumerate().map(|(index, price)| item(event, index, price.clone())).collect();
-        self.stage_items(event, SystemClock.now().minus(HOUR), items).await?;
+        self.stage_items(event, Timestamp::now().minus(HOUR), items).await?;
         Ok(event)
     }
 
@@ -120,8 +116,8 @@ impl Sale {
         let request = StageStockRequest {
             event_id: event.to_string(),
             event_version: 1,
-            opens_at: Some(time(opens_at)),
-            closes_at: Some(time(opens_at.plus(2 * HOUR))),
+            opens_at: Some(timestamp(opens_at)),
+            closes_at: Some(timestamp(opens_at.plus(2 * HOUR))),
             items,
         };
         self.mesh.inventory().stage_stock(as_service(request)).await?;
@@ -222,12 +218,12 @@ impl Sale {
         self.answer(order, "stampede.message.v1.PaymentRefunded", message.encode_to_vec()).await
     }
 
-    async fn answer(&self, order: &Order, message_type: &'static str, payload: Vec<u8>) -> Result<()> {
+    async fn answer(&self, order: &Order, message_type: &str, payload: Vec<u8>) -> Result<()> {
         let message = OutboxMessage {
             aggregate_type: "payment",
             aggregate_id: payment_of(order).to_string(),
             aggregate_version: 1,
-            message_type,
+            message_type: message_type.to_owned(),
             payload,
             traceparent: None,
         };
@@ -319,8 +315,8 @@ pub fn campaign(request_id: &str) -> CreateCampaignRequest {
         quota: 5,
         discount: Some(eur(DISCOUNT)),
         event_id: String::new(),
-        opens_at: Some(time(SystemClock.now().minus(HOUR))),
-        closes_at: Some(time(SystemClock.now().plus(HOUR))),
+        opens_at: Some(timestamp(Timestamp::now().minus(HOUR))),
+        closes_at: Some(timestamp(Timestamp::now().plus(HOUR))),
     }
 }
 

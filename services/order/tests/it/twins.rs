@@ -112,9 +112,9 @@ async fn an_order_that_cannot_be_written_in_time_is_not_written_and_keeps_nothin
     let settings = MeshBuilder::default()
         .set(Service::Order, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 1)
         .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 1)
-        .set(Service::Inventory, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 100)
-        .set(Service::Inventory, "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", 300)
-        .set(Service::Inventory, "STAMPEDE_SWEEP_INTERVAL_MS", 50);
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50);
     let sale = Sale::open_with(settings).await?;
     for _ in 0..5 {
         let status = sale.place(buyer(), sale.wish("r", &[(sale.lamp, 1)])).await.unwrap_err();
@@ -130,9 +130,9 @@ async fn what_a_broken_off_request_held_goes_back() -> Result<()> {
     let settings = MeshBuilder::default()
         .set(Service::Order, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
         .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
-        .set(Service::Inventory, "STAMPEDE_ORPHAN_HOLD_AGE_MS", 100)
-        .set(Service::Inventory, "STAMPEDE_UNWRITTEN_HOLD_AGE_MS", 300)
-        .set(Service::Inventory, "STAMPEDE_SWEEP_INTERVAL_MS", 50);
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50);
     let mut sale = Sale::open_with(settings).await?;
     let somebody = buyer();
     let coupon = sale.coupon_for(somebody).await?;

@@ -1,8 +1,7 @@
 //! Why the service does not do what it was asked, and what should never happen with money.
 
 use crate::domain::{AttemptKey, PaymentState};
-use stampede_vocab::{InvalidField, Money, OrderId, PaymentId};
-use std::sync::Arc;
+use stampede_vocab::{Money, OrderId, PaymentId};
 
 /// Why a message of the order service cannot be applied. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +40,7 @@ pub enum Refusal {
 /// Something about a charge that cannot be if the provider and this service keep their promises. It is logged as an
 /// error, and money that was taken in surplus goes back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Surprise {
+pub enum Anomaly {
     /// The provider tells of an attempt that was never made.
     #[error("the provider knows the attempt {0}, which was never made")]
     NoSuchAttempt(AttemptKey),
@@ -61,27 +60,4 @@ pub enum Surprise {
     /// The provider captured what it must not: it goes back.
     #[error("{0} was captured in surplus and goes back")]
     CapturedInSurplus(AttemptKey),
-}
-
-/// Why an RPC or an answer of the provider could not be dealt with.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// A field has a value that is not allowed.
-    #[error(transparent)]
-    Invalid(#[from] InvalidField),
-    /// There is no such payment, or it is somebody else's.
-    #[error("there is no such payment")]
-    NotFound,
-    /// The signature does not fit the payload.
-    #[error("the signature does not fit the payload")]
-    InvalidSignature,
-    /// More calls wait than can be served in time.
-    #[error("too many calls are waiting")]
-    Overloaded,
-    /// The database does not answer; the call may be repeated.
-    #[error("the database does not answer: {0}")]
-    Unreachable(Arc<str>),
-    /// What should not happen.
-    #[error("{0}")]
-    Broken(Arc<str>),
 }

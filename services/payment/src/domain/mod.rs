@@ -3,7 +3,7 @@
 mod attempt;
 mod error;
 mod key;
-mod news;
+mod order_request;
 mod outcome;
 mod outgoing;
 mod pause;
@@ -13,9 +13,9 @@ mod refund;
 mod tests;
 
 pub use attempt::{Attempt, AttemptState, ChargeOrder};
-pub use error::{Failure, Refusal, Surprise};
-pub use key::{AttemptKey, ParseKeyError, RefundKey};
-pub use news::{Ask, OrderNews};
+pub use error::{Anomaly, Refusal};
+pub use key::{AttemptKey, RefundKey};
+pub use order_request::{Ask, OrderRequest};
 pub use outcome::{Outcome, RefundOutcome};
 pub use outgoing::{Fact, Outgoing};
 pub use payment::{Payment, PaymentState, Settled};

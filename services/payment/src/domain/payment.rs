@@ -1,7 +1,7 @@
 //! The payment of one order: its attempts, and every way that it can change.
 
 use crate::domain::{
-    Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Outgoing, Refund, Refusal, Surprise, pause::pause,
+    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Outgoing, Refund, Refusal, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::fmt;
@@ -200,18 +200,18 @@ impl Payment {
     }
 
     /// Takes in what the provider says about an attempt, however it came to say it. What is known changes nothing.
-    pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Surprise> {
+    pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Anomaly> {
         let key = AttemptKey { payment_id: self.id, attempt: number };
-        let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Surprise::NoSuchAttempt(key))?;
+        let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Anomaly::NoSuchAttempt(key))?;
         match (state, outcome) {
             (_, Outcome::Captured { amount, .. }) if amount != self.amount => {
-                Err(Surprise::WrongAmount { key, asked: self.amount, captured: amount })
+                Err(Anomaly::WrongAmount { key, asked: self.amount, captured: amount })
             }
             (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved)
             | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved) => {
                 Ok(Settled::KnownBefore)
             }
-            (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Surprise::DeclinedAfterCapture(key)),
+            (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
             (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {
                 Ok(Settled::Surplus(self.refund_of(number, charge_id, now)))
             }

@@ -1,8 +1,8 @@
 //! Every answer of the provider against every state, and every ask of the order service.
 
 use crate::domain::{
-    AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome, RefundState,
-    Refusal, Settled, Surprise, pause::pause,
+    Anomaly, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome,
+    RefundState, Refusal, Settled, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -110,15 +110,15 @@ fn a_late_time_out_does_not_reopen_what_has_ended() {
 fn what_cannot_be_is_named_and_changes_nothing() {
     let key = AttemptKey { payment_id: requested().id, attempt: 1 };
     let no_such = AttemptKey { attempt: 2, ..key };
-    let wrong = Surprise::WrongAmount { key, asked: eur(500), captured: eur(499) };
+    let wrong = Anomaly::WrongAmount { key, asked: eur(500), captured: eur(499) };
     let cases = [
-        (requested(), 2, capture(500), Surprise::NoSuchAttempt(no_such)),
+        (requested(), 2, capture(500), Anomaly::NoSuchAttempt(no_such)),
         (requested(), 1, capture(499), wrong),
-        (captured(), 1, decline(), Surprise::DeclinedAfterCapture(key)),
+        (captured(), 1, decline(), Anomaly::DeclinedAfterCapture(key)),
     ];
-    for (mut payment, number, outcome, surprise) in cases {
+    for (mut payment, number, outcome, anomaly) in cases {
         let before = payment.clone();
-        assert_eq!(payment.settle(number, outcome, LATER), Err(surprise));
+        assert_eq!(payment.settle(number, outcome, LATER), Err(anomaly));
         assert_eq!(payment, before);
     }
 }

@@ -1,6 +1,8 @@
-//! The service's gRPC face: thin, with all knowledge of the contract in `convert`.
+//! The service as others call it: [`server`] is thin, [`convert`] knows both the contract and the domain, and
+//! [`problem`] gives each failure its reason.
 
 mod convert;
+mod problem;
 mod server;
 
-pub use server::PaymentApi;
+pub use server::PaymentRpc;

@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Attempt, AttemptKey, AttemptState, ChargeOrder},
-    store::{Reading, count, money, push_keys, require_rows},
+    store::{Reading, count, money, push_keys},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -63,7 +63,7 @@ pub async fn load(
         return Ok(HashMap::new());
     }
     let mut query =
-        Statement::new(format!("SELECT {COLUMNS} FROM attempts FORCE INDEX (PRIMARY) WHERE payment_id IN "));
+        Statement::concat(["SELECT ", COLUMNS, " FROM attempts FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt");
     reading.push_to(&mut query);
@@ -80,7 +80,7 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     if attempts.is_empty() {
         return Ok(());
     }
-    let mut query = Statement::new(format!("INSERT INTO attempts ({COLUMNS}) "));
+    let mut query = Statement::concat(["INSERT INTO attempts (", COLUMNS, ") "]);
     query.push_values(attempts, |mut row, (payment_id, attempt)| {
         let columns = columns(attempt);
         row.push_bind(payment_id.uuid())
@@ -176,7 +176,7 @@ async fn claim(
     query.push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
     push_keys(&mut query, &keys);
     let claimed = query.execute(&mut *conn).await?;
-    require_rows("a claim of attempts", claimed, keys.len())?;
+    ensure_rows("a claim of attempts", claimed, keys.len())?;
     charge_orders(conn, &keys).await
 }
 

@@ -46,15 +46,6 @@ fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
     query.push(")");
 }
 
-/// Fails unless the statement changed what it had to: the rows were locked, so anything else cannot be.
-fn require_rows(what: &str, changed: u64, expected: usize) -> Result<(), DbError> {
-    if changed == expected as u64 {
-        Ok(())
-    } else {
-        Err(DbError::inconsistent(format!("{what} changed {changed} rows instead of {expected}")))
-    }
-}
-
 /// An amount out of its two columns.
 fn money(minor: i64, currency: &str) -> Result<Money, DbError> {
     let currency: Currency =

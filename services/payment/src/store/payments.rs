@@ -29,14 +29,14 @@ struct Row {
 }
 
 /// Where a page of a list starts: after the payment that was created then and has this id.
-pub type After = (Timestamp, PaymentId);
+pub type After = (Timestamp, Uuid);
 
 /// These payments with their attempts, in order of their ids; those that there are.
 pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Payment>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments FORCE INDEX (PRIMARY) WHERE id IN "));
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM payments FORCE INDEX (PRIMARY) WHERE id IN "]);
     query.push_list(ids.iter().map(PaymentId::uuid));
     query.push(" ORDER BY id");
     reading.push_to(&mut query);
@@ -51,7 +51,7 @@ pub async fn list(
     after: Option<After>,
     limit: u32,
 ) -> Result<Vec<Payment>, DbError> {
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM payments WHERE TRUE"));
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM payments WHERE TRUE"]);
     if let Some(user) = user {
         query.push(" AND user_id = ").push_bind(user.uuid());
     }
@@ -60,7 +60,7 @@ pub async fn list(
         // The first condition bounds the index range; the second settles ties.
         query.push(" AND created_us <= ").push_bind(created_us);
         query.push(" AND (created_us < ").push_bind(created_us);
-        query.push(" OR id < ").push_bind(id.uuid()).push(")");
+        query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
     let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
@@ -72,7 +72,7 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
     if payments.is_empty() {
         return Ok(());
     }
-    let mut query = Statement::new(format!("INSERT INTO payments ({COLUMNS}) "));
+    let mut query = Statement::concat(["INSERT INTO payments (", COLUMNS, ") "]);
     query.push_values(payments, |mut row, payment| {
         row.push_bind(payment.id.uuid())
             .push_bind(payment.order_id.uuid())

@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{AttemptKey, Refund, RefundState},
-    store::{count, money, push_keys, require_rows},
+    store::{count, money, push_keys},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{PaymentId, Timestamp};
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), 
 
 /// All refunds of these payments, locked.
 pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds FORCE INDEX (PRIMARY) WHERE payment_id IN "));
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt FOR UPDATE");
     let rows: Vec<Row> = query.fetch_all(conn).await?;
@@ -57,7 +57,7 @@ pub async fn claim_due(
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Vec<Refund>, DbError> {
-    let mut query = Statement::new(format!("SELECT {COLUMNS} FROM refunds WHERE state = 'REQUESTED'"));
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds WHERE state = 'REQUESTED'"]);
     query.push(" AND due_us <= ").push_bind(now.micros());
     query.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
@@ -80,14 +80,14 @@ async fn lease(
     query.push_bind(lease_until.micros()).push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
     push_keys(&mut query, &keys);
     let leased = query.execute(conn).await?;
-    require_rows("a claim of refunds", leased, keys.len())
+    ensure_rows("a claim of refunds", leased, keys.len())
 }
 
 async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static str) -> Result<(), DbError> {
     if refunds.is_empty() {
         return Ok(());
     }
-    let mut query = Statement::new(format!("INSERT INTO refunds ({COLUMNS}) "));
+    let mut query = Statement::concat(["INSERT INTO refunds (", COLUMNS, ") "]);
     query.push_values(refunds, |mut row, refund| {
         let (state, refund_id, due) = match &refund.state {
             RefundState::Requested { due, .. } => ("REQUESTED", None, Some(due.micros())),

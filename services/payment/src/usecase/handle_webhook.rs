@@ -1,29 +1,40 @@
 //! Takes notices of the provider: a third way, beside answers and look-ups, to learn what became of a charge.
 
-use crate::{
-    domain::Failure,
-    provider::{Notice, NoticeError, read_notice},
-    usecase::Payments,
-};
+use super::{Context, Error, SettleAttempts, SettleRefunds};
+use crate::provider::{Notice, NoticeError, read_notice};
 use stampede_vocab::InvalidField;
+use std::sync::Arc;
 
-impl Payments {
-    /// Takes in a signed notice. A repeat changes nothing.
+/// Takes notices. Cheap to clone.
+#[derive(Clone)]
+pub struct HandleWebhook {
+    context: Context,
+    settle: SettleAttempts,
+    settle_refunds: SettleRefunds,
+    secret: Arc<str>,
+}
+
+impl HandleWebhook {
+    /// Takes notices that are signed with `secret`.
+    pub fn new(context: Context, settle: SettleAttempts, settle_refunds: SettleRefunds, secret: &str) -> Self {
+        Self { context, settle, settle_refunds, secret: secret.into() }
+    }
+
+    /// Takes a signed notice. A repeat changes nothing.
     ///
-    /// Answers and look-ups are settled whatever is remembered: they are what sets right a database that has lost a
-    /// commit.
-    pub async fn handle_webhook(&self, payload: &str, signature: &str) -> Result<(), Failure> {
-        match read_notice(self.webhook_secret.as_bytes(), payload, signature)? {
+    /// Answers and look-ups are settled whatever is remembered: they repair a database that has lost a commit.
+    pub async fn run(&self, payload: &str, signature: &str) -> Result<(), Error> {
+        match read_notice(self.secret.as_bytes(), payload, signature)? {
             // Written and committed by this process: there is nothing left to do.
-            Notice::Charge(key, outcome) if self.desk.recent_ends.have(key, &outcome) => Ok(()),
-            Notice::Charge(key, outcome) => self.settle(key, outcome).await,
-            Notice::Refund(key, outcome) => self.settle_refund(key, outcome).await,
+            Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
+            Notice::Charge(key, outcome) => self.settle.run(key, outcome).await,
+            Notice::Refund(key, outcome) => self.settle_refunds.run(key, outcome).await,
             Notice::Other => Ok(()),
         }
     }
 }
 
-impl From<NoticeError> for Failure {
+impl From<NoticeError> for Error {
     fn from(error: NoticeError) -> Self {
         match error {
             NoticeError::BadSignature => Self::InvalidSignature,

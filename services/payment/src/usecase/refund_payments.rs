@@ -1,30 +1,49 @@
 //! Gives captured money back. A refund that was not answered is sent again under the same key until it is done.
 
+use super::{Context, SettleRefunds, WORRYING_TRIES};
 use crate::{
     domain::{Refund, RefundOutcome},
+    provider::HttpProvider,
     store::refunds,
-    usecase::{Payments, WORRYING_TRIES},
 };
 use stampede_db::DbError;
 
-impl Payments {
+/// Refunds payments. Cheap to clone.
+#[derive(Clone)]
+pub struct RefundPayments {
+    context: Context,
+    provider: HttpProvider,
+    settle: SettleRefunds,
+}
+
+impl RefundPayments {
+    /// Refunds through this provider.
+    pub fn new(context: Context, provider: HttpProvider, settle: SettleRefunds) -> Self {
+        Self { context, provider, settle }
+    }
+
+    /// Waits until this replica has queued a refund.
+    pub async fn queued(&self) {
+        self.context.refunds_queued.notified().await;
+    }
+
     /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends.
-    pub async fn claim_refunds(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
-        let now = self.desk.clock.now();
-        let lease_until = now.plus(self.lease);
-        let claim =
-            self.desk.db.transact("claim_refunds", move |tx| Box::pin(refunds::claim_due(tx, limit, now, lease_until)));
-        claim.await
+    pub async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
+        let (now, until) = self.context.lease();
+        self.context
+            .db
+            .transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, limit, now, until)))
+            .await
     }
 
     /// Sends a claimed refund and writes down what became of it.
-    pub async fn refund(&self, refund: Refund) {
+    pub async fn run(&self, refund: Refund) {
         let outcome = self.ask_to_refund(&refund).await;
         if outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= WORRYING_TRIES {
             tracing::error!(payment.refund = %refund.key(), payment.checks = refund.checks() + 1, "a refund is still not done");
         }
-        if let Err(failure) = self.settle_refund(refund.key(), outcome).await {
-            tracing::warn!(payment.refund = %refund.key(), "the outcome of a refund was not written: {failure}");
+        if let Err(error) = self.settle.run(refund.key(), outcome).await {
+            tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "the outcome of a refund was not written");
         }
     }
 
@@ -36,7 +55,7 @@ impl Payments {
         match self.provider.refund(refund, charge_id).await {
             Ok(refund_id) => RefundOutcome::Refunded { refund_id: Some(refund_id) },
             Err(error) => {
-                tracing::warn!(payment.refund = %refund.key(), "a refund was not done and will be sent again: {error}");
+                tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "a refund was not done and will be sent again");
                 RefundOutcome::Unresolved
             }
         }

@@ -1,53 +1,71 @@
-//! Writes down what became of charges, many at a time: whether a request, a look-up or a notice of the provider told.
+//! Writes down what became of charges, many at a time: whether a request, a look-up or a notice of the provider outgoing.
 //! What is written already changes nothing, so any of them may come first, and any may be repeated.
 
+use super::{Context, Error, batches};
 use crate::{
-    domain::{AttemptKey, Failure, Outcome, Outgoing, Refund, Settled, Surprise},
+    domain::{Anomaly, AttemptKey, Outcome, Outgoing, Refund, Settled},
     store::{self, WorkingSet},
-    usecase::Desk,
 };
 use sqlx::MySqlConnection;
+use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_vocab::Timestamp;
 use std::sync::Arc;
 
 /// What became of one charge.
 #[derive(Debug, Clone)]
-pub(super) struct Settlement {
-    pub key: AttemptKey,
-    pub outcome: Outcome,
+struct Settlement {
+    key: AttemptKey,
+    outcome: Outcome,
+}
+
+/// Settles attempts in batches. Clones share the queue.
+#[derive(Clone)]
+pub struct SettleAttempts {
+    queue: Batcher<Settlement, Result<(), DbError>>,
+}
+
+impl SettleAttempts {
+    /// Settles attempts of this schema. Needs a tokio runtime.
+    pub fn new(context: Context) -> Self {
+        Self { queue: Batcher::new(batches("settle_attempts"), move |batch| settle_all(context.clone(), batch)) }
+    }
+
+    /// Writes down what became of an attempt. A repeat changes nothing.
+    pub async fn run(&self, key: AttemptKey, outcome: Outcome) -> Result<(), Error> {
+        Ok(self.queue.call(Settlement { key, outcome }).await??)
+    }
 }
 
 /// What a batch has changed.
 #[derive(Debug, Default)]
 struct Written {
-    told: Vec<Outgoing>,
+    outgoing: Vec<Outgoing>,
     ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
-    surprises: Vec<Surprise>,
+    anomalies: Vec<Anomaly>,
 }
 
 /// Settles a batch in one transaction: the same answer for all.
-pub(super) async fn settle_attempts(desk: Desk, batch: Vec<Settlement>) -> Vec<Result<(), Failure>> {
+async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), DbError>> {
     let calls = batch.len();
-    let (now, batch) = (desk.clock.now(), Arc::new(batch));
-    let written = desk.db.transact("settle_attempts", move |tx| {
+    let (now, batch) = (Timestamp::now(), Arc::new(batch));
+    let written = context.db.transact("settle_attempts", move |conn| {
         let batch = batch.clone();
-        Box::pin(async move { write(tx, &batch, now).await })
+        Box::pin(async move { write(conn, &batch, now).await })
     });
-    let answer = written.await.map(|written| desk.settled(written)).map_err(Failure::from);
-    vec![answer; calls]
+    vec![written.await.map(|written| context.settled(written)); calls]
 }
 
-async fn write(tx: &mut MySqlConnection, batch: &[Settlement], now: Timestamp) -> Result<Written, DbError> {
-    let mut payments = WorkingSet::lock(tx, batch.iter().map(|settlement| settlement.key.payment_id)).await?;
+async fn write(conn: &mut MySqlConnection, batch: &[Settlement], now: Timestamp) -> Result<Written, DbError> {
+    let mut payments = WorkingSet::lock(conn, batch.iter().map(|settlement| settlement.key.payment_id)).await?;
     let mut written = Written::default();
     for settlement in batch {
         written.settle(&mut payments, settlement, now);
     }
-    payments.save(tx).await?;
-    store::refunds::insert(tx, &written.refunds).await?;
-    store::outbox::append(tx, &written.told).await?;
+    payments.save(conn).await?;
+    store::refunds::insert(conn, &written.refunds).await?;
+    store::outbox::append(conn, &written.outgoing).await?;
     Ok(written)
 }
 
@@ -56,11 +74,11 @@ impl Written {
         let key = settlement.key;
         let settled = payments
             .get_mut(key.payment_id)
-            .ok_or(Surprise::NoSuchAttempt(key))
+            .ok_or(Anomaly::NoSuchAttempt(key))
             .and_then(|payment| payment.settle(key.attempt, settlement.outcome.clone(), now));
         match settled {
             Ok(Settled::Ended(outgoing)) => {
-                self.told.push(outgoing);
+                self.outgoing.push(outgoing);
                 self.ends.push((key, settlement.outcome.clone()));
             }
             // A look-up without a result that comes after the end says nothing about it.
@@ -70,25 +88,25 @@ impl Written {
             Ok(Settled::StillOpen | Settled::KnownBefore) => {}
             Ok(Settled::Surplus(refund)) => {
                 self.refunds.push(refund);
-                self.surprises.push(Surprise::CapturedInSurplus(key));
+                self.anomalies.push(Anomaly::CapturedInSurplus(key));
             }
-            Err(surprise) => self.surprises.push(surprise),
+            Err(anomaly) => self.anomalies.push(anomaly),
         }
     }
 }
 
-impl Desk {
+impl Context {
     /// What is left to do after the commit.
     fn settled(&self, written: Written) {
         self.recent_ends.remember(written.ends);
-        if !written.told.is_empty() {
+        if !written.outgoing.is_empty() {
             self.outbox.wake();
         }
         if !written.refunds.is_empty() {
-            self.refunds_wanted.notify_one();
+            self.refunds_queued.notify_one();
         }
-        for surprise in &written.surprises {
-            tracing::error!("{surprise}");
+        for anomaly in &written.anomalies {
+            tracing::error!(payment.anomaly = %anomaly, "the provider and the ledger of payments disagree");
         }
     }
 }

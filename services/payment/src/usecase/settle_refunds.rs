@@ -1,44 +1,62 @@
 //! Writes down what became of refunds, many at a time. What is written already changes nothing.
 
+use super::{Context, Error, batches};
 use crate::{
-    domain::{AttemptKey, Failure, Outgoing, Refund, RefundKey, RefundOutcome},
+    domain::{AttemptKey, Outgoing, Refund, RefundKey, RefundOutcome},
     store::{self, WorkingSet},
-    usecase::Desk,
 };
 use sqlx::MySqlConnection;
+use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_vocab::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What became of one refund.
 #[derive(Debug, Clone)]
-pub(super) struct RefundSettlement {
-    pub key: RefundKey,
-    pub outcome: RefundOutcome,
+struct RefundSettlement {
+    key: RefundKey,
+    outcome: RefundOutcome,
+}
+
+/// Settles refunds in batches. Clones share the queue.
+#[derive(Clone)]
+pub struct SettleRefunds {
+    queue: Batcher<RefundSettlement, Result<(), DbError>>,
+}
+
+impl SettleRefunds {
+    /// Settles refunds of this schema. Needs a tokio runtime.
+    pub fn new(context: Context) -> Self {
+        Self { queue: Batcher::new(batches("settle_refunds"), move |batch| settle_all(context.clone(), batch)) }
+    }
+
+    /// Writes down what became of a refund. A repeat changes nothing.
+    pub async fn run(&self, key: RefundKey, outcome: RefundOutcome) -> Result<(), Error> {
+        Ok(self.queue.call(RefundSettlement { key, outcome }).await??)
+    }
 }
 
 /// Settles a batch in one transaction: the same answer for all.
-pub(super) async fn settle_refunds(desk: Desk, batch: Vec<RefundSettlement>) -> Vec<Result<(), Failure>> {
+async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Result<(), DbError>> {
     let calls = batch.len();
-    let (now, batch) = (desk.clock.now(), Arc::new(batch));
-    let written = desk.db.transact("settle_refunds", move |tx| {
+    let (now, batch) = (Timestamp::now(), Arc::new(batch));
+    let written = context.db.transact("settle_refunds", move |conn| {
         let batch = batch.clone();
-        Box::pin(async move { write(tx, &batch, now).await })
+        Box::pin(async move { write(conn, &batch, now).await })
     });
-    let answer = written.await.map(|()| desk.outbox.wake()).map_err(Failure::from);
-    vec![answer; calls]
+    vec![written.await.map(|()| context.outbox.wake()); calls]
 }
 
-async fn write(tx: &mut MySqlConnection, batch: &[RefundSettlement], now: Timestamp) -> Result<(), DbError> {
+async fn write(conn: &mut MySqlConnection, batch: &[RefundSettlement], now: Timestamp) -> Result<(), DbError> {
     let ids: Vec<_> = batch.iter().map(|settlement| settlement.key.0.payment_id).collect();
-    let mut payments = WorkingSet::lock(tx, ids.iter().copied()).await?;
-    let locked = store::refunds::lock(tx, &ids).await?;
+    let mut payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
+    let locked = store::refunds::lock(conn, &ids).await?;
     let mut refunds: BTreeMap<_, _> = locked.into_iter().map(|refund| (refund.of, refund)).collect();
-    let told: Vec<_> =
+    let outgoing: Vec<_> =
         batch.iter().filter_map(|settlement| settle(&mut payments, &mut refunds, settlement, now)).collect();
-    payments.save(tx).await?;
-    store::refunds::save(tx, &refunds.into_values().collect::<Vec<_>>()).await?;
-    store::outbox::append(tx, &told).await
+    payments.save(conn).await?;
+    store::refunds::save(conn, &refunds.into_values().collect::<Vec<_>>()).await?;
+    store::outbox::append(conn, &outgoing).await
 }
 
 fn settle(

@@ -1,50 +1,43 @@
-//! Consumes the messages of the order service.
+//! Consumes what the order service asks for.
 
 use crate::{
-    usecase::{FollowError, Followed, Payments},
-    wire,
-    worker::{Charges, pool},
+    messages,
+    usecase::{ChargeAttempts, FollowError, FollowOrders, Followed},
+    worker::pool,
 };
-use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
-use stampede_inbox::{HandleError, Handler, Message};
+use stampede_inbox::{Boxed, HandleError, Handler, Message};
+use stampede_service::decode;
 
-/// The handler of the topic `<prefix>.order`.
-pub struct Orders {
-    payments: Payments,
+/// Applies the messages of the order topic.
+pub struct Consumer {
+    follow: FollowOrders,
+    charge: ChargeAttempts,
 }
 
-impl Orders {
-    /// Applies messages to these payments.
-    pub fn new(payments: Payments) -> Self {
-        Self { payments }
+impl Consumer {
+    /// Follows orders, and begins the charges that were taken over.
+    pub fn new(follow: FollowOrders, charge: ChargeAttempts) -> Self {
+        Self { follow, charge }
     }
 }
 
-impl Handler for Orders {
+impl Handler for Consumer {
     type Effects = Followed;
 
     fn apply<'c>(
         &'c self,
-        transaction: &'c mut MySqlConnection,
+        conn: &'c mut MySqlConnection,
         batch: &'c [Message],
-    ) -> BoxFuture<'c, Result<Followed, HandleError>> {
-        Box::pin(async move {
-            let mut news = Vec::with_capacity(batch.len());
-            for (index, message) in batch.iter().enumerate() {
-                let unreadable = |error: wire::Unreadable| HandleError::Poison { index, detail: error.to_string() };
-                news.extend(wire::decode(message).map_err(unreadable)?.map(|told| (index, told)));
-            }
-            Ok(self.payments.follow_orders(transaction, news).await?)
-        })
+    ) -> Boxed<'c, Result<Followed, HandleError>> {
+        Box::pin(async move { Ok(self.follow.apply(conn, decode(batch, messages::decode)?).await?) })
     }
 
-    /// What was taken over is begun here and now, each by the hand that was kept for it: nothing is queued in between,
-    /// and the charge pool waits for those hands before it ends.
-    fn committed(&self, effects: Followed) -> BoxFuture<'_, ()> {
-        let charges = Charges(self.payments.clone());
-        for (order, hand) in self.payments.followed(effects) {
-            pool::begin(&charges, order, hand);
+    /// What was taken over is begun here and now, each with the permit that was kept for it: nothing is queued in
+    /// between, and the charge pool waits for those permits before it ends.
+    fn committed(&self, followed: Followed) -> Boxed<'_, ()> {
+        for (order, permit) in self.follow.committed(followed) {
+            pool::begin(&self.charge, order, permit);
         }
         Box::pin(std::future::ready(()))
     }

@@ -1,18 +1,18 @@
-//! Works off a queue that lies in the database: claims as many jobs as there are free hands, and does them side by
-//! side. A job whose process dies is claimed again by somebody else when its lease has ended.
+//! Works off a queue that lies in the database: claims as many jobs as there are free permits, and does them
+//! concurrently. A job whose process dies is claimed again by somebody else when its lease has ended.
 
-use crate::usecase::Hands;
-use stampede_chassis::backoff;
+use crate::usecase::Permits;
 use stampede_db::DbError;
+use stampede_vocab::backoff;
 use std::{future::Future, time::Duration};
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
-/// Longest wait for more hands after a claim that they did not suffice for: the next one is for all that have become free
+/// Longest wait for more permits after a claim that they did not suffice for: the next one is for all that have become free
 /// by then, not for the first of them.
-const HANDS_GATHER: Duration = Duration::from_millis(10);
+const PERMIT_WAIT: Duration = Duration::from_millis(10);
 
 /// A queue of jobs in the database.
 pub trait Queue: Clone + Send + Sync + 'static {
@@ -31,79 +31,79 @@ pub trait Queue: Clone + Send + Sync + 'static {
 
 /// How a pool works.
 #[derive(Debug, Clone)]
-pub struct Pace {
-    /// Who does the jobs, one each at a time.
-    pub hands: Hands,
+pub struct PoolConfig {
+    /// Bounds the jobs under way.
+    pub permits: Permits,
     /// Longest wait between two looks into an empty queue.
-    pub poll: Duration,
+    pub poll_interval: Duration,
 }
 
 /// Works until `stop`, then finishes the jobs under way.
 ///
-/// Among those are jobs that the consumer has begun with hands of this pool. From the stop on no hand is free for it
-/// any more, and hands that it has kept for a batch that is being committed are waited for. So what it has taken over
-/// is performed, and what it finds no hand for stays queued, for another replica or the next start. Should the process
+/// Among those are jobs that the consumer has begun with permits of this pool. From the stop on no permit is free for it
+/// any more, and permits that it has kept for a batch that is being committed are waited for. So what it has taken over
+/// is performed, and what it finds no permit for stays queued, for another replica or the next start. Should the process
 /// be cut short all the same, what was taken over and not done is found when its lease has ended.
-pub async fn run<Q: Queue>(queue: Q, pace: Pace, stop: CancellationToken) -> anyhow::Result<()> {
-    let Pace { hands, poll } = pace;
+pub async fn run<Q: Queue>(queue: Q, config: PoolConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let PoolConfig { permits, poll_interval } = config;
     let mut failures = 0;
-    while let Some(free) = stop.run_until_cancelled(hands.take(MAX_CLAIM)).await {
+    while let Some(free) = stop.run_until_cancelled(permits.acquire_up_to(MAX_CLAIM)).await {
         let wait = match claim(&queue, free).await {
             Ok(all_taken) => {
                 failures = 0;
-                if all_taken { Wait::ForHint } else { Wait::ForHands }
+                if all_taken { Wait::ForHint } else { Wait::ForPermits }
             }
             Err(error) => {
                 failures += 1;
-                tracing::warn!("a claim of jobs failed and will be tried again: {error}");
+                tracing::warn!(error.cause = %error, "a claim of jobs failed and will be tried again");
                 Wait::For(backoff(failures))
             }
         };
-        stop.run_until_cancelled(wait.over(&queue, &hands, poll)).await;
+        stop.run_until_cancelled(wait.over(&queue, &permits, poll_interval)).await;
     }
-    hands.rest().await;
+    permits.drain().await;
     Ok(())
 }
 
 /// What to wait for before the next claim.
 enum Wait {
     ForHint,
-    ForHands,
+    ForPermits,
     For(Duration),
 }
 
 impl Wait {
-    async fn over<Q: Queue>(self, queue: &Q, hands: &Hands, poll: Duration) {
+    async fn over<Q: Queue>(self, queue: &Q, permits: &Permits, poll_interval: Duration) {
         match self {
             Self::ForHint => {
                 tokio::select! {
                     () = queue.woken() => {}
-                    () = sleep(poll) => {}
+                    () = sleep(poll_interval) => {}
                 }
             }
-            Self::ForHands => hands.gather(MAX_CLAIM, HANDS_GATHER).await,
+            Self::ForPermits => permits.wait_for(MAX_CLAIM, PERMIT_WAIT).await,
             Self::For(pause) => sleep(pause).await,
         }
     }
 }
 
-/// Begins a job, which keeps the hand until it is done.
-pub fn begin<Q: Queue>(queue: &Q, job: Q::Job, hand: OwnedSemaphorePermit) {
+/// Begins a job, which keeps the permit until it is done.
+pub fn begin<Q: Queue>(queue: &Q, job: Q::Job, permit: OwnedSemaphorePermit) {
     let queue = queue.clone();
     tokio::spawn(async move {
         queue.perform(job).await;
-        drop(hand);
+        drop(permit);
     });
 }
 
-/// Claims and begins as many jobs as there are free hands; true if the queue had no more than that.
+/// Claims and begins as many jobs as there are free permits; true if the queue had no more than that.
 async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit) -> Result<bool, DbError> {
     let limit = u32::try_from(free.num_permits()).expect("it is at most the largest claim");
     let claimed = queue.claim(limit).await?;
     let all_taken = claimed.len() < free.num_permits();
     for job in claimed {
-        let hand = free.split(1).expect("no more is claimed than there are hands");
-        begin(queue, job, hand);
+        let permit = free.split(1).expect("no more is claimed than there are permits");
+        begin(queue, job, permit);
     }
     Ok(all_taken)
 }
@@ -145,11 +145,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waits_for_hands_is_claimed_for_many_of_them_at_a_time() {
+    async fn what_waits_for_permits_is_claimed_for_many_of_them_at_a_time() {
         let jobs = Jobs { left: Arc::new(Mutex::new((1..=8).cycle().take(64).collect())), claims: Arc::default() };
-        let pace = Pace { hands: Hands::new(NonZeroUsize::new(8).unwrap()), poll: Duration::from_secs(3_600) };
+        let config = PoolConfig {
+            permits: Permits::new(NonZeroUsize::new(8).unwrap()),
+            poll_interval: Duration::from_secs(3_600),
+        };
         let stop = CancellationToken::new();
-        let pool = tokio::spawn(run(jobs.clone(), pace, stop.clone()));
+        let pool = tokio::spawn(run(jobs.clone(), config, stop.clone()));
         sleep(Duration::from_secs(1)).await;
         stop.cancel();
         pool.await.unwrap().unwrap();

@@ -2,44 +2,38 @@
 
 use crate::{
     domain::{ChargeOrder, Refund},
-    usecase::Payments,
+    usecase::{ChargeAttempts, ReconcileAttempts, RefundPayments},
     worker::pool::Queue,
 };
 use stampede_db::DbError;
 
 /// Attempts that wait for their turn. Those that the consumer takes over are performed like them, without a claim.
-#[derive(Clone)]
-pub struct Charges(pub Payments);
-
-impl Queue for Charges {
+impl Queue for ChargeAttempts {
     type Job = ChargeOrder;
 
     async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
-        self.0.claim_charges(limit).await
+        Self::claim(self, limit).await
     }
 
     async fn perform(&self, job: ChargeOrder) {
-        self.0.charge(job).await;
+        self.run(job).await;
     }
 
     async fn woken(&self) {
-        self.0.charges_wanted().await;
+        self.queued().await;
     }
 }
 
 /// Charges of unknown outcome.
-#[derive(Clone)]
-pub struct Unknowns(pub Payments);
-
-impl Queue for Unknowns {
+impl Queue for ReconcileAttempts {
     type Job = ChargeOrder;
 
     async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
-        self.0.claim_unknown(limit).await
+        Self::claim(self, limit).await
     }
 
     async fn perform(&self, job: ChargeOrder) {
-        self.0.reconcile(job).await;
+        self.run(job).await;
     }
 
     /// Time alone makes them due.
@@ -49,21 +43,18 @@ impl Queue for Unknowns {
 }
 
 /// Refunds to send.
-#[derive(Clone)]
-pub struct Refunds(pub Payments);
-
-impl Queue for Refunds {
+impl Queue for RefundPayments {
     type Job = Refund;
 
     async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
-        self.0.claim_refunds(limit).await
+        Self::claim(self, limit).await
     }
 
     async fn perform(&self, job: Refund) {
-        self.0.refund(job).await;
+        self.run(job).await;
     }
 
     async fn woken(&self) {
-        self.0.refunds_wanted().await;
+        self.queued().await;
     }
 }

@@ -87,6 +87,6 @@ async fn many_orders_are_each_charged_once() -> Result<()> {
 
 #[tokio::test]
 async fn with_few_hands_some_are_charged_as_they_come_and_the_others_wait() -> Result<()> {
-    let few_hands = MeshBuilder::default().set(Service::Payment, "STAMPEDE_MAX_CHARGES_IN_FLIGHT", 3);
+    let few_hands = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", 3);
     assert_many_are_charged_once(Shop::open_with(few_hands).await?).await
 }

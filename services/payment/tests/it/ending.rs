@@ -3,15 +3,15 @@
 use crate::shop::{Order, Shop};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
-use stampede_testkit::{MeshBuilder, Service};
+use stampede_testkit::{MeshBuilder, Process, Service};
 
 #[tokio::test]
 async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Result<()> {
     // One charge at a time, so that a slow card keeps the next order waiting.
     let one_by_one = MeshBuilder::default()
-        .set(Service::Payment, "STAMPEDE_MAX_CHARGES_IN_FLIGHT", 1)
-        .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 5_000)
-        .set(Service::Sandbox, "STAMPEDE_SLOW_MS", 3_000);
+        .set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", 1)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 5_000)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 3_000);
     let shop = Shop::open_with(one_by_one).await?;
     let (slow, waiting) = (Order::new(), Order::new());
     shop.pay(&slow, 1, "pm_card_timeout_captured").await?;

@@ -3,7 +3,7 @@
 use crate::shop::{Order, PRICE, Shop, eur};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
-use stampede_testkit::Service;
+use stampede_testkit::Process;
 
 #[tokio::test]
 async fn a_refund_gives_everything_back_once() -> Result<()> {
@@ -30,10 +30,10 @@ async fn a_refund_waits_for_a_provider_that_is_away() -> Result<()> {
     let order = Order::new();
     shop.pay(&order, 1, "pm_card_ok").await?;
     shop.reaches(&order, PaymentState::Captured).await;
-    shop.mesh.kill_9(Service::Sandbox)?;
+    shop.mesh.kill_9(Process::Sandbox)?;
     shop.tell(&order, order.refund(PRICE)).await?;
     shop.reaches(&order, PaymentState::Refunding).await;
-    shop.mesh.restart(Service::Sandbox).await?;
+    shop.mesh.restart(Process::Sandbox).await?;
     shop.reaches(&order, PaymentState::Refunded).await;
     assert_eq!(shop.refunds(&order).await?.len(), 1);
     Ok(())

@@ -7,15 +7,15 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message;
 use serde_json::Value;
 use sqlx::{MySql, pool::PoolConnection};
-use stampede_db::{Database, schema};
+use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::{
     message::v1 as messages,
     payment::v1::{AttemptState, GetPaymentRequest, Payment, PaymentState},
     r#type::v1::Money,
 };
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, buyer, eventually};
-use stampede_vocab::{OrderId, PaymentId, RequestId, Topic, UserId};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_operator, buyer, eventually};
+use stampede_vocab::{OrderId, PaymentId, RequestId, UserId};
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -93,14 +93,14 @@ impl Shop {
     /// Opens with these settings besides.
     pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
         let world = World::new()?;
-        let orders = world.schema(&schema::ORDER).await?;
-        let payments = world.schema(&schema::PAYMENT).await?;
+        let orders = world.schema(Service::Order).await?;
+        let payments = world.schema(Service::Payment).await?;
         world.create_topics().await?;
-        let topic = Topic::Order.name(world.topic_prefix());
-        let (outbox, relay) = Relay::new(RelayConfig::new(world.brokers(), topic, "/stampede/order"), orders.clone())?;
+        let (outbox, relay) =
+            Relay::new(RelayConfig::new(world.brokers(), world.topic_prefix(), Service::Order), orders.clone())?;
         let stop = CancellationToken::new();
         tokio::spawn(relay.run(stop.clone()));
-        let mesh = settings.start(&world, &[Service::Sandbox, Service::Payment]).await?;
+        let mesh = settings.start(&world, [Process::Sandbox, Service::Payment.into()]).await?;
         Ok(Self { mesh, orders, payments, outbox, _relay: stop.drop_guard() })
     }
 
@@ -110,7 +110,7 @@ impl Shop {
             aggregate_type: "order",
             aggregate_id: order.id.to_string(),
             aggregate_version: 1,
-            message_type,
+            message_type: message_type.to_owned(),
             payload,
             traceparent: None,
         };
@@ -178,7 +178,7 @@ impl Shop {
 
     async fn book(&self, list: &str, order: &Order) -> Result<Vec<Value>> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let url = format!("{}/v1/{list}?limit=1000", self.mesh.url(Service::Sandbox));
+        let url = format!("{}/v1/{list}?limit=1000", self.mesh.url(Process::Sandbox));
         let body = client.get(url.parse()?).await?.into_body().collect().await?.to_bytes();
         let page: Value = serde_json::from_slice(&body)?;
         let rows = page[list].as_array().context("a list")?;

@@ -3,14 +3,14 @@
 use crate::shop::{Order, Shop};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
-use stampede_testkit::{MeshBuilder, Service, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, eventually};
 
 /// The provider is given less time than its slow cards take.
 fn impatient() -> MeshBuilder {
     MeshBuilder::default()
-        .set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 200)
-        .set(Service::Sandbox, "STAMPEDE_SLOW_MS", 1_500)
-        .set(Service::Sandbox, "STAMPEDE_LATE_MS", 1_500)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 200)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 1_500)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 1_500)
 }
 
 /// The payment is captured, by one charge, and that was told once.
@@ -38,9 +38,9 @@ async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_ke
 
 #[tokio::test]
 async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> {
-    let patient = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PROVIDER_TIMEOUT_MS", 3_000).set(
-        Service::Sandbox,
-        "STAMPEDE_SLOW_MS",
+    let patient = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 3_000).set(
+        Process::Sandbox,
+        "STAMPEDE_SANDBOX_SLOW_MS",
         2_900,
     );
     let mut shop = Shop::open_with(patient).await?;
@@ -72,10 +72,10 @@ async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> 
 #[tokio::test]
 async fn a_provider_that_is_away_is_asked_again_when_it_is_back() -> Result<()> {
     let mut shop = Shop::open().await?;
-    shop.mesh.kill_9(Service::Sandbox)?;
+    shop.mesh.kill_9(Process::Sandbox)?;
     let order = Order::new();
     shop.pay(&order, 1, "pm_card_ok").await?;
     shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
-    shop.mesh.restart(Service::Sandbox).await?;
+    shop.mesh.restart(Process::Sandbox).await?;
     assert_charged_once(&shop, &order).await
 }

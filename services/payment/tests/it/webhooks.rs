@@ -8,7 +8,7 @@ use sha2::Sha256;
 use sqlx::Connection;
 use stampede_proto::payment::v1::{AttemptState, HandleWebhookRequest, PaymentState};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{MeshBuilder, Service};
+use stampede_testkit::{MeshBuilder, Process, Service};
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -18,8 +18,8 @@ const SECRET: &str = "a secret between this shop and its provider";
 /// A shop whose provider captures late cards after the test is over.
 async fn shop() -> Result<Shop> {
     let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET).set(
-        Service::Sandbox,
-        "STAMPEDE_LATE_MS",
+        Process::Sandbox,
+        "STAMPEDE_SANDBOX_LATE_MS",
         600_000,
     );
     Shop::open_with(settings).await

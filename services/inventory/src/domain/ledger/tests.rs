@@ -53,12 +53,12 @@ fn rejected(reason: RejectReason, item: u128) -> Option<Answer> {
     Some(Answer::Rejected { reason, item_id: item_id(item) })
 }
 
-fn book(items: Vec<Item>) -> Book {
-    Book::new(items, Vec::new(), Buyers::new())
+fn book(items: Vec<Item>) -> LedgerBatch {
+    LedgerBatch::new(items, Vec::new(), Buyers::new())
 }
 
 /// The book as it is read after `changes` were written to `items`.
-fn reread(items: &[Item], changes: &Changes) -> Book {
+fn reread(items: &[Item], changes: &Changes) -> LedgerBatch {
     let mut items = items.to_vec();
     let mut buyers = Buyers::new();
     for change in &changes.items {
@@ -66,7 +66,7 @@ fn reread(items: &[Item], changes: &Changes) -> Book {
         item.committed = change.after;
         buyers.extend(change.buyers.iter().map(|(user, units)| ((change.item_id, *user), *units)));
     }
-    Book::new(items, changes.entries.clone(), buyers)
+    LedgerBatch::new(items, changes.entries.clone(), buyers)
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_order_is_all_or_nothing() {
 #[test]
 fn the_limit_counts_what_the_buyer_has_already() {
     let buyers = Buyers::from([((item_id(1), user_id(1)), 1)]);
-    let mut book = Book::new(vec![item(1, 5)], Vec::new(), buyers);
+    let mut book = LedgerBatch::new(vec![item(1, 5)], Vec::new(), buyers);
     let answer = book.apply(&Ask::Commit(order(1, &[(1, 2)])), NOW);
     assert_eq!(answer, rejected(RejectReason::LimitReached, 1));
     assert_eq!(book.changes(), Changes::default());

@@ -1,0 +1,74 @@
+//! What a statement writes as text, both servers read as it was.
+
+#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
+
+use proptest::{
+    prelude::{Strategy, any},
+    strategy::ValueTree,
+    test_runner::TestRunner,
+};
+use sqlx::Row;
+use stampede_db::{Literal, Statement};
+use stampede_testkit::{Service, World};
+
+/// Values of one statement, and statements.
+const VALUES: usize = 200;
+const STATEMENTS: usize = 10;
+
+/// What has broken escapers before: quotes, escapes, ends of comments and strings, other alphabets, NUL.
+const NASTY: [&str; 14] = [
+    "",
+    "'",
+    "''",
+    "\\",
+    "\\'",
+    "'; DROP TABLE t; -- ",
+    "/* */",
+    "%_",
+    "\0",
+    "\u{1f3c3}\u{200d}\u{2642}\u{fe0f}",
+    "\u{202e}abc",
+    "\u{bf}'",
+    "a\nb\tc\rd\u{1a}e",
+    "`\"",
+];
+
+fn generated<T>(strategy: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..VALUES * STATEMENTS).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+}
+
+/// Reads values back from a SELECT that has them as literals.
+async fn read_back<'a, L: Literal + Copy>(literals: &'a [L], check: impl Fn(usize, &sqlx::mysql::MySqlRow, &'a L)) {
+    let db = World::new().unwrap().schema(Service::Event).await.unwrap();
+    let mut conn = db.acquire().await.unwrap();
+    for literals in literals.chunks(VALUES) {
+        let mut select = Statement::new("SELECT ");
+        let mut list = select.separated(", ");
+        literals.iter().for_each(|literal| {
+            list.push_bind(*literal);
+        });
+        let rows = select.fetch_rows(&mut conn).await.unwrap();
+        literals.iter().enumerate().for_each(|(column, literal)| check(column, &rows[0], literal));
+    }
+}
+
+#[tokio::test]
+async fn any_text_comes_back_as_it_was() {
+    let texts = generated(any::<String>());
+    let texts: Vec<&str> = NASTY.into_iter().chain(texts.iter().map(String::as_str)).collect();
+    read_back(&texts, |column, row, text| assert_eq!(row.get::<String, _>(column), **text)).await;
+}
+
+#[tokio::test]
+async fn any_bytes_come_back_as_they_were() {
+    let values = generated(any::<Vec<u8>>());
+    let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
+    read_back(&values, |column, row, bytes| assert_eq!(row.get::<Vec<u8>, _>(column), **bytes)).await;
+}
+
+#[tokio::test]
+async fn any_number_comes_back_as_it_was() {
+    let numbers: Vec<i64> = [i64::MIN, -1, 0, 1, i64::MAX].into_iter().chain(generated(any::<i64>())).collect();
+    read_back(&numbers, |column, row, number| assert_eq!(row.get_unchecked::<i64, _>(column), *number)).await;
+}

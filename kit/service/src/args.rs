@@ -1,0 +1,111 @@
+//! The flags that several services have, each with its environment variable.
+
+use clap::Args;
+use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
+use std::time::Duration;
+
+/// Where `--help` lists the flags of servers.
+const HEADING: &str = "Servers";
+
+/// What every service is told: the process, its schema, and Kafka.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceArgs {
+    /// The process.
+    #[command(flatten)]
+    pub common: CommonConfig,
+    /// Its schema.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+}
+
+/// The schema of a service.
+#[derive(Debug, Clone, Args)]
+pub struct StorageArgs {
+    /// Schema of the service: mysql://user:password@host:port/schema.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: String,
+
+    /// Most connections to the database at a time.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_DATABASE_MAX_CONNECTIONS", default_value_t = 16, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..))]
+    pub database_max_connections: u32,
+}
+
+/// Kafka.
+#[derive(Debug, Clone, Args)]
+pub struct KafkaArgs {
+    /// Kafka brokers, comma separated: host:port.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
+    pub kafka_brokers: String,
+
+    /// What the names of topics and consumer groups start with: "stampede" gives "stampede.order".
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede", value_name = "PREFIX")]
+    pub kafka_topic_prefix: String,
+}
+
+/// The Redis of a service.
+#[derive(Debug, Clone, Args)]
+pub struct RedisArgs {
+    /// Redis: redis://[user:password@]host:port[/database].
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: String,
+
+    /// What every Redis key starts with.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "", value_name = "PREFIX")]
+    pub redis_key_prefix: String,
+}
+
+/// How long an order may take to be written. Order keeps it; inventory and coupon hold what is held for it longer.
+#[derive(Debug, Clone, Args)]
+pub struct OrderWriteLimitArgs {
+    /// Milliseconds within which an order is written after it was asked for, or refused. The order, inventory and coupon
+    /// services must be told the same: later they give back what they hold for it.
+    #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub order_write_limit_ms: u64,
+}
+
+impl OrderWriteLimitArgs {
+    /// Time in which an order is written or refused.
+    pub const fn order_write_limit(&self) -> Duration {
+        Duration::from_millis(self.order_write_limit_ms)
+    }
+
+    /// Returns the age at which what is held for an order goes back if the order was never written, as `flag` sets it.
+    /// Fails if the order may still be written then.
+    pub fn unwritten_age(&self, flag: &str, age_ms: u64) -> anyhow::Result<Duration> {
+        let age = Duration::from_millis(age_ms);
+        let least = least_unwritten_hold_age(self.order_write_limit());
+        anyhow::ensure!(
+            age >= least,
+            "{flag} is {age_ms}, but must be at least {}, one and a half times --order-write-limit-ms: \
+             a younger hold may belong to an order that is being written",
+            least.as_millis()
+        );
+        Ok(age)
+    }
+}
+
+impl HasCommon for ServiceArgs {
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_stays_as_long_as_its_order_may_be_written() {
+        let age = |order_write_limit_ms, age_ms| {
+            OrderWriteLimitArgs { order_write_limit_ms }.unwritten_age("--age-ms", age_ms)
+        };
+        assert_eq!(age(8_000, 12_000).unwrap(), Duration::from_secs(12));
+        assert!(age(200, 300).is_ok());
+        let error = age(8_000, 11_999).unwrap_err().to_string();
+        assert!(error.starts_with("--age-ms is 11999") && error.contains("at least 12000"), "{error}");
+    }
+}

@@ -1,0 +1,18 @@
+//! What every service of the mesh is put together from: its flags, its connections, its relay and consumer, its worker
+//! loops, and the small forms that every RPC needs.
+//!
+//! It composes the other kits and holds no SQL, no script and no message.
+
+mod args;
+mod decode;
+mod every;
+mod page;
+mod parts;
+mod until;
+
+pub use args::{KafkaArgs, OrderWriteLimitArgs, RedisArgs, ServiceArgs, StorageArgs};
+pub use decode::decode;
+pub use every::every;
+pub use page::{Page, Paging};
+pub use parts::Parts;
+pub use until::until_last;

@@ -1,0 +1,112 @@
+//! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
+
+use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, every};
+use stampede_chassis::{Stage, Workers, wait_for};
+use stampede_db::{Database, DbConfig, Schema};
+use stampede_inbox::{Consumer, ConsumerConfig, Handler};
+use stampede_lua::{Redis, RedisConfig};
+use stampede_outbox::{Outbox, Relay, RelayConfig, reach_kafka};
+use stampede_vocab::Service;
+use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The connections and workers of one service.
+pub struct Parts {
+    /// Its schema, which is the one that this program was built for.
+    pub db: Database,
+    /// Wakes its relay, which runs already.
+    pub outbox: Outbox,
+    service: Service,
+    kafka: KafkaArgs,
+    wait_for_servers: Duration,
+    workers: Workers,
+}
+
+impl Parts {
+    /// Connects `service` to its schema and to Kafka, and starts its relay.
+    ///
+    /// Fails if a server does not answer in time, or the schema does not fit this program.
+    pub async fn start(service: Service, args: &ServiceArgs, workers: Workers) -> anyhow::Result<Self> {
+        let wait = args.common.wait_for_servers();
+        let db = connect(service, &args.storage, wait).await?;
+        let kafka = args.kafka.clone();
+        let topic = service.topic(&kafka.kafka_topic_prefix);
+        wait_for("Kafka", wait, || reach_kafka(&kafka.kafka_brokers, &topic)).await?;
+        let config = RelayConfig::new(&kafka.kafka_brokers, &kafka.kafka_topic_prefix, service);
+        let (outbox, relay) = Relay::new(config, db.clone())?;
+        workers.spawn(Stage::Relay, "relay", |stop| async move {
+            relay.run(stop).await;
+            Ok(())
+        });
+        Ok(Self { db, outbox, service, kafka, wait_for_servers: wait, workers })
+    }
+
+    /// Connects to the Redis of the service.
+    ///
+    /// Fails if it does not answer in time, or may evict keys.
+    pub async fn redis(&self, args: &RedisArgs) -> anyhow::Result<Redis> {
+        let connect =
+            || Redis::connect(RedisConfig { url: args.redis_url.clone(), key_prefix: args.redis_key_prefix.clone() });
+        let redis = wait_for("Redis", self.wait_for_servers, connect).await?;
+        redis.require_noeviction().await?;
+        Ok(redis)
+    }
+
+    /// Applies the messages of these types on the topics that the service reads.
+    ///
+    /// Fails if the Kafka client cannot be made.
+    pub fn consume<H: Handler>(
+        &self,
+        message_types: impl IntoIterator<Item = String>,
+        handler: H,
+    ) -> anyhow::Result<()> {
+        let KafkaArgs { kafka_brokers, kafka_topic_prefix } = &self.kafka;
+        let config = ConsumerConfig::new(kafka_brokers, kafka_topic_prefix, self.service, message_types);
+        let consumer = Consumer::new(config, self.db.clone(), Arc::new(handler))?;
+        self.workers.spawn(Stage::Consumer, "consumer", |stop| async move {
+            consumer.run(stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Runs `round` at once and then every `period` until the process stops. A round that fails, or is not done within
+    /// `time_out`, is logged; the next one tries again.
+    pub fn every<F, Fut, E>(&self, name: &'static str, period: Duration, time_out: Duration, round: F)
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        self.workers.spawn(Stage::Consumer, name, move |stop| async move {
+            every(name, period, time_out, round, stop).await;
+            Ok(())
+        });
+    }
+
+    /// Runs a worker with a loop of its own until the process stops. It stops with the consumer, before the relay.
+    pub fn spawn<F, Fut>(&self, name: &'static str, work: F)
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.workers.spawn(Stage::Consumer, name, work);
+    }
+
+    /// [`Parts::spawn`] for a worker that stops last, with the relay.
+    pub fn spawn_last<F, Fut>(&self, name: &'static str, work: F)
+    where
+        F: FnOnce(CancellationToken) -> Fut,
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        self.workers.spawn(Stage::Relay, name, work);
+    }
+}
+
+async fn connect(service: Service, args: &StorageArgs, wait: Duration) -> anyhow::Result<Database> {
+    let config = DbConfig { max_connections: args.database_max_connections, ..DbConfig::default() };
+    let connect = || Database::connect(&args.database_url, config);
+    let db = wait_for(&format!("the {service} database"), wait, connect).await?;
+    db.check_schema(Schema::of(service)).await.map_err(anyhow::Error::from)?;
+    Ok(db)
+}

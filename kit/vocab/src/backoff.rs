@@ -1,0 +1,31 @@
+//! Exponential back-off with jitter: how long to wait before the next try.
+
+use std::time::Duration;
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// Returns the wait before try number `attempt` (0 = before the second one): it doubles from 10 ms up to 2 s, less a
+/// random part of up to half, so that many who failed together do not return together.
+pub fn backoff(attempt: u32) -> Duration {
+    let full = SHORTEST.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
+    full.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_has_jitter_and_is_capped() {
+        for attempt in [0, 1, 5, 31, u32::MAX] {
+            let full = SHORTEST.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
+            for _ in 0..100 {
+                let wait = backoff(attempt);
+                assert!(wait >= full / 2 && wait <= full, "{attempt}: {wait:?}");
+            }
+        }
+        let first = backoff(8);
+        assert!((0..100).any(|_| backoff(8) != first));
+    }
+}

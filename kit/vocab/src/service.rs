@@ -1,0 +1,234 @@
+//! The registry of services: what each is called, where it listens, whom it calls and what it reads. Everything that
+//! needs a list of services reads this one.
+
+use std::{fmt, str::FromStr};
+
+/// How far the port of a process' admin side is above its own.
+pub const ADMIN_PORT_OFFSET: u16 = 100;
+
+/// Which Redis database a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisUse {
+    /// The one of stock, coupons and tokens.
+    Main,
+    /// The one of the timers of events, whose keys expire.
+    Timers,
+}
+
+/// What there is to know of a service.
+struct Facts {
+    name: &'static str,
+    port: u16,
+    calls: &'static [Service],
+    reads: &'static [Service],
+    redis: Option<RedisUse>,
+}
+
+/// Declares the services, so that none can be left out of [`Service::ALL`].
+macro_rules! services {
+    ($($(#[$doc:meta])* $service:ident: $facts:expr;)+) => {
+        /// A service of the mesh: a process with a schema and a topic of its own.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Service {
+            $($(#[$doc])* $service,)+
+        }
+
+        impl Service {
+            /// Every service, in an order in which each starts after most of those that it calls.
+            pub const ALL: [Self; [$(Self::$service),+].len()] = [$(Self::$service),+];
+
+            const fn facts(self) -> Facts {
+                match self {
+                    $(Self::$service => $facts,)+
+                }
+            }
+        }
+    };
+}
+
+services! {
+    /// Sale events and their times.
+    Event: Facts { name: "event", port: 7101, calls: &[], reads: &[], redis: Some(RedisUse::Timers) };
+    /// Campaigns and coupons.
+    Coupon: Facts {
+        name: "coupon",
+        port: 7102,
+        calls: &[Service::Order],
+        reads: &[Service::Order],
+        redis: Some(RedisUse::Main),
+    };
+    /// Stock and the ledger.
+    Inventory: Facts {
+        name: "inventory",
+        port: 7103,
+        calls: &[Service::Order],
+        reads: &[Service::Event, Service::Order],
+        redis: Some(RedisUse::Main),
+    };
+    /// Orders and goods.
+    Order: Facts {
+        name: "order",
+        port: 7104,
+        calls: &[Service::Inventory, Service::Coupon],
+        reads: &[Service::Inventory, Service::Payment],
+        redis: None,
+    };
+    /// Payments and refunds.
+    Payment: Facts { name: "payment", port: 7105, calls: &[], reads: &[Service::Order], redis: None };
+}
+
+impl Service {
+    /// Its name: the end of its schema and topic, and the argument of `stampede serve`.
+    pub const fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// The services whose topics it reads, as the consumer group `<prefix>.<name>`.
+    pub const fn reads(self) -> &'static [Self] {
+        self.facts().reads
+    }
+
+    /// The services that read its topic.
+    pub fn readers(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |reader| reader.reads().contains(&self))
+    }
+
+    /// Name of its topic, such as `stampede.order` under the prefix `stampede`.
+    pub fn topic(self, prefix: &str) -> String {
+        format!("{prefix}.{self}")
+    }
+
+    /// Where the messages of its topic go that `reader` cannot apply.
+    pub fn dead_letters(self, prefix: &str, reader: Self) -> String {
+        format!("{prefix}.{self}.{reader}.dlq")
+    }
+
+    /// The environment variable that has the URLs of its replicas.
+    pub fn urls_variable(self) -> String {
+        format!("STAMPEDE_{}_URLS", self.name().to_uppercase())
+    }
+
+    /// The CloudEvents source of its messages.
+    pub fn source(self) -> String {
+        format!("/stampede/{self}")
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A process of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Process {
+    /// The payment provider to practise against.
+    Sandbox,
+    /// A service.
+    Service(Service),
+    /// The HTTP gateway.
+    Gateway,
+}
+
+impl Process {
+    /// Every process, in an order in which each starts after those that it calls.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let services = Service::ALL.into_iter().map(Self::Service);
+        std::iter::once(Self::Sandbox).chain(services).chain([Self::Gateway])
+    }
+
+    /// Its name, as in `stampede serve <name>`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Service(service) => service.name(),
+            Self::Gateway => "gateway",
+        }
+    }
+
+    /// The port that it listens on unless it is told otherwise.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Sandbox => 7190,
+            Self::Service(service) => service.facts().port,
+            Self::Gateway => 8080,
+        }
+    }
+
+    /// The services that it calls.
+    pub const fn calls(self) -> &'static [Service] {
+        match self {
+            Self::Sandbox => &[],
+            Self::Service(service) => service.facts().calls,
+            Self::Gateway => &Service::ALL,
+        }
+    }
+
+    /// The Redis database that it uses.
+    pub const fn redis(self) -> Option<RedisUse> {
+        match self {
+            Self::Sandbox => None,
+            Self::Service(service) => service.facts().redis,
+            Self::Gateway => Some(RedisUse::Main),
+        }
+    }
+}
+
+impl From<Service> for Process {
+    fn from(service: Service) -> Self {
+        Self::Service(service)
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is of no process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}: no such process")]
+pub struct UnknownProcess(String);
+
+impl FromStr for Process {
+    type Err = UnknownProcess;
+
+    fn from_str(text: &str) -> Result<Self, UnknownProcess> {
+        Self::all().find(|process| process.name() == text).ok_or_else(|| UnknownProcess(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_process_has_a_name_and_ports_of_its_own() {
+        let names: HashSet<_> = Process::all().map(Process::name).collect();
+        let ports: HashSet<_> = Process::all().flat_map(|one| [one.port(), one.port() + ADMIN_PORT_OFFSET]).collect();
+        assert_eq!((names.len(), ports.len()), (Process::all().count(), 2 * Process::all().count()));
+        for process in Process::all() {
+            assert_eq!(process.name().parse(), Ok(process));
+        }
+        assert!("orders".parse::<Process>().is_err());
+    }
+
+    #[test]
+    fn no_service_calls_or_reads_itself() {
+        for service in Service::ALL {
+            assert!(!Process::from(service).calls().contains(&service), "{service}");
+            assert!(!service.reads().contains(&service), "{service}");
+            assert!(service.readers().all(|reader| reader.reads().contains(&service)), "{service}");
+        }
+    }
+
+    #[test]
+    fn names_of_topics_carry_the_prefix() {
+        assert_eq!(Service::Order.topic("stampede"), "stampede.order");
+        assert_eq!(Service::Order.dead_letters("t1", Service::Coupon), "t1.order.coupon.dlq");
+        assert_eq!(Service::Order.source(), "/stampede/order");
+    }
+}

@@ -1,0 +1,74 @@
+//! Time as a value: instants in microseconds. What decides takes them as arguments.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// An instant: microseconds since the Unix epoch, UTC.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The instant so many microseconds after the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// The instant now, by the clock of this machine. Domains are handed it.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    pub fn now() -> Self {
+        Self(whole_micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn micros(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `duration` later; the last one there is where that does not fit.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(whole_micros(duration)))
+    }
+
+    /// The instant `duration` earlier; the first one there is where that does not fit.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(whole_micros(duration)))
+    }
+
+    /// Time since `earlier`; zero if that is later than this.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+fn whole_micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}us", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_instant_is_so_much_later() {
+        let start = Timestamp::from_micros(5);
+        let later = start.plus(Duration::from_millis(2));
+        assert_eq!(later.micros(), 2_005);
+        assert_eq!(later.since(start), Duration::from_millis(2));
+        assert_eq!(start.since(later), Duration::ZERO);
+        assert_eq!(later.minus(Duration::from_millis(2)), start);
+        assert_eq!(Timestamp::from_micros(i64::MAX).plus(Duration::MAX).micros(), i64::MAX);
+    }
+
+    #[test]
+    fn now_is_past_2026() {
+        assert!(Timestamp::now().micros() > 1_767_225_600_000_000);
+    }
+}

@@ -1,0 +1,166 @@
+//! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
+
+use crate::domain::{Coupon, EndedOrder, OrderEnd, Outgoing};
+use prost::{Message as _, Name as _};
+use stampede_outbox::OutboxMessage;
+use stampede_proto::{convert::timestamp, message::v1 as message, messages};
+use stampede_vocab::{InvalidField, field};
+
+/// A payload that cannot be what its type says.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not this message at all.
+    #[error(transparent)]
+    Payload(#[from] prost::DecodeError),
+    /// A field has a value that cannot be.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// Encodes a message.
+pub fn encode(outgoing: &Outgoing) -> OutboxMessage {
+    match outgoing {
+        Outgoing::CouponsIssued { campaign_id, version, coupons } => {
+            let issued = message::CouponsIssued { coupons: coupons.iter().map(issued).collect() };
+            let (message_type, payload) = messages::encode(&issued);
+            OutboxMessage {
+                aggregate_type: "campaign",
+                aggregate_id: campaign_id.to_string(),
+                aggregate_version: *version,
+                message_type,
+                payload,
+                traceparent: None,
+            }
+        }
+    }
+}
+
+fn issued(coupon: &Coupon) -> message::CouponIssued {
+    message::CouponIssued {
+        coupon_id: coupon.id.to_string(),
+        campaign_id: coupon.campaign_id.to_string(),
+        user_id: coupon.user_id.to_string(),
+        rank: coupon.rank,
+        issued_at: Some(timestamp(coupon.created_at)),
+    }
+}
+
+/// Decodes the end of an order; `None` for any other message, and for an order without a coupon.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, DecodeError> {
+    let (order_id, coupon_id, end) = match messages::name(message_type) {
+        Some(message::OrderFulfilled::NAME) => {
+            let fulfilled = message::OrderFulfilled::decode(payload)?;
+            (fulfilled.order_id, fulfilled.coupon_id, OrderEnd::Fulfilled)
+        }
+        Some(message::OrderRejected::NAME) => {
+            let rejected = message::OrderRejected::decode(payload)?;
+            (rejected.order_id, rejected.coupon_id, OrderEnd::Unsuccessful)
+        }
+        Some(message::OrderCancelled::NAME) => {
+            let cancelled = message::OrderCancelled::decode(payload)?;
+            (cancelled.order_id, cancelled.coupon_id, OrderEnd::Unsuccessful)
+        }
+        Some(message::OrderExpired::NAME) => {
+            let expired = message::OrderExpired::decode(payload)?;
+            (expired.order_id, expired.coupon_id, OrderEnd::Unsuccessful)
+        }
+        Some(message::OrderRefunded::NAME) => {
+            let refunded = message::OrderRefunded::decode(payload)?;
+            (refunded.order_id, refunded.coupon_id, OrderEnd::Unsuccessful)
+        }
+        _ => return Ok(None),
+    };
+    let coupon_id = field::optional_id("coupon_id", &coupon_id)?;
+    let order_id = field::id("order_id", &order_id)?;
+    Ok(coupon_id.map(|coupon_id| EndedOrder { coupon_id, order_id, end }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Claim, RankedClaim};
+    use stampede_vocab::{CampaignId, CouponId, OrderId, RequestId, Service, Timestamp, UserId};
+    use uuid::Uuid;
+
+    fn order() -> OrderId {
+        OrderId::from_uuid(Uuid::from_u128(7))
+    }
+
+    fn coupon() -> CouponId {
+        CouponId::from_uuid(Uuid::from_u128(8))
+    }
+
+    fn campaign() -> CampaignId {
+        CampaignId::from_uuid(Uuid::from_u128(1))
+    }
+
+    fn claimed(user: u128, rank: i32) -> Coupon {
+        let (user_id, request_id) = (UserId::from_uuid(Uuid::from_u128(user)), RequestId::parse("a").unwrap());
+        let claim = Claim { campaign_id: campaign(), user_id, request_id };
+        let claimed_at = Timestamp::from_micros(1_500_000);
+        RankedClaim { claim, rank, quota: rank, claimed_at, epoch: 1 }.coupon()
+    }
+
+    #[test]
+    fn issued_coupons_are_told_under_their_campaign() {
+        let coupons = vec![claimed(2, 3), claimed(4, 4)];
+        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
+        assert_eq!((sent.aggregate_id, sent.aggregate_version), (campaign().to_string(), 7));
+        let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
+        let ids: Vec<_> = read.iter().map(|told| told.coupon_id.clone()).collect();
+        assert_eq!(ids, [coupons[0].id.to_string(), coupons[1].id.to_string()]);
+        let issued_at = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
+        assert_eq!((read[0].rank, read[0].issued_at), (3, Some(issued_at)));
+    }
+
+    #[test]
+    fn the_largest_batch_fits_the_column_that_carries_it() {
+        const LARGEST_BLOB: usize = 65_535;
+        let coupons = (0..256).map(|n| claimed(u128::MAX - n, i32::MAX)).collect();
+        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: i64::MAX, coupons });
+        assert!(sent.payload.len() < LARGEST_BLOB, "{} bytes", sent.payload.len());
+    }
+
+    #[test]
+    fn every_end_of_an_order_is_understood() {
+        let (order_id, coupon_id) = (order().to_string(), coupon().to_string());
+        let rejected =
+            message::OrderRejected { order_id: order_id.clone(), coupon_id: coupon_id.clone(), reason: String::new() };
+        let cancelled = message::OrderCancelled { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let expired = message::OrderExpired { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let refunded = message::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
+        let fulfilled = message::OrderFulfilled { order_id, coupon_id, ..Default::default() };
+        let cases = [
+            ("stampede.message.v1.OrderRejected", rejected.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderFulfilled", fulfilled.encode_to_vec(), OrderEnd::Fulfilled),
+        ];
+        for (message_type, payload, end) in cases {
+            let ended = EndedOrder { coupon_id: coupon(), order_id: order(), end };
+            assert_eq!(decode(message_type, &payload).unwrap(), Some(ended), "{message_type}");
+        }
+    }
+
+    #[test]
+    fn orders_without_a_coupon_and_other_messages_are_skipped() {
+        let plain = message::OrderExpired { order_id: order().to_string(), coupon_id: String::new() };
+        assert_eq!(decode("stampede.message.v1.OrderExpired", &plain.encode_to_vec()).unwrap(), None);
+        assert_eq!(decode("stampede.message.v1.OrderPlaced", b"?").unwrap(), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        assert!(decode("stampede.message.v1.OrderExpired", b"\xff").is_err());
+        let broken = message::OrderExpired { order_id: order().to_string(), coupon_id: "cpn_1".to_owned() };
+        assert!(decode("stampede.message.v1.OrderExpired", &broken.encode_to_vec()).is_err());
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in messages::taken_by(Service::Coupon) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is skipped");
+        }
+    }
+}

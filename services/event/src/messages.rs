@@ -1,0 +1,75 @@
+//! What Kafka carries: the messages of this service encoded. Decides nothing.
+
+use crate::domain::{Item, Outgoing, Times};
+use prost::{Message, Name};
+use stampede_outbox::OutboxMessage;
+use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
+use stampede_vocab::EventId;
+
+/// The row of the outbox for this message.
+pub fn encode(message: &Outgoing) -> OutboxMessage {
+    match message {
+        Outgoing::Scheduled { event_id, version, times, items } => {
+            let payload = scheduled(*event_id, *version, *times, items);
+            row(*event_id, *version, &payload)
+        }
+        Outgoing::Opened { event_id, version, opens_at, opened_at } => {
+            let payload = proto::EventOpened {
+                event_id: event_id.to_string(),
+                version: *version,
+                opens_at: Some(timestamp(*opens_at)),
+                opened_at: Some(timestamp(*opened_at)),
+            };
+            row(*event_id, *version, &payload)
+        }
+        Outgoing::Closed { event_id, version, closes_at, closed_at } => {
+            let payload = proto::EventClosed {
+                event_id: event_id.to_string(),
+                version: *version,
+                closes_at: Some(timestamp(*closes_at)),
+                closed_at: Some(timestamp(*closed_at)),
+            };
+            row(*event_id, *version, &payload)
+        }
+        Outgoing::Cancelled { event_id, version, cancelled_at } => {
+            let payload = proto::EventCancelled {
+                event_id: event_id.to_string(),
+                version: *version,
+                cancelled_at: Some(timestamp(*cancelled_at)),
+            };
+            row(*event_id, *version, &payload)
+        }
+    }
+}
+
+fn scheduled(event_id: EventId, version: i64, times: Times, items: &[Item]) -> proto::EventScheduled {
+    proto::EventScheduled {
+        event_id: event_id.to_string(),
+        version,
+        opens_at: Some(timestamp(times.opens_at())),
+        closes_at: Some(timestamp(times.closes_at())),
+        items: items.iter().map(scheduled_item).collect(),
+    }
+}
+
+fn scheduled_item(item: &Item) -> proto::ScheduledItem {
+    proto::ScheduledItem {
+        item_id: item.id.to_string(),
+        total_units: item.total_units,
+        limit_per_buyer: item.limit_per_buyer,
+        gift_total_units: item.gift.as_ref().map_or(0, |gift| gift.total_units),
+        unit_price: Some(item.unit_price.into()),
+    }
+}
+
+fn row<M: Message + Name>(event_id: EventId, version: i64, message: &M) -> OutboxMessage {
+    let (message_type, payload) = messages::encode(message);
+    OutboxMessage {
+        aggregate_type: "event",
+        aggregate_id: event_id.to_string(),
+        aggregate_version: version,
+        message_type,
+        payload,
+        traceparent: None,
+    }
+}

@@ -1,0 +1,90 @@
+//! The transitions that time brings about: SCHEDULED -> OPEN -> CLOSED, each exactly once and never early.
+//!
+//! Any number of replicas may try the same events at the same time, woken by a timer or by the sweep. The row lock
+//! lets one of them through; the others find nothing due.
+
+use crate::{
+    domain::{Advanced, Due, Schedule},
+    store,
+};
+use opentelemetry::{KeyValue, global, metrics::Histogram};
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError};
+use stampede_outbox::Outbox;
+use stampede_vocab::{EventId, Timestamp};
+use std::sync::{Arc, LazyLock};
+
+/// Most events of one transaction.
+pub const BATCH_SIZE: u32 = 100;
+
+static LATENESS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+    global::meter("stampede.event")
+        .f64_histogram("stampede_event_lateness_seconds")
+        .with_description("From the time an event was to open or close until that was committed")
+        .with_boundaries(vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 60.0])
+        .build()
+});
+
+/// Opens and closes events. Cheap to clone.
+#[derive(Clone)]
+pub struct AdvanceEvents {
+    db: Database,
+    outbox: Outbox,
+}
+
+impl AdvanceEvents {
+    /// Opens and closes events of this schema.
+    pub fn new(db: Database, outbox: Outbox) -> Self {
+        Self { db, outbox }
+    }
+
+    /// Makes every transition of these events that is due now, or fails with none of them made.
+    #[tracing::instrument(skip_all, fields(event.count = ids.len()))]
+    pub async fn run(&self, ids: Vec<EventId>) -> Result<Advanced, DbError> {
+        let ids = Arc::new(ids);
+        let work = self.db.transact("advance_events", move |conn| {
+            let ids = ids.clone();
+            Box::pin(async move { advance(conn, &ids).await })
+        });
+        let advanced = work.await?;
+        if !advanced.is_empty() {
+            self.outbox.wake();
+            record(&advanced, Timestamp::now());
+        }
+        Ok(advanced)
+    }
+
+    /// Returns the next events that time will change, the earliest first, [`BATCH_SIZE`] at most.
+    pub async fn upcoming(&self) -> Result<Vec<Due>, DbError> {
+        self.db
+            .run("upcoming_events", |mut conn| async move { store::events::next_due(&mut conn, BATCH_SIZE).await })
+            .await
+    }
+
+    /// The time by the service's clock.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced, DbError> {
+    let locked = store::events::lock(conn, ids).await?;
+    // The time counts from when the locks were had, so an opening is never recorded as earlier than it was.
+    let now = Timestamp::now();
+    let advanced = Advanced::at(now, locked);
+    store::events::open(conn, &advanced.opened, now).await?;
+    store::events::close(conn, &advanced.closed, now).await?;
+    store::outbox::append(conn, &advanced.messages()).await?;
+    Ok(advanced)
+}
+
+fn record(advanced: &Advanced, committed_at: Timestamp) {
+    let opened = advanced.opened.iter().map(|schedule| (schedule, "open", schedule.times.opens_at()));
+    let closed = advanced.closed.iter().map(|schedule| (schedule, "close", schedule.times.closes_at()));
+    for (Schedule { event_id, .. }, transition, due_at) in opened.chain(closed) {
+        let late = committed_at.since(due_at);
+        LATENESS.record(late.as_secs_f64(), &[KeyValue::new("transition", transition)]);
+        let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        tracing::info!(event.id = %event_id, event.transition = transition, event.late_us = late_us, "event advanced");
+    }
+}

@@ -1,0 +1,25 @@
+//! Everything that keeps a use case from what it was asked for.
+
+use crate::domain::Refusal;
+use stampede_db::{DbError, WorkError};
+
+/// Why a use case did not do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// It was refused for a reason that the caller should know.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// A refusal rolls the transaction back.
+impl WorkError for Error {
+    fn as_db_error(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Refused(_) => None,
+        }
+    }
+}

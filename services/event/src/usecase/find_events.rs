@@ -1,0 +1,46 @@
+//! Reads events: one, a page, or those of given ids.
+
+use super::Error;
+use crate::{
+    domain::{Event, Refusal},
+    store,
+};
+use stampede_db::{Database, DbError};
+use stampede_service::{Page, Paging};
+use stampede_vocab::EventId;
+use std::collections::HashMap;
+
+/// Reads events. Cheap to clone.
+#[derive(Clone)]
+pub struct FindEvents {
+    db: Database,
+}
+
+impl FindEvents {
+    /// Reads events of this schema.
+    pub fn new(db: Database) -> Self {
+        Self { db }
+    }
+
+    /// Returns the event of this id.
+    pub async fn get(&self, id: EventId) -> Result<Event, Error> {
+        self.find(&[id]).await?.remove(&id).ok_or_else(|| Refusal::NotFound(id).into())
+    }
+
+    /// Returns a page of all events, newest first.
+    pub async fn list(&self, paging: Paging) -> Result<Page<Event>, Error> {
+        let (after, limit) = (paging.after_time(), paging.limit());
+        let events = self
+            .db
+            .run("list_events", |mut conn| async move { store::events::page(&mut conn, after, limit).await })
+            .await?;
+        Ok(paging.cut(events, |event| (event.created_at.micros(), event.id().uuid())))
+    }
+
+    /// Returns the events of these ids that there are.
+    pub async fn find(&self, ids: &[EventId]) -> Result<HashMap<EventId, Event>, DbError> {
+        let events =
+            self.db.run("find_events", |mut conn| async move { store::events::load(&mut conn, ids).await }).await?;
+        Ok(events.into_iter().map(|event| (event.id(), event)).collect())
+    }
+}

@@ -1,0 +1,180 @@
+//! What Kafka carries: messages of event and order into the domain, the ledger's answers out of it.
+
+use crate::domain::{Answer, Ask, OrderedLine, OrderedUnits, Outgoing, Shelf, ShelfItem, Window, Withdrawal};
+use prost::{Message as _, Name as _};
+use stampede_outbox::OutboxMessage;
+use stampede_proto::{
+    convert::{money, time},
+    message::v1 as proto,
+    messages,
+};
+use stampede_vocab::{InvalidField, OrderId, field};
+
+/// A message that concerns the stock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// An event puts its items on the shelf, or moves its window.
+    Shelve(Shelf),
+    /// An event was cancelled.
+    Withdraw(Withdrawal),
+    /// An order asks the ledger for something.
+    Ledger(Ask),
+}
+
+/// A payload that cannot be what its type says.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not this message at all.
+    #[error(transparent)]
+    Payload(#[from] prost::DecodeError),
+    /// A field has a value that cannot be.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// Reads a message; `None` if it does not concern the stock.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, DecodeError> {
+    let released = |order_id: String| field::id("order_id", &order_id).map(|id| Incoming::Ledger(Ask::Release(id)));
+    let incoming = match messages::name(message_type) {
+        Some(proto::EventScheduled::NAME) => Incoming::Shelve(shelf(proto::EventScheduled::decode(payload)?)?),
+        Some(proto::EventCancelled::NAME) => Incoming::Withdraw(withdrawal(&proto::EventCancelled::decode(payload)?)?),
+        Some(proto::OrderPlaced::NAME) => {
+            let placed = proto::OrderPlaced::decode(payload)?;
+            let order = (placed.order_id, placed.user_id, placed.event_id);
+            Incoming::Ledger(Ask::Commit(ordered_units(order, placed.arrival, placed.lines)?))
+        }
+        Some(proto::OrderPaidLate::NAME) => {
+            let paid = proto::OrderPaidLate::decode(payload)?;
+            let order = (paid.order_id, paid.user_id, paid.event_id);
+            Incoming::Ledger(Ask::CommitAgain(ordered_units(order, 0, paid.lines)?))
+        }
+        Some(proto::OrderCancelled::NAME) => released(proto::OrderCancelled::decode(payload)?.order_id)?,
+        Some(proto::OrderExpired::NAME) => released(proto::OrderExpired::decode(payload)?.order_id)?,
+        Some(proto::OrderRejected::NAME) => released(proto::OrderRejected::decode(payload)?.order_id)?,
+        Some(proto::OrderRefunded::NAME) => released(proto::OrderRefunded::decode(payload)?.order_id)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(incoming))
+}
+
+/// The row of the outbox for this answer.
+pub fn encode(message: &Outgoing) -> OutboxMessage {
+    let order_id = message.order_id.to_string();
+    let (message_type, payload) = match message.answer {
+        Answer::Committed => messages::encode(&proto::StockCommitted { order_id: order_id.clone() }),
+        Answer::Rejected { reason, item_id } => {
+            let (reason, item_id) = (reason.as_str().to_owned(), item_id.to_string());
+            messages::encode(&proto::StockRejected { order_id: order_id.clone(), reason, item_id })
+        }
+    };
+    OutboxMessage {
+        aggregate_type: "stock",
+        aggregate_id: order_id,
+        aggregate_version: message.sequence,
+        message_type,
+        payload,
+        traceparent: message.traceparent.clone(),
+    }
+}
+
+fn shelf(event: proto::EventScheduled) -> Result<Shelf, InvalidField> {
+    let window = Window::new(time("opens_at", event.opens_at)?, time("closes_at", event.closes_at)?)?;
+    let items = field::each("items", event.items, shelf_item)?;
+    Shelf::new(field::id("event_id", &event.event_id)?, event.version, window, items)
+}
+
+fn shelf_item(item: proto::ScheduledItem) -> Result<ShelfItem, InvalidField> {
+    ShelfItem {
+        item_id: field::id("item_id", &item.item_id)?,
+        total_units: item.total_units,
+        limit_per_buyer: item.limit_per_buyer,
+        gift_total_units: item.gift_total_units,
+        unit_price: money("unit_price", item.unit_price.as_ref())?,
+    }
+    .checked()
+}
+
+fn withdrawal(event: &proto::EventCancelled) -> Result<Withdrawal, InvalidField> {
+    Ok(Withdrawal {
+        event_id: field::id("event_id", &event.event_id)?,
+        event_version: event.version,
+        cancelled_at: time("cancelled_at", event.cancelled_at)?,
+    })
+}
+
+fn ordered_units(
+    (order_id, user_id, event_id): (String, String, String),
+    arrival: i64,
+    lines: Vec<proto::OrderedLine>,
+) -> Result<OrderedUnits, InvalidField> {
+    let order_id: OrderId = field::id("order_id", &order_id)?;
+    if lines.is_empty() {
+        return Err(InvalidField::new("lines", "must be at least one"));
+    }
+    Ok(OrderedUnits {
+        order_id,
+        user_id: field::id("user_id", &user_id)?,
+        event_id: field::id("event_id", &event_id)?,
+        arrival,
+        lines: field::each("lines", &lines, ordered_line)?,
+    })
+}
+
+fn ordered_line(line: &proto::OrderedLine) -> Result<OrderedLine, InvalidField> {
+    if line.units < 1 || line.gift_units < 0 {
+        return Err(InvalidField::new("lines.units", format!("{} and gifts {}", line.units, line.gift_units)));
+    }
+    let item_id = field::id("item_id", &line.item_id)?;
+    Ok(OrderedLine { item_id, units: line.units, gift_units: line.gift_units })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::RejectReason;
+    use stampede_vocab::{ItemId, Service};
+
+    const ORDER: &str = "ord_0000000000000000000000001a";
+
+    #[test]
+    fn a_message_of_an_unknown_type_is_skipped() {
+        assert_eq!(decode("stampede.message.v1.OrderFulfilled", &[]).unwrap(), None);
+    }
+
+    #[test]
+    fn what_does_not_decode_names_what_is_wrong() {
+        let cancelled = proto::OrderCancelled { order_id: "ord_x".into(), coupon_id: String::new() };
+        let error = decode("stampede.message.v1.OrderCancelled", &cancelled.encode_to_vec()).unwrap_err();
+        assert!(error.to_string().starts_with("order_id"), "{error}");
+        assert!(decode("stampede.message.v1.OrderCancelled", &[0xff]).is_err());
+    }
+
+    #[test]
+    fn every_end_of_an_order_gives_its_units_back() {
+        let payload = proto::OrderCancelled { order_id: ORDER.into(), coupon_id: String::new() }.encode_to_vec();
+        for end in ["Cancelled", "Expired", "Rejected", "Refunded"] {
+            let incoming = decode(&format!("stampede.message.v1.Order{end}"), &payload).unwrap();
+            assert_eq!(incoming, Some(Incoming::Ledger(Ask::Release(ORDER.parse().unwrap()))), "{end}");
+        }
+    }
+
+    #[test]
+    fn an_answer_carries_its_reason_and_item() {
+        let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
+        let answer = Answer::Rejected { reason: RejectReason::LimitReached, item_id };
+        let row = encode(&Outgoing { order_id: ORDER.parse().unwrap(), sequence: 1, answer, traceparent: None });
+        assert_eq!(
+            (row.aggregate_id.as_str(), row.message_type.as_str()),
+            (ORDER, "stampede.message.v1.StockRejected")
+        );
+        let sent = proto::StockRejected::decode(&row.payload[..]).unwrap();
+        assert_eq!((sent.reason.as_str(), sent.item_id), ("LIMIT_REACHED", item_id.to_string()));
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in messages::taken_by(Service::Inventory) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is skipped");
+        }
+    }
+}

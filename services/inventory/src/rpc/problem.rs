@@ -1,0 +1,22 @@
+//! The one table from what went wrong to what the caller is told.
+
+use crate::usecase::Error;
+use stampede_status::{Problem, Reason};
+use tonic::Status;
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::EventNotFound(_) => Self::new(Reason::EventNotFound, error.to_string()).field("event_id"),
+            Error::NotReady(_) => Self::new(Reason::NotReady, error.to_string()).field("event_id"),
+            Error::Db(error) => error.into(),
+            Error::Redis(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}

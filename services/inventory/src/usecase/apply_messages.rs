@@ -1,0 +1,152 @@
+//! Applies a batch of messages to the ledger inside one transaction, and copies the outcome to Redis after it.
+
+use super::{
+    Reconcile, SyncRedis,
+    sync_redis::{EventSync, mirror},
+};
+use crate::{
+    domain::{Ask, Changes, LedgerBatch, OrderedUnits, Outgoing, Shelf, Withdrawal},
+    store,
+};
+use futures_util::future::join_all;
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_outbox::Outbox;
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What an order asks, with the trace in which it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What it asks of the ledger.
+    pub ask: Ask,
+    /// Trace of the message.
+    pub traceparent: Option<String>,
+}
+
+/// A batch of messages, sorted by what it concerns. Asks keep their order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Events that are staged, or whose window has moved.
+    pub shelves: Vec<Shelf>,
+    /// Events that were cancelled.
+    pub withdrawals: Vec<Withdrawal>,
+    /// What orders ask of the ledger.
+    pub asked: Vec<Asked>,
+}
+
+/// What is left to do once the transaction has committed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    restage: BTreeSet<EventId>,
+    syncs: Vec<EventSync>,
+    answered: bool,
+}
+
+/// Applies messages to the ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct ApplyMessages {
+    outbox: Outbox,
+    sync: SyncRedis,
+    reconcile: Reconcile,
+}
+
+impl ApplyMessages {
+    /// Applies messages, and copies the outcome to Redis.
+    pub fn new(outbox: Outbox, sync: SyncRedis, reconcile: Reconcile) -> Self {
+        Self { outbox, sync, reconcile }
+    }
+
+    /// Applies a batch inside the caller's transaction: events staged, then cancellations, then what orders ask, in the
+    /// order given. Writes the answers to the outbox.
+    pub async fn apply(&self, conn: &mut MySqlConnection, batch: Batch) -> Result<Effects, DbError> {
+        let Batch { shelves, withdrawals, asked } = batch;
+        store::stock::stage(conn, &shelves).await?;
+        store::stock::withdraw(conn, &withdrawals).await?;
+        let staged = shelves.iter().map(|shelf| shelf.event_id);
+        let restage = staged.chain(withdrawals.iter().map(|withdrawal| withdrawal.event_id)).collect();
+        if asked.is_empty() {
+            return Ok(Effects { restage, ..Effects::default() });
+        }
+        let mut ledger = lock_ledger(conn, &asked).await?;
+        let answers = answer(&mut ledger, &asked, Timestamp::now());
+        let changes = ledger.changes();
+        store::stock::add(conn, &changes.items).await?;
+        store::ledger::write(conn, &changes.entries).await?;
+        store::outbox::append(conn, &answers).await?;
+        Ok(Effects { restage, syncs: syncs(&changes, &asked), answered: !answers.is_empty() })
+    }
+
+    /// Wakes the relay and copies the outcome to Redis. The sweep and the reconciler repair what fails here.
+    pub async fn committed(&self, effects: Effects) {
+        if effects.answered {
+            self.outbox.wake();
+        }
+        self.sync.run(&effects.syncs).await;
+        let restaged = effects.restage.iter().map(|event| async move { (event, self.reconcile.run(*event).await) });
+        for (event, outcome) in join_all(restaged).await {
+            if let Err(error) = outcome {
+                tracing::warn!(event.id = %event, error.cause = %error, "event was not staged, the reconciler will stage it");
+            }
+        }
+    }
+}
+
+/// Locks every item that the batch concerns, and reads under that lock what its orders and buyers have.
+///
+/// The items of orders that give back are read first, without a lock: the rows of an order are only written by whoever
+/// applies its messages, which is us.
+async fn lock_ledger(conn: &mut MySqlConnection, asked: &[Asked]) -> Result<LedgerBatch, DbError> {
+    let orders: BTreeSet<OrderId> = asked.iter().map(|asked| order_id(&asked.ask)).collect();
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    let written = store::ledger::of_orders(conn, &orders).await?;
+
+    let mut buyers: BTreeSet<(ItemId, UserId)> =
+        written.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
+    for order in asked.iter().filter_map(|asked| ordered(&asked.ask)) {
+        buyers.extend(order.lines.iter().map(|line| (line.item_id, order.user_id)));
+    }
+    let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
+    let locked = store::stock::lock(conn, &items.into_iter().collect::<Vec<_>>()).await?;
+    let entries = store::ledger::of_orders(conn, &orders).await?;
+    let units = store::ledger::units_of(conn, &buyers).await?;
+    Ok(LedgerBatch::new(locked, entries, units))
+}
+
+fn answer(ledger: &mut LedgerBatch, asked: &[Asked], now: Timestamp) -> Vec<Outgoing> {
+    let answer = |Asked { ask, traceparent }: &Asked| {
+        let answer = ledger.apply(ask, now)?;
+        let sequence = if matches!(ask, Ask::CommitAgain(_)) { 2 } else { 1 };
+        Some(Outgoing { order_id: order_id(ask), sequence, answer, traceparent: traceparent.clone() })
+    };
+    asked.iter().filter_map(answer).collect()
+}
+
+/// What Redis is told of the batch, by event: the items that changed, and the orders that were answered either way.
+fn syncs(changes: &Changes, asked: &[Asked]) -> Vec<EventSync> {
+    let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
+    let of = |event_id| EventSync { event_id, mirrors: Vec::new(), answered: Vec::new() };
+    for change in &changes.items {
+        by_event.entry(change.event_id).or_insert_with_key(|event| of(*event)).mirrors.push(mirror(change));
+    }
+    for order in asked.iter().filter_map(|asked| ordered(&asked.ask)) {
+        let items = order.lines.iter().map(|line| line.item_id).collect();
+        let sync = by_event.entry(order.event_id).or_insert_with_key(|event| of(*event));
+        sync.answered.push((order.order_id, items));
+    }
+    by_event.into_values().collect()
+}
+
+fn order_id(ask: &Ask) -> OrderId {
+    match ask {
+        Ask::Commit(order) | Ask::CommitAgain(order) => order.order_id,
+        Ask::Release(order_id) => *order_id,
+    }
+}
+
+fn ordered(ask: &Ask) -> Option<&OrderedUnits> {
+    match ask {
+        Ask::Commit(order) | Ask::CommitAgain(order) => Some(order),
+        Ask::Release(_) => None,
+    }
+}

@@ -1,0 +1,130 @@
+//! What is left of each item: shown once, or as it changes.
+
+use super::{Error, KEPT_AFTER_CLOSING};
+use crate::{
+    domain::{Item, StockLevel, StockView},
+    store,
+};
+use futures_util::{Stream, future::try_join_all};
+use stampede_db::{Database, DbError};
+use stampede_lua::stock::{Peek, Stock};
+use stampede_service::until_last;
+use stampede_vocab::{EventId, ItemId, Timestamp};
+use stampede_watch::Hub;
+use std::{collections::HashMap, time::Duration};
+
+/// Time between two polls of the watched events.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long before its opening an event counts as on sale, for the gauges.
+const SOON: Duration = Duration::from_secs(3_600);
+
+/// Units of all events that are on sale, or will be soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnSale {
+    /// Units there are.
+    pub total: u64,
+    /// Units in the ledger.
+    pub committed: u64,
+}
+
+/// Shows what is left. Cheap to clone.
+#[derive(Clone)]
+pub struct ViewStock {
+    reader: Reader,
+    hub: Hub<EventId, StockView>,
+}
+
+/// Reads what is shown.
+#[derive(Clone)]
+struct Reader {
+    db: Database,
+    redis: Stock,
+}
+
+impl ViewStock {
+    /// Shows the stock of this schema and this Redis. Needs a tokio runtime.
+    pub fn new(db: Database, redis: Stock) -> Self {
+        let reader = Reader { db, redis };
+        let watched = reader.clone();
+        let hub = Hub::new(POLL_INTERVAL, move |events| watched.clone().ready_views(events));
+        Self { reader, hub }
+    }
+
+    /// Units of all events that are on sale or will be within the hour, by the ledger.
+    pub async fn units_on_sale(&self) -> Result<OnSale, DbError> {
+        let now = Timestamp::now();
+        let (total, committed) = self
+            .reader
+            .db
+            .run("units_on_sale", |mut conn| async move {
+                store::stock::units_on_sale(&mut conn, now, now.plus(SOON)).await
+            })
+            .await?;
+        Ok(OnSale { total, committed })
+    }
+
+    /// What is left of each item of the event now.
+    pub async fn run(&self, event: EventId) -> Result<StockView, Error> {
+        let items = self.reader.items_of(event).await?;
+        self.reader.view(&items).await?.ok_or(Error::NotReady(event))
+    }
+
+    /// What is left of each item as it is now, and again when it changes, until the event has closed.
+    pub async fn watch(&self, event: EventId) -> Result<impl Stream<Item = StockView> + Send + use<>, Error> {
+        self.reader.items_of(event).await?;
+        Ok(until_last(Box::pin(self.hub.watch(event)), |view| view.closed))
+    }
+}
+
+impl Reader {
+    async fn items_of(&self, event: EventId) -> Result<Vec<Item>, Error> {
+        let items = self.items(&[event]).await?;
+        if items.is_empty() { Err(Error::EventNotFound(event)) } else { Ok(items) }
+    }
+
+    async fn items(&self, events: &[EventId]) -> Result<Vec<Item>, DbError> {
+        self.db.run("items_of_events", |mut conn| async move { store::stock::of_events(&mut conn, events).await }).await
+    }
+
+    /// The views of those of these events that are staged.
+    async fn ready_views(self, events: Vec<EventId>) -> anyhow::Result<HashMap<EventId, StockView>> {
+        let items = self.items(&events).await?;
+        let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
+        let views = by_event.map(|items| async { Ok::<_, Error>((items[0].event_id, self.view(items).await?)) });
+        let views = try_join_all(views).await?;
+        Ok(views.into_iter().filter_map(|(event, view)| Some((event, view?))).collect())
+    }
+
+    /// The view of one event, of which these are the items; `None` while it is not staged.
+    async fn view(&self, items: &[Item]) -> Result<Option<StockView>, Error> {
+        let Some(first) = items.first() else { return Ok(None) };
+        if is_forgotten(first, Timestamp::now()) {
+            return Ok(Some(StockView { closed: true, levels: items.iter().map(StockLevel::of_ledger).collect() }));
+        }
+        let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
+        let peek = self.redis.peek(first.event_id, &ids).await?;
+        Ok(staged_view(items, &peek))
+    }
+}
+
+/// Whether Redis no longer keeps the item.
+fn is_forgotten(item: &Item, now: Timestamp) -> bool {
+    now >= item.window.closes_at.plus(KEPT_AFTER_CLOSING)
+}
+
+fn staged_view(items: &[Item], peek: &Peek) -> Option<StockView> {
+    let closed = peek.now >= peek.event?.closes_at;
+    let level = |(item, staged): (&Item, &Option<stampede_lua::stock::ShelfItem>)| {
+        let staged = staged.as_ref()?;
+        Some(StockLevel {
+            item_id: item.id(),
+            total_units: staged.total_units,
+            left_units: staged.left_units(),
+            committed_units: staged.committed_units,
+            held_units: staged.held_units,
+            left_gift_units: staged.left_gift_units(),
+        })
+    };
+    let levels = items.iter().zip(&peek.items).map(level).collect::<Option<Vec<_>>>()?;
+    Some(StockView { closed, levels })
+}

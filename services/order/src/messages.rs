@@ -1,0 +1,178 @@
+//! What Kafka carries: the messages of this service encoded, those of others decoded. Decides nothing.
+
+use crate::domain::{Input, Line, News, Outgoing};
+use prost::{Message as _, Name as _};
+use stampede_outbox::OutboxMessage;
+use stampede_proto::{
+    convert::timestamp,
+    message::v1 as message,
+    messages::{self, encode as encoded},
+};
+use stampede_vocab::{CouponId, InvalidField, OrderId, field};
+
+/// Most characters kept of a reason that another service gives.
+const MAX_REASON: usize = 64;
+
+/// A payload that cannot be what its type says.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not this message at all.
+    #[error(transparent)]
+    Payload(#[from] prost::DecodeError),
+    /// A field has a value that cannot be.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// Encodes a message in the trace of what caused it.
+pub fn encode(outgoing: &Outgoing, traceparent: Option<String>) -> OutboxMessage {
+    let order_id = outgoing.order.to_string();
+    let (message_type, payload) = payload(order_id.clone(), &outgoing.news);
+    OutboxMessage {
+        aggregate_type: "order",
+        aggregate_id: order_id,
+        aggregate_version: outgoing.version,
+        message_type,
+        payload,
+        traceparent,
+    }
+}
+
+/// Decodes a message into an input of its order; `None` for a type that this service does not take.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Input)>, DecodeError> {
+    let (order_id, input) = match messages::name(message_type) {
+        Some(message::StockCommitted::NAME) => {
+            let committed = message::StockCommitted::decode(payload)?;
+            (committed.order_id, Input::StockCommitted)
+        }
+        Some(message::StockRejected::NAME) => {
+            let rejected = message::StockRejected::decode(payload)?;
+            (rejected.order_id, Input::StockRejected { reason: capped(&rejected.reason) })
+        }
+        Some(message::PaymentApproved::NAME) => {
+            let approved = message::PaymentApproved::decode(payload)?;
+            (approved.order_id, Input::PaymentApproved { attempt: approved.attempt })
+        }
+        Some(message::PaymentDeclined::NAME) => {
+            let declined = message::PaymentDeclined::decode(payload)?;
+            let code = capped(&declined.decline_code);
+            (declined.order_id, Input::PaymentDeclined { attempt: declined.attempt, code })
+        }
+        Some(message::PaymentRefunded::NAME) => {
+            (message::PaymentRefunded::decode(payload)?.order_id, Input::PaymentRefunded)
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some((field::id("order_id", &order_id)?, input)))
+}
+
+/// As much as the column holds.
+fn capped(reason: &str) -> String {
+    reason.chars().take(MAX_REASON).collect()
+}
+
+/// The full name and the bytes of the message.
+fn payload(order_id: String, news: &News) -> (String, Vec<u8>) {
+    match news {
+        News::Placed { buyer, event, lines, coupon, total, arrival, placed_at } => encoded(&message::OrderPlaced {
+            order_id,
+            user_id: buyer.to_string(),
+            event_id: event.to_string(),
+            lines: ordered_lines(lines),
+            coupon_id: text(*coupon),
+            total: Some((*total).into()),
+            arrival: *arrival,
+            placed_at: Some(timestamp(*placed_at)),
+        }),
+        News::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
+            order_id,
+            user_id: buyer.to_string(),
+            event_id: event.to_string(),
+            lines: ordered_lines(lines),
+        }),
+        News::Rejected { coupon, reason } => {
+            encoded(&message::OrderRejected { order_id, coupon_id: text(*coupon), reason: reason.clone() })
+        }
+        News::Cancelled { coupon } => encoded(&message::OrderCancelled { order_id, coupon_id: text(*coupon) }),
+        News::Expired { coupon } => encoded(&message::OrderExpired { order_id, coupon_id: text(*coupon) }),
+        News::Fulfilled { buyer, coupon, at } => encoded(&message::OrderFulfilled {
+            order_id,
+            user_id: buyer.to_string(),
+            coupon_id: text(*coupon),
+            fulfilled_at: Some(timestamp(*at)),
+        }),
+        News::Refunded { coupon } => encoded(&message::OrderRefunded { order_id, coupon_id: text(*coupon) }),
+        News::PaymentRequested { buyer, attempt, amount, method } => encoded(&message::PaymentRequested {
+            order_id,
+            user_id: buyer.to_string(),
+            attempt: *attempt,
+            amount: Some((*amount).into()),
+            payment_method: method.clone(),
+        }),
+        News::RefundRequested { amount } => {
+            encoded(&message::RefundRequested { order_id, amount: Some((*amount).into()) })
+        }
+    }
+}
+
+fn ordered_lines(lines: &[Line]) -> Vec<message::OrderedLine> {
+    let ordered = |line: &Line| message::OrderedLine {
+        item_id: line.item.to_string(),
+        units: line.units.get(),
+        gift_units: line.gift_units,
+    };
+    lines.iter().map(ordered).collect()
+}
+
+fn text(coupon: Option<CouponId>) -> String {
+    coupon.map(|id| id.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_vocab::Service;
+    use uuid::Uuid;
+
+    fn order() -> OrderId {
+        OrderId::from_uuid(Uuid::from_u128(7))
+    }
+
+    #[test]
+    fn news_carry_the_order_and_its_version() {
+        let outgoing = Outgoing { order: order(), version: 4, news: News::Cancelled { coupon: None } };
+        let sent = encode(&outgoing, None);
+        assert_eq!((sent.aggregate_id.as_str(), sent.aggregate_version), (order().to_string().as_str(), 4));
+        assert_eq!(sent.message_type, "stampede.message.v1.OrderCancelled");
+        let read = message::OrderCancelled::decode(sent.payload.as_slice()).unwrap();
+        assert_eq!((read.order_id, read.coupon_id), (order().to_string(), String::new()));
+    }
+
+    #[test]
+    fn messages_of_others_become_inputs() {
+        let declined = message::PaymentDeclined {
+            order_id: order().to_string(),
+            attempt: 2,
+            decline_code: "x".repeat(100),
+            ..Default::default()
+        };
+        let decoded = decode("stampede.message.v1.PaymentDeclined", &declined.encode_to_vec()).unwrap();
+        let Some((id, Input::PaymentDeclined { attempt: 2, code })) = decoded else { panic!("another input") };
+        assert_eq!((id, code.len()), (order(), MAX_REASON));
+    }
+
+    #[test]
+    fn unknown_types_are_skipped_and_broken_payloads_are_not() {
+        assert!(matches!(decode("stampede.message.v1.EventOpened", b"?"), Ok(None)));
+        assert!(decode("stampede.message.v1.StockCommitted", b"\xff").is_err());
+        let nobody = message::StockCommitted { order_id: "ord_1".to_owned() };
+        assert!(decode("stampede.message.v1.StockCommitted", &nobody.encode_to_vec()).is_err());
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in messages::taken_by(Service::Order) {
+            assert!(decode(&message_type, b"\xff").is_err(), "{message_type} is skipped");
+        }
+    }
+}

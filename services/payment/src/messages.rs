@@ -1,0 +1,165 @@
+//! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
+
+use crate::domain::{Ask, Fact, OrderRequest, Outgoing};
+use prost::{Message as _, Name as _};
+use stampede_inbox::Message;
+use stampede_outbox::OutboxMessage;
+use stampede_proto::{convert::amount, message::v1 as proto, messages};
+use stampede_vocab::{InvalidField, OrderId, field, limits::MAX_PAYMENT_METHOD_CHARS};
+
+/// A payload that cannot be what its type says.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// It is not this message at all.
+    #[error(transparent)]
+    Payload(#[from] prost::DecodeError),
+    /// A field has a value that cannot be.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
+}
+
+/// The row of the outbox for this message.
+pub fn encode(message: &Outgoing) -> OutboxMessage {
+    let payment_id = message.payment_id.to_string();
+    let order_id = message.order_id.to_string();
+    let (message_type, payload) = match &message.fact {
+        Fact::Approved { attempt, captured } => {
+            let captured = Some((*captured).into());
+            messages::encode(&proto::PaymentApproved { payment_id, order_id, attempt: *attempt, captured })
+        }
+        Fact::Declined { attempt, code } => {
+            let decline_code = code.clone();
+            messages::encode(&proto::PaymentDeclined { payment_id, order_id, attempt: *attempt, decline_code })
+        }
+        Fact::Refunded { refunded } => {
+            messages::encode(&proto::PaymentRefunded { payment_id, order_id, refunded: Some((*refunded).into()) })
+        }
+    };
+    OutboxMessage {
+        aggregate_type: "payment",
+        aggregate_id: message.payment_id.to_string(),
+        aggregate_version: message.version,
+        message_type,
+        payload,
+        traceparent: message.traceparent.clone(),
+    }
+}
+
+/// Decodes what the order service asks for; `None` for a type that this service does not take.
+pub fn decode(message: &Message) -> Result<Option<OrderRequest>, DecodeError> {
+    let payload = message.payload.as_slice();
+    let (order_id, ask) = match messages::name(&message.message_type) {
+        Some(proto::PaymentRequested::NAME) => charge(proto::PaymentRequested::decode(payload)?)?,
+        Some(proto::RefundRequested::NAME) => refund(&proto::RefundRequested::decode(payload)?)?,
+        Some(proto::OrderExpired::NAME) => stop(&proto::OrderExpired::decode(payload)?.order_id)?,
+        Some(proto::OrderCancelled::NAME) => stop(&proto::OrderCancelled::decode(payload)?.order_id)?,
+        _ => return Ok(None),
+    };
+    Ok(Some(OrderRequest { order_id, ask, traceparent: message.traceparent.clone() }))
+}
+
+fn charge(message: proto::PaymentRequested) -> Result<(OrderId, Ask), InvalidField> {
+    if message.attempt < 1 {
+        return Err(InvalidField::new("attempt", "must be at least 1"));
+    }
+    if message.payment_method.chars().count() > MAX_PAYMENT_METHOD_CHARS {
+        return Err(InvalidField::new("payment_method", "is too long"));
+    }
+    let ask = Ask::Charge {
+        user_id: field::id("user_id", &message.user_id)?,
+        attempt: message.attempt,
+        amount: amount("amount", message.amount.as_ref())?,
+        payment_method: message.payment_method,
+    };
+    Ok((field::id("order_id", &message.order_id)?, ask))
+}
+
+fn refund(message: &proto::RefundRequested) -> Result<(OrderId, Ask), InvalidField> {
+    let ask = Ask::Refund { amount: amount("amount", message.amount.as_ref())? };
+    Ok((field::id("order_id", &message.order_id)?, ask))
+}
+
+fn stop(order: &str) -> Result<(OrderId, Ask), InvalidField> {
+    Ok((field::id("order_id", order)?, Ask::Stop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_proto::r#type::v1::Money as ProtoMoney;
+    use stampede_vocab::Service;
+    use uuid::Uuid;
+
+    const ORDER: &str = "ord_0000000000000000000000001a";
+
+    fn message(message_type: &str, payload: Vec<u8>) -> Message {
+        Message {
+            source: "/stampede/order".to_owned(),
+            id: 1,
+            message_type: format!("stampede.message.v1.{message_type}"),
+            key: ORDER.to_owned(),
+            payload,
+            traceparent: None,
+            topic: "stampede.order".to_owned(),
+            partition: 0,
+            offset: 0,
+        }
+    }
+
+    fn requested() -> proto::PaymentRequested {
+        proto::PaymentRequested {
+            order_id: ORDER.to_owned(),
+            user_id: "usr_0000000000000000000000001a".to_owned(),
+            attempt: 1,
+            amount: Some(ProtoMoney { minor_units: 500, currency: "EUR".to_owned() }),
+            payment_method: "pm_card_ok".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_the_order_service_asks_is_read() {
+        let news = decode(&message("PaymentRequested", requested().encode_to_vec())).unwrap().unwrap();
+        assert_eq!(news.order_id.uuid(), Uuid::from_u128(42));
+        assert!(matches!(news.ask, Ask::Charge { attempt: 1, .. }));
+        let longest = "ä".repeat(MAX_PAYMENT_METHOD_CHARS);
+        let longest = proto::PaymentRequested { payment_method: longest, ..requested() };
+        assert!(decode(&message("PaymentRequested", longest.encode_to_vec())).is_ok());
+        for ended in ["OrderExpired", "OrderCancelled"] {
+            let payload = proto::OrderExpired { order_id: ORDER.to_owned(), ..Default::default() }.encode_to_vec();
+            assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().ask, Ask::Stop);
+        }
+        assert_eq!(decode(&message("OrderPlaced", Vec::new())), Ok(None));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_field() {
+        let money = |minor_units, currency: &str| Some(ProtoMoney { minor_units, currency: currency.to_owned() });
+        for (field, bad) in [
+            ("order_id", proto::PaymentRequested { order_id: "x".to_owned(), ..requested() }),
+            ("user_id", proto::PaymentRequested { user_id: String::new(), ..requested() }),
+            ("attempt", proto::PaymentRequested { attempt: 0, ..requested() }),
+            ("amount", proto::PaymentRequested { amount: None, ..requested() }),
+            ("amount.minor_units", proto::PaymentRequested { amount: money(-1, "EUR"), ..requested() }),
+            ("amount.currency", proto::PaymentRequested { amount: money(1, "eur"), ..requested() }),
+            (
+                "payment_method",
+                proto::PaymentRequested { payment_method: "x".repeat(MAX_PAYMENT_METHOD_CHARS + 1), ..requested() },
+            ),
+        ] {
+            match decode(&message("PaymentRequested", bad.encode_to_vec())) {
+                Err(DecodeError::Field(error)) => assert_eq!(error.field, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_message_that_the_service_takes_is_understood() {
+        for message_type in messages::taken_by(Service::Payment) {
+            assert!(
+                decode(&message(message_type.rsplit('.').next().unwrap(), vec![0xff])).is_err(),
+                "{message_type} is passed over"
+            );
+        }
+    }
+}

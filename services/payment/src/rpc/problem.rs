@@ -1,0 +1,23 @@
+//! The one table from what went wrong to what the caller is told.
+
+use crate::usecase::Error;
+use stampede_status::{Problem, Reason};
+use tonic::Status;
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid(error) => error.into(),
+            Error::NotFound => Self::new(Reason::PaymentNotFound, error.to_string()).field("payment_id"),
+            Error::InvalidSignature => Self::new(Reason::InvalidSignature, error.to_string()),
+            Error::Db(error) => error.into(),
+            Error::Batch(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}

@@ -1,0 +1,40 @@
+//! What the use cases share.
+
+use super::recent_ends::RecentEnds;
+use stampede_db::Database;
+use stampede_outbox::Outbox;
+use stampede_vocab::Timestamp;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// The schema, the clock, and who is woken by what. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub(super) db: Database,
+    pub(super) outbox: Outbox,
+    pub(super) charges_queued: Arc<Notify>,
+    pub(super) refunds_queued: Arc<Notify>,
+    pub(super) recent_ends: RecentEnds,
+    lease: Duration,
+}
+
+impl Context {
+    /// What is claimed counts as abandoned after `lease`, which must be longer than the provider may take for two
+    /// requests.
+    pub fn new(db: Database, outbox: Outbox, lease: Duration) -> Self {
+        Self {
+            db,
+            outbox,
+            charges_queued: Arc::default(),
+            refunds_queued: Arc::default(),
+            recent_ends: RecentEnds::default(),
+            lease,
+        }
+    }
+
+    /// Now, and the end of a lease that begins now.
+    pub(super) fn lease(&self) -> (Timestamp, Timestamp) {
+        let now = Timestamp::now();
+        (now, now.plus(self.lease))
+    }
+}

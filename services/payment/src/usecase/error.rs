@@ -1,0 +1,25 @@
+//! Everything that keeps a use case from what it was asked for.
+
+use stampede_batch::BatchError;
+use stampede_db::DbError;
+use stampede_vocab::InvalidField;
+
+/// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A field has a value that is not allowed.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// There is no such payment, or it is somebody else's.
+    #[error("there is no such payment")]
+    NotFound,
+    /// The signature does not fit the payload.
+    #[error("the signature does not fit the payload")]
+    InvalidSignature,
+    /// The database.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The batch queue is full, or the batch failed.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}

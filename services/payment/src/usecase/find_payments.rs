@@ -1,0 +1,53 @@
+//! Reads payments: a buyer their own, an operator everybody's.
+
+use super::Error;
+use crate::{
+    domain::Payment,
+    store::{Reading, payments},
+};
+use stampede_db::Database;
+use stampede_service::{Page, Paging};
+use stampede_vocab::{OrderId, PaymentId, UserId};
+
+/// Reads payments. Cheap to clone.
+#[derive(Clone)]
+pub struct FindPayments {
+    db: Database,
+}
+
+impl FindPayments {
+    /// Reads payments of this schema.
+    pub fn new(db: Database) -> Self {
+        Self { db }
+    }
+
+    /// Returns one payment, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    pub async fn get(&self, id: PaymentId, owner: Option<UserId>) -> Result<Payment, Error> {
+        let found: Vec<Payment> = self
+            .db
+            .run("find_payment", |mut conn| async move { payments::load(&mut conn, &[id], Reading::Plain).await })
+            .await?;
+        let visible = |payment: &Payment| owner.is_none_or(|owner| owner == payment.user_id);
+        found.into_iter().find(visible).ok_or(Error::NotFound)
+    }
+
+    /// Returns the payment of one order, if the caller may see one, as the only page of a list.
+    pub async fn list_of_order(&self, order: OrderId, owner: Option<UserId>) -> Result<Page<Payment>, Error> {
+        let rows = match self.get(PaymentId::derive(order), owner).await {
+            Ok(payment) => vec![payment],
+            Err(Error::NotFound) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Page { rows, next_page_token: String::new() })
+    }
+
+    /// Returns a page of all that the caller may see, newest first.
+    pub async fn list(&self, owner: Option<UserId>, paging: Paging) -> Result<Page<Payment>, Error> {
+        let (after, limit) = (paging.after_time(), paging.limit());
+        let found = self
+            .db
+            .run("list_payments", |mut conn| async move { payments::list(&mut conn, owner, after, limit).await })
+            .await?;
+        Ok(paging.cut(found, |payment: &Payment| (payment.created_at.micros(), payment.id.uuid())))
+    }
+}
