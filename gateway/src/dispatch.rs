@@ -4,7 +4,7 @@ use crate::{
     auth::Caller,
     gateway::Gateway,
     problem::Refusal,
-    routes::{BodyRule, Endpoint, Native, Route},
+    routes::{Endpoint, Native, Route},
     trace_id::TraceId,
     transcode::{Call, refuse_query},
 };
@@ -40,10 +40,7 @@ pub async fn dispatch(
             Ok(answer(&gateway, *native, &body).await?)
         }
         Endpoint::Rpc(rpc) => {
-            let body = match rpc.body {
-                BodyRule::None => Bytes::new(),
-                BodyRule::Whole | BodyRule::Field(_) => read(body, gateway.body_limit).await?,
-            };
+            let body = if rpc.has_body { read(body, gateway.body_limit).await? } else { Bytes::new() };
             let (caller, trace_id) = (caller.as_ref(), &trace_id);
             Ok(gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await?)
         }

@@ -1,43 +1,11 @@
 //! Reads `google.api.http` and `stampede.type.v1.access` of every method in a descriptor set.
 
-use super::{
-    rpc::Rpc,
-    table::Access,
-    template::{Template, TemplateError},
-};
+use super::{Access, RouteError, rpc::Rpc, template};
 use http::Method;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor};
 use stampede_proto::r#type::v1 as proto;
 
-/// A contract that no route table can be made of. The gateway does not start with one.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// The descriptor set cannot be read.
-    #[error("descriptor set: {0}")]
-    Descriptors(#[from] prost_reflect::DescriptorError),
-    /// The descriptor set lacks an option that the routes are read from.
-    #[error("descriptor set: the option {0} is not in it")]
-    NoOption(&'static str),
-    /// A path template cannot be read.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// An annotation does not fit its method.
-    #[error("{method}: {problem}")]
-    Binding {
-        /// Full name of the method.
-        method: String,
-        /// What does not fit.
-        problem: String,
-    },
-    /// Two routes cannot be told apart.
-    #[error("{route} is routed twice")]
-    Duplicate {
-        /// Method and template of the second.
-        route: String,
-    },
-}
-
-/// One rule of one method.
+/// The rule of one method.
 pub struct Binding {
     /// HTTP method.
     pub method: Method,
@@ -49,13 +17,13 @@ pub struct Binding {
     pub rpc: Rpc,
 }
 
-/// Every binding in the set, additional ones too, of the methods that somebody outside may call.
+/// The binding of every method in the set that somebody outside may call.
 pub fn bindings(pool: &DescriptorPool) -> Result<Vec<Binding>, RouteError> {
     let options = Options::of(pool)?;
     let mut bindings = Vec::new();
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let Some(access) = options.access(&method) else { continue };
-        for rule in options.rules(&method) {
+        if let Some(rule) = options.rule(&method) {
             bindings.push(bind(&method, access, &rule)?);
         }
     }
@@ -84,33 +52,34 @@ impl Options {
         }
     }
 
-    /// The rule of the method and its additional bindings; none without an annotation.
-    fn rules(&self, method: &MethodDescriptor) -> Vec<DynamicMessage> {
+    /// The rule of the method; none without an annotation.
+    fn rule(&self, method: &MethodDescriptor) -> Option<DynamicMessage> {
         let options = method.options();
-        if !options.has_extension(&self.http) {
-            return Vec::new();
-        }
-        let Some(rule) = options.get_extension(&self.http).as_message().cloned() else { return Vec::new() };
-        let additional = rule.get_field_by_name("additional_bindings");
-        let additional = additional.as_deref().and_then(Value::as_list).unwrap_or_default();
-        let additional: Vec<_> = additional.iter().filter_map(Value::as_message).cloned().collect();
-        [rule].into_iter().chain(additional).collect()
+        let has = options.has_extension(&self.http);
+        has.then(|| options.get_extension(&self.http).as_message().cloned()).flatten()
     }
 }
 
 fn bind(method: &MethodDescriptor, access: Access, rule: &DynamicMessage) -> Result<Binding, RouteError> {
-    let (http_method, text) = pattern(rule).ok_or_else(|| RouteError::Binding {
-        method: method.full_name().to_owned(),
-        problem: "its google.api.http names none of get, put, post, delete, patch".into(),
-    })?;
-    let template = Template::parse(&text)?;
-    let rpc = Rpc::bind(method, &template, &text_of(rule, "body"), &text_of(rule, "response_body"))?;
+    let fault = |problem: &str| RouteError::Binding { method: method.full_name().to_owned(), problem: problem.into() };
+    let (http_method, text) = pattern(rule).ok_or_else(|| fault("its google.api.http is neither get nor post"))?;
+    if rule
+        .get_field_by_name("additional_bindings")
+        .is_some_and(|more| more.as_list().is_some_and(|more| !more.is_empty()))
+    {
+        return Err(fault("it has additional bindings: give each method one path"));
+    }
+    let has_body = match text_of(rule, "body").as_str() {
+        "" => false,
+        "*" => true,
+        _ => return Err(fault("its body is a field: take the whole request, \"*\"")),
+    };
+    let rpc = Rpc::bind(method, template::variable(&text)?, has_body, &text_of(rule, "response_body"))?;
     Ok(Binding { method: http_method, text, access, rpc })
 }
 
 fn pattern(rule: &DynamicMessage) -> Option<(Method, String)> {
-    let methods = [Method::GET, Method::PUT, Method::POST, Method::DELETE, Method::PATCH];
-    methods.into_iter().find_map(|method| {
+    [Method::GET, Method::POST].into_iter().find_map(|method| {
         let template = text_of(rule, &method.as_str().to_ascii_lowercase());
         (!template.is_empty()).then_some((method, template))
     })

@@ -8,11 +8,57 @@ mod field_path;
 mod rpc;
 mod table;
 mod template;
-mod trie;
 
+use self::template::TemplateError;
 pub use self::{
     field_path::{FieldPath, named},
-    rpc::{BodyRule, Rpc},
-    table::{Access, Endpoint, Lookup, Native, Route, Table},
-    template::split_verb,
+    rpc::Rpc,
+    table::{Endpoint, Lookup, Native, Route, Table},
 };
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Public,
+    /// Anybody with a valid token.
+    Buyer,
+    /// Only a token of role operator.
+    Operator,
+}
+
+/// A contract that no route table can be made of. The gateway does not start with one.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// The descriptor set cannot be read.
+    #[error("descriptor set: {0}")]
+    Descriptors(#[from] prost_reflect::DescriptorError),
+    /// The descriptor set lacks an option that the routes are read from.
+    #[error("descriptor set: the option {0} is not in it")]
+    NoOption(&'static str),
+    /// A path template cannot be read.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// An annotation does not fit its method.
+    #[error("{method}: {problem}")]
+    Binding {
+        /// Full name of the method.
+        method: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// Two routes cannot be told apart.
+    #[error("{route} is routed twice")]
+    Duplicate {
+        /// Method and template of the second.
+        route: String,
+    },
+    /// Two templates cannot be told apart.
+    #[error("path template \"{template}\": {error}")]
+    Conflict {
+        /// The second.
+        template: String,
+        /// What is in its way.
+        error: matchit::InsertError,
+    },
+}

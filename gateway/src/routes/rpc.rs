@@ -1,6 +1,6 @@
 //! One way to call one method: where each part of the request goes, and what of the response comes back.
 
-use super::{annotation::RouteError, field_path::FieldPath, field_path::named, template::Template};
+use super::{RouteError, field_path::FieldPath, field_path::named, template::Variable};
 use http::uri::PathAndQuery;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
@@ -15,25 +15,14 @@ pub struct Rpc {
     pub input: MessageDescriptor,
     /// What it answers.
     pub output: MessageDescriptor,
-    /// What the HTTP body is read into.
-    pub body: BodyRule,
+    /// Whether the whole request is in the HTTP body; else all that is not in the path is in query parameters.
+    pub has_body: bool,
     /// The only field of the answer that is sent; `None` for all of it.
     pub response_body: Option<FieldDescriptor>,
     /// Whether it answers many times.
     pub streaming: bool,
     /// What is read from the path.
-    pub variables: Vec<PathVariable>,
-}
-
-/// What the HTTP body is read into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BodyRule {
-    /// Nothing: everything is in the path and in query parameters.
-    None,
-    /// The whole request; there are no query parameters.
-    Whole,
-    /// One message field; the others are query parameters.
-    Field(FieldDescriptor),
+    pub variable: Option<PathVariable>,
 }
 
 /// A request field that is read from the path.
@@ -41,32 +30,25 @@ pub enum BodyRule {
 pub struct PathVariable {
     /// The field.
     pub field: FieldPath,
-    first: usize,
-    count: Option<usize>,
+    segment: usize,
 }
 
 impl PathVariable {
-    /// The segments that it covers, as they are in the path (which starts with a slash and has no verb).
+    /// Its text in the path of a request that was routed here.
     pub fn text<'p>(&self, path: &'p str) -> &'p str {
-        // The segment before the first slash is empty, so segment n starts behind slash n.
-        let start = nth_slash(path, self.first).map_or(path.len(), |slash| slash + 1);
-        let below = &path[start..];
-        let end = self.count.and_then(|count| nth_slash(below, count - 1)).unwrap_or(below.len());
-        &below[..end]
+        // The segment before the first slash is empty. What follows a colon is the verb.
+        let segment = path.split('/').nth(self.segment + 1).unwrap_or_default();
+        segment.split_once(':').map_or(segment, |(text, _)| text)
     }
 }
 
-fn nth_slash(path: &str, n: usize) -> Option<usize> {
-    path.match_indices('/').nth(n).map(|(at, _)| at)
-}
-
 impl Rpc {
-    /// Binds `method` by the template, `body` and `response_body` of one rule. Refuses names that are not there, so
-    /// that a mistake in an annotation shows when the gateway starts.
+    /// Binds `method` by the variable, `body` and `response_body` of its rule. Refuses names that are not there, so that
+    /// a mistake in an annotation shows when the gateway starts.
     pub fn bind(
         method: &MethodDescriptor,
-        template: &Template,
-        body: &str,
+        variable: Option<Variable<'_>>,
+        has_body: bool,
         response_body: &str,
     ) -> Result<Self, RouteError> {
         let fault = |problem: String| RouteError::Binding { method: method.full_name().to_owned(), problem };
@@ -84,21 +66,13 @@ impl Rpc {
         Ok(Self {
             grpc_path,
             service,
-            body: body_rule(&input, body).map_err(fault)?,
+            has_body,
             response_body,
             streaming: method.is_server_streaming(),
-            variables: path_variables(&input, template).map_err(fault)?,
+            variable: variable.map(|variable| path_variable(&input, variable)).transpose().map_err(fault)?,
             input,
             output,
         })
-    }
-}
-
-fn body_rule(input: &MessageDescriptor, body: &str) -> Result<BodyRule, String> {
-    match body {
-        "" => Ok(BodyRule::None),
-        "*" => Ok(BodyRule::Whole),
-        name => message_field(input, name).map(BodyRule::Field),
     }
 }
 
@@ -110,15 +84,9 @@ fn message_field(message: &MessageDescriptor, name: &str) -> Result<FieldDescrip
     }
 }
 
-fn path_variables(input: &MessageDescriptor, template: &Template) -> Result<Vec<PathVariable>, String> {
-    let resolve = |name: &str| {
-        FieldPath::resolve(input, name).ok_or_else(|| format!("{} has no field {name}", input.full_name()))
-    };
-    template
-        .variables
-        .iter()
-        .map(|variable| {
-            Ok(PathVariable { field: resolve(&variable.field)?, first: variable.first, count: variable.count })
-        })
-        .collect()
+fn path_variable(input: &MessageDescriptor, variable: Variable<'_>) -> Result<PathVariable, String> {
+    let Variable { field, segment } = variable;
+    let found = FieldPath::resolve(input, field);
+    let field = found.ok_or_else(|| format!("{} has no field {field}", input.full_name()))?;
+    Ok(PathVariable { field, segment })
 }

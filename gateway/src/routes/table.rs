@@ -1,25 +1,10 @@
 //! The route table: every path that is answered, from the contract and from the gateway itself.
 
-use super::{
-    annotation::{self, RouteError},
-    rpc::Rpc,
-    template::Template,
-    trie::Trie,
-};
+use super::{Access, RouteError, annotation, rpc::Rpc};
 use http::{HeaderValue, Method};
+use matchit::Router;
 use prost_reflect::DescriptorPool;
-use std::sync::Arc;
-
-/// Who may call a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anybody.
-    Public,
-    /// Anybody with a valid token.
-    Buyer,
-    /// Only a token of role operator.
-    Operator,
-}
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What the gateway answers by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +78,7 @@ pub enum Lookup {
 /// The route table.
 #[derive(Debug)]
 pub struct Table {
-    index: Place,
-    paths: Trie<Place>,
+    places: Router<Place>,
     routes: Vec<Arc<Route>>,
 }
 
@@ -102,15 +86,30 @@ impl Table {
     /// Reads the routes of an encoded descriptor set and adds the gateway's own.
     pub fn of_contract(descriptor_set: &[u8]) -> Result<Self, RouteError> {
         let pool = DescriptorPool::decode(descriptor_set)?;
-        let mut table = Self { index: Place::default(), paths: Trie::default(), routes: Vec::new() };
-        for (method, template, native) in Native::ROUTES {
-            table.add(Route::new(method, template, Access::Public, Endpoint::Native(native)))?;
-        }
+        let own = |(method, template, native)| Route::new(method, template, Access::Public, Endpoint::Native(native));
+        let mut routes: Vec<Route> = Native::ROUTES.map(own).into();
         for binding in annotation::bindings(&pool)? {
             let endpoint = Endpoint::Rpc(Arc::new(binding.rpc));
-            table.add(Route::new(binding.method, &binding.text, binding.access, endpoint))?;
+            routes.push(Route::new(binding.method, &binding.text, binding.access, endpoint));
         }
-        Ok(table)
+        Self::of_routes(routes.into_iter().map(Arc::new).collect())
+    }
+
+    fn of_routes(routes: Vec<Arc<Route>>) -> Result<Self, RouteError> {
+        let mut by_template: BTreeMap<&str, Place> = BTreeMap::new();
+        for route in &routes {
+            let place = by_template.entry(&route.template).or_default();
+            if place.routes.iter().any(|other| other.method == route.method) {
+                return Err(RouteError::Duplicate { route: route.name.clone() });
+            }
+            place.routes.push(Arc::clone(route));
+        }
+        let mut places = Router::new();
+        for (template, place) in by_template {
+            let conflict = |error| RouteError::Conflict { template: template.to_owned(), error };
+            places.insert(template, place).map_err(conflict)?;
+        }
+        Ok(Self { places, routes })
     }
 
     /// Every route.
@@ -120,28 +119,16 @@ impl Table {
 
     /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out.
     pub fn find(&self, method: &Method, path: &str) -> Lookup {
-        let place = if path == "/" { Some(&self.index) } else { self.paths.find(path) };
-        let Some(place) = place else { return Lookup::Unknown };
+        let Ok(found) = self.places.at(path) else { return Lookup::Unknown };
+        // No id has a colon: what follows one is a verb, and not one of this place.
+        if found.params.iter().any(|(_, value)| value.contains(':')) {
+            return Lookup::Unknown;
+        }
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
-        match place.routes.iter().find(|route| route.method == *wanted) {
+        match found.value.routes.iter().find(|route| route.method == *wanted) {
             Some(route) => Lookup::Found(Arc::clone(route)),
-            None => Lookup::WrongMethod(place.allow()),
+            None => Lookup::WrongMethod(found.value.allow()),
         }
-    }
-
-    fn add(&mut self, route: Route) -> Result<(), RouteError> {
-        let route = Arc::new(route);
-        // The root has no segments, which no template can say.
-        let place = match &*route.template {
-            "/" => &mut self.index,
-            text => self.paths.entry(&Template::parse(text)?),
-        };
-        if place.routes.iter().any(|other| other.method == route.method) {
-            return Err(RouteError::Duplicate { route: route.name.clone() });
-        }
-        place.routes.push(Arc::clone(&route));
-        self.routes.push(route);
-        Ok(())
     }
 }
 
@@ -184,6 +171,14 @@ mod tests {
             (Method::GET, "/v1/events/evt_1/stock:watch", "/stampede.inventory.v1.InventoryService/WatchStock"),
             (Method::GET, "/v1/nothing", "Unknown"),
             (Method::POST, "/v1/orders/ord_1:payy", "Unknown"),
+            (Method::GET, "/v1/orders/ord_1:payy", "Unknown"),
+            (Method::POST, "/v1/orders/ord_1:payy:pay", "Unknown"),
+            (Method::POST, "/v1/orders/:pay", "Unknown"),
+            (Method::GET, "/v1/events/", "Unknown"),
+            (Method::GET, "/v1/events//stock", "Unknown"),
+            (Method::GET, "/v1/events/evt_1/stock/more", "Unknown"),
+            (Method::GET, "", "Unknown"),
+            (Method::OPTIONS, "*", "Unknown"),
         ] {
             assert_eq!(grpc_path(method, path), expected, "{path}");
         }

@@ -1,7 +1,7 @@
 //! Query parameters: those fields of a request that are neither in its path nor in its body.
 
 use super::{json::unknown_field, text};
-use crate::routes::{BodyRule, FieldPath, Rpc};
+use crate::routes::{FieldPath, Rpc};
 use prost_reflect::DynamicMessage;
 use stampede_status::Problem;
 use std::borrow::Cow;
@@ -30,17 +30,10 @@ pub fn refuse(query: &str) -> Result<(), Problem> {
 
 fn accepted(rpc: &Rpc, name: &str) -> Result<FieldPath, Problem> {
     let path = FieldPath::resolve(&rpc.input, name).ok_or_else(|| unknown_field(name))?;
-    let outermost = path.through().first().unwrap_or(path.last());
-    match &rpc.body {
-        BodyRule::Whole => {
-            return Err(Problem::invalid_field(path.to_string(), "belongs in the body, not in the query"));
-        }
-        BodyRule::Field(body) if body == outermost => {
-            return Err(Problem::invalid_field(path.to_string(), "belongs in the body, not in the query"));
-        }
-        BodyRule::Field(_) | BodyRule::None => {}
+    if rpc.has_body {
+        return Err(Problem::invalid_field(path.to_string(), "belongs in the body, not in the query"));
     }
-    if rpc.variables.iter().any(|variable| variable.field == path) {
+    if rpc.variable.as_ref().is_some_and(|variable| variable.field == path) {
         return Err(Problem::invalid_field(path.to_string(), "is given by the path"));
     }
     Ok(path)

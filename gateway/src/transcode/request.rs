@@ -1,9 +1,9 @@
 //! An HTTP request as the message that its method takes.
 
 use super::{json, query, text};
-use crate::routes::{BodyRule, Rpc, split_verb};
+use crate::routes::Rpc;
 use http::Uri;
-use prost_reflect::{DynamicMessage, Kind, Value};
+use prost_reflect::DynamicMessage;
 use stampede_status::Problem;
 
 /// Puts body, query and path together.
@@ -15,23 +15,12 @@ pub fn assemble(rpc: &Rpc, uri: &Uri, body: &[u8]) -> Result<DynamicMessage, Pro
 }
 
 fn read_body(rpc: &Rpc, body: &[u8]) -> Result<DynamicMessage, Problem> {
-    match &rpc.body {
-        BodyRule::None => Ok(DynamicMessage::new(rpc.input.clone())),
-        BodyRule::Whole => json::read(&rpc.input, body),
-        BodyRule::Field(field) => {
-            let mut message = DynamicMessage::new(rpc.input.clone());
-            if let Kind::Message(inner) = field.kind() {
-                message.set_field(field, Value::Message(json::read(&inner, body)?));
-            }
-            Ok(message)
-        }
-    }
+    if rpc.has_body { json::read(&rpc.input, body) } else { Ok(DynamicMessage::new(rpc.input.clone())) }
 }
 
 /// The path is what says which resource is meant; a body that says another is a mistake of the caller.
 fn apply_path(rpc: &Rpc, path: &str, message: &mut DynamicMessage) -> Result<(), Problem> {
-    let (path, _) = split_verb(path);
-    for variable in &rpc.variables {
+    if let Some(variable) = &rpc.variable {
         let field = &variable.field;
         let in_body = text::get(message, field);
         text::set(message, field, &text::decode(field, variable.text(path))?)?;
