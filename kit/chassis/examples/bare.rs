@@ -33,17 +33,20 @@ impl HasCommon for Config {
 }
 
 async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
+    workers.spawn(Stage::Relay, "tidy", async move |stop| {
+        stop.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(config.tidy_up_ms)).await;
+        if config.tidy_up_ms > 0 {
+            tracing::info!("tidied up");
+        }
+        Ok(())
+    });
     if let Some(reason) = config.refuse {
         anyhow::bail!(reason);
     }
     if config.hang {
         std::future::pending::<()>().await;
     }
-    workers.spawn(Stage::Relay, "tidy", async move |stop| {
-        stop.cancelled().await;
-        tokio::time::sleep(Duration::from_millis(config.tidy_up_ms)).await;
-        Ok(())
-    });
     Ok(Grpc::new(Routes::default(), &[], &[]))
 }
 

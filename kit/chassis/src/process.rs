@@ -6,7 +6,7 @@ use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use stampede_vocab::Process;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Admin, App, CommonConfig, HasCommon, Workers, serve_on, signals::Signals, telemetry::Telemetry};
@@ -76,12 +76,20 @@ where
     let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
     let started = workers.gate("start");
     let admin = Admin::spawn(admin, workers.clone());
-    let app = tokio::select! {
-        built = build(workers.clone()) => built.context("cannot start")?,
-        failure = workers.failed() => return Err(failure.context("cannot start")),
+    let built = tokio::select! {
+        built = build(workers.clone()) => built.map(Some),
+        failure = workers.failed() => Err(failure),
         signal = signals.next() => {
             tracing::info!(signal.name = signal, "told to stop before it had started");
-            return Ok(());
+            Ok(None)
+        }
+    };
+    let app = match built {
+        Ok(Some(app)) => app,
+        ended => {
+            // Workers that run already give back what they lease.
+            workers.stop_all(Instant::now() + common.drain_timeout()).await;
+            return ended.map(drop).context("cannot start");
         }
     };
     started.open();

@@ -19,7 +19,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower::ServiceBuilder;
 
 use crate::{
-    Admin, Grpc, Stage, Workers,
+    Admin, Grpc, Workers,
     app::App,
     health::Health,
     layers::{CatchPanic, EndStreams, EnforceDeadline, Explain, Measure, Shed, Trace, With},
@@ -47,9 +47,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long callers get to see NOT_SERVING before connections close: a probe and its answer.
 const LAME_DUCK: Duration = Duration::from_millis(350);
-
-/// What each stage of workers gets to stop, even if the calls took all the time there was.
-const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves `app` on `listener` until `stop` is cancelled or a worker fails; then drains, in not much
 /// more than `drain`. `admin`, if given, learns what is served, and serves until all has drained.
@@ -86,9 +83,7 @@ pub async fn serve_on(
         tracing::warn!(drain.timeout_ms = drain.as_millis(), "calls under way did not end in time and are cut");
         server.abort();
     }
-    for stage in [Stage::Consumer, Stage::Relay] {
-        workers.stop(stage, deadline.max(Instant::now() + LEAST_STAGE_TIME)).await;
-    }
+    workers.stop_all(deadline).await;
     outcome
 }
 

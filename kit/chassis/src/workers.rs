@@ -9,6 +9,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -18,6 +19,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+
+/// What each stage gets to stop, even if the calls took all the time there was.
+const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
 
 /// When a worker is stopped, in this order, after the calls have drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +116,14 @@ impl Workers {
     }
 
     /// Stops the workers of one stage and waits for them; those that take too long are dropped.
-    pub(crate) async fn stop(&self, stage: Stage, deadline: Instant) {
+    /// Stops every stage in its turn. Each has a moment of its own, even after the deadline.
+    pub(crate) async fn stop_all(&self, deadline: Instant) {
+        for stage in [Stage::Consumer, Stage::Relay] {
+            self.stop(stage, deadline.max(Instant::now() + LEAST_STAGE_TIME)).await;
+        }
+    }
+
+    async fn stop(&self, stage: Stage, deadline: Instant) {
         let crew = self.crew(stage);
         crew.stop.cancel();
         let running = std::mem::take(&mut *crew.running.lock().unwrap_or_else(PoisonError::into_inner));

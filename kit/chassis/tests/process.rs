@@ -103,6 +103,13 @@ fn a_refusal_to_start_is_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn a_process_that_cannot_start_stops_the_workers_that_it_has() {
+    let (code, stderr, _) = Bare::start(&["--refuse", "no", "--tidy-up-ms", "100", "--log-filter", "info"]).end();
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("tidied up"), "{stderr}");
+}
+
+#[test]
 fn a_filter_that_cannot_be_read_is_refused_with_its_flag() {
     let (code, stderr, _) = Bare::start(&["--log-filter", "stampede=loud"]).end();
     assert_eq!(code, Some(1));

@@ -1,7 +1,7 @@
 //! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
 
 use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, every};
-use stampede_chassis::{Stage, Workers, wait_for};
+use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
 use stampede_lua::{Redis, RedisConfig};
@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Parts {
     /// Its schema, which is the one that this program was built for.
     pub db: Database,
-    /// Wakes its relay, which runs already.
+    /// Wakes its relay.
     pub outbox: Outbox,
+    relay: Relay,
     service: Service,
     kafka: KafkaArgs,
     wait_for_servers: Duration,
@@ -23,10 +24,10 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Connects `service` to its schema and to Kafka, and starts its relay.
+    /// Connects `service` to its schema and to Kafka.
     ///
     /// Fails if a server does not answer in time, or the schema does not fit this program.
-    pub async fn start(service: Service, args: &ServiceArgs, workers: Workers) -> anyhow::Result<Self> {
+    pub async fn connect(service: Service, args: &ServiceArgs, workers: Workers) -> anyhow::Result<Self> {
         let wait = args.common.wait_for_servers();
         let db = connect(service, &args.storage, wait).await?;
         let kafka = args.kafka.clone();
@@ -34,11 +35,7 @@ impl Parts {
         wait_for("Kafka", wait, || reach_kafka(&kafka.kafka_brokers, &topic)).await?;
         let config = RelayConfig::new(&kafka.kafka_brokers, &kafka.kafka_topic_prefix, service);
         let (outbox, relay) = Relay::new(config, db.clone())?;
-        workers.spawn(Stage::Relay, "relay", |stop| async move {
-            relay.run(stop).await;
-            Ok(())
-        });
-        Ok(Self { db, outbox, service, kafka, wait_for_servers: wait, workers })
+        Ok(Self { db, outbox, relay, service, kafka, wait_for_servers: wait, workers })
     }
 
     /// Connects to the Redis of the service.
@@ -91,6 +88,17 @@ impl Parts {
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         self.workers.spawn(Stage::Consumer, name, work);
+    }
+
+    /// Starts the relay and hands `grpc` back to be served. Comes last: a relay takes partitions over from other replicas,
+    /// which one that can't serve must not do.
+    pub fn serve(self, grpc: Grpc) -> Grpc {
+        let Self { relay, workers, .. } = self;
+        workers.spawn(Stage::Relay, "relay", |stop| async move {
+            relay.run(stop).await;
+            Ok(())
+        });
+        grpc
     }
 
     /// [`Parts::spawn`] for a worker that stops last, with the relay.

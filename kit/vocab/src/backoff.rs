@@ -8,7 +8,12 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Returns the wait before try number `attempt` (0 = before the second one): it doubles from 10 ms up to 2 s, less a
 /// random part of up to half, so that many who failed together do not return together.
 pub fn backoff(attempt: u32) -> Duration {
-    let full = SHORTEST.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
+    backoff_from(SHORTEST, attempt)
+}
+
+/// Returns the same wait, but doubling from `shortest`: for what is soon over, such as the lock of a deadlock's winner.
+pub fn backoff_from(shortest: Duration, attempt: u32) -> Duration {
+    let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
     full.mul_f64(rand::random_range(0.5..=1.0))
 }
 

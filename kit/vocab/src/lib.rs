@@ -18,7 +18,7 @@ mod request_id;
 mod service;
 mod timestamp;
 
-pub use backoff::backoff;
+pub use backoff::{backoff, backoff_from};
 pub use fingerprint::Fingerprint;
 pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
 pub use invalid::InvalidField;

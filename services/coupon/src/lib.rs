@@ -46,12 +46,13 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 /// be returned too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let unwritten_hold_age = config.unwritten_hold_age()?;
-    let parts = Parts::start(Service::Coupon, &config.service, workers).await?;
+    let parts = Parts::connect(Service::Coupon, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
     parts.consume(taken_by(Service::Coupon), Consumer::new())?;
     start_orphan_holds(&parts, &config, unwritten_hold_age);
     let rpc = start_claims(&parts, &config, redis);
-    Ok(Grpc::new(Routes::new(CouponServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+    let routes = Routes::new(CouponServiceServer::new(rpc));
+    Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {

@@ -70,9 +70,10 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, 
         }
         _ => return Ok(None),
     };
-    let coupon_id = field::optional_id("coupon_id", &coupon_id)?;
+    // An order without a coupon is none of ours, whatever else it says.
+    let Some(coupon_id) = field::optional_id("coupon_id", &coupon_id)? else { return Ok(None) };
     let order_id = field::id("order_id", &order_id)?;
-    Ok(coupon_id.map(|coupon_id| EndedOrder { coupon_id, order_id, end }))
+    Ok(Some(EndedOrder { coupon_id, order_id, end }))
 }
 
 #[cfg(test)]

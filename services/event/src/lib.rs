@@ -33,14 +33,15 @@ use usecase::{
 /// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in which
 /// events would be lost or late.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let parts = Parts::start(Service::Event, &config.service, workers).await?;
+    let parts = Parts::connect(Service::Event, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
     redis.require_expiry_notifications().await.context("the timers of events")?;
     let timers = ArmTimers::new(parts.db.clone(), redis.clone());
     let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());
     start_workers(&parts, &config, redis, timers, &changes);
     let rpc = rpc(&parts, &config, changes);
-    Ok(Grpc::new(Routes::new(EventServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+    let routes = Routes::new(EventServiceServer::new(rpc));
+    Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {

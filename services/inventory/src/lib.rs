@@ -47,7 +47,7 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// stock would be lost, or holds would be given back too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let ages = config.hold_ages()?;
-    let parts = Parts::start(Service::Inventory, &config.service, workers).await?;
+    let parts = Parts::connect(Service::Inventory, &config.service, workers).await?;
     let redis = Stock::new(parts.redis(&config.redis).await?);
     let sync = SyncRedis::new(redis.clone());
     let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
@@ -64,7 +64,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
         reconcile,
         outcomes: Outcomes::new(),
     };
-    Ok(Grpc::new(Routes::new(InventoryServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+    let routes = Routes::new(InventoryServiceServer::new(rpc));
+    Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 fn start_orphan_sweep(parts: &Parts, config: &Config, ages: HoldAges, redis: Stock, sync: SyncRedis) {

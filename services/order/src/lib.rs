@@ -41,12 +41,13 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// Fails if a server does not answer in time, or the schema does not fit this program.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let parts = Parts::start(Service::Order, &config.service, workers).await?;
+    let parts = Parts::connect(Service::Order, &config.service, workers).await?;
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
     parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
     start_sweep(&parts, &config, transitions.clone());
     let rpc = rpc(&parts, &config, transitions);
-    Ok(Grpc::new(Routes::new(OrderServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+    let routes = Routes::new(OrderServiceServer::new(rpc));
+    Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 fn start_sweep(parts: &Parts, config: &Config, transitions: Transitions) {

@@ -51,7 +51,7 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// Fails if a server does not answer in time, the schema does not fit this program, or the provider's URL is of no use.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let provider = HttpProvider::new(&config.provider_url, config.provider_timeout())?;
-    let parts = Parts::start(Service::Payment, &config.service, workers).await?;
+    let parts = Parts::connect(Service::Payment, &config.service, workers).await?;
     let context = Context::new(parts.db.clone(), parts.outbox.clone(), config.lease());
     let (settle, settle_refunds) = (SettleAttempts::new(context.clone()), SettleRefunds::new(context.clone()));
     let charge = ChargeAttempts::new(context.clone(), provider.clone(), settle.clone());
@@ -65,7 +65,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
     let webhook = HandleWebhook::new(context, settle, settle_refunds, &config.webhook_secret);
     let rpc = PaymentRpc { find: FindPayments::new(parts.db.clone()), webhook };
-    Ok(Grpc::new(Routes::new(PaymentServiceServer::new(rpc)), stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME]))
+    let routes = Routes::new(PaymentServiceServer::new(rpc));
+    Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 /// `charging` are the permits that the consumer takes attempts over with, too.

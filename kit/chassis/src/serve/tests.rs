@@ -17,6 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::*;
 use crate::{
+    Stage,
     for_tests::{Process, call, open_watch, reflected_services},
     telemetry::install_metrics,
 };

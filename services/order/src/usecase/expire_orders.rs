@@ -20,7 +20,7 @@ pub struct ExpireOrders {
 }
 
 impl ExpireOrders {
-    /// Expires orders of this schema under these policy.
+    /// Expires orders of this schema under this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
         Self { db, policy, transitions }
     }
@@ -37,7 +37,9 @@ impl ExpireOrders {
             let change = |order| Change { order, input: Input::DeadlinePassed, traceparent: None };
             let outcomes = self.transitions.run("expire_orders", due.into_iter().map(change).collect()).await?;
             let expired = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Moved(_))).count();
-            tracing::info!(order.expired = expired, "orders expired");
+            if expired > 0 {
+                tracing::info!(order.expired = expired, "orders expired");
+            }
             if found < BATCH_SIZE as usize {
                 return Ok(());
             }

@@ -80,7 +80,7 @@ pub struct Transitions {
 }
 
 impl Transitions {
-    /// Changes orders of this schema under these policy.
+    /// Changes orders of this schema under this policy.
     pub fn new(db: Database, outbox: Outbox, policy: PaymentPolicy) -> Self {
         let changes = global::meter("stampede.order")
             .u64_counter("stampede_order_changes")

@@ -74,7 +74,7 @@ impl Sale {
     pub async fn with_time_to_pay(time: Duration) -> Result<Self> {
         let settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", time.as_millis()).set(
             Service::Order,
-            "STAMPEDE_PAYING_GRACE_MS",
+            "STAMPEDE_ORDER_PAYING_GRACE_MS",
             0,
         );
         Self::open_with(settings).await
