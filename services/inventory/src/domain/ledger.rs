@@ -123,7 +123,7 @@ pub struct ItemChange {
 }
 
 impl LedgerBatch {
-    /// The book of these items, with the rows of all orders of the batch and what their buyers have.
+    /// The batch over these items, with the rows of all orders of the batch and what their buyers have.
     pub fn new(items: Vec<Item>, entries: Vec<Entry>, buyers: Buyers) -> Self {
         let mut by_order: BTreeMap<OrderId, Vec<Entry>> = BTreeMap::new();
         for entry in entries {

@@ -57,7 +57,7 @@ fn book(items: Vec<Item>) -> LedgerBatch {
     LedgerBatch::new(items, Vec::new(), Buyers::new())
 }
 
-/// The book as it is read after `changes` were written to `items`.
+/// The ledger as it is read after `changes` were written to `items`.
 fn reread(items: &[Item], changes: &Changes) -> LedgerBatch {
     let mut items = items.to_vec();
     let mut buyers = Buyers::new();
