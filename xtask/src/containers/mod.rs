@@ -205,4 +205,27 @@ mod tests {
             assert!(process == Process::Sandbox || compose.contains(&admin), "{process}");
         }
     }
+
+    #[test]
+    fn every_process_is_watched_and_started_on_a_machine_of_its_own() {
+        let workspace = Workspace::locate();
+        let read = |file| fs::read_to_string(workspace.root().join("deploy").join(file)).expect("it is there");
+        let prometheus = read("compose/observability/prometheus.yaml");
+        let rules = read("compose/observability/rules.yaml");
+        let traced = read("compose/compose.observability.yaml");
+        let mesh = read("ec2/units/mesh.conf");
+        let down = rules.lines().find(|line| line.contains("expr: up{job=~")).expect("ProcessDown");
+        for process in Process::all() {
+            let is_named = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == process.name());
+            assert!(is_named(&mesh), "mesh.conf: {process}");
+            // The payment provider is somebody else's.
+            if process == Process::Sandbox {
+                continue;
+            }
+            let target = format!("[\"{process}:{}\"]", process.port() + ADMIN_PORT_OFFSET);
+            assert!(prometheus.contains(&target), "prometheus.yaml: {target}");
+            assert!(is_named(down), "ProcessDown of rules.yaml: {process}");
+            assert!(traced.contains(&format!("  {process}: *traced")), "compose.observability.yaml: {process}");
+        }
+    }
 }
