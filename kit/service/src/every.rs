@@ -5,7 +5,7 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Runs `round` at once and then every `period`, until `stop`. A round that fails, or is not done within `time_out`, is
-/// logged; the next one tries again.
+/// logged; the next one tries again. A stop waits for the round under way.
 pub async fn every<F, Fut, E>(
     name: &'static str,
     period: Duration,
