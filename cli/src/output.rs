@@ -7,7 +7,12 @@ use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,13 +58,21 @@ pub fn print_json_error(message: &str) {
     drop(print_json(&serde_json::json!({"error": {"message": message}})));
 }
 
-/// Sends logs to stderr; `RUST_LOG` chooses which, by default warnings.
+/// Sends logs to stderr; `RUST_LOG` chooses which, such as `info` or `warn,stampede_db=debug`; by default warnings.
 pub fn init_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .without_time()
-        .init();
+    let named = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let (filter, unreadable) = match named.map(|text| text.parse::<Targets>()) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (warnings(), Some(error)),
+        None => (warnings(), None),
+    };
+    let layer = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).without_time();
+    tracing_subscriber::registry().with(layer).with(filter).init();
+    if let Some(error) = unreadable {
+        tracing::warn!(error.cause = %error, "RUST_LOG cannot be read: showing warnings");
+    }
+}
+
+fn warnings() -> Targets {
+    Targets::new().with_default(LevelFilter::WARN)
 }

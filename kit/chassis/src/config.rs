@@ -10,6 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
+use tracing_subscriber::filter::Targets;
 
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";
@@ -31,7 +32,7 @@ pub struct CommonConfig {
 
     /// Which log lines are written, such as "info" or "warn,stampede_order=debug".
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER")]
-    pub log_filter: String,
+    pub log_filter: Targets,
 
     /// OpenTelemetry collector to send spans to over gRPC, such as http://host:4317 [default: none].
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_OTLP_ENDPOINT", value_name = "URL")]

@@ -112,8 +112,8 @@ fn a_process_that_cannot_start_stops_the_workers_that_it_has() {
 #[test]
 fn a_filter_that_cannot_be_read_is_refused_with_its_flag() {
     let (code, stderr, _) = Bare::start(&["--log-filter", "stampede=loud"]).end();
-    assert_eq!(code, Some(1));
-    assert!(stderr.starts_with("stampede-sandbox: cannot start: --log-filter"), "{stderr}");
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("invalid value 'stampede=loud' for '--log-filter <FILTER>'"), "{stderr}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
 };
 use opentelemetry_semantic_conventions::attribute;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
     filter::{LevelFilter, filter_fn},
     fmt,
     layer::SubscriberExt,
@@ -54,7 +54,7 @@ impl Telemetry {
             .build();
         let meter = install_metrics(service, resource.clone())?;
         let tracer = tracer_provider(config, resource)?;
-        let layers = vec![log_layer(config)?, span_layer(&tracer, config.otlp_endpoint.is_some())];
+        let layers = vec![log_layer(config), span_layer(&tracer, config.otlp_endpoint.is_some())];
         tracing_subscriber::registry().with(layers).try_init().context("cannot start logging")?;
         std::panic::set_hook(Box::new(log_panic));
         Ok(Telemetry { tracer, meter })
@@ -70,14 +70,13 @@ impl Telemetry {
     }
 }
 
-fn log_layer(config: &CommonConfig) -> anyhow::Result<BoxLayer> {
-    let filter = EnvFilter::try_new(&config.log_filter)
-        .with_context(|| format!("--log-filter {:?} cannot be read", config.log_filter))?;
+fn log_layer(config: &CommonConfig) -> BoxLayer {
+    let filter = config.log_filter.clone();
     let layer = fmt::layer().with_writer(std::io::stderr);
-    Ok(match config.log_format {
+    match config.log_format {
         LogFormat::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
-    })
+    }
 }
 
 /// Without a collector nothing is sampled, and events are not even looked at.
