@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Longest wait for the database or Kafka.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two tries to reach the database.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -86,7 +86,7 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
         let name = format!("{}{}", args.schema_prefix, schema.service);
         check_name(&name)?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))).execute(&mut server).await?;
-        let config = DbConfig { max_connections: 2, acquire_timeout: PATIENCE, ..DbConfig::default() };
+        let config = DbConfig { max_connections: 2, acquire_timeout: CONNECT_TIMEOUT, ..DbConfig::default() };
         let db = Database::connect(&with_schema(base, &name), config).await?;
         schema.migrate(&db).await?;
         made.push(PreparedSchema { name, version: schema.version() });
@@ -96,7 +96,7 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
 
 /// Connects to a server that may still be starting. What it says in the end is the error.
 async fn reach(url: &str) -> Result<MySqlConnection, sqlx::Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
     loop {
         match MySqlConnection::connect(url).await {
             // Whom it refuses it will refuse again.
@@ -136,7 +136,7 @@ async fn make_topics(args: &Args) -> anyhow::Result<Vec<String>> {
     let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
     let client: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &args.kafka_brokers).create()?;
-    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let options = AdminOptions::new().operation_timeout(Some(CONNECT_TIMEOUT)).request_timeout(Some(CONNECT_TIMEOUT));
     let results =
         client.create_topics(&topics, &options).await.context("Kafka cannot be reached: check --kafka-brokers")?;
     for result in results {

@@ -5,7 +5,7 @@ use crate::{
     simulate::{
         client::{Call, Client},
         setup::{self, Created, bearer},
-        tally::Tally,
+        stats::Stats,
         timeline::Timeline,
         wire::{NewLine, Order, PlaceOrder},
     },
@@ -21,7 +21,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::sleep_until;
 
 /// Requests under way at a time.
-const AT_A_TIME: usize = 16;
+const CONCURRENCY: usize = 16;
 
 /// Open an event with stock and coupons for a load test.
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
         Some(opens_in) => sale.opening_in(opens_in).context("--opens-in-ms")?,
         None => sale,
     };
-    let client = Client::new(&args.gateway_url, AT_A_TIME, Arc::new(Tally::default()))?;
+    let client = Client::new(&args.gateway_url, CONCURRENCY, Arc::new(Stats::default()))?;
     let operator = bearer(&operator_token(&args.auth_secret)?)?;
     let claims_before = sale.campaign.as_ref().map_or(Duration::ZERO, |c| c.opens_before_ms.get_ref().millis());
     let (opens_in, lasts) = (sale.opens_in_ms.get_ref().millis(), sale.lasts_ms.get_ref().millis());
@@ -107,7 +107,7 @@ async fn place_orders(client: &Client, args: &Args, created: &Created) -> anyhow
             .map_err(|failure| anyhow::anyhow!("an order is not taken: {} ({})", failure.reason(), failure.detail()))?;
         Ok(SeededOrder { order_id: order.order_id, user_id })
     };
-    stream::iter(0..args.orders).map(place).buffered(AT_A_TIME).try_collect().await
+    stream::iter(0..args.orders).map(place).buffered(CONCURRENCY).try_collect().await
 }
 
 impl Seeded {

@@ -1,19 +1,19 @@
 //! The coupon scripts: ranking the claims of a campaign, and staging it.
 //!
-//! Ranked means issued. A claim that was ranked stays pending until [`settle`] is told that its row is stored.
+//! Ranked means issued. A claim that was ranked stays pending until [`acknowledge`] is told that its row is stored.
 
 use crate::{Args, FromRedisValue, Redis, RedisError, Script, Value, script::script};
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 
 script!(CLAIM, "coupon/claim");
-script!(SETTLE, "coupon/settle");
+script!(ACKNOWLEDGE, "coupon/acknowledge");
 script!(STAGE, "coupon/stage");
 script!(LOAD, "coupon/load");
 script!(PENDING, "coupon/pending");
-script!(PEEK, "coupon/peek");
+script!(SNAPSHOT, "coupon/snapshot");
 
-/// Most claims of one call of [`claim`] or [`settle`].
+/// Most claims of one call of [`claim`] or [`acknowledge`].
 pub const MAX_CLAIMS: usize = 256;
 /// Most coupons of one call of [`load`].
 pub const MAX_PAGE: usize = 1_000;
@@ -138,12 +138,12 @@ pub async fn claim(
 
 /// Takes claims out of the pending ones: they are stored, or never will be. At most [`MAX_CLAIMS`]. Returns how many
 /// of them were still pending.
-pub async fn settle(redis: &Redis, campaign: CampaignId, claims: &[(UserId, i32)]) -> Result<i64, RedisError> {
+pub async fn acknowledge(redis: &Redis, campaign: CampaignId, claims: &[(UserId, i32)]) -> Result<i64, RedisError> {
     if claims.is_empty() {
         return Ok(0);
     }
     let keys = [redis.keys().coupon_pending(campaign)];
-    parse(&SETTLE, redis.invoke(&SETTLE, &keys, &user_ranks(Args::new(), claims)).await?)
+    parse(&ACKNOWLEDGE, redis.invoke(&ACKNOWLEDGE, &keys, &user_ranks(Args::new(), claims)).await?)
 }
 
 /// Starts staging a campaign that is missing, or that still has the epoch `distrusted`; leaves any other alone.
@@ -205,19 +205,19 @@ pub async fn pending(
 }
 
 /// Tells how far a campaign is; `None` if it is missing.
-pub async fn peek(redis: &Redis, campaign: CampaignId) -> Result<Option<Progress>, RedisError> {
-    let reply = redis.invoke(&PEEK, &both_keys(redis, campaign), &Args::new()).await?;
-    let numbers: Vec<i64> = parse(&PEEK, reply)?;
+pub async fn snapshot(redis: &Redis, campaign: CampaignId) -> Result<Option<Progress>, RedisError> {
+    let reply = redis.invoke(&SNAPSHOT, &both_keys(redis, campaign), &Args::new()).await?;
+    let numbers: Vec<i64> = parse(&SNAPSHOT, reply)?;
     match numbers[..] {
         [] => Ok(None),
         [ready, epoch, quota, issued, pending] => Ok(Some(Progress {
             ready: ready == 1,
             epoch,
-            quota: small(&PEEK, quota)?,
-            issued: small(&PEEK, issued)?,
-            pending: small(&PEEK, pending)?,
+            quota: small(&SNAPSHOT, quota)?,
+            issued: small(&SNAPSHOT, issued)?,
+            pending: small(&SNAPSHOT, pending)?,
         })),
-        _ => Err(misfit(&PEEK, numbers)),
+        _ => Err(misfit(&SNAPSHOT, numbers)),
     }
 }
 

@@ -11,8 +11,8 @@ mod stage;
 
 pub use self::{
     pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine},
-    read::{BuyerPage, HoldPage, Peek, ShelfEvent, ShelfItem},
-    stage::{LedgerUnits, Mirror, StagedItem, Staging},
+    read::{BuyerPage, HoldPage, ShelfEvent, ShelfItem, Snapshot},
+    stage::{LedgerCopy, LedgerUnits, StagedItem, Staging},
 };
 
 use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Script, Value, script::script};
@@ -20,12 +20,12 @@ use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::collections::BTreeSet;
 
 script!(RESERVE, "stock/reserve");
-script!(PEEK, "stock/peek");
+script!(SNAPSHOT, "stock/snapshot");
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
-static SETTLE: Script = Script::new("stock/settle", || {
-    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/settle.lua")))
+static SYNC: Script = Script::new("stock/sync", || {
+    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")))
 });
 static STAGE: Script = Script::new("stock/stage", || {
     redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")))
@@ -77,15 +77,15 @@ impl Stock {
 
     /// Copies what the ledger says of some items, and drops the holds that it has answered: `answered`, with the items
     /// that each order may hold. Returns how many were on hold.
-    pub async fn settle(
+    pub async fn sync(
         &self,
         event: EventId,
-        mirrors: &[Mirror],
+        ledger_copies: &[LedgerCopy],
         answered: &[(OrderId, Vec<ItemId>)],
     ) -> Result<u32, RedisError> {
         let drops: Vec<_> =
             answered.iter().map(|(order, items)| Dropped { order: *order, meant: None, items }).collect();
-        self.settle_and_drop(event, mirrors, &drops).await
+        self.sync_and_drop(event, ledger_copies, &drops).await
     }
 
     /// Gives back holds of orders that the ledger will never be asked about, each named by its order and its `held_at`:
@@ -109,15 +109,15 @@ impl Stock {
             return Ok(0);
         }
         let drops = held.iter().map(|(order, held_at, items)| Dropped { order: *order, meant: Some(*held_at), items });
-        self.settle_and_drop(event, &[], &drops.collect::<Vec<_>>()).await
+        self.sync_and_drop(event, &[], &drops.collect::<Vec<_>>()).await
     }
 
     /// Reads the event and these items as they are at one instant.
-    pub async fn peek(&self, event: EventId, items: &[ItemId]) -> Result<Peek, RedisError> {
+    pub async fn snapshot(&self, event: EventId, items: &[ItemId]) -> Result<Snapshot, RedisError> {
         let mut keys = vec![self.keys().stock_event(event)];
         keys.extend(self.item_keys(event, items));
-        let reply = self.ask(&PEEK, &keys, &Args::new()).await?;
-        Peek::parse(PEEK.name(), reply)
+        let reply = self.ask(&SNAPSHOT, &keys, &Args::new()).await?;
+        Snapshot::parse(SNAPSHOT.name(), reply)
     }
 
     /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page looks at about
@@ -135,25 +135,25 @@ impl Stock {
         HoldPage::parse(HOLDS.name(), reply)
     }
 
-    async fn settle_and_drop(
+    async fn sync_and_drop(
         &self,
         event: EventId,
-        mirrors: &[Mirror],
+        ledger_copies: &[LedgerCopy],
         drops: &[Dropped<'_>],
     ) -> Result<u32, RedisError> {
         let held = drops.iter().flat_map(|drop| drop.items.iter().copied());
-        let items = distinct(mirrors.iter().map(|mirror| mirror.item_id).chain(held));
+        let items = distinct(ledger_copies.iter().map(|ledger_copy| ledger_copy.item_id).chain(held));
         let mut args = item_ids(&items).with(drops.len());
         for drop in drops {
             args.push(drop.order.to_string());
             args.push(drop.meant.map_or_else(String::new, |held_at| held_at.micros().to_string()));
         }
-        for mirror in mirrors {
-            mirror.push_to(&mut args, &items);
+        for ledger_copy in ledger_copies {
+            ledger_copy.push_to(&mut args, &items);
         }
         let mut keys = vec![self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, &items));
-        self.ask(&SETTLE, &keys, &args).await
+        self.ask(&SYNC, &keys, &args).await
     }
 
     /// Reads one page of what single buyers hold and have of an item, for comparing it with the ledger. Begin with cursor

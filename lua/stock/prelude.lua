@@ -1,4 +1,4 @@
--- What more than one stock script needs; put before settle.lua and stage.lua. It decides nothing by itself.
+-- What more than one stock script needs; put before sync.lua and stage.lua. It decides nothing by itself.
 
 -- Lua's stack bounds how many arguments one call takes. Even, so that pairs stay together.
 local MOST_ARGS = 1000
@@ -25,7 +25,7 @@ end
 -- Sets what the ledger has committed of an item, as of `version` of its stock row. The newest version wins, so a
 -- repeat, or one that was overtaken, changes nothing. Each change of the ledger adds one to the version: where one was
 -- skipped, what single buyers have is in doubt up to here, which `stale_at` keeps for whoever mends it.
-local function mirror(item, committed, gift_committed, version)
+local function ledger_copy(item, committed, gift_committed, version)
   local known = tonumber(redis.call('HGET', item, 'ledger_version')) or -1
   if version < known then
     return

@@ -1,4 +1,4 @@
-//! The coupon scripts on a real Redis: quota, one a user, dense ranks, window, settling, staging and rebuilding.
+//! The coupon scripts on a real Redis: quota, one a user, dense ranks, window, acknowledging, staging and rebuilding.
 //!
 //! Every test has a key prefix of its own, so they may run at once.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
@@ -75,12 +75,12 @@ impl Campaign {
         claims
     }
 
-    async fn settle(&self, n: u128, rank: i32) -> i64 {
-        coupon::settle(&self.redis, self.id, &[(user(n), rank)]).await.unwrap()
+    async fn acknowledge(&self, n: u128, rank: i32) -> i64 {
+        coupon::acknowledge(&self.redis, self.id, &[(user(n), rank)]).await.unwrap()
     }
 
     async fn issued(&self) -> i32 {
-        coupon::peek(&self.redis, self.id).await.unwrap().unwrap().issued
+        coupon::snapshot(&self.redis, self.id).await.unwrap().unwrap().issued
     }
 }
 
@@ -100,7 +100,7 @@ fn ranks(outcomes: &[Outcome]) -> Vec<i32> {
 async fn a_missing_campaign_is_not_ready_and_never_sold_out() {
     let campaign = Campaign::missing().await;
     assert_eq!(campaign.claim(&[(1, "a"), (2, "b")]).await, [Outcome::NotReady, Outcome::NotReady]);
-    assert_eq!(coupon::peek(&campaign.redis, campaign.id).await.unwrap(), None);
+    assert_eq!(coupon::snapshot(&campaign.redis, campaign.id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn the_largest_batch_and_page_fit() {
     let request = "x".repeat(64);
     let claims: Vec<_> = (0..MAX_CLAIMS as u128).map(|n| (n, request.as_str())).collect();
     assert_eq!(ranks(&campaign.claim(&claims).await).len(), MAX_CLAIMS);
-    let settled: Vec<_> = (0..MAX_CLAIMS as u128).zip(1..).map(|(n, rank)| (user(n), rank)).collect();
-    assert_eq!(coupon::settle(&campaign.redis, campaign.id, &settled).await.unwrap(), MAX_CLAIMS as i64);
+    let acknowledged: Vec<_> = (0..MAX_CLAIMS as u128).zip(1..).map(|(n, rank)| (user(n), rank)).collect();
+    assert_eq!(coupon::acknowledge(&campaign.redis, campaign.id, &acknowledged).await.unwrap(), MAX_CLAIMS as i64);
 
     let rebuilt = Campaign::missing().await;
     let epoch = rebuilt.start(Plan { quota: 10_000, ..ALWAYS }, None).await;
@@ -186,9 +186,9 @@ async fn a_claim_is_pending_until_it_is_settled() {
     assert_eq!(campaign.pending(Duration::ZERO).await, std::slice::from_ref(&ranked));
     assert_eq!(campaign.pending(Duration::from_secs(60)).await, [], "too young");
 
-    assert_eq!(campaign.settle(1, ranked.rank + 1).await, 0, "a newer claim of the user would have another rank");
-    assert_eq!(campaign.settle(1, ranked.rank).await, 1);
-    assert_eq!(campaign.settle(1, ranked.rank).await, 0);
+    assert_eq!(campaign.acknowledge(1, ranked.rank + 1).await, 0, "a newer claim of the user would have another rank");
+    assert_eq!(campaign.acknowledge(1, ranked.rank).await, 1);
+    assert_eq!(campaign.acknowledge(1, ranked.rank).await, 0);
     assert_eq!(campaign.pending(Duration::ZERO).await, []);
     assert!(matches!(&campaign.claim(&[(1, "b")]).await[0], Outcome::Stored(seen) if seen.rank == ranked.rank));
 }
@@ -212,7 +212,7 @@ async fn staging_again_changes_nothing() {
     campaign.rank(1, "a").await;
     let larger = Plan { quota: 99, ..ALWAYS };
     assert_eq!(coupon::stage(&campaign.redis, campaign.id, larger, None).await.unwrap(), Staging::Ready);
-    let progress = coupon::peek(&campaign.redis, campaign.id).await.unwrap().unwrap();
+    let progress = coupon::snapshot(&campaign.redis, campaign.id).await.unwrap().unwrap();
     assert_eq!((progress.quota, progress.issued, progress.pending, progress.ready), (3, 1, 1, true));
 }
 

@@ -1,4 +1,4 @@
-//! The stock scripts on a real Redis: window, limit, sold out, all or nothing, gifts, repeats, settling and staging.
+//! The stock scripts on a real Redis: window, limit, sold out, all or nothing, gifts, repeats, syncing and staging.
 //!
 //! Every test has a key prefix of its own, so they may run at once.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
@@ -6,7 +6,7 @@
 use stampede_lua::{
     Redis, RedisConfig,
     stock::{
-        Cause, Decision, Hold, LedgerUnits, Mirror, Refusal, Reservation, ShelfItem, StagedItem, Staging, Stock,
+        Cause, Decision, Hold, LedgerCopy, LedgerUnits, Refusal, Reservation, ShelfItem, StagedItem, Staging, Stock,
         WantedLine,
     },
 };
@@ -79,14 +79,14 @@ impl Shelf {
     }
 
     async fn item(&self, n: u128) -> ShelfItem {
-        self.stock.peek(self.event, &[item_id(n)]).await.unwrap().items[0].expect("the item is staged")
+        self.stock.snapshot(self.event, &[item_id(n)]).await.unwrap().items[0].expect("the item is staged")
     }
 
     /// Settles item 1 at this version, for one buyer, and drops the holds of these orders.
-    async fn settle(&self, version: i64, units: i32, buyer: (u128, i32), orders: &[u128]) -> u32 {
-        let mirrors = [mirror(version, units, &[buyer], false)];
+    async fn sync(&self, version: i64, units: i32, buyer: (u128, i32), orders: &[u128]) -> u32 {
+        let ledger_copies = [ledger_copy(version, units, &[buyer], false)];
         let answered: Vec<_> = orders.iter().map(|order| (order_id(*order), vec![item_id(1)])).collect();
-        self.stock.settle(self.event, &mirrors, &answered).await.unwrap()
+        self.stock.sync(self.event, &ledger_copies, &answered).await.unwrap()
     }
 }
 
@@ -131,8 +131,8 @@ fn another_request(ask: Reservation) -> Reservation {
     Reservation { fingerprint: Fingerprint::new([2; 32]), ..ask }
 }
 
-fn mirror(version: i64, committed_units: i32, buyers: &[(u128, i32)], all_buyers: bool) -> Mirror {
-    Mirror {
+fn ledger_copy(version: i64, committed_units: i32, buyers: &[(u128, i32)], all_buyers: bool) -> LedgerCopy {
+    LedgerCopy {
         item_id: item_id(1),
         ledger: LedgerUnits { committed_units, gift_committed_units: 0, version },
         buyers: buyers.iter().map(|&(user, units)| (user_id(user), units)).collect(),
@@ -174,8 +174,8 @@ async fn nothing_is_held_outside_the_window() {
 async fn what_is_not_staged_is_not_ready_and_never_zero() {
     let shelf = Shelf::missing().await;
     assert_eq!(shelf.refusal(1, 1, &[(1, 1)]).await, refused(Cause::NotReady, None, 0));
-    let peek = shelf.stock.peek(shelf.event, &[item_id(1)]).await.unwrap();
-    assert_eq!((peek.event, peek.items), (None, vec![None]));
+    let snapshot = shelf.stock.snapshot(shelf.event, &[item_id(1)]).await.unwrap();
+    assert_eq!((snapshot.event, snapshot.items), (None, vec![None]));
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn the_limit_counts_holds_and_the_ledger() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.hold(1, 1, &[(1, 1)]).await;
     assert_eq!(shelf.refusal(2, 1, &[(1, 2)]).await, refused(Cause::LimitReached, Some(1), 1));
-    shelf.settle(1, 1, (1, 1), &[1]).await;
+    shelf.sync(1, 1, (1, 1), &[1]).await;
     assert_eq!(shelf.refusal(2, 1, &[(1, 2)]).await, refused(Cause::LimitReached, Some(1), 1));
     shelf.hold(2, 1, &[(1, 1)]).await;
     assert_eq!(shelf.refusal(3, 1, &[(1, 1)]).await, refused(Cause::LimitReached, Some(1), 0));
@@ -255,7 +255,7 @@ async fn a_repeat_gets_the_same_hold_within_a_batch_and_later() {
     assert!(later.held_at > first.held_at, "asking again renews it");
     assert_eq!(Hold { held_at: first.held_at, ..later }, *first);
     let after = shelf.item(1).await;
-    let event = shelf.stock.peek(shelf.event, &[]).await.unwrap().event.unwrap();
+    let event = shelf.stock.snapshot(shelf.event, &[]).await.unwrap().event.unwrap();
     assert_eq!((after.held_units, event.arrivals), (1, 1));
 }
 
@@ -293,8 +293,8 @@ async fn gifts_come_with_lines_while_there_are_any() {
 async fn settling_moves_units_from_the_hold_to_the_ledger_once() {
     let shelf = Shelf::open(vec![item(1, 5)]).await;
     shelf.hold(1, 1, &[(1, 2)]).await;
-    assert_eq!(shelf.settle(1, 2, (1, 2), &[1, 1]).await, 1);
-    assert_eq!(shelf.settle(1, 2, (1, 2), &[1]).await, 0);
+    assert_eq!(shelf.sync(1, 2, (1, 2), &[1, 1]).await, 1);
+    assert_eq!(shelf.sync(1, 2, (1, 2), &[1]).await, 0);
     let after = shelf.item(1).await;
     assert_eq!((after.committed_units, after.held_units, after.left_units()), (2, 0, 3));
     assert_eq!((after.ledger_version, after.stale_at), (1, None));
@@ -305,11 +305,11 @@ async fn a_settlement_that_was_overtaken_drops_its_holds_and_nothing_else() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.hold(1, 1, &[(1, 1)]).await;
     shelf.hold(2, 2, &[(1, 1)]).await;
-    assert_eq!(shelf.settle(2, 2, (2, 1), &[2]).await, 1);
+    assert_eq!(shelf.sync(2, 2, (2, 1), &[2]).await, 1);
     let ahead = shelf.item(1).await;
     assert_eq!((ahead.committed_units, ahead.held_units), (2, 1), "what is left is never overstated");
     assert_eq!(ahead.stale_at, Some(2), "version 1 was skipped");
-    assert_eq!(shelf.settle(1, 1, (1, 1), &[1]).await, 1);
+    assert_eq!(shelf.sync(1, 1, (1, 1), &[1]).await, 1);
     let after = shelf.item(1).await;
     assert_eq!((after.committed_units, after.held_units, after.ledger_version), (2, 0, 2));
     assert_eq!(shelf.refusal(3, 1, &[(1, 2)]).await, refused(Cause::LimitReached, Some(1), 1));
@@ -318,8 +318,8 @@ async fn a_settlement_that_was_overtaken_drops_its_holds_and_nothing_else() {
 #[tokio::test]
 async fn an_old_settlement_does_not_bring_back_what_a_buyer_returned() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
-    shelf.settle(2, 0, (1, 0), &[]).await;
-    shelf.settle(1, 2, (1, 2), &[]).await;
+    shelf.sync(2, 0, (1, 0), &[]).await;
+    shelf.sync(1, 2, (1, 2), &[]).await;
     assert_eq!(shelf.item(1).await.committed_units, 0);
     shelf.hold(1, 1, &[(1, 2)]).await;
 }
@@ -327,12 +327,12 @@ async fn an_old_settlement_does_not_bring_back_what_a_buyer_returned() {
 #[tokio::test]
 async fn telling_all_buyers_ends_the_doubt() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
-    shelf.settle(7, 2, (1, 1), &[]).await;
+    shelf.sync(7, 2, (1, 1), &[]).await;
     assert_eq!(shelf.item(1).await.stale_at, Some(7));
-    let mirrors = |version| [mirror(version, 2, &[(1, 1), (2, 1)], true)];
-    shelf.stock.settle(shelf.event, &mirrors(6), &[]).await.unwrap();
+    let ledger_copies = |version| [ledger_copy(version, 2, &[(1, 1), (2, 1)], true)];
+    shelf.stock.sync(shelf.event, &ledger_copies(6), &[]).await.unwrap();
     assert_eq!(shelf.item(1).await.stale_at, Some(7), "version 6 tells nothing of 7");
-    shelf.stock.settle(shelf.event, &mirrors(7), &[]).await.unwrap();
+    shelf.stock.sync(shelf.event, &ledger_copies(7), &[]).await.unwrap();
     assert_eq!(shelf.item(1).await.stale_at, None);
 }
 
@@ -340,7 +340,7 @@ async fn telling_all_buyers_ends_the_doubt() {
 async fn thousands_of_buyers_are_copied_in_one_call() {
     let shelf = Shelf::open(vec![item(1, 9_999)]).await;
     let buyers: Vec<_> = (1..=2_500).map(|n| (n, 2)).collect();
-    shelf.stock.settle(shelf.event, &[mirror(1, 5_000, &buyers, true)], &[]).await.unwrap();
+    shelf.stock.sync(shelf.event, &[ledger_copy(1, 5_000, &buyers, true)], &[]).await.unwrap();
     for buyer in [1, 1_250, 2_500] {
         assert_eq!(shelf.refusal(buyer, buyer, &[(1, 1)]).await, refused(Cause::LimitReached, Some(1), 0));
     }
@@ -398,7 +398,7 @@ async fn what_buyers_hold_and_have_is_read_page_by_page() {
     let shelf = Shelf::open(vec![item(1, 999)]).await;
     let asks: Vec<_> = (1..=200).map(|n| ask(n, n, &[(1, 1)])).collect();
     shelf.reserve(&asks).await;
-    shelf.settle(1, 2, (7, 2), &[7]).await;
+    shelf.sync(1, 2, (7, 2), &[7]).await;
 
     let (mut held, mut committed, mut cursor) = (std::collections::BTreeMap::new(), Vec::new(), 0);
     loop {
@@ -431,8 +431,8 @@ async fn a_lost_event_comes_back_from_the_ledger_with_its_buyers() {
     let shelf = Shelf::missing().await;
     let sold =
         StagedItem { ledger: LedgerUnits { committed_units: 4, gift_committed_units: 0, version: 9 }, ..item(1, 5) };
-    shelf.stock.settle(shelf.event, &[mirror(9, 4, &[(1, 2), (2, 2)], true)], &[]).await.unwrap();
-    let before = shelf.stock.peek(shelf.event, &[item_id(1)]).await.unwrap();
+    shelf.stock.sync(shelf.event, &[ledger_copy(9, 4, &[(1, 2), (2, 2)], true)], &[]).await.unwrap();
+    let before = shelf.stock.snapshot(shelf.event, &[item_id(1)]).await.unwrap();
     assert_eq!(before.items, [None], "its buyers alone do not put it on the shelf");
     shelf.stage_after(1, (LONG_AGO, FAR), vec![sold], 1_000).await;
     assert_eq!(shelf.item(1).await.stale_at, None);

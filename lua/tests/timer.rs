@@ -10,7 +10,7 @@ use stampede_vocab::{EventId, Timestamp, UserId};
 use std::time::Duration;
 
 /// Longest wait for a notification. Redis looks for expired keys ten times a second.
-const PATIENCE: Duration = Duration::from_secs(10);
+const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Bench {
     redis: Redis,
@@ -108,7 +108,8 @@ async fn an_expired_timer_is_heard_after_its_time_and_nobody_elses_is() {
     // Redis looks at samples of the keys that expire: it does not promise to tell of the earlier one first.
     let mut waited_for = vec![(Timer::Opens, opens_at), (Timer::Closes, closes_at)];
     while !waited_for.is_empty() {
-        let heard = tokio::time::timeout(PATIENCE, expirations.next(1)).await.expect("heard in time").unwrap();
+        let heard =
+            tokio::time::timeout(NOTIFICATION_TIMEOUT, expirations.next(1)).await.expect("heard in time").unwrap();
         let (heard_of, timer) = heard[0];
         assert_eq!(heard_of, event_id, "somebody else's timer was heard");
         let place = waited_for.iter().position(|(waited, _)| *waited == timer).expect("each timer is heard once");

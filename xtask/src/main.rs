@@ -8,6 +8,7 @@
 mod bench;
 mod cli;
 mod containers;
+mod counts;
 mod demo;
 mod down;
 mod fleet;
@@ -26,7 +27,6 @@ mod servers;
 mod setup;
 mod shell;
 mod state;
-mod tally;
 mod test;
 mod tidy;
 mod ui;

@@ -11,7 +11,7 @@ pub fn replicated() -> impl Iterator<Item = Process> {
 }
 
 /// More than this on one machine is a slip of the finger.
-const MOST: usize = 9;
+const MAX_REPLICAS: usize = 9;
 
 /// Counts by service; a service that is not named has one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,8 +48,8 @@ fn parse_part(part: &str) -> Result<(Process, usize), String> {
         return Err(format!("{name}: no such service; there are {}", known.join(", ")));
     };
     match count.parse() {
-        Ok(count) if (1..=MOST).contains(&count) => Ok((service, count)),
-        _ => Err(format!("{part}: expected a number from 1 to {MOST}")),
+        Ok(count) if (1..=MAX_REPLICAS).contains(&count) => Ok((service, count)),
+        _ => Err(format!("{part}: expected a number from 1 to {MAX_REPLICAS}")),
     }
 }
 

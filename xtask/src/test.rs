@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::TestArgs;
 use crate::containers;
+use crate::counts::Counts;
 use crate::down;
 use crate::fleet::Fleet;
 use crate::lint;
@@ -16,7 +17,6 @@ use crate::ports::Ports;
 use crate::servers::{ServerPorts, Servers};
 use crate::setup;
 use crate::shell::{self, Group};
-use crate::tally::Tally;
 use crate::ui::{say, seconds};
 use crate::workspace::{Workspace, remove_directory};
 
@@ -43,15 +43,15 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     } else if !args.up {
         setup::servers(workspace, args.database)?;
     }
-    let mut tally = Tally::default();
+    let mut counts = Counts::default();
     let built = report.step("build", || build(workspace, args));
     if built {
         report.step("tests", || {
-            if args.up { on_up(workspace, args, &mut tally) } else { on_own(workspace, args, &mut tally) }
+            if args.up { on_up(workspace, args, &mut counts) } else { on_own(workspace, args, &mut counts) }
         });
     }
     report.print();
-    println!("{} passed, {} failed", tally.passed, tally.failed);
+    println!("{} passed, {} failed", counts.passed, counts.failed);
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -77,14 +77,14 @@ fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
 }
 
 /// Runs the tests on servers of their own.
-fn on_own(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
+fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow::Result<()> {
     let id = std::process::id();
     let run = workspace.run("test").join(id.to_string());
     let mut fleet = Fleet::open(&run)?;
     let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
     let ports = ServerPorts::anywhere(&mut Ports::default(), first)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
-    let outcome = run_tests(workspace, args, servers.test_environment(), tally);
+    let outcome = run_tests(workspace, args, servers.test_environment(), counts);
     // A server that died explains the failures that followed.
     let unharmed = fleet.check();
     let interrupted = fleet.is_interrupted();
@@ -98,40 +98,40 @@ fn on_own(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::
 }
 
 /// Runs the tests on the servers of a running `up`.
-fn on_up(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> anyhow::Result<()> {
+fn on_up(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow::Result<()> {
     let environment = Servers::read_test_environment(&workspace.run("up"))
         .context("--up needs a running `cargo xtask up --servers-only`")?;
-    run_tests(workspace, args, environment, tally)
+    run_tests(workspace, args, environment, counts)
 }
 
 fn run_tests(
     workspace: &Workspace,
     args: &TestArgs,
     environment: impl IntoIterator<Item = (String, String)>,
-    tally: &mut Tally,
+    counts: &mut Counts,
 ) -> anyhow::Result<()> {
     let mut cargo = cargo_test(workspace, args);
     cargo.arg("--no-fail-fast").args(&args.name).envs(environment);
     cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
-    pass_through(&mut cargo, tally)?;
-    something_ran(args.name.as_deref(), tally)
+    pass_through(&mut cargo, counts)?;
+    something_ran(args.name.as_deref(), counts)
 }
 
 /// Nothing that runs is nothing that is proved: a slip in a test's name is not a pass.
-fn something_ran(name: Option<&str>, tally: &Tally) -> anyhow::Result<()> {
+fn something_ran(name: Option<&str>, counts: &Counts) -> anyhow::Result<()> {
     match name {
-        _ if !tally.is_empty() => Ok(()),
+        _ if !counts.is_empty() => Ok(()),
         Some(name) => bail!("no test ran: none has `{name}` in its name (cargo test -- --list shows them)"),
         None => bail!("no test ran"),
     }
 }
 
 /// Shows a command's output as it comes, and adds up the results in it.
-fn pass_through(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> {
+fn pass_through(command: &mut Command, counts: &mut Counts) -> anyhow::Result<()> {
     let mut group = Group::start(command.stdout(Stdio::piped()))?;
     let output = group.output().expect("standard output is a pipe");
     let status = thread::scope(|scope| {
-        let reader = scope.spawn(|| read_results(output, tally));
+        let reader = scope.spawn(|| read_results(output, counts));
         let status = group.wait();
         let read = reader.join().expect("reading lines does not panic");
         status.and_then(|status| read.map(|()| status))
@@ -142,12 +142,12 @@ fn pass_through(command: &mut Command, tally: &mut Tally) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn read_results(output: impl Read, tally: &mut Tally) -> anyhow::Result<()> {
+fn read_results(output: impl Read, counts: &mut Counts) -> anyhow::Result<()> {
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read what cargo test says")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
-        tally.read(&line);
+        counts.read(&line);
     }
     Ok(())
 }
@@ -191,20 +191,20 @@ mod tests {
 
     #[test]
     fn what_passes_through_is_counted_and_a_failure_is_an_error() {
-        let mut tally = Tally::default();
+        let mut counts = Counts::default();
         let script = "echo 'test result: FAILED. 4 passed; 1 failed; 0 ignored'; exit 101";
-        let outcome = pass_through(Command::new("sh").args(["-c", script]), &mut tally);
+        let outcome = pass_through(Command::new("sh").args(["-c", script]), &mut counts);
         assert!(outcome.is_err());
-        assert_eq!(tally, Tally { passed: 4, failed: 1 });
+        assert_eq!(counts, Counts { passed: 4, failed: 1 });
     }
 
     #[test]
     fn a_name_that_no_test_has_is_an_error_that_says_so() {
-        let one = Tally { passed: 1, failed: 0 };
+        let one = Counts { passed: 1, failed: 0 };
         assert!(something_ran(Some("sold_out"), &one).is_ok() && something_ran(None, &one).is_ok());
-        let error = something_ran(Some("sodl_out"), &Tally::default()).expect_err("nothing ran").to_string();
+        let error = something_ran(Some("sodl_out"), &Counts::default()).expect_err("nothing ran").to_string();
         assert!(error.contains("sodl_out"), "{error}");
-        assert!(something_ran(None, &Tally::default()).is_err());
+        assert!(something_ran(None, &Counts::default()).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     let (mut lost, mut again, mut unstored) = (Vec::new(), Vec::new(), Vec::new());
     let (mut ranked, mut compared, mut unknown) = (0, 0, 0);
     for stored in campaigns(sources).await? {
-        let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await? else {
+        let Some(progress) = coupon::snapshot(&sources.redis, stored.campaign).await? else {
             unknown += 1;
             continue;
         };
@@ -49,7 +49,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
 pub async fn pending(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     for stored in campaigns(sources).await? {
-        if let Some(progress) = coupon::peek(&sources.redis, stored.campaign).await?
+        if let Some(progress) = coupon::snapshot(&sources.redis, stored.campaign).await?
             && progress.pending > 0
         {
             moving.push(format!("{} claims of {}", progress.pending, stored.campaign));

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Longest wait for one answer of Kafka, and for the next message while there must be one.
-const PATIENCE: Duration = Duration::from_secs(20);
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a topic holds.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ pub fn read_topic(brokers: &str, topic: &str) -> anyhow::Result<Contents> {
 
 fn spans(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Span>> {
     let metadata =
-        client.fetch_metadata(Some(topic), PATIENCE).context("Kafka cannot be reached: check --kafka-brokers")?;
+        client.fetch_metadata(Some(topic), READ_TIMEOUT).context("Kafka cannot be reached: check --kafka-brokers")?;
     let told = metadata.topics().first().with_context(|| format!("Kafka tells nothing of the topic {topic}"))?;
     if let Some(error) = told.error() {
         bail!(
@@ -80,7 +80,7 @@ fn spans(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Span>> {
     }
     ensure!(!told.partitions().is_empty(), "topic {topic} has no partitions");
     let span = |partition: i32| {
-        let (low, high) = client.fetch_watermarks(topic, partition, PATIENCE)?;
+        let (low, high) = client.fetch_watermarks(topic, partition, READ_TIMEOUT)?;
         Ok(Span { partition, low, high })
     };
     told.partitions().iter().map(|partition| span(partition.id())).collect()
@@ -101,14 +101,14 @@ struct Reading {
 
 impl Reading {
     fn read(&mut self, client: &BaseConsumer, topic: &str, wanted: i64) -> anyhow::Result<()> {
-        let mut until = Instant::now() + PATIENCE;
+        let mut until = Instant::now() + READ_TIMEOUT;
         let mut read = 0;
         while read < wanted {
-            ensure!(Instant::now() < until, "{topic}: {read} of {wanted} messages, then none for {PATIENCE:?}");
+            ensure!(Instant::now() < until, "{topic}: {read} of {wanted} messages, then none for {READ_TIMEOUT:?}");
             let Some(message) = client.poll(Duration::from_millis(100)) else { continue };
             let message = message?;
             read += 1;
-            until = Instant::now() + PATIENCE;
+            until = Instant::now() + READ_TIMEOUT;
             let written_ms = message.timestamp().to_millis().unwrap_or(0);
             self.first_at.entry(message.partition()).or_insert(Timestamp::from_micros(written_ms * 1_000));
             self.messages.push(Carried {

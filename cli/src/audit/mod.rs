@@ -78,8 +78,8 @@ pub struct Args {
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sources = Sources::connect(&args).await?;
     let retention = Retention::now();
-    let restless = quiet::wait(&sources, retention, Duration::from_secs(args.quiet_deadline_s), output).await?;
-    let audit = examine(&sources, &args, retention, restless).await?;
+    let still_moving = quiet::wait(&sources, retention, Duration::from_secs(args.quiet_deadline_s), output).await?;
+    let audit = examine(&sources, &args, retention, still_moving).await?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
     }
@@ -87,8 +87,13 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     Ok(audit.holds)
 }
 
-async fn examine(sources: &Sources, args: &Args, retention: Retention, restless: Vec<String>) -> anyhow::Result<Audit> {
-    let mut audit = Audit::new(restless);
+async fn examine(
+    sources: &Sources,
+    args: &Args,
+    retention: Retention,
+    still_moving: Vec<String>,
+) -> anyhow::Result<Audit> {
+    let mut audit = Audit::new(still_moving);
     checks::run(sources, &mut audit).await?;
     checks::punctuality(sources, args.open_within_ms, &mut audit).await?;
     stock::compare(sources, &mut audit).await?;

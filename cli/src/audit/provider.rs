@@ -14,9 +14,9 @@ use stampede_vocab::PaymentId;
 use std::{collections::BTreeMap, time::Duration};
 
 /// Rows of one page of the book.
-const PAGE: usize = 1_000;
+const PAGE_SIZE: usize = 1_000;
 /// Longest wait for one page.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A charge as the provider has it.
 #[derive(Debug, Deserialize)]
@@ -109,7 +109,8 @@ async fn read_book(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
     let mut after: Option<String> = None;
     loop {
         let from = after.as_ref().map(|id| format!("&after={id}")).unwrap_or_default();
-        let page: Page = get(&client, &format!("{}/v1/charges?limit={PAGE}{from}", url.trim_end_matches('/'))).await?;
+        let page: Page =
+            get(&client, &format!("{}/v1/charges?limit={PAGE_SIZE}{from}", url.trim_end_matches('/'))).await?;
         after = page.charges.last().map(|charge| charge.id.clone());
         for charge in page.charges.into_iter().filter(|charge| charge.status == "captured") {
             let payment = charge.key.split(':').next().unwrap_or_default().to_owned();
@@ -132,5 +133,5 @@ async fn get<T: DeserializeOwned>(client: &Client<HttpConnector, Empty<Bytes>>, 
         let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
         Ok(serde_json::from_slice(&body)?)
     };
-    tokio::time::timeout(PATIENCE, answer).await.with_context(|| format!("{url} did not answer in time"))?
+    tokio::time::timeout(PAGE_TIMEOUT, answer).await.with_context(|| format!("{url} did not answer in time"))?
 }

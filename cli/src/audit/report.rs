@@ -29,11 +29,12 @@ fn text(audit: &Audit) -> String {
     for what in &audit.left_out {
         writeln!(text, "not compared: {what}").expect("a string takes all");
     }
-    for moving in &audit.restless {
+    for moving in &audit.still_moving {
         writeln!(text, "still moving when the wait was over: {moving}").expect("a string takes all");
     }
     let kept = audit.promises.iter().filter(|promise| promise.holds).count();
-    let proven = if audit.restless.is_empty() { "" } else { " so far, but the mesh still moves: nothing is proven" };
+    let proven =
+        if audit.still_moving.is_empty() { "" } else { " so far, but the mesh still moves: nothing is proven" };
     writeln!(text, "{kept} of {} promises hold{proven}", audit.promises.len()).expect("a string takes all");
     text
 }

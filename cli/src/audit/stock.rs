@@ -3,7 +3,7 @@
 
 use super::{sources::Sources, verdict::Audit};
 use sqlx::Row;
-use stampede_lua::stock::{Peek, ShelfItem, Stock};
+use stampede_lua::stock::{ShelfItem, Snapshot, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,8 +40,8 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     let (mut items_compared, mut buyers_compared) = (0, 0);
     let (mut differing, mut held, mut missing, mut buyers_differ) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (event, items) in ledger_by_event(sources).await? {
-        let peek = peek(&stock, event, &items).await?;
-        for (ledger, shelf) in items.iter().zip(&peek.items) {
+        let snapshot = snapshot(&stock, event, &items).await?;
+        for (ledger, shelf) in items.iter().zip(&snapshot.items) {
             items_compared += 1;
             let Some(shelf) = shelf else {
                 missing.push(ledger.item.to_string());
@@ -60,7 +60,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
             buyers_compared += wanted.len();
             buyers_differ.extend(wrong_buyers(&stock, event, ledger.item, &wanted).await?);
         }
-        arrivals(sources, event, &peek, audit).await?;
+        arrivals(sources, event, &snapshot, audit).await?;
     }
     audit.figure(5, "items compared with Redis", items_compared);
     audit.figure(5, "buyers of them", i64::try_from(buyers_compared)?);
@@ -78,20 +78,20 @@ pub async fn moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let stock = Stock::new(sources.redis.clone());
     let mut behind = 0;
     for (event, items) in ledger_by_event(sources).await? {
-        let peek = peek(&stock, event, &items).await?;
+        let snapshot = snapshot(&stock, event, &items).await?;
         let is_behind = |(ledger, shelf): &(&Ledger, &Option<ShelfItem>)| {
             shelf.is_none_or(|shelf| !ledger.is_copied_to(&shelf) || shelf.stale_at.is_some())
         };
-        behind += items.iter().zip(&peek.items).filter(is_behind).count();
+        behind += items.iter().zip(&snapshot.items).filter(is_behind).count();
     }
     let holds = orphan_holds(sources, &stock).await?.len();
     let counted = [(behind, "items to be copied to Redis"), (holds, "holds")];
     Ok(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect())
 }
 
-async fn peek(stock: &Stock, event: EventId, items: &[Ledger]) -> anyhow::Result<Peek> {
+async fn snapshot(stock: &Stock, event: EventId, items: &[Ledger]) -> anyhow::Result<Snapshot> {
     let ids: Vec<ItemId> = items.iter().map(|ledger| ledger.item).collect();
-    Ok(stock.peek(event, &ids).await?)
+    Ok(stock.snapshot(event, &ids).await?)
 }
 
 /// The units of each buyer of an item.
@@ -133,8 +133,8 @@ async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buye
 }
 
 /// No order has a place of arrival that Redis has not given.
-async fn arrivals(sources: &Sources, event: EventId, peek: &Peek, audit: &mut Audit) -> anyhow::Result<()> {
-    let Some(shelf) = peek.event else { return Ok(()) };
+async fn arrivals(sources: &Sources, event: EventId, snapshot: &Snapshot, audit: &mut Audit) -> anyhow::Result<()> {
+    let Some(shelf) = snapshot.event else { return Ok(()) };
     let last = sources
         .count(&format!(
             "SELECT COALESCE(MAX(arrival), 0) FROM {{order}}.orders WHERE event_id = {}",

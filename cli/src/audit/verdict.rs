@@ -26,7 +26,7 @@ pub struct Audit {
     pub promises: Vec<Promise>,
     /// What still moved when the wait was over; empty if all was quiet. What moves has not ended, so as long as there is
     /// any, nothing is proven.
-    pub restless: Vec<String>,
+    pub still_moving: Vec<String>,
     /// What could not be compared, and why: it was not asked for, or is kept for a time only.
     pub left_out: Vec<String>,
 }
@@ -68,7 +68,7 @@ pub struct Breach {
 
 impl Audit {
     /// Nothing found so far, but what still moves.
-    pub fn new(restless: Vec<String>) -> Self {
+    pub fn new(still_moving: Vec<String>) -> Self {
         let promise = |(index, promise): (usize, &&'static str)| Promise {
             number: index + 1,
             promise,
@@ -77,7 +77,7 @@ impl Audit {
             breaches: Vec::new(),
         };
         let promises = PROMISES.iter().enumerate().map(promise).collect();
-        Self { holds: restless.is_empty(), promises, restless, left_out: Vec::new() }
+        Self { holds: still_moving.is_empty(), promises, still_moving, left_out: Vec::new() }
     }
 
     /// Notes a number that was compared for a promise.
@@ -128,6 +128,6 @@ mod tests {
         assert!(!audit.holds);
         assert!(audit.promises.iter().all(|promise| promise.holds));
         let json = serde_json::to_value(&audit).unwrap();
-        assert_eq!((&json["holds"], &json["restless"][0]), (&false.into(), &"1 orders on their way".into()));
+        assert_eq!((&json["holds"], &json["still_moving"][0]), (&false.into(), &"1 orders on their way".into()));
     }
 }

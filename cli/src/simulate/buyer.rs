@@ -50,7 +50,7 @@ impl Buyer {
         let windows =
             (self.claim_as("claim-1", Intent::ClaimTwice, due), self.claim_as("claim-2", Intent::ClaimTwice, due));
         if tokio::join!(windows.0, windows.1) == (true, true) {
-            self.surprised(Step::Claim, "CLAIMED_TWICE", "two requests of one buyer were each given a coupon");
+            self.record_anomaly(Step::Claim, "CLAIMED_TWICE", "two requests of one buyer were each given a coupon");
         }
     }
 
@@ -62,9 +62,9 @@ impl Buyer {
         let call = Call::post(path, &ClaimCoupon { request_id }).bearing(self.token()).due(due);
         match stage.client.call::<Coupon>(&call).await {
             Ok(coupon) => {
-                stage.tally.answered(Step::Claim, Answer::Accepted, due.elapsed());
-                stage.tally.count(Step::Claim, "ISSUED");
-                stage.tally.coupon_acknowledged(coupon.coupon_id, stage.timeline.now());
+                stage.stats.answered(Step::Claim, Answer::Accepted, due.elapsed());
+                stage.stats.count(Step::Claim, "ISSUED");
+                stage.stats.coupon_acknowledged(coupon.coupon_id, stage.timeline.now());
                 // Of two coupons the first is kept; that there are two is reported by the caller.
                 let _ = stage.coupons[self.number].set(coupon.coupon_id);
                 true
@@ -78,7 +78,7 @@ impl Buyer {
 
     /// Orders, and leads the order to its end.
     pub async fn buy(self) {
-        self.stage.tally.arrived();
+        self.stage.stats.arrived();
         if let Some(order) = self.order().await {
             if self.plan().goes_over_limit {
                 self.order_over_limit(&order).await;
@@ -142,7 +142,7 @@ impl Buyer {
         let state = self.stage.follow.told(first).borrow().order.state;
         if state == OrderState::Fulfilled || !is_end(state) {
             let detail = format!("{} was accepted on top of {}", second.order_id, first.order_id);
-            self.surprised(Step::Order, "OVER_LIMIT", &detail);
+            self.record_anomaly(Step::Order, "OVER_LIMIT", &detail);
         }
         drop(self.stage.follow.told(second));
     }
@@ -162,7 +162,7 @@ impl Buyer {
             (Placed::Accepted(one), Placed::Accepted(other)) if one.order_id == other.order_id => Placed::Accepted(one),
             (Placed::Refused(failure), Placed::Refused(_)) => Placed::Refused(failure),
             (Placed::Accepted(order), Placed::Accepted(_)) => {
-                self.surprised(Step::Order, "TWO_ORDERS", "one request id has made two orders");
+                self.record_anomaly(Step::Order, "TWO_ORDERS", "one request id has made two orders");
                 Placed::Accepted(order)
             }
             // Units may have come back, or the doors opened, between the two.
@@ -176,11 +176,11 @@ impl Buyer {
         let stage = &self.stage;
         match stage.client.call::<Order>(call).await {
             Ok(order) => {
-                let new = stage.tally.order_acknowledged(order.order_id, stage.timeline.now());
+                let new = stage.stats.order_acknowledged(order.order_id, stage.timeline.now());
                 let (answer, outcome) =
                     if new { (Answer::Accepted, "ACCEPTED") } else { (Answer::Repeated, "REPEATED") };
-                stage.tally.answered(intent.step(), answer, due.elapsed());
-                stage.tally.count(intent.step(), outcome);
+                stage.stats.answered(intent.step(), answer, due.elapsed());
+                stage.stats.count(intent.step(), outcome);
                 Placed::Accepted(order)
             }
             Err(failure) => {
@@ -208,8 +208,8 @@ impl Buyer {
     }
 
     /// Reports what nobody expected.
-    pub fn surprised(&self, step: Step, outcome: &str, detail: &str) {
-        self.stage.surprised(self.number, step, outcome, detail, None);
+    pub fn record_anomaly(&self, step: Step, outcome: &str, detail: &str) {
+        self.stage.record_anomaly(self.number, step, outcome, detail, None);
     }
 }
 

@@ -1,7 +1,7 @@
 //! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes by
 //! itself is tried again under the same request id. It knows nothing of sales.
 
-use super::{tally::Tally, wire::Problem};
+use super::{stats::Stats, wire::Problem};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
@@ -29,7 +29,7 @@ use tokio::{
 /// Longest wait for one answer; the gateway gives up before.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Most tries of one request. With the pauses they span about twenty seconds, longer than a process takes to come back.
-const MOST_TRIES: u32 = 16;
+const MAX_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// One connection in so many is for requests that go on from an earlier one.
@@ -141,7 +141,7 @@ pub struct Client {
     arriving: Semaphore,
     going_on: Semaphore,
     traffic: Traffic,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
 }
 
 /// Requests under way.
@@ -196,7 +196,7 @@ impl Client {
     ///
     /// One in [`GOING_ON_SHARE`] is kept for those who are being served and for second tries: were there as many
     /// connections as buyers, nobody would queue behind strangers.
-    pub fn new(url: &Uri, max_connections: usize, tally: Arc<Tally>) -> anyhow::Result<Self> {
+    pub fn new(url: &Uri, max_connections: usize, stats: Arc<Stats>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--gateway-url must begin with http://, but is {url}");
         let gateway = url.authority().context("--gateway-url has no host")?.clone();
         let mut connector = HttpConnector::new();
@@ -210,7 +210,7 @@ impl Client {
         let arriving = (max_connections - going_on).max(1);
         let traffic = Traffic { most: arriving + going_on, ..Traffic::default() };
         let (arriving, going_on) = (Semaphore::new(arriving), Semaphore::new(going_on));
-        Ok(Self { pool, gateway, arriving, going_on, traffic, tally })
+        Ok(Self { pool, gateway, arriving, going_on, traffic, stats })
     }
 
     /// Forgets how many requests there were under way so far: what counts begins now.
@@ -232,8 +232,8 @@ impl Client {
             let lane = if call.goes_on || tries > 0 { &self.going_on } else { &self.arriving };
             let due = call.due.filter(|_| tries == 0);
             match self.exchange(call, lane, due).await {
-                Err(failure) if failure.passes() && tries + 1 < MOST_TRIES => {
-                    self.tally.tried_again(failure.reason());
+                Err(failure) if failure.passes() && tries + 1 < MAX_TRIES => {
+                    self.stats.tried_again(failure.reason());
                     sleep(failure.pause(tries)).await;
                     tries += 1;
                 }
@@ -273,7 +273,7 @@ impl Client {
 
     fn note_sent(&self, due: Option<Instant>) {
         if let Some(due) = due {
-            self.tally.sent(due.elapsed());
+            self.stats.sent(due.elapsed());
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sends the crowd on schedule, whether or not answers come.
 
-use super::{buyer::Buyer, stage::Stage, tally::Surprise};
+use super::{buyer::Buyer, stage::Stage, stats::Anomaly};
 use std::sync::Arc;
 use tokio::{
     task::{JoinError, JoinSet},
@@ -50,6 +50,6 @@ fn schedule(stage: &Stage) -> Vec<(Instant, usize, Errand)> {
 
 fn note(stage: &Stage, gone: Result<(), JoinError>) {
     if let Err(error) = gone {
-        stage.tally.surprised(Surprise::of_sale("BUYER_BROKEN", error.to_string()));
+        stage.stats.record_anomaly(Anomaly::of_sale("BUYER_BROKEN", error.to_string()));
     }
 }

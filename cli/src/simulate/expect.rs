@@ -1,4 +1,4 @@
-//! Which refusals and ends the crowd reckons with. Everything else is a surprise.
+//! Which refusals and ends the crowd reckons with. Everything else is a anomaly.
 
 use super::{
     client::Failure,

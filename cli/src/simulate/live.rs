@@ -6,8 +6,8 @@ use super::{
     expect::state_name,
     latency::Percentiles,
     stage::Stage,
+    stats::Glance,
     step::Timed,
-    tally::Glance,
     wire::{Stock, Stocks},
 };
 use stampede_proto::order::v1::OrderState;
@@ -66,11 +66,11 @@ async fn draw(stage: &Stage, sale: &Sale, stocks: &Mutex<Vec<Stock>>, on_termina
         ticks.tick().await;
         let second_over = look.is_multiple_of(LOOKS_PER_LINE);
         if second_over {
-            latencies = stage.tally.latencies_lately();
+            latencies = stage.stats.latencies_lately();
         }
         let picture = Picture {
             phase: phase(stage),
-            glance: stage.tally.glance(),
+            glance: stage.stats.glance(),
             stocks: stocks.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             states: stage.follow.states(),
             latencies: latencies.clone(),
@@ -122,7 +122,7 @@ impl Picture {
 
     /// What nobody expected.
     pub fn surprises_text(&self) -> String {
-        match self.glance.surprises {
+        match self.glance.anomalies {
             0 => String::new(),
             count => format!("{count} unexpected"),
         }

@@ -1,7 +1,7 @@
 //! `stampede simulate`: a whole sale through the gateway, as its buyers and its operator would do it.
 //!
 //! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends the
-//! buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are; [`tally`]
+//! buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are; [`stats`]
 //! counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
 //!
 //! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it is
@@ -21,9 +21,9 @@ mod plan;
 mod report;
 pub(crate) mod setup;
 mod stage;
+pub(crate) mod stats;
 mod step;
 mod table;
-pub(crate) mod tally;
 mod terms;
 pub(crate) mod timeline;
 pub(crate) mod wire;
@@ -43,6 +43,7 @@ use report::{Aftermath, Report};
 use serde::Serialize;
 use stage::Stage;
 use stampede_sale::{PayWindow, Sale};
+use stats::{Anomaly, Stats};
 use std::{
     fs::File,
     io::{BufWriter, Write},
@@ -50,7 +51,6 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tally::{Surprise, Tally};
 use timeline::Timeline;
 use tokio::time::timeout;
 
@@ -115,13 +115,13 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     };
     let plan = Plan::draw(&sale, args.buyers.unwrap_or(sale.crowd.buyers.get()), args.seed);
     allow_connections(args.max_connections)?;
-    let tally = Arc::new(Tally::default());
-    let crowd = Client::new(&args.gateway_url, args.max_connections.into(), Arc::clone(&tally))?;
+    let stats = Arc::new(Stats::default());
+    let crowd = Client::new(&args.gateway_url, args.max_connections.into(), Arc::clone(&stats))?;
     let operator = Operator {
-        client: Client::new(&args.gateway_url, OPERATOR_CONNECTIONS, Arc::clone(&tally))?,
+        client: Client::new(&args.gateway_url, OPERATOR_CONNECTIONS, Arc::clone(&stats))?,
         token: setup::bearer(&operator_token(&args.auth_secret)?)?,
     };
-    let stage = Arc::new(set_the_stage(&sale, plan, crowd, tally, &operator).await?);
+    let stage = Arc::new(set_the_stage(&sale, plan, crowd, stats, &operator).await?);
     play(&stage, &sale, &operator, Duration::from_secs(args.deadline_s.into()), output.progress).await?;
     let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator).await?);
     deliver(&report, &args, output)?;
@@ -151,7 +151,7 @@ async fn set_the_stage(
     sale: &Sale,
     plan: Plan,
     client: Client,
-    tally: Arc<Tally>,
+    stats: Arc<Stats>,
     operator: &Operator,
 ) -> anyhow::Result<Stage> {
     let tokens = setup::tokens(&client, &plan).await?;
@@ -161,7 +161,7 @@ async fn set_the_stage(
     let created = setup::create(&operator.client, &operator.token, sale, &timeline).await?;
     Ok(Stage {
         client,
-        tally,
+        stats,
         follow: Follow::default(),
         timeline,
         tokens,
@@ -200,7 +200,7 @@ async fn play(
     };
     let Ok(played) = timeout(deadline, all).await else {
         let detail = format!("after {} s there were still buyers or open orders", deadline.as_secs());
-        stage.tally.surprised(Surprise::of_sale("DEADLINE", detail));
+        stage.stats.record_anomaly(Anomaly::of_sale("DEADLINE", detail));
         return Ok(());
     };
     played

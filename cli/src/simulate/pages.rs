@@ -32,11 +32,11 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 /// The same where there are many.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Pages that are asked for at a time.
-const AT_A_TIME: usize = 4;
+const CONCURRENT_READS: usize = 4;
 /// Most known pages of a round, and most pages behind them: new orders may come faster than their pages can be read one
 /// after the other, and then the known ones must not be left waiting.
-const MOST_KNOWN: usize = 32;
-const MOST_NEW: usize = 16;
+const MAX_KNOWN_PAGES: usize = 32;
+const MAX_NEW_PAGES: usize = 16;
 /// Pages that do not change may have one part in so many of the reader's time.
 const IDLE_SHARE: u32 = 4;
 
@@ -152,7 +152,7 @@ impl Pages {
         for index in 0.. {
             match self.0.get(index) {
                 Some(page) if page.token == page_token => page_token.clone_from(&page.next),
-                _ if new == MOST_NEW => return Ok(false),
+                _ if new == MAX_NEW_PAGES => return Ok(false),
                 _ => {
                     new += 1;
                     let (read, took) = list.page(index, &page_token).await?;
@@ -172,11 +172,11 @@ impl Pages {
         let due = self.0.iter().enumerate().filter(|(_, page)| page.is_due());
         let mut due: Vec<_> = due.map(|(index, page)| (page.due, index, page.token.clone())).collect();
         due.sort_unstable();
-        let reads = due.into_iter().take(MOST_KNOWN).map(|(_, index, token)| async move {
+        let reads = due.into_iter().take(MAX_KNOWN_PAGES).map(|(_, index, token)| async move {
             let read = list.page(index, &token).await;
             read.map(|(read, took)| (index, token, read, took))
         });
-        let mut reads = stream::iter(reads).buffered(AT_A_TIME);
+        let mut reads = stream::iter(reads).buffered(CONCURRENT_READS);
         while let Some((index, token, read, took)) = reads.try_next().await? {
             self.note(index, token, read, took);
         }

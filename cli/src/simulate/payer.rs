@@ -34,8 +34,8 @@ impl Buyer {
         let call = call.bearing(self.token()).going_on().due(due);
         match self.send(&call, Step::Cancel).await {
             Ok(cancelled) => {
-                self.stage.tally.answered(Step::Cancel, Answer::Accepted, due.elapsed());
-                self.stage.tally.count(Step::Cancel, state_name(cancelled.state));
+                self.stage.stats.answered(Step::Cancel, Answer::Accepted, due.elapsed());
+                self.stage.stats.count(Step::Cancel, state_name(cancelled.state));
                 drop(self.stage.follow.told(&cancelled));
             }
             Err(failure) => {
@@ -50,7 +50,7 @@ impl Buyer {
         sleep(self.plan().thinks).await;
         let seen = until(&mut view, |order| order.state != OrderState::Pending).await;
         let Some(payable_since) = seen.payable_since() else { return self.ended_before(&seen) };
-        self.stage.tally.took(Timed::PlaceToAwaitingPayment, payable_since.since(seen.create_time));
+        self.stage.stats.took(Timed::PlaceToAwaitingPayment, payable_since.since(seen.create_time));
         let outcome = self.pay_with(order, &mut view, "pay-1", card).await;
         if outcome == Some(OrderState::AwaitingPayment) && card.is_declined() {
             sleep(self.plan().thinks).await;
@@ -61,11 +61,11 @@ impl Buyer {
     /// It is expected only of an order whose time was over before its buyer saw that it could be paid. That an order was
     /// rejected is reported for all orders when all is over.
     fn ended_before(&self, order: &Order) {
-        self.stage.tally.count(Step::Payment, "ENDED_BEFORE");
+        self.stage.stats.count(Step::Payment, "ENDED_BEFORE");
         let expired = order.state == OrderState::Expired && order.is_overdue();
         if !expired && order.state != OrderState::Rejected {
             let detail = format!("{} is {} before its buyer has paid", order.order_id, state_name(order.state));
-            self.surprised(Step::Payment, "ENDED_BEFORE", &detail);
+            self.record_anomaly(Step::Payment, "ENDED_BEFORE", &detail);
         }
     }
 
@@ -97,7 +97,7 @@ impl Buyer {
         Some(outcome.state)
     }
 
-    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is a surprise.
+    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is a anomaly.
     async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {
@@ -107,24 +107,24 @@ impl Buyer {
         if let (Ok(_), Err(failure)) | (Err(failure), Ok(_)) = (&one, &other) {
             let detail =
                 format!("one of two clicks was taken, the other not: {} ({})", failure.reason(), failure.detail());
-            self.stage.surprised(self.number, step, "SPLIT_CLICK", &detail, failure.trace_id());
+            self.stage.record_anomaly(self.number, step, "SPLIT_CLICK", &detail, failure.trace_id());
         }
         one.or(other)
     }
 
     /// Counts an outcome. It is measured by the order's own times, which are finer than how often the list is read.
     fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
-        let (tally, timeline) = (&self.stage.tally, &self.stage.timeline);
+        let (stats, timeline) = (&self.stage.stats, &self.stage.timeline);
         let ended_at = outcome.fulfilled_at.unwrap_or(outcome.update_time);
-        tally.answered(Step::Payment, Answer::Accepted, ended_at.since(timeline.time(due)));
+        stats.answered(Step::Payment, Answer::Accepted, ended_at.since(timeline.time(due)));
         if let (OrderState::Paying, Card::Good, Some(fulfilled_at)) = (begun.state, card, outcome.fulfilled_at) {
-            tally.took(Timed::PayToFulfilled, fulfilled_at.since(begun.update_time));
+            stats.took(Timed::PayToFulfilled, fulfilled_at.since(begun.update_time));
         }
         let declined = outcome.state == OrderState::AwaitingPayment;
-        tally.count(Step::Payment, if declined { "DECLINED" } else { state_name(outcome.state) });
+        stats.count(Step::Payment, if declined { "DECLINED" } else { state_name(outcome.state) });
         if !leads_there(card, outcome) {
             let detail = format!("{} led {} to {}", card.token(), outcome.order_id, state_name(outcome.state));
-            self.surprised(Step::Payment, "WRONG_OUTCOME", &detail);
+            self.record_anomaly(Step::Payment, "WRONG_OUTCOME", &detail);
         }
     }
 }

@@ -5,8 +5,8 @@ use super::{
     follow::is_end,
     latency::{Latency, Pace, Percentiles, Rate},
     stage::Stage,
+    stats::{Acknowledged, Anomaly, Totals},
     step::Timed,
-    tally::{Acknowledged, Surprise, Totals},
     wire::{Event, Order, Stock},
 };
 use serde::Serialize;
@@ -119,7 +119,7 @@ pub struct Unexpected {
     /// How often each.
     pub by_outcome: BTreeMap<String, u64>,
     /// The first ones.
-    pub first: Vec<Surprise>,
+    pub first: Vec<Anomaly>,
 }
 
 /// What the mesh says when all is over.
@@ -135,8 +135,8 @@ pub struct Aftermath {
 impl Report {
     /// Puts the figures together.
     pub fn of(sale: &Sale, stage: &Stage, seed: u64, aftermath: &Aftermath) -> Self {
-        surprises(sale, stage, aftermath).into_iter().for_each(|surprise| stage.tally.surprised(surprise));
-        let totals = stage.tally.totals();
+        anomalies(sale, stage, aftermath).into_iter().for_each(|anomaly| stage.stats.record_anomaly(anomaly));
+        let totals = stage.stats.totals();
         let in_flight = stage.client.in_flight();
         Self {
             name: sale.name.as_str().to_owned(),
@@ -167,7 +167,7 @@ impl Report {
             unexpected: Unexpected {
                 count: totals.surprise_counts.values().sum(),
                 by_outcome: totals.surprise_counts,
-                first: totals.surprises,
+                first: totals.anomalies,
             },
             acknowledged: totals.acknowledged,
         }
@@ -175,58 +175,58 @@ impl Report {
 }
 
 /// What is wrong with the sale as a whole.
-fn surprises(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Surprise> {
-    let mut surprises = of_orders(stage, &aftermath.orders);
+fn anomalies(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Anomaly> {
+    let mut anomalies = of_orders(stage, &aftermath.orders);
     match aftermath.event.opened_at {
         Some(opened_at) if opened_at >= aftermath.event.opens_at => {}
-        Some(_) => surprises.push(Surprise::of_sale("OPENED_EARLY", "the event opened before its time")),
-        None => surprises.push(Surprise::of_sale("NEVER_OPENED", "the event is still not open")),
+        Some(_) => anomalies.push(Anomaly::of_sale("OPENED_EARLY", "the event opened before its time")),
+        None => anomalies.push(Anomaly::of_sale("NEVER_OPENED", "the event is still not open")),
     }
     for (index, item) in items_left(sale, &aftermath.stocks).iter().enumerate() {
         if item.left_units > 0 && stage.expectations.sells_out(index) {
             let detail = format!("{} of {} are left, though many were refused", item.left_units, item.title);
-            surprises.push(Surprise::of_sale("UNITS_LEFT", detail));
+            anomalies.push(Anomaly::of_sale("UNITS_LEFT", detail));
         }
         if item.left_gift_units > 0 && stage.expectations.gives_all(index) {
             let detail =
                 format!("{} gifts of {} are left, though it should be sold out", item.left_gift_units, item.title);
-            surprises.push(Surprise::of_sale("GIFTS_LEFT", detail));
+            anomalies.push(Anomaly::of_sale("GIFTS_LEFT", detail));
         }
     }
-    surprises
+    anomalies
 }
 
 /// What is wrong with the orders as a whole.
-fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Surprise> {
-    let mut surprises = Vec::new();
+fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Anomaly> {
+    let mut anomalies = Vec::new();
     let Arrivals { ranked, distinct, .. } = arrivals(orders);
     if distinct < ranked {
         let detail = format!("{ranked} orders share {distinct} ranks of arrival");
-        surprises.push(Surprise::of_sale("SHARED_ARRIVAL", detail));
+        anomalies.push(Anomaly::of_sale("SHARED_ARRIVAL", detail));
     }
     let listed: BTreeSet<_> = orders.iter().map(|order| order.order_id).collect();
-    let acknowledged = stage.tally.totals().acknowledged.orders;
+    let acknowledged = stage.stats.totals().acknowledged.orders;
     for lost in acknowledged.difference(&listed) {
-        surprises.push(Surprise::of_sale("LOST_ORDER", format!("{lost} was accepted, but is in no list")));
+        anomalies.push(Anomaly::of_sale("LOST_ORDER", format!("{lost} was accepted, but is in no list")));
     }
-    surprises.extend(orders.iter().filter_map(wrong_end));
+    anomalies.extend(orders.iter().filter_map(wrong_end));
     for endless in orders.iter().filter(|order| !is_end(order.state)) {
         let detail = format!("{} is still {}", endless.order_id, state_name(endless.state));
-        surprises.push(Surprise::of_sale("ENDLESS_ORDER", detail));
+        anomalies.push(Anomaly::of_sale("ENDLESS_ORDER", detail));
     }
-    surprises
+    anomalies
 }
 
 /// What is wrong with how an order has ended, whatever its buyer did. The ledger rejects an accepted order only where Redis
 /// has promised more than there is, and so only after Redis has lost something.
-fn wrong_end(order: &Order) -> Option<Surprise> {
+fn wrong_end(order: &Order) -> Option<Anomaly> {
     let id = order.order_id;
     match order.state {
         OrderState::Rejected => {
-            Some(Surprise::of_sale("REJECTED", format!("{id} was accepted, and then rejected by the ledger")))
+            Some(Anomaly::of_sale("REJECTED", format!("{id} was accepted, and then rejected by the ledger")))
         }
         OrderState::Expired if !order.is_overdue() => {
-            Some(Surprise::of_sale("EXPIRED_EARLY", format!("{id} expired before its deadline")))
+            Some(Anomaly::of_sale("EXPIRED_EARLY", format!("{id} expired before its deadline")))
         }
         _ => None,
     }
@@ -303,7 +303,7 @@ mod tests {
             pay_deadline: Some(at(100)),
             fulfilled_at: None,
         };
-        wrong_end(&order).map(|surprise| surprise.outcome)
+        wrong_end(&order).map(|anomaly| anomaly.outcome)
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How many tokens are asked for at a time.
-const TOKENS_AT_A_TIME: usize = 64;
+const CONCURRENT_TOKENS: usize = 64;
 const STAGING_PERIOD: Duration = Duration::from_millis(50);
 
 /// What was created.
@@ -45,7 +45,7 @@ pub async fn tokens(client: &Client, plan: &Plan) -> anyhow::Result<Vec<HeaderVa
         let pair: TokenPair = client.call(&call).await.map_err(|failure| refused("a buyer gets no token", &failure))?;
         bearer(&pair.access_token)
     };
-    stream::iter(0..plan.buyers.len()).map(one).buffered(TOKENS_AT_A_TIME).try_collect().await
+    stream::iter(0..plan.buyers.len()).map(one).buffered(CONCURRENT_TOKENS).try_collect().await
 }
 
 /// Creates the event and its campaign, and waits until both are staged.

@@ -5,8 +5,8 @@ use super::{
     expect::{Expectations, Intent},
     follow::Follow,
     plan::Plan,
+    stats::{Anomaly, Stats},
     step::{Answer, Step},
-    tally::{Surprise, Tally},
     timeline::Timeline,
 };
 use http::HeaderValue;
@@ -22,7 +22,7 @@ pub struct Stage {
     /// Talks to the gateway for the crowd.
     pub client: Client,
     /// Where everything is counted.
-    pub tally: Arc<Tally>,
+    pub stats: Arc<Stats>,
     /// Where the orders are.
     pub follow: Follow,
     /// When things happen.
@@ -51,16 +51,16 @@ impl Stage {
     /// Counts the refusal of a request of a buyer that was `due`.
     pub fn refused(&self, buyer: usize, intent: Intent<'_>, due: Instant, failure: &Failure) {
         let step = intent.step();
-        self.tally.answered(step, Answer::Refused, due.elapsed());
-        self.tally.count(step, failure.reason());
+        self.stats.answered(step, Answer::Refused, due.elapsed());
+        self.stats.count(step, failure.reason());
         if !self.expectations.allow(intent, failure, self.timeline.now(), self.timeline.closes_at) {
-            self.surprised(buyer, step, failure.reason(), failure.detail(), failure.trace_id());
+            self.record_anomaly(buyer, step, failure.reason(), failure.detail(), failure.trace_id());
         }
     }
 
     /// Reports what nobody expected.
-    pub fn surprised(&self, buyer: usize, step: Step, outcome: &str, detail: &str, trace_id: Option<&str>) {
-        self.tally.surprised(Surprise {
+    pub fn record_anomaly(&self, buyer: usize, step: Step, outcome: &str, detail: &str, trace_id: Option<&str>) {
+        self.stats.record_anomaly(Anomaly {
             step: Some(step),
             buyer: Some(buyer),
             at_ms: Some(self.timeline.since_opening_ms(Instant::now())),

@@ -3,7 +3,7 @@
 use super::{
     latency::{Percentiles, Rate},
     report::{ItemLeft, Load, Report},
-    tally::Surprise,
+    stats::Anomaly,
 };
 use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table, TableStyle};
 use std::fmt::{self, Display};
@@ -100,11 +100,11 @@ impl Report {
             self.unexpected.by_outcome.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
         let (count, kinds) = (self.unexpected.count, kinds.join(", "));
         write!(f, "{count} outcomes that the crowd did not expect ({kinds}), the first:")?;
-        self.unexpected.first.iter().try_for_each(|surprise| write!(f, "\n  {surprise}"))
+        self.unexpected.first.iter().try_for_each(|anomaly| write!(f, "\n  {anomaly}"))
     }
 }
 
-impl Display for Surprise {
+impl Display for Anomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(at_ms) = self.at_ms {
             write!(f, "{at_ms} ms ")?;

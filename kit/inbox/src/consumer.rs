@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 /// Most messages of one transaction.
 const BATCH: usize = 500;
 /// Most messages that are looked at for it.
-const MOST_READ: usize = 4 * BATCH;
+const MAX_READ: usize = 4 * BATCH;
 /// A batch is a transaction with its commit, for one message as for many.
 const PACE: Pace = Pace {
     shortest: Duration::from_millis(5),
@@ -176,7 +176,7 @@ impl<H: Handler> Consumer<H> {
                 Err(message) => unreadable.push(*message),
             }
             read += 1;
-            let full = batch.len() + unreadable.len() >= BATCH || read >= MOST_READ;
+            let full = batch.len() + unreadable.len() >= BATCH || read >= MAX_READ;
             record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
         }
         let mut positions = TopicPartitionList::with_capacity(next.len());

@@ -16,7 +16,7 @@ const REASON: &str = "stampede_dead_letter_reason";
 /// Header that says where it was read: partition/offset of the topic.
 const FROM: &str = "stampede_dead_letter_from";
 /// Longest wait until Kafka has a dead letter.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends dead letters of one consumer. Its producer is started for the first of them: most consumers never have any,
 /// and a producer has threads and connections.
@@ -62,7 +62,7 @@ impl DeadLetters {
         let topic = self.topic_behind(&message.topic);
         let record =
             FutureRecord::to(&topic).key(&message.key).payload(&message.payload).headers(headers(message, why));
-        self.producer()?.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.producer()?.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error)?;
         self.count(&message.topic, 1);
         tracing::error!(
             messaging.topic = %message.topic,
@@ -88,7 +88,7 @@ impl DeadLetters {
         let mut letter = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
         letter.key = record.key.as_deref();
         letter.payload = record.payload.as_deref();
-        self.producer()?.send(letter, PATIENCE).await.map_err(|(error, _)| error)?;
+        self.producer()?.send(letter, SEND_TIMEOUT).await.map_err(|(error, _)| error)?;
         self.count(&record.topic, 1);
         tracing::error!(
             messaging.topic = %record.topic,

@@ -9,11 +9,11 @@ use tokio::time::sleep;
 /// Records are kept so long: a repeat older than that would take effect again, and Kafka keeps messages for a day.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Most records that one statement deletes.
-const MOST: u32 = 5_000;
+const PURGE_BATCH: u32 = 5_000;
 /// Time between two looks when nothing is left to forget.
 const PERIOD: Duration = Duration::from_secs(60);
 /// Time between two statements while there is more: the consumer needs the database too.
-const BREATH: Duration = Duration::from_secs(1);
+const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_secs(1);
 
 /// Purges until it is dropped.
 pub async fn run(db: Database) {
@@ -27,10 +27,10 @@ async fn purge(db: &Database) -> Duration {
     let before_us = Timestamp::now().minus(RETENTION).micros();
     let purged = db.in_time("purge_inbox", async {
         let mut connection = db.acquire().await?;
-        rows::purge(&mut connection, before_us, MOST).await
+        rows::purge(&mut connection, before_us, PURGE_BATCH).await
     });
     match purged.await {
-        Ok(count) if count == u64::from(MOST) => BREATH,
+        Ok(count) if count == u64::from(PURGE_BATCH) => PAUSE_BETWEEN_BATCHES,
         Ok(_) => PERIOD,
         Err(error) => {
             tracing::warn!(error.cause = %error, "old inbox records could not be purged");

@@ -8,7 +8,7 @@ use rdkafka::{
 use std::time::Duration;
 
 /// Longest wait for one answer. Whoever waits longer asks again.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why Kafka cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ fn ask(brokers: String, topic: String) -> Result<(), KafkaUnreachable> {
     config.set("bootstrap.servers", &brokers).set("allow.auto.create.topics", "false");
     let metadata = config
         .create::<BaseConsumer>()
-        .and_then(|client| client.fetch_metadata(Some(&topic), PATIENCE))
+        .and_then(|client| client.fetch_metadata(Some(&topic), ANSWER_TIMEOUT))
         .map_err(|cause| KafkaUnreachable::NoBroker { brokers: brokers.clone(), cause })?;
     let missing = RDKafkaErrorCode::UnknownTopicOrPartition;
     match metadata.topics().first().and_then(|topic| topic.error()) {

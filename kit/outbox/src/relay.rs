@@ -32,7 +32,7 @@ const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
 /// The same while there is no other replica, when every commit wakes this relay.
 const POLL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const ACK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Messages are kept so long from when they were written, for the audit and for a second look, and longer only if they
 /// are still to be sent.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -154,7 +154,7 @@ impl Relay {
             let before = std::mem::take(&mut leases.partitions);
             *leases = self.db.in_time("check_leases", self.check_leases(before)).await?;
         }
-        if leases.partitions.is_empty() || Instant::now() + PATIENCE >= leases.valid_until {
+        if leases.partitions.is_empty() || Instant::now() + ACK_TIMEOUT >= leases.valid_until {
             return Ok(0);
         }
         let messages = self.db.in_time("read_outbox", self.unsent(&leases.partitions)).await?;
@@ -171,7 +171,7 @@ impl Relay {
     }
 
     async fn send_and_mark(&self, messages: &[Unsent]) -> Result<(), DbError> {
-        let sent = self.sender.send(messages, PATIENCE).await;
+        let sent = self.sender.send(messages, ACK_TIMEOUT).await;
         if sent.len() < messages.len() {
             // What Kafka did not take in time is dropped here and read again, so that order is kept.
             self.sender.purge();
@@ -220,11 +220,11 @@ impl Relay {
 
     /// Deletes some of what was sent long ago. Returns when to look again.
     async fn purge(&self) -> Duration {
-        const MOST: u32 = 5_000;
+        const PURGE_BATCH: u32 = 5_000;
         let before_us = Timestamp::now().minus(RETENTION).micros();
         let purged = async {
             let mut connection = self.db.acquire().await?;
-            rows::purge_sent(&mut connection, before_us, MOST).await
+            rows::purge_sent(&mut connection, before_us, PURGE_BATCH).await
         };
         match self.db.in_time("purge_outbox", purged).await {
             Ok(0) => Duration::from_secs(60),
@@ -238,7 +238,7 @@ impl Relay {
 
     /// Flushes what the last commits wrote, then lets somebody else have the partitions.
     async fn finish(self, mut leases: Leases) {
-        let flushed = timeout(PATIENCE * 2, async { while self.round(&mut leases).await.is_full() {} }).await;
+        let flushed = timeout(ACK_TIMEOUT * 2, async { while self.round(&mut leases).await.is_full() {} }).await;
         if flushed.is_err() {
             tracing::warn!(messaging.topic = %self.topic.value, "stopped before everything was sent; the next relay sends it");
             self.sender.purge();

@@ -6,7 +6,7 @@ use stampede_vocab::{Timestamp, UserId};
 
 /// An event and some of its items at one instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peek {
+pub struct Snapshot {
     /// That instant, by the clock of Redis.
     pub now: Timestamp,
     /// The event; none if it is not staged.
@@ -88,7 +88,7 @@ type EventReply = Vec<i64>;
 /// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_at or -1
 type ItemReply = Vec<i64>;
 
-impl Peek {
+impl Snapshot {
     pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
         let (now_us, event, items) = <(i64, Option<EventReply>, Vec<Option<ItemReply>>)>::from_redis_value(reply)
             .map_err(|error| RedisError::reply(script, error))?;

@@ -53,7 +53,7 @@ pub struct LedgerUnits {
 
 /// A copy of the ledger for one item: its units, and what some buyers have of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
+pub struct LedgerCopy {
     /// Item.
     pub item_id: ItemId,
     /// Its units.
@@ -99,7 +99,7 @@ impl LedgerUnits {
     }
 }
 
-impl Mirror {
+impl LedgerCopy {
     pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
         args.push(place(items, self.item_id));
         self.ledger.push_to(args);

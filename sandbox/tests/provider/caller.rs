@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Well over what any step of a test takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running sandbox.
 pub struct Sandbox {
@@ -48,7 +48,7 @@ impl Sandbox {
 
     /// How it ended.
     pub async fn ended(self) -> anyhow::Result<()> {
-        let ended = timeout(PATIENCE, self.server).await.expect("it ends in time");
+        let ended = timeout(STEP_TIMEOUT, self.server).await.expect("it ends in time");
         ended.expect("it does not panic")
     }
 
@@ -86,7 +86,7 @@ impl Sandbox {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(PATIENCE, wait).await.expect("the charge gets there")
+        timeout(STEP_TIMEOUT, wait).await.expect("the charge gets there")
     }
 
     fn uri(&self, path: &str) -> String {
@@ -106,7 +106,7 @@ fn config(journal: &Path, flags: &[&str]) -> Config {
 
 async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let answer = timeout(PATIENCE, client.request(request)).await.expect("an answer in time");
+    let answer = timeout(STEP_TIMEOUT, client.request(request)).await.expect("an answer in time");
     let answer = answer.expect("an answer");
     let status = answer.status();
     let body = answer.into_body().collect().await.expect("a whole body").to_bytes();

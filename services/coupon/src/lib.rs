@@ -30,8 +30,8 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
-    Campaigns, ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, FinishClaims, HoldCoupons, ReleaseCoupon,
-    ReturnOrphans, Settler, StageCampaign, StagingQueue, StoreClaims,
+    Acknowledger, Campaigns, ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, FinishClaims, HoldCoupons,
+    ReleaseCoupon, ReturnOrphans, StageCampaign, StagingQueue, StoreClaims,
 };
 use worker::{Consumer, OrphanHolds, Staging};
 
@@ -69,14 +69,14 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     let db = parts.db.clone();
     let campaigns = Campaigns::new(db.clone());
     let queue = StagingQueue::default();
-    let (settler, mut settling) = Settler::new(redis.clone());
-    let store = StoreClaims::new(db.clone(), parts.outbox.clone(), settler, queue.clone());
+    let (acknowledger, mut acknowledging) = Acknowledger::new(redis.clone());
+    let store = StoreClaims::new(db.clone(), parts.outbox.clone(), acknowledger, queue.clone());
     let finish = FinishClaims::new(db.clone(), redis.clone(), store.clone());
     let stage = StageCampaign::new(db.clone(), redis.clone(), finish.clone());
 
-    // What is left to settle when it stops is settled by the sweep of unfinished claims.
-    parts.spawn_last("settle claims", |stop| async move {
-        stop.run_until_cancelled(async move { while settling.settle_next().await {} }).await;
+    // What is left to acknowledge when it stops is acknowledged by the sweep of unfinished claims.
+    parts.spawn_last("acknowledge claims", |stop| async move {
+        stop.run_until_cancelled(async move { while acknowledging.acknowledge_next().await {} }).await;
         Ok(())
     });
     let staging = Staging { stage: stage.clone(), campaigns: campaigns.clone(), queue: queue.clone() };

@@ -1,6 +1,6 @@
 //! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
 
-use crate::domain::{Coupon, EndedOrder, OrderEnd, Outgoing};
+use crate::domain::{Coupon, EndedOrder, OrderEnd, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::timestamp, message::v1 as message, messages};
@@ -18,9 +18,9 @@ pub enum DecodeError {
 }
 
 /// Encodes a message.
-pub fn encode(outgoing: &Outgoing) -> OutboxMessage {
+pub fn encode(outgoing: &OutgoingMessage) -> OutboxMessage {
     match outgoing {
-        Outgoing::CouponsIssued { campaign_id, version, coupons } => {
+        OutgoingMessage::CouponsIssued { campaign_id, version, coupons } => {
             let issued = message::CouponsIssued { coupons: coupons.iter().map(issued).collect() };
             let (message_type, payload) = messages::encode(&issued);
             OutboxMessage {
@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn issued_coupons_are_told_under_their_campaign() {
         let coupons = vec![claimed(2, 3), claimed(4, 4)];
-        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
+        let sent =
+            encode(&OutgoingMessage::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
         assert_eq!((sent.aggregate_id, sent.aggregate_version), (campaign().to_string(), 7));
         let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
         let ids: Vec<_> = read.iter().map(|told| told.coupon_id.clone()).collect();
@@ -118,7 +119,7 @@ mod tests {
     fn the_largest_batch_fits_the_column_that_carries_it() {
         const LARGEST_BLOB: usize = 65_535;
         let coupons = (0..256).map(|n| claimed(u128::MAX - n, i32::MAX)).collect();
-        let sent = encode(&Outgoing::CouponsIssued { campaign_id: campaign(), version: i64::MAX, coupons });
+        let sent = encode(&OutgoingMessage::CouponsIssued { campaign_id: campaign(), version: i64::MAX, coupons });
         assert!(sent.payload.len() < LARGEST_BLOB, "{} bytes", sent.payload.len());
     }
 

@@ -1,19 +1,19 @@
 //! What Kafka carries: the messages of this service encoded. Decides nothing.
 
-use crate::domain::{Item, Outgoing, Times};
+use crate::domain::{Item, OutgoingMessage, Times};
 use prost::{Message, Name};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
 use stampede_vocab::EventId;
 
 /// The row of the outbox for this message.
-pub fn encode(message: &Outgoing) -> OutboxMessage {
+pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     match message {
-        Outgoing::Scheduled { event_id, version, times, items } => {
+        OutgoingMessage::Scheduled { event_id, version, times, items } => {
             let payload = scheduled(*event_id, *version, *times, items);
             row(*event_id, *version, &payload)
         }
-        Outgoing::Opened { event_id, version, opens_at, opened_at } => {
+        OutgoingMessage::Opened { event_id, version, opens_at, opened_at } => {
             let payload = proto::EventOpened {
                 event_id: event_id.to_string(),
                 version: *version,
@@ -22,7 +22,7 @@ pub fn encode(message: &Outgoing) -> OutboxMessage {
             };
             row(*event_id, *version, &payload)
         }
-        Outgoing::Closed { event_id, version, closes_at, closed_at } => {
+        OutgoingMessage::Closed { event_id, version, closes_at, closed_at } => {
             let payload = proto::EventClosed {
                 event_id: event_id.to_string(),
                 version: *version,
@@ -31,7 +31,7 @@ pub fn encode(message: &Outgoing) -> OutboxMessage {
             };
             row(*event_id, *version, &payload)
         }
-        Outgoing::Cancelled { event_id, version, cancelled_at } => {
+        OutgoingMessage::Cancelled { event_id, version, cancelled_at } => {
             let payload = proto::EventCancelled {
                 event_id: event_id.to_string(),
                 version: *version,

@@ -1,6 +1,6 @@
 //! What Kafka carries: messages of event and order into the domain, the ledger's answers out of it.
 
-use crate::domain::{Answer, Ask, OrderedLine, OrderedUnits, Outgoing, Shelf, ShelfItem, Window, Withdrawal};
+use crate::domain::{Answer, Ask, OrderedLine, OrderedUnits, OutgoingMessage, Shelf, ShelfItem, Window, Withdrawal};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
@@ -58,7 +58,7 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
 }
 
 /// The row of the outbox for this answer.
-pub fn encode(message: &Outgoing) -> OutboxMessage {
+pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let order_id = message.order_id.to_string();
     let (message_type, payload) = match message.answer {
         Answer::Committed => messages::encode(&proto::StockCommitted { order_id: order_id.clone() }),
@@ -162,7 +162,7 @@ mod tests {
     fn an_answer_carries_its_reason_and_item() {
         let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
         let answer = Answer::Rejected { reason: RejectReason::LimitReached, item_id };
-        let row = encode(&Outgoing { order_id: ORDER.parse().unwrap(), sequence: 1, answer, traceparent: None });
+        let row = encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), sequence: 1, answer, traceparent: None });
         assert_eq!(
             (row.aggregate_id.as_str(), row.message_type.as_str()),
             (ORDER, "stampede.message.v1.StockRejected")

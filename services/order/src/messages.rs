@@ -1,6 +1,6 @@
 //! What Kafka carries: the messages of this service encoded, those of others decoded. Decides nothing.
 
-use crate::domain::{Input, Line, News, Outgoing};
+use crate::domain::{Input, Line, MessageBody, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
@@ -25,9 +25,9 @@ pub enum DecodeError {
 }
 
 /// Encodes a message in the trace of what caused it.
-pub fn encode(outgoing: &Outgoing, traceparent: Option<String>) -> OutboxMessage {
+pub fn encode(outgoing: &OutgoingMessage, traceparent: Option<String>) -> OutboxMessage {
     let order_id = outgoing.order.to_string();
-    let (message_type, payload) = payload(order_id.clone(), &outgoing.news);
+    let (message_type, payload) = payload(order_id.clone(), &outgoing.body);
     OutboxMessage {
         aggregate_type: "order",
         aggregate_id: order_id,
@@ -72,44 +72,46 @@ fn capped(reason: &str) -> String {
 }
 
 /// The full name and the bytes of the message.
-fn payload(order_id: String, news: &News) -> (String, Vec<u8>) {
-    match news {
-        News::Placed { buyer, event, lines, coupon, total, arrival, placed_at } => encoded(&message::OrderPlaced {
+fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
+    match body {
+        MessageBody::Placed { buyer, event, lines, coupon, total, arrival, placed_at } => {
+            encoded(&message::OrderPlaced {
+                order_id,
+                user_id: buyer.to_string(),
+                event_id: event.to_string(),
+                lines: ordered_lines(lines),
+                coupon_id: text(*coupon),
+                total: Some((*total).into()),
+                arrival: *arrival,
+                placed_at: Some(timestamp(*placed_at)),
+            })
+        }
+        MessageBody::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
             order_id,
             user_id: buyer.to_string(),
             event_id: event.to_string(),
             lines: ordered_lines(lines),
-            coupon_id: text(*coupon),
-            total: Some((*total).into()),
-            arrival: *arrival,
-            placed_at: Some(timestamp(*placed_at)),
         }),
-        News::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
-            order_id,
-            user_id: buyer.to_string(),
-            event_id: event.to_string(),
-            lines: ordered_lines(lines),
-        }),
-        News::Rejected { coupon, reason } => {
+        MessageBody::Rejected { coupon, reason } => {
             encoded(&message::OrderRejected { order_id, coupon_id: text(*coupon), reason: reason.clone() })
         }
-        News::Cancelled { coupon } => encoded(&message::OrderCancelled { order_id, coupon_id: text(*coupon) }),
-        News::Expired { coupon } => encoded(&message::OrderExpired { order_id, coupon_id: text(*coupon) }),
-        News::Fulfilled { buyer, coupon, at } => encoded(&message::OrderFulfilled {
+        MessageBody::Cancelled { coupon } => encoded(&message::OrderCancelled { order_id, coupon_id: text(*coupon) }),
+        MessageBody::Expired { coupon } => encoded(&message::OrderExpired { order_id, coupon_id: text(*coupon) }),
+        MessageBody::Fulfilled { buyer, coupon, at } => encoded(&message::OrderFulfilled {
             order_id,
             user_id: buyer.to_string(),
             coupon_id: text(*coupon),
             fulfilled_at: Some(timestamp(*at)),
         }),
-        News::Refunded { coupon } => encoded(&message::OrderRefunded { order_id, coupon_id: text(*coupon) }),
-        News::PaymentRequested { buyer, attempt, amount, method } => encoded(&message::PaymentRequested {
+        MessageBody::Refunded { coupon } => encoded(&message::OrderRefunded { order_id, coupon_id: text(*coupon) }),
+        MessageBody::PaymentRequested { buyer, attempt, amount, method } => encoded(&message::PaymentRequested {
             order_id,
             user_id: buyer.to_string(),
             attempt: *attempt,
             amount: Some((*amount).into()),
             payment_method: method.clone(),
         }),
-        News::RefundRequested { amount } => {
+        MessageBody::RefundRequested { amount } => {
             encoded(&message::RefundRequested { order_id, amount: Some((*amount).into()) })
         }
     }
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn news_carry_the_order_and_its_version() {
-        let outgoing = Outgoing { order: order(), version: 4, news: News::Cancelled { coupon: None } };
+        let outgoing = OutgoingMessage { order: order(), version: 4, body: MessageBody::Cancelled { coupon: None } };
         let sent = encode(&outgoing, None);
         assert_eq!((sent.aggregate_id.as_str(), sent.aggregate_version), (order().to_string().as_str(), 4));
         assert_eq!(sent.message_type, "stampede.message.v1.OrderCancelled");

@@ -1,6 +1,6 @@
 //! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
 
-use crate::domain::{Ask, Fact, OrderRequest, Outgoing};
+use crate::domain::{Ask, Fact, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
@@ -19,7 +19,7 @@ pub enum DecodeError {
 }
 
 /// The row of the outbox for this message.
-pub fn encode(message: &Outgoing) -> OutboxMessage {
+pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let payment_id = message.payment_id.to_string();
     let order_id = message.order_id.to_string();
     let (message_type, payload) = match &message.fact {

@@ -12,7 +12,7 @@ use rdkafka::{
 use sqlx::AssertSqlSafe;
 use stampede_lua::{
     Redis, RedisConfig, coupon,
-    stock::{Decision, LedgerUnits, Mirror, Reservation, Stock, WantedLine},
+    stock::{Decision, LedgerCopy, LedgerUnits, Reservation, Stock, WantedLine},
 };
 use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
@@ -162,12 +162,12 @@ async fn each_promise_broken_by_hand_is_named() {
 
 /// Tells Redis what the ledger is said to have, as of the next version of the item's row.
 async fn tell_redis(sold: &Sold, stock: &Stock, committed_units: i32, buyer_units: i32) {
-    let peek = stock.peek(sold.event(), &[sold.item()]).await.unwrap();
-    let version = peek.items[0].unwrap().ledger_version + 1;
+    let snapshot = stock.snapshot(sold.event(), &[sold.item()]).await.unwrap();
+    let version = snapshot.items[0].unwrap().ledger_version + 1;
     let ledger = LedgerUnits { committed_units, gift_committed_units: 1, version };
     let buyers = vec![(sold.user(), buyer_units)];
-    let mirror = Mirror { item_id: sold.item(), ledger, buyers, all_buyers: false };
-    stock.settle(sold.event(), &[mirror], &[]).await.unwrap();
+    let ledger_copy = LedgerCopy { item_id: sold.item(), ledger, buyers, all_buyers: false };
+    stock.sync(sold.event(), &[ledger_copy], &[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,7 +259,7 @@ async fn what_still_moves_fails_the_audit() {
     sqlx::raw_sql(AssertSqlSafe(overdue)).execute(&mut *orders.acquire().await.unwrap()).await.unwrap();
     let audit = sale.run_audit(AT_ONCE);
     assert!(audit.promises.iter().all(|promise| promise.holds), "{audit:#?}");
-    assert_eq!((audit.holds, audit.restless), (false, vec!["1 orders over their deadline".to_owned()]));
+    assert_eq!((audit.holds, audit.still_moving), (false, vec!["1 orders over their deadline".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

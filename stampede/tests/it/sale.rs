@@ -230,7 +230,7 @@ pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
 pub struct Audit {
     pub holds: bool,
     pub promises: Vec<Promise>,
-    pub restless: Vec<String>,
+    pub still_moving: Vec<String>,
     pub left_out: Vec<String>,
 }
 

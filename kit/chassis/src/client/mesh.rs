@@ -29,13 +29,13 @@ use tonic::{
 use tower::{Service, ServiceExt};
 
 use super::{
-    probe::{Board, probe},
+    probe::{ProbeChannels, probe},
     propagate,
 };
 use crate::Deadline;
 
 /// How long a call waits for a replica that can be reached.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -75,7 +75,7 @@ pub struct MeshChannel {
 
 pub(super) struct Shared {
     name: &'static str,
-    pub(super) board: Board,
+    pub(super) channels: ProbeChannels,
     ready: watch::Receiver<usize>,
     _probes: JoinSet<()>,
 }
@@ -109,21 +109,21 @@ impl MeshChannel {
     /// that is none is logged and left out.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
         let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
-        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
+        let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
         let mut probes = JoinSet::new();
         for url in urls {
             match endpoint(url) {
-                Ok(endpoint) => drop(probes.spawn(probe(endpoint, board.clone()))),
+                Ok(endpoint) => drop(probes.spawn(probe(endpoint, channels.clone()))),
                 Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
             }
         }
-        let ready = board.ready.subscribe();
-        MeshChannel { channel, shared: Arc::new(Shared { name, board, ready, _probes: probes }) }
+        let ready = channels.ready.subscribe();
+        MeshChannel { channel, shared: Arc::new(Shared { name, channels, ready, _probes: probes }) }
     }
 
     /// Sends the request once it can be put onto a connection.
     async fn send(self, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + READY_TIMEOUT;
         let (head, body) = request.into_parts();
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
         let mut attempt = 0;
@@ -141,7 +141,7 @@ impl MeshChannel {
             if !is_caused_by::<ConnectError>(&error) || Instant::now() >= give_up {
                 return Err(self.unreachable(error_chain(&error)));
             }
-            self.shared.board.suspicion.notify_waiters();
+            self.shared.channels.probe_now.notify_waiters();
             sleep(backoff(attempt)).await;
             attempt += 1;
         }

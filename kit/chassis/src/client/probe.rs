@@ -17,23 +17,23 @@ use tonic::transport::{Channel, Endpoint, channel::Change};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 /// Time between two probes of an endpoint.
-const PERIOD: Duration = Duration::from_millis(250);
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an endpoint has to answer a probe.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Silent probes in a row after which an endpoint counts as gone.
-const SILENT_IN_A_ROW: u32 = 2;
+const MAX_SILENT_PROBES: u32 = 2;
 
 /// What the probes of one mesh share.
 #[derive(Clone)]
-pub(crate) struct Board {
+pub(crate) struct ProbeChannels {
     /// Which endpoints the balance has.
     pub(crate) changes: mpsc::Sender<Change<String, Endpoint>>,
     /// How many that are.
     pub(crate) ready: watch::Sender<usize>,
     /// Notified when a call found an endpoint dead: probe now.
-    pub(crate) suspicion: Arc<Notify>,
+    pub(crate) probe_now: Arc<Notify>,
 }
 
 /// What one probe found.
@@ -47,29 +47,29 @@ enum Finding {
 }
 
 /// Probes one endpoint for as long as the task lives.
-pub(crate) async fn probe(endpoint: Endpoint, board: Board) {
-    let mut health = HealthClient::new(endpoint.clone().connect_timeout(PATIENCE).connect_lazy());
-    let mut ticks = interval(PERIOD);
+pub(crate) async fn probe(endpoint: Endpoint, channels: ProbeChannels) {
+    let mut health = HealthClient::new(endpoint.clone().connect_timeout(PROBE_TIMEOUT).connect_lazy());
+    let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut standing = Standing::default();
-    let suspicion = board.suspicion.clone();
-    let mut seat = Seat { endpoint, board, is_told: false };
+    let mut health_state = HealthState::default();
+    let probe_now = channels.probe_now.clone();
+    let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = suspicion.notified() => {}
+            () = probe_now.notified() => {}
         }
         let finding = ask(&mut health).await;
-        let is_last = *seat.board.ready.borrow() == 1;
-        if let Some(is_in) = standing.learn(finding, is_last) {
-            seat.count(is_in, finding);
+        let is_last = *balanced.channels.ready.borrow() == 1;
+        if let Some(is_in) = health_state.learn(finding, is_last) {
+            balanced.count(is_in, finding);
         }
-        seat.tell(standing.is_in);
+        balanced.tell(health_state.is_in);
     }
 }
 
 async fn ask(health: &mut HealthClient<Channel>) -> Finding {
-    match timeout(PATIENCE, health.check(HealthCheckRequest::default())).await {
+    match timeout(PROBE_TIMEOUT, health.check(HealthCheckRequest::default())).await {
         Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
         Ok(_) => Finding::Down,
         Err(_) => Finding::Silent,
@@ -77,37 +77,37 @@ async fn ask(health: &mut HealthClient<Channel>) -> Finding {
 }
 
 /// The place of one endpoint in the balance.
-struct Seat {
+struct BalancedEndpoint {
     endpoint: Endpoint,
-    board: Board,
+    channels: ProbeChannels,
     /// Whether the balance was told that the endpoint is in.
-    is_told: bool,
+    is_balanced: bool,
 }
 
-impl Seat {
+impl BalancedEndpoint {
     /// Counts the endpoint as ready or no longer. Callers go by that at once, whatever the balance knows: it takes in what
     /// it is told only when it is called, and nobody would call it if they waited for it.
     fn count(&self, is_in: bool, finding: Finding) {
         if is_in {
             tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
-            self.board.ready.send_modify(|ready| *ready += 1);
+            self.channels.ready.send_modify(|ready| *ready += 1);
         } else {
             tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
-            self.board.ready.send_modify(|ready| *ready -= 1);
+            self.channels.ready.send_modify(|ready| *ready -= 1);
         }
     }
 
     /// Tells the balance, if it does not know and has room for the news. If not, the next probe tries again: to wait
     /// would blind this one for as long as nobody calls.
     fn tell(&mut self, is_in: bool) {
-        if self.is_told == is_in {
+        if self.is_balanced == is_in {
             return;
         }
         let name = self.endpoint.uri().to_string();
         let change = if is_in { Change::Insert(name, self.endpoint.clone()) } else { Change::Remove(name) };
-        match self.board.changes.try_send(change) {
+        match self.channels.changes.try_send(change) {
             // If the balance is gone, so is the need to tell it.
-            Ok(()) | Err(TrySendError::Closed(_)) => self.is_told = is_in,
+            Ok(()) | Err(TrySendError::Closed(_)) => self.is_balanced = is_in,
             Err(TrySendError::Full(_)) => {}
         }
     }
@@ -115,12 +115,12 @@ impl Seat {
 
 /// What is held of one endpoint.
 #[derive(Default)]
-struct Standing {
+struct HealthState {
     is_in: bool,
     silent: u32,
 }
 
-impl Standing {
+impl HealthState {
     /// Whether the endpoint is now to be put in or taken out.
     ///
     /// The last one is not taken out for silence: under load an answer may be late, and to take
@@ -130,7 +130,7 @@ impl Standing {
         let should_be_in = match finding {
             Finding::Serving => true,
             Finding::Down => false,
-            Finding::Silent => self.is_in && (is_last || self.silent < SILENT_IN_A_ROW),
+            Finding::Silent => self.is_in && (is_last || self.silent < MAX_SILENT_PROBES),
         };
         let changed = should_be_in != self.is_in;
         self.is_in = should_be_in;
@@ -145,25 +145,25 @@ mod tests {
     #[tokio::test]
     async fn a_balance_that_has_no_room_is_told_later_and_nobody_waits() {
         let (changes, mut news) = mpsc::channel(1);
-        let board = Board { changes, ready: watch::Sender::new(0), suspicion: Arc::new(Notify::new()) };
+        let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
         let endpoint = Endpoint::from_static("http://127.0.0.1:1");
-        let mut seat = Seat { endpoint, board, is_told: false };
+        let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
         for is_in in [true, false, true] {
-            seat.count(is_in, Finding::Serving);
-            seat.tell(is_in);
+            balanced.count(is_in, Finding::Serving);
+            balanced.tell(is_in);
         }
-        assert_eq!(*seat.board.ready.borrow(), 1, "callers go by the newest");
+        assert_eq!(*balanced.channels.ready.borrow(), 1, "callers go by the newest");
         assert!(matches!(news.recv().await, Some(Change::Insert(..))));
-        seat.tell(true);
+        balanced.tell(true);
         assert!(news.try_recv().is_err(), "it knows already");
-        seat.tell(false);
+        balanced.tell(false);
         assert!(matches!(news.try_recv(), Ok(Change::Remove(_))));
     }
 
     /// Feeds findings to an endpoint that is not the last, and gives the changes.
     fn changes(findings: &[Finding]) -> Vec<Option<bool>> {
-        let mut standing = Standing::default();
-        findings.iter().map(|finding| standing.learn(*finding, false)).collect()
+        let mut health_state = HealthState::default();
+        findings.iter().map(|finding| health_state.learn(*finding, false)).collect()
     }
 
     #[test]
@@ -186,11 +186,11 @@ mod tests {
 
     #[test]
     fn the_last_endpoint_stays_in_for_silence_but_not_for_a_refusal() {
-        let mut standing = Standing::default();
-        standing.learn(Finding::Serving, false);
+        let mut health_state = HealthState::default();
+        health_state.learn(Finding::Serving, false);
         for _ in 0..10 {
-            assert_eq!(standing.learn(Finding::Silent, true), None);
+            assert_eq!(health_state.learn(Finding::Silent, true), None);
         }
-        assert_eq!(standing.learn(Finding::Down, true), Some(false));
+        assert_eq!(health_state.learn(Finding::Down, true), Some(false));
     }
 }

@@ -190,7 +190,7 @@ async fn probes_end_with_the_last_clone() {
     let process = Process::start(1, Workers::new(), DRAIN).await;
     let mesh = MeshChannel::connect(&[process.url()], "test");
     let clone = mesh.clone();
-    let probes = std::sync::Arc::downgrade(&mesh.shared.board.suspicion);
+    let probes = std::sync::Arc::downgrade(&mesh.shared.channels.probe_now);
     call(mesh, "/test.Calls/Number").await.unwrap();
     assert!(probes.upgrade().is_some(), "a clone is left");
     drop(clone);

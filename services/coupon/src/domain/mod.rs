@@ -10,4 +10,4 @@ pub use campaign::{Campaign, CampaignTerms};
 pub use claim::{Claim, RankedClaim};
 pub use coupon::{Coupon, CouponState, EndedOrder, HoldRequest, OrderEnd};
 pub use error::{ClaimRefusal, CreateRefusal, HoldRefusal};
-pub use outgoing::Outgoing;
+pub use outgoing::OutgoingMessage;

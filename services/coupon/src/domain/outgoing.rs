@@ -5,7 +5,7 @@ use stampede_vocab::CampaignId;
 
 /// A fact to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outgoing {
+pub enum OutgoingMessage {
     /// Coupons of one campaign were issued.
     CouponsIssued {
         /// Campaign that they are of.

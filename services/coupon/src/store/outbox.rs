@@ -1,6 +1,6 @@
 //! What is to be told, written in the transaction that makes it true.
 
-use crate::{domain::Outgoing, messages};
+use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_outbox::OutboxMessage;
@@ -8,7 +8,7 @@ use stampede_outbox::OutboxMessage;
 /// Appends messages, each with the traceparent of the request that caused it.
 pub async fn append(
     conn: &mut MySqlConnection,
-    outgoing: impl IntoIterator<Item = (Outgoing, Option<String>)>,
+    outgoing: impl IntoIterator<Item = (OutgoingMessage, Option<String>)>,
 ) -> Result<(), DbError> {
     let rows: Vec<OutboxMessage> = outgoing
         .into_iter()

@@ -44,7 +44,7 @@ impl FindCampaigns {
 
     /// The campaign with how many of its coupons are issued.
     pub async fn count(&self, campaign: Arc<Campaign>) -> Result<IssuedCampaign, Error> {
-        let issued = match coupon::peek(&self.redis, campaign.id).await {
+        let issued = match coupon::snapshot(&self.redis, campaign.id).await {
             Ok(Some(progress)) if progress.ready => progress.issued,
             Ok(_) => self.stored(campaign.id).await?,
             Err(error) => {

@@ -1,6 +1,7 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
 //! neither SQL nor the contracts.
 
+mod acknowledge_claims;
 mod campaigns;
 mod claim_coupon;
 mod create_campaign;
@@ -12,11 +13,11 @@ mod follow_orders;
 mod hold_coupons;
 mod release_coupon;
 mod return_orphans;
-mod settle_claims;
 mod stage_campaign;
 mod staging_queue;
 mod store_claims;
 
+pub use acknowledge_claims::Acknowledger;
 pub use campaigns::Campaigns;
 pub use claim_coupon::ClaimCoupon;
 pub use create_campaign::CreateCampaign;
@@ -28,7 +29,6 @@ pub use follow_orders::follow_orders;
 pub use hold_coupons::{Held, HoldCoupons};
 pub use release_coupon::ReleaseCoupon;
 pub use return_orphans::{HeldPage, ReturnOrphans};
-pub use settle_claims::Settler;
 pub use stage_campaign::StageCampaign;
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;

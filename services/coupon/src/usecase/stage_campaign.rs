@@ -4,7 +4,7 @@
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Campaigns, Error, FinishClaims, StagingQueue, staging_queue::Asked},
+    usecase::{Campaigns, Error, FinishClaims, StagingQueue, staging_queue::StagingRequests},
 };
 use futures_util::future::join_all;
 use stampede_db::Database;
@@ -32,11 +32,11 @@ impl StageCampaign {
         Self { db, redis, finish }
     }
 
-    /// Stages the campaign if it is missing, or still has the epoch `distrusted`. Several may do so at once.
-    pub async fn stage(&self, campaign: &Campaign, distrusted: Option<i64>) -> Result<(), Error> {
+    /// Stages the campaign if it is missing, or still has the epoch `invalid_epoch`. Several may do so at once.
+    pub async fn stage(&self, campaign: &Campaign, invalid_epoch: Option<i64>) -> Result<(), Error> {
         let terms = &campaign.terms;
         let plan = Plan { quota: terms.quota, opens_at: terms.opens_at, closes_at: terms.closes_at };
-        match coupon::stage(&self.redis, campaign.id, plan, distrusted).await? {
+        match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),
             Staging::Loading { epoch } => {
                 // What was ranked under the old epoch is stored first, so that it is loaded with the rest.
@@ -47,19 +47,19 @@ impl StageCampaign {
     }
 
     /// Stages what was asked for; what fails is put back.
-    pub async fn stage_asked(&self, asked: Asked, campaigns: &Campaigns, queue: &StagingQueue) {
-        let staged = asked.into_iter().map(|(id, distrusted)| async move {
-            if let Err(error) = self.stage_one(id, distrusted, campaigns).await {
+    pub async fn stage_requested(&self, requested: StagingRequests, campaigns: &Campaigns, queue: &StagingQueue) {
+        let staged = requested.into_iter().map(|(id, invalid_epoch)| async move {
+            if let Err(error) = self.stage_one(id, invalid_epoch, campaigns).await {
                 tracing::warn!(campaign.id = %id, error.cause = %error, "a campaign could not be staged, trying again");
-                queue.put_back(id, distrusted);
+                queue.put_back(id, invalid_epoch);
             }
         });
         join_all(staged).await;
     }
 
-    async fn stage_one(&self, id: CampaignId, distrusted: Option<i64>, campaigns: &Campaigns) -> Result<(), Error> {
+    async fn stage_one(&self, id: CampaignId, invalid_epoch: Option<i64>, campaigns: &Campaigns) -> Result<(), Error> {
         match campaigns.get(id).await? {
-            Some(campaign) => self.stage(&campaign, distrusted).await,
+            Some(campaign) => self.stage(&campaign, invalid_epoch).await,
             None => Ok(()),
         }
     }

@@ -8,12 +8,12 @@ use std::{
 use tokio::sync::Notify;
 
 /// What is to be staged: the campaign, and the epoch whose contents are wrong if they are.
-pub type Asked = HashMap<CampaignId, Option<i64>>;
+pub type StagingRequests = HashMap<CampaignId, Option<i64>>;
 
 /// A set of campaigns to be staged. Clones share it. It holds existing campaigns only, each once.
 #[derive(Debug, Clone, Default)]
 pub struct StagingQueue {
-    asked: Arc<Mutex<Asked>>,
+    requested: Arc<Mutex<StagingRequests>>,
     woken: Arc<Notify>,
 }
 
@@ -25,15 +25,15 @@ impl StagingQueue {
     }
 
     /// What Redis held of the campaign under this epoch is wrong: it is to be closed and rebuilt soon.
-    pub fn distrust(&self, campaign: CampaignId, epoch: i64) {
+    pub fn invalidate(&self, campaign: CampaignId, epoch: i64) {
         tracing::warn!(campaign.id = %campaign, campaign.epoch = epoch, "redis does not agree with the stored coupons");
         self.put(campaign, Some(epoch));
         self.woken.notify_one();
     }
 
     /// Puts back what could not be staged, for the next time.
-    pub fn put_back(&self, campaign: CampaignId, distrusted: Option<i64>) {
-        self.put(campaign, distrusted);
+    pub fn put_back(&self, campaign: CampaignId, invalid_epoch: Option<i64>) {
+        self.put(campaign, invalid_epoch);
     }
 
     /// Waits until somebody asks.
@@ -42,15 +42,15 @@ impl StagingQueue {
     }
 
     /// Takes what was asked for so far.
-    pub fn take(&self) -> Asked {
-        std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn take(&self) -> StagingRequests {
+        std::mem::take(&mut *self.requested.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Of two epochs the later one counts: an epoch is replaced by a greater one.
-    fn put(&self, campaign: CampaignId, distrusted: Option<i64>) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = asked.entry(campaign).or_insert(distrusted);
-        *known = distrusted.max(*known);
+    fn put(&self, campaign: CampaignId, invalid_epoch: Option<i64>) {
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = requested.entry(campaign).or_insert(invalid_epoch);
+        *known = invalid_epoch.max(*known);
     }
 }
 
@@ -63,11 +63,11 @@ mod tests {
         let queue = StagingQueue::default();
         let campaign = CampaignId::from_uuid(uuid::Uuid::from_u128(1));
         queue.ask_for(campaign);
-        queue.distrust(campaign, 7);
-        queue.distrust(campaign, 5);
+        queue.invalidate(campaign, 7);
+        queue.invalidate(campaign, 5);
         queue.ask_for(campaign);
         queue.woken().await;
-        assert_eq!(queue.take(), Asked::from([(campaign, Some(7))]));
+        assert_eq!(queue.take(), StagingRequests::from([(campaign, Some(7))]));
         assert!(queue.take().is_empty());
     }
 }

@@ -2,9 +2,9 @@
 //! word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
 
 use crate::{
-    domain::{Coupon, Outgoing, RankedClaim},
+    domain::{Coupon, OutgoingMessage, RankedClaim},
     store::{self, coupons::RankOwners},
-    usecase::{Settler, StagingQueue},
+    usecase::{Acknowledger, StagingQueue},
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
@@ -52,14 +52,14 @@ pub enum Stored {
 pub struct StoreClaims {
     db: Database,
     outbox: Outbox,
-    settler: Settler,
+    acknowledger: Acknowledger,
     staging: StagingQueue,
 }
 
 impl StoreClaims {
-    /// Stores them in this schema, tells `settler` of those that are done and `staging` of campaigns that are wrong.
-    pub fn new(db: Database, outbox: Outbox, settler: Settler, staging: StagingQueue) -> Self {
-        Self { db, outbox, settler, staging }
+    /// Stores them in this schema, tells `acknowledger` of those that are done and `staging` of campaigns that are wrong.
+    pub fn new(db: Database, outbox: Outbox, acknowledger: Acknowledger, staging: StagingQueue) -> Self {
+        Self { db, outbox, acknowledger, staging }
     }
 
     /// Stores what is not stored yet. One answer for each claim, given after the commit.
@@ -67,14 +67,14 @@ impl StoreClaims {
         let coupons = self.write(distinct(&claims).into()).await?;
         self.outbox.wake();
         let answers = claims.iter().map(|claim| self.answer(&claim.ranked, &coupons)).collect();
-        self.settler.settle(claims.into_iter().map(|claim| claim.ranked).collect());
+        self.acknowledger.acknowledge(claims.into_iter().map(|claim| claim.ranked).collect());
         Ok(answers)
     }
 
     fn answer(&self, ranked: &RankedClaim, coupons: &Coupons) -> Stored {
         let coupon = coupons.get(&ranked.claim.coupon_id());
         if coupon.is_none_or(|coupon| coupon.rank != ranked.rank) {
-            self.staging.distrust(ranked.claim.campaign_id, ranked.epoch);
+            self.staging.invalidate(ranked.claim.campaign_id, ranked.epoch);
         }
         coupon.cloned().map_or(Stored::RankRefused, Stored::Coupon)
     }
@@ -141,14 +141,14 @@ async fn tell(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), Db
         coupons.push(claim.ranked.coupon());
     }
     let versions = store::campaigns::next_versions(conn, &batches.keys().copied().collect()).await?;
-    let mut told = Vec::with_capacity(batches.len());
+    let mut messages = Vec::with_capacity(batches.len());
     for (campaign_id, (coupons, traceparent)) in batches {
         let version = *versions
             .get(&campaign_id)
             .ok_or_else(|| DbError::inconsistent(format!("{campaign_id} has claims, but no row")))?;
-        told.push((Outgoing::CouponsIssued { campaign_id, version, coupons }, traceparent));
+        messages.push((OutgoingMessage::CouponsIssued { campaign_id, version, coupons }, traceparent));
     }
-    store::outbox::append(conn, told).await
+    store::outbox::append(conn, messages).await
 }
 
 /// The ranks are read first, and with them whose they are: a neighbour may store the same claims between the two reads,

@@ -29,7 +29,7 @@ impl Staging {
                 _ = look.tick() => true,
                 () = self.queue.woken() => false,
             };
-            self.stage.stage_asked(self.queue.take(), &self.campaigns, &self.queue).await;
+            self.stage.stage_requested(self.queue.take(), &self.campaigns, &self.queue).await;
             if is_look && let Err(error) = self.stage.stage_missing().await {
                 tracing::warn!(error.cause = %error, "campaigns could not be looked at, trying again");
             }

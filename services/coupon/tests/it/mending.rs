@@ -39,8 +39,8 @@ async fn a_claim_that_was_ranked_and_not_stored_is_finished_by_the_sweep() -> Re
     assert_eq!(finished.rank, 1);
     assert_eq!(shop.claim(&campaign, user, "a").await?, finished);
     assert!(shop.each_is_told_once().await?);
-    eventually("it is settled", || async {
-        coupon::peek(&shop.redis, id).await.ok()?.filter(|progress| progress.pending == 0)
+    eventually("it is acknowledged", || async {
+        coupon::snapshot(&shop.redis, id).await.ok()?.filter(|progress| progress.pending == 0)
     })
     .await;
     shop.mesh.stop().await

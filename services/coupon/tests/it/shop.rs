@@ -135,18 +135,18 @@ impl Shop {
                 .fetch_all(&mut *connection)
                 .await?;
         let mut versions = HashMap::<String, Vec<i64>>::new();
-        let mut told = Vec::new();
+        let mut published = Vec::new();
         for (campaign, version, payload) in messages {
             versions.entry(campaign.clone()).or_default().push(version);
             let coupons = CouponsIssued::decode(payload.as_slice())?.coupons;
             ensure!(coupons.iter().all(|coupon| coupon.campaign_id == campaign), "told under another campaign");
-            told.extend(coupons.into_iter().map(|coupon| coupon.coupon_id));
+            published.extend(coupons.into_iter().map(|coupon| coupon.coupon_id));
         }
         let numbered = versions.values().all(|versions| versions.iter().zip(1..).all(|(version, n)| *version == n));
         let mut stored: Vec<String> = stored.into_iter().map(|id| CouponId::from_uuid(id).to_string()).collect();
         stored.sort_unstable();
-        told.sort_unstable();
-        Ok(numbered && stored == told)
+        published.sort_unstable();
+        Ok(numbered && stored == published)
     }
 }
 

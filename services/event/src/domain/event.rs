@@ -1,6 +1,6 @@
 //! A sale event with all that it offers.
 
-use crate::domain::{Outgoing, Schedule};
+use crate::domain::{OutgoingMessage, Schedule};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 
 /// A sale event.
@@ -23,9 +23,9 @@ impl Event {
     }
 
     /// What is told when it was created or its times were moved: all that is needed to stage it.
-    pub fn scheduled(&self) -> Outgoing {
+    pub fn scheduled(&self) -> OutgoingMessage {
         let Schedule { event_id, version, times, .. } = self.schedule;
-        Outgoing::Scheduled { event_id, version, times, items: self.items.clone() }
+        OutgoingMessage::Scheduled { event_id, version, times, items: self.items.clone() }
     }
 }
 

@@ -9,5 +9,5 @@ mod schedule;
 pub use error::Refusal;
 pub use event::{Event, Gift, Item};
 pub use new_event::{NewEvent, NewItem};
-pub use outgoing::Outgoing;
+pub use outgoing::OutgoingMessage;
 pub use schedule::{Advanced, Due, Schedule, State, Times};

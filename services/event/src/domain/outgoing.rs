@@ -5,7 +5,7 @@ use stampede_vocab::{EventId, Timestamp};
 
 /// One message of the service. The version orders the messages of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outgoing {
+pub enum OutgoingMessage {
     /// An event was created, or its times were moved.
     Scheduled {
         /// Event.

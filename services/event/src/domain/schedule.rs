@@ -3,7 +3,7 @@
 //! A transition takes a schedule and gives the next one with the next version, or says which state forbids it. None
 //! of them asks what time it is.
 
-use crate::domain::{Outgoing, Refusal};
+use crate::domain::{OutgoingMessage, Refusal};
 use stampede_vocab::{EventId, InvalidField, Timestamp};
 use std::{fmt, time::Duration};
 
@@ -226,16 +226,16 @@ impl Advanced {
     }
 
     /// What is to be told, the openings first.
-    pub fn messages(&self) -> Vec<Outgoing> {
+    pub fn messages(&self) -> Vec<OutgoingMessage> {
         let opened = self.opened.iter().filter_map(|schedule| {
             let opened_at = schedule.state.opened_at()?;
             let Schedule { event_id, version, times, .. } = *schedule;
-            Some(Outgoing::Opened { event_id, version, opens_at: times.opens_at, opened_at })
+            Some(OutgoingMessage::Opened { event_id, version, opens_at: times.opens_at, opened_at })
         });
         let closed = self.closed.iter().filter_map(|schedule| {
             let closed_at = schedule.state.ended_at()?;
             let Schedule { event_id, version, times, .. } = *schedule;
-            Some(Outgoing::Closed { event_id, version, closes_at: times.closes_at, closed_at })
+            Some(OutgoingMessage::Closed { event_id, version, closes_at: times.closes_at, closed_at })
         });
         opened.chain(closed).collect()
     }
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(versions, [("OPEN", 8), ("CLOSED", 9)]);
         assert!(matches!(
             turned.messages()[..],
-            [Outgoing::Opened { version: 8, .. }, Outgoing::Closed { version: 9, .. }]
+            [OutgoingMessage::Opened { version: 8, .. }, OutgoingMessage::Closed { version: 9, .. }]
         ));
     }
 

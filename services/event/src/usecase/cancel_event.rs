@@ -4,7 +4,7 @@ use super::{
     Error, FindEvents, ScheduleChanges,
     schedule_changes::{lock_one, store_change},
 };
-use crate::domain::{Event, Outgoing, Schedule};
+use crate::domain::{Event, OutgoingMessage, Schedule};
 use sqlx::MySqlConnection;
 use stampede_db::Database;
 use stampede_vocab::{EventId, Timestamp};
@@ -36,7 +36,8 @@ async fn cancel(conn: &mut MySqlConnection, id: EventId) -> Result<Schedule, Err
     let before = lock_one(conn, id).await?;
     let after = before.cancel(Timestamp::now())?;
     if after != before {
-        let message = Outgoing::Cancelled { event_id: id, version: after.version, cancelled_at: after.updated_at };
+        let message =
+            OutgoingMessage::Cancelled { event_id: id, version: after.version, cancelled_at: after.updated_at };
         store_change(conn, &before, &after, message).await?;
     }
     Ok(after)

@@ -2,7 +2,7 @@
 
 use super::ArmTimers;
 use crate::{
-    domain::{Outgoing, Refusal, Schedule},
+    domain::{OutgoingMessage, Refusal, Schedule},
     store,
     usecase::Error,
 };
@@ -57,7 +57,7 @@ pub(super) async fn store_change(
     conn: &mut MySqlConnection,
     before: &Schedule,
     after: &Schedule,
-    message: Outgoing,
+    message: OutgoingMessage,
 ) -> Result<(), DbError> {
     store::events::replace(conn, before, after).await?;
     store::outbox::append(conn, &[message]).await

@@ -65,10 +65,10 @@ async fn an_event_is_moved_while_there_is_time_and_opens_at_its_new_time() -> Re
 
     let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("it is open");
     assert_eq!(refusal(&refused).0, Reason::EventNotScheduled);
-    let told = messages(&world.database(Service::Event).await?, &created.event_id).await?;
-    let told: Vec<_> = told.iter().map(|(name, version)| (name.as_str(), *version)).collect();
+    let published = messages(&world.database(Service::Event).await?, &created.event_id).await?;
+    let published: Vec<_> = published.iter().map(|(name, version)| (name.as_str(), *version)).collect();
     let scheduled = "stampede.message.v1.EventScheduled";
-    assert_eq!(told, [(scheduled, 1), (scheduled, 2), ("stampede.message.v1.EventOpened", 3)]);
+    assert_eq!(published, [(scheduled, 1), (scheduled, 2), ("stampede.message.v1.EventOpened", 3)]);
     mesh.stop().await
 }
 
@@ -157,9 +157,9 @@ async fn what_an_operator_does_is_told_in_the_operators_trace() -> Result<()> {
 
     let mut conn = world.database(Service::Event).await?.acquire().await?;
     let query = "SELECT traceparent FROM outbox WHERE aggregateid = ? ORDER BY id";
-    let told: Vec<Option<String>> = sqlx::query_scalar(query).bind(&event_id).fetch_all(&mut *conn).await?;
-    assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told.iter().flatten().filter(|parent| parent.starts_with(TRACE)).count() == 3, "{told:?}");
+    let published: Vec<Option<String>> = sqlx::query_scalar(query).bind(&event_id).fetch_all(&mut *conn).await?;
+    assert_eq!(published.len(), 3, "{published:?}");
+    assert!(published.iter().flatten().filter(|parent| parent.starts_with(TRACE)).count() == 3, "{published:?}");
     mesh.stop().await
 }
 

@@ -8,7 +8,7 @@ mod standing;
 mod stock;
 
 pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
-pub use outgoing::{Answer, Outgoing, RejectReason};
+pub use outgoing::{Answer, OutgoingMessage, RejectReason};
 pub use repair::{CopiedItem, Drift, Repairs};
 pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};
 pub use standing::Standing;

@@ -37,7 +37,7 @@ pub enum Answer {
 
 /// One message of the service: the answer to one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// Order.
     pub order_id: OrderId,
     /// 1 for the first answer to the order, 2 for the answer after it was paid late.

@@ -1,12 +1,12 @@
 //! The table `outbox`.
 
-use crate::{domain::Outgoing, messages};
+use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_outbox::OutboxMessage;
 
 /// Writes what is to be told inside the transaction that makes it true.
-pub async fn append(conn: &mut MySqlConnection, outgoing: &[Outgoing]) -> Result<(), DbError> {
+pub async fn append(conn: &mut MySqlConnection, outgoing: &[OutgoingMessage]) -> Result<(), DbError> {
     let rows: Vec<OutboxMessage> = outgoing.iter().map(messages::encode).collect();
     stampede_outbox::append(conn, &rows).await
 }

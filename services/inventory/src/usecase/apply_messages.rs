@@ -2,10 +2,10 @@
 
 use super::{
     Reconcile, SyncRedis,
-    sync_redis::{EventSync, mirror},
+    sync_redis::{EventSync, ledger_copy},
 };
 use crate::{
-    domain::{Ask, Changes, LedgerBatch, OrderedUnits, Outgoing, Shelf, Withdrawal},
+    domain::{Ask, Changes, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
     store,
 };
 use futures_util::future::join_all;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What an order asks, with the trace in which it did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct LedgerRequest {
     /// What it asks of the ledger.
     pub ask: Ask,
     /// Trace of the message.
@@ -32,7 +32,7 @@ pub struct Batch {
     /// Events that were cancelled.
     pub withdrawals: Vec<Withdrawal>,
     /// What orders ask of the ledger.
-    pub asked: Vec<Asked>,
+    pub requests: Vec<LedgerRequest>,
 }
 
 /// What is left to do once the transaction has committed.
@@ -60,21 +60,21 @@ impl ApplyMessages {
     /// Applies a batch inside the caller's transaction: events staged, then cancellations, then what orders ask, in the
     /// order given. Writes the answers to the outbox.
     pub async fn apply(&self, conn: &mut MySqlConnection, batch: Batch) -> Result<Effects, DbError> {
-        let Batch { shelves, withdrawals, asked } = batch;
+        let Batch { shelves, withdrawals, requests } = batch;
         store::stock::stage(conn, &shelves).await?;
         store::stock::withdraw(conn, &withdrawals).await?;
         let staged = shelves.iter().map(|shelf| shelf.event_id);
         let restage = staged.chain(withdrawals.iter().map(|withdrawal| withdrawal.event_id)).collect();
-        if asked.is_empty() {
+        if requests.is_empty() {
             return Ok(Effects { restage, ..Effects::default() });
         }
-        let mut ledger = lock_ledger(conn, &asked).await?;
-        let answers = answer(&mut ledger, &asked, Timestamp::now());
+        let mut ledger = lock_ledger(conn, &requests).await?;
+        let answers = answer(&mut ledger, &requests, Timestamp::now());
         let changes = ledger.changes();
         store::stock::add(conn, &changes.items).await?;
         store::ledger::write(conn, &changes.entries).await?;
         store::outbox::append(conn, &answers).await?;
-        Ok(Effects { restage, syncs: syncs(&changes, &asked), answered: !answers.is_empty() })
+        Ok(Effects { restage, syncs: syncs(&changes, &requests), answered: !answers.is_empty() })
     }
 
     /// Wakes the relay and copies the outcome to Redis. The sweep and the reconciler repair what fails here.
@@ -96,14 +96,14 @@ impl ApplyMessages {
 ///
 /// The items of orders that give back are read first, without a lock: the rows of an order are only written by whoever
 /// applies its messages, which is us.
-async fn lock_ledger(conn: &mut MySqlConnection, asked: &[Asked]) -> Result<LedgerBatch, DbError> {
-    let orders: BTreeSet<OrderId> = asked.iter().map(|asked| order_id(&asked.ask)).collect();
+async fn lock_ledger(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
+    let orders: BTreeSet<OrderId> = requests.iter().map(|request| order_id(&request.ask)).collect();
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let written = store::ledger::of_orders(conn, &orders).await?;
 
     let mut buyers: BTreeSet<(ItemId, UserId)> =
         written.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
-    for order in asked.iter().filter_map(|asked| ordered(&asked.ask)) {
+    for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
         buyers.extend(order.lines.iter().map(|line| (line.item_id, order.user_id)));
     }
     let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
@@ -113,23 +113,23 @@ async fn lock_ledger(conn: &mut MySqlConnection, asked: &[Asked]) -> Result<Ledg
     Ok(LedgerBatch::new(locked, entries, units))
 }
 
-fn answer(ledger: &mut LedgerBatch, asked: &[Asked], now: Timestamp) -> Vec<Outgoing> {
-    let answer = |Asked { ask, traceparent }: &Asked| {
+fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) -> Vec<OutgoingMessage> {
+    let answer = |LedgerRequest { ask, traceparent }: &LedgerRequest| {
         let answer = ledger.apply(ask, now)?;
         let sequence = if matches!(ask, Ask::CommitAgain(_)) { 2 } else { 1 };
-        Some(Outgoing { order_id: order_id(ask), sequence, answer, traceparent: traceparent.clone() })
+        Some(OutgoingMessage { order_id: order_id(ask), sequence, answer, traceparent: traceparent.clone() })
     };
-    asked.iter().filter_map(answer).collect()
+    requests.iter().filter_map(answer).collect()
 }
 
 /// What Redis is told of the batch, by event: the items that changed, and the orders that were answered either way.
-fn syncs(changes: &Changes, asked: &[Asked]) -> Vec<EventSync> {
+fn syncs(changes: &Changes, requests: &[LedgerRequest]) -> Vec<EventSync> {
     let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
-    let of = |event_id| EventSync { event_id, mirrors: Vec::new(), answered: Vec::new() };
+    let of = |event_id| EventSync { event_id, ledger_copies: Vec::new(), answered: Vec::new() };
     for change in &changes.items {
-        by_event.entry(change.event_id).or_insert_with_key(|event| of(*event)).mirrors.push(mirror(change));
+        by_event.entry(change.event_id).or_insert_with_key(|event| of(*event)).ledger_copies.push(ledger_copy(change));
     }
-    for order in asked.iter().filter_map(|asked| ordered(&asked.ask)) {
+    for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
         let items = order.lines.iter().map(|line| line.item_id).collect();
         let sync = by_event.entry(order.event_id).or_insert_with_key(|event| of(*event));
         sync.answered.push((order.order_id, items));

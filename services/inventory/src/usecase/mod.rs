@@ -12,7 +12,7 @@ mod sync_redis;
 mod unknown_events;
 mod view_stock;
 
-pub use apply_messages::{ApplyMessages, Asked, Batch, Effects};
+pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};
 pub use error::Error;
 pub use reconcile::Reconcile;
 pub use release_holds::{EventHold, ReleaseHolds};

@@ -13,7 +13,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use stampede_db::Database;
-use stampede_lua::stock::{Mirror, Stock};
+use stampede_lua::stock::{LedgerCopy, Stock};
 use stampede_vocab::{EventId, ItemId, Timestamp, UserId};
 use std::{
     collections::HashMap,
@@ -89,9 +89,9 @@ impl Reconcile {
         let Some(first) = items.first() else { return Ok(Vec::new()) };
         let event_id = first.event_id;
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
-        let peek = self.redis.peek(event_id, &ids).await?;
-        let copies: Vec<_> = peek.items.iter().map(|item| item.as_ref().map(copied)).collect();
-        let staged_version = peek.event.as_ref().map(|event| event.event_version);
+        let snapshot = self.redis.snapshot(event_id, &ids).await?;
+        let copies: Vec<_> = snapshot.items.iter().map(|item| item.as_ref().map(copied)).collect();
+        let staged_version = snapshot.event.as_ref().map(|event| event.event_version);
         let repairs = Repairs::find(items, staged_version, &copies, settled);
         if !repairs.is_empty() {
             let (stage, restored_items) = (repairs.stage, repairs.restore.len());
@@ -126,8 +126,8 @@ impl Reconcile {
             after = buyers.last().map(|(user, _)| *user);
             let all_buyers = buyers.len() < BATCH_SIZE as usize;
             let ledger = ledger_units(item.committed);
-            let mirror = Mirror { item_id: item.id(), ledger, buyers, all_buyers };
-            self.sync.copy(item.event_id, mirror).await?;
+            let ledger_copy = LedgerCopy { item_id: item.id(), ledger, buyers, all_buyers };
+            self.sync.copy(item.event_id, ledger_copy).await?;
             if all_buyers {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use crate::{
 };
 use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
 use stampede_db::{Database, DbError};
-use stampede_lua::stock::{Mirror, OpenHold, Stock};
+use stampede_lua::stock::{LedgerCopy, OpenHold, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -131,15 +131,15 @@ impl ReleaseOrphans {
         let orders = aged.orders();
         let read = |mut conn: PoolConnection<MySql>| async move {
             let entries = store::ledger::of_orders(&mut conn, &orders).await?;
-            let mirrors = mirrors(&mut conn, &entries).await?;
-            Ok::<_, DbError>((entries, mirrors))
+            let ledger_copies = ledger_copies(&mut conn, &entries).await?;
+            Ok::<_, DbError>((entries, ledger_copies))
         };
-        let (entries, mirrors) = self.db.run("ledger_of_holds", read).await?;
+        let (entries, ledger_copies) = self.db.run("ledger_of_holds", read).await?;
         let ledgered: BTreeSet<OrderId> = entries.iter().map(|entry| entry.order_id).collect();
         if !ledgered.is_empty() {
             let answered = aged.holds.iter().filter(|open| ledgered.contains(&open.order_id));
             let answered = answered.map(|open| (open.order_id, open.hold.items())).collect();
-            self.sync.run(&[EventSync { event_id: aged.event_id, mirrors, answered }]).await;
+            self.sync.run(&[EventSync { event_id: aged.event_id, ledger_copies, answered }]).await;
         }
         let holds = aged.holds.into_iter().filter(|open| !ledgered.contains(&open.order_id)).collect();
         Ok(AgedHolds { holds, ..aged })
@@ -148,7 +148,7 @@ impl ReleaseOrphans {
 
 /// What the ledger says of the items and buyers of these rows. The versions are read before the buyers, so these are at
 /// least as new.
-async fn mirrors(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<Vec<Mirror>, DbError> {
+async fn ledger_copies(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<Vec<LedgerCopy>, DbError> {
     let pairs: BTreeSet<(ItemId, UserId)> = entries.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
     let ids: BTreeSet<ItemId> = pairs.iter().map(|(item_id, _)| *item_id).collect();
     let items = store::stock::of_items(conn, &ids.into_iter().collect::<Vec<_>>()).await?;
@@ -157,11 +157,11 @@ async fn mirrors(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<Vec<Mi
     for pair @ (item_id, user_id) in pairs {
         buyers.entry(item_id).or_default().push((user_id, units.get(&pair).copied().unwrap_or(0)));
     }
-    let mirror = |item: Item| Mirror {
+    let ledger_copy = |item: Item| LedgerCopy {
         item_id: item.id(),
         ledger: ledger_units(item.committed),
         buyers: buyers.remove(&item.id()).unwrap_or_default(),
         all_buyers: false,
     };
-    Ok(items.into_iter().map(mirror).collect())
+    Ok(items.into_iter().map(ledger_copy).collect())
 }

@@ -3,14 +3,14 @@
 use super::{Error, KEPT_AFTER_CLOSING};
 use crate::domain::{Committed, CopiedItem, Item, ItemChange};
 use futures_util::future::join_all;
-use stampede_lua::stock::{LedgerUnits, Mirror, ShelfItem as RedisItem, StagedItem, Staging, Stock};
+use stampede_lua::stock::{LedgerCopy, LedgerUnits, ShelfItem as RedisItem, StagedItem, Staging, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId};
 
 /// What is to be copied to Redis for one event, once the transaction that changed it has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventSync {
     pub event_id: EventId,
-    pub mirrors: Vec<Mirror>,
+    pub ledger_copies: Vec<LedgerCopy>,
     /// Orders that the ledger has answered, with the items that they may hold.
     pub answered: Vec<(OrderId, Vec<ItemId>)>,
 }
@@ -30,7 +30,7 @@ impl SyncRedis {
     /// Copies changes. One that fails is logged: the sweep drops its holds, the reconciler copies its units.
     pub(super) async fn run(&self, syncs: &[EventSync]) {
         let calls = syncs.iter().map(|sync| async move {
-            (sync.event_id, self.redis.settle(sync.event_id, &sync.mirrors, &sync.answered).await)
+            (sync.event_id, self.redis.sync(sync.event_id, &sync.ledger_copies, &sync.answered).await)
         });
         for (event, outcome) in join_all(calls).await {
             if let Err(error) = outcome {
@@ -40,8 +40,8 @@ impl SyncRedis {
     }
 
     /// Copies a page of an item's buyers.
-    pub(super) async fn copy(&self, event: EventId, mirror: Mirror) -> Result<(), Error> {
-        self.redis.settle(event, &[mirror], &[]).await?;
+    pub(super) async fn copy(&self, event: EventId, ledger_copy: LedgerCopy) -> Result<(), Error> {
+        self.redis.sync(event, &[ledger_copy], &[]).await?;
         Ok(())
     }
 
@@ -65,8 +65,8 @@ impl SyncRedis {
 }
 
 /// What Redis is told of a change.
-pub(super) fn mirror(change: &ItemChange) -> Mirror {
-    Mirror {
+pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
+    LedgerCopy {
         item_id: change.item_id,
         ledger: ledger_units(change.after),
         buyers: change.buyers.clone(),

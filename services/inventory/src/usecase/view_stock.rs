@@ -7,7 +7,7 @@ use crate::{
 };
 use futures_util::{Stream, future::try_join_all};
 use stampede_db::{Database, DbError};
-use stampede_lua::stock::{Peek, Stock};
+use stampede_lua::stock::{Snapshot, Stock};
 use stampede_service::until_last;
 use stampede_vocab::{EventId, ItemId, Timestamp};
 use stampede_watch::Hub;
@@ -102,8 +102,8 @@ impl Reader {
             return Ok(Some(StockView { closed: true, levels: items.iter().map(StockLevel::of_ledger).collect() }));
         }
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
-        let peek = self.redis.peek(first.event_id, &ids).await?;
-        Ok(staged_view(items, &peek))
+        let snapshot = self.redis.snapshot(first.event_id, &ids).await?;
+        Ok(staged_view(items, &snapshot))
     }
 }
 
@@ -112,8 +112,8 @@ fn is_forgotten(item: &Item, now: Timestamp) -> bool {
     now >= item.window.closes_at.plus(KEPT_AFTER_CLOSING)
 }
 
-fn staged_view(items: &[Item], peek: &Peek) -> Option<StockView> {
-    let closed = peek.now >= peek.event?.closes_at;
+fn staged_view(items: &[Item], snapshot: &Snapshot) -> Option<StockView> {
+    let closed = snapshot.now >= snapshot.event?.closes_at;
     let level = |(item, staged): (&Item, &Option<stampede_lua::stock::ShelfItem>)| {
         let staged = staged.as_ref()?;
         Some(StockLevel {
@@ -125,6 +125,6 @@ fn staged_view(items: &[Item], peek: &Peek) -> Option<StockView> {
             left_gift_units: staged.left_gift_units(),
         })
     };
-    let levels = items.iter().zip(&peek.items).map(level).collect::<Option<Vec<_>>>()?;
+    let levels = items.iter().zip(&snapshot.items).map(level).collect::<Option<Vec<_>>>()?;
     Some(StockView { closed, levels })
 }

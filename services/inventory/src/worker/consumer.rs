@@ -2,7 +2,7 @@
 
 use crate::{
     messages::{self, Incoming},
-    usecase::{ApplyMessages, Asked, Batch, Effects},
+    usecase::{ApplyMessages, Batch, Effects, LedgerRequest},
 };
 use sqlx::MySqlConnection;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
@@ -42,7 +42,9 @@ fn sort(batch: &[Message]) -> Result<Batch, HandleError> {
         match incoming {
             Incoming::Shelve(shelf) => sorted.shelves.push(shelf),
             Incoming::Withdraw(withdrawal) => sorted.withdrawals.push(withdrawal),
-            Incoming::Ledger(ask) => sorted.asked.push(Asked { ask, traceparent: batch[index].traceparent.clone() }),
+            Incoming::Ledger(ask) => {
+                sorted.requests.push(LedgerRequest { ask, traceparent: batch[index].traceparent.clone() });
+            }
         }
     }
     Ok(sorted)

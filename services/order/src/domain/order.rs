@@ -1,6 +1,6 @@
 //! A purchase as the service knows it.
 
-use super::{Draft, EndRequest, Hold, News, Outgoing, PayRequest, Prices, State, StateName};
+use super::{Draft, EndRequest, Hold, MessageBody, OutgoingMessage, PayRequest, Prices, State, StateName};
 use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
 /// A purchase.
@@ -112,9 +112,9 @@ impl Order {
         }
     }
 
-    /// The news that it was placed.
-    pub fn placed(&self) -> Outgoing {
-        self.tell(News::Placed {
+    /// The message that it was placed.
+    pub fn placed(&self) -> OutgoingMessage {
+        self.message(MessageBody::Placed {
             buyer: self.buyer,
             event: self.event,
             lines: self.lines.clone(),
@@ -146,7 +146,7 @@ impl Order {
             .collect()
     }
 
-    pub(super) fn tell(&self, news: News) -> Outgoing {
-        Outgoing { order: self.id, version: self.version, news }
+    pub(super) fn message(&self, body: MessageBody) -> OutgoingMessage {
+        OutgoingMessage { order: self.id, version: self.version, body }
     }
 }

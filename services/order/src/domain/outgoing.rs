@@ -5,18 +5,18 @@ use stampede_vocab::{CouponId, EventId, Money, OrderId, Timestamp, UserId};
 
 /// One message about one order, written in the transaction of the change it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// The order.
     pub order: OrderId,
     /// Its version after the change.
     pub version: i64,
     /// What happened.
-    pub news: News,
+    pub body: MessageBody,
 }
 
 /// What happened to an order, or what it asks for.
 #[derive(Clone, PartialEq, Eq)]
-pub enum News {
+pub enum MessageBody {
     /// Commit its units in the ledger.
     Placed {
         /// Who buys.
@@ -92,7 +92,7 @@ pub enum News {
     },
 }
 
-impl News {
+impl MessageBody {
     /// Name of the message in the contract.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -110,7 +110,7 @@ impl News {
 }
 
 /// The name alone: a payment method must not get into a log by way of `{:?}`.
-impl std::fmt::Debug for News {
+impl std::fmt::Debug for MessageBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }

@@ -45,14 +45,14 @@ pub enum State {
         pay_by: Option<Timestamp>,
     },
     /// The money is on its way back.
-    Refunding(Trail),
+    Refunding(RefundOrigin),
     /// The money is back.
-    Refunded(Trail),
+    Refunded(RefundOrigin),
 }
 
 /// What an order that ends in a refund had reached before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trail {
+pub struct RefundOrigin {
     /// The deadline, if the units had ever been committed.
     pub pay_by: Option<Timestamp>,
     /// When the goods were granted, if they were.
@@ -148,7 +148,7 @@ impl State {
             | Self::Fulfilled { pay_by, .. }
             | Self::Expired { pay_by } => Some(*pay_by),
             Self::Cancelled { pay_by } => *pay_by,
-            Self::Refunding(trail) | Self::Refunded(trail) => trail.pay_by,
+            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.pay_by,
         }
     }
 
@@ -156,7 +156,7 @@ impl State {
     pub const fn fulfilled_at(&self) -> Option<Timestamp> {
         match self {
             Self::Fulfilled { at, .. } => Some(*at),
-            Self::Refunding(trail) | Self::Refunded(trail) => trail.fulfilled_at,
+            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.fulfilled_at,
             _ => None,
         }
     }
@@ -191,7 +191,7 @@ impl State {
     pub const fn has_returned_coupon(&self) -> bool {
         match self {
             Self::Rejected { .. } | Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
-            Self::Refunding(trail) => trail.fulfilled_at.is_none(),
+            Self::Refunding(refund_origin) => refund_origin.fulfilled_at.is_none(),
             Self::Pending
             | Self::AwaitingPayment { .. }
             | Self::Paying { .. }

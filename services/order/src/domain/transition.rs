@@ -3,7 +3,9 @@
 //! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
 //! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
 
-use super::{CommandRefusal, EndRequest, EndVerb, News, Order, Outgoing, PayRequest, State, Trail};
+use super::{
+    CommandRefusal, EndRequest, EndVerb, MessageBody, Order, OutgoingMessage, PayRequest, RefundOrigin, State,
+};
 use stampede_vocab::{RequestId, Timestamp, UserId};
 use std::time::Duration;
 
@@ -88,9 +90,9 @@ pub struct PaymentPolicy {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It moved; what is to be told about it.
-    Moved(Option<Outgoing>),
+    Moved(Option<OutgoingMessage>),
     /// A repeat: it is as the caller wants it.
-    Kept,
+    AlreadyApplied,
     /// Means nothing in this state.
     Ignored,
     /// The verb is not obeyed.
@@ -100,7 +102,7 @@ pub enum Verdict {
 /// A step that was decided on but not made.
 struct Step {
     state: State,
-    news: Option<News>,
+    body: Option<MessageBody>,
     pay_request: Option<PayRequest>,
     end_request: Option<EndRequest>,
     decline: Option<String>,
@@ -108,11 +110,11 @@ struct Step {
 
 impl Step {
     fn to(state: State) -> Self {
-        Self { state, news: None, pay_request: None, end_request: None, decline: None }
+        Self { state, body: None, pay_request: None, end_request: None, decline: None }
     }
 
-    fn telling(self, news: News) -> Self {
-        Self { news: Some(news), ..self }
+    fn publishing(self, body: MessageBody) -> Self {
+        Self { body: Some(body), ..self }
     }
 
     fn asked(self, request: EndRequest) -> Self {
@@ -122,7 +124,7 @@ impl Step {
 
 /// Why there is no step.
 enum NoStep {
-    Kept,
+    AlreadyApplied,
     Ignored,
     Refused(CommandRefusal),
 }
@@ -132,7 +134,7 @@ impl Order {
     pub fn take(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Verdict {
         match self.step(input, now, policy) {
             Ok(step) => Verdict::Moved(self.make(step, now)),
-            Err(NoStep::Kept) => Verdict::Kept,
+            Err(NoStep::AlreadyApplied) => Verdict::AlreadyApplied,
             Err(NoStep::Ignored) => Verdict::Ignored,
             Err(NoStep::Refused(refusal)) => Verdict::Refused(refusal),
         }
@@ -156,7 +158,7 @@ impl Order {
         }
     }
 
-    fn make(&mut self, step: Step, now: Timestamp) -> Option<Outgoing> {
+    fn make(&mut self, step: Step, now: Timestamp) -> Option<OutgoingMessage> {
         self.version += 1;
         self.updated_at = now;
         self.pay_requests.extend(step.pay_request);
@@ -166,7 +168,7 @@ impl Order {
             self.goods = self.grant(at);
         }
         self.state = step.state;
-        step.news.map(|news| self.tell(news))
+        step.body.map(|body| self.message(body))
     }
 
     /// A cancelled or expired order ignores it: inventory reads the cancellation after the order, and gives the units
@@ -182,7 +184,7 @@ impl Order {
     fn stock_rejected(&self, reason: &str) -> Result<Step, NoStep> {
         match self.state {
             State::Pending => Ok(Step::to(State::Rejected { reason: reason.to_owned() })
-                .telling(News::Rejected { coupon: self.coupon, reason: reason.to_owned() })),
+                .publishing(MessageBody::Rejected { coupon: self.coupon, reason: reason.to_owned() })),
             State::Paid { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
         }
@@ -197,7 +199,7 @@ impl Order {
         match self.state {
             State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
             State::Expired { pay_by } if self.coupon.is_none() => Ok(Step::to(State::Paid { pay_by })
-                .telling(News::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() })),
+                .publishing(MessageBody::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() })),
             State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
         }
@@ -216,9 +218,9 @@ impl Order {
     /// it expired.
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
-            State::Refunding(trail) => {
-                let coupon = self.coupon.filter(|_| trail.fulfilled_at.is_some());
-                Ok(Step::to(State::Refunded(trail)).telling(News::Refunded { coupon }))
+            State::Refunding(refund_origin) => {
+                let coupon = self.coupon.filter(|_| refund_origin.fulfilled_at.is_some());
+                Ok(Step::to(State::Refunded(refund_origin)).publishing(MessageBody::Refunded { coupon }))
             }
             _ => Err(NoStep::Ignored),
         }
@@ -227,12 +229,16 @@ impl Order {
     fn pay(&self, request: &PayRequest, method: &str, now: Timestamp) -> Result<Step, NoStep> {
         if let Some(earlier) = self.pay_requests.iter().find(|earlier| earlier.id == request.id) {
             let is_repeat = earlier.fingerprint == request.fingerprint;
-            return Err(if is_repeat { NoStep::Kept } else { NoStep::Refused(CommandRefusal::RequestIdReused) });
+            return Err(if is_repeat {
+                NoStep::AlreadyApplied
+            } else {
+                NoStep::Refused(CommandRefusal::RequestIdReused)
+            });
         }
         match self.state {
             State::AwaitingPayment { pay_by } if now < pay_by => Ok(Step {
                 pay_request: Some(request.clone()),
-                ..Step::to(State::Paying { pay_by }).telling(News::PaymentRequested {
+                ..Step::to(State::Paying { pay_by }).publishing(MessageBody::PaymentRequested {
                     buyer: self.buyer,
                     attempt: self.attempts() + 1,
                     amount: self.prices.total,
@@ -248,10 +254,10 @@ impl Order {
 
     fn cancel(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
-            _ if self.was_ended_by(&request) => Err(NoStep::Kept),
+            _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
             State::Pending | State::AwaitingPayment { .. } => {
                 Ok(Step::to(State::Cancelled { pay_by: self.state.pay_by() })
-                    .telling(News::Cancelled { coupon: self.coupon })
+                    .publishing(MessageBody::Cancelled { coupon: self.coupon })
                     .asked(request))
             }
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
@@ -260,7 +266,7 @@ impl Order {
 
     fn refund(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
-            _ if self.was_ended_by(&request) => Err(NoStep::Kept),
+            _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
             State::Fulfilled { .. } => Ok(self.give_money_back().asked(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
         }
@@ -279,17 +285,17 @@ impl Order {
     }
 
     fn fulfil(&self, pay_by: Timestamp, at: Timestamp) -> Step {
-        let news = News::Fulfilled { buyer: self.buyer, coupon: self.coupon, at };
-        Step::to(State::Fulfilled { pay_by, at }).telling(news)
+        let body = MessageBody::Fulfilled { buyer: self.buyer, coupon: self.coupon, at };
+        Step::to(State::Fulfilled { pay_by, at }).publishing(body)
     }
 
     fn end_unpaid(&self, pay_by: Timestamp) -> Step {
-        Step::to(State::Expired { pay_by }).telling(News::Expired { coupon: self.coupon })
+        Step::to(State::Expired { pay_by }).publishing(MessageBody::Expired { coupon: self.coupon })
     }
 
     fn give_money_back(&self) -> Step {
-        let trail = Trail { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
-        Step::to(State::Refunding(trail)).telling(News::RefundRequested { amount: self.prices.total })
+        let refund_origin = RefundOrigin { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
+        Step::to(State::Refunding(refund_origin)).publishing(MessageBody::RefundRequested { amount: self.prices.total })
     }
 }
 

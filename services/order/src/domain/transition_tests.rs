@@ -79,7 +79,7 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
 }
 
 fn state(name: StateName) -> State {
-    let trail = Trail { pay_by: Some(PAY_BY), fulfilled_at: Some(EARLY) };
+    let refund_origin = RefundOrigin { pay_by: Some(PAY_BY), fulfilled_at: Some(EARLY) };
     match name {
         StateName::Pending => State::Pending,
         StateName::AwaitingPayment => State::AwaitingPayment { pay_by: PAY_BY },
@@ -89,8 +89,8 @@ fn state(name: StateName) -> State {
         StateName::Rejected => State::Rejected { reason: "SOLD_OUT".to_owned() },
         StateName::Expired => State::Expired { pay_by: PAY_BY },
         StateName::Cancelled => State::Cancelled { pay_by: Some(PAY_BY) },
-        StateName::Refunding => State::Refunding(trail),
-        StateName::Refunded => State::Refunded(trail),
+        StateName::Refunding => State::Refunding(refund_origin),
+        StateName::Refunded => State::Refunded(refund_origin),
     }
 }
 
@@ -128,7 +128,7 @@ fn seen(before: &Order, after: &Order, verdict: &Verdict) -> String {
         unmoved => {
             assert_eq!(after, before, "an order that did not move is as it was");
             let cell = match unmoved {
-                Verdict::Kept => "=",
+                Verdict::AlreadyApplied => "=",
                 Verdict::Ignored => "-",
                 _ => "!",
             };
@@ -156,13 +156,13 @@ fn every_input_in_every_state_does_what_the_table_says() {
     assert_eq!(states, StateName::ALL);
 }
 
-fn take(order: &mut Order, input: Input) -> News {
+fn take(order: &mut Order, input: Input) -> MessageBody {
     match order.take(&input, EARLY, &POLICY) {
         Verdict::Moved(Some(outgoing)) => {
             assert_eq!((outgoing.order, outgoing.version), (order.id, order.version));
-            outgoing.news
+            outgoing.body
         }
-        verdict => panic!("expected news of {} but saw {verdict:?}", input.name()),
+        verdict => panic!("expected a message of {} but saw {verdict:?}", input.name()),
     }
 }
 
@@ -180,9 +180,9 @@ fn committed_units_give_the_buyer_the_whole_window() {
 #[test]
 fn each_payment_is_an_attempt_of_its_own() {
     let mut order = order_in(state(StateName::AwaitingPayment), coupon());
-    let news = take(&mut order, pay(1, "pay-3"));
+    let message = take(&mut order, pay(1, "pay-3"));
     let (buyer, amount, method) = (user(1), eur(100), "tok_1".to_owned());
-    assert_eq!(news, News::PaymentRequested { buyer, attempt: 3, amount, method });
+    assert_eq!(message, MessageBody::PaymentRequested { buyer, attempt: 3, amount, method });
     assert_eq!(order.attempts(), 3);
     let declined = Input::PaymentDeclined { attempt: 3, code: "card_declined".to_owned() };
     assert_eq!(order.take(&declined, EARLY, &POLICY), Verdict::Moved(None));
@@ -192,8 +192,8 @@ fn each_payment_is_an_attempt_of_its_own() {
 #[test]
 fn an_approved_payment_grants_the_item_and_its_gift() {
     let mut order = order_in(state(StateName::Paying), coupon());
-    let news = take(&mut order, Input::PaymentApproved { attempt: 2 });
-    assert_eq!(news, News::Fulfilled { buyer: user(1), coupon: coupon(), at: EARLY });
+    let message = take(&mut order, Input::PaymentApproved { attempt: 2 });
+    assert_eq!(message, MessageBody::Fulfilled { buyer: user(1), coupon: coupon(), at: EARLY });
     let granted: Vec<_> = order.goods.iter().map(|goods| (goods.kind, goods.units, goods.granted_at)).collect();
     assert_eq!(granted, [(GoodsKind::Item, 2, EARLY), (GoodsKind::Gift, 1, EARLY)]);
 }
@@ -202,24 +202,24 @@ fn an_approved_payment_grants_the_item_and_its_gift() {
 fn whatever_ends_unpaid_returns_its_coupon() {
     let reason = "SOLD_OUT".to_owned();
     let mut rejected = order_in(State::Pending, coupon());
-    let news = take(&mut rejected, Input::StockRejected { reason: reason.clone() });
-    assert_eq!(news, News::Rejected { coupon: coupon(), reason });
+    let message = take(&mut rejected, Input::StockRejected { reason: reason.clone() });
+    assert_eq!(message, MessageBody::Rejected { coupon: coupon(), reason });
     let mut cancelled = order_in(State::Pending, coupon());
-    assert_eq!(take(&mut cancelled, cancel(1, "cancel-1")), News::Cancelled { coupon: coupon() });
+    assert_eq!(take(&mut cancelled, cancel(1, "cancel-1")), MessageBody::Cancelled { coupon: coupon() });
     let mut expired = order_in(State::AwaitingPayment { pay_by: EARLY }, coupon());
-    assert_eq!(take(&mut expired, Input::DeadlinePassed), News::Expired { coupon: coupon() });
+    assert_eq!(take(&mut expired, Input::DeadlinePassed), MessageBody::Expired { coupon: coupon() });
     assert!([rejected, cancelled, expired].iter().all(|order| order.state.has_returned_coupon()));
 }
 
 #[test]
 fn a_late_payment_takes_the_units_again_or_is_refunded() {
     let mut order = order_in(state(StateName::Expired), None);
-    assert!(matches!(take(&mut order, Input::PaymentApproved { attempt: 2 }), News::PaidLate { .. }));
+    assert!(matches!(take(&mut order, Input::PaymentApproved { attempt: 2 }), MessageBody::PaidLate { .. }));
     let mut lucky = order.clone();
-    assert!(matches!(take(&mut lucky, Input::StockCommitted), News::Fulfilled { .. }));
+    assert!(matches!(take(&mut lucky, Input::StockCommitted), MessageBody::Fulfilled { .. }));
     assert_eq!(lucky.goods.len(), 2);
     let refund = take(&mut order, Input::StockRejected { reason: "SOLD_OUT".to_owned() });
-    assert_eq!(refund, News::RefundRequested { amount: eur(100) });
+    assert_eq!(refund, MessageBody::RefundRequested { amount: eur(100) });
     assert!(order.goods.is_empty());
 }
 
@@ -227,8 +227,8 @@ fn a_late_payment_takes_the_units_again_or_is_refunded() {
 fn a_late_payment_with_a_coupon_is_refunded_and_the_coupon_is_not_returned_twice() {
     let mut order = order_in(state(StateName::Expired), coupon());
     let refund = take(&mut order, Input::PaymentApproved { attempt: 2 });
-    assert_eq!(refund, News::RefundRequested { amount: eur(100) });
-    assert_eq!(take(&mut order, Input::PaymentRefunded), News::Refunded { coupon: None });
+    assert_eq!(refund, MessageBody::RefundRequested { amount: eur(100) });
+    assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: None });
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
     take(&mut order, Input::PaymentApproved { attempt: 2 });
     take(&mut order, refund(3, "refund-1"));
     assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
-    assert_eq!(take(&mut order, Input::PaymentRefunded), News::Refunded { coupon: coupon() });
+    assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: coupon() });
     assert_eq!((order.state.fulfilled_at(), order.goods.len()), (Some(EARLY), 2));
 }
 
@@ -247,7 +247,7 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
     take(&mut order, cancel(1, "c"));
     take(&mut order, Input::PaymentApproved { attempt: 2 });
     take(&mut order, Input::PaymentRefunded);
-    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Verdict::Kept);
+    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Verdict::AlreadyApplied);
     let other = Verdict::Refused(CommandRefusal::NotCancellable(StateName::Refunded));
     assert_eq!(order.take(&cancel(1, "d"), EARLY, &POLICY), other);
     let verb = Verdict::Refused(CommandRefusal::NotRefundable(StateName::Refunded));

@@ -1,20 +1,21 @@
-//! News, written in the transaction of the change they tell.
+//! Messages, written in the transaction of the change they announce.
 
-use crate::{domain::Outgoing, messages};
+use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 
-/// News and the trace of what caused them.
+/// A message and the trace of what caused it.
 #[derive(Debug, Clone)]
 pub struct Traced {
-    /// The news.
-    pub outgoing: Outgoing,
+    /// The message.
+    pub outgoing: OutgoingMessage,
     /// `traceparent` of the request or message that caused them; `None` outside a trace.
     pub traceparent: Option<String>,
 }
 
-/// Encodes the news and appends them to the outbox, in the order given.
-pub async fn append(connection: &mut MySqlConnection, news: Vec<Traced>) -> Result<(), DbError> {
-    let rows: Vec<_> = news.into_iter().map(|told| messages::encode(&told.outgoing, told.traceparent)).collect();
+/// Encodes the messages and appends them to the outbox, in the order given.
+pub async fn append(connection: &mut MySqlConnection, messages: Vec<Traced>) -> Result<(), DbError> {
+    let rows: Vec<_> =
+        messages.into_iter().map(|traced| messages::encode(&traced.outgoing, traced.traceparent)).collect();
     stampede_outbox::append(connection, &rows).await
 }

@@ -6,7 +6,7 @@ use super::{
     lines::{self, LineRow},
     pay_requests,
 };
-use crate::domain::{EndRequest, EndVerb, Goods, Order, PayRequest, Prices, State, StateName, Trail};
+use crate::domain::{EndRequest, EndVerb, Goods, Order, PayRequest, Prices, RefundOrigin, State, StateName};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use stampede_vocab::{CouponId, Currency, EventId, Fingerprint, Money, OrderId, RequestId, Timestamp, UserId};
@@ -140,7 +140,7 @@ impl OrderRow {
         let name = StateName::parse(&self.state).ok_or_else(|| self.inconsistent("no such state"))?;
         let pay_by = self.pay_deadline_us.map(Timestamp::from_micros);
         let fulfilled_at = self.fulfilled_at_us.map(Timestamp::from_micros);
-        let trail = Trail { pay_by, fulfilled_at };
+        let refund_origin = RefundOrigin { pay_by, fulfilled_at };
         match (name, pay_by, fulfilled_at, &self.reject_reason) {
             (StateName::Pending, None, None, None) => Ok(State::Pending),
             (StateName::AwaitingPayment, Some(pay_by), None, None) => Ok(State::AwaitingPayment { pay_by }),
@@ -150,8 +150,8 @@ impl OrderRow {
             (StateName::Rejected, None, None, Some(reason)) => Ok(State::Rejected { reason: reason.clone() }),
             (StateName::Expired, Some(pay_by), None, None) => Ok(State::Expired { pay_by }),
             (StateName::Cancelled, pay_by, None, None) => Ok(State::Cancelled { pay_by }),
-            (StateName::Refunding, _, _, None) => Ok(State::Refunding(trail)),
-            (StateName::Refunded, _, _, None) => Ok(State::Refunded(trail)),
+            (StateName::Refunding, _, _, None) => Ok(State::Refunding(refund_origin)),
+            (StateName::Refunded, _, _, None) => Ok(State::Refunded(refund_origin)),
             (
                 StateName::Pending
                 | StateName::AwaitingPayment

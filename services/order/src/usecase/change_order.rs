@@ -39,7 +39,7 @@ impl ChangeOrder {
     async fn change(&self, order: OrderId, input: Input) -> Result<Order, Error> {
         let change = Change { order, input, traceparent: current_traceparent() };
         match self.queue.call(change).await?? {
-            Outcome::Moved(order) | Outcome::Kept(order) | Outcome::Ignored(order) => Ok(*order),
+            Outcome::Moved(order) | Outcome::AlreadyApplied(order) | Outcome::Ignored(order) => Ok(*order),
             Outcome::Refused(refusal) => Err(refusal.into()),
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
         }

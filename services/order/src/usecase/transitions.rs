@@ -1,5 +1,5 @@
 //! The one way in which an order changes: lock a batch of orders, let the domain decide, write what moved and what is
-//! to be told, in one transaction.
+//! to be published, in one transaction.
 
 use crate::{
     domain::{CommandRefusal, Input, Order, PaymentPolicy, Verdict},
@@ -35,7 +35,7 @@ pub enum Outcome {
     /// The order moved; as it was right after this change.
     Moved(Box<Order>),
     /// A repeat: the order is as the caller wants it.
-    Kept(Box<Order>),
+    AlreadyApplied(Box<Order>),
     /// The input means nothing in the state that the order is in.
     Ignored(Box<Order>),
     /// The verb is not obeyed.
@@ -48,7 +48,7 @@ impl Outcome {
     const fn name(&self) -> &'static str {
         match self {
             Self::Moved(_) => "moved",
-            Self::Kept(_) => "kept",
+            Self::AlreadyApplied(_) => "already_applied",
             Self::Ignored(_) => "ignored",
             Self::Refused(_) => "refused",
             Self::Unknown => "unknown",
@@ -60,7 +60,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Advanced {
     outcomes: Vec<(&'static str, Outcome)>,
-    told: bool,
+    published: bool,
 }
 
 impl Advanced {
@@ -107,19 +107,19 @@ impl Transitions {
         let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
         let ids: Vec<OrderId> = ids.into_iter().collect();
         let before = orders::lock(transaction, &ids).await?;
-        let mut batch = Batch { after: before.clone(), news: Vec::new() };
+        let mut batch = Batch { after: before.clone(), messages: Vec::new() };
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
         orders::update(transaction, &batch.moved(&before)).await?;
-        let told = !batch.news.is_empty();
-        outbox::append(transaction, batch.news).await?;
-        Ok(Advanced { outcomes, told })
+        let published = !batch.messages.is_empty();
+        outbox::append(transaction, batch.messages).await?;
+        Ok(Advanced { outcomes, published })
     }
 
-    /// Counts the outcomes of a committed batch, sends its news on their way, and hands the outcomes out.
+    /// Counts the outcomes of a committed batch, sends its messages on their way, and hands the outcomes out.
     pub fn committed(&self, advanced: Advanced) -> Vec<Outcome> {
-        if advanced.told {
+        if advanced.published {
             self.outbox.wake();
         }
         advanced.outcomes.into_iter().map(|(input, outcome)| self.counted(input, outcome)).collect()
@@ -138,7 +138,7 @@ impl Transitions {
 /// Locked orders as the changes so far have left them.
 struct Batch {
     after: BTreeMap<OrderId, Order>,
-    news: Vec<Traced>,
+    messages: Vec<Traced>,
 }
 
 impl Batch {
@@ -149,12 +149,12 @@ impl Batch {
         let verdict = order.take(&change.input, now, policy);
         let order = Box::new(order.clone());
         match verdict {
-            Verdict::Moved(told) => {
+            Verdict::Moved(published) => {
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
-                self.news.extend(told.map(traced));
+                self.messages.extend(published.map(traced));
                 Outcome::Moved(order)
             }
-            Verdict::Kept => Outcome::Kept(order),
+            Verdict::AlreadyApplied => Outcome::AlreadyApplied(order),
             Verdict::Ignored => Outcome::Ignored(order),
             Verdict::Refused(refusal) => Outcome::Refused(refusal),
         }

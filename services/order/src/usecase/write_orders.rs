@@ -1,4 +1,4 @@
-//! Writes new orders, those that queue together in one transaction: orders, lines and the news of each.
+//! Writes new orders, those that queue together in one transaction: orders, lines and the messages of each.
 
 use super::batch;
 use crate::{
@@ -173,11 +173,11 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError>
         Box::pin(async move {
             let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
             store::orders::insert(transaction, &rows).await?;
-            let news = orders
+            let messages = orders
                 .iter()
                 .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
                 .collect();
-            outbox::append(transaction, news).await?;
+            outbox::append(transaction, messages).await?;
             if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) }
         })
     })

@@ -24,7 +24,7 @@ async fn a_cancelled_order_gives_everything_back_once() -> Result<()> {
     assert_eq!(Problem::from_status(&other).metadata()["state"], "CANCELLED");
     assert_eq!(sale.settles_at(sale.kettle, UNITS).await.left_gift_units, 1);
     sale.settles_at(sale.lamp, UNITS).await;
-    assert_eq!(sale.told(&order).await?.last().map(|(name, _)| name.as_str()), Some("OrderCancelled"));
+    assert_eq!(sale.published(&order).await?.last().map(|(name, _)| name.as_str()), Some("OrderCancelled"));
     let pay = sale.pay(&order, "p").await.unwrap_err();
     assert_eq!(refusal(&pay), refused(Reason::OrderNotPayable, "order_id"));
     sale.mesh.stop().await
@@ -36,8 +36,8 @@ async fn impatient_clicks_on_cancel_end_it_once_and_two_windows_know_who_did() -
     let order = sale.payable_lamp(buyer()).await?;
     let clicks = try_join_all((0..20).map(|_| sale.cancel(&order, "c"))).await?;
     assert!(clicks.iter().all(|click| *click == clicks[0]), "{clicks:?}");
-    let told = sale.told(&order).await?;
-    assert_eq!(told.iter().filter(|(name, _)| name == "OrderCancelled").count(), 1);
+    let published = sale.published(&order).await?;
+    assert_eq!(published.iter().filter(|(name, _)| name == "OrderCancelled").count(), 1);
 
     let order = sale.payable_lamp(buyer()).await?;
     let windows = join_all((0..20).map(|n| sale.cancel(&order, ["c", "d"][n % 2]))).await;
@@ -82,7 +82,7 @@ async fn a_crowd_that_walks_away_leaves_nothing_behind() -> Result<()> {
     let crowd = (0..UNITS).map(|_| sale.payable_lamp(buyer()));
     for order in try_join_all(crowd).await? {
         sale.reaches(&order, OrderState::Expired).await;
-        assert_eq!(sale.told(&order).await?.len(), 2, "placed and expired, each told once");
+        assert_eq!(sale.published(&order).await?.len(), 2, "placed and expired, each told once");
     }
     assert_eq!(sale.settles_at(sale.lamp, UNITS).await.committed_units, 0);
     sale.mesh.stop().await

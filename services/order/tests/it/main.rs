@@ -2,6 +2,7 @@
 //! servers, each test in a world of its own. Payments are answered by message, as the payment service answers.
 
 mod bad_input;
+mod concurrent_duplicates;
 mod coupons;
 mod ending;
 mod killed;
@@ -9,4 +10,3 @@ mod paying;
 mod placing;
 mod reading;
 mod sale;
-mod twins;

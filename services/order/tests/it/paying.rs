@@ -19,8 +19,8 @@ async fn a_paid_order_is_fulfilled_with_its_items_and_its_gift() -> Result<()> {
     let at = fulfilled.fulfilled_at;
     assert!(at.is_some());
     assert_eq!(goods, [(GoodsKind::Item, 2, at), (GoodsKind::Gift, 1, at)]);
-    let told = [("OrderPlaced", 1), ("PaymentRequested", 3), ("OrderFulfilled", 4)];
-    assert_eq!(sale.told(&placed).await?, told.map(|(name, version)| (name.to_owned(), version)));
+    let published = [("OrderPlaced", 1), ("PaymentRequested", 3), ("OrderFulfilled", 4)];
+    assert_eq!(sale.published(&placed).await?, published.map(|(name, version)| (name.to_owned(), version)));
     sale.mesh.stop().await
 }
 
@@ -55,7 +55,7 @@ async fn impatient_clicks_on_pay_charge_once() -> Result<()> {
     for paying in futures_util::future::try_join_all(clicks).await? {
         assert_eq!((paying.state(), paying.payment_attempts), (OrderState::Paying, 1));
     }
-    let requested = sale.told(&order).await?.into_iter().filter(|(name, _)| name == "PaymentRequested").count();
+    let requested = sale.published(&order).await?.into_iter().filter(|(name, _)| name == "PaymentRequested").count();
     assert_eq!(requested, 1);
     let other = sale.pay(&order, "p-2").await.unwrap_err();
     assert_eq!(refusal(&other), refused(Reason::OrderNotPayable, "order_id"));
@@ -91,7 +91,7 @@ async fn an_operator_refunds_a_fulfilled_order_and_its_units_return() -> Result<
     let repeat = sale.mesh.order().refund_order(as_operator(refund("r"))).await?.into_inner().order;
     assert_eq!(repeat, Some(refunded), "a repeat is known when the money is back too");
     sale.settles_at(sale.lamp, UNITS).await;
-    let told: Vec<String> = sale.told(&order).await?.into_iter().map(|(name, _)| name).collect();
-    assert_eq!(told, ["OrderPlaced", "PaymentRequested", "OrderFulfilled", "RefundRequested", "OrderRefunded"]);
+    let published: Vec<String> = sale.published(&order).await?.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(published, ["OrderPlaced", "PaymentRequested", "OrderFulfilled", "RefundRequested", "OrderRefunded"]);
     sale.mesh.stop().await
 }

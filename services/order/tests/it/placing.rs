@@ -23,7 +23,7 @@ async fn an_order_is_priced_as_staged_and_becomes_payable() -> Result<()> {
     let (created, deadline) = (payable.create_time.expect("set"), payable.pay_deadline.expect("set"));
     assert!((600..=610).contains(&(deadline.seconds - created.seconds)), "ten minutes to pay");
     assert_eq!(sale.settles_at(sale.lamp, UNITS - 2).await.committed_units, 2);
-    assert_eq!(sale.told(&placed).await?, [("OrderPlaced".to_owned(), 1)]);
+    assert_eq!(sale.published(&placed).await?, [("OrderPlaced".to_owned(), 1)]);
     sale.mesh.stop().await
 }
 

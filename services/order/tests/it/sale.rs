@@ -238,7 +238,7 @@ impl Sale {
     }
 
     /// What the service has told of an order, in its order: the name and the version of each message.
-    pub async fn told(&self, order: &Order) -> Result<Vec<(String, i64)>> {
+    pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
         let mut connection = self.orders.acquire().await?;
         let query =
             "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";

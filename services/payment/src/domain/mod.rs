@@ -17,6 +17,6 @@ pub use error::{Anomaly, Refusal};
 pub use key::{AttemptKey, RefundKey};
 pub use order_request::{Ask, OrderRequest};
 pub use outcome::{Outcome, RefundOutcome};
-pub use outgoing::{Fact, Outgoing};
+pub use outgoing::{Fact, OutgoingMessage};
 pub use payment::{Payment, PaymentState, Settled};
 pub use refund::{Refund, RefundState};

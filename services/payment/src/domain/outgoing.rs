@@ -4,7 +4,7 @@ use stampede_vocab::{Money, OrderId, PaymentId};
 
 /// A fact to be told, in the order of the payment's versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// Payment.
     pub payment_id: PaymentId,
     /// Order that it is for.

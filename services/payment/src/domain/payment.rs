@@ -1,7 +1,8 @@
 //! The payment of one order: its attempts, and every way that it can change.
 
 use crate::domain::{
-    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Outgoing, Refund, Refusal, pause::pause,
+    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
+    pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::fmt;
@@ -84,7 +85,7 @@ pub struct Payment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// The attempt has ended, which is to be told.
-    Ended(Outgoing),
+    Ended(OutgoingMessage),
     /// It is still open; the next look is planned.
     StillOpen,
     /// It was known already.
@@ -167,7 +168,7 @@ impl Payment {
     }
 
     /// The order has ended: an attempt that the provider does not know of is declined. One that it may know of goes on.
-    pub fn stop(&mut self, now: Timestamp) -> Option<Outgoing> {
+    pub fn stop(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
         let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
         let number = waiting.number;
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
@@ -190,7 +191,12 @@ impl Payment {
     }
 
     /// The refund of this attempt's charge is done. Yields `None` if that was a surplus, of which nobody was told.
-    pub fn finish_refund(&mut self, number: i32, traceparent: Option<String>, now: Timestamp) -> Option<Outgoing> {
+    pub fn finish_refund(
+        &mut self,
+        number: i32,
+        traceparent: Option<String>,
+        now: Timestamp,
+    ) -> Option<OutgoingMessage> {
         if self.state != (PaymentState::Refunding { attempt: number }) {
             return None;
         }
@@ -237,7 +243,7 @@ impl Payment {
         Settled::Ended(self.tell(self.traceparent(number), fact))
     }
 
-    fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> Outgoing {
+    fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> OutgoingMessage {
         self.set_attempt(number, AttemptState::Declined { code: code.clone() }, now);
         self.touch(now);
         self.tell(self.traceparent(number), Fact::Declined { attempt: number, code })
@@ -282,7 +288,7 @@ impl Payment {
         self.updated_at = now;
     }
 
-    fn tell(&self, traceparent: Option<String>, fact: Fact) -> Outgoing {
-        Outgoing { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, fact }
+    fn tell(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {
+        OutgoingMessage { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, fact }
     }
 }

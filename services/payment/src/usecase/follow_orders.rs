@@ -7,7 +7,7 @@
 
 use super::{Context, Permits};
 use crate::{
-    domain::{Ask, AttemptKey, ChargeOrder, OrderRequest, Outgoing, Payment, Refund, Refusal},
+    domain::{Ask, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -41,7 +41,7 @@ pub struct Followed {
     requested: Vec<AttemptKey>,
     taken_over: Vec<TakenOver>,
     refunds: Vec<Refund>,
-    outgoing: Vec<Outgoing>,
+    outgoing: Vec<OutgoingMessage>,
 }
 
 /// Follows orders. Cheap to clone.

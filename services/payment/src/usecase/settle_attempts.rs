@@ -3,7 +3,7 @@
 
 use super::{Context, Error, batches};
 use crate::{
-    domain::{Anomaly, AttemptKey, Outcome, Outgoing, Refund, Settled},
+    domain::{Anomaly, AttemptKey, Outcome, OutgoingMessage, Refund, Settled},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -40,7 +40,7 @@ impl SettleAttempts {
 /// What a batch has changed.
 #[derive(Debug, Default)]
 struct Written {
-    outgoing: Vec<Outgoing>,
+    outgoing: Vec<OutgoingMessage>,
     ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
     anomalies: Vec<Anomaly>,

@@ -2,7 +2,7 @@
 
 use super::{Context, Error, batches};
 use crate::{
-    domain::{AttemptKey, Outgoing, Refund, RefundKey, RefundOutcome},
+    domain::{AttemptKey, OutgoingMessage, Refund, RefundKey, RefundOutcome},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -64,7 +64,7 @@ fn settle(
     refunds: &mut BTreeMap<AttemptKey, Refund>,
     settlement: &RefundSettlement,
     now: Timestamp,
-) -> Option<Outgoing> {
+) -> Option<OutgoingMessage> {
     let of = settlement.key.0;
     let refund = refunds.get_mut(&of)?;
     if !refund.settle(settlement.outcome.clone(), now) {

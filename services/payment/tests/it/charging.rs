@@ -19,7 +19,7 @@ async fn a_good_card_is_charged_once() -> Result<()> {
     assert_eq!(charges.len(), 1);
     assert_eq!(charges[0]["amount_minor"], PRICE);
     assert_eq!(charges[0]["id"], payment.attempts[0].provider_charge_id);
-    assert_eq!(shop.told(&order).await?, [("PaymentApproved".to_owned(), 2)]);
+    assert_eq!(shop.published(&order).await?, [("PaymentApproved".to_owned(), 2)]);
     shop.mesh.stop().await
 }
 
@@ -41,10 +41,10 @@ async fn after_a_decline_another_card_may_be_tried() -> Result<()> {
     let payment = shop.reaches(&order, PaymentState::Captured).await;
     assert_eq!(payment.attempts.len(), 4);
 
-    let told = shop.told(&order).await?;
-    let names: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+    let published = shop.published(&order).await?;
+    let names: Vec<_> = published.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["PaymentDeclined", "PaymentDeclined", "PaymentDeclined", "PaymentApproved"]);
-    assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
+    assert!(published.is_sorted_by(|one, next| one.1 < next.1), "{published:?}");
     let charges = shop.charges(&order).await?;
     let captured = charges.iter().filter(|charge| charge["status"] == "captured");
     assert_eq!(captured.count(), 1);
@@ -75,7 +75,7 @@ async fn assert_many_are_charged_once(shop: Shop) -> Result<()> {
     for order in &orders {
         shop.reaches(order, PaymentState::Captured).await;
         assert_eq!(shop.charges(order).await?.len(), 1);
-        assert_eq!(shop.told(order).await?.len(), 1);
+        assert_eq!(shop.published(order).await?.len(), 1);
     }
     shop.mesh.stop().await
 }

@@ -21,7 +21,7 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
 
     let payment = shop.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
     assert_eq!(payment.attempts[0].decline_code, "order_ended");
-    assert_eq!(shop.told(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
+    assert_eq!(shop.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
 
     // The one that the provider knows of goes on to its end.
     shop.tell(&slow, slow.expired()).await?;

@@ -19,8 +19,8 @@ async fn a_refund_gives_everything_back_once() -> Result<()> {
     let refunds = shop.refunds(&order).await?;
     assert_eq!(refunds.len(), 1);
     assert_eq!(refunds[0]["amount_minor"], PRICE);
-    let told = shop.told(&order).await?;
-    assert_eq!(told, [("PaymentApproved".to_owned(), 2), ("PaymentRefunded".to_owned(), 4)]);
+    let published = shop.published(&order).await?;
+    assert_eq!(published, [("PaymentApproved".to_owned(), 2), ("PaymentRefunded".to_owned(), 4)]);
     shop.mesh.stop().await
 }
 

@@ -159,7 +159,7 @@ impl Shop {
     }
 
     /// What the service has told of the payment, in its order: the name and the version of each message.
-    pub async fn told(&self, order: &Order) -> Result<Vec<(String, i64)>> {
+    pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
         let mut connection = self.payments.acquire().await?;
         let query =
             "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";

@@ -19,7 +19,7 @@ async fn assert_charged_once(shop: &Shop, order: &Order) -> Result<()> {
     let charges = shop.charges(order).await?;
     assert_eq!(charges.len(), 1, "{charges:?}");
     assert_eq!(charges[0]["key"], format!("{}:1", order.payment_id()));
-    assert_eq!(shop.told(order).await?.len(), 1);
+    assert_eq!(shop.published(order).await?.len(), 1);
     Ok(())
 }
 
@@ -30,7 +30,7 @@ async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_ke
         let order = Order::new();
         shop.pay(&order, 1, card).await?;
         shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
-        assert_eq!(shop.told(&order).await?, [], "{card}");
+        assert_eq!(shop.published(&order).await?, [], "{card}");
         assert_charged_once(&shop, &order).await?;
     }
     shop.mesh.stop().await
@@ -56,7 +56,7 @@ async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> 
     shop.mesh.kill_9(Service::Payment)?;
     assert!(shop.charges(&unheard).await?.is_empty());
     for order in [&charged, &unheard] {
-        assert_eq!(shop.told(order).await?, []);
+        assert_eq!(shop.published(order).await?, []);
     }
     shop.mesh.restart(Service::Payment).await?;
     for order in [&charged, &unheard] {

@@ -57,7 +57,7 @@ async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_not
     let payment = shop.payment(&order).await.expect("a payment");
     assert_eq!(payment.state(), PaymentState::Captured);
     assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
-    assert_eq!(shop.told(&order).await?.len(), 1);
+    assert_eq!(shop.published(&order).await?.len(), 1);
     shop.mesh.stop().await
 }
 
@@ -83,7 +83,7 @@ async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_doe
     notify(&shop, &other, &sign(&other)).await?;
     let payment = shop.payment(&order).await.expect("a payment");
     assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
-    assert_eq!(shop.told(&order).await?.len(), 1);
+    assert_eq!(shop.published(&order).await?.len(), 1);
     shop.mesh.stop().await
 }
 
@@ -111,6 +111,6 @@ async fn a_notice_that_is_not_right_changes_nothing() -> Result<()> {
     }
     let payment = shop.payment(&order).await.expect("a payment");
     assert_eq!(payment.state(), PaymentState::Open);
-    assert_eq!(shop.told(&order).await?, []);
+    assert_eq!(shop.published(&order).await?, []);
     shop.mesh.stop().await
 }

@@ -2,14 +2,14 @@
 
 /// How many tests passed and how many failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counts {
     /// Tests that passed.
     pub passed: u64,
     /// Tests that failed.
     pub failed: u64,
 }
 
-impl Tally {
+impl Counts {
     /// Whether any test ran at all.
     pub fn is_empty(&self) -> bool {
         self.passed + self.failed == 0
@@ -36,15 +36,15 @@ mod tests {
 
     #[test]
     fn results_add_up_and_other_lines_do_not() {
-        let mut tally = Tally::default();
+        let mut counts = Counts::default();
         for line in [
             "running 3 tests",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test a::b ... ok",
             "test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.20s",
         ] {
-            tally.read(line);
+            counts.read(line);
         }
-        assert_eq!(tally, Tally { passed: 13, failed: 2 });
+        assert_eq!(counts, Counts { passed: 13, failed: 2 });
     }
 }

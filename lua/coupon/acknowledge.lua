@@ -12,13 +12,13 @@ for i = 1, #ARGV, 2 do
   users[#users + 1] = ARGV[i]
 end
 
-local settled = {}
+local acknowledged = {}
 for i, claim in ipairs(redis.call('HMGET', KEYS[1], unpack(users))) do
   if claim and string.match(claim, '^(%d+)|') == ARGV[2 * i] then
-    settled[#settled + 1] = users[i]
+    acknowledged[#acknowledged + 1] = users[i]
   end
 end
-if #settled == 0 then
+if #acknowledged == 0 then
   return 0
 end
-return redis.call('HDEL', KEYS[1], unpack(settled))
+return redis.call('HDEL', KEYS[1], unpack(acknowledged))

@@ -17,7 +17,7 @@ const KEPT: usize = 20;
 
 /// Something that the crowd did not expect.
 #[derive(Debug, Clone, Serialize)]
-pub struct Surprise {
+pub struct Anomaly {
     /// What was done; empty where it is about the sale as a whole.
     pub step: Option<Step>,
     /// The buyer, by number.
@@ -32,7 +32,7 @@ pub struct Surprise {
     pub trace_id: Option<String>,
 }
 
-impl Surprise {
+impl Anomaly {
     /// One about the sale as a whole.
     pub fn of_sale(outcome: &str, detail: impl Into<String>) -> Self {
         let (step, buyer, at_ms, trace_id) = (None, None, None, None);
@@ -59,13 +59,13 @@ struct Figures {
     acknowledged: Acknowledged,
     claims: Pace,
     orders: Pace,
-    surprises: Vec<Surprise>,
+    anomalies: Vec<Anomaly>,
     surprise_counts: BTreeMap<String, u64>,
 }
 
 /// Counts for all buyers at once.
 #[derive(Default)]
-pub struct Tally(Mutex<Figures>);
+pub struct Stats(Mutex<Figures>);
 
 /// Figures while the sale runs.
 pub struct Glance {
@@ -76,7 +76,7 @@ pub struct Glance {
     /// Orders accepted.
     pub orders: usize,
     /// Unexpected outcomes.
-    pub surprises: u64,
+    pub anomalies: u64,
 }
 
 /// Figures when the sale is over.
@@ -96,12 +96,12 @@ pub struct Totals {
     /// How fast orders were accepted.
     pub orders: Rate,
     /// The first unexpected outcomes.
-    pub surprises: Vec<Surprise>,
+    pub anomalies: Vec<Anomaly>,
     /// How often there was each unexpected outcome.
     pub surprise_counts: BTreeMap<String, u64>,
 }
 
-impl Tally {
+impl Stats {
     fn figures(&self) -> MutexGuard<'_, Figures> {
         // Counts stay true even if a buyer's task has panicked, which is reported by itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -163,11 +163,11 @@ impl Tally {
     }
 
     /// Something that the crowd did not expect has come up.
-    pub fn surprised(&self, surprise: Surprise) {
+    pub fn record_anomaly(&self, anomaly: Anomaly) {
         let mut figures = self.figures();
-        *figures.surprise_counts.entry(surprise.outcome.clone()).or_default() += 1;
-        if figures.surprises.len() < KEPT {
-            figures.surprises.push(surprise);
+        *figures.surprise_counts.entry(anomaly.outcome.clone()).or_default() += 1;
+        if figures.anomalies.len() < KEPT {
+            figures.anomalies.push(anomaly);
         }
     }
 
@@ -178,7 +178,7 @@ impl Tally {
             arrivals: figures.arrivals,
             coupons: figures.acknowledged.coupons.len(),
             orders: figures.acknowledged.orders.len(),
-            surprises: figures.surprise_counts.values().sum(),
+            anomalies: figures.surprise_counts.values().sum(),
         }
     }
 
@@ -200,7 +200,7 @@ impl Tally {
             acknowledged: figures.acknowledged.clone(),
             claims: figures.claims.rate(),
             orders: figures.orders.rate(),
-            surprises: figures.surprises.clone(),
+            anomalies: figures.anomalies.clone(),
             surprise_counts: figures.surprise_counts.clone(),
         }
     }
@@ -212,30 +212,30 @@ mod tests {
 
     #[test]
     fn what_is_acknowledged_twice_counts_once() {
-        let tally = Tally::default();
+        let stats = Stats::default();
         let coupon = CouponId::from_uuid(uuid::Uuid::from_u128(7));
-        assert!(tally.coupon_acknowledged(coupon, Timestamp::from_micros(1)));
-        assert!(!tally.coupon_acknowledged(coupon, Timestamp::from_micros(2)));
-        assert_eq!(tally.totals().claims.count, 1);
+        assert!(stats.coupon_acknowledged(coupon, Timestamp::from_micros(1)));
+        assert!(!stats.coupon_acknowledged(coupon, Timestamp::from_micros(2)));
+        assert_eq!(stats.totals().claims.count, 1);
     }
 
     #[test]
     fn all_surprises_are_counted_but_only_the_first_are_kept() {
-        let tally = Tally::default();
+        let stats = Stats::default();
         for _ in 0..25 {
-            tally.surprised(Surprise::of_sale("ODD", "very"));
+            stats.record_anomaly(Anomaly::of_sale("ODD", "very"));
         }
-        let totals = tally.totals();
-        assert_eq!((totals.surprise_counts.values().sum::<u64>(), totals.surprises.len()), (25, KEPT));
+        let totals = stats.totals();
+        assert_eq!((totals.surprise_counts.values().sum::<u64>(), totals.anomalies.len()), (25, KEPT));
     }
 
     #[test]
     fn refusals_are_timed_by_themselves() {
-        let tally = Tally::default();
-        tally.answered(Step::Order, Answer::Accepted, Duration::from_millis(80));
-        tally.answered(Step::Order, Answer::Refused, Duration::from_millis(2));
-        tally.answered(Step::ComeBack, Answer::Refused, Duration::from_millis(3));
-        let latencies = tally.totals().latencies;
+        let stats = Stats::default();
+        stats.answered(Step::Order, Answer::Accepted, Duration::from_millis(80));
+        stats.answered(Step::Order, Answer::Refused, Duration::from_millis(2));
+        stats.answered(Step::ComeBack, Answer::Refused, Duration::from_millis(3));
+        let latencies = stats.totals().latencies;
         let p50 = |answer| latencies[&Timed::Step(Step::Order, answer)].p50_ms.round();
         assert!((p50(Answer::Accepted) - 80.0).abs() < 1.0 && (p50(Answer::Refused) - 2.0).abs() < 1.0);
         assert_eq!(latencies.len(), 3);
@@ -243,11 +243,11 @@ mod tests {
 
     #[test]
     fn outcomes_are_counted_by_step() {
-        let tally = Tally::default();
-        tally.count(Step::Order, "SOLD_OUT");
-        tally.count(Step::Order, "SOLD_OUT");
-        tally.count(Step::Claim, "SOLD_OUT");
-        let outcomes = tally.totals().outcomes;
+        let stats = Stats::default();
+        stats.count(Step::Order, "SOLD_OUT");
+        stats.count(Step::Order, "SOLD_OUT");
+        stats.count(Step::Claim, "SOLD_OUT");
+        let outcomes = stats.totals().outcomes;
         assert_eq!((outcomes[&Step::Order]["SOLD_OUT"], outcomes[&Step::Claim]["SOLD_OUT"]), (2, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Settling: telling Redis that a ranked claim is stored. Nobody waits for it, and what is lost of it is done by the
+//! Acknowledges in Redis that ranked claims are stored. Nobody waits for it, and what is lost of it is done by the
 //! sweep of unfinished claims.
 
 use crate::domain::RankedClaim;
@@ -12,37 +12,37 @@ const MAX_QUEUED: usize = 256;
 /// Batches taken together.
 const MAX_TOGETHER: usize = 16;
 
-/// Takes what is to be settled. Cheap to clone.
+/// Takes what is to be acknowledged. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Settler {
+pub struct Acknowledger {
     queue: mpsc::Sender<Vec<RankedClaim>>,
 }
 
-/// Settles what a [`Settler`] takes.
+/// Does what an [`Acknowledger`] takes.
 #[derive(Debug)]
 pub struct SettleClaims {
     redis: Redis,
     queue: mpsc::Receiver<Vec<RankedClaim>>,
 }
 
-impl Settler {
-    /// A settler, and what does its work.
+impl Acknowledger {
+    /// An acknowledger, and what does its work.
     pub fn new(redis: Redis) -> (Self, SettleClaims) {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         (Self { queue: sender }, SettleClaims { redis, queue: receiver })
     }
 
-    /// Has these claims settled soon.
-    pub fn settle(&self, claims: Vec<RankedClaim>) {
+    /// Has these claims acknowledged soon.
+    pub fn acknowledge(&self, claims: Vec<RankedClaim>) {
         if self.queue.try_send(claims).is_err() {
-            tracing::debug!("stored claims are left to the sweep to settle");
+            tracing::debug!("stored claims are left to the sweep to acknowledge");
         }
     }
 }
 
 impl SettleClaims {
     /// Settles what has gathered; waits for the next if there is nothing. Returns whether more may come.
-    pub async fn settle_next(&mut self) -> bool {
+    pub async fn acknowledge_next(&mut self) -> bool {
         let mut batches = Vec::new();
         if self.queue.recv_many(&mut batches, MAX_TOGETHER).await == 0 {
             return false;
@@ -59,8 +59,8 @@ impl SettleClaims {
 
     async fn settle_campaign(&self, campaign: CampaignId, claims: &[(UserId, i32)]) {
         for chunk in claims.chunks(coupon::MAX_CLAIMS) {
-            if let Err(error) = coupon::settle(&self.redis, campaign, chunk).await {
-                tracing::debug!(campaign.id = %campaign, error.cause = %error, "stored claims are left to the sweep to settle");
+            if let Err(error) = coupon::acknowledge(&self.redis, campaign, chunk).await {
+                tracing::debug!(campaign.id = %campaign, error.cause = %error, "stored claims are left to the sweep to acknowledge");
                 return;
             }
         }
