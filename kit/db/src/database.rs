@@ -72,21 +72,21 @@ impl Database {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .test_before_acquire(false)
-            .after_connect(move |connection, _| {
+            .after_connect(move |conn, _| {
                 Box::pin(async move {
-                    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                     let lock_wait = format!("SET SESSION innodb_lock_wait_timeout = {}", config.lock_wait_s());
-                    connection.execute(AssertSqlSafe(lock_wait)).await?;
+                    conn.execute(AssertSqlSafe(lock_wait)).await?;
                     Ok(())
                 })
             })
             // A connection that comes back inside a transaction would swallow the next user's writes, and one that does
             // not answer would keep them waiting.
-            .after_release(move |connection, _| {
-                let suspect = connection.is_in_transaction() || back.take_one();
+            .after_release(move |conn, _| {
+                let suspect = conn.is_in_transaction() || back.take_one();
                 Box::pin(async move {
                     if suspect {
-                        let rolled_back = timeout(config.work_timeout, connection.execute("ROLLBACK")).await;
+                        let rolled_back = timeout(config.work_timeout, conn.execute("ROLLBACK")).await;
                         rolled_back.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
                     }
                     Ok(true)

@@ -87,11 +87,11 @@ impl Found {
     }
 }
 
-async fn applied(connection: &mut MySqlConnection) -> Result<Found, DbError> {
+async fn applied(conn: &mut MySqlConnection) -> Result<Found, DbError> {
     let tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '_sqlx_migrations'",
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(&mut *conn)
     .await?;
     if tables == 0 {
         return Ok(Found { version: None, contracted_by: None });
@@ -101,7 +101,7 @@ async fn applied(connection: &mut MySqlConnection) -> Result<Found, DbError> {
         "SELECT MAX(version), MAX(CASE WHEN description LIKE ? THEN version END) FROM _sqlx_migrations WHERE success",
     )
     .bind(contracts)
-    .fetch_one(connection)
+    .fetch_one(conn)
     .await?;
     Ok(Found { version, contracted_by })
 }

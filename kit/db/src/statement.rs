@@ -83,23 +83,23 @@ impl Statement {
     }
 
     /// Runs it, which leaves it empty, and returns how many rows it changed.
-    pub async fn execute(&mut self, connection: &mut MySqlConnection) -> Result<u64, DbError> {
+    pub async fn execute(&mut self, conn: &mut MySqlConnection) -> Result<u64, DbError> {
         let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
-        Ok(raw_sql(sql).execute(connection).await?.rows_affected())
+        Ok(raw_sql(sql).execute(conn).await?.rows_affected())
     }
 
     /// Runs it, which leaves it empty, and reads the rows that it yields.
-    pub async fn fetch_all<T>(&mut self, connection: &mut MySqlConnection) -> Result<Vec<T>, DbError>
+    pub async fn fetch_all<T>(&mut self, conn: &mut MySqlConnection) -> Result<Vec<T>, DbError>
     where
         T: for<'r> FromRow<'r, MySqlRow>,
     {
-        Ok(self.fetch_rows(connection).await?.iter().map(T::from_row).collect::<Result<_, _>>()?)
+        Ok(self.fetch_rows(conn).await?.iter().map(T::from_row).collect::<Result<_, _>>()?)
     }
 
     /// [`Statement::fetch_all`] for rows that are read by hand.
-    pub async fn fetch_rows(&mut self, connection: &mut MySqlConnection) -> Result<Vec<MySqlRow>, DbError> {
+    pub async fn fetch_rows(&mut self, conn: &mut MySqlConnection) -> Result<Vec<MySqlRow>, DbError> {
         let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
-        Ok(raw_sql(sql).fetch_all(connection).await?)
+        Ok(raw_sql(sql).fetch_all(conn).await?)
     }
 }
 

@@ -8,9 +8,9 @@ async fn a_schema_that_is_behind_is_refused_by_name() {
     let world = World::new().unwrap();
     let db = world.schema(Service::Event).await.unwrap();
     db.check_schema(Schema::of(Service::Event)).await.unwrap();
-    let mut connection = db.acquire().await.unwrap();
-    sqlx::query("DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1").execute(&mut *connection).await.unwrap();
-    drop(connection);
+    let mut conn = db.acquire().await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1").execute(&mut *conn).await.unwrap();
+    drop(conn);
     let refused = db.check_schema(Schema::of(Service::Event)).await.unwrap_err().to_string();
     assert!(refused.contains("the event schema is at version") && refused.contains("stampede prepare"), "{refused}");
 }
@@ -21,11 +21,11 @@ async fn a_newer_schema_is_refused_only_if_something_was_taken_away() {
     let newer = |ahead: i64, description: &'static str| {
         let db = &db;
         async move {
-            let mut connection = db.acquire().await.unwrap();
+            let mut conn = db.acquire().await.unwrap();
             let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                           VALUES (?, ?, TRUE, '', 0)";
             let version = Schema::of(Service::Event).version() + ahead;
-            sqlx::query(insert).bind(version).bind(description).execute(&mut *connection).await.unwrap();
+            sqlx::query(insert).bind(version).bind(description).execute(&mut *conn).await.unwrap();
         }
     };
     newer(1, "add events note").await;

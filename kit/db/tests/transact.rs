@@ -21,11 +21,11 @@ async fn ledger() -> Database {
 
 async fn ledger_in(world: &World) -> Database {
     let db = world.schema(Service::Event).await.unwrap();
-    let mut connection = db.acquire().await.unwrap();
+    let mut conn = db.acquire().await.unwrap();
     for sql in
         ["CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL CHECK (n >= 0))", "INSERT INTO t VALUES (1, 0), (2, 0)"]
     {
-        sqlx::query(sql).execute(&mut *connection).await.unwrap();
+        sqlx::query(sql).execute(&mut *conn).await.unwrap();
     }
     db
 }
@@ -37,12 +37,12 @@ async fn impatient(world: &World, work_timeout: Duration) -> Database {
 }
 
 async fn numbers(db: &Database) -> Vec<i32> {
-    let mut connection = db.acquire().await.unwrap();
-    sqlx::query_scalar("SELECT n FROM t ORDER BY id").fetch_all(&mut *connection).await.unwrap()
+    let mut conn = db.acquire().await.unwrap();
+    sqlx::query_scalar("SELECT n FROM t ORDER BY id").fetch_all(&mut *conn).await.unwrap()
 }
 
-async fn add_one(connection: &mut MySqlConnection, id: i32) -> Result<(), DbError> {
-    sqlx::query("UPDATE t SET n = n + 1 WHERE id = ?").bind(id).execute(connection).await?;
+async fn add_one(conn: &mut MySqlConnection, id: i32) -> Result<(), DbError> {
+    sqlx::query("UPDATE t SET n = n + 1 WHERE id = ?").bind(id).execute(conn).await?;
     Ok(())
 }
 
@@ -50,9 +50,9 @@ async fn add_one(connection: &mut MySqlConnection, id: i32) -> Result<(), DbErro
 async fn an_error_takes_everything_back() {
     let db = ledger().await;
     let outcome: Result<(), DbError> = db
-        .transact("fail", |connection| {
+        .transact("fail", |conn| {
             Box::pin(async move {
-                add_one(connection, 1).await?;
+                add_one(conn, 1).await?;
                 Err(DbError::inconsistent("on purpose"))
             })
         })
@@ -69,15 +69,15 @@ async fn a_deadlock_is_tried_again_until_both_went_through() {
     let crossing = |first: i32, second: i32| {
         let (db, barrier, tries) = (db.clone(), both_hold_one.clone(), tries.clone());
         async move {
-            db.transact("cross", move |connection| {
+            db.transact("cross", move |conn| {
                 let (barrier, tries) = (barrier.clone(), tries.clone());
                 Box::pin(async move {
-                    add_one(connection, first).await?;
+                    add_one(conn, first).await?;
                     // Only the first try of each waits: that makes the deadlock certain.
                     if tries.fetch_add(1, Ordering::SeqCst) < 2 {
                         barrier.wait().await;
                     }
-                    add_one(connection, second).await
+                    add_one(conn, second).await
                 })
             })
             .await
@@ -94,10 +94,10 @@ async fn a_deadlock_is_tried_again_until_both_went_through() {
 async fn a_caller_that_goes_away_tears_nothing_and_poisons_no_connection() {
     let db = ledger().await;
     for pause_us in (0..60).map(|step| step * 50) {
-        let work = db.transact("abandoned", |connection| {
+        let work = db.transact("abandoned", |conn| {
             Box::pin(async move {
-                add_one(connection, 1).await?;
-                add_one(connection, 2).await
+                add_one(conn, 1).await?;
+                add_one(conn, 2).await
             })
         });
         let _ = tokio::time::timeout(Duration::from_micros(pause_us), work).await;
@@ -110,9 +110,9 @@ async fn a_caller_that_goes_away_tears_nothing_and_poisons_no_connection() {
     })
     .await;
     assert_eq!(settled[0], settled[1], "a unit of work took effect by half");
-    let mut connection = db.acquire().await.unwrap();
-    sqlx::query("UPDATE t SET n = 1000 WHERE id = 1").execute(&mut *connection).await.unwrap();
-    drop(connection);
+    let mut conn = db.acquire().await.unwrap();
+    sqlx::query("UPDATE t SET n = 1000 WHERE id = 1").execute(&mut *conn).await.unwrap();
+    drop(conn);
     assert_eq!(numbers(&db).await[0], 1000, "a write on a pooled connection was swallowed by an open transaction");
 }
 
@@ -122,10 +122,10 @@ async fn a_try_that_gets_no_answer_is_given_up_with_its_connection() {
     let ledger = ledger_in(&world).await;
     let db = impatient(&world, Duration::from_secs(1)).await;
     let started = Instant::now();
-    let outcome = db.transact("hang", |connection| {
+    let outcome = db.transact("hang", |conn| {
         Box::pin(async move {
-            add_one(connection, 1).await?;
-            sqlx::query("SELECT SLEEP(4)").execute(connection).await?;
+            add_one(conn, 1).await?;
+            sqlx::query("SELECT SLEEP(4)").execute(conn).await?;
             Ok(())
         })
     });
@@ -135,7 +135,7 @@ async fn a_try_that_gets_no_answer_is_given_up_with_its_connection() {
     assert_eq!(numbers(&db).await, [0, 0], "the only place in the pool is free again");
     // The server has noticed by then that nobody listens, and has rolled back.
     stampede_testkit::eventually("the lock of what was given up is gone", || async {
-        ledger.transact("after", |connection| Box::pin(add_one(connection, 1))).await.ok()
+        ledger.transact("after", |conn| Box::pin(add_one(conn, 1))).await.ok()
     })
     .await;
     assert_eq!(numbers(&db).await, [1, 0]);
@@ -147,8 +147,8 @@ async fn a_statement_that_gets_no_answer_keeps_no_connection() {
     ledger_in(&world).await;
     let db = impatient(&world, Duration::from_secs(1)).await;
     let hang = async {
-        let mut connection = db.acquire().await?;
-        sqlx::query("SELECT SLEEP(30)").execute(&mut *connection).await?;
+        let mut conn = db.acquire().await?;
+        sqlx::query("SELECT SLEEP(30)").execute(&mut *conn).await?;
         Ok(())
     };
     let error: DbError = db.in_time("hang", hang).await.unwrap_err();
@@ -165,11 +165,11 @@ async fn a_lock_that_somebody_keeps_is_waited_for_but_not_for_ever() {
     sqlx::raw_sql("BEGIN").execute(&mut *kept).await.unwrap();
     add_one(&mut kept, 1).await.unwrap();
     let started = Instant::now();
-    let error = db.transact("wait", |connection| Box::pin(add_one(connection, 1))).await.unwrap_err();
+    let error = db.transact("wait", |conn| Box::pin(add_one(conn, 1))).await.unwrap_err();
     assert!(error.is_deadlock(), "the server gives the wait up before the connection is: {error}");
     assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
     sqlx::raw_sql("COMMIT").execute(&mut *kept).await.unwrap();
-    db.transact("wait", |connection| Box::pin(add_one(connection, 1))).await.unwrap();
+    db.transact("wait", |conn| Box::pin(add_one(conn, 1))).await.unwrap();
     assert_eq!(numbers(&db).await, [2, 0]);
 }
 
@@ -177,9 +177,9 @@ async fn a_lock_that_somebody_keeps_is_waited_for_but_not_for_ever() {
 async fn a_panic_takes_everything_back_and_is_no_matter_of_the_server() {
     let db = ledger().await;
     let outcome: Result<(), DbError> = db
-        .transact("panic", |connection| {
+        .transact("panic", |conn| {
             Box::pin(async move {
-                add_one(connection, 1).await?;
+                add_one(conn, 1).await?;
                 panic!("on purpose")
             })
         })
@@ -192,10 +192,10 @@ async fn a_panic_takes_everything_back_and_is_no_matter_of_the_server() {
 #[tokio::test]
 async fn a_violated_key_is_told_from_other_failures_on_both_servers() {
     let db = ledger().await;
-    let mut connection = db.acquire().await.unwrap();
-    let twice: DbError = sqlx::query("INSERT INTO t VALUES (1, 0)").execute(&mut *connection).await.unwrap_err().into();
+    let mut conn = db.acquire().await.unwrap();
+    let twice: DbError = sqlx::query("INSERT INTO t VALUES (1, 0)").execute(&mut *conn).await.unwrap_err().into();
     assert_eq!(twice.unique_violation(), Some("PRIMARY"));
-    let negative: DbError = sqlx::query("UPDATE t SET n = -1").execute(&mut *connection).await.unwrap_err().into();
+    let negative: DbError = sqlx::query("UPDATE t SET n = -1").execute(&mut *conn).await.unwrap_err().into();
     assert_eq!(negative.unique_violation(), None);
 }
 

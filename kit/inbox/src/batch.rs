@@ -88,9 +88,9 @@ impl<H: Handler> Applier<H> {
         let handler = self.handler.clone();
         let batch: Arc<[Message]> = batch.into();
         let spans = trace::spans(&batch);
-        let applied = self.db.transact_with("apply_messages", move |connection| {
+        let applied = self.db.transact_with("apply_messages", move |conn| {
             let (handler, batch) = (handler.clone(), batch.clone());
-            Box::pin(async move { apply_in(connection, &*handler, &batch).await })
+            Box::pin(async move { apply_in(conn, &*handler, &batch).await })
         });
         let outcome = applied.await;
         drop(spans);
@@ -128,14 +128,14 @@ impl<H: Handler> Applier<H> {
     async fn park(&self, message: &Message) -> Result<(), DbError> {
         let message = Arc::new(message.clone());
         self.db
-            .transact("park_message", move |connection| {
+            .transact("park_message", move |conn| {
                 let message = message.clone();
                 Box::pin(async move {
                     let now_us = Timestamp::now().micros();
-                    if rows::known(connection, std::slice::from_ref(&*message)).await?.is_empty() {
-                        rows::record(connection, std::slice::from_ref(&*message), now_us).await?;
+                    if rows::known(conn, std::slice::from_ref(&*message)).await?.is_empty() {
+                        rows::record(conn, std::slice::from_ref(&*message), now_us).await?;
                     }
-                    rows::park(connection, &message, now_us).await
+                    rows::park(conn, &message, now_us).await
                 })
             })
             .await
@@ -151,13 +151,13 @@ impl<H: Handler> Applier<H> {
 }
 
 async fn apply_in<H: Handler>(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     handler: &H,
     batch: &[Message],
 ) -> Result<H::Effects, Failure> {
-    let new = record_new(connection, batch, Timestamp::now().micros()).await?;
-    none_is_parked(connection, &new).await?;
-    handler.apply(connection, &new).await.map_err(|error| match error {
+    let new = record_new(conn, batch, Timestamp::now().micros()).await?;
+    none_is_parked(conn, &new).await?;
+    handler.apply(conn, &new).await.map_err(|error| match error {
         HandleError::Db(error) => Failure::Db(error),
         HandleError::Poison { index, detail } => match new.get(index) {
             Some(message) => Failure::Poison { message: Box::new(message.clone()), why: detail },
@@ -168,12 +168,12 @@ async fn apply_in<H: Handler>(
 
 /// Records the messages that have not taken effect, and returns them, each once. Mostly that is all of them, so they are
 /// looked for only where the key refuses one.
-async fn record_new(connection: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
+async fn record_new(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
     let all = unseen(batch, HashSet::new());
-    match rows::record(connection, &all, now_us).await {
+    match rows::record(conn, &all, now_us).await {
         Err(error) if error.unique_violation().is_some() => {
-            let new = unseen(batch, rows::known(connection, batch).await?);
-            rows::record(connection, &new, now_us).await?;
+            let new = unseen(batch, rows::known(conn, batch).await?);
+            rows::record(conn, &new, now_us).await?;
             Ok(new)
         }
         recorded => recorded.map(|()| all),
@@ -186,8 +186,8 @@ fn unseen(batch: &[Message], mut seen: HashSet<(String, u64)>) -> Vec<Message> {
 }
 
 /// A message behind a dead letter of its key is poison.
-async fn none_is_parked(connection: &mut MySqlConnection, new: &[Message]) -> Result<(), Failure> {
-    let parked = rows::parked(connection, new).await?;
+async fn none_is_parked(conn: &mut MySqlConnection, new: &[Message]) -> Result<(), Failure> {
+    let parked = rows::parked(conn, new).await?;
     let is_parked = |message: &&Message| {
         let from = parked.get(&(message.topic.clone(), message.key.clone()));
         from.is_some_and(|from| message.offset >= *from)

@@ -123,7 +123,7 @@ pub trait Handler: Send + Sync + 'static {
     /// consumer was made for. May run again with the same messages, so it has no effect outside the transaction.
     fn apply<'c>(
         &'c self,
-        transaction: &'c mut MySqlConnection,
+        conn: &'c mut MySqlConnection,
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Self::Effects, HandleError>>;
 

@@ -26,8 +26,8 @@ pub async fn run(db: Database) {
 async fn purge(db: &Database) -> Duration {
     let before_us = Timestamp::now().minus(RETENTION).micros();
     let purged = db.in_time("purge_inbox", async {
-        let mut connection = db.acquire().await?;
-        rows::purge(&mut connection, before_us, PURGE_BATCH).await
+        let mut conn = db.acquire().await?;
+        rows::purge(&mut conn, before_us, PURGE_BATCH).await
     });
     match purged.await {
         Ok(count) if count == u64::from(PURGE_BATCH) => PAUSE_BETWEEN_BATCHES,

@@ -6,13 +6,13 @@ use stampede_db::{DbError, Statement};
 use std::collections::{HashMap, HashSet};
 
 /// Those of the messages that took effect before, as (source, id).
-pub async fn known(connection: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<(String, u64)>, DbError> {
+pub async fn known(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<(String, u64)>, DbError> {
     let mut known = HashSet::new();
     // One statement for each source, of which a batch has one or two: both servers use the key for a plain IN.
     for (source, ids) in by_source(batch) {
         let mut select = Statement::new("SELECT message_id FROM inbox WHERE source = ");
         select.push_bind(source).push(" AND message_id IN ").push_list(ids);
-        let ids: Vec<(u64,)> = select.fetch_all(&mut *connection).await?;
+        let ids: Vec<(u64,)> = select.fetch_all(&mut *conn).await?;
         known.extend(ids.into_iter().map(|(id,)| (source.to_owned(), id)));
     }
     Ok(known)
@@ -27,7 +27,7 @@ fn by_source(batch: &[Message]) -> HashMap<&str, Vec<u64>> {
 }
 
 /// Records messages as taken effect. Fails on a unique key if another consumer was quicker.
-pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<(), DbError> {
+pub async fn record(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<(), DbError> {
     if batch.is_empty() {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us:
     insert.push_values(batch, |mut row, message| {
         row.push_bind(&message.source).push_bind(message.id).push_bind(now_us);
     });
-    insert.execute(connection).await?;
+    insert.execute(conn).await?;
     Ok(())
 }
 
@@ -43,17 +43,17 @@ pub async fn record(connection: &mut MySqlConnection, batch: &[Message], now_us:
 pub type Parked = HashMap<(String, String), i64>;
 
 /// The parked keys that the batch has messages of.
-pub async fn parked(connection: &mut MySqlConnection, batch: &[Message]) -> Result<Parked, DbError> {
+pub async fn parked(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Parked, DbError> {
     let mut parked = HashMap::new();
     // Mostly there is none at all, which is the cheapest to ask.
-    let any: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM inbox_parked)").fetch_one(&mut *connection).await?;
+    let any: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM inbox_parked)").fetch_one(&mut *conn).await?;
     if any == 0 {
         return Ok(parked);
     }
     for (topic, keys) in by_topic(batch) {
         let mut select = Statement::new("SELECT message_key, from_offset FROM inbox_parked WHERE topic = ");
         select.push_bind(topic).push(" AND message_key IN ").push_list(keys);
-        let rows: Vec<(String, i64)> = select.fetch_all(&mut *connection).await?;
+        let rows: Vec<(String, i64)> = select.fetch_all(&mut *conn).await?;
         parked.extend(rows.into_iter().map(|(key, from)| ((topic.to_owned(), key), from)));
     }
     Ok(parked)
@@ -68,22 +68,21 @@ fn by_topic(batch: &[Message]) -> HashMap<&str, HashSet<&str>> {
 }
 
 /// Parks the key of this message from this message on, unless it is parked already.
-pub async fn park(connection: &mut MySqlConnection, message: &Message, now_us: i64) -> Result<(), DbError> {
+pub async fn park(conn: &mut MySqlConnection, message: &Message, now_us: i64) -> Result<(), DbError> {
     sqlx::query("INSERT IGNORE INTO inbox_parked (topic, message_key, from_offset, parked_us) VALUES (?, ?, ?, ?)")
         .bind(&message.topic)
         .bind(&message.key)
         .bind(message.offset)
         .bind(now_us)
-        .execute(connection)
+        .execute(conn)
         .await?;
     Ok(())
 }
 
 /// Deletes records from before this instant among the first `limit` of each source: ids of a source grow with time, so
 /// what is old comes first. Returns the most that it deleted of one source.
-pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
-    let sources: Vec<String> =
-        sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *connection).await?;
+pub async fn purge(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
+    let sources: Vec<String> = sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *conn).await?;
     let mut most = 0;
     // One statement for each source, of which there are one or two.
     for source in sources {
@@ -96,7 +95,7 @@ pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32)
         .bind(before_us)
         .bind(&source)
         .bind(limit)
-        .execute(&mut *connection)
+        .execute(&mut *conn)
         .await?;
         most = most.max(done.rows_affected());
     }
@@ -104,8 +103,8 @@ pub async fn purge(connection: &mut MySqlConnection, before_us: i64, limit: u32)
 }
 
 /// How many keys are parked, by topic.
-pub async fn count_parked(connection: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
+pub async fn count_parked(conn: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
     let counts: Vec<(String, i64)> =
-        sqlx::query_as("SELECT topic, COUNT(*) FROM inbox_parked GROUP BY topic").fetch_all(connection).await?;
+        sqlx::query_as("SELECT topic, COUNT(*) FROM inbox_parked GROUP BY topic").fetch_all(conn).await?;
     Ok(counts.into_iter().map(|(topic, count)| (topic, count.unsigned_abs())).collect())
 }

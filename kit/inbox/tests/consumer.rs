@@ -24,7 +24,7 @@ impl Handler for Notes {
 
     fn apply<'c>(
         &'c self,
-        transaction: &'c mut MySqlConnection,
+        conn: &'c mut MySqlConnection,
         batch: &'c [Message],
     ) -> Boxed<'c, Result<usize, HandleError>> {
         Box::pin(async move {
@@ -36,7 +36,7 @@ impl Handler for Notes {
                 let text = if message.payload == b"impossible" { None } else { Some(&message.payload) };
                 let note =
                     sqlx::query("INSERT INTO notes (message_key, text) VALUES (?, ?)").bind(&message.key).bind(text);
-                note.execute(&mut *transaction).await.map_err(DbError::from)?;
+                note.execute(&mut *conn).await.map_err(DbError::from)?;
             }
             Ok(batch.len())
         })
@@ -58,9 +58,9 @@ impl Bench {
         let world = World::new().unwrap();
         let db = world.schema(Service::Order).await.unwrap();
         world.create_topics().await.unwrap();
-        let mut connection = db.acquire().await.unwrap();
+        let mut conn = db.acquire().await.unwrap();
         sqlx::query("CREATE TABLE notes (id INT AUTO_INCREMENT PRIMARY KEY, message_key VARCHAR(64) NOT NULL, text BLOB NOT NULL)")
-            .execute(&mut *connection)
+            .execute(&mut *conn)
             .await
             .unwrap();
         let producer = ClientConfig::new().set("bootstrap.servers", world.brokers()).create().unwrap();
@@ -95,10 +95,10 @@ impl Bench {
     }
 
     async fn notes(&self, key: &str) -> Vec<String> {
-        let mut connection = self.db.acquire().await.unwrap();
+        let mut conn = self.db.acquire().await.unwrap();
         let notes: Vec<Vec<u8>> = sqlx::query_scalar("SELECT text FROM notes WHERE message_key = ? ORDER BY id")
             .bind(key)
-            .fetch_all(&mut *connection)
+            .fetch_all(&mut *conn)
             .await
             .unwrap();
         notes.into_iter().map(|text| String::from_utf8(text).unwrap()).collect()
@@ -158,9 +158,8 @@ async fn a_message_that_means_nothing_to_the_service_leaves_no_record() {
     bench.send_typed(1, "stampede.message.v1.PaymentPondered", "a", "of no interest").await;
     bench.send(2, "a", "taken").await;
     bench.until_notes("a", &["taken"]).await;
-    let mut connection = bench.db.acquire().await.unwrap();
-    let recorded: Vec<u64> =
-        sqlx::query_scalar("SELECT message_id FROM inbox").fetch_all(&mut *connection).await.unwrap();
+    let mut conn = bench.db.acquire().await.unwrap();
+    let recorded: Vec<u64> = sqlx::query_scalar("SELECT message_id FROM inbox").fetch_all(&mut *conn).await.unwrap();
     assert_eq!(recorded, [2]);
     stop.cancel();
     running.await.unwrap();
@@ -215,19 +214,19 @@ async fn a_record_that_is_no_message_is_set_aside_as_it_came_and_parks_nothing()
 async fn what_is_old_is_forgotten_however_much_it_is_and_without_a_message() {
     const OLD: u64 = 12_000;
     let bench = Bench::new().await;
-    let mut connection = bench.db.acquire().await.unwrap();
+    let mut conn = bench.db.acquire().await.unwrap();
     let ids: Vec<u64> = (1..=OLD).collect();
     for ids in ids.chunks(2_000) {
         let mut insert = Statement::new("INSERT INTO inbox (source, message_id, processed_us) ");
         insert.push_values(ids, |mut row, id| {
             row.push_bind("/stampede/payment").push_bind(id).push_bind(1_i64);
         });
-        insert.execute(&mut connection).await.unwrap();
+        insert.execute(&mut conn).await.unwrap();
     }
     let (stop, task) = bench.start_consumer();
     eventually("nothing old is left", || async {
-        let mut connection = bench.db.acquire().await.ok()?;
-        let left: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM inbox").fetch_one(&mut *connection).await.ok()?;
+        let mut conn = bench.db.acquire().await.ok()?;
+        let left: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM inbox").fetch_one(&mut *conn).await.ok()?;
         (left == 0).then_some(())
     })
     .await;

@@ -38,7 +38,7 @@ impl OutboxMessage {
 const ROWS_PER_STATEMENT: usize = 500;
 
 /// Writes the messages inside the caller's transaction, in the order given.
-pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]) -> Result<(), DbError> {
+pub async fn append(conn: &mut MySqlConnection, messages: &[OutboxMessage]) -> Result<(), DbError> {
     let now_us = Timestamp::now().micros();
     let current = current_traceparent();
     for rows in messages.chunks(ROWS_PER_STATEMENT) {
@@ -56,7 +56,7 @@ pub async fn append(connection: &mut MySqlConnection, messages: &[OutboxMessage]
                 .push_bind(now_us);
         });
         list_as_unsent(&mut insert, rows.len());
-        let written = insert.execute(&mut *connection).await?;
+        let written = insert.execute(&mut *conn).await?;
         if usize::try_from(written) != Ok(2 * rows.len()) {
             let wanted = 2 * rows.len();
             return Err(DbError::inconsistent(format!(

@@ -38,8 +38,8 @@ pub async fn watch(db: Database) {
 impl Backlog {
     async fn look(&self, db: &Database) {
         let read = db.in_time("read_backlog", async {
-            let mut connection = db.acquire().await?;
-            rows::backlog(&mut connection).await
+            let mut conn = db.acquire().await?;
+            rows::backlog(&mut conn).await
         });
         if let Ok((unsent, oldest_us)) = read.await {
             let age = oldest_us.map_or(0, |created| (Timestamp::now().micros() - created).max(0));

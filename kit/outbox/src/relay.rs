@@ -166,8 +166,8 @@ impl Relay {
 
     /// The first unsent messages. The connection is not held while Kafka is waited for.
     async fn unsent(&self, partitions: &[u16]) -> Result<Vec<Unsent>, DbError> {
-        let mut connection = self.db.acquire().await?;
-        rows::unsent(&mut connection, partitions, ROUND).await
+        let mut conn = self.db.acquire().await?;
+        rows::unsent(&mut conn, partitions, ROUND).await
     }
 
     async fn send_and_mark(&self, messages: &[Unsent]) -> Result<(), DbError> {
@@ -185,8 +185,8 @@ impl Relay {
             return Ok(());
         }
         let marked = async {
-            let mut connection = self.db.acquire().await?;
-            rows::mark_sent(&mut connection, &sent).await
+            let mut conn = self.db.acquire().await?;
+            rows::mark_sent(&mut conn, &sent).await
         };
         self.db.in_time("mark_sent", marked).await?;
         self.sent.add(sent.len() as u64, std::slice::from_ref(&self.topic));
@@ -196,18 +196,18 @@ impl Relay {
     /// Renews what is held and moves towards a fair share: as many partitions as there are, over the relays alive.
     async fn check_leases(&self, before: Vec<u16>) -> Result<Leases, DbError> {
         let started = Instant::now();
-        let mut connection = self.db.acquire().await?;
-        lease::renew(&mut connection, &self.owner).await?;
-        let alive = lease::relays_alive(&mut connection).await?.max(1);
+        let mut conn = self.db.acquire().await?;
+        lease::renew(&mut conn, &self.owner).await?;
+        let alive = lease::relays_alive(&mut conn).await?.max(1);
         let share = usize::from(PARTITIONS).div_ceil(usize::try_from(alive).unwrap_or(1));
-        let mut partitions = lease::held(&mut connection, &self.owner).await?;
+        let mut partitions = lease::held(&mut conn, &self.owner).await?;
         if partitions.len() > share {
             // Between two rounds nothing is in flight, so they can be given away as they are.
-            lease::give_back(&mut connection, &self.owner, &partitions.split_off(share)).await?;
+            lease::give_back(&mut conn, &self.owner, &partitions.split_off(share)).await?;
         } else if partitions.len() < share {
             let wanted = u32::try_from(share - partitions.len()).expect("a share is at most all partitions");
-            if lease::take(&mut connection, &self.owner, wanted).await? > 0 {
-                partitions = lease::held(&mut connection, &self.owner).await?;
+            if lease::take(&mut conn, &self.owner, wanted).await? > 0 {
+                partitions = lease::held(&mut conn, &self.owner).await?;
             }
         }
         if partitions != before {
@@ -223,8 +223,8 @@ impl Relay {
         const PURGE_BATCH: u32 = 5_000;
         let before_us = Timestamp::now().minus(RETENTION).micros();
         let purged = async {
-            let mut connection = self.db.acquire().await?;
-            rows::purge_sent(&mut connection, before_us, PURGE_BATCH).await
+            let mut conn = self.db.acquire().await?;
+            rows::purge_sent(&mut conn, before_us, PURGE_BATCH).await
         };
         match self.db.in_time("purge_outbox", purged).await {
             Ok(0) => Duration::from_secs(60),
@@ -244,9 +244,9 @@ impl Relay {
             self.sender.purge();
         }
         let left = async {
-            let mut connection = self.db.acquire().await?;
-            lease::give_back(&mut connection, &self.owner, &leases.partitions).await?;
-            lease::leave(&mut connection, &self.owner).await
+            let mut conn = self.db.acquire().await?;
+            lease::give_back(&mut conn, &self.owner, &leases.partitions).await?;
+            lease::leave(&mut conn, &self.owner).await
         };
         if let Err(error) = self.db.in_time("leave_outbox", left).await {
             tracing::warn!(error.cause = %error, "leases could not be given back; they run out by themselves");

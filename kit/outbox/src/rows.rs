@@ -19,37 +19,37 @@ pub struct Unsent {
 
 /// The first unsent messages of these partitions, in id order. Never "after the last id seen": ids become visible in
 /// the order of commits, and a late one would be passed over for good.
-pub async fn unsent(connection: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
+pub async fn unsent(conn: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
     let mut select = Statement::new(
         "SELECT message.id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
          FROM outbox_unsent unsent STRAIGHT_JOIN outbox message ON message.id = unsent.id WHERE unsent.partition_no IN ",
     );
-    select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(connection).await
+    select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(conn).await
 }
 
 /// Strikes messages that Kafka has acknowledged off the list of the unsent ones.
 ///
 /// Each is looked up by its key. Given a list of ids the servers read through the whole table while it is short, and so
 /// wait for the locks of transactions that are writing messages.
-pub async fn mark_sent(connection: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
+pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
     let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     sqlx::query(
         "DELETE unsent FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) sent \
          STRAIGHT_JOIN outbox_unsent unsent ON unsent.id = sent.id",
     )
     .bind(format!("[{ids}]"))
-    .execute(connection)
+    .execute(conn)
     .await?;
     Ok(())
 }
 
 /// Deletes messages that were written before this instant and sent since, among the first `limit`: ids grow with time, so
 /// what is old comes first. Returns how many.
-pub async fn purge_sent(connection: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
+pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let last: Option<u64> =
         sqlx::query_scalar("SELECT MAX(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT ?) AS first_ones")
             .bind(limit)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut *conn)
             .await?;
     let done = sqlx::query(
         "DELETE FROM outbox WHERE id <= ? AND created_us < ? \
@@ -57,17 +57,17 @@ pub async fn purge_sent(connection: &mut MySqlConnection, before_us: i64, limit:
     )
     .bind(last.unwrap_or(0))
     .bind(before_us)
-    .execute(connection)
+    .execute(conn)
     .await?;
     Ok(done.rows_affected())
 }
 
 /// How many messages are unsent, and when the oldest of them was written.
-pub async fn backlog(connection: &mut MySqlConnection) -> Result<(u64, Option<i64>), DbError> {
+pub async fn backlog(conn: &mut MySqlConnection) -> Result<(u64, Option<i64>), DbError> {
     let (unsent, oldest_us): (i64, Option<i64>) = sqlx::query_as(
         "SELECT COUNT(*), (SELECT created_us FROM outbox WHERE id = MIN(unsent.id)) FROM outbox_unsent unsent",
     )
-    .fetch_one(connection)
+    .fetch_one(conn)
     .await?;
     Ok((unsent.unsigned_abs(), oldest_us))
 }

@@ -47,16 +47,14 @@ impl Bench {
 
     async fn write(&self, aggregate: usize, version: i64) {
         self.db
-            .transact("write", move |connection| {
-                Box::pin(async move { append(connection, &[message(aggregate, version)]).await })
-            })
+            .transact("write", move |conn| Box::pin(async move { append(conn, &[message(aggregate, version)]).await }))
             .await
             .unwrap();
     }
 
     async fn count(&self, sql: &'static str) -> i64 {
-        let mut connection = self.db.acquire().await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut *connection).await.unwrap()
+        let mut conn = self.db.acquire().await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut *conn).await.unwrap()
     }
 
     async fn unsent(&self) -> i64 {
@@ -166,9 +164,9 @@ async fn a_stopping_relay_sends_what_is_left_and_gives_its_leases_back() {
     relay.stop.cancel();
     relay.task.await.unwrap();
     let unsent = bench.unsent().await;
-    let mut connection = bench.db.acquire().await.unwrap();
+    let mut conn = bench.db.acquire().await.unwrap();
     let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox_leases WHERE expires_us > 0")
-        .fetch_one(&mut *connection)
+        .fetch_one(&mut *conn)
         .await
         .unwrap();
     assert_eq!((unsent, held), (0, 0));
@@ -180,16 +178,16 @@ async fn what_was_sent_long_ago_is_purged_and_what_is_unsent_is_not() {
     for aggregate in 0..3 {
         bench.write(aggregate, 1).await;
     }
-    let mut connection = bench.db.acquire().await.unwrap();
+    let mut conn = bench.db.acquire().await.unwrap();
     // Of two that are old one was sent; the relay finds no lease free for the other.
     for sql in [
         "UPDATE outbox SET created_us = 1 WHERE aggregateid IN ('evt_0', 'evt_1')",
         "DELETE FROM outbox_unsent WHERE id <> (SELECT id FROM outbox WHERE aggregateid = 'evt_1')",
         "UPDATE outbox_leases SET owner = 'another', expires_us = 9000000000000000",
     ] {
-        sqlx::raw_sql(sql).execute(&mut *connection).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut *conn).await.unwrap();
     }
-    drop(connection);
+    drop(conn);
     let relay = bench.start_relay();
     let left = "SELECT COUNT(*) FROM outbox";
     eventually("one is purged", || async { (bench.count(left).await < 3).then_some(()) }).await;

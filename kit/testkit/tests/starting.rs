@@ -56,9 +56,9 @@ async fn a_schema_that_is_behind_is_refused_with_the_way_to_mend_it() {
     let world = World::prepared().await.unwrap();
     for service in Service::ALL {
         let db = world.database(service).await.unwrap();
-        let mut connection = db.acquire().await.unwrap();
+        let mut conn = db.acquire().await.unwrap();
         let last = "DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1";
-        sqlx::query(last).execute(&mut *connection).await.unwrap();
+        sqlx::query(last).execute(&mut *conn).await.unwrap();
         let schema = format!("the {} schema is at version ", service.name());
         is_refused(&world, service, &[], &[&schema, "run `stampede prepare` of the same release"]).await;
     }

@@ -121,18 +121,18 @@ impl Shop {
 
     /// Ranks in MySQL, in order.
     pub async fn stored_ranks(&self) -> Result<Vec<i32>> {
-        let mut connection = self.coupons.acquire().await?;
-        Ok(sqlx::query_scalar("SELECT rank_no FROM coupons ORDER BY rank_no").fetch_all(&mut *connection).await?)
+        let mut conn = self.coupons.acquire().await?;
+        Ok(sqlx::query_scalar("SELECT rank_no FROM coupons ORDER BY rank_no").fetch_all(&mut *conn).await?)
     }
 
     /// Whether every stored coupon was told of exactly once, nothing else was told, and the messages of each campaign
     /// are numbered without a gap.
     pub async fn each_is_told_once(&self) -> Result<bool> {
-        let mut connection = self.coupons.acquire().await?;
-        let stored: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM coupons").fetch_all(&mut *connection).await?;
+        let mut conn = self.coupons.acquire().await?;
+        let stored: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM coupons").fetch_all(&mut *conn).await?;
         let messages: Vec<(String, i64, Vec<u8>)> =
             sqlx::query_as("SELECT aggregateid, aggregate_version, payload FROM outbox ORDER BY id")
-                .fetch_all(&mut *connection)
+                .fetch_all(&mut *conn)
                 .await?;
         let mut versions = HashMap::<String, Vec<i64>>::new();
         let mut published = Vec::new();
@@ -178,9 +178,9 @@ impl Orders {
             traceparent: None,
         };
         let rows: Arc<[OutboxMessage]> = (1..).zip(messages).map(message).collect();
-        let append = self.db.transact("tell", move |connection| {
+        let append = self.db.transact("tell", move |conn| {
             let rows = rows.clone();
-            Box::pin(async move { stampede_outbox::append(connection, &rows).await })
+            Box::pin(async move { stampede_outbox::append(conn, &rows).await })
         });
         append.await?;
         self.outbox.wake();

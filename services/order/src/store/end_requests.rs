@@ -28,7 +28,7 @@ impl EndRequestRow {
 }
 
 /// Writes the requests of orders that are ended now.
-pub(super) async fn insert(connection: &mut MySqlConnection, ended: &[(&Order, &EndRequest)]) -> Result<(), DbError> {
+pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndRequest)]) -> Result<(), DbError> {
     if ended.is_empty() {
         return Ok(());
     }
@@ -40,15 +40,12 @@ pub(super) async fn insert(connection: &mut MySqlConnection, ended: &[(&Order, &
             .push_bind(request.id.as_str())
             .push_bind(order.updated_at.micros());
     });
-    insert.execute(connection).await?;
+    insert.execute(conn).await?;
     Ok(())
 }
 
 /// The requests that ended these orders.
-pub(super) async fn load(
-    connection: &mut MySqlConnection,
-    orders: &[Uuid],
-) -> Result<HashMap<Uuid, EndRequest>, DbError> {
+pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, EndRequest>, DbError> {
     if orders.is_empty() {
         return Ok(HashMap::new());
     }
@@ -56,6 +53,6 @@ pub(super) async fn load(
         "SELECT order_id, verb, asked_by, request_id FROM end_requests FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     select.push_list(orders);
-    let rows: Vec<EndRequestRow> = select.fetch_all(connection).await?;
+    let rows: Vec<EndRequestRow> = select.fetch_all(conn).await?;
     rows.iter().map(|row| Ok((row.order_id, row.end_request()?))).collect()
 }

@@ -40,7 +40,7 @@ const fn code(kind: GoodsKind) -> &'static str {
 }
 
 /// Writes the goods of orders that are fulfilled now.
-pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let rows: Vec<_> = orders.iter().flat_map(|order| order.goods.iter().map(|goods| (order.id, goods))).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
         let mut insert = Statement::new("INSERT INTO goods (order_id, item_id, kind, units, granted_at_us) ");
@@ -51,16 +51,13 @@ pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) 
                 .push_bind(goods.units)
                 .push_bind(goods.granted_at.micros());
         });
-        insert.execute(&mut *connection).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
 
 /// The goods of these orders, items before gifts.
-pub(super) async fn load(
-    connection: &mut MySqlConnection,
-    orders: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<Goods>>, DbError> {
+pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<Goods>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
     if orders.is_empty() {
         return Ok(by_order);
@@ -70,7 +67,7 @@ pub(super) async fn load(
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, kind DESC, item_id");
-    let rows: Vec<GoodsRow> = select.fetch_all(connection).await?;
+    let rows: Vec<GoodsRow> = select.fetch_all(conn).await?;
     for row in rows {
         by_order.entry(row.order_id).or_default().push(row.goods()?);
     }

@@ -31,7 +31,7 @@ impl LineRow {
 }
 
 /// Writes the lines of new orders.
-pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let numbered = |order: &&Order| {
         let id = order.id.uuid();
         order.lines.clone().into_iter().zip(0_i16..).map(move |(line, number)| (id, number, line))
@@ -49,22 +49,19 @@ pub(super) async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) 
                 .push_bind(line.unit_price.minor_units)
                 .push_bind(line.gift_units);
         });
-        insert.execute(&mut *connection).await?;
+        insert.execute(&mut *conn).await?;
     }
     Ok(())
 }
 
 /// The lines of these orders, each order's in sequence.
-pub(super) async fn load(
-    connection: &mut MySqlConnection,
-    orders: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
+pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
     let mut select = Statement::new(
         "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, line_no");
-    let rows: Vec<LineRow> = select.fetch_all(connection).await?;
+    let rows: Vec<LineRow> = select.fetch_all(conn).await?;
     let mut by_order = HashMap::<_, Vec<_>>::new();
     for row in rows {
         by_order.entry(row.order_id).or_default().push(row);

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// At most `limit` orders of a buyer (of one event, if it is given), newest first, from after the one at this position.
 pub async fn of_buyer(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     buyer: UserId,
     event: Option<EventId>,
     after: Option<(i64, Uuid)>,
@@ -26,12 +26,12 @@ pub async fn of_buyer(
         select.push(" AND (created_us < ").push_bind(created_us).push(" OR id < ").push_bind(id).push(")");
     }
     select.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    page(connection, select).await
+    page(conn, select).await
 }
 
 /// At most `limit` orders of an event as they arrived, from after the one at this position.
 pub async fn of_event(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     event: EventId,
     after: Option<(i64, Uuid)>,
     limit: u32,
@@ -43,20 +43,20 @@ pub async fn of_event(
         select.push(" AND (arrival > ").push_bind(arrival).push(" OR id > ").push_bind(id).push(")");
     }
     select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
-    page(connection, select).await
+    page(conn, select).await
 }
 
-async fn page(connection: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Order>, DbError> {
-    let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
-    assemble(connection, rows).await
+async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Order>, DbError> {
+    let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
+    assemble(conn, rows).await
 }
 
 /// Where those of these orders are that exist.
-pub async fn statuses(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
+pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
     let mut select = Statement::new("SELECT id, state, coupon_id FROM orders WHERE id IN ");
     select.push_list(&ids);
-    let rows: Vec<(Uuid, String, Option<Uuid>)> = select.fetch_all(connection).await?;
+    let rows: Vec<(Uuid, String, Option<Uuid>)> = select.fetch_all(conn).await?;
     rows.into_iter().map(status).collect()
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
 /// Writes new orders with their lines. Fails with a unique violation, and for all of them, if one exists.
-pub async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+pub async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
          subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, created_us, updated_us) ",
@@ -35,24 +35,24 @@ pub async fn insert(connection: &mut MySqlConnection, orders: &[&Order]) -> Resu
             .push_bind(order.created_at.micros())
             .push_bind(order.updated_at.micros());
     });
-    insert.execute(&mut *connection).await?;
-    lines::insert(connection, orders).await
+    insert.execute(&mut *conn).await?;
+    lines::insert(conn, orders).await
 }
 
 /// Those of these orders that exist.
-pub async fn load(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
-    let orders = select(connection, ids, "").await?;
+pub async fn load(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
+    let orders = select(conn, ids, "").await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
 /// The same with their rows locked until the end of the transaction, in the sequence of their ids so that two
 /// transactions never wait for each other.
-pub async fn lock(connection: &mut MySqlConnection, ids: &[OrderId]) -> Result<BTreeMap<OrderId, Order>, DbError> {
-    let orders = select(connection, ids, " ORDER BY id FOR UPDATE").await?;
+pub async fn lock(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<BTreeMap<OrderId, Order>, DbError> {
+    let orders = select(conn, ids, " ORDER BY id FOR UPDATE").await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Order>, DbError> {
+async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Order>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -60,8 +60,8 @@ async fn select(connection: &mut MySqlConnection, ids: &[OrderId], how: &'static
     let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (PRIMARY) WHERE id IN "]);
     select.push_list(&ids);
     select.push(how);
-    let rows: Vec<OrderRow> = select.fetch_all(&mut *connection).await?;
-    assemble(connection, rows).await
+    let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
+    assemble(conn, rows).await
 }
 
 /// An order as it was locked and as it is to be.
@@ -110,22 +110,22 @@ fn changed<T: PartialEq>(before: Option<T>, after: Option<T>) -> Option<T> {
 }
 
 /// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was locked.
-pub async fn update(connection: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
+pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
     let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
     for order in moved {
         groups.entry(Assignment::of(order)).or_default().push(order.after.id.uuid());
     }
     // One statement a kind of transition, not one an order: a batch is of a few kinds.
     for (assignment, ids) in groups {
-        assign(connection, &assignment, &ids).await?;
+        assign(conn, &assignment, &ids).await?;
     }
     let fulfilled: Vec<&Order> =
         moved.iter().filter(|order| order.before.goods.is_empty()).map(|order| order.after).collect();
-    goods::insert(connection, &fulfilled).await?;
+    goods::insert(conn, &fulfilled).await?;
     let asked = moved.iter().flat_map(|order| pay_requests::between(order.before, order.after)).collect();
-    pay_requests::insert(connection, asked).await?;
+    pay_requests::insert(conn, asked).await?;
     let ended: Vec<_> = moved.iter().filter_map(newly_ended).collect();
-    end_requests::insert(connection, &ended).await
+    end_requests::insert(conn, &ended).await
 }
 
 fn newly_ended<'a>(moved: &Moved<'a>) -> Option<(&'a Order, &'a EndRequest)> {
@@ -133,7 +133,7 @@ fn newly_ended<'a>(moved: &Moved<'a>) -> Option<(&'a Order, &'a EndRequest)> {
     moved.after.end_request.as_ref().filter(|_| is_new).map(|request| (moved.after, request))
 }
 
-async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
+async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
     let mut update = Statement::new("UPDATE orders FORCE INDEX (PRIMARY) SET state = ");
     update.push_bind(set.to.as_str());
     update.push(", version = version + ").push_bind(set.versions);
@@ -146,7 +146,7 @@ async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]
     update.push(" WHERE state = ").push_bind(set.from.as_str());
     update.push(" AND id IN ");
     update.push_list(ids);
-    let written = update.execute(connection).await?;
+    let written = update.execute(conn).await?;
     if usize::try_from(written) == Ok(ids.len()) {
         return Ok(());
     }
@@ -157,7 +157,7 @@ async fn assign(connection: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]
 /// At most `limit` orders, of each state, whose time to be paid is over, the longest overdue first. They are not
 /// locked: whoever moves them looks again.
 pub async fn due(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     now: Timestamp,
     policy: &PaymentPolicy,
     limit: u32,
@@ -173,7 +173,7 @@ pub async fn due(
     .bind(limit)
     .bind(now.minus(policy.paying_grace).micros())
     .bind(limit)
-    .fetch_all(connection)
+    .fetch_all(conn)
     .await?;
     Ok(ids.into_iter().map(OrderId::from_uuid).collect())
 }

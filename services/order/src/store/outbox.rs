@@ -14,8 +14,8 @@ pub struct Traced {
 }
 
 /// Encodes the messages and appends them to the outbox, in the order given.
-pub async fn append(connection: &mut MySqlConnection, messages: Vec<Traced>) -> Result<(), DbError> {
+pub async fn append(conn: &mut MySqlConnection, messages: Vec<Traced>) -> Result<(), DbError> {
     let rows: Vec<_> =
         messages.into_iter().map(|traced| messages::encode(&traced.outgoing, traced.traceparent)).collect();
-    stampede_outbox::append(connection, &rows).await
+    stampede_outbox::append(conn, &rows).await
 }

@@ -42,7 +42,7 @@ pub(super) fn between<'a>(before: &Order, after: &'a Order) -> impl Iterator<Ite
 }
 
 /// Writes new payments asked for.
-pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPayRequest<'_>>) -> Result<(), DbError> {
+pub(super) async fn insert(conn: &mut MySqlConnection, requests: Vec<NewPayRequest<'_>>) -> Result<(), DbError> {
     if requests.is_empty() {
         return Ok(());
     }
@@ -55,13 +55,13 @@ pub(super) async fn insert(connection: &mut MySqlConnection, requests: Vec<NewPa
             .push_bind(asked.request.fingerprint.as_bytes())
             .push_bind(asked.asked_us);
     });
-    insert.execute(connection).await?;
+    insert.execute(conn).await?;
     Ok(())
 }
 
 /// The payments asked for of these orders, each order's first one first.
 pub(super) async fn load(
-    connection: &mut MySqlConnection,
+    conn: &mut MySqlConnection,
     orders: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<PayRequest>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
@@ -73,7 +73,7 @@ pub(super) async fn load(
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, attempt");
-    let rows: Vec<PayRequestRow> = select.fetch_all(connection).await?;
+    let rows: Vec<PayRequestRow> = select.fetch_all(conn).await?;
     for row in rows {
         let request = row
             .pay_request()

@@ -46,17 +46,17 @@ pub(super) struct OrderRow {
 ///
 /// What belongs to an order is read after its row, so at least what the row speaks of is there; what another
 /// transaction has added since is left out.
-pub(super) async fn assemble(connection: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, DbError> {
+pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, DbError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let ids_of = |wanted: fn(&OrderRow) -> bool| -> Vec<Uuid> {
         rows.iter().filter(|row| wanted(row)).map(|row| row.id).collect()
     };
-    let mut lines = lines::load(connection, &ids_of(|_| true)).await?;
-    let mut goods = goods::load(connection, &ids_of(|row| row.fulfilled_at_us.is_some())).await?;
-    let mut pay_requests = pay_requests::load(connection, &ids_of(|row| row.payment_attempts > 0)).await?;
-    let mut end_requests = end_requests::load(connection, &ids_of(OrderRow::may_be_ended_by_request)).await?;
+    let mut lines = lines::load(conn, &ids_of(|_| true)).await?;
+    let mut goods = goods::load(conn, &ids_of(|row| row.fulfilled_at_us.is_some())).await?;
+    let mut pay_requests = pay_requests::load(conn, &ids_of(|row| row.payment_attempts > 0)).await?;
+    let mut end_requests = end_requests::load(conn, &ids_of(OrderRow::may_be_ended_by_request)).await?;
     let whole = |row: OrderRow| {
         let parts = Parts {
             lines: lines.remove(&row.id).unwrap_or_default(),

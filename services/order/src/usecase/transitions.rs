@@ -94,26 +94,26 @@ impl Transitions {
         let (changes, this) = (Arc::new(changes), self.clone());
         let advanced = self
             .db
-            .transact(name, move |transaction| {
+            .transact(name, move |conn| {
                 let (changes, this) = (changes.clone(), this.clone());
-                Box::pin(async move { this.apply(transaction, &changes).await })
+                Box::pin(async move { this.apply(conn, &changes).await })
             })
             .await?;
         Ok(self.committed(advanced))
     }
 
     /// Applies the changes inside the caller's transaction.
-    pub async fn apply(&self, transaction: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
+    pub async fn apply(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
         let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
         let ids: Vec<OrderId> = ids.into_iter().collect();
-        let before = orders::lock(transaction, &ids).await?;
+        let before = orders::lock(conn, &ids).await?;
         let mut batch = Batch { after: before.clone(), messages: Vec::new() };
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
-        orders::update(transaction, &batch.moved(&before)).await?;
+        orders::update(conn, &batch.moved(&before)).await?;
         let published = !batch.messages.is_empty();
-        outbox::append(transaction, batch.messages).await?;
+        outbox::append(conn, batch.messages).await?;
         Ok(Advanced { outcomes, published })
     }
 

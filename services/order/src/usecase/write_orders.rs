@@ -168,16 +168,16 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
 /// commit.
 async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
     let orders = Arc::new(orders);
-    db.transact_with("place_orders", move |transaction| {
+    db.transact_with("place_orders", move |conn| {
         let orders = orders.clone();
         Box::pin(async move {
             let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
-            store::orders::insert(transaction, &rows).await?;
+            store::orders::insert(conn, &rows).await?;
             let messages = orders
                 .iter()
                 .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
                 .collect();
-            outbox::append(transaction, messages).await?;
+            outbox::append(conn, messages).await?;
             if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) }
         })
     })

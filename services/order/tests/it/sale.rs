@@ -239,16 +239,16 @@ impl Sale {
 
     /// What the service has told of an order, in its order: the name and the version of each message.
     pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
-        let mut connection = self.orders.acquire().await?;
+        let mut conn = self.orders.acquire().await?;
         let query =
             "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";
-        Ok(sqlx::query_as(query).bind(&order.order_id).fetch_all(&mut *connection).await?)
+        Ok(sqlx::query_as(query).bind(&order.order_id).fetch_all(&mut *conn).await?)
     }
 
     /// Orders that were ever written.
     pub async fn orders_written(&self) -> Result<i64> {
-        let mut connection = self.orders.acquire().await?;
-        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&mut *connection).await?)
+        let mut conn = self.orders.acquire().await?;
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&mut *conn).await?)
     }
 
     /// The stock of an item.

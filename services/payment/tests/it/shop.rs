@@ -154,16 +154,16 @@ impl Shop {
     }
 
     /// A connection to the service's schema, for a test that stands in its way.
-    pub async fn connection(&self) -> Result<PoolConnection<MySql>> {
+    pub async fn conn(&self) -> Result<PoolConnection<MySql>> {
         Ok(self.payments.acquire().await?)
     }
 
     /// What the service has told of the payment, in its order: the name and the version of each message.
     pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
-        let mut connection = self.payments.acquire().await?;
+        let mut conn = self.payments.acquire().await?;
         let query =
             "SELECT SUBSTRING_INDEX(type, '.', -1), aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id";
-        Ok(sqlx::query_as(query).bind(order.payment_id()).fetch_all(&mut *connection).await?)
+        Ok(sqlx::query_as(query).bind(order.payment_id()).fetch_all(&mut *conn).await?)
     }
 
     /// The provider's charges for an order.

@@ -71,8 +71,8 @@ async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_doe
     notify(&shop, &payload, &sign(&payload)).await?;
 
     // Whoever looks whether the payment has to change waits for this.
-    let mut connection = shop.connection().await?;
-    let mut holder = connection.begin().await?;
+    let mut conn = shop.conn().await?;
+    let mut holder = conn.begin().await?;
     sqlx::query("SELECT id FROM payments FOR UPDATE").fetch_all(&mut *holder).await?;
     notify(&shop, &payload, &sign(&payload)).await?;
     let other = captured(&order, "ch_other", PRICE);
