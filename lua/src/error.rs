@@ -1,5 +1,6 @@
 //! What can go wrong between a door and its script.
 
+use deadpool_redis::PoolError;
 use stampede_status::Problem;
 
 /// A failure of Redis, or a reply that no script gives. Cheap to clone: a failed batch fails for each call in it.
@@ -38,6 +39,15 @@ impl RedisError {
         match self {
             Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,
             Self::Reply { .. } | Self::Refused(_) => false,
+        }
+    }
+}
+
+impl From<PoolError> for RedisError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::Server(error),
+            other => Self::Pool(other.to_string()),
         }
     }
 }

@@ -32,7 +32,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// What all items of the event share: window, arrivals, epoch.
+    /// What all items of the event share: window and arrivals.
     pub fn stock_event(&self, event: EventId) -> String {
         format!("{}stock:{{{event}}}", self.prefix)
     }

@@ -1,24 +1,14 @@
-//! Connections to one Redis: lanes for scripts, since a pool's checkout costs more than a script does.
-//!
-//! A lane is an object of the pool that stays checked out, whose multiplexed connection every call shares. It is
-//! replaced when it fails.
+//! One Redis, by a pool of connections.
 
 use crate::{Args, Keys, RedisError, Script};
-use deadpool_redis::{Config, Connection, Pool, Runtime};
-use redis::{Value, aio::MultiplexedConnection};
-use std::{
-    future::Future,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use redis::{AsyncConnectionConfig, Value};
+use std::{sync::Arc, time::Duration};
 
-/// How many connections carry the scripts.
-const LANES: usize = 2;
-/// Longest wait for an answer. A script takes well under a millisecond.
-const DEADLINE: Duration = Duration::from_secs(2);
+/// Most connections of one process. Batches are few at a time, and a script takes well under a millisecond.
+const MAX_CONNECTIONS: usize = 8;
+/// Longest wait for an answer, the wait for a connection included.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where Redis is, and under which prefix the keys are.
 #[derive(Debug, Clone)]
@@ -32,61 +22,49 @@ pub struct RedisConfig {
 /// One Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
     pool: Pool,
-    lanes: [RwLock<Lane>; LANES],
-    next: AtomicUsize,
-    keys: Keys,
-    url: String,
-}
-
-/// The pooled object is kept only so that the pool counts it; `generation` tells whether somebody replaced it.
-struct Lane {
-    connection: MultiplexedConnection,
-    generation: u64,
-    _checked_out: Connection,
+    keys: Arc<Keys>,
+    url: Arc<str>,
 }
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Redis").field("keys", &self.shared.keys).finish_non_exhaustive()
+        f.debug_struct("Redis").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
 
 impl Redis {
-    /// Opens the lanes. Fails if the server does not answer.
+    /// Opens a first connection. Fails if the server does not answer.
     pub async fn connect(config: RedisConfig) -> Result<Self, RedisError> {
-        let pool = Config::from_url(&config.url)
-            .builder()
-            .map_err(|error| RedisError::Pool(error.to_string()))?
-            .max_size(LANES * 2 + 2)
-            .wait_timeout(Some(DEADLINE))
-            .create_timeout(Some(DEADLINE))
-            .recycle_timeout(Some(DEADLINE))
+        // The default of the client gives up after half a second, which a server that is busy or writes a snapshot takes.
+        let connection =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
+        let pool = Pool::builder(Manager::new_with_config(config.url.as_str(), connection)?)
+            .max_size(MAX_CONNECTIONS)
+            .wait_timeout(Some(TIMEOUT))
+            .create_timeout(Some(TIMEOUT))
+            .recycle_timeout(Some(TIMEOUT))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::Pool(error.to_string()))?;
-        let lanes = [RwLock::new(open(&pool, 0).await?), RwLock::new(open(&pool, 0).await?)];
-        let keys = Keys::new(config.key_prefix);
-        Ok(Self { shared: Arc::new(Shared { pool, lanes, next: AtomicUsize::new(0), keys, url: config.url }) })
+        drop(pool.get().await?);
+        Ok(Self { pool, keys: Arc::new(Keys::new(config.key_prefix)), url: config.url.into() })
     }
 
     /// The names of the keys.
     pub fn keys(&self) -> &Keys {
-        &self.shared.keys
+        &self.keys
     }
 
     /// The URL it was connected with, for a connection of another kind (subscribing).
     pub fn url(&self) -> &str {
-        &self.shared.url
+        &self.url
     }
 
-    /// Runs `script`. A server that has forgotten it is given it again. Fails after two seconds.
+    /// Runs `script`. A server that has forgotten it is given it again. Fails after two seconds; whether the script ran is
+    /// not known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
-        self.on_a_lane(|mut lane| async move {
+        self.in_time(async |conn| {
             let mut call = script.inner().prepare_invoke();
             for key in keys {
                 call.key(key);
@@ -94,60 +72,21 @@ impl Redis {
             for arg in args.values() {
                 call.arg(arg.as_slice());
             }
-            call.invoke_async(&mut lane).await
+            call.invoke_async(conn).await
         })
         .await
     }
 
     /// Runs one plain command of the server itself (never one on keys: those go through scripts).
     pub(crate) async fn command(&self, command: &redis::Cmd) -> Result<Value, RedisError> {
-        self.on_a_lane(|mut lane| async move { command.query_async(&mut lane).await }).await
+        self.in_time(async |conn| command.query_async(conn).await).await
     }
 
-    async fn on_a_lane<F, Fut>(&self, call: F) -> Result<Value, RedisError>
-    where
-        F: FnOnce(MultiplexedConnection) -> Fut,
-        Fut: Future<Output = Result<Value, redis::RedisError>>,
-    {
-        let index = self.shared.next.fetch_add(1, Ordering::Relaxed) % LANES;
-        let (connection, generation) = self.lane(index);
-        let outcome = match tokio::time::timeout(DEADLINE, call(connection)).await {
-            Ok(outcome) => outcome.map_err(RedisError::from),
-            Err(_) => Err(RedisError::TimedOut(DEADLINE)),
-        };
-        if outcome.as_ref().is_err_and(lane_is_broken) {
-            self.replace(index, generation).await;
-        }
-        outcome
-    }
-
-    fn lane(&self, index: usize) -> (MultiplexedConnection, u64) {
-        let lane = self.shared.lanes[index].read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        (lane.connection.clone(), lane.generation)
-    }
-
-    /// Puts a new connection in the place of a broken one, unless somebody did so first. While the server is away the
-    /// old one stays, and the next call tries again.
-    async fn replace(&self, index: usize, broken: u64) {
-        let Ok(fresh) = open(&self.shared.pool, broken + 1).await else { return };
-        let mut lane = self.shared.lanes[index].write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if lane.generation == broken {
-            tracing::info!(redis.lane = index, "redis connection replaced");
-            *lane = fresh;
-        }
-    }
-}
-
-async fn open(pool: &Pool, generation: u64) -> Result<Lane, RedisError> {
-    let checked_out = pool.get().await.map_err(|error| RedisError::Pool(error.to_string()))?;
-    let connection = AsRef::<MultiplexedConnection>::as_ref(&checked_out).clone();
-    Ok(Lane { connection, generation, _checked_out: checked_out })
-}
-
-fn lane_is_broken(error: &RedisError) -> bool {
-    match error {
-        RedisError::Server(error) => error.is_io_error() || error.is_connection_dropped() || error.is_timeout(),
-        RedisError::TimedOut(_) | RedisError::Pool(_) => true,
-        RedisError::Reply { .. } | RedisError::Refused(_) => false,
+    async fn in_time(
+        &self,
+        call: impl AsyncFnOnce(&mut Connection) -> Result<Value, redis::RedisError>,
+    ) -> Result<Value, RedisError> {
+        let answer = async { Ok(call(&mut self.pool.get().await?).await?) };
+        tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(RedisError::TimedOut(TIMEOUT)))
     }
 }
