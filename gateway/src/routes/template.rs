@@ -52,6 +52,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{prop_assert, proptest};
 
     #[test]
     fn a_verb_and_a_variable_are_told_apart() {
@@ -87,6 +88,16 @@ mod tests {
         ] {
             let error = variable(template).unwrap_err().to_string();
             assert!(error.contains(problem) && error.contains(template), "{template}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_variable_stands_in_the_segment_that_it_is_found_in(template in "[/a-z{}:*\\PC]{0,40}") {
+            if let Ok(Some(found)) = variable(&template) {
+                let segment = template[1..].split('/').nth(found.segment).unwrap();
+                prop_assert!(segment.starts_with(&format!("{{{}}}", found.field)), "{}", template);
+            }
         }
     }
 }

@@ -36,16 +36,26 @@ mod tests {
     use super::*;
     use crate::routes::{Endpoint, Lookup, Table};
     use http::Method;
+    use proptest::{
+        collection::{btree_map, vec},
+        prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_oneof, proptest},
+        sample::Index,
+    };
     use prost_reflect::SerializeOptions;
     use serde_json::json;
     use stampede_status::Reason;
+    use std::sync::LazyLock;
+
+    fn message(method: Method, uri: &str, body: &[u8]) -> Result<DynamicMessage, Problem> {
+        static TABLE: LazyLock<Table> = LazyLock::new(|| Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap());
+        let uri: Uri = uri.parse().unwrap();
+        let Lookup::Found(route) = TABLE.find(&method, uri.path()) else { panic!("{uri} has no route") };
+        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("{uri} is the gateway's own") };
+        assemble(rpc, &uri, body)
+    }
 
     fn assembled(method: Method, uri: &str, body: &str) -> Result<serde_json::Value, Problem> {
-        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
-        let uri: Uri = uri.parse().unwrap();
-        let Lookup::Found(route) = table.find(&method, uri.path()) else { panic!("{uri} has no route") };
-        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("{uri} is the gateway's own") };
-        let message = assemble(rpc, &uri, body.as_bytes())?;
+        let message = message(method, uri, body.as_bytes())?;
         let options = SerializeOptions::new().use_proto_field_name(true);
         Ok(message.serialize_with_options(serde_json::value::Serializer, &options).unwrap())
     }
@@ -127,6 +137,64 @@ mod tests {
             let problem = assembled(method, uri, body).expect_err(uri);
             assert_eq!((problem.reason(), problem.field_path()), (reason, field), "{uri} {body}: {problem}");
         }
+    }
+
+    const PLACE: &str = r#"{"request_id":"r","event_id":"evt_1","lines":[{"item_id":"itm_1","units":2}],
+        "max_total":{"minor_units":"9007199254740993","currency":"EUR"},"coupon_id":null}"#;
+
+    /// What the contract allows of a request that does not fit.
+    fn is_refusal_of_a_request(problem: &Problem) -> bool {
+        matches!(problem.reason(), Reason::InvalidField | Reason::UnknownField | Reason::MalformedJson)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_damaged_body_is_read_or_refused(cuts in vec((any::<Index>(), any::<u8>()), 0..6), end in any::<Index>()) {
+            let mut body = PLACE.as_bytes().to_vec();
+            for (place, byte) in cuts {
+                let place = place.index(body.len());
+                body[place] = byte;
+            }
+            body.truncate(end.index(body.len() + 1));
+            if let Err(problem) = message(Method::POST, "/v1/orders", &body) {
+                prop_assert!(is_refusal_of_a_request(&problem), "{}", problem);
+            }
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused_by_field(body in json_value()) {
+            if let Err(problem) = message(Method::POST, "/v1/orders", body.to_string().as_bytes()) {
+                prop_assert!(is_refusal_of_a_request(&problem), "{}", problem);
+                prop_assert!(!body.is_object() || problem.field_path().is_some(), "{}: {}", body, problem);
+            }
+        }
+
+        #[test]
+        fn any_query_is_read_or_refused_by_field(query in "(page_size|pageToken|event_id|[a-z.]{0,9})=?[-%+&=a-z0-9]{0,30}") {
+            if let Err(problem) = message(Method::GET, &format!("/v1/orders?{query}"), b"") {
+                prop_assert!(is_refusal_of_a_request(&problem), "{}: {}", query, problem);
+            }
+        }
+    }
+
+    /// Any JSON, in which fields of the contract are likely.
+    fn json_value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map_into(),
+            any::<i64>().prop_map_into(),
+            any::<f64>().prop_map_into(),
+            ".{0,12}".prop_map_into(),
+        ];
+        let name = "request_id|eventId|lines|item_id|units|max_total|minorUnits|currency|coupon_id|[a-z]{0,4}";
+        leaf.prop_recursive(4, 32, 6, move |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map_into(),
+                btree_map(name, inner, 0..6).prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            ]
+        })
     }
 
     #[test]

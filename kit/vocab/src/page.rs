@@ -76,6 +76,7 @@ impl fmt::Display for PageToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
     #[test]
     fn sizes_are_bounded() {
@@ -92,5 +93,24 @@ mod tests {
         assert_eq!(PageToken::parse("orders", ""), Ok(None));
         assert_eq!(PageToken::parse("coupons", &token.to_string()).unwrap_err().field, "page_token");
         assert!(PageToken::parse("orders", "orders.x.y").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_reads_back(list in "[a-z_/=]{1,20}", after: i64, id: u128) {
+            let token = PageToken::new(list.clone(), after, Uuid::from_u128(id));
+            prop_assert_eq!(PageToken::parse(&list, &token.to_string()), Ok(Some(token)));
+        }
+
+        #[test]
+        fn whatever_is_no_token_is_refused_by_its_field(text in "(orders\\.)?[-+0-9a-z.\\PC]{1,40}") {
+            match PageToken::parse("orders", &text) {
+                Ok(Some(token)) => {
+                    prop_assert_eq!(PageToken::parse("orders", &token.to_string()), Ok(Some(token)));
+                }
+                Ok(None) => prop_assert!(text.is_empty()),
+                Err(error) => prop_assert_eq!(error.field, "page_token"),
+            }
+        }
     }
 }

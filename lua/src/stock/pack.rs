@@ -207,6 +207,11 @@ fn read<T: FromRedisValue>(script: &'static str, value: Value) -> Result<T, Redi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{
+        collection::vec,
+        prelude::{any, prop_assert, prop_assert_eq, proptest},
+    };
+    use uuid::Uuid;
 
     const ITEM: &str = "itm_0000000000000000000000001a";
     const USER: &str = "usr_0000000000000000000000001b";
@@ -231,6 +236,31 @@ mod tests {
         let bad = bad_lines.map(|rest| format!("1|2|{REQUEST}|{USER}|{rest}"));
         for bad in bad.iter().map(String::as_str).chain(["", "1|2|3"]) {
             assert!(Hold::parse("stock/x", bad).unwrap_err().to_string().contains("stock/x"), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_packed_hold_reads_back(
+            arrival: i64,
+            held_at_us: i64,
+            lines in vec((any::<u128>(), any::<i32>(), any::<i32>(), any::<i64>()), 1..20),
+        ) {
+            let item = |id: u128| ItemId::from_uuid(Uuid::from_u128(id));
+            let packed_line = |&(id, units, gifts, price): &(u128, i32, i32, i64)| format!("{}:{units}:{gifts}:{price}", item(id));
+            let packed_lines = lines.iter().map(packed_line).collect::<Vec<_>>().join(",");
+            let hold = Hold::parse("test", &format!("{arrival}|{held_at_us}|{REQUEST}|{USER}|EUR|{packed_lines}")).unwrap();
+            prop_assert_eq!((hold.arrival, hold.held_at.micros()), (arrival, held_at_us));
+            let read: Vec<_> = hold.lines.iter().map(|line| (line.item_id, line.units, line.gift_units, line.unit_price.minor_units)).collect();
+            let written: Vec<_> = lines.iter().map(|&(id, units, gifts, price)| (item(id), units, gifts, price)).collect();
+            prop_assert_eq!(read, written);
+        }
+
+        #[test]
+        fn whatever_is_no_hold_is_an_error(text in "([-0-9]{1,20}\\|){0,3}[-0-9a-z_|:,\\PC]{0,80}") {
+            if let Ok(hold) = Hold::parse("test", &text) {
+                prop_assert!(!hold.lines.is_empty());
+            }
         }
     }
 }
