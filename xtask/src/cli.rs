@@ -299,8 +299,11 @@ pub struct TestArgs {
     /// Compile and test this crate alone, such as order or db
     #[arg(long, short, value_name = "CRATE")]
     pub package: Option<String>,
+    /// Run only the unit tests of the crate, which need neither servers nor the program
+    #[arg(long, requires = "package")]
+    pub lib: bool,
     /// Test on the servers of a running `up`, which go on afterwards: `cargo xtask up --servers-only` in another shell
-    #[arg(long, conflicts_with = "database")]
+    #[arg(long, conflicts_with_all = ["database", "lib"])]
     pub up: bool,
     /// The database to test on
     #[arg(long, value_enum, default_value_t = Database::Mysql)]

@@ -34,20 +34,23 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     }
     let mut report = Report::default();
     down::mend_tests(workspace)?;
+    let needs = Needs::of(workspace, args)?;
     let all = args.name.is_none() && args.package.is_none();
     if all {
         setup::everything(workspace, args.database)?;
         for (name, check) in lint::CHECKS {
             report.step(name, || check(workspace));
         }
-    } else if !args.up {
+    } else if needs == Needs::Servers {
         setup::servers(workspace, args.database)?;
     }
     let mut counts = Counts::default();
-    let built = report.step("build", || build(workspace, args));
+    let built = report.step("build", || build(workspace, args, needs));
     if built {
-        report.step("tests", || {
-            if args.up { on_up(workspace, args, &mut counts) } else { on_own(workspace, args, &mut counts) }
+        report.step("tests", || match needs {
+            Needs::Nothing => run_tests(workspace, args, [], &mut counts),
+            Needs::RunningServers => on_up(workspace, args, &mut counts),
+            Needs::Servers => on_own(workspace, args, &mut counts),
         });
     }
     report.print();
@@ -55,10 +58,56 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What the tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Neither servers nor the program.
+    Nothing,
+    /// The servers of a running `up`, and the program.
+    RunningServers,
+    /// Servers of their own, and the program.
+    Servers,
+}
+
+impl Needs {
+    fn of(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<Self> {
+        let package = args.package.as_deref().map(package_name);
+        let pure = match package {
+            Some(package) => args.lib || !uses_testkit(workspace, &package)?,
+            None => false,
+        };
+        Ok(match pure {
+            true => Self::Nothing,
+            false if args.up => Self::RunningServers,
+            false => Self::Servers,
+        })
+    }
+}
+
+/// Cargo's name of a crate that is named with or without `stampede-`.
+fn package_name(named: &str) -> String {
+    if named == "xtask" || named.starts_with("stampede") { named.to_owned() } else { format!("stampede-{named}") }
+}
+
+/// Whether the tests of a crate start servers or processes. Fails for a crate that there is none of.
+fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
+    let mut cargo = shell::cargo(workspace.root());
+    let metadata = shell::quiet(cargo.args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
+    let named = |value: &serde_json::Value, name: &str| value["name"] == name;
+    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
+    let package = packages
+        .iter()
+        .find(|found| named(found, package))
+        .with_context(|| format!("--package: there is no crate {package} in this workspace"))?;
+    let dependencies = package["dependencies"].as_array().context("cargo metadata names no dependencies")?;
+    Ok(dependencies.iter().any(|dependency| named(dependency, "stampede-testkit")))
+}
+
 /// The tests, and the program that they run. With the whole workspace both are built at once: a build of the program
 /// alone would choose other features of the dependencies, and compile them all twice.
-fn build(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<()> {
-    if args.package.is_some() {
+fn build(workspace: &Workspace, args: &TestArgs, needs: Needs) -> anyhow::Result<()> {
+    if args.package.is_some() && needs != Needs::Nothing {
         shell::shown(shell::cargo(workspace.root()).args(["build", "--package", "stampede"]))?;
     }
     shell::shown(cargo_test(workspace, args).arg("--no-run"))
@@ -69,10 +118,12 @@ fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
     let mut cargo = shell::cargo(workspace.root());
     cargo.arg("test");
     match &args.package {
-        Some(package) if package == "xtask" || package.starts_with("stampede") => cargo.args(["--package", package]),
-        Some(package) => cargo.arg("--package").arg(format!("stampede-{package}")),
+        Some(package) => cargo.arg("--package").arg(package_name(package)),
         None => cargo.arg("--workspace"),
     };
+    if args.lib {
+        cargo.arg("--lib");
+    }
     cargo
 }
 
