@@ -1,7 +1,9 @@
 //! Every Redis script of Stampede, and the one typed door to each. Nobody else builds a key name or reads a reply.
 //!
-//! The decisions are inside the scripts (`lua/*/*.lua`), because only there is one step one step. What is here packs
-//! arguments, runs the script on a shared connection and turns its reply into an enum.
+//! The decisions are inside the scripts (`lua/*/*.lua`), because a script is atomic: nothing else runs in
+//! between. What is here packs arguments, runs the script on a pooled connection and turns its reply into an enum.
+
+#![warn(missing_docs)]
 
 pub mod coupon;
 mod error;

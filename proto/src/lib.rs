@@ -4,6 +4,8 @@
 //! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and what Kafka carries is
 //! [`message::v1`].
 
+#![warn(missing_docs)]
+
 pub mod convert;
 pub mod messages;
 

@@ -59,10 +59,7 @@ pub(crate) enum Entry {
     /// A charge was taken.
     Charged(Charge),
     /// A pending charge was captured.
-    Captured {
-        /// The charge.
-        charge_id: String,
-    },
+    Captured { charge_id: String },
     /// Money was given back.
     Refunded(Refund),
 }

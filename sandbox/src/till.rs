@@ -114,7 +114,6 @@ impl Till {
         Ok(Done::Now(refund))
     }
 
-    /// Reads the book.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
         look(&self.drawer().book)
     }

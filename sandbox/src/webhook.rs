@@ -65,7 +65,6 @@ impl Notice {
         })
     }
 
-    /// The notice of a refund.
     pub(crate) fn of_refund(refund: &Refund) -> Notice {
         Notice {
             r#type: "refund.succeeded",

@@ -31,7 +31,6 @@ pub struct Launch {
     pub name: String,
     /// When it is stopped.
     pub tier: Tier,
-    /// The program.
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,

@@ -52,7 +52,6 @@ fn is_zombie(stat: &str) -> bool {
 pub struct Recorded {
     /// Its name in the status lines.
     pub name: String,
-    /// The process.
     pub process: Process,
 }
 

@@ -31,7 +31,6 @@ pub struct Audit {
     pub left_out: Vec<String>,
 }
 
-/// One promise.
 #[derive(Debug, Serialize)]
 pub struct Promise {
     /// 1 to 8.

@@ -20,7 +20,6 @@ use tokio::time::{Instant, sleep_until};
 pub struct Buyer {
     /// The sale they came for.
     pub stage: Arc<Stage>,
-    /// Their number.
     pub number: usize,
 }
 

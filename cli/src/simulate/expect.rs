@@ -45,7 +45,6 @@ pub enum Intent<'l> {
 }
 
 impl<'l> Intent<'l> {
-    /// The step that it is.
     pub const fn step(self) -> Step {
         match self {
             Self::Claim | Self::ClaimTwice => Step::Claim,

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Report {
     /// Name of the sale.
     pub name: String,
-    /// The event.
     pub event_id: EventId,
     /// The campaign, if there was one.
     pub campaign_id: Option<CampaignId>,
@@ -92,10 +91,8 @@ pub struct Arrivals {
     pub last: i64,
 }
 
-/// What is left of one item.
 #[derive(Debug, Serialize)]
 pub struct ItemLeft {
-    /// Its title.
     pub title: String,
     /// Units there were.
     pub total_units: u32,
@@ -124,9 +121,7 @@ pub struct Unexpected {
 
 /// What the mesh says when all is over.
 pub struct Aftermath {
-    /// The event.
     pub event: Event,
-    /// Its stock.
     pub stocks: Vec<Stock>,
     /// All its orders.
     pub orders: Vec<Order>,

@@ -21,9 +21,7 @@ use tokio::time::{Instant, sleep};
 const CONCURRENT_TOKENS: usize = 64;
 const STAGING_PERIOD: Duration = Duration::from_millis(50);
 
-/// What was created.
 pub struct Created {
-    /// The event.
     pub event: EventId,
     /// Its items, in the order of the sale file.
     pub items: Vec<ItemId>,

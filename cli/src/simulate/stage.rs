@@ -33,7 +33,6 @@ pub struct Stage {
     pub tokens: Vec<HeaderValue>,
     /// Each buyer's coupon, once they have one.
     pub coupons: Vec<OnceLock<CouponId>>,
-    /// The event.
     pub event: EventId,
     /// Its items, in the order of the sale file.
     pub items: Vec<ItemId>,

@@ -89,7 +89,6 @@ pub struct Totals {
     pub sent_late: Percentiles,
     /// Requests that were sent again, by the reason.
     pub tried_again: BTreeMap<String, u64>,
-    /// What was acknowledged.
     pub acknowledged: Acknowledged,
     /// How fast coupons were issued.
     pub claims: Rate,

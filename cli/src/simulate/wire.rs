@@ -102,19 +102,16 @@ pub struct Event {
     pub items: Vec<EventItem>,
 }
 
-/// An item of an event.
 #[derive(Deserialize)]
 pub struct EventItem {
     pub item_id: ItemId,
 }
 
-/// A campaign.
 #[derive(Deserialize)]
 pub struct Campaign {
     pub campaign_id: CampaignId,
 }
 
-/// A coupon.
 #[derive(Deserialize)]
 pub struct Coupon {
     pub coupon_id: CouponId,
@@ -137,7 +134,6 @@ pub struct Stock {
     pub left_gift_units: u32,
 }
 
-/// An order.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Order {
     pub order_id: OrderId,
@@ -170,7 +166,6 @@ impl Order {
     }
 }
 
-/// A page of orders.
 #[derive(Deserialize)]
 pub struct OrderPage {
     pub orders: Vec<Order>,

@@ -24,7 +24,6 @@ pub struct Lives {
 
 /// Issues, checks and refreshes tokens.
 pub struct Auth {
-    /// The access tokens.
     pub tokens: AccessTokens,
     first: FirstTokens,
     redis: Redis,

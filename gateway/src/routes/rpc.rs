@@ -28,7 +28,6 @@ pub struct Rpc {
 /// A request field that is read from the path.
 #[derive(Debug)]
 pub struct PathVariable {
-    /// The field.
     pub field: FieldPath,
     segment: usize,
 }

@@ -45,7 +45,6 @@ pub struct Call<'r> {
     pub trace_id: &'r TraceId,
     /// Path and query.
     pub uri: &'r Uri,
-    /// The body.
     pub body: &'r [u8],
 }
 

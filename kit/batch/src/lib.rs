@@ -9,6 +9,19 @@
 //!
 //! This crate must not know what is batched, and must not retry: what a failure means is the
 //! runner's to say, in the answers.
+//!
+//! ```
+//! use stampede_batch::{BatchConfig, Batcher};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let config = BatchConfig { name: "squares", max_batch: 256, max_in_flight: 1, max_queued: 1024 };
+//! let squares = Batcher::new(config, async |numbers: Vec<u64>| numbers.iter().map(|n| n * n).collect());
+//! let (three, four) = tokio::join!(squares.call(3), squares.call(4));
+//! assert_eq!((three, four), (Ok(9), Ok(16)));
+//! # });
+//! ```
+
+#![warn(missing_docs)]
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@
 //! [`mod@serve`]; its other half, on the side of the caller, is [`MeshChannel`]. This crate must not know
 //! any service, its protos or its servers.
 
+#![warn(missing_docs)]
+
 pub mod config;
 pub mod deadline;
 pub mod identity;

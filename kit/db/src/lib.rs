@@ -4,6 +4,8 @@
 //! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end: one
 //! that does not answer is given up with the work on it.
 
+#![warn(missing_docs)]
+
 mod database;
 mod error;
 mod schema;

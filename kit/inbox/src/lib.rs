@@ -5,6 +5,8 @@
 //! letter, and later messages of its key are parked behind it. A record without the headers of a message becomes one as
 //! it is, named by its partition and offset. It carries bytes and does not know what they mean.
 
+#![warn(missing_docs)]
+
 mod batch;
 mod consumer;
 mod dead_letter;

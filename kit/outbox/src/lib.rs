@@ -4,6 +4,8 @@
 //! aggregate, at least once. It carries bytes and does not know what they mean. The columns are those of Debezium's
 //! outbox event router, so a user can put Debezium in the relay's place.
 
+#![warn(missing_docs)]
+
 mod append;
 mod backlog;
 mod headers;

@@ -3,6 +3,8 @@
 //!
 //! It composes the other kits and holds no SQL, no script and no message.
 
+#![warn(missing_docs)]
+
 mod args;
 mod decode;
 mod every;

@@ -5,6 +5,22 @@
 //! The internal text is logged once, where the problem is turned into an answer, and never sent.
 //!
 //! This crate must not know which service it speaks for, and must not decide what is retried.
+//!
+//! ```
+//! use stampede_status::{Problem, Reason};
+//!
+//! let problem = Problem::new(Reason::SoldOut, "2 units are wanted, 1 is left")
+//!     .field("lines[0].units")
+//!     .meta("left_units", 1)
+//!     .internal("shard 7");
+//! let status: tonic::Status = problem.into();
+//! assert_eq!(status.message(), "2 units are wanted, 1 is left");
+//! let read = Problem::from_status(&status);
+//! assert_eq!((read.reason(), read.field_path()), (Reason::SoldOut, Some("lines[0].units")));
+//! assert_eq!(read.internal_detail(), None, "it is for the log alone");
+//! ```
+
+#![warn(missing_docs)]
 
 mod grpc;
 mod json;

@@ -4,6 +4,8 @@
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
 //! world. A [`Collector`] keeps the spans that they send. Nothing here is a stand-in.
 
+#![warn(missing_docs)]
+
 mod callers;
 mod collector;
 mod eventually;

@@ -2,6 +2,20 @@
 //!
 //! What is built here is valid by construction: a [`Quantity`] is never zero, a [`RequestId`] always prints, an
 //! [`OrderId`] is never mistaken for an [`ItemId`].
+//!
+//! ```
+//! use stampede_vocab::{Money, OrderId, Quantity, RequestId, UserId};
+//!
+//! let price = Money::new(1999, "EUR".parse().unwrap());
+//! assert_eq!(price.checked_mul(Quantity::new(2).unwrap()).unwrap().minor_units, 3998);
+//!
+//! // The same caller and request id give the same order: a repeat finds what the first one made.
+//! let (buyer, request) = (UserId::random(), RequestId::parse("my-first-order").unwrap());
+//! let order = OrderId::derive(buyer, &request);
+//! assert_eq!(order.to_string().parse(), Ok(OrderId::derive(buyer, &request)));
+//! ```
+
+#![warn(missing_docs)]
 
 mod backoff;
 mod base32;

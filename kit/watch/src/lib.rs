@@ -6,6 +6,23 @@
 //!
 //! A watcher sees states, not steps: one that is slow skips to the newest. This crate must not
 //! know where the values come from, and must not remember more than the newest of each.
+//!
+//! ```
+//! use futures_util::StreamExt;
+//! use stampede_watch::Hub;
+//! use std::{collections::HashMap, time::Duration};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+//! let length = |names: Vec<&'static str>| async move {
+//!     Ok(names.into_iter().map(|name| (name, name.len())).collect::<HashMap<_, _>>())
+//! };
+//! let hub = Hub::new(Duration::from_millis(10), length);
+//! let mut lengths = Box::pin(hub.watch("stampede"));
+//! assert_eq!(lengths.next().await, Some(8));
+//! # });
+//! ```
+
+#![warn(missing_docs)]
 
 mod poll;
 mod registry;

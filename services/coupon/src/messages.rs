@@ -17,7 +17,6 @@ pub enum DecodeError {
     Field(#[from] InvalidField),
 }
 
-/// Encodes a message.
 pub fn encode(outgoing: &OutgoingMessage) -> OutboxMessage {
     match outgoing {
         OutgoingMessage::CouponsIssued { campaign_id, version, coupons } => {

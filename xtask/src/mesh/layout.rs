@@ -12,7 +12,6 @@ const REPLICA_OFFSET: u16 = 10;
 /// One process of the mesh and its ports.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The process.
     pub process: Process,
     /// Its own name: that of the process, with a number from the second replica on.
     pub name: String,
@@ -31,7 +30,6 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Picks the ports.
     pub fn pick(ports: &mut Ports, asked: &PortArgs, replicas: &Replicas) -> anyhow::Result<Self> {
         let mut instances = Vec::new();
         for process in replicated() {

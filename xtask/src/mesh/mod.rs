@@ -44,13 +44,10 @@ pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBuf>
 
 /// Everything that the processes of a mesh are told.
 pub struct Mesh<'a> {
-    /// The program.
     pub program: PathBuf,
-    /// Their servers.
     pub servers: &'a Servers,
     /// Their ports.
     pub layout: &'a Layout,
-    /// Their secrets.
     pub secrets: &'a Secrets,
     /// How long an order may wait for its payment, in milliseconds; none leaves it at the service's own setting.
     pub pay_window_ms: Option<u64>,

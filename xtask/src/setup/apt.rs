@@ -32,7 +32,6 @@ pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
 /// A way to run apt-get with the rights it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Apt {
-    /// This is root.
     Root,
     /// sudo asks for nothing.
     Sudo,

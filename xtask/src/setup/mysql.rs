@@ -35,7 +35,6 @@ pub fn requirements() -> &'static [Requirement] {
 /// A server that can be started, and its initialised data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The program.
     pub program: PathBuf,
     /// Arguments that come first in every call, before any other option file is thought of.
     pub base_args: Vec<String>,

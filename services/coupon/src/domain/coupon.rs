@@ -11,16 +11,12 @@ pub enum CouponState {
     Issued,
     /// Set aside for an order that is not paid yet.
     Held {
-        /// The order.
         order_id: OrderId,
         /// What the request asked for that it was held for.
         request: Fingerprint,
     },
     /// Used by a paid order.
-    Used {
-        /// The order.
-        order_id: OrderId,
-    },
+    Used { order_id: OrderId },
 }
 
 impl CouponState {
@@ -46,7 +42,6 @@ impl CouponState {
 pub struct Coupon {
     /// Derived from the campaign and the user.
     pub id: CouponId,
-    /// Campaign that it is of.
     pub campaign_id: CampaignId,
     /// Owner.
     pub user_id: UserId,
@@ -101,9 +96,7 @@ pub enum OrderEnd {
 /// An order that had a coupon has come to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndedOrder {
-    /// The coupon.
     pub coupon_id: CouponId,
-    /// The order.
     pub order_id: OrderId,
     /// How it ended.
     pub end: OrderEnd,
@@ -115,7 +108,6 @@ pub struct EndedOrder {
 pub struct UsedElsewhere {
     /// The fulfilled order.
     pub order_id: OrderId,
-    /// State that the coupon was in.
     pub state: CouponState,
 }
 

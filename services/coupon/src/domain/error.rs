@@ -31,10 +31,7 @@ pub enum ClaimRefusal {
     SoldOut,
     /// The user has a coupon of this campaign by another request.
     #[error("a coupon of this campaign was issued to you already")]
-    AlreadyClaimed {
-        /// That coupon.
-        coupon_id: CouponId,
-    },
+    AlreadyClaimed { coupon_id: CouponId },
     /// The campaign is being staged.
     #[error("the campaign is being staged")]
     NotReady,
@@ -48,10 +45,7 @@ pub enum HoldRefusal {
     NotFound,
     /// Another order holds or used it.
     #[error("the coupon is in use by another order")]
-    InUse {
-        /// State that it was in.
-        state: CouponState,
-    },
+    InUse { state: CouponState },
     /// The order holds it for a request that asked for something else.
     #[error("the coupon is held for another request of the same id")]
     RequestIdReused,

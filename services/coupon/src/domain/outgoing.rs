@@ -12,7 +12,6 @@ pub enum OutgoingMessage {
         campaign_id: CampaignId,
         /// Counts the messages of the campaign, from 1.
         version: i64,
-        /// The coupons.
         coupons: Vec<Coupon>,
     },
 }

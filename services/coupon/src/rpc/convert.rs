@@ -27,7 +27,6 @@ pub fn coupon_id(text: &str) -> Result<CouponId, Problem> {
     Ok(field::id("coupon_id", text)?)
 }
 
-/// A request id.
 pub fn request_id(text: &str) -> Result<RequestId, Problem> {
     Ok(RequestId::parse(text)?)
 }
@@ -69,7 +68,6 @@ pub fn terms(request: proto::CreateCampaignRequest) -> Result<CampaignTerms, Pro
     })
 }
 
-/// A claim of this user.
 pub fn claim(user_id: UserId, request: &proto::ClaimCouponRequest) -> Result<Claim, Problem> {
     Ok(Claim { campaign_id: campaign_id(&request.campaign_id)?, user_id, request_id: request_id(&request.request_id)? })
 }

@@ -9,15 +9,12 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct CouponRpc {
-    /// Creates campaigns.
     pub create: CreateCampaign,
-    /// Claims coupons.
     pub claim: ClaimCoupon,
     /// Reads campaigns.
     pub campaigns: FindCampaigns,
     /// Reads coupons.
     pub coupons: FindCoupons,
-    /// Holds coupons.
     pub hold: HoldCoupons,
     /// Gives coupons back.
     pub release: ReleaseCoupon,

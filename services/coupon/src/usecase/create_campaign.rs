@@ -9,7 +9,6 @@ use stampede_db::{Database, DbError};
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::sync::Arc;
 
-/// Creates campaigns.
 #[derive(Clone)]
 pub struct CreateCampaign {
     db: Database,

@@ -23,7 +23,6 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// Redis.
     #[error(transparent)]
     Redis(#[from] RedisError),
     /// The batch queue is full, or the batch failed.

@@ -16,13 +16,11 @@ use std::sync::Arc;
 /// A campaign and how many of its coupons are issued.
 #[derive(Debug, Clone)]
 pub struct IssuedCampaign {
-    /// The campaign.
     pub campaign: Arc<Campaign>,
     /// Coupons issued so far.
     pub issued: i32,
 }
 
-/// Finds campaigns.
 #[derive(Clone)]
 pub struct FindCampaigns {
     db: Database,

@@ -12,7 +12,6 @@ use stampede_vocab::{CampaignId, CouponId, UserId};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A coupon and its campaign.
 pub type FoundCoupon = (Coupon, Arc<Campaign>);
 
 /// Which coupons, and in which sequence.

@@ -17,7 +17,6 @@ const BATCH_SIZE: u32 = 16;
 /// A campaign is looked after so long past its end: more than clocks differ.
 const AFTERCARE: Duration = Duration::from_secs(60);
 
-/// Finishes claims.
 #[derive(Clone)]
 pub struct FinishClaims {
     db: Database,

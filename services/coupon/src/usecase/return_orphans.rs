@@ -24,7 +24,6 @@ pub struct HeldPage {
     pub next: Option<(Timestamp, CouponId)>,
 }
 
-/// Returns orphans.
 #[derive(Clone)]
 pub struct ReturnOrphans {
     db: Database,

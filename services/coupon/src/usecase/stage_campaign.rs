@@ -18,7 +18,6 @@ use std::time::Duration;
 /// Campaigns looked at together.
 const BATCH_SIZE: u32 = 16;
 
-/// Stages campaigns.
 #[derive(Clone)]
 pub struct StageCampaign {
     db: Database,

@@ -47,7 +47,6 @@ pub enum Stored {
     RankRefused,
 }
 
-/// Stores claims.
 #[derive(Clone)]
 pub struct StoreClaims {
     db: Database,

@@ -23,7 +23,6 @@ const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);
 pub struct OrphanHolds {
     /// Pages of holds, and their return.
     pub orphans: ReturnOrphans,
-    /// The order service.
     pub orders: OrderServiceClient<MeshChannel>,
     /// Holds are asked about from this age on.
     pub age: Duration,

@@ -10,7 +10,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worker.
 pub struct Staging {
-    /// Stages one campaign.
     pub stage: StageCampaign,
     /// Finds the campaigns that are asked for.
     pub campaigns: Campaigns,

@@ -18,10 +18,7 @@ pub enum Refusal {
     RequestIdReused,
     /// The event is past the state in which its times can be moved.
     #[error("the event is {state} and its times can only be moved while it is SCHEDULED")]
-    NotScheduled {
-        /// State that it is in.
-        state: State,
-    },
+    NotScheduled { state: State },
     /// The event opens so soon that not everybody would hear of the new time.
     #[error("the event opens in {} ms; its times can be moved until {} ms before it opens", left.as_millis(), lead.as_millis())]
     TooLate {
@@ -32,14 +29,10 @@ pub enum Refusal {
     },
     /// The event has closed.
     #[error("the event is {state}")]
-    Closed {
-        /// State that it is in.
-        state: State,
-    },
+    Closed { state: State },
     /// It is not yet time for the transition.
     #[error("the event is {state} and nothing is due before {due_at:?}")]
     NotDue {
-        /// State that it is in.
         state: State,
         /// When the next transition is due; `None` if never.
         due_at: Option<Timestamp>,

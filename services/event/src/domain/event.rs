@@ -17,7 +17,6 @@ pub struct Event {
 }
 
 impl Event {
-    /// Its id.
     pub fn id(&self) -> EventId {
         self.schedule.event_id
     }
@@ -32,7 +31,6 @@ impl Event {
 /// One thing on sale in one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its id.
     pub id: ItemId,
     /// Title shown to buyers.
     pub title: String,

@@ -8,9 +8,7 @@ use stampede_vocab::{EventId, Timestamp};
 pub enum OutgoingMessage {
     /// An event was created, or its times were moved.
     Scheduled {
-        /// Event.
         event_id: EventId,
-        /// Its version.
         version: i64,
         /// When it opens and closes.
         times: Times,
@@ -19,9 +17,7 @@ pub enum OutgoingMessage {
     },
     /// An event opened.
     Opened {
-        /// Event.
         event_id: EventId,
-        /// Its version.
         version: i64,
         /// When it was to open.
         opens_at: Timestamp,
@@ -30,9 +26,7 @@ pub enum OutgoingMessage {
     },
     /// An event closed at its time.
     Closed {
-        /// Event.
         event_id: EventId,
-        /// Its version.
         version: i64,
         /// When it was to close.
         closes_at: Timestamp,
@@ -41,9 +35,7 @@ pub enum OutgoingMessage {
     },
     /// An event was cancelled.
     Cancelled {
-        /// Event.
         event_id: EventId,
-        /// Its version.
         version: i64,
         /// When it was cancelled.
         cancelled_at: Timestamp,

@@ -110,7 +110,6 @@ impl fmt::Display for State {
 /// What time and operators change in an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// Event that it is of.
     pub event_id: EventId,
     /// When it is to open and to close.
     pub times: Times,
@@ -190,7 +189,6 @@ impl Schedule {
 /// An event whose state time will change, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// Event.
     pub event_id: EventId,
     /// When its next transition is due.
     pub due_at: Timestamp,

@@ -15,15 +15,12 @@ const LIST: &str = "events";
 
 /// The use cases behind the RPCs.
 pub struct EventRpc {
-    /// Creates events.
     pub create: CreateEvent,
     /// Reads events.
     pub find: FindEvents,
     /// Moves events.
     pub reschedule: RescheduleEvent,
-    /// Cancels events.
     pub cancel: CancelEvent,
-    /// Watches events.
     pub watch: WatchEvents,
 }
 

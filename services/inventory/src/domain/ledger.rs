@@ -18,7 +18,6 @@ pub enum Ask {
 /// What an order wants committed, all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderedUnits {
-    /// Order.
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
@@ -33,9 +32,7 @@ pub struct OrderedUnits {
 /// Units of one item in one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderedLine {
-    /// Item.
     pub item_id: ItemId,
-    /// Units.
     pub units: i32,
     /// Gifts that were promised with them.
     pub gift_units: i32,
@@ -44,11 +41,9 @@ pub struct OrderedLine {
 /// One row: the units of one item in one order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Order.
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
-    /// Event.
     pub event_id: EventId,
     /// Order of arrival in the event; 0 if it is not known.
     pub arrival: i64,
@@ -108,7 +103,6 @@ pub struct Changes {
 /// What the batch has done to one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemChange {
-    /// Item.
     pub item_id: ItemId,
     /// Event that offers it.
     pub event_id: EventId,

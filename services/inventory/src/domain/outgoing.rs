@@ -38,11 +38,9 @@ pub enum Answer {
 /// One message of the service: the answer to one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
-    /// Order.
     pub order_id: OrderId,
     /// 1 for the first answer to the order, 2 for the answer after it was paid late.
     pub sequence: i64,
-    /// The answer.
     pub answer: Answer,
     /// Trace of the message that asked.
     pub traceparent: Option<String>,

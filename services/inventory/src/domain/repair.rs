@@ -19,7 +19,6 @@ pub struct CopiedItem {
 /// An item of which Redis had other units than the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drift {
-    /// Item.
     pub item_id: ItemId,
     /// Committed units by the ledger.
     pub ledger_units: i32,

@@ -15,7 +15,6 @@ pub struct Window {
 /// An item as an event offers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShelfItem {
-    /// Item.
     pub item_id: ItemId,
     /// Units there are to sell.
     pub total_units: i32,
@@ -23,14 +22,12 @@ pub struct ShelfItem {
     pub limit_per_buyer: i32,
     /// Gifts there are; 0 for none.
     pub gift_total_units: i32,
-    /// Price of one unit.
     pub unit_price: Money,
 }
 
 /// Everything that an event offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelf {
-    /// Event.
     pub event_id: EventId,
     /// Its version; the newest wins.
     pub event_version: i64,
@@ -43,9 +40,7 @@ pub struct Shelf {
 /// A cancelled event: nothing more may be sold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Withdrawal {
-    /// Event.
     pub event_id: EventId,
-    /// Its version.
     pub event_version: i64,
     /// When it was cancelled.
     pub cancelled_at: Timestamp,

@@ -19,7 +19,6 @@ pub struct Item {
 }
 
 impl Item {
-    /// Its id.
     pub fn id(&self) -> ItemId {
         self.shelf.item_id
     }
@@ -28,9 +27,7 @@ impl Item {
 /// What the ledger has committed of an item.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// Units.
     pub units: i32,
-    /// Gifts.
     pub gift_units: i32,
     /// Grows by one with each change of the units.
     pub version: i64,
@@ -48,7 +45,6 @@ pub struct StockView {
 /// What is shown of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StockLevel {
-    /// Item.
     pub item_id: ItemId,
     /// Units there are to sell.
     pub total_units: i32,

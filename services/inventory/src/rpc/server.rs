@@ -12,7 +12,6 @@ use tonic::{Request, Response, Status};
 pub struct InventoryRpc {
     /// Stages events by hand.
     pub stage: StageStock,
-    /// Reserves units.
     pub reserve: ReserveUnits,
     /// Gives holds back.
     pub release: ReleaseHolds,

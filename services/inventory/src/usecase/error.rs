@@ -16,7 +16,6 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// Redis.
     #[error(transparent)]
     Redis(#[from] RedisError),
 }

@@ -31,7 +31,6 @@ const SEARCHED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
 /// How old a hold must be.
 #[derive(Debug, Clone, Copy)]
 pub struct HoldAges {
-    /// To be looked at.
     pub looked_at: Duration,
     /// To go back although its order was not written so far. More than the time in which an order may be written.
     pub unwritten: Duration,

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 /// A reservation with the event that its items are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventReservation {
-    /// Event.
     pub event_id: EventId,
     /// What one order wants held.
     pub reservation: Reservation,

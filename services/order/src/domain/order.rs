@@ -80,9 +80,7 @@ pub struct Goods {
 /// Where one order is: what a sweep for orphan holds needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderStatus {
-    /// The order.
     pub id: OrderId,
-    /// Its state.
     pub state: StateName,
     /// Coupon used for it.
     pub coupon: Option<CouponId>,
@@ -112,7 +110,6 @@ impl Order {
         }
     }
 
-    /// The message that it was placed.
     pub fn placed(&self) -> OutgoingMessage {
         self.message(MessageBody::Placed {
             buyer: self.buyer,

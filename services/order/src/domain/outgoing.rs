@@ -6,7 +6,6 @@ use stampede_vocab::{CouponId, EventId, Money, OrderId, Timestamp, UserId};
 /// One message about one order, written in the transaction of the change it tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
-    /// The order.
     pub order: OrderId,
     /// Its version after the change.
     pub version: i64,

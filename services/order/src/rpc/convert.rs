@@ -30,7 +30,6 @@ fn wanted(line: &proto::NewOrderLine) -> Result<Wanted, InvalidField> {
     Ok(Wanted { item: field::id("item_id", &line.item_id)?, units: Quantity::new(line.units.into())? })
 }
 
-/// The id of one order.
 pub fn order_id(text: &str) -> Result<OrderId, Problem> {
     Ok(field::id("order_id", text)?)
 }
@@ -63,7 +62,6 @@ pub fn listing(identity: &Identity, request: &proto::ListOrdersRequest) -> Resul
     Ok((listing, paging))
 }
 
-/// The ids of a look-up.
 pub fn order_ids(request: &proto::LookUpOrdersRequest) -> Result<Vec<OrderId>, Problem> {
     field::ensure_count("order_ids", request.order_ids.len(), 1..=MAX_IDS)?;
     Ok(field::ids("order_ids", &request.order_ids)?)

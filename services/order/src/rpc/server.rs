@@ -16,9 +16,7 @@ pub struct OrderRpc {
     pub change: ChangeOrder,
     /// Reads single orders.
     pub find: FindOrder,
-    /// Lists orders.
     pub list: ListOrders,
-    /// Watches orders.
     pub watch: WatchOrder,
 }
 

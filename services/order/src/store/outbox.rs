@@ -7,7 +7,6 @@ use stampede_db::DbError;
 /// A message and the trace of what caused it.
 #[derive(Debug, Clone)]
 pub struct Traced {
-    /// The message.
     pub outgoing: OutgoingMessage,
     /// `traceparent` of the request or message that caused them; `None` outside a trace.
     pub traceparent: Option<String>,

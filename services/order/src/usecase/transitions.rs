@@ -21,7 +21,6 @@ use std::{
 /// An input for one order.
 #[derive(Clone)]
 pub struct Change {
-    /// The order.
     pub order: OrderId,
     /// What happens to it.
     pub input: Input,

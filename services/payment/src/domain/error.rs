@@ -8,16 +8,10 @@ use stampede_vocab::{Money, OrderId, PaymentId};
 pub enum Refusal {
     /// The payment is past the point where it could be charged.
     #[error("payment {payment_id} is {state} and takes no further attempt")]
-    NotOpen {
-        /// Payment.
-        payment_id: PaymentId,
-        /// State that it was in.
-        state: PaymentState,
-    },
+    NotOpen { payment_id: PaymentId, state: PaymentState },
     /// Another attempt of the payment has not ended.
     #[error("attempt {number} of payment {payment_id} has not ended")]
     AttemptUnderWay {
-        /// Payment.
         payment_id: PaymentId,
         /// The attempt that has not ended.
         number: i32,
@@ -25,11 +19,9 @@ pub enum Refusal {
     /// The amount is not that of the payment.
     #[error("payment {payment_id} is over {expected}, not {asked}")]
     AmountDiffers {
-        /// Payment.
         payment_id: PaymentId,
         /// The payment's amount.
         expected: Money,
-        /// What was asked for.
         asked: Money,
     },
     /// Nothing was captured that could go back.
@@ -46,14 +38,7 @@ pub enum Anomaly {
     NoSuchAttempt(AttemptKey),
     /// The provider captured another amount than it was asked to.
     #[error("{captured} was captured for {key}, but {asked} was asked for")]
-    WrongAmount {
-        /// Attempt.
-        key: AttemptKey,
-        /// What was asked for.
-        asked: Money,
-        /// What was captured.
-        captured: Money,
-    },
+    WrongAmount { key: AttemptKey, asked: Money, captured: Money },
     /// The provider declines what it has captured.
     #[error("the provider declines {0}, which it has captured before")]
     DeclinedAfterCapture(AttemptKey),

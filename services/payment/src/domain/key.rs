@@ -7,7 +7,6 @@ use std::{fmt, str::FromStr};
 /// One attempt of one payment, and the key of its charge: `pay_...:1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey {
-    /// Payment.
     pub payment_id: PaymentId,
     /// Number of the attempt, 1 for the first.
     pub attempt: i32,

@@ -5,9 +5,7 @@ use stampede_vocab::{Money, OrderId, UserId};
 /// One request about an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRequest {
-    /// Order.
     pub order_id: OrderId,
-    /// What is asked for.
     pub ask: Ask,
     /// The trace in which it was asked.
     pub traceparent: Option<String>,

@@ -5,9 +5,7 @@ use stampede_vocab::{Money, OrderId, PaymentId};
 /// A fact to be told, in the order of the payment's versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
-    /// Payment.
     pub payment_id: PaymentId,
-    /// Order that it is for.
     pub order_id: OrderId,
     /// Version of the payment that this made.
     pub version: i64,
@@ -24,7 +22,6 @@ pub enum Fact {
     Approved {
         /// Attempt that succeeded.
         attempt: i32,
-        /// What was captured.
         captured: Money,
     },
     /// An attempt failed for good.
@@ -35,8 +32,5 @@ pub enum Fact {
         code: String,
     },
     /// The money is back with the buyer.
-    Refunded {
-        /// What was refunded.
-        refunded: Money,
-    },
+    Refunded { refunded: Money },
 }

@@ -63,7 +63,6 @@ impl fmt::Display for PaymentState {
 pub struct Payment {
     /// Id, derived from the order.
     pub id: PaymentId,
-    /// Order that it is for.
     pub order_id: OrderId,
     /// Who pays.
     pub user_id: UserId,
