@@ -36,7 +36,8 @@ impl std::fmt::Debug for Redis {
 impl Redis {
     /// Opens a first connection. Fails if the server does not answer.
     pub async fn connect(config: RedisConfig) -> Result<Self, RedisError> {
-        // The default of the client gives up after half a second, which a server that is busy or writes a snapshot takes.
+        // The default of the client gives up after half a second, which a server that is busy or writes a snapshot
+        // takes.
         let connection =
             AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
         let pool = Pool::builder(Manager::new_with_config(config.url.as_str(), connection)?)
@@ -61,8 +62,8 @@ impl Redis {
         &self.url
     }
 
-    /// Runs `script`. A server that has forgotten it is given it again. Fails after two seconds; whether the script ran is
-    /// not known then.
+    /// Runs `script`. A server that has forgotten it is given it again. Fails after two seconds; whether the script ran
+    /// is not known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(async |conn| {
             let mut call = script.inner().prepare_invoke();

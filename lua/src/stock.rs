@@ -156,8 +156,8 @@ impl Stock {
         self.ask(&SYNC, &keys, &args).await
     }
 
-    /// Reads one page of what single buyers hold and have of an item, for comparing it with the ledger. Begin with cursor
-    /// 0; a page looks at about `count` fields and may tell of nobody.
+    /// Reads one page of what single buyers hold and have of an item, for comparing it with the ledger. Begin with
+    /// cursor 0; a page looks at about `count` fields and may tell of nobody.
     pub async fn buyers(&self, event: EventId, item: ItemId, cursor: u64, count: u32) -> Result<BuyerPage, RedisError> {
         let args = Args::new().with(cursor).with(count);
         let reply = self.ask(&BUYERS, &[self.keys().stock_item(event, item)], &args).await?;

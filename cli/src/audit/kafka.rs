@@ -21,8 +21,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Contents {
     /// Its messages, each partition in order.
     pub messages: Vec<Carried>,
-    /// Whatever was written from then on is there; none if nothing was ever removed. Kafka removes what is older than its
-    /// retention.
+    /// Whatever was written from then on is there; none if nothing was ever removed. Kafka removes what is older than
+    /// its retention.
     pub whole_since: Option<Timestamp>,
 }
 
@@ -44,8 +44,8 @@ struct Span {
     high: i64,
 }
 
-/// Reads a topic from its beginning to where it ends now. Fails if there is no such topic. Blocks: run it on a thread for
-/// that.
+/// Reads a topic from its beginning to where it ends now. Fails if there is no such topic. Blocks: run it on a thread
+/// for that.
 pub fn read_topic(brokers: &str, topic: &str) -> anyhow::Result<Contents> {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)

@@ -80,8 +80,8 @@ pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut 
     Ok(())
 }
 
-/// What we captured, and what of it went back. Surplus charges count: they were captured beside the payment, and each has
-/// a refund of its own. Where nothing was to be paid the provider was not asked.
+/// What we captured, and what of it went back. Surplus charges count: they were captured beside the payment, and each
+/// has a refund of its own. Where nothing was to be paid the provider was not asked.
 async fn payments(sources: &Sources) -> anyhow::Result<BTreeMap<String, Moved>> {
     let rows = sources
         .rows(

@@ -24,8 +24,8 @@ pub struct Audit {
     pub holds: bool,
     /// One for each promise, in order.
     pub promises: Vec<Promise>,
-    /// What still moved when the wait was over; empty if all was quiet. What moves has not ended, so as long as there is
-    /// any, nothing is proven.
+    /// What still moved when the wait was over; empty if all was quiet. What moves has not ended, so as long as there
+    /// is any, nothing is proven.
     pub still_moving: Vec<String>,
     /// What could not be compared, and why: it was not asked for, or is kept for a time only.
     pub left_out: Vec<String>,

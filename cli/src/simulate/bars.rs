@@ -43,7 +43,7 @@ impl Bars {
     /// Shows the picture.
     pub fn draw(&self, picture: &Picture) {
         let glance = &picture.glance;
-        let heading = [picture.phase.clone(), picture.surprises_text()].join("  ");
+        let heading = [picture.phase.clone(), picture.anomalies_text()].join("  ");
         self.phase.set_message(heading);
         self.arrivals.set_position(glance.arrivals as u64);
         if let Some(coupons) = &self.coupons {

@@ -1,5 +1,5 @@
-//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. What becomes of the order is
-//! in `payer`.
+//! One buyer's way from the door to an accepted order: claims a coupon, orders, comes back. What becomes of the order
+//! is in `payer`.
 
 use super::{
     client::{Call, Failure},
@@ -107,8 +107,8 @@ impl Buyer {
         }
     }
 
-    /// Tries again and again for a single unit, until the sale is over. Times are kept even by who is kept waiting for an
-    /// answer: the next try is sent as soon as that is there, and is late by as much.
+    /// Tries again and again for a single unit, until the sale is over. Times are kept even by who is kept waiting for
+    /// an answer: the next try is sent as soon as that is there, and is late by as much.
     async fn come_back(&self, first: Instant) -> Option<Order> {
         let stage = &self.stage;
         let closes = stage.timeline.instant(stage.timeline.closes_at);

@@ -1,5 +1,5 @@
-//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes by
-//! itself is tried again under the same request id. It knows nothing of sales.
+//! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes
+//! by itself is tried again under the same request id. It knows nothing of sales.
 
 use super::{stats::Stats, wire::Problem};
 use anyhow::{Context, ensure};
@@ -123,7 +123,8 @@ impl Failure {
         }
     }
 
-    /// How long to wait before the next try: as told, or ever longer; with jitter, so that a crowd does not return as one.
+    /// How long to wait before the next try: as told, or ever longer; with jitter, so that a crowd does not return as
+    /// one.
     fn pause(&self, tries: u32) -> Duration {
         let told = match self {
             Self::Refused(problem) => problem.retry_after_ms.map(Duration::from_millis),

@@ -1,4 +1,4 @@
-//! Which refusals and ends the crowd reckons with. Everything else is a anomaly.
+//! Which refusals and ends the crowd reckons with. Everything else is an anomaly.
 
 use super::{
     client::Failure,
@@ -101,7 +101,8 @@ impl Expectations {
         self.must_give_all[item]
     }
 
-    /// Whether a request with this intent may be refused so. The answer came `now`; the sale is to close at `closes_at`.
+    /// Whether a request with this intent may be refused so. The answer came `now`; the sale is to close at
+    /// `closes_at`.
     pub fn allow(&self, intent: Intent<'_>, failure: &Failure, now: Timestamp, closes_at: Timestamp) -> bool {
         let Failure::Refused(problem) = failure else { return false };
         let is_past = |at: Timestamp| now.plus(CLOCKS_DIFFER) >= at;
@@ -136,8 +137,8 @@ fn line_of(field: &str) -> Option<usize> {
     field.strip_prefix("lines[")?.split_once(']')?.0.parse().ok()
 }
 
-/// Whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next line, so there
-/// have to be lines enough after the first ones that took them.
+/// Whether all gifts are sure to go with an item that sells out. A gift that comes back goes with the next line, so
+/// there have to be lines enough after the first ones that took them.
 fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
     let lines = u64::from(item.units.get()) / most_units_a_line.max(1);
     item.gift.as_ref().is_some_and(|gift| lines >= 2 * u64::from(gift.units.get_ref().get()))
@@ -150,9 +151,9 @@ fn ended_by_itself(problem: &Problem) -> bool {
     [OrderState::Expired, OrderState::Rejected].iter().any(|end| state_name(*end) == state)
 }
 
-/// Whether a payment that was taken in time may lead there with this card. The provider answers for a good card at once,
-/// so nothing but the goods may come of it; where it does not answer in time, the order may expire meanwhile, and what is
-/// captured after that buys the units again or goes back.
+/// Whether a payment that was taken in time may lead there with this card. The provider answers for a good card at
+/// once, so nothing but the goods may come of it; where it does not answer in time, the order may expire meanwhile, and
+/// what is captured after that buys the units again or goes back.
 pub fn leads_there(card: Card, order: &Order) -> bool {
     match order.state {
         OrderState::Fulfilled => !card.is_declined(),

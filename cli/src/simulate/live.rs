@@ -95,7 +95,7 @@ impl Picture {
         let left: Vec<_> = self.stocks.iter().map(|stock| stock.left_units.to_string()).collect();
         let left = left.join(" ");
         let mut line = format!("{}: {arrivals} arrived, {coupons} coupons, {orders} orders, left {left}", self.phase);
-        for part in [self.states_text(), self.latencies_text(), self.surprises_text()] {
+        for part in [self.states_text(), self.latencies_text(), self.anomalies_text()] {
             if !part.is_empty() {
                 let _ = write!(line, " | {part}");
             }
@@ -121,7 +121,7 @@ impl Picture {
     }
 
     /// What nobody expected.
-    pub fn surprises_text(&self) -> String {
+    pub fn anomalies_text(&self) -> String {
         match self.glance.anomalies {
             0 => String::new(),
             count => format!("{count} unexpected"),

@@ -1,11 +1,11 @@
 //! `stampede simulate`: a whole sale through the gateway, as its buyers and its operator would do it.
 //!
-//! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends the
-//! buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are; [`stats`]
-//! counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
+//! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends
+//! the buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are;
+//! [`stats`] counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
 //!
-//! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it is
-//! how many may be under way at a time; how late requests were really sent because of that is reported.
+//! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it
+//! is how many may be under way at a time; how late requests were really sent because of that is reported.
 
 mod bars;
 mod buyer;

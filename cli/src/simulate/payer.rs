@@ -58,8 +58,8 @@ impl Buyer {
         }
     }
 
-    /// It is expected only of an order whose time was over before its buyer saw that it could be paid. That an order was
-    /// rejected is reported for all orders when all is over.
+    /// It is expected only of an order whose time was over before its buyer saw that it could be paid. That an order
+    /// was rejected is reported for all orders when all is over.
     fn ended_before(&self, order: &Order) {
         self.stage.stats.count(Step::Payment, "ENDED_BEFORE");
         let expired = order.state == OrderState::Expired && order.is_overdue();
@@ -97,7 +97,8 @@ impl Buyer {
         Some(outcome.state)
     }
 
-    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is a anomaly.
+    /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is an
+    /// anomaly.
     async fn send(&self, call: &Call, step: Step) -> Result<Order, Failure> {
         let client = &self.stage.client;
         if !self.plan().double_clicks {

@@ -212,8 +212,8 @@ fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Anomaly> {
     anomalies
 }
 
-/// What is wrong with how an order has ended, whatever its buyer did. The ledger rejects an accepted order only where Redis
-/// has promised more than there is, and so only after Redis has lost something.
+/// What is wrong with how an order has ended, whatever its buyer did. The ledger rejects an accepted order only where
+/// Redis has promised more than there is, and so only after Redis has lost something.
 fn wrong_end(order: &Order) -> Option<Anomaly> {
     let id = order.order_id;
     match order.state {

@@ -110,7 +110,8 @@ async fn create_campaign(
     Ok(Some(created.campaign_id))
 }
 
-/// Waits until the stock is on the shelf. The news travels from service to service, and has to arrive before the opening.
+/// Waits until the stock is on the shelf. The news travels from service to service, and has to arrive before the
+/// opening.
 async fn staged(client: &Client, event: EventId, timeline: &Timeline) -> anyhow::Result<()> {
     let call = Call::get(format!("/v1/events/{event}/stock"));
     let opening = timeline.instant(timeline.opens_at);

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn all_surprises_are_counted_but_only_the_first_are_kept() {
+    fn all_anomalies_are_counted_but_only_the_first_are_kept() {
         let stats = Stats::default();
         for _ in 0..25 {
             stats.record_anomaly(Anomaly::of_sale("ODD", "very"));

@@ -1,5 +1,5 @@
-//! What a buyer does, how it is answered, and what is timed. The names are those of the report, in tables and JSON; they
-//! are explained in docs/operations.md.
+//! What a buyer does, how it is answered, and what is timed. The names are those of the report, in tables and JSON;
+//! they are explained in docs/operations.md.
 
 use serde::{Serialize, Serializer};
 

@@ -42,8 +42,8 @@ impl PathVariable {
 }
 
 impl Rpc {
-    /// Binds `method` by the variable, `body` and `response_body` of its rule. Refuses names that are not there, so that
-    /// a mistake in an annotation shows when the gateway starts.
+    /// Binds `method` by the variable, `body` and `response_body` of its rule. Refuses names that are not there, so
+    /// that a mistake in an annotation shows when the gateway starts.
     pub fn bind(
         method: &MethodDescriptor,
         variable: Option<Variable<'_>>,

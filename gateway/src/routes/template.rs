@@ -1,5 +1,5 @@
-//! Path templates of `google.api.http`, such as `/v1/orders/{order_id}:pay`, as far as the contract uses them: literals,
-//! one variable that fills a segment, and a verb behind the last segment.
+//! Path templates of `google.api.http`, such as `/v1/orders/{order_id}:pay`, as far as the contract uses them:
+//! literals, one variable that fills a segment, and a verb behind the last segment.
 
 /// A template that says more than routes can, and what.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

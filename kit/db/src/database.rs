@@ -37,9 +37,9 @@ impl Default for DbConfig {
 }
 
 impl DbConfig {
-    /// How long the server lets a statement wait for a lock, in seconds: well within a try, since MySQL may take a second
-    /// longer. A try that is given up leaves its statement to the server, which would go on waiting with all the locks
-    /// that it has.
+    /// How long the server lets a statement wait for a lock, in seconds: well within a try, since MySQL may take a
+    /// second longer. A try that is given up leaves its statement to the server, which would go on waiting with all the
+    /// locks that it has.
     fn lock_wait_s(&self) -> u64 {
         (self.work_timeout.as_secs() / 2).max(1)
     }
@@ -97,14 +97,14 @@ impl Database {
         Ok(Self { pool, work_timeout: config.work_timeout, suspects })
     }
 
-    /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is bounded:
-    /// what it is used for belongs into [`Database::in_time`], unless the caller has a deadline anyway.
+    /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is
+    /// bounded: what it is used for belongs into [`Database::in_time`], unless the caller has a deadline anyway.
     pub async fn acquire(&self) -> Result<PoolConnection<MySql>, DbError> {
         Ok(self.pool.acquire().await?)
     }
 
-    /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given up
-    /// is closed unless it answers soon.
+    /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given
+    /// up is closed unless it answers soon.
     pub async fn in_time<T, E: From<DbError>>(
         &self,
         name: &'static str,

@@ -1,8 +1,8 @@
 //! MySQL (or MariaDB) as every service uses it: a pool, schema versions, and named, retried transactions.
 //!
 //! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
-//! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end: one
-//! that does not answer is given up with the work on it.
+//! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end:
+//! one that does not answer is given up with the work on it.
 
 #![warn(missing_docs)]
 

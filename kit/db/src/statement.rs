@@ -1,9 +1,9 @@
 //! Statements over many rows, written out as text with every value in place.
 //!
 //! A prepared statement of many rows is a new one for each number of rows: two round trips instead of one, parsed
-//! twice, and thousands of placeholders kept on both sides. Text is parsed once and forgotten. SQL can only be text of the
-//! program, by its type. A value can't break out of its place: it is a number, or the hexadecimal digits of its bytes,
-//! or made of characters without a meaning.
+//! twice, and thousands of placeholders kept on both sides. Text is parsed once and forgotten. SQL can only be text of
+//! the program, by its type. A value can't break out of its place: it is a number, or the hexadecimal digits of its
+//! bytes, or made of characters without a meaning.
 //!
 //! A statement whose shape never changes is better prepared, by `sqlx::query`.
 

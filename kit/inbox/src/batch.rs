@@ -54,7 +54,8 @@ impl<H: Handler> Applier<H> {
         Ok(())
     }
 
-    /// Tries the batch as a whole, less what is poison. Returns what is left when every try has failed: nothing, mostly.
+    /// Tries the batch as a whole, less what is poison. Returns what is left when every try has failed: nothing,
+    /// mostly.
     async fn apply_while_whole(&self, mut batch: Vec<Message>) -> Result<Vec<Message>, Stopped> {
         let mut attempt = 0;
         while !batch.is_empty() {
@@ -166,8 +167,8 @@ async fn apply_in<H: Handler>(
     })
 }
 
-/// Records the messages that have not taken effect, and returns them, each once. Mostly that is all of them, so they are
-/// looked for only where the key refuses one.
+/// Records the messages that have not taken effect, and returns them, each once. Mostly that is all of them, so they
+/// are looked for only where the key refuses one.
 async fn record_new(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
     let all = unseen(batch, HashSet::new());
     match rows::record(conn, &all, now_us).await {

@@ -141,7 +141,8 @@ impl<H: Handler> Consumer<H> {
         self.applier.apply(batch).await?;
         self.applier.set_aside_unreadable(unreadable).await?;
         if let Err(error) = self.client.store_offsets(positions) {
-            // Somebody else has the partition by now. The messages are in the inbox: if they come again they are dropped.
+            // Somebody else has the partition by now. The messages are in the inbox: if they come again they are
+            // dropped.
             tracing::warn!(error.cause = %error, "offsets will not be committed");
         }
         Ok(())

@@ -28,8 +28,8 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Dead letters of what `consumer` reads from `topics`. Each topic is counted from here on: a series that begins with
-    /// the first letter would hide that letter from who looks at increases.
+    /// Dead letters of what `consumer` reads from `topics`. Each topic is counted from here on: a series that begins
+    /// with the first letter would hide that letter from who looks at increases.
     pub fn new(brokers: String, consumer: Service, topics: &[String]) -> Self {
         let sent = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_dead_letters")
@@ -75,8 +75,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends a record that is no message of ours as it came, with its place and why. Returns once Kafka has it. A record
-    /// that is read again after a crash is sent again: it has no id by which it could be known.
+    /// Sends a record that is no message of ours as it came, with its place and why. Returns once Kafka has it. A
+    /// record that is read again after a crash is sent again: it has no id by which it could be known.
     pub async fn send_unreadable(&self, record: &Unreadable) -> Result<(), KafkaError> {
         let topic = self.topic_behind(&record.topic);
         let why = record.to_string();

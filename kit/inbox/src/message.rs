@@ -119,8 +119,8 @@ pub trait Handler: Send + Sync + 'static {
     /// What is left to do once the transaction has committed.
     type Effects: Send + 'static;
 
-    /// Applies new messages inside the transaction that records them, in the order given. They are of the types that the
-    /// consumer was made for. May run again with the same messages, so it has no effect outside the transaction.
+    /// Applies new messages inside the transaction that records them, in the order given. They are of the types that
+    /// the consumer was made for. May run again with the same messages, so it has no effect outside the transaction.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,

@@ -16,7 +16,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Notes each message in a table; refuses the payload "poison"; fails in the database on "impossible"; panics on "panic".
+/// Notes each message in a table; refuses the payload "poison"; fails in the database on "impossible"; panics on
+/// "panic".
 struct Notes;
 
 impl Handler for Notes {

@@ -69,8 +69,8 @@ pub async fn append(conn: &mut MySqlConnection, messages: &[OutboxMessage]) -> R
 
 /// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
 ///
-/// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists its
-/// rows. What lies between the steps was written through another server of a cluster.
+/// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists
+/// its rows. What lies between the steps was written through another server of a cluster.
 fn list_as_unsent(insert: &mut Statement, rows: usize) {
     insert.push(
         "; INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \

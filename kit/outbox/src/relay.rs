@@ -1,4 +1,4 @@
-//! The relay: takes the unsent messages of the partitions it leases, sends them, strikes them off.
+//! The relay: takes the unsent messages of the partitions it leases, sends them, and marks them as sent.
 
 use crate::{
     PARTITIONS, backlog, lease,

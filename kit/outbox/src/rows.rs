@@ -43,8 +43,8 @@ pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), Db
     Ok(())
 }
 
-/// Deletes messages that were written before this instant and sent since, among the first `limit`: ids grow with time, so
-/// what is old comes first. Returns how many.
+/// Deletes messages that were written before this instant and sent since, among the first `limit`: ids grow with time,
+/// so what is old comes first. Returns how many.
 pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let last: Option<u64> =
         sqlx::query_scalar("SELECT MAX(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT ?) AS first_ones")

@@ -1,4 +1,5 @@
-//! The relay against the real database and the real Kafka: nothing lost, nothing out of order, with replicas and crashes.
+//! The relay against the real database and the real Kafka: nothing lost, nothing out of order, with replicas and
+//! crashes.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
@@ -144,7 +145,7 @@ async fn a_message_that_commits_late_is_not_passed_over() {
     relay.outbox.wake();
     assert_eq!(bench.received(19).await.len(), 19);
     let done = || async { (bench.unsent().await == 0).then_some(()) };
-    eventually("what was sent is struck off beside a transaction that is writing", done).await;
+    eventually("what was sent is marked beside a transaction that is writing", done).await;
     sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
     let all = bench.received(20).await;
     assert_eq!(all.get("evt_1"), Some(&vec![1]));

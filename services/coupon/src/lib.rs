@@ -42,8 +42,8 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
-/// Fails if a server does not answer in time, the schema does not fit this program, Redis may evict keys, or coupons would
-/// be returned too early.
+/// Fails if a server does not answer in time, the schema does not fit this program, Redis may evict keys, or coupons
+/// would be returned too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let unwritten_hold_age = config.unwritten_hold_age()?;
     let parts = Parts::connect(Service::Coupon, &config.service, workers).await?;

@@ -1,6 +1,6 @@
 //! The order service, asked where orders stand whose units are on hold.
 
-use crate::domain::Standing;
+use crate::domain::OrderLiveness;
 use stampede_chassis::MeshChannel;
 use stampede_proto::order::v1::{
     LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
@@ -24,29 +24,31 @@ impl Orders {
     }
 
     /// Where these orders stand. One that was never written so far is left out.
-    pub async fn standings(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, Standing>> {
-        let mut standings = HashMap::with_capacity(orders.len());
+    pub async fn liveness_by_order(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, OrderLiveness>> {
+        let mut liveness_by_order = HashMap::with_capacity(orders.len());
         for orders in orders.chunks(MAX_ORDERS) {
             let order_ids = orders.iter().map(OrderId::to_string).collect();
             let response = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?;
             for status in response.into_inner().orders {
-                standings.insert(status.order_id.parse()?, standing(&status));
+                liveness_by_order.insert(status.order_id.parse()?, liveness(&status));
             }
         }
-        Ok(standings)
+        Ok(liveness_by_order)
     }
 }
 
 /// An order that is in none of its ends without units needs its hold, or the ledger has answered meanwhile.
-fn standing(status: &OrderStatus) -> Standing {
+fn liveness(status: &OrderStatus) -> OrderLiveness {
     match status.state() {
-        OrderState::Rejected | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => Standing::Ended,
+        OrderState::Rejected | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => {
+            OrderLiveness::Ended
+        }
         OrderState::Unspecified
         | OrderState::Pending
         | OrderState::AwaitingPayment
         | OrderState::Paying
         | OrderState::Paid
         | OrderState::Fulfilled
-        | OrderState::Refunding => Standing::Alive,
+        | OrderState::Refunding => OrderLiveness::Alive,
     }
 }

@@ -57,7 +57,8 @@ impl Server {
         let name = format!("template-{major}.{minor}.{patch}-{}", identity.uid());
         Some(Self {
             program,
-            // The directory for exports that it was built with belongs to another account, and it would refuse to start.
+            // The directory for exports that it was built with belongs to another account, and it would refuse to
+            // start.
             base_args: vec!["--no-defaults".into(), "--secure-file-priv=NULL".into()],
             library_path: None,
             template: workspace.tool("mysql").join(name),

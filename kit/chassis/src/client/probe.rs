@@ -85,8 +85,8 @@ struct BalancedEndpoint {
 }
 
 impl BalancedEndpoint {
-    /// Counts the endpoint as ready or no longer. Callers go by that at once, whatever the balance knows: it takes in what
-    /// it is told only when it is called, and nobody would call it if they waited for it.
+    /// Counts the endpoint as ready or no longer. Callers go by that at once, whatever the balance knows: it takes in
+    /// what it is told only when it is called, and nobody would call it if they waited for it.
     fn count(&self, is_in: bool, finding: Finding) {
         if is_in {
             tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");

@@ -38,8 +38,8 @@ impl Replica {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    /// Stops the replica's one thread, as SIGSTOP would: the kernel still takes connections, and nobody answers. It goes
-    /// on when the guard is dropped.
+    /// Stops the replica's one thread, as SIGSTOP would: the kernel still takes connections, and nobody answers. It
+    /// goes on when the guard is dropped.
     fn freeze(&self) -> std::sync::mpsc::Sender<()> {
         let (guard, thaw) = std::sync::mpsc::channel();
         let (entered, frozen) = std::sync::mpsc::channel();

@@ -1,5 +1,5 @@
-//! Writing ranked claims: coupons and what tells of them in one transaction, many at a time. The unique keys have the last
-//! word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
+//! Writing ranked claims: coupons and what tells of them in one transaction, many at a time. The unique keys have the
+//! last word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
 
 use crate::{
     domain::{Coupon, OutgoingMessage, RankedClaim},
@@ -56,7 +56,8 @@ pub struct StoreClaims {
 }
 
 impl StoreClaims {
-    /// Stores them in this schema, tells `acknowledger` of those that are done and `staging` of campaigns that are wrong.
+    /// Stores them in this schema, tells `acknowledger` of those that are done and `staging` of campaigns that are
+    /// wrong.
     pub fn new(db: Database, outbox: Outbox, acknowledger: Acknowledger, staging: StagingQueue) -> Self {
         Self { db, outbox, acknowledger, staging }
     }

@@ -10,7 +10,6 @@ use stampede_vocab::Timestamp;
 pub struct Consumer {}
 
 impl Consumer {
-    /// Changes are dated by `clock`.
     pub fn new() -> Self {
         Self {}
     }

@@ -1,15 +1,15 @@
 //! Stock and its ledger as values: what there is, who has what, which orders it is enough for. No I/O, no clock.
 
 mod ledger;
+mod order_liveness;
 mod outgoing;
 mod repair;
 mod shelf;
-mod standing;
 mod stock;
 
 pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
+pub use order_liveness::OrderLiveness;
 pub use outgoing::{Answer, OutgoingMessage, RejectReason};
 pub use repair::{CopiedItem, Drift, Repairs};
 pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};
-pub use standing::Standing;
 pub use stock::{Committed, Item, StockLevel, StockView};

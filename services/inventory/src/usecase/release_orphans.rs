@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     client::Orders,
-    domain::{Entry, Item, Standing},
+    domain::{Entry, Item, OrderLiveness},
     store,
 };
 use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
@@ -71,8 +71,8 @@ impl ReleaseOrphans {
     pub async fn run(&mut self) -> anyhow::Result<()> {
         let mut released = 0;
         for aged in self.aged_holds().await? {
-            let standings = self.orders.standings(&aged.orders()).await?;
-            released += self.release(&aged, &standings).await?;
+            let liveness_by_order = self.orders.liveness_by_order(&aged.orders()).await?;
+            released += self.release(&aged, &liveness_by_order).await?;
         }
         if released > 0 {
             tracing::info!(hold.count = released, "holds that no order needs were given back");
@@ -101,10 +101,14 @@ impl ReleaseOrphans {
 
     /// Gives back those holds that their orders do not need; one that was asked for again since it was found stays.
     /// Returns how many were given back.
-    async fn release(&self, aged: &AgedHolds, standings: &HashMap<OrderId, Standing>) -> Result<u32, Error> {
+    async fn release(
+        &self,
+        aged: &AgedHolds,
+        liveness_by_order: &HashMap<OrderId, OrderLiveness>,
+    ) -> Result<u32, Error> {
         let is_orphan = |open: &&OpenHold| {
-            let standing = standings.get(&open.order_id).copied().unwrap_or(Standing::Unwritten);
-            standing.is_orphan(aged.now.since(open.hold.held_at), self.ages.unwritten)
+            let liveness = liveness_by_order.get(&open.order_id).copied().unwrap_or(OrderLiveness::Unwritten);
+            liveness.is_orphan(aged.now.since(open.hold.held_at), self.ages.unwritten)
         };
         let orphans = aged.holds.iter().filter(is_orphan).map(|open| (open.order_id, open.hold.held_at));
         let orphans: Vec<(OrderId, Timestamp)> = orphans.collect();

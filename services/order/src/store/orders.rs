@@ -109,7 +109,8 @@ fn changed<T: PartialEq>(before: Option<T>, after: Option<T>) -> Option<T> {
     if before == after { None } else { after }
 }
 
-/// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was locked.
+/// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was
+/// locked.
 pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
     let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
     for order in moved {

@@ -3,8 +3,9 @@
 //! Several requests for one order may be under way at once, here and in other replicas: double clicks with the same
 //! body, and other bodies under the same `request_id`. Holds carry the fingerprint of the body, so another body neither
 //! gets nor returns what this one holds. Requests of the same body share their holds, so one of them gives back only
-//! where every other is refused as well; whatever failed for another reason may have succeeded for a twin, and what is
-//! held then is left to the sweeps of its owners. They wait longer than an order may take from its arrival to its row.
+//! where every other is refused as well; whatever failed for another reason may have succeeded for a duplicate, and
+//! what is held then is left to the sweeps of its owners. They wait longer than an order may take from its arrival to
+//! its row.
 
 use super::{
     Error, FindOrder, WriteOrders,
@@ -29,7 +30,7 @@ pub struct PlaceOrder {
     write_limit: Duration,
 }
 
-/// What is known to be set aside for this body of the order, by this call or a twin of it.
+/// What is known to be set aside for this body of the order, by this call or a concurrent duplicate of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Held {
     /// When the units were last asked for, as this call was told.
@@ -120,9 +121,10 @@ impl PlaceOrder {
 
     /// A refusal counts only if this is not a repeat: an order that is written stays, whatever is left or open now.
     ///
-    /// What a body asks for does not change, nor do prices, so a twin that has the same holds is refused as this one is.
-    /// The exception is a coupon that was in use and came free in between: a twin that asked for the units before this
-    /// call, and for the coupon after it, is written without its hold in Redis, and the ledger decides about it.
+    /// What a body asks for does not change, nor do prices, so a duplicate that has the same holds is refused as this
+    /// one is. The exception is a coupon that was in use and came free in between: a duplicate that asked for the units
+    /// before this call, and for the coupon after it, is written without its hold in Redis, and the ledger decides
+    /// about it.
     async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Error> {
         match self.find.find(draft.order).await? {
             Some(stored) => self.repeat(draft, held, stored).await,
@@ -138,8 +140,8 @@ impl PlaceOrder {
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
 
-    /// Gives back as well as it can; what stays held is found by the sweeps. Units that a twin has asked for since stay
-    /// with it.
+    /// Gives back as well as it can; what stays held is found by the sweeps. Units that a duplicate has asked for since
+    /// stay with it.
     async fn give_back(&self, draft: &Draft, held: Held) {
         if let Some(held_at) = held.stock {
             left_to_sweep(self.inventory.release(draft, held_at).await);

@@ -55,7 +55,8 @@ impl Outcome {
     }
 }
 
-/// A batch of changes that was written but perhaps not committed: to be handed to [`Transitions::committed`] once it is.
+/// A batch of changes that was written but perhaps not committed: to be handed to [`Transitions::committed`] once it
+/// is.
 #[derive(Debug)]
 pub struct Advanced {
     outcomes: Vec<(&'static str, Outcome)>,

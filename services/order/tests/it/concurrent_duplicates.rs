@@ -140,7 +140,7 @@ async fn what_a_broken_off_request_held_goes_back() -> Result<()> {
     let wish = PlaceOrderRequest { coupon_id: coupon.coupon_id.clone(), ..sale.wish("r", &[(sale.lamp, 1)]) };
     let status = sale.place(somebody, wish.clone()).await.unwrap_err();
     assert!(matches!(refusal(&status).0, Reason::Unavailable | Reason::DeadlineExceeded), "{status:?}");
-    // Nobody can tell whether a twin has the coupon, so the units are not given back here but by the sweep.
+    // Nobody can tell whether a duplicate has the coupon, so the units are not given back here but by the sweep.
     sale.settles_at(sale.lamp, UNITS).await;
     sale.mesh.restart(Service::Coupon).await?;
     let order = eventually("the repeat is taken", || async { sale.place(somebody, wish.clone()).await.ok() }).await;

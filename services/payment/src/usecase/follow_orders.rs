@@ -1,8 +1,8 @@
 //! Applies what the order service asks for: queues charges and refunds, and stops what an ended order no longer needs.
 //! Nothing is charged here; the workers do that once this has been committed.
 //!
-//! Where a permit of the charge pool is free, an attempt is not queued but taken over: it is written as CHARGING, with a
-//! lease, by the transaction that takes its message in, so that it needs no claim of its own. If this process dies
+//! Where a permit of the charge pool is free, an attempt is not queued but taken over: it is written as CHARGING, with
+//! a lease, by the transaction that takes its message in, so that it needs no claim of its own. If this process dies
 //! before it charges, the reconciler finds the attempt when the lease has ended, like that of any claim.
 
 use super::{Context, Permits};
@@ -79,8 +79,8 @@ impl FollowOrders {
         Ok(followed)
     }
 
-    /// Wakes whoever has work now, and returns what was taken over: each is to be charged with its permit at once. To be
-    /// called after the commit.
+    /// Wakes whoever has work now, and returns what was taken over: each is to be charged with its permit at once. To
+    /// be called after the commit.
     #[must_use]
     pub fn committed(&self, followed: Followed) -> Vec<TakenOver> {
         let Followed { requested, taken_over, refunds, outgoing } = followed;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Where an order stands, as far as its hold is concerned.
+/// Whether an order still needs its hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum OrderLiveness {
     /// It was never written so far.
     Unwritten,
     /// The ledger is being asked about it, or has answered.
@@ -13,7 +13,7 @@ pub enum Standing {
     Ended,
 }
 
-impl Standing {
+impl OrderLiveness {
     /// Whether a hold of this age, not in the ledger, goes back. While an order may still be written its hold stays:
     /// for at least `unwritten_age`, which must be more than the time in which an order may be written.
     pub fn is_orphan(self, age: Duration, unwritten_age: Duration) -> bool {
@@ -32,9 +32,9 @@ mod tests {
     #[test]
     fn a_hold_goes_back_once_its_order_has_ended_or_can_no_longer_be_written() {
         let (young, limit, old) = (Duration::from_secs(14), Duration::from_secs(15), Duration::from_secs(3_600));
-        assert!(!Standing::Unwritten.is_orphan(young, limit));
-        assert!(Standing::Unwritten.is_orphan(limit, limit));
-        assert!(!Standing::Alive.is_orphan(old, limit));
-        assert!(Standing::Ended.is_orphan(young, limit));
+        assert!(!OrderLiveness::Unwritten.is_orphan(young, limit));
+        assert!(OrderLiveness::Unwritten.is_orphan(limit, limit));
+        assert!(!OrderLiveness::Alive.is_orphan(old, limit));
+        assert!(OrderLiveness::Ended.is_orphan(young, limit));
     }
 }
