@@ -146,15 +146,15 @@ pub async fn acknowledge(redis: &Redis, campaign: CampaignId, claims: &[(UserId,
     parse(&ACKNOWLEDGE, redis.invoke(&ACKNOWLEDGE, &keys, &user_ranks(Args::new(), claims)).await?)
 }
 
-/// Starts staging a campaign that is missing, or that still has the epoch `distrusted`; leaves any other alone.
+/// Starts staging a campaign that is missing, or that still has the epoch `invalid_epoch`; leaves any other alone.
 pub async fn stage(
     redis: &Redis,
     campaign: CampaignId,
     plan: Plan,
-    distrusted: Option<i64>,
+    invalid_epoch: Option<i64>,
 ) -> Result<Staging, RedisError> {
     let args = Args::new()
-        .with(distrusted.unwrap_or(0))
+        .with(invalid_epoch.unwrap_or(0))
         .with(plan.quota)
         .with(plan.opens_at.micros())
         .with(plan.closes_at.micros());

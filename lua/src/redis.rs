@@ -1,12 +1,20 @@
 //! One Redis, by a pool of connections.
 
 use crate::{Args, Keys, RedisError, Script};
-use deadpool_redis::{Connection, Manager, Pool, Runtime};
-use redis::{AsyncConnectionConfig, Value};
+use deadpool::{
+    Runtime,
+    managed::{self, Metrics, Object, Pool, RecycleResult},
+};
+use redis::{AsyncConnectionConfig, Value, aio::MultiplexedConnection};
 use std::{sync::Arc, time::Duration};
 
-/// Most connections of one process. Batches are few at a time, and a script takes well under a millisecond.
+/// Most connections of one process. A script takes well under a millisecond, so few calls are under way at a time.
 const MAX_CONNECTIONS: usize = 8;
+/// A connection that was idle for longer is asked whether it lives before it is used. To ask each time would be most of
+/// what a small script costs.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// Longest wait for the answer to that.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for an answer, the wait for a connection included.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -22,7 +30,7 @@ pub struct RedisConfig {
 /// One Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Redis {
-    pool: Pool,
+    pool: Pool<Connections>,
     keys: Arc<Keys>,
     url: Arc<str>,
 }
@@ -40,11 +48,12 @@ impl Redis {
         // takes.
         let connection =
             AsyncConnectionConfig::new().set_connection_timeout(Some(TIMEOUT)).set_response_timeout(Some(TIMEOUT));
-        let pool = Pool::builder(Manager::new_with_config(config.url.as_str(), connection)?)
+        let manager = deadpool_redis::Manager::new_with_config(config.url.as_str(), connection)?;
+        let pool = Pool::builder(Connections(manager))
             .max_size(MAX_CONNECTIONS)
             .wait_timeout(Some(TIMEOUT))
             .create_timeout(Some(TIMEOUT))
-            .recycle_timeout(Some(TIMEOUT))
+            .recycle_timeout(Some(PING_TIMEOUT))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| RedisError::Pool(error.to_string()))?;
@@ -85,9 +94,32 @@ impl Redis {
 
     async fn in_time(
         &self,
-        call: impl AsyncFnOnce(&mut Connection) -> Result<Value, redis::RedisError>,
+        call: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<Value, redis::RedisError>,
     ) -> Result<Value, RedisError> {
-        let answer = async { Ok(call(&mut self.pool.get().await?).await?) };
+        let answer = async {
+            let mut conn = self.pool.get().await?;
+            let answer = call(&mut conn).await;
+            if answer.as_ref().is_err_and(|error| error.is_io_error() || error.is_connection_dropped()) {
+                drop(Object::take(conn));
+            }
+            Ok(answer?)
+        };
         tokio::time::timeout(TIMEOUT, answer).await.unwrap_or(Err(RedisError::TimedOut(TIMEOUT)))
+    }
+}
+
+/// Opens connections, and asks those that were idle whether they live.
+struct Connections(deadpool_redis::Manager);
+
+impl managed::Manager for Connections {
+    type Type = MultiplexedConnection;
+    type Error = redis::RedisError;
+
+    async fn create(&self) -> Result<MultiplexedConnection, redis::RedisError> {
+        self.0.create().await
+    }
+
+    async fn recycle(&self, conn: &mut MultiplexedConnection, metrics: &Metrics) -> RecycleResult<redis::RedisError> {
+        if metrics.last_used() < TRUSTED_FOR { Ok(()) } else { self.0.recycle(conn, metrics).await }
     }
 }

@@ -1,4 +1,4 @@
-//! The stock scripts: holds, settlement and staging of an event's items.
+//! The stock scripts: holds, sync and staging of an event's items.
 //!
 //! Redis is the fast filter in front of the ledger. Three kinds of keys belong to an event, all under its hash tag:
 //! the event itself (window, arrivals), one hash an item (what there is, what the ledger has committed, what is held,

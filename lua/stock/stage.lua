@@ -14,7 +14,7 @@ local PER_ITEM = 9
 local function stage_item(key, at)
   redis.call('HSET', key, 'total', ARGV[at + 1], 'limit', ARGV[at + 2], 'price', ARGV[at + 3], 'currency',
     ARGV[at + 4], 'gift_total', ARGV[at + 5])
-  ledger_copy(key, ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]))
+  copy_ledger(key, ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]))
   redis.call('HSETNX', key, 'held', 0)
   redis.call('HSETNX', key, 'gift_held', 0)
   redis.call('PEXPIREAT', key, ARGV[ITEMS_EXPIRE_MS])

@@ -90,7 +90,7 @@ end
 local function copy_item(at)
   local key = KEYS[FIRST_ITEM + tonumber(ARGV[at]) - 1]
   local version, all_buyers = tonumber(ARGV[at + 3]), ARGV[at + 4] == '1'
-  ledger_copy(key, ARGV[at + 1], ARGV[at + 2], version)
+  copy_ledger(key, ARGV[at + 1], ARGV[at + 2], version)
   at = set_buyers(key, version, at + 5)
   local item = redis.call('HMGET', key, 'stale_at', 'total')
   if all_buyers and item[1] and tonumber(item[1]) <= version then

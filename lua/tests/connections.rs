@@ -5,7 +5,7 @@
 use stampede_lua::{Redis, RedisConfig, coupon};
 use stampede_testkit::OwnRedis;
 use stampede_vocab::CampaignId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 async fn connect(server: &OwnRedis) -> Redis {
@@ -25,18 +25,34 @@ async fn a_server_that_does_not_answer_is_given_up_after_two_seconds() {
     let server = OwnRedis::start(&[]).await.unwrap();
     let redis = connect(&server).await;
     server.pause(Duration::from_secs(4)).await.unwrap();
+    let began = Instant::now();
     let error = coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())).await.unwrap_err();
     assert!(error.is_unreachable(), "{error}");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1_900) && took < Duration::from_millis(3_500), "{took:?}");
 }
 
 #[tokio::test]
-async fn connections_that_the_server_closed_are_replaced_unseen() {
+async fn connections_that_the_server_closed_while_they_were_idle_are_replaced_unseen() {
     let server = OwnRedis::start(&[]).await.unwrap();
     let redis = connect(&server).await;
-    for _ in 0..3 {
-        server.disconnect_all().await.unwrap();
-        let answers =
-            (0..16).map(|_| async { coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())).await.unwrap() });
-        futures_util::future::join_all(answers).await;
-    }
+    let ask_often = || async {
+        let asks = (0..16).map(|_| coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil())));
+        futures_util::future::join_all(asks).await.into_iter().filter(Result::is_err).count()
+    };
+    assert_eq!(ask_often().await, 0);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    server.disconnect_all().await.unwrap();
+    assert_eq!(ask_often().await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_use_fails_one_call() {
+    let server = OwnRedis::start(&[]).await.unwrap();
+    let redis = connect(&server).await;
+    let ask = || coupon::snapshot(&redis, CampaignId::from_uuid(Uuid::nil()));
+    ask().await.unwrap();
+    server.disconnect_all().await.unwrap();
+    assert!(ask().await.is_err(), "it was used a moment ago, so it was not asked whether it lives");
+    ask().await.unwrap();
 }

@@ -36,14 +36,14 @@ impl Campaign {
     }
 
     /// Stages it without coupons. Returns the epoch.
-    async fn open(&self, plan: Plan, distrusted: Option<i64>) -> i64 {
-        let epoch = self.start(plan, distrusted).await;
+    async fn open(&self, plan: Plan, invalid_epoch: Option<i64>) -> i64 {
+        let epoch = self.start(plan, invalid_epoch).await;
         assert_eq!(self.load(epoch, &[], true).await, Loaded::Ready);
         epoch
     }
 
-    async fn start(&self, plan: Plan, distrusted: Option<i64>) -> i64 {
-        match coupon::stage(&self.redis, self.id, plan, distrusted).await.unwrap() {
+    async fn start(&self, plan: Plan, invalid_epoch: Option<i64>) -> i64 {
+        match coupon::stage(&self.redis, self.id, plan, invalid_epoch).await.unwrap() {
             Staging::Loading { epoch } => epoch,
             Staging::Ready => panic!("was staged already"),
         }

@@ -301,7 +301,7 @@ async fn settling_moves_units_from_the_hold_to_the_ledger_once() {
 }
 
 #[tokio::test]
-async fn a_settlement_that_was_overtaken_drops_its_holds_and_nothing_else() {
+async fn a_sync_that_was_overtaken_drops_its_holds_and_nothing_else() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.hold(1, 1, &[(1, 1)]).await;
     shelf.hold(2, 2, &[(1, 1)]).await;
@@ -316,7 +316,7 @@ async fn a_settlement_that_was_overtaken_drops_its_holds_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_old_settlement_does_not_bring_back_what_a_buyer_returned() {
+async fn an_old_sync_does_not_bring_back_what_a_buyer_returned() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.sync(2, 0, (1, 0), &[]).await;
     shelf.sync(1, 2, (1, 2), &[]).await;

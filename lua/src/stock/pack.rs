@@ -210,6 +210,7 @@ mod tests {
     use proptest::{
         collection::vec,
         prelude::{any, prop_assert, prop_assert_eq, proptest},
+        sample::Index,
     };
     use uuid::Uuid;
 
@@ -257,9 +258,19 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_no_hold_is_an_error(text in "([-0-9]{1,20}\\|){0,3}[-0-9a-z_|:,\\PC]{0,80}") {
-            if let Ok(hold) = Hold::parse("test", &text) {
-                prop_assert!(!hold.lines.is_empty());
+        fn a_damaged_hold_is_another_hold_or_an_error_that_names_the_script(
+            place in any::<Index>(),
+            with in "[|:,a-z0-9-]{0,2}",
+        ) {
+            let mut packed = format!("7|1700000000000001|{REQUEST}|{USER}|EUR|{ITEM}:2:1:1999,{ITEM}:1:0:5");
+            let place = place.index(packed.len());
+            packed.replace_range(place..=place, &with);
+            match Hold::parse("stock/x", &packed) {
+                Ok(hold) => {
+                    let lines = packed.rsplit('|').next().unwrap_or_default();
+                    prop_assert_eq!(hold.lines.len(), lines.split(',').count());
+                }
+                Err(error) => prop_assert!(error.to_string().contains("stock/x"), "{}", error),
             }
         }
     }
