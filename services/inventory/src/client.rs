@@ -23,7 +23,7 @@ impl Orders {
         Self { client: OrderServiceClient::new(channel) }
     }
 
-    /// Where these orders stand. One that was never written so far is left out.
+    /// Whether these orders still need their holds. One that was never written so far is left out.
     pub async fn liveness_by_order(&self, orders: &[OrderId]) -> anyhow::Result<HashMap<OrderId, OrderLiveness>> {
         let mut liveness_by_order = HashMap::with_capacity(orders.len());
         for orders in orders.chunks(MAX_ORDERS) {

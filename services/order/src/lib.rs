@@ -31,11 +31,15 @@ use stampede_service::Parts;
 use stampede_vocab::Service;
 use std::time::Duration;
 use tonic::service::Routes;
-use usecase::{ChangeOrder, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders};
-use worker::Consumer;
+use usecase::{
+    ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders,
+};
+use worker::{Consumer, Gauges};
 
 /// Longest time of one deadline sweep.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two measurements of the gauges.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -45,6 +49,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
     parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
     start_sweep(&parts, &config, transitions.clone());
+    start_gauges(&parts);
     let rpc = rpc(&parts, &config, transitions);
     let routes = Routes::new(OrderServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
@@ -55,6 +60,14 @@ fn start_sweep(parts: &Parts, config: &Config, transitions: Transitions) {
     parts.every("deadline sweep", config.sweep_interval(), SWEEP_TIMEOUT, move || {
         let expire = expire.clone();
         async move { expire.run().await }
+    });
+}
+
+fn start_gauges(parts: &Parts) {
+    let gauges = Gauges::new(CountOpenOrders::new(parts.db.clone()));
+    parts.every("order gauges", GAUGE_INTERVAL, SWEEP_TIMEOUT, move || {
+        let gauges = gauges.clone();
+        async move { gauges.measure().await }
     });
 }
 

@@ -177,17 +177,13 @@ fn select() -> Statement {
     select
 }
 
-/// Units of the items that are on sale at `now` or will be by `soon`, and how many of them are taken.
-pub async fn units_on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<(u64, u64), DbError> {
-    let (total, committed): (i64, i64) = sqlx::query_as(
-        "SELECT CAST(COALESCE(SUM(total_units), 0) AS SIGNED), CAST(COALESCE(SUM(committed_units), 0) AS SIGNED) \
-         FROM stock WHERE closes_at_us > ? AND opens_at_us <= ?",
-    )
-    .bind(now.micros())
-    .bind(soon.micros())
-    .fetch_one(conn)
-    .await?;
-    Ok((total.unsigned_abs(), committed.unsigned_abs()))
+/// The items that are on sale at `now` or will be by `soon`, each event's together.
+pub async fn on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<Vec<Item>, DbError> {
+    let mut query = select();
+    query.push(" WHERE closes_at_us > ").push_bind(now.micros());
+    query.push(" AND opens_at_us <= ").push_bind(soon.micros());
+    query.push(" ORDER BY event_id, item_id");
+    fetch(conn, query).await
 }
 
 fn select_items(items: &[ItemId]) -> Statement {

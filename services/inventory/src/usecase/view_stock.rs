@@ -18,15 +18,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long before its opening an event counts as on sale, for the gauges.
 const SOON: Duration = Duration::from_secs(3_600);
 
-/// Units of all events that are on sale, or will be soon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OnSale {
-    /// Units there are.
-    pub total: u64,
-    /// Units in the ledger.
-    pub committed: u64,
-}
-
 /// Shows what is left. Cheap to clone.
 #[derive(Clone)]
 pub struct ViewStock {
@@ -50,17 +41,21 @@ impl ViewStock {
         Self { reader, hub }
     }
 
-    /// Units of all events that are on sale or will be within the hour, by the ledger.
-    pub async fn units_on_sale(&self) -> Result<OnSale, DbError> {
+    /// The items of all events that are on sale or will be within the hour, each event's together.
+    pub async fn on_sale(&self) -> Result<Vec<Item>, DbError> {
         let now = Timestamp::now();
-        let (total, committed) = self
-            .reader
+        self.reader
             .db
-            .run("units_on_sale", |mut conn| async move {
-                store::stock::units_on_sale(&mut conn, now, now.plus(SOON)).await
-            })
-            .await?;
-        Ok(OnSale { total, committed })
+            .run("items_on_sale", |mut conn| async move { store::stock::on_sale(&mut conn, now, now.plus(SOON)).await })
+            .await
+    }
+
+    /// How many units of these items are on hold, of events that are staged.
+    pub async fn held_units(&self, items: &[Item]) -> Result<u64, Error> {
+        let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
+        let views = try_join_all(by_event.map(|items| self.reader.view(items))).await?;
+        let levels = views.iter().flatten().flat_map(|view| &view.levels);
+        Ok(levels.map(|level| u64::from(level.held_units.unsigned_abs())).sum())
     }
 
     /// What is left of each item of the event now.

@@ -1,8 +1,7 @@
-//! Gauges of the stock on sale, read from the ledger.
+//! Gauges of the stock on sale: what there is and what is taken by the ledger, and what is on hold by Redis.
 
-use crate::usecase::ViewStock;
+use crate::usecase::{Error, ViewStock};
 use opentelemetry::{global, metrics::Gauge};
-use stampede_db::DbError;
 
 /// The gauges. Cheap to clone.
 #[derive(Clone)]
@@ -10,6 +9,7 @@ pub struct Gauges {
     view: ViewStock,
     total: Gauge<u64>,
     committed: Gauge<u64>,
+    held: Gauge<u64>,
 }
 
 impl Gauges {
@@ -18,14 +18,19 @@ impl Gauges {
         let gauge = |name, about| global::meter("stampede.inventory").u64_gauge(name).with_description(about).build();
         let total = gauge("stampede_stock_total_units", "Units of all items on sale, or on sale within the hour");
         let committed = gauge("stampede_stock_committed_units", "Units of these that are taken, by the ledger");
-        Self { view, total, committed }
+        let held = gauge("stampede_stock_held_units", "Units of these that are on hold for orders, by Redis");
+        Self { view, total, committed, held }
     }
 
-    /// Measures once.
-    pub async fn measure(&self) -> Result<(), DbError> {
-        let on_sale = self.view.units_on_sale().await?;
-        self.total.record(on_sale.total, &[]);
-        self.committed.record(on_sale.committed, &[]);
+    /// Measures once. Without Redis what is on hold stays as it was measured last.
+    pub async fn measure(&self) -> Result<(), Error> {
+        let items = self.view.on_sale().await?;
+        let sum = |units: fn(&crate::domain::Item) -> i32| {
+            items.iter().map(|item| u64::from(units(item).unsigned_abs())).sum()
+        };
+        self.total.record(sum(|item| item.shelf.total_units), &[]);
+        self.committed.record(sum(|item| item.committed.units), &[]);
+        self.held.record(self.view.held_units(&items).await?, &[]);
         Ok(())
     }
 }

@@ -85,6 +85,14 @@ pub enum StateName {
 }
 
 impl StateName {
+    /// Whether it is an end, of which a late payment or a refund may still make something else.
+    pub const fn is_end(self) -> bool {
+        match self {
+            Self::Fulfilled | Self::Rejected | Self::Expired | Self::Cancelled | Self::Refunded => true,
+            Self::Pending | Self::AwaitingPayment | Self::Paying | Self::Paid | Self::Refunding => false,
+        }
+    }
+
     /// Every state there is.
     pub const ALL: [Self; 10] = [
         Self::Pending,
@@ -172,18 +180,7 @@ impl State {
     /// Whether the order has reached an end, after which a watcher need not wait for more. A late payment or a refund
     /// may still move it.
     pub const fn is_end(&self) -> bool {
-        match self {
-            Self::Fulfilled { .. }
-            | Self::Rejected { .. }
-            | Self::Expired { .. }
-            | Self::Cancelled { .. }
-            | Self::Refunded(_) => true,
-            Self::Pending
-            | Self::AwaitingPayment { .. }
-            | Self::Paying { .. }
-            | Self::Paid { .. }
-            | Self::Refunding(_) => false,
-        }
+        self.name().is_end()
     }
 
     /// Whether the order has given its coupon back (or is about to, by a message that is on its way), so a coupon that

@@ -178,3 +178,19 @@ pub async fn due(
     .await?;
     Ok(ids.into_iter().map(OrderId::from_uuid).collect())
 }
+
+/// How many orders are in each of these states, those of which there are none left out.
+pub async fn count_by_state(
+    conn: &mut MySqlConnection,
+    states: &[StateName],
+) -> Result<Vec<(StateName, u64)>, DbError> {
+    let mut select = Statement::new("SELECT state, COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE state IN ");
+    select.push_list(states.iter().map(|state| state.as_str()));
+    select.push(" GROUP BY state");
+    let rows: Vec<(String, i64)> = select.fetch_all(conn).await?;
+    let counted = |(state, count): (String, i64)| {
+        let name = StateName::parse(&state).ok_or_else(|| DbError::inconsistent(format!("no order state: {state}")))?;
+        Ok((name, count.unsigned_abs()))
+    };
+    rows.into_iter().map(counted).collect()
+}

@@ -8,7 +8,7 @@ use stampede_db::DbError;
 #[derive(Debug, Clone)]
 pub struct Traced {
     pub outgoing: OutgoingMessage,
-    /// `traceparent` of the request or message that caused them; `None` outside a trace.
+    /// `traceparent` of the request or message that caused it; `None` outside a trace.
     pub traceparent: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 //! neither SQL nor the contracts.
 
 mod change_order;
+mod count_open_orders;
 mod error;
 mod expire_orders;
 mod find_order;
@@ -12,6 +13,7 @@ mod watch_order;
 mod write_orders;
 
 pub use change_order::ChangeOrder;
+pub use count_open_orders::CountOpenOrders;
 pub use error::Error;
 pub use expire_orders::ExpireOrders;
 pub use find_order::FindOrder;

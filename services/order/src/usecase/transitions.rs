@@ -60,7 +60,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Advanced {
     outcomes: Vec<(&'static str, Outcome)>,
-    published: bool,
+    has_messages: bool,
 }
 
 impl Advanced {
@@ -112,14 +112,14 @@ impl Transitions {
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
         orders::update(conn, &batch.moved(&before)).await?;
-        let published = !batch.messages.is_empty();
+        let has_messages = !batch.messages.is_empty();
         outbox::append(conn, batch.messages).await?;
-        Ok(Advanced { outcomes, published })
+        Ok(Advanced { outcomes, has_messages })
     }
 
     /// Counts the outcomes of a committed batch, sends its messages on their way, and hands the outcomes out.
     pub fn committed(&self, advanced: Advanced) -> Vec<Outcome> {
-        if advanced.published {
+        if advanced.has_messages {
             self.outbox.wake();
         }
         advanced.outcomes.into_iter().map(|(input, outcome)| self.counted(input, outcome)).collect()
@@ -149,9 +149,9 @@ impl Batch {
         let verdict = order.take(&change.input, now, policy);
         let order = Box::new(order.clone());
         match verdict {
-            Verdict::Moved(published) => {
+            Verdict::Moved(message) => {
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
-                self.messages.extend(published.map(traced));
+                self.messages.extend(message.map(traced));
                 Outcome::Moved(order)
             }
             Verdict::AlreadyApplied => Outcome::AlreadyApplied(order),

@@ -1,4 +1,4 @@
-//! Writes new orders, those that queue together in one transaction: orders, lines and the messages of each.
+//! Writes new orders, those that queue together in one transaction: orders, lines and the message of each.
 
 use super::batch;
 use crate::{

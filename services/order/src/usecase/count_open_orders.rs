@@ -1,0 +1,31 @@
+//! Counts the orders that have not ended, by state.
+
+use crate::{domain::StateName, store};
+use stampede_db::{Database, DbError};
+use std::collections::BTreeMap;
+
+/// Counts orders. Cheap to clone.
+#[derive(Clone)]
+pub struct CountOpenOrders {
+    db: Database,
+}
+
+impl CountOpenOrders {
+    /// Counts orders of this schema.
+    pub fn new(db: Database) -> Self {
+        Self { db }
+    }
+
+    /// How many orders are in each state that is not an end, those with none too.
+    pub async fn run(&self) -> Result<BTreeMap<StateName, u64>, DbError> {
+        let states = StateName::ALL.into_iter().filter(|state| !state.is_end());
+        let mut counts: BTreeMap<StateName, u64> = states.map(|state| (state, 0)).collect();
+        let open: Vec<StateName> = counts.keys().copied().collect();
+        let counted = self
+            .db
+            .run("count_open_orders", |mut conn| async move { store::orders::count_by_state(&mut conn, &open).await })
+            .await?;
+        counts.extend(counted);
+        Ok(counts)
+    }
+}
