@@ -429,7 +429,7 @@ left_load() {
     test ! -e "$root/etc/systemd/system/stampede.service"
     test "$(chroot "$root" stat -c %U /opt/stampede)" = admin
     # Not asked for its version, which would download one.
-    test -x "$root/usr/bin/cargo" && test -x "$root/usr/bin/gcc"
+    test -x "$root/usr/bin/cargo" && test -x "$root/usr/bin/g++" && test -x "$root/usr/bin/make"
     # The operator's shell is told too.
     chroot "$root" su - admin -c env | grep -x STAMPEDE_GATEWAY_URL=http://10.77.0.10:8080
 }

@@ -9,6 +9,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,/^set /s/^# \{0,1\}//p' "$(basename "${BASH_SOURCE[0]}")"
+    exit
+fi
+
 ssh=(ssh -o StrictHostKeyChecking=accept-new "$@")
 
 main() {

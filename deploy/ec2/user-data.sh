@@ -58,7 +58,7 @@ install_packages() {
     local packages=(ca-certificates curl git apparmor docker.io docker-cli docker-buildx docker-compose)
     if [[ $ROLE == load ]]; then
         # For `cargo xtask bench`: rustup fetches what rust-toolchain.toml names when cargo is first run.
-        packages+=(rustup gcc libc6-dev)
+        packages+=(rustup gcc g++ make libc6-dev)
     fi
     # A machine that has just booted may be updating itself.
     local wait=(-o DPkg::Lock::Timeout=300)

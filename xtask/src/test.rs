@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::cli::TestArgs;
+use crate::cli::{Database, TestArgs};
 use crate::containers;
 use crate::counts::Counts;
 use crate::down;
@@ -20,6 +20,8 @@ use crate::shell::{self, Group};
 use crate::ui::{say, seconds};
 use crate::workspace::{Workspace, remove_directory};
 
+/// The crate that starts servers and processes for tests.
+const TESTKIT: &str = "stampede-testkit";
 /// Test servers listen from here on, below the ports that the kernel gives to clients.
 const FIRST_PORT: u16 = 20_000;
 /// Each process id has a block of ports, so that two runs hardly ever look at the same ones.
@@ -30,6 +32,11 @@ const PORTS_PER_BLOCK: u32 = 20;
 /// next from running.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     if args.name.as_deref() == Some(containers::NAME) {
+        if args.package.is_some() || args.up || args.database != Database::Mysql {
+            bail!(
+                "`test compose` tests the containers as they are: it takes neither --package nor --up nor --database"
+            );
+        }
         return containers::run(workspace);
     }
     let mut report = Report::default();
@@ -101,7 +108,7 @@ fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
         .find(|found| named(found, package))
         .with_context(|| format!("--package: there is no crate {package} in this workspace"))?;
     let dependencies = package["dependencies"].as_array().context("cargo metadata names no dependencies")?;
-    Ok(dependencies.iter().any(|dependency| named(dependency, "stampede-testkit")))
+    Ok(named(package, TESTKIT) || dependencies.iter().any(|dependency| named(dependency, TESTKIT)))
 }
 
 /// The tests, and the program that they run. With the whole workspace both are built at once: a build of the program
@@ -122,7 +129,8 @@ fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
         None => cargo.arg("--workspace"),
     };
     if args.lib {
-        cargo.arg("--lib");
+        let is_program = args.package.as_deref() == Some("xtask");
+        cargo.arg(if is_program { "--bins" } else { "--lib" });
     }
     cargo
 }

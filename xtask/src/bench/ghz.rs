@@ -19,7 +19,7 @@ use crate::cli::GhzArgs;
 use crate::fleet::Fleet;
 use crate::setup;
 use crate::shell::{self, Group};
-use crate::ui::{Step, bytes, say};
+use crate::ui::{Step, say};
 use crate::workspace::{Workspace, make_directory, remove_directory};
 
 /// Calls that ghz counts as failed and no service has seen.
@@ -44,6 +44,8 @@ pub struct Played {
     pub unexpected: Vec<String>,
     /// Microseconds of processor that each process and server spent on a call; empty for a mesh that is not ours.
     pub cpu_us_per_call: BTreeMap<String, f64>,
+    /// Bytes of memory that each process and server has after it; empty for a mesh that is not ours.
+    pub memory_bytes: BTreeMap<String, u64>,
     /// Bars of latency: milliseconds up to which, and how many calls.
     pub histogram: Vec<(f64, u64)>,
 }
@@ -51,6 +53,7 @@ pub struct Played {
 /// Plays the plans; whether all went as they should.
 pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
     let plans = plan::chosen(&plan::folder(workspace), &args.plans, args.rate)?;
+    stage::check(workspace, &args.load)?;
     let ghz = setup::ghz(workspace)?;
     let results = workspace.run("bench/ghz");
     stage::with(workspace, &args.load, |stage, fleet| {
@@ -62,10 +65,6 @@ pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
             played.push(runner.play(plan, stage, fleet)?);
         }
         print(&played);
-        let memory = stage::memory(fleet);
-        if !memory.is_empty() {
-            print_memory(&memory, stage::product_memory(fleet));
-        }
         fs::write(results.join("summary.json"), serde_json::to_string_pretty(&played)?)?;
         fs::write(results.join("index.html"), page::html(&played))?;
         say(&format!("\n  kept         {}", results.join("index.html").display()));
@@ -105,7 +104,8 @@ impl Runner<'_> {
         let report = fs::read_to_string(&output).with_context(|| format!("ghz wrote no {}", output.display()))?;
         let report: Value = serde_json::from_str(&report).context("ghz wrote no JSON")?;
         let counted = before.1.zip(after.1).map(|(before, after)| metrics::since(&before, &after));
-        let played = Played::of(plan, &report, counted, &after.0.since(&before.0));
+        let memory_bytes = stage::memory(fleet).into_iter().collect();
+        let played = Played { memory_bytes, ..Played::of(plan, &report, counted, &after.0.since(&before.0)) };
         step.done(&format!("{:.0}/s, p50 {:.1} ms, p99 {:.1} ms", played.per_s, played.p50_ms, played.p99_ms));
         Ok(played)
     }
@@ -136,6 +136,7 @@ impl Played {
             outcomes,
             unexpected,
             cpu_us_per_call: spent.iter().map(per_call).collect(),
+            memory_bytes: BTreeMap::new(),
             histogram: histogram(report),
         }
     }
@@ -186,33 +187,33 @@ fn print(played: &[Played]) {
     for one in played.iter().filter(|one| !one.unexpected.is_empty()) {
         println!("\n  {}: not reckoned with: {}", one.plan, one.unexpected.join(", "));
     }
-    print_costs(played);
+    print_by_process("microseconds of processor a call, by process", played, |one| one.cpu_us_per_call.clone());
+    print_by_process("megabytes of memory after the plan, by process", played, |one| {
+        one.memory_bytes.iter().map(|(name, bytes)| (name.clone(), *bytes as f64 / 1e6)).collect()
+    });
 }
 
 /// The part of a call's cost below which a process only idles along.
-const LEAST_US: f64 = 0.5;
+const LEAST: f64 = 0.5;
 
-fn print_costs(played: &[Played]) {
-    let spends = |name: &str| played.iter().any(|one| one.cpu_us_per_call.get(name).is_some_and(|us| *us >= LEAST_US));
-    let Some(first) = played.first() else { return };
-    let names: Vec<&String> = first.cpu_us_per_call.keys().filter(|name| spends(name)).collect();
+/// A table of figures by process, of those that have one of some size.
+fn print_by_process(title: &str, played: &[Played], figures: impl Fn(&Played) -> BTreeMap<String, f64>) {
+    let rows: Vec<(&str, BTreeMap<String, f64>)> = played.iter().map(|one| (one.plan.as_str(), figures(one))).collect();
+    let has_some = |name: &String| rows.iter().any(|(_, figures)| figures.get(name).is_some_and(|n| *n >= LEAST));
+    let Some((_, first)) = rows.first() else { return };
+    let names: Vec<&String> = first.keys().filter(|name| has_some(name)).collect();
     if names.is_empty() {
         return;
     }
-    println!("\n  microseconds of processor a call, by process");
+    println!("\n  {title}");
     print!("  {:<24}", "plan");
     names.iter().for_each(|name| print!(" {name:>9}"));
     println!(" {:>9}", "all");
-    for one in played {
-        print!("  {:<24}", one.plan);
-        names.iter().for_each(|name| print!(" {:>9.0}", one.cpu_us_per_call.get(*name).copied().unwrap_or(0.0)));
-        println!(" {:>9.0}", one.cpu_us_per_call.values().sum::<f64>());
+    for (plan, figures) in &rows {
+        print!("  {plan:<24}");
+        names.iter().for_each(|name| print!(" {:>9.0}", figures.get(*name).copied().unwrap_or(0.0)));
+        println!(" {:>9.0}", figures.values().sum::<f64>());
     }
-}
-
-fn print_memory(memory: &[(String, u64)], product: u64) {
-    let each = memory.iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect::<Vec<_>>().join(", ");
-    println!("\n  memory at the end: {} in services and gateway ({each})", bytes(product));
 }
 
 #[cfg(test)]

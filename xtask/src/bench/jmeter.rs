@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::bench::samples::{self, Summary};
 use crate::bench::seed::{self, Seed};
@@ -25,10 +25,20 @@ const JVM_S: u32 = 6;
 const RAMP_S: u32 = 2;
 /// Seconds that a purchase of `order-flow` is expected to take. Each is made under a token of its own.
 const SECONDS_PER_PURCHASE: u32 = 1;
+/// Most tokens that `stampede token` makes.
+const MAX_TOKENS: u64 = 1_000_000;
 
 /// Plays the plans; whether every answer was one that they reckon with.
 pub fn run(workspace: &Workspace, args: &JmeterArgs) -> anyhow::Result<bool> {
     let plans = chosen(&workspace.root().join("jmeter-bench"), &args.plans)?;
+    ensure!(
+        tokens(args) <= MAX_TOKENS,
+        "--users {} for --seconds {} need {} tokens, and {MAX_TOKENS} can be made: lower one of the two",
+        args.users,
+        args.load.seconds,
+        tokens(args)
+    );
+    stage::check(workspace, &args.load)?;
     let home = setup::jmeter(workspace)?;
     let results = workspace.run("bench/jmeter");
     stage::with(workspace, &args.load, |stage, fleet| {
@@ -41,6 +51,11 @@ pub fn run(workspace: &Workspace, args: &JmeterArgs) -> anyhow::Result<bool> {
         }
         Ok(good)
     })
+}
+
+/// One for each purchase that there is time for, and one for who begins the last.
+const fn tokens(args: &JmeterArgs) -> u64 {
+    args.users as u64 * (args.load.seconds / SECONDS_PER_PURCHASE + 1) as u64
 }
 
 /// The plans that were named; all, if none was.
@@ -74,8 +89,8 @@ impl Runner<'_> {
         let step = Step::begin(&name, "making an event and tokens");
         let folder = self.results.join(&name);
         make_directory(&folder)?;
-        let tokens = folder.join("tokens.csv");
-        seed::write_tokens(stage, self.tokens(), &tokens)?;
+        let (count, tokens) = (tokens(self.args), folder.join("tokens.csv"));
+        seed::write_tokens(stage, count, &tokens)?;
         let sale = self.workspace.root().join("ghz-bench/sale.toml");
         let seed = match name.as_str() {
             // In the middle of the readers.
@@ -99,10 +114,6 @@ impl Runner<'_> {
     }
 
     /// Tokens that a run may need. A plan that uses them up begins again with the first, whose coupon is claimed.
-    fn tokens(&self) -> u32 {
-        self.args.users * (self.args.load.seconds / SECONDS_PER_PURCHASE + 1)
-    }
-
     fn command(
         &self,
         plan: &Path,

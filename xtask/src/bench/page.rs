@@ -88,6 +88,7 @@ mod tests {
             outcomes: BTreeMap::from([("OK".into(), 9), ("INTERNAL".into(), 1)]),
             unexpected: vec!["INTERNAL".into()],
             cpu_us_per_call: BTreeMap::from([("order".into(), 31.0)]),
+            memory_bytes: BTreeMap::from([("order".into(), 30_000_000)]),
             histogram: vec![(1.0, 9), (2.0, 1)],
         };
         let page = html(&[played]);

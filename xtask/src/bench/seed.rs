@@ -66,7 +66,7 @@ pub fn run_id() -> anyhow::Result<String> {
 }
 
 /// Writes a token for each of so many new buyers to a file, under the header `user,token`.
-pub fn write_tokens(stage: &Stage, count: u32, to: &Path) -> anyhow::Result<()> {
+pub fn write_tokens(stage: &Stage, count: u64, to: &Path) -> anyhow::Result<()> {
     let mut command: Command = stage.operator();
     command.args(["token", "--role", "buyer", "--csv", "--count", &count.to_string()]);
     let tokens = shell::quiet(&mut command).context("the buyers get no tokens")?;

@@ -12,7 +12,6 @@ use crate::bench::{RUN, metrics};
 use crate::cli::{LoadArgs, PortArgs, Profile};
 use crate::down;
 use crate::fleet::Fleet;
-use crate::launch::Tier;
 use crate::mesh::{self, Layout, Mesh};
 use crate::ports::Ports;
 use crate::replicas::Replicas;
@@ -42,6 +41,15 @@ enum Place {
     Named { host: String },
 }
 
+/// Refuses what cannot run, before anything is fetched or built: a named mesh without its secret, a second bench.
+pub fn check(workspace: &Workspace, load: &LoadArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        load.target.is_none() || std::env::var_os("STAMPEDE_AUTH_SECRET").is_some(),
+        "--target needs STAMPEDE_AUTH_SECRET, which the gateway there trusts: `. .stampede/up/secrets.env` beside an `up`"
+    );
+    down::mend_before("bench", &workspace.run(RUN))
+}
+
 /// Starts a mesh or takes the one that was named, does the work on it, audits it, and stops what was started. The work
 /// returns whether it went as it should.
 pub fn with(
@@ -49,8 +57,6 @@ pub fn with(
     load: &LoadArgs,
     work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
-    let run = workspace.run(RUN);
-    down::mend_before("bench", &run)?;
     match &load.target {
         Some(target) => on_named(workspace, load, target, work),
         None => on_own(workspace, load, work),
@@ -63,10 +69,7 @@ fn on_named(
     target: &str,
     work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
-    anyhow::ensure!(
-        std::env::var_os("STAMPEDE_AUTH_SECRET").is_some(),
-        "--target needs STAMPEDE_AUTH_SECRET, which the gateway there trusts: `. .stampede/up/secrets.env` beside an `up`"
-    );
+    setup::compiler()?;
     let program = mesh::build(workspace, load.profile.or(Profile::Release))?;
     let (host, _) = target.rsplit_once(':').context("the target has a port")?;
     let place = Place::Named { host: host.to_owned() };
@@ -167,9 +170,4 @@ pub fn spent(fleet: &Fleet) -> Spent {
 /// The memory of each process and server now, in bytes.
 pub fn memory(fleet: &Fleet) -> Vec<(String, u64)> {
     fleet.processes().into_iter().map(|(name, pid)| (name, usage::resident(&[pid]))).collect()
-}
-
-/// The memory of the product alone, in bytes.
-pub fn product_memory(fleet: &Fleet) -> u64 {
-    usage::resident(&fleet.pids(&[Tier::Service, Tier::Gateway]))
 }

@@ -159,7 +159,8 @@ impl Project {
 
     /// Stops everything and removes its data.
     pub fn down(&self) -> anyhow::Result<()> {
-        shell::quiet(&mut self.compose(&["--profile", "*", "down", "--volumes", "--remove-orphans"])).map(drop)
+        // As the README says it.
+        shell::quiet(&mut self.compose(&["--profile", "demo", "down", "-v"])).map(drop)
     }
 }
 

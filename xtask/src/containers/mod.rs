@@ -76,6 +76,8 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         ensure!(code == Some(0), "it ended with {code:?}");
         Ok(())
     })?;
+    // Those of the demo have gone, but count.
+    step("all containers are fenced in, within 1.5 GB", &mut || fenced(&docker, &project))?;
     step("down -v leaves nothing", &mut || {
         project.down()?;
         let remains = project.remains()?;

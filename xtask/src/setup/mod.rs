@@ -57,6 +57,11 @@ pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<(
     tools::fetch(workspace)
 }
 
+/// What the build needs, and no more.
+pub fn compiler() -> anyhow::Result<()> {
+    apt::provide(&BUILD)
+}
+
 /// What the build and the checks need that no server takes part in.
 pub fn checks(workspace: &Workspace) -> anyhow::Result<()> {
     apt::provide(&[&BUILD[..], &tools::REQUIREMENTS].concat())?;

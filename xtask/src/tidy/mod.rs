@@ -2,6 +2,7 @@
 //! and how a file looks. Each rule is a pure function from text to findings; only this file reads.
 
 mod arrows;
+mod header;
 mod layers;
 mod lua;
 mod source;
@@ -52,8 +53,13 @@ fn check(path: &str, text: &str) -> Vec<Finding> {
         Some("rs") => [source::check(path, text), layers::check(path, text)].concat(),
         Some("toml") if path.ends_with("Cargo.toml") => arrows::check(path, text),
         Some("lua") => lua::check(path, text),
-        _ => Vec::new(),
+        _ => header::check(path, text),
     }
+}
+
+/// Whether a rule applies to the file at this path.
+fn has_rules(path: &str) -> bool {
+    [".rs", ".lua", "Cargo.toml"].iter().any(|end| path.ends_with(end)) || header::comment_of(path).is_some()
 }
 
 /// The files that rules apply to, with their path from the root, in a stable order.
@@ -67,10 +73,12 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<(String, String)>) -> 
             if !name.starts_with('.') && !SKIPPED.contains(&name.as_str()) {
                 collect(root, &path, files)?;
             }
-        } else if [".rs", ".lua", "Cargo.toml"].iter().any(|end| name.ends_with(end)) {
-            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let relative = path.strip_prefix(root).context("it lies under the root")?;
-            files.push((relative.to_string_lossy().into_owned(), text));
+        } else {
+            let relative = path.strip_prefix(root).context("it lies under the root")?.to_string_lossy().into_owned();
+            if has_rules(&relative) {
+                let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                files.push((relative, text));
+            }
         }
     }
     Ok(())
