@@ -61,7 +61,7 @@ pub fn print_json_error(message: &str) {
 /// Sends logs to stderr; `RUST_LOG` chooses which, such as `info` or `warn,stampede_db=debug`; by default warnings.
 pub fn init_logs() {
     let named = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
-    let (filter, unreadable) = match named.map(|text| text.parse::<Targets>()) {
+    let (filter, unreadable) = match named.map(|text| text.replace(' ', "").trim_matches(',').parse::<Targets>()) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (warnings(), Some(error)),
         None => (warnings(), None),

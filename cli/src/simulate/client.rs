@@ -28,7 +28,7 @@ use tokio::{
 
 /// Longest wait for one answer; the gateway gives up before.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Most tries of one request. With the pauses they span about twenty seconds, longer than a process takes to come back.
+/// Most tries of one request. With the pauses they span about sixteen seconds, longer than a process takes to come back.
 const MAX_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

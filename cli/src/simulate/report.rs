@@ -158,10 +158,10 @@ impl Report {
             stock: items_left(sale, &aftermath.stocks),
             outcomes: totals.outcomes.into_iter().map(|(step, outcomes)| (step.name(), outcomes)).collect(),
             tried_again: totals.tried_again,
-            as_expected: totals.surprise_counts.is_empty(),
+            as_expected: totals.anomaly_counts.is_empty(),
             unexpected: Unexpected {
-                count: totals.surprise_counts.values().sum(),
-                by_outcome: totals.surprise_counts,
+                count: totals.anomaly_counts.values().sum(),
+                by_outcome: totals.anomaly_counts,
                 first: totals.anomalies,
             },
             acknowledged: totals.acknowledged,

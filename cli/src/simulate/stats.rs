@@ -60,7 +60,7 @@ struct Figures {
     claims: Pace,
     orders: Pace,
     anomalies: Vec<Anomaly>,
-    surprise_counts: BTreeMap<String, u64>,
+    anomaly_counts: BTreeMap<String, u64>,
 }
 
 /// Counts for all buyers at once.
@@ -97,7 +97,7 @@ pub struct Totals {
     /// The first unexpected outcomes.
     pub anomalies: Vec<Anomaly>,
     /// How often there was each unexpected outcome.
-    pub surprise_counts: BTreeMap<String, u64>,
+    pub anomaly_counts: BTreeMap<String, u64>,
 }
 
 impl Stats {
@@ -164,7 +164,7 @@ impl Stats {
     /// Something that the crowd did not expect has come up.
     pub fn record_anomaly(&self, anomaly: Anomaly) {
         let mut figures = self.figures();
-        *figures.surprise_counts.entry(anomaly.outcome.clone()).or_default() += 1;
+        *figures.anomaly_counts.entry(anomaly.outcome.clone()).or_default() += 1;
         if figures.anomalies.len() < KEPT {
             figures.anomalies.push(anomaly);
         }
@@ -177,7 +177,7 @@ impl Stats {
             arrivals: figures.arrivals,
             coupons: figures.acknowledged.coupons.len(),
             orders: figures.acknowledged.orders.len(),
-            anomalies: figures.surprise_counts.values().sum(),
+            anomalies: figures.anomaly_counts.values().sum(),
         }
     }
 
@@ -200,7 +200,7 @@ impl Stats {
             claims: figures.claims.rate(),
             orders: figures.orders.rate(),
             anomalies: figures.anomalies.clone(),
-            surprise_counts: figures.surprise_counts.clone(),
+            anomaly_counts: figures.anomaly_counts.clone(),
         }
     }
 }
@@ -225,7 +225,7 @@ mod tests {
             stats.record_anomaly(Anomaly::of_sale("ODD", "very"));
         }
         let totals = stats.totals();
-        assert_eq!((totals.surprise_counts.values().sum::<u64>(), totals.anomalies.len()), (25, KEPT));
+        assert_eq!((totals.anomaly_counts.values().sum::<u64>(), totals.anomalies.len()), (25, KEPT));
     }
 
     #[test]

@@ -175,6 +175,7 @@ mod tests {
         fn any_query_is_read_or_refused_by_field(query in "(page_size|pageToken|event_id|[a-z.]{0,9})=?[-%+&=a-z0-9]{0,30}") {
             if let Err(problem) = message(Method::GET, &format!("/v1/orders?{query}"), b"") {
                 prop_assert!(is_refusal_of_a_request(&problem), "{}: {}", query, problem);
+                prop_assert!(problem.field_path().is_some(), "{}: {}", query, problem);
             }
         }
     }

@@ -10,10 +10,16 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{ParseError, Targets};
 
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";
+
+/// Reads levels by target, however they are spaced.
+fn log_filter(text: &str) -> Result<Targets, ParseError> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    directives.join(",").parse()
+}
 
 /// The part of the configuration that is the same for all; flatten it into the service's own.
 #[derive(Clone, Debug, Args)]
@@ -31,7 +37,7 @@ pub struct CommonConfig {
     pub log_format: LogFormat,
 
     /// Which log lines are written, such as "info" or "warn,stampede_order=debug".
-    #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER")]
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FILTER", default_value = "info", value_name = "FILTER", value_parser = log_filter)]
     pub log_filter: Targets,
 
     /// OpenTelemetry collector to send spans to over gRPC, such as http://host:4317 [default: none].

@@ -92,11 +92,11 @@ struct TimeoutText(Duration);
 
 impl std::fmt::Display for TimeoutText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const MAX_DIGITS_VALUE: u128 = 99_999_999;
+        const MAX_VALUE: u128 = 99_999_999;
         match (self.0.as_micros(), self.0.as_millis()) {
-            (micros, _) if micros <= MAX_DIGITS_VALUE => write!(f, "{micros}u"),
-            (_, millis) if millis <= MAX_DIGITS_VALUE => write!(f, "{millis}m"),
-            _ => write!(f, "{}S", u128::from(self.0.as_secs()).min(MAX_DIGITS_VALUE)),
+            (micros, _) if micros <= MAX_VALUE => write!(f, "{micros}u"),
+            (_, millis) if millis <= MAX_VALUE => write!(f, "{millis}m"),
+            _ => write!(f, "{}S", u128::from(self.0.as_secs()).min(MAX_VALUE)),
         }
     }
 }

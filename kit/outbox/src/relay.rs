@@ -1,4 +1,4 @@
-//! The relay: takes the unsent messages of the partitions it leases, sends them, and marks them as sent.
+//! The relay: takes the unsent messages of the partitions it leases, sends them, and strikes them off the list of unsent ones.
 
 use crate::{
     PARTITIONS, backlog, lease,

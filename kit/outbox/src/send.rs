@@ -42,8 +42,8 @@ impl Sender {
 
     /// Sends all, and returns the ids of those that were acknowledged within `patience`. Where one was not, no later
     /// one of its aggregate is returned either: both are sent again, in order.
-    pub async fn send(&self, messages: &[Unsent], patience: Duration) -> Vec<u64> {
-        let deadline = tokio::time::Instant::now() + patience;
+    pub async fn send(&self, messages: &[Unsent], timeout: Duration) -> Vec<u64> {
+        let deadline = tokio::time::Instant::now() + timeout;
         let deliveries: Vec<_> = messages.iter().map(|message| self.enqueue(message)).collect();
         let mut stuck = HashSet::new();
         let mut sent = Vec::with_capacity(messages.len());

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn news_carry_the_order_and_its_version() {
+    fn messages_carry_the_order_and_its_version() {
         let outgoing = OutgoingMessage { order: order(), version: 4, body: MessageBody::Cancelled { coupon: None } };
         let sent = encode(&outgoing, None);
         assert_eq!((sent.aggregate_id.as_str(), sent.aggregate_version), (order().to_string().as_str(), 4));

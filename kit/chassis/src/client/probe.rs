@@ -97,7 +97,7 @@ impl BalancedEndpoint {
         }
     }
 
-    /// Tells the balance, if it does not know and has room for the news. If not, the next probe tries again: to wait
+    /// Tells the balance, if it does not know and has room for the change. If not, the next probe tries again: to wait
     /// would blind this one for as long as nobody calls.
     fn tell(&mut self, is_in: bool) {
         if self.is_balanced == is_in {
@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_balance_that_has_no_room_is_told_later_and_nobody_waits() {
-        let (changes, mut news) = mpsc::channel(1);
+        let (changes, mut told) = mpsc::channel(1);
         let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
         let endpoint = Endpoint::from_static("http://127.0.0.1:1");
         let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
@@ -153,11 +153,11 @@ mod tests {
             balanced.tell(is_in);
         }
         assert_eq!(*balanced.channels.ready.borrow(), 1, "callers go by the newest");
-        assert!(matches!(news.recv().await, Some(Change::Insert(..))));
+        assert!(matches!(told.recv().await, Some(Change::Insert(..))));
         balanced.tell(true);
-        assert!(news.try_recv().is_err(), "it knows already");
+        assert!(told.try_recv().is_err(), "it knows already");
         balanced.tell(false);
-        assert!(matches!(news.try_recv(), Ok(Change::Remove(_))));
+        assert!(matches!(told.try_recv(), Ok(Change::Remove(_))));
     }
 
     /// Feeds findings to an endpoint that is not the last, and gives the changes.

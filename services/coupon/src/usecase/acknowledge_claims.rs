@@ -18,18 +18,18 @@ pub struct Acknowledger {
     queue: mpsc::Sender<Vec<RankedClaim>>,
 }
 
-/// Does what an [`Acknowledger`] takes.
+/// Acknowledges what an [`Acknowledger`] takes.
 #[derive(Debug)]
-pub struct SettleClaims {
+pub struct AcknowledgeClaims {
     redis: Redis,
     queue: mpsc::Receiver<Vec<RankedClaim>>,
 }
 
 impl Acknowledger {
     /// An acknowledger, and what does its work.
-    pub fn new(redis: Redis) -> (Self, SettleClaims) {
+    pub fn new(redis: Redis) -> (Self, AcknowledgeClaims) {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-        (Self { queue: sender }, SettleClaims { redis, queue: receiver })
+        (Self { queue: sender }, AcknowledgeClaims { redis, queue: receiver })
     }
 
     /// Has these claims acknowledged soon.
@@ -40,8 +40,8 @@ impl Acknowledger {
     }
 }
 
-impl SettleClaims {
-    /// Settles what has gathered; waits for the next if there is nothing. Returns whether more may come.
+impl AcknowledgeClaims {
+    /// Acknowledges what has gathered; waits for the next if there is nothing. Returns whether more may come.
     pub async fn acknowledge_next(&mut self) -> bool {
         let mut batches = Vec::new();
         if self.queue.recv_many(&mut batches, MAX_TOGETHER).await == 0 {
@@ -52,12 +52,12 @@ impl SettleClaims {
             claims.entry(ranked.claim.campaign_id).or_default().push((ranked.claim.user_id, ranked.rank));
         }
         for (campaign, claims) in claims {
-            self.settle_campaign(campaign, &claims).await;
+            self.acknowledge_campaign(campaign, &claims).await;
         }
         true
     }
 
-    async fn settle_campaign(&self, campaign: CampaignId, claims: &[(UserId, i32)]) {
+    async fn acknowledge_campaign(&self, campaign: CampaignId, claims: &[(UserId, i32)]) {
         for chunk in claims.chunks(coupon::MAX_CLAIMS) {
             if let Err(error) = coupon::acknowledge(&self.redis, campaign, chunk).await {
                 tracing::debug!(campaign.id = %campaign, error.cause = %error, "stored claims are left to the sweep to acknowledge");

@@ -60,10 +60,9 @@ impl FinishClaims {
             let done: Vec<CampaignId> = done.into_iter().flatten().collect();
             let now = Timestamp::now();
             self.db
-                .run(
-                    "settle_campaigns",
-                    |mut conn| async move { store::campaigns::settle(&mut conn, &done, now).await },
-                )
+                .run("acknowledge_campaigns", |mut conn| async move {
+                    store::campaigns::settle(&mut conn, &done, now).await
+                })
                 .await?;
             match page.last() {
                 Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),

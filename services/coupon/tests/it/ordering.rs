@@ -61,7 +61,7 @@ async fn messages_of_one_batch_take_effect_in_their_order() -> Result<()> {
     shop.hold(hold_request(&marker, order(1))).await?;
     // Written at once, so read as one batch: used, returned, and told again; the marker tells when all are applied.
     let id = &returned.coupon_id;
-    let published = vec![
+    let messages = vec![
         fulfilled(order(1), id),
         refunded(order(1), id),
         refunded(order(1), id),
@@ -69,7 +69,7 @@ async fn messages_of_one_batch_take_effect_in_their_order() -> Result<()> {
         fulfilled(order(1), &marker.coupon_id),
         fulfilled(order(1), ""),
     ];
-    orders.tell(order(1), published).await?;
+    orders.tell(order(1), messages).await?;
     shop.reaches(&marker, CouponState::Used).await;
     assert_eq!(shop.now(&returned).await?, returned);
     shop.mesh.stop().await
@@ -84,13 +84,13 @@ async fn the_end_of_one_order_leaves_the_coupon_of_another_alone() -> Result<()>
     let marker = shop.claim(&campaign, buyer(), "a").await?;
     let kept = shop.hold(hold_request(&held, order(2))).await?;
     shop.hold(hold_request(&marker, order(1))).await?;
-    let published = vec![
+    let messages = vec![
         expired(order(1), &held.coupon_id),
         cancelled(order(1), &held.coupon_id),
         fulfilled(order(1), &held.coupon_id),
         cancelled(order(1), &marker.coupon_id),
     ];
-    orders.tell(order(1), published).await?;
+    orders.tell(order(1), messages).await?;
     shop.reaches(&marker, CouponState::Issued).await;
     assert_eq!(shop.now(&held).await?, kept);
     shop.mesh.stop().await

@@ -1,5 +1,5 @@
 //! Writes down what became of charges, many at a time: whether a request, a look-up or a notice of the provider
-//! outgoing. What is written already changes nothing, so any of them may come first, and any may be repeated.
+//! told of it. What is written already changes nothing, so any of them may come first, and any may be repeated.
 
 use super::{Context, Error, batches};
 use crate::{

@@ -158,7 +158,7 @@ impl Shop {
         Ok(self.payments.acquire().await?)
     }
 
-    /// What the service has told of the payment, in its order: the name and the version of each message.
+    /// The messages that the service has written about the payment, in its order: the name and the version of each message.
     pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
         let mut conn = self.payments.acquire().await?;
         let query =
