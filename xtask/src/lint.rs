@@ -15,12 +15,13 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 pub type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);
 
 /// All of them, the quick ones first.
-pub const CHECKS: [Check; 6] = [
+pub const CHECKS: [Check; 7] = [
     ("fmt", check_format),
     ("tidy", tidy::run),
     ("buf lint", lint_contracts),
     ("buf breaking", compare_contracts),
     ("cargo deny", judge_dependencies),
+    ("alerts", test_alerts),
     ("clippy", clippy),
 ];
 
@@ -55,6 +56,16 @@ fn judge_dependencies(workspace: &Workspace) -> anyhow::Result<()> {
     // Advisories need a database from the network that changes by the day: not a check of this tree.
     deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
     shell::shown(&mut deny)
+}
+
+/// Runs the tests of the alerts, where promtool is: it comes with Prometheus alone.
+fn test_alerts(workspace: &Workspace) -> anyhow::Result<()> {
+    let Some(promtool) = shell::find_program("promtool") else {
+        say("promtool, which comes with Prometheus, is not installed: skipped");
+        return Ok(());
+    };
+    let folder = workspace.root().join("deploy/compose/observability");
+    shell::shown(Command::new(promtool).current_dir(folder).args(["test", "rules", "rules.test.yaml"]))
 }
 
 fn lint_contracts(workspace: &Workspace) -> anyhow::Result<()> {

@@ -24,6 +24,21 @@ use crate::workspace::Workspace;
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "compose";
 
+/// Asks compose whether it understands the files, those too that are only read here.
+const EVERY_FILE: [&str; 12] = [
+    "--profile",
+    "*",
+    "--file",
+    "compose.yaml",
+    "--file",
+    "compose.build.yaml",
+    "--file",
+    "compose.observability.yaml",
+    "--file",
+    "compose.load.yaml",
+    "config",
+    "--quiet",
+];
 /// The image under test.
 const IMAGE: &str = "stampede:test";
 /// First port that is looked at for what the containers publish.
@@ -60,6 +75,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         say(&format!("    {name}: ok, {}", seconds(started.elapsed())));
         anyhow::Ok(())
     };
+    step("compose reads every file", &mut || project.run(&EVERY_FILE))?;
     step("build the image", &mut || project.run(&["build"]))?;
     step("stop a process that waits for its servers", &mut || stops_while_waiting(&docker))?;
     step("up --wait", &mut || project.run(&["up", "--wait", "--pull", "never"]))?;
