@@ -253,7 +253,7 @@ fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was(
 }
 
 #[test]
-fn of_two_clicks_at_once_both_are_taken_or_it_is_a_surprise_that_says_why() {
+fn of_two_clicks_at_once_both_are_taken_or_it_is_an_anomaly_that_says_why() {
     static CLICKS: AtomicUsize = AtomicUsize::new(0);
     const CANCELLED: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"ORDER_STATE_CANCELLED","arrival":"1",
         "version":"2","create_time":"2026-01-02T03:04:05Z","update_time":"2026-01-02T03:04:06Z"}"#;
