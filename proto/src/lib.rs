@@ -23,4 +23,4 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/mod.rs"));
 }
 
-pub use generated::stampede::{coupon, event, inventory, message, order, payment, r#type};
+pub use generated::stampede::*;
