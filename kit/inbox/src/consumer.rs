@@ -59,7 +59,7 @@ impl ConsumerConfig {
             brokers: brokers.to_owned(),
             service,
             group: format!("{topic_prefix}.{service}"),
-            topics: service.reads().iter().map(|writer| writer.topic(topic_prefix)).collect(),
+            topics: service.reads().map(|writer| writer.topic(topic_prefix)).collect(),
             message_types: message_types.into_iter().collect(),
         }
     }

@@ -1,5 +1,5 @@
-//! The registry of services: what each is called, where it listens, whom it calls and what it reads. Everything that
-//! needs a list of services reads this one.
+//! The registry of services: what each is called, where it listens, whom it calls and which messages it takes.
+//! Everything that needs a list of services reads this one.
 
 use std::{fmt, str::FromStr};
 
@@ -20,7 +20,8 @@ struct Facts {
     name: &'static str,
     port: u16,
     calls: &'static [Service],
-    reads: &'static [Service],
+    /// Each topic that it reads, with the names of the messages that it takes from there. It skips all others.
+    takes: &'static [(Service, &'static [&'static str])],
     redis: Option<RedisUse>,
 }
 
@@ -48,13 +49,16 @@ macro_rules! services {
 
 services! {
     /// Sale events and their times.
-    Event: Facts { name: "event", port: 7101, calls: &[], reads: &[], redis: Some(RedisUse::Timers) };
+    Event: Facts { name: "event", port: 7101, calls: &[], takes: &[], redis: Some(RedisUse::Timers) };
     /// Campaigns and coupons.
     Coupon: Facts {
         name: "coupon",
         port: 7102,
         calls: &[Service::Order],
-        reads: &[Service::Order],
+        takes: &[(
+            Service::Order,
+            &["OrderFulfilled", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+        )],
         redis: Some(RedisUse::Main),
     };
     /// Stock and the ledger.
@@ -62,7 +66,13 @@ services! {
         name: "inventory",
         port: 7103,
         calls: &[Service::Order],
-        reads: &[Service::Event, Service::Order],
+        takes: &[
+            (Service::Event, &["EventScheduled", "EventCancelled"]),
+            (
+                Service::Order,
+                &["OrderPlaced", "OrderPaidLate", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+            ),
+        ],
         redis: Some(RedisUse::Main),
     };
     /// Orders and goods.
@@ -70,11 +80,20 @@ services! {
         name: "order",
         port: 7104,
         calls: &[Service::Inventory, Service::Coupon],
-        reads: &[Service::Inventory, Service::Payment],
+        takes: &[
+            (Service::Inventory, &["StockCommitted", "StockRejected"]),
+            (Service::Payment, &["PaymentApproved", "PaymentDeclined", "PaymentRefunded"]),
+        ],
         redis: None,
     };
     /// Payments and refunds.
-    Payment: Facts { name: "payment", port: 7105, calls: &[], reads: &[Service::Order], redis: None };
+    Payment: Facts {
+        name: "payment",
+        port: 7105,
+        calls: &[],
+        takes: &[(Service::Order, &["PaymentRequested", "RefundRequested", "OrderExpired", "OrderCancelled"])],
+        redis: None,
+    };
 }
 
 impl Service {
@@ -84,13 +103,20 @@ impl Service {
     }
 
     /// The services whose topics it reads, as the consumer group `<prefix>.<name>`.
-    pub const fn reads(self) -> &'static [Self] {
-        self.facts().reads
+    pub fn reads(self) -> impl Iterator<Item = Self> {
+        self.facts().takes.iter().map(|(writer, _)| *writer)
     }
 
     /// The services that read its topic.
     pub fn readers(self) -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(move |reader| reader.reads().contains(&self))
+        Self::ALL.into_iter().filter(move |reader| reader.reads().any(|writer| writer == self))
+    }
+
+    /// The messages that it takes from the topic of `writer`, by their names within the package; none if it does not
+    /// read that topic.
+    pub fn takes(self, writer: Self) -> &'static [&'static str] {
+        let from_writer = self.facts().takes.iter().find(|(from, _)| *from == writer);
+        from_writer.map(|(_, names)| *names).unwrap_or_default()
     }
 
     /// Name of its topic, such as `stampede.order` under the prefix `stampede`.
@@ -220,8 +246,17 @@ mod tests {
     fn no_service_calls_or_reads_itself() {
         for service in Service::ALL {
             assert!(!Process::from(service).calls().contains(&service), "{service}");
-            assert!(!service.reads().contains(&service), "{service}");
-            assert!(service.readers().all(|reader| reader.reads().contains(&service)), "{service}");
+            assert!(service.reads().all(|writer| writer != service), "{service}");
+        }
+    }
+
+    #[test]
+    fn who_reads_a_topic_takes_something_from_it_and_nobody_else_does() {
+        for reader in Service::ALL {
+            for writer in Service::ALL {
+                let reads = writer.readers().any(|one| one == reader);
+                assert_eq!(!reader.takes(writer).is_empty(), reads, "{reader} from {writer}");
+            }
         }
     }
 
