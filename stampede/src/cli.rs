@@ -1,11 +1,11 @@
 //! The command line: what can be asked for.
 
-use crate::secret_files;
+use crate::{secret_files, serve::Serve};
 use clap::{CommandFactory, Error, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use stampede_chassis::config::with_default_address;
 use stampede_cli::Format;
-use stampede_vocab::{Process, Service};
+use stampede_vocab::Process;
 use std::{
     env,
     ffi::OsString,
@@ -48,33 +48,6 @@ pub enum Command {
         /// The shell
         shell: Shell,
     },
-}
-
-/// A process of the mesh. Each has its own configuration and ports, and runs in any number of replicas.
-#[derive(Subcommand)]
-pub enum Serve {
-    Event(Box<stampede_event::Config>),
-    Coupon(Box<stampede_coupon::Config>),
-    Inventory(Box<stampede_inventory::Config>),
-    Order(Box<stampede_order::Config>),
-    Payment(Box<stampede_payment::Config>),
-    Gateway(Box<stampede_gateway::Config>),
-    Sandbox(Box<stampede_sandbox::Config>),
-}
-
-impl Serve {
-    /// The process as the registry has it.
-    pub fn process(&self) -> Process {
-        match self {
-            Self::Event(_) => Service::Event.into(),
-            Self::Coupon(_) => Service::Coupon.into(),
-            Self::Inventory(_) => Service::Inventory.into(),
-            Self::Order(_) => Service::Order.into(),
-            Self::Payment(_) => Service::Payment.into(),
-            Self::Gateway(_) => Process::Gateway,
-            Self::Sandbox(_) => Process::Sandbox,
-        }
-    }
 }
 
 /// Reads the command line and the environment, and the files that secrets are in.

@@ -2,10 +2,11 @@
 
 mod cli;
 mod secret_files;
+mod serve;
 
 use std::process::ExitCode;
 
-use cli::{Cli, Command, Serve};
+use cli::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,21 +17,8 @@ fn main() -> ExitCode {
         Err(error) => return cli::not_understood(&error),
     };
     match command {
-        Command::Serve { process } => serve(process),
+        Command::Serve { process } => process.run(),
         Command::Operator(command) => stampede_cli::run(*command, format),
         Command::Completions { shell } => cli::print_completions(shell),
-    }
-}
-
-fn serve(process: Serve) -> ExitCode {
-    let of = process.process();
-    match process {
-        Serve::Event(config) => stampede_chassis::run(of, *config, stampede_event::build),
-        Serve::Coupon(config) => stampede_chassis::run(of, *config, stampede_coupon::build),
-        Serve::Inventory(config) => stampede_chassis::run(of, *config, stampede_inventory::build),
-        Serve::Order(config) => stampede_chassis::run(of, *config, stampede_order::build),
-        Serve::Payment(config) => stampede_chassis::run(of, *config, stampede_payment::build),
-        Serve::Gateway(config) => stampede_chassis::run(of, *config, stampede_gateway::build),
-        Serve::Sandbox(config) => stampede_sandbox::run(*config),
     }
 }
