@@ -1,10 +1,9 @@
 //! What the gateway is told when it starts.
 
-use crate::{auth::Lives, transcode::CallLimits};
+use crate::{auth::Lives, transcode::CallLimits, upstream_config::UpstreamConfig};
 use clap::Parser;
 use secrecy::SecretString;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_vocab::Service;
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -15,7 +14,7 @@ Example:
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
-/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the five services as they become ready.
+/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
@@ -52,61 +51,6 @@ pub struct Config {
     /// What every process is told.
     #[command(flatten)]
     pub common: CommonConfig,
-}
-
-/// Where the services are: one URL a replica, separated by commas.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Services")]
-pub struct UpstreamConfig {
-    /// Replicas of the event service, comma separated: http://host:port.
-    #[arg(
-        long,
-        env = "STAMPEDE_EVENT_URLS",
-        value_name = "URLS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7101"
-    )]
-    pub event_urls: Vec<String>,
-
-    /// Replicas of the coupon service, comma separated: http://host:port.
-    #[arg(
-        long,
-        env = "STAMPEDE_COUPON_URLS",
-        value_name = "URLS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7102"
-    )]
-    pub coupon_urls: Vec<String>,
-
-    /// Replicas of the inventory service, comma separated: http://host:port.
-    #[arg(
-        long,
-        env = "STAMPEDE_INVENTORY_URLS",
-        value_name = "URLS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7103"
-    )]
-    pub inventory_urls: Vec<String>,
-
-    /// Replicas of the order service, comma separated: http://host:port.
-    #[arg(
-        long,
-        env = "STAMPEDE_ORDER_URLS",
-        value_name = "URLS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7104"
-    )]
-    pub order_urls: Vec<String>,
-
-    /// Replicas of the payment service, comma separated: http://host:port.
-    #[arg(
-        long,
-        env = "STAMPEDE_PAYMENT_URLS",
-        value_name = "URLS",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7105"
-    )]
-    pub payment_urls: Vec<String>,
 }
 
 /// What one request, and all of them together, may take.
@@ -148,18 +92,5 @@ impl LimitConfig {
     /// What a call may take.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms), max_streams: self.max_streams }
-    }
-}
-
-impl UpstreamConfig {
-    /// The URLs of a service.
-    pub fn urls(&self, service: Service) -> &[String] {
-        match service {
-            Service::Event => &self.event_urls,
-            Service::Coupon => &self.coupon_urls,
-            Service::Inventory => &self.inventory_urls,
-            Service::Order => &self.order_urls,
-            Service::Payment => &self.payment_urls,
-        }
     }
 }

@@ -19,6 +19,7 @@ mod problem;
 mod routes;
 mod trace_id;
 mod transcode;
+mod upstream_config;
 
 pub use config::Config;
 
@@ -28,8 +29,7 @@ use gateway::Gateway;
 use routes::Table;
 use stampede_chassis::{Http, MeshChannel, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
-use stampede_vocab::Service;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
 
 /// Reads the contract, connects to Redis and the services, and makes what is served.
@@ -38,9 +38,12 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let first = FirstTokens::new(&config.auth_secret)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
-    let channel = |service| MeshChannel::connect(config.upstreams.urls(service), service.name());
-    let channels = Service::ALL.map(|service| (service.name(), channel(service)));
-    let upstreams = gateway::upstreams(&table, &channels.into())?;
+    let channels: HashMap<_, _> = config
+        .upstreams
+        .services()
+        .map(|(service, urls)| (service.name(), MeshChannel::connect(urls, service.name())))
+        .collect();
+    let upstreams = gateway::upstreams(&table, &channels)?;
     let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {
         table,

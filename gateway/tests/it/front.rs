@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use stampede_chassis::{Http, Workers};
 use stampede_gateway::Config;
 use stampede_lua::gate::UserId;
+use stampede_vocab::Service;
 use tower::ServiceExt;
 
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
@@ -69,16 +70,11 @@ impl Front {
 pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
     let prefix = format!("test-gateway:{}:", UserId::random());
-    let defaults = [
-        ("--redis-url", redis.as_str()),
-        ("--event-urls", NOBODY),
-        ("--coupon-urls", NOBODY),
-        ("--inventory-urls", NOBODY),
-        ("--order-urls", NOBODY),
-        ("--payment-urls", NOBODY),
-    ];
+    let services = Service::ALL.map(|service| format!("--{service}-urls"));
+    let nowhere = services.iter().map(|flag| (flag.as_str(), NOBODY));
+    let defaults = nowhere.chain([("--redis-url", redis.as_str())]);
     let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", prefix.as_str())];
-    settings.extend(defaults.iter().filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
+    settings.extend(defaults.filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
     settings.extend(flags);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let config = Config::try_parse_from(["gateway"].into_iter().chain(args)).unwrap();
