@@ -165,6 +165,11 @@ impl Mesh {
         AUTH_SECRET
     }
 
+    /// The way to a service, for a client of it.
+    pub fn channel(&self, service: Service) -> Channel {
+        Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
+    }
+
     /// Calls the event service.
     pub fn event(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.channel(Service::Event))
@@ -214,10 +219,6 @@ impl Mesh {
             ensure!(status.success(), "{process} ended with {status}:\n{}", running.log_tail());
         }
         Ok(())
-    }
-
-    fn channel(&self, service: Service) -> Channel {
-        Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
     }
 
     async fn start_one(&mut self, process: Process, replica: usize) -> Result<()> {
