@@ -18,7 +18,7 @@ pub enum Tier {
     Server,
     /// What services call outside of the mesh.
     Provider,
-    /// The five services.
+    /// The services.
     Service,
     /// The door to the outside.
     Gateway,

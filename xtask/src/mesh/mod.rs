@@ -143,7 +143,7 @@ impl Mesh<'_> {
             Service::Order => {
                 env.extend(self.pay_window_ms.map(|window_ms| ("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string())));
             }
-            Service::Event | Service::Coupon | Service::Inventory => {}
+            _ => {}
         }
         env
     }

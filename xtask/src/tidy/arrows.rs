@@ -1,5 +1,7 @@
 //! Which crate may depend on which. What is absent from the table is forbidden.
 
+use stampede_vocab::Service;
+
 use crate::tidy::Finding;
 
 /// Crates that every part of a service may be built from.
@@ -9,21 +11,11 @@ const SERVICE: [&str; 11] =
 /// The kits that every service needs, put together.
 const COMPOSED: [&str; 7] = ["chassis", "db", "outbox", "inbox", "lua", "status", "vocab"];
 
-/// What the one program is put together from, and what its tests of whole sales use.
-const PROGRAM: [&str; 12] = [
-    "chassis",
-    "cli",
-    "coupon",
-    "event",
-    "gateway",
-    "inventory",
-    "order",
-    "payment",
-    "sandbox",
-    "proto",
-    "lua",
-    "vocab",
-];
+/// What the one program is put together from beside the services, and what its tests of whole sales use.
+const PROGRAM: [&str; 7] = ["chassis", "cli", "gateway", "sandbox", "proto", "lua", "vocab"];
+
+/// Where that program is.
+const PROGRAM_DIRECTORY: &str = "stampede";
 
 /// The crate that only tests may use.
 const TESTKIT: &str = "testkit";
@@ -44,8 +36,8 @@ fn allowed(directory: &str) -> Option<&'static [&'static str]> {
         "kit/testkit" => &["chassis", "db", "proto", "status", "vocab"],
         "gateway" => &["proto", "status", "chassis", "lua", "vocab"],
         "cli" => &["proto", "lua", "db", "vocab", "sale"],
-        // The one program is on top of all.
-        "stampede" => &PROGRAM,
+        // On top of all: every service too.
+        PROGRAM_DIRECTORY => &PROGRAM,
         // Never another service.
         service if service.starts_with("services/") => &SERVICE,
         _ => return None,
@@ -69,7 +61,8 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     for section in ["dependencies", "build-dependencies", "dev-dependencies"] {
         for local in local_dependencies(&manifest, section) {
             let for_tests = section == "dev-dependencies" && local == TESTKIT;
-            if !for_tests && !allowed.contains(&local.as_str()) {
+            let served = directory == PROGRAM_DIRECTORY && Service::ALL.iter().any(|one| one.name() == local);
+            if !for_tests && !served && !allowed.contains(&local.as_str()) {
                 let rule = format!("{directory} may not have stampede-{local} in its [{section}]");
                 findings.push(Finding::new(path, line_of(text, &local), rule));
             }
@@ -106,6 +99,7 @@ mod tests {
         assert!(rules("kit/db/Cargo.toml", "[dependencies]\nstampede-vocab.workspace = true").is_empty());
         assert!(rules("kit/db/Cargo.toml", "[dev-dependencies]\nstampede-testkit.workspace = true").is_empty());
         assert!(rules("services/order/Cargo.toml", "[dependencies]\nsqlx = \"1\"\nstampede-db = {}").is_empty());
+        assert!(rules("stampede/Cargo.toml", "[dependencies]\nstampede-order = {}\nstampede-cli = {}").is_empty());
     }
 
     #[test]
@@ -119,6 +113,8 @@ mod tests {
             ("gateway/Cargo.toml", "[dependencies]\nother = { package = \"stampede-db\", path = \"../kit/db\" }"),
             ("proto/Cargo.toml", "[build-dependencies]\nstampede-lua.workspace = true"),
             ("cli/Cargo.toml", "[dependencies]\nstampede-batch.workspace = true"),
+            ("gateway/Cargo.toml", "[dependencies]\nstampede-order.workspace = true"),
+            ("stampede/Cargo.toml", "[dependencies]\nstampede-db.workspace = true"),
         ] {
             assert_eq!(rules(path, text).len(), 1, "{path}: {text}");
         }
