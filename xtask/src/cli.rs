@@ -33,7 +33,7 @@ pub enum Command {
     Bench(BenchArgs),
     /// Run every check there is, or the tests whose name contains NAME
     Test(TestArgs),
-    /// Format the Rust code
+    /// Format the Rust code, and write the lists of processes in deploy/
     Fmt,
     /// Check formatting, clippy, the house rules and the contracts
     Lint,

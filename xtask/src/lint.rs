@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::lists;
 use crate::setup::{self, tools};
 use crate::shell;
 use crate::tidy;
@@ -35,13 +36,15 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Formats the code in place.
+/// Formats the code in place, and writes what follows from the registry of services.
 pub fn format(workspace: &Workspace) -> anyhow::Result<()> {
-    shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all"]))
+    shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all"]))?;
+    lists::write(workspace)
 }
 
 fn check_format(workspace: &Workspace) -> anyhow::Result<()> {
-    shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all", "--check"]))
+    shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all", "--check"]))?;
+    lists::check(workspace)
 }
 
 fn clippy(workspace: &Workspace) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ mod identity;
 mod interrupt;
 mod launch;
 mod lint;
+mod lists;
 mod mesh;
 mod ports;
 mod probe;
