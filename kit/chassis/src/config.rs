@@ -100,7 +100,7 @@ impl CommonConfig {
 
     /// Threads of the runtime.
     ///
-    /// Six processes and their servers share a machine, so none may take all cores; and on two
+    /// All processes and their servers share a machine, so none may take all cores; and on two
     /// cores one thread served more calls than two, which only steal from each other.
     pub fn worker_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
