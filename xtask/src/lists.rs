@@ -96,7 +96,7 @@ impl List {
 
     /// The text of the file with this list in it.
     fn put_in(&self, text: &str) -> anyhow::Result<String> {
-        let Self { file, begin, end, content } = self;
+        let Self { file, begin, end, ref content } = *self;
         let parts = text.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
         let (before, after) = parts.with_context(|| format!("{file} has no list between {begin:?} and {end:?}"))?;
         Ok(format!("{before}{begin}{content}{end}{after}"))

@@ -236,6 +236,9 @@ mod tests {
         }));
         let url = |peer: &Service| format!("{}: http://{peer}:{}", peer.urls_variable(), Process::from(*peer).port());
         all.extend(process.calls().iter().map(url));
+        if process == Process::Gateway {
+            all.extend(Service::ALL.map(|service| format!("{service}: *when-ready")));
+        }
         all
     }
 
