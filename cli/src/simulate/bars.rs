@@ -1,6 +1,6 @@
 //! The picture as bars on a terminal.
 
-use super::live::Picture;
+use super::picture::Picture;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use stampede_sale::Sale;
 

@@ -132,18 +132,18 @@ impl Buyer {
         let too_much = [PlannedLine { item, units: self.stage.limits[item] }];
         let placed = self.place("order-over-limit", Intent::OrderOverLimit(&too_much), Instant::now()).await;
         if let Placed::Accepted(second) = placed {
-            self.report_excess(first, &second);
+            self.report_excess(first, &second).await;
         }
     }
 
-    /// Too much is too much only while the first order counts.
-    fn report_excess(&self, first: &Order, second: &Order) {
-        let state = self.stage.follow.told(first).borrow().order.state;
+    /// Too much is too much only while the first order counts. One that cannot be read does.
+    async fn report_excess(&self, first: &Order, second: &Order) {
+        let call = Call::get(format!("/v1/orders/{}", first.order_id)).bearing(self.token()).going_on();
+        let state = self.stage.client.call::<Order>(&call).await.map_or(first.state, |order| order.state);
         if state == OrderState::Fulfilled || !is_end(state) {
             let detail = format!("{} was accepted on top of {}", second.order_id, first.order_id);
             self.record_anomaly(Step::Order, "OVER_LIMIT", &detail);
         }
-        drop(self.stage.follow.told(second));
     }
 
     async fn place(&self, request_id: &str, intent: Intent<'_>, due: Instant) -> Placed {
@@ -175,6 +175,7 @@ impl Buyer {
         let stage = &self.stage;
         match stage.client.call::<Order>(call).await {
             Ok(order) => {
+                stage.follow.told(&order);
                 let new = stage.stats.order_acknowledged(order.order_id, stage.timeline.now());
                 let (answer, outcome) =
                     if new { (Answer::Accepted, "ACCEPTED") } else { (Answer::Repeated, "REPEATED") };

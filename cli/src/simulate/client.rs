@@ -1,11 +1,15 @@
 //! HTTP to the gateway, as a buyer's client does it: kept-alive connections, a deadline for each try, and what passes
 //! by itself is tried again under the same request id. It knows nothing of sales.
 
+mod sse;
+mod watch;
+
 use super::{stats::Stats, wire::Problem};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header, uri::Authority};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -13,6 +17,7 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     error::Error,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,6 +30,8 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, sleep, timeout},
 };
+
+pub use watch::MAX_WATCHES;
 
 /// Longest wait for one answer; the gateway gives up before.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -135,12 +142,32 @@ impl Failure {
     }
 }
 
+/// The tries of one request so far.
+#[derive(Default)]
+struct Retry {
+    tries: u32,
+}
+
+impl Retry {
+    /// Waits until it may be tried again. Returns false, at once, if that would not help or was done too often.
+    async fn pause(&mut self, failure: &Failure, stats: &Stats) -> bool {
+        if !failure.passes() || self.tries + 1 >= MAX_TRIES {
+            return false;
+        }
+        stats.tried_again(failure.reason());
+        sleep(failure.pause(self.tries)).await;
+        self.tries += 1;
+        true
+    }
+}
+
 /// Talks to one gateway. Shared by all buyers.
 pub struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
     gateway: Authority,
     arriving: Semaphore,
     going_on: Semaphore,
+    watches: Semaphore,
     traffic: Traffic,
     stats: Arc<Stats>,
 }
@@ -211,7 +238,8 @@ impl Client {
         let arriving = (max_connections - going_on).max(1);
         let traffic = Traffic { most: arriving + going_on, ..Traffic::default() };
         let (arriving, going_on) = (Semaphore::new(arriving), Semaphore::new(going_on));
-        Ok(Self { pool, gateway, arriving, going_on, traffic, stats })
+        let watches = Semaphore::new(MAX_WATCHES);
+        Ok(Self { pool, gateway, arriving, going_on, watches, traffic, stats })
     }
 
     /// Forgets how many requests there were under way so far: what counts begins now.
@@ -228,17 +256,14 @@ impl Client {
 
     /// Sends the request, again where that may help, and reads the answer.
     pub async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T, Failure> {
-        let mut tries = 0;
+        let mut retry = Retry::default();
         loop {
-            let lane = if call.goes_on || tries > 0 { &self.going_on } else { &self.arriving };
-            let due = call.due.filter(|_| tries == 0);
-            match self.exchange(call, lane, due).await {
-                Err(failure) if failure.passes() && tries + 1 < MAX_TRIES => {
-                    self.stats.tried_again(failure.reason());
-                    sleep(failure.pause(tries)).await;
-                    tries += 1;
-                }
-                other => return other,
+            let is_first = retry.tries == 0;
+            let lane = if call.goes_on || !is_first { &self.going_on } else { &self.arriving };
+            match self.exchange(call, lane, call.due.filter(|_| is_first)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) if !retry.pause(&failure, &self.stats).await => return Err(failure),
+                Err(_) => {}
             }
         }
     }
@@ -256,20 +281,10 @@ impl Client {
     ) -> Result<T, Failure> {
         let _under_way = self.traffic.enter(lane).await;
         self.note_sent(due);
-        let exchange = async {
-            let response = self.pool.request(self.request(call)).await.map_err(|error| broken(&error))?;
-            let status = response.status();
-            let body = response.into_body().collect().await.map_err(|error| broken(&error))?;
-            Ok((status, body.to_bytes()))
-        };
-        let answer = timeout(ANSWER_DEADLINE, exchange).await;
-        let (status, body) = answer.unwrap_or_else(|_| Err(Failure::Broken("no answer came in time".into())))?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")));
-        }
-        let problem =
-            serde_json::from_slice(&body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))?;
-        Err(Failure::Refused(problem))
+        let exchange =
+            async { whole(self.pool.request(self.request(call)).await.map_err(|error| broken(&error))?).await };
+        let (status, body) = within(ANSWER_DEADLINE, exchange).await??;
+        if status.is_success() { read(status, &body) } else { Err(refusal(status, &body)) }
     }
 
     fn note_sent(&self, due: Option<Instant>) {
@@ -298,12 +313,16 @@ impl Client {
     pub async fn send_and_cut(&self, call: &Call, after: Duration) {
         let _under_way = self.traffic.enter(&self.arriving).await;
         self.note_sent(call.due);
-        let port = self.gateway.port_u16().unwrap_or(80);
-        let host = self.gateway.host().trim_start_matches('[').trim_end_matches(']');
-        let Ok(Ok(mut connection)) = timeout(ANSWER_DEADLINE, TcpStream::connect((host, port))).await else { return };
+        let Ok(Ok(mut connection)) = timeout(ANSWER_DEADLINE, self.connect()).await else { return };
         if connection.write_all(&self.raw(call)).await.is_ok() {
             sleep(after).await;
         }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let port = self.gateway.port_u16().unwrap_or(80);
+        let host = self.gateway.host().trim_start_matches('[').trim_end_matches(']');
+        TcpStream::connect((host, port)).await
     }
 
     fn raw(&self, call: &Call) -> Vec<u8> {
@@ -323,6 +342,24 @@ impl Client {
         raw.extend_from_slice(body);
         raw
     }
+}
+
+async fn within<F: Future>(longest: Duration, answer: F) -> Result<F::Output, Failure> {
+    timeout(longest, answer).await.map_err(|_| Failure::Broken("no answer came in time".into()))
+}
+
+async fn whole(response: Response<Incoming>) -> Result<(StatusCode, Bytes), Failure> {
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|error| broken(&error))?;
+    Ok((status, body.to_bytes()))
+}
+
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| Failure::Unreadable(format!("{status}: {error}")))
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    read(status, body).map_or_else(|unreadable| unreadable, Failure::Refused)
 }
 
 /// The whole chain of causes, of which hyper's own text says the least.

@@ -1,8 +1,9 @@
 //! `stampede simulate`: a whole sale through the gateway, as its buyers and its operator would do it.
 //!
 //! [`sale`] is the file, [`plan`] what each buyer will do, drawn from it; [`setup`] makes the event, [`crowd`] sends
-//! the buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`follow`] tells them where their orders are;
-//! [`stats`] counts, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but its HTTP interface.
+//! the buyers on schedule, [`buyer`] and [`payer`] are one buyer's way, [`list`] waits for orders that nobody watches;
+//! [`stats`] and [`follow`] keep what came of it, [`live`] shows, [`report`] sums up. It knows nothing of the mesh but
+//! its HTTP interface.
 //!
 //! The load is open: requests are due at times that are drawn beforehand, whether or not answers come. What bounds it
 //! is how many may be under way at a time; how late requests were really sent because of that is reported.
@@ -14,9 +15,10 @@ mod crowd;
 mod expect;
 mod follow;
 mod latency;
+mod list;
 mod live;
-mod pages;
 mod payer;
+mod picture;
 mod plan;
 mod report;
 pub(crate) mod setup;
@@ -33,11 +35,10 @@ use crate::{
     token::operator_token,
 };
 use anyhow::{Context, ensure};
-use client::{Call, Client};
+use client::{Call, Client, MAX_WATCHES};
 use expect::Expectations;
 use follow::Follow;
 use http::{HeaderValue, Uri};
-use pages::Pages;
 use plan::Plan;
 use report::{Aftermath, Report};
 use serde::Serialize;
@@ -53,8 +54,9 @@ use std::{
 };
 use timeline::Timeline;
 use tokio::time::timeout;
+use wire::{Order, Stocks};
 
-/// Connections beside the crowd's: for the operator who follows the orders and watches the stock.
+/// Connections beside the crowd's: for the operator who watches the stock and reads the list of orders.
 const OPERATOR_CONNECTIONS: usize = 4;
 /// Files open beside the connections of the crowd: the operator's, the terminal, the report, what the runtime needs.
 const OTHER_FILES: u64 = 64;
@@ -122,8 +124,9 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         token: setup::bearer(&operator_token(&args.auth_secret)?)?,
     };
     let stage = Arc::new(set_the_stage(&sale, plan, crowd, stats, &operator).await?);
-    play(&stage, &sale, &operator, Duration::from_secs(args.deadline_s.into()), output.progress).await?;
-    let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator).await?);
+    let deadline = Duration::from_secs(args.deadline_s.into());
+    let ended = play(&stage, &sale, &operator, deadline, output.progress).await?;
+    let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator, ended).await?);
     deliver(&report, &args, output)?;
     Ok(report.as_expected)
 }
@@ -132,11 +135,11 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
 /// would break where the gateway's do not.
 fn allow_connections(count: u16) -> anyhow::Result<()> {
     let allowed = rlimit::increase_nofile_limit(rlimit::INFINITY).context("the limit of open files cannot be read")?;
-    let most = allowed.saturating_sub(OTHER_FILES);
+    let needed = u64::from(count) + MAX_WATCHES as u64 + OTHER_FILES;
     ensure!(
-        u64::from(count) <= most,
-        "--max-connections is {count}, but the hard limit of open files ({allowed}) allows {most}: lower the one or raise \
-         the other, with `ulimit -Hn` as root"
+        needed <= allowed,
+        "--max-connections {count} and {MAX_WATCHES} watches need {needed} open files, but the hard limit is \
+         {allowed}: lower the one or raise the other, with `ulimit -Hn` as root"
     );
     Ok(())
 }
@@ -176,48 +179,50 @@ async fn set_the_stage(
     })
 }
 
-/// Plays the crowd until every order has reached an end, or time is up. Fails if the mesh sells on other terms than the
-/// sale reckons with.
+/// Plays the crowd until every order has reached an end, and returns these; none if time is up before. Fails if the
+/// mesh sells on other terms than the sale reckons with.
 async fn play(
     stage: &Arc<Stage>,
     sale: &Sale,
     operator: &Operator,
     deadline: Duration,
     on_terminal: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<Vec<Order>>> {
     stage.client.begin();
     let sale_runs = async {
         crowd::play(stage).await;
-        stage.follow.all_ended().await;
+        list::until_all_ended(&operator.client, &operator.token, stage.event, &stage.follow).await
     };
     let all = async {
         tokio::select! {
-            () = sale_runs => Ok(()),
-            () = stage.follow.run(&operator.client, &operator.token, stage.event) => Ok(()),
-            () = live::show(stage, sale, &operator.client, on_terminal) => Ok(()),
+            ended = sale_runs => Ok(Some(ended)),
+            () = live::show(stage, sale, &operator.client, on_terminal) => Ok(None),
             wrong = terms::wrong_pay_window(stage, sale, deadline) => Err(wrong),
         }
     };
     let Ok(played) = timeout(deadline, all).await else {
         let detail = format!("after {} s there were still buyers or open orders", deadline.as_secs());
         stage.stats.record_anomaly(Anomaly::of_sale("DEADLINE", detail));
-        return Ok(());
+        return Ok(None);
     };
     played
 }
 
-/// Reads once more, from the first order to the last, what has become of the sale.
-async fn look_back(stage: &Stage, operator: &Operator) -> anyhow::Result<Aftermath> {
+/// Reads what has become of the sale: of its orders too, if they have not all `ended`.
+async fn look_back(stage: &Stage, operator: &Operator, ended: Option<Vec<Order>>) -> anyhow::Result<Aftermath> {
     let Operator { client, token } = operator;
     let lost = |failure: client::Failure| anyhow::anyhow!("{} ({})", failure.reason(), failure.detail());
-    Pages::default().read(client, token, stage.event, &stage.follow).await.map_err(lost).context("orders")?;
+    let orders = match ended {
+        Some(ended) => ended,
+        None => list::read(client, token, stage.event).await.map_err(lost).context("orders")?,
+    };
     let event = Call::get(format!("/v1/events/{}", stage.event));
     let stock = Call::get(format!("/v1/events/{}/stock", stage.event));
-    let stocks: wire::Stocks = client.call(&stock).await.map_err(lost).context("stock")?;
+    let stocks: Stocks = client.call(&stock).await.map_err(lost).context("stock")?;
     Ok(Aftermath {
         event: client.call(&event).await.map_err(lost).context("event")?,
         stocks: live::in_order(&stage.items, stocks.stocks),
-        orders: stage.follow.orders(),
+        orders,
     })
 }
 

@@ -1,29 +1,25 @@
-//! One buyer's way from an accepted order to its end: looks at it, and pays, cancels or forgets it.
+//! One buyer's way from an accepted order to its end: looks at it, and pays, cancels or forgets it. They watch it only
+//! while they wait for something: that it can be paid, and what comes of the payment.
 
 use super::{
     buyer::Buyer,
     client::{Call, Failure},
     expect::{Intent, leads_there, state_name},
-    follow::View,
     plan::{Card, Ending},
     step::{Answer, Step, Timed},
-    wire::{CancelOrder, Order, PayOrder},
+    wire::{CancelOrder, Order, OrderEvent, PayOrder},
 };
 use stampede_proto::order::v1::OrderState;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 impl Buyer {
     /// Does with the order what was planned. Who had to come back for it is eager, and pays.
     pub async fn finish(&self, order: Order) {
-        let view = self.stage.follow.told(&order);
         match self.plan().ending {
             Ending::Abandons if !self.plan().comes_back => {}
             Ending::Cancels if !self.plan().comes_back => self.cancel(&order).await,
-            Ending::Abandons | Ending::Cancels => self.pay(&order, view, Card::Good).await,
-            Ending::Pays(card) => self.pay(&order, view, card).await,
+            Ending::Abandons | Ending::Cancels => self.pay(order, Card::Good).await,
+            Ending::Pays(card) => self.pay(order, card).await,
         }
     }
 
@@ -36,25 +32,43 @@ impl Buyer {
             Ok(cancelled) => {
                 self.stage.stats.answered(Step::Cancel, Answer::Accepted, due.elapsed());
                 self.stage.stats.count(Step::Cancel, state_name(cancelled.state));
-                drop(self.stage.follow.told(&cancelled));
+                self.stage.follow.told(&cancelled);
             }
-            Err(failure) => {
-                self.stage.follow.doubted(order.order_id);
-                self.stage.refused(self.number, Intent::Cancel, due, &failure);
-            }
+            Err(failure) => self.stage.refused(self.number, Intent::Cancel, due, &failure),
         }
     }
 
     /// Pays with `card`, and with a good one if that is declined.
-    async fn pay(&self, order: &Order, mut view: watch::Receiver<View>, card: Card) {
+    async fn pay(&self, placed: Order, card: Card) {
         sleep(self.plan().thinks).await;
-        let seen = until(&mut view, |order| order.state != OrderState::Pending).await;
+        let Some(seen) = self.once_past(OrderState::Pending, placed).await else { return };
         let Some(payable_since) = seen.payable_since() else { return self.ended_before(&seen) };
         self.stage.stats.took(Timed::PlaceToAwaitingPayment, payable_since.since(seen.create_time));
-        let outcome = self.pay_with(order, &mut view, "pay-1", card).await;
-        if outcome == Some(OrderState::AwaitingPayment) && card.is_declined() {
+        let Some(outcome) = self.pay_with(&seen, "pay-1", card).await else { return };
+        if outcome.state == OrderState::AwaitingPayment && card.is_declined() {
             sleep(self.plan().thinks).await;
-            self.pay_with(order, &mut view, "pay-2", Card::Good).await;
+            self.pay_with(&outcome, "pay-2", Card::Good).await;
+        }
+    }
+
+    /// Returns the order once it has left `state`, and watches it until then; none if it cannot be watched, which is an
+    /// anomaly. It is bounded by the deadline of the whole simulation.
+    async fn once_past(&self, state: OrderState, order: Order) -> Option<Order> {
+        if order.state != state {
+            return Some(order);
+        }
+        let call = Call::get(format!("/v1/orders/{}:watch", order.order_id)).bearing(self.token());
+        let take = |OrderEvent { order: newest }: OrderEvent| {
+            self.stage.follow.told(&newest);
+            (newest.version > order.version && newest.state != state).then_some(newest)
+        };
+        match self.stage.client.watch(&call, take).await {
+            Ok(newest) => Some(newest),
+            Err(failure) => {
+                let detail = format!("{} cannot be watched: {}", order.order_id, failure.detail());
+                self.stage.record_anomaly(self.number, Step::Payment, failure.reason(), &detail, failure.trace_id());
+                None
+            }
         }
     }
 
@@ -69,14 +83,8 @@ impl Buyer {
         }
     }
 
-    /// Pays once, and tells the state to which that has led; none if the payment was refused at once.
-    async fn pay_with(
-        &self,
-        order: &Order,
-        view: &mut watch::Receiver<View>,
-        request_id: &str,
-        card: Card,
-    ) -> Option<OrderState> {
+    /// Pays once, and returns the order as that has left it; none if the payment was refused at once.
+    async fn pay_with(&self, order: &Order, request_id: &str, card: Card) -> Option<Order> {
         let due = Instant::now();
         let body = PayOrder { request_id, payment_method: card.token() };
         let call = Call::post(format!("/v1/orders/{}:pay", order.order_id), &body);
@@ -84,17 +92,14 @@ impl Buyer {
         let begun = match self.send(&call, Step::Payment).await {
             Ok(begun) => begun,
             Err(failure) => {
-                self.stage.follow.doubted(order.order_id);
-                let deadline = view.borrow().order.pay_deadline;
-                self.stage.refused(self.number, Intent::Pay(deadline), due, &failure);
+                self.stage.refused(self.number, Intent::Pay(order.pay_deadline), due, &failure);
                 return None;
             }
         };
-        drop(self.stage.follow.told(&begun));
-        let is_outcome = |order: &Order| order.version >= begun.version && order.state != OrderState::Paying;
-        let outcome = until(view, is_outcome).await;
+        self.stage.follow.told(&begun);
+        let outcome = self.once_past(OrderState::Paying, begun).await?;
         self.report_payment(&begun, &outcome, card, due);
-        Some(outcome.state)
+        Some(outcome)
     }
 
     /// Sends it, twice at once if this buyer clicks everything twice. That not both are taken or both refused is an
@@ -113,7 +118,7 @@ impl Buyer {
         one.or(other)
     }
 
-    /// Counts an outcome. It is measured by the order's own times, which are finer than how often the list is read.
+    /// Counts an outcome. It is measured by the order's own times, which are finer than what its watch tells.
     fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
         let (stats, timeline) = (&self.stage.stats, &self.stage.timeline);
         let ended_at = outcome.fulfilled_at.unwrap_or(outcome.update_time);
@@ -127,13 +132,5 @@ impl Buyer {
             let detail = format!("{} led {} to {}", card.token(), outcome.order_id, state_name(outcome.state));
             self.record_anomaly(Step::Payment, "WRONG_OUTCOME", &detail);
         }
-    }
-}
-
-/// Waits until the order is as wanted. It is bounded by the deadline of the whole simulation.
-async fn until(view: &mut watch::Receiver<View>, wanted: impl Fn(&Order) -> bool) -> Order {
-    match view.wait_for(|view| wanted(&view.order)).await {
-        Ok(view) => view.order,
-        Err(_) => unreachable!("the book of orders outlives every buyer, who shares it"),
     }
 }

@@ -1,4 +1,7 @@
 //! What goes over HTTP, as JSON: only the fields that a buyer or the report needs.
+//!
+//! The generated messages of the contract neither read nor write JSON. Reflection would do it for them, but by way of a
+//! dynamic message and its encoding for each answer, on the processors that the crowd shares with the mesh.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use stampede_proto::order::v1::OrderState;
@@ -170,6 +173,12 @@ impl Order {
 pub struct OrderPage {
     pub orders: Vec<Order>,
     pub next_page_token: String,
+}
+
+/// An event of the watch of an order.
+#[derive(Deserialize)]
+pub struct OrderEvent {
+    pub order: Order,
 }
 
 /// The one shape of an error.
