@@ -3,13 +3,13 @@
 use crate::{Message, message::Unreadable};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::{
-    ClientConfig,
     error::KafkaError,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
 };
+use stampede_kafka::{Producer, Record, Undelivered};
 use stampede_vocab::Service;
 use std::{sync::OnceLock, time::Duration};
+use tokio::time::Instant;
 
 /// Header that says why it is here.
 const REASON: &str = "stampede_dead_letter_reason";
@@ -23,7 +23,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct DeadLetters {
     brokers: String,
     consumer: Service,
-    producer: OnceLock<FutureProducer>,
+    producer: OnceLock<Producer>,
     sent: Counter<u64>,
 }
 
@@ -44,25 +44,34 @@ impl DeadLetters {
         self.sent.add(letters, &[KeyValue::new("topic", topic.to_owned())]);
     }
 
-    fn producer(&self) -> Result<&FutureProducer, KafkaError> {
+    fn producer(&self) -> Result<&Producer, KafkaError> {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
-        let started = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .set("enable.idempotence", "true")
-            .set("message.timeout.ms", "10000")
-            .set("partitioner", "murmur2_random")
-            .create()?;
+        let started = Producer::new(&self.brokers)?;
         Ok(self.producer.get_or_init(|| started))
     }
 
+    /// Returns once Kafka has the letter. One that it does not take in time is dropped here: it is sent again.
+    async fn deliver(&self, letter: Record<'_>) -> Result<(), Undelivered> {
+        let producer = self.producer()?;
+        let delivered = producer.send(letter)?.acknowledged(Instant::now() + SEND_TIMEOUT).await;
+        if delivered.is_err() {
+            producer.purge();
+        }
+        delivered
+    }
+
     /// Sends `message` to the dead letters of its topic. Returns once Kafka has it.
-    pub async fn send(&self, message: &Message, why: &str) -> Result<(), KafkaError> {
+    pub async fn send(&self, message: &Message, why: &str) -> Result<(), Undelivered> {
         let topic = self.topic_behind(&message.topic);
-        let record =
-            FutureRecord::to(&topic).key(&message.key).payload(&message.payload).headers(headers(message, why));
-        self.producer()?.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error)?;
+        let letter = Record {
+            topic: &topic,
+            key: Some(message.key.as_bytes()),
+            payload: Some(&message.payload),
+            headers: headers(message, why),
+        };
+        self.deliver(letter).await?;
         self.count(&message.topic, 1);
         tracing::error!(
             messaging.topic = %message.topic,
@@ -77,7 +86,7 @@ impl DeadLetters {
 
     /// Sends a record that is no message of ours as it came, with its place and why. Returns once Kafka has it. A
     /// record that is read again after a crash is sent again: it has no id by which it could be known.
-    pub async fn send_unreadable(&self, record: &Unreadable) -> Result<(), KafkaError> {
+    pub async fn send_unreadable(&self, record: &Unreadable) -> Result<(), Undelivered> {
         let topic = self.topic_behind(&record.topic);
         let why = record.to_string();
         let headers = record
@@ -85,10 +94,8 @@ impl DeadLetters {
             .clone()
             .insert(text(REASON, &why))
             .insert(text(FROM, &place(record.partition, record.offset)));
-        let mut letter = FutureRecord::<[u8], [u8]>::to(&topic).headers(headers);
-        letter.key = record.key.as_deref();
-        letter.payload = record.payload.as_deref();
-        self.producer()?.send(letter, SEND_TIMEOUT).await.map_err(|(error, _)| error)?;
+        let (key, payload) = (record.key.as_deref(), record.payload.as_deref());
+        self.deliver(Record { topic: &topic, key, payload, headers }).await?;
         self.count(&record.topic, 1);
         tracing::error!(
             messaging.topic = %record.topic,

@@ -10,15 +10,12 @@ mod append;
 mod backlog;
 mod headers;
 mod lease;
-mod producer;
-mod reach;
 mod relay;
 mod rows;
 mod send;
 mod trace;
 
 pub use append::{OutboxMessage, append};
-pub use reach::{KafkaUnreachable, reach_kafka};
 pub use relay::{Outbox, Relay, RelayConfig};
 pub use trace::current_traceparent;
 

@@ -1,15 +1,10 @@
 //! Hands messages to Kafka and waits until it has them for good.
 
-use crate::{
-    headers,
-    producer::{Delivery, Producer, Record},
-    rows::Unsent,
-};
-use rdkafka::{
-    ClientConfig,
-    error::{KafkaError, RDKafkaErrorCode},
-};
+use crate::{headers, rows::Unsent};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use stampede_kafka::{Delivery, Producer, Record, Undelivered};
 use std::{collections::HashSet, time::Duration};
+use tokio::time::Instant;
 
 /// Sends in order, each message acknowledged by every replica in sync.
 pub struct Sender {
@@ -20,30 +15,13 @@ pub struct Sender {
 
 impl Sender {
     pub fn new(brokers: &str, topic: String, source: String) -> Result<Self, KafkaError> {
-        let mut settings = ClientConfig::new();
-        settings
-            .set("bootstrap.servers", brokers)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            // A message is never given up: that would let a later one of its aggregate overtake it.
-            .set("message.timeout.ms", "0")
-            // Long enough to queue a whole round: a request for each partition of it, not several.
-            .set("linger.ms", "3")
-            .set("compression.type", "none")
-            // The hash of Kafka's own clients, so that every language finds the partition of a key.
-            .set("partitioner", "murmur2_random")
-            .set("queue.buffering.max.messages", "20000")
-            .set("queue.buffering.max.kbytes", "65536")
-            .set("socket.nagle.disable", "true")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000");
-        Ok(Self { producer: Producer::new(&settings)?, topic, source })
+        Ok(Self { producer: Producer::new(brokers)?, topic, source })
     }
 
-    /// Sends all, and returns the ids of those that were acknowledged within `patience`. Where one was not, no later
+    /// Sends all, and returns the ids of those that were acknowledged within `timeout`. Where one was not, no later
     /// one of its aggregate is returned either: both are sent again, in order.
     pub async fn send(&self, messages: &[Unsent], timeout: Duration) -> Vec<u64> {
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = Instant::now() + timeout;
         let deliveries: Vec<_> = messages.iter().map(|message| self.enqueue(message)).collect();
         let mut stuck = HashSet::new();
         let mut sent = Vec::with_capacity(messages.len());
@@ -64,11 +42,11 @@ impl Sender {
     }
 
     fn enqueue(&self, message: &Unsent) -> Option<Delivery> {
-        let record = |reply| {
-            Record::with_opaque_to(&self.topic, reply)
-                .key(&message.aggregate_id)
-                .payload(&message.payload)
-                .headers(headers::of(message, &self.source))
+        let record = Record {
+            topic: &self.topic,
+            key: Some(message.aggregate_id.as_bytes()),
+            payload: Some(&message.payload),
+            headers: headers::of(message, &self.source),
         };
         match self.producer.send(record) {
             Ok(delivery) => Some(delivery),
@@ -82,14 +60,15 @@ impl Sender {
     }
 }
 
-async fn acknowledged(delivery: Option<Delivery>, deadline: tokio::time::Instant) -> bool {
+async fn acknowledged(delivery: Option<Delivery>, deadline: Instant) -> bool {
     let Some(delivery) = delivery else { return false };
-    match tokio::time::timeout_at(deadline, delivery).await {
-        Ok(Ok(Ok(()))) => true,
-        Ok(Ok(Err(error))) => {
+    match delivery.acknowledged(deadline).await {
+        Ok(()) => true,
+        Err(Undelivered::Refused(error)) => {
             tracing::warn!(error.cause = %error, "message was not acknowledged, it is sent again");
             false
         }
-        Ok(Err(_)) | Err(_) => false,
+        // Told of once, for all of the round.
+        Err(Undelivered::TimedOut) => false,
     }
 }
