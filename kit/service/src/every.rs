@@ -1,59 +1,55 @@
-//! The loop of a worker that does the same again and again.
+//! The worker that does the same again and again.
 
+use crate::Worker;
 use std::{fmt::Display, future::Future, time::Duration};
-use tokio::time::{interval, timeout};
-use tokio_util::sync::CancellationToken;
 
-/// Runs `round` at once and then every `period`, until `stop`. A round that fails, or is not done within `time_out`, is
-/// logged; the next one tries again. A stop waits for the round under way.
-pub async fn every<F, Fut, E>(
-    name: &'static str,
-    period: Duration,
-    time_out: Duration,
-    mut round: F,
-    stop: CancellationToken,
-) where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<(), E>>,
-    E: Display,
+/// Does a round every period. A round that fails is followed by the next one as any other: it looks at the same things.
+pub struct Every<F> {
+    /// From the end of a round, so that one that is slow is not followed at once.
+    pub period: Duration,
+    /// One round.
+    pub round: F,
+}
+
+impl<F, Fut, E> Worker for Every<F>
+where
+    F: FnMut() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: Display + Send + 'static,
 {
-    let mut ticks = interval(period);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A round under way ends by itself: what it commits must be there before the relay sends for the last time.
-        match timeout(time_out, round()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(worker.name = name, error.cause = format!("{error:#}"), "round failed, trying again");
-            }
-            Err(_) => {
-                tracing::warn!(
-                    worker.name = name,
-                    worker.time_out_ms = time_out.as_millis(),
-                    "round took too long, trying again"
-                );
-            }
-        }
-        // A period after the end of the round, so that one that is slow or fails is not followed at once.
-        ticks.reset();
+    type Error = E;
+
+    async fn round(&mut self) -> Result<Duration, E> {
+        (self.round)().await.map(|()| self.period)
+    }
+
+    fn pause_after_failure(&self, _failures: u32) -> Duration {
+        self.period
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work;
     use std::{
         future::pending,
-        sync::atomic::{AtomicU32, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
     };
     use tokio::time::{Instant, sleep};
+    use tokio_util::sync::CancellationToken;
 
     const PERIOD: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
     async fn a_round_that_fails_or_hangs_is_followed_by_the_next() {
-        let (stop, rounds) = (CancellationToken::new(), AtomicU32::new(0));
-        let round = || {
-            let number = rounds.fetch_add(1, Ordering::Relaxed);
+        let (stop, rounds) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let counted = rounds.clone();
+        let round = move || {
+            let number = counted.fetch_add(1, Ordering::Relaxed);
             async move {
                 match number {
                     0 => Err("no such table"),
@@ -62,7 +58,7 @@ mod tests {
                 }
             }
         };
-        let work = every("test", PERIOD, 2 * PERIOD, round, stop.clone());
+        let work = work("test", 2 * PERIOD, Every { period: PERIOD, round }, stop.clone());
         tokio::join!(work, async {
             sleep(PERIOD / 2).await;
             assert_eq!(rounds.load(Ordering::Relaxed), 1, "the first is at once");
@@ -76,18 +72,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stop_waits_for_the_round_under_way_and_no_longer_than_its_time_out() {
         for (lasts, ended) in [(3 * PERIOD, 3 * PERIOD), (60 * PERIOD, 5 * PERIOD)] {
-            let (stop, finished) = (CancellationToken::new(), AtomicU32::new(0));
-            let round = async || {
-                sleep(lasts).await;
-                finished.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, &str>(())
+            let (stop, finished) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+            let counted = finished.clone();
+            let round = move || {
+                let counted = counted.clone();
+                async move {
+                    sleep(lasts).await;
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, &str>(())
+                }
             };
             let started = Instant::now();
-            tokio::join!(every("test", PERIOD, 5 * PERIOD, round, stop.clone()), async {
+            tokio::join!(work("test", 5 * PERIOD, Every { period: PERIOD, round }, stop.clone()), async {
                 sleep(2 * PERIOD).await;
                 stop.cancel();
             });
-            assert_eq!((started.elapsed(), finished.into_inner()), (ended, u32::from(lasts == ended)));
+            assert_eq!((started.elapsed(), finished.load(Ordering::Relaxed)), (ended, u32::from(lasts == ended)));
         }
     }
 }

@@ -11,10 +11,11 @@ mod every;
 mod page;
 mod parts;
 mod until;
+mod work;
 
 pub use args::{KafkaArgs, OrderWriteLimitArgs, RedisArgs, ServiceArgs, StorageArgs};
 pub use decode::decode;
-pub use every::every;
 pub use page::{Page, Paging};
 pub use parts::Parts;
 pub use until::until_last;
+pub use work::{Worker, work};

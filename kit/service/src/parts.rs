@@ -1,6 +1,6 @@
 //! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
 
-use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, every};
+use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, work};
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
@@ -76,13 +76,19 @@ impl Parts {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Display + Send + 'static,
     {
+        self.work(name, time_out, Every { period, round });
+    }
+
+    /// Runs the rounds of a worker until the process stops, each within `time_out`. It stops with the consumer, before
+    /// the relay.
+    pub fn work<W: Worker>(&self, name: &'static str, time_out: Duration, worker: W) {
         self.workers.spawn(Stage::Consumer, name, move |stop| async move {
-            every(name, period, time_out, round, stop).await;
+            work(name, time_out, worker, stop).await;
             Ok(())
         });
     }
 
-    /// Runs a worker with a loop of its own until the process stops. It stops with the consumer, before the relay.
+    /// [`Parts::work`] for a worker that has a loop of its own, or something to do after it.
     pub fn spawn<F, Fut>(&self, name: &'static str, work: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
