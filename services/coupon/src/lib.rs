@@ -31,14 +31,18 @@ use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
     Acknowledger, Campaigns, ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, FinishClaims, HoldCoupons,
-    ReleaseCoupon, ReturnOrphans, StageCampaign, StagingQueue, StoreClaims,
+    ReleaseCoupon, ReturnOrphans, STAGE_TIMEOUT, StageCampaign, StagingQueue, StoreClaims,
 };
 use worker::{Consumer, OrphanHolds, Staging};
 
 /// Time between two sweeps for claims that were ranked and never stored.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
-/// Longest time of one sweep.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two looks for campaigns that are missing in Redis.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time of one round of a worker.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time of one round that stages campaigns: each campaign has its own time-out, which ends first.
+const STAGING_TIMEOUT: Duration = STAGE_TIMEOUT.saturating_add(ROUND_TIMEOUT);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -56,12 +60,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
-    let orphans = OrphanHolds {
-        orphans: ReturnOrphans::new(parts.db.clone()),
-        orders: OrderServiceClient::new(MeshChannel::connect(&config.order_urls, Service::Order.name())),
-        age,
-    };
-    parts.spawn("orphan holds", |stop| orphans.run(stop));
+    let orders = OrderServiceClient::new(MeshChannel::connect(&config.order_urls, Service::Order.name()));
+    parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
 }
 
 /// Campaigns and claims, with the workers that finish what was begun.
@@ -80,9 +80,14 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
         Ok(())
     });
     let staging = Staging { stage: stage.clone(), campaigns: campaigns.clone(), queue: queue.clone() };
-    parts.spawn("stage campaigns", |stop| staging.run(stop));
+    parts.work("stage campaigns", STAGING_TIMEOUT, staging);
+    let missing = stage.clone();
+    parts.every("stage missing campaigns", LOOK_INTERVAL, STAGING_TIMEOUT, move || {
+        let missing = missing.clone();
+        async move { missing.stage_missing().await }
+    });
     let age = config.unfinished_claim_age();
-    parts.every("finish claims", FINISH_INTERVAL, FINISH_TIMEOUT, move || {
+    parts.every("finish claims", FINISH_INTERVAL, ROUND_TIMEOUT, move || {
         let finish = finish.clone();
         async move { finish.sweep(age).await }
     });

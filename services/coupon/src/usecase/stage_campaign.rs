@@ -14,9 +14,12 @@ use stampede_lua::{
 };
 use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Campaigns looked at together.
 const BATCH_SIZE: u32 = 16;
+/// Longest time in which one campaign that was asked for is staged.
+pub const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct StageCampaign {
@@ -45,13 +48,16 @@ impl StageCampaign {
         }
     }
 
-    /// Stages what was asked for; what fails is put back.
+    /// Stages what was asked for, each campaign within [`STAGE_TIMEOUT`]; what fails is put back.
     pub async fn stage_requested(&self, requested: StagingRequests, campaigns: &Campaigns, queue: &StagingQueue) {
         let staged = requested.into_iter().map(|(id, invalid_epoch)| async move {
-            if let Err(error) = self.stage_one(id, invalid_epoch, campaigns).await {
-                tracing::warn!(campaign.id = %id, error.cause = %error, "a campaign could not be staged, trying again");
-                queue.put_back(id, invalid_epoch);
-            }
+            let cause = match timeout(STAGE_TIMEOUT, self.stage_one(id, invalid_epoch, campaigns)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not done within {} s", STAGE_TIMEOUT.as_secs()),
+            };
+            tracing::warn!(campaign.id = %id, error.cause = cause, "a campaign could not be staged, trying again");
+            queue.put_back(id, invalid_epoch);
         });
         join_all(staged).await;
     }

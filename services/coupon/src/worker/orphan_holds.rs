@@ -9,49 +9,46 @@ use stampede_chassis::MeshChannel;
 use stampede_proto::order::v1::{
     LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
 };
+use stampede_service::Worker;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{collections::HashMap, time::Duration};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 /// Pause between two pages of a pass: at most 512 holds a second are looked at, however many wait for their payment.
 const BETWEEN_PAGES: Duration = Duration::from_millis(500);
 /// Shortest pause between two passes.
 const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);
 
-/// The worker.
+/// Where a page starts: behind this hold.
+type Place = (Timestamp, CouponId);
+
+/// The worker, one page a round.
 pub struct OrphanHolds {
-    /// Pages of holds, and their return.
-    pub orphans: ReturnOrphans,
-    pub orders: OrderServiceClient<MeshChannel>,
-    /// Holds are asked about from this age on.
-    pub age: Duration,
+    orphans: ReturnOrphans,
+    orders: OrderServiceClient<MeshChannel>,
+    age: Duration,
+    /// Where the pass goes on; `None` between two passes.
+    after: Option<Place>,
+}
+
+impl Worker for OrphanHolds {
+    type Error = anyhow::Error;
+
+    async fn round(&mut self) -> anyhow::Result<Duration> {
+        // If the page fails the pass begins anew.
+        let after = self.after.take();
+        self.after = self.page(after).await?;
+        let between_passes = (self.age / 4).max(MIN_BETWEEN_PASSES);
+        Ok(if self.after.is_some() { BETWEEN_PAGES } else { between_passes })
+    }
 }
 
 impl OrphanHolds {
-    /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let between_passes = (self.age / 4).max(MIN_BETWEEN_PASSES);
-        let mut after = None;
-        loop {
-            after = match self.page(after).await {
-                Ok(next) => next,
-                Err(error) => {
-                    tracing::warn!(
-                        error.cause = format!("{error:#}"),
-                        "orphan holds could not be looked for, trying again"
-                    );
-                    None
-                }
-            };
-            let pause = if after.is_some() { BETWEEN_PAGES } else { between_passes };
-            if stop.run_until_cancelled(sleep(pause)).await.is_none() {
-                return Ok(());
-            }
-        }
+    /// Asks `orders` about holds from this age on, and has `orphans` return their coupons.
+    pub fn new(orphans: ReturnOrphans, orders: OrderServiceClient<MeshChannel>, age: Duration) -> Self {
+        Self { orphans, orders, age, after: None }
     }
 
-    async fn page(&mut self, after: Option<(Timestamp, CouponId)>) -> anyhow::Result<Option<(Timestamp, CouponId)>> {
+    async fn page(&mut self, after: Option<Place>) -> anyhow::Result<Option<Place>> {
         let page = self.orphans.page(self.age, after).await?;
         if page.holds.is_empty() {
             return Ok(None);

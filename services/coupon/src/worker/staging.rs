@@ -1,12 +1,12 @@
-//! Keeps every open campaign staged: at once when a claim finds one missing or wrong, and by a look every second.
+//! Stages campaigns as soon as a claim finds them missing or wrong in Redis. What nobody claims from is found missing
+//! by a look every second.
 
 use crate::usecase::{Campaigns, StageCampaign, StagingQueue};
-use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use stampede_service::Worker;
+use std::{convert::Infallible, time::Duration};
 
-/// Time between two looks for campaigns that are missing.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time until what could not be staged is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worker.
 pub struct Staging {
@@ -17,21 +17,15 @@ pub struct Staging {
     pub queue: StagingQueue,
 }
 
-impl Staging {
-    /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut look = interval(LOOK_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let is_look = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = look.tick() => true,
-                () = self.queue.woken() => false,
-            };
-            self.stage.stage_requested(self.queue.take(), &self.campaigns, &self.queue).await;
-            if is_look && let Err(error) = self.stage.stage_missing().await {
-                tracing::warn!(error.cause = %error, "campaigns could not be looked at, trying again");
-            }
-        }
+impl Worker for Staging {
+    type Error = Infallible;
+
+    async fn round(&mut self) -> Result<Duration, Infallible> {
+        self.stage.stage_requested(self.queue.take(), &self.campaigns, &self.queue).await;
+        Ok(RETRY_INTERVAL)
+    }
+
+    async fn woken(&mut self) {
+        self.queue.woken().await;
     }
 }
