@@ -23,10 +23,15 @@ use stampede_lua::Redis;
 use stampede_proto::event::v1::event_service_server::{EventServiceServer, SERVICE_NAME};
 use stampede_service::Parts;
 use stampede_vocab::Service;
+use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
     AdvanceEvents, ArmTimers, CancelEvent, CreateEvent, FindEvents, RescheduleEvent, ScheduleChanges, WatchEvents,
 };
+use worker::{DueSweep, ExpiryListener};
+
+/// Longest time of one round of the due sweep. A transaction under way goes on, and the next round sees what it did.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -46,10 +51,9 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {
     let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone());
-    let sweep =
-        worker::DueSweep { advance: advance.clone(), changes: changes.clone(), interval: config.sweep_interval() };
-    parts.spawn("due sweep", |stop| sweep.run(stop));
-    let listener = worker::ExpiryListener { advance, timers, redis };
+    let sweep = DueSweep::new(advance.clone(), changes.clone(), config.sweep_interval());
+    parts.work("due sweep", SWEEP_TIMEOUT, sweep);
+    let listener = ExpiryListener { advance, timers, redis };
     parts.spawn("expiry listener", |stop| listener.run(stop));
 }
 

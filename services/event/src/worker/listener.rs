@@ -2,17 +2,21 @@
 //!
 //! Nothing depends on it. It arms every timer anew whenever it has connected, so timers survive a Redis that lost them.
 
-use super::in_time;
 use crate::usecase::{AdvanceEvents, ArmTimers, BATCH_SIZE};
 use stampede_lua::{Redis, timer::Expirations};
 use stampede_vocab::{EventId, backoff};
-use std::time::Duration;
+use std::{future::Future, time::Duration};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often the connection is asked whether it still lives.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest wait for one batch. A transaction under way goes on; whether it was done is seen at the next look.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The worker.
+/// The worker. It has a loop of its own because it goes by no rounds: it is a subscription, which lasts as long as its
+/// connection does and is then made anew, with the back-off of every other worker. Whatever it waits for apart from an
+/// expiry has a time-out.
 pub struct ExpiryListener {
     /// Opens and closes what expires.
     pub advance: AdvanceEvents,
@@ -37,7 +41,7 @@ impl ExpiryListener {
                     tracing::warn!(error.cause = %error, "cannot listen for timers, the sweep goes on alone");
                 }
             }
-            let _ = tokio::time::timeout(backoff(failures), stop.cancelled()).await;
+            stop.run_until_cancelled(sleep(backoff(failures))).await;
             failures += 1;
         }
         Ok(())
@@ -52,7 +56,7 @@ impl ExpiryListener {
 
     /// Advances what expires until the connection is lost or the process stops.
     async fn listen(&self, mut expirations: Expirations, stop: &CancellationToken) {
-        let mut check = tokio::time::interval(CHECK_INTERVAL);
+        let mut check = interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -71,5 +75,13 @@ impl ExpiryListener {
         if let Err(error) = in_time(self.advance.run(expired)).await {
             tracing::warn!(error.cause = %error, "expired timers not acted on, the sweep will do");
         }
+    }
+}
+
+/// Waits for `step`, but not for ever.
+async fn in_time<T, E: Into<anyhow::Error>>(step: impl Future<Output = Result<T, E>>) -> anyhow::Result<T> {
+    match timeout(BATCH_TIMEOUT, step).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(_) => anyhow::bail!("not done within {} s", BATCH_TIMEOUT.as_secs()),
     }
 }

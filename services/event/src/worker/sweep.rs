@@ -1,58 +1,47 @@
 //! The due sweep: sleeps until the next transition is due and makes it. It alone guarantees that events open and close.
 
-use super::in_time;
 use crate::{
     domain::Due,
     usecase::{AdvanceEvents, ScheduleChanges},
 };
-use stampede_vocab::{EventId, Timestamp, backoff};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use stampede_db::DbError;
+use stampede_service::Worker;
+use stampede_vocab::{EventId, Timestamp};
+use std::{mem, time::Duration};
 
-/// The worker.
+/// The worker. Between two rounds it sleeps until something is due, or times have changed here.
 pub struct DueSweep {
-    /// Opens and closes what is due.
-    pub advance: AdvanceEvents,
-    /// Wakes it when times have changed here.
-    pub changes: ScheduleChanges,
-    /// Longest time between two looks, for events whose times another replica has changed.
-    pub interval: Duration,
+    advance: AdvanceEvents,
+    changes: ScheduleChanges,
+    interval: Duration,
+    /// What comes next, as it was read before the sleep: what is due is advanced without another look.
+    upcoming: Vec<Due>,
 }
 
 impl DueSweep {
-    /// Runs until `stop`.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut failures = 0;
-        while !stop.is_cancelled() {
-            match self.round(&stop).await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    tracing::warn!(error.cause = %error, sweep.failures = failures, "due events not advanced, trying again");
-                    let _ = tokio::time::timeout(backoff(failures), stop.cancelled()).await;
-                    failures += 1;
-                }
-            }
+    /// Opens and closes what is due, woken by `changes`. Events whose times another replica has changed are seen after
+    /// `interval`.
+    pub fn new(advance: AdvanceEvents, changes: ScheduleChanges, interval: Duration) -> Self {
+        Self { advance, changes, interval, upcoming: Vec::new() }
+    }
+}
+
+impl Worker for DueSweep {
+    type Error = DbError;
+
+    /// Advances what is due, then reads what comes next. What was moved or cancelled meanwhile is not due any more, and
+    /// the transaction finds it so. After a failure everything is read again.
+    async fn round(&mut self) -> Result<Duration, DbError> {
+        let due = due(&mem::take(&mut self.upcoming), self.advance.now());
+        if !due.is_empty() {
+            self.advance.run(due).await?;
         }
-        Ok(())
+        self.upcoming = self.advance.upcoming().await?;
+        Ok(until(self.upcoming.first(), self.advance.now(), self.interval))
     }
 
-    /// Reads what comes next, sleeps until it is due, advances it. What was moved or cancelled meanwhile is not due any
-    /// more, and the transaction finds it so.
-    async fn round(&self, stop: &CancellationToken) -> anyhow::Result<()> {
-        let upcoming = in_time(self.advance.upcoming()).await?;
-        let pause = until(upcoming.first(), self.advance.now(), self.interval);
-        if !pause.is_zero() {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.changes.times_changed() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-        let due = due(&upcoming, self.advance.now());
-        if !due.is_empty() {
-            in_time(self.advance.run(due)).await?;
-        }
-        Ok(())
+    async fn woken(&mut self) {
+        self.changes.times_changed().await;
     }
 }
 
