@@ -36,7 +36,7 @@ use usecase::{
     ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, Permits, ReconcileAttempts, RefundPayments,
     SettleAttempts, SettleRefunds,
 };
-use worker::{Consumer, PoolConfig};
+use worker::{Consumer, PoolConfig, Queue};
 
 /// How often the queues of charges and refunds are polled when nobody wakes their pool: what another replica has queued
 /// wakes only its own.
@@ -78,11 +78,15 @@ fn start_pools(
 ) {
     let pool = |permits: NonZeroUsize, poll_interval| PoolConfig { permits: Permits::new(permits), poll_interval };
     let charging = PoolConfig { permits: charging, poll_interval: QUEUE_POLL_INTERVAL };
-    parts.spawn("charge worker", |stop| worker::run(charge, charging, stop));
+    start_pool(parts, "charge worker", charge, charging);
     let looking_up = pool(config.max_lookups_in_flight, UNKNOWN_POLL_INTERVAL);
-    parts.spawn("reconciler", |stop| worker::run(reconcile, looking_up, stop));
+    start_pool(parts, "reconciler", reconcile, looking_up);
     let refunding = pool(config.max_refunds_in_flight, QUEUE_POLL_INTERVAL);
-    parts.spawn("refund worker", |stop| worker::run(refund, refunding, stop));
+    start_pool(parts, "refund worker", refund, refunding);
+}
+
+fn start_pool(parts: &Parts, name: &'static str, queue: impl Queue, config: PoolConfig) {
+    parts.spawn(name, |stop| worker::run(name, queue, config, stop));
 }
 
 fn start_gauge(parts: &Parts, reconcile: ReconcileAttempts) {

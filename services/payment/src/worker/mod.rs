@@ -6,4 +6,4 @@ mod pool;
 mod queues;
 
 pub use consumer::Consumer;
-pub use pool::{PoolConfig, run};
+pub use pool::{PoolConfig, Queue, run};

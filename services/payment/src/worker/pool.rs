@@ -3,9 +3,9 @@
 
 use crate::usecase::Permits;
 use stampede_db::DbError;
-use stampede_vocab::backoff;
+use stampede_service::{Worker, work};
 use std::{future::Future, time::Duration};
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
@@ -13,6 +13,8 @@ const MAX_CLAIM: usize = 256;
 /// Longest wait for more permits after a claim that they did not suffice for: the next one is for all that have become free
 /// by then, not for the first of them.
 const PERMIT_WAIT: Duration = Duration::from_millis(10);
+/// Longest time of one claim: more than its transaction takes with every retry, so that none is committed for nobody.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A queue of jobs in the database.
 pub trait Queue: Clone + Send + Sync + 'static {
@@ -44,46 +46,49 @@ pub struct PoolConfig {
 /// any more, and permits that it has kept for a batch that is being committed are waited for. So what it has taken over
 /// is performed, and what it finds no permit for stays queued, for another replica or the next start. Should the process
 /// be cut short all the same, what was taken over and not done is found when its lease has ended.
-pub async fn run<Q: Queue>(queue: Q, config: PoolConfig, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run<Q: Queue>(
+    name: &'static str,
+    queue: Q,
+    config: PoolConfig,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let PoolConfig { permits, poll_interval } = config;
-    let mut failures = 0;
-    while let Some(free) = stop.run_until_cancelled(permits.acquire_up_to(MAX_CLAIM)).await {
-        let wait = match claim(&queue, free).await {
-            Ok(all_taken) => {
-                failures = 0;
-                if all_taken { Wait::ForHint } else { Wait::ForPermits }
-            }
-            Err(error) => {
-                failures += 1;
-                tracing::warn!(error.cause = %error, "a claim of jobs failed and will be tried again");
-                Wait::For(backoff(failures))
-            }
-        };
-        stop.run_until_cancelled(wait.over(&queue, &permits, poll_interval)).await;
-    }
+    let pool = Pool { queue, permits: permits.clone(), poll_interval, free: None, is_short: false };
+    work(name, CLAIM_TIMEOUT, pool, stop).await;
     permits.drain().await;
     Ok(())
 }
 
-/// What to wait for before the next claim.
-enum Wait {
-    ForHint,
-    ForPermits,
-    For(Duration),
+/// The side of a pool that claims, one claim a round.
+struct Pool<Q> {
+    queue: Q,
+    permits: Permits,
+    poll_interval: Duration,
+    /// The permits of the next claim.
+    free: Option<OwnedSemaphorePermit>,
+    /// Whether the permits did not suffice for all that was queued.
+    is_short: bool,
 }
 
-impl Wait {
-    async fn over<Q: Queue>(self, queue: &Q, permits: &Permits, poll_interval: Duration) {
-        match self {
-            Self::ForHint => {
-                tokio::select! {
-                    () = queue.woken() => {}
-                    () = sleep(poll_interval) => {}
-                }
-            }
-            Self::ForPermits => permits.wait_for(MAX_CLAIM, PERMIT_WAIT).await,
-            Self::For(pause) => sleep(pause).await,
+impl<Q: Queue> Worker for Pool<Q> {
+    type Error = DbError;
+
+    async fn acquire(&mut self) {
+        if self.is_short {
+            self.permits.wait_for(MAX_CLAIM, PERMIT_WAIT).await;
         }
+        self.free = Some(self.permits.acquire_up_to(MAX_CLAIM).await);
+    }
+
+    async fn round(&mut self) -> Result<Duration, DbError> {
+        let free = self.free.take().expect("a round begins after the permits are acquired");
+        self.is_short = false;
+        self.is_short = !claim(&self.queue, free).await?;
+        Ok(if self.is_short { Duration::ZERO } else { self.poll_interval })
+    }
+
+    async fn woken(&mut self) {
+        self.queue.woken().await;
     }
 }
 
@@ -116,6 +121,7 @@ mod tests {
         num::NonZeroUsize,
         sync::{Arc, Mutex},
     };
+    use tokio::time::sleep;
 
     /// A queue of jobs, each of which takes so many milliseconds, and how many were claimed at a time.
     #[derive(Clone)]
@@ -152,7 +158,7 @@ mod tests {
             poll_interval: Duration::from_secs(3_600),
         };
         let stop = CancellationToken::new();
-        let pool = tokio::spawn(run(jobs.clone(), config, stop.clone()));
+        let pool = tokio::spawn(run("test", jobs.clone(), config, stop.clone()));
         sleep(Duration::from_secs(1)).await;
         stop.cancel();
         pool.await.unwrap().unwrap();
