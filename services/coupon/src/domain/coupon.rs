@@ -112,9 +112,16 @@ pub struct UsedElsewhere {
 }
 
 impl Coupon {
-    /// Sets the coupon aside for an order. The same request asking again renews the hold, so that it is not taken for
-    /// an orphan while the order is being tried again; another request for the same order does not get it.
-    pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldRefusal> {
+    /// Sets the coupon aside for an order; `None` if that changes nothing, as when the order has used it.
+    ///
+    /// The same request asking again renews the hold, so that it is not taken for an orphan while the order is being
+    /// tried again; another request for the same order does not get it.
+    pub fn hold(
+        &self,
+        request: &HoldRequest,
+        terms: &CampaignTerms,
+        now: Timestamp,
+    ) -> Result<Option<Self>, HoldRefusal> {
         if self.user_id != request.user_id {
             return Err(HoldRefusal::NotFound);
         }
@@ -127,10 +134,10 @@ impl Coupon {
         let (order_id, state) = (request.order_id, self.state);
         let held = CouponState::Held { order_id, request: request.request };
         match state {
-            CouponState::Issued => Ok(self.become_at(held, now)),
-            CouponState::Held { .. } if state == held => Ok(self.become_at(held, now)),
+            CouponState::Issued => Ok(Some(self.become_at(held, now))),
+            CouponState::Held { .. } if state == held => Ok(Some(self.become_at(held, now))),
             CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldRefusal::RequestIdReused),
-            CouponState::Used { order_id: user } if user == order_id => Ok(self),
+            CouponState::Used { order_id: user } if user == order_id => Ok(None),
             CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldRefusal::InUse { state }),
         }
     }
@@ -159,11 +166,11 @@ impl Coupon {
             }
             (OrderEnd::Unsuccessful | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => None,
         };
-        Ok(next.map(|state| self.clone().become_at(state, now)))
+        Ok(next.map(|state| self.become_at(state, now)))
     }
 
-    fn become_at(self, state: CouponState, now: Timestamp) -> Self {
-        Self { state, updated_at: now, ..self }
+    fn become_at(&self, state: CouponState, now: Timestamp) -> Self {
+        Self { state, updated_at: now, ..self.clone() }
     }
 }
 
@@ -240,16 +247,16 @@ mod tests {
 
     #[test]
     fn an_issued_coupon_is_held_for_the_order_that_asks() {
-        let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap();
+        let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap().unwrap();
         assert_eq!(held.state, CouponState::Held { order_id: order(1), request: REQUEST });
         assert_eq!(held.updated_at, NOW);
     }
 
     #[test]
     fn asking_again_for_the_same_order_keeps_and_renews_the_hold() {
-        let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap();
+        let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap().unwrap();
         assert_eq!((again.state, again.updated_at), (held_by(1).state, NOW));
-        assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(used_by(1)));
+        assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(None));
     }
 
     #[test]
@@ -271,10 +278,10 @@ mod tests {
     fn the_wrong_owner_event_or_currency_is_refused() {
         let issued = coupon(CouponState::Issued);
         let foreign = HoldRequest { user_id: user(2), ..wish() };
-        assert_eq!(issued.clone().hold(&foreign, &terms(), NOW), Err(HoldRefusal::NotFound));
+        assert_eq!(issued.hold(&foreign, &terms(), NOW), Err(HoldRefusal::NotFound));
         let elsewhere = HoldRequest { event_id: event(2), ..wish() };
-        assert_eq!(issued.clone().hold(&elsewhere, &terms(), NOW), Err(HoldRefusal::WrongEvent));
-        assert!(issued.clone().hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
+        assert_eq!(issued.hold(&elsewhere, &terms(), NOW), Err(HoldRefusal::WrongEvent));
+        assert!(issued.hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
         let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..wish() };
         let refused = Err(HoldRefusal::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
         assert_eq!(issued.hold(&dollars, &terms(), NOW), refused);

@@ -3,26 +3,22 @@
 
 use crate::{
     domain::{Coupon, EndedOrder},
-    store,
-    usecase::changed,
+    usecase::locked_coupons::LockedCoupons,
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
-use stampede_vocab::{CouponId, Timestamp};
-use std::collections::BTreeSet;
+use stampede_vocab::Timestamp;
 
 /// Follows the ends of orders in the order given, inside the caller's transaction. What was followed before changes
 /// nothing, so a message, a release and the sweep may all tell the same.
 pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
-    let ids: BTreeSet<CouponId> = ended.iter().map(|order| order.coupon_id).collect();
-    let ids: Vec<CouponId> = ids.into_iter().collect();
-    let mut coupons = store::coupons::lock_many(conn, &ids).await?;
-    let before = coupons.clone();
+    let mut coupons = LockedCoupons::lock(conn, ended.iter().map(|order| order.coupon_id).collect()).await?;
     for order in ended {
-        let next = coupons.get(&order.coupon_id).and_then(|coupon| follow(coupon, order, now));
-        coupons.extend(next.map(|coupon| (coupon.id, coupon)));
+        if let Some(stepped) = coupons.get(order.coupon_id).and_then(|coupon| follow(coupon, order, now)) {
+            coupons.put(stepped);
+        }
     }
-    store::coupons::write_states(conn, &changed(&before, coupons), now).await
+    coupons.save(conn, now).await
 }
 
 fn follow(coupon: &Coupon, order: &EndedOrder, now: Timestamp) -> Option<Coupon> {

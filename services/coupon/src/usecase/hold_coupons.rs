@@ -2,13 +2,12 @@
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
-    store,
-    usecase::{Campaigns, Error, campaigns::CampaignsById, changed},
+    usecase::{Campaigns, Error, campaigns::CampaignsById, locked_coupons::LockedCoupons},
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{CouponId, Timestamp};
-use std::{collections::HashMap, sync::Arc};
+use stampede_vocab::Timestamp;
+use std::sync::Arc;
 
 /// A held coupon and its campaign, or why it is not held.
 pub type Held = Result<(Coupon, Arc<Campaign>), HoldRefusal>;
@@ -45,32 +44,30 @@ async fn hold_on(
     requests: &[HoldRequest],
     now: Timestamp,
 ) -> Result<Vec<Held>, DbError> {
-    let mut ids: Vec<CouponId> = requests.iter().map(|request| request.coupon_id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let mut coupons = store::coupons::lock_many(conn, &ids).await?;
-    let campaigns = campaigns.get_on(conn, coupons.values().map(|coupon| coupon.campaign_id)).await?;
-    let before = coupons.clone();
+    let mut coupons = LockedCoupons::lock(conn, requests.iter().map(|request| request.coupon_id).collect()).await?;
+    let campaigns = campaigns.get_on(conn, coupons.campaign_ids()).await?;
     let answers =
         requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect::<Result<_, _>>()?;
-    store::coupons::write_states(conn, &changed(&before, coupons), now).await?;
+    coupons.save(conn, now).await?;
     Ok(answers)
 }
 
 /// Decides one request on what the requests before it have left.
 fn decide(
-    coupons: &mut HashMap<CouponId, Coupon>,
+    coupons: &mut LockedCoupons,
     campaigns: &CampaignsById,
     request: &HoldRequest,
     now: Timestamp,
 ) -> Result<Held, DbError> {
-    let Some(coupon) = coupons.get_mut(&request.coupon_id) else { return Ok(Err(HoldRefusal::NotFound)) };
+    let Some(coupon) = coupons.get(request.coupon_id) else { return Ok(Err(HoldRefusal::NotFound)) };
     let campaign = campaigns.get(&coupon.campaign_id);
     let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", request.coupon_id));
     let campaign = campaign.ok_or_else(missing)?;
-    let held = coupon.clone().hold(request, &campaign.terms, now);
-    Ok(held.map(|held| {
-        *coupon = held.clone();
-        (held, campaign.clone())
-    }))
+    let held = match coupon.hold(request, &campaign.terms, now) {
+        Ok(Some(held)) => held,
+        Ok(None) => return Ok(Ok((coupon.clone(), campaign.clone()))),
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    coupons.put(held.clone());
+    Ok(Ok((held, campaign.clone())))
 }

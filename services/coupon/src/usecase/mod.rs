@@ -11,6 +11,7 @@ mod find_coupons;
 mod finish_claims;
 mod follow_orders;
 mod hold_coupons;
+mod locked_coupons;
 mod release_coupon;
 mod return_orphans;
 mod stage_campaign;
@@ -33,10 +34,7 @@ pub use stage_campaign::{STAGE_TIMEOUT, StageCampaign};
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;
 
-use crate::domain::Coupon;
 use stampede_batch::{BatchConfig, Batcher};
-use stampede_vocab::CouponId;
-use std::collections::HashMap;
 
 /// Most calls of one batch: what one script call and one statement take.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
@@ -63,9 +61,4 @@ fn each<A, E: Clone>(outcome: Result<Vec<A>, E>, questions: usize) -> Vec<Result
         Ok(answers) => answers.into_iter().map(Ok).collect(),
         Err(error) => (0..questions).map(|_| Err(error.clone())).collect(),
     }
-}
-
-/// Those coupons that are not as they were.
-fn changed(before: &HashMap<CouponId, Coupon>, after: HashMap<CouponId, Coupon>) -> Vec<Coupon> {
-    after.into_values().filter(|coupon| before.get(&coupon.id) != Some(coupon)).collect()
 }

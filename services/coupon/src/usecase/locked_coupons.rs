@@ -1,0 +1,44 @@
+//! The coupons that one transaction decides on: locked, as they are after the steps so far, written once at the end.
+
+use crate::{domain::Coupon, store};
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_vocab::{CampaignId, CouponId, Timestamp};
+use std::collections::HashMap;
+
+pub struct LockedCoupons {
+    /// As they were when they were locked.
+    locked: HashMap<CouponId, Coupon>,
+    /// After the last step of each that has made one.
+    changed: HashMap<CouponId, Coupon>,
+}
+
+impl LockedCoupons {
+    /// Locks those of the ids that exist.
+    pub async fn lock(conn: &mut MySqlConnection, mut ids: Vec<CouponId>) -> Result<Self, DbError> {
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Self { locked: store::coupons::lock_many(conn, &ids).await?, changed: HashMap::new() })
+    }
+
+    /// The coupon as it is by now; `None` if it does not exist.
+    pub fn get(&self, id: CouponId) -> Option<&Coupon> {
+        self.changed.get(&id).or_else(|| self.locked.get(&id))
+    }
+
+    /// The campaigns that they are of.
+    pub fn campaign_ids(&self) -> Vec<CampaignId> {
+        self.locked.values().map(|coupon| coupon.campaign_id).collect()
+    }
+
+    /// Takes over what a step has made of a coupon.
+    pub fn put(&mut self, stepped: Coupon) {
+        self.changed.insert(stepped.id, stepped);
+    }
+
+    /// Writes those that have made a step, as of `now`.
+    pub async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
+        let changed: Vec<Coupon> = self.changed.into_values().collect();
+        store::coupons::write_states(conn, &changed, now).await
+    }
+}
