@@ -2,7 +2,6 @@
 
 use crate::{Redis, RedisError};
 use redis::{FromRedisValue, Value};
-use stampede_vocab::Timestamp;
 use std::collections::HashMap;
 
 impl Redis {
@@ -28,13 +27,6 @@ impl Redis {
             "this Redis does not tell of expired keys (notify-keyspace-events is \"{flags}\"), so events would open late: \
              set `notify-keyspace-events Ex` in redis.conf, or run `redis-cli CONFIG SET notify-keyspace-events Ex`"
         )))
-    }
-
-    /// The clock by which the scripts decide.
-    pub async fn server_time(&self) -> Result<Timestamp, RedisError> {
-        let reply = self.command(&redis::cmd("TIME")).await?;
-        let (seconds, micros) = <(i64, i64)>::from_redis_value(reply).map_err(redis::RedisError::from)?;
-        Ok(Timestamp::from_micros(seconds * 1_000_000 + micros))
     }
 
     /// Changes whenever the server is started anew.

@@ -90,7 +90,7 @@ async fn a_valid_token_is_exchanged_again_and_again() {
         match rotate(&redis, &family, presented, next).await {
             Rotation::Rotated { user: owner, role, at } => {
                 assert_eq!((owner, role.as_str()), (user, "buyer"));
-                let now = redis.server_time().await.unwrap();
+                let now = gate::epoch(&redis, "fresh").await.unwrap().now;
                 assert!(now.since(at) < Duration::from_secs(5) && at <= now, "{at:?} is not the time of Redis");
             }
             other => panic!("{presented} was refused: {other:?}"),
