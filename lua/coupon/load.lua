@@ -6,25 +6,28 @@
 -- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, u:<user> = rank
 -- ARGV[1]  epoch that stage.lua gave
 -- ARGV[2]  1 if this is the last page, else 0
--- ARGV[3]  user, rank for each coupon; at most 1000 coupons, none on an empty page
+-- ARGV[3..] user, rank for each coupon; at most 1000 coupons, none on an empty page
 --
 -- Returns 'loaded', 'ready' after the last page, or 'superseded' if the campaign is gone or of another epoch.
 
 local campaign = KEYS[1]
+local epoch, is_last, FIRST_COUPON = tonumber(ARGV[1]), ARGV[2] == '1', 3
+
 local found = redis.call('HMGET', campaign, 'epoch', 'next')
-if tonumber(found[1] or 0) ~= tonumber(ARGV[1]) then
+if tonumber(found[1] or 0) ~= epoch then
   return 'superseded'
 end
 
 local next_rank = tonumber(found[2])
 local fields = {}
-for i = 3, #ARGV, 2 do
-  fields[#fields + 1] = 'u:' .. ARGV[i]
-  fields[#fields + 1] = ARGV[i + 1]
-  next_rank = math.max(next_rank, tonumber(ARGV[i + 1]))
+for i = FIRST_COUPON, #ARGV, 2 do
+  local user, rank = ARGV[i], ARGV[i + 1]
+  fields[#fields + 1] = 'u:' .. user
+  fields[#fields + 1] = rank
+  next_rank = math.max(next_rank, tonumber(rank))
 end
 redis.call('HSET', campaign, 'next', next_rank, unpack(fields))
-if ARGV[2] ~= '1' then
+if not is_last then
   return 'loaded'
 end
 redis.call('HSET', campaign, 'ready', 1)

@@ -11,10 +11,13 @@
 -- Returns {cursor, claim...}; the cursor is '0' after the last page, a claim is
 -- {user, rank, claimed_at_us, epoch, request_id}.
 
-local time = redis.call('TIME')
-local ranked_before_us = time[1] * 1000000 + time[2] - tonumber(ARGV[1])
+local pending = KEYS[1]
+local least_age_us, cursor, count = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
-local page = redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
+local time = redis.call('TIME')
+local ranked_before_us = time[1] * 1000000 + time[2] - least_age_us
+
+local page = redis.call('HSCAN', pending, cursor, 'COUNT', count)
 local reply = {page[1]}
 for i = 1, #page[2], 2 do
   local rank, claimed_at_us, epoch, request_id = string.match(page[2][i + 1], '^(%d+)|(%d+)|(%d+)|(.*)$')

@@ -13,9 +13,11 @@
 -- Returns {'ready', epoch} if claims are being ranked, {'staging', epoch} if the pages are to be loaded under epoch.
 
 local campaign = KEYS[1]
+local invalid_epoch, quota, opens_us, closes_us = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+
 local found = redis.call('HMGET', campaign, 'epoch', 'ready')
 local epoch = tonumber(found[1] or 0)
-if epoch ~= 0 and epoch ~= tonumber(ARGV[1]) then
+if epoch ~= 0 and epoch ~= invalid_epoch then
   return {found[2] == '1' and 'ready' or 'staging', epoch}
 end
 
@@ -23,6 +25,6 @@ local time = redis.call('TIME')
 epoch = math.max(epoch + 1, time[1] * 1000000 + time[2])
 redis.call('UNLINK', campaign)
 redis.call('HSET', campaign,
-  'quota', ARGV[2], 'next', 0, 'opens_us', ARGV[3], 'closes_us', ARGV[4],
+  'quota', quota, 'next', 0, 'opens_us', opens_us, 'closes_us', closes_us,
   'epoch', string.format('%.0f', epoch), 'ready', 0)
 return {'staging', epoch}
