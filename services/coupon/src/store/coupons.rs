@@ -5,7 +5,7 @@ use crate::{
     store::misfit,
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{CampaignId, CouponId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -109,12 +109,7 @@ async fn write_state(
     push_held_requests(&mut query, coupons);
     query.push(" WHERE id IN ");
     query.push_list(coupons.iter().map(|coupon| coupon.id.uuid()));
-    let written = query.execute(conn).await?;
-    if written == coupons.len() as u64 {
-        Ok(())
-    } else {
-        Err(DbError::inconsistent(format!("{written} of {} locked coupons could be written", coupons.len())))
-    }
+    ensure_rows("the states of locked coupons", query.execute(conn).await?, coupons.len())
 }
 
 /// The fingerprints of the requests that these coupons are held for. All of them are in one state, so either all are
