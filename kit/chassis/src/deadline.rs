@@ -3,6 +3,7 @@
 
 use std::{fmt::Write, future::Future, time::Duration};
 
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use stampede_status::{Problem, Reason};
 use tokio::time::{Instant, timeout_at};
@@ -46,13 +47,13 @@ impl Deadline {
     }
 
     /// Runs `work`; calls made by it inherit the deadline.
-    pub async fn scope<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(self, work).await
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, work)
     }
 
     /// Runs `work` until the deadline; calls made by it inherit the deadline.
-    pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Problem> {
-        timeout_at(self.0, self.scope(work)).await.map_err(|_| Deadline::exceeded())
+    pub fn bound<F: Future>(self, work: F) -> impl Future<Output = Result<F::Output, Problem>> {
+        timeout_at(self.0, self.scope(work)).map(|outcome| outcome.map_err(|_| Deadline::exceeded()))
     }
 
     /// Reads the header; one that cannot be read counts as absent.
