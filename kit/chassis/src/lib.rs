@@ -10,9 +10,9 @@
 //!    calls and messages wrote is still sent;
 //! 4. spans are flushed.
 //!
-//! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer under
-//! [`mod@serve`]; its other half, on the side of the caller, is [`MeshChannel`]. This crate must not know
-//! any service, its protos or its servers.
+//! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer around what is served; its
+//! other half, on the side of the caller, is [`MeshChannel`]. What an HTTP router needs of the layers is public. This
+//! crate must not know any service, its protos or its servers.
 
 #![warn(missing_docs)]
 
@@ -40,6 +40,7 @@ pub use client::MeshChannel;
 pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;
 pub use identity::{Identity, Role};
+pub use layers::{Shed, catch_panic};
 pub use process::run;
 pub use serve::serve_on;
 pub use wait::wait_for;

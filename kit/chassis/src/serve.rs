@@ -16,14 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
-use tower::ServiceBuilder;
 
-use crate::{
-    Admin, Grpc, Workers,
-    app::App,
-    health::Health,
-    layers::{CatchPanic, EndStreams, EnforceDeadline, Explain, Measure, Shed, Trace, With},
-};
+use crate::{Admin, Grpc, Workers, app::App, health::Health, layers::Layered};
 
 /// Calls under way in one process, open streams not counted. At 10 s each this is still far below
 /// what memory holds, and far above what the process can answer in time.
@@ -114,14 +108,7 @@ async fn serve_grpc(
     let routes = grpc.into_routes(&health, reflection);
     let draining = workers.draining();
     let _health = health.follow(workers).await;
-    let layers = ServiceBuilder::new()
-        .layer(With(Trace))
-        .layer(With(Measure::new()))
-        .layer(With(Shed::over(MAX_CALLS)))
-        .layer(With(EnforceDeadline))
-        .layer(With(EndStreams::when(draining)))
-        .layer(With(CatchPanic))
-        .layer(With(Explain));
+    let calls = Layered::new(routes, MAX_CALLS, draining);
     // A message is at most 4 MiB, which is what tonic decodes unless a service says otherwise.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -130,9 +117,7 @@ async fn serve_grpc(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(layers)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
+        .serve_with_incoming_shutdown(calls, TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
         .await
         .context("gRPC")
 }

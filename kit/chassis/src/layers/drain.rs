@@ -3,49 +3,32 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use stampede_status::{Problem, Reason};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
-use super::Middleware;
-
-/// Ends the bodies of answers that wait for more, once the token is cancelled.
-#[derive(Clone)]
-pub(crate) struct EndStreams {
-    draining: CancellationToken,
-}
-
-impl EndStreams {
-    /// Ends streams when `draining` is cancelled.
-    pub(crate) fn when(draining: CancellationToken) -> EndStreams {
-        EndStreams { draining }
-    }
-}
-
-impl Middleware for EndStreams {
-    fn handle<N, F>(&self, request: Request<Body>, next: N) -> impl Future<Output = Response<Body>> + Send + 'static
-    where
-        N: FnOnce(Request<Body>) -> F + Send + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let draining = self.draining.clone();
-        let answer = next(request);
-        async move { answer.await.map(|inner| Body::new(Draining { inner, draining, waiting: None, ended: false })) }
-    }
-}
-
-struct Draining {
+/// The body of an answer, which ends when it waits for more and the process leaves.
+pub(crate) struct Draining {
     inner: Body,
-    draining: CancellationToken,
+    /// Shared, because a clone of the token itself takes a lock that all calls have in common.
+    draining: Arc<CancellationToken>,
     /// Made when the body first has to wait. That of a single answer never does.
     waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
+}
+
+impl Draining {
+    /// Ends `inner` once `draining` is cancelled.
+    pub(crate) fn new(inner: Body, draining: Arc<CancellationToken>) -> Draining {
+        Draining { inner, draining, waiting: None, ended: false }
+    }
 }
 
 impl HttpBody for Draining {
@@ -60,7 +43,8 @@ impl HttpBody for Draining {
             return Poll::Ready(frame);
         }
         let this = &mut *self;
-        let waiting = this.waiting.get_or_insert_with(|| Box::pin(this.draining.clone().cancelled_owned()));
+        let waiting =
+            this.waiting.get_or_insert_with(|| Box::pin(CancellationToken::clone(&this.draining).cancelled_owned()));
         ready!(waiting.as_mut().poll(cx));
         this.ended = true;
         Poll::Ready(Some(going_away().map(Frame::trailers)))

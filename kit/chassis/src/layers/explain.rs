@@ -2,35 +2,19 @@
 //! cannot be decoded or is too large. Handlers are not asked then, so nobody else could name a reason.
 //! Must not touch an answer that has one.
 
-use http::{Request, Response};
+use http::Response;
 use stampede_status::{Problem, Reason};
 use tonic::{Code, Status, body::Body};
-
-use super::{Middleware, is_probe};
 
 /// How prost begins to say that bytes are no message.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
 
 /// Names the reason of a refusal that has none. Streams of messages that break half way are left as they are: what
 /// breaks them is the handler's.
-#[derive(Clone)]
-pub(crate) struct Explain;
-
-impl Middleware for Explain {
-    fn handle<N, F>(&self, request: Request<Body>, next: N) -> impl Future<Output = Response<Body>> + Send + 'static
-    where
-        N: FnOnce(Request<Body>) -> F + Send + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let is_probe = is_probe(&request);
-        let answer = next(request);
-        async move {
-            let answer = answer.await;
-            match unexplained(&answer).filter(|_| !is_probe) {
-                Some(status) => Status::from(explain(&status)).into_http(),
-                None => answer,
-            }
-        }
+pub(crate) fn explain(answer: Response<Body>) -> Response<Body> {
+    match unexplained(&answer) {
+        Some(status) => Status::from(explanation(&status)).into_http(),
+        None => answer,
     }
 }
 
@@ -40,7 +24,7 @@ fn unexplained(answer: &Response<Body>) -> Option<Status> {
     (status.code() != Code::Ok && status.details().is_empty()).then_some(status)
 }
 
-fn explain(status: &Status) -> Problem {
+fn explanation(status: &Status) -> Problem {
     match status.code() {
         Code::Unimplemented => Problem::new(Reason::MethodNotAllowed, "there is no such method"),
         // The library calls it a failure of its own, but it is the caller who has to mend it.

@@ -8,53 +8,21 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use opentelemetry::{KeyValue, global, metrics::Histogram};
+use opentelemetry::{KeyValue, metrics::Histogram};
 use stampede_status::Problem;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
-use super::{Middleware, code_in, is_probe};
+use super::code_in;
+use crate::telemetry::duration_histogram;
 
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// Measures each call but health probes.
-#[derive(Clone)]
-pub(crate) struct Measure {
-    duration: Histogram<f64>,
-}
-
-impl Measure {
-    /// Measures through the global meter, as it is now.
-    pub(crate) fn new() -> Measure {
-        let duration = global::meter("stampede")
-            .f64_histogram("rpc.server.call.duration")
-            .with_description("Time from the first byte of a call to the end of its answer.")
-            .with_unit("s")
-            .with_boundaries(SECONDS.to_vec())
-            .build();
-        Measure { duration }
-    }
-}
-
-impl Middleware for Measure {
-    fn handle<N, F>(&self, request: Request<Body>, next: N) -> impl Future<Output = Response<Body>> + Send + 'static
-    where
-        N: FnOnce(Request<Body>) -> F + Send + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
-        let call = (!is_probe(&request)).then(|| Call::begin(&request, &self.duration));
-        let answer = next(request);
-        async move {
-            match call {
-                Some(call) => call.follow(answer.await),
-                None => answer.await,
-            }
-        }
-    }
+/// The instrument of all calls.
+pub(crate) fn duration() -> Histogram<f64> {
+    duration_histogram("rpc.server.call.duration", "Time from the first byte of a call to the end of its answer.")
 }
 
 /// A call under way; recorded when dropped. If nobody saw its end, the caller went away.
-struct Call {
+pub(crate) struct Call {
     uri: Uri,
     started: Instant,
     code: Code,
@@ -64,7 +32,8 @@ struct Call {
 }
 
 impl Call {
-    fn begin(request: &Request<Body>, duration: &Histogram<f64>) -> Call {
+    /// Begins to measure the call.
+    pub(crate) fn begin(request: &Request<Body>, duration: &Histogram<f64>) -> Call {
         let (uri, duration) = (request.uri().clone(), duration.clone());
         Call { uri, started: Instant::now(), code: Code::Cancelled, reason: "", duration }
     }
@@ -76,12 +45,15 @@ impl Call {
         }
     }
 
-    /// An answer whose headers carry no code ends with its trailers.
-    fn follow(mut self, response: Response<Body>) -> Response<Body> {
+    /// Measures to the end of the answer. One whose headers carry no code ends with its trailers.
+    pub(crate) fn follow<B>(mut self, response: Response<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes, Error = Status> + Unpin + Send + 'static,
+    {
         match code_in(response.headers()) {
             Some(code) => {
                 self.ended_with(code, response.headers());
-                response
+                response.map(Body::new)
             }
             None => response.map(|inner| Body::new(Followed { inner, call: self })),
         }
@@ -107,12 +79,15 @@ impl Drop for Call {
 }
 
 /// The body of an answer, watched for the code in its trailers.
-struct Followed {
-    inner: Body,
+struct Followed<B> {
+    inner: B,
     call: Call,
 }
 
-impl HttpBody for Followed {
+impl<B> HttpBody for Followed<B>
+where
+    B: HttpBody<Data = Bytes, Error = Status> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 

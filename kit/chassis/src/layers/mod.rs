@@ -1,82 +1,101 @@
-//! What every call goes through on the server's side, from the outside in: trace, metrics, bound,
-//! deadline, drain, panics, and refusals that nobody explained.
+//! What every call goes through on the server's side, from the outside in: span, metrics, bound, refusals that nobody
+//! explained, deadline and panics. The body of its answer ends at the drain.
 //!
-//! Each layer is a [`Middleware`]: what it does at once (before the first `await`) happens in
-//! order, before anything of the layers around it is waited for. The deadline relies on that.
+//! All of them are one service and not a stack of services, in which each level costs every call a box for its future
+//! and a clone of all levels below. What is done before the first `await` is done as the call arrives, before anything
+//! of the server around it is waited for. The deadline relies on that.
 
-mod catch_panic;
-mod deadline;
 mod drain;
 mod explain;
 mod metrics;
+mod panics;
 mod shed;
 mod trace;
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
-use tonic::{Code, body::Body};
-use tower::{Layer, Service};
+use opentelemetry::metrics::Histogram;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::Service;
+use tracing::Instrument;
 
-pub(crate) use catch_panic::CatchPanic;
-pub(crate) use deadline::EnforceDeadline;
-pub(crate) use drain::EndStreams;
-pub(crate) use explain::Explain;
-pub(crate) use metrics::Measure;
-pub(crate) use shed::Shed;
-pub(crate) use trace::Trace;
+use self::{drain::Draining, explain::explain, metrics::Call};
+use crate::Deadline;
 
-/// One concern of every call.
-pub(crate) trait Middleware: Clone + Send + 'static {
-    /// Answers the request, as a rule by what `next` answers.
-    fn handle<N, F>(&self, request: Request<Body>, next: N) -> impl Future<Output = Response<Body>> + Send + 'static
-    where
-        N: FnOnce(Request<Body>) -> F + Send + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static;
+pub use self::{panics::catch_panic, shed::Shed};
+
+/// How long a caller waits who does not say it.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+
+/// The routes of a process with the layers around them.
+#[derive(Clone)]
+pub(crate) struct Layered {
+    routes: Routes,
+    duration: Histogram<f64>,
+    shed: Shed,
+    draining: Arc<CancellationToken>,
 }
 
-/// A middleware as a tower layer.
-#[derive(Clone)]
-pub(crate) struct With<M>(pub(crate) M);
+impl Layered {
+    /// Lets at most `max_calls` be under way, open streams not counted, and ends streams when `draining` is cancelled.
+    pub(crate) fn new(routes: Routes, max_calls: usize, draining: CancellationToken) -> Layered {
+        Layered { routes, duration: metrics::duration(), shed: Shed::over(max_calls), draining: Arc::new(draining) }
+    }
 
-impl<M: Middleware, S> Layer<S> for With<M> {
-    type Service = Wrapped<M, S>;
-
-    fn layer(&self, inner: S) -> Wrapped<M, S> {
-        Wrapped { middleware: self.0.clone(), inner }
+    /// Holds a call to its deadline, and answers DEADLINE_EXCEEDED when it passes (tonic alone would answer CANCELLED).
+    /// The bound is on the time until the answer begins: a stream may go on.
+    ///
+    /// The handler is dropped at the deadline, so work that must not stop half way belongs on a task of its own.
+    fn handle(&mut self, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        // Read at once, so that it is over before tonic's own timer, which starts after this.
+        let deadline = Deadline::from_headers(request.headers()).unwrap_or_else(|| Deadline::after(DEFAULT_WAIT));
+        request.extensions_mut().insert(deadline);
+        let answer = deadline.bound(catch_panic(self.routes.call(request)));
+        answer.map(|outcome| match outcome.flatten() {
+            Ok(Ok(response)) => response,
+            Err(problem) => Status::from(problem).into_http(),
+        })
     }
 }
 
-/// A service with a middleware around it.
-#[derive(Clone)]
-pub(crate) struct Wrapped<M, S> {
-    middleware: M,
-    inner: S,
-}
-
-impl<M, S> Service<Request<Body>> for Wrapped<M, S>
-where
-    M: Middleware,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-{
+impl Service<Request<Body>> for Layered {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes are always ready.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Routes are always ready, so the clone may be called in place of the one that was asked.
-        let mut inner = self.inner.clone();
-        let next = move |request| inner.call(request).map(|answer| answer.unwrap_or_else(|never| match never {}));
-        self.middleware.handle(request, next).map(Ok).boxed()
+        let draining = self.draining.clone();
+        if is_probe(&request) {
+            let answer = self.handle(request);
+            return answer.map(|answer| Ok(answer.map(|body| Body::new(Draining::new(body, draining))))).boxed();
+        }
+        let span = trace::span_of(&request);
+        let call = Call::begin(&request, &self.duration);
+        let admitted = self.shed.admit().map(|permit| (permit, self.handle(request)));
+        let answer = async move {
+            let answer = match admitted {
+                // A call counts until its answer begins, so an open stream does not.
+                Ok((_permit, answer)) => explain(answer.await),
+                Err(problem) => Status::from(problem).into_http(),
+            };
+            let answer = call.follow(answer.map(|body| Draining::new(body, draining)));
+            trace::record_failure(&answer);
+            Ok(answer)
+        };
+        answer.instrument(span).boxed()
     }
 }
 
@@ -88,4 +107,30 @@ fn is_probe(request: &Request<Body>) -> bool {
 /// The gRPC code, if these headers or trailers carry one.
 fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, routing::any};
+
+    use super::*;
+
+    fn request(path: &str) -> Request<Body> {
+        Request::builder().uri(path).body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_call_over_the_bound_is_refused_and_a_probe_is_not() {
+        let (call, probe) = ("/a.B/C", "/grpc.health.v1.Health/Check");
+        let router = Router::new().route(call, any(async || ())).route(probe, any(async || ()));
+        let mut layered = Layered::new(Routes::from(router), 1, CancellationToken::new());
+        let under_way = layered.call(request(call));
+        let refused = layered.call(request(call)).await.unwrap();
+        assert_eq!(code_in(refused.headers()), Some(Code::Unavailable));
+        let probed = layered.call(request(probe)).await.unwrap();
+        assert_eq!(code_in(probed.headers()), None);
+        drop(under_way);
+        let admitted = layered.call(request(call)).await.unwrap();
+        assert_eq!(code_in(admitted.headers()), None);
+    }
 }
