@@ -1,9 +1,7 @@
 //! The end of the way in: reads the body as far as it may go, and hands the request to whoever answers its route.
 
 use crate::{
-    auth::Caller,
     gateway::Gateway,
-    problem::Refusal,
     routes::{Endpoint, Native, Route},
     trace_id::TraceId,
     transcode::{Call, refuse_query},
@@ -11,38 +9,38 @@ use crate::{
 use axum::{
     Json,
     body::Body,
-    extract::{Extension, Request, State},
+    extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
+use stampede_chassis::Identity;
 use stampede_status::{DOCS_BASE, Problem, Reason};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 /// Longest wait for a body: it is small, so who takes longer is stuck or means harm.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Answers a request that has a route and may use it.
+/// Answers a request that has a route and may use it; `caller` is `None` where a route is open to all.
 pub async fn dispatch(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(route): Extension<Arc<Route>>,
-    Extension(Caller(caller)): Extension<Caller>,
-    Extension(trace_id): Extension<TraceId>,
+    gateway: &Gateway,
+    route: &Route,
+    caller: Option<&Identity>,
+    trace_id: &TraceId,
     request: Request,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     match &route.endpoint {
         Endpoint::Native(native) => {
             refuse_query(parts.uri.query().unwrap_or_default())?;
             let body = read(body, gateway.body_limit).await?;
-            Ok(answer(&gateway, *native, &body).await?)
+            answer(gateway, *native, &body).await
         }
         Endpoint::Rpc(rpc) => {
             let body = if rpc.has_body { read(body, gateway.body_limit).await? } else { Bytes::new() };
-            let (caller, trace_id) = (caller.as_ref(), &trace_id);
-            Ok(gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await?)
+            gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await
         }
     }
 }

@@ -1,11 +1,12 @@
-//! What all requests share: the route table, the channels to the services, the tokens.
+//! What all requests share: the route table, the channels to the services, the tokens, the bound.
 
 use crate::{
     auth::Auth,
+    layers::Metrics,
     routes::{Endpoint, Table},
     transcode::{Transcoder, Upstreams},
 };
-use stampede_chassis::MeshChannel;
+use stampede_chassis::{MeshChannel, Shed};
 use std::collections::HashMap;
 
 /// The gateway, apart from its server.
@@ -18,6 +19,10 @@ pub struct Gateway {
     pub auth: Auth,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
+    /// Bounds the requests under way.
+    pub shed: Shed,
+    /// Measures the requests.
+    pub metrics: Metrics,
 }
 
 /// A service of the contract that the gateway was not told the place of.

@@ -25,9 +25,11 @@ pub use config::Config;
 
 use anyhow::Context;
 use auth::{AccessTokens, Auth, FirstTokens};
+use axum::Router;
 use gateway::Gateway;
+use layers::Metrics;
 use routes::Table;
-use stampede_chassis::{Http, MeshChannel, Workers, wait_for};
+use stampede_chassis::{Http, MeshChannel, Shed, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
@@ -50,8 +52,10 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
         auth: Auth::new(tokens, first, redis, config.lives()),
         body_limit: config.limits.body_limit_bytes,
+        shed: Shed::over(config.limits.max_in_flight),
+        metrics: Metrics::new(),
     };
-    let router = layers::router(Arc::new(gateway), config.limits.max_in_flight);
+    let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
     Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services))
 }
 

@@ -1,18 +1,15 @@
 //! Problems on their way out: whatever fails in the gateway or behind it leaves through here, in one shape.
 //!
-//! A handler or layer answers with a [`Refusal`]; the layer that opened the span writes the body, inside of it, so that
-//! what is logged with the problem carries the name of the request.
+//! A [`Refusal`] becomes an answer within the span of its request, so that what is logged with the problem carries the
+//! name of the request.
 
 use crate::trace_id::TraceId;
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
+use axum::{body::Body, response::Response};
 use http::{HeaderValue, header};
 use stampede_status::{Problem, Reason};
 
-/// An answer that is a problem. Its body is written by [`write_body`].
-#[derive(Debug, Clone)]
+/// An answer that is a problem.
+#[derive(Debug)]
 pub struct Refusal {
     problem: Problem,
     allow: Option<HeaderValue>,
@@ -25,40 +22,32 @@ impl Refusal {
         let problem = Problem::new(Reason::MethodNotAllowed, format!("this path takes {methods}"));
         Self { problem, allow: Some(allow) }
     }
+
+    /// The answer to the request of this trace.
+    pub fn into_response(self, trace_id: &TraceId) -> Response {
+        let Self { problem, allow } = self;
+        let mut response = Response::new(Body::from(problem.to_json(trace_id.as_str()).to_string()));
+        *response.status_mut() = problem.http();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(allow) = allow {
+            headers.insert(header::ALLOW, allow);
+        }
+        if let Some(delay) = problem.retry_delay() {
+            // Whole seconds are all that the header can say; the body has milliseconds.
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = challenge(problem.reason()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self { problem, allow: None }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.problem.http();
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
-/// Writes the problem of a response that is one; leaves any other as it is.
-pub fn write_body(response: &mut Response, trace_id: &TraceId) {
-    let Some(Refusal { problem, allow }) = response.extensions_mut().remove::<Refusal>() else { return };
-    let json = problem.to_json(trace_id.as_str());
-    *response.body_mut() = Body::from(json.to_string());
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    if let Some(allow) = allow {
-        headers.insert(header::ALLOW, allow);
-    }
-    if let Some(delay) = problem.retry_delay() {
-        // Whole seconds are all that the header can say; the body has milliseconds.
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    if let Some(challenge) = challenge(problem.reason()) {
-        headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
 }
 
@@ -79,9 +68,7 @@ mod tests {
     use std::time::Duration;
 
     fn written(refusal: Refusal) -> Response {
-        let mut response = refusal.into_response();
-        write_body(&mut response, &TraceId::of_test());
-        response
+        refusal.into_response(&TraceId::of_test())
     }
 
     #[test]
@@ -121,12 +108,5 @@ mod tests {
             (response.status().as_u16(), &response.headers()["allow"]),
             (405, &HeaderValue::from_static("GET, POST"))
         );
-    }
-
-    #[test]
-    fn what_is_no_problem_is_left_alone() {
-        let mut response = Response::new(Body::empty());
-        write_body(&mut response, &TraceId::of_test());
-        assert!(response.headers().is_empty());
     }
 }

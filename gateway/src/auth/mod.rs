@@ -1,19 +1,19 @@
-//! Who calls: access tokens, refresh tokens, and the layer that asks for them.
+//! Who calls: access tokens, refresh tokens, and who may use a route.
 //!
 //! An access token is a JWT, so any replica can check it by itself. A refresh token is good for one use. The first one of
 //! a login is signed and says all there is to know; those after it are random texts, of which Redis knows the valid one.
 //! Services never see a token, only whom it names.
 
 mod access_token;
+mod caller;
 mod endpoints;
 mod first_token;
 mod jwt;
-mod layer;
 mod refresh_token;
 
 pub use self::{
     access_token::AccessTokens,
+    caller::authenticate,
     endpoints::{Auth, Lives},
     first_token::FirstTokens,
-    layer::{Caller, authenticate},
 };

@@ -2,13 +2,11 @@
 
 use crate::routes::Route;
 use http::{Method, StatusCode};
-use opentelemetry::{KeyValue, global, metrics::Histogram};
+use opentelemetry::{KeyValue, metrics::Histogram};
+use stampede_chassis::telemetry::duration_histogram;
 use std::{sync::Arc, time::Duration};
 
-const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
 /// The instruments of the gateway.
-#[derive(Clone)]
 pub struct Metrics {
     duration: Histogram<f64>,
 }
@@ -16,13 +14,8 @@ pub struct Metrics {
 impl Metrics {
     /// Measures through the global meter, as it is now.
     pub fn new() -> Self {
-        let duration = global::meter("stampede")
-            .f64_histogram("http.server.request.duration")
-            .with_description("Time from the head of a request to the head of its answer.")
-            .with_unit("s")
-            .with_boundaries(SECONDS.to_vec())
-            .build();
-        Self { duration }
+        let description = "Time from the head of a request to the head of its answer.";
+        Self { duration: duration_histogram("http.server.request.duration", description) }
     }
 
     /// Records one answer. Without a route neither method nor path is told apart: callers can make up any.

@@ -1,51 +1,31 @@
-//! The layer that lets a request through to its route only if the caller may use it.
+//! Who calls a route, and whether they may.
 
-use crate::{
-    gateway::Gateway,
-    problem::Refusal,
-    routes::{Access, Route},
-};
-use axum::{
-    extract::{Extension, Request, State},
-    middleware::Next,
-    response::Response,
-};
+use super::access_token::AccessTokens;
+use crate::routes::Access;
 use http::{HeaderMap, header};
 use stampede_chassis::Identity;
 use stampede_status::{Problem, Reason};
-use std::sync::Arc;
 
-/// Who calls, in the extensions of a request that was let through; `None` where a route is open to all.
-#[derive(Debug, Clone)]
-pub struct Caller(pub Option<Identity>);
-
-/// Checks the token if the route wants one. On an open route nobody looks at it, so a buyer with an old token can still
-/// see what is on sale.
-pub async fn authenticate(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(route): Extension<Arc<Route>>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Refusal> {
-    let caller = match route.access {
+/// Checks the token if the route wants one, and returns who calls. On an open route nobody looks at it, so a buyer with
+/// an old token can still see what is on sale.
+pub fn authenticate(tokens: &AccessTokens, access: Access, headers: &HeaderMap) -> Result<Option<Identity>, Problem> {
+    Ok(match access {
         Access::Public => None,
-        Access::Buyer => Some(identify(&gateway, request.headers())?),
+        Access::Buyer => Some(identify(tokens, headers)?),
         Access::Operator => {
-            let identity = identify(&gateway, request.headers())?;
+            let identity = identify(tokens, headers)?;
             // No access token has the role of a service, which may do this too.
             identity.require_operator()?;
             Some(identity)
         }
-    };
-    request.extensions_mut().insert(Caller(caller));
-    Ok(next.run(request).await)
+    })
 }
 
-fn identify(gateway: &Gateway, headers: &HeaderMap) -> Result<Identity, Problem> {
+fn identify(tokens: &AccessTokens, headers: &HeaderMap) -> Result<Identity, Problem> {
     let token = bearer(headers).ok_or_else(|| {
         Problem::new(Reason::Unauthenticated, "send an access token as \"Authorization: Bearer <token>\"")
     })?;
-    gateway.auth.tokens.check(token).map(|(_, identity)| identity)
+    tokens.check(token).map(|(_, identity)| identity)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
