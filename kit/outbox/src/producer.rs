@@ -19,16 +19,16 @@ use tokio::sync::oneshot;
 /// Longest sleep of the thread, which ends at most so long after the producer is dropped.
 const POLL: Duration = Duration::from_secs(1);
 
-/// What became of a record. An error of the channel means that the producer is gone.
+/// Yields the delivery report of a record. An error of the channel means that the producer is gone.
 pub type Delivery = oneshot::Receiver<Result<(), KafkaError>>;
 
-/// A record that waits to be handed over.
+/// A record to be queued.
 pub type Record<'r> = BaseRecord<'r, str, [u8], Reply>;
 
-/// Where the outcome of a record goes.
+/// Sends the delivery report of a record.
 pub type Reply = Box<oneshot::Sender<Result<(), KafkaError>>>;
 
-/// The producer, with a thread of its own that hands out what became of its records.
+/// The producer, with a thread of its own that hands out delivery reports.
 pub struct Producer {
     inner: Arc<BaseProducer<Deliveries>>,
 }
@@ -57,12 +57,13 @@ impl Producer {
 }
 
 fn hand_out(producer: &Weak<BaseProducer<Deliveries>>) {
+    // A weak reference, taken anew for each poll: the thread must not keep the producer alive.
     while let Some(producer) = producer.upgrade() {
         producer.poll(POLL);
     }
 }
 
-/// Passes each outcome on to whoever waits for it.
+/// Passes each delivery report on to the task that waits for it.
 struct Deliveries;
 
 impl ClientContext for Deliveries {}
@@ -72,7 +73,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, outcome: &DeliveryResult<'_>, reply: Reply) {
         let outcome = outcome.as_ref().map(|_| ()).map_err(|(error, _)| error.clone());
-        // Who went away does not want to know.
+        // The receiver is gone if its round has timed out.
         drop(reply.send(outcome));
     }
 }
