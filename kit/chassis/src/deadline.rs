@@ -40,7 +40,7 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// What a caller is told whose deadline has passed.
+    /// The problem for a caller whose deadline has passed.
     pub fn exceeded() -> Problem {
         Problem::new(Reason::DeadlineExceeded, "the deadline of the call has passed")
     }

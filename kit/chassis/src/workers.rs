@@ -1,4 +1,4 @@
-//! What runs beside the calls: consumers, sweeps, relays; and what the process waits for until it
+//! Background workers (consumers, sweeps, relays), and the gates that the process waits for until it
 //! is ready.
 //!
 //! A worker that fails or panics ends the process: a process that half works is worse than one

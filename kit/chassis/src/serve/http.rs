@@ -1,6 +1,6 @@
 //! The HTTP server: HTTP/1.1 and HTTP/2 without TLS on one port, with a bound on everything a client can hold on to.
 //!
-//! Knows nothing of what is served.
+//! It is independent of what is served.
 
 use axum::Router;
 use hyper_util::{
