@@ -1,4 +1,4 @@
-//! The schemas: their migrations, how they are applied, and how a service tells that it may run.
+//! The schemas: their migrations, how they are applied, and the check that a program fits its schema.
 
 use crate::{Database, DbError};
 use sqlx::{MySqlConnection, migrate::Migrator};
