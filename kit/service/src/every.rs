@@ -1,4 +1,4 @@
-//! The loop of a worker that does the same again and again.
+//! The loop of a periodic worker.
 
 use std::{fmt::Display, future::Future, time::Duration};
 use tokio::time::{interval, timeout};
@@ -19,7 +19,7 @@ pub async fn every<F, Fut, E>(
 {
     let mut ticks = interval(period);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // A round under way ends by itself: what it commits must be there before the relay sends for the last time.
+        // Not cancelled by the stop: what the round commits must be there before the last round of the relay.
         match timeout(time_out, round()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -33,7 +33,7 @@ pub async fn every<F, Fut, E>(
                 );
             }
         }
-        // A period after the end of the round, so that one that is slow or fails is not followed at once.
+        // The period counts from the end of the round, so that a slow one is not followed at once.
         ticks.reset();
     }
 }

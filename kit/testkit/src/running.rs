@@ -73,7 +73,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `stampede serve <name>` with exactly these settings. It is ready once the address answers the path with 200.
+    /// Starts `stampede serve <name>` with exactly these settings. It is ready once the address answers the path with
+    /// 200.
     pub fn launch(
         name: &str,
         settings: &BTreeMap<String, String>,
@@ -137,9 +138,9 @@ impl Running {
         Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)
     }
 
-    /// Waits until it has ended by itself, and returns how.
+    /// Waits until it has ended on its own, and returns how.
     pub async fn ended(&mut self) -> ExitStatus {
-        let what = format!("{} ends by itself", self.name);
+        let what = format!("{} ends on its own", self.name);
         let child = &mut self.child;
         eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await
     }

@@ -147,7 +147,7 @@ impl Process {
         }
     }
 
-    /// The port that it listens on unless it is told otherwise.
+    /// The port that it listens on by default.
     pub const fn port(self) -> u16 {
         match self {
             Self::Sandbox => 7190,
