@@ -16,6 +16,7 @@ if tonumber(found[1] or 0) ~= tonumber(ARGV[1]) then
   return 'superseded'
 end
 
+-- From what is there, not from 0: pages may be loaded twice, or by two processes under one epoch.
 local next_rank = tonumber(found[2])
 local fields = {}
 for i = 3, #ARGV, 2 do
@@ -27,5 +28,6 @@ redis.call('HSET', campaign, 'next', next_rank, unpack(fields))
 if ARGV[2] ~= '1' then
   return 'loaded'
 end
+-- Last, and in the same script as the last page: no claim is ranked before every stored rank is known.
 redis.call('HSET', campaign, 'ready', 1)
 return 'ready'

@@ -14,6 +14,7 @@
 local time = redis.call('TIME')
 local ranked_before_us = time[1] * 1000000 + time[2] - tonumber(ARGV[1])
 
+-- HSCAN may return a claim twice, and a small hash as a whole whatever COUNT says. Storing a claim again is harmless.
 local page = redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3])
 local reply = {page[1]}
 for i = 1, #page[2], 2 do

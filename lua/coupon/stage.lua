@@ -19,8 +19,11 @@ if epoch ~= 0 and epoch ~= tonumber(ARGV[1]) then
   return {found[2] == '1' and 'ready' or 'staging', epoch}
 end
 
+-- By the clock: greater than any epoch of a campaign that Redis has lost, which may still be on its way in a call. One
+-- more than the last epoch, should the clock have been set back.
 local time = redis.call('TIME')
 epoch = math.max(epoch + 1, time[1] * 1000000 + time[2])
+-- UNLINK frees the memory in the background: DEL of a large campaign would block the server.
 redis.call('UNLINK', campaign)
 redis.call('HSET', campaign,
   'quota', ARGV[2], 'next', 0, 'opens_us', ARGV[3], 'closes_us', ARGV[4],

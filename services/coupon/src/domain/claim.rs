@@ -32,7 +32,7 @@ pub struct RankedClaim {
     pub quota: i32,
     /// When it was ranked.
     pub claimed_at: Timestamp,
-    /// Epoch of the staged campaign that gave the rank: tells which contents to invalidate if the rank is refused.
+    /// Epoch of the staged campaign that gave the rank: the one to invalidate if the rank is refused.
     pub epoch: i64,
 }
 

@@ -12,7 +12,7 @@ pub enum CouponState {
     /// Set aside for an order that is not paid yet.
     Held {
         order_id: OrderId,
-        /// What the request asked for that it was held for.
+        /// Fingerprint of the request that it is held for.
         request: Fingerprint,
     },
     /// Used by a paid order.
@@ -28,7 +28,7 @@ impl CouponState {
         }
     }
 
-    /// What the request asked for that it is held for.
+    /// The fingerprint of the request that it is held for.
     pub fn held_request(self) -> Option<Fingerprint> {
         match self {
             Self::Held { request, .. } => Some(request),
@@ -57,14 +57,14 @@ pub struct Coupon {
     pub updated_at: Timestamp,
 }
 
-/// An order's wish to use a coupon.
+/// A request to hold a coupon for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRequest {
     /// Coupon to hold.
     pub coupon_id: CouponId,
     /// Order to hold it for.
     pub order_id: OrderId,
-    /// What the request for the order asks for.
+    /// Fingerprint of the request for the order.
     pub request: Fingerprint,
     /// Buyer of the order.
     pub user_id: UserId,
@@ -74,7 +74,7 @@ pub struct HoldRequest {
     pub currency: Currency,
 }
 
-/// What has become of an order, as far as its coupon is concerned.
+/// How an order ended, as far as its coupon is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderEnd {
     /// Paid, and its goods granted.
@@ -83,7 +83,7 @@ pub enum OrderEnd {
     Unsuccessful,
     /// The order service refused this request for it.
     Released {
-        /// What the request asked for: a hold for another one stays.
+        /// Fingerprint of the request: a hold for another one stays.
         request: Fingerprint,
     },
     /// The order service does not know it, asked after `asked_before`: a hold not asked for since is an orphan.
@@ -112,8 +112,8 @@ pub struct UsedElsewhere {
 }
 
 impl Coupon {
-    /// Sets the coupon aside for an order. The same request asking again renews the hold, so that it is not taken for
-    /// an orphan while the order is being tried again; another request for the same order does not get it.
+    /// Returns the coupon held for an order. A repeat of the same request renews the hold, so that it does not become
+    /// an orphan while the order is retried; another request for the same order is refused.
     pub fn hold(self, request: &HoldRequest, terms: &CampaignTerms, now: Timestamp) -> Result<Self, HoldRefusal> {
         if self.user_id != request.user_id {
             return Err(HoldRefusal::NotFound);
@@ -127,15 +127,15 @@ impl Coupon {
         let (order_id, state) = (request.order_id, self.state);
         let held = CouponState::Held { order_id, request: request.request };
         match state {
-            CouponState::Issued => Ok(self.become_at(held, now)),
-            CouponState::Held { .. } if state == held => Ok(self.become_at(held, now)),
+            CouponState::Issued => Ok(self.with_state(held, now)),
+            CouponState::Held { .. } if state == held => Ok(self.with_state(held, now)),
             CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldRefusal::RequestIdReused),
             CouponState::Used { order_id: user } if user == order_id => Ok(self),
             CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldRefusal::InUse { state }),
         }
     }
 
-    /// Follows the end of an order; `None` if that changes nothing, as when it was followed before.
+    /// Returns the coupon after the end of an order; `None` if that changes nothing, as for a repeat.
     ///
     /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
     pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
@@ -159,10 +159,10 @@ impl Coupon {
             }
             (OrderEnd::Unsuccessful | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => None,
         };
-        Ok(next.map(|state| self.clone().become_at(state, now)))
+        Ok(next.map(|state| self.clone().with_state(state, now)))
     }
 
-    fn become_at(self, state: CouponState, now: Timestamp) -> Self {
+    fn with_state(self, state: CouponState, now: Timestamp) -> Self {
         Self { state, updated_at: now, ..self }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    fn wish() -> HoldRequest {
+    fn hold_request() -> HoldRequest {
         HoldRequest {
             coupon_id: coupon(CouponState::Issued).id,
             order_id: order(1),
@@ -240,21 +240,21 @@ mod tests {
 
     #[test]
     fn an_issued_coupon_is_held_for_the_order_that_asks() {
-        let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap();
+        let held = coupon(CouponState::Issued).hold(&hold_request(), &terms(), NOW).unwrap();
         assert_eq!(held.state, CouponState::Held { order_id: order(1), request: REQUEST });
         assert_eq!(held.updated_at, NOW);
     }
 
     #[test]
     fn asking_again_for_the_same_order_keeps_and_renews_the_hold() {
-        let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap();
+        let again = held_by(1).hold(&hold_request(), &terms(), NOW).unwrap();
         assert_eq!((again.state, again.updated_at), (held_by(1).state, NOW));
-        assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(used_by(1)));
+        assert_eq!(used_by(1).hold(&hold_request(), &terms(), NOW), Ok(used_by(1)));
     }
 
     #[test]
     fn another_request_for_the_same_order_neither_gets_nor_returns_the_hold() {
-        let other = HoldRequest { request: OTHER_REQUEST, ..wish() };
+        let other = HoldRequest { request: OTHER_REQUEST, ..hold_request() };
         assert_eq!(held_by(1).hold(&other, &terms(), NOW), Err(HoldRefusal::RequestIdReused));
         assert_eq!(state_after(&held_by(1), OrderEnd::Released { request: OTHER_REQUEST }), None);
     }
@@ -263,19 +263,19 @@ mod tests {
     fn a_coupon_of_another_order_is_in_use() {
         for taken in [held_by(2), used_by(2)] {
             let state = taken.state;
-            assert_eq!(taken.hold(&wish(), &terms(), NOW), Err(HoldRefusal::InUse { state }));
+            assert_eq!(taken.hold(&hold_request(), &terms(), NOW), Err(HoldRefusal::InUse { state }));
         }
     }
 
     #[test]
     fn the_wrong_owner_event_or_currency_is_refused() {
         let issued = coupon(CouponState::Issued);
-        let foreign = HoldRequest { user_id: user(2), ..wish() };
+        let foreign = HoldRequest { user_id: user(2), ..hold_request() };
         assert_eq!(issued.clone().hold(&foreign, &terms(), NOW), Err(HoldRefusal::NotFound));
-        let elsewhere = HoldRequest { event_id: event(2), ..wish() };
+        let elsewhere = HoldRequest { event_id: event(2), ..hold_request() };
         assert_eq!(issued.clone().hold(&elsewhere, &terms(), NOW), Err(HoldRefusal::WrongEvent));
         assert!(issued.clone().hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
-        let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..wish() };
+        let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..hold_request() };
         let refused = Err(HoldRefusal::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
         assert_eq!(issued.hold(&dollars, &terms(), NOW), refused);
     }

@@ -1,4 +1,4 @@
-//! HoldCoupons: sets coupons aside for orders. A batch of holds stays one: one transaction.
+//! HoldCoupons: sets coupons aside for orders. The holds of one call are one transaction.
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
@@ -26,8 +26,8 @@ impl HoldCoupons {
         Self { db, campaigns }
     }
 
-    /// Sets coupons aside for orders, each on its own; the answers come in the order given. After a failure none is held
-    /// by this call: asking again is safe, and what nobody asks for again is returned as an orphan.
+    /// Holds coupons for orders, each independently. Returns the answers in the order given. Fails with none held by
+    /// this call. A repeat is safe; a hold that nobody repeats is returned as an orphan.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
@@ -50,6 +50,8 @@ async fn hold_on(
     ids.dedup();
     let mut coupons = store::coupons::lock_many(conn, &ids).await?;
     let campaigns = campaigns.get_on(conn, coupons.values().map(|coupon| coupon.campaign_id)).await?;
+    // Decided in memory one after the other, so that two requests for one coupon cannot both win. Only the difference
+    // is written: a batch takes few statements.
     let before = coupons.clone();
     let answers =
         requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect::<Result<_, _>>()?;
@@ -57,7 +59,7 @@ async fn hold_on(
     Ok(answers)
 }
 
-/// Decides one request on what the requests before it have left.
+/// Decides one request on the states that the requests before it have left.
 fn decide(
     coupons: &mut HashMap<CouponId, Coupon>,
     campaigns: &CampaignsById,

@@ -1,5 +1,5 @@
-//! Staging a campaign in Redis: when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is
-//! the truth; the campaign is closed (NOT_READY) until all of it is loaded.
+//! Stages a campaign in Redis when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is the
+//! truth; claims fail as NOT_READY until all of it is loaded.
 
 use crate::{
     domain::Campaign,
@@ -15,7 +15,7 @@ use stampede_lua::{
 use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 
-/// Campaigns looked at together.
+/// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
 
 #[derive(Clone)]
@@ -38,14 +38,15 @@ impl StageCampaign {
         match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),
             Staging::Loading { epoch } => {
-                // What was ranked under the old epoch is stored first, so that it is loaded with the rest.
+                // Claims that were ranked under the old epoch are stored first, so that their ranks are loaded with the
+                // rest and are not given again.
                 self.finish.finish(campaign, Duration::ZERO).await?;
                 self.load(campaign, epoch).await
             }
         }
     }
 
-    /// Stages what was asked for; what fails is put back.
+    /// Stages the campaigns that were requested. Queues those again that fail.
     pub async fn stage_requested(&self, requested: StagingRequests, campaigns: &Campaigns, queue: &StagingQueue) {
         let staged = requested.into_iter().map(|(id, invalid_epoch)| async move {
             if let Err(error) = self.stage_one(id, invalid_epoch, campaigns).await {
@@ -102,6 +103,7 @@ impl StageCampaign {
                     tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupons, "campaign staged");
                     return Ok(());
                 }
+                // Another replica stages it under a newer epoch, and loads all of it.
                 Loaded::Superseded => return Ok(()),
             }
         }
