@@ -34,7 +34,7 @@ impl Times {
         self.closes_at
     }
 
-    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is asked for.
+    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is required.
     pub fn opening_from(self, earliest: Timestamp, problem: impl Into<String>) -> Result<Self, InvalidField> {
         if self.opens_at >= earliest { Ok(self) } else { Err(InvalidField::new("opens_at", problem)) }
     }
@@ -223,7 +223,7 @@ impl Advanced {
         self.opened.is_empty() && self.closed.is_empty()
     }
 
-    /// What is to be told, the openings first.
+    /// Returns the messages to publish, the openings first.
     pub fn messages(&self) -> Vec<OutgoingMessage> {
         let opened = self.opened.iter().filter_map(|schedule| {
             let opened_at = schedule.state.opened_at()?;

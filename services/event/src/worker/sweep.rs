@@ -1,4 +1,5 @@
-//! The due sweep: sleeps until the next transition is due and makes it. It alone guarantees that events open and close.
+//! The due sweep: sleeps until the next transition is due and makes it. It is what guarantees that events open and
+//! close.
 
 use super::in_time;
 use crate::{
@@ -13,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 pub struct DueSweep {
     /// Opens and closes what is due.
     pub advance: AdvanceEvents,
-    /// Wakes it when times have changed here.
+    /// Wakes it when this replica has changed times.
     pub changes: ScheduleChanges,
-    /// Longest time between two looks, for events whose times another replica has changed.
+    /// Longest sleep, for events whose times another replica has changed.
     pub interval: Duration,
 }
 
@@ -36,19 +37,21 @@ impl DueSweep {
         Ok(())
     }
 
-    /// Reads what comes next, sleeps until it is due, advances it. What was moved or cancelled meanwhile is not due any
-    /// more, and the transaction finds it so.
+    /// Reads the next transitions, sleeps until the first is due, and makes those that are due.
     async fn round(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let upcoming = in_time(self.advance.upcoming()).await?;
         let pause = until(upcoming.first(), self.advance.now(), self.interval);
         if !pause.is_zero() {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                // The new time may be earlier than the one that this sleep ends at: read again.
                 () = self.changes.times_changed() => return Ok(()),
                 () = tokio::time::sleep(pause) => {}
             }
         }
         let due = due(&upcoming, self.advance.now());
+        // What was moved or cancelled during the sleep is in the list still. The transaction decides on the locked
+        // rows, and finds it not due.
         if !due.is_empty() {
             in_time(self.advance.run(due)).await?;
         }
@@ -56,12 +59,13 @@ impl DueSweep {
     }
 }
 
-/// How long to sleep. A sleep that ends early by the clock is harmless: nothing is due then, and the rest is slept.
+/// Returns how long to sleep. A sleep that ends early is harmless: nothing is due then, and the next round sleeps
+/// again.
 fn until(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
 }
 
-/// Those of the upcoming, which are sorted by their time, that are due.
+/// Returns the events of `upcoming`, which is sorted by time, that are due.
 fn due(upcoming: &[Due], now: Timestamp) -> Vec<EventId> {
     upcoming.iter().take_while(|next| next.due_at <= now).map(|next| next.event_id).collect()
 }
