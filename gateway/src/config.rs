@@ -1,4 +1,4 @@
-//! What the gateway is told when it starts.
+//! The configuration of the gateway: flags and environment.
 
 use crate::{auth::Lives, transcode::CallLimits};
 use clap::Parser;
@@ -15,7 +15,8 @@ Example:
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
-/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the five services as they become ready.
+/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis,
+/// and calls the five services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
@@ -49,7 +50,7 @@ pub struct Config {
     #[command(flatten)]
     pub limits: LimitConfig,
 
-    /// What every process is told.
+    /// The configuration that every process has.
     #[command(flatten)]
     pub common: CommonConfig,
 }

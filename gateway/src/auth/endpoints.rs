@@ -1,4 +1,4 @@
-//! What the gateway answers by itself about tokens: issue, verify, refresh.
+//! The token endpoints of the gateway: issue, verify, refresh.
 
 use super::{access_token::AccessTokens, first_token::FirstTokens, jwt::random_id, refresh_token::RefreshToken};
 use serde::Serialize;

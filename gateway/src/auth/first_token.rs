@@ -12,7 +12,7 @@ use stampede_lua::gate::{Epoch, FirstToken, Timestamp, UserId};
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
 
-/// What tells a first refresh token from later ones.
+/// Prefix of first refresh tokens; later ones have another.
 const PREFIX: &str = "rf_";
 /// Not that of access tokens: a refresh token is no access token.
 const ISSUER: &str = "stampede/refresh";

@@ -19,8 +19,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Caller(pub Option<Identity>);
 
-/// Checks the token if the route wants one. On an open route nobody looks at it, so a buyer with an old token can still
-/// see what is on sale.
+/// Checks the token if the route requires one. On an open route it is ignored, so a buyer with an expired token can
+/// still see what is on sale.
 pub async fn authenticate(
     State(gateway): State<Arc<Gateway>>,
     Extension(route): Extension<Arc<Route>>,

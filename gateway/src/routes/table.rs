@@ -6,7 +6,7 @@ use matchit::Router;
 use prost_reflect::DescriptorPool;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What the gateway answers by itself.
+/// The endpoints of the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
     /// Where to go from here.
