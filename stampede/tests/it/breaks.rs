@@ -194,7 +194,7 @@ pub const BREAKS: &[Break] = &[
             (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xCC)),
         ],
     },
-    // A refund that is only asked for does not undo the second charge.
+    // A refund that is only requested does not undo the second charge.
     Break {
         by: &[
             (Service::Payment, "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = {payment}"),
