@@ -49,7 +49,7 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_OTLP_SAMPLE_RATIO", default_value_t = 1.0, value_parser = parse_ratio)]
     pub otlp_sample_ratio: f64,
 
-    /// Milliseconds that calls and workers under way get to finish when the process is told to stop.
+    /// Milliseconds that calls and workers under way get to finish when the process is stopped.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
     pub drain_timeout_ms: u64,
 

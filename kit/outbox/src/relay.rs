@@ -154,7 +154,7 @@ impl Relay {
             let before = std::mem::take(&mut leases.partitions);
             *leases = self.db.in_time("check_leases", self.check_leases(before)).await?;
         }
-        // A round that could outlast the leases might send beside their next holder, so it does not begin.
+        // A round that could outlast the leases does not begin: it might send concurrently with their next holder.
         if leases.partitions.is_empty() || Instant::now() + ACK_TIMEOUT >= leases.valid_until {
             return Ok(0);
         }
