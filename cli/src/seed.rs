@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 16;
 
 /// Open an event with stock and coupons for a load test.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, beside a running `cargo xtask up`:
+#[command(after_help = "Example, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
   stampede seed ghz-bench/sale.toml --orders 1")]
 pub struct Args {

@@ -24,7 +24,7 @@ use verdict::Audit;
 
 /// Check every promise against the databases, Redis, Kafka and the payment provider.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example, beside a running `cargo xtask up`:
+#[command(after_help = "Example, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
   stampede audit
   stampede audit -o json | jq '.promises[] | select(.holds | not)'")]
