@@ -61,7 +61,7 @@ impl Deadline {
         Instant::now().checked_add(wait).map(Deadline)
     }
 
-    /// What is left, as the header says it.
+    /// Returns the time that is left, in the form of the header.
     pub(crate) fn to_header(self) -> HeaderValue {
         let mut text = String::with_capacity(10);
         write!(text, "{}", TimeoutText(self.remaining())).expect("a string takes any text");

@@ -101,7 +101,7 @@ impl Workers {
         self.inner.gates.subscribe()
     }
 
-    /// Whether the process may be called.
+    /// Returns whether the process may be called: it is not draining and all gates are open.
     pub(crate) fn is_ready(&self) -> bool {
         !self.inner.draining.is_cancelled() && self.inner.gates.borrow().values().all(|open| *open)
     }

@@ -13,7 +13,7 @@ pub enum DbError {
     /// The server or the connection to it.
     #[error("database: {0}")]
     Sqlx(Arc<sqlx::Error>),
-    /// A row or a count of rows that cannot be, if all else is right.
+    /// A row or a count of rows violates an invariant.
     #[error("inconsistent: {0}")]
     Inconsistent(String),
     /// The schema is not the one that this program was built for.
@@ -37,7 +37,7 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// What was read or changed cannot be, if all else is right.
+    /// Returns the error for rows that violate an invariant.
     pub fn inconsistent(what: impl Into<String>) -> Self {
         Self::Inconsistent(what.into())
     }

@@ -44,7 +44,7 @@ impl Schema {
     }
 }
 
-/// What the first word of a migration's name says, if older programs cannot run on the schema after it.
+/// First word of the name of a migration after which older programs cannot run.
 const CONTRACT: &str = "contract";
 
 /// How far a schema is.

@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
-/// What a unit of work yields: a future that borrows the transaction's connection.
+/// The future of a unit of work, which borrows the transaction's connection.
 pub type Work<'t, T, E = DbError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 't>>;
 
 /// The error of a unit of work: a failure of the database, or a reason of its own to roll back.
@@ -23,7 +23,7 @@ impl WorkError for DbError {
     }
 }
 
-/// How often a transaction is tried in all.
+/// Attempts of a transaction.
 const ATTEMPTS: u32 = 5;
 /// Before the second try: the other side of a deadlock commits within milliseconds.
 const FIRST_WAIT: Duration = Duration::from_millis(2);

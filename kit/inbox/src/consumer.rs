@@ -33,7 +33,7 @@ const MAX_READ: usize = 4 * BATCH;
 const LINGER: Linger =
     Linger { min: Duration::from_millis(5), per_message: Duration::from_micros(500), max: Duration::from_millis(50) };
 
-/// What a consumer reads.
+/// The topics and message types of a consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     brokers: String,

@@ -11,7 +11,7 @@ use std::{collections::HashSet, future::Future, pin::Pin};
 /// A message as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who wrote it, such as `/stampede/order`. With `id` it names the message.
+    /// Its writer, such as `/stampede/order`. With `id` it identifies the message.
     pub source: String,
     /// Its number at its source.
     pub id: u64,
@@ -116,7 +116,7 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Applies messages for a service.
 pub trait Handler: Send + Sync + 'static {
-    /// What is left to do once the transaction has committed.
+    /// The effects to run after the commit.
     type Effects: Send + 'static;
 
     /// Applies new messages inside the transaction that records them, in the order given. They are of the types that

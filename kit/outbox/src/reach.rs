@@ -18,7 +18,7 @@ pub enum KafkaUnreachable {
     NoBroker {
         /// The brokers that were asked.
         brokers: String,
-        /// What the client says.
+        /// The error of the client.
         cause: KafkaError,
     },
     /// A broker answered, but does not have the topic.

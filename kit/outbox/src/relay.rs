@@ -34,7 +34,7 @@ const ACK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// until they are sent.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where a relay sends to.
+/// The destination of a relay.
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
     brokers: String,

@@ -3,7 +3,7 @@
 use stampede_vocab::{InvalidField, PageSize, PageToken, Timestamp};
 use uuid::Uuid;
 
-/// What a request asks of a list.
+/// The page that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paging {
     list: String,

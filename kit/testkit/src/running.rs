@@ -26,7 +26,7 @@ use tokio::{
 /// and the start, and beside those of the test servers.
 const PORTS: Range<u32> = 10_000..20_000;
 
-/// How many ports this test binary has looked at.
+/// Number of ports that this test binary has tried.
 static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
 
 /// A loopback address that nobody listens on. No two calls of one test binary get the same; binaries that run side by

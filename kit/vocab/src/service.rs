@@ -15,7 +15,7 @@ pub enum RedisUse {
     Timers,
 }
 
-/// What there is to know of a service.
+/// The facts of a service.
 struct Facts {
     name: &'static str,
     port: u16,
@@ -98,7 +98,7 @@ impl Service {
         format!("{prefix}.{self}")
     }
 
-    /// Where the messages of its topic go that `reader` cannot apply.
+    /// Name of the topic of its messages that `reader` cannot apply.
     pub fn dead_letters(self, prefix: &str, reader: Self) -> String {
         format!("{prefix}.{self}.{reader}.dlq")
     }

@@ -1,4 +1,4 @@
-//! Who watches which key. Holds the newest value of each, and nothing once nobody watches.
+//! The watchers of each key. Keeps the newest value of each key that is watched, and nothing of others.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         (first_load, values)
     }
 
-    /// Waits until somebody watches something.
+    /// Waits until there is a watcher.
     pub(crate) async fn watched(&self) {
         while self.entries().is_empty() {
             self.registered.notified().await;

@@ -25,7 +25,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
 
-/// What the probes of one mesh share.
+/// The channels that the probes of one mesh share.
 #[derive(Clone)]
 pub(crate) struct ProbeChannels {
     /// Inserts endpoints into the balancer and removes them.

@@ -25,7 +25,7 @@ const HEAD_LIMIT: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Most requests at a time on one HTTP/2 connection.
 const MAX_HTTP2_STREAMS: u32 = 1_024;
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
+/// Interval and time-out of HTTP/2 pings.
 const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Pause after a connection could not be accepted, which is when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
