@@ -37,7 +37,7 @@ pub struct RankedClaim {
 }
 
 impl RankedClaim {
-    /// Whether the rank is one that the campaign has to give.
+    /// Returns whether the rank is within the quota.
     pub fn is_within_quota(&self) -> bool {
         (1..=self.quota).contains(&self.rank)
     }

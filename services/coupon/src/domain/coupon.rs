@@ -4,7 +4,7 @@
 use crate::domain::{CampaignTerms, HoldRefusal};
 use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 
-/// Where a coupon is in its life.
+/// The state of a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CouponState {
     /// Its owner may use it.
@@ -37,7 +37,7 @@ impl CouponState {
     }
 }
 
-/// What a claim yields.
+/// A coupon, issued by a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coupon {
     /// Derived from the campaign and the user.
@@ -47,7 +47,7 @@ pub struct Coupon {
     pub user_id: UserId,
     /// Order of arrival in the campaign: 1 came first.
     pub rank: i32,
-    /// Where it is in its life.
+    /// Its state.
     pub state: CouponState,
     /// Request of the claim.
     pub request_id: RequestId,

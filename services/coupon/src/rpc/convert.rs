@@ -56,7 +56,7 @@ pub fn released(request: &proto::ReleaseCouponRequest) -> Result<EndedOrder, Pro
     })
 }
 
-/// What the creator of a campaign chose.
+/// Returns the terms of a new campaign.
 pub fn terms(request: proto::CreateCampaignRequest) -> Result<CampaignTerms, Problem> {
     Ok(CampaignTerms {
         name: request.name,
