@@ -40,7 +40,7 @@ impl Times {
     }
 }
 
-/// Where an event is in its life, with what is known only from there on.
+/// The state of an event, with the data that only that state has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Waiting for its opening.
@@ -67,7 +67,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether nothing can happen to the event any more.
+    /// Returns whether the event has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
     }
@@ -218,7 +218,7 @@ impl Advanced {
         turned
     }
 
-    /// Whether nothing was due.
+    /// Returns whether nothing was due.
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.closed.is_empty()
     }
