@@ -10,7 +10,7 @@ use std::fmt;
 /// Decline code of an attempt whose order ended before the provider was asked.
 const ORDER_ENDED: &str = "order_ended";
 
-/// Where a payment is in its life. It is always captured and refunded as a whole.
+/// The state of a payment. It is always captured and refunded as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentState {
     /// No attempt has succeeded so far.
@@ -66,9 +66,9 @@ pub struct Payment {
     pub order_id: OrderId,
     /// Who pays.
     pub user_id: UserId,
-    /// What is to be paid.
+    /// The amount to pay.
     pub amount: Money,
-    /// Where it is in its life.
+    /// Its state.
     pub state: PaymentState,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,
@@ -109,7 +109,7 @@ impl Payment {
         }
     }
 
-    /// What was captured: all or nothing.
+    /// Returns the captured amount: all or nothing.
     pub fn captured(&self) -> Money {
         match self.state {
             PaymentState::Open => Money::zero(self.amount.currency),
@@ -119,7 +119,7 @@ impl Payment {
         }
     }
 
-    /// What was given back: all or nothing.
+    /// Returns the refunded amount: all or nothing.
     pub fn refunded(&self) -> Money {
         match self.state {
             PaymentState::Refunded { .. } => self.amount,

@@ -28,7 +28,7 @@ struct Row {
     updated_us: i64,
 }
 
-/// Where a page of a list starts: after the payment that was created then and has this id.
+/// The start of a page: after the payment that was created then and has this id.
 pub type After = (Timestamp, Uuid);
 
 /// Returns those of these payments that exist, with their attempts, in order of their ids.
