@@ -146,7 +146,7 @@ impl Config {
 }
 
 impl LimitConfig {
-    /// What a call may take.
+    /// The limits of calls.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms), max_streams: self.max_streams }
     }

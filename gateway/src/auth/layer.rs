@@ -15,7 +15,7 @@ use stampede_chassis::{Identity, Role};
 use stampede_status::{Problem, Reason};
 use std::sync::Arc;
 
-/// Who calls, in the extensions of a request that was let through; `None` where a route is open to all.
+/// The caller, in the extensions of an authorized request; `None` if the route is open to all.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Option<Identity>);
 
