@@ -1,9 +1,9 @@
-//! What the operator can ask for. No behaviour.
+//! The operator's commands, as the command line has them. No behaviour.
 
 use crate::{audit, healthcheck, prepare, secrets, seed, simulate, token};
 use clap::Subcommand;
 
-/// What the operator can ask for.
+/// The operator's commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make the schemas, bring them to this release, and make the topics
@@ -16,7 +16,7 @@ pub enum Command {
     Token(token::Args),
     /// Open an event with stock and coupons for a load test
     Seed(seed::Args),
-    /// Ask a process whether it is ready
+    /// Check whether a process is ready
     Healthcheck(healthcheck::Args),
     /// Make the secrets of a mesh, each as a file
     Secrets(secrets::Args),

@@ -1,4 +1,4 @@
-//! `stampede healthcheck`: asks a process whether it is ready, as a container's health check does where there is neither
+//! `stampede healthcheck`: checks whether a process is ready, as a container's health check does where there is neither
 //! a shell nor curl.
 
 use crate::output::{Output, print_json, print_text};
@@ -17,15 +17,15 @@ use tokio::time::timeout;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-/// Ask a process whether it is ready.
+/// Check whether a process is ready.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  stampede healthcheck 127.0.0.1:7204
   stampede healthcheck http://127.0.0.1:7190/healthz
 
 Exit code 0: it is ready. 1: it answers that it is not. 2: it does not answer.")]
 pub struct Args {
-    /// Where: HOST:PORT of an admin port is asked by gRPC health, a http:// URL by GET, where 200 is ready. An address
-    /// that stands for all of a machine, such as 0.0.0.0, is asked on the loopback
+    /// Where: HOST:PORT of an admin port is checked by gRPC health, a http:// URL by GET, where 200 is ready. An
+    /// address that stands for all of a machine, such as 0.0.0.0, is reached on the loopback
     #[arg(env = "STAMPEDE_ADMIN_ADDR", value_name = "ADDRESS")]
     target: Target,
 
@@ -34,7 +34,7 @@ pub struct Args {
     timeout_ms: u64,
 }
 
-/// Whom to ask, and how.
+/// The process to check, and the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
     /// gRPC health at an address.
@@ -78,16 +78,16 @@ struct Health {
     says: String,
 }
 
-/// Asks, and prints the answer; whether it is ready.
+/// Checks the target and prints the answer. Returns whether it is ready.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
-    let patience = Duration::from_millis(args.timeout_ms);
-    let asked = timeout(patience, async {
+    let limit = Duration::from_millis(args.timeout_ms);
+    let checked = timeout(limit, async {
         match &args.target {
-            Target::Grpc(address) => ask_grpc(address).await,
-            Target::Http(uri) => ask_http(uri.clone()).await,
+            Target::Grpc(address) => check_grpc(address).await,
+            Target::Http(uri) => check_http(uri.clone()).await,
         }
     });
-    let Ok(health) = asked.await else { bail!("no answer within {} ms", args.timeout_ms) };
+    let Ok(health) = checked.await else { bail!("no answer within {} ms", args.timeout_ms) };
     let health = health?;
     if output.json {
         print_json(&health)?;
@@ -97,8 +97,8 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     Ok(health.ready)
 }
 
-async fn ask_grpc(address: &str) -> anyhow::Result<Health> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).context("the address cannot be asked")?;
+async fn check_grpc(address: &str) -> anyhow::Result<Health> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).context("the address is not valid")?;
     let channel = endpoint.connect().await.with_context(|| format!("{address} cannot be reached"))?;
     let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
     let status = answer.map_err(|status| anyhow::anyhow!("{address}: {:?}: {}", status.code(), status.message()))?;
@@ -106,7 +106,7 @@ async fn ask_grpc(address: &str) -> anyhow::Result<Health> {
     Ok(Health { ready: status == ServingStatus::Serving, says: status.as_str_name().to_owned() })
 }
 
-async fn ask_http(uri: Uri) -> anyhow::Result<Health> {
+async fn check_http(uri: Uri) -> anyhow::Result<Health> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let answer = client.get(uri.clone()).await.with_context(|| format!("{uri} cannot be reached"))?;
     Ok(Health { ready: answer.status() == StatusCode::OK, says: answer.status().to_string() })
@@ -117,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_on_all_addresses_is_asked_on_the_loopback() {
-        for (given, asked) in [
+    fn a_listener_on_all_addresses_is_reached_on_the_loopback() {
+        for (given, reached) in [
             ("0.0.0.0:7204", "127.0.0.1:7204"),
             ("[::]:7204", "[::1]:7204"),
             ("10.0.0.7:7204", "10.0.0.7:7204"),
             ("order:7204", "order:7204"),
         ] {
-            assert_eq!(given.parse(), Ok(Target::Grpc(asked.to_owned())));
+            assert_eq!(given.parse(), Ok(Target::Grpc(reached.to_owned())));
         }
         assert!(matches!("http://sandbox:7190/healthz".parse(), Ok(Target::Http(_))));
     }

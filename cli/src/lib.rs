@@ -1,7 +1,7 @@
 //! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises.
 //!
-//! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing reads
-//! every schema, Redis and Kafka, and changes nothing.
+//! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
+//! reads every schema, Redis and Kafka, and changes nothing.
 
 pub mod audit;
 mod command;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, or the process
-/// asked is not ready; 2: the command could not do its work; 143 and 130: it was told to stop by SIGTERM or SIGINT. With
+/// is not ready; 2: the command could not do its work; 143 and 130: it was stopped by SIGTERM or SIGINT. With
 /// [`Format::Json`] a reason for 2 is on stdout too, as `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {
     let output = Output::new(format);

@@ -39,7 +39,7 @@ impl Output {
     }
 }
 
-/// Prints a result on stdout. That nobody reads it any more, as behind `| head`, is none of our errors.
+/// Prints a result on stdout. A closed pipe, as behind `| head`, is no error.
 pub fn print_text(text: impl Display) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("stdout cannot be written to"),
@@ -54,7 +54,7 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Prints why there is no result as JSON on stdout.
 pub fn print_json_error(message: &str) {
-    // People are told on stderr as well, and there is nobody else left to tell.
+    // The error is on stderr as well; there is nothing else to do about a closed stdout.
     drop(print_json(&serde_json::json!({"error": {"message": message}})));
 }
 

@@ -25,7 +25,7 @@ const CONCURRENCY: usize = 16;
 
 /// Open an event with stock and coupons for a load test.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, beside a running `cargo xtask up`:
+#[command(after_help = "Example, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
   stampede seed ghz-bench/sale.toml --orders 1")]
 pub struct Args {
@@ -113,7 +113,7 @@ async fn place_orders(client: &Client, args: &Args, created: &Created) -> anyhow
 impl Seeded {
     /// For a shell: what the plans of `ghz-bench` read from the environment.
     fn assignments(&self) -> String {
-        // Thirteen digits that tell the buyers of one run from those of another.
+        // Thirteen digits that distinguish the buyers of one run from those of another.
         let run = rand::random_range(0..10_u64.pow(13));
         let mut lines = vec![format!("export STAMPEDE_RUN={run:013}")];
         lines.push(format!("export STAMPEDE_EVENT_ID={}", self.event_id));

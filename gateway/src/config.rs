@@ -1,4 +1,4 @@
-//! What the gateway is told when it starts.
+//! The configuration of the gateway: flags and environment.
 
 use crate::{auth::Lives, transcode::CallLimits, upstream_config::UpstreamConfig};
 use clap::Parser;
@@ -14,7 +14,8 @@ Example:
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///
-/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis, and calls the services as they become ready.
+/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis,
+/// and calls the services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
@@ -48,7 +49,7 @@ pub struct Config {
     #[command(flatten)]
     pub limits: LimitConfig,
 
-    /// What every process is told.
+    /// The configuration that every process has.
     #[command(flatten)]
     pub common: CommonConfig,
 }
@@ -89,7 +90,7 @@ impl Config {
 }
 
 impl LimitConfig {
-    /// What a call may take.
+    /// The limits of calls.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms), max_streams: self.max_streams }
     }

@@ -1,4 +1,4 @@
-//! The end of the way in: reads the body as far as it may go, and hands the request to whoever answers its route.
+//! The handler behind the layers: reads the body up to its limit, and calls the endpoint of the route.
 
 use crate::{
     gateway::Gateway,
@@ -20,7 +20,7 @@ use stampede_chassis::Identity;
 use stampede_status::{DOCS_BASE, Problem, Reason};
 use std::time::Duration;
 
-/// Longest wait for a body: it is small, so who takes longer is stuck or means harm.
+/// Longest wait for a body, which is small. Guards against slow-body attacks.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers a request that has a route and may use it; `caller` is `None` where a route is open to all.
@@ -39,6 +39,7 @@ pub async fn dispatch(
             answer(gateway, *native, &body).await
         }
         Endpoint::Rpc(rpc) => {
+            // A method without a body does not wait for one.
             let body = if rpc.has_body { read(body, gateway.body_limit).await? } else { Bytes::new() };
             gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await
         }
@@ -58,7 +59,7 @@ async fn answer(gateway: &Gateway, native: Native, body: &[u8]) -> Result<Respon
     }
 }
 
-/// Where a stranger goes from here.
+/// Returns the entry points of the API.
 fn index() -> Json<serde_json::Value> {
     Json(json!({
         "name": "stampede",
@@ -76,6 +77,7 @@ fn index() -> Json<serde_json::Value> {
 }
 
 async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
+    // One deadline for the whole body, not one for each chunk: a byte a second would keep the connection for ever.
     let late = |_| Problem::new(Reason::DeadlineExceeded, "the body of the request did not arrive in time");
     let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await.map_err(late)?;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| {

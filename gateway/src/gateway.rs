@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 /// The gateway, apart from its server.
 pub struct Gateway {
-    /// Who answers which path.
+    /// The routes by path.
     pub table: Table,
     /// Calls the services.
     pub transcoder: Transcoder,
@@ -25,14 +25,14 @@ pub struct Gateway {
     pub metrics: Metrics,
 }
 
-/// A service of the contract that the gateway was not told the place of.
+/// A service of the contract without a configured upstream.
 #[derive(Debug, thiserror::Error)]
 #[error("the contract routes to {service}, and no upstream of that package is configured")]
 pub struct NoUpstream {
     service: String,
 }
 
-/// Gives each service of the table the channel of its package: `order` for `stampede.order.v1.OrderService`.
+/// Returns the channel of each service of the table, by its package: `order` for `stampede.order.v1.OrderService`.
 pub fn upstreams(table: &Table, channels: &HashMap<&str, MeshChannel>) -> Result<Upstreams, NoUpstream> {
     let mut upstreams = Upstreams::new();
     for route in table.routes() {

@@ -1,12 +1,11 @@
 //! The gateway: HTTP/JSON outside, gRPC inside.
 //!
-//! The way of a request: its route is found in a table that was read from the annotations
-//! of the contract (`routes`); its token is checked if the route wants one (`auth`); body, query and path become the
-//! message that the method takes, and the answer becomes JSON or a stream of events (`transcode`). Whatever fails on the
-//! way leaves in one shape (`problem`).
+//! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
+//! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
+//! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`).
 //!
-//! A new RPC needs no code here. The gateway keeps no state of its own but which refresh tokens were used, in Redis, and
-//! knows no service beyond its descriptor.
+//! A new RPC needs no code here. The only state of the gateway is which refresh tokens were used, in Redis, and it has
+//! nothing of a service but its descriptor.
 //!
 //! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
 

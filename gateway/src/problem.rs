@@ -1,4 +1,4 @@
-//! Problems on their way out: whatever fails in the gateway or behind it leaves through here, in one shape.
+//! The answers to failures in the gateway or behind it, all in one format.
 //!
 //! A [`Refusal`] becomes an answer within the span of its request, so that what is logged with the problem carries the
 //! name of the request.
@@ -51,7 +51,7 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// What a bearer of a bad token is told (RFC 6750). Webhook signatures are no bearer tokens.
+/// The `WWW-Authenticate` header for a bad bearer token (RFC 6750). Webhook signatures are no bearer tokens.
 fn challenge(reason: Reason) -> Option<HeaderValue> {
     match reason {
         Reason::Unauthenticated => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),

@@ -12,6 +12,7 @@ for i = 1, #ARGV, 2 do
   users[#users + 1] = ARGV[i]
 end
 
+-- Read and compared here, in one atomic step: between an HGET and an HDEL of the caller the user could be ranked anew.
 local acknowledged = {}
 for i, claim in ipairs(redis.call('HMGET', KEYS[1], unpack(users))) do
   if claim and string.match(claim, '^(%d+)|') == ARGV[2 * i] then

@@ -16,6 +16,7 @@
 --   {'not_ready'}                                             the key is missing or still being staged; epoch is 0
 
 local campaign, pending = KEYS[1], KEYS[2]
+-- The server's clock, so that the window is the same for all replicas.
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
@@ -30,12 +31,14 @@ end
 local quota, next_rank = tonumber(state[2]), tonumber(state[3])
 local opens_us, closes_us, epoch = tonumber(state[4]), tonumber(state[5]), tonumber(state[6])
 
+-- One HMGET for the batch: Redis serves nobody else while the script runs.
 local users = {}
 for i = 1, #ARGV, 2 do
   users[#users + 1] = 'u:' .. ARGV[i]
 end
 local ranks = redis.call('HMGET', campaign, unpack(users))
 
+-- Applies only to users without a rank: a repeat gets its answer after the window has closed.
 local refusal
 if now_us < opens_us then
   refusal = 'not_open'
@@ -48,8 +51,10 @@ local new_ranks, new_pending = {}, {}
 local ranked_here, seen_fields, seen_at = {}, {}, {}
 for i, known in ipairs(ranks) do
   local user, request_id = ARGV[2 * i - 1], ARGV[2 * i]
+  -- The HMGET above does not see ranks given in this batch, so a user who claims twice in it is found here.
   local earlier = ranked_here[user]
   if known then
+    -- Stored or pending: the pending hash says which, for all of these at once below.
     seen_fields[#seen_fields + 1] = user
     seen_at[#seen_at + 1] = i
     outcomes[i] = {'seen', tonumber(known)}
@@ -79,6 +84,7 @@ end
 if #seen_fields > 0 then
   local claims = redis.call('HMGET', pending, unpack(seen_fields))
   for j, claim in ipairs(claims) do
+    -- A rank without a pending claim is stored, and stays 'seen'.
     if claim then
       local rank, claimed_at_us, claim_epoch, request_id = string.match(claim, '^(%d+)|(%d+)|(%d+)|(.*)$')
       outcomes[seen_at[j]] =

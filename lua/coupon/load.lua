@@ -18,6 +18,7 @@ if tonumber(found[1] or 0) ~= epoch then
   return 'superseded'
 end
 
+-- From what is there, not from 0: pages may be loaded twice, or by two processes under one epoch.
 local next_rank = tonumber(found[2])
 local fields = {}
 for i = FIRST_COUPON, #ARGV, 2 do
@@ -30,5 +31,6 @@ redis.call('HSET', campaign, 'next', next_rank, unpack(fields))
 if not is_last then
   return 'loaded'
 end
+-- Last, and in the same script as the last page: no claim is ranked before every stored rank is known.
 redis.call('HSET', campaign, 'ready', 1)
 return 'ready'

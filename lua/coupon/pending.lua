@@ -17,6 +17,7 @@ local least_age_us, cursor, count = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local time = redis.call('TIME')
 local ranked_before_us = time[1] * 1000000 + time[2] - least_age_us
 
+-- HSCAN may return a claim twice, and a small hash as a whole whatever COUNT says. Storing a claim again is harmless.
 local page = redis.call('HSCAN', pending, cursor, 'COUNT', count)
 local reply = {page[1]}
 for i = 1, #page[2], 2 do

@@ -1,4 +1,4 @@
--- Tells how far a campaign is, without changing it.
+-- Reads the progress of a campaign, without changing it.
 --
 -- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, u:<user> = rank
 -- KEYS[2]  pending hash: <user> = "rank|claimed_at_us|epoch|request_id"

@@ -21,8 +21,11 @@ if epoch ~= 0 and epoch ~= invalid_epoch then
   return {found[2] == '1' and 'ready' or 'staging', epoch}
 end
 
+-- By the clock: greater than any epoch of a campaign that Redis has lost, which may still be on its way in a call. One
+-- more than the last epoch, should the clock have been set back.
 local time = redis.call('TIME')
 epoch = math.max(epoch + 1, time[1] * 1000000 + time[2])
+-- UNLINK frees the memory in the background: DEL of a large campaign would block the server.
 redis.call('UNLINK', campaign)
 redis.call('HSET', campaign,
   'quota', quota, 'next', 0, 'opens_us', opens_us, 'closes_us', closes_us,

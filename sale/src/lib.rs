@@ -22,10 +22,11 @@ pub struct Sale {
     pub opens_in_ms: Spanned<OpensIn>,
     /// Time from the opening to the close.
     pub lasts_ms: Spanned<Millis<100, 86_400_000>>,
-    /// What the mesh was started with as STAMPEDE_PAY_WINDOW_MS. It is the mesh that needs it: the simulation only waits.
+    /// What the mesh was started with as STAMPEDE_PAY_WINDOW_MS. It is the mesh that needs it: the simulation only
+    /// waits.
     pub pay_window_ms: Option<Spanned<PayWindow>>,
-    /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are, and enough
-    /// of it come back for what others return.
+    /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are, and
+    /// enough of it come back for what others return.
     #[serde(default)]
     pub must_sell_out: bool,
     /// What is on sale.
@@ -179,7 +180,7 @@ fn default_come_back() -> Millis<10, 600_000> {
 /// Why a sale file was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SaleError {
-    /// It is not there, or not for us.
+    /// It does not exist or cannot be read.
     #[error("{file} cannot be read: {source}")]
     Unreadable {
         /// The file.
@@ -187,7 +188,7 @@ pub enum SaleError {
         /// Why.
         source: io::Error,
     },
-    /// It is no TOML, has a key that there is none of, or a value that cannot be.
+    /// It is not TOML, has an unknown key, or a value out of bounds.
     #[error("{file}: {source}")]
     Malformed {
         /// The file.
@@ -207,7 +208,7 @@ pub enum SaleError {
         /// What is wrong with it.
         problem: String,
     },
-    /// What was told in place of the file's value does not go with the rest of it.
+    /// A value that replaces one of the file does not fit the rest of it.
     #[error("{field} {problem}")]
     Unfitting {
         /// The field at fault.
@@ -238,8 +239,8 @@ impl Sale {
         Ok(sale)
     }
 
-    /// The same sale on a mesh that was started with this pay window, whatever the file says. Fails if buyers would think
-    /// for longer.
+    /// The same sale on a mesh that was started with this pay window, whatever the file says. Fails if buyers would
+    /// think for longer.
     pub fn with_pay_window(self, window: PayWindow) -> Result<Self, SaleError> {
         Self { pay_window_ms: Some(Spanned::new(0..0, window)), ..self }.checked_again()
     }

@@ -63,7 +63,7 @@ fn the_examples_are_taken() {
     }
 }
 
-/// The keys that the parser names when it meets one that there is none of.
+/// The keys that the parser lists when it meets an unknown one.
 fn keys_beside(known: &str) -> Vec<String> {
     let message = refusal(known, &format!("nonsense = 1\n{known}"));
     let named = message.split_once("expected one of ").unwrap_or_else(|| panic!("no keys in {message}")).1;

@@ -1,4 +1,4 @@
-//! The HTTP interface: reads requests, lets the till decide, waits where a card is slow, and answers.
+//! The HTTP interface: reads requests, has them processed, waits if a card is slow, and answers.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    book::{Charge, ChargeStatus, Refund},
     card::Card,
     config::Config,
     failure::Failure,
-    till::{ChargeOrder, Done, RefundOrder, Till},
+    processor::{ChargeOrder, Processed, Processor, RefundOrder},
+    records::{Charge, ChargeStatus, Refund},
     webhook::{Notice, Notifier},
 };
 
@@ -30,18 +30,18 @@ const MAX_KEY_CHARS: usize = 255;
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
-/// What every request can reach.
+/// The shared state of all requests.
 #[derive(Clone)]
-pub(crate) struct Counter {
-    pub till: Arc<Till>,
+pub(crate) struct ApiState {
+    pub processor: Arc<Processor>,
     pub notifier: Notifier,
     pub config: Arc<Config>,
     pub stop: CancellationToken,
 }
 
 /// The routes, with as many requests at once as the configuration allows.
-pub(crate) fn router(counter: Counter) -> Router {
-    let slots = Arc::new(Semaphore::new(counter.config.max_requests_in_flight));
+pub(crate) fn router(api: ApiState) -> Router {
+    let slots = Arc::new(Semaphore::new(api.config.max_requests_in_flight));
     Router::new()
         .route("/v1/charges", post(create_charge).get(list_charges))
         .route("/v1/charges/by-key/{key}", get(get_charge_by_key))
@@ -49,7 +49,7 @@ pub(crate) fn router(counter: Counter) -> Router {
         .layer(middleware::from_fn_with_state(slots, bounded))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route("/healthz", get(|| async { "ok" }))
-        .with_state(counter)
+        .with_state(api)
 }
 
 async fn bounded(
@@ -75,24 +75,24 @@ struct CreateCharge {
     payment_method: String,
 }
 
-async fn create_charge(State(counter): State<Counter>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
+async fn create_charge(State(api): State<ApiState>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     let order = charge_order(&headers, &body)?;
-    match counter.till.charge(&order) {
-        Ok(Done::Now(charge)) => {
-            counter.follow_up(&charge, order.card).await;
+    match api.processor.charge(&order) {
+        Ok(Processed::New(charge)) => {
+            api.follow_up(&charge, order.card).await;
             Ok(answer_charge(&charge))
         }
-        Ok(Done::Before(charge)) => Ok(answer_charge(&charge)),
+        Ok(Processed::Repeat(charge)) => Ok(answer_charge(&charge)),
         Err(Failure::Lost) => {
-            sleep(counter.config.slow()).await;
+            sleep(api.config.slow()).await;
             Err(Failure::Lost)
         }
         Err(failure) => Err(failure),
     }
 }
 
-impl Counter {
-    /// What comes after a new charge and before its answer.
+impl ApiState {
+    /// Runs the effects of a new charge before it is answered.
     async fn follow_up(&self, charge: &Charge, card: Card) {
         self.notifier.notify(Notice::of_charge(charge));
         match card {
@@ -104,22 +104,22 @@ impl Counter {
 
     /// Captures a pending charge when its time has come; after the next start if the sandbox stops before.
     pub(crate) fn capture_later(&self, charge_id: String) {
-        let counter = self.clone();
+        let api = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = sleep(counter.config.late()) => {}
-                () = counter.stop.cancelled() => return,
+                () = sleep(api.config.late()) => {}
+                () = api.stop.cancelled() => return,
             }
-            match counter.till.capture(&charge_id) {
-                Ok(charge) => counter.notifier.notify(Notice::of_charge(&charge)),
+            match api.processor.capture(&charge_id) {
+                Ok(charge) => api.notifier.notify(Notice::of_charge(&charge)),
                 Err(failure) => tracing::error!(charge.id = charge_id, "not captured: {failure}"),
             }
         });
     }
 }
 
-async fn get_charge_by_key(State(counter): State<Counter>, Path(key): Path<String>) -> Result<Json<Charge>, Failure> {
-    let found = counter.till.read(|book| book.charge_by_key(&key).cloned());
+async fn get_charge_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Charge>, Failure> {
+    let found = api.processor.read(|records| records.charge_by_key(&key).cloned());
     found.map(Json).ok_or(Failure::ChargeNotFound)
 }
 
@@ -130,23 +130,19 @@ struct CreateRefund {
     amount_minor: i64,
 }
 
-async fn create_refund(
-    State(counter): State<Counter>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Value>, Failure> {
+async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Failure> {
     let request: CreateRefund = parse(&body)?;
     let order = RefundOrder {
         key: idempotency_key(&headers)?,
         charge_id: request.charge_id,
         amount_minor: positive(request.amount_minor)?,
     };
-    let refund = match counter.till.refund(&order)? {
-        Done::Now(refund) => {
-            counter.notifier.notify(Some(Notice::of_refund(&refund)));
+    let refund = match api.processor.refund(&order)? {
+        Processed::New(refund) => {
+            api.notifier.notify(Some(Notice::of_refund(&refund)));
             refund
         }
-        Done::Before(refund) => refund,
+        Processed::Repeat(refund) => refund,
     };
     Ok(Json(refund_json(&refund)))
 }
@@ -160,18 +156,18 @@ struct PageQuery {
 
 type MaybePage = Result<Query<PageQuery>, QueryRejection>;
 
-async fn list_charges(State(counter): State<Counter>, page: MaybePage) -> Result<Json<Value>, Failure> {
+async fn list_charges(State(api): State<ApiState>, page: MaybePage) -> Result<Json<Value>, Failure> {
     let (after, limit) = page_of(page)?;
-    counter.till.read(|book| {
-        let rest = book.charges_after(after.as_deref()).ok_or_else(no_such_start)?;
+    api.processor.read(|records| {
+        let rest = records.charges_after(after.as_deref()).ok_or_else(no_such_start)?;
         Ok(page_json("charges", rest, limit, |charge| json!(charge)))
     })
 }
 
-async fn list_refunds(State(counter): State<Counter>, page: MaybePage) -> Result<Json<Value>, Failure> {
+async fn list_refunds(State(api): State<ApiState>, page: MaybePage) -> Result<Json<Value>, Failure> {
     let (after, limit) = page_of(page)?;
-    counter.till.read(|book| {
-        let rest = book.refunds_after(after.as_deref()).ok_or_else(no_such_start)?;
+    api.processor.read(|records| {
+        let rest = records.refunds_after(after.as_deref()).ok_or_else(no_such_start)?;
         Ok(page_json("refunds", rest, limit, refund_json))
     })
 }

@@ -1,4 +1,4 @@
-//! What the sandbox can be told on the command line or by the environment.
+//! The configuration of the sandbox: flags and environment.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -10,7 +10,7 @@ Example:
   STAMPEDE_WEBHOOK_SECRET=... stampede serve sandbox --journal sandbox.journal \\
     --webhook-url http://127.0.0.1:8080/v1/payments:webhook";
 
-/// A payment provider to practise against. Keeps its own book; never touches real money.
+/// A payment provider to practise against. Keeps its own records; never touches real money.
 #[derive(Clone, clap::Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
@@ -18,7 +18,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:7190")]
     pub listen_addr: SocketAddr,
 
-    /// File that the book is kept in; made if it is not there. One process at a time may use it.
+    /// File that the records are kept in; made if it is not there. One process at a time may use it.
     #[arg(long, env = "STAMPEDE_SANDBOX_JOURNAL", default_value = "sandbox.journal")]
     pub journal: PathBuf,
 
@@ -42,7 +42,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_SANDBOX_MAX_REQUESTS_IN_FLIGHT", default_value_t = 1_024)]
     pub max_requests_in_flight: usize,
 
-    /// How long to wait for requests and notices under way when told to stop.
+    /// How long to wait for requests and notices under way at a stop.
     #[arg(long, env = "STAMPEDE_SANDBOX_DRAIN_TIMEOUT_MS", default_value_t = 5_000)]
     pub drain_timeout_ms: u64,
 }

@@ -1,4 +1,4 @@
-//! What a caller is told when a request is not granted: one JSON shape, `{"error": {"code", "message"}}`.
+//! The answers to requests that are refused, all in one JSON format: `{"error": {"code", "message"}}`.
 
 use axum::{
     Json,
@@ -31,7 +31,7 @@ pub(crate) enum Failure {
     /// The refund would give back more than was captured.
     #[error("{wanted_minor} is more than the {refundable_minor} that may still be refunded")]
     RefundTooLarge {
-        /// What was asked for.
+        /// The requested amount.
         wanted_minor: i64,
         /// What is left to refund.
         refundable_minor: i64,
@@ -43,8 +43,8 @@ pub(crate) enum Failure {
     #[error("too many requests at once; repeat under the same key")]
     Busy,
     /// The journal could not be written.
-    #[error("the book cannot be written; repeat under the same key")]
-    BookClosed,
+    #[error("the journal cannot be written; repeat under the same key")]
+    JournalFailed,
 }
 
 impl Failure {
@@ -59,7 +59,7 @@ impl Failure {
             Failure::RefundTooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refund_exceeds_capture"),
             Failure::Lost => (StatusCode::GATEWAY_TIMEOUT, "request_lost"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
-            Failure::BookClosed => (StatusCode::INTERNAL_SERVER_ERROR, "book_closed"),
+            Failure::JournalFailed => (StatusCode::INTERNAL_SERVER_ERROR, "book_closed"),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use crate::book::{Book, Entry};
+use crate::records::{Entry, Records};
 
 /// The open file, locked for this process.
 pub(crate) struct Journal {
@@ -17,11 +17,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Opens the file, or makes it, and rebuilds the book from it.
+    /// Opens the file, or makes it, and rebuilds the records from it.
     ///
-    /// A last line that was cut off by a kill is dropped: nobody was answered. Any other line that cannot be read is
-    /// an error, as is a file that another process uses.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<(Journal, Book)> {
+    /// A last line that was cut off by a kill is dropped: its request was never answered. Any other line that cannot be
+    /// read is an error, as is a file that another process uses.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<(Journal, Records)> {
         let open = OpenOptions::new().create(true).read(true).append(true).open(path);
         let file = open.with_context(|| format!("cannot open the journal {}", path.display()))?;
         match file.try_lock() {
@@ -33,10 +33,10 @@ impl Journal {
                 return Err(error).context("cannot lock the journal");
             }
         }
-        let (book, whole_bytes) =
+        let (records, whole_bytes) =
             replay(&file).with_context(|| format!("cannot replay the journal {}", path.display()))?;
         file.set_len(whole_bytes)?;
-        Ok((Journal { file }, book))
+        Ok((Journal { file }, records))
     }
 
     /// Adds an entry.
@@ -47,9 +47,9 @@ impl Journal {
     }
 }
 
-/// The book, and how many bytes of the file hold whole lines.
-fn replay(file: &File) -> anyhow::Result<(Book, u64)> {
-    let mut book = Book::default();
+/// Returns the records, and how many bytes of the file hold whole lines.
+fn replay(file: &File) -> anyhow::Result<(Records, u64)> {
+    let mut records = Records::default();
     let mut whole_bytes = 0;
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
@@ -60,8 +60,8 @@ fn replay(file: &File) -> anyhow::Result<(Book, u64)> {
             break;
         }
         let entry = serde_json::from_slice(&line).with_context(|| format!("line {number}"))?;
-        book.apply(entry);
+        records.apply(entry);
         whole_bytes += bytes as u64;
     }
-    Ok((book, whole_bytes))
+    Ok((records, whole_bytes))
 }

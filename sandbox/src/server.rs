@@ -1,4 +1,4 @@
-//! Puts the parts together and serves them until told to stop. Listener and stop are the caller's, so a test can
+//! Connects the parts and serves them until stopped. Listener and stop are the caller's, so a test can
 //! bind port 0.
 
 use std::{sync::Arc, time::Duration};
@@ -9,9 +9,9 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    api::{self, Counter},
+    api::{self, ApiState},
     config::Config,
-    till::Till,
+    processor::Processor,
     webhook::Notifier,
 };
 
@@ -20,12 +20,13 @@ use crate::{
 /// Fails if the journal cannot be opened or replayed.
 pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let drain_timeout = config.drain_timeout();
-    let till = Arc::new(Till::open(&config.journal)?);
-    let couriers = TaskTracker::new();
-    let notifier = notifier(&config, &couriers);
-    let counter = Counter { till, notifier, config: Arc::new(config), stop: stop.clone() };
-    for charge_id in counter.till.read(|book| book.pending()) {
-        counter.capture_later(charge_id);
+    let processor = Arc::new(Processor::open(&config.journal)?);
+    let deliveries = TaskTracker::new();
+    let notifier = notifier(&config, &deliveries);
+    let state = ApiState { processor, notifier, config: Arc::new(config), stop: stop.clone() };
+    // Captures that a stopped process still had to make: their timers are not in the journal.
+    for charge_id in state.processor.read(|records| records.pending()) {
+        state.capture_later(charge_id);
     }
     tracing::info!("the sandbox listens on http://{}", listener.local_addr()?);
 
@@ -34,13 +35,13 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
             tracing::debug!(error.cause = %error, "TCP_NODELAY is not set");
         }
     });
-    let router = api::router(counter);
+    let router = api::router(state);
     let stopping = stop.clone();
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await });
     let drained = async {
         served.await?;
-        couriers.close();
-        couriers.wait().await;
+        deliveries.close();
+        deliveries.wait().await;
         anyhow::Ok(())
     };
     tokio::select! {
@@ -52,12 +53,12 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     }
 }
 
-fn notifier(config: &Config, couriers: &TaskTracker) -> Notifier {
+fn notifier(config: &Config, deliveries: &TaskTracker) -> Notifier {
     let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret) else {
         return Notifier::default();
     };
-    let (notifier, courier) = Notifier::new(url.clone(), secret.clone());
-    couriers.spawn(courier.run());
+    let (notifier, delivery) = Notifier::new(url.clone(), secret.clone());
+    deliveries.spawn(delivery.run());
     notifier
 }
 

@@ -1,5 +1,5 @@
-//! Notices to the merchant after each capture, decline and refund. A courtesy, as with every provider: the queue is
-//! bounded, tries are few, and what is not delivered is dropped with a warning. The book is the truth.
+//! Notices to the merchant after each capture, decline and refund. Delivery is best effort, as with every provider: the
+//! queue is bounded, tries are few, and what is not delivered is dropped with a warning. The records are the truth.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ const TRIES: u32 = 3;
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_PAUSE_MS: u64 = 200;
 
-/// What happened, as the merchant is told.
+/// A notice to the merchant.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Notice {
     r#type: &'static str,
@@ -79,18 +79,18 @@ impl Notice {
     }
 }
 
-/// Where notices are handed in; drops them all when there is nobody to tell.
+/// Queues notices. Drops all of them if no webhook is configured.
 #[derive(Clone, Default)]
 pub(crate) struct Notifier {
     queue: Option<mpsc::Sender<Notice>>,
 }
 
 impl Notifier {
-    /// A notifier, and the courier that delivers what is handed in.
-    pub(crate) fn new(url: Uri, secret: String) -> (Notifier, Courier) {
+    /// Returns a notifier and the delivery of its queue.
+    pub(crate) fn new(url: Uri, secret: String) -> (Notifier, Delivery) {
         let (sender, queue) = mpsc::channel(MAX_QUEUED);
         let post = Post { client: Client::builder(TokioExecutor::new()).build_http(), url, secret };
-        (Notifier { queue: Some(sender) }, Courier { queue, post: Arc::new(post) })
+        (Notifier { queue: Some(sender) }, Delivery { queue, post: Arc::new(post) })
     }
 
     /// Queues a notice; never waits.
@@ -104,12 +104,12 @@ impl Notifier {
 }
 
 /// Delivers queued notices, several at once.
-pub(crate) struct Courier {
+pub(crate) struct Delivery {
     queue: mpsc::Receiver<Notice>,
     post: Arc<Post>,
 }
 
-impl Courier {
+impl Delivery {
     /// Delivers until every notifier is gone and the queue is empty.
     pub(crate) async fn run(mut self) {
         let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));

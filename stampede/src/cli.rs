@@ -1,4 +1,4 @@
-//! The command line: what can be asked for.
+//! The command line of the one program.
 
 use crate::{secret_files, serve::Serve};
 use clap::{CommandFactory, Error, FromArgMatches, Parser, Subcommand, error::ErrorKind};
@@ -16,9 +16,9 @@ use std::{
 /// Run the processes of a flash sale, and what their operator needs: prepare, simulate, audit.
 #[derive(Parser)]
 #[command(name = "stampede", version, propagate_version = true)]
-#[command(after_help = "Example, beside a running `cargo xtask up --pay-window-ms 6000`:
+#[command(after_help = "Example, next to a running `cargo xtask up --pay-window-ms 6000`:
   . .stampede/up/secrets.env
-  stampede simulate examples/flash-sale.toml --acknowledged told.json && stampede audit --acknowledged told.json")]
+  stampede simulate examples/flash-sale.toml --acknowledged acknowledged.json && stampede audit --acknowledged acknowledged.json")]
 pub struct Cli {
     /// How results are printed on stdout
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text, global = true)]
@@ -32,7 +32,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run one process of the mesh until it is told to stop
+    /// Run one process of the mesh until it is stopped
     #[command(after_help = "Example:\n  stampede serve order --help")]
     Serve {
         /// Which process
@@ -89,9 +89,9 @@ pub fn print_completions(shell: Shell) -> ExitCode {
     }
 }
 
-/// Answers a command line that is none, or that asks for help.
+/// Answers a command line that does not parse, or that asks for help.
 pub fn not_understood(error: &Error) -> ExitCode {
-    // Nobody can be told that nobody listens.
+    // A closed output cannot be reported anywhere.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;

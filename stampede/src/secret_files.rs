@@ -37,7 +37,7 @@ fn companion(secret: &Arg) -> Arg {
 /// The arguments, with the content of each file that a companion names put in as the secret. Fails if a file cannot be
 /// read or is empty, or if the secret is given twice.
 pub fn read(command: &Command, mut args: Vec<OsString>) -> Result<Vec<OsString>, Error> {
-    // Whatever else is wrong with the arguments is told by those who parse the result.
+    // Any other mistake in the arguments is reported when the result is parsed.
     let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(&args) else { return Ok(args) };
     let (chosen, matches) = deepest(command, &matches);
     let mut secrets = Vec::new();
@@ -111,8 +111,8 @@ mod tests {
         let path = file.path().to_str().unwrap();
         assert_eq!(key(&["top", "below", "--key-file", path, "place"]).unwrap(), "s3cret with spaces ");
         assert_eq!(key(&["top", "below", "--key", "plain"]).unwrap(), "plain");
-        let told = key(&["top", "below", "--key-file", path, "--", "place", "too-much"]).unwrap_err();
-        assert!(told.contains("too-much") && !told.contains("s3cret"), "{told}");
+        let error = key(&["top", "below", "--key-file", path, "--", "place", "too-much"]).unwrap_err();
+        assert!(error.contains("too-much") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

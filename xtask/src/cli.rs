@@ -173,7 +173,7 @@ pub struct UpArgs {
     /// How many processes of a service to run, such as order=2,event=3 (others: one)
     #[arg(long, value_name = "SERVICE=N,...", default_value = "")]
     pub replicas: Replicas,
-    /// How long an order may wait for its payment [default: what the order service does by itself]
+    /// How long an order may wait for its payment [default: that of the order service]
     #[arg(long, value_name = "MS", conflicts_with = "servers_only", value_parser = clap::value_parser!(u64).range(1..))]
     pub pay_window_ms: Option<u64>,
     /// Start Redis, the database and Kafka only

@@ -25,7 +25,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut phases = Phases::default();
     let run = workspace.run("demo");
     let sale = sale_file(workspace, &args.sale);
-    // Read before anything is built or started: a slip in it is told at once.
+    // Read before anything is built or started, so that a mistake in it is reported at once.
     let pay_window_ms = pay_window_ms(&Sale::load(&sale)?);
     down::mend_before("demo", &run)?;
     phases.time("setup", || setup::servers(workspace, args.database))?;
@@ -64,7 +64,7 @@ fn sale_file(workspace: &Workspace, named: &Path) -> PathBuf {
     if named.exists() { named.to_owned() } else { workspace.root().join(named) }
 }
 
-/// How long the sale lets an order wait for its payment, which the mesh is told.
+/// How long the sale lets an order wait for its payment, which the mesh is configured with.
 fn pay_window_ms(sale: &Sale) -> Option<u64> {
     sale.pay_window_ms.as_ref().map(|window| u64::from(window.get_ref().get()))
 }
@@ -85,7 +85,7 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
 /// fault; fails if it could not do its work, which it has explained itself.
 fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool> {
     say("");
-    match fleet.run_beside(command)?.code() {
+    match fleet.run_command(command)?.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
         _ => anyhow::bail!("stampede {name} could not do its work"),

@@ -15,8 +15,8 @@ use crate::ui::{Step, say};
 use crate::workspace::{Workspace, remove_directory};
 
 /// How long a supervisor may take to stop its whole fleet, and a lone child to end.
-const SUPERVISOR_WITHIN: Duration = Duration::from_secs(120);
-const CHILD_WITHIN: Duration = Duration::from_secs(20);
+const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(120);
+const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
@@ -75,7 +75,7 @@ fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
     let supervised = state.supervisor.is_alive();
     if supervised {
         let step = Step::begin(name, "stopping");
-        stop(state.supervisor, SUPERVISOR_WITHIN)?;
+        stop(state.supervisor, SUPERVISOR_TIMEOUT)?;
         step.done("stopped, through its supervisor");
     }
     // Services before the servers they use: the reverse of the order in which they were started.
@@ -83,7 +83,7 @@ fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
     let mut mended = false;
     for child in left {
         let step = Step::begin(&child.name, "stopping");
-        stop(child.process, CHILD_WITHIN)?;
+        stop(child.process, CHILD_TIMEOUT)?;
         step.done(&format!("stopped process {}, left by a killed {name}", child.process.pid));
         mended = true;
     }
@@ -92,10 +92,10 @@ fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
 }
 
 fn stop(process: Process, within: Duration) -> anyhow::Result<()> {
-    for (signal, patience) in [(Signal::SIGTERM, within), (Signal::SIGKILL, CHILD_WITHIN)] {
+    for (signal, timeout) in [(Signal::SIGTERM, within), (Signal::SIGKILL, CHILD_TIMEOUT)] {
         // A process that ends in between is what is wanted.
         let _ended = kill(Pid::from_raw(process.pid), signal);
-        if ends_within(process, patience) {
+        if ends_within(process, timeout) {
             return Ok(());
         }
     }

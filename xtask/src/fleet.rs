@@ -19,11 +19,11 @@ use crate::shell;
 use crate::state::{Process, Recorded, State};
 use crate::workspace::make_directory;
 
-/// How often children and signals are looked at.
+/// Poll interval of children and signals.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How long a command that runs beside the fleet may take to end when it is told to.
-const BESIDE_STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a command that runs next to the fleet may take to stop.
+const COMMAND_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much of a dead child's log is shown.
 const TAIL_LINES: usize = 20;
@@ -97,13 +97,13 @@ impl Fleet {
 
     /// Runs a command that shows itself in the terminal until it ends. Any child's death and Ctrl-C end it before, and
     /// are the error, rather than the failures of the command that follow from them.
-    pub fn run_beside(&mut self, mut command: Command) -> anyhow::Result<ExitStatus> {
+    pub fn run_command(&mut self, mut command: Command) -> anyhow::Result<ExitStatus> {
         let mut child = command.spawn().with_context(|| format!("cannot run {}", shell::describe(&command)))?;
         loop {
             let ended = child.try_wait().with_context(|| format!("cannot wait for {}", shell::describe(&command)))?;
             if let Err(reason) = self.check() {
                 if ended.is_none() {
-                    stop_child(&mut child, BESIDE_STOPS_WITHIN);
+                    stop_child(&mut child, COMMAND_STOP_TIMEOUT);
                 }
                 return Err(reason);
             }
@@ -186,11 +186,11 @@ fn stop_together(members: &mut [&mut Member]) {
     }
     let started = Instant::now();
     for member in members.iter_mut().filter(|member| !member.ended) {
-        if !ends_within(&mut member.child, member.launch.stop_within.saturating_sub(started.elapsed())) {
+        if !ends_within(&mut member.child, member.launch.stop_timeout.saturating_sub(started.elapsed())) {
             eprintln!(
                 "  {} did not stop within {} s and is killed",
                 member.launch.name,
-                member.launch.stop_within.as_secs()
+                member.launch.stop_timeout.as_secs()
             );
             signal(&member.child, Signal::SIGKILL);
         }
@@ -231,7 +231,7 @@ fn pid_of(child: &Child) -> Pid {
 }
 
 fn obituary(name: &str, status: ExitStatus, log: &Path) -> String {
-    format!("{name} ended by itself ({status}); the end of {}:\n{}", log.display(), tail_of(log))
+    format!("{name} ended on its own ({status}); the end of {}:\n{}", log.display(), tail_of(log))
 }
 
 fn tail_of(log: &Path) -> String {

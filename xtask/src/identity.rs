@@ -71,7 +71,7 @@ impl Identity {
             .with_context(|| format!("cannot give {} to user {uid}", path.display()))
     }
 
-    /// Whether a database server must be told that running as root is meant.
+    /// Returns whether a database server needs the flag that allows root.
     pub fn is_root(self) -> bool {
         self == Self::Own && Uid::effective().is_root()
     }

@@ -7,25 +7,25 @@ use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Signals are a matter of the whole process, and so is what is known of them.
-static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From here on the first signal is a wish to stop that those who wait look for; the second one ends this process at once.
+/// Registers the signals: the first sets a flag, which every wait checks; the second ends this process at once.
 pub fn listen() -> anyhow::Result<Arc<AtomicBool>> {
-    if let Some(asked) = ASKED.get() {
-        return Ok(Arc::clone(asked));
+    if let Some(stop) = STOP.get() {
+        return Ok(Arc::clone(stop));
     }
-    let asked = Arc::clone(ASKED.get_or_init(Arc::default));
+    let stop = Arc::clone(STOP.get_or_init(Arc::default));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .context("cannot handle signals")?;
     }
-    Ok(asked)
+    Ok(stop)
 }
 
 /// Fails if the contributor has asked to stop.
 pub fn check() -> anyhow::Result<()> {
-    if ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+    if STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
         bail!("interrupted");
     }
     Ok(())

@@ -39,7 +39,7 @@ pub struct Launch {
     /// The account it runs as.
     pub identity: Identity,
     /// How long it may take to stop after SIGTERM before it is killed.
-    pub stop_within: Duration,
+    pub stop_timeout: Duration,
 }
 
 impl Launch {

@@ -1,4 +1,4 @@
-//! Asking a server whether it is ready, in its own protocol: an open port alone proves nothing.
+//! Probes whether a server is ready, in its own protocol: an open port alone proves nothing.
 //! Each probe answers within a second.
 
 use std::io::{Read, Write};

@@ -56,7 +56,8 @@ pub fn quiet(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a program that speaks to the contributor itself, such as cargo. It and all that it starts end with a wish to stop.
+/// Runs a program that speaks to the contributor itself, such as cargo. It and all that it starts end with a wish to
+/// stop.
 pub fn shown(command: &mut Command) -> anyhow::Result<()> {
     let status = Group::start(command)?.wait()?;
     succeeded(command, status)
@@ -75,10 +76,10 @@ fn succeeded(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How often a running program and the contributor's wishes are looked at.
+/// Poll interval of a running program and of the stop flag.
 const TICK: Duration = Duration::from_millis(20);
-/// How long a program may take to end when it is told to.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a program may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A program with all that it starts: a group of their own, so that none is left behind when it is stopped.
 pub struct Group {
@@ -118,7 +119,7 @@ impl Group {
     }
 
     fn stop(&mut self) {
-        let deadline = Instant::now() + STOPS_WITHIN;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         self.signal(Signal::SIGTERM);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(TICK);

@@ -96,7 +96,7 @@ fn package_name(named: &str) -> String {
     if named == "xtask" || named.starts_with("stampede") { named.to_owned() } else { format!("stampede-{named}") }
 }
 
-/// Whether the tests of a crate start servers or processes. Fails for a crate that there is none of.
+/// Whether the tests of a crate start servers or processes. Fails for a crate that does not exist.
 fn uses_testkit(workspace: &Workspace, package: &str) -> anyhow::Result<bool> {
     let mut cargo = shell::cargo(workspace.root());
     let metadata = shell::quiet(cargo.args(["metadata", "--no-deps", "--format-version", "1"]))?;

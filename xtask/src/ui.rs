@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A step under way. Dropped without [`Step::done`], it leaves no line: the error that follows tells.
+/// A step under way. Dropped without [`Step::done`], it leaves no line: the error follows.
 pub struct Step {
     name: String,
     started: Instant,
@@ -14,7 +14,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Begins a step; `doing` is shown beside the spinner.
+    /// Begins a step; `doing` is shown next to the spinner.
     pub fn begin(name: &str, doing: &str) -> Self {
         let spinner = std::io::stderr().is_terminal().then(|| spinner(name, doing));
         Self { name: name.to_owned(), started: Instant::now(), spinner }

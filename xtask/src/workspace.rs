@@ -1,5 +1,5 @@
 //! Where things lie: the workspace's root and the directories under `.stampede/`.
-//! It only names paths and makes directories; it knows nothing of what is kept in them.
+//! It only names paths and makes directories; their contents belong to others.
 
 use std::fs;
 use std::path::{Path, PathBuf};

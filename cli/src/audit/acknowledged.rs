@@ -1,4 +1,4 @@
-//! What buyers were told, against what is stored.
+//! Compares what was acknowledged to buyers with what is stored.
 
 use super::{sources::Sources, verdict::Audit};
 use anyhow::Context;
@@ -18,19 +18,21 @@ struct Acknowledged {
 /// Everything that was acknowledged to a buyer is still there.
 pub async fn compare(sources: &Sources, file: Option<&Path>, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(file) = file else {
-        audit.leave_out("what buyers were told: give --acknowledged FILE, as simulate wrote it");
+        audit.leave_out("what was acknowledged to buyers: give --acknowledged FILE, as simulate wrote it");
         return Ok(());
     };
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let told: Acknowledged =
+    let acknowledged: Acknowledged =
         serde_json::from_str(&text).with_context(|| format!("{} is not what simulate writes", file.display()))?;
     let orders = ids(sources, "SELECT id FROM {order}.orders").await?;
     let coupons = ids(sources, "SELECT id FROM {coupon}.coupons").await?;
-    audit.figure(4, "orders acknowledged", i64::try_from(told.orders.len())?);
-    audit.figure(4, "coupons acknowledged", i64::try_from(told.coupons.len())?);
-    let lost = told.orders.iter().filter(|id| !orders.contains(id.as_bytes())).map(ToString::to_string).collect();
+    audit.figure(4, "orders acknowledged", i64::try_from(acknowledged.orders.len())?);
+    audit.figure(4, "coupons acknowledged", i64::try_from(acknowledged.coupons.len())?);
+    let lost =
+        acknowledged.orders.iter().filter(|id| !orders.contains(id.as_bytes())).map(ToString::to_string).collect();
     audit.breach(4, "an acknowledged order is lost", lost);
-    let lost = told.coupons.iter().filter(|id| !coupons.contains(id.as_bytes())).map(ToString::to_string).collect();
+    let lost =
+        acknowledged.coupons.iter().filter(|id| !coupons.contains(id.as_bytes())).map(ToString::to_string).collect();
     audit.breach(4, "an issued coupon is lost", lost);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Everything that is on a topic now.
+//! Reads everything that a topic has now.
 
 use anyhow::{Context, bail, ensure};
 use rdkafka::{
@@ -26,14 +26,14 @@ pub struct Contents {
     pub whole_since: Option<Timestamp>,
 }
 
-/// One message, as far as the audit looks at it.
+/// One message, as far as the audit needs it.
 #[derive(Debug)]
 pub struct Carried {
     /// Number at its source.
     pub id: u64,
     /// Key: the aggregate.
     pub key: String,
-    /// Version of the aggregate that it tells of.
+    /// Version of the aggregate after the change.
     pub sequence: i64,
 }
 
@@ -71,23 +71,23 @@ pub fn read_topic(brokers: &str, topic: &str) -> anyhow::Result<Contents> {
 fn spans(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<Span>> {
     let metadata =
         client.fetch_metadata(Some(topic), READ_TIMEOUT).context("Kafka cannot be reached: check --kafka-brokers")?;
-    let told = metadata.topics().first().with_context(|| format!("Kafka tells nothing of the topic {topic}"))?;
-    if let Some(error) = told.error() {
+    let found = metadata.topics().first().with_context(|| format!("Kafka has no metadata of the topic {topic}"))?;
+    if let Some(error) = found.error() {
         bail!(
             "topic {topic}: {}: check --kafka-topic-prefix, or run `stampede prepare`",
             RDKafkaErrorCode::from(error)
         );
     }
-    ensure!(!told.partitions().is_empty(), "topic {topic} has no partitions");
+    ensure!(!found.partitions().is_empty(), "topic {topic} has no partitions");
     let span = |partition: i32| {
         let (low, high) = client.fetch_watermarks(topic, partition, READ_TIMEOUT)?;
         Ok(Span { partition, low, high })
     };
-    told.partitions().iter().map(|partition| span(partition.id())).collect()
+    found.partitions().iter().map(|partition| span(partition.id())).collect()
 }
 
-/// From when on nothing is missing: of each partition that has lost its beginning, when the first message was written
-/// that is left, or now if none is.
+/// Returns the time since which the topic is complete. For a partition whose beginning was removed that is the time of
+/// its first message, or now if it has none.
 fn whole_since(spans: &[Span], first_at: &HashMap<i32, Timestamp>) -> Option<Timestamp> {
     let cut = spans.iter().filter(|span| span.low > 0);
     cut.map(|span| first_at.get(&span.partition).copied().unwrap_or_else(Timestamp::now)).max()

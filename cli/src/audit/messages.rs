@@ -40,7 +40,7 @@ pub async fn compare(sources: &Sources, args: &Args, retention: Retention, audit
     audit.figure(4, "messages sent", i64::try_from(compared.sent)?);
     audit.figure(4, "of them in Kafka", i64::try_from(compared.in_kafka)?);
     nothing_is_parked(sources, audit).await?;
-    told_once(sources, retention, audit).await
+    published_once(sources, retention, audit).await
 }
 
 async fn read(args: &Args, topic: String) -> anyhow::Result<Contents> {
@@ -92,13 +92,14 @@ async fn outbox_is_in_kafka(
     Ok(())
 }
 
-/// Among first deliveries, the versions of one aggregate grow. (A repeat may come later, and is dropped by its reader.)
+/// Checks that among first deliveries the versions of one aggregate grow. (A duplicate may come later; its reader drops
+/// it.)
 fn order_is_kept(topic: Service, carried: &[Carried], audit: &mut Audit) {
     let named = out_of_order(carried);
     audit.breach(7, format!("messages of one aggregate are out of order on {topic}"), named);
 }
 
-/// Two messages with one version are out of order too: which of them is the later one is anybody's guess.
+/// Two messages with one version are out of order too: which of them is later is undefined.
 fn out_of_order(carried: &[Carried]) -> Vec<String> {
     let mut seen = HashSet::new();
     let mut last: HashMap<&str, i64> = HashMap::new();
@@ -128,7 +129,7 @@ async fn every_message_took_effect(
     Ok(())
 }
 
-/// Nobody waits behind a dead letter.
+/// Checks that no key is parked behind a dead letter.
 async fn nothing_is_parked(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     for consumer in Service::ALL.into_iter().filter(|service| service.reads().next().is_some()) {
         let rows = sources.rows(&format!("SELECT message_key, topic FROM {{{consumer}}}.inbox_parked")).await?;
@@ -148,15 +149,15 @@ const TRANSITIONS: [(&str, &str); 3] = [
     ("EventCancelled", "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
 ];
 
-/// Each event told exactly once of each transition. Of those long ago only that it was not twice, as the message may be
-/// purged.
-async fn told_once(sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
+/// Checks that each transition of an event was published exactly once. Of old ones only that it was not twice, since
+/// the message may be purged.
+async fn published_once(sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
     for (message, moved) in TRANSITIONS {
-        let told = sources
+        let published = sources
             .rows(&format!("SELECT aggregateid FROM {{event}}.outbox WHERE type = '{}.{message}'", messages::PACKAGE))
             .await?;
         let mut counts: HashMap<String, u32> = HashMap::new();
-        for row in &told {
+        for row in &published {
             *counts.entry(row.try_get(0)?).or_default() += 1;
         }
         for row in sources.rows(moved).await? {
@@ -168,7 +169,7 @@ async fn told_once(sources: &Sources, retention: Retention, audit: &mut Audit) -
         }
         let wrong = counts.into_iter().filter(|(_, count)| *count != 1);
         let named = wrong.map(|(event, count)| format!("{event} ({count} messages)")).collect();
-        audit.breach(6, format!("an event did not tell exactly once by {message}"), named);
+        audit.breach(6, format!("an event was not published exactly once as {message}"), named);
     }
     Ok(())
 }

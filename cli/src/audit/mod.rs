@@ -1,7 +1,7 @@
 //! `stampede audit`: waits until the mesh is quiet, then holds every promise against what is stored.
 //!
-//! It only reads. Each check asks for what breaks a promise, so a promise holds if nothing comes back, and what comes
-//! back is named. While something still moves nothing is proven, so then the audit fails too.
+//! It only reads. Each check queries for what breaks a promise: the promise holds if there are no rows, and the rows
+//! are named. While something still moves nothing is proven, so then the audit fails as well.
 
 mod acknowledged;
 mod checks;
@@ -24,7 +24,7 @@ use verdict::Audit;
 
 /// Check every promise against the databases, Redis, Kafka and the payment provider.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example, beside a running `cargo xtask up`:
+#[command(after_help = "Example, next to a running `cargo xtask up`:
   . .stampede/up/secrets.env
   stampede audit
   stampede audit -o json | jq '.promises[] | select(.holds | not)'")]
@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
     pub kafka_topic_prefix: String,
 
-    /// The payment provider whose book is compared; without it that comparison is left out, and said so
+    /// The payment provider whose records are compared; without it that comparison is left out, and said so
     #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
     pub provider_url: Option<String>,
 

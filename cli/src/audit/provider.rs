@@ -1,4 +1,4 @@
-//! The provider's own book against the payments: every charge that it captured is one that we know of, once.
+//! Compares the provider's records with the payments: every charge that it captured is one of ours, once.
 
 use super::{sources::Sources, verdict::Audit};
 use anyhow::{Context, ensure};
@@ -13,7 +13,7 @@ use sqlx::Row;
 use stampede_vocab::PaymentId;
 use std::{collections::BTreeMap, time::Duration};
 
-/// Rows of one page of the book.
+/// Rows of one page of the records.
 const PAGE_SIZE: usize = 1_000;
 /// Longest wait for one page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,18 +42,19 @@ struct Moved {
     charges: i64,
 }
 
-/// Compares payment by payment; notes that it was left out where no provider is given.
+/// Compares payment by payment. Notes that it was left out if no provider is given.
 pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(url) = provider_url else {
-        audit.leave_out("the payment provider's book: give --provider-url");
+        audit.leave_out("the payment provider's records: give --provider-url");
         return Ok(());
     };
-    let book = read_book(url).await.context("the payment provider's book cannot be read: check --provider-url")?;
+    let records =
+        read_records(url).await.context("the payment provider's records cannot be read: check --provider-url")?;
     let ours = payments(sources).await?;
     audit.figure(3, "charges that we know of", ours.values().map(|moved| moved.charges).sum());
-    audit.figure(3, "charges in the provider's book", book.values().map(|moved| moved.charges).sum());
+    audit.figure(3, "charges in the provider's records", records.values().map(|moved| moved.charges).sum());
     let (mut foreign, mut differing, mut twice) = (Vec::new(), Vec::new(), Vec::new());
-    for (payment, theirs) in &book {
+    for (payment, theirs) in &records {
         match ours.get(payment) {
             None => foreign.push(format!("{payment} (captured {})", theirs.captured)),
             Some(our) if theirs.charges > our.charges => {
@@ -70,18 +71,18 @@ pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut 
         }
     }
     let unknown = |(payment, our): (&String, &Moved)| {
-        (our.captured > 0 && !book.contains_key(payment)).then(|| format!("{payment} (captured {})", our.captured))
+        (our.captured > 0 && !records.contains_key(payment)).then(|| format!("{payment} (captured {})", our.captured))
     };
     let unknown = ours.iter().filter_map(unknown).collect();
     audit.breach(3, "the provider charged for a payment that we do not know", foreign);
     audit.breach(3, "the provider moved another sum than we did", differing);
     audit.breach(3, "the provider charged more often than we know of", twice);
-    audit.breach(3, "the provider knows nothing of a captured payment", unknown);
+    audit.breach(3, "the provider has no charge of a captured payment", unknown);
     Ok(())
 }
 
-/// What we captured, and what of it went back. Surplus charges count: they were captured beside the payment, and each
-/// has a refund of its own. Where nothing was to be paid the provider was not asked.
+/// Reads what we captured and refunded. Surplus charges count: they were captured in addition to the payment, and each
+/// has a refund of its own. A payment of nothing has no charge at the provider.
 async fn payments(sources: &Sources) -> anyhow::Result<BTreeMap<String, Moved>> {
     let rows = sources
         .rows(
@@ -103,9 +104,9 @@ async fn payments(sources: &Sources) -> anyhow::Result<BTreeMap<String, Moved>> 
 }
 
 /// What the provider captured, by the payment in the idempotency key `<payment>:<attempt>`.
-async fn read_book(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
+async fn read_records(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
     let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let mut book: BTreeMap<String, Moved> = BTreeMap::new();
+    let mut records: BTreeMap<String, Moved> = BTreeMap::new();
     let mut after: Option<String> = None;
     loop {
         let from = after.as_ref().map(|id| format!("&after={id}")).unwrap_or_default();
@@ -114,13 +115,13 @@ async fn read_book(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
         after = page.charges.last().map(|charge| charge.id.clone());
         for charge in page.charges.into_iter().filter(|charge| charge.status == "captured") {
             let payment = charge.key.split(':').next().unwrap_or_default().to_owned();
-            let moved = book.entry(payment).or_default();
+            let moved = records.entry(payment).or_default();
             moved.captured += charge.amount_minor;
             moved.refunded += charge.refunded_minor;
             moved.charges += 1;
         }
         if !page.has_more {
-            return Ok(book);
+            return Ok(records);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waits until nothing moves: a promise is about where things end, not about what is on its way.
+//! Waits until the mesh is quiescent: a promise is about final states, not about what is in flight.
 
 use super::{retention::Retention, sources::Sources};
 use crate::output::Output;
@@ -6,12 +6,12 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks.
+/// Time between two measurements.
 const PERIOD: Duration = Duration::from_millis(200);
-/// Between two lines for who waits.
+/// Time between two lines of progress.
 const SAID_EVERY: Duration = Duration::from_secs(2);
 
-/// What moves beside messages to be sent, as counts that go down to zero by themselves. Where states are listed, they are those that have ended.
+/// What moves besides unsent messages, as counts that fall to zero. The states that are listed in them are final.
 const MOVING: &[(&str, &str)] = &[
     (
         "orders on their way",
@@ -40,7 +40,7 @@ pub async fn wait(
     let until = Instant::now() + deadline;
     let mut last_said = Instant::now();
     loop {
-        let moving = look(sources, retention).await?;
+        let moving = still_moving(sources, retention).await?;
         if moving.is_empty() || Instant::now() >= until {
             return Ok(moving);
         }
@@ -52,10 +52,11 @@ pub async fn wait(
     }
 }
 
-/// What has to be compared row by row is looked at only where what can be counted is quiet.
+/// Returns what still moves. Compares row by row only once every count is zero, since that is slow.
 ///
-/// A message may be applied between the one and the other and lead to the next, so nothing may be written meanwhile.
-async fn look(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
+/// A message may be applied between the counts and the comparison and cause another one. So the mesh is quiet only if
+/// no message was written in between.
+async fn still_moving(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     let before = last_messages(sources).await?;
     for service in Service::ALL {
@@ -88,8 +89,8 @@ async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
     sources.count(&format!("SELECT {}", last.join(" + "))).await
 }
 
-/// Messages that a consumer has not recorded. Outboxes and inboxes are purged at different ages, so each message is
-/// looked for, as far back as inboxes reach.
+/// Returns the messages that a consumer has not recorded. Outboxes and inboxes are purged at different ages, so each
+/// message is looked up, as far back as inboxes reach.
 async fn unread(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     for writer in Service::ALL {

@@ -1,7 +1,7 @@
 //! What is kept for a time only, so that an audit long after a sale does not take for lost what was purged.
 //!
-//! The outboxes and inboxes purge by age, Kafka by its own retention. Nothing tells a row that was purged from one that
-//! was lost, so what is older than the shortest of them is not compared, and the audit says so.
+//! The outboxes and inboxes purge by age, Kafka by its own retention. A purged row cannot be
+//! distinguished from a lost one, so what is older than the shortest of them is not compared, and the audit says so.
 
 use super::{sources::Sources, verdict::Audit};
 use stampede_proto::messages;
@@ -29,8 +29,8 @@ impl Retention {
         Self { outboxes_since: now.minus(OUTBOX_KEPT), inboxes_since: now.minus(INBOX_KEPT) }
     }
 
-    /// `FROM` and `WHERE` of the messages `o` of `writer` that `reader` takes and that are not in its inbox, as far back
-    /// as inboxes reach.
+    /// `FROM` and `WHERE` of the messages `o` of `writer` that `reader` takes and that are not in its inbox, as far
+    /// back as inboxes reach.
     pub fn unread(self, writer: Service, reader: Service) -> String {
         let types: Vec<_> = messages::taken(reader, writer).iter().map(|name| format!("'{name}'")).collect();
         format!(

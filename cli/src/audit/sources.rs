@@ -1,4 +1,4 @@
-//! Where the audit reads: all schemas over one connection, Redis, and the names of things.
+//! The sources of the audit: all schemas over one connection, Redis, and their names.
 
 use super::Args;
 use anyhow::Context;

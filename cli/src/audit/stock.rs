@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-/// What one look at Redis covers.
+/// Size of one page read from Redis.
 const PAGE: u32 = 1_000;
-/// Where an event is over for long, Redis is not kept right any more.
+/// Long after its end an event is not kept in sync in Redis any more.
 const RECENT: &str = "closes_at_us > CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 3600000000";
 
 /// What the ledger says of one item.
@@ -73,7 +73,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     note_long_over(sources, audit).await
 }
 
-/// What Redis still has to be told, and the holds that are in it, as lines for the reader.
+/// Returns the items that are not in sync yet, and those with holds, as lines for the reader.
 pub async fn moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let stock = Stock::new(sources.redis.clone());
     let mut behind = 0;
@@ -132,7 +132,7 @@ async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buye
     Ok(wrong)
 }
 
-/// No order has a place of arrival that Redis has not given.
+/// Checks that no order has an arrival that Redis has not given.
 async fn arrivals(sources: &Sources, event: EventId, snapshot: &Snapshot, audit: &mut Audit) -> anyhow::Result<()> {
     let Some(shelf) = snapshot.event else { return Ok(()) };
     let last = sources

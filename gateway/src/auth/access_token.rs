@@ -9,7 +9,7 @@ use stampede_status::{Problem, Reason};
 
 const ISSUER: &str = "stampede";
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Id of the user.

@@ -1,4 +1,4 @@
-//! What the gateway answers by itself about tokens: issue, verify, refresh.
+//! The token endpoints of the gateway: issue, verify, refresh.
 
 use super::{access_token::AccessTokens, first_token::FirstTokens, jwt::random_id, refresh_token::RefreshToken};
 use serde::Serialize;
@@ -30,7 +30,7 @@ pub struct Auth {
     lives: Lives,
 }
 
-/// What a buyer gets: the pair, and until when each is good.
+/// The answer to a buyer: the pair, and the expiry of each.
 #[derive(Debug, Serialize)]
 pub struct TokenPair {
     user_id: String,
@@ -67,7 +67,7 @@ impl Auth {
         self.pair(user, role, refresh, epoch.now)
     }
 
-    /// Whether the token in the body is valid now. One that is not is no error: that is the answer.
+    /// Returns whether the token in the body is valid now. An invalid token is an answer, not an error.
     pub fn verify(&self, body: &[u8]) -> Result<Verification, Problem> {
         let token = text(&fields(body, &["access_token"])?, "access_token")?;
         let Ok((claims, identity)) = self.tokens.check(&token) else { return Ok(Verification::default()) };

@@ -1,7 +1,7 @@
 //! First refresh tokens: `rf_<JWT>`. What is to be known of a login is in its first token, signed, so that a login is
 //! written down nowhere until somebody refreshes it: logins cost nothing and are not bounded.
 //!
-//! Whether it was used is known to Redis alone (`stampede_lua::gate`).
+//! Redis alone has whether it was used (`stampede_lua::gate`).
 
 use super::jwt::{Jwt, SecretError, random_id};
 use jsonwebtoken::errors::ErrorKind;
@@ -12,13 +12,13 @@ use stampede_lua::gate::{Epoch, FirstToken, Timestamp, UserId};
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
 
-/// What tells a first refresh token from later ones.
+/// Prefix of first refresh tokens; later ones have another.
 const PREFIX: &str = "rf_";
 /// Not that of access tokens: a refresh token is no access token.
 const ISSUER: &str = "stampede/refresh";
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// What the token says.
+/// The claims of the token.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     /// Id of the user.

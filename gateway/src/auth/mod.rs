@@ -1,8 +1,8 @@
 //! Who calls: access tokens, refresh tokens, and who may use a route.
 //!
-//! An access token is a JWT, so any replica can check it by itself. A refresh token is good for one use. The first one of
-//! a login is signed and says all there is to know; those after it are random texts, of which Redis knows the valid one.
-//! Services never see a token, only whom it names.
+//! An access token is a JWT, so any replica can check it without a server. A refresh token is good for one use. The
+//! first one of a login is signed and holds the whole state; those after it are random texts, of which Redis has the
+//! valid one. Services never see a token, only whom it names.
 
 mod access_token;
 mod caller;

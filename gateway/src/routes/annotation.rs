@@ -17,7 +17,7 @@ pub struct Binding {
     pub rpc: Rpc,
 }
 
-/// The binding of every method in the set that somebody outside may call.
+/// Returns the binding of every method in the set that has a route.
 pub fn bindings(pool: &DescriptorPool) -> Result<Vec<Binding>, RouteError> {
     let options = Options::of(pool)?;
     let mut bindings = Vec::new();

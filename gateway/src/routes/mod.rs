@@ -1,6 +1,6 @@
-//! Which request is for whom: the route table, read from the annotations of the contract.
+//! The route table, read from the annotations of the contract.
 //!
-//! Nothing here reads a body or calls anybody. A method without `google.api.http`, or without
+//! Nothing here reads a body or calls a service. A method without `google.api.http`, or without
 //! `stampede.type.v1.access`, has no route and so cannot be reached from outside.
 
 mod annotation;
@@ -47,13 +47,13 @@ pub enum RouteError {
         /// What does not fit.
         problem: String,
     },
-    /// Two routes cannot be told apart.
+    /// Two routes are ambiguous.
     #[error("{route} is routed twice")]
     Duplicate {
         /// Method and template of the second.
         route: String,
     },
-    /// Two templates cannot be told apart.
+    /// Two templates are ambiguous.
     #[error("path template \"{template}\": {error}")]
     Conflict {
         /// The second.

@@ -11,17 +11,17 @@ pub struct Rpc {
     pub grpc_path: PathAndQuery,
     /// Full name of its service.
     pub service: String,
-    /// What it takes.
+    /// Its request message.
     pub input: MessageDescriptor,
-    /// What it answers.
+    /// Its response message.
     pub output: MessageDescriptor,
     /// Whether the whole request is in the HTTP body; else all that is not in the path is in query parameters.
     pub has_body: bool,
     /// The only field of the answer that is sent; `None` for all of it.
     pub response_body: Option<FieldDescriptor>,
-    /// Whether it answers many times.
+    /// Whether it is a stream of answers.
     pub streaming: bool,
-    /// What is read from the path.
+    /// The variable of the path.
     pub variable: Option<PathVariable>,
 }
 

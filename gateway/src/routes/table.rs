@@ -6,10 +6,10 @@ use matchit::Router;
 use prost_reflect::DescriptorPool;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What the gateway answers by itself.
+/// The endpoints of the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Native {
-    /// Where to go from here.
+    /// The entry points of the API.
     Index,
     /// A new anonymous buyer.
     IssueToken,
@@ -28,7 +28,7 @@ impl Native {
     ];
 }
 
-/// Who answers a route.
+/// The endpoint of a route.
 #[derive(Debug)]
 pub enum Endpoint {
     /// A service.
@@ -48,7 +48,7 @@ pub struct Route {
     pub name: String,
     /// Who may call it.
     pub access: Access,
-    /// Who answers it.
+    /// Its endpoint.
     pub endpoint: Endpoint,
 }
 
@@ -64,7 +64,7 @@ struct Place {
     routes: Vec<Arc<Route>>,
 }
 
-/// What is known of a method and path.
+/// The result of looking up a method and path.
 #[derive(Debug)]
 pub enum Lookup {
     /// It is answered.

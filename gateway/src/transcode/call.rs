@@ -19,13 +19,13 @@ use tonic::{
     metadata::{AsciiMetadataValue, MetadataMap},
 };
 
-/// The role of a caller without a token. No service knows it, so no service takes it for anybody.
+/// The role of a caller without a token. It is no role of any service, so it has no rights.
 const ANONYMOUS: &str = "anonymous";
 
 /// The channels by the full name of the service.
 pub type Upstreams = HashMap<String, MeshChannel>;
 
-/// What a call may take.
+/// The limits of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct CallLimits {
     /// Longest wait for a unary answer, and for the start of a stream.
@@ -83,6 +83,7 @@ impl Transcoder {
     }
 
     async fn stream(&self, call: &Call<'_>, request: Request<DynamicMessage>) -> Result<Response, Problem> {
+        // Before the call, and held until the stream ends: streams are not bounded by the limit of requests in flight.
         let permit = Arc::clone(&self.streams)
             .try_acquire_owned()
             .map_err(|_| Problem::new(Reason::Overloaded, "too many streams are open"))?;
@@ -104,7 +105,7 @@ impl Transcoder {
         Ok(Grpc::new(channel.clone()))
     }
 
-    /// Bounds the wait; the channel tells the service how long that is.
+    /// Bounds the wait. The channel sends the deadline along to the service.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Problem> {
         let outcome = Deadline::after(self.limits.deadline).bound(work).await?;
         outcome.map_err(|status| Problem::from_status(&status))
@@ -116,7 +117,7 @@ fn short_name(rpc: &Rpc) -> &str {
     rpc.service.split('.').nth(1).unwrap_or(&rpc.service)
 }
 
-/// All that a service is told beside the message. Nothing of the caller's headers comes along by itself.
+/// Returns the metadata for the service. It is built from the token alone: none of the caller's headers is forwarded.
 fn metadata(call: &Call<'_>) -> Result<MetadataMap, Problem> {
     let mut metadata = MetadataMap::with_capacity(8);
     match call.caller {

@@ -1,4 +1,4 @@
-//! Messages that are known by their descriptor only, on the wire.
+//! The gRPC codec of messages that are known by their descriptor only.
 
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor};

@@ -32,7 +32,7 @@ pub fn malformed(error: &serde_json::Error) -> Problem {
     Problem::new(Reason::MalformedJson, error.to_string()).meta("line", error.line()).meta("column", error.column())
 }
 
-/// A field that there is none of.
+/// An unknown field.
 pub fn unknown_field(path: &str) -> Problem {
     Problem::new(Reason::UnknownField, format!("there is no field \"{path}\" in this request")).field(path)
 }

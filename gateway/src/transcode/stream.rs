@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// How often a quiet stream shows that it is alive; proxies cut off at 30 to 60 seconds.
+/// Interval of keep-alive comments on a quiet stream; proxies cut off at 30 to 60 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Asks nginx and its kin not to hold events back.
 const NO_BUFFERING: (HeaderName, HeaderValue) =

@@ -86,7 +86,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Its reason, if it is a problem, after a look at what every problem must have.
+    /// Returns its reason, if it is a problem, and checks the fields that every problem must have.
     pub fn reason(&self) -> String {
         assert_eq!(self.headers[header::CONTENT_TYPE], "application/problem+json", "{self:?}");
         let problem = self.json();

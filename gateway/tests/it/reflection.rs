@@ -1,4 +1,4 @@
-//! What the admin port of the gateway tells a gRPC client.
+//! Reflection and health on the admin port of the gateway.
 
 use crate::front::build;
 use stampede_chassis::{Admin, Workers, serve_on};

@@ -1,4 +1,4 @@
-//! Services that answer from what they are asked, served as a process would serve them: so that a test sees what the
+//! Services whose answers depend on the request, served as a process would serve them: so that a test sees what the
 //! gateway sends on, and can let a stream break where it wants.
 
 use futures_util::{Stream, StreamExt, stream};

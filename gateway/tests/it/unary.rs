@@ -69,7 +69,7 @@ async fn an_answer_has_the_names_of_the_contract_and_its_zeroes() {
 async fn failures_of_a_service_keep_their_reason_and_lose_their_internals() {
     let (front, _guard) = front().await;
     let token = good_token("buyer");
-    for (asked, status, reason) in [
+    for (token_sent, status, reason) in [
         ("SOLD_OUT", 409, "SOLD_OUT"),
         ("INVALID_FIELD", 400, "INVALID_FIELD"),
         ("NOT_READY", 503, "NOT_READY"),
@@ -78,10 +78,10 @@ async fn failures_of_a_service_keep_their_reason_and_lose_their_internals() {
         ("panic", 500, "INTERNAL"),
         ("slow", 504, "DEADLINE_EXCEEDED"),
     ] {
-        let answer = front.get(&format!("/v1/payments?page_token={asked}"), &token).await;
-        assert_eq!((answer.reason().as_str(), answer.status.as_u16()), (reason, status), "{asked}");
+        let answer = front.get(&format!("/v1/payments?page_token={token_sent}"), &token).await;
+        assert_eq!((answer.reason().as_str(), answer.status.as_u16()), (reason, status), "{token_sent}");
         assert!(!answer.text.contains("secret"), "internals leak: {}", answer.text);
-        if asked == "SOLD_OUT" {
+        if token_sent == "SOLD_OUT" {
             assert_eq!(answer.json()["field"], "lines[1]");
             assert_eq!(answer.json()["metadata"], json!({ "left": "3" }));
         }

@@ -110,7 +110,7 @@ where
     }
 }
 
-/// Takes a free slot first and then whatever has queued until now.
+/// Waits for a free slot first, and then takes whatever has queued until then: a batch grows while it waits.
 async fn dispatch<Q, A, F, Fut>(config: BatchConfig, mut calls: mpsc::Receiver<Call<Q, A>>, run: Arc<F>)
 where
     Q: Send + 'static,
@@ -148,7 +148,7 @@ where
         return;
     }
     for (reply, answer) in replies.into_iter().zip(answers) {
-        // A caller who went away does not want the answer.
+        // The receiver is gone if the caller was cancelled.
         drop(reply.send(answer));
     }
 }

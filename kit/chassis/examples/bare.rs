@@ -1,4 +1,4 @@
-//! The smallest process there is: no services, one worker that can be told to fail.
+//! The smallest process there is: no services, one worker that fails on demand.
 
 use std::{process::ExitCode, time::Duration};
 

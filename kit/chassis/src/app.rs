@@ -29,14 +29,14 @@ pub struct Http {
     contract: Contract,
 }
 
-/// What reflection tells.
+/// The services that reflection describes.
 pub(crate) struct Contract {
     descriptor_set: &'static [u8],
     services: Vec<String>,
 }
 
 impl App {
-    /// What reflection tells of it.
+    /// The services that reflection describes.
     pub(crate) fn contract(&self) -> &Contract {
         match self {
             App::Grpc(grpc) => &grpc.contract,

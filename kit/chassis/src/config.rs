@@ -1,4 +1,4 @@
-//! What every process is told: flags, each with an environment variable of the same name.
+//! The configuration of every process: flags, each with an environment variable of the same name.
 //!
 //! Nothing else in a process reads the environment.
 
@@ -28,7 +28,8 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub listen_addr: SocketAddr,
 
-    /// Address for GET /healthz, /readyz and /metrics, and for gRPC health and reflection [default: 100 ports above --listen-addr].
+    /// Address for GET /healthz, /readyz and /metrics, and for gRPC health and reflection [default: 100 ports above
+    /// --listen-addr].
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub admin_addr: Option<SocketAddr>,
 
@@ -48,7 +49,7 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_OTLP_SAMPLE_RATIO", default_value_t = 1.0, value_parser = parse_ratio)]
     pub otlp_sample_ratio: f64,
 
-    /// Milliseconds that calls and workers under way get to finish when the process is told to stop.
+    /// Milliseconds that calls and workers under way get to finish when the process is stopped.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_DRAIN_TIMEOUT_MS", default_value_t = 10_000, value_name = "MS")]
     pub drain_timeout_ms: u64,
 

@@ -41,7 +41,7 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// What a caller is told whose deadline has passed.
+    /// The problem for a caller whose deadline has passed.
     pub fn exceeded() -> Problem {
         Problem::new(Reason::DeadlineExceeded, "the deadline of the call has passed")
     }
@@ -62,7 +62,7 @@ impl Deadline {
         Instant::now().checked_add(wait).map(Deadline)
     }
 
-    /// What is left, as the header says it.
+    /// Returns the time that is left, in the form of the header.
     pub(crate) fn to_header(self) -> HeaderValue {
         let mut text = String::with_capacity(10);
         write!(text, "{}", TimeoutText(self.remaining())).expect("a string takes any text");

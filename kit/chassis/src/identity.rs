@@ -15,7 +15,7 @@ pub const USER_METADATA: &str = "x-stampede-user";
 /// Metadata with the role: `buyer`, `operator` or `service`.
 pub const ROLE_METADATA: &str = "x-stampede-role";
 
-/// What a caller may do.
+/// The rights of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Buys; sees only what is their own.
@@ -54,7 +54,7 @@ pub struct UnknownRole;
 pub struct Identity {
     /// Id of the user, unparsed; empty if a service calls on nobody's behalf.
     pub user_id: String,
-    /// What the caller may do.
+    /// Rights of the caller.
     pub role: Role,
 }
 

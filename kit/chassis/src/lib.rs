@@ -1,8 +1,8 @@
 //! What every process is built on: configuration, telemetry, health, serving, draining.
 //!
 //! A service is a function that makes its gRPC services out of its configuration; all else that a process needs is
-//! here, once. [`run`] tells the story: start the logs, take the ports, build the service while it may be told to stop,
-//! serve until it is told to stop or a worker fails, then leave in order:
+//! here, once. [`run`] has the order: start the logs, take the ports, build the service unless a signal ends that,
+//! serve until it is stopped or a worker fails, then leave in order:
 //!
 //! 1. readiness turns to NOT_SERVING, and callers have a moment to see it;
 //! 2. no new connections; calls under way finish, streams end;

@@ -80,7 +80,7 @@ where
         built = build(workers.clone()) => built.map(Some),
         failure = workers.failed() => Err(failure),
         signal = signals.next() => {
-            tracing::info!(signal.name = signal, "told to stop before it had started");
+            tracing::info!(signal.name = signal, "signalled to stop before it had started");
             Ok(None)
         }
     };
@@ -123,14 +123,15 @@ async fn until_signalled(
     tokio::select! {
         outcome = serving => outcome.inspect(|()| tracing::info!("stopped")),
         signal = again => {
-            tracing::warn!(signal.name = signal, "told again to stop, and does not wait");
+            tracing::warn!(signal.name = signal, "signalled again, stopping without waiting");
             Ok(())
         }
     }
 }
 
-/// Raises the soft limit of open files to the hard one and returns it. Systems give 1,024 for the sake of programs older
-/// than `poll`, which is fewer than the connections of a crowd. A process that may not raise it works with what it has.
+/// Raises the soft limit of open files to the hard one and returns it. Systems give 1,024 for the sake of programs
+/// older than `poll`, which is fewer than the connections of a crowd. A process that may not raise it works with what
+/// it has.
 fn allow_open_files() -> Option<u64> {
     let raised = rlimit::increase_nofile_limit(rlimit::INFINITY);
     raised.inspect_err(|error| tracing::warn!(error.cause = %error, "the limit of open files stays as it is")).ok()

@@ -1,4 +1,4 @@
-//! Serves until told to stop, then leaves in order.
+//! Serves until it is stopped, then drains in order.
 //!
 //! The listeners and the stop are parameters, so a test serves on port 0 what a process serves.
 

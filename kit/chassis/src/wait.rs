@@ -6,7 +6,7 @@ use anyhow::bail;
 use stampede_vocab::backoff;
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How often a wait that goes on is told of again.
+/// Time between two log lines of one wait.
 const REMINDER: Duration = Duration::from_secs(5);
 
 /// Tries until it works or `deadline` has passed, and says in the log what is waited for and why.

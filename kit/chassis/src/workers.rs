@@ -1,4 +1,4 @@
-//! What runs beside the calls: consumers, sweeps, relays; and what the process waits for until it
+//! Background workers (consumers, sweeps, relays), and the gates that the process waits for until it
 //! is ready.
 //!
 //! A worker that fails or panics ends the process: a process that half works is worse than one
@@ -101,7 +101,7 @@ impl Workers {
         self.inner.gates.subscribe()
     }
 
-    /// Whether the process may be called.
+    /// Returns whether the process may be called: it is not draining and all gates are open.
     pub(crate) fn is_ready(&self) -> bool {
         !self.inner.draining.is_cancelled() && self.inner.gates.borrow().values().all(|open| *open)
     }

@@ -73,7 +73,7 @@ fn example(name: &str) -> PathBuf {
 }
 
 #[test]
-fn it_stops_in_order_when_told_to() {
+fn a_signal_stops_it_in_order() {
     for signal in ["-TERM", "-INT"] {
         let mut bare = Bare::start(&[]);
         bare.wait_for("stampede-sandbox serves");
@@ -121,7 +121,7 @@ fn a_start_that_waits_can_be_stopped() {
     let mut bare = Bare::start(&["--hang", "--log-filter", "debug"]);
     std::thread::sleep(Duration::from_millis(500));
     bare.signal("-TERM");
-    bare.wait_for("told to stop before it had started");
+    bare.wait_for("signalled to stop before it had started");
     assert_eq!(bare.end().0, Some(0));
 }
 

@@ -37,9 +37,8 @@ impl Default for DbConfig {
 }
 
 impl DbConfig {
-    /// How long the server lets a statement wait for a lock, in seconds: well within a try, since MySQL may take a
-    /// second longer. A try that is given up leaves its statement to the server, which would go on waiting with all the
-    /// locks that it has.
+    /// How long the server lets a statement wait for a lock, in seconds: well below the work time-out, since MySQL may
+    /// take a second longer. After a time-out here the server would go on waiting, with all the locks that it holds.
     fn lock_wait_s(&self) -> u64 {
         (self.work_timeout.as_secs() / 2).max(1)
     }
@@ -50,7 +49,7 @@ impl DbConfig {
 pub struct Database {
     pool: MySqlPool,
     work_timeout: Duration,
-    suspects: Suspects,
+    unvalidated: Unvalidated,
 }
 
 impl Database {
@@ -66,8 +65,8 @@ impl Database {
         }
         // The text of a statement holds what it writes, which is not for the logs. Units of work are measured by name.
         options = options.disable_statement_logging();
-        let suspects = Suspects::default();
-        let back = suspects.clone();
+        let unvalidated = Unvalidated::default();
+        let released = unvalidated.clone();
         let pool = MySqlPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
@@ -80,12 +79,12 @@ impl Database {
                     Ok(())
                 })
             })
-            // A connection that comes back inside a transaction would swallow the next user's writes, and one that does
-            // not answer would keep them waiting.
+            // A connection that is released inside a transaction would swallow the writes of the next user, and one
+            // that does not answer would block them.
             .after_release(move |conn, _| {
-                let suspect = conn.is_in_transaction() || back.take_one();
+                let needs_rollback = conn.is_in_transaction() || released.take_one();
                 Box::pin(async move {
-                    if suspect {
+                    if needs_rollback {
                         let rolled_back = timeout(config.work_timeout, conn.execute("ROLLBACK")).await;
                         rolled_back.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))?;
                     }
@@ -94,7 +93,7 @@ impl Database {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool, work_timeout: config.work_timeout, suspects })
+        Ok(Self { pool, work_timeout: config.work_timeout, unvalidated })
     }
 
     /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is
@@ -113,8 +112,9 @@ impl Database {
         let mut work = pin!(work);
         let in_time = timeout(self.work_timeout, work.as_mut()).await;
         in_time.unwrap_or_else(|_| {
-            // Before the work is dropped, which gives its connection back.
-            self.suspects.add(self.pool.options().get_max_connections());
+            // Before the work is dropped, which releases its connection: that one must be validated. As many as the
+            // pool has, since others may be released before it.
+            self.unvalidated.add(self.pool.options().get_max_connections());
             Err(self.timed_out(name).into())
         })
     }
@@ -130,7 +130,7 @@ impl Database {
         self.in_time(name, Box::pin(async { work(self.acquire().await?).await })).await
     }
 
-    /// Whether the server answers now.
+    /// Fails if the server does not answer now.
     pub async fn ping(&self) -> Result<(), DbError> {
         let answer = async { Ok(self.pool.execute("SELECT 1").await?) };
         self.in_time("ping", answer).await.map(drop)
@@ -154,12 +154,12 @@ impl Database {
     }
 }
 
-/// How many of the connections that come back next are to be tried before they are given out again: one of them was
-/// given up in the middle of a statement. To try each would be a round trip for every use.
+/// How many of the next released connections are validated before they are used again: after a time-out one of them is
+/// in the middle of a statement, and the pool does not say which. To validate each would be a round trip for every use.
 #[derive(Debug, Clone, Default)]
-struct Suspects(Arc<AtomicU32>);
+struct Unvalidated(Arc<AtomicU32>);
 
-impl Suspects {
+impl Unvalidated {
     fn add(&self, connections: u32) {
         self.0.fetch_max(connections, Ordering::AcqRel);
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in the database, told apart as far as anybody acts on it.
+//! The failures of the database, as finely as a caller acts on them.
 
 use sqlx::mysql::MySqlDatabaseError;
 use stampede_status::Problem;
@@ -13,7 +13,7 @@ pub enum DbError {
     /// The server or the connection to it.
     #[error("database: {0}")]
     Sqlx(Arc<sqlx::Error>),
-    /// A row or a count of rows that cannot be, if all else is right.
+    /// A row or a count of rows violates an invariant.
     #[error("inconsistent: {0}")]
     Inconsistent(String),
     /// The schema is not the one that this program was built for.
@@ -37,7 +37,7 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// What was read or changed cannot be, if all else is right.
+    /// Returns the error for rows that violate an invariant.
     pub fn inconsistent(what: impl Into<String>) -> Self {
         Self::Inconsistent(what.into())
     }
@@ -50,12 +50,12 @@ impl DbError {
         Some(key.rsplit('.').next().unwrap_or(key))
     }
 
-    /// Whether the same transaction may succeed if it is tried again at once.
+    /// Returns whether the same transaction may succeed if it is retried at once.
     pub fn is_deadlock(&self) -> bool {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
     }
 
-    /// Whether the server could not be asked or gave no answer, so nothing is known to be wrong with the request.
+    /// Returns whether the server was unreachable or gave no answer, so that the request itself may be fine.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Sqlx(error) => matches!(
@@ -86,8 +86,7 @@ impl From<sqlx::Error> for DbError {
     }
 }
 
-/// A deadlock that outlived its retries says no more against the request than a server that is away: both may be gone
-/// when it is repeated.
+/// A deadlock after all retries is UNAVAILABLE like an unreachable server: both are transient, so a repeat may succeed.
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         if error.is_unreachable() || error.is_deadlock() {
@@ -98,7 +97,7 @@ impl From<DbError> for Problem {
     }
 }
 
-/// Fails unless a statement changed as many rows as it had to. For rows that are locked: any other count is
+/// Fails unless a statement changed as many rows as expected. For rows that are locked: any other count is
 /// inconsistent.
 pub fn ensure_rows(what: &str, changed: u64, expected: usize) -> Result<(), DbError> {
     if changed == expected as u64 {

@@ -1,4 +1,4 @@
-//! The schemas: their migrations, how they are applied, and how a service tells that it may run.
+//! The schemas: their migrations, how they are applied, and the check that a program fits its schema.
 
 use crate::{Database, DbError};
 use sqlx::{MySqlConnection, migrate::Migrator};
@@ -48,7 +48,7 @@ impl Schema {
     }
 }
 
-/// What the first word of a migration's name says, if older programs cannot run on the schema after it.
+/// First word of the name of a migration after which older programs cannot run.
 const CONTRACT: &str = "contract";
 
 /// How far a schema is.

@@ -1,4 +1,4 @@
-//! Named units of work: one transaction each, on a task of their own, tried again after a deadlock, and measured.
+//! Named units of work: one transaction each, on a task of their own, retried after a deadlock, and measured.
 
 use crate::{Database, DbError};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
-/// What a unit of work yields: a future that borrows the transaction's connection.
+/// The future of a unit of work, which borrows the transaction's connection.
 pub type Work<'t, T, E = DbError> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 't>>;
 
 /// The error of a unit of work: a failure of the database, or a reason of its own to roll back.
@@ -23,7 +23,7 @@ impl WorkError for DbError {
     }
 }
 
-/// How often a transaction is tried in all.
+/// Attempts of a transaction.
 const ATTEMPTS: u32 = 5;
 /// Before the second try: the other side of a deadlock commits within milliseconds.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -40,8 +40,8 @@ impl Database {
     /// Runs `work` in one transaction and commits if it yields `Ok`. After a deadlock or a lock time-out it is run
     /// again from the start, five times at most, so it must have no effect outside the transaction.
     ///
-    /// The caller may go away: the work is on a task of its own and ends one way or the other. A try that takes longer than
-    /// the work time-out is given up together with its connection, and fails as [`DbError::TimedOut`].
+    /// The work runs on a task of its own, so a caller that goes away does not cancel it. An attempt that takes longer
+    /// than the work time-out fails as [`DbError::TimedOut`], and its connection is closed.
     pub async fn transact<T, F>(&self, name: &'static str, work: F) -> Result<T, DbError>
     where
         T: Send + 'static,
@@ -80,7 +80,7 @@ impl Database {
             sleep(backoff_from(FIRST_WAIT, attempt - 1)).await;
             attempt += 1;
         };
-        // Work that decides against its own commit has not failed.
+        // A rollback that the work itself decides on is not a failure of the database.
         let failed = outcome.as_ref().err().is_some_and(|error| error.as_db_error().is_some());
         let labels = [KeyValue::new("transaction", name), KeyValue::new("ok", !failed)];
         DURATION.record(started.elapsed().as_secs_f64(), &labels);
@@ -96,7 +96,8 @@ impl Database {
         if let Ok(outcome) = timeout(self.work_timeout(), in_transaction(&mut connection, work)).await {
             return outcome;
         }
-        // It may be half-open, so that not even a ROLLBACK would be answered. Without it the server rolls back by itself.
+        // Closed, not released: it may be half-open, so that no ROLLBACK would be answered. The server rolls back when
+        // the connection ends.
         drop(connection.detach());
         Err(self.timed_out(name).into())
     }
@@ -114,7 +115,7 @@ where
             Ok(value)
         }
         Err(error) => {
-            // The first error is the one to tell; a connection that cannot roll back is discarded by the pool.
+            // The first error is the one to return; the pool discards a connection that cannot roll back.
             let _ = transaction.rollback().await;
             Err(error)
         }

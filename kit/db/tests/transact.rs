@@ -190,7 +190,7 @@ async fn a_panic_takes_everything_back_and_is_no_matter_of_the_server() {
 }
 
 #[tokio::test]
-async fn a_violated_key_is_told_from_other_failures_on_both_servers() {
+async fn a_unique_violation_is_recognised_on_both_servers() {
     let db = ledger().await;
     let mut conn = db.acquire().await.unwrap();
     let twice: DbError = sqlx::query("INSERT INTO t VALUES (1, 0)").execute(&mut *conn).await.unwrap_err().into();

@@ -1,4 +1,5 @@
-//! One batch through the database: drop repeats, apply, record, all in one transaction; isolate what can't be applied.
+//! Applies one batch: deduplicates it, applies it and records it in one transaction, and isolates what can't be
+//! applied.
 
 use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, message::Unreadable, rows, trace};
 use sqlx::MySqlConnection;
@@ -7,7 +8,7 @@ use stampede_vocab::{Timestamp, backoff};
 use std::{collections::HashSet, fmt::Display, future::Future, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
-/// Tries of a batch, or of one message, before its failure counts as its own.
+/// Attempts of a batch, or of one message, before its failure is taken for permanent.
 const ATTEMPTS: u32 = 5;
 
 /// Why a transaction was rolled back.
@@ -28,7 +29,7 @@ impl WorkError for Failure {
     }
 }
 
-/// The consumer was stopped before the batch was through; nothing of it is lost.
+/// The consumer was stopped before the batch was applied. It is read again, so nothing is lost.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped before the batch was applied")]
 pub struct Stopped;
@@ -42,11 +43,11 @@ pub struct Applier<H> {
 }
 
 impl<H: Handler> Applier<H> {
-    /// Applies the batch, whatever it takes: returns once every message of it took effect or is a dead letter.
+    /// Applies the batch. Returns once every message of it is applied or is a dead letter; fails only if stopped.
     pub async fn apply(&self, batch: Vec<Message>) -> Result<(), Stopped> {
         let left = self.apply_while_whole(batch).await?;
         for message in left {
-            // Alone, a message that still fails after every try is the one at fault.
+            // In a batch nothing says which message the database refuses; alone, it can only be this one.
             for message in self.apply_while_whole(vec![message]).await? {
                 self.set_aside(&message, "failed in every attempt; the log has the errors").await?;
             }
@@ -54,25 +55,27 @@ impl<H: Handler> Applier<H> {
         Ok(())
     }
 
-    /// Tries the batch as a whole, less what is poison. Returns what is left when every try has failed: nothing,
-    /// mostly.
+    /// Applies the batch in one transaction, without the messages that are poison. Returns what it could not apply in
+    /// any attempt, which is mostly nothing.
     async fn apply_while_whole(&self, mut batch: Vec<Message>) -> Result<Vec<Message>, Stopped> {
         let mut attempt = 0;
         while !batch.is_empty() {
             match self.attempt(&batch).await {
                 Ok(effects) => {
+                    // Before the offsets are stored: a stop waits for it, only a crash can lose it.
                     self.handler.committed(effects).await;
                     return Ok(Vec::new());
                 }
                 Err(Failure::Poison { message, why }) => {
+                    // Not counted as an attempt: the batch gets shorter each time, so the loop ends.
                     self.set_aside(&message, &why).await?;
                     batch.retain(|other| !other.is_same_delivery(&message));
                 }
                 Err(Failure::Db(error)) => {
                     attempt += 1;
                     tracing::warn!(error.cause = %error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
-                    // A database that is away, or where somebody keeps a lock, says nothing about the messages: it is
-                    // waited for.
+                    // An unreachable database or a lock says nothing about the messages: dead letters of them would
+                    // park every key that is read during an outage. It is retried until it works.
                     let is_passing = error.is_unreachable() || error.is_deadlock();
                     if attempt >= ATTEMPTS && !is_passing {
                         return Ok(batch);
@@ -84,7 +87,7 @@ impl<H: Handler> Applier<H> {
         Ok(batch)
     }
 
-    /// One transaction: what is new in the batch, its effect, and the record of it.
+    /// Applies and records the new messages of the batch in one transaction.
     async fn attempt(&self, batch: &[Message]) -> Result<H::Effects, Failure> {
         let handler = self.handler.clone();
         let batch: Arc<[Message]> = batch.into();
@@ -94,12 +97,15 @@ impl<H: Handler> Applier<H> {
             Box::pin(async move { apply_in(conn, &*handler, &batch).await })
         });
         let outcome = applied.await;
+        // Open until here, so that each span lasts as long as the transaction with its commit.
         drop(spans);
         outcome
     }
 
     /// Makes a dead letter of the message and parks its key, so that later ones of the key do not overtake it.
     async fn set_aside(&self, message: &Message, why: &str) -> Result<(), Stopped> {
+        // Kafka first: a crash in between sends the dead letter twice. The other way round it would be recorded and
+        // gone.
         self.until_done("dead letter was not taken by Kafka", || self.dead_letters.send(message, why)).await?;
         self.until_done("dead letter was not recorded", || self.park(message)).await
     }
@@ -133,6 +139,8 @@ impl<H: Handler> Applier<H> {
                 let message = message.clone();
                 Box::pin(async move {
                     let now_us = Timestamp::now().micros();
+                    // Recorded like an applied one, so that a redelivery is dropped and makes no second dead letter. It
+                    // is known already if the commit of an earlier attempt was not acknowledged.
                     if rows::known(conn, std::slice::from_ref(&*message)).await?.is_empty() {
                         rows::record(conn, std::slice::from_ref(&*message), now_us).await?;
                     }
@@ -167,12 +175,14 @@ async fn apply_in<H: Handler>(
     })
 }
 
-/// Records the messages that have not taken effect, and returns them, each once. Mostly that is all of them, so they
-/// are looked for only where the key refuses one.
+/// Records the messages that are not recorded yet, and returns them, each once. Mostly all of them are new, so it
+/// inserts first and reads the known ones only if the unique key refuses a row.
 async fn record_new(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
     let all = unseen(batch, HashSet::new());
     match rows::record(conn, &all, now_us).await {
         Err(error) if error.unique_violation().is_some() => {
+            // The refused INSERT is undone alone, and the transaction goes on. At READ COMMITTED this read sees what
+            // the other consumer has committed, which the INSERT has waited for.
             let new = unseen(batch, rows::known(conn, batch).await?);
             rows::record(conn, &new, now_us).await?;
             Ok(new)
@@ -181,15 +191,16 @@ async fn record_new(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) 
     }
 }
 
-/// Those of the batch that are not among `seen`, each once.
+/// Returns the messages of the batch that are not among `seen`, each once.
 fn unseen(batch: &[Message], mut seen: HashSet<(String, u64)>) -> Vec<Message> {
     batch.iter().filter(|message| seen.insert((message.source.clone(), message.id))).cloned().collect()
 }
 
-/// A message behind a dead letter of its key is poison.
+/// Fails with the first message behind a dead letter of its key: it becomes a dead letter too.
 async fn none_is_parked(conn: &mut MySqlConnection, new: &[Message]) -> Result<(), Failure> {
     let parked = rows::parked(conn, new).await?;
     let is_parked = |message: &&Message| {
+        // An earlier offset is a message from before the dead letter, and is applied.
         let from = parked.get(&(message.topic.clone(), message.key.clone()));
         from.is_some_and(|from| message.offset >= *from)
     };

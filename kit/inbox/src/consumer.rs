@@ -1,4 +1,4 @@
-//! Reads a service's topics in batches, and lets the offsets of what took effect be committed.
+//! Reads a service's topics in batches, applies each batch, and then stores its offsets.
 
 use crate::{
     Handler, Message,
@@ -17,7 +17,7 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use stampede_vocab::{Pace, Service};
+use stampede_vocab::{Linger, Service};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -27,16 +27,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Most messages of one transaction.
 const BATCH: usize = 500;
-/// Most messages that are looked at for it.
+/// Most records that are read for it, those of types that the service skips among them.
 const MAX_READ: usize = 4 * BATCH;
 /// A batch is a transaction with its commit, for one message as for many.
-const PACE: Pace = Pace {
-    shortest: Duration::from_millis(5),
-    per_piece: Duration::from_micros(500),
-    longest: Duration::from_millis(50),
-};
+const LINGER: Linger =
+    Linger { min: Duration::from_millis(5), per_message: Duration::from_micros(500), max: Duration::from_millis(50) };
 
-/// What a consumer reads.
+/// The topics and message types of a consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
     brokers: String,
@@ -76,13 +73,13 @@ pub struct Consumer<H> {
 }
 
 impl<H: Handler> Consumer<H> {
-    /// A consumer in its group. Fails if the Kafka client can't be made.
+    /// Returns a consumer in its group. Fails if the Kafka client can't be made.
     pub fn new(config: ConsumerConfig, db: Database, handler: Arc<H>) -> Result<Self, KafkaError> {
         let client: StreamConsumer<Lag> = ClientConfig::new()
             .set("bootstrap.servers", &config.brokers)
             .set("group.id", &config.group)
-            // What is stored here once it took effect is committed in the background, and when the consumer leaves. A
-            // commit after each batch would be a good part of what Kafka has to do.
+            // Offsets are stored here once a batch is applied. The client commits them in the background, and when the
+            // consumer leaves: a commit after each batch would be a good part of the load on Kafka.
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false")
@@ -104,7 +101,7 @@ impl<H: Handler> Consumer<H> {
         let dead_letters = DeadLetters::new(config.brokers.clone(), config.service, &config.topics);
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
-            .with_description("Messages that were taken, repeats among them")
+            .with_description("Messages that were read, duplicates among them")
             .build();
         let group = KeyValue::new("group", config.group);
         let applier = Applier { db, handler, dead_letters, stop: CancellationToken::new() };
@@ -112,7 +109,7 @@ impl<H: Handler> Consumer<H> {
         Ok(Self { client, topics, applier, message_types, applied, group })
     }
 
-    /// Reads until `stop`. A batch under way is finished first, unless its database is away.
+    /// Reads until `stop`. Finishes the batch under way first, unless the database cannot be reached.
     pub async fn run(mut self, stop: CancellationToken) {
         self.applier.stop = stop.clone();
         let parked = gauges::watch_parked(self.applier.db.clone(), std::mem::take(&mut self.topics));
@@ -120,8 +117,9 @@ impl<H: Handler> Consumer<H> {
         let _purge = AbortOnDropHandle::new(tokio::spawn(purge::run(self.applier.db.clone())));
         while let Some(first) = self.first(&stop).await {
             let drained = self.drain(first);
-            let pause = PACE.after(drained.batch.len());
+            let pause = LINGER.after(drained.batch.len());
             if let Err(Stopped) = self.apply(&drained.positions, drained.batch, &drained.unreadable).await {
+                // Its offsets are not stored, so the next consumer reads the batch again.
                 break;
             }
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
@@ -130,7 +128,7 @@ impl<H: Handler> Consumer<H> {
         self.client.unsubscribe();
     }
 
-    /// Sees to all that was read, then lets its offsets be committed.
+    /// Applies the batch, then stores its offsets. Fails if the consumer is stopped before that.
     async fn apply(
         &self,
         positions: &TopicPartitionList,
@@ -141,14 +139,14 @@ impl<H: Handler> Consumer<H> {
         self.applier.apply(batch).await?;
         self.applier.set_aside_unreadable(unreadable).await?;
         if let Err(error) = self.client.store_offsets(positions) {
-            // Somebody else has the partition by now. The messages are in the inbox: if they come again they are
-            // dropped.
+            // After a rebalance another consumer has the partition, and reads the batch again. The inbox knows its
+            // messages, so they are dropped there.
             tracing::warn!(error.cause = %error, "offsets will not be committed");
         }
         Ok(())
     }
 
-    /// The next message, however long that takes; `None` once stopped.
+    /// Waits for the next record. Returns `None` once stopped.
     async fn first(&self, stop: &CancellationToken) -> Option<BorrowedMessage<'_>> {
         loop {
             tokio::select! {
@@ -164,19 +162,22 @@ impl<H: Handler> Consumer<H> {
         }
     }
 
-    /// What is at hand behind `first`, up to a batch. Messages that mean nothing to the service leave no trace but the
-    /// offset: there is no effect that a repeat could double.
+    /// Reads what is at hand behind `first`, up to a batch, without waiting. Of messages of other types only the offset
+    /// is kept: they have no effect that a repeat could double.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
         let (mut next, mut read) = (HashMap::new(), 0);
         let mut record = Some(first);
         while let Some(message) = record {
+            // The position of a partition is the offset to read next, not the last one that was read.
             next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
             match Message::read(&message, &self.message_types) {
                 Ok(message) => batch.extend(message),
                 Err(message) => unreadable.push(*message),
             }
             read += 1;
+            // Skipped records count as well: a topic of nothing else would never fill a batch, and never store an
+            // offset.
             let full = batch.len() + unreadable.len() >= BATCH || read >= MAX_READ;
             record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
         }
@@ -190,10 +191,10 @@ impl<H: Handler> Consumer<H> {
     }
 }
 
-/// What was read in one go.
+/// The outcome of one read.
 struct Drained {
     batch: Vec<Message>,
     unreadable: Vec<Unreadable>,
-    /// What may be committed once all of it was seen to.
+    /// The offsets to store once all of it is applied or set aside.
     positions: TopicPartitionList,
 }

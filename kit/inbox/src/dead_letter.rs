@@ -1,4 +1,4 @@
-//! Where a message goes that cannot be applied: `<topic>.<consumer>.dlq`, with all it came with and why.
+//! Sends messages that cannot be applied to `<topic>.<consumer>.dlq`, with their headers and the reason.
 
 use crate::{Message, message::Unreadable};
 use opentelemetry::{KeyValue, global, metrics::Counter};
@@ -11,15 +11,15 @@ use stampede_vocab::Service;
 use std::{sync::OnceLock, time::Duration};
 use tokio::time::Instant;
 
-/// Header that says why it is here.
+/// Header with the reason.
 const REASON: &str = "stampede_dead_letter_reason";
-/// Header that says where it was read: partition/offset of the topic.
+/// Header with the place that it was read from: partition/offset of the topic.
 const FROM: &str = "stampede_dead_letter_from";
-/// Longest wait until Kafka has a dead letter.
+/// Longest wait for the acknowledgement of a dead letter.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends dead letters of one consumer. Its producer is started for the first of them: most consumers never have any,
-/// and a producer has threads and connections.
+/// Sends the dead letters of one consumer. The first one starts the producer: most consumers never have any, and a
+/// producer has threads and connections.
 pub struct DeadLetters {
     brokers: String,
     consumer: Service,
@@ -28,8 +28,8 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Dead letters of what `consumer` reads from `topics`. Each topic is counted from here on: a series that begins
-    /// with the first letter would hide that letter from who looks at increases.
+    /// Returns the sender for what `consumer` reads from `topics`. The counter of each topic starts at 0 here: an alert
+    /// on its increase would miss the first dead letter if the series began with it.
     pub fn new(brokers: String, consumer: Service, topics: &[String]) -> Self {
         let sent = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_dead_letters")
@@ -84,8 +84,8 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sends a record that is no message of ours as it came, with its place and why. Returns once Kafka has it. A
-    /// record that is read again after a crash is sent again: it has no id by which it could be known.
+    /// Sends a record that is no message of ours as it came, with its place and the reason. Returns once Kafka has it.
+    /// A record that is read again after a crash is sent again: it has no id to deduplicate by.
     pub async fn send_unreadable(&self, record: &Unreadable) -> Result<(), Undelivered> {
         let topic = self.topic_behind(&record.topic);
         let why = record.to_string();

@@ -1,4 +1,4 @@
-//! Gauges of what a consumer has before it: its lag, as the Kafka client counts it, and the keys that are parked.
+//! Gauges of a consumer: its lag, as the Kafka client counts it, and its parked keys.
 
 use crate::rows;
 use opentelemetry::{
@@ -10,20 +10,20 @@ use stampede_db::{Database, DbError};
 use std::{collections::HashMap, time::Duration};
 use tokio::time::sleep;
 
-/// Time between two looks.
+/// Time between two measurements.
 pub const PERIOD: Duration = Duration::from_secs(5);
 
 fn meter() -> Meter {
     global::meter("stampede.inbox")
 }
 
-/// The side of the Kafka client on which it tells its statistics.
+/// Takes the statistics of the Kafka client.
 pub struct Lag {
     lag: Gauge<u64>,
 }
 
 impl Lag {
-    /// Measures through the global meter, as it is now.
+    /// Records into the global meter as of this call.
     pub fn new() -> Self {
         let lag = meter()
             .u64_gauge("stampede_inbox_lag_messages")
@@ -43,13 +43,13 @@ impl ClientContext for Lag {
 
 impl ConsumerContext for Lag {}
 
-/// The lag of a partition that somebody else reads is -1.
+/// Returns the lag of the partitions that this consumer reads; the client gives -1 for the others.
 fn lag_of(topic: &Topic) -> u64 {
     topic.partitions.values().map(|partition| u64::try_from(partition.consumer_lag).unwrap_or(0)).sum()
 }
 
-/// Measures the parked keys of these topics until it is dropped. A database that does not answer leaves the gauge as it
-/// was: others tell of it.
+/// Measures the parked keys of these topics until it is dropped. Skips a measurement without a log line if the database
+/// fails: the consumer logs that.
 pub async fn watch_parked(db: Database, topics: Vec<String>) {
     let parked = meter()
         .u64_gauge("stampede_inbox_parked_keys")

@@ -1,4 +1,4 @@
-//! What arrives, and what a service does with it.
+//! Messages, and the handler of a service that applies them.
 
 use rdkafka::{
     Message as _,
@@ -11,13 +11,13 @@ use std::{collections::HashSet, future::Future, pin::Pin};
 /// A message as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Who wrote it, such as `/stampede/order`. With `id` it names the message.
+    /// Its writer, such as `/stampede/order`. With `id` it identifies the message.
     pub source: String,
     /// Its number at its source.
     pub id: u64,
     /// Full name of the protobuf message, such as `stampede.message.v1.OrderPlaced`.
     pub message_type: String,
-    /// Key: the id of the aggregate that it tells of.
+    /// Key: the id of the aggregate that it is about.
     pub key: String,
     /// The encoded protobuf message.
     pub payload: Vec<u8>,
@@ -60,12 +60,12 @@ impl Unreadable {
 }
 
 impl Message {
-    /// Whether both are the same record of Kafka. An offset alone says little: each partition counts for itself.
+    /// Returns whether both are the same record of Kafka. An offset is unique only within its partition.
     pub(crate) fn is_same_delivery(&self, other: &Self) -> bool {
         (&self.topic, self.partition, self.offset) == (&other.topic, other.partition, other.offset)
     }
 
-    /// The message in this record; `None` if it is of none of these types.
+    /// Returns the message in this record; `None` if it is of another type. Fails if a header is missing or malformed.
     pub(crate) fn read(
         record: &BorrowedMessage<'_>,
         message_types: &HashSet<String>,
@@ -114,9 +114,9 @@ pub enum HandleError {
 /// A future that borrows what it was called with.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a service does with messages.
+/// Applies messages for a service.
 pub trait Handler: Send + Sync + 'static {
-    /// What is left to do once the transaction has committed.
+    /// The effects to run after the commit.
     type Effects: Send + 'static;
 
     /// Applies new messages inside the transaction that records them, in the order given. They are of the types that
@@ -127,6 +127,6 @@ pub trait Handler: Send + Sync + 'static {
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Self::Effects, HandleError>>;
 
-    /// Does what is left after the commit. May be lost if the process dies, so something else must mend that.
+    /// Runs the effects after the commit. They are lost if the process dies in between, so a sweep must repair that.
     fn committed(&self, effects: Self::Effects) -> Boxed<'_, ()>;
 }

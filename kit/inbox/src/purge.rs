@@ -1,4 +1,4 @@
-//! Forgets old messages, beside the consumer and never in its way.
+//! Deletes old inbox records, on a task of its own.
 
 use crate::rows;
 use stampede_db::Database;
@@ -6,13 +6,13 @@ use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Records are kept so long: a repeat older than that would take effect again, and Kafka keeps messages for a day.
+/// How long records are kept. A repeat older than that would be applied again; Kafka keeps messages for a day.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Most records that one statement deletes.
 const PURGE_BATCH: u32 = 5_000;
-/// Time between two looks when nothing is left to forget.
+/// Pause when no old record is left.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Time between two statements while there is more: the consumer needs the database too.
+/// Pause while there are more: the consumer needs the database too.
 const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_secs(1);
 
 /// Purges until it is dropped.
@@ -22,7 +22,7 @@ pub async fn run(db: Database) {
     }
 }
 
-/// Deletes some of what is old. Returns when to look again.
+/// Deletes one batch of old records. Returns the pause before the next.
 async fn purge(db: &Database) -> Duration {
     let before_us = Timestamp::now().minus(RETENTION).micros();
     let purged = db.in_time("purge_inbox", async {

@@ -1,14 +1,14 @@
-//! The SQL of the inbox: what took effect, and which keys are parked.
+//! The SQL of the inbox: which messages are recorded, and which keys are parked.
 
 use crate::Message;
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use std::collections::{HashMap, HashSet};
 
-/// Those of the messages that took effect before, as (source, id).
+/// Returns the messages that are recorded already, as (source, id).
 pub async fn known(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<(String, u64)>, DbError> {
     let mut known = HashSet::new();
-    // One statement for each source, of which a batch has one or two: both servers use the key for a plain IN.
+    // One statement for each source, of which a batch has one or two: with a plain IN both servers use the index.
     for (source, ids) in by_source(batch) {
         let mut select = Statement::new("SELECT message_id FROM inbox WHERE source = ");
         select.push_bind(source).push(" AND message_id IN ").push_list(ids);
@@ -26,7 +26,7 @@ fn by_source(batch: &[Message]) -> HashMap<&str, Vec<u64>> {
     sources
 }
 
-/// Records messages as taken effect. Fails on a unique key if another consumer was quicker.
+/// Records messages as applied. Fails with a unique violation if one is recorded already.
 pub async fn record(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<(), DbError> {
     if batch.is_empty() {
         return Ok(());
@@ -39,13 +39,13 @@ pub async fn record(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) 
     Ok(())
 }
 
-/// A parked key and its topic, with the offset from which it is.
+/// Topics and parked keys, with the offset from which each is parked.
 pub type Parked = HashMap<(String, String), i64>;
 
-/// The parked keys that the batch has messages of.
+/// Returns the parked keys that the batch has messages of.
 pub async fn parked(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Parked, DbError> {
     let mut parked = HashMap::new();
-    // Mostly there is none at all, which is the cheapest to ask.
+    // Mostly no key is parked, and EXISTS is the cheapest statement.
     let any: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM inbox_parked)").fetch_one(&mut *conn).await?;
     if any == 0 {
         return Ok(parked);
@@ -79,8 +79,8 @@ pub async fn park(conn: &mut MySqlConnection, message: &Message, now_us: i64) ->
     Ok(())
 }
 
-/// Deletes records from before this instant among the first `limit` of each source: ids of a source grow with time, so
-/// what is old comes first. Returns the most that it deleted of one source.
+/// Deletes records from before this instant. Looks only at the first `limit` of each source: its ids grow with time, so
+/// the oldest come first. Returns the greatest number that it deleted of one source.
 pub async fn purge(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let sources: Vec<String> = sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *conn).await?;
     let mut most = 0;
@@ -102,7 +102,7 @@ pub async fn purge(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Re
     Ok(most)
 }
 
-/// How many keys are parked, by topic.
+/// Returns the number of parked keys by topic.
 pub async fn count_parked(conn: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
     let counts: Vec<(String, i64)> =
         sqlx::query_as("SELECT topic, COUNT(*) FROM inbox_parked GROUP BY topic").fetch_all(conn).await?;

@@ -1,4 +1,4 @@
-//! Whether Kafka is there, asked before a process says that it is ready.
+//! Checks that Kafka can be reached, before a process becomes ready.
 
 use rdkafka::{
     ClientConfig,
@@ -7,7 +7,7 @@ use rdkafka::{
 };
 use std::time::Duration;
 
-/// Longest wait for one answer. Whoever waits longer asks again.
+/// Longest wait for one answer. The caller retries.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why Kafka cannot be used.
@@ -16,20 +16,20 @@ pub enum KafkaUnreachable {
     /// No broker answered.
     #[error("no broker at {brokers} answers: {cause}")]
     NoBroker {
-        /// Where it was asked for.
+        /// The brokers that were asked.
         brokers: String,
-        /// What the client says.
+        /// The error of the client.
         cause: KafkaError,
     },
     /// A broker answered, but does not have the topic.
     #[error("Kafka at {brokers} has no topic {topic}: run `stampede prepare`")]
     NoTopic {
-        /// Where it was asked for.
+        /// The brokers that were asked.
         brokers: String,
         /// The topic that is missing.
         topic: String,
     },
-    /// The question could not be asked.
+    /// The check could not run.
     #[error("Kafka could not be asked: the process is going down")]
     NotAsked,
 }
@@ -37,7 +37,7 @@ pub enum KafkaUnreachable {
 /// Asks the brokers once for `topic`.
 pub async fn reach_kafka(brokers: &str, topic: &str) -> Result<(), KafkaUnreachable> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
-    // The client asks by blocking its thread.
+    // The client has no asynchronous way to fetch metadata.
     let asked = tokio::task::spawn_blocking(move || ask(brokers, topic));
     asked.await.unwrap_or(Err(KafkaUnreachable::NotAsked))
 }

@@ -1,4 +1,4 @@
-//! Writes messages beside the state that they tell of.
+//! Writes messages in the transaction that changes the state.
 
 use crate::{PARTITIONS, current_traceparent};
 use sqlx::MySqlConnection;
@@ -12,7 +12,7 @@ pub struct OutboxMessage {
     pub aggregate_type: &'static str,
     /// Id of the aggregate: the key of the message. Messages of one aggregate are sent in order.
     pub aggregate_id: String,
-    /// Version of the aggregate that this message tells of, allocated under its row lock.
+    /// Version of the aggregate after the change, allocated under its row lock.
     pub aggregate_version: i64,
     /// Full name of the protobuf message, such as `stampede.message.v1.OrderPlaced`.
     pub message_type: String,
@@ -23,7 +23,7 @@ pub struct OutboxMessage {
 }
 
 impl OutboxMessage {
-    /// The partition of its aggregate: the same everywhere and always.
+    /// Returns the partition of its aggregate, which is the same in every process and release.
     fn partition(&self) -> u16 {
         // FNV-1a: stable across releases, which the hasher of the standard library is not.
         let hash = self
@@ -67,7 +67,7 @@ pub async fn append(conn: &mut MySqlConnection, messages: &[OutboxMessage]) -> R
     Ok(())
 }
 
-/// Appends a second statement, sent with the first one, which tells the relay of the rows that the first one writes.
+/// Appends a second statement, sent with the first one, which lists the rows of the first one as unsent.
 ///
 /// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists
 /// its rows. What lies between the steps was written through another server of a cluster.

@@ -1,4 +1,4 @@
-//! Gauges of what waits to be sent, looked at beside the relay and never in its way.
+//! Gauges of the unsent messages, measured on a task of their own.
 
 use crate::rows;
 use opentelemetry::{global, metrics::Gauge};
@@ -7,7 +7,7 @@ use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Time between two looks.
+/// Time between two measurements.
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// The gauges of one outbox.
@@ -16,7 +16,7 @@ struct Backlog {
     oldest_age: Gauge<f64>,
 }
 
-/// Measures until it is dropped. A database that does not answer leaves the gauges as they were: others tell of it.
+/// Measures until it is dropped. Skips a measurement without a log line if the database fails: the relay logs that.
 pub async fn watch(db: Database) {
     let meter = global::meter("stampede.outbox");
     let backlog = Backlog {
@@ -30,13 +30,13 @@ pub async fn watch(db: Database) {
             .build(),
     };
     loop {
-        backlog.look(&db).await;
+        backlog.measure(&db).await;
         sleep(PERIOD).await;
     }
 }
 
 impl Backlog {
-    async fn look(&self, db: &Database) {
+    async fn measure(&self, db: &Database) {
         let read = db.in_time("read_backlog", async {
             let mut conn = db.acquire().await?;
             rows::backlog(&mut conn).await

@@ -1,4 +1,4 @@
-//! The relay: takes the unsent messages of the partitions it leases, sends them, and strikes them off the list of unsent ones.
+//! The relay: reads the unsent messages of the partitions it leases, publishes them, and marks them as sent.
 
 use crate::{
     PARTITIONS, backlog, lease,
@@ -8,7 +8,7 @@ use crate::{
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::error::KafkaError;
 use stampede_db::{Database, DbError};
-use stampede_vocab::{Pace, Service, Timestamp};
+use stampede_vocab::{Linger, Service, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Notify,
@@ -19,25 +19,22 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 /// Messages of one round.
 const ROUND: u32 = 1_000;
 /// A round has a SELECT, requests to Kafka, a DELETE and wakes every reader, for one message as for many.
-const PACE: Pace = Pace {
-    shortest: Duration::from_millis(10),
-    per_piece: Duration::from_millis(1),
-    longest: Duration::from_millis(100),
-};
-/// How often leases are looked at.
+const LINGER: Linger =
+    Linger { min: Duration::from_millis(10), per_message: Duration::from_millis(1), max: Duration::from_millis(100) };
+/// Time between two renewals of the leases.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
-/// How often unsent messages are looked for when nobody wakes the relay: they may have been written by another
-/// replica, whose commits wake only its own relay.
+/// Poll interval while other replicas are alive: their commits wake their own relay only, and may write into partitions
+/// that this one leases.
 const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
-/// The same while there is no other replica, when every commit wakes this relay.
+/// Poll interval while there is no other replica: every commit wakes this relay.
 const POLL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
 const ACK_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Messages are kept so long from when they were written, for the audit and for a second look, and longer only if they
-/// are still to be sent.
+/// How long messages are kept after they were written, for the audit and for an investigation. Unsent messages are kept
+/// until they are sent.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Where a relay sends to.
+/// The destination of a relay.
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
     brokers: String,
@@ -75,7 +72,7 @@ pub struct Relay {
     topic: KeyValue,
 }
 
-/// What a relay knows of its leases between two looks.
+/// The leases as of the last renewal.
 struct Leases {
     partitions: Vec<u16>,
     poll: Duration,
@@ -84,21 +81,22 @@ struct Leases {
     valid_until: Instant,
 }
 
-/// What one round has done.
+/// The outcome of one round.
 struct Round {
-    /// Messages that it has taken up.
-    taken: usize,
+    /// Messages that were read.
+    read: usize,
 }
 
 impl Round {
-    /// Whether there may be more to send already.
+    /// Returns whether the outbox may have more unsent messages already.
     fn is_full(&self) -> bool {
-        self.taken >= ROUND as usize
+        self.read >= ROUND as usize
     }
 }
 
 impl Relay {
-    /// A relay of this schema's outbox, and what wakes it. Fails if the Kafka client can't be made.
+    /// Returns the relay of this schema's outbox, and the handle that wakes it. Fails if the Kafka client can't be
+    /// made.
     #[expect(clippy::disallowed_methods, reason = "each relay needs a name of its own; nothing depends on which")]
     pub fn new(config: RelayConfig, db: Database) -> Result<(Outbox, Self), KafkaError> {
         let woken = Arc::new(Notify::new());
@@ -112,7 +110,7 @@ impl Relay {
         Ok((Outbox { woken: woken.clone() }, Self { db, sender, owner, woken, sent, topic }))
     }
 
-    /// Sends until `stop`, then sends what is left, gives the leases back and returns.
+    /// Publishes until `stop`, then publishes what is left, gives the leases back and returns.
     pub async fn run(self, stop: CancellationToken) {
         let mut leases =
             Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
@@ -123,11 +121,12 @@ impl Relay {
             if Instant::now() >= purge_at {
                 purge_at = Instant::now() + self.purge().await;
             }
+            // A backlog is worked off without a pause: the batches are as large as they get.
             if round.is_full() {
                 continue;
             }
-            // Whoever wakes the relay meanwhile is heard after it.
-            stop.run_until_cancelled(sleep(PACE.after(round.taken))).await;
+            // `Notify` keeps one permit, so a commit during this pause ends the wait below at once.
+            stop.run_until_cancelled(sleep(LINGER.after(round.read))).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.woken.notified() => {}
@@ -139,21 +138,23 @@ impl Relay {
 
     async fn round(&self, leases: &mut Leases) -> Round {
         match self.try_round(leases).await {
-            Ok(taken) => Round { taken },
+            Ok(read) => Round { read },
             Err(error) => {
                 tracing::warn!(messaging.topic = %self.topic.value, error.cause = %error, "relay cannot reach its outbox, trying again");
                 sleep(Duration::from_millis(200)).await;
-                Round { taken: 0 }
+                Round { read: 0 }
             }
         }
     }
 
-    /// Returns how many messages were taken up.
+    /// Returns how many messages were read.
     async fn try_round(&self, leases: &mut Leases) -> Result<usize, DbError> {
         if Instant::now() >= leases.check_at {
+            // Taken out first: if the renewal fails, this relay holds nothing and sends nothing until one succeeds.
             let before = std::mem::take(&mut leases.partitions);
             *leases = self.db.in_time("check_leases", self.check_leases(before)).await?;
         }
+        // A round that could outlast the leases does not begin: it might send concurrently with their next holder.
         if leases.partitions.is_empty() || Instant::now() + ACK_TIMEOUT >= leases.valid_until {
             return Ok(0);
         }
@@ -164,7 +165,7 @@ impl Relay {
         Ok(messages.len())
     }
 
-    /// The first unsent messages. The connection is not held while Kafka is waited for.
+    /// Returns the first unsent messages. The connection is back in the pool before Kafka is waited for.
     async fn unsent(&self, partitions: &[u16]) -> Result<Vec<Unsent>, DbError> {
         let mut conn = self.db.acquire().await?;
         rows::unsent(&mut conn, partitions, ROUND).await
@@ -173,7 +174,8 @@ impl Relay {
     async fn send_and_mark(&self, messages: &[Unsent]) -> Result<(), DbError> {
         let sent = self.sender.send(messages, ACK_TIMEOUT).await;
         if sent.len() < messages.len() {
-            // What Kafka did not take in time is dropped here and read again, so that order is kept.
+            // Dropped here and read again by the next round: left in the queue, a record could be sent when this relay
+            // has given its partition away.
             self.sender.purge();
             tracing::warn!(
                 messaging.topic = %self.topic.value,
@@ -184,6 +186,8 @@ impl Relay {
         if sent.is_empty() {
             return Ok(());
         }
+        // After the acknowledgement. A crash in between repeats messages, which the inboxes drop; the other order would
+        // lose them.
         let marked = async {
             let mut conn = self.db.acquire().await?;
             rows::mark_sent(&mut conn, &sent).await
@@ -193,20 +197,24 @@ impl Relay {
         Ok(())
     }
 
-    /// Renews what is held and moves towards a fair share: as many partitions as there are, over the relays alive.
+    /// Renews the leases and takes or gives back partitions until this relay has its fair share of them.
     async fn check_leases(&self, before: Vec<u16>) -> Result<Leases, DbError> {
+        // Before the statements: the database counts the term from a later instant, so this clock errs on the safe
+        // side.
         let started = Instant::now();
         let mut conn = self.db.acquire().await?;
         lease::renew(&mut conn, &self.owner).await?;
         let alive = lease::relays_alive(&mut conn).await?.max(1);
+        // Rounded up, so that all shares together cover every partition.
         let share = usize::from(PARTITIONS).div_ceil(usize::try_from(alive).unwrap_or(1));
         let mut partitions = lease::held(&mut conn, &self.owner).await?;
         if partitions.len() > share {
-            // Between two rounds nothing is in flight, so they can be given away as they are.
+            // Between two rounds nothing is in flight, so the next holder cannot overtake this one.
             lease::give_back(&mut conn, &self.owner, &partitions.split_off(share)).await?;
         } else if partitions.len() < share {
             let wanted = u32::try_from(share - partitions.len()).expect("a share is at most all partitions");
             if lease::take(&mut conn, &self.owner, wanted).await? > 0 {
+                // Read again: the UPDATE says how many rows it took, not which.
                 partitions = lease::held(&mut conn, &self.owner).await?;
             }
         }
@@ -218,7 +226,7 @@ impl Relay {
         Ok(Leases { partitions, poll, check_at: started + LEASE_CHECK, valid_until: started + term })
     }
 
-    /// Deletes some of what was sent long ago. Returns when to look again.
+    /// Deletes one batch of old messages that were sent. Returns the time until the next batch.
     async fn purge(&self) -> Duration {
         const PURGE_BATCH: u32 = 5_000;
         let before_us = Timestamp::now().minus(RETENTION).micros();
@@ -236,11 +244,12 @@ impl Relay {
         }
     }
 
-    /// Flushes what the last commits wrote, then lets somebody else have the partitions.
+    /// Publishes what the last commits wrote, then gives the leases back.
     async fn finish(self, mut leases: Leases) {
         let flushed = timeout(ACK_TIMEOUT * 2, async { while self.round(&mut leases).await.is_full() {} }).await;
         if flushed.is_err() {
             tracing::warn!(messaging.topic = %self.topic.value, "stopped before everything was sent; the next relay sends it");
+            // Nothing may be in flight when another relay takes the partitions over.
             self.sender.purge();
         }
         let left = async {
@@ -249,7 +258,7 @@ impl Relay {
             lease::leave(&mut conn, &self.owner).await
         };
         if let Err(error) = self.db.in_time("leave_outbox", left).await {
-            tracing::warn!(error.cause = %error, "leases could not be given back; they run out by themselves");
+            tracing::warn!(error.cause = %error, "leases could not be given back, they will expire");
         }
     }
 }

@@ -17,8 +17,8 @@ pub struct Unsent {
     pub created_us: i64,
 }
 
-/// The first unsent messages of these partitions, in id order. Never "after the last id seen": ids become visible in
-/// the order of commits, and a late one would be passed over for good.
+/// Returns the first unsent messages of these partitions, in id order. It keeps no cursor: ids become visible in the
+/// order of commits, and a cursor would pass over a lower id that commits late.
 pub async fn unsent(conn: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
     let mut select = Statement::new(
         "SELECT message.id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
@@ -27,10 +27,10 @@ pub async fn unsent(conn: &mut MySqlConnection, partitions: &[u16], limit: u32) 
     select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(conn).await
 }
 
-/// Strikes messages that Kafka has acknowledged off the list of the unsent ones.
+/// Marks messages as sent: deletes their rows from the list of unsent ones.
 ///
-/// Each is looked up by its key. Given a list of ids the servers read through the whole table while it is short, and so
-/// wait for the locks of transactions that are writing messages.
+/// The join looks up each row by its key. Given an `IN` list, both servers scan a short table instead, and then wait
+/// for the locks of transactions that are writing messages.
 pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
     let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     sqlx::query(
@@ -43,8 +43,8 @@ pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), Db
     Ok(())
 }
 
-/// Deletes messages that were written before this instant and sent since, among the first `limit`: ids grow with time,
-/// so what is old comes first. Returns how many.
+/// Deletes messages that were written before this instant and have been sent. Looks only at the first `limit`: ids grow
+/// with time, so the oldest come first. Returns how many it deleted.
 pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let last: Option<u64> =
         sqlx::query_scalar("SELECT MAX(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT ?) AS first_ones")
@@ -62,7 +62,7 @@ pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) 
     Ok(done.rows_affected())
 }
 
-/// How many messages are unsent, and when the oldest of them was written.
+/// Returns how many messages are unsent, and when the oldest of them was written.
 pub async fn backlog(conn: &mut MySqlConnection) -> Result<(u64, Option<i64>), DbError> {
     let (unsent, oldest_us): (i64, Option<i64>) = sqlx::query_as(
         "SELECT COUNT(*), (SELECT created_us FROM outbox WHERE id = MIN(unsent.id)) FROM outbox_unsent unsent",

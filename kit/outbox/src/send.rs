@@ -1,4 +1,4 @@
-//! Hands messages to Kafka and waits until it has them for good.
+//! Publishes messages to Kafka and waits for its acknowledgements.
 
 use crate::{headers, rows::Unsent};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -22,11 +22,13 @@ impl Sender {
     /// one of its aggregate is returned either: both are sent again, in order.
     pub async fn send(&self, messages: &[Unsent], timeout: Duration) -> Vec<u64> {
         let deadline = Instant::now() + timeout;
+        // All are queued before the first is waited for, so that they share requests.
         let deliveries: Vec<_> = messages.iter().map(|message| self.enqueue(message)).collect();
         let mut stuck = HashSet::new();
         let mut sent = Vec::with_capacity(messages.len());
         for (message, delivery) in messages.iter().zip(deliveries) {
             let delivered = acknowledged(delivery, deadline).await;
+            // A later message of the aggregate is sent again as well, or the repeat of the stuck one would come last.
             if delivered && !stuck.contains(message.aggregate_id.as_str()) {
                 sent.push(message.id);
             } else {
@@ -36,7 +38,7 @@ impl Sender {
         sent
     }
 
-    /// Drops what is still queued, so that nothing of it is sent after somebody else took over.
+    /// Drops what is still queued, so that none of it is sent once another relay has the partition.
     pub fn purge(&self) {
         self.producer.purge();
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Where `--help` lists the flags of servers.
 const HEADING: &str = "Servers";
 
-/// What every service is told: the process, its schema, and Kafka.
+/// The configuration of every service: the process, its schema, and Kafka.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceArgs {
     /// The process.
@@ -61,8 +61,8 @@ pub struct RedisArgs {
 /// How long an order may take to be written. Order keeps it; inventory and coupon hold what is held for it longer.
 #[derive(Debug, Clone, Args)]
 pub struct OrderWriteLimitArgs {
-    /// Milliseconds within which an order is written after it was asked for, or refused. The order, inventory and coupon
-    /// services must be told the same: later they give back what they hold for it.
+    /// Milliseconds within which an order is written after it was asked for, or refused. The order, inventory and
+    /// coupon services need the same value: later they give back what they hold for it.
     #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub order_write_limit_ms: u64,
 }

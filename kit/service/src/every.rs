@@ -1,4 +1,4 @@
-//! The worker that does the same again and again.
+//! The loop of a periodic worker.
 
 use crate::Worker;
 use std::{fmt::Display, future::Future, time::Duration};

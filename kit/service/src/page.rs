@@ -3,7 +3,7 @@
 use stampede_vocab::{InvalidField, PageSize, PageToken, Timestamp};
 use uuid::Uuid;
 
-/// What a request asks of a list.
+/// The page that a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paging {
     list: String,
@@ -21,15 +21,15 @@ pub struct Page<T> {
 }
 
 impl Paging {
-    /// Reads `page_size` and `page_token` of a request. `list` names the list and its filter, and has no `.`: a token is
-    /// good for no other list.
+    /// Reads `page_size` and `page_token` of a request. `list` names the list and its filter, and has no `.`: a token
+    /// is good for no other list.
     pub fn parse(list: impl Into<String>, page_size: i32, page_token: &str) -> Result<Self, InvalidField> {
         let (list, size) = (list.into(), PageSize::parse(page_size)?);
         let after = PageToken::parse(&list, page_token)?;
         Ok(Self { list, size, after })
     }
 
-    /// Rows to read: one more than the page has, which tells whether another page follows.
+    /// Returns the number of rows to read: one more than the page has, to know whether another page follows.
     pub fn limit(&self) -> u32 {
         self.size.get() + 1
     }

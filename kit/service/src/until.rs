@@ -1,4 +1,4 @@
-//! Streams that end by themselves.
+//! Streams that end after a last value.
 
 use futures_util::{Stream, StreamExt, stream};
 

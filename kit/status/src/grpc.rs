@@ -26,7 +26,7 @@ impl From<Problem> for Status {
 impl Problem {
     /// Reads a status as it came from a client call.
     ///
-    /// A status of this product gives back the problem it was made from, less the internal text.
+    /// A status of this product gives back the problem it was made from, without the internal text.
     /// Of any other, only the code is believed: its message becomes internal, because nobody has
     /// vouched for it being fit for the caller. A connection that failed is `UNAVAILABLE`.
     pub fn from_status(status: &Status) -> Problem {

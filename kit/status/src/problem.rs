@@ -1,4 +1,4 @@
-//! One occurrence of a failure: what the caller is told, and what the operator is told.
+//! One occurrence of a failure, with a text for the caller and a text for the operator.
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
@@ -27,8 +27,8 @@ struct Body {
 }
 
 impl Problem {
-    /// A problem with a sentence for the caller. Reasons that pass by themselves come with the
-    /// time after which to try again.
+    /// A problem with a sentence for the caller. Transient reasons come with the time
+    /// after which to retry.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Problem {
         Problem {
             body: Box::new(Body {

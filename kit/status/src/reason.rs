@@ -115,7 +115,7 @@ impl Reason {
         }
     }
 
-    /// How long a caller should wait before trying again, where trying again helps by itself.
+    /// Returns how long a caller should wait before a retry; `None` if a retry does not help.
     pub const fn default_retry(self) -> Option<Duration> {
         match self {
             Reason::NotReady => Some(Duration::from_millis(500)),

@@ -1,4 +1,4 @@
-//! Who calls: the identity that the gateway would hand on.
+//! The identity of the caller, as the gateway forwards it.
 
 use stampede_vocab::UserId;
 use tonic::{Request, metadata::AsciiMetadataValue};

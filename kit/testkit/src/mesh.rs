@@ -118,7 +118,7 @@ impl Alone {
         self.process.log()
     }
 
-    /// Waits until it has ended by itself. Returns its exit code and all that it has said.
+    /// Waits until it has ended on its own. Returns its exit code and all that it has said.
     pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = self.process.ended().await;
         (status.code(), self.log())
@@ -154,7 +154,7 @@ impl Mesh {
         format!("http://{}", self.addresses[&process.into()][0].admin)
     }
 
-    /// What callers are told: the URLs of all replicas.
+    /// Returns the URLs of all replicas, as callers get them.
     fn urls(&self, service: Service) -> String {
         let urls = self.addresses[&service.into()].iter().map(|replica| format!("http://{}", replica.listen));
         urls.collect::<Vec<_>>().join(",")

@@ -49,27 +49,27 @@ impl OwnRedis {
 
     /// How many keys there are.
     pub async fn keys(&self) -> Result<u64> {
-        let answer = ask(self.address, "DBSIZE").await?;
+        let answer = command(self.address, "DBSIZE").await?;
         answer.strip_prefix(':').and_then(|count| count.parse().ok()).with_context(|| format!("no number: {answer}"))
     }
 
     /// Answers no client's command for so long, as a server that is busy does.
     pub async fn pause(&self, pause: Duration) -> Result<()> {
-        let answer = ask(self.address, &format!("CLIENT PAUSE {} ALL", pause.as_millis())).await?;
+        let answer = command(self.address, &format!("CLIENT PAUSE {} ALL", pause.as_millis())).await?;
         ensure!(answer == "+OK", "{answer}");
         Ok(())
     }
 
     /// Closes every connection, as a server that restarts does.
     pub async fn disconnect_all(&self) -> Result<()> {
-        let answer = ask(self.address, "CLIENT KILL TYPE normal").await?;
+        let answer = command(self.address, "CLIENT KILL TYPE normal").await?;
         ensure!(answer.starts_with(':'), "{answer}");
         Ok(())
     }
 
     /// Loses everything, as a restart without a copy does.
     pub async fn empty(&self) -> Result<()> {
-        let answer = ask(self.address, "FLUSHALL").await?;
+        let answer = command(self.address, "FLUSHALL").await?;
         ensure!(answer == "+OK", "{answer}");
         Ok(())
     }
@@ -84,11 +84,11 @@ impl Drop for OwnRedis {
 }
 
 async fn is_up(address: SocketAddr) -> bool {
-    ask(address, "PING").await.is_ok_and(|answer| answer == "+PONG")
+    command(address, "PING").await.is_ok_and(|answer| answer == "+PONG")
 }
 
 /// The first line that the server answers to a command.
-async fn ask(address: SocketAddr, command: &str) -> Result<String> {
+async fn command(address: SocketAddr, command: &str) -> Result<String> {
     let exchange = async {
         let mut stream = BufStream::new(TcpStream::connect(address).await?);
         stream.write_all(format!("{command}\r\n").as_bytes()).await?;

@@ -26,7 +26,7 @@ use tokio::{
 /// and the start, and beside those of the test servers.
 const PORTS: Range<u32> = 10_000..20_000;
 
-/// How many ports this test binary has looked at.
+/// Number of ports that this test binary has tried.
 static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
 
 /// A loopback address that nobody listens on. No two calls of one test binary get the same; binaries that run side by
@@ -73,7 +73,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts `stampede serve <name>` with exactly these settings. It is ready once the address answers the path with 200.
+    /// Starts `stampede serve <name>` with exactly these settings. It is ready once the address answers the path with
+    /// 200.
     pub fn launch(
         name: &str,
         settings: &BTreeMap<String, String>,
@@ -137,9 +138,9 @@ impl Running {
         Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)
     }
 
-    /// Waits until it has ended by itself, and returns how.
+    /// Waits until it has ended on its own, and returns how.
     pub async fn ended(&mut self) -> ExitStatus {
-        let what = format!("{} ends by itself", self.name);
+        let what = format!("{} ends on its own", self.name);
         let child = &mut self.child;
         eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await
     }

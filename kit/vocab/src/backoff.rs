@@ -11,7 +11,8 @@ pub fn backoff(attempt: u32) -> Duration {
     backoff_from(SHORTEST, attempt)
 }
 
-/// Returns the same wait, but doubling from `shortest`: for what is soon over, such as the lock of a deadlock's winner.
+/// Returns the same wait, but doubling from `shortest`: for transient conflicts, such as the lock of a deadlock's
+/// winner.
 pub fn backoff_from(shortest: Duration, attempt: u32) -> Duration {
     let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
     full.mul_f64(rand::random_range(0.5..=1.0))

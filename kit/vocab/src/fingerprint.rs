@@ -1,4 +1,4 @@
-//! What a request asked for, as a hash: tells a repeat from another request under the same `request_id`.
+//! The hash of a request, by which a repeat differs from another request under the same `request_id`.
 
 use crate::InvalidField;
 use std::fmt;

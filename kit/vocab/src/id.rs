@@ -35,7 +35,7 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// What the text form starts with, before the underscore.
+            /// Prefix of the text form, before the underscore.
             pub const PREFIX: &'static str = $prefix;
 
             /// The id of these 128 bits.
@@ -110,7 +110,7 @@ id!(
     CampaignId, "cmp"
 );
 id!(
-    /// What a claim yields.
+    /// One coupon of a campaign.
     CouponId, "cpn"
 );
 id!(

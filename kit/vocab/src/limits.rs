@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Most characters of the token of a card or wallet: what order takes, payment must be able to store.
 pub const MAX_PAYMENT_METHOD_CHARS: usize = 255;
 
-/// How long an order may take from its arrival to its row, in milliseconds, unless the services are told otherwise.
+/// How long an order may take from its arrival to its row, in milliseconds, by default.
 /// Later it is not written any more, so what is held for it may be given back.
 pub const DEFAULT_ORDER_WRITE_LIMIT_MS: u64 = 8_000;
 

@@ -96,7 +96,7 @@ impl Money {
         Ok(Self::new(product, self.currency))
     }
 
-    /// What is left after `other` is taken off, down to zero. Fails for two currencies.
+    /// Returns the amount less `other`, at least zero. Fails for two currencies.
     pub fn capped_sub(self, other: Self) -> Result<Self, MoneyError> {
         self.same_currency(other)?;
         Ok(Self::new(self.minor_units.saturating_sub(other.minor_units).max(0), self.currency))

@@ -24,7 +24,7 @@ impl PageSize {
     }
 }
 
-/// Where the next page of a list starts: after the row with this sort value and id.
+/// The start of the next page of a list: after the row with this sort value and id.
 ///
 /// Its text names the list that it is of, so a token is never taken for one of another list.
 #[derive(Debug, Clone, PartialEq, Eq)]

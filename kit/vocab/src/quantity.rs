@@ -1,4 +1,4 @@
-//! How many units of an item somebody wants: never none.
+//! A number of units of an item: never zero.
 
 use crate::InvalidField;
 

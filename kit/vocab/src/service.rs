@@ -15,7 +15,7 @@ pub enum RedisUse {
     Timers,
 }
 
-/// What there is to know of a service.
+/// The facts of a service.
 struct Facts {
     name: &'static str,
     port: u16,
@@ -124,7 +124,7 @@ impl Service {
         format!("{prefix}.{self}")
     }
 
-    /// Where the messages of its topic go that `reader` cannot apply.
+    /// Name of the topic of its messages that `reader` cannot apply.
     pub fn dead_letters(self, prefix: &str, reader: Self) -> String {
         format!("{prefix}.{self}.{reader}.dlq")
     }
@@ -173,7 +173,7 @@ impl Process {
         }
     }
 
-    /// The port that it listens on unless it is told otherwise.
+    /// The port that it listens on by default.
     pub const fn port(self) -> u16 {
         match self {
             Self::Sandbox => 7190,

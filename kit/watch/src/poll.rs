@@ -27,6 +27,7 @@ where
         registry.watched().await;
         ticks.tick().await;
         let (keys, newcomers) = registry.begin_load();
+        // Kept across failed loads: they wait for the first load that succeeds.
         waiting.extend(newcomers);
         if keys.is_empty() {
             waiting.clear();
@@ -36,6 +37,7 @@ where
         log_change(&loaded, &mut failures);
         if let Ok(values) = loaded {
             registry.publish(values);
+            // After the values, which a newcomer reads as soon as it is notified.
             for newcomer in waiting.drain(..) {
                 // A newcomer may have left by now.
                 let _ = newcomer.send(());
@@ -52,7 +54,7 @@ async fn guarded<T: Send + 'static>(
     timeout(LOAD_DEADLINE, task).await.context("no answer within 5 s")?.context("panicked")?
 }
 
-/// Logs the first failure of a row and its end: a database that is away would fill the log.
+/// Logs the first of a series of failures and its end: an outage would fill the log.
 fn log_change<T>(loaded: &anyhow::Result<T>, failures: &mut u32) {
     match loaded {
         Err(error) if *failures == 0 => {

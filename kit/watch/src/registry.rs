@@ -1,4 +1,4 @@
-//! Who watches which key. Holds the newest value of each, and nothing once nobody watches.
+//! The watchers of each key. Keeps the newest value of each key that is watched, and nothing of others.
 
 use std::{
     collections::HashMap,
@@ -19,8 +19,8 @@ struct Entry<V> {
     newcomers: Vec<Newcomer>,
 }
 
-/// Told when a load that started after the watcher came has been published. Without it a watcher
-/// could be shown a value older than what it knew when it came.
+/// Notified when a load that started after the watcher registered has been published. Without it a
+/// watcher could be shown a value older than what its caller knew before.
 pub(crate) type Newcomer = oneshot::Sender<()>;
 
 impl<K, V> Default for Registry<K, V> {
@@ -30,7 +30,7 @@ impl<K, V> Default for Registry<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
-    /// Adds a watcher: the first tells when the second is worth looking at.
+    /// Adds a watcher. The first receiver is notified once the second has a value of a fresh load.
     pub(crate) fn register(&self, key: K) -> (oneshot::Receiver<()>, watch::Receiver<Option<V>>) {
         let (newcomer, first_load) = oneshot::channel();
         let mut entries = self.entries();
@@ -43,15 +43,15 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         (first_load, values)
     }
 
-    /// Waits until somebody watches something.
+    /// Waits until there is a watcher.
     pub(crate) async fn watched(&self) {
         while self.entries().is_empty() {
             self.registered.notified().await;
         }
     }
 
-    /// Forgets keys nobody watches any more, and takes down what is to be loaded and for whom it
-    /// will be the first load.
+    /// Removes keys that nobody watches any more. Returns the keys to load, and the watchers for whom
+    /// it is the first load.
     pub(crate) fn begin_load(&self) -> (Vec<K>, Vec<Newcomer>) {
         let mut entries = self.entries();
         entries.retain(|_, entry| entry.newest.receiver_count() > 0);

@@ -36,8 +36,8 @@ async fn a_repeat_under_the_same_key_is_the_same_charge() {
     let first = sandbox.charge("pay:1", 100, "pm_card_ok").await;
     let again = sandbox.charge("pay:1", 100, "pm_card_ok").await;
     assert_eq!(first, again);
-    let (_, book) = sandbox.get("/v1/charges").await;
-    assert_eq!(book["charges"].as_array().map(Vec::len), Some(1));
+    let (_, records) = sandbox.get("/v1/charges").await;
+    assert_eq!(records["charges"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
@@ -116,8 +116,8 @@ async fn bad_requests_are_refused_and_book_nothing() {
         let (answered, answer) = sandbox.post("/v1/charges", key, &body).await;
         assert_eq!((answered.as_u16(), &answer["error"]["code"]), (status, &json!(code)), "{body}");
     }
-    let (_, book) = sandbox.get("/v1/charges").await;
-    assert_eq!(book, json!({"charges": [], "has_more": false}));
+    let (_, records) = sandbox.get("/v1/charges").await;
+    assert_eq!(records, json!({"charges": [], "has_more": false}));
 }
 
 #[tokio::test]

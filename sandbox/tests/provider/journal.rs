@@ -1,4 +1,4 @@
-//! The book survives its process.
+//! The records survive their process.
 
 use std::{fs::OpenOptions, io::Write};
 
@@ -56,8 +56,8 @@ async fn a_line_that_a_kill_cut_off_is_dropped() {
     sandbox.stop().await;
 
     let sandbox = Sandbox::start(&dir, &[]).await;
-    let (_, book) = sandbox.get("/v1/charges").await;
-    assert_eq!(book["charges"].as_array().map(Vec::len), Some(2));
+    let (_, records) = sandbox.get("/v1/charges").await;
+    assert_eq!(records["charges"].as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]

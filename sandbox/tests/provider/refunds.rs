@@ -33,8 +33,8 @@ async fn a_repeat_under_the_same_key_refunds_once() {
     assert_eq!(first.1["status"], "refunded");
     let (other, _) = sandbox.refund("r1", &charge["id"], 50).await;
     assert_eq!(other, StatusCode::CONFLICT);
-    let (_, book) = sandbox.get("/v1/refunds").await;
-    assert_eq!(book["refunds"].as_array().map(Vec::len), Some(1));
+    let (_, records) = sandbox.get("/v1/refunds").await;
+    assert_eq!(records["refunds"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

@@ -102,13 +102,13 @@ mod tests {
     }
 
     #[test]
-    fn issued_coupons_are_told_under_their_campaign() {
+    fn issued_coupons_are_published_under_their_campaign() {
         let coupons = vec![claimed(2, 3), claimed(4, 4)];
         let sent =
             encode(&OutgoingMessage::CouponsIssued { campaign_id: campaign(), version: 7, coupons: coupons.clone() });
         assert_eq!((sent.aggregate_id, sent.aggregate_version), (campaign().to_string(), 7));
         let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
-        let ids: Vec<_> = read.iter().map(|told| told.coupon_id.clone()).collect();
+        let ids: Vec<_> = read.iter().map(|issued| issued.coupon_id.clone()).collect();
         assert_eq!(ids, [coupons[0].id.to_string(), coupons[1].id.to_string()]);
         let issued_at = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
         assert_eq!((read[0].rank, read[0].issued_at), (3, Some(issued_at)));

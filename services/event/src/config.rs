@@ -13,12 +13,12 @@ Example:
 
 /// The event service: creates sale events, opens and closes them on time.
 ///
-/// It needs its MySQL schema (made by `stampede prepare`), Kafka, and a Redis for its timers: best a logical database or
-/// a small server of their own.
+/// It needs its MySQL schema (made by `stampede prepare`), Kafka, and a Redis for its timers: best a logical database
+/// or a small server of their own.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every service is told.
+    /// The configuration that every service has.
     #[command(flatten)]
     pub service: ServiceArgs,
 
@@ -30,8 +30,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", default_value_t = 5_000, value_name = "MS")]
     pub reschedule_lead_ms: u64,
 
-    /// Longest time between two looks at the database for what is due next, in milliseconds. It bounds how late an event
-    /// opens that another replica created, if its timer is lost as well.
+    /// Longest time between two reads of what is due next from the database, in milliseconds. It bounds how late an
+    /// event opens that another replica created, if its timer is lost as well.
     #[arg(long, env = "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", default_value_t = 500, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
 }
@@ -42,7 +42,7 @@ impl Config {
         Duration::from_millis(self.reschedule_lead_ms)
     }
 
-    /// Longest time between two looks for due events.
+    /// Longest time between two reads of due events.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
     }

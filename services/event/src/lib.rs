@@ -1,10 +1,10 @@
-//! The event service: a sale event opens and closes by itself, exactly once, never early.
+//! The event service: a sale event opens and closes at its times, exactly once, never early.
 //!
-//! An operator creates an event with its items ([`usecase`]); the mesh hears of it through the outbox. Two workers
-//! ([`worker`]) wait for its times. The *listener* hears from Redis that the event's timer has expired, the *due sweep*
-//! sleeps until the time that stands in the database. Both end in one transaction that locks the event, opens it if it
-//! is SCHEDULED and due, and writes the message: so any number of replicas, restarts and lost notifications open it
-//! once, and the sweep alone would do.
+//! An operator creates an event with its items ([`usecase`]), which is published through the outbox. Two workers
+//! ([`worker`]) wait for its times. The *listener* is notified by Redis when the event's timer expires; the *due sweep*
+//! sleeps until the time in the database. Both run the same transaction: it locks the event, opens it if it is
+//! SCHEDULED and due, and writes the message. So any number of replicas, restarts and lost notifications open it once,
+//! and the sweep alone is sufficient.
 
 mod config;
 mod domain;
@@ -35,8 +35,8 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
-/// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in which
-/// events would be lost or late.
+/// Fails if a server does not answer in time, the schema does not fit this program, or Redis is set up in a way in
+/// which events would be lost or late.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Event, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;

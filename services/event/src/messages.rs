@@ -6,7 +6,7 @@ use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
 use stampede_vocab::EventId;
 
-/// The row of the outbox for this message.
+/// Returns the outbox row of this message.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     match message {
         OutgoingMessage::Scheduled { event_id, version, times, items } => {

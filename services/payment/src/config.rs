@@ -6,7 +6,7 @@ use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_service::ServiceArgs;
 use std::{num::NonZeroUsize, time::Duration};
 
-/// What is left of a lease when the provider has taken all its time.
+/// What is left of a lease after two requests that take the whole time-out.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Ends `--help`.
@@ -22,7 +22,7 @@ Example:
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every service is told.
+    /// The configuration that every service has.
     #[command(flatten)]
     pub service: ServiceArgs,
 
@@ -39,7 +39,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub webhook_secret: String,
 
-    /// Most charges that the provider is asked for at a time.
+    /// Most charges in flight at the provider at a time.
     #[arg(long, env = "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
     pub max_charges_in_flight: NonZeroUsize,
 
@@ -58,7 +58,7 @@ impl Config {
         Duration::from_millis(self.provider_timeout_ms)
     }
 
-    /// How long a claim holds: a look-up and a charge, and time to write down what became of them.
+    /// Returns the term of a claim: a look-up and a charge, and time to write their outcome.
     pub fn lease(&self) -> Duration {
         self.provider_timeout() * 2 + LEASE_MARGIN
     }

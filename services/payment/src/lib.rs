@@ -1,12 +1,11 @@
 //! The payment service: a buyer is charged once for an order, whatever fails in between.
 //!
-//! The order service asks by message. The consumer only writes the attempt down ([`usecase`]): as taken over by this
-//! process if the pool that charges ([`worker`]) has a permit free for it, and else as waiting for that pool to claim it.
-//! Only when the one or the other is committed is the provider asked ([`provider`]), under a key made of payment and
-//! attempt. An answer ends the attempt. No answer makes it UNKNOWN, and so does the death of the process; then another
-//! pool asks the provider by that key, and sends the charge again, under the same key, only if the provider never took
-//! it. Refunds go the same way. Notices of the provider are a third way to the same end, and may come before the
-//! answer, after it, or twice.
+//! The order service sends a message. The consumer only stores the attempt ([`usecase`]): leased to this process if the
+//! charge pool ([`worker`]) has a free permit, and else queued for that pool to claim. After the commit the charge is
+//! sent to the provider ([`provider`]), under a key made of payment and attempt. An answer ends the attempt. Without
+//! one, or if the process is killed, its outcome is unknown. The reconciler then looks the charge up by that key, and
+//! sends it again, under the same key, only if the provider never took it. Refunds work the same way. Notices of the
+//! provider are a third source of outcomes, and may arrive before the answer, after it, or twice.
 
 mod config;
 mod domain;
@@ -38,10 +37,10 @@ use usecase::{
 };
 use worker::{Consumer, PoolConfig, Queue};
 
-/// How often the queues of charges and refunds are polled when nobody wakes their pool: what another replica has queued
-/// wakes only its own.
+/// Poll interval of the queues of charges and refunds when nothing wakes their pool: a job that another replica has
+/// queued wakes only the pool of that replica.
 const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often charges of unknown outcome are looked for. Time alone makes them due.
+/// Poll interval for charges of unknown outcome. They become due by time, so nothing can wake their pool.
 const UNKNOWN_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two measurements of the gauges, and the longest that one takes.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
@@ -92,7 +91,7 @@ fn start_pool(parts: &Parts, name: &'static str, queue: impl Queue, config: Pool
 fn start_gauge(parts: &Parts, reconcile: ReconcileAttempts) {
     let unknown = global::meter("stampede.payment")
         .u64_gauge("stampede_payments_unknown")
-        .with_description("Charges of which nobody knows yet whether they were made")
+        .with_description("Charges of unknown outcome, which are being looked up")
         .build();
     parts.every("payment gauges", GAUGE_INTERVAL, GAUGE_INTERVAL, move || {
         let (reconcile, unknown) = (reconcile.clone(), unknown.clone());

@@ -1,6 +1,6 @@
 //! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
 
-use crate::domain::{Ask, Fact, OrderRequest, OutgoingMessage};
+use crate::domain::{Action, Fact, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
@@ -18,7 +18,7 @@ pub enum DecodeError {
     Field(#[from] InvalidField),
 }
 
-/// The row of the outbox for this message.
+/// Returns the outbox row of this message.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let payment_id = message.payment_id.to_string();
     let order_id = message.order_id.to_string();
@@ -45,42 +45,42 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     }
 }
 
-/// Decodes what the order service asks for; `None` for a type that this service does not take.
+/// Decodes a request of the order service; `None` for a type that this service does not take.
 pub fn decode(message: &Message) -> Result<Option<OrderRequest>, DecodeError> {
     let payload = message.payload.as_slice();
-    let (order_id, ask) = match messages::name(&message.message_type) {
+    let (order_id, action) = match messages::name(&message.message_type) {
         Some(proto::PaymentRequested::NAME) => charge(proto::PaymentRequested::decode(payload)?)?,
         Some(proto::RefundRequested::NAME) => refund(&proto::RefundRequested::decode(payload)?)?,
         Some(proto::OrderExpired::NAME) => stop(&proto::OrderExpired::decode(payload)?.order_id)?,
         Some(proto::OrderCancelled::NAME) => stop(&proto::OrderCancelled::decode(payload)?.order_id)?,
         _ => return Ok(None),
     };
-    Ok(Some(OrderRequest { order_id, ask, traceparent: message.traceparent.clone() }))
+    Ok(Some(OrderRequest { order_id, action, traceparent: message.traceparent.clone() }))
 }
 
-fn charge(message: proto::PaymentRequested) -> Result<(OrderId, Ask), InvalidField> {
+fn charge(message: proto::PaymentRequested) -> Result<(OrderId, Action), InvalidField> {
     if message.attempt < 1 {
         return Err(InvalidField::new("attempt", "must be at least 1"));
     }
     if message.payment_method.chars().count() > MAX_PAYMENT_METHOD_CHARS {
         return Err(InvalidField::new("payment_method", "is too long"));
     }
-    let ask = Ask::Charge {
+    let action = Action::Charge {
         user_id: field::id("user_id", &message.user_id)?,
         attempt: message.attempt,
         amount: amount("amount", message.amount.as_ref())?,
         payment_method: message.payment_method,
     };
-    Ok((field::id("order_id", &message.order_id)?, ask))
+    Ok((field::id("order_id", &message.order_id)?, action))
 }
 
-fn refund(message: &proto::RefundRequested) -> Result<(OrderId, Ask), InvalidField> {
-    let ask = Ask::Refund { amount: amount("amount", message.amount.as_ref())? };
-    Ok((field::id("order_id", &message.order_id)?, ask))
+fn refund(message: &proto::RefundRequested) -> Result<(OrderId, Action), InvalidField> {
+    let action = Action::Refund { amount: amount("amount", message.amount.as_ref())? };
+    Ok((field::id("order_id", &message.order_id)?, action))
 }
 
-fn stop(order: &str) -> Result<(OrderId, Ask), InvalidField> {
-    Ok((field::id("order_id", order)?, Ask::Stop))
+fn stop(order: &str) -> Result<(OrderId, Action), InvalidField> {
+    Ok((field::id("order_id", order)?, Action::Stop))
 }
 
 #[cfg(test)]
@@ -117,16 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_order_service_asks_is_read() {
-        let news = decode(&message("PaymentRequested", requested().encode_to_vec())).unwrap().unwrap();
-        assert_eq!(news.order_id.uuid(), Uuid::from_u128(42));
-        assert!(matches!(news.ask, Ask::Charge { attempt: 1, .. }));
+    fn requests_of_the_order_service_are_decoded() {
+        let request = decode(&message("PaymentRequested", requested().encode_to_vec())).unwrap().unwrap();
+        assert_eq!(request.order_id.uuid(), Uuid::from_u128(42));
+        assert!(matches!(request.action, Action::Charge { attempt: 1, .. }));
         let longest = "ä".repeat(MAX_PAYMENT_METHOD_CHARS);
         let longest = proto::PaymentRequested { payment_method: longest, ..requested() };
         assert!(decode(&message("PaymentRequested", longest.encode_to_vec())).is_ok());
         for ended in ["OrderExpired", "OrderCancelled"] {
             let payload = proto::OrderExpired { order_id: ORDER.to_owned(), ..Default::default() }.encode_to_vec();
-            assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().ask, Ask::Stop);
+            assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().action, Action::Stop);
         }
         assert_eq!(decode(&message("OrderPlaced", Vec::new())), Ok(None));
     }

@@ -160,8 +160,8 @@ async fn each_promise_broken_by_hand_is_named() {
     );
 }
 
-/// Tells Redis what the ledger is said to have, as of the next version of the item's row.
-async fn tell_redis(sold: &Sold, stock: &Stock, committed_units: i32, buyer_units: i32) {
+/// Syncs made-up figures of the ledger to Redis, as of the next version of the item's row.
+async fn sync_redis(sold: &Sold, stock: &Stock, committed_units: i32, buyer_units: i32) {
     let snapshot = stock.snapshot(sold.event(), &[sold.item()]).await.unwrap();
     let version = snapshot.items[0].unwrap().ledger_version + 1;
     let ledger = LedgerUnits { committed_units, gift_committed_units: 1, version };
@@ -176,12 +176,12 @@ async fn what_redis_has_wrong_is_named() {
     let redis = sold.redis().await;
     let stock = Stock::new(redis.clone());
 
-    tell_redis(&sold, &stock, 3, 2).await;
+    sync_redis(&sold, &stock, 3, 2).await;
     let differs = "Redis has another number of committed units than the ledger";
     sold.assert_named(AT_ONCE, &[(5, differs, Id::Item)]);
-    tell_redis(&sold, &stock, 2, 1).await;
+    sync_redis(&sold, &stock, 2, 1).await;
     sold.assert_named(AT_ONCE, &[(5, "Redis has other units of a buyer than the ledger", Id::User)]);
-    tell_redis(&sold, &stock, 2, 2).await;
+    sync_redis(&sold, &stock, 2, 2).await;
     sold.assert_holds();
 
     let hold = Reservation {
@@ -289,8 +289,8 @@ async fn what_was_acknowledged_and_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("acknowledged.json");
     let audit_with = |orders: &[&str]| {
-        let told = serde_json::json!({"orders": orders, "coupons": [sold.order.coupon_id]});
-        fs::write(&file, told.to_string()).unwrap();
+        let acknowledged = serde_json::json!({"orders": orders, "coupons": [sold.order.coupon_id]});
+        fs::write(&file, acknowledged.to_string()).unwrap();
         sold.sale.run_audit(&["--acknowledged", file.to_str().unwrap()])
     };
     let order = sold.order.order_id.as_str();

@@ -118,7 +118,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Coupon, SECOND_COUPON), (Service::Coupon, "UPDATE coupons SET campaign_id = {d} WHERE id = {a}")],
         mended_by: &[(Service::Coupon, NO_SECOND_COUPON)],
-        named: &[(2, "a coupon of a campaign that there is none of", Id::MadeUpCoupon(0xAA))],
+        named: &[(2, "a coupon of a campaign that does not exist", Id::MadeUpCoupon(0xAA))],
     },
     Break {
         by: &[(Service::Coupon, "UPDATE coupons SET rank_no = 9 WHERE id = {coupon}")],
@@ -194,7 +194,7 @@ pub const BREAKS: &[Break] = &[
             (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xCC)),
         ],
     },
-    // A refund that is only asked for does not undo the second charge.
+    // A refund that is only requested does not undo the second charge.
     Break {
         by: &[
             (Service::Payment, "CREATE TABLE kept AS SELECT * FROM attempts WHERE payment_id = {payment}"),
@@ -251,7 +251,7 @@ pub const BREAKS: &[Break] = &[
         ],
         mended_by: &[(Service::Payment, "DELETE FROM payments WHERE id = {a}"), (Service::Payment, "DROP TABLE kept")],
         named: &[
-            (3, "the provider knows nothing of a captured payment", Id::MadeUpPayment(0xAA)),
+            (3, "the provider has no charge of a captured payment", Id::MadeUpPayment(0xAA)),
             (4, "a payment of an order that does not exist", Id::MadeUpOrder(0xBB)),
         ],
     },
@@ -355,7 +355,7 @@ pub const BREAKS: &[Break] = &[
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
         named: &[
             (6, "an event closed early", Id::Event),
-            (6, "an event did not tell exactly once by EventClosed", Id::Event),
+            (6, "an event was not published exactly once as EventClosed", Id::Event),
         ],
     },
     Break {
@@ -371,7 +371,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Order, "UPDATE orders SET event_id = {d} WHERE id = {order}")],
         mended_by: &[(Service::Order, "UPDATE orders SET event_id = {event} WHERE id = {order}")],
-        named: &[(6, "an order of an event that there is none of", Id::Order)],
+        named: &[(6, "an order of an event that does not exist", Id::Order)],
     },
     Break {
         by: &[(Service::Order, "UPDATE orders SET created_us = created_us + 86400000000 WHERE id = {order}")],
@@ -381,7 +381,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.Other' WHERE type = 'stampede.message.v1.EventOpened'")],
         mended_by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.EventOpened' WHERE type = 'stampede.message.v1.Other'")],
-        named: &[(6, "an event did not tell exactly once by EventOpened", Id::Event)],
+        named: &[(6, "an event was not published exactly once as EventOpened", Id::Event)],
     },
     // 7. Messages.
     Break {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-/// The kernel's clock ticks a second, in what it tells user programs: 100 on every Linux that there is.
+/// The kernel's clock ticks a second, as user programs see them: 100 on every Linux.
 const TICKS_PER_S: u64 = 100;
 
 /// Processor time of processes by their names.

@@ -120,10 +120,10 @@ impl Played {
         let calls = report["count"].as_u64().unwrap_or(0);
         let outcomes = outcomes(report, counted);
         let allowed = plan.allowed();
-        let is_allowed = |name: &&String| allowed.contains(&name.trim_start_matches(metrics::WITHIN));
+        let is_allowed = |name: &&String| allowed.contains(&name.trim_start_matches(metrics::RESERVATION));
         let mut unexpected: Vec<String> = outcomes.keys().filter(|name| !is_allowed(name)).cloned().collect();
         // Nothing that was answered is nothing that went well.
-        if calls == 0 || !outcomes.keys().any(|name| !name.starts_with(metrics::WITHIN)) {
+        if calls == 0 || !outcomes.keys().any(|name| !name.starts_with(metrics::RESERVATION)) {
             unexpected.push("no call was counted".to_owned());
         }
         let per_call = |(name, time): (&String, &Duration)| (name.clone(), per_call_us(*time, calls));
@@ -153,7 +153,7 @@ fn per_call_us(time: Duration, calls: u64) -> f64 {
 fn outcomes(report: &Value, counted: Option<Outcomes>) -> Outcomes {
     let codes = report["statusCodeDistribution"].as_object().cloned().unwrap_or_default();
     let seen: Outcomes = codes.iter().map(|(code, count)| (code.clone(), count.as_u64().unwrap_or(0))).collect();
-    let is_failure = |name: &str| name != "OK" && !name.starts_with(metrics::WITHIN);
+    let is_failure = |name: &str| name != "OK" && !name.starts_with(metrics::RESERVATION);
     let failed = |outcomes: &Outcomes| outcomes.iter().filter(|(name, _)| is_failure(name)).map(|(_, n)| n).sum();
     let Some(mut counted) = counted else { return seen };
     let (by_ghz, by_service): (u64, u64) = (failed(&seen), failed(&counted));

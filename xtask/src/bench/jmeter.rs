@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plans_are_found_by_name_and_slips_are_told() {
+    fn plans_are_found_by_name_and_mistakes_are_reported() {
         let folder = Workspace::locate().root().join("jmeter-bench");
         assert_eq!(chosen(&folder, &[]).expect("they are there").len(), 3);
         assert_eq!(chosen(&folder, &["order-flow".to_owned()]).expect("it is there").len(), 1);

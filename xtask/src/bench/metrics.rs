@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 /// What the names of answers inside of calls begin with: one call of Reserve answers many reservations.
-pub const WITHIN: &str = "reservation ";
+pub const RESERVATION: &str = "reservation ";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ fn count(text: &str, method: &str) -> Outcomes {
             "rpc_server_call_duration_seconds_count" if label(labels, "rpc_method") == Some(method) => {
                 label(labels, "error_type").or_else(|| label(labels, "rpc_response_status_code")).map(str::to_owned)
             }
-            "stampede_reservations_total" if method.ends_with("/Reserve") => label(labels, "outcome").map(within),
+            "stampede_reservations_total" if method.ends_with("/Reserve") => label(labels, "outcome").map(reservation),
             _ => None,
         };
         if let (Some(outcome), Ok(value)) = (outcome, value.parse::<u64>()) {
@@ -69,8 +69,8 @@ fn count(text: &str, method: &str) -> Outcomes {
 }
 
 /// How an answer inside of a call is named, so that it is not taken for a call.
-fn within(outcome: &str) -> String {
-    format!("{WITHIN}{outcome}")
+fn reservation(outcome: &str) -> String {
+    format!("{RESERVATION}{outcome}")
 }
 
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::bench::stage::Stage;
 use crate::shell;
 
-/// Characters of the part of an id that tells one run from another.
+/// Characters of the part of an id that differs between runs.
 const RUN_LENGTH: usize = 13;
 
 /// What `stampede seed` made.

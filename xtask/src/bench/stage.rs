@@ -121,7 +121,7 @@ fn on_own(
 
 fn audited(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {
     say("");
-    match fleet.run_beside(command)?.code() {
+    match fleet.run_command(command)?.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
         _ => anyhow::bail!("stampede audit could not do its work"),

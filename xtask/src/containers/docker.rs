@@ -24,7 +24,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The first `docker` on the path that reaches a daemon, with its compose plugin or one that is fetched. Says what is missing where there is none.
+    /// The first `docker` on the path that reaches a daemon, with its compose plugin or one that is fetched. Says what
+    /// is missing where there is none.
     pub fn find(workspace: &Workspace) -> anyhow::Result<Self> {
         let found = shell::find_programs("docker");
         if found.is_empty() {
@@ -45,7 +46,7 @@ impl Docker {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let client = self.ask(&["version", "--format", "{{.Client.Version}}"])?;
+        let client = self.output(&["version", "--format", "{{.Client.Version}}"])?;
         let old = client.split('.').next().and_then(|major| major.parse::<u32>().ok()) < Some(FIRST_WITHOUT_BUILDER);
         if !old && !shell::succeeds(self.command().args(["buildx", "version"])) {
             bail!("it cannot build images: its buildx component is missing");
@@ -71,7 +72,7 @@ impl Docker {
     }
 
     /// What `docker` prints for these arguments.
-    pub fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
+    pub fn output(&self, args: &[&str]) -> anyhow::Result<String> {
         shell::quiet(self.command().args(args)).map(|said| said.trim().to_owned())
     }
 }
@@ -120,16 +121,16 @@ impl Project {
     }
 
     /// What a compose command prints.
-    pub fn ask(&self, args: &[&str]) -> anyhow::Result<String> {
+    pub fn output(&self, args: &[&str]) -> anyhow::Result<String> {
         shell::quiet(&mut self.compose(args)).map(|said| said.trim().to_owned())
     }
 
     /// Waits until every container of these services is healthy.
     pub fn wait_healthy(&self, service: &str, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
-        let container = self.ask(&["ps", "--quiet", service])?;
+        let container = self.output(&["ps", "--quiet", service])?;
         loop {
-            let health = self.docker.ask(&["inspect", "--format", "{{.State.Health.Status}}", &container])?;
+            let health = self.docker.output(&["inspect", "--format", "{{.State.Health.Status}}", &container])?;
             if health == "healthy" {
                 return Ok(());
             }
@@ -143,7 +144,7 @@ impl Project {
 
     /// The end of a container's log.
     pub fn log_tail(&self, service: &str) -> String {
-        self.ask(&["logs", "--tail", "30", "--no-log-prefix", service]).unwrap_or_default()
+        self.output(&["logs", "--tail", "30", "--no-log-prefix", service]).unwrap_or_default()
     }
 
     /// The containers, volumes and networks that there are of this project.
@@ -151,7 +152,7 @@ impl Project {
         let label = format!("label=com.docker.compose.project={}", self.name);
         let mut remains = Vec::new();
         for list in [&["ps", "--all"][..], &["volume", "ls"], &["network", "ls"]] {
-            let said = self.docker.ask(&[list, &["--quiet", "--filter", &label]].concat())?;
+            let said = self.docker.output(&[list, &["--quiet", "--filter", &label]].concat())?;
             remains.extend(said.lines().map(|id| format!("{} {id}", list[0])));
         }
         Ok(remains)
@@ -167,7 +168,7 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         if self.remains().is_ok_and(|remains| !remains.is_empty()) {
-            // The error that led here is told; what cannot be removed is found under the project's name.
+            // The first error is reported; what cannot be removed is found under the project's name.
             let _left = self.down();
         }
     }

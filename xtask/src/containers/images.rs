@@ -20,13 +20,13 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 const RELEASE: &str = "bookworm";
 const BASE: &str = "stampede-stand-in/debian:bookworm";
 /// How long a registry may take to give an image.
-const PULL_WITHIN: Duration = Duration::from_secs(300);
+const PULL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A public image: the variable of `.env` that names it, and the folder of its stand-in.
 const PUBLIC: [(&str, &str); 4] =
     [("REDIS_IMAGE", "redis"), ("MYSQL_IMAGE", "mysql"), ("KAFKA_IMAGE", "kafka"), ("RUST_IMAGE", "rust")];
 
-/// Sees to it that every public image is there or has a stand-in, and names the one to be used in the variables.
+/// Ensures that every public image is there or has a stand-in, and sets the variables that name it.
 pub fn provide(workspace: &Workspace, docker: &Docker, variables: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
     for (variable, folder) in PUBLIC {
         let image = variables.get_mut(variable).with_context(|| format!(".env does not name {variable}"))?;
@@ -42,7 +42,7 @@ fn pull(docker: &Docker, image: &str) -> bool {
     // In the foreground: a Ctrl-C reaches it there.
     let mut pull = Command::new("timeout");
     pull.arg("--foreground")
-        .arg(PULL_WITHIN.as_secs().to_string())
+        .arg(PULL_TIMEOUT.as_secs().to_string())
         .arg(docker.command().get_program())
         .args(["pull", "--quiet", image]);
     let pulled = shell::succeeds(&mut pull);

@@ -24,7 +24,7 @@ use crate::workspace::Workspace;
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "compose";
 
-/// Asks compose whether it understands the files, those too that are only read here.
+/// Fails if compose does not accept the files, those that are only read here included.
 const EVERY_FILE: [&str; 12] = [
     "--profile",
     "*",
@@ -41,7 +41,7 @@ const EVERY_FILE: [&str; 12] = [
 ];
 /// The image under test.
 const IMAGE: &str = "stampede:test";
-/// First port that is looked at for what the containers publish.
+/// First port that is tried for what the containers publish.
 const FIRST_PORT: u16 = 18_080;
 /// The servers' containers.
 const SERVERS: [&str; 3] = ["redis", "mysql", "kafka"];
@@ -50,9 +50,9 @@ const MEMORY_OF_SERVICE: u64 = 63_000_000;
 /// What all others may have together: with five services, all have 1.5 GB.
 const MEMORY_OF_THE_REST: u64 = 1_185_000_000;
 /// A container is healthy again so long after it was restarted, at most.
-const BACK_WITHIN: Duration = Duration::from_secs(90);
+const BACK_TIMEOUT: Duration = Duration::from_secs(90);
 /// A process ends so soon after SIGTERM, also if it still waits for its servers.
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs all of it; fails at the first thing that is not as it should be.
 pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
@@ -142,14 +142,14 @@ fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
     let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1"];
     let peers = ["--inventory-urls", "http://127.0.0.1:1", "--coupon-urls", "http://127.0.0.1:1"];
     let run = [&["run", "--detach", IMAGE, "serve", "order"], &args[..], &peers[..]].concat();
-    let container = docker.ask(&run)?;
+    let container = docker.output(&run)?;
     let started = Instant::now();
-    let stopped = docker.ask(&["stop", "--time", "30", &container]);
+    let stopped = docker.output(&["stop", "--time", "30", &container]);
     let took = started.elapsed();
-    let code = stopped.and_then(|_| docker.ask(&["inspect", "--format", "{{.State.ExitCode}}", &container]));
-    docker.ask(&["rm", "--force", &container])?;
+    let code = stopped.and_then(|_| docker.output(&["inspect", "--format", "{{.State.ExitCode}}", &container]));
+    docker.output(&["rm", "--force", &container])?;
     let code = code?;
-    ensure!(code == "0" && took < STOPS_WITHIN, "it ended with {code} after {}", seconds(took));
+    ensure!(code == "0" && took < STOP_TIMEOUT, "it ended with {code} after {}", seconds(took));
     Ok(())
 }
 
@@ -158,8 +158,8 @@ fn fenced(docker: &Docker, project: &Project) -> anyhow::Result<()> {
     let format =
         "{{.Name}} {{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Memory}} {{.HostConfig.CapDrop}}";
     let mut all = 0;
-    for container in project.ask(&["ps", "--all", "--quiet"])?.lines() {
-        let said = docker.ask(&["inspect", "--format", format, container])?;
+    for container in project.output(&["ps", "--all", "--quiet"])?.lines() {
+        let said = docker.output(&["inspect", "--format", format, container])?;
         let words: Vec<&str> = said.split_whitespace().collect();
         let [name, user, read_only, memory, capabilities] = words[..] else {
             anyhow::bail!("a container without a user: {said}");
@@ -178,7 +178,7 @@ fn fenced(docker: &Docker, project: &Project) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A light sale goes on while each container is restarted in turn. The crowd bears with what passes by itself; nothing
+/// A light sale goes on while each container is restarted in turn. The crowd tolerates transient failures; nothing
 /// that was acknowledged may be lost.
 fn restart_each(project: &Project) -> anyhow::Result<()> {
     let sale = project.compose(&[
@@ -198,8 +198,8 @@ fn restart_each(project: &Project) -> anyhow::Result<()> {
     let processes = Process::all().map(Process::name);
     for service in processes.chain(SERVERS) {
         let started = Instant::now();
-        project.ask(&["restart", service])?;
-        project.wait_healthy(service, BACK_WITHIN)?;
+        project.output(&["restart", service])?;
+        project.wait_healthy(service, BACK_TIMEOUT)?;
         say(&format!("    {service} is back after {}", seconds(started.elapsed())));
     }
     ensure!(!crowd.has_ended(), "the sale was over before the last restart");

@@ -11,11 +11,11 @@ use crate::containers::docker::Project;
 use crate::shell;
 
 /// How long each step may take until it can be seen.
-const WITHIN: Duration = Duration::from_secs(30);
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Buys two lanterns, pays, and waits for the goods. Returns the order's id.
 pub fn buy(project: &Project, gateway: &str) -> anyhow::Result<String> {
-    let operator = project.ask(&["exec", "-T", "gateway", "/usr/bin/stampede", "token", "--role", "operator"])?;
+    let operator = project.output(&["exec", "-T", "gateway", "/usr/bin/stampede", "token", "--role", "operator"])?;
     let http = Http { gateway: gateway.to_owned() };
     let pair = http.post("/v1/auth/tokens", None, &json!({}))?;
     let buyer = text(&pair, "/access_token")?;
@@ -88,14 +88,14 @@ fn text(answer: &Value, pointer: &str) -> anyhow::Result<String> {
     found.map(str::to_owned).with_context(|| format!("the answer has no {pointer}: {answer}"))
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let deadline = Instant::now() + WITHIN;
+fn until<T>(what: &str, mut poll: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + STEP_TIMEOUT;
     loop {
-        if let Some(found) = look()? {
+        if let Some(found) = poll()? {
             return Ok(found);
         }
         if Instant::now() > deadline {
-            bail!("not within {} s: {what}", WITHIN.as_secs());
+            bail!("not within {} s: {what}", STEP_TIMEOUT.as_secs());
         }
         crate::interrupt::check()?;
         thread::sleep(Duration::from_millis(200));

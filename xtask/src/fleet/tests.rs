@@ -9,7 +9,7 @@ use crate::scratch::Scratch;
 /// Longer than anything here takes on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Tells this program, run again by a test, that it is to supervise a child in this directory.
+/// Set for this program, run again by a test, that is to supervise a child in this directory.
 const SUPERVISE_IN: &str = "XTASK_TEST_SUPERVISE_IN";
 
 /// A shell that runs `script`, with its own name in `$0`.
@@ -21,7 +21,7 @@ fn shell_child(name: &str, tier: Tier, script: &str) -> Launch {
         args: ["-c", script, name].map(Into::into).to_vec(),
         env: Vec::new(),
         identity: Identity::Own,
-        stop_within: SOON,
+        stop_timeout: SOON,
     }
 }
 
@@ -64,7 +64,7 @@ fn a_child_that_will_not_stop_is_killed() {
     let ready = scratch.path().join("ready");
     let script = format!("trap '' TERM; : > {}; while :; do sleep 0.02; done", ready.display());
     let stubborn =
-        Launch { stop_within: Duration::from_millis(200), ..shell_child("stubborn", Tier::Service, &script) };
+        Launch { stop_timeout: Duration::from_millis(200), ..shell_child("stubborn", Tier::Service, &script) };
     fleet.start(stubborn).expect("sh is there");
     fleet.wait_ready("stubborn", SOON, || ready.exists()).expect("it sets its trap");
     let process = Process::of(fleet.pids(&[Tier::Service])[0]).expect("it runs");
@@ -74,7 +74,7 @@ fn a_child_that_will_not_stop_is_killed() {
 }
 
 #[test]
-fn a_death_is_told_with_the_name_the_status_and_the_end_of_the_log() {
+fn a_death_is_reported_with_name_status_and_end_of_the_log() {
     let scratch = Scratch::new("fleet-death");
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
     fleet.start(shell_child("healthy", Tier::Server, "exec sleep 60")).expect("sh is there");
@@ -82,7 +82,7 @@ fn a_death_is_told_with_the_name_the_status_and_the_end_of_the_log() {
     fleet.start(shell_child("inventory", Tier::Service, script)).expect("sh is there");
 
     let error = fleet.watch().expect_err("a child dies").to_string();
-    for part in ["inventory ended by itself", "exit status: 3", "inventory.log", "line-39-", "no more stock"] {
+    for part in ["inventory ended on its own", "exit status: 3", "inventory.log", "line-39-", "no more stock"] {
         assert!(error.contains(part), "{part}: {error}");
     }
     assert!(!error.contains("line-5-"), "only the end is shown: {error}");
@@ -94,11 +94,11 @@ fn a_death_while_waiting_for_another_ends_the_wait() {
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
     fleet.start(shell_child("kafka", Tier::Server, "echo 'disk full'; exit 1")).expect("sh is there");
     let error = fleet.wait_ready("order", SOON, || false).expect_err("kafka dies").to_string();
-    assert!(error.contains("kafka ended by itself") && error.contains("disk full"), "{error}");
+    assert!(error.contains("kafka ended on its own") && error.contains("disk full"), "{error}");
 }
 
 #[test]
-fn one_that_is_never_ready_is_told_with_its_log() {
+fn one_that_is_never_ready_is_reported_with_its_log() {
     let scratch = Scratch::new("fleet-slow");
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
     fleet.start(shell_child("order", Tier::Service, "echo 'waits for Kafka'; exec sleep 60")).expect("sh is there");
@@ -109,19 +109,19 @@ fn one_that_is_never_ready_is_told_with_its_log() {
 }
 
 #[test]
-fn a_command_beside_the_fleet_gives_its_status() {
+fn a_command_next_to_the_fleet_returns_its_status() {
     let scratch = Scratch::new("fleet-beside");
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
     fleet.start(shell_child("healthy", Tier::Server, "exec sleep 60")).expect("sh is there");
     for code in [0, 3] {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exit {code}")]);
-        assert_eq!(fleet.run_beside(command).expect("nobody dies").code(), Some(code));
+        assert_eq!(fleet.run_command(command).expect("nobody dies").code(), Some(code));
     }
 }
 
 #[test]
-fn a_death_ends_the_command_beside_the_fleet_at_once() {
+fn a_death_ends_the_command_next_to_the_fleet_at_once() {
     let scratch = Scratch::new("fleet-beside-death");
     let mut fleet = Fleet::open(scratch.path()).expect("writable");
     let pid_file = scratch.path().join("pid");
@@ -131,9 +131,9 @@ fn a_death_ends_the_command_beside_the_fleet_at_once() {
     command.args(["-c", &format!("echo $$ > {}; exec sleep 60", pid_file.display())]);
 
     let started = Instant::now();
-    let error = fleet.run_beside(command).expect_err("payment dies").to_string();
+    let error = fleet.run_command(command).expect_err("payment dies").to_string();
     assert!(started.elapsed() < SOON);
-    assert!(error.contains("payment ended by itself") && error.contains("out of memory"), "{error}");
+    assert!(error.contains("payment ended on its own") && error.contains("out of memory"), "{error}");
     let pid = fs::read_to_string(&pid_file).expect("written").trim().parse().expect("a process id");
     assert!(!Process::of(pid).is_some_and(Process::is_alive), "the command is not left behind");
 }

@@ -21,8 +21,8 @@ pub struct Instance {
     pub admin_port: u16,
 }
 
-/// Where every process of a mesh listens. Known before any of them starts, so that each can be
-/// told where its peers will be.
+/// Where every process of a mesh listens. Known before any of them starts, so that each is
+/// started with the addresses of its peers.
 #[derive(Debug, Clone)]
 pub struct Layout {
     instances: Vec<Instance>,

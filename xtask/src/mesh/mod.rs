@@ -1,5 +1,5 @@
 //! The product's own processes as children: the payment sandbox, the services, the gateway.
-//! It knows their flags and environment, and nothing of what they do.
+//! It has their flags and environment, and no behaviour of theirs.
 
 mod layout;
 mod operator;
@@ -27,9 +27,9 @@ use crate::workspace::Workspace;
 pub use crate::mesh::layout::Layout;
 
 /// A process starts in under a second; a busy machine is slower.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than the time that a process gives itself to drain.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Builds the one program that every process of the mesh runs, and returns where it is. Cargo shows its own progress.
 pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBuf> {
@@ -42,7 +42,7 @@ pub fn build(workspace: &Workspace, profile: Profile) -> anyhow::Result<PathBuf>
     Ok(workspace.binaries(profile.directory()).join("stampede"))
 }
 
-/// Everything that the processes of a mesh are told.
+/// The configuration of the processes of a mesh.
 pub struct Mesh<'a> {
     pub program: PathBuf,
     pub servers: &'a Servers,
@@ -64,7 +64,7 @@ impl Mesh<'_> {
                 fleet.start(self.launch(instance))?;
             }
             for instance in self.layout.of(process) {
-                fleet.wait_ready(&instance.name, READY_WITHIN, || probe::http_ready(instance.admin_port))?;
+                fleet.wait_ready(&instance.name, READY_TIMEOUT, || probe::http_ready(instance.admin_port))?;
             }
             step.done(&self.layout.urls(process));
         }
@@ -82,7 +82,7 @@ impl Mesh<'_> {
         let mut launch = self.process(Process::Sandbox, "sandbox", Tier::Provider, args.to_vec());
         launch.env.push(("STAMPEDE_WEBHOOK_SECRET".into(), self.secrets.webhook.clone()));
         fleet.start(launch)?;
-        fleet.wait_ready("sandbox", READY_WITHIN, || probe::http_answers(port))?;
+        fleet.wait_ready("sandbox", READY_TIMEOUT, || probe::http_answers(port))?;
         step.done(&self.layout.provider_url());
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Mesh<'_> {
             args: serve.into_iter().chain(args).map(Into::into).collect(),
             env: Vec::new(),
             identity: Identity::Own,
-            stop_within: STOP_WITHIN,
+            stop_timeout: STOP_TIMEOUT,
         }
     }
 

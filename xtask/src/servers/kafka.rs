@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
-use crate::servers::STOP_WITHIN;
+use crate::servers::STOP_TIMEOUT;
 use crate::setup::kafka_libraries;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -46,7 +46,7 @@ pub fn launch(
         program: java.program,
         env: vec![("CLASSPATH".into(), java.class_path)],
         identity,
-        stop_within: STOP_WITHIN,
+        stop_timeout: STOP_TIMEOUT,
     })
 }
 

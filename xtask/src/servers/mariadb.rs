@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
-use crate::servers::{CREATE_ACCOUNT, STOP_WITHIN};
+use crate::servers::{CREATE_ACCOUNT, STOP_TIMEOUT};
 use crate::shell;
 use crate::workspace::remove_directory;
 
@@ -58,7 +58,7 @@ pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Laun
         args: args.into_iter().map(Into::into).collect(),
         env: Vec::new(),
         identity,
-        stop_within: STOP_WITHIN,
+        stop_timeout: STOP_TIMEOUT,
     })
 }
 

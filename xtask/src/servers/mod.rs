@@ -20,10 +20,10 @@ use crate::ui::Step;
 use crate::workspace::{Workspace, remove_file};
 
 /// How long a server may take to be ready: a crash recovery of a big data directory included.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server gets this long to write its data down before it is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where a run keeps what tests have to know of its servers.
 const TEST_ENVIRONMENT: &str = "test.env";
@@ -87,7 +87,7 @@ impl Servers {
 
         let step = Step::begin("redis", "starting");
         fleet.start(redis::launch(data, identity, ports.redis)?)?;
-        fleet.wait_ready("redis", READY_WITHIN, || probe::redis(ports.redis))?;
+        fleet.wait_ready("redis", READY_TIMEOUT, || probe::redis(ports.redis))?;
         step.done(&servers.redis_url());
 
         let database_step = Step::begin(database.name(), "starting");
@@ -97,9 +97,9 @@ impl Servers {
         })?;
         let kafka_step = Step::begin("kafka", "starting");
         fleet.start(kafka::launch(workspace, data, identity, ports.kafka, ports.kafka_controller)?)?;
-        fleet.wait_ready(database.name(), READY_WITHIN, || probe::database(ports.database))?;
+        fleet.wait_ready(database.name(), READY_TIMEOUT, || probe::database(ports.database))?;
         database_step.done(&servers.database_url());
-        fleet.wait_ready("kafka", READY_WITHIN, || probe::kafka(ports.kafka))?;
+        fleet.wait_ready("kafka", READY_TIMEOUT, || probe::kafka(ports.kafka))?;
         kafka_step.done(&servers.kafka_brokers());
         Ok(servers)
     }

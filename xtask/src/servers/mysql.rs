@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
-use crate::servers::{CREATE_ACCOUNT, STOP_WITHIN};
+use crate::servers::{CREATE_ACCOUNT, STOP_TIMEOUT};
 use crate::setup::mysql::Server;
 use crate::shell;
 use crate::workspace::{Workspace, make_directory};
@@ -71,7 +71,7 @@ pub fn launch(workspace: &Workspace, data: &Path, identity: Identity, port: u16)
         program: server.program,
         args: args.into_iter().map(Into::into).collect(),
         identity,
-        stop_within: STOP_WITHIN,
+        stop_timeout: STOP_TIMEOUT,
     })
 }
 

@@ -6,10 +6,10 @@ use anyhow::Context;
 
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
-use crate::servers::STOP_WITHIN;
+use crate::servers::STOP_TIMEOUT;
 use crate::shell;
 
-/// A Redis that keeps what it was told, evicts nothing and announces expired keys.
+/// A Redis that persists its data, evicts nothing and publishes expired keys.
 ///
 /// The append-only file is synced each second: what a power loss takes with it, the ledger gives
 /// back, so a sync for each write would only cost speed.
@@ -36,6 +36,6 @@ pub fn launch(data: &Path, identity: Identity, port: u16) -> anyhow::Result<Laun
         args: args.concat().into_iter().map(Into::into).collect(),
         env: Vec::new(),
         identity,
-        stop_within: STOP_WITHIN,
+        stop_timeout: STOP_TIMEOUT,
     })
 }

@@ -12,7 +12,7 @@ use crate::setup::requirement::Requirement;
 use crate::shell;
 use crate::ui::{Step, say};
 
-/// Sees to it that every requirement is met.
+/// Installs what is missing, so that every requirement is met.
 pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
     let missing: Vec<Requirement> = requirements.iter().filter(|one| !one.is_met()).copied().collect();
     if missing.is_empty() {
@@ -66,7 +66,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn look() -> Self {
+    fn detect() -> Self {
         Self {
             apt: shell::find_program("apt-get").is_some(),
             root: Uid::effective().is_root(),
@@ -89,7 +89,7 @@ impl Machine {
 
 impl Apt {
     fn find() -> Result<Self, Lack> {
-        Machine::look().choose(|| shell::succeeds(Command::new("sudo").args(["-n", "true"])))
+        Machine::detect().choose(|| shell::succeeds(Command::new("sudo").args(["-n", "true"])))
     }
 
     fn install(self, missing: &[Requirement]) -> anyhow::Result<()> {

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_is_too_old_is_not_met_and_told() {
+    fn a_release_that_is_too_old_is_not_met_and_reported() {
         let cargo = |least| Requirement { what: "cargo", probe: Probe::Least("cargo", least), packages: &["cargo"] };
         assert!(cargo((1, 0)).is_met());
         let never = cargo((9_999, 0));

@@ -1,4 +1,4 @@
-//! What is deployed or played says at its top what it is for: there is no compiler that would ask.
+//! Files that are deployed or played begin with what they are for: no compiler requires it.
 
 use crate::tidy::Finding;
 

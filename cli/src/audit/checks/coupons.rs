@@ -11,7 +11,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 2,
-        what: "a coupon of a campaign that there is none of",
+        what: "a coupon of a campaign that does not exist",
         sql: "SELECT 'cpn' AS kind, p.id AS id, '' AS detail FROM {coupon}.coupons p \
               LEFT JOIN {coupon}.campaigns c ON c.id = p.campaign_id WHERE c.id IS NULL",
     },

@@ -31,7 +31,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 6,
-        what: "an order of an event that there is none of",
+        what: "an order of an event that does not exist",
         sql: "SELECT 'ord' AS kind, o.id AS id, '' AS detail FROM {order}.orders o \
               LEFT JOIN {event}.events e ON e.id = o.event_id WHERE e.id IS NULL",
     },

@@ -1,7 +1,7 @@
 //! The checks that SQL alone can make: each query yields what breaks a promise. What every query looks at is counted
 //! besides, so that the reader sees what was compared.
 //!
-//! Where a state is looked for, it is the states that may be that are listed: one that nobody knows is never passed over.
+//! A query on states lists the allowed ones, so that an unknown state is always found.
 
 mod coupons;
 mod events;

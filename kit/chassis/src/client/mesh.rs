@@ -1,8 +1,8 @@
 //! A channel to a service, over all of its replicas that are ready.
 //!
 //! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached,
-//! DEADLINE_EXCEEDED if none answered in time. A call that never got onto a connection is tried
-//! again; one that did is not, because it may have taken effect.
+//! DEADLINE_EXCEEDED if none answered in time. A call that never got onto a connection is retried;
+//! one that did is not, because it may have taken effect.
 
 use std::{
     error::Error,
@@ -47,7 +47,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
-/// Changes the balance has not taken in yet: it does so only when it is called. More are told when there is room.
+/// Updates that the balancer has not read yet: it does so only when it is called. Further ones wait for the next probe.
 const UNSEEN_CHANGES: usize = 1024;
 
 fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
@@ -104,9 +104,9 @@ impl Service<Request<Body>> for MeshChannel {
 }
 
 impl MeshChannel {
-    /// A channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
-    /// Returns at once; the replicas are found in the background, on the current runtime. A URL
-    /// that is none is logged and left out.
+    /// Returns a channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
+    /// The replicas are probed in the background, on the current runtime. A malformed URL is
+    /// logged and left out.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
         let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
         let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
@@ -137,7 +137,7 @@ impl MeshChannel {
             if is_caused_by::<TimeoutExpired>(&error) {
                 return Err(Deadline::exceeded());
             }
-            // A request that found no connection was never sent, so sending it again cannot double it.
+            // A request that found no connection was never sent, so a retry cannot double it.
             if !is_caused_by::<ConnectError>(&error) || Instant::now() >= give_up {
                 return Err(self.unreachable(error_chain(&error)));
             }
@@ -168,7 +168,7 @@ fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<E>())
 }
 
-/// The error with all its causes: the transport says "transport error" and little more itself.
+/// Returns the error with all its causes: the transport itself says little more than "transport error".
 fn error_chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

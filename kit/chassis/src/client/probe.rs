@@ -1,7 +1,7 @@
-//! Finds out which endpoints are ready, by asking each for its health, and tells the balance.
+//! Probes the health of each endpoint, and keeps the load balancer at those that are ready.
 //!
-//! A balance that is given an endpoint believes in it; so an endpoint is put in when it says
-//! SERVING, and taken out when it says otherwise, refuses the connection, or stays silent.
+//! The balancer of tonic does no health checks of its own. An endpoint is inserted when it says
+//! SERVING, and removed when it says otherwise, refuses the connection, or does not answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,14 +25,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
 
-/// What the probes of one mesh share.
+/// The channels that the probes of one mesh share.
 #[derive(Clone)]
 pub(crate) struct ProbeChannels {
-    /// Which endpoints the balance has.
+    /// Inserts endpoints into the balancer and removes them.
     pub(crate) changes: mpsc::Sender<Change<String, Endpoint>>,
-    /// How many that are.
+    /// How many endpoints are ready.
     pub(crate) ready: watch::Sender<usize>,
-    /// Notified when a call found an endpoint dead: probe now.
+    /// Notified when a call could not connect, so that the next probe does not wait for its tick.
     pub(crate) probe_now: Arc<Notify>,
 }
 
@@ -59,16 +59,18 @@ pub(crate) async fn probe(endpoint: Endpoint, channels: ProbeChannels) {
             _ = ticks.tick() => {}
             () = probe_now.notified() => {}
         }
-        let finding = ask(&mut health).await;
+        let finding = check(&mut health).await;
+        // The count includes this endpoint only while it is in, so 1 means that it is the last one.
         let is_last = *balanced.channels.ready.borrow() == 1;
         if let Some(is_in) = health_state.learn(finding, is_last) {
             balanced.count(is_in, finding);
         }
-        balanced.tell(health_state.is_in);
+        // On every probe, not only after a change: an earlier update may not have found room.
+        balanced.update(health_state.is_in);
     }
 }
 
-async fn ask(health: &mut HealthClient<Channel>) -> Finding {
+async fn check(health: &mut HealthClient<Channel>) -> Finding {
     match timeout(PROBE_TIMEOUT, health.check(HealthCheckRequest::default())).await {
         Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
         Ok(_) => Finding::Down,
@@ -76,17 +78,17 @@ async fn ask(health: &mut HealthClient<Channel>) -> Finding {
     }
 }
 
-/// The place of one endpoint in the balance.
+/// One endpoint, and whether the balancer has it.
 struct BalancedEndpoint {
     endpoint: Endpoint,
     channels: ProbeChannels,
-    /// Whether the balance was told that the endpoint is in.
+    /// Whether the last update that was sent inserted it.
     is_balanced: bool,
 }
 
 impl BalancedEndpoint {
-    /// Counts the endpoint as ready or no longer. Callers go by that at once, whatever the balance knows: it takes in
-    /// what it is told only when it is called, and nobody would call it if they waited for it.
+    /// Counts the endpoint as ready or no longer. Callers wait for this count, not for the balancer: that one reads its
+    /// updates only when it is called, so to wait for it before a call would be a deadlock.
     fn count(&self, is_in: bool, finding: Finding) {
         if is_in {
             tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
@@ -97,23 +99,23 @@ impl BalancedEndpoint {
         }
     }
 
-    /// Tells the balance, if it does not know and has room for the change. If not, the next probe tries again: to wait
-    /// would blind this one for as long as nobody calls.
-    fn tell(&mut self, is_in: bool) {
+    /// Sends the balancer an update if it needs one. Without room for it the next probe tries again: to wait would stop
+    /// the probes for as long as nobody calls.
+    fn update(&mut self, is_in: bool) {
         if self.is_balanced == is_in {
             return;
         }
         let name = self.endpoint.uri().to_string();
         let change = if is_in { Change::Insert(name, self.endpoint.clone()) } else { Change::Remove(name) };
         match self.channels.changes.try_send(change) {
-            // If the balance is gone, so is the need to tell it.
+            // A balancer that is gone needs no updates.
             Ok(()) | Err(TrySendError::Closed(_)) => self.is_balanced = is_in,
             Err(TrySendError::Full(_)) => {}
         }
     }
 }
 
-/// What is held of one endpoint.
+/// Decides from the findings whether an endpoint is in.
 #[derive(Default)]
 struct HealthState {
     is_in: bool,
@@ -121,10 +123,10 @@ struct HealthState {
 }
 
 impl HealthState {
-    /// Whether the endpoint is now to be put in or taken out.
+    /// Returns whether the endpoint is now in, if that has changed.
     ///
-    /// The last one is not taken out for silence: under load an answer may be late, and to take
-    /// out all that are slow would turn slow answers into none.
+    /// The last one is not removed for silence: under load an answer may be late, and to remove
+    /// every slow endpoint would turn slow answers into none.
     fn learn(&mut self, finding: Finding, is_last: bool) -> Option<bool> {
         self.silent = if finding == Finding::Silent { self.silent.saturating_add(1) } else { 0 };
         let should_be_in = match finding {
@@ -143,21 +145,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_balance_that_has_no_room_is_told_later_and_nobody_waits() {
-        let (changes, mut told) = mpsc::channel(1);
+    async fn a_balancer_without_room_is_updated_later_and_nobody_waits() {
+        let (changes, mut updates) = mpsc::channel(1);
         let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
         let endpoint = Endpoint::from_static("http://127.0.0.1:1");
         let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
         for is_in in [true, false, true] {
             balanced.count(is_in, Finding::Serving);
-            balanced.tell(is_in);
+            balanced.update(is_in);
         }
         assert_eq!(*balanced.channels.ready.borrow(), 1, "callers go by the newest");
-        assert!(matches!(told.recv().await, Some(Change::Insert(..))));
-        balanced.tell(true);
-        assert!(told.try_recv().is_err(), "it knows already");
-        balanced.tell(false);
-        assert!(matches!(told.try_recv(), Ok(Change::Remove(_))));
+        assert!(matches!(updates.recv().await, Some(Change::Insert(..))));
+        balanced.update(true);
+        assert!(updates.try_recv().is_err(), "it knows already");
+        balanced.update(false);
+        assert!(matches!(updates.try_recv(), Ok(Change::Remove(_))));
     }
 
     /// Feeds findings to an endpoint that is not the last, and gives the changes.

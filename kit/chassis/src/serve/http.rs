@@ -1,6 +1,6 @@
 //! The HTTP server: HTTP/1.1 and HTTP/2 without TLS on one port, with a bound on everything a client can hold on to.
 //!
-//! Knows nothing of what is served.
+//! It is independent of what is served.
 
 use axum::Router;
 use hyper_util::{
@@ -25,7 +25,7 @@ const HEAD_LIMIT: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
 /// Most requests at a time on one HTTP/2 connection.
 const MAX_HTTP2_STREAMS: u32 = 1_024;
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to answer.
+/// Interval and time-out of HTTP/2 pings.
 const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Pause after a connection could not be accepted, which is when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

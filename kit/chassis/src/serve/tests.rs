@@ -151,7 +151,7 @@ async fn what_no_handler_sees_is_refused_with_a_reason_too() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_late_is_told_deadline_exceeded() {
+async fn a_late_call_ends_as_deadline_exceeded() {
     let (process, _channel) = start(&Workers::new(), DRAIN).await;
     let timeouts: Vec<String> = (1..40).map(|n| format!("{}u", n * 1_370)).collect();
     let codes = join_all(timeouts.iter().map(|timeout| code_of(&process, "Never", timeout, &[0; 5]))).await;

@@ -1,4 +1,4 @@
-//! The meter of the process, read by Prometheus, and what each process tells of itself.
+//! The meter of the process, read by Prometheus, and the metrics that each process has.
 
 use anyhow::Context;
 use opentelemetry::{KeyValue, global, metrics::Histogram};
@@ -51,7 +51,7 @@ fn observe_process(service: &'static str) {
         .build();
 }
 
-/// Where the kernel does not tell, there is no such metric.
+/// Without `/proc` there is no such metric.
 fn resident_bytes() -> Option<u64> {
     parse_resident(&std::fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -7,7 +7,7 @@ const MAX_QUOTA: i32 = 10_000_000;
 /// Most characters of a name.
 const MAX_NAME_CHARS: usize = 200;
 
-/// What the creator of a campaign chooses.
+/// The terms of a campaign, chosen by its creator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CampaignTerms {
     /// Name shown to buyers.
@@ -60,7 +60,7 @@ pub struct Campaign {
     pub creator_id: UserId,
     /// Request that created it.
     pub request_id: RequestId,
-    /// What the creator chose.
+    /// Its terms.
     pub terms: CampaignTerms,
     /// When it was created.
     pub created_at: Timestamp,
@@ -73,7 +73,7 @@ impl Campaign {
         Self { id, creator_id, request_id, terms, created_at: now }
     }
 
-    /// Whether no claim can be ranked any more.
+    /// Returns whether its claims have closed.
     pub fn is_over(&self, now: Timestamp) -> bool {
         now >= self.terms.closes_at
     }

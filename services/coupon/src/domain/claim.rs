@@ -32,12 +32,12 @@ pub struct RankedClaim {
     pub quota: i32,
     /// When it was ranked.
     pub claimed_at: Timestamp,
-    /// Epoch of the staged campaign that gave the rank: tells which contents to invalidate if the rank is refused.
+    /// Epoch of the staged campaign that gave the rank: the one to invalidate if the rank is refused.
     pub epoch: i64,
 }
 
 impl RankedClaim {
-    /// Whether the rank is one that the campaign has to give.
+    /// Returns whether the rank is within the quota.
     pub fn is_within_quota(&self) -> bool {
         (1..=self.quota).contains(&self.rank)
     }

@@ -4,7 +4,7 @@
 use crate::domain::{CampaignTerms, HoldRefusal};
 use stampede_vocab::{CampaignId, CouponId, Currency, EventId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 
-/// Where a coupon is in its life.
+/// The state of a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CouponState {
     /// Its owner may use it.
@@ -12,7 +12,7 @@ pub enum CouponState {
     /// Set aside for an order that is not paid yet.
     Held {
         order_id: OrderId,
-        /// What the request asked for that it was held for.
+        /// Fingerprint of the request that it is held for.
         request: Fingerprint,
     },
     /// Used by a paid order.
@@ -28,7 +28,7 @@ impl CouponState {
         }
     }
 
-    /// What the request asked for that it is held for.
+    /// The fingerprint of the request that it is held for.
     pub fn held_request(self) -> Option<Fingerprint> {
         match self {
             Self::Held { request, .. } => Some(request),
@@ -37,7 +37,7 @@ impl CouponState {
     }
 }
 
-/// What a claim yields.
+/// A coupon, issued by a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coupon {
     /// Derived from the campaign and the user.
@@ -47,7 +47,7 @@ pub struct Coupon {
     pub user_id: UserId,
     /// Order of arrival in the campaign: 1 came first.
     pub rank: i32,
-    /// Where it is in its life.
+    /// Its state.
     pub state: CouponState,
     /// Request of the claim.
     pub request_id: RequestId,
@@ -57,14 +57,14 @@ pub struct Coupon {
     pub updated_at: Timestamp,
 }
 
-/// An order's wish to use a coupon.
+/// A request to hold a coupon for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRequest {
     /// Coupon to hold.
     pub coupon_id: CouponId,
     /// Order to hold it for.
     pub order_id: OrderId,
-    /// What the request for the order asks for.
+    /// Fingerprint of the request for the order.
     pub request: Fingerprint,
     /// Buyer of the order.
     pub user_id: UserId,
@@ -74,7 +74,7 @@ pub struct HoldRequest {
     pub currency: Currency,
 }
 
-/// What has become of an order, as far as its coupon is concerned.
+/// How an order ended, as far as its coupon is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderEnd {
     /// Paid, and its goods granted.
@@ -83,7 +83,7 @@ pub enum OrderEnd {
     Unsuccessful,
     /// The order service refused this request for it.
     Released {
-        /// What the request asked for: a hold for another one stays.
+        /// Fingerprint of the request: a hold for another one stays.
         request: Fingerprint,
     },
     /// The order service does not know it, asked after `asked_before`: a hold not asked for since is an orphan.
@@ -134,15 +134,15 @@ impl Coupon {
         let (order_id, state) = (request.order_id, self.state);
         let held = CouponState::Held { order_id, request: request.request };
         match state {
-            CouponState::Issued => Ok(Some(self.become_at(held, now))),
-            CouponState::Held { .. } if state == held => Ok(Some(self.become_at(held, now))),
+            CouponState::Issued => Ok(Some(self.with_state(held, now))),
+            CouponState::Held { .. } if state == held => Ok(Some(self.with_state(held, now))),
             CouponState::Held { order_id: holder, .. } if holder == order_id => Err(HoldRefusal::RequestIdReused),
             CouponState::Used { order_id: user } if user == order_id => Ok(None),
             CouponState::Held { .. } | CouponState::Used { .. } => Err(HoldRefusal::InUse { state }),
         }
     }
 
-    /// Follows the end of an order; `None` if that changes nothing, as when it was followed before.
+    /// Returns the coupon after the end of an order; `None` if that changes nothing, as for a repeat.
     ///
     /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
     pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
@@ -166,10 +166,10 @@ impl Coupon {
             }
             (OrderEnd::Unsuccessful | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => None,
         };
-        Ok(next.map(|state| self.become_at(state, now)))
+        Ok(next.map(|state| self.with_state(state, now)))
     }
 
-    fn become_at(&self, state: CouponState, now: Timestamp) -> Self {
+    fn with_state(&self, state: CouponState, now: Timestamp) -> Self {
         Self { state, updated_at: now, ..self.clone() }
     }
 }
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    fn wish() -> HoldRequest {
+    fn hold_request() -> HoldRequest {
         HoldRequest {
             coupon_id: coupon(CouponState::Issued).id,
             order_id: order(1),
@@ -247,21 +247,21 @@ mod tests {
 
     #[test]
     fn an_issued_coupon_is_held_for_the_order_that_asks() {
-        let held = coupon(CouponState::Issued).hold(&wish(), &terms(), NOW).unwrap().unwrap();
+        let held = coupon(CouponState::Issued).hold(&hold_request(), &terms(), NOW).unwrap().unwrap();
         assert_eq!(held.state, CouponState::Held { order_id: order(1), request: REQUEST });
         assert_eq!(held.updated_at, NOW);
     }
 
     #[test]
     fn asking_again_for_the_same_order_keeps_and_renews_the_hold() {
-        let again = held_by(1).hold(&wish(), &terms(), NOW).unwrap().unwrap();
+        let again = held_by(1).hold(&hold_request(), &terms(), NOW).unwrap().unwrap();
         assert_eq!((again.state, again.updated_at), (held_by(1).state, NOW));
-        assert_eq!(used_by(1).hold(&wish(), &terms(), NOW), Ok(None));
+        assert_eq!(used_by(1).hold(&hold_request(), &terms(), NOW), Ok(None));
     }
 
     #[test]
     fn another_request_for_the_same_order_neither_gets_nor_returns_the_hold() {
-        let other = HoldRequest { request: OTHER_REQUEST, ..wish() };
+        let other = HoldRequest { request: OTHER_REQUEST, ..hold_request() };
         assert_eq!(held_by(1).hold(&other, &terms(), NOW), Err(HoldRefusal::RequestIdReused));
         assert_eq!(state_after(&held_by(1), OrderEnd::Released { request: OTHER_REQUEST }), None);
     }
@@ -270,19 +270,19 @@ mod tests {
     fn a_coupon_of_another_order_is_in_use() {
         for taken in [held_by(2), used_by(2)] {
             let state = taken.state;
-            assert_eq!(taken.hold(&wish(), &terms(), NOW), Err(HoldRefusal::InUse { state }));
+            assert_eq!(taken.hold(&hold_request(), &terms(), NOW), Err(HoldRefusal::InUse { state }));
         }
     }
 
     #[test]
     fn the_wrong_owner_event_or_currency_is_refused() {
         let issued = coupon(CouponState::Issued);
-        let foreign = HoldRequest { user_id: user(2), ..wish() };
+        let foreign = HoldRequest { user_id: user(2), ..hold_request() };
         assert_eq!(issued.hold(&foreign, &terms(), NOW), Err(HoldRefusal::NotFound));
-        let elsewhere = HoldRequest { event_id: event(2), ..wish() };
+        let elsewhere = HoldRequest { event_id: event(2), ..hold_request() };
         assert_eq!(issued.hold(&elsewhere, &terms(), NOW), Err(HoldRefusal::WrongEvent));
         assert!(issued.hold(&elsewhere, &CampaignTerms { event_id: None, ..terms() }, NOW).is_ok());
-        let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..wish() };
+        let dollars = HoldRequest { currency: "USD".parse().unwrap(), ..hold_request() };
         let refused = Err(HoldRefusal::CurrencyMismatch { coupon: "EUR".parse().unwrap() });
         assert_eq!(issued.hold(&dollars, &terms(), NOW), refused);
     }

@@ -1,9 +1,9 @@
-//! What the service tells the others.
+//! The messages that the service publishes.
 
 use crate::domain::Coupon;
 use stampede_vocab::CampaignId;
 
-/// A fact to be told.
+/// A message to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutgoingMessage {
     /// Coupons of one campaign were issued.

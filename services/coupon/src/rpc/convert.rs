@@ -36,7 +36,7 @@ pub fn campaigns(request: &proto::ListCampaignsRequest) -> Result<Paging, Proble
     Ok(Paging::parse("campaigns", request.page_size, &request.page_token)?)
 }
 
-/// Which list of coupons, and which page of it. An operator who names no campaign is told to.
+/// Which list of coupons, and which page of it. Fails for an operator who names no campaign.
 pub fn coupons(identity: &Identity, request: &proto::ListCouponsRequest) -> Result<(CouponList, Paging), Problem> {
     let campaign_id = field::optional_id("campaign_id", &request.campaign_id)?;
     let list = match (identity.owner()?, campaign_id) {
@@ -56,7 +56,7 @@ pub fn released(request: &proto::ReleaseCouponRequest) -> Result<EndedOrder, Pro
     })
 }
 
-/// What the creator of a campaign chose.
+/// Returns the terms of a new campaign.
 pub fn terms(request: proto::CreateCampaignRequest) -> Result<CampaignTerms, Problem> {
     Ok(CampaignTerms {
         name: request.name,

@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what the caller is told.
+//! The one table from the failures of the use cases to the problems for callers.
 
 use crate::{
     domain::{ClaimRefusal, CreateRefusal},

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Campaign, CampaignTerms},
-    store::misfit,
+    store::inconsistent,
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement};
@@ -36,7 +36,7 @@ pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(
     Ok(())
 }
 
-/// Those of the ids that exist, in no order.
+/// Returns the campaigns of these ids that exist, in no order.
 pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result<Vec<Campaign>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -47,8 +47,8 @@ pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result
     read_all(conn, query).await
 }
 
-/// Allocates the version of the next message of each of these campaigns, and keeps their rows locked until the end of the
-/// transaction.
+/// Allocates the version of the next message of each of these campaigns, and keeps their rows locked until the end of
+/// the transaction.
 pub async fn next_versions(
     conn: &mut MySqlConnection,
     ids: &BTreeSet<CampaignId>,
@@ -61,7 +61,7 @@ pub async fn next_versions(
     Ok(rows.into_iter().map(|(id, version)| (CampaignId::from_uuid(id), version)).collect())
 }
 
-/// A page of all campaigns, newest first, from behind `after`.
+/// Returns a page of all campaigns, newest first, after `after`.
 pub async fn newest(
     conn: &mut MySqlConnection,
     after: Option<(Timestamp, Uuid)>,
@@ -77,7 +77,7 @@ pub async fn newest(
     read_all(conn, query).await
 }
 
-/// A page of the campaigns that the sweeps look after, in id order, from behind `after`.
+/// Returns a page of the campaigns that the sweeps still check, in id order, after `after`.
 pub async fn unsettled(
     conn: &mut MySqlConnection,
     after: Option<CampaignId>,
@@ -92,7 +92,7 @@ pub async fn unsettled(
     read_all(conn, query).await
 }
 
-/// Notes that no claim of these campaigns is under way any more.
+/// Marks campaigns as settled: no claim of them is pending any more, and the sweeps skip them.
 pub async fn settle(conn: &mut MySqlConnection, ids: &[CampaignId], now: Timestamp) -> Result<(), DbError> {
     if ids.is_empty() {
         return Ok(());
@@ -113,7 +113,7 @@ fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {
     Ok(Campaign {
         id: CampaignId::from_uuid(row.try_get("id")?),
         creator_id: UserId::from_uuid(row.try_get("creator_id")?),
-        request_id: RequestId::parse(&request_id).map_err(|error| misfit("campaigns.request_id", error))?,
+        request_id: RequestId::parse(&request_id).map_err(|error| inconsistent("campaigns.request_id", error))?,
         terms: terms(row)?,
         created_at: Timestamp::from_micros(row.try_get("created_us")?),
     })
@@ -121,7 +121,7 @@ fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {
 
 fn terms(row: &MySqlRow) -> Result<CampaignTerms, DbError> {
     let currency: String = row.try_get("currency")?;
-    let currency = currency.parse().map_err(|error| misfit("campaigns.currency", error))?;
+    let currency = currency.parse().map_err(|error| inconsistent("campaigns.currency", error))?;
     Ok(CampaignTerms {
         name: row.try_get("name")?,
         quota: row.try_get("quota")?,

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Coupon, CouponState, RankedClaim},
-    store::misfit,
+    store::inconsistent,
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement, ensure_rows};
@@ -13,11 +13,11 @@ use uuid::Uuid;
 const SELECT: &str = "SELECT id, campaign_id, user_id, rank_no, state, order_id, held_fingerprint, request_id, created_us, updated_us \
      FROM coupons ";
 
-/// Most rows of one statement with a CASE, whose cost grows with the square.
+/// Most rows of one statement with a CASE, whose cost grows with the square of the rows.
 const MAX_CASES: usize = 128;
 
-/// Writes the coupons that these claims were given. A second coupon of a user or a rank violates a unique key, and
-/// then none is written.
+/// Inserts the coupons of these claims. Fails with a unique violation, and inserts none, if a user has a coupon or a
+/// rank is taken.
 pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
     if claims.is_empty() {
         return Ok(());
@@ -42,20 +42,21 @@ pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Resu
     Ok(())
 }
 
-/// Those of the ids that exist.
+/// Returns the coupons of these ids that exist.
 pub async fn find_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
     by_id(conn, ids, "").await
 }
 
-/// Those of the ids that exist, locked until the end of the transaction, always in the same order.
+/// Returns the coupons of these ids that exist, locked until the end of the transaction. Locks in id order, so that
+/// overlapping batches wait for each other and do not deadlock.
 pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
     by_id(conn, ids, " ORDER BY id FOR UPDATE").await
 }
 
-/// The coupons that have some ranks.
+/// The coupon of each rank.
 pub type RankOwners = HashMap<(CampaignId, i32), CouponId>;
 
-/// Which coupons have the ranks that these claims were given; a rank that nobody has is left out.
+/// Returns the coupons that have the ranks of these claims; a free rank is left out.
 pub async fn owners_of_ranks(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<RankOwners, DbError> {
     let mut ranks = BTreeMap::<CampaignId, Vec<i32>>::new();
     for ranked in claims {
@@ -190,7 +191,7 @@ pub async fn greatest_ranks(
     if campaigns.is_empty() {
         return Ok(HashMap::new());
     }
-    // The unique key on (campaign_id, rank_no) answers this with one look a campaign.
+    // One lookup a campaign in the unique key on (campaign_id, rank_no).
     let mut query = Statement::new("SELECT campaign_id, MAX(rank_no) FROM coupons WHERE campaign_id IN ");
     query.push_list(campaigns.iter().map(CampaignId::uuid));
     query.push(" GROUP BY campaign_id");
@@ -198,7 +199,8 @@ pub async fn greatest_ranks(
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
-/// A page of coupons whose hold was last asked for at `asked_before` or earlier, oldest first, from behind `after`.
+/// Returns a page of coupons whose hold was last requested at `asked_before` or earlier, oldest first, from behind
+/// `after`.
 pub async fn held_since(
     conn: &mut MySqlConnection,
     asked_before: Timestamp,
@@ -244,7 +246,7 @@ fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {
         user_id: UserId::from_uuid(row.try_get("user_id")?),
         rank: row.try_get("rank_no")?,
         state: state(row)?,
-        request_id: RequestId::parse(&request_id).map_err(|error| misfit("coupons.request_id", error))?,
+        request_id: RequestId::parse(&request_id).map_err(|error| inconsistent("coupons.request_id", error))?,
         created_at: Timestamp::from_micros(row.try_get("created_us")?),
         updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
     })
@@ -254,12 +256,12 @@ fn state(row: &MySqlRow) -> Result<CouponState, DbError> {
     let name: String = row.try_get("state")?;
     let order_id = row.try_get::<Option<Uuid>, _>("order_id")?.map(OrderId::from_uuid);
     let request = row.try_get::<Option<Vec<u8>>, _>("held_fingerprint")?.map(|bytes| Fingerprint::parse(&bytes));
-    let request = request.transpose().map_err(|error| misfit("coupons.held_fingerprint", error))?;
+    let request = request.transpose().map_err(|error| inconsistent("coupons.held_fingerprint", error))?;
     match (name.as_str(), order_id, request) {
         ("ISSUED", None, None) => Ok(CouponState::Issued),
         ("HELD", Some(order_id), Some(request)) => Ok(CouponState::Held { order_id, request }),
         ("USED", Some(order_id), None) => Ok(CouponState::Used { order_id }),
-        (name, order_id, _) => Err(misfit("coupons.state", format!("{name} with order {order_id:?}"))),
+        (name, order_id, _) => Err(inconsistent("coupons.state", format!("{name} with order {order_id:?}"))),
     }
 }
 

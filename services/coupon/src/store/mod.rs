@@ -7,7 +7,7 @@ pub mod outbox;
 
 use stampede_db::DbError;
 
-/// A column that holds what no code of this service writes there.
-fn misfit(column: &str, problem: impl std::fmt::Display) -> DbError {
+/// Returns the error for a column with a value that this service never writes.
+fn inconsistent(column: &str, problem: impl std::fmt::Display) -> DbError {
     DbError::inconsistent(format!("{column}: {problem}"))
 }

@@ -1,4 +1,4 @@
-//! What is to be told, written in the transaction that makes it true.
+//! The service's messages, written in the transaction that changes the state.
 
 use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;

@@ -1,5 +1,5 @@
-//! Acknowledges in Redis that ranked claims are stored. Nobody waits for it, and what is lost of it is done by the
-//! sweep of unfinished claims.
+//! Acknowledges in Redis that ranked claims are stored. No caller waits for it, and the sweep of unfinished claims
+//! repeats what is lost of it.
 
 use crate::domain::RankedClaim;
 use stampede_lua::{Redis, coupon};
@@ -12,13 +12,13 @@ const MAX_QUEUED: usize = 256;
 /// Batches taken together.
 const MAX_TOGETHER: usize = 16;
 
-/// Takes what is to be acknowledged. Cheap to clone.
+/// Queues claims to be acknowledged. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Acknowledger {
     queue: mpsc::Sender<Vec<RankedClaim>>,
 }
 
-/// Acknowledges what an [`Acknowledger`] takes.
+/// Acknowledges the claims that an [`Acknowledger`] queues.
 #[derive(Debug)]
 pub struct AcknowledgeClaims {
     redis: Redis,
@@ -26,13 +26,13 @@ pub struct AcknowledgeClaims {
 }
 
 impl Acknowledger {
-    /// An acknowledger, and what does its work.
+    /// Returns both ends of a queue.
     pub fn new(redis: Redis) -> (Self, AcknowledgeClaims) {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         (Self { queue: sender }, AcknowledgeClaims { redis, queue: receiver })
     }
 
-    /// Has these claims acknowledged soon.
+    /// Queues these claims. Drops them if the queue is full: the sweep acknowledges them.
     pub fn acknowledge(&self, claims: Vec<RankedClaim>) {
         if self.queue.try_send(claims).is_err() {
             tracing::debug!("stored claims are left to the sweep to acknowledge");
@@ -41,7 +41,7 @@ impl Acknowledger {
 }
 
 impl AcknowledgeClaims {
-    /// Acknowledges what has gathered; waits for the next if there is nothing. Returns whether more may come.
+    /// Acknowledges what has queued; waits if there is nothing. Returns whether more may come.
     pub async fn acknowledge_next(&mut self) -> bool {
         let mut batches = Vec::new();
         if self.queue.recv_many(&mut batches, MAX_TOGETHER).await == 0 {

@@ -3,7 +3,7 @@
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Error, ask, batches},
+    usecase::{Error, batches, call},
 };
 use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
 use stampede_batch::Batcher;
@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Campaigns kept; when there are more it starts over.
+/// Campaigns in the cache. When it is full it is emptied.
 const MAX_KNOWN: usize = 4_096;
 
 /// Campaigns by id, each with its id.
@@ -31,7 +31,7 @@ pub struct Campaigns {
 struct Cache(Arc<RwLock<CampaignsById>>);
 
 impl Campaigns {
-    /// Knows none yet.
+    /// Starts with an empty cache.
     pub fn new(db: Database) -> Self {
         let cache = Cache::default();
         let reading = cache.clone();
@@ -39,15 +39,15 @@ impl Campaigns {
         Self { cache, reader }
     }
 
-    /// The campaign of this id; `None` if there is none.
+    /// Returns the campaign of this id; `None` if there is none.
     pub async fn get(&self, id: CampaignId) -> Result<Option<Arc<Campaign>>, Error> {
         match self.cache.get(id) {
             Some(campaign) => Ok(Some(campaign)),
-            None => ask(&self.reader, id).await,
+            None => call(&self.reader, id).await,
         }
     }
 
-    /// The campaigns of these ids, read on the conn given if they are not known.
+    /// Returns the campaigns of these ids. Reads those that are not cached on `conn`.
     pub async fn get_on(
         &self,
         conn: &mut MySqlConnection,

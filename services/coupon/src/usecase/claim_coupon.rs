@@ -5,7 +5,7 @@ use crate::{
     domain::{Campaign, Claim, ClaimRefusal, Coupon, RankedClaim},
     store,
     usecase::{
-        Campaigns, Error, StagingQueue, StoreClaims, ask, batches, each,
+        Campaigns, Error, StagingQueue, StoreClaims, batches, call, each,
         store_claims::{Stored, Unstored},
     },
 };
@@ -30,7 +30,7 @@ pub struct ClaimCoupon {
 }
 
 impl ClaimCoupon {
-    /// Claims are ranked by Redis and stored by `store`.
+    /// Ranks claims in `redis` and stores them by `store`.
     pub fn new(db: Database, redis: Redis, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
         let ranker = Batcher::new(batches("rank_claims"), move |claims| rank_all(redis.clone(), claims));
         let finder = Batcher::new(batches("find_coupons"), move |ids| find_all(db.clone(), ids));
@@ -44,10 +44,10 @@ impl ClaimCoupon {
         Self { campaigns, staging, ranker, finder, storer }
     }
 
-    /// The coupon that this claim yields, and its campaign.
+    /// Returns the coupon that this claim yields, and its campaign.
     pub async fn run(&self, claim: Claim) -> Result<(Coupon, Arc<Campaign>), Error> {
         let campaign = self.campaigns.get(claim.campaign_id).await?.ok_or(ClaimRefusal::CampaignNotFound)?;
-        let coupon = match ask(&self.ranker, claim.clone()).await? {
+        let coupon = match call(&self.ranker, claim.clone()).await? {
             Outcome::Ranked(ranked) => self.store(&campaign, ranked).await?,
             Outcome::Pending(ranked) | Outcome::Stored(ranked) => self.find_or_store(&campaign, ranked).await?,
             Outcome::NotOpen => return Err(ClaimRefusal::NotOpen.into()),
@@ -55,6 +55,7 @@ impl ClaimCoupon {
             Outcome::SoldOut => return Err(ClaimRefusal::SoldOut.into()),
             Outcome::NotReady => self.find_unstaged(&campaign, &claim).await?,
         };
+        // A user has one coupon of a campaign, whatever the request: only the request that got it is answered with it.
         if coupon.request_id == claim.request_id {
             Ok((coupon, campaign))
         } else {
@@ -64,38 +65,40 @@ impl ClaimCoupon {
 
     async fn store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, Error> {
         let ranked = ranked_claim(campaign, ranked);
-        match ask(&self.storer, Unstored::caused_here(ranked)).await? {
+        match call(&self.storer, Unstored::in_current_trace(ranked)).await? {
             Stored::Coupon(coupon) => Ok(coupon),
             Stored::RankRefused => Err(ClaimRefusal::NotReady.into()),
         }
     }
 
-    /// Ranked before: the row is there, or on its way, or was lost with the process that should have written it.
+    /// Returns the coupon of a claim that was ranked before. Its row exists, or is being written, or was lost with a
+    /// process that was killed; in the last two cases it is stored here.
     async fn find_or_store(&self, campaign: &Campaign, ranked: Ranked) -> Result<Coupon, Error> {
-        match ask(&self.finder, CouponId::derive(campaign.id, ranked.user)).await? {
+        match call(&self.finder, CouponId::derive(campaign.id, ranked.user)).await? {
             Some(coupon) => Ok(coupon),
             None => self.store(campaign, ranked).await,
         }
     }
 
-    /// The campaign is not in Redis: while it is open it will be, and afterwards the rows are all there is to know.
+    /// Answers without Redis, which does not have the campaign. While the campaign is open it is staged, and the claim
+    /// fails as NOT_READY; once it is over the rows in MySQL are complete.
     async fn find_unstaged(&self, campaign: &Campaign, claim: &Claim) -> Result<Coupon, Error> {
         if !campaign.is_over(Timestamp::now()) {
-            self.staging.ask_for(campaign.id);
+            self.staging.request(campaign.id);
             return Err(ClaimRefusal::NotReady.into());
         }
-        Ok(ask(&self.finder, claim.coupon_id()).await?.ok_or(ClaimRefusal::Closed)?)
+        Ok(call(&self.finder, claim.coupon_id()).await?.ok_or(ClaimRefusal::Closed)?)
     }
 }
 
-/// A rank given by Redis, as a claim on this campaign.
+/// Returns a rank given by Redis as a claim on this campaign.
 pub fn ranked_claim(campaign: &Campaign, ranked: Ranked) -> RankedClaim {
     let claim = Claim { campaign_id: campaign.id, user_id: ranked.user, request_id: ranked.request_id };
     let Ranked { rank, claimed_at, epoch, .. } = ranked;
     RankedClaim { claim, rank, quota: campaign.terms.quota, claimed_at, epoch }
 }
 
-/// One script call a campaign, all at once.
+/// Ranks a batch: one script call for each campaign, concurrently. Returns the outcomes in the order of the claims.
 async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, RedisError>> {
     let mut places = HashMap::<CampaignId, Vec<usize>>::new();
     for (place, claim) in claims.iter().enumerate() {
@@ -106,6 +109,7 @@ async fn rank_all(redis: Redis, claims: Vec<Claim>) -> Vec<Result<Outcome, Redis
         async move {
             let batch: Vec<_> = places.iter().map(|&i| (claims[i].user_id, claims[i].request_id.clone())).collect();
             let outcomes = coupon::claim(redis, campaign, &batch).await;
+            // A failed script call fails the claims of its own campaign alone.
             places.into_iter().zip(each(outcomes, batch.len())).collect::<Vec<_>>()
         }
     });

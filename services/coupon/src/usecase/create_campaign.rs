@@ -21,8 +21,8 @@ impl CreateCampaign {
         Self { db, stage }
     }
 
-    /// The campaign of this caller's request: created now, or found as it was created first. The columns themselves
-    /// tell whether a repeat asks for the same, since none of them ever changes.
+    /// Creates the campaign of this request, or returns it if an earlier attempt has created it. Fails if the earlier
+    /// one had other terms: columns never change, so they are compared, and there is no fingerprint.
     pub async fn run(&self, caller: UserId, request_id: RequestId, terms: CampaignTerms) -> Result<Campaign, Error> {
         terms.check().map_err(CreateRefusal::from)?;
         if let Some(earlier) = self.find(CampaignId::derive(caller, &request_id)).await? {
@@ -33,6 +33,7 @@ impl CreateCampaign {
         let campaign = Campaign::create(caller, request_id, terms, now);
         match self.insert(campaign.clone()).await {
             Ok(()) => self.stage_now(campaign).await,
+            // A concurrent duplicate of the request was faster.
             Err(error) if error.unique_violation().is_some() => {
                 let earlier = self.find(campaign.id).await?;
                 let missing = || DbError::inconsistent("a campaign refused by its key is not there");
@@ -60,7 +61,7 @@ impl CreateCampaign {
             .await
     }
 
-    /// The campaign is created already, so a Redis that does not answer is left to the staging worker.
+    /// Stages the campaign. Does not fail if Redis does: the campaign is created, and the staging worker retries.
     async fn stage_now(&self, campaign: Campaign) -> Result<Campaign, Error> {
         if let Err(error) = self.stage.stage(&campaign, None).await {
             tracing::warn!(campaign.id = %campaign.id, error.cause = %error, "a new campaign is not staged yet");

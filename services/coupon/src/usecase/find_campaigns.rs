@@ -1,5 +1,5 @@
-//! GetCampaign and ListCampaigns. Issued is the number of ranks given: Redis knows it for one campaign at the price
-//! of one look, and the unique key on the rank for any number of them.
+//! GetCampaign and ListCampaigns. Issued is the number of ranks given. For one campaign Redis has it; for a page of
+//! them one statement on the unique key of the rank is cheaper.
 
 use crate::{
     domain::Campaign,
@@ -40,13 +40,13 @@ impl FindCampaigns {
         self.count(campaign).await
     }
 
-    /// The campaign with how many of its coupons are issued.
+    /// Returns the campaign with the number of its issued coupons.
     pub async fn count(&self, campaign: Arc<Campaign>) -> Result<IssuedCampaign, Error> {
         let issued = match coupon::snapshot(&self.redis, campaign.id).await {
             Ok(Some(progress)) if progress.ready => progress.issued,
             Ok(_) => self.stored(campaign.id).await?,
             Err(error) => {
-                tracing::debug!(campaign.id = %campaign.id, error.cause = %error, "redis could not tell how many are issued");
+                tracing::debug!(campaign.id = %campaign.id, error.cause = %error, "issued coupons could not be read from redis, reading the rows");
                 self.stored(campaign.id).await?
             }
         };

@@ -1,5 +1,5 @@
-//! Finishing claims that were ranked and whose rows were never written, because the process between the two died or
-//! MySQL was away. Ranked means issued.
+//! Finishes claims that were ranked but not stored, because a process was killed in between or MySQL was unreachable.
+//! Ranked means issued.
 
 use crate::{
     domain::Campaign,
@@ -12,10 +12,10 @@ use stampede_lua::{Redis, coupon};
 use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 
-/// Campaigns looked after at a time.
+/// Campaigns swept concurrently.
 const BATCH_SIZE: u32 = 16;
-/// A campaign is looked after so long past its end: more than clocks differ.
-const AFTERCARE: Duration = Duration::from_secs(60);
+/// A campaign is swept for so long after its end: longer than clocks differ.
+const END_MARGIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct FinishClaims {
@@ -25,7 +25,7 @@ pub struct FinishClaims {
 }
 
 impl FinishClaims {
-    /// Finishes what `redis` knows to be unfinished.
+    /// Finishes the claims that are pending in `redis`.
     pub fn new(db: Database, redis: Redis, store: StoreClaims) -> Self {
         Self { db, redis, store }
     }
@@ -36,7 +36,8 @@ impl FinishClaims {
         while let Some(from) = cursor {
             let page = coupon::pending(&self.redis, campaign.id, age, from).await?;
             found += page.claims.len();
-            let unstored = page.claims.into_iter().map(|claim| Unstored::caused_here(ranked_claim(campaign, claim)));
+            let unstored =
+                page.claims.into_iter().map(|claim| Unstored::in_current_trace(ranked_claim(campaign, claim)));
             self.store.store(unstored.collect()).await?;
             cursor = page.next;
         }
@@ -46,7 +47,7 @@ impl FinishClaims {
         Ok(found)
     }
 
-    /// Goes through all campaigns that have opened, and lets go of those that are over and finished.
+    /// Finishes the claims of all open campaigns, and marks those as settled that are over and have none left.
     pub async fn sweep(&self, age: Duration) -> Result<(), Error> {
         let mut after = None;
         loop {
@@ -56,7 +57,7 @@ impl FinishClaims {
                     store::campaigns::unsettled(&mut conn, after, BATCH_SIZE).await
                 })
                 .await?;
-            let done = join_all(page.iter().map(|campaign| self.look_after(campaign, age))).await;
+            let done = join_all(page.iter().map(|campaign| self.finish_campaign(campaign, age))).await;
             let done: Vec<CampaignId> = done.into_iter().flatten().collect();
             let now = Timestamp::now();
             self.db
@@ -71,14 +72,17 @@ impl FinishClaims {
         }
     }
 
-    /// Finishes the claims of one campaign. Returns it if there will never be another to finish.
-    async fn look_after(&self, campaign: &Campaign, age: Duration) -> Option<CampaignId> {
+    /// Finishes the claims of one campaign. Returns its id if it is settled.
+    async fn finish_campaign(&self, campaign: &Campaign, age: Duration) -> Option<CampaignId> {
         let now = Timestamp::now();
         if now < campaign.terms.opens_at {
             return None;
         }
-        let is_over = campaign.is_over(now.minus(AFTERCARE));
+        let is_over = campaign.is_over(now.minus(END_MARGIN));
+        // So long after the end no claim is being stored by its own caller, so none is too young.
         match self.finish(campaign, if is_over { Duration::ZERO } else { age }).await {
+            // Settled by the pass that finds nothing, not by the one that stores the last: its acknowledgements may be
+            // lost.
             Ok(0) if is_over => Some(campaign.id),
             Ok(_) => None,
             Err(error) => {

@@ -1,5 +1,5 @@
-//! What the end of an order does to its coupon: used, or returned. Shared by the order consumer, ReleaseCoupon and the
-//! sweep of orphan holds.
+//! Applies the end of an order to its coupon, which is used or returned. The order consumer, ReleaseCoupon and the
+//! sweep of orphan holds share it.
 
 use crate::{
     domain::{Coupon, EndedOrder},
@@ -9,8 +9,8 @@ use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::Timestamp;
 
-/// Follows the ends of orders in the order given, inside the caller's transaction. What was followed before changes
-/// nothing, so a message, a release and the sweep may all tell the same.
+/// Applies the ends of orders in the order given, inside the caller's transaction. It is idempotent: a message, a
+/// release and the sweep may all report the same end.
 pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
     let mut coupons = LockedCoupons::lock(conn, ended.iter().map(|order| order.coupon_id).collect()).await?;
     for order in ended {

@@ -1,4 +1,4 @@
-//! HoldCoupons: sets coupons aside for orders. A batch of holds stays one: one transaction.
+//! HoldCoupons: sets coupons aside for orders. The holds of one call are one transaction.
 
 use crate::{
     domain::{Campaign, Coupon, HoldRefusal, HoldRequest},
@@ -25,8 +25,8 @@ impl HoldCoupons {
         Self { db, campaigns }
     }
 
-    /// Sets coupons aside for orders, each on its own; the answers come in the order given. After a failure none is held
-    /// by this call: asking again is safe, and what nobody asks for again is returned as an orphan.
+    /// Holds coupons for orders, each independently. Returns the answers in the order given. Fails with none held by
+    /// this call. A repeat is safe; a hold that nobody repeats is returned as an orphan.
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
@@ -52,7 +52,7 @@ async fn hold_on(
     Ok(answers)
 }
 
-/// Decides one request on what the requests before it have left.
+/// Decides one request on the states that the requests before it have left.
 fn decide(
     coupons: &mut LockedCoupons,
     campaigns: &CampaignsById,

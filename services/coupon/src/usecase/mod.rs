@@ -36,16 +36,16 @@ pub use store_claims::StoreClaims;
 
 use stampede_batch::{BatchConfig, Batcher};
 
-/// Most calls of one batch: what one script call and one statement take.
+/// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
 
-/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one gathers.
+/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one queues.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH }
 }
 
-/// Puts one question to a batcher whose answers may fail.
-async fn ask<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, Error>
+/// Calls a batcher whose answers may be errors.
+async fn call<Q, A, E>(batcher: &Batcher<Q, Result<A, E>>, question: Q) -> Result<A, Error>
 where
     Q: Send + 'static,
     A: Send + 'static,
@@ -55,7 +55,7 @@ where
     Ok(batcher.call(question).await??)
 }
 
-/// The outcome of a batch as one answer for each of its `questions`.
+/// Returns the outcome of a batch as one answer for each of its `questions`.
 fn each<A, E: Clone>(outcome: Result<Vec<A>, E>, questions: usize) -> Vec<Result<A, E>> {
     match outcome {
         Ok(answers) => answers.into_iter().map(Ok).collect(),

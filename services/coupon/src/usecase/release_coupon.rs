@@ -2,7 +2,7 @@
 
 use crate::{
     domain::EndedOrder,
-    usecase::{Error, ask, batches, follow_orders},
+    usecase::{Error, batches, call, follow_orders},
 };
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
@@ -31,7 +31,7 @@ impl ReleaseCoupon {
 
     /// Returns the coupon if it is held for this request of this order.
     pub async fn run(&self, released: EndedOrder) -> Result<(), Error> {
-        ask(&self.releaser, released).await
+        call(&self.releaser, released).await
     }
 }
 

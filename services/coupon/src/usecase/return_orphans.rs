@@ -1,5 +1,5 @@
-//! Orphan holds: coupons held for an order that was never written, or whose end was never heard of. The sweep asks the
-//! order service about each hold of some age; here are the pages it asks for, and what it learned applied.
+//! Orphan holds: coupons held for an order that was never written, or whose end message is missing. The sweep looks up
+//! the order of each old hold; this use case reads the pages of holds and applies the results.
 
 use crate::{
     domain::{Coupon, EndedOrder},
@@ -10,7 +10,7 @@ use stampede_db::{Database, DbError};
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{sync::Arc, time::Duration};
 
-/// Most holds of one page: what one LookUpOrders takes.
+/// Most holds of one page: the limit of LookUpOrders.
 const BATCH_SIZE: u32 = 256;
 
 /// A page of old holds.
@@ -18,7 +18,7 @@ const BATCH_SIZE: u32 = 256;
 pub struct HeldPage {
     /// Coupon and the order that it is held for.
     pub holds: Vec<(CouponId, OrderId)>,
-    /// Every hold of the page was last asked for at this time or earlier.
+    /// Every hold of the page was last requested at this time or earlier.
     pub asked_before: Timestamp,
     /// Where the next page starts; `None` on the last.
     pub next: Option<(Timestamp, CouponId)>,
@@ -35,7 +35,7 @@ impl ReturnOrphans {
         Self { db }
     }
 
-    /// A page of holds that were last asked for at least `age` ago, oldest first, from behind `after`.
+    /// Returns a page of holds that were last requested at least `age` ago, oldest first, after `after`.
     pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, DbError> {
         let asked_before = Timestamp::now().minus(age);
         let coupons = self
@@ -50,7 +50,7 @@ impl ReturnOrphans {
         Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), asked_before, next })
     }
 
-    /// Applies what was learned about the orders of a page.
+    /// Applies the ends of the orders of a page.
     pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), DbError> {
         if ended.is_empty() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Staging a campaign in Redis: when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is
-//! the truth; the campaign is closed (NOT_READY) until all of it is loaded.
+//! Stages a campaign in Redis when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is the
+//! truth; claims fail as NOT_READY until all of it is loaded.
 
 use crate::{
     domain::Campaign,
@@ -16,7 +16,7 @@ use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Campaigns looked at together.
+/// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
 /// Longest time in which one campaign that was asked for is staged.
 pub const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,7 +41,8 @@ impl StageCampaign {
         match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),
             Staging::Loading { epoch } => {
-                // What was ranked under the old epoch is stored first, so that it is loaded with the rest.
+                // Claims that were ranked under the old epoch are stored first, so that their ranks are loaded with the
+                // rest and are not given again.
                 self.finish.finish(campaign, Duration::ZERO).await?;
                 self.load(campaign, epoch).await
             }
@@ -108,6 +109,7 @@ impl StageCampaign {
                     tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupons, "campaign staged");
                     return Ok(());
                 }
+                // Another replica stages it under a newer epoch, and loads all of it.
                 Loaded::Superseded => return Ok(()),
             }
         }

@@ -1,4 +1,4 @@
-//! Campaigns that somebody found missing or wrong in Redis, until the staging worker has seen to them.
+//! The queue of campaigns that were found missing or inconsistent in Redis, for the staging worker.
 
 use stampede_vocab::CampaignId;
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// What is to be staged: the campaign, and the epoch whose contents are wrong if they are.
+/// The campaigns to stage, each with the epoch to invalidate if its contents are inconsistent.
 pub type StagingRequests = HashMap<CampaignId, Option<i64>>;
 
 /// A set of campaigns to be staged. Clones share it. It holds existing campaigns only, each once.
@@ -18,30 +18,30 @@ pub struct StagingQueue {
 }
 
 impl StagingQueue {
-    /// The campaign is missing: it is to be staged soon.
-    pub fn ask_for(&self, campaign: CampaignId) {
+    /// Queues a campaign that is missing.
+    pub fn request(&self, campaign: CampaignId) {
         self.put(campaign, None);
         self.woken.notify_one();
     }
 
-    /// What Redis held of the campaign under this epoch is wrong: it is to be closed and rebuilt soon.
+    /// Queues a campaign whose contents under this epoch are inconsistent, to be closed and rebuilt.
     pub fn invalidate(&self, campaign: CampaignId, epoch: i64) {
         tracing::warn!(campaign.id = %campaign, campaign.epoch = epoch, "redis does not agree with the stored coupons");
         self.put(campaign, Some(epoch));
         self.woken.notify_one();
     }
 
-    /// Puts back what could not be staged, for the next time.
+    /// Queues a campaign again that could not be staged. Does not wake the worker, so that it retries at its next tick.
     pub fn put_back(&self, campaign: CampaignId, invalid_epoch: Option<i64>) {
         self.put(campaign, invalid_epoch);
     }
 
-    /// Waits until somebody asks.
+    /// Waits until a campaign is queued.
     pub async fn woken(&self) {
         self.woken.notified().await;
     }
 
-    /// Takes what was asked for so far.
+    /// Takes everything that is queued.
     pub fn take(&self) -> StagingRequests {
         std::mem::take(&mut *self.requested.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -62,10 +62,10 @@ mod tests {
     async fn the_latest_epoch_is_kept_and_taken_once() {
         let queue = StagingQueue::default();
         let campaign = CampaignId::from_uuid(uuid::Uuid::from_u128(1));
-        queue.ask_for(campaign);
+        queue.request(campaign);
         queue.invalidate(campaign, 7);
         queue.invalidate(campaign, 5);
-        queue.ask_for(campaign);
+        queue.request(campaign);
         queue.woken().await;
         assert_eq!(queue.take(), StagingRequests::from([(campaign, Some(7))]));
         assert!(queue.take().is_empty());

@@ -1,5 +1,5 @@
-//! Writing ranked claims: coupons and what tells of them in one transaction, many at a time. The unique keys have the
-//! last word, so a Redis that was rolled back can neither issue a rank twice nor a second coupon to a user.
+//! Stores ranked claims: a batch of coupons and their messages in one transaction. The unique keys decide, so a Redis
+//! that was rolled back can neither issue a rank twice nor a second coupon to a user.
 
 use crate::{
     domain::{Coupon, OutgoingMessage, RankedClaim},
@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-/// How often rows of neighbours may get in the way before the batch is given up.
+/// Attempts of a batch that conflicts with rows of concurrent batches.
 const ATTEMPTS: u32 = 5;
 
 type Coupons = HashMap<CouponId, Coupon>;
@@ -28,8 +28,8 @@ pub struct Unstored {
 }
 
 impl Unstored {
-    /// A claim that the request at hand was ranked with.
-    pub fn caused_here(ranked: RankedClaim) -> Self {
+    /// Returns a claim whose message belongs to the trace of the current span.
+    pub fn in_current_trace(ranked: RankedClaim) -> Self {
         Self { ranked, traceparent: current_traceparent() }
     }
 
@@ -38,12 +38,12 @@ impl Unstored {
     }
 }
 
-/// What became of a ranked claim.
+/// The outcome for a ranked claim.
 #[derive(Debug, Clone)]
 pub enum Stored {
     /// The user's coupon: of this claim, or of an earlier one.
     Coupon(Coupon),
-    /// The rank is somebody else's, or beyond the quota: what Redis knows of the campaign is wrong.
+    /// The rank is somebody else's, or beyond the quota: Redis is inconsistent with the rows.
     RankRefused,
 }
 
@@ -56,30 +56,32 @@ pub struct StoreClaims {
 }
 
 impl StoreClaims {
-    /// Stores them in this schema, tells `acknowledger` of those that are done and `staging` of campaigns that are
-    /// wrong.
+    /// Stores claims in this schema, hands them to `acknowledger`, and queues inconsistent campaigns at `staging`.
     pub fn new(db: Database, outbox: Outbox, acknowledger: Acknowledger, staging: StagingQueue) -> Self {
         Self { db, outbox, acknowledger, staging }
     }
 
-    /// Stores what is not stored yet. One answer for each claim, given after the commit.
+    /// Stores the claims that are not stored yet. Returns one answer for each claim, after the commit.
     pub async fn store(&self, claims: Vec<Unstored>) -> Result<Vec<Stored>, DbError> {
         let coupons = self.write(distinct(&claims).into()).await?;
         self.outbox.wake();
         let answers = claims.iter().map(|claim| self.answer(&claim.ranked, &coupons)).collect();
+        // Refused claims as well: they will never be stored, and would stay pending for ever.
         self.acknowledger.acknowledge(claims.into_iter().map(|claim| claim.ranked).collect());
         Ok(answers)
     }
 
     fn answer(&self, ranked: &RankedClaim, coupons: &Coupons) -> Stored {
         let coupon = coupons.get(&ranked.claim.coupon_id());
+        // No coupon: the rank is taken or beyond the quota. A coupon of another rank: the user was ranked twice. Both
+        // happen only to a Redis that has forgotten ranks, so the campaign is rebuilt from the rows.
         if coupon.is_none_or(|coupon| coupon.rank != ranked.rank) {
             self.staging.invalidate(ranked.claim.campaign_id, ranked.epoch);
         }
         coupon.cloned().map_or(Stored::RankRefused, Stored::Coupon)
     }
 
-    /// The coupons that the users of these claims have now.
+    /// Returns the coupons that the users of these claims have after the commit.
     async fn write(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         match self.insert_all(claims.clone()).await {
             Err(error) if error.unique_violation().is_some() => self.insert_missing(claims).await,
@@ -87,7 +89,7 @@ impl StoreClaims {
         }
     }
 
-    /// The common case: none of them is stored.
+    /// Inserts all claims without reading first: in a rush nearly every claim is new.
     async fn insert_all(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         self.db
             .transact("store_claims", move |conn| {
@@ -97,7 +99,8 @@ impl StoreClaims {
             .await
     }
 
-    /// Some are stored, or their ranks taken. A row that commits between the look and the insert is seen next time.
+    /// Inserts the claims that are not stored and whose ranks are free. Retries if a row is committed between the reads
+    /// and the insert: the next attempt reads it.
     async fn insert_missing(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
         let mut attempt = 1;
         loop {
@@ -123,17 +126,18 @@ impl StoreClaims {
 async fn issue(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
     store::coupons::insert(conn, &ranked).await?;
-    tell(conn, claims).await?;
+    append_messages(conn, claims).await?;
     let coupons = ranked.iter().map(|ranked| ranked.coupon());
     Ok(coupons.map(|coupon| (coupon.id, coupon)).collect())
 }
 
-/// One message a campaign, in the trace of its first claim. The rows of the campaigns are locked last, and so for no
-/// longer than the commit takes.
-async fn tell(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
+/// Appends one message for each campaign, in the trace of its first claim. This comes last in the transaction: it locks
+/// the rows of the campaigns, which every other batch needs, until the commit.
+async fn append_messages(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
     if claims.is_empty() {
         return Ok(());
     }
+    // Sorted, so that all batches lock the campaigns in the same order and cannot deadlock.
     let mut batches = BTreeMap::<CampaignId, (Vec<Coupon>, Option<String>)>::new();
     for claim in claims {
         let batch = batches.entry(claim.ranked.claim.campaign_id);
@@ -151,26 +155,30 @@ async fn tell(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), Db
     store::outbox::append(conn, messages).await
 }
 
-/// The ranks are read first, and with them whose they are: a neighbour may store the same claims between the two reads,
-/// and what the first one saw the second one sees too. Read the other way round, the rank of a claim that was stored in
-/// between would look like somebody else's.
+/// Inserts the claims that are still missing. Returns the coupons of all of them.
 async fn issue_missing(conn: &mut MySqlConnection, claims: &[Unstored]) -> Result<Coupons, DbError> {
     let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
+    // The owners of the ranks before the coupons of the users. Each read sees what is committed when it starts, and
+    // another process may store the same claims between the two. Coupons only ever get added, so a rank that is taken
+    // in the first read has its coupon in the second. In the other order a claim that is stored in between would have
+    // no coupon and a taken rank, and would be refused as somebody else's.
     let owners = store::coupons::owners_of_ranks(conn, &ranked).await?;
     let ids: Vec<CouponId> = claims.iter().map(Unstored::coupon_id).collect();
     let mut coupons = store::coupons::find_many(conn, &ids).await?;
     let missing = claims.iter().filter(|claim| is_missing(claim, &coupons, &owners)).collect::<Vec<_>>();
+    // May still violate a key, if yet another process commits now: `insert_missing` retries.
     coupons.extend(issue(conn, &missing).await?);
     Ok(coupons)
 }
 
-/// Whether the claim can still be stored: its user has no coupon, and nobody else has its rank.
+/// Returns whether the claim can still be stored: its user has no coupon, and nobody else has its rank.
 fn is_missing(claim: &Unstored, coupons: &Coupons, owners: &RankOwners) -> bool {
     let owner = owners.get(&(claim.ranked.claim.campaign_id, claim.ranked.rank));
     !coupons.contains_key(&claim.coupon_id()) && owner.is_none_or(|owner| *owner == claim.coupon_id())
 }
 
-/// Those that one statement can write: within the quota, and no coupon and no rank twice.
+/// Returns the claims that one INSERT can write: within the quota, no coupon and no rank twice. A duplicate inside of
+/// the statement would violate the key in every attempt.
 fn distinct(claims: &[Unstored]) -> Vec<Unstored> {
     let (mut coupons, mut ranks) = (HashSet::new(), HashSet::new());
     let is_new = |claim: &&Unstored| {
@@ -209,6 +217,6 @@ mod tests {
         assert!(!is_missing(&mine, &stored, &RankOwners::new()), "stored between the two reads");
         assert!(!is_missing(&mine, &stored, &owned_by(&mine)));
         assert!(!is_missing(&mine, &Coupons::new(), &owned_by(&other)));
-        assert!(is_missing(&mine, &Coupons::new(), &owned_by(&mine)), "the key decides, not the look");
+        assert!(is_missing(&mine, &Coupons::new(), &owned_by(&mine)), "the key decides, not the read");
     }
 }

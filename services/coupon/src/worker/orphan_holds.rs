@@ -1,5 +1,5 @@
-//! Asks the order service about coupons that have been held for long: one page of ids a call, a pause between pages,
-//! and each hold once a pass, so that many orders waiting for their payment cost little.
+//! Looks up the orders of old holds at the order service: one page of ids a call, a pause between pages, and each hold
+//! once a pass, so that many orders waiting for their payment cost little.
 
 use crate::{
     domain::{EndedOrder, OrderEnd},
@@ -13,7 +13,7 @@ use stampede_service::Worker;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{collections::HashMap, time::Duration};
 
-/// Pause between two pages of a pass: at most 512 holds a second are looked at, however many wait for their payment.
+/// Pause between two pages of a pass: at most 512 holds a second are looked up, however many wait for their payment.
 const BETWEEN_PAGES: Duration = Duration::from_millis(500);
 /// Shortest pause between two passes.
 const MIN_BETWEEN_PASSES: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ impl OrphanHolds {
         let found = self.orders.look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
         let ended = ended(&page, &states(&found)?);
         if !ended.is_empty() {
-            tracing::info!(coupons = ended.len(), "coupons of orders that ended or were never written are seen to");
+            tracing::info!(coupons = ended.len(), "coupons of orders that ended or were never written are settled");
         }
         self.orphans.apply(ended).await?;
         Ok(page.next)

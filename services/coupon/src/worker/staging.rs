@@ -11,9 +11,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The worker.
 pub struct Staging {
     pub stage: StageCampaign,
-    /// Finds the campaigns that are asked for.
+    /// Finds the campaigns that are queued.
     pub campaigns: Campaigns,
-    /// Campaigns that somebody found missing or wrong.
+    /// Campaigns that were found missing or inconsistent.
     pub queue: StagingQueue,
 }
 

@@ -38,7 +38,7 @@ async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
     winners.sort_unstable();
     assert_eq!(winners, (1..=100).collect::<Vec<_>>());
     assert_eq!(shop.stored_ranks().await?, winners);
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     let request = GetCampaignRequest { campaign_id: campaign.campaign_id };
     let campaign = other.coupon().get_campaign(request).await?.into_inner().campaign;
     assert_eq!(campaign.map(|campaign| campaign.issued), Some(100));

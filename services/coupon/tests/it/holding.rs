@@ -41,9 +41,9 @@ async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
 async fn of_many_orders_at_once_one_gets_the_coupon() -> Result<()> {
     let shop = Shop::open().await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
-    // Each order asks twice, as a retry would.
-    let asked = (1..=20).flat_map(|n| [n, n]).map(|n| shop.hold(hold_request(&coupon, order(n))));
-    let held: Vec<_> = join_all(asked).await.into_iter().filter_map(Result::ok).collect();
+    // Each order requests it twice, as a retry would.
+    let requests = (1..=20).flat_map(|n| [n, n]).map(|n| shop.hold(hold_request(&coupon, order(n))));
+    let held: Vec<_> = join_all(requests).await.into_iter().filter_map(Result::ok).collect();
     assert_eq!(held.len(), 2, "{held:?}");
     assert_eq!(held[0].order_id, held[1].order_id);
     shop.mesh.stop().await
@@ -57,8 +57,8 @@ async fn holds_of_one_call_are_answered_each_by_itself_in_the_order_asked() -> R
     let taken = shop.claim(&campaign, buyer(), "a").await?;
     let by_another = shop.hold(hold_request(&taken, order(1))).await?;
     let unknown = Coupon { coupon_id: CouponId::from_uuid(Uuid::from_u128(3)).to_string(), ..free.clone() };
-    let asked = [(&taken, order(2)), (&free, order(3)), (&unknown, order(4))];
-    let answers = shop.hold_all(asked.map(|(coupon, order)| hold_request(coupon, order)).into()).await?;
+    let requests = [(&taken, order(2)), (&free, order(3)), (&unknown, order(4))];
+    let answers = shop.hold_all(requests.map(|(coupon, order)| hold_request(coupon, order)).into()).await?;
     let [Err(in_use), Ok(held), Err(not_found)] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!((reason(in_use), reason(not_found)), (Reason::CouponInUse, Reason::CouponNotFound));
     assert_eq!((held.state(), &held.order_id), (CouponState::Held, &order(3).to_string()));
@@ -83,7 +83,7 @@ async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
         (Reason::CouponNotFound, CouponHold { coupon_id: unknown, ..good.clone() }),
     ];
     for (expected, request) in cases {
-        let refused = shop.hold(request).await.expect_err("a misfit");
+        let refused = shop.hold(request).await.expect_err("it does not fit");
         assert_eq!(reason(&refused), expected);
     }
     assert_eq!(shop.now(&coupon).await?, coupon, "nothing changed");

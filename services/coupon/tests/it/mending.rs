@@ -38,7 +38,7 @@ async fn a_claim_that_was_ranked_and_not_stored_is_finished_by_the_sweep() -> Re
     .await;
     assert_eq!(finished.rank, 1);
     assert_eq!(shop.claim(&campaign, user, "a").await?, finished);
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     eventually("it is acknowledged", || async {
         coupon::snapshot(&shop.redis, id).await.ok()?.filter(|progress| progress.pending == 0)
     })
@@ -55,7 +55,7 @@ async fn a_repeat_finishes_a_claim_before_the_sweep_and_under_the_request_that_w
     let other = shop.claim(&campaign, user, "other").await.expect_err("another request was ranked");
     assert_eq!(reason(&other), Reason::AlreadyClaimed);
     assert_eq!(shop.claim(&campaign, user, "ranked").await?.rank, 1);
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     shop.mesh.stop().await
 }
 
@@ -80,7 +80,7 @@ async fn replicas_that_store_the_same_claims_do_not_distrust_redis() -> Result<(
     }
     assert_eq!(redis.hget::<_, _, i64>(&key, "epoch").await?, epoch, "the campaign was rebuilt for nothing");
     assert_eq!(shop.stored_ranks().await?, (1..=600).collect::<Vec<_>>());
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     replica.stop().await?;
     shop.mesh.stop().await
 }
@@ -113,7 +113,7 @@ async fn what_was_acknowledged_survives_kill_9_in_the_middle_of_a_crowd() -> Res
     ranks.sort_unstable();
     assert_eq!(ranks, (1..=150).collect::<Vec<_>>(), "what was ranked before the kill is issued after it");
     assert_eq!(shop.stored_ranks().await?, ranks);
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     shop.mesh.stop().await
 }
 
@@ -160,6 +160,6 @@ async fn a_redis_that_was_rolled_back_issues_nothing_twice() -> Result<()> {
         shop.claim_patiently(&campaign, *user).await?;
     }
     assert_eq!(shop.stored_ranks().await?, (1..=20).collect::<Vec<_>>());
-    assert!(shop.each_is_told_once().await?);
+    assert!(shop.each_is_published_once().await?);
     shop.mesh.stop().await
 }

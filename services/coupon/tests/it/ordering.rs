@@ -1,4 +1,4 @@
-//! What orders tell decides about their coupons, each once, in the order of the messages.
+//! The messages of an order use or return its coupon, each once and in order.
 
 use crate::shop::{Orders, Shop, hold_request, order, reason};
 use anyhow::Result;
@@ -38,14 +38,14 @@ async fn a_fulfilled_order_uses_its_coupon_and_a_refund_returns_it() -> Result<(
     let orders = Orders::open(&shop.world).await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     shop.hold(hold_request(&coupon, order(1))).await?;
-    orders.tell(order(1), vec![fulfilled(order(1), &coupon.coupon_id)]).await?;
+    orders.publish(order(1), vec![fulfilled(order(1), &coupon.coupon_id)]).await?;
     let used = shop.reaches(&coupon, CouponState::Used).await;
     assert_eq!(used.order_id, order(1).to_string());
     shop.release(&coupon, order(1)).await?;
     let taken = shop.hold(hold_request(&coupon, order(2))).await.expect_err("it is used");
     assert_eq!((shop.now(&coupon).await?, reason(&taken)), (used, Reason::CouponInUse));
 
-    orders.tell(order(1), vec![refunded(order(1), &coupon.coupon_id)]).await?;
+    orders.publish(order(1), vec![refunded(order(1), &coupon.coupon_id)]).await?;
     assert_eq!(shop.reaches(&coupon, CouponState::Issued).await, coupon);
     shop.mesh.stop().await
 }
@@ -59,7 +59,7 @@ async fn messages_of_one_batch_take_effect_in_their_order() -> Result<()> {
     let marker = shop.claim(&campaign, buyer(), "a").await?;
     shop.hold(hold_request(&returned, order(1))).await?;
     shop.hold(hold_request(&marker, order(1))).await?;
-    // Written at once, so read as one batch: used, returned, and told again; the marker tells when all are applied.
+    // Written at once, so read as one batch: used, returned, and repeated; the marker shows when all are applied.
     let id = &returned.coupon_id;
     let messages = vec![
         fulfilled(order(1), id),
@@ -69,7 +69,7 @@ async fn messages_of_one_batch_take_effect_in_their_order() -> Result<()> {
         fulfilled(order(1), &marker.coupon_id),
         fulfilled(order(1), ""),
     ];
-    orders.tell(order(1), messages).await?;
+    orders.publish(order(1), messages).await?;
     shop.reaches(&marker, CouponState::Used).await;
     assert_eq!(shop.now(&returned).await?, returned);
     shop.mesh.stop().await
@@ -90,7 +90,7 @@ async fn the_end_of_one_order_leaves_the_coupon_of_another_alone() -> Result<()>
         fulfilled(order(1), &held.coupon_id),
         cancelled(order(1), &marker.coupon_id),
     ];
-    orders.tell(order(1), messages).await?;
+    orders.publish(order(1), messages).await?;
     shop.reaches(&marker, CouponState::Issued).await;
     assert_eq!(shop.now(&held).await?, kept);
     shop.mesh.stop().await
@@ -102,9 +102,9 @@ async fn an_order_paid_after_it_had_expired_uses_its_coupon_after_all() -> Resul
     let orders = Orders::open(&shop.world).await?;
     let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
     shop.hold(hold_request(&coupon, order(1))).await?;
-    orders.tell(order(1), vec![expired(order(1), &coupon.coupon_id)]).await?;
+    orders.publish(order(1), vec![expired(order(1), &coupon.coupon_id)]).await?;
     shop.reaches(&coupon, CouponState::Issued).await;
-    orders.tell(order(1), vec![fulfilled(order(1), &coupon.coupon_id)]).await?;
+    orders.publish(order(1), vec![fulfilled(order(1), &coupon.coupon_id)]).await?;
     assert_eq!(shop.reaches(&coupon, CouponState::Used).await.order_id, order(1).to_string());
     shop.mesh.stop().await
 }

@@ -1,5 +1,5 @@
-//! What the tests are made of: the coupon service, a campaign, the crowd, and somebody who tells of orders as the order
-//! service does.
+//! What the tests are made of: the coupon service, a campaign, the crowd, and a publisher of messages of orders as the
+//! order service does.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
@@ -74,7 +74,7 @@ impl Shop {
         claim(&self.client, campaign, user, request).await
     }
 
-    /// Claims until there is an answer for good, as a client does that was told to try again.
+    /// Claims until the answer is final, as a client does that retries when told to.
     pub async fn claim_patiently(&self, campaign: &Campaign, user: UserId) -> Result<Coupon, Status> {
         eventually("the claim is answered for good", || async {
             match self.claim(campaign, user, "a").await {
@@ -125,9 +125,9 @@ impl Shop {
         Ok(sqlx::query_scalar("SELECT rank_no FROM coupons ORDER BY rank_no").fetch_all(&mut *conn).await?)
     }
 
-    /// Whether every stored coupon was told of exactly once, nothing else was told, and the messages of each campaign
-    /// are numbered without a gap.
-    pub async fn each_is_told_once(&self) -> Result<bool> {
+    /// Whether every stored coupon was published exactly once, nothing else was published, and the messages of each
+    /// campaign are numbered without a gap.
+    pub async fn each_is_published_once(&self) -> Result<bool> {
         let mut conn = self.coupons.acquire().await?;
         let stored: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM coupons").fetch_all(&mut *conn).await?;
         let messages: Vec<(String, i64, Vec<u8>)> =
@@ -139,7 +139,7 @@ impl Shop {
         for (campaign, version, payload) in messages {
             versions.entry(campaign.clone()).or_default().push(version);
             let coupons = CouponsIssued::decode(payload.as_slice())?.coupons;
-            ensure!(coupons.iter().all(|coupon| coupon.campaign_id == campaign), "told under another campaign");
+            ensure!(coupons.iter().all(|coupon| coupon.campaign_id == campaign), "published under another campaign");
             published.extend(coupons.into_iter().map(|coupon| coupon.coupon_id));
         }
         let numbered = versions.values().all(|versions| versions.iter().zip(1..).all(|(version, n)| *version == n));
@@ -150,7 +150,7 @@ impl Shop {
     }
 }
 
-/// Tells of orders as the order service does.
+/// Publishes messages of orders as the order service does.
 pub struct Orders {
     db: Database,
     outbox: Outbox,
@@ -167,8 +167,8 @@ impl Orders {
         Ok(Self { db, outbox, _relay: stop.drop_guard() })
     }
 
-    /// Tells these messages of one order, in this order.
-    pub async fn tell(&self, order: OrderId, messages: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
+    /// Publishes these messages of one order, in this order.
+    pub async fn publish(&self, order: OrderId, messages: Vec<(&'static str, Vec<u8>)>) -> Result<()> {
         let message = |(version, (message_type, payload)): (i64, (&str, Vec<u8>))| OutboxMessage {
             aggregate_type: "order",
             aggregate_id: order.to_string(),
@@ -178,7 +178,7 @@ impl Orders {
             traceparent: None,
         };
         let rows: Arc<[OutboxMessage]> = (1..).zip(messages).map(message).collect();
-        let append = self.db.transact("tell", move |conn| {
+        let append = self.db.transact("publish", move |conn| {
             let rows = rows.clone();
             Box::pin(async move { stampede_outbox::append(conn, &rows).await })
         });

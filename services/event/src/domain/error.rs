@@ -1,4 +1,4 @@
-//! Why the service does not do what it was asked.
+//! Why a request is refused.
 
 use crate::domain::State;
 use stampede_vocab::{EventId, InvalidField, Timestamp};

@@ -21,7 +21,7 @@ impl Event {
         self.schedule.event_id
     }
 
-    /// What is told when it was created or its times were moved: all that is needed to stage it.
+    /// Returns the message for its creation or new times: everything that is needed to stage it.
     pub fn scheduled(&self) -> OutgoingMessage {
         let Schedule { event_id, version, times, .. } = self.schedule;
         OutgoingMessage::Scheduled { event_id, version, times, items: self.items.clone() }

@@ -1,4 +1,4 @@
-//! Sale events as values: what they are, how time and operators change them, what is told of it. No I/O, no clock.
+//! Sale events as values: their fields, their transitions, and the messages about them. No I/O, no clock.
 
 mod error;
 mod event;

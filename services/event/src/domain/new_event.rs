@@ -15,11 +15,11 @@ const MAX_LIMIT_PER_BUYER: i32 = 1_000;
 /// A request to create an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// Who asks.
+    /// The caller.
     pub creator: UserId,
     /// The caller's idempotency key.
     pub request_id: RequestId,
-    /// What the request said.
+    /// Fingerprint of the request.
     pub fingerprint: Fingerprint,
     name: String,
     times: Times,

@@ -1,4 +1,4 @@
-//! What the rest of the mesh is told about events.
+//! The messages that the service publishes.
 
 use crate::domain::{Item, Times};
 use stampede_vocab::{EventId, Timestamp};

@@ -34,13 +34,13 @@ impl Times {
         self.closes_at
     }
 
-    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is asked for.
+    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is required.
     pub fn opening_from(self, earliest: Timestamp, problem: impl Into<String>) -> Result<Self, InvalidField> {
         if self.opens_at >= earliest { Ok(self) } else { Err(InvalidField::new("opens_at", problem)) }
     }
 }
 
-/// Where an event is in its life, with what is known only from there on.
+/// The state of an event, with the data that only that state has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Waiting for its opening.
@@ -67,7 +67,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether nothing can happen to the event any more.
+    /// Returns whether the event has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Closed { .. } | Self::Cancelled { .. })
     }
@@ -218,12 +218,12 @@ impl Advanced {
         turned
     }
 
-    /// Whether nothing was due.
+    /// Returns whether nothing was due.
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.closed.is_empty()
     }
 
-    /// What is to be told, the openings first.
+    /// Returns the messages to publish, the openings first.
     pub fn messages(&self) -> Vec<OutgoingMessage> {
         let opened = self.opened.iter().filter_map(|schedule| {
             let opened_at = schedule.state.opened_at()?;

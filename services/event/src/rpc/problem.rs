@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what the caller is told.
+//! The one table from the failures of the use cases to the problems for callers.
 
 use crate::{domain::Refusal, usecase::Error};
 use stampede_status::{Problem, Reason};
@@ -19,10 +19,10 @@ impl From<Error> for Status {
     }
 }
 
-/// What the caller of a watch is told: an unknown event is named by its place in `asked`.
-pub fn watch_problem(error: Error, asked: &[String]) -> Problem {
+/// Returns the problem for the caller of a watch. It names an unknown event by its index in `requested`.
+pub fn watch_problem(error: Error, requested: &[String]) -> Problem {
     let place = match &error {
-        Error::Refused(Refusal::NotFound(id)) => asked.iter().position(|text| *text == id.to_string()),
+        Error::Refused(Refusal::NotFound(id)) => requested.iter().position(|text| *text == id.to_string()),
         _ => None,
     };
     let problem = Problem::from(error);

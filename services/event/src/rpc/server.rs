@@ -83,9 +83,9 @@ impl EventService for EventRpc {
         &self,
         request: Request<proto::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let asked = &request.get_ref().event_ids;
-        let ids = convert::watched_ids(asked)?;
-        let events = self.watch.run(ids).await.map_err(|error| watch_problem(error, asked))?;
+        let requested = &request.get_ref().event_ids;
+        let ids = convert::watched_ids(requested)?;
+        let events = self.watch.run(ids).await.map_err(|error| watch_problem(error, requested))?;
         let answers = events.map(|event| Ok(proto::WatchEventsResponse { event: Some(convert::event(event)) }));
         Ok(Response::new(Box::pin(answers)))
     }

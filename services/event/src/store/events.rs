@@ -56,7 +56,7 @@ pub async fn insert(conn: &mut MySqlConnection, new: &NewEvent, event: &Event) -
     items::insert(conn, event.id(), &event.items).await
 }
 
-/// What the request said that created the event; `None` if there is no such event.
+/// Returns the fingerprint of the request that created the event; `None` if there is no such event.
 pub async fn fingerprint(conn: &mut MySqlConnection, id: EventId) -> Result<Option<Fingerprint>, DbError> {
     let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT request_fingerprint FROM events WHERE id = ?")
         .bind(id.uuid())
@@ -67,7 +67,7 @@ pub async fn fingerprint(conn: &mut MySqlConnection, id: EventId) -> Result<Opti
     fingerprint.map(Some).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))
 }
 
-/// The events of these ids that there are, with their items, in no order.
+/// Returns the events of these ids that exist, with their items, in no order.
 pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Event>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -97,8 +97,8 @@ pub async fn page(
     with_items(conn, rows).await
 }
 
-/// Locks the events of these ids that there are, in the order of their ids, so that two who lock the same events wait
-/// for each other instead of deadlocking.
+/// Locks the events of these ids that exist. Locks in id order, so that two transactions with the same events wait for
+/// each other and do not deadlock.
 pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Schedule>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -111,7 +111,7 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// The first `limit` events that time will change, the earliest first.
+/// Returns the first `limit` events with a transition ahead, the earliest first.
 pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>, DbError> {
     let rows: Vec<(Uuid, i64)> =
         sqlx::query_as("SELECT id, due_at_us FROM events WHERE due_at_us IS NOT NULL ORDER BY due_at_us LIMIT ?")
@@ -122,7 +122,7 @@ pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// The next `limit` schedules after `after` that time will change, the earliest first.
+/// Returns the next `limit` schedules after `after` with a transition ahead, the earliest first.
 pub async fn unfinished(conn: &mut MySqlConnection, after: Option<Due>, limit: u32) -> Result<Vec<Schedule>, DbError> {
     let mut query = select("");
     query.push(" WHERE due_at_us IS NOT NULL");
@@ -136,7 +136,7 @@ pub async fn unfinished(conn: &mut MySqlConnection, after: Option<Due>, limit: u
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Opens these locked events at `now`. Fails, so that nothing is told, unless each is SCHEDULED and due.
+/// Opens these locked events at `now`. Fails, so that nothing is published, unless each is SCHEDULED and due.
 pub async fn open(conn: &mut MySqlConnection, opened: &[Schedule], now: Timestamp) -> Result<(), DbError> {
     if opened.is_empty() {
         return Ok(());
@@ -150,7 +150,7 @@ pub async fn open(conn: &mut MySqlConnection, opened: &[Schedule], now: Timestam
     ensure_rows("opening", changed, opened.len())
 }
 
-/// Closes these locked events at `now`. Fails, so that nothing is told, unless each is OPEN and due.
+/// Closes these locked events at `now`. Fails, so that nothing is published, unless each is OPEN and due.
 pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timestamp) -> Result<(), DbError> {
     if closed.is_empty() {
         return Ok(());
@@ -164,7 +164,7 @@ pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timesta
     ensure_rows("closing", changed, closed.len())
 }
 
-/// Puts `after` in the place of the locked `before`. Fails if the row is not what `before` says.
+/// Replaces the locked `before` by `after`. Fails if the row differs from `before`.
 pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Schedule) -> Result<(), DbError> {
     let changed = sqlx::query(
         "UPDATE events SET state = ?, opens_at_us = ?, closes_at_us = ?, opened_at_us = ?, closed_at_us = ?, \

@@ -1,7 +1,7 @@
-//! The transitions that time brings about: SCHEDULED -> OPEN -> CLOSED, each exactly once and never early.
+//! The timed transitions SCHEDULED -> OPEN -> CLOSED, each exactly once and never early.
 //!
-//! Any number of replicas may try the same events at the same time, woken by a timer or by the sweep. The row lock
-//! lets one of them through; the others find nothing due.
+//! Any number of replicas may try the same events concurrently, woken by a timer or by the sweep. The row lock
+//! serializes them: the first makes the transition, the others find nothing due.
 
 use crate::{
     domain::{Advanced, Due, Schedule},
@@ -38,7 +38,7 @@ impl AdvanceEvents {
         Self { db, outbox }
     }
 
-    /// Makes every transition of these events that is due now, or fails with none of them made.
+    /// Makes every transition of these events that is due now, in one transaction. Returns the transitions.
     #[tracing::instrument(skip_all, fields(event.count = ids.len()))]
     pub async fn run(&self, ids: Vec<EventId>) -> Result<Advanced, DbError> {
         let ids = Arc::new(ids);
@@ -54,7 +54,7 @@ impl AdvanceEvents {
         Ok(advanced)
     }
 
-    /// Returns the next events that time will change, the earliest first, [`BATCH_SIZE`] at most.
+    /// Returns the next events with a transition ahead, the earliest first, [`BATCH_SIZE`] at most.
     pub async fn upcoming(&self) -> Result<Vec<Due>, DbError> {
         self.db
             .run("upcoming_events", |mut conn| async move { store::events::next_due(&mut conn, BATCH_SIZE).await })
@@ -69,9 +69,11 @@ impl AdvanceEvents {
 
 async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced, DbError> {
     let locked = store::events::lock(conn, ids).await?;
-    // The time counts from when the locks were had, so an opening is never recorded as earlier than it was.
+    // Read after the locks: waiting for them may take longer than an event has until it is due, and an opening must not
+    // be recorded as earlier than it was.
     let now = Timestamp::now();
     let advanced = Advanced::at(now, locked);
+    // Both, in this order: an event that was due to open and to close since the last round opens first.
     store::events::open(conn, &advanced.opened, now).await?;
     store::events::close(conn, &advanced.closed, now).await?;
     store::outbox::append(conn, &advanced.messages()).await?;

@@ -1,4 +1,4 @@
-//! The Redis timers of events. They only make transitions prompt, so no verb fails because they do.
+//! The Redis timers of events. They only make transitions prompt, so no use case fails when they fail.
 
 use crate::{
     domain::{Due, Schedule, State},
@@ -11,9 +11,9 @@ use stampede_lua::{
     timer::{self, Timers},
 };
 
-/// Events that are read at a time to arm their timers.
+/// Events of one page.
 const BATCH_SIZE: u32 = 500;
-/// Timers on their way to Redis at a time.
+/// Timers that are armed concurrently.
 const MAX_IN_FLIGHT: usize = 32;
 
 /// Why not every timer was armed.
@@ -40,13 +40,14 @@ impl ArmTimers {
         Self { db, redis }
     }
 
-    /// Arms the timers of every event that time will change. Returns how many events there are.
+    /// Arms the timers of every event with a transition ahead. Returns the number of events.
     pub async fn arm_all(&self) -> Result<usize, ArmError> {
         let mut armed = 0;
         let mut after = None;
         loop {
             let page = self.unfinished(after).await?;
             let Some(last) = page.last() else { return Ok(armed) };
+            // A cursor over due times: an event whose times move in the meantime is armed by its own change.
             after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
             let arming = stream::iter(&page).map(Ok::<_, RedisError>);
             arming.try_for_each_concurrent(MAX_IN_FLIGHT, |schedule| self.try_arm(schedule)).await?;
@@ -56,13 +57,13 @@ impl ArmTimers {
 
     pub(super) async fn arm(&self, schedule: &Schedule) {
         if let Err(error) = self.try_arm(schedule).await {
-            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not armed, the sweep will do");
+            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not armed, left to the sweep");
         }
     }
 
     pub(super) async fn disarm(&self, schedule: &Schedule) {
         if let Err(error) = timer::disarm(&self.redis, schedule.event_id).await {
-            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not disarmed, they will do nothing");
+            tracing::warn!(event.id = %schedule.event_id, error.cause = %error, "timers not disarmed, they will have no effect");
         }
     }
 

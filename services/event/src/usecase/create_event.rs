@@ -10,8 +10,8 @@ use stampede_db::Database;
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 
-/// How far in the past an opening may lie when it is asked for: the time that a request may be under way. Such an
-/// event opens at once.
+/// How far in the past a requested opening may lie: the time that a request may be in flight. Such an event opens at
+/// once.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Creates events. Cheap to clone.

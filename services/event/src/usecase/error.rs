@@ -1,9 +1,9 @@
-//! Everything that keeps a use case from what it was asked for.
+//! The failures of the use cases.
 
 use crate::domain::Refusal;
 use stampede_db::{DbError, WorkError};
 
-/// Why a use case did not do what it was asked for.
+/// Why a use case failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// It was refused for a reason that the caller should know.

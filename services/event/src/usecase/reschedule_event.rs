@@ -22,14 +22,14 @@ pub struct RescheduleEvent {
 }
 
 impl RescheduleEvent {
-    /// Moves events of this schema. `lead` is the least time between a reschedule and the old opening, and between it and
-    /// the new one.
+    /// Moves events of this schema. `lead` is the least time between a reschedule and the old opening, and between it
+    /// and the new one.
     pub fn new(db: Database, changes: ScheduleChanges, lead: Duration) -> Self {
         Self { db, changes, lead }
     }
 
-    /// Moves the event to `times`. Refused once less than the lead is left, because the replicas of inventory must
-    /// hear of the new window before the old one begins.
+    /// Moves the event to `times`. Fails once less than the lead is left, because the replicas of inventory
+    /// must receive the new window before the old one begins.
     pub async fn run(&self, id: EventId, times: Times) -> Result<Event, Error> {
         let lead = self.lead;
         let earliest = Timestamp::now().plus(lead);
@@ -47,7 +47,7 @@ impl RescheduleEvent {
 
 async fn move_times(conn: &mut MySqlConnection, id: EventId, times: Times, lead: Duration) -> Result<Event, Error> {
     let before = lock_one(conn, id).await?;
-    // The time counts from when the lock was had: waiting for it must not eat into the lead.
+    // Read after the lock: waiting for it must not shorten the lead.
     let after = before.reschedule(times, Timestamp::now(), lead)?;
     let unmoved = store::events::load(conn, &[id]).await?.pop();
     let unmoved = unmoved.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;

@@ -1,4 +1,4 @@
-//! Changes of one event's schedule: written with their message, and what follows their commit.
+//! Changes of one event's schedule: written with their message, and their effects after the commit.
 
 use super::ArmTimers;
 use crate::{
@@ -13,7 +13,7 @@ use stampede_vocab::EventId;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Tells everybody who waits for an event that its schedule has changed. Cheap to clone.
+/// Notifies the relay, the sweep and the timers that a schedule has changed. Cheap to clone.
 #[derive(Clone)]
 pub struct ScheduleChanges {
     outbox: Outbox,

@@ -1,4 +1,4 @@
-//! Follows events to their end. However many are watched, one poll reads them all.
+//! Watches events until they end. One poll reads all that are watched.
 
 use super::{Error, FindEvents};
 use crate::domain::{Event, Refusal};
@@ -29,7 +29,7 @@ impl WatchEvents {
         Self { find, hub }
     }
 
-    /// Each event as it is now and after each change, until it has ended. Refused unless there is an event for each id.
+    /// Returns each event as it is now and after each change, until it has ended. Fails unless every id has an event.
     pub async fn run(&self, ids: Vec<EventId>) -> Result<impl Stream<Item = Event> + Send + use<>, Error> {
         let found = self.find.find(&ids).await?;
         if let Some(id) = ids.iter().find(|id| !found.contains_key(id)) {

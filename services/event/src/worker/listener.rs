@@ -1,6 +1,7 @@
-//! The expiry listener: Redis tells that a timer has expired, and the event advances at once.
+//! The expiry listener: Redis publishes that a timer has expired, and the event advances at once.
 //!
-//! Nothing depends on it. It arms every timer anew whenever it has connected, so timers survive a Redis that lost them.
+//! It is an optimization: nothing depends on it. It arms all timers after each connect, so a Redis that lost them gets
+//! them back.
 
 use crate::usecase::{AdvanceEvents, ArmTimers, BATCH_SIZE};
 use stampede_lua::{Redis, timer::Expirations};
@@ -9,7 +10,7 @@ use std::{future::Future, time::Duration};
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often the connection is asked whether it still lives.
+/// Time between two pings of the connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest wait for one batch. A transaction under way goes on; whether it was done is seen at the next look.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,13 +28,14 @@ pub struct ExpiryListener {
 }
 
 impl ExpiryListener {
-    /// Runs until `stop`, and connects again for as long as it takes.
+    /// Runs until `stop`. Reconnects for ever, with back-off.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut failures = 0;
         while !stop.is_cancelled() {
             match Expirations::subscribe(&self.redis).await {
                 Ok(expirations) => {
                     failures = 0;
+                    // After the subscription: a timer that expires in between is then heard of.
                     self.arm_all().await;
                     self.listen(expirations, &stop).await;
                 }
@@ -41,6 +43,7 @@ impl ExpiryListener {
                     tracing::warn!(error.cause = %error, "cannot listen for timers, the sweep goes on alone");
                 }
             }
+            // Also after a connection that was lost, so that a Redis that accepts and closes is not called in a loop.
             stop.run_until_cancelled(sleep(backoff(failures))).await;
             failures += 1;
         }
@@ -50,11 +53,11 @@ impl ExpiryListener {
     async fn arm_all(&self) {
         match in_time(self.timers.arm_all()).await {
             Ok(armed) => tracing::info!(event.armed = armed, "listening for the timers of events"),
-            Err(error) => tracing::warn!(error.cause = %error, "timers not armed, the sweep will do"),
+            Err(error) => tracing::warn!(error.cause = %error, "timers not armed, left to the sweep"),
         }
     }
 
-    /// Advances what expires until the connection is lost or the process stops.
+    /// Advances the events of expired timers until the connection is lost or the process stops.
     async fn listen(&self, mut expirations: Expirations, stop: &CancellationToken) {
         let mut check = interval(CHECK_INTERVAL);
         loop {
@@ -64,6 +67,7 @@ impl ExpiryListener {
                     Some(batch) => self.advance(batch.into_iter().map(|(event_id, _)| event_id).collect()).await,
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
+                // Without traffic a connection that is half-open looks like one on which nothing expires.
                 _ = check.tick() => if let Err(error) = expirations.check().await {
                     return tracing::warn!(error.cause = %error, "the connection for timers does not answer");
                 },
@@ -73,7 +77,7 @@ impl ExpiryListener {
 
     async fn advance(&self, expired: Vec<EventId>) {
         if let Err(error) = in_time(self.advance.run(expired)).await {
-            tracing::warn!(error.cause = %error, "expired timers not acted on, the sweep will do");
+            tracing::warn!(error.cause = %error, "events of expired timers not advanced, left to the sweep");
         }
     }
 }

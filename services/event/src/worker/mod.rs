@@ -1,5 +1,4 @@
-//! What makes events open and close by themselves: the listener is prompt, the sweep is sure. Both call the same use
-//! case.
+//! The workers that open and close events: the listener is prompt, the sweep is reliable. Both call the same use case.
 
 mod listener;
 mod sweep;

@@ -1,4 +1,5 @@
-//! The due sweep: sleeps until the next transition is due and makes it. It alone guarantees that events open and close.
+//! The due sweep: sleeps until the next transition is due and makes it. It is what guarantees that events open and
+//! close.
 
 use crate::{
     domain::Due,
@@ -45,12 +46,13 @@ impl Worker for DueSweep {
     }
 }
 
-/// How long to sleep. A sleep that ends early by the clock is harmless: nothing is due then, and the rest is slept.
+/// Returns how long to sleep. A sleep that ends early is harmless: nothing is due then, and the next round sleeps
+/// again.
 fn until(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
 }
 
-/// Those of the upcoming, which are sorted by their time, that are due.
+/// Returns the events of `upcoming`, which is sorted by time, that are due.
 fn due(upcoming: &[Due], now: Timestamp) -> Vec<EventId> {
     upcoming.iter().take_while(|next| next.due_at <= now).map(|next| next.event_id).collect()
 }

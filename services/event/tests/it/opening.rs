@@ -1,4 +1,4 @@
-//! An event opens and closes by itself, once, on time, never early, whatever is lost on the way.
+//! An event opens and closes once, on time, never early, whatever is lost on the way.
 
 use crate::sale::{create, late_us, messages, reaches, replica, replica_without_sweep, request, whole_sale, world};
 use anyhow::Result;

@@ -33,7 +33,7 @@ pub async fn replica(world: &World) -> Result<Mesh> {
     settings().start(world, [Service::Event]).await
 }
 
-/// A replica that looks into the database by itself only once a minute.
+/// A replica whose sweep reads the database only once a minute.
 pub async fn replica_without_sweep(world: &World) -> Result<Mesh> {
     settings().set(Service::Event, "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", 60_000).start(world, [Service::Event]).await
 }

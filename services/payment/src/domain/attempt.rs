@@ -10,14 +10,14 @@ pub enum AttemptState {
     Requested,
     /// Claimed by a process that asks the provider.
     Charging {
-        /// That process is taken for dead after this.
+        /// The reconciler takes the attempt over after this.
         lease_until: Timestamp,
     },
-    /// The provider may or may not have charged: it is asked, never charged under another key.
+    /// The provider may or may not have charged. The charge is looked up, and never sent under another key.
     Unknown {
         /// Look-ups that had no result so far.
         checks: u32,
-        /// When to look again.
+        /// When to look it up again.
         next_check: Timestamp,
     },
     /// Captured.
@@ -33,7 +33,7 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
-    /// Whether nothing can change it any more.
+    /// Returns whether it has ended.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Approved { .. } | Self::Declined { .. } => true,
@@ -67,7 +67,7 @@ pub struct Attempt {
     pub updated_at: Timestamp,
 }
 
-/// What the provider is asked to charge for an attempt.
+/// The request to the provider for an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeOrder {
     /// The attempt, and the key of the charge.

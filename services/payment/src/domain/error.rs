@@ -1,4 +1,4 @@
-//! Why the service does not do what it was asked, and what should never happen with money.
+//! Why a request is refused, and the invariants of money that the provider may violate.
 
 use crate::domain::{AttemptKey, PaymentState};
 use stampede_vocab::{Money, OrderId, PaymentId};
@@ -29,11 +29,11 @@ pub enum Refusal {
     NothingCaptured(OrderId),
 }
 
-/// Something about a charge that cannot be if the provider and this service keep their promises. It is logged as an
-/// error, and money that was taken in surplus goes back.
+/// An invariant violation: the provider and this service disagree about a charge. It is logged as an error, and money
+/// that was captured in surplus is refunded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Anomaly {
-    /// The provider tells of an attempt that was never made.
+    /// The provider reports an attempt that was never made.
     #[error("the provider knows the attempt {0}, which was never made")]
     NoSuchAttempt(AttemptKey),
     /// The provider captured another amount than it was asked to.
@@ -42,7 +42,7 @@ pub enum Anomaly {
     /// The provider declines what it has captured.
     #[error("the provider declines {0}, which it has captured before")]
     DeclinedAfterCapture(AttemptKey),
-    /// The provider captured what it must not: it goes back.
+    /// The provider captured an attempt that is declined, or a second one. The surplus is refunded.
     #[error("{0} was captured in surplus and goes back")]
     CapturedInSurplus(AttemptKey),
 }

@@ -1,5 +1,5 @@
-//! Under which keys the payment provider knows us. A key is made from the row it is for, so a repeat has the same key
-//! after any crash, and nothing is ever charged or refunded under two.
+//! The idempotency keys of requests to the payment provider. A key is derived from its row, so a repeat after a crash
+//! has the same key, and nothing is ever charged or refunded under two.
 
 use stampede_vocab::PaymentId;
 use std::{fmt, str::FromStr};

@@ -1,4 +1,4 @@
-//! What the order service asks for, as far as it concerns payments.
+//! The requests of the order service.
 
 use stampede_vocab::{Money, OrderId, UserId};
 
@@ -6,14 +6,14 @@ use stampede_vocab::{Money, OrderId, UserId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRequest {
     pub order_id: OrderId,
-    pub ask: Ask,
-    /// The trace in which it was asked.
+    pub action: Action,
+    /// The trace in which it was requested.
     pub traceparent: Option<String>,
 }
 
-/// What the order service asks for.
+/// What the order service requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum Action {
     /// Charge the buyer.
     Charge {
         /// Buyer.

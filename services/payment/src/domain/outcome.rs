@@ -1,8 +1,8 @@
-//! What the provider says about a charge or a refund, in answer to a request, a look-up, or of its own accord.
+//! The outcomes of charges and refunds, from an answer, a look-up or a notice of the provider.
 
 use stampede_vocab::Money;
 
-/// What became of a charge.
+/// The outcome of a charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The money was taken.
@@ -17,11 +17,11 @@ pub enum Outcome {
         /// Why, such as `card_declined`.
         code: String,
     },
-    /// Nobody can say yet: it is pending, or the provider did not answer.
+    /// Not known yet: it is pending, or the provider did not answer.
     Unresolved,
 }
 
-/// What became of a refund.
+/// The outcome of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundOutcome {
     /// The money is back.
@@ -29,6 +29,6 @@ pub enum RefundOutcome {
         /// The provider's id of the refund; `None` if there was nothing to give back.
         refund_id: Option<String>,
     },
-    /// The provider did not answer, or did not do it: it is asked again under the same key.
+    /// The provider did not answer or failed. The refund is sent again under the same key.
     Unresolved,
 }

@@ -1,15 +1,15 @@
-//! What the service tells the others.
+//! The messages that the service publishes.
 
 use stampede_vocab::{Money, OrderId, PaymentId};
 
-/// A fact to be told, in the order of the payment's versions.
+/// A message to be published, in the order of the payment's versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub payment_id: PaymentId,
     pub order_id: OrderId,
     /// Version of the payment that this made.
     pub version: i64,
-    /// The trace in which it was asked for.
+    /// The trace in which it was requested.
     pub traceparent: Option<String>,
     /// What happened.
     pub fact: Fact,

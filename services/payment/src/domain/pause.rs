@@ -1,4 +1,4 @@
-//! How long to wait before the provider is asked again about something it has not settled.
+//! The back-off between requests to the provider about one charge or refund.
 
 use stampede_vocab::PaymentId;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The wait after so many tries: twice as long each time, up to half a minute, spread by the id so that what failed
-/// together does not come back together. It has no end: money is never given up.
+/// Returns the wait after so many tries. It doubles up to half a minute, with jitter from the id, so that what failed
+/// together is not retried together. There is no last try: money is never given up.
 pub fn pause(payment_id: PaymentId, tries: u32) -> Duration {
     let doublings = tries.saturating_sub(1).min(10);
     let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);

@@ -10,7 +10,7 @@ use std::fmt;
 /// Decline code of an attempt whose order ended before the provider was asked.
 const ORDER_ENDED: &str = "order_ended";
 
-/// Where a payment is in its life. It is always captured and refunded as a whole.
+/// The state of a payment. It is always captured and refunded as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaymentState {
     /// No attempt has succeeded so far.
@@ -66,9 +66,9 @@ pub struct Payment {
     pub order_id: OrderId,
     /// Who pays.
     pub user_id: UserId,
-    /// What is to be paid.
+    /// The amount to pay.
     pub amount: Money,
-    /// Where it is in its life.
+    /// Its state.
     pub state: PaymentState,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,
@@ -80,16 +80,16 @@ pub struct Payment {
     pub updated_at: Timestamp,
 }
 
-/// How what the provider said was taken in.
+/// How an outcome changed the payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
-    /// The attempt has ended, which is to be told.
+    /// The attempt has ended, with the message to publish.
     Ended(OutgoingMessage),
-    /// It is still open; the next look is planned.
+    /// It is still open; the next look-up is scheduled.
     StillOpen,
-    /// It was known already.
+    /// The outcome was known already.
     KnownBefore,
-    /// Money was taken that must not be: it is to go back.
+    /// Money was captured in surplus, with the refund of it.
     Surplus(Refund),
 }
 
@@ -109,7 +109,7 @@ impl Payment {
         }
     }
 
-    /// What was captured: all or nothing.
+    /// Returns the captured amount: all or nothing.
     pub fn captured(&self) -> Money {
         match self.state {
             PaymentState::Open => Money::zero(self.amount.currency),
@@ -119,7 +119,7 @@ impl Payment {
         }
     }
 
-    /// What was given back: all or nothing.
+    /// Returns the refunded amount: all or nothing.
     pub fn refunded(&self) -> Money {
         match self.state {
             PaymentState::Refunded { .. } => self.amount,
@@ -156,8 +156,8 @@ impl Payment {
         Ok(())
     }
 
-    /// Hands an attempt that waits for its turn to the process that charges it until `lease_until`, and yields what to
-    /// ask the provider for. `None` if it does not wait: somebody has it already, or it has ended.
+    /// Leases a queued attempt to this process until `lease_until`, and returns the request to the provider. Returns
+    /// `None` if the attempt is not queued: another process has it, or it has ended.
     pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<ChargeOrder> {
         let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
         let (payment_method, checks) = (waiting.payment_method.clone(), waiting.state.checks());
@@ -166,14 +166,15 @@ impl Payment {
         Some(ChargeOrder { key, amount: self.amount, payment_method, checks })
     }
 
-    /// The order has ended: an attempt that the provider does not know of is declined. One that it may know of goes on.
+    /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
+    /// Returns the message to publish, if there is one.
     pub fn stop(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
         let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
         let number = waiting.number;
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
     }
 
-    /// Sends the money back. A repeat changes nothing and yields `None`.
+    /// Requests the refund of everything captured. A repeat changes nothing and returns `None`.
     ///
     /// Fails if nothing was captured, or the amount is not all that was.
     pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Option<Refund>, Refusal> {
@@ -189,7 +190,8 @@ impl Payment {
         }
     }
 
-    /// The refund of this attempt's charge is done. Yields `None` if that was a surplus, of which nobody was told.
+    /// Finishes the refund of this attempt's charge. Returns the message to publish; `None` for a surplus, which was
+    /// never published as captured.
     pub fn finish_refund(
         &mut self,
         number: i32,
@@ -201,10 +203,12 @@ impl Payment {
         }
         self.state = PaymentState::Refunded { attempt: number };
         self.touch(now);
-        Some(self.tell(traceparent, Fact::Refunded { refunded: self.amount }))
+        Some(self.message(traceparent, Fact::Refunded { refunded: self.amount }))
     }
 
-    /// Takes in what the provider says about an attempt, however it came to say it. What is known changes nothing.
+    /// Applies the outcome of an attempt, whether an answer, a look-up or a notice brought it. It is idempotent.
+    ///
+    /// Fails if the outcome contradicts what is stored.
     pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Anomaly> {
         let key = AttemptKey { payment_id: self.id, attempt: number };
         let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Anomaly::NoSuchAttempt(key))?;
@@ -217,6 +221,7 @@ impl Payment {
                 Ok(Settled::KnownBefore)
             }
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
+            // The decline was published, so the order may have paid by another attempt: this money cannot stay.
             (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {
                 Ok(Settled::Surplus(self.refund_of(number, charge_id, now)))
             }
@@ -234,18 +239,19 @@ impl Payment {
     fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {
         self.set_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
         self.touch(now);
+        // Another attempt has paid already. The attempt is approved all the same: that is what the provider has done.
         if self.state != PaymentState::Open {
             return Settled::Surplus(self.refund_of(number, charge_id, now));
         }
         self.state = PaymentState::Captured { attempt: number };
         let fact = Fact::Approved { attempt: number, captured: self.amount };
-        Settled::Ended(self.tell(self.traceparent(number), fact))
+        Settled::Ended(self.message(self.traceparent(number), fact))
     }
 
     fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> OutgoingMessage {
         self.set_attempt(number, AttemptState::Declined { code: code.clone() }, now);
         self.touch(now);
-        self.tell(self.traceparent(number), Fact::Declined { attempt: number, code })
+        self.message(self.traceparent(number), Fact::Declined { attempt: number, code })
     }
 
     fn require_amount(&self, asked: Money) -> Result<(), Refusal> {
@@ -287,7 +293,7 @@ impl Payment {
         self.updated_at = now;
     }
 
-    fn tell(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {
+    fn message(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {
         OutgoingMessage { payment_id: self.id, order_id: self.order_id, version: self.version, traceparent, fact }
     }
 }

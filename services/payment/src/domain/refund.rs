@@ -1,4 +1,4 @@
-//! Captured money on its way back.
+//! The refund of captured money.
 
 use crate::domain::{AttemptKey, RefundKey, RefundOutcome, pause::pause};
 use stampede_vocab::{Money, Timestamp};
@@ -6,11 +6,11 @@ use stampede_vocab::{Money, Timestamp};
 /// How a refund stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundState {
-    /// The provider is to be asked, again and again under the same key until it has done it.
+    /// To be sent to the provider, under the same key until it is done.
     Requested {
         /// Tries that had no result so far.
         checks: u32,
-        /// When to ask.
+        /// When to send it next.
         due: Timestamp,
     },
     /// The money is back.
@@ -59,7 +59,7 @@ impl Refund {
         }
     }
 
-    /// Takes in what the provider says; true if the money is back just now. A refund that is done stays done.
+    /// Applies an outcome. Returns whether it finished the refund; one that is finished does not change any more.
     pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> bool {
         let RefundState::Requested { checks, .. } = self.state else {
             return false;

@@ -1,4 +1,4 @@
-//! Every answer of the provider against every state, and every ask of the order service.
+//! Every answer of the provider against every state, and every request of the order service.
 
 use crate::domain::{
     Anomaly, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome,
@@ -59,12 +59,12 @@ fn declined() -> AttemptState {
 }
 
 #[test]
-fn a_capture_ends_every_open_attempt_and_is_told_once() {
+fn a_capture_ends_every_open_attempt_and_is_published_once() {
     for state in open_states() {
         let mut payment = with_state(state);
-        let Settled::Ended(told) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("must be told") };
-        assert_eq!(told.fact, Fact::Approved { attempt: 1, captured: eur(500) });
-        assert_eq!(told.version, payment.version);
+        let Settled::Ended(message) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("no message") };
+        assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
+        assert_eq!(message.version, payment.version);
         assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
         assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(0)));
         let before = payment.clone();
@@ -77,15 +77,15 @@ fn a_capture_ends_every_open_attempt_and_is_told_once() {
 fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
     for state in open_states() {
         let mut payment = with_state(state);
-        let Settled::Ended(told) = payment.settle(1, decline(), LATER).unwrap() else { panic!("must be told") };
-        assert_eq!(told.fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+        let Settled::Ended(message) = payment.settle(1, decline(), LATER).unwrap() else { panic!("no message") };
+        assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
         assert_eq!((payment.state, payment.captured()), (PaymentState::Open, eur(0)));
         assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
     }
 }
 
 #[test]
-fn without_an_answer_the_next_look_is_planned_and_nothing_is_told() {
+fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
     for (state, checks) in open_states().into_iter().zip([1, 1, 4]) {
         let mut payment = with_state(state);
         let version = payment.version;
@@ -147,8 +147,8 @@ fn money_taken_by_a_second_attempt_goes_back() {
 
 #[test]
 fn an_ended_order_stops_only_what_the_provider_does_not_know() {
-    let told = requested().stop(LATER).expect("it must be told");
-    assert_eq!(told.fact, Fact::Declined { attempt: 1, code: "order_ended".to_owned() });
+    let message = requested().stop(LATER).expect("it must be published");
+    assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "order_ended".to_owned() });
     let [_, charging, unknown] = open_states();
     for state in [charging, unknown, approved(), declined()] {
         let mut payment = with_state(state);
@@ -166,7 +166,7 @@ fn an_attempt_that_waits_is_handed_to_one_process() {
     let order = ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0 };
     assert_eq!(payment.begin_charge(1, LATER, NOW), Some(order));
     assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
-    assert_eq!(payment.version, version, "there is nothing to tell");
+    assert_eq!(payment.version, version, "there is nothing to publish");
     assert_eq!(payment.begin_charge(1, LATER, NOW), None, "it is taken");
     assert_eq!(payment.begin_charge(2, LATER, NOW), None, "there is no such attempt");
     assert_eq!(payment.stop(LATER), None, "the provider may know of it");
@@ -225,8 +225,8 @@ fn a_refund_takes_everything_back_once() {
     assert!(refund.settle(RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) }, LATER));
     assert!(!refund.settle(RefundOutcome::Unresolved, LATER), "done stays done");
 
-    let told = payment.finish_refund(1, None, LATER).expect("it must be told");
-    assert_eq!(told.fact, Fact::Refunded { refunded: eur(500) });
+    let message = payment.finish_refund(1, None, LATER).expect("it must be published");
+    assert_eq!(message.fact, Fact::Refunded { refunded: eur(500) });
     assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(500)));
     assert_eq!(payment.finish_refund(1, None, LATER), None);
     assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));

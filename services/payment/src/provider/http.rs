@@ -1,5 +1,5 @@
-//! Asks the provider over HTTP/JSON. Each request has a time-out and is made once: what is to be repeated, and when, is
-//! decided by the usecases, always under the same idempotency key.
+//! Requests to the provider over HTTP/JSON. Each has a time-out and is sent once: the use cases decide about retries,
+//! always under the same idempotency key.
 
 use crate::{
     domain::{AttemptKey, ChargeOrder, Outcome, Refund},
@@ -30,10 +30,10 @@ const IDLE: Duration = Duration::from_secs(30);
 pub struct HttpProvider {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// Why there is no answer to rely on. What was asked for may or may not have been done.
+/// Why there is no reliable answer. The request may or may not have taken effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
     /// The answer did not come in time.
@@ -50,12 +50,12 @@ pub enum ProviderError {
         /// The provider's own code, if it gave one.
         code: String,
     },
-    /// The answer makes no sense.
+    /// The answer is malformed.
     #[error("the provider's answer cannot be read: {0}")]
     Unreadable(String),
 }
 
-/// What the provider knows of a key.
+/// The result of a look-up by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookUp {
     /// It has the charge.
@@ -94,19 +94,19 @@ struct Answer {
 }
 
 impl HttpProvider {
-    /// A provider at `base` (`http://host:port`), each request of which may take `patience`.
+    /// A provider at `base` (`http://host:port`), each request of which may take `timeout`.
     ///
     /// Fails for any other scheme: the encryption of what leaves the private network is the egress proxy's.
-    pub fn new(base: &Uri, patience: Duration) -> anyhow::Result<Self> {
+    pub fn new(base: &Uri, timeout: Duration) -> anyhow::Result<Self> {
         ensure!(base.scheme_str() == Some("http"), "the provider's URL must be http://host:port");
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(patience));
+        connector.set_connect_timeout(Some(timeout));
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
-        Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), patience })
+        Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), timeout })
     }
 
-    /// Charges. A repeat under the same key gets the answer of the first, and charges nothing.
+    /// Sends a charge. A repeat under the same key gets the answer of the first and charges nothing.
     pub async fn charge(&self, order: &ChargeOrder) -> Result<Outcome, ProviderError> {
         let body = json!({
             "amount_minor": order.amount.minor_units,
@@ -123,7 +123,7 @@ impl HttpProvider {
         }
     }
 
-    /// Asks what became of a charge.
+    /// Looks up a charge by its key.
     pub async fn look_up(&self, key: AttemptKey) -> Result<LookUp, ProviderError> {
         let request = Request::get(format!("{}/v1/charges/by-key/{key}", self.base)).body(Full::default());
         let answer = self.send(request).await?;
@@ -133,7 +133,7 @@ impl HttpProvider {
         answer.granted::<ChargeAnswer>()?.into_outcome().map(LookUp::Found)
     }
 
-    /// Gives the money of a charge back, and yields the provider's id of the refund.
+    /// Refunds a charge. Returns the provider's id of the refund.
     pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<String, ProviderError> {
         let body = json!({"charge_id": charge_id, "amount_minor": refund.amount.minor_units});
         let answer = self.post("/v1/refunds", &refund.key().to_string(), &body).await?;
@@ -159,12 +159,12 @@ impl HttpProvider {
             let body = body.map_err(|error| ProviderError::Unreachable(error.to_string()))?.to_bytes();
             Ok(Answer { status, body })
         };
-        timeout(self.patience, exchange).await.unwrap_or(Err(ProviderError::TimedOut(self.patience)))
+        timeout(self.timeout, exchange).await.unwrap_or(Err(ProviderError::TimedOut(self.timeout)))
     }
 }
 
 impl Answer {
-    /// The body of a request that was granted.
+    /// Returns the body of a successful answer. Fails for any other status.
     fn granted<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
         if !self.status.is_success() {
             return Err(ProviderError::Refused { status: self.status, code: self.error_code() });

@@ -1,5 +1,5 @@
-//! The payment provider, as this service speaks with it: charges, look-ups and refunds over HTTP, and the notices that
-//! it sends. All knowledge of the provider's forms is here, and none of payments: a second provider would stand beside.
+//! The adapter to the payment provider: charges, look-ups and refunds over HTTP, and the notices that it sends. It has
+//! the provider's formats and no rules of payments, so that a second provider would be a second module.
 
 mod http;
 mod notice;
@@ -14,7 +14,7 @@ use stampede_vocab::Money;
 /// Longest decline code that is kept.
 const MAX_CODE_CHARS: usize = 64;
 
-/// How the provider says that a charge stands.
+/// The status of a charge in the words of the provider.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ChargeStatus {
@@ -23,7 +23,7 @@ enum ChargeStatus {
     Declined,
 }
 
-/// The end of a charge, out of the provider's words.
+/// Returns the outcome for a status of the provider; `None` if it captured an unreadable amount.
 fn outcome(
     status: &ChargeStatus,
     charge_id: String,
@@ -37,7 +37,7 @@ fn outcome(
     }
 }
 
-/// A decline code that fits, with a plain one if the provider gives none.
+/// Returns the decline code, cut to what is stored; `declined` if the provider gives none.
 fn code(given: Option<String>) -> String {
     let given: String = given.unwrap_or_default().chars().take(MAX_CODE_CHARS).collect();
     if given.is_empty() { "declined".to_owned() } else { given }

@@ -1,4 +1,4 @@
-//! The notices that the provider sends of its own accord: signed JSON texts.
+//! The notices (webhooks) of the provider: signed JSON texts.
 
 use crate::{
     domain::{AttemptKey, Outcome, RefundKey, RefundOutcome},
@@ -8,12 +8,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha2::Sha256;
 
-/// What a notice tells.
+/// The content of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// How a charge stands.
+    /// The outcome of a charge.
     Charge(AttemptKey, Outcome),
-    /// How a refund stands.
+    /// The outcome of a refund.
     Refund(RefundKey, RefundOutcome),
     /// Something that this service does not follow.
     Other,
@@ -51,7 +51,7 @@ struct RefundNotice {
     refund_id: Option<String>,
 }
 
-/// Reads a notice, once its signature has been checked.
+/// Checks the signature of a notice and reads it. Fails if it does not fit, or the notice is malformed.
 pub fn read_notice(secret: &[u8], payload: &str, signature: &str) -> Result<Notice, NoticeError> {
     verify(secret, payload, signature)?;
     let Kind { r#type } = parse(payload)?;

@@ -11,8 +11,8 @@ pub fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     Ok(field::id("payment_id", text)?)
 }
 
-/// The order whose payment is wanted, `None` for all, and which page of the list. The list is that of its owner and its
-/// order, so that a token is good for no other.
+/// Returns the order to list payments of, `None` for all, and the page. The owner and the order are part of the list's
+/// name, so that a page token is good for no other.
 pub fn listing(
     owner: Option<UserId>,
     request: &proto::ListPaymentsRequest,

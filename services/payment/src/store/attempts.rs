@@ -44,7 +44,7 @@ struct OrderRow {
     currency: String,
 }
 
-/// What the columns of a state hold.
+/// The columns of a state.
 struct Columns<'a> {
     state: &'static str,
     charge_id: Option<&'a str>,
@@ -53,7 +53,7 @@ struct Columns<'a> {
     checks: u32,
 }
 
-/// The attempts of these payments, in order of their numbers.
+/// Returns the attempts of these payments, in order of their numbers.
 pub async fn load(
     conn: &mut MySqlConnection,
     payments: &[PaymentId],
@@ -75,7 +75,7 @@ pub async fn load(
     Ok(attempts)
 }
 
-/// Writes these attempts, new ones and changed ones alike. Changed ones must be locked.
+/// Inserts new attempts and updates changed ones, which must be locked.
 pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]) -> Result<(), DbError> {
     if attempts.is_empty() {
         return Ok(());
@@ -104,8 +104,7 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     Ok(())
 }
 
-/// Claims attempts that wait for their turn, oldest first, for a charge until the lease ends. Those that another
-/// process is claiming are passed over.
+/// Claims queued attempts until the lease ends, oldest first. Skips those that another process is claiming.
 pub async fn claim_requested(
     conn: &mut MySqlConnection,
     limit: u32,
@@ -122,24 +121,23 @@ pub async fn claim_requested(
     claim(conn, &keys, "CHARGING", now, lease_until).await
 }
 
-/// How many attempts there are of which nobody knows yet whether they were charged.
+/// Returns the number of attempts of unknown outcome.
 pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     let count: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM attempts WHERE state = 'UNKNOWN'").fetch_one(conn).await?;
     Ok(count.unsigned_abs())
 }
 
-/// Claims attempts whose outcome is unknown and due for a look, until the lease ends. A charge whose lease has ended
-/// is one of them: the process that made it has died. Those that another process is claiming are passed over.
-///
-/// They are found without a lock and then locked by their keys. A locking search through the index of due attempts
-/// would stand in the way of the charges that end all the while, and deadlock with them.
+/// Claims attempts of unknown outcome that are due for a look-up, until the lease ends. A charge whose lease has
+/// expired is one of them: its process was killed or stalled. Skips those that another process is claiming.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     limit: u32,
     now: Timestamp,
     lease_until: Timestamp,
 ) -> Result<Vec<ChargeOrder>, DbError> {
+    // Found without a lock first. A locking range scan of the index of due attempts would lock entries that ending
+    // charges delete from it all the while, and deadlock with them.
     let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
     push_due(&mut due, now);
     due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
@@ -148,6 +146,7 @@ pub async fn claim_unknown(
         return Ok(Vec::new());
     }
     let due: Vec<_> = due.iter().map(KeyRow::key).collect();
+    // Then locked by primary key, with the condition again: another process may have claimed or ended one in between.
     let mut still_due = Statement::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
     push_keys(&mut still_due, &due);
     push_due(still_due.push(" AND "), now);

@@ -12,7 +12,7 @@ use crate::domain::AttemptKey;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{Currency, InvalidField, Money};
 
-/// Whether rows are only read, or held against every other change until the transaction ends.
+/// Whether rows are only read, or locked until the transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     /// As they were committed last.

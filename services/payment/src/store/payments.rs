@@ -28,10 +28,10 @@ struct Row {
     updated_us: i64,
 }
 
-/// Where a page of a list starts: after the payment that was created then and has this id.
+/// The start of a page: after the payment that was created then and has this id.
 pub type After = (Timestamp, Uuid);
 
-/// These payments with their attempts, in order of their ids; those that there are.
+/// Returns those of these payments that exist, with their attempts, in order of their ids.
 pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Payment>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
@@ -67,7 +67,7 @@ pub async fn list(
     with_attempts(conn, rows, Reading::Plain).await
 }
 
-/// Writes these payments, new ones and changed ones alike. Changed ones must be locked.
+/// Inserts new payments and updates changed ones, which must be locked.
 pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(), DbError> {
     if payments.is_empty() {
         return Ok(());

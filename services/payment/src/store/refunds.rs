@@ -28,7 +28,7 @@ struct Row {
     updated_us: i64,
 }
 
-/// Writes new refunds. One that is there already stays as it is: a charge goes back once.
+/// Inserts new refunds. Leaves one that exists unchanged: a charge is refunded once.
 pub async fn insert(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), DbError> {
     write(conn, refunds, " ON DUPLICATE KEY UPDATE payment_id = payment_id").await
 }
@@ -49,8 +49,7 @@ pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<
     rows.into_iter().map(Row::into_refund).collect()
 }
 
-/// Claims refunds that are due, oldest first, until the lease ends. Those that another process is claiming are passed
-/// over.
+/// Claims refunds that are due until the lease ends, oldest first. Skips those that another process is claiming.
 pub async fn claim_due(
     conn: &mut MySqlConnection,
     limit: u32,

@@ -1,4 +1,4 @@
-//! The payments that one transaction works on: locked, changed in memory, and what has changed written back at once.
+//! The payments of one transaction: locked, changed in memory, and written back as a difference.
 
 use crate::{
     domain::Payment,
@@ -9,15 +9,15 @@ use stampede_db::DbError;
 use stampede_vocab::PaymentId;
 use std::collections::BTreeMap;
 
-/// Payments with their attempts, all locked until the transaction ends. In order of their ids, as every transaction
-/// locks and writes them, so that two of them wait for each other instead of deadlocking.
+/// Payments with their attempts, all locked until the transaction ends. Sorted by id: every transaction locks and
+/// writes in that order, so that two of them wait for each other and do not deadlock.
 pub struct WorkingSet {
     before: BTreeMap<PaymentId, Payment>,
     now: BTreeMap<PaymentId, Payment>,
 }
 
 impl WorkingSet {
-    /// Locks those of these payments that there are.
+    /// Locks those of these payments that exist.
     pub async fn lock(conn: &mut MySqlConnection, ids: impl Iterator<Item = PaymentId>) -> Result<Self, DbError> {
         let mut ids: Vec<_> = ids.collect();
         ids.sort_unstable();
@@ -32,7 +32,7 @@ impl WorkingSet {
         self.now.get_mut(&id)
     }
 
-    /// The payment of this id, which `new` makes if there is none.
+    /// Returns the payment of this id, made by `new` if there is none.
     pub fn get_or_insert_with(&mut self, id: PaymentId, new: impl FnOnce() -> Payment) -> &mut Payment {
         self.now.entry(id).or_insert_with(new)
     }

@@ -1,5 +1,5 @@
-//! Charges attempts: that this process has them is committed first, then the provider is asked. An attempt that waits
-//! for its turn is claimed here; one that was taken over as it came is this process's already.
+//! Charges attempts. The lease of this process is committed first, then the charge is sent to the provider. A queued
+//! attempt is claimed here; one that the consumer took over is leased already.
 
 use super::{Context, SettleAttempts};
 use crate::{
@@ -37,20 +37,21 @@ impl ChargeAttempts {
             .await
     }
 
-    /// Charges an attempt that was claimed or taken over, and writes down what became of it. If that cannot be written,
-    /// the reconciler finds out when the lease has ended.
+    /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks
+    /// the charge up after the lease has ended.
     pub async fn run(&self, order: ChargeOrder) {
-        let outcome = self.ask_to_charge(&order).await;
+        let outcome = self.send_charge(&order).await;
         if let Err(error) = self.settle.run(order.key, outcome).await {
-            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a charge was not written");
+            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a charge was not stored");
         }
     }
 
-    /// What the provider says to a charge. Where nothing is to be paid it is not asked.
-    pub(super) async fn ask_to_charge(&self, order: &ChargeOrder) -> Outcome {
+    /// Sends a charge and returns its outcome. A charge of nothing is not sent.
+    pub(super) async fn send_charge(&self, order: &ChargeOrder) -> Outcome {
         if order.amount.minor_units == 0 {
             return Outcome::Captured { charge_id: None, amount: order.amount };
         }
+        // Never declined here, whatever the error: the request may have arrived, and only the provider knows.
         self.provider.charge(order).await.unwrap_or_else(|error| {
             tracing::warn!(payment.attempt = %order.key, error.cause = %error, "a charge has no known outcome and will be looked up");
             Outcome::Unresolved

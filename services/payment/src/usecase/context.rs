@@ -1,4 +1,4 @@
-//! What the use cases share.
+//! The dependencies that the use cases share.
 
 use super::recent_ends::RecentEnds;
 use stampede_db::Database;
@@ -7,7 +7,7 @@ use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
-/// The schema, the clock, and who is woken by what. Cheap to clone.
+/// The schema, the term of leases, and the notifications of the pools. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
     pub(super) db: Database,
@@ -19,8 +19,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// What is claimed counts as abandoned after `lease`, which must be longer than the provider may take for two
-    /// requests.
+    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take.
     pub fn new(db: Database, outbox: Outbox, lease: Duration) -> Self {
         Self {
             db,
@@ -32,7 +31,7 @@ impl Context {
         }
     }
 
-    /// Now, and the end of a lease that begins now.
+    /// Returns the time now, and the end of a lease that begins now.
     pub(super) fn lease(&self) -> (Timestamp, Timestamp) {
         let now = Timestamp::now();
         (now, now.plus(self.lease))

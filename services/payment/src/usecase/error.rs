@@ -1,10 +1,10 @@
-//! Everything that keeps a use case from what it was asked for.
+//! The failures of the use cases.
 
 use stampede_batch::BatchError;
 use stampede_db::DbError;
 use stampede_vocab::InvalidField;
 
-/// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
+/// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A field has a value that is not allowed.

@@ -1,13 +1,13 @@
-//! Applies what the order service asks for: queues charges and refunds, and stops what an ended order no longer needs.
-//! Nothing is charged here; the workers do that once this has been committed.
+//! Applies the requests of the order service: queues charges and refunds, and stops the charges of orders that have
+//! ended. Nothing is charged here; the workers do that after the commit.
 //!
-//! Where a permit of the charge pool is free, an attempt is not queued but taken over: it is written as CHARGING, with
-//! a lease, by the transaction that takes its message in, so that it needs no claim of its own. If this process dies
-//! before it charges, the reconciler finds the attempt when the lease has ended, like that of any claim.
+//! If a permit of the charge pool is free, an attempt is taken over instead of queued: the transaction that applies its
+//! message stores it as CHARGING, with a lease, which saves the transaction of a claim. If this process is killed
+//! before it charges, the reconciler finds the attempt when the lease has expired, as it does for any claim.
 
 use super::{Context, Permits};
 use crate::{
-    domain::{Ask, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
+    domain::{Action, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -15,7 +15,7 @@ use stampede_db::DbError;
 use stampede_vocab::{PaymentId, Timestamp};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Why a batch was not taken in.
+/// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// The database failed.
@@ -31,13 +31,13 @@ pub enum FollowError {
     },
 }
 
-/// An attempt that is this process's to charge, and the permit that was kept for it.
+/// An attempt that is leased to this process, and the permit to charge it.
 pub type TakenOver = (ChargeOrder, OwnedSemaphorePermit);
 
-/// What a batch has left to do once it is committed. If it is rolled back this is dropped, and its permits are free.
+/// The effects of a batch after its commit. A rollback drops it, which frees its permits.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Attempts that were asked for, whether they were taken over or not.
+    /// Attempts that were requested, whether they were taken over or not.
     requested: Vec<AttemptKey>,
     taken_over: Vec<TakenOver>,
     refunds: Vec<Refund>,
@@ -58,7 +58,7 @@ impl FollowOrders {
     }
 
     /// Applies requests in their order, inside the transaction that records them. Each comes with its index in the
-    /// batch. What is taken over is decided anew in each run of the transaction, by the permits that are free then.
+    /// batch. A retry of the transaction decides anew what to take over, by the permits that are free then.
     pub async fn apply(
         &self,
         conn: &mut MySqlConnection,
@@ -72,6 +72,7 @@ impl FollowOrders {
             let refused = |refusal| FollowError::Refused { index, refusal };
             followed.apply(&mut payments, request, now).map_err(refused)?;
         }
+        // After all requests: a stop later in the batch still finds the attempt queued, and declines it.
         followed.take_over(&mut payments, &self.charging, lease_until, now);
         payments.save(conn).await?;
         store::refunds::insert(conn, &followed.refunds).await?;
@@ -79,8 +80,8 @@ impl FollowOrders {
         Ok(followed)
     }
 
-    /// Wakes whoever has work now, and returns what was taken over: each is to be charged with its permit at once. To
-    /// be called after the commit.
+    /// Wakes the pools and the relay, and returns the attempts that were taken over, each to be charged with its permit
+    /// at once. To be called after the commit.
     #[must_use]
     pub fn committed(&self, followed: Followed) -> Vec<TakenOver> {
         let Followed { requested, taken_over, refunds, outgoing } = followed;
@@ -99,26 +100,26 @@ impl FollowOrders {
 
 impl Followed {
     fn apply(&mut self, payments: &mut WorkingSet, request: OrderRequest, now: Timestamp) -> Result<(), Refusal> {
-        let OrderRequest { order_id, ask, traceparent } = request;
+        let OrderRequest { order_id, action, traceparent } = request;
         let id = PaymentId::derive(order_id);
-        match ask {
-            Ask::Charge { user_id, attempt, amount, payment_method } => {
+        match action {
+            Action::Charge { user_id, attempt, amount, payment_method } => {
                 let payment = payments.get_or_insert_with(id, || Payment::open(order_id, user_id, amount, now));
                 payment.request_charge(attempt, amount, payment_method, traceparent, now)?;
                 self.requested.push(AttemptKey { payment_id: id, attempt });
             }
-            Ask::Refund { amount } => {
+            Action::Refund { amount } => {
                 let payment = payments.get_mut(id).ok_or(Refusal::NothingCaptured(order_id))?;
                 let refund = payment.request_refund(amount, now)?;
                 self.refunds.extend(refund.map(|refund| Refund { traceparent, ..refund }));
             }
-            Ask::Stop => self.outgoing.extend(payments.get_mut(id).and_then(|payment| payment.stop(now))),
+            Action::Stop => self.outgoing.extend(payments.get_mut(id).and_then(|payment| payment.stop(now))),
         }
         Ok(())
     }
 
     /// Takes over as many of the requested attempts as permits are free, in their order; the others stay queued. To be
-    /// called when all requests are applied: an attempt whose order ends in the same batch is stopped, and not charged.
+    /// called when all requests are applied.
     fn take_over(&mut self, payments: &mut WorkingSet, permits: &Permits, lease_until: Timestamp, now: Timestamp) {
         let Some(mut free) = permits.try_acquire_up_to(self.requested.len()) else { return };
         for key in &self.requested {

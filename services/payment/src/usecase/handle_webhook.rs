@@ -1,4 +1,4 @@
-//! Takes notices of the provider: a third way, beside answers and look-ups, to learn what became of a charge.
+//! Handles notices of the provider, a third source of outcomes besides answers and look-ups.
 
 use super::{Context, Error, SettleAttempts, SettleRefunds};
 use crate::provider::{Notice, NoticeError, read_notice};
@@ -20,9 +20,10 @@ impl HandleWebhook {
         Self { context, settle, settle_refunds, secret: secret.into() }
     }
 
-    /// Takes a signed notice. A repeat changes nothing.
+    /// Applies a signed notice. It is idempotent.
     ///
-    /// Answers and look-ups are settled whatever is remembered: they repair a database that has lost a commit.
+    /// Only notices are skipped by what this process remembers. Answers and look-ups are always settled, so that they
+    /// repair a database that has lost a commit.
     pub async fn run(&self, payload: &str, signature: &str) -> Result<(), Error> {
         match read_notice(self.secret.as_bytes(), payload, signature)? {
             // Written and committed by this process: there is nothing left to do.

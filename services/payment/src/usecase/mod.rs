@@ -1,5 +1,5 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
-//! neither SQL nor the contracts. The provider is never asked inside a transaction.
+//! neither SQL nor the contracts. No request to the provider is made inside a transaction.
 
 mod charge_attempts;
 mod context;
@@ -28,11 +28,11 @@ pub use settle_refunds::SettleRefunds;
 
 use stampede_batch::BatchConfig;
 
-/// So many tries without a result are logged as an error, each time. They go on all the same.
-const WORRYING_TRIES: u32 = 10;
+/// From this try on, each one without a result is logged as an error. The tries go on.
+const TRIES_UNTIL_ERROR: u32 = 10;
 
-/// Two batches under way: one that hangs does not hold up all others, and with them the permits of the charges that wait
-/// for their settlement. One at a time was tried, and was no faster in a rush.
+/// Two batches under way: one that hangs does not hold up all others, and with them the permits of the charges that
+/// wait for their settlement. One at a time was tried, and was no faster in a rush.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096 }
 }

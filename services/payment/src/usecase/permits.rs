@@ -1,5 +1,5 @@
-//! The permits of a pool: how many jobs of a kind run at a time. A job is begun only by who holds a permit for it, be it
-//! the pool, which claims what is queued, or the consumer, which takes over what it is about to write.
+//! The permits of a pool, which bound the jobs in flight. A job begins only with a permit, whether the pool has claimed
+//! it from the queue or the consumer has taken it over.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use tokio::{
@@ -21,33 +21,34 @@ impl Permits {
         Self { free: Arc::new(Semaphore::new(all as usize)), all }
     }
 
-    /// Waits for a free permit and takes all that are free, at most `most`. Who waits here is served before
-    /// [`Permits::try_acquire_up_to`], so that what has been queued longer is not overtaken for ever.
-    pub async fn acquire_up_to(&self, most: usize) -> OwnedSemaphorePermit {
+    /// Waits for a free permit and takes all that are free, at most `max`. Waiters here come before
+    /// [`Permits::try_acquire_up_to`], so that new jobs do not starve those that are queued.
+    pub async fn acquire_up_to(&self, max: usize) -> OwnedSemaphorePermit {
         let mut taken = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
-        if let Some(others) = self.try_acquire_up_to(most.saturating_sub(1)) {
+        if let Some(others) = self.try_acquire_up_to(max.saturating_sub(1)) {
             taken.merge(others);
         }
         taken
     }
 
-    /// Waits until `most` permits are free at once, or all of them if there are fewer, but no longer than this. What becomes
-    /// free meanwhile is kept from [`Permits::try_acquire_up_to`].
-    pub async fn wait_for(&self, most: usize, longest: Duration) {
-        let count = u32::try_from(most).unwrap_or(u32::MAX).min(self.all);
-        // Whether they came in time or not, they are let go of here and taken as they are needed.
+    /// Waits until `max` permits are free at once, or all of them if there are fewer, but no longer than `longest`.
+    /// Permits that become free meanwhile are not available to [`Permits::try_acquire_up_to`].
+    pub async fn wait_for(&self, max: usize, longest: Duration) {
+        let count = u32::try_from(max).unwrap_or(u32::MAX).min(self.all);
+        // The semaphore is fair: while this waits for many, nobody takes the few that become free. They are released
+        // here at once, in time or not, and taken by the caller as it needs them.
         drop(timeout(longest, self.free.acquire_many(count)).await);
     }
 
-    /// Takes all that are free at this moment, at most `most`; `None` if there is none, or others were quicker.
-    pub fn try_acquire_up_to(&self, most: usize) -> Option<OwnedSemaphorePermit> {
-        let count = self.free.available_permits().min(most);
+    /// Takes all that are free at this moment, at most `max`; `None` if there is none, or a concurrent call took them.
+    pub fn try_acquire_up_to(&self, max: usize) -> Option<OwnedSemaphorePermit> {
+        let count = self.free.available_permits().min(max);
         let count = u32::try_from(count).expect("there are no more permits than that");
         self.free.clone().try_acquire_many_owned(count).ok().filter(|taken| taken.num_permits() > 0)
     }
 
-    /// Waits until every job is done. No permit is ever free again after that, and none becomes free for
-    /// [`Permits::try_acquire_up_to`] from when this is called.
+    /// Waits until every job is done, and then closes the pool for good. From the call on no permit becomes free for
+    /// [`Permits::try_acquire_up_to`], so that the consumer takes nothing more over.
     pub async fn drain(&self) {
         self.free.acquire_many(self.all).await.expect("the semaphore is never closed").forget();
     }

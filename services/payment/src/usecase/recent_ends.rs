@@ -1,8 +1,7 @@
-//! How attempts ended that this process has settled lately. The provider sends a notice of each charge besides its
-//! answer, so many tell what is written already: that is known here, and no payment is locked for it.
+//! A cache of the outcomes that this process has committed lately. The provider sends a notice of each charge besides
+//! its answer, so most notices are duplicates: the cache knows them without locking the payment.
 //!
-//! An end never changes, so what is remembered stays true. What is forgotten, or was written by another process, only
-//! costs the look into the database.
+//! An outcome never changes, so there is nothing to invalidate. A miss only costs a transaction that changes nothing.
 
 use crate::domain::{AttemptKey, Outcome};
 use std::{
@@ -10,10 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Most ends that are remembered, some hundred bytes each: the notices of many seconds of a rush.
+/// Most outcomes in the cache, some hundred bytes each: the notices of many seconds of a rush.
 const MAX_REMEMBERED: usize = 8_192;
 
-/// The latest ends that were committed. Clones share what they remember.
+/// The cache of recent outcomes. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RecentEnds {
     memory: Arc<Mutex<Memory>>,
@@ -27,12 +26,12 @@ struct Memory {
 }
 
 impl RecentEnds {
-    /// Whether this attempt is known to have been settled with exactly this outcome.
+    /// Returns whether this attempt is known to have ended with exactly this outcome.
     pub(super) fn have(&self, key: AttemptKey, outcome: &Outcome) -> bool {
         self.memory().ends.get(&key) == Some(outcome)
     }
 
-    /// Remembers ends, and forgets the oldest for them. They must have been committed.
+    /// Adds outcomes, which must have been committed, and evicts the oldest.
     pub(super) fn remember(&self, ends: Vec<(AttemptKey, Outcome)>) {
         let mut memory = self.memory();
         for (key, outcome) in ends {
@@ -46,7 +45,7 @@ impl RecentEnds {
 }
 
 impl Memory {
-    /// What was remembered first of an attempt stays: it is the outcome that ended it.
+    /// Keeps the first outcome of an attempt: it is the one that ended it.
     fn remember(&mut self, key: AttemptKey, outcome: Outcome) {
         let Entry::Vacant(unknown) = self.ends.entry(key) else { return };
         unknown.insert(outcome);

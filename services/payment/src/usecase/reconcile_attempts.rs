@@ -1,8 +1,8 @@
-//! Finds out what became of charges that were never answered, or whose process died. The provider is asked by the key
-//! of the charge; only if it never took one is the charge sent again, under the same key. So whatever was lost, and
-//! however often, the buyer is charged once.
+//! Reconciles charges that were never answered, or whose process was killed. The charge is looked up by its key. Only
+//! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
+//! and however often.
 
-use super::{ChargeAttempts, Context, SettleAttempts, WORRYING_TRIES};
+use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR};
 use crate::{
     domain::{ChargeOrder, Outcome},
     provider::{HttpProvider, LookUp},
@@ -20,18 +20,17 @@ pub struct ReconcileAttempts {
 }
 
 impl ReconcileAttempts {
-    /// Asks this provider, and charges by `charge` what it never took.
+    /// Looks charges up at this provider, and sends those again by `charge` that it never took.
     pub fn new(context: Context, provider: HttpProvider, charge: ChargeAttempts, settle: SettleAttempts) -> Self {
         Self { context, provider, charge, settle }
     }
 
-    /// How many charges there are of unknown outcome.
+    /// Returns the number of charges of unknown outcome.
     pub async fn count_unknown(&self) -> Result<u64, DbError> {
         self.context.db.run("count_unknown", |mut conn| async move { attempts::count_unknown(&mut conn).await }).await
     }
 
-    /// Claims attempts whose outcome is unknown and due for a look, at most `limit`, for this process alone until the
-    /// lease ends.
+    /// Claims attempts of unknown outcome that are due, at most `limit`, for this process alone until the lease ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
         let (now, until) = self.context.lease();
         self.context
@@ -40,21 +39,23 @@ impl ReconcileAttempts {
             .await
     }
 
-    /// Finds out what became of a claimed attempt and writes it down. If nobody can say yet the next look is planned.
+    /// Reconciles a claimed attempt and stores its outcome. If that is still unknown, the next look-up is scheduled.
     pub async fn run(&self, order: ChargeOrder) {
-        let outcome = self.find_out(&order).await;
-        if outcome == Outcome::Unresolved && order.checks + 1 >= WORRYING_TRIES {
+        let outcome = self.reconcile(&order).await;
+        if outcome == Outcome::Unresolved && order.checks + 1 >= TRIES_UNTIL_ERROR {
             tracing::error!(payment.attempt = %order.key, payment.checks = order.checks + 1, "a charge still has no known outcome");
         }
         if let Err(error) = self.settle.run(order.key, outcome).await {
-            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a look-up was not written");
+            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a look-up was not stored");
         }
     }
 
-    async fn find_out(&self, order: &ChargeOrder) -> Outcome {
+    async fn reconcile(&self, order: &ChargeOrder) -> Outcome {
         match self.provider.look_up(order.key).await {
             Ok(LookUp::Found(outcome)) => outcome,
-            Ok(LookUp::NotFound) => self.charge.ask_to_charge(order).await,
+            // Not an end: the first request may still be on its way, and would be charged after a decline. Sent again
+            // under the same key, whichever of the two arrives first is the one charge.
+            Ok(LookUp::NotFound) => self.charge.send_charge(order).await,
             Err(error) => {
                 tracing::warn!(payment.attempt = %order.key, error.cause = %error, "a charge could not be looked up");
                 Outcome::Unresolved

@@ -1,6 +1,6 @@
-//! Gives captured money back. A refund that was not answered is sent again under the same key until it is done.
+//! Refunds captured money. A refund without an answer is sent again under the same key until it is done.
 
-use super::{Context, SettleRefunds, WORRYING_TRIES};
+use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR};
 use crate::{
     domain::{Refund, RefundOutcome},
     provider::HttpProvider,
@@ -36,18 +36,18 @@ impl RefundPayments {
             .await
     }
 
-    /// Sends a claimed refund and writes down what became of it.
+    /// Sends a claimed refund and stores its outcome.
     pub async fn run(&self, refund: Refund) {
-        let outcome = self.ask_to_refund(&refund).await;
-        if outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= WORRYING_TRIES {
+        let outcome = self.send_refund(&refund).await;
+        if outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= TRIES_UNTIL_ERROR {
             tracing::error!(payment.refund = %refund.key(), payment.checks = refund.checks() + 1, "a refund is still not done");
         }
         if let Err(error) = self.settle.run(refund.key(), outcome).await {
-            tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "the outcome of a refund was not written");
+            tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "the outcome of a refund was not stored");
         }
     }
 
-    async fn ask_to_refund(&self, refund: &Refund) -> RefundOutcome {
+    async fn send_refund(&self, refund: &Refund) -> RefundOutcome {
         let Some(charge_id) = &refund.charge_id else {
             // Nothing was paid.
             return RefundOutcome::Refunded { refund_id: None };

@@ -1,5 +1,5 @@
-//! Writes down what became of charges, many at a time: whether a request, a look-up or a notice of the provider
-//! told of it. What is written already changes nothing, so any of them may come first, and any may be repeated.
+//! Stores the outcomes of charges in batches, from answers, look-ups and notices of the provider. It is idempotent, so
+//! any of the three may come first, and any may be repeated.
 
 use super::{Context, Error, batches};
 use crate::{
@@ -12,7 +12,7 @@ use stampede_db::DbError;
 use stampede_vocab::Timestamp;
 use std::sync::Arc;
 
-/// What became of one charge.
+/// The outcome of one charge.
 #[derive(Debug, Clone)]
 struct Settlement {
     key: AttemptKey,
@@ -31,15 +31,15 @@ impl SettleAttempts {
         Self { queue: Batcher::new(batches("settle_attempts"), move |batch| settle_all(context.clone(), batch)) }
     }
 
-    /// Writes down what became of an attempt. A repeat changes nothing.
+    /// Stores the outcome of an attempt. It is idempotent.
     pub async fn run(&self, key: AttemptKey, outcome: Outcome) -> Result<(), Error> {
         Ok(self.queue.call(Settlement { key, outcome }).await??)
     }
 }
 
-/// What a batch has changed.
+/// The changes of a batch.
 #[derive(Debug, Default)]
-struct Written {
+struct Changes {
     outgoing: Vec<OutgoingMessage>,
     ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
@@ -57,19 +57,20 @@ async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), 
     vec![written.await.map(|written| context.settled(written)); calls]
 }
 
-async fn write(conn: &mut MySqlConnection, batch: &[Settlement], now: Timestamp) -> Result<Written, DbError> {
+async fn write(conn: &mut MySqlConnection, batch: &[Settlement], now: Timestamp) -> Result<Changes, DbError> {
     let mut payments = WorkingSet::lock(conn, batch.iter().map(|settlement| settlement.key.payment_id)).await?;
-    let mut written = Written::default();
+    let mut changes = Changes::default();
     for settlement in batch {
-        written.settle(&mut payments, settlement, now);
+        changes.settle(&mut payments, settlement, now);
     }
+    // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, outbox.
     payments.save(conn).await?;
-    store::refunds::insert(conn, &written.refunds).await?;
-    store::outbox::append(conn, &written.outgoing).await?;
-    Ok(written)
+    store::refunds::insert(conn, &changes.refunds).await?;
+    store::outbox::append(conn, &changes.outgoing).await?;
+    Ok(changes)
 }
 
-impl Written {
+impl Changes {
     fn settle(&mut self, payments: &mut WorkingSet, settlement: &Settlement, now: Timestamp) {
         let key = settlement.key;
         let settled = payments
@@ -81,7 +82,7 @@ impl Written {
                 self.outgoing.push(outgoing);
                 self.ends.push((key, settlement.outcome.clone()));
             }
-            // A look-up without a result that comes after the end says nothing about it.
+            // Unresolved is not an outcome to remember: it comes from a look-up that was slower than the end.
             Ok(Settled::KnownBefore) if settlement.outcome != Outcome::Unresolved => {
                 self.ends.push((key, settlement.outcome.clone()));
             }
@@ -96,16 +97,17 @@ impl Written {
 }
 
 impl Context {
-    /// What is left to do after the commit.
-    fn settled(&self, written: Written) {
-        self.recent_ends.remember(written.ends);
-        if !written.outgoing.is_empty() {
+    /// Runs the effects after the commit.
+    fn settled(&self, changes: Changes) {
+        // Only now: an end that was rolled back must not hide the notice that brings it again.
+        self.recent_ends.remember(changes.ends);
+        if !changes.outgoing.is_empty() {
             self.outbox.wake();
         }
-        if !written.refunds.is_empty() {
+        if !changes.refunds.is_empty() {
             self.refunds_queued.notify_one();
         }
-        for anomaly in &written.anomalies {
+        for anomaly in &changes.anomalies {
             tracing::error!(payment.anomaly = %anomaly, "the provider and the ledger of payments disagree");
         }
     }

@@ -1,4 +1,4 @@
-//! Writes down what became of refunds, many at a time. What is written already changes nothing.
+//! Stores the outcomes of refunds in batches. It is idempotent.
 
 use super::{Context, Error, batches};
 use crate::{
@@ -11,7 +11,7 @@ use stampede_db::DbError;
 use stampede_vocab::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What became of one refund.
+/// The outcome of one refund.
 #[derive(Debug, Clone)]
 struct RefundSettlement {
     key: RefundKey,
@@ -30,7 +30,7 @@ impl SettleRefunds {
         Self { queue: Batcher::new(batches("settle_refunds"), move |batch| settle_all(context.clone(), batch)) }
     }
 
-    /// Writes down what became of a refund. A repeat changes nothing.
+    /// Stores the outcome of a refund. It is idempotent.
     pub async fn run(&self, key: RefundKey, outcome: RefundOutcome) -> Result<(), Error> {
         Ok(self.queue.call(RefundSettlement { key, outcome }).await??)
     }
@@ -50,6 +50,7 @@ async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Resul
 async fn write(conn: &mut MySqlConnection, batch: &[RefundSettlement], now: Timestamp) -> Result<(), DbError> {
     let ids: Vec<_> = batch.iter().map(|settlement| settlement.key.0.payment_id).collect();
     let mut payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
+    // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
     let locked = store::refunds::lock(conn, &ids).await?;
     let mut refunds: BTreeMap<_, _> = locked.into_iter().map(|refund| (refund.of, refund)).collect();
     let outgoing: Vec<_> =

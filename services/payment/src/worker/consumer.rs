@@ -1,4 +1,4 @@
-//! Consumes what the order service asks for.
+//! Consumes the requests of the order service.
 
 use crate::{
     messages,
@@ -33,8 +33,8 @@ impl Handler for Consumer {
         Box::pin(async move { Ok(self.follow.apply(conn, decode(batch, messages::decode)?).await?) })
     }
 
-    /// What was taken over is begun here and now, each with the permit that was kept for it: nothing is queued in
-    /// between, and the charge pool waits for those permits before it ends.
+    /// Begins the charges that were taken over, each with its permit. They run on tasks of their own; the charge pool
+    /// waits for their permits before it stops.
     fn committed(&self, followed: Followed) -> Boxed<'_, ()> {
         for (order, permit) in self.follow.committed(followed) {
             pool::begin(&self.charge, order, permit);

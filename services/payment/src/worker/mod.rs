@@ -1,4 +1,4 @@
-//! What runs beside the calls: the consumer of the order service's messages, and three pools that work off queues in the
+//! Background workers: the consumer of the order service's messages, and three pools that process queues in the
 //! database. A worker decides nothing: it hands what it finds to a use case.
 
 mod consumer;

@@ -1,5 +1,5 @@
-//! Works off a queue that lies in the database: claims as many jobs as there are free permits, and does them
-//! concurrently. A job whose process dies is claimed again by somebody else when its lease has ended.
+//! Processes a queue in the database: claims as many jobs as there are free permits, and runs them concurrently. A job
+//! whose process is killed is claimed again by another process when its lease has expired.
 
 use crate::usecase::Permits;
 use stampede_db::DbError;
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Most jobs of one claim.
 const MAX_CLAIM: usize = 256;
-/// Longest wait for more permits after a claim that they did not suffice for: the next one is for all that have become free
-/// by then, not for the first of them.
+/// Longest wait for more permits after a claim that used all of them: one claim for all that become free by then costs
+/// as much as one for the first of them.
 const PERMIT_WAIT: Duration = Duration::from_millis(10);
 /// Longest time of one claim: more than its transaction takes with every retry, so that none is committed for nobody.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
 pub struct PoolConfig {
     /// Bounds the jobs under way.
     pub permits: Permits,
-    /// Longest wait between two looks into an empty queue.
+    /// Poll interval of an empty queue.
     pub poll_interval: Duration,
 }
 
@@ -101,16 +101,17 @@ pub fn begin<Q: Queue>(queue: &Q, job: Q::Job, permit: OwnedSemaphorePermit) {
     });
 }
 
-/// Claims and begins as many jobs as there are free permits; true if the queue had no more than that.
+/// Claims and begins as many jobs as there are free permits. Returns whether the queue is empty now.
 async fn claim<Q: Queue>(queue: &Q, mut free: OwnedSemaphorePermit) -> Result<bool, DbError> {
     let limit = u32::try_from(free.num_permits()).expect("it is at most the largest claim");
     let claimed = queue.claim(limit).await?;
-    let all_taken = claimed.len() < free.num_permits();
+    // Fewer than there are permits for: the others are released when `free` is dropped.
+    let is_empty = claimed.len() < free.num_permits();
     for job in claimed {
         let permit = free.split(1).expect("no more is claimed than there are permits");
         begin(queue, job, permit);
     }
-    Ok(all_taken)
+    Ok(is_empty)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
 };
 use stampede_db::DbError;
 
-/// Attempts that wait for their turn. Those that the consumer takes over are performed like them, without a claim.
+/// Queued attempts. Those that the consumer takes over run like them, without a claim.
 impl Queue for ChargeAttempts {
     type Job = ChargeOrder;
 

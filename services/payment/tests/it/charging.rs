@@ -55,18 +55,18 @@ async fn after_a_decline_another_card_may_be_tried() -> Result<()> {
 async fn where_nothing_is_to_be_paid_the_provider_is_not_asked() -> Result<()> {
     let shop = Shop::open().await?;
     let order = Order::new();
-    shop.tell(&order, order.charge(1, 0, "pm_card_declined")).await?;
+    shop.publish(&order, order.charge(1, 0, "pm_card_declined")).await?;
     let payment = shop.reaches(&order, PaymentState::Captured).await;
     assert_eq!((payment.captured, payment.attempts[0].provider_charge_id.as_str()), (Some(eur(0)), ""));
     assert!(shop.charges(&order).await?.is_empty());
 
-    shop.tell(&order, order.refund(0)).await?;
+    shop.publish(&order, order.refund(0)).await?;
     shop.reaches(&order, PaymentState::Refunded).await;
     assert!(shop.refunds(&order).await?.is_empty());
     shop.mesh.stop().await
 }
 
-/// Two hundred orders at a time are each charged once, and told of once.
+/// Two hundred orders at a time are each charged once, and published once.
 async fn assert_many_are_charged_once(shop: Shop) -> Result<()> {
     let orders: Vec<_> = (0..200).map(|_| Order::new()).collect();
     for order in &orders {

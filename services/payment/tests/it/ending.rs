@@ -17,14 +17,14 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
     shop.pay(&slow, 1, "pm_card_timeout_captured").await?;
     shop.attempt_reaches(&slow, 1, AttemptState::Charging).await;
     shop.pay(&waiting, 1, "pm_card_ok").await?;
-    shop.tell(&waiting, waiting.expired()).await?;
+    shop.publish(&waiting, waiting.expired()).await?;
 
     let payment = shop.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
     assert_eq!(payment.attempts[0].decline_code, "order_ended");
     assert_eq!(shop.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
 
     // The one that the provider knows of goes on to its end.
-    shop.tell(&slow, slow.expired()).await?;
+    shop.publish(&slow, slow.expired()).await?;
     shop.reaches(&slow, PaymentState::Captured).await;
     assert!(shop.charges(&waiting).await?.is_empty());
     shop.mesh.stop().await

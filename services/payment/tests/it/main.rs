@@ -1,5 +1,5 @@
-//! The payment service as its neighbours see it: asked by message as the order service asks, seen through its gRPC
-//! API and its messages, and checked against the book of the provider.
+//! The payment service as its neighbours see it: requested by message as by the order service, seen through its gRPC
+//! API and its messages, and checked against the records of the provider.
 
 mod bad_input;
 mod charging;

@@ -11,8 +11,8 @@ async fn a_refund_gives_everything_back_once() -> Result<()> {
     let order = Order::new();
     shop.pay(&order, 1, "pm_card_ok").await?;
     shop.reaches(&order, PaymentState::Captured).await;
-    shop.tell(&order, order.refund(PRICE)).await?;
-    shop.tell(&order, order.refund(PRICE)).await?;
+    shop.publish(&order, order.refund(PRICE)).await?;
+    shop.publish(&order, order.refund(PRICE)).await?;
     let payment = shop.reaches(&order, PaymentState::Refunded).await;
     assert_eq!((payment.captured, payment.refunded), (Some(eur(PRICE)), Some(eur(PRICE))));
 
@@ -31,7 +31,7 @@ async fn a_refund_waits_for_a_provider_that_is_away() -> Result<()> {
     shop.pay(&order, 1, "pm_card_ok").await?;
     shop.reaches(&order, PaymentState::Captured).await;
     shop.mesh.kill_9(Process::Sandbox)?;
-    shop.tell(&order, order.refund(PRICE)).await?;
+    shop.publish(&order, order.refund(PRICE)).await?;
     shop.reaches(&order, PaymentState::Refunding).await;
     shop.mesh.restart(Process::Sandbox).await?;
     shop.reaches(&order, PaymentState::Refunded).await;
@@ -46,7 +46,7 @@ async fn what_cannot_be_refunded_is_set_aside_and_holds_up_nobody() -> Result<()
     shop.pay(&declined, 1, "pm_card_declined").await?;
     shop.attempt_reaches(&declined, 1, AttemptState::Declined).await;
     for order in [stranger, declined] {
-        shop.tell(&order, order.refund(PRICE)).await?;
+        shop.publish(&order, order.refund(PRICE)).await?;
     }
     shop.pay(&other, 1, "pm_card_ok").await?;
     shop.reaches(&other, PaymentState::Captured).await;

@@ -1,4 +1,4 @@
-//! What the tests are made of: the service, a provider, and somebody who asks as the order service does.
+//! What the tests are made of: the service, a provider, and a publisher of requests like the order service.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -45,7 +45,7 @@ impl Order {
         PaymentId::derive(self.id).to_string()
     }
 
-    /// Asks for a charge over `amount`.
+    /// Requests a charge of `amount`.
     pub fn charge(&self, attempt: i32, amount: i64, card: &str) -> (&'static str, Vec<u8>) {
         let message = messages::PaymentRequested {
             order_id: self.id.to_string(),
@@ -57,13 +57,13 @@ impl Order {
         ("stampede.message.v1.PaymentRequested", message.encode_to_vec())
     }
 
-    /// Asks for the money back.
+    /// Requests a refund.
     pub fn refund(&self, amount: i64) -> (&'static str, Vec<u8>) {
         let message = messages::RefundRequested { order_id: self.id.to_string(), amount: Some(eur(amount)) };
         ("stampede.message.v1.RefundRequested", message.encode_to_vec())
     }
 
-    /// Tells that it was not paid in time.
+    /// The message that it was not paid in time.
     pub fn expired(&self) -> (&'static str, Vec<u8>) {
         let message = messages::OrderExpired { order_id: self.id.to_string(), coupon_id: String::new() };
         ("stampede.message.v1.OrderExpired", message.encode_to_vec())
@@ -104,8 +104,8 @@ impl Shop {
         Ok(Self { mesh, orders, payments, outbox, _relay: stop.drop_guard() })
     }
 
-    /// Tells something about an order, as the order service does.
-    pub async fn tell(&self, order: &Order, (message_type, payload): (&'static str, Vec<u8>)) -> Result<()> {
+    /// Publishes a message about an order, as the order service does.
+    pub async fn publish(&self, order: &Order, (message_type, payload): (&'static str, Vec<u8>)) -> Result<()> {
         let message = OutboxMessage {
             aggregate_type: "order",
             aggregate_id: order.id.to_string(),
@@ -115,7 +115,7 @@ impl Shop {
             traceparent: None,
         };
         let rows = Arc::new([message]);
-        let append = self.orders.transact("tell", move |tx| {
+        let append = self.orders.transact("publish", move |tx| {
             let rows = rows.clone();
             Box::pin(async move { stampede_outbox::append(tx, &*rows).await })
         });
@@ -124,9 +124,9 @@ impl Shop {
         Ok(())
     }
 
-    /// Asks for a charge of the usual price.
+    /// Requests a charge of the usual price.
     pub async fn pay(&self, order: &Order, attempt: i32, card: &str) -> Result<()> {
-        self.tell(order, order.charge(attempt, PRICE, card)).await
+        self.publish(order, order.charge(attempt, PRICE, card)).await
     }
 
     /// The payment as it is; `None` if there is none.
@@ -158,7 +158,8 @@ impl Shop {
         Ok(self.payments.acquire().await?)
     }
 
-    /// The messages that the service has written about the payment, in its order: the name and the version of each message.
+    /// The messages that the service has written about the payment, in its order: the name and the version of each
+    /// message.
     pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
         let mut conn = self.payments.acquire().await?;
         let query =
@@ -168,15 +169,15 @@ impl Shop {
 
     /// The provider's charges for an order.
     pub async fn charges(&self, order: &Order) -> Result<Vec<Value>> {
-        self.book("charges", order).await
+        self.records("charges", order).await
     }
 
     /// The provider's refunds for an order.
     pub async fn refunds(&self, order: &Order) -> Result<Vec<Value>> {
-        self.book("refunds", order).await
+        self.records("refunds", order).await
     }
 
-    async fn book(&self, list: &str, order: &Order) -> Result<Vec<Value>> {
+    async fn records(&self, list: &str, order: &Order) -> Result<Vec<Value>> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let url = format!("{}/v1/{list}?limit=1000", self.mesh.url(Process::Sandbox));
         let body = client.get(url.parse()?).await?.into_body().collect().await?.to_bytes();

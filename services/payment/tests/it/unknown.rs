@@ -13,7 +13,7 @@ fn impatient() -> MeshBuilder {
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 1_500)
 }
 
-/// The payment is captured, by one charge, and that was told once.
+/// The payment is captured, by one charge, and that was published once.
 async fn assert_charged_once(shop: &Shop, order: &Order) -> Result<()> {
     shop.reaches(order, PaymentState::Captured).await;
     let charges = shop.charges(order).await?;

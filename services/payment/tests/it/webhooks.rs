@@ -70,14 +70,14 @@ async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_doe
     let payload = captured(&order, "ch_late", PRICE);
     notify(&shop, &payload, &sign(&payload)).await?;
 
-    // Whoever looks whether the payment has to change waits for this.
+    // A transaction that locks the payment waits for this.
     let mut conn = shop.conn().await?;
     let mut holder = conn.begin().await?;
     sqlx::query("SELECT id FROM payments FOR UPDATE").fetch_all(&mut *holder).await?;
     notify(&shop, &payload, &sign(&payload)).await?;
     let other = captured(&order, "ch_other", PRICE);
     let waits = timeout(Duration::from_millis(500), notify(&shop, &other, &sign(&other))).await;
-    assert!(waits.is_err(), "it was answered without a look: {waits:?}");
+    assert!(waits.is_err(), "it was answered without a lock: {waits:?}");
     holder.rollback().await?;
 
     notify(&shop, &other, &sign(&other)).await?;

@@ -1,5 +1,5 @@
-//! The book: every charge and refund there ever was, in memory. It only changes by [`Book::apply`], which is also how
-//! it is rebuilt from the journal. It does no I/O and decides nothing about requests.
+//! The records: every charge and refund there ever was, in memory. They only change by [`Records::apply`], which also
+//! rebuilds them from the journal. This does no I/O and decides nothing about requests.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ChargeStatus {
-    /// The bank has not said yet.
+    /// The bank has not answered yet.
     Pending,
     /// The money was taken.
     Captured,
@@ -66,7 +66,7 @@ pub(crate) enum Entry {
 
 /// Every charge and refund, by id, key and age.
 #[derive(Default)]
-pub(crate) struct Book {
+pub(crate) struct Records {
     charges: Vec<Charge>,
     refunds: Vec<Refund>,
     charge_by_id: HashMap<String, usize>,
@@ -75,8 +75,8 @@ pub(crate) struct Book {
     refund_by_key: HashMap<String, usize>,
 }
 
-impl Book {
-    /// Takes an entry in. An entry of a charge that is not in the book changes nothing.
+impl Records {
+    /// Applies an entry. An entry of an unknown charge changes nothing.
     pub(crate) fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Charged(charge) => self.add_charge(charge),
