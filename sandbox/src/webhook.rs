@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    book::{Charge, ChargeStatus, Refund},
+    records::{Charge, ChargeStatus, Refund},
     signature::sign,
 };
 
