@@ -65,7 +65,8 @@ pub async fn epoch(redis: &Redis, fresh: &str) -> Result<Epoch, RedisError> {
     Ok(Epoch { name, now: Timestamp::from_micros(now_us) })
 }
 
-/// Exchanges a first token, which must be of this `epoch`, for the token of `next_hash`.
+/// Exchanges a first token, which must be of this `epoch`, for the token of `next_hash`, which must be drawn for this
+/// call: a call with the same one is a repeat and gets the same answer.
 pub async fn open(
     redis: &Redis,
     first: &FirstToken,
@@ -83,7 +84,8 @@ pub async fn open(
     exchange(redis, &OPEN, &keys, &args).await
 }
 
-/// Puts the token of `next_hash` in the place of the one presented, if that is the valid one of `family`.
+/// Puts the token of `next_hash` in the place of the one presented, if that is the valid one of `family`. It must be
+/// drawn for this call: a call with the same one is a repeat and gets the same answer.
 pub async fn rotate(
     redis: &Redis,
     family: &str,
@@ -106,10 +108,10 @@ fn read_rotation(words: &[String]) -> Option<Rotation> {
     match words {
         [word] if word == "reused" => Some(Rotation::Reused),
         [word] if word == "unknown" => Some(Rotation::Unknown),
-        [word, user, role, now_us] if word == "rotated" => Some(Rotation::Rotated {
+        [word, user, role, rotated_us] if word == "rotated" => Some(Rotation::Rotated {
             user: user.parse().ok()?,
             role: role.clone(),
-            at: Timestamp::from_micros(now_us.parse().ok()?),
+            at: Timestamp::from_micros(rotated_us.parse().ok()?),
         }),
         _ => None,
     }

@@ -29,16 +29,6 @@ impl Redis {
         )))
     }
 
-    /// Changes whenever the server is started anew.
-    pub async fn run_id(&self) -> Result<String, RedisError> {
-        let reply = self.command(redis::cmd("INFO").arg("server")).await?;
-        let info = String::from_redis_value(reply).map_err(redis::RedisError::from)?;
-        info.lines()
-            .find_map(|line| line.strip_prefix("run_id:"))
-            .map(|id| id.trim().to_owned())
-            .ok_or_else(|| RedisError::reply("INFO server", "no run_id"))
-    }
-
     async fn setting(&self, name: &str) -> Result<String, RedisError> {
         let reply: Value = self.command(redis::cmd("CONFIG").arg("GET").arg(name)).await?;
         let mut settings = HashMap::<String, String>::from_redis_value(reply).map_err(redis::RedisError::from)?;

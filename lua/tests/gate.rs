@@ -1,4 +1,4 @@
-//! Refresh tokens on a real Redis: rotation, reuse, expiry.
+//! Refresh tokens on a real Redis: rotation, reuse, repeats, expiry.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
@@ -106,6 +106,50 @@ async fn a_used_token_is_refused_and_shuts_its_family() {
     assert_eq!(rotate(&redis, &family, "hash-1", "hash-x").await, Rotation::Reused);
     assert_eq!(rotate(&redis, &family, "hash-2", "hash-3").await, Rotation::Reused, "the valid one goes with it");
     assert_eq!(rotate(&redis, &family, "", "hash-3").await, Rotation::Reused, "nothing opens it again");
+}
+
+#[tokio::test]
+async fn a_repeat_of_a_call_that_opened_a_family_gets_the_same_answer() {
+    let redis = redis().await;
+    let first = first(&redis, LIFE).await;
+    let opened = open(&redis, &first, "hash-1", LIFE).await;
+    assert!(matches!(opened, Rotation::Rotated { .. }));
+    assert_eq!(open(&redis, &first, "hash-1", LIFE).await, opened);
+    assert!(matches!(rotate(&redis, &first.family, "hash-1", "hash-2").await, Rotation::Rotated { .. }), "still open");
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused, "another call has a copy");
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused, "and its repeat is told so too");
+}
+
+#[tokio::test]
+async fn a_repeat_is_answered_after_the_time_of_the_first_token() {
+    let redis = redis().await;
+    let first = first(&redis, Duration::from_millis(300)).await;
+    let opened = open(&redis, &first, "hash-1", LIFE).await;
+    assert!(matches!(opened, Rotation::Rotated { .. }));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(open(&redis, &first, "hash-1", LIFE).await, opened);
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Unknown);
+}
+
+#[tokio::test]
+async fn a_repeat_of_a_call_that_rotated_gets_the_same_answer() {
+    let redis = redis().await;
+    let (family, _) = family(&redis, LIFE).await;
+    let rotated = rotate(&redis, &family, "hash-1", "hash-2").await;
+    assert!(matches!(rotated, Rotation::Rotated { .. }));
+    assert_eq!(rotate(&redis, &family, "hash-1", "hash-2").await, rotated);
+    assert!(matches!(rotate(&redis, &family, "hash-2", "hash-3").await, Rotation::Rotated { .. }), "still open");
+    assert_eq!(rotate(&redis, &family, "hash-2", "hash-x").await, Rotation::Reused, "another call has a copy");
+    assert_eq!(rotate(&redis, &family, "hash-2", "hash-x").await, Rotation::Reused, "and its repeat is told so too");
+}
+
+#[tokio::test]
+async fn a_repeat_does_not_open_a_family_that_was_shut_in_between() {
+    let redis = redis().await;
+    let (family, _) = family(&redis, LIFE).await;
+    assert!(matches!(rotate(&redis, &family, "hash-1", "hash-2").await, Rotation::Rotated { .. }));
+    assert_eq!(rotate(&redis, &family, "hash-1", "hash-x").await, Rotation::Reused);
+    assert_eq!(rotate(&redis, &family, "hash-1", "hash-2").await, Rotation::Reused);
 }
 
 #[tokio::test]

@@ -18,6 +18,6 @@ pub use callers::{as_buyer, as_operator, as_service, buyer};
 pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use mesh::{Alone, Mesh, MeshBuilder};
-pub use redis::OwnRedis;
+pub use redis::{OwnRedis, RedisCopy};
 pub use stampede_vocab::{Process, Service};
 pub use world::World;

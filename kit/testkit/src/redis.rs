@@ -6,7 +6,9 @@ use crate::{
 };
 use anyhow::{Context, Result, ensure};
 use std::{
+    fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -22,24 +24,56 @@ use tokio::{
 pub struct OwnRedis {
     child: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
+    settings: Vec<String>,
 }
+
+/// What a server had on its disk at some time.
+#[derive(Debug)]
+pub struct RedisCopy(TempDir);
 
 impl OwnRedis {
     /// Starts a server that stores nothing, with these settings besides, such as `("maxmemory", "50mb")`.
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let address = free_address()?;
-        let folder = TempDir::new()?;
+        let settings = settings.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
+        Self::launch(free_address()?, TempDir::new()?, settings.collect()).await
+    }
+
+    /// Starts a server that stores each command before it answers.
+    pub async fn durable() -> Result<Self> {
+        Self::start(&[("appendonly", "yes"), ("appendfsync", "always")]).await
+    }
+
+    async fn launch(address: SocketAddr, folder: TempDir, settings: Vec<String>) -> Result<Self> {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--port", &address.port().to_string()]);
-        for (name, value) in settings {
-            command.args([&format!("--{name}"), *value]);
-        }
+        command.args(["--port", &address.port().to_string()]).args(&settings);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
-        let redis = Self { child, address, _folder: folder };
+        let redis = Self { child, address, folder, settings };
         eventually("a Redis of the test's own answers", || async { is_up(address).await.then_some(()) }).await;
         Ok(redis)
+    }
+
+    /// Ends it as a power cut does, and starts it again with what it has stored.
+    pub async fn restart(self) -> Result<Self> {
+        let folder = copy_of(self.folder.path())?;
+        self.restart_in(folder).await
+    }
+
+    /// Copies what is on its disk now.
+    pub fn copy(&self) -> Result<RedisCopy> {
+        Ok(RedisCopy(copy_of(self.folder.path())?))
+    }
+
+    /// Ends it, and starts it again with an old copy in place of what it has stored.
+    pub async fn restart_with(self, copy: RedisCopy) -> Result<Self> {
+        self.restart_in(copy.0).await
+    }
+
+    async fn restart_in(mut self, folder: TempDir) -> Result<Self> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Self::launch(self.address, folder, std::mem::take(&mut self.settings)).await
     }
 
     /// `redis://host:port`.
@@ -81,6 +115,26 @@ impl Drop for OwnRedis {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn copy_of(folder: &Path) -> Result<TempDir> {
+    let copy = TempDir::new()?;
+    copy_files(folder, copy.path())?;
+    Ok(copy)
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
 
 async fn is_up(address: SocketAddr) -> bool {
