@@ -4,6 +4,9 @@
 //! the event itself (window, arrivals), one hash an item (what there is, what the ledger has committed, what is held,
 //! and both for each buyer), and the holds, one field an order, until the ledger has answered for it. Everything that
 //! comes from the ledger is absolute and carries the version of its row, so it may be repeated and may overtake.
+//!
+//! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
+//! restart or a failover, it is NOT_READY until it was compared again: what it has may be an old copy.
 
 mod pack;
 mod read;
@@ -19,15 +22,15 @@ use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Script, Value, script
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::collections::BTreeSet;
 
-script!(RESERVE, "stock/reserve");
-script!(SNAPSHOT, "stock/snapshot");
+script!(RESERVE, "stock/reserve", with_run_id);
+script!(SNAPSHOT, "stock/snapshot", with_run_id);
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
 static SYNC: Script = Script::new("stock/sync", || {
     redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")))
 });
-static STAGE: Script = Script::new("stock/stage", || {
+static STAGE: Script = Script::with_run_id("stock/stage", || {
     redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")))
 });
 
@@ -46,9 +49,13 @@ impl Stock {
         Self { redis }
     }
 
-    /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. At
-    /// most [`MAX_RESERVATIONS`], and no item twice in one of them.
-    pub async fn reserve(&self, event: EventId, asks: &[Reservation]) -> Result<Vec<Decision>, RedisError> {
+    /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. One
+    /// that is no decision fails alone. At most [`MAX_RESERVATIONS`], and no item twice in one of them.
+    pub async fn reserve(
+        &self,
+        event: EventId,
+        asks: &[Reservation],
+    ) -> Result<Vec<Result<Decision, RedisError>>, RedisError> {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
@@ -63,11 +70,11 @@ impl Stock {
         if replies.len() != asks.len() {
             return Err(RedisError::reply(RESERVE.name(), replies));
         }
-        replies.into_iter().map(|reply| Decision::parse(RESERVE.name(), reply)).collect()
+        Ok(replies.into_iter().map(|reply| Decision::parse(RESERVE.name(), reply)).collect())
     }
 
     /// Puts the items of an event on the shelf or moves its window. False if the version was older than the one at
-    /// hand, which then stays.
+    /// hand, which then stays, or the server has started anew since it was compared.
     pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
         let event = staging.event_id;
         let mut keys = vec![self.keys().stock_event(event)];

@@ -23,15 +23,24 @@ local function values_of(key, fields)
 end
 
 -- Sets what the ledger has committed of an item, as of `version` of its stock row. The newest version wins, so a
--- repeat, or one that was overtaken, changes nothing. Each change of the ledger adds one to the version: where one was
--- skipped, what single buyers have is in doubt up to here, which `stale_at` keeps for whoever mends it.
-local function copy_ledger(item, committed, gift_committed, version)
-  local known = tonumber(redis.call('HGET', item, 'ledger_version')) or -1
-  if version < known then
-    return
-  end
-  redis.call('HSET', item, 'committed', committed, 'gift_committed', gift_committed, 'ledger_version', version)
-  if version > known + 1 then
-    redis.call('HSET', item, 'stale_at', version)
+-- repeat, or one that was overtaken, changes nothing. Each change of the ledger adds one to the version, and this copy
+-- has the changes from `first` on, none if that is beyond `version`. What single buyers have is in doubt as of the changes
+-- that were skipped, from `stale_from` to `stale_at`; a copy that comes late and has them ends the doubt.
+local function copy_ledger(item, committed, gift_committed, first, version)
+  local values = redis.call('HMGET', item, 'ledger_version', 'stale_from', 'stale_at')
+  local known = tonumber(values[1]) or -1
+  local from, to = tonumber(values[2]), tonumber(values[3])
+  if version >= known then
+    redis.call('HSET', item, 'committed', committed, 'gift_committed', gift_committed, 'ledger_version', version)
+    if version > 0 and first > known + 1 then
+      redis.call('HSET', item, 'stale_from', math.min(from or known + 1, known + 1), 'stale_at',
+        math.max(to or 0, first - 1))
+    end
+  elseif from and first <= from and version >= to then
+    redis.call('HDEL', item, 'stale_from', 'stale_at')
+  elseif from and first <= from and version >= from then
+    redis.call('HSET', item, 'stale_from', version + 1)
+  elseif from and first <= to and version >= to then
+    redis.call('HSET', item, 'stale_at', first - 1)
   end
 end

@@ -1,24 +1,28 @@
 -- Decides up to 256 reservations of one event in the order given, each all or nothing. In this order: a hold that is
--- there already is given again to the request that it was granted to, and renewed, and refused to any other request;
--- the window of the event by the clock of Redis; for each line whether the item is offered and staged, the currency,
--- the limit per buyer, the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
+-- there already is given again to the request that it was granted to, and renewed, and refused to any other request; a
+-- buyer who has or had units of an item is told apart unless the ledger was asked about the order; the window of the
+-- event by the clock of Redis; for each line whether the item is offered and staged, the currency, the limit per buyer,
+-- the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
 --
 -- KEYS   1 the event, 2 its holds, 3.. the items that the reservations name
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
---        order, user, fingerprint of the request (hexadecimal), number of lines, and for each line: which item (1 is
---        KEYS[3]), units
+--        order, user, fingerprint of the request (hexadecimal), 1 if the ledger is known not to have the order or else 0,
+--        number of lines, and for each line: which item (1 is KEYS[3]), units; last the run id of this server
 -- Returns for each reservation one of
---        the hold as it is stored: arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...
+--        the hold as it is stored: arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...|granted_at_us
 --        {reason, item at fault or '', units that are left or that the limit allows}
 --        where the reason is REQUEST_ID_REUSED, EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND,
---        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT
+--        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT; or KNOWN_BUYER: nothing is decided, the ledger may have the order
 --
--- held_at_us is when the hold was last asked for, so whoever gives back what they were granted can tell whether
--- somebody has come to need it since.
+-- A hold lives from here until the ledger has committed it. held_at_us is when it was last asked for, so whoever drops
+-- one that was never committed can tell whether somebody has come to need it since. granted_at_us stays: the ledger checks
+-- the window as of then.
 --
--- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero.
+-- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero; so is an
+-- event that was not compared with the ledger since this server began to run: it may be an old copy.
 -- This is the busiest script: each item is read once and written once a batch, and texts are joined, not formatted.
 
+local RUN_ID = table.remove(ARGV)
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
 local NUMBERS = { 'total', 'limit', 'gift_total', 'committed', 'gift_committed', 'held', 'gift_held' }
@@ -28,9 +32,10 @@ local tonumber, max = tonumber, math.max
 local function parse()
   local asks, at = {}, ITEMS + 1
   while at <= #ARGV do
-    local first = at + 4
-    local last = first + 2 * (ARGV[at + 3] - 1)
-    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], fingerprint = ARGV[at + 2], first = first, last = last }
+    local first = at + 5
+    local last = first + 2 * (ARGV[at + 4] - 1)
+    asks[#asks + 1] = { order = ARGV[at], user = ARGV[at + 1], fingerprint = ARGV[at + 2], is_new = ARGV[at + 3] == '1',
+      first = first, last = last }
     at = last + 2
   end
   return asks
@@ -58,8 +63,8 @@ local function renew(hold, ask, now_text)
 end
 
 -- Why nobody gets anything now; nil inside the window.
-local function closed_because(opens, closes, now)
-  if not opens then
+local function closed_because(opens, closes, run_id, now)
+  if not opens or run_id ~= RUN_ID then
     return 'NOT_READY'
   elseif now >= tonumber(closes) then
     return 'EVENT_CLOSED'
@@ -86,6 +91,7 @@ local function load_item(item)
     local committed = values[at + 1]
     item.holds[user] = tonumber(values[at]) or 0
     item.has[user] = committed and tonumber(string.match(committed, '^%d+')) or 0
+    item.knows[user] = committed
   end
 end
 
@@ -95,7 +101,7 @@ local function load_items(asks, offered)
   for index = 1, ITEMS do
     local id = ARGV[index]
     items[tostring(index)] = { id = id, key = KEYS[FIRST_ITEM + index - 1], buyers = {}, field = {}, holds = {},
-      has = {}, changed = {}, offered = string.find(offered, id, 1, true) }
+      has = {}, knows = {}, changed = {}, offered = offered and string.find(offered, id, 1, true) }
   end
   for _, ask in ipairs(asks) do
     local user = ask.user
@@ -111,6 +117,20 @@ local function load_items(asks, offered)
     load_item(item)
   end
   return items
+end
+
+-- Whether the ledger may have the order: the buyer has or had units of one of its items, or Redis does not know.
+local function may_be_repeat(ask, items)
+  if ask.is_new then
+    return false
+  end
+  for at = ask.first, ask.last, 2 do
+    local item = items[ARGV[at]]
+    if item.knows[ask.user] or (item.offered and not item.total) then
+      return true
+    end
+  end
+  return false
 end
 
 -- Why a line can't be held; nil if it can.
@@ -157,12 +177,15 @@ local function take_line(item, user, units)
   return item.id .. ':' .. units .. ':' .. gift .. ':' .. item.price
 end
 
+-- Set once the time is known.
+local granted_text
+
 local function take(ask, items)
   local lines = take_line(items[ARGV[ask.first]], ask.user, ARGV[ask.first + 1])
   for at = ask.first + 2, ask.last, 2 do
     lines = lines .. ',' .. take_line(items[ARGV[at]], ask.user, ARGV[at + 1])
   end
-  return ask.fingerprint .. '|' .. ask.user .. '|' .. items[ARGV[ask.first]].currency .. '|' .. lines
+  return ask.fingerprint .. '|' .. ask.user .. '|' .. items[ARGV[ask.first]].currency .. '|' .. lines .. granted_text
 end
 
 local function write_items(items)
@@ -181,18 +204,25 @@ end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now_text = string.format('|%.0f|', now)
-local event = redis.call('HMGET', EVENT, 'opens_us', 'closes_us', 'items', 'arrivals')
+granted_text = string.format('|%.0f', now)
+local event = redis.call('HMGET', EVENT, 'opens_us', 'closes_us', 'items', 'arrivals', 'run_id')
 local arrivals = tonumber(event[4])
 local asks = parse()
 local holds = known_holds(asks)
-local shut = closed_because(event[1], event[2], now)
-local items = shut and {} or load_items(asks, event[3])
+local shut = closed_because(event[1], event[2], event[5], now)
+-- Before the opening nobody has anything, and without the event nobody knows.
+local items = (not shut or shut == 'EVENT_CLOSED') and load_items(asks, event[3])
 
 local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do
   local hold, refusal = holds[ask.order], nil
-  if hold then
+  if shut == 'NOT_READY' then
+    -- Also what is held: it may be of an old copy.
+    hold, refusal = nil, { shut, '', 0 }
+  elseif hold then
     hold, refusal = renew(hold, ask, now_text)
+  elseif items and may_be_repeat(ask, items) then
+    refusal = { 'KNOWN_BUYER', '', 0 }
   else
     refusal = shut and { shut, '', 0 } or refuse_any(ask, items)
   end

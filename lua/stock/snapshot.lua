@@ -1,8 +1,10 @@
 -- Reads an event and some of its items as they are at one instant.
 --
 -- KEYS   1 the event, 2.. items
--- Returns {now_us, event, items}
---        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals}
+-- ARGV   the run id of this server
+-- Returns {now_us, that run id, event, items}
+--        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, 1 if it was compared with the
+--        ledger since this server began to run or else 0}
 --        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
 --        gift_held, ledger_version, stale_at or -1}
 
@@ -17,6 +19,10 @@ local function numbers(key, fields)
   return values
 end
 
+local event = numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals' })
+if event then
+  event[5] = redis.call('HGET', KEYS[1], 'run_id') == ARGV[1] and 1 or 0
+end
 local items = {}
 for index = 2, #KEYS do
   items[index - 1] = numbers(KEYS[index], { 'total', 'committed', 'held', 'gift_total', 'gift_committed', 'gift_held',
@@ -24,4 +30,4 @@ for index = 2, #KEYS do
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-return { now, numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals' }), items }
+return { now, ARGV[1], event, items }

@@ -5,8 +5,8 @@
 -- KEYS   1 the holds of the event, 2.. the items concerned
 -- ARGV   the id of each item in the order of KEYS; number of orders whose holds are dropped, and for each: order, the
 --        held_at_us of the hold that is meant or '' for whatever there is; then for each item that the ledger has
---        changed: which item (1 is KEYS[2]), committed units, committed gifts, version, 1 if these are all of its
---        buyers or 0, number of buyers, and for each: user, units
+--        changed: which item (1 is KEYS[2]), first version that this copy covers, committed units, committed gifts,
+--        version, 1 if these are all of its buyers or 0, number of buyers, and for each: user, units
 -- Returns how many holds were dropped. An order that holds nothing is passed over; so is one that holds an item which
 -- is not in KEYS, and one whose hold was asked for since.
 --
@@ -89,12 +89,12 @@ end
 -- Copies one changed item from the ledger. Returns where in ARGV it ended.
 local function copy_item(at)
   local key = KEYS[FIRST_ITEM + tonumber(ARGV[at]) - 1]
-  local version, all_buyers = tonumber(ARGV[at + 3]), ARGV[at + 4] == '1'
-  copy_ledger(key, ARGV[at + 1], ARGV[at + 2], version)
-  at = set_buyers(key, version, at + 5)
+  local version, all_buyers = tonumber(ARGV[at + 4]), ARGV[at + 5] == '1'
+  copy_ledger(key, ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 1]), version)
+  at = set_buyers(key, version, at + 6)
   local item = redis.call('HMGET', key, 'stale_at', 'total')
   if all_buyers and item[1] and tonumber(item[1]) <= version then
-    redis.call('HDEL', key, 'stale_at')
+    redis.call('HDEL', key, 'stale_from', 'stale_at')
   end
   if not item[2] then
     redis.call('EXPIRE', key, UNSTAGED_SECONDS)

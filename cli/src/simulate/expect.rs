@@ -148,7 +148,7 @@ fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
 /// time is looked at when all is over.
 fn ended_by_itself(problem: &Problem) -> bool {
     let state = problem.metadata.get("state").map_or("", String::as_str);
-    [OrderState::Expired, OrderState::Rejected].iter().any(|end| state_name(*end) == state)
+    state == state_name(OrderState::Expired)
 }
 
 /// Whether a payment that was taken in time may lead there with this card. The provider answers for a good card at
@@ -160,11 +160,7 @@ pub fn leads_there(card: Card, order: &Order) -> bool {
         OrderState::AwaitingPayment => card.is_declined(),
         OrderState::Expired => card != Card::Good && order.is_overdue(),
         OrderState::Paid | OrderState::Refunding | OrderState::Refunded => card.is_slow() && order.is_overdue(),
-        OrderState::Unspecified
-        | OrderState::Pending
-        | OrderState::Paying
-        | OrderState::Rejected
-        | OrderState::Cancelled => false,
+        OrderState::Unspecified | OrderState::Paying | OrderState::Cancelled => false,
     }
 }
 

@@ -20,13 +20,8 @@ pub struct Follow {
 /// Whether an order in this state has reached an end. An expired one may still be paid late; that is left to the audit.
 pub const fn is_end(state: OrderState) -> bool {
     match state {
-        OrderState::Fulfilled
-        | OrderState::Rejected
-        | OrderState::Expired
-        | OrderState::Cancelled
-        | OrderState::Refunded => true,
+        OrderState::Fulfilled | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => true,
         OrderState::Unspecified
-        | OrderState::Pending
         | OrderState::AwaitingPayment
         | OrderState::Paying
         | OrderState::Paid
@@ -104,9 +99,9 @@ mod tests {
     #[test]
     fn the_newest_counts_whatever_comes_first() {
         let follow = Follow::default();
-        follow.told(&order(OrderState::AwaitingPayment, 2));
-        follow.told(&order(OrderState::Pending, 1));
-        assert_eq!(follow.states(), BTreeMap::from([(OrderState::AwaitingPayment, 1)]));
+        follow.told(&order(OrderState::Paying, 2));
+        follow.told(&order(OrderState::AwaitingPayment, 1));
+        assert_eq!(follow.states(), BTreeMap::from([(OrderState::Paying, 1)]));
         assert_eq!(follow.open().len(), 1);
         follow.told(&order(OrderState::Cancelled, 3));
         assert_eq!(follow.states(), BTreeMap::from([(OrderState::Cancelled, 1)]));
@@ -117,11 +112,10 @@ mod tests {
     async fn the_pay_window_is_that_of_the_first_order_that_waits_for_its_payment() {
         let follow = Follow::default();
         let window = Duration::from_secs(6);
-        let payable = order(OrderState::AwaitingPayment, 2);
+        let payable = order(OrderState::AwaitingPayment, 1);
         let pay_deadline = Some(payable.update_time.plus(window));
-        follow.told(&order(OrderState::Pending, 1));
         // Declined since: when it could first be paid is not known any more.
-        follow.told(&Order { version: 4, pay_deadline, ..payable });
+        follow.told(&Order { version: 3, pay_deadline, ..payable });
         assert_eq!(*follow.pay_window.borrow(), None);
         follow.told(&Order { pay_deadline, ..payable });
         assert_eq!(follow.pay_window().await, window);

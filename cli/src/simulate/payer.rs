@@ -1,5 +1,5 @@
-//! One buyer's way from an accepted order to its end: looks at it, and pays, cancels or forgets it. They watch it only
-//! while they wait for something: that it can be paid, and what comes of the payment.
+//! One buyer's way from an accepted order to its end: pays, cancels or forgets it. They watch it only while they wait for
+//! what comes of the payment.
 
 use super::{
     buyer::Buyer,
@@ -41,26 +41,23 @@ impl Buyer {
     /// Pays with `card`, and with a good one if that is declined.
     async fn pay(&self, placed: Order, card: Card) {
         sleep(self.plan().thinks).await;
-        let Some(seen) = self.once_past(OrderState::Pending, placed).await else { return };
-        let Some(payable_since) = seen.payable_since() else { return self.ended_before(&seen) };
-        self.stage.stats.took(Timed::PlaceToAwaitingPayment, payable_since.since(seen.create_time));
-        let Some(outcome) = self.pay_with(&seen, "pay-1", card).await else { return };
+        let Some(outcome) = self.pay_with(&placed, "pay-1", card).await else { return };
         if outcome.state == OrderState::AwaitingPayment && card.is_declined() {
             sleep(self.plan().thinks).await;
             self.pay_with(&outcome, "pay-2", Card::Good).await;
         }
     }
 
-    /// Returns the order once it has left `state`, and watches it until then; none if it cannot be watched, which is an
-    /// anomaly. It is bounded by the deadline of the whole simulation.
-    async fn once_past(&self, state: OrderState, order: Order) -> Option<Order> {
-        if order.state != state {
+    /// Returns the order once its payment is not under way any more, and watches it until then; none if it cannot be
+    /// watched, which is an anomaly. It is bounded by the deadline of the whole simulation.
+    async fn once_paid(&self, order: Order) -> Option<Order> {
+        if order.state != OrderState::Paying {
             return Some(order);
         }
         let call = Call::get(format!("/v1/orders/{}:watch", order.order_id)).bearing(self.token());
         let take = |OrderEvent { order: newest }: OrderEvent| {
             self.stage.follow.told(&newest);
-            (newest.version > order.version && newest.state != state).then_some(newest)
+            (newest.version > order.version && newest.state != OrderState::Paying).then_some(newest)
         };
         match self.stage.client.watch(&call, take).await {
             Ok(newest) => Some(newest),
@@ -69,17 +66,6 @@ impl Buyer {
                 self.stage.record_anomaly(self.number, Step::Payment, failure.reason(), &detail, failure.trace_id());
                 None
             }
-        }
-    }
-
-    /// It is expected only of an order whose time was over before its buyer saw that it could be paid. That an order
-    /// was rejected is reported for all orders when all is over.
-    fn ended_before(&self, order: &Order) {
-        self.stage.stats.count(Step::Payment, "ENDED_BEFORE");
-        let expired = order.state == OrderState::Expired && order.is_overdue();
-        if !expired && order.state != OrderState::Rejected {
-            let detail = format!("{} is {} before its buyer has paid", order.order_id, state_name(order.state));
-            self.record_anomaly(Step::Payment, "ENDED_BEFORE", &detail);
         }
     }
 
@@ -97,7 +83,7 @@ impl Buyer {
             }
         };
         self.stage.follow.told(&begun);
-        let outcome = self.once_past(OrderState::Paying, begun).await?;
+        let outcome = self.once_paid(begun).await?;
         self.report_payment(&begun, &outcome, card, due);
         Some(outcome)
     }

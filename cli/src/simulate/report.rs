@@ -212,14 +212,10 @@ fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Anomaly> {
     anomalies
 }
 
-/// What is wrong with how an order has ended, whatever its buyer did. The ledger rejects an accepted order only where
-/// Redis has promised more than there is, and so only after Redis has lost something.
+/// What is wrong with how an order has ended, whatever its buyer did.
 fn wrong_end(order: &Order) -> Option<Anomaly> {
     let id = order.order_id;
     match order.state {
-        OrderState::Rejected => {
-            Some(Anomaly::of_sale("REJECTED", format!("{id} was accepted, and then rejected by the ledger")))
-        }
         OrderState::Expired if !order.is_overdue() => {
             Some(Anomaly::of_sale("EXPIRED_EARLY", format!("{id} expired before its deadline")))
         }
@@ -302,8 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_order_is_not_rejected_and_does_not_expire_before_its_time() {
-        assert_eq!(ended(OrderState::Rejected, 50).as_deref(), Some("REJECTED"));
+    fn an_accepted_order_does_not_expire_before_its_time() {
         assert_eq!(ended(OrderState::Expired, 99).as_deref(), Some("EXPIRED_EARLY"));
         assert_eq!(ended(OrderState::Expired, 100), None);
         assert_eq!(ended(OrderState::Fulfilled, 50), None);

@@ -34,8 +34,6 @@ pub enum Answer {
 pub enum Timed {
     /// A step, from when it was due to its answer; a payment that was taken, to its outcome.
     Step(Step, Answer),
-    /// From when the order was accepted to when it could be paid, by its own times.
-    PlaceToAwaitingPayment,
     /// From when the payment was taken to when the order was fulfilled, by its own times; with a good card only.
     PayToFulfilled,
     /// From when the order was accepted to when it was fulfilled, by its own times. Its buyer's thinking is in it.
@@ -71,7 +69,6 @@ impl Timed {
             Self::Step(Step::Payment, Refused) => "payment_refused",
             Self::Step(Step::Cancel, Repeated) => "cancel_repeated",
             Self::Step(Step::Cancel, Refused) => "cancel_refused",
-            Self::PlaceToAwaitingPayment => "place_to_awaiting_payment",
             Self::PayToFulfilled => "pay_to_fulfilled",
             Self::OrderToFulfilled => "order_to_fulfilled",
         }
@@ -109,7 +106,6 @@ mod tests {
         let others = [
             Timed::Step(Step::Order, Answer::Repeated),
             Timed::Step(Step::ComeBack, Answer::Repeated),
-            Timed::PlaceToAwaitingPayment,
             Timed::PayToFulfilled,
             Timed::OrderToFulfilled,
         ];

@@ -58,10 +58,7 @@ impl Report {
     fn write_load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Load { sent_late: Percentiles { p50_ms, p99_ms, max_ms, .. }, in_flight_peak, in_flight_most, queued } =
             &self.load;
-        writeln!(
-            f,
-            "order to fulfilled has its buyers' thinking in it, and the time until they saw that they can pay"
-        )?;
+        writeln!(f, "order to fulfilled has its buyers' thinking in it")?;
         writeln!(f, "requests were sent late by p50 {p50_ms:.1} p99 {p99_ms:.1} max {max_ms:.1} ms")?;
         writeln!(f, "at most {in_flight_peak} of {in_flight_most} were under way at a time, {queued} waited for that\n")
     }

@@ -159,8 +159,7 @@ pub struct Order {
 impl Order {
     /// When it could first be paid, as long as nothing has happened to it since.
     pub fn payable_since(&self) -> Option<Timestamp> {
-        // It was placed as version 1.
-        (self.state == OrderState::AwaitingPayment && self.version == 2).then_some(self.update_time)
+        (self.state == OrderState::AwaitingPayment && self.version == 1).then_some(self.create_time)
     }
 
     /// Whether its time to be paid was over when it last changed.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_hold_age};
+use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_age};
 use std::time::Duration;
 
 /// Where `--help` lists the flags of servers.
@@ -58,11 +58,11 @@ pub struct RedisArgs {
     pub redis_key_prefix: String,
 }
 
-/// How long an order may take to be written. Order keeps it; inventory and coupon hold what is held for it longer.
+/// How long an order may take to be written. Order keeps it; inventory and coupon keep what is set aside for it longer.
 #[derive(Debug, Clone, Args)]
 pub struct OrderWriteLimitArgs {
     /// Milliseconds within which an order is written after it was asked for, or refused. The order, inventory and
-    /// coupon services need the same value: later they give back what they hold for it.
+    /// coupon services need the same value: later they give back what they have for it.
     #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub order_write_limit_ms: u64,
 }
@@ -73,15 +73,15 @@ impl OrderWriteLimitArgs {
         Duration::from_millis(self.order_write_limit_ms)
     }
 
-    /// Returns the age at which what is held for an order goes back if the order was never written, as `flag` sets it.
-    /// Fails if the order may still be written then.
+    /// Returns the age at which what is set aside for an order goes back if the order was never written, as `flag` sets
+    /// it. Fails if the order may still be written then.
     pub fn unwritten_age(&self, flag: &str, age_ms: u64) -> anyhow::Result<Duration> {
         let age = Duration::from_millis(age_ms);
-        let least = least_unwritten_hold_age(self.order_write_limit());
+        let least = least_unwritten_age(self.order_write_limit());
         anyhow::ensure!(
             age >= least,
             "{flag} is {age_ms}, but must be at least {}, one and a half times --order-write-limit-ms: \
-             a younger hold may belong to an order that is being written",
+             what is younger may belong to an order that is being written",
             least.as_millis()
         );
         Ok(age)
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hold_stays_as_long_as_its_order_may_be_written() {
+    fn what_is_set_aside_stays_as_long_as_its_order_may_be_written() {
         let age = |order_write_limit_ms, age_ms| {
             OrderWriteLimitArgs { order_write_limit_ms }.unwritten_age("--age-ms", age_ms)
         };

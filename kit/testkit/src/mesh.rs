@@ -170,6 +170,16 @@ impl Mesh {
         Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
     }
 
+    /// The ways to all replicas of a service, each for a client of its own.
+    pub fn replica_channels(&self, service: Service) -> Vec<Channel> {
+        let replicas = self.addresses[&service.into()].iter();
+        let channel = |replica: &Addresses| {
+            let url = format!("http://{}", replica.listen);
+            Endpoint::from_shared(url).expect("an address is a URL").connect_lazy()
+        };
+        replicas.map(channel).collect()
+    }
+
     /// Calls the event service.
     pub fn event(&self) -> EventServiceClient<Channel> {
         EventServiceClient::new(self.channel(Service::Event))

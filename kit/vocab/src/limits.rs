@@ -6,12 +6,12 @@ use std::time::Duration;
 pub const MAX_PAYMENT_METHOD_CHARS: usize = 255;
 
 /// How long an order may take from its arrival to its row, in milliseconds, by default.
-/// Later it is not written any more, so what is held for it may be given back.
+/// Later it is not written any more, so what is set aside for it may be given back.
 pub const DEFAULT_ORDER_WRITE_LIMIT_MS: u64 = 8_000;
 
-/// The least age at which a hold may be given back whose order was never written: half as long again as an order may
-/// take, for the commit that began in time and for clocks that do not run alike.
-pub fn least_unwritten_hold_age(order_write_limit: Duration) -> Duration {
+/// The least age at which units and a coupon may be given back whose order was never written: half as long again as an
+/// order may take, for the commit that began in time and for clocks that do not run alike.
+pub fn least_unwritten_age(order_write_limit: Duration) -> Duration {
     order_write_limit + order_write_limit / 2
 }
 
@@ -20,8 +20,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hold_outlives_the_time_in_which_its_order_may_be_written() {
+    fn what_is_set_aside_outlives_the_time_in_which_its_order_may_be_written() {
         let limit = Duration::from_millis(DEFAULT_ORDER_WRITE_LIMIT_MS);
-        assert_eq!(least_unwritten_hold_age(limit), Duration::from_secs(12));
+        assert_eq!(least_unwritten_age(limit), Duration::from_secs(12));
     }
 }

@@ -57,7 +57,7 @@ services! {
         calls: &[Service::Order],
         takes: &[(
             Service::Order,
-            &["OrderFulfilled", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+            &["OrderFulfilled", "OrderCancelled", "OrderExpired", "OrderRefunded"],
         )],
         redis: Some(RedisUse::Main),
     };
@@ -70,7 +70,7 @@ services! {
             (Service::Event, &["EventScheduled", "EventCancelled"]),
             (
                 Service::Order,
-                &["OrderPlaced", "OrderPaidLate", "OrderRejected", "OrderCancelled", "OrderExpired", "OrderRefunded"],
+                &["OrderPaidLate", "OrderCancelled", "OrderExpired", "OrderRefunded"],
             ),
         ],
         redis: Some(RedisUse::Main),

@@ -14,6 +14,8 @@ pub struct Reservation {
     pub user_id: UserId,
     /// What the buyer asked for in all: a hold is given again to the same request only.
     pub fingerprint: Fingerprint,
+    /// Whether the ledger was asked and does not have the order.
+    pub is_new: bool,
     /// At least one, and no item twice.
     pub lines: Vec<WantedLine>,
 }
@@ -32,6 +34,7 @@ impl Reservation {
         args.push(self.order_id.to_string());
         args.push(self.user_id.to_string());
         args.push(self.fingerprint.to_string());
+        args.push(u8::from(self.is_new));
         args.push(self.lines.len());
         for line in &self.lines {
             args.push(place(items, line.item_id));
@@ -47,15 +50,23 @@ pub enum Decision {
     Held(Hold),
     /// Nothing is held.
     Refused(Refusal),
+    /// Nothing is decided: the buyer has or had units, so the ledger may have this very order. Once it was asked and has
+    /// not, the reservation is put again as new.
+    KnownBuyer,
 }
+
+/// What the script says instead of a reason where it does not decide.
+const KNOWN_BUYER: &str = "KNOWN_BUYER";
 
 /// Units set aside for one order that is not in the ledger yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// When it was granted or last asked for again, by the clock of Redis.
+    /// When it was last asked for, by the clock of Redis.
     pub held_at: Timestamp,
+    /// When it was granted, by the clock of Redis.
+    pub granted_at: Timestamp,
     /// Buyer.
     pub user_id: UserId,
     /// The lines, in the order asked for.
@@ -156,6 +167,9 @@ impl Decision {
             return Hold::parse(script, &packed).map(Self::Held);
         }
         let (cause, item, allowed_units): (String, String, i32) = read(script, reply)?;
+        if cause == KNOWN_BUYER {
+            return Ok(Self::KnownBuyer);
+        }
         let cause = Cause::parse(&cause).ok_or_else(|| RedisError::reply(script, &cause))?;
         let item_id = if item.is_empty() { None } else { Some(field(script, &item)?) };
         Ok(Self::Refused(Refusal { cause, item_id, allowed_units }))
@@ -163,16 +177,23 @@ impl Decision {
 }
 
 impl Hold {
-    /// Reads `arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...`.
+    /// Reads `arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...|granted_at_us`. A hold that an
+    /// earlier release has granted does not have the last part.
     pub(super) fn parse(script: &'static str, packed: &str) -> Result<Self, RedisError> {
         let parts: Vec<&str> = packed.split('|').collect();
-        let [arrival, held_at_us, _, user, currency, lines] = parts[..] else {
+        let [arrival, held_at_us, _, user, currency, lines, ref granted_at_us @ ..] = parts[..] else {
             return Err(RedisError::reply(script, packed));
+        };
+        let granted_at_us = match granted_at_us {
+            [] => held_at_us,
+            [granted_at_us] => granted_at_us,
+            _ => return Err(RedisError::reply(script, packed)),
         };
         let currency = field(script, currency)?;
         Ok(Self {
             arrival: field(script, arrival)?,
             held_at: Timestamp::from_micros(field(script, held_at_us)?),
+            granted_at: Timestamp::from_micros(field(script, granted_at_us)?),
             user_id: field(script, user)?,
             lines: lines.split(',').map(|line| held_line(script, line, currency)).collect::<Result<_, _>>()?,
         })
@@ -181,6 +202,12 @@ impl Hold {
     /// The items that it holds.
     pub fn items(&self) -> Vec<ItemId> {
         self.lines.iter().map(|line| line.item_id).collect()
+    }
+}
+
+impl OpenHold {
+    pub(super) fn parse(script: &'static str, order_id: &str, packed: &str) -> Result<Self, RedisError> {
+        Ok(Self { order_id: field(script, order_id)?, hold: Hold::parse(script, packed)? })
     }
 }
 
@@ -221,8 +248,11 @@ mod tests {
     #[test]
     fn a_packed_hold_reads_back() {
         let packed = format!("7|1700000000000001|{REQUEST}|{USER}|EUR|{ITEM}:2:1:1999");
-        let hold = Hold::parse("test", &packed).unwrap();
+        let of_before = Hold::parse("test", &packed).unwrap();
+        assert_eq!(of_before.granted_at.micros(), 1_700_000_000_000_001);
+        let hold = Hold::parse("test", &format!("{packed}|1600000000000001")).unwrap();
         assert_eq!((hold.arrival, hold.held_at.micros()), (7, 1_700_000_000_000_001));
+        assert_eq!(hold.granted_at.micros(), 1_600_000_000_000_001);
         assert_eq!(hold.user_id.to_string(), USER);
         let price = Money::new(1999, "EUR".parse().unwrap());
         assert_eq!(
@@ -267,7 +297,7 @@ mod tests {
             packed.replace_range(place..=place, &with);
             match Hold::parse("stock/x", &packed) {
                 Ok(hold) => {
-                    let lines = packed.rsplit('|').next().unwrap_or_default();
+                    let lines = packed.split('|').nth(5).unwrap_or_default();
                     prop_assert_eq!(hold.lines.len(), lines.split(',').count());
                 }
                 Err(error) => prop_assert!(error.to_string().contains("stock/x"), "{}", error),

@@ -1,6 +1,6 @@
 //! What Redis says of an event: for showing it, for comparing it with the ledger, for finding orphans.
 
-use super::pack::{Hold, OpenHold, field};
+use super::pack::{OpenHold, field};
 use crate::{FromRedisValue, RedisError, Value};
 use stampede_vocab::{Timestamp, UserId};
 
@@ -9,6 +9,8 @@ use stampede_vocab::{Timestamp, UserId};
 pub struct Snapshot {
     /// That instant, by the clock of Redis.
     pub now: Timestamp,
+    /// The run of the server that was asked.
+    pub run_id: String,
     /// The event; none if it is not staged.
     pub event: Option<ShelfEvent>,
     /// The items in the order asked for; none for one that is not staged.
@@ -26,6 +28,9 @@ pub struct ShelfEvent {
     pub closes_at: Timestamp,
     /// How many holds were ever granted.
     pub arrivals: i64,
+    /// Whether it was compared with the ledger since the server began to run. Until then it may be an old copy, and
+    /// nothing is granted.
+    pub is_compared: bool,
 }
 
 /// An item as Redis has it.
@@ -62,7 +67,7 @@ impl ShelfItem {
 }
 
 /// One page of holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HoldPage {
     /// When it was read, by the clock of Redis.
     pub now: Timestamp,
@@ -70,6 +75,8 @@ pub struct HoldPage {
     pub next: Option<u64>,
     /// Holds that are old enough. One may be told twice.
     pub holds: Vec<OpenHold>,
+    /// Why others on the page are no holds: what another release wrote, or somebody by hand.
+    pub unreadable: Vec<RedisError>,
 }
 
 /// One page of what single buyers have of one item.
@@ -83,17 +90,19 @@ pub struct BuyerPage {
     pub committed: Vec<(UserId, i32)>,
 }
 
-/// version, opens_us, closes_us, arrivals
+/// version, opens_us, closes_us, arrivals, 1 if it was compared on this run or 0
 type EventReply = Vec<i64>;
 /// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_at or -1
 type ItemReply = Vec<i64>;
 
 impl Snapshot {
     pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
-        let (now_us, event, items) = <(i64, Option<EventReply>, Vec<Option<ItemReply>>)>::from_redis_value(reply)
-            .map_err(|error| RedisError::reply(script, error))?;
+        let (now_us, run_id, event, items) =
+            <(i64, String, Option<EventReply>, Vec<Option<ItemReply>>)>::from_redis_value(reply)
+                .map_err(|error| RedisError::reply(script, error))?;
         Ok(Self {
             now: Timestamp::from_micros(now_us),
+            run_id,
             event: event.map(|numbers| ShelfEvent::parse(script, &numbers)).transpose()?,
             items: items
                 .into_iter()
@@ -105,11 +114,11 @@ impl Snapshot {
 
 impl ShelfEvent {
     fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
-        let &[event_version, opens_us, closes_us, arrivals] = numbers else {
+        let &[event_version, opens_us, closes_us, arrivals, is_compared] = numbers else {
             return Err(RedisError::reply(script, numbers));
         };
         let (opens_at, closes_at) = (Timestamp::from_micros(opens_us), Timestamp::from_micros(closes_us));
-        Ok(Self { event_version, opens_at, closes_at, arrivals })
+        Ok(Self { event_version, opens_at, closes_at, arrivals, is_compared: is_compared == 1 })
     }
 }
 
@@ -139,11 +148,14 @@ impl HoldPage {
     pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
         let (now_us, cursor, flat) =
             <(i64, u64, Vec<String>)>::from_redis_value(reply).map_err(|error| RedisError::reply(script, error))?;
-        let holds = flat
-            .chunks_exact(2)
-            .map(|pair| Ok(OpenHold { order_id: field(script, &pair[0])?, hold: Hold::parse(script, &pair[1])? }))
-            .collect::<Result<_, RedisError>>()?;
-        Ok(Self { now: Timestamp::from_micros(now_us), next: (cursor != 0).then_some(cursor), holds })
+        let (mut holds, mut unreadable) = (Vec::new(), Vec::new());
+        for pair in flat.chunks_exact(2) {
+            match OpenHold::parse(script, &pair[0], &pair[1]) {
+                Ok(hold) => holds.push(hold),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        Ok(Self { now: Timestamp::from_micros(now_us), next: (cursor != 0).then_some(cursor), holds, unreadable })
     }
 }
 

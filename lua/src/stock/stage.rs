@@ -19,6 +19,8 @@ pub struct Staging {
     pub items_expire_at: Timestamp,
     /// Arrivals are counted on from this at least: 0 for an event of which nothing was lost.
     pub arrivals_at_least: i64,
+    /// The run of the server on which what Redis has of the event was compared with the ledger, by a snapshot.
+    pub compared_on: String,
     /// Every item of the event.
     pub items: Vec<StagedItem>,
 }
@@ -58,6 +60,9 @@ pub struct LedgerCopy {
     pub item_id: ItemId,
     /// Its units.
     pub ledger: LedgerUnits,
+    /// The first version of its row of which this copy has the buyers; those from here to the version of `ledger` are
+    /// all in it. Beyond that version for a copy that has some buyers as they are, and no change as a whole.
+    pub first_version: i64,
     /// Units that each of these buyers has in the ledger, read at that version or later; 0 for one who had some.
     pub buyers: Vec<(UserId, i32)>,
     /// Whether every buyer that the item ever had is told, here or in calls before with the same version.
@@ -71,7 +76,8 @@ impl Staging {
             .with(self.opens_at.micros())
             .with(self.closes_at.micros())
             .with(self.items_expire_at.micros() / 1_000)
-            .with(self.arrivals_at_least);
+            .with(self.arrivals_at_least)
+            .with(self.compared_on.as_str());
         for item in &self.items {
             item.push_to(&mut args);
         }
@@ -102,6 +108,7 @@ impl LedgerUnits {
 impl LedgerCopy {
     pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
         args.push(place(items, self.item_id));
+        args.push(self.first_version);
         self.ledger.push_to(args);
         args.push(u8::from(self.all_buyers));
         args.push(self.buyers.len());

@@ -51,10 +51,6 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, 
             let fulfilled = message::OrderFulfilled::decode(payload)?;
             (fulfilled.order_id, fulfilled.coupon_id, OrderEnd::Fulfilled)
         }
-        Some(message::OrderRejected::NAME) => {
-            let rejected = message::OrderRejected::decode(payload)?;
-            (rejected.order_id, rejected.coupon_id, OrderEnd::Unsuccessful)
-        }
         Some(message::OrderCancelled::NAME) => {
             let cancelled = message::OrderCancelled::decode(payload)?;
             (cancelled.order_id, cancelled.coupon_id, OrderEnd::Unsuccessful)
@@ -125,14 +121,11 @@ mod tests {
     #[test]
     fn every_end_of_an_order_is_understood() {
         let (order_id, coupon_id) = (order().to_string(), coupon().to_string());
-        let rejected =
-            message::OrderRejected { order_id: order_id.clone(), coupon_id: coupon_id.clone(), reason: String::new() };
         let cancelled = message::OrderCancelled { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
         let expired = message::OrderExpired { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
         let refunded = message::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
         let fulfilled = message::OrderFulfilled { order_id, coupon_id, ..Default::default() };
         let cases = [
-            ("stampede.message.v1.OrderRejected", rejected.encode_to_vec(), OrderEnd::Unsuccessful),
             ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unsuccessful),
             ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unsuccessful),
             ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec(), OrderEnd::Unsuccessful),

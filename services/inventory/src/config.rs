@@ -1,6 +1,5 @@
 //! How the process is configured: flags and environment, nothing else.
 
-use crate::usecase::HoldAges;
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_service::{OrderWriteLimitArgs, RedisArgs, ServiceArgs};
@@ -13,7 +12,7 @@ Example:
     --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/0 \\
     --order-urls http://127.0.0.1:7104";
 
-/// The inventory service: holds units for orders, and keeps the ledger of what is taken.
+/// The inventory service: takes units for orders, and keeps the ledger of what is taken.
 ///
 /// It needs its MySQL schema (made by `stampede prepare`), Redis, Kafka, and the order service.
 #[derive(Debug, Clone, Parser)]
@@ -35,18 +34,18 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
     pub order_urls: Vec<String>,
 
-    /// Milliseconds between two sweeps for holds that nobody needs.
+    /// Milliseconds between two sweeps, for orders that were never written and for stale holds.
     #[arg(long, env = "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
 
-    /// Milliseconds from which on a hold is looked at: the order of a younger one is most likely on its way.
-    #[arg(long, env = "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", default_value_t = 5_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub orphan_hold_age_ms: u64,
+    /// Milliseconds after which a hold is dropped that the ledger does not have: whoever was to commit it is gone.
+    #[arg(long, env = "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", default_value_t = 5_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stale_hold_age_ms: u64,
 
-    /// Milliseconds after which a hold goes back whose order was never written. At least one and a half times
+    /// Milliseconds after which the units of an order go back that was never written. At least one and a half times
     /// --order-write-limit-ms: until then the order may still be written.
-    #[arg(long, env = "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", default_value_t = 15_000, value_name = "MS")]
-    pub unwritten_hold_age_ms: u64,
+    #[arg(long, env = "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", default_value_t = 15_000, value_name = "MS")]
+    pub unwritten_order_age_ms: u64,
 
     /// Milliseconds between two comparisons of Redis with the ledger. What is lost in Redis is back within two of these.
     #[arg(long, env = "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=600_000))]
@@ -54,15 +53,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// Time between two sweeps for orphaned holds.
+    /// Time between two sweeps.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// How old holds must be. Fails if a hold would be given back while its order may still be written.
-    pub fn hold_ages(&self) -> anyhow::Result<HoldAges> {
-        let unwritten = self.write_limit.unwritten_age("--unwritten-hold-age-ms", self.unwritten_hold_age_ms)?;
-        Ok(HoldAges { looked_at: Duration::from_millis(self.orphan_hold_age_ms), unwritten })
+    /// How old a hold must be to be taken for stale.
+    pub const fn stale_hold_age(&self) -> Duration {
+        Duration::from_millis(self.stale_hold_age_ms)
+    }
+
+    /// How old a reservation must be whose order was never written. Fails if it would be given back while its order may
+    /// still be written.
+    pub fn unwritten_order_age(&self) -> anyhow::Result<Duration> {
+        self.write_limit.unwritten_age("--unwritten-order-age-ms", self.unwritten_order_age_ms)
     }
 
     /// Time between two comparisons of Redis with the ledger.

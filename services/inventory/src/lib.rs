@@ -1,11 +1,11 @@
 //! The inventory service: who gets units, decided in Redis by an atomic script, and committed in the ledger, which is
 //! the truth.
 //!
-//! A reservation becomes a *hold* in Redis ([`usecase`], the scripts of `stampede_lua::stock`). When the order is
-//! accepted, its message reaches the *ledger* consumer ([`worker`]): a whole batch is applied to what was read under
-//! the lock of its items ([`domain`]) and written in one transaction with the answers; then the hold leaves Redis and
-//! the committed units take its place. Redis may be lost at any moment: the ledger never commits more than there is,
-//! and copies itself to Redis again.
+//! A reservation becomes a *hold* in Redis (the scripts of `stampede_lua::stock`), which refuses most of a crowd without
+//! the database. What was granted goes into the *ledger* with all that was granted beside it, in one transaction
+//! ([`usecase`], [`domain`]), and only then the caller is told; the hold leaves Redis and the committed units take its
+//! place. Redis may be lost at any moment: the ledger never commits more than there is, and copies itself to Redis again.
+//! What an order gives back comes as its message ([`worker`]).
 
 mod client;
 mod config;
@@ -32,7 +32,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use tonic::service::Routes;
 use usecase::{
-    ApplyMessages, HoldAges, Reconcile, ReleaseHolds, ReleaseOrphans, ReserveUnits, StageStock, SyncRedis, ViewStock,
+    ApplyMessages, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten, ReserveUnits, StageStock,
+    SyncRedis, ViewStock,
 };
 use worker::{Consumer, Gauges};
 
@@ -44,22 +45,24 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
 /// Fails if a server does not answer in time, the schema does not fit this program, Redis is set up in a way in which
-/// stock would be lost, or holds would be given back too early.
+/// stock would be lost, or units would be given back too early.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let ages = config.hold_ages()?;
+    let unwritten_age = config.unwritten_order_age()?;
     let parts = Parts::connect(Service::Inventory, &config.service, workers).await?;
     let redis = Stock::new(parts.redis(&config.redis).await?);
     let sync = SyncRedis::new(redis.clone());
     let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
+    let release = ReleaseReservations::new(parts.db.clone(), sync.clone());
     let view = ViewStock::new(parts.db.clone(), redis.clone());
     let apply = ApplyMessages::new(parts.outbox.clone(), sync.clone(), reconcile.clone());
     parts.consume(taken_by(Service::Inventory), Consumer::new(apply))?;
-    start_orphan_sweep(&parts, &config, ages, redis.clone(), sync);
+    start_unwritten_sweep(&parts, &config, unwritten_age, release.clone());
+    start_hold_sweep(&parts, &config, redis.clone(), sync.clone());
     start_rounds(&parts, &config, &reconcile, &view);
     let rpc = InventoryRpc {
         stage: StageStock::new(parts.db.clone(), reconcile.clone()),
-        reserve: ReserveUnits::new(parts.db.clone(), redis.clone()),
-        release: ReleaseHolds::new(redis),
+        reserve: ReserveUnits::new(parts.db.clone(), redis, sync),
+        release,
         view,
         reconcile,
         outcomes: Outcomes::new(),
@@ -68,14 +71,22 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-fn start_orphan_sweep(parts: &Parts, config: &Config, ages: HoldAges, redis: Stock, sync: SyncRedis) {
+fn start_unwritten_sweep(parts: &Parts, config: &Config, age: Duration, release: ReleaseReservations) {
     let orders = Orders::new(MeshChannel::connect(&config.order_urls, Service::Order.name()));
-    let orphans = ReleaseOrphans::new(parts.db.clone(), redis, sync, orders, ages);
+    let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, age);
+    parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
+        let unwritten = unwritten.clone();
+        async move { unwritten.run().await }
+    });
+}
+
+fn start_hold_sweep(parts: &Parts, config: &Config, redis: Stock, sync: SyncRedis) {
+    let stale = DropStaleHolds::new(parts.db.clone(), redis, sync, config.stale_hold_age());
     // A round goes on where the one before has ended.
-    let orphans = Arc::new(Mutex::new(orphans));
-    parts.every("orphan sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
-        let orphans = orphans.clone();
-        async move { orphans.lock().await.run().await }
+    let stale = Arc::new(Mutex::new(stale));
+    parts.every("stale hold sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
+        let stale = stale.clone();
+        async move { stale.lock().await.run().await }
     });
 }
 

@@ -10,6 +10,9 @@ use stampede_proto::{
 };
 use stampede_vocab::{InvalidField, OrderId, field};
 
+/// Version of the answer to a late payment; 1 was the answer to a placed order, which earlier releases sent.
+const LATE_ANSWER_VERSION: i64 = 2;
+
 /// A message that concerns the stock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
@@ -38,19 +41,13 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
     let incoming = match messages::name(message_type) {
         Some(proto::EventScheduled::NAME) => Incoming::Shelve(shelf(proto::EventScheduled::decode(payload)?)?),
         Some(proto::EventCancelled::NAME) => Incoming::Withdraw(withdrawal(&proto::EventCancelled::decode(payload)?)?),
-        Some(proto::OrderPlaced::NAME) => {
-            let placed = proto::OrderPlaced::decode(payload)?;
-            let order = (placed.order_id, placed.user_id, placed.event_id);
-            Incoming::Ledger(Ask::Commit(ordered_units(order, placed.arrival, placed.lines)?))
-        }
         Some(proto::OrderPaidLate::NAME) => {
             let paid = proto::OrderPaidLate::decode(payload)?;
             let order = (paid.order_id, paid.user_id, paid.event_id);
-            Incoming::Ledger(Ask::CommitAgain(ordered_units(order, 0, paid.lines)?))
+            Incoming::Ledger(Ask::CommitAgain(ordered_units(order, paid.lines)?))
         }
         Some(proto::OrderCancelled::NAME) => released(proto::OrderCancelled::decode(payload)?.order_id)?,
         Some(proto::OrderExpired::NAME) => released(proto::OrderExpired::decode(payload)?.order_id)?,
-        Some(proto::OrderRejected::NAME) => released(proto::OrderRejected::decode(payload)?.order_id)?,
         Some(proto::OrderRefunded::NAME) => released(proto::OrderRefunded::decode(payload)?.order_id)?,
         _ => return Ok(None),
     };
@@ -60,8 +57,16 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
 /// The row of the outbox for this answer.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let order_id = message.order_id.to_string();
-    let (message_type, payload) = match message.answer {
-        Answer::Committed => messages::encode(&proto::StockCommitted { order_id: order_id.clone() }),
+    let (message_type, payload) = match &message.answer {
+        Answer::Committed { lines } => {
+            let line = |line: &OrderedLine| proto::OrderedLine {
+                item_id: line.item_id.to_string(),
+                units: line.units,
+                gift_units: line.gift_units,
+            };
+            let lines = lines.iter().map(line).collect();
+            messages::encode(&proto::StockCommitted { order_id: order_id.clone(), lines })
+        }
         Answer::Rejected { reason, item_id } => {
             let (reason, item_id) = (reason.as_str().to_owned(), item_id.to_string());
             messages::encode(&proto::StockRejected { order_id: order_id.clone(), reason, item_id })
@@ -70,7 +75,7 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     OutboxMessage {
         aggregate_type: "stock",
         aggregate_id: order_id,
-        aggregate_version: message.sequence,
+        aggregate_version: LATE_ANSWER_VERSION,
         message_type,
         payload,
         traceparent: message.traceparent.clone(),
@@ -104,7 +109,6 @@ fn withdrawal(event: &proto::EventCancelled) -> Result<Withdrawal, InvalidField>
 
 fn ordered_units(
     (order_id, user_id, event_id): (String, String, String),
-    arrival: i64,
     lines: Vec<proto::OrderedLine>,
 ) -> Result<OrderedUnits, InvalidField> {
     let order_id: OrderId = field::id("order_id", &order_id)?;
@@ -115,7 +119,6 @@ fn ordered_units(
         order_id,
         user_id: field::id("user_id", &user_id)?,
         event_id: field::id("event_id", &event_id)?,
-        arrival,
         lines: field::each("lines", &lines, ordered_line)?,
     })
 }
@@ -152,7 +155,7 @@ mod tests {
     #[test]
     fn every_end_of_an_order_gives_its_units_back() {
         let payload = proto::OrderCancelled { order_id: ORDER.into(), coupon_id: String::new() }.encode_to_vec();
-        for end in ["Cancelled", "Expired", "Rejected", "Refunded"] {
+        for end in ["Cancelled", "Expired", "Refunded"] {
             let incoming = decode(&format!("stampede.message.v1.Order{end}"), &payload).unwrap();
             assert_eq!(incoming, Some(Incoming::Ledger(Ask::Release(ORDER.parse().unwrap()))), "{end}");
         }
@@ -162,7 +165,7 @@ mod tests {
     fn an_answer_carries_its_reason_and_item() {
         let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
         let answer = Answer::Rejected { reason: RejectReason::LimitReached, item_id };
-        let row = encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), sequence: 1, answer, traceparent: None });
+        let row = encode(&OutgoingMessage { order_id: ORDER.parse().unwrap(), answer, traceparent: None });
         assert_eq!(
             (row.aggregate_id.as_str(), row.message_type.as_str()),
             (ORDER, "stampede.message.v1.StockRejected")

@@ -35,7 +35,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_COUPON_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
     pub coupon_urls: Vec<String>,
 
-    /// Milliseconds that a buyer has to pay, from when the ledger has committed the units.
+    /// Milliseconds that a buyer has to pay, from when the order is accepted.
     #[arg(long, env = "STAMPEDE_PAY_WINDOW_MS", default_value_t = 600_000, value_name = "MS")]
     pub pay_window_ms: u64,
 

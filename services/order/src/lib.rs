@@ -1,9 +1,9 @@
 //! The order service: takes orders and leads each to an end.
 //!
-//! An order is taken by `PlaceOrder`: its units are held by inventory and its coupon by the coupon service, then it is
-//! written with its message in one transaction, together with its neighbours. From there on it is moved by what the
-//! others answer over Kafka (the ledger has its units or has not, its payment was approved, declined or refunded), by
-//! its buyer (pay, cancel), by an operator (refund) and by time alone (the deadline sweep). All of them go the same
+//! An order is taken by `PlaceOrder`: inventory commits its units in the ledger and the coupon service holds its coupon,
+//! then it is written with its message in one transaction, together with its neighbours, and can be paid. From there on it
+//! is moved by what the others answer over Kafka (its payment was approved, declined or refunded, the ledger has units for
+//! a late payment or has not), by its buyer (pay, cancel), by an operator (refund) and by time alone (the deadline sweep). All of them go the same
 //! way: a batch of orders is locked, the domain decides what becomes of each, and states, goods and messages are
 //! written in one transaction (`usecase/transitions.rs`).
 //!
@@ -29,15 +29,19 @@ use stampede_proto::{
 };
 use stampede_service::Parts;
 use stampede_vocab::Service;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 use tonic::service::Routes;
 use usecase::{
-    ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders,
+    ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, FinishPending, ListOrders, PlaceOrder, Transitions,
+    WatchOrder, WriteOrders,
 };
 use worker::{Consumer, Gauges};
 
 /// Longest time of one deadline sweep.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time between two looks for orders that an earlier release has left pending.
+const PENDING_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two measurements of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -48,18 +52,26 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Order, &config.service, workers).await?;
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
     parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
-    start_sweep(&parts, &config, transitions.clone());
+    let inventory = Inventory::new(MeshChannel::connect(&config.inventory_urls, Service::Inventory.name()));
+    start_sweeps(&parts, &config, &inventory, &transitions);
     start_gauges(&parts);
-    let rpc = rpc(&parts, &config, transitions);
+    let rpc = rpc(&parts, &config, inventory, transitions);
     let routes = Routes::new(OrderServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-fn start_sweep(parts: &Parts, config: &Config, transitions: Transitions) {
-    let expire = ExpireOrders::new(parts.db.clone(), config.payment_policy(), transitions);
+fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitions: &Transitions) {
+    let expire = ExpireOrders::new(parts.db.clone(), config.payment_policy(), transitions.clone());
     parts.every("deadline sweep", config.sweep_interval(), SWEEP_TIMEOUT, move || {
         let expire = expire.clone();
         async move { expire.run().await }
+    });
+    // A round goes on where the one before has ended.
+    let finish = FinishPending::new(parts.db.clone(), inventory.clone(), transitions.clone());
+    let finish = Arc::new(Mutex::new(finish));
+    parts.every("pending order sweep", PENDING_INTERVAL, SWEEP_TIMEOUT, move || {
+        let finish = finish.clone();
+        async move { finish.lock().await.run().await }
     });
 }
 
@@ -71,14 +83,13 @@ fn start_gauges(parts: &Parts) {
     });
 }
 
-fn rpc(parts: &Parts, config: &Config, transitions: Transitions) -> OrderRpc {
-    let inventory = Inventory::new(MeshChannel::connect(&config.inventory_urls, Service::Inventory.name()));
+fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transitions) -> OrderRpc {
     let coupons = Coupons::new(MeshChannel::connect(&config.coupon_urls, Service::Coupon.name()));
     let find = FindOrder::new(parts.db.clone());
     let write = WriteOrders::new(parts.db.clone(), parts.outbox.clone());
     let write_limit = config.write_limit.order_write_limit();
     OrderRpc {
-        place: PlaceOrder::new(inventory, coupons, find.clone(), write, write_limit),
+        place: PlaceOrder::new(inventory, coupons, find.clone(), write, write_limit, config.payment_policy()),
         change: ChangeOrder::new(transitions),
         list: ListOrders::new(parts.db.clone()),
         watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch_interval()),

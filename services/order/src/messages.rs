@@ -8,7 +8,7 @@ use stampede_proto::{
     message::v1 as message,
     messages::{self, encode as encoded},
 };
-use stampede_vocab::{CouponId, InvalidField, OrderId, field};
+use stampede_vocab::{CouponId, InvalidField, ItemId, OrderId, field};
 
 /// Most characters kept of a reason that another service gives.
 const MAX_REASON: usize = 64;
@@ -43,12 +43,10 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Inp
     let (order_id, input) = match messages::name(message_type) {
         Some(message::StockCommitted::NAME) => {
             let committed = message::StockCommitted::decode(payload)?;
-            (committed.order_id, Input::StockCommitted)
+            let gifts = field::each("lines", &committed.lines, gift_of_line)?;
+            (committed.order_id, Input::StockCommitted { gifts })
         }
-        Some(message::StockRejected::NAME) => {
-            let rejected = message::StockRejected::decode(payload)?;
-            (rejected.order_id, Input::StockRejected { reason: capped(&rejected.reason) })
-        }
+        Some(message::StockRejected::NAME) => (message::StockRejected::decode(payload)?.order_id, Input::StockRejected),
         Some(message::PaymentApproved::NAME) => {
             let approved = message::PaymentApproved::decode(payload)?;
             (approved.order_id, Input::PaymentApproved { attempt: approved.attempt })
@@ -66,6 +64,10 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Inp
     Ok(Some((field::id("order_id", &order_id)?, input)))
 }
 
+fn gift_of_line(line: &message::OrderedLine) -> Result<(ItemId, i32), InvalidField> {
+    Ok((field::id("item_id", &line.item_id)?, line.gift_units))
+}
+
 /// As much as the column holds.
 fn capped(reason: &str) -> String {
     reason.chars().take(MAX_REASON).collect()
@@ -74,7 +76,7 @@ fn capped(reason: &str) -> String {
 /// The full name and the bytes of the message.
 fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
     match body {
-        MessageBody::Placed { buyer, event, lines, coupon, total, arrival, placed_at } => {
+        MessageBody::Placed { buyer, event, lines, coupon, total, arrival, placed_at, pay_by } => {
             encoded(&message::OrderPlaced {
                 order_id,
                 user_id: buyer.to_string(),
@@ -84,6 +86,7 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
                 total: Some((*total).into()),
                 arrival: *arrival,
                 placed_at: Some(timestamp(*placed_at)),
+                pay_by: pay_by.map(timestamp),
             })
         }
         MessageBody::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
@@ -92,9 +95,6 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
             event_id: event.to_string(),
             lines: ordered_lines(lines),
         }),
-        MessageBody::Rejected { coupon, reason } => {
-            encoded(&message::OrderRejected { order_id, coupon_id: text(*coupon), reason: reason.clone() })
-        }
         MessageBody::Cancelled { coupon } => encoded(&message::OrderCancelled { order_id, coupon_id: text(*coupon) }),
         MessageBody::Expired { coupon } => encoded(&message::OrderExpired { order_id, coupon_id: text(*coupon) }),
         MessageBody::Fulfilled { buyer, coupon, at } => encoded(&message::OrderFulfilled {
@@ -167,7 +167,7 @@ mod tests {
     fn unknown_types_are_skipped_and_broken_payloads_are_not() {
         assert!(matches!(decode("stampede.message.v1.EventOpened", b"?"), Ok(None)));
         assert!(decode("stampede.message.v1.StockCommitted", b"\xff").is_err());
-        let nobody = message::StockCommitted { order_id: "ord_1".to_owned() };
+        let nobody = message::StockCommitted { order_id: "ord_1".to_owned(), lines: Vec::new() };
         assert!(decode("stampede.message.v1.StockCommitted", &nobody.encode_to_vec()).is_err());
     }
 

@@ -122,7 +122,7 @@ impl Sale {
         .await
     }
 
-    /// Places and waits until the ledger has committed it.
+    /// Places an order, which may be paid.
     pub async fn placed(&self, user: UserId, lines: &[(usize, i32)], coupon_id: &str) -> Order {
         let order = self.place(user, lines, coupon_id).await.unwrap();
         self.until(user, &order, OrderState::AwaitingPayment).await

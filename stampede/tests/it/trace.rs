@@ -21,12 +21,11 @@ const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN_ID: &str = "00f067aa0ba902b7";
 
 /// What has to be in the trace: who did what.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 7] = [
     ("stampede-gateway", "/v1/auth/tokens"),
     ("stampede-gateway", "/v1/orders"),
     ("stampede-order", "stampede.order.v1.OrderService/PlaceOrder"),
-    ("stampede-inventory", "process stampede.message.v1.OrderPlaced"),
-    ("stampede-order", "process stampede.message.v1.StockCommitted"),
+    ("stampede-inventory", "stampede.inventory.v1.InventoryService/Reserve"),
     ("stampede-order", "stampede.order.v1.OrderService/PayOrder"),
     ("stampede-payment", "process stampede.message.v1.PaymentRequested"),
     ("stampede-order", "process stampede.message.v1.PaymentApproved"),

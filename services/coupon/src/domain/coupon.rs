@@ -79,7 +79,7 @@ pub struct HoldRequest {
 pub enum OrderEnd {
     /// Paid, and its goods granted.
     Fulfilled,
-    /// Rejected, cancelled, expired or refunded.
+    /// Cancelled, expired or refunded.
     Unsuccessful,
     /// The order service refused this request for it.
     Released {

@@ -83,11 +83,8 @@ fn ended(page: &HeldPage, states: &HashMap<OrderId, OrderState>) -> Vec<EndedOrd
 const fn end_of(state: OrderState) -> Option<OrderEnd> {
     match state {
         OrderState::Fulfilled => Some(OrderEnd::Fulfilled),
-        OrderState::Rejected | OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => {
-            Some(OrderEnd::Unsuccessful)
-        }
+        OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => Some(OrderEnd::Unsuccessful),
         OrderState::Unspecified
-        | OrderState::Pending
         | OrderState::AwaitingPayment
         | OrderState::Paying
         | OrderState::Paid

@@ -1,14 +1,14 @@
 //! The ledger as a value: a batch of messages is applied to what was read under lock, and yields what to write.
 
-use crate::domain::{Answer, Committed, Item, RejectReason};
-use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
+use crate::domain::{
+    Answer, Committed, Grant, Item, Refusal, RefusalReason, RejectReason, ReservationOutcome, ReservedUnits,
+};
+use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What a message asks of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Commit the units of a new order.
-    Commit(OrderedUnits),
     /// Commit the units of an order again that gave them back.
     CommitAgain(OrderedUnits),
     /// Give back whatever the order has.
@@ -23,8 +23,6 @@ pub struct OrderedUnits {
     pub user_id: UserId,
     /// Event that all lines are of.
     pub event_id: EventId,
-    /// Order of arrival in the event.
-    pub arrival: i64,
     /// The lines, no item twice.
     pub lines: Vec<OrderedLine>,
 }
@@ -47,6 +45,11 @@ pub struct Entry {
     pub event_id: EventId,
     /// Order of arrival in the event; 0 if it is not known.
     pub arrival: i64,
+    /// When it was granted, by the clock of Redis; none in a row of before the ledger kept it, and in one whose order was
+    /// never written.
+    pub granted_at: Option<Timestamp>,
+    /// What the buyer asked for; none in a row of before the ledger kept it.
+    pub fingerprint: Option<Fingerprint>,
     /// What was bought.
     pub line: OrderedLine,
     /// Taken or given back.
@@ -75,6 +78,11 @@ impl Entry {
     pub fn is_committed(&self) -> bool {
         matches!(self.state, EntryState::Committed { .. })
     }
+
+    /// Whether its units went back because its order was never written, so that the order may be placed anew.
+    pub fn is_void(&self) -> bool {
+        !self.is_committed() && self.granted_at.is_none() && self.fingerprint.is_some()
+    }
 }
 
 /// Units that buyers have in the ledger, by item and buyer.
@@ -86,9 +94,12 @@ pub struct LedgerBatch {
     items: BTreeMap<ItemId, Item>,
     before: BTreeMap<ItemId, Committed>,
     entries: BTreeMap<OrderId, Vec<Entry>>,
+    /// The rows as they were read.
+    read: BTreeMap<(OrderId, ItemId), Entry>,
     buyers: Buyers,
     changed_orders: BTreeSet<OrderId>,
     changed_buyers: BTreeSet<(ItemId, UserId)>,
+    refused_buyers: BTreeSet<(ItemId, UserId)>,
 }
 
 /// What the batch has changed, to be written in the same transaction.
@@ -96,6 +107,8 @@ pub struct LedgerBatch {
 pub struct Changes {
     /// Each item that changed.
     pub items: Vec<ItemChange>,
+    /// What the ledger has of items and buyers that were granted what it refuses: Redis has something else.
+    pub corrections: Vec<ItemChange>,
     /// Each row that is new or changed, as it is at the end.
     pub entries: Vec<Entry>,
 }
@@ -119,6 +132,7 @@ pub struct ItemChange {
 impl LedgerBatch {
     /// The batch over these items, with the rows of all orders of the batch and what their buyers have.
     pub fn new(items: Vec<Item>, entries: Vec<Entry>, buyers: Buyers) -> Self {
+        let read = entries.iter().map(|entry| ((entry.order_id, entry.line.item_id), *entry)).collect();
         let mut by_order: BTreeMap<OrderId, Vec<Entry>> = BTreeMap::new();
         for entry in entries {
             by_order.entry(entry.order_id).or_default().push(entry);
@@ -127,26 +141,76 @@ impl LedgerBatch {
             before: items.iter().map(|item| (item.id(), item.committed)).collect(),
             items: items.into_iter().map(|item| (item.id(), item)).collect(),
             entries: by_order,
+            read,
             buyers,
             changed_orders: BTreeSet::new(),
             changed_buyers: BTreeSet::new(),
+            refused_buyers: BTreeSet::new(),
         }
     }
 
-    /// Does what one message asks. An answer is given to every order that asks for units, unless it gave them back
-    /// before: then the message is an old one.
+    /// Does what one message asks. An answer is given to every order that asks for units.
     pub fn apply(&mut self, ask: &Ask, now: Timestamp) -> Option<Answer> {
         match ask {
-            Ask::Commit(order) if self.entries.contains_key(&order.order_id) => {
-                self.has_units(order.order_id).then_some(Answer::Committed)
+            Ask::CommitAgain(order) if self.has_units(order.order_id) => {
+                let lines = self.live_entries(order.order_id).map(|entry| entry.line).collect();
+                Some(Answer::Committed { lines })
             }
-            Ask::CommitAgain(order) if self.has_units(order.order_id) => Some(Answer::Committed),
-            Ask::Commit(order) | Ask::CommitAgain(order) => Some(self.commit(order, now)),
+            Ask::CommitAgain(order) => Some(self.commit_again(order, now)),
             Ask::Release(order_id) => {
                 self.release(*order_id, now);
                 None
             }
         }
+    }
+
+    /// Commits what the script has granted, all or nothing. An order that is in the ledger already is answered as it is
+    /// there, to the request that it is there for. A gift that is gone is no reason to refuse the units.
+    pub fn reserve(&mut self, grant: &Grant, now: Timestamp) -> ReservationOutcome {
+        let known: Vec<Entry> = self.live_entries(grant.order_id).copied().collect();
+        if !known.is_empty() {
+            return ReservationOutcome::of_entries(grant, &known);
+        }
+        if grant.is_repeat {
+            // Its units went back since it was seen: nothing was granted, so it is to be asked for anew.
+            return ReservationOutcome::Refused(Refusal::of_order(RefusalReason::NotReady));
+        }
+        if let Some(refusal) = grant.lines.iter().find_map(|line| self.refusal(grant, line)) {
+            let of_stock = |line: &&OrderedLine| self.items.contains_key(&line.item_id);
+            let items = grant.lines.iter().filter(of_stock).map(|line| (line.item_id, grant.user_id));
+            self.refused_buyers.extend(items);
+            return ReservationOutcome::Refused(refusal);
+        }
+        let lines: Vec<OrderedLine> = grant.lines.iter().map(|line| self.with_gifts_left(*line)).collect();
+        let entry = |line: &OrderedLine| Entry {
+            order_id: grant.order_id,
+            user_id: grant.user_id,
+            event_id: grant.event_id,
+            arrival: grant.arrival,
+            granted_at: Some(grant.granted_at),
+            fingerprint: Some(grant.fingerprint),
+            line: *line,
+            state: EntryState::Committed { at: now },
+        };
+        self.put(grant.order_id, lines.iter().map(entry).collect());
+        for line in &lines {
+            self.take(grant.user_id, *line, 1);
+        }
+        ReservationOutcome::Reserved(ReservedUnits { lines, arrival: grant.arrival, committed_at: now, is_new: true })
+    }
+
+    /// The price of one unit of each of these lines, of items that were read.
+    pub fn unit_prices(&self, lines: &[OrderedLine]) -> Vec<Money> {
+        lines.iter().map(|line| self.items[&line.item_id].shelf.unit_price).collect()
+    }
+
+    /// Gives back the units of an order that was never written. Returns whether it had any.
+    pub fn void(&mut self, order_id: OrderId, now: Timestamp) -> bool {
+        let released = self.release(order_id, now);
+        for entry in self.entries.get_mut(&order_id).into_iter().flatten().filter(|_| released) {
+            entry.granted_at = None;
+        }
+        released
     }
 
     /// What is to be written.
@@ -156,9 +220,25 @@ impl LedgerBatch {
             let units = self.buyers.get(&(*item_id, *user_id)).copied().unwrap_or(0);
             buyers.entry(*item_id).or_default().push((*user_id, units));
         }
-        let items = buyers.into_iter().map(|(item_id, buyers)| self.item_change(item_id, buyers)).collect();
-        let entries = self.changed_orders.iter().flat_map(|order_id| self.entries[order_id].iter().copied()).collect();
-        Changes { items, entries }
+        let items: Vec<_> = buyers.into_iter().map(|(item_id, buyers)| self.item_change(item_id, buyers)).collect();
+        let entries = self.changed_orders.iter().flat_map(|order_id| &self.entries[order_id]);
+        // A row of an item that this batch has not locked is as it was read, and not for us to write.
+        let is_changed = |entry: &&Entry| self.read.get(&(entry.order_id, entry.line.item_id)) != Some(*entry);
+        let entries = entries.filter(is_changed).copied().collect();
+        Changes { items, corrections: self.corrections(), entries }
+    }
+
+    /// Buyers whose item has changed too are told under its new version, which covers no change of theirs.
+    fn corrections(&self) -> Vec<ItemChange> {
+        let correction = |&(item_id, user_id): &(ItemId, UserId)| {
+            let (item, before) = (&self.items[&item_id], self.before[&item_id]);
+            let version =
+                before.version + i64::from(self.changed_buyers.iter().any(|(changed, _)| *changed == item_id));
+            let after = Committed { version, ..item.committed };
+            let buyers = vec![(user_id, self.units_of(item_id, user_id))];
+            ItemChange { item_id, event_id: item.event_id, units: 0, gift_units: 0, after, buyers }
+        };
+        self.refused_buyers.iter().map(correction).collect()
     }
 
     fn item_change(&self, item_id: ItemId, buyers: Vec<(UserId, i32)>) -> ItemChange {
@@ -169,47 +249,93 @@ impl LedgerBatch {
     }
 
     fn has_units(&self, order_id: OrderId) -> bool {
-        self.entries.get(&order_id).is_some_and(|entries| entries.iter().all(Entry::is_committed))
+        let mut live = self.live_entries(order_id).peekable();
+        live.peek().is_some() && live.all(Entry::is_committed)
     }
 
-    fn commit(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
+    /// A gift that went to somebody else meanwhile is no reason to refuse the units: the buyer gets them without it.
+    fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.objection(order.user_id, line)) {
             return Answer::Rejected { reason, item_id };
         }
-        let arrival = self.entries.get(&order.order_id).map_or(order.arrival, |entries| entries[0].arrival);
-        let state = EntryState::Committed { at: now };
+        let before = self.live_entries(order.order_id).next();
+        let (arrival, granted_at, fingerprint) =
+            before.map_or((0, None, None), |entry| (entry.arrival, entry.granted_at, entry.fingerprint));
+        let lines: Vec<OrderedLine> = order.lines.iter().map(|line| self.with_gifts_left(*line)).collect();
         let entry = |line: &OrderedLine| Entry {
             order_id: order.order_id,
             user_id: order.user_id,
             event_id: order.event_id,
             arrival,
+            granted_at,
+            fingerprint,
             line: *line,
-            state,
+            state: EntryState::Committed { at: now },
         };
-        self.entries.insert(order.order_id, order.lines.iter().map(entry).collect());
-        self.changed_orders.insert(order.order_id);
-        for line in &order.lines {
+        self.put(order.order_id, lines.iter().map(entry).collect());
+        for line in &lines {
             self.take(order.user_id, *line, 1);
         }
-        Answer::Committed
+        Answer::Committed { lines }
     }
 
-    /// Why the line can't be committed. An item that is not in the stock has no units.
+    /// The rows of an order that was written or may still be.
+    fn live_entries(&self, order_id: OrderId) -> impl Iterator<Item = &Entry> {
+        self.entries.get(&order_id).into_iter().flatten().filter(|entry| !entry.is_void())
+    }
+
+    /// Puts an order's rows in place of those of the same items.
+    fn put(&mut self, order_id: OrderId, rows: Vec<Entry>) {
+        let entries = self.entries.entry(order_id).or_default();
+        entries.retain(|old| rows.iter().all(|row| row.line.item_id != old.line.item_id));
+        entries.extend(rows);
+        self.changed_orders.insert(order_id);
+    }
+
+    fn with_gifts_left(&self, line: OrderedLine) -> OrderedLine {
+        let left = self.items.get(&line.item_id).map_or(0, Item::left_gift_units);
+        OrderedLine { gift_units: line.gift_units.min(left), ..line }
+    }
+
+    /// Why a granted line can't be committed: what the script decided on may have been an old copy.
+    fn refusal(&self, grant: &Grant, line: &OrderedLine) -> Option<Refusal> {
+        let refusal = |reason, allowed_units: i32| {
+            Some(Refusal { reason, item_id: Some(line.item_id), allowed_units: allowed_units.max(0) })
+        };
+        let Some(item) = self.items.get(&line.item_id).filter(|item| item.event_id == grant.event_id) else {
+            return refusal(RefusalReason::NotReady, 0);
+        };
+        if let Some(reason) = item.window.refusal_at(grant.granted_at) {
+            return Some(Refusal::of_order(reason));
+        }
+        let allowed = item.shelf.limit_per_buyer - self.units_of(line.item_id, grant.user_id);
+        if line.units > allowed {
+            refusal(RefusalReason::LimitReached, allowed)
+        } else if line.units > item.left_units() {
+            refusal(RefusalReason::SoldOut, item.left_units())
+        } else {
+            None
+        }
+    }
+
+    fn units_of(&self, item_id: ItemId, user_id: UserId) -> i32 {
+        self.buyers.get(&(item_id, user_id)).copied().unwrap_or(0)
+    }
+
+    /// Why the line can't be committed again. An item that is not in the stock has no units.
     fn objection(&self, user_id: UserId, line: &OrderedLine) -> Option<(RejectReason, ItemId)> {
         let Some(item) = self.items.get(&line.item_id) else { return Some((RejectReason::SoldOut, line.item_id)) };
-        let has = self.buyers.get(&(line.item_id, user_id)).copied().unwrap_or(0);
-        let left = item.shelf.total_units - item.committed.units;
-        let left_gifts = item.shelf.gift_total_units - item.committed.gift_units;
-        if line.units > item.shelf.limit_per_buyer - has {
+        if line.units > item.shelf.limit_per_buyer - self.units_of(line.item_id, user_id) {
             Some((RejectReason::LimitReached, line.item_id))
-        } else if line.units > left || line.gift_units > left_gifts {
+        } else if line.units > item.left_units() {
             Some((RejectReason::SoldOut, line.item_id))
         } else {
             None
         }
     }
 
-    fn release(&mut self, order_id: OrderId, now: Timestamp) {
+    /// Gives back whatever the order has. Returns whether it had any.
+    fn release(&mut self, order_id: OrderId, now: Timestamp) -> bool {
         let mut released = Vec::new();
         for entry in self.entries.get_mut(&order_id).into_iter().flatten() {
             if let EntryState::Committed { at } = entry.state {
@@ -217,10 +343,11 @@ impl LedgerBatch {
                 released.push((entry.user_id, entry.line));
             }
         }
-        for (user_id, line) in released {
+        for (user_id, line) in &released {
             self.changed_orders.insert(order_id);
-            self.take(user_id, line, -1);
+            self.take(*user_id, *line, -1);
         }
+        !released.is_empty()
     }
 
     /// Moves the units of a line into the ledger (`sign` 1) or out of it (-1).

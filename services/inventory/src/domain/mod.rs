@@ -1,15 +1,15 @@
 //! Stock and its ledger as values: what there is, who has what, which orders it is enough for. No I/O, no clock.
 
 mod ledger;
-mod order_liveness;
 mod outgoing;
 mod repair;
+mod reservation;
 mod shelf;
 mod stock;
 
 pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
-pub use order_liveness::OrderLiveness;
 pub use outgoing::{Answer, OutgoingMessage, RejectReason};
 pub use repair::{CopiedItem, Drift, Repairs};
+pub use reservation::{Grant, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};
 pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};
 pub use stock::{Committed, Item, StockLevel, StockView};

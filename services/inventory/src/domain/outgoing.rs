@@ -1,11 +1,12 @@
 //! What the rest of the mesh is told by the ledger.
 
+use super::OrderedLine;
 use stampede_vocab::{ItemId, OrderId};
 
-/// Why the ledger does not commit an order.
+/// Why the ledger does not commit an order again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectReason {
-    /// Not enough units, or gifts that were promised, are left.
+    /// Not enough units are left.
     SoldOut,
     /// The buyer would have more than the limit.
     LimitReached,
@@ -21,11 +22,14 @@ impl RejectReason {
     }
 }
 
-/// What the ledger says to an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the ledger says to an order that was paid late.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// All units are committed.
-    Committed,
+    Committed {
+        /// What is taken: a gift that had gone to somebody else is missing.
+        lines: Vec<OrderedLine>,
+    },
     /// Nothing is committed.
     Rejected {
         /// Why.
@@ -39,8 +43,6 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub order_id: OrderId,
-    /// 1 for the first answer to the order, 2 for the answer after it was paid late.
-    pub sequence: i64,
     pub answer: Answer,
     /// Trace of the message that asked.
     pub traceparent: Option<String>,

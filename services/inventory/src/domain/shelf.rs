@@ -1,5 +1,6 @@
 //! What an event puts on the shelf: its window and its items. Valid by construction.
 
+use crate::domain::RefusalReason;
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
 use std::collections::HashSet;
 
@@ -53,6 +54,17 @@ impl Window {
             Ok(Self { opens_at, closes_at })
         } else {
             Err(InvalidField::new("closes_at", "must be later than opens_at"))
+        }
+    }
+
+    /// Why nothing is sold at this time; `None` inside the window.
+    pub fn refusal_at(&self, time: Timestamp) -> Option<RefusalReason> {
+        if time >= self.closes_at {
+            Some(RefusalReason::EventClosed)
+        } else if time < self.opens_at {
+            Some(RefusalReason::EventNotOpen)
+        } else {
+            None
         }
     }
 }

@@ -16,11 +16,23 @@ pub struct Item {
     pub shelf: ShelfItem,
     /// What the ledger has committed.
     pub committed: Committed,
+    /// Places of arrival in the event go on from here at least; none before it was put into Redis for the first time.
+    pub arrivals_floor: Option<i64>,
 }
 
 impl Item {
     pub fn id(&self) -> ItemId {
         self.shelf.item_id
+    }
+
+    /// Units that the ledger has not committed.
+    pub const fn left_units(&self) -> i32 {
+        self.shelf.total_units - self.committed.units
+    }
+
+    /// Gifts that the ledger has not committed.
+    pub const fn left_gift_units(&self) -> i32 {
+        self.shelf.gift_total_units - self.committed.gift_units
     }
 }
 
@@ -64,10 +76,10 @@ impl StockLevel {
         Self {
             item_id: item.id(),
             total_units: item.shelf.total_units,
-            left_units: item.shelf.total_units - item.committed.units,
+            left_units: item.left_units(),
             committed_units: item.committed.units,
             held_units: 0,
-            left_gift_units: item.shelf.gift_total_units - item.committed.gift_units,
+            left_gift_units: item.left_gift_units(),
         }
     }
 }

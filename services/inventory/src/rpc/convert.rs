@@ -1,21 +1,23 @@
 //! Between the contract and the domain: requests in, stock and problems out. Says which field is at fault.
 
 use crate::{
-    domain::{Drift, Shelf, ShelfItem, StockLevel, StockView, Window},
-    usecase::{EventHold, EventReservation, Reserved},
+    domain::{
+        Drift, OrderedLine, Refusal, RefusalReason, ReservedUnits, Shelf, ShelfItem, StockLevel, StockView, Window,
+    },
+    usecase::{EventReservation, Reserved},
 };
-use stampede_lua::stock::{Cause, Decision, HeldLine, Hold, MAX_RESERVATIONS, Refusal, Reservation, WantedLine};
+use stampede_lua::stock::{MAX_RESERVATIONS, Reservation, WantedLine};
 use stampede_proto::{
     convert::{money, time, timestamp},
     inventory::v1 as proto,
 };
 use stampede_status::Problem;
-use stampede_vocab::{EventId, Fingerprint, InvalidField, Quantity, field};
+use stampede_vocab::{EventId, Fingerprint, InvalidField, Money, OrderId, Quantity, Timestamp, field};
 use std::{collections::HashSet, ops::RangeInclusive};
 
 /// How many lines an order may have.
 const LINES: RangeInclusive<usize> = 1..=20;
-/// How many reservations or holds one call may have.
+/// How many reservations one call may have.
 const PER_CALL: RangeInclusive<usize> = 1..=MAX_RESERVATIONS;
 
 /// The id in the field `event_id`.
@@ -37,26 +39,23 @@ pub fn reservations(request: proto::ReserveRequest) -> Result<Vec<EventReservati
     Ok(field::each("reservations", request.reservations, reservation)?)
 }
 
-/// The holds of one call.
-pub fn holds(request: &proto::ReleaseRequest) -> Result<Vec<EventHold>, Problem> {
-    field::ensure_count("holds", request.holds.len(), PER_CALL)?;
-    Ok(field::each("holds", &request.holds, hold)?)
+/// The reservations to give back.
+pub fn reservation_refs(request: &proto::ReleaseRequest) -> Result<Vec<(OrderId, Timestamp)>, Problem> {
+    field::ensure_count("reservations", request.reservations.len(), PER_CALL)?;
+    Ok(field::each("reservations", &request.reservations, reservation_ref)?)
 }
 
-fn hold(hold: &proto::HoldRef) -> Result<EventHold, InvalidField> {
-    let (event_id, order_id) = (field::id("event_id", &hold.event_id)?, field::id("order_id", &hold.order_id)?);
-    Ok(EventHold { event_id, order_id, held_at: time("held_at", hold.held_at)? })
+fn reservation_ref(reservation: &proto::ReservationRef) -> Result<(OrderId, Timestamp), InvalidField> {
+    Ok((field::id("order_id", &reservation.order_id)?, time("asked_at", reservation.asked_at)?))
 }
 
 /// The answer to one reservation.
 pub fn result(reserved: Reserved) -> proto::ReservationResult {
     let outcome = match reserved {
-        Reserved::Decided(Decision::Held(hold)) => proto::reservation_result::Outcome::Hold(held(&hold)),
-        Reserved::Decided(Decision::Refused(refusal)) => proto::reservation_result::Outcome::Refusal(refused(refusal)),
-        Reserved::EventNotFound => proto::reservation_result::Outcome::Refusal(proto::Refusal {
-            reason: proto::RefusalReason::EventNotFound.into(),
-            ..proto::Refusal::default()
-        }),
+        Reserved::Units { units, unit_prices, asked_at } => {
+            proto::reservation_result::Outcome::Reserved(units_in_ledger(&units, &unit_prices, asked_at))
+        }
+        Reserved::Refused(refusal) => proto::reservation_result::Outcome::Refusal(refused(&refusal)),
     };
     proto::ReservationResult { outcome: Some(outcome) }
 }
@@ -98,45 +97,48 @@ fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidFi
     let order_id = field::id("order_id", &wanted.order_id)?;
     let user_id = field::id("user_id", &wanted.user_id)?;
     let fingerprint = Fingerprint::parse(&wanted.request_fingerprint)?;
-    let reservation = Reservation { order_id, user_id, fingerprint, lines };
+    let reservation = Reservation { order_id, user_id, fingerprint, is_new: false, lines };
     Ok(EventReservation { event_id: field::id("event_id", &wanted.event_id)?, reservation })
 }
 
-fn held(hold: &Hold) -> proto::Hold {
-    proto::Hold {
-        lines: hold.lines.iter().map(held_line).collect(),
-        arrival: hold.arrival,
-        held_at: Some(timestamp(hold.held_at)),
+fn units_in_ledger(units: &ReservedUnits, unit_prices: &[Money], asked_at: Option<Timestamp>) -> proto::Reserved {
+    proto::Reserved {
+        lines: units.lines.iter().zip(unit_prices).map(reserved_line).collect(),
+        arrival: units.arrival,
+        asked_at: asked_at.map(timestamp),
+        committed_at: Some(timestamp(units.committed_at)),
     }
 }
 
-fn held_line(line: &HeldLine) -> proto::HeldLine {
-    proto::HeldLine {
+fn reserved_line((line, unit_price): (&OrderedLine, &Money)) -> proto::ReservedLine {
+    proto::ReservedLine {
         item_id: line.item_id.to_string(),
         units: line.units,
-        unit_price: Some(line.unit_price.into()),
+        unit_price: Some((*unit_price).into()),
         gift_units: line.gift_units,
     }
 }
 
-fn refused(refusal: Refusal) -> proto::Refusal {
+fn refused(refusal: &Refusal) -> proto::Refusal {
     proto::Refusal {
-        reason: reason(refusal.cause).into(),
+        reason: reason(refusal.reason).into(),
         item_id: refusal.item_id.map(|item| item.to_string()).unwrap_or_default(),
         allowed_units: refusal.allowed_units,
     }
 }
 
-fn reason(cause: Cause) -> proto::RefusalReason {
-    match cause {
-        Cause::RequestIdReused => proto::RefusalReason::RequestIdReused,
-        Cause::EventNotOpen => proto::RefusalReason::EventNotOpen,
-        Cause::EventClosed => proto::RefusalReason::EventClosed,
-        Cause::NotReady => proto::RefusalReason::NotReady,
-        Cause::ItemNotFound => proto::RefusalReason::ItemNotFound,
-        Cause::CurrencyMismatch => proto::RefusalReason::CurrencyMismatch,
-        Cause::LimitReached => proto::RefusalReason::LimitReached,
-        Cause::SoldOut => proto::RefusalReason::SoldOut,
+fn reason(reason: RefusalReason) -> proto::RefusalReason {
+    match reason {
+        RefusalReason::RequestIdReused => proto::RefusalReason::RequestIdReused,
+        RefusalReason::Released => proto::RefusalReason::Released,
+        RefusalReason::EventNotFound => proto::RefusalReason::EventNotFound,
+        RefusalReason::EventNotOpen => proto::RefusalReason::EventNotOpen,
+        RefusalReason::EventClosed => proto::RefusalReason::EventClosed,
+        RefusalReason::NotReady => proto::RefusalReason::NotReady,
+        RefusalReason::ItemNotFound => proto::RefusalReason::ItemNotFound,
+        RefusalReason::CurrencyMismatch => proto::RefusalReason::CurrencyMismatch,
+        RefusalReason::LimitReached => proto::RefusalReason::LimitReached,
+        RefusalReason::SoldOut => proto::RefusalReason::SoldOut,
     }
 }
 

@@ -5,7 +5,7 @@ use stampede_proto::inventory::v1::{ReservationResult, reservation_result::Outco
 
 const REFUSAL_PREFIX: &str = "REFUSAL_REASON_";
 
-/// Counts answers by outcome: HELD, or the reason of the refusal.
+/// Counts answers by outcome: RESERVED, or the reason of the refusal.
 #[derive(Clone)]
 pub struct Outcomes {
     reservations: Counter<u64>,
@@ -20,7 +20,7 @@ impl Outcomes {
             .build();
         let outcomes = Self { reservations };
         // From the start: a series that begins with its first count hides that count from who looks at increases.
-        for outcome in ["HELD", "NOT_READY"] {
+        for outcome in ["RESERVED", "NOT_READY"] {
             outcomes.add(outcome, 0);
         }
         outcomes
@@ -41,6 +41,6 @@ impl Outcomes {
 fn name(result: &ReservationResult) -> &'static str {
     match &result.outcome {
         Some(Outcome::Refusal(refusal)) => refusal.reason().as_str_name().trim_start_matches(REFUSAL_PREFIX),
-        Some(Outcome::Hold(_)) | None => "HELD",
+        Some(Outcome::Reserved(_)) | None => "RESERVED",
     }
 }

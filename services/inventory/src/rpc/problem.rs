@@ -11,6 +11,7 @@ impl From<Error> for Problem {
             Error::NotReady(_) => Self::new(Reason::NotReady, error.to_string()).field("event_id"),
             Error::Db(error) => error.into(),
             Error::Redis(error) => error.into(),
+            Error::Batch(error) => error.into(),
         }
     }
 }

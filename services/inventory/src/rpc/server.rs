@@ -1,7 +1,7 @@
 //! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
 
 use super::{convert, outcomes::Outcomes};
-use crate::usecase::{Reconcile, ReleaseHolds, ReserveUnits, StageStock, ViewStock};
+use crate::usecase::{Reconcile, ReleaseReservations, ReserveUnits, StageStock, ViewStock};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::inventory::v1::{self as proto, inventory_service_server::InventoryService};
@@ -13,8 +13,7 @@ pub struct InventoryRpc {
     /// Stages events by hand.
     pub stage: StageStock,
     pub reserve: ReserveUnits,
-    /// Gives holds back.
-    pub release: ReleaseHolds,
+    pub release: ReleaseReservations,
     /// Shows what is left.
     pub view: ViewStock,
     /// Compares Redis with the ledger.
@@ -54,8 +53,8 @@ impl InventoryService for InventoryRpc {
         request: Request<proto::ReleaseRequest>,
     ) -> Result<Response<proto::ReleaseResponse>, Status> {
         Identity::of(&request)?.require_service()?;
-        let holds = convert::holds(request.get_ref())?;
-        let released = self.release.run(&holds).await?;
+        let reservations = convert::reservation_refs(request.get_ref())?;
+        let released = self.release.run(reservations).await?;
         let released = i32::try_from(released).expect("at most as many as one call may have");
         Ok(Response::new(proto::ReleaseResponse { released }))
     }

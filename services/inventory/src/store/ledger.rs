@@ -3,7 +3,7 @@
 use crate::domain::{Buyers, Entry, EntryState, OrderedLine};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
+use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -22,6 +22,8 @@ struct Row {
     state: String,
     committed_at_us: i64,
     released_at_us: Option<i64>,
+    granted_at_us: Option<i64>,
+    request_fingerprint: Option<Vec<u8>>,
 }
 
 #[derive(FromRow)]
@@ -31,17 +33,28 @@ struct BuyerRow {
     units: i64,
 }
 
-/// The rows of these orders. The key is forced: for a long list both servers go by statistics, and take a table that has
-/// just grown for one that is quickly read through.
+/// The rows of these orders.
 pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
+    select(conn, orders, "").await
+}
+
+/// The same once nobody else is writing them.
+pub async fn of_orders_locked(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
+    select(conn, orders, " LOCK IN SHARE MODE").await
+}
+
+/// The key is forced: for a long list both servers go by statistics, and take a table that has just grown for one that is
+/// quickly read through.
+async fn select(conn: &mut MySqlConnection, orders: &[OrderId], how: &'static str) -> Result<Vec<Entry>, DbError> {
     if orders.is_empty() {
         return Ok(Vec::new());
     }
     let mut query = Statement::new(
         "SELECT order_id, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, \
-         released_at_us FROM ledger FORCE INDEX (PRIMARY) WHERE order_id IN ",
+         released_at_us, granted_at_us, request_fingerprint FROM ledger FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     query.push_list(orders.iter().map(OrderId::uuid));
+    query.push(how);
     let rows: Vec<Row> = query.fetch_all(conn).await?;
     rows.into_iter().map(Row::entry).collect()
 }
@@ -108,7 +121,7 @@ pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), 
     }
     let mut query = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
-         committed_at_us, released_at_us) ",
+         committed_at_us, released_at_us, granted_at_us, request_fingerprint) ",
     );
     query.push_values(entries, |mut row, entry| {
         let (state, committed_at, released_at) = columns(entry.state);
@@ -121,11 +134,14 @@ pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), 
             .push_bind(entry.line.gift_units)
             .push_bind(state)
             .push_bind(committed_at.micros())
-            .push_bind(released_at.map(Timestamp::micros));
+            .push_bind(released_at.map(Timestamp::micros))
+            .push_bind(entry.granted_at.map(Timestamp::micros))
+            .push_bind(entry.fingerprint.as_ref().map(Fingerprint::as_bytes));
     });
     query.push(
         " ON DUPLICATE KEY UPDATE units = VALUES(units), gift_units = VALUES(gift_units), state = VALUES(state), \
-         committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us)",
+         committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us), arrival = VALUES(arrival), \
+         granted_at_us = VALUES(granted_at_us), request_fingerprint = VALUES(request_fingerprint)",
     );
     query.execute(conn).await?;
     Ok(())
@@ -151,9 +167,16 @@ impl Row {
             user_id: UserId::from_uuid(self.user_id),
             event_id: EventId::from_uuid(self.event_id),
             arrival: self.arrival,
+            granted_at: self.granted_at_us.map(Timestamp::from_micros),
+            fingerprint: self.fingerprint()?,
             line: OrderedLine { item_id, units: self.units, gift_units: self.gift_units },
             state,
         })
+    }
+
+    fn fingerprint(&self) -> Result<Option<Fingerprint>, DbError> {
+        let stored = self.request_fingerprint.as_deref().map(Fingerprint::parse).transpose();
+        stored.map_err(|error| DbError::inconsistent(format!("{}: {error}", OrderId::from_uuid(self.order_id))))
     }
 
     fn state(&self) -> Result<EntryState, DbError> {

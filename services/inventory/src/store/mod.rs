@@ -2,4 +2,5 @@
 
 pub mod ledger;
 pub mod outbox;
+pub mod reservations;
 pub mod stock;

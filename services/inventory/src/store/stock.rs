@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
-                       limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version";
+                       limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version, \
+                       arrivals_floor";
 
 #[derive(FromRow)]
 struct Row {
@@ -25,6 +26,7 @@ struct Row {
     unit_price_minor: i64,
     currency: String,
     version: i64,
+    arrivals_floor: Option<i64>,
 }
 
 /// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is committed.
@@ -69,6 +71,16 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
         updates.push_unseparated(", ").push_unseparated(column).push_unseparated(")");
     }
     query.execute(conn).await?;
+    Ok(())
+}
+
+/// Lets places of arrival in an event go on from `floor` at least, from now on.
+pub async fn raise_arrivals_floor(conn: &mut MySqlConnection, event: EventId, floor: i64) -> Result<(), DbError> {
+    sqlx::query("UPDATE stock SET arrivals_floor = GREATEST(COALESCE(arrivals_floor, 0), ?) WHERE event_id = ?")
+        .bind(floor)
+        .bind(event.uuid())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -222,6 +234,7 @@ impl Row {
                 gift_units: self.gift_committed_units,
                 version: self.version,
             },
+            arrivals_floor: self.arrivals_floor,
         })
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     Reconcile, SyncRedis,
-    sync_redis::{EventSync, ledger_copy},
+    ledger::{lock_ledger, syncs, write_changes},
+    sync_redis::EventSync,
 };
 use crate::{
-    domain::{Ask, Changes, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
+    domain::{Ask, LedgerBatch, OrderedUnits, OutgoingMessage, Shelf, Withdrawal},
     store,
 };
 use futures_util::future::join_all;
@@ -13,7 +14,7 @@ use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What an order asks, with the trace in which it did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +69,12 @@ impl ApplyMessages {
         if requests.is_empty() {
             return Ok(Effects { restage, ..Effects::default() });
         }
-        let mut ledger = lock_ledger(conn, &requests).await?;
+        let mut ledger = lock_requested(conn, &requests).await?;
         let answers = answer(&mut ledger, &requests, Timestamp::now());
         let changes = ledger.changes();
-        store::stock::add(conn, &changes.items).await?;
-        store::ledger::write(conn, &changes.entries).await?;
+        write_changes(conn, &changes).await?;
         store::outbox::append(conn, &answers).await?;
-        Ok(Effects { restage, syncs: syncs(&changes, &requests), answered: !answers.is_empty() })
+        Ok(Effects { restage, syncs: syncs(&changes, []), answered: !answers.is_empty() })
     }
 
     /// Wakes the relay and copies the outcome to Redis. The sweep and the reconciler repair what fails here.
@@ -82,7 +82,7 @@ impl ApplyMessages {
         if effects.answered {
             self.outbox.wake();
         }
-        self.sync.run(&effects.syncs).await;
+        self.sync.run(effects.syncs).await;
         let restaged = effects.restage.iter().map(|event| async move { (event, self.reconcile.run(*event).await) });
         for (event, outcome) in join_all(restaged).await {
             if let Err(error) = outcome {
@@ -92,61 +92,34 @@ impl ApplyMessages {
     }
 }
 
-/// Locks every item that the batch concerns, and reads under that lock what its orders and buyers have.
-///
-/// The items of orders that give back are read first, without a lock: the rows of an order are only written by whoever
-/// applies its messages, which is us.
-async fn lock_ledger(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
+/// Locks what the batch concerns.
+async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
     let orders: BTreeSet<OrderId> = requests.iter().map(|request| order_id(&request.ask)).collect();
-    let orders: Vec<OrderId> = orders.into_iter().collect();
-    let written = store::ledger::of_orders(conn, &orders).await?;
-
-    let mut buyers: BTreeSet<(ItemId, UserId)> =
-        written.iter().map(|entry| (entry.line.item_id, entry.user_id)).collect();
+    let mut buyers: BTreeSet<(ItemId, UserId)> = BTreeSet::new();
     for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
         buyers.extend(order.lines.iter().map(|line| (line.item_id, order.user_id)));
     }
-    let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
-    let locked = store::stock::lock(conn, &items.into_iter().collect::<Vec<_>>()).await?;
-    let entries = store::ledger::of_orders(conn, &orders).await?;
-    let units = store::ledger::units_of(conn, &buyers).await?;
-    Ok(LedgerBatch::new(locked, entries, units))
+    lock_ledger(conn, orders, buyers).await
 }
 
 fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) -> Vec<OutgoingMessage> {
     let answer = |LedgerRequest { ask, traceparent }: &LedgerRequest| {
         let answer = ledger.apply(ask, now)?;
-        let sequence = if matches!(ask, Ask::CommitAgain(_)) { 2 } else { 1 };
-        Some(OutgoingMessage { order_id: order_id(ask), sequence, answer, traceparent: traceparent.clone() })
+        Some(OutgoingMessage { order_id: order_id(ask), answer, traceparent: traceparent.clone() })
     };
     requests.iter().filter_map(answer).collect()
 }
 
-/// What Redis is told of the batch, by event: the items that changed, and the orders that were answered either way.
-fn syncs(changes: &Changes, requests: &[LedgerRequest]) -> Vec<EventSync> {
-    let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
-    let of = |event_id| EventSync { event_id, ledger_copies: Vec::new(), answered: Vec::new() };
-    for change in &changes.items {
-        by_event.entry(change.event_id).or_insert_with_key(|event| of(*event)).ledger_copies.push(ledger_copy(change));
-    }
-    for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
-        let items = order.lines.iter().map(|line| line.item_id).collect();
-        let sync = by_event.entry(order.event_id).or_insert_with_key(|event| of(*event));
-        sync.answered.push((order.order_id, items));
-    }
-    by_event.into_values().collect()
-}
-
 fn order_id(ask: &Ask) -> OrderId {
     match ask {
-        Ask::Commit(order) | Ask::CommitAgain(order) => order.order_id,
+        Ask::CommitAgain(order) => order.order_id,
         Ask::Release(order_id) => *order_id,
     }
 }
 
 fn ordered(ask: &Ask) -> Option<&OrderedUnits> {
     match ask {
-        Ask::Commit(order) | Ask::CommitAgain(order) => Some(order),
+        Ask::CommitAgain(order) => Some(order),
         Ask::Release(_) => None,
     }
 }

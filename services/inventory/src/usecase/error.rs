@@ -1,5 +1,6 @@
 //! Everything that keeps a use case from what it was asked for.
 
+use stampede_batch::BatchError;
 use stampede_db::DbError;
 use stampede_lua::RedisError;
 use stampede_vocab::EventId;
@@ -18,4 +19,7 @@ pub enum Error {
     Db(#[from] DbError),
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// The queue into the ledger is full, or the batch failed.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
 }

@@ -2,10 +2,14 @@
 //! neither SQL nor the contracts.
 
 mod apply_messages;
+mod commit_grants;
+mod drop_stale_holds;
 mod error;
+mod event_queues;
+mod ledger;
 mod reconcile;
-mod release_holds;
-mod release_orphans;
+mod release_reservations;
+mod release_unwritten;
 mod reserve_units;
 mod stage_stock;
 mod sync_redis;
@@ -13,10 +17,11 @@ mod unknown_events;
 mod view_stock;
 
 pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};
+pub use drop_stale_holds::DropStaleHolds;
 pub use error::Error;
 pub use reconcile::Reconcile;
-pub use release_holds::{EventHold, ReleaseHolds};
-pub use release_orphans::{HoldAges, ReleaseOrphans};
+pub use release_reservations::ReleaseReservations;
+pub use release_unwritten::ReleaseUnwritten;
 pub use reserve_units::{EventReservation, ReserveUnits, Reserved};
 pub use stage_stock::StageStock;
 pub use sync_redis::SyncRedis;
@@ -26,3 +31,5 @@ use std::time::Duration;
 
 /// How long after its closing Redis keeps the items of an event; later the ledger alone is shown.
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
+/// How long after its closing an event is still compared: every order of it has ended by then.
+const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);

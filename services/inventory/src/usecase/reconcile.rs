@@ -4,7 +4,7 @@
 //! replicas. An item that Redis lost gets its buyers first and its total last: until then it is NOT_READY.
 
 use super::{
-    Error, SyncRedis,
+    COMPARED_AFTER_CLOSING, Error, SyncRedis,
     sync_redis::{copied, ledger_units},
 };
 use crate::{
@@ -18,15 +18,12 @@ use stampede_vocab::{EventId, ItemId, Timestamp, UserId};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 /// Buyers that are copied in one call.
 const BATCH_SIZE: u32 = 1_000;
 /// Events that are compared at a time.
 const MAX_CONCURRENT_EVENTS: usize = 8;
-/// How long after its closing an event is still compared: every order of it has ended by then.
-const COMPARED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
 /// Arrivals that are skipped when Redis lost an event: orders that are not in the ledger yet may have some of them.
 const ARRIVALS_SKIPPED: i64 = 1_000_000;
 
@@ -91,23 +88,34 @@ impl Reconcile {
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
         let snapshot = self.redis.snapshot(event_id, &ids).await?;
         let copies: Vec<_> = snapshot.items.iter().map(|item| item.as_ref().map(copied)).collect();
-        let staged_version = snapshot.event.as_ref().map(|event| event.event_version);
+        let compared = snapshot.event.as_ref().filter(|event| event.is_compared);
+        let staged_version = compared.map(|event| event.event_version);
+        // What a server that has started anew has may be an old copy, so all of it has to be as new as the ledger.
+        let settled = |item: &Item| if compared.is_some() { settled(item) } else { item.committed.version };
         let repairs = Repairs::find(items, staged_version, &copies, settled);
         if !repairs.is_empty() {
             let (stage, restored_items) = (repairs.stage, repairs.restore.len());
             tracing::info!(event.id = %event_id, stage, restored_items, "repairing redis by the ledger");
-            self.repair(items, &repairs, staged_version.is_none()).await?;
+            let copied = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
+            let arrivals_at_least =
+                if compared.is_some() { 0 } else { self.arrivals_after_loss(items, copied).await? };
+            self.repair(items, &repairs, arrivals_at_least, &snapshot.run_id).await?;
         }
         Ok(repairs.drifts)
     }
 
-    async fn repair(&self, items: &[Item], repairs: &Repairs, lost_event: bool) -> Result<(), Error> {
+    async fn repair(
+        &self,
+        items: &[Item],
+        repairs: &Repairs,
+        arrivals_at_least: i64,
+        run_id: &str,
+    ) -> Result<(), Error> {
         for item in items.iter().filter(|item| repairs.restore.contains(&item.id())) {
             self.restore(item).await?;
         }
         if repairs.stage {
-            let arrivals_at_least = if lost_event { self.arrivals_after_loss(items).await? } else { 0 };
-            self.sync.stage(items, arrivals_at_least).await?;
+            self.sync.stage(items, arrivals_at_least, run_id).await?;
         }
         Ok(())
     }
@@ -126,7 +134,9 @@ impl Reconcile {
             after = buyers.last().map(|(user, _)| *user);
             let all_buyers = buyers.len() < BATCH_SIZE as usize;
             let ledger = ledger_units(item.committed);
-            let ledger_copy = LedgerCopy { item_id: item.id(), ledger, buyers, all_buyers };
+            // A page covers no change; only all of them do, which the last one says.
+            let first_version = ledger.version + 1;
+            let ledger_copy = LedgerCopy { item_id: item.id(), ledger, first_version, buyers, all_buyers };
             self.sync.copy(item.event_id, ledger_copy).await?;
             if all_buyers {
                 return Ok(());
@@ -134,13 +144,22 @@ impl Reconcile {
         }
     }
 
-    /// Where arrivals go on when Redis has lost how many there were: beyond all that an order may have.
-    async fn arrivals_after_loss(&self, items: &[Item]) -> Result<i64, Error> {
-        let Some(sold) = items.iter().find(|item| item.committed.version > 0) else { return Ok(0) };
+    /// Where arrivals go on when Redis may have lost how many there were: beyond all that an order may have, and beyond
+    /// where they went on after the loss before. An event that was never in Redis begins with the first.
+    async fn arrivals_after_loss(&self, items: &[Item], copied: i64) -> Result<i64, Error> {
+        let Some(first) = items.first() else { return Ok(0) };
+        let event = first.event_id;
         let last: i64 = self
             .db
-            .run("last_arrival", |mut conn| async move { store::ledger::last_arrival(&mut conn, sold.event_id).await })
+            .run("last_arrival", |mut conn| async move { store::ledger::last_arrival(&mut conn, event).await })
             .await?;
-        Ok(last + ARRIVALS_SKIPPED)
+        let beyond = |floor: i64| floor.max(last).max(copied) + ARRIVALS_SKIPPED;
+        let floor = items.iter().filter_map(|item| item.arrivals_floor).max().map_or(0, beyond);
+        self.db
+            .run("raise_arrivals_floor", |mut conn| async move {
+                store::stock::raise_arrivals_floor(&mut conn, event, floor).await
+            })
+            .await?;
+        Ok(floor)
     }
 }

@@ -1,66 +1,278 @@
-//! Holds units for orders. A batch of reservations stays one: one script call for each event in it.
+//! Takes units for orders: the script decides in Redis, the ledger commits what it granted, then the caller is told.
+//!
+//! A batch of reservations stays one: one script call for each event in it, and the grants of all go into the ledger
+//! together. A refusal by the script never reaches the database, unless the buyer has or had units of the item: then the
+//! order may be a repeat, and the ledger knows.
 
-use super::{Error, unknown_events::UnknownEvents};
-use futures_util::future::try_join_all;
+use super::{
+    Error, SyncRedis,
+    commit_grants::{CommitGrants, Committed},
+    unknown_events::UnknownEvents,
+};
+use crate::{
+    domain::{Entry, Grant, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
+    store,
+};
+use futures_util::{future::join_all, join};
 use stampede_db::Database;
 use stampede_lua::{
     RedisError,
-    stock::{Decision, Reservation, Stock},
+    stock::{Cause, Decision, Hold, Reservation, Stock, WantedLine},
 };
-use stampede_vocab::EventId;
-use std::collections::HashMap;
+use stampede_vocab::{EventId, ItemId, Money, OrderId, Timestamp};
+use std::collections::{HashMap, HashSet};
 
 /// A reservation with the event that its items are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventReservation {
     pub event_id: EventId,
-    /// What one order wants held.
+    /// What one order wants.
     pub reservation: Reservation,
 }
 
 /// The answer to one reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reserved {
-    /// As Redis decided.
-    Decided(Decision),
-    /// No stock was ever staged for the event.
-    EventNotFound,
+    /// The units are in the ledger.
+    Units {
+        units: ReservedUnits,
+        /// Price of one unit of each line.
+        unit_prices: Vec<Money>,
+        /// Names this request when the units are given back; none if the order is known to be written.
+        asked_at: Option<Timestamp>,
+    },
+    /// Nothing is taken.
+    Refused(Refusal),
 }
 
-/// Reserves units. Clones share what is known of unknown events.
+/// Reserves units. Clones share the queue into the ledger.
 #[derive(Clone)]
 pub struct ReserveUnits {
+    db: Database,
     redis: Stock,
     unknown: UnknownEvents,
+    commit: CommitGrants,
 }
 
 impl ReserveUnits {
-    /// Reserves units in this Redis; the database knows which events there are.
-    pub fn new(db: Database, redis: Stock) -> Self {
-        Self { redis, unknown: UnknownEvents::new(db) }
+    /// Reserves units in this Redis and in the ledger of this schema. Needs a tokio runtime.
+    pub fn new(db: Database, redis: Stock, sync: SyncRedis) -> Self {
+        let commit = CommitGrants::new(db.clone(), sync);
+        Self { unknown: UnknownEvents::new(db.clone()), db, redis, commit }
     }
 
-    /// Decides reservations, each on its own; the answers come in the order given. After a failure some may be held
-    /// all the same: asking again gives the same holds, and what nobody asks for again is swept.
+    /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to be
+    /// asked for again; fails if none could. After a failure some may be in the ledger all the same: asking again gives
+    /// the same answer, and what nobody asks for again is swept.
     pub async fn run(&self, wanted: Vec<EventReservation>) -> Result<Vec<Reserved>, Error> {
-        let events: Vec<EventId> = wanted.iter().map(|one| one.event_id).collect();
-        let decided = self.decide(wanted).await?;
-        Ok(self.unknown.tell_apart(&events, decided).await)
+        let decided = self.decide(&wanted).await;
+        let all =
+            wanted.iter().zip(decided).enumerate().map(|(index, (wanted, decided))| Asked { index, wanted, decided });
+        // What the database has to be asked about first does not keep the others waiting.
+        let (known, others): (Vec<_>, Vec<_>) = all.partition(|asked| asked.decided.is_of_known_buyer());
+        let (absent, ready): (Vec<_>, Vec<_>) = others.into_iter().partition(|asked| asked.decided.is_event_absent());
+        let (known, absent, ready) =
+            join!(self.answer_known(known), self.answer_absent(absent), self.answer_ready(ready));
+        let mut answers: Vec<Answered> = known.into_iter().chain(absent).chain(ready).collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        let answers: Vec<_> = answers.into_iter().map(|(_, answer)| answer).collect();
+        if let Some(error) = common_failure(&answers) {
+            return Err(error);
+        }
+        warn_of_failures(&answers);
+        let undecided = || Reserved::Refused(Refusal::of_order(RefusalReason::NotReady));
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(|_| undecided())).collect())
     }
 
-    async fn decide(&self, wanted: Vec<EventReservation>) -> Result<Vec<Decision>, RedisError> {
+    /// Asks the script, in one call an event.
+    async fn decide(&self, wanted: &[EventReservation]) -> Vec<Decided> {
         let mut by_event: HashMap<EventId, (Vec<usize>, Vec<Reservation>)> = HashMap::new();
-        for (index, EventReservation { event_id, reservation }) in wanted.into_iter().enumerate() {
-            let (indexes, reservations) = by_event.entry(event_id).or_default();
+        for (index, EventReservation { event_id, reservation }) in wanted.iter().enumerate() {
+            let (indexes, reservations) = by_event.entry(*event_id).or_default();
             indexes.push(index);
-            reservations.push(reservation);
+            reservations.push(reservation.clone());
         }
         let calls = by_event.into_iter().map(|(event, (indexes, reservations))| async move {
-            let decisions = self.redis.reserve(event, &reservations).await?;
-            Ok::<_, RedisError>(indexes.into_iter().zip(decisions))
+            let decisions = match self.redis.reserve(event, &reservations).await {
+                Ok(decisions) => decisions,
+                Err(error) => vec![Err(error); indexes.len()],
+            };
+            indexes.into_iter().zip(decisions)
         });
-        let mut decided: Vec<(usize, Decision)> = try_join_all(calls).await?.into_iter().flatten().collect();
+        let mut decided: Vec<(usize, Result<Decision, RedisError>)> =
+            join_all(calls).await.into_iter().flatten().collect();
         decided.sort_unstable_by_key(|(index, _)| *index);
-        Ok(decided.into_iter().map(|(_, decision)| decision).collect())
+        decided.into_iter().map(|(_, decision)| Decided::of(decision)).collect()
     }
+
+    /// Looks in the ledger for the orders of known buyers; those that are not there are put to the script again as new.
+    async fn answer_known(&self, mut known: Vec<Asked<'_>>) -> Vec<Answered> {
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let orders = known.iter().map(|asked| asked.wanted.reservation.order_id).collect();
+        match self.known_orders(orders).await {
+            Ok(orders) => self.decide_known(&mut known, &orders).await,
+            Err(error) => known.iter_mut().for_each(|asked| asked.decided = Decided::Failed(error.clone())),
+        }
+        self.answer_ready(known).await
+    }
+
+    async fn decide_known(&self, known: &mut [Asked<'_>], orders: &HashSet<OrderId>) {
+        let (repeats, new): (Vec<_>, Vec<_>) =
+            known.iter_mut().partition(|asked| orders.contains(&asked.wanted.reservation.order_id));
+        for asked in repeats {
+            asked.decided = Decided::InLedger;
+        }
+        let again: Vec<EventReservation> = new.iter().map(|asked| as_new(asked.wanted)).collect();
+        for (asked, decided) in new.into_iter().zip(self.decide(&again).await) {
+            asked.decided = decided;
+        }
+    }
+
+    /// Tells events that are on their way into Redis from those of which no stock was ever staged.
+    async fn answer_absent(&self, absent: Vec<Asked<'_>>) -> Vec<Answered> {
+        let events = absent.iter().map(|asked| asked.wanted.event_id).collect();
+        let unknown = self.unknown.among(events).await;
+        let reason = |asked: &Asked<'_>| match unknown.contains(&asked.wanted.event_id) {
+            true => RefusalReason::EventNotFound,
+            false => RefusalReason::NotReady,
+        };
+        let refusal = |asked: Asked<'_>| (asked.index, Ok(Reserved::Refused(Refusal::of_order(reason(&asked)))));
+        absent.into_iter().map(refusal).collect()
+    }
+
+    async fn answer_ready(&self, ready: Vec<Asked<'_>>) -> Vec<Answered> {
+        let answers = ready.into_iter().map(|asked| async move {
+            let Asked { index, wanted, decided } = asked;
+            (index, self.answer(wanted, decided).await)
+        });
+        join_all(answers).await
+    }
+
+    /// Those of these orders that are in the ledger and were written, or may still be.
+    async fn known_orders(&self, orders: Vec<OrderId>) -> Result<HashSet<OrderId>, Error> {
+        let entries =
+            self.db.run("find_repeats", |mut conn| async move { store::ledger::of_orders(&mut conn, &orders).await });
+        let entries: Vec<Entry> = entries.await?;
+        Ok(entries.into_iter().filter(|entry| !entry.is_void()).map(|entry| entry.order_id).collect())
+    }
+
+    async fn answer(&self, wanted: &EventReservation, decided: Decided) -> Result<Reserved, Error> {
+        let grant = match decided {
+            Decided::ByScript(Decision::Held(hold)) => granted(wanted, &hold),
+            Decided::InLedger => repeated(wanted),
+            Decided::ByScript(Decision::Refused(refusal)) => return Ok(Reserved::Refused(refused(&refusal))),
+            // Only of an order that was put as new, which the script never says it of.
+            Decided::ByScript(Decision::KnownBuyer) => {
+                return Ok(Reserved::Refused(Refusal::of_order(RefusalReason::NotReady)));
+            }
+            Decided::Failed(error) => return Err(error),
+        };
+        let Committed { outcome, asked_at, unit_prices } = self.commit.commit(grant).await?;
+        Ok(match outcome {
+            ReservationOutcome::Reserved(units) => Reserved::Units { units, unit_prices, asked_at },
+            ReservationOutcome::Refused(refusal) => Reserved::Refused(refusal),
+        })
+    }
+}
+
+/// One reservation of a call.
+struct Asked<'w> {
+    /// Its place in the call.
+    index: usize,
+    wanted: &'w EventReservation,
+    decided: Decided,
+}
+
+/// The answer to the reservation in this place of the call.
+type Answered = (usize, Result<Reserved, Error>);
+
+/// What is known of a reservation before the ledger commits it.
+#[derive(Debug)]
+enum Decided {
+    ByScript(Decision),
+    /// The ledger has the order.
+    InLedger,
+    /// Nobody could tell.
+    Failed(Error),
+}
+
+impl Decided {
+    fn of(decision: Result<Decision, RedisError>) -> Self {
+        decision.map_or_else(|error| Self::Failed(error.into()), Self::ByScript)
+    }
+
+    /// Whether the ledger has to be asked before the script decides.
+    fn is_of_known_buyer(&self) -> bool {
+        matches!(self, Self::ByScript(Decision::KnownBuyer))
+    }
+
+    /// Whether Redis does not have the event at all; one of its items may be missing instead.
+    fn is_event_absent(&self) -> bool {
+        let Self::ByScript(Decision::Refused(refusal)) = self else { return false };
+        refusal.cause == Cause::NotReady && refusal.item_id.is_none()
+    }
+}
+
+/// Why nothing could be decided; `None` if something could.
+fn common_failure(answers: &[Result<Reserved, Error>]) -> Option<Error> {
+    answers.iter().map(|answer| answer.as_ref().err()).collect::<Option<Vec<_>>>()?.first().copied().cloned()
+}
+
+fn warn_of_failures(answers: &[Result<Reserved, Error>]) {
+    let failures = answers.iter().filter_map(|answer| answer.as_ref().err());
+    let count = failures.clone().count();
+    if let Some(error) = failures.into_iter().next() {
+        tracing::warn!(reservation.count = count, error.cause = %error, "some reservations could not be decided");
+    }
+}
+
+fn as_new(wanted: &EventReservation) -> EventReservation {
+    let reservation = Reservation { is_new: true, ..wanted.reservation.clone() };
+    EventReservation { event_id: wanted.event_id, reservation }
+}
+
+fn granted(wanted: &EventReservation, hold: &Hold) -> Grant {
+    let gifts: HashMap<ItemId, i32> = hold.lines.iter().map(|line| (line.item_id, line.gift_units)).collect();
+    let gift_units = |item_id| gifts.get(&item_id).copied().unwrap_or(0);
+    Grant { arrival: hold.arrival, granted_at: hold.granted_at, is_repeat: false, ..grant(wanted, gift_units) }
+}
+
+/// A repeat takes nothing: the ledger answers with its own arrival and gifts.
+fn repeated(wanted: &EventReservation) -> Grant {
+    grant(wanted, |_| 0)
+}
+
+fn grant(wanted: &EventReservation, gifts: impl Fn(ItemId) -> i32) -> Grant {
+    let EventReservation { event_id, reservation } = wanted;
+    let line = |line: &WantedLine| OrderedLine {
+        item_id: line.item_id,
+        units: line.units.get(),
+        gift_units: gifts(line.item_id),
+    };
+    Grant {
+        order_id: reservation.order_id,
+        user_id: reservation.user_id,
+        event_id: *event_id,
+        fingerprint: reservation.fingerprint,
+        arrival: 0,
+        granted_at: Timestamp::from_micros(0),
+        lines: reservation.lines.iter().map(line).collect(),
+        is_repeat: true,
+    }
+}
+
+fn refused(refusal: &stampede_lua::stock::Refusal) -> Refusal {
+    let reason = match refusal.cause {
+        Cause::NotReady => RefusalReason::NotReady,
+        Cause::RequestIdReused => RefusalReason::RequestIdReused,
+        Cause::EventNotOpen => RefusalReason::EventNotOpen,
+        Cause::EventClosed => RefusalReason::EventClosed,
+        Cause::ItemNotFound => RefusalReason::ItemNotFound,
+        Cause::CurrencyMismatch => RefusalReason::CurrencyMismatch,
+        Cause::LimitReached => RefusalReason::LimitReached,
+        Cause::SoldOut => RefusalReason::SoldOut,
+    };
+    Refusal { reason, item_id: refusal.item_id, allowed_units: refusal.allowed_units }
 }

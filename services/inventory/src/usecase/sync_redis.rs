@@ -1,10 +1,18 @@
 //! Copies the ledger to Redis: what a transaction has changed, and a whole event when it is staged.
+//!
+//! What transactions have changed goes through one queue, in their order: an item's copy that overtakes another leaves
+//! its buyers in doubt until they are compared. What queues while a copy is under way goes out as one.
 
 use super::{Error, KEPT_AFTER_CLOSING};
 use crate::domain::{Committed, CopiedItem, Item, ItemChange};
 use futures_util::future::join_all;
+use stampede_batch::{BatchConfig, Batcher};
 use stampede_lua::stock::{LedgerCopy, LedgerUnits, ShelfItem as RedisItem, StagedItem, Staging, Stock};
-use stampede_vocab::{EventId, ItemId, OrderId};
+use stampede_vocab::{EventId, ItemId, OrderId, UserId};
+use std::collections::BTreeMap;
+
+/// One at a time keeps the order. What does not fit is left to the reconciler.
+const SYNC: BatchConfig = BatchConfig { name: "sync_redis", max_batch: 8, max_in_flight: 1, max_queued: 1_024 };
 
 /// What is to be copied to Redis for one event, once the transaction that changed it has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,27 +23,40 @@ pub(super) struct EventSync {
     pub answered: Vec<(OrderId, Vec<ItemId>)>,
 }
 
-/// Copies the ledger to Redis. Cheap to clone.
+/// Copies the ledger to Redis. Clones share the queue.
 #[derive(Clone)]
 pub struct SyncRedis {
     redis: Stock,
+    queue: Batcher<EventSync, ()>,
 }
 
 impl SyncRedis {
-    /// Copies to this Redis.
+    /// Copies to this Redis. Needs a tokio runtime.
     pub fn new(redis: Stock) -> Self {
-        Self { redis }
+        let copied = redis.clone();
+        let queue = Batcher::new(SYNC, move |syncs| copy_all(copied.clone(), syncs));
+        Self { redis, queue }
     }
 
-    /// Copies changes. One that fails is logged: the sweep drops its holds, the reconciler copies its units.
-    pub(super) async fn run(&self, syncs: &[EventSync]) {
-        let calls = syncs.iter().map(|sync| async move {
-            (sync.event_id, self.redis.sync(sync.event_id, &sync.ledger_copies, &sync.answered).await)
+    /// Copies changes, after those that were queued before. One that fails is logged: the sweep drops its holds, the
+    /// reconciler copies its units.
+    pub(super) async fn run(&self, syncs: Vec<EventSync>) {
+        let queued = syncs.into_iter().map(|sync| async move {
+            let event_id = sync.event_id;
+            (event_id, self.queue.call(sync).await)
         });
-        for (event, outcome) in join_all(calls).await {
+        for (event, outcome) in join_all(queued).await {
             if let Err(error) = outcome {
-                tracing::warn!(event.id = %event, error.cause = %error, "a change did not reach redis, the reconciler will copy it");
+                tracing::warn!(event.id = %event, error.cause = %error, "a change was not copied to redis, the reconciler will copy it");
             }
+        }
+    }
+
+    /// Queues changes and does not wait for them.
+    pub(super) fn start(&self, syncs: Vec<EventSync>) {
+        if !syncs.is_empty() {
+            let this = self.clone();
+            tokio::spawn(async move { this.run(syncs).await });
         }
     }
 
@@ -45,8 +66,8 @@ impl SyncRedis {
         Ok(())
     }
 
-    /// Stages an event as the database has it.
-    pub(super) async fn stage(&self, items: &[Item], arrivals_at_least: i64) -> Result<(), Error> {
+    /// Stages an event as the database has it, after what Redis has of it was compared on this run of the server.
+    pub(super) async fn stage(&self, items: &[Item], arrivals_at_least: i64, run_id: &str) -> Result<(), Error> {
         let Some(newest) = items.iter().max_by_key(|item| item.event_version) else { return Ok(()) };
         let staging = Staging {
             event_id: newest.event_id,
@@ -55,13 +76,69 @@ impl SyncRedis {
             closes_at: newest.window.closes_at,
             items_expire_at: newest.window.closes_at.plus(KEPT_AFTER_CLOSING),
             arrivals_at_least,
+            compared_on: run_id.to_owned(),
             items: items.iter().map(staged_item).collect(),
         };
         if !self.redis.stage(&staging).await? {
-            tracing::debug!(event.id = %newest.event_id, "a newer version of the event is staged already");
+            tracing::debug!(event.id = %newest.event_id, "a newer version of the event is staged already, or redis has started anew");
         }
         Ok(())
     }
+}
+
+/// Copies what has queued, in one call an event.
+async fn copy_all(redis: Stock, syncs: Vec<EventSync>) -> Vec<()> {
+    let count = syncs.len();
+    let mut by_event: BTreeMap<EventId, MergedSync> = BTreeMap::new();
+    for sync in syncs {
+        by_event.entry(sync.event_id).or_default().add(sync);
+    }
+    let redis = &redis;
+    let calls = by_event.into_iter().map(|(event, merged)| async move {
+        let copies: Vec<LedgerCopy> = merged.copies.into_values().flatten().collect();
+        (event, redis.sync(event, &copies, &merged.answered).await)
+    });
+    for (event, outcome) in join_all(calls).await {
+        if let Err(error) = outcome {
+            tracing::warn!(event.id = %event, error.cause = %error, "a change did not reach redis, the reconciler will copy it");
+        }
+    }
+    vec![(); count]
+}
+
+/// Changes of one event that go out as one.
+#[derive(Default)]
+struct MergedSync {
+    /// Of each item, in the order in which they are copied.
+    copies: BTreeMap<ItemId, Vec<LedgerCopy>>,
+    answered: Vec<(OrderId, Vec<ItemId>)>,
+}
+
+impl MergedSync {
+    fn add(&mut self, sync: EventSync) {
+        self.answered.extend(sync.answered);
+        for copy in sync.ledger_copies {
+            let copies = self.copies.entry(copy.item_id).or_default();
+            match copies.pop() {
+                Some(last) if follows(&last, &copy) => copies.push(merged(last, copy)),
+                last => copies.extend(last.into_iter().chain([copy])),
+            }
+        }
+    }
+}
+
+/// Whether a copy has all changes since the one before: only then its buyers may be told under its version.
+fn follows(earlier: &LedgerCopy, later: &LedgerCopy) -> bool {
+    let covers_changes = |copy: &LedgerCopy| copy.first_version <= copy.ledger.version;
+    covers_changes(earlier) && covers_changes(later) && later.first_version == earlier.ledger.version + 1
+}
+
+/// Two copies of which the later follows the earlier, as one; the later units of each buyer are in it.
+fn merged(earlier: LedgerCopy, later: LedgerCopy) -> LedgerCopy {
+    let mut buyers: BTreeMap<UserId, i32> = earlier.buyers.into_iter().collect();
+    buyers.extend(later.buyers);
+    let first_version = earlier.first_version;
+    LedgerCopy { first_version, buyers: buyers.into_iter().collect(), all_buyers: false, ..later }
 }
 
 /// What Redis is told of a change.
@@ -69,6 +146,7 @@ pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
     LedgerCopy {
         item_id: change.item_id,
         ledger: ledger_units(change.after),
+        first_version: change.after.version,
         buyers: change.buyers.clone(),
         all_buyers: false,
     }

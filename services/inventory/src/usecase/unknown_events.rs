@@ -1,20 +1,20 @@
 //! Telling an event that Redis has lost, or that is on its way there, from one of which no stock was ever staged. The
 //! script can't: a key that is missing may have been lost.
 
-use super::Reserved;
 use crate::store;
 use stampede_db::{Database, DbError};
-use stampede_lua::stock::{Cause, Decision, Refusal};
 use stampede_vocab::EventId;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long an event that was not found is not looked for again. Once it is staged, Redis knows it and nobody asks here.
 const REMEMBERED: Duration = Duration::from_secs(1);
+/// How long a batch of reservations waits for the look.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_millis(100);
 /// Most events remembered; whoever makes up more costs one query a batch.
 const MAX_REMEMBERED: usize = 4_096;
 
@@ -30,21 +30,21 @@ impl UnknownEvents {
         Self { db, missing: Arc::default() }
     }
 
-    /// The answers to a batch of reservations, of which `events` has the event of each. The database is asked once,
-    /// about those events that are not in Redis and were not asked about just now. If it does not answer, they are
-    /// NOT_READY.
-    pub(super) async fn tell_apart(&self, events: &[EventId], decided: Vec<Decision>) -> Vec<Reserved> {
-        let absent = events.iter().zip(&decided).filter(|(_, decision)| is_event_absent(decision));
-        let absent: HashSet<EventId> = absent.map(|(event, _)| *event).collect();
-        let unknown = self.never_staged(absent).await.unwrap_or_else(|error| {
-            tracing::warn!(error.cause = %error, "events that are not in redis could not be looked for");
-            HashSet::new()
-        });
-        let answer = |(event, decision): (&EventId, Decision)| {
-            let is_unknown = unknown.contains(event) && is_event_absent(&decision);
-            if is_unknown { Reserved::EventNotFound } else { Reserved::Decided(decision) }
-        };
-        events.iter().zip(decided).map(answer).collect()
+    /// Those of these events, which Redis does not have, of which no stock was ever staged. The database is asked once,
+    /// about those that were not asked about just now, and for a moment only: what it does not answer by then is taken for
+    /// one that is on its way.
+    pub(super) async fn among(&self, absent: HashSet<EventId>) -> HashSet<EventId> {
+        if absent.is_empty() {
+            return absent;
+        }
+        match timeout(LOOK_UP_TIMEOUT, self.never_staged(absent)).await {
+            Ok(Ok(unknown)) => return unknown,
+            Ok(Err(error)) => {
+                tracing::warn!(error.cause = %error, "events that are not in redis could not be looked for");
+            }
+            Err(_) => tracing::warn!("events that are not in redis were not found in time"),
+        }
+        HashSet::new()
     }
 
     /// Those of these events of which no stock was ever staged.
@@ -78,9 +78,4 @@ impl UnknownEvents {
         let now = Instant::now();
         missing.extend(events.iter().map(|event| (*event, now)));
     }
-}
-
-/// Whether Redis does not have the event at all; one of its items may be missing instead.
-fn is_event_absent(decision: &Decision) -> bool {
-    matches!(decision, Decision::Refused(Refusal { cause: Cause::NotReady, item_id: None, .. }))
 }

@@ -1,11 +1,11 @@
 //! What is left of each item: shown once, or as it changes.
 
-use super::{Error, KEPT_AFTER_CLOSING};
+use super::{COMPARED_AFTER_CLOSING, Error};
 use crate::{
     domain::{Item, StockLevel, StockView},
     store,
 };
-use futures_util::{Stream, future::try_join_all};
+use futures_util::{Stream, future::join_all};
 use stampede_db::{Database, DbError};
 use stampede_lua::stock::{Snapshot, Stock};
 use stampede_service::until_last;
@@ -84,13 +84,19 @@ impl Reader {
         self.db.run("items_of_events", |mut conn| async move { store::stock::of_events(&mut conn, events).await }).await
     }
 
-    /// The views of those of these events that are staged.
+    /// The views of those of these events that are staged. One that fails is left out.
     async fn ready_views(self, events: Vec<EventId>) -> anyhow::Result<HashMap<EventId, StockView>> {
         let items = self.items(&events).await?;
         let by_event = items.chunk_by(|one, next| one.event_id == next.event_id);
-        let views = by_event.map(|items| async { Ok::<_, Error>((items[0].event_id, self.view(items).await?)) });
-        let views = try_join_all(views).await?;
-        Ok(views.into_iter().filter_map(|(event, view)| Some((event, view?))).collect())
+        let views = join_all(by_event.map(|items| async { (items[0].event_id, self.view(items).await) })).await;
+        let ready = |(event, view): (EventId, Result<Option<StockView>, Error>)| match view {
+            Ok(view) => view.map(|view| (event, view)),
+            Err(error) => {
+                tracing::warn!(event.id = %event, error.cause = %error, "the stock of a watched event could not be read");
+                None
+            }
+        };
+        Ok(views.into_iter().filter_map(ready).collect())
     }
 
     /// The view of one event, of which these are the items; `None` while it is not staged.
@@ -105,13 +111,13 @@ impl Reader {
     }
 }
 
-/// Whether Redis no longer keeps the item.
+/// Whether nobody compares what Redis has of the item any more: nothing can be on hold, and the ledger says all.
 fn is_forgotten(item: &Item, now: Timestamp) -> bool {
-    now >= item.window.closes_at.plus(KEPT_AFTER_CLOSING)
+    now >= item.window.closes_at.plus(COMPARED_AFTER_CLOSING)
 }
 
 fn staged_view(items: &[Item], snapshot: &Snapshot) -> Option<StockView> {
-    let closed = snapshot.now >= snapshot.event?.closes_at;
+    let closed = snapshot.now >= snapshot.event.filter(|event| event.is_compared)?.closes_at;
     let level = |(item, staged): (&Item, &Option<stampede_lua::stock::ShelfItem>)| {
         let staged = staged.as_ref()?;
         Some(StockLevel {

@@ -1,6 +1,6 @@
 //! Bad input gets the right reason, names its field, and changes nothing.
 
-use crate::sale::{Sale, field_path, get_stock, hold_ref, level, reason};
+use crate::sale::{Sale, field_path, get_stock, level, reason, reservation_ref};
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
@@ -30,12 +30,13 @@ async fn a_batch_tells_what_is_not_there_from_what_is() {
         sale.order([1, 0]).reservation(),
     ];
     // The second time it is remembered.
-    for held in [2, 2] {
+    for _ in 0..2 {
         let request = as_service(proto::ReserveRequest { reservations: reservations.clone() });
         let results = sale.api().reserve(request).await.unwrap().into_inner().results;
         assert!(matches!(&results[1].outcome, Some(Outcome::Refusal(r)) if r.reason() == RefusalReason::EventNotFound));
-        assert!(matches!((&results[0].outcome, &results[2].outcome), (Some(Outcome::Hold(_)), Some(Outcome::Hold(_)))));
-        assert_eq!(sale.stock(0).await.unwrap().held, held);
+        let outcomes = (&results[0].outcome, &results[2].outcome);
+        assert!(matches!(outcomes, (Some(Outcome::Reserved(_)), Some(Outcome::Reserved(_)))));
+        sale.committed_becomes(0, 2).await;
     }
 }
 
@@ -83,32 +84,31 @@ async fn bad_input_names_its_field_and_changes_nothing() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(Problem::from_status(&status).field_path(), Some(field));
     }
-    assert_eq!(sale.stock(0).await.unwrap().held, 0);
+    assert_eq!(sale.stock(0).await.unwrap().left, 5);
 }
 
 #[tokio::test]
 async fn a_bad_release_names_its_field_and_gives_nothing_back() {
     let sale = Sale::open().await;
     let order = sale.order([0, 1]);
-    let hold = sale.hold(&order).await;
-    let bad = |spoil: fn(&mut proto::HoldRef)| {
-        let good = hold_ref(&sale, &order, &hold);
+    let reserved = sale.reserved(&order).await;
+    let good = reservation_ref(&sale, &order, &reserved);
+    let bad = |spoil: fn(&mut proto::ReservationRef)| {
         let mut spoilt = good.clone();
         spoil(&mut spoilt);
-        vec![good, spoilt]
+        vec![good.clone(), spoilt]
     };
     let table = [
-        (vec![], "holds"),
-        (vec![hold_ref(&sale, &order, &hold); 257], "holds"),
-        (bad(|hold| hold.event_id.clear()), "holds[1].event_id"),
-        (bad(|hold| hold.order_id = "ord_1".into()), "holds[1].order_id"),
-        (bad(|hold| hold.held_at = None), "holds[1].held_at"),
+        (vec![], "reservations"),
+        (vec![good.clone(); 257], "reservations"),
+        (bad(|reservation| reservation.order_id = "ord_1".into()), "reservations[1].order_id"),
+        (bad(|reservation| reservation.asked_at = None), "reservations[1].asked_at"),
     ];
-    for (holds, field) in table {
-        let status = sale.api().release(as_service(proto::ReleaseRequest { holds })).await.unwrap_err();
+    for (reservations, field) in table {
+        let status = sale.api().release(as_service(proto::ReleaseRequest { reservations })).await.unwrap_err();
         assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
     }
-    assert_eq!(sale.stock(1).await, Some(level(2, 0, 1)));
+    sale.stock_becomes(1, level(2, 1, 0)).await;
 }
 
 #[tokio::test]

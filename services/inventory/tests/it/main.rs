@@ -1,7 +1,12 @@
-//! The inventory service through its contract: holds, the ledger, what returns, and what happens when Redis is lost.
+//! The inventory service through its contract: reservations, the ledger, what returns, and what happens when Redis is
+//! lost.
 
 mod bad_input;
-mod holds;
+mod event_keys;
+mod histories;
 mod ledger;
+mod old_copy;
+mod random;
+mod reservations;
 mod sale;
 mod shelf;

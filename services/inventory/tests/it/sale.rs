@@ -12,7 +12,7 @@ use stampede_proto::{
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_service, buyer, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Service, World, as_service, buyer, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -74,14 +74,31 @@ impl Sale {
         sale
     }
 
+    /// An open event whose stock is staged on this Redis.
+    pub async fn on_redis(redis: &OwnRedis) -> Self {
+        let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url());
+        let sale = Self::with(mesh, &[]).await;
+        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale
+    }
+
     /// An event that the inventory has not heard of, with more services than inventory.
     pub async fn unstaged(others: &[Service]) -> Self {
+        Self::with(MeshBuilder::default(), others).await
+    }
+
+    /// An event that the inventory has not heard of, of which so many replicas run.
+    pub async fn replicated(replicas: usize) -> Self {
+        Self::with(MeshBuilder::default().replicas(Service::Inventory, replicas), &[]).await
+    }
+
+    async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
         let world = World::prepared().await.unwrap();
         let services: Vec<_> = others.iter().copied().chain([Service::Inventory]).collect();
-        let mesh = MeshBuilder::default()
+        let mesh = mesh
             .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50)
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 100)
+            .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", 300)
             .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
             .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 100)
             .start(&world, services)
@@ -132,26 +149,26 @@ impl Sale {
         Order { order_id, buyer, event_id: self.event_id, lines }
     }
 
-    /// Asks for a hold.
+    /// Asks for units.
     pub async fn reserve(&self, order: &Order) -> Outcome {
         let request = proto::ReserveRequest { reservations: vec![order.reservation()] };
         let mut response = self.api().reserve(as_service(request)).await.unwrap().into_inner();
         response.results.remove(0).outcome.unwrap()
     }
 
-    /// Gets a hold.
-    pub async fn hold(&self, order: &Order) -> proto::Hold {
+    /// Gets units.
+    pub async fn reserved(&self, order: &Order) -> proto::Reserved {
         match self.reserve(order).await {
-            Outcome::Hold(hold) => hold,
+            Outcome::Reserved(reserved) => reserved,
             Outcome::Refusal(refusal) => panic!("refused: {refusal:?}"),
         }
     }
 
-    /// Is refused a hold.
+    /// Is refused units.
     pub async fn refusal(&self, order: &Order) -> (proto::RefusalReason, i32) {
         match self.reserve(order).await {
             Outcome::Refusal(refusal) => (refusal.reason(), refusal.allowed_units),
-            Outcome::Hold(hold) => panic!("held: {hold:?}"),
+            Outcome::Reserved(reserved) => panic!("reserved: {reserved:?}"),
         }
     }
 
@@ -215,7 +232,27 @@ impl Sale {
         .await;
     }
 
-    /// The answers that the ledger gave to an order, the first one first.
+    /// Waits until the ledger has this many units of an item, as Redis shows it, and none is on hold.
+    pub async fn committed_becomes(&self, index: usize, units: i32) {
+        eventually(&format!("{units} units of item {index} are committed"), || async {
+            let level = self.stock(index).await?;
+            (level.committed == units && level.held == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// How many units the ledger has committed for an order.
+    pub async fn in_ledger(&self, order: &Order) -> i64 {
+        sqlx::query_scalar(
+            "SELECT CAST(COALESCE(SUM(units), 0) AS SIGNED) FROM ledger WHERE order_id = ? AND state = 'COMMITTED'",
+        )
+        .bind(order.order_id.uuid())
+        .fetch_one(&mut *self.inventory_db.acquire().await.unwrap())
+        .await
+        .unwrap()
+    }
+
+    /// The answers that the ledger gave to late payments of an order, the first one first.
     pub async fn answers(&self, order: &Order) -> Vec<Answer> {
         let rows: Vec<(String, Vec<u8>)> =
             sqlx::query_as("SELECT type, payload FROM outbox WHERE aggregateid = ? ORDER BY id")
@@ -226,7 +263,7 @@ impl Sale {
         rows.iter().map(|(message_type, payload)| answer(message_type, payload)).collect()
     }
 
-    /// Waits until the ledger has given this many answers to an order.
+    /// Waits until the ledger has given this many of them.
     pub async fn answered(&self, order: &Order, count: usize) -> Vec<Answer> {
         eventually("the ledger answers", || async {
             let answers = self.answers(order).await;
@@ -259,7 +296,7 @@ pub struct Level {
     pub left_gifts: i32,
 }
 
-/// What the ledger said.
+/// What the ledger said to a late payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Committed,
@@ -280,10 +317,6 @@ fn answer(message_type: &str, payload: &[u8]) -> Answer {
 /// What happens to an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Accepted, with this many gifts a line.
-    Placed {
-        gifts: i32,
-    },
     Cancelled,
     Expired,
     PaidLate,
@@ -319,7 +352,6 @@ impl Order {
         let order_id = self.order_id.to_string();
         let coupon_id = String::new();
         match step {
-            Step::Placed { gifts } => ("stampede.message.v1.OrderPlaced", self.placed(gifts).encode_to_vec()),
             Step::Cancelled => {
                 let cancelled = message::OrderCancelled { order_id, coupon_id };
                 ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec())
@@ -329,26 +361,19 @@ impl Order {
                 ("stampede.message.v1.OrderExpired", expired.encode_to_vec())
             }
             Step::PaidLate => {
-                let message::OrderPlaced { order_id, user_id, event_id, lines, .. } = self.placed(0);
-                let paid = message::OrderPaidLate { order_id, user_id, event_id, lines };
+                let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
+                    item_id: item.to_string(),
+                    units: *units,
+                    gift_units: 0,
+                };
+                let paid = message::OrderPaidLate {
+                    order_id,
+                    user_id: self.buyer.to_string(),
+                    event_id: self.event_id.to_string(),
+                    lines: self.lines.iter().map(line).collect(),
+                };
                 ("stampede.message.v1.OrderPaidLate", paid.encode_to_vec())
             }
-        }
-    }
-
-    fn placed(&self, gift_units: i32) -> message::OrderPlaced {
-        let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
-            item_id: item.to_string(),
-            units: *units,
-            gift_units,
-        };
-        message::OrderPlaced {
-            order_id: self.order_id.to_string(),
-            user_id: self.buyer.to_string(),
-            event_id: self.event_id.to_string(),
-            lines: self.lines.iter().map(line).collect(),
-            arrival: 1,
-            ..message::OrderPlaced::default()
         }
     }
 }
@@ -360,9 +385,6 @@ pub fn seconds_from_now(seconds: i64) -> prost_types::Timestamp {
 
 /// Longer than two rounds of every worker as the tests set them.
 pub const A_FEW_ROUNDS: Duration = Duration::from_millis(500);
-
-/// An order of items that come with no gift.
-pub const PLACED: Step = Step::Placed { gifts: 0 };
 
 /// Units of an item without gifts.
 pub fn level(left: i32, committed: i32, held: i32) -> Level {
@@ -384,9 +406,10 @@ pub fn rejected(reason: &str, sale: &Sale, index: usize) -> Answer {
     Answer::Rejected { reason: reason.to_owned(), item_id: sale.item(index).to_string() }
 }
 
-/// Names a hold to give it back.
-pub fn hold_ref(sale: &Sale, order: &Order, hold: &proto::Hold) -> proto::HoldRef {
-    proto::HoldRef { event_id: sale.event_id.to_string(), order_id: order.order_id.to_string(), held_at: hold.held_at }
+/// Names a request for units, to take it back.
+pub fn reservation_ref(sale: &Sale, order: &Order, reserved: &proto::Reserved) -> proto::ReservationRef {
+    let (event_id, order_id) = (sale.event_id.to_string(), order.order_id.to_string());
+    proto::ReservationRef { event_id, order_id, asked_at: reserved.asked_at }
 }
 
 /// Whether a new buyer is refused for this reason.

@@ -1,6 +1,6 @@
 //! The shelf of an event: how it comes to be there, moves, is watched and set right.
 
-use crate::sale::{PLACED, Sale, get_stock, is_refused, level, seconds_from_now};
+use crate::sale::{Sale, get_stock, is_refused, level, seconds_from_now};
 use futures_util::StreamExt;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason};
 use stampede_testkit::{as_operator, as_service, eventually};
@@ -24,7 +24,7 @@ async fn an_event_stages_itself_moves_its_window_and_closes_when_it_is_cancelled
     eventually("the window has moved", opened).await;
 
     sale.event_cancelled(3).await;
-    // A buyer who came before the news keeps the hold, so each question is another buyer's.
+    // A buyer who came before the news keeps the units, so each question is another buyer's.
     let closed = || async { is_refused(&sale, RefusalReason::EventClosed).await.then_some(()) };
     eventually("the event is closed", closed).await;
 }
@@ -36,9 +36,9 @@ async fn a_watch_shows_each_change_and_ends_with_the_event() {
     let mut watch = sale.api().watch_stock(request).await.unwrap().into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().stocks.len(), 2);
     let order = sale.order([0, 1]);
-    sale.hold(&order).await;
+    sale.reserved(&order).await;
     let changed = watch.next().await.unwrap().unwrap();
-    assert_eq!(changed.stocks.iter().map(|stock| stock.held_units).sum::<i32>(), 1);
+    assert_eq!(changed.stocks.iter().map(|stock| stock.held_units + stock.committed_units).sum::<i32>(), 1);
     sale.event_cancelled(2).await;
     let rest: Vec<_> = watch.collect().await;
     assert!(rest.iter().all(Result::is_ok) && !rest.is_empty());
@@ -48,7 +48,7 @@ async fn a_watch_shows_each_change_and_ends_with_the_event() {
 async fn reconciling_tells_what_differed_and_sets_it_right() {
     let sale = Sale::open().await;
     let order = sale.order([0, 1]);
-    sale.order_says(&order, &[PLACED]).await;
+    sale.reserved(&order).await;
     sale.stock_becomes(1, level(2, 1, 0)).await;
     let reconcile = || async {
         let request = as_operator(proto::ReconcileRequest { event_id: sale.event_id.to_string() });

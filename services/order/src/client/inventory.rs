@@ -1,7 +1,7 @@
-//! Holds of units. Reservations that queue while others are under way go out together as one call.
+//! Reservations of units. Those that queue while others are under way go out together as one call.
 
 use super::{BatchingClient, PeerError, with_retry};
-use crate::domain::{Draft, Hold, Line, PlaceRefusal, StockReason, StockRefusal, Wanted};
+use crate::domain::{Draft, Line, Order, PlaceRefusal, Reserved, StockReason, StockRefusal, Wanted};
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
 use stampede_proto::{
@@ -10,7 +10,7 @@ use stampede_proto::{
         self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
     },
 };
-use stampede_vocab::{InvalidField, Quantity, Service, Timestamp, field};
+use stampede_vocab::{EventId, InvalidField, OrderId, Quantity, Service, Timestamp, field};
 use tonic::Status;
 
 const PEER: Service = Service::Inventory;
@@ -35,21 +35,34 @@ impl Inventory {
         Self { client, reserve }
     }
 
-    /// Asks for the units of one order, all or nothing. A repeat gets the same hold. Fails if the service could not be
-    /// asked; whether the units are held is not known then.
-    pub async fn reserve(&self, draft: &Draft) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
+    /// Takes the units of one order, all or nothing. A repeat gets the same answer. Fails if the service could not be
+    /// asked; whether the units are taken is not known then.
+    pub async fn reserve(&self, draft: &Draft) -> Result<Result<Reserved, PlaceRefusal>, PeerError> {
         outcome(draft, self.reserve.ask(reservation(draft)).await?)
     }
 
-    /// Gives a hold back whose order was not written, unless it was asked for since it was `held_at`. What is in the
-    /// ledger is not touched.
-    pub async fn release(&self, draft: &Draft, held_at: Timestamp) -> Result<(), PeerError> {
-        let hold = inventory::HoldRef {
-            event_id: draft.event.to_string(),
-            order_id: draft.order.to_string(),
-            held_at: Some(timestamp(held_at)),
+    /// Takes the units of an order that was written before the ledger was asked. Returns what is in the ledger,
+    /// `Some(None)` if there are no units, and `None` if that can't be told now.
+    pub async fn reserve_written(&self, order: &Order) -> Result<Option<Option<Reserved>>, PeerError> {
+        match self.reserve.ask(reservation_of(order)).await?.outcome {
+            Some(Outcome::Reserved(reserved)) => {
+                let reserved = self::reserved(reserved).map_err(|error| PeerError::invalid(PEER, error))?;
+                Ok(reserved.is_committed.then_some(Some(reserved)))
+            }
+            Some(Outcome::Refusal(refusal)) if refusal.reason() != RefusalReason::NotReady => Ok(Some(None)),
+            Some(Outcome::Refusal(_)) | None => Ok(None),
+        }
+    }
+
+    /// Takes back the request for the units of an order that was not written. They go back once every duplicate of it has
+    /// done so; those of an order that is known to be written are not touched.
+    pub async fn release(&self, event: EventId, order: OrderId, asked_at: Timestamp) -> Result<(), PeerError> {
+        let reservation = inventory::ReservationRef {
+            event_id: event.to_string(),
+            order_id: order.to_string(),
+            asked_at: Some(timestamp(asked_at)),
         };
-        let request = inventory::ReleaseRequest { holds: vec![hold] };
+        let request = inventory::ReleaseRequest { reservations: vec![reservation] };
         let call = || {
             let (mut client, request) = (self.client.clone(), request.clone());
             async move { client.release(request).await }
@@ -78,21 +91,35 @@ fn reservation(draft: &Draft) -> inventory::Reservation {
     }
 }
 
-fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Hold, PlaceRefusal>, PeerError> {
+fn reservation_of(order: &Order) -> inventory::Reservation {
+    let line = |line: &Line| inventory::ReservationLine { item_id: line.item.to_string(), units: line.units.get() };
+    inventory::Reservation {
+        order_id: order.id.to_string(),
+        user_id: order.buyer.to_string(),
+        event_id: order.event.to_string(),
+        lines: order.lines.iter().map(line).collect(),
+        request_fingerprint: order.fingerprint.as_bytes().to_vec(),
+    }
+}
+
+fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result<Reserved, PlaceRefusal>, PeerError> {
     match result.outcome {
-        Some(Outcome::Hold(hold)) => held(hold).map(Ok).map_err(|error| PeerError::invalid(PEER, error)),
+        Some(Outcome::Reserved(reserved)) => {
+            self::reserved(reserved).map(Ok).map_err(|error| PeerError::invalid(PEER, error))
+        }
         Some(Outcome::Refusal(refusal)) => Ok(Err(self::refusal(draft, &refusal)?)),
         None => Err(PeerError::invalid(PEER, "a result without an outcome")),
     }
 }
 
-fn held(hold: inventory::Hold) -> Result<Hold, InvalidField> {
-    field::ensure_count("lines", hold.lines.len(), 1..=usize::MAX)?;
-    let lines = field::each("lines", &hold.lines, held_line)?;
-    Ok(Hold { lines, arrival: hold.arrival, held_at: time("held_at", hold.held_at)? })
+fn reserved(reserved: inventory::Reserved) -> Result<Reserved, InvalidField> {
+    field::ensure_count("lines", reserved.lines.len(), 1..=usize::MAX)?;
+    let lines = field::each("lines", &reserved.lines, reserved_line)?;
+    let asked_at = reserved.asked_at.map(|asked_at| time("asked_at", Some(asked_at))).transpose()?;
+    Ok(Reserved { lines, arrival: reserved.arrival, asked_at, is_committed: reserved.committed_at.is_some() })
 }
 
-fn held_line(line: &inventory::HeldLine) -> Result<Line, InvalidField> {
+fn reserved_line(line: &inventory::ReservedLine) -> Result<Line, InvalidField> {
     Ok(Line {
         item: field::id("item_id", &line.item_id)?,
         units: Quantity::new(line.units.into())?,
@@ -113,6 +140,7 @@ fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<PlaceRefusal, 
         RefusalReason::ItemNotFound => StockReason::ItemNotFound,
         RefusalReason::NotReady => StockReason::NotReady,
         RefusalReason::CurrencyMismatch => StockReason::CurrencyMismatch,
+        RefusalReason::Released => StockReason::Released,
     };
     let line = refusal.item_id.parse().ok().and_then(|item| draft.line_of(item));
     Ok(PlaceRefusal::Stock(StockRefusal { reason, line, allowed_units: refusal.allowed_units }))

@@ -6,7 +6,7 @@ use stampede_vocab::{Currency, Money};
 /// Why an order is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceRefusal {
-    /// Inventory holds nothing for it.
+    /// Inventory has nothing for it.
     #[error("stock refused: {0:?}")]
     Stock(StockRefusal),
     /// The coupon cannot be used for it.
@@ -64,6 +64,16 @@ pub enum StockReason {
     NotReady,
     /// The lines are of more than one currency.
     CurrencyMismatch,
+    /// The order was written, and has given its units back.
+    Released,
+}
+
+impl StockReason {
+    /// Whether the order may have been written all the same. Of any other refusal inventory knows that it was not: what
+    /// is written is in the ledger.
+    pub const fn may_be_written(self) -> bool {
+        matches!(self, Self::NotReady | Self::Released)
+    }
 }
 
 /// Why the coupon service refuses to hold a coupon.

@@ -18,6 +18,6 @@ pub use order::{Goods, GoodsKind, Line, Order, OrderStatus};
 pub use outgoing::{MessageBody, OutgoingMessage};
 pub use pay_request::PayRequest;
 pub use pricing::Prices;
-pub use reservation::Hold;
+pub use reservation::Reserved;
 pub use state::{RefundOrigin, State, StateName};
 pub use transition::{Input, PaymentPolicy, Verdict};

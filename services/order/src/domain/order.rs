@@ -1,6 +1,6 @@
 //! A purchase as the service knows it.
 
-use super::{Draft, EndRequest, Hold, MessageBody, OutgoingMessage, PayRequest, Prices, State, StateName};
+use super::{Draft, EndRequest, MessageBody, OutgoingMessage, PayRequest, Prices, Reserved, State, StateName};
 use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
 /// A purchase.
@@ -49,7 +49,7 @@ pub struct Line {
     pub item: ItemId,
     /// How many.
     pub units: Quantity,
-    /// Price of one when the units were held.
+    /// Price of one when the units were taken.
     pub unit_price: Money,
     /// Gifts that come with it.
     pub gift_units: i32,
@@ -77,7 +77,7 @@ pub struct Goods {
     pub granted_at: Timestamp,
 }
 
-/// Where one order is: what a sweep for orphan holds needs to know.
+/// Where one order is: what a sweep for what was never written needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderStatus {
     pub id: OrderId,
@@ -87,8 +87,8 @@ pub struct OrderStatus {
 }
 
 impl Order {
-    /// A new order of what is on hold for it.
-    pub fn place(draft: &Draft, hold: Hold, prices: Prices, now: Timestamp) -> Self {
+    /// A new order of what is taken for it, to be paid before `pay_by`, or pending until the ledger has answered.
+    pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_by: Timestamp) -> Self {
         Self {
             id: draft.order,
             buyer: draft.buyer,
@@ -96,11 +96,11 @@ impl Order {
             request: draft.request.clone(),
             fingerprint: draft.fingerprint(),
             version: 1,
-            state: State::Pending,
-            lines: hold.lines,
+            state: if reserved.is_committed { State::AwaitingPayment { pay_by } } else { State::Pending },
+            lines: reserved.lines,
             prices,
             coupon: draft.coupon,
-            arrival: hold.arrival,
+            arrival: reserved.arrival,
             pay_requests: Vec::new(),
             end_request: None,
             last_decline: None,
@@ -119,6 +119,7 @@ impl Order {
             total: self.prices.total,
             arrival: self.arrival,
             placed_at: self.created_at,
+            pay_by: self.state.pay_by(),
         })
     }
 

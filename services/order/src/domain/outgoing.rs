@@ -16,7 +16,7 @@ pub struct OutgoingMessage {
 /// What happened to an order, or what it asks for.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MessageBody {
-    /// Commit its units in the ledger.
+    /// It was accepted.
     Placed {
         /// Who buys.
         buyer: UserId,
@@ -32,6 +32,8 @@ pub enum MessageBody {
         arrival: i64,
         /// When it was accepted.
         placed_at: Timestamp,
+        /// Until when it can be paid.
+        pay_by: Option<Timestamp>,
     },
     /// It is paid although it had expired: commit its units again.
     PaidLate {
@@ -41,13 +43,6 @@ pub enum MessageBody {
         event: EventId,
         /// What was bought.
         lines: Vec<Line>,
-    },
-    /// The ledger had no units for it.
-    Rejected {
-        /// Coupon that returns.
-        coupon: Option<CouponId>,
-        /// Why.
-        reason: String,
     },
     /// The buyer cancelled it.
     Cancelled {
@@ -97,7 +92,6 @@ impl MessageBody {
         match self {
             Self::Placed { .. } => "OrderPlaced",
             Self::PaidLate { .. } => "OrderPaidLate",
-            Self::Rejected { .. } => "OrderRejected",
             Self::Cancelled { .. } => "OrderCancelled",
             Self::Expired { .. } => "OrderExpired",
             Self::Fulfilled { .. } => "OrderFulfilled",

@@ -1,15 +1,18 @@
-//! The units that inventory has set aside for an order.
+//! The units that inventory has taken for an order.
 
 use super::Line;
 use stampede_vocab::Timestamp;
 
-/// A granted hold: the lines as priced and gifted at that instant.
+/// Units that are taken: the lines as priced and gifted at that instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
-    /// The lines, in the sequence in which the first request for them had them.
+pub struct Reserved {
+    /// The lines, in the sequence in which they were asked for.
     pub lines: Vec<Line>,
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// When it was last asked for, by the clock of inventory: names the hold when it is given back.
-    pub held_at: Timestamp,
+    /// Names this request when the units are given back; none if the order is known to be written.
+    pub asked_at: Option<Timestamp>,
+    /// Whether the ledger has committed them. An inventory of an earlier release answers before, and the ledger then
+    /// answers by message.
+    pub is_committed: bool,
 }

@@ -5,7 +5,7 @@ use stampede_vocab::Timestamp;
 /// The state of an order and its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Accepted; the ledger is being asked.
+    /// Accepted before the ledger was asked, with an inventory of an earlier release: to be finished.
     Pending,
     /// The units are committed; may be paid until `pay_by`.
     AwaitingPayment {
@@ -28,11 +28,6 @@ pub enum State {
         pay_by: Timestamp,
         /// When the goods were granted.
         at: Timestamp,
-    },
-    /// The ledger had no units for it.
-    Rejected {
-        /// Why, such as `SOLD_OUT`.
-        reason: String,
     },
     /// Not paid in time.
     Expired {
@@ -72,8 +67,6 @@ pub enum StateName {
     Paid,
     /// See [`State::Fulfilled`].
     Fulfilled,
-    /// See [`State::Rejected`].
-    Rejected,
     /// See [`State::Expired`].
     Expired,
     /// See [`State::Cancelled`].
@@ -88,19 +81,18 @@ impl StateName {
     /// Whether it is an end, of which a late payment or a refund may still make something else.
     pub const fn is_end(self) -> bool {
         match self {
-            Self::Fulfilled | Self::Rejected | Self::Expired | Self::Cancelled | Self::Refunded => true,
+            Self::Fulfilled | Self::Expired | Self::Cancelled | Self::Refunded => true,
             Self::Pending | Self::AwaitingPayment | Self::Paying | Self::Paid | Self::Refunding => false,
         }
     }
 
     /// Every state there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::AwaitingPayment,
         Self::Paying,
         Self::Paid,
         Self::Fulfilled,
-        Self::Rejected,
         Self::Expired,
         Self::Cancelled,
         Self::Refunding,
@@ -115,7 +107,6 @@ impl StateName {
             Self::Paying => "PAYING",
             Self::Paid => "PAID",
             Self::Fulfilled => "FULFILLED",
-            Self::Rejected => "REJECTED",
             Self::Expired => "EXPIRED",
             Self::Cancelled => "CANCELLED",
             Self::Refunding => "REFUNDING",
@@ -123,8 +114,10 @@ impl StateName {
         }
     }
 
-    /// Reads what [`StateName::as_str`] wrote.
+    /// Reads what [`StateName::as_str`] wrote, and REJECTED: an earlier release accepted such an order and then refused
+    /// it. It ended with nothing, as a cancelled one does.
     pub fn parse(text: &str) -> Option<Self> {
+        let text = if text == "REJECTED" { Self::Cancelled.as_str() } else { text };
         Self::ALL.into_iter().find(|name| name.as_str() == text)
     }
 }
@@ -138,7 +131,6 @@ impl State {
             Self::Paying { .. } => StateName::Paying,
             Self::Paid { .. } => StateName::Paid,
             Self::Fulfilled { .. } => StateName::Fulfilled,
-            Self::Rejected { .. } => StateName::Rejected,
             Self::Expired { .. } => StateName::Expired,
             Self::Cancelled { .. } => StateName::Cancelled,
             Self::Refunding(_) => StateName::Refunding,
@@ -149,7 +141,7 @@ impl State {
     /// Until when it was to be paid; `None` if the units were never committed.
     pub const fn pay_by(&self) -> Option<Timestamp> {
         match self {
-            Self::Pending | Self::Rejected { .. } => None,
+            Self::Pending => None,
             Self::AwaitingPayment { pay_by }
             | Self::Paying { pay_by }
             | Self::Paid { pay_by }
@@ -169,14 +161,6 @@ impl State {
         }
     }
 
-    /// Why the ledger refused it; `None` in any other state.
-    pub fn reject_reason(&self) -> Option<&str> {
-        match self {
-            Self::Rejected { reason } => Some(reason),
-            _ => None,
-        }
-    }
-
     /// Whether the order has reached an end, after which a watcher need not wait for more. A late payment or a refund
     /// may still move it.
     pub const fn is_end(&self) -> bool {
@@ -187,7 +171,7 @@ impl State {
     /// is still held for it is a stray.
     pub const fn has_returned_coupon(&self) -> bool {
         match self {
-            Self::Rejected { .. } | Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
+            Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
             Self::Refunding(refund_origin) => refund_origin.fulfilled_at.is_none(),
             Self::Pending
             | Self::AwaitingPayment { .. }
@@ -208,5 +192,6 @@ mod tests {
             assert_eq!(StateName::parse(name.as_str()), Some(name));
         }
         assert_eq!(StateName::parse("pending"), None);
+        assert_eq!(StateName::parse("REJECTED"), Some(StateName::Cancelled));
     }
 }

@@ -6,19 +6,20 @@
 use super::{
     CommandRefusal, EndRequest, EndVerb, MessageBody, Order, OutgoingMessage, PayRequest, RefundOrigin, State,
 };
-use stampede_vocab::{RequestId, Timestamp, UserId};
+use stampede_vocab::{ItemId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 
 /// What may happen to an order.
 #[derive(Clone)]
 pub enum Input {
-    /// The ledger has committed all its units.
-    StockCommitted,
-    /// The ledger has committed nothing.
-    StockRejected {
-        /// Why, such as `SOLD_OUT`.
-        reason: String,
+    /// The ledger has committed all its units: those of an order that was paid late, or placed by an earlier release.
+    StockCommitted {
+        /// The gifts that it has committed with the units of each item; fewer than were promised if one was gone. An item
+        /// that is left out keeps what was promised.
+        gifts: Vec<(ItemId, i32)>,
     },
+    /// The ledger has committed nothing.
+    StockRejected,
     /// The money was captured.
     PaymentApproved {
         /// Attempt that succeeded.
@@ -64,8 +65,8 @@ impl Input {
     /// Name for logs and metrics; never the data, among which are payment methods.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::StockCommitted => "stock_committed",
-            Self::StockRejected { .. } => "stock_rejected",
+            Self::StockCommitted { .. } => "stock_committed",
+            Self::StockRejected => "stock_rejected",
             Self::PaymentApproved { .. } => "payment_approved",
             Self::PaymentDeclined { .. } => "payment_declined",
             Self::PaymentRefunded => "payment_refunded",
@@ -106,11 +107,16 @@ struct Step {
     pay_request: Option<PayRequest>,
     end_request: Option<EndRequest>,
     decline: Option<String>,
+    gifts: Vec<(ItemId, i32)>,
 }
 
 impl Step {
     fn to(state: State) -> Self {
-        Self { state, body: None, pay_request: None, end_request: None, decline: None }
+        Self { state, body: None, pay_request: None, end_request: None, decline: None, gifts: Vec::new() }
+    }
+
+    fn with_gifts(self, gifts: &[(ItemId, i32)]) -> Self {
+        Self { gifts: gifts.to_vec(), ..self }
     }
 
     fn publishing(self, body: MessageBody) -> Self {
@@ -142,8 +148,8 @@ impl Order {
 
     fn step(&self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match input {
-            Input::StockCommitted => self.stock_committed(now, policy),
-            Input::StockRejected { reason } => self.stock_rejected(reason),
+            Input::StockCommitted { gifts } => self.stock_committed(gifts, now, policy),
+            Input::StockRejected => self.stock_rejected(),
             Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
@@ -164,6 +170,11 @@ impl Order {
         self.pay_requests.extend(step.pay_request);
         self.end_request = step.end_request.or(self.end_request.take());
         self.last_decline = step.decline.or(self.last_decline.take());
+        for (item, gift_units) in step.gifts {
+            for line in self.lines.iter_mut().filter(|line| line.item == item) {
+                line.gift_units = gift_units;
+            }
+        }
         if let State::Fulfilled { at, .. } = step.state {
             self.goods = self.grant(at);
         }
@@ -171,20 +182,21 @@ impl Order {
         step.body.map(|body| self.message(body))
     }
 
-    /// A cancelled or expired order ignores it: inventory reads the cancellation after the order, and gives the units
-    /// back itself.
-    fn stock_committed(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
-        match self.state {
-            State::Pending => Ok(Step::to(State::AwaitingPayment { pay_by: now.plus(policy.pay_window) })),
-            State::Paid { pay_by } => Ok(self.fulfil(pay_by, now)),
-            _ => Err(NoStep::Ignored),
-        }
+    fn stock_committed(&self, gifts: &[(ItemId, i32)], now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
+        let step = match self.state {
+            State::Pending => Step::to(State::AwaitingPayment { pay_by: now.plus(policy.pay_window) }),
+            State::Paid { pay_by } => self.fulfil(pay_by, now),
+            _ => return Err(NoStep::Ignored),
+        };
+        Ok(step.with_gifts(gifts))
     }
 
-    fn stock_rejected(&self, reason: &str) -> Result<Step, NoStep> {
+    fn stock_rejected(&self) -> Result<Step, NoStep> {
         match self.state {
-            State::Pending => Ok(Step::to(State::Rejected { reason: reason.to_owned() })
-                .publishing(MessageBody::Rejected { coupon: self.coupon, reason: reason.to_owned() })),
+            State::Pending => {
+                Ok(Step::to(State::Cancelled { pay_by: None })
+                    .publishing(MessageBody::Cancelled { coupon: self.coupon }))
+            }
             State::Paid { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
         }

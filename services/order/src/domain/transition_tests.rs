@@ -1,7 +1,7 @@
 //! The whole state machine, by table: every state and every input.
 
 use super::*;
-use crate::domain::{Draft, GoodsKind, Hold, Line, Prices, StateName, Wanted};
+use crate::domain::{Draft, GoodsKind, Line, Prices, Reserved, StateName, Wanted};
 use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity, RequestId};
 use uuid::Uuid;
 
@@ -9,12 +9,11 @@ use uuid::Uuid;
 /// `!` is refused; anything else is the next state. The columns are the inputs of [`inputs`].
 const TABLE: &str = "
                  | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace
-PENDING          | AWAITING_PAYMENT | REJECTED  | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -
+PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -
 AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED
 PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED
 PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
 FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -
-REJECTED         | -                | -         | -         | -            | -                | -            | -        | !      | !         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
 EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
 CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -
 REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -
@@ -62,10 +61,10 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let event = EventId::from_uuid(Uuid::from_u128(3));
     let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
     let line = Line { item: wanted.item, units: wanted.units, unit_price: eur(50), gift_units: 1 };
-    let hold = Hold { lines: vec![line], arrival: 7, held_at: Timestamp::from_micros(1) };
-    let prices = Prices::of(&hold.lines).unwrap();
-    let mut order = Order::place(&draft, hold, prices, Timestamp::from_micros(1));
-    if !matches!(state, State::Pending | State::Rejected { .. }) {
+    let reserved = Reserved { lines: vec![line], arrival: 7, asked_at: None, is_committed: true };
+    let prices = Prices::of(&reserved.lines).unwrap();
+    let mut order = Order::place(&draft, reserved, prices, Timestamp::from_micros(1), PAY_BY);
+    if state != State::Pending {
         order.pay_requests = ["pay-1", "pay-2"].map(|name| PayRequest::new(request(name), "tok_1")).to_vec();
     }
     order.end_request = match state {
@@ -86,7 +85,6 @@ fn state(name: StateName) -> State {
         StateName::Paying => State::Paying { pay_by: PAY_BY },
         StateName::Paid => State::Paid { pay_by: PAY_BY },
         StateName::Fulfilled => State::Fulfilled { pay_by: PAY_BY, at: EARLY },
-        StateName::Rejected => State::Rejected { reason: "SOLD_OUT".to_owned() },
         StateName::Expired => State::Expired { pay_by: PAY_BY },
         StateName::Cancelled => State::Cancelled { pay_by: Some(PAY_BY) },
         StateName::Refunding => State::Refunding(refund_origin),
@@ -94,10 +92,15 @@ fn state(name: StateName) -> State {
     }
 }
 
+/// The ledger has all units, and of the gift as many as were promised.
+fn committed() -> Input {
+    Input::StockCommitted { gifts: Vec::new() }
+}
+
 fn inputs() -> Vec<(Input, Timestamp)> {
     vec![
-        (Input::StockCommitted, EARLY),
-        (Input::StockRejected { reason: "SOLD_OUT".to_owned() }, EARLY),
+        (committed(), EARLY),
+        (Input::StockRejected, EARLY),
         (Input::PaymentApproved { attempt: 2 }, EARLY),
         (Input::PaymentApproved { attempt: 1 }, EARLY),
         (Input::PaymentDeclined { attempt: 2, code: "card_declined".to_owned() }, EARLY),
@@ -171,9 +174,10 @@ fn coupon() -> Option<CouponId> {
 }
 
 #[test]
-fn committed_units_give_the_buyer_the_whole_window() {
+fn a_placed_order_is_payable_and_an_earlier_release_s_pending_one_gets_the_whole_window() {
+    assert_eq!(order_in(state(StateName::AwaitingPayment), None).placed().body.name(), "OrderPlaced");
     let mut order = order_in(State::Pending, None);
-    assert_eq!(order.take(&Input::StockCommitted, EARLY, &POLICY), Verdict::Moved(None));
+    assert_eq!(order.take(&committed(), EARLY, &POLICY), Verdict::Moved(None));
     assert_eq!(order.state.pay_by(), Some(EARLY.plus(POLICY.pay_window)));
 }
 
@@ -200,11 +204,9 @@ fn an_approved_payment_grants_the_item_and_its_gift() {
 
 #[test]
 fn whatever_ends_unpaid_returns_its_coupon() {
-    let reason = "SOLD_OUT".to_owned();
     let mut rejected = order_in(State::Pending, coupon());
-    let message = take(&mut rejected, Input::StockRejected { reason: reason.clone() });
-    assert_eq!(message, MessageBody::Rejected { coupon: coupon(), reason });
-    let mut cancelled = order_in(State::Pending, coupon());
+    assert_eq!(take(&mut rejected, Input::StockRejected), MessageBody::Cancelled { coupon: coupon() });
+    let mut cancelled = order_in(state(StateName::AwaitingPayment), coupon());
     assert_eq!(take(&mut cancelled, cancel(1, "cancel-1")), MessageBody::Cancelled { coupon: coupon() });
     let mut expired = order_in(State::AwaitingPayment { pay_by: EARLY }, coupon());
     assert_eq!(take(&mut expired, Input::DeadlinePassed), MessageBody::Expired { coupon: coupon() });
@@ -216,9 +218,13 @@ fn a_late_payment_takes_the_units_again_or_is_refunded() {
     let mut order = order_in(state(StateName::Expired), None);
     assert!(matches!(take(&mut order, Input::PaymentApproved { attempt: 2 }), MessageBody::PaidLate { .. }));
     let mut lucky = order.clone();
-    assert!(matches!(take(&mut lucky, Input::StockCommitted), MessageBody::Fulfilled { .. }));
+    assert!(matches!(take(&mut lucky, committed()), MessageBody::Fulfilled { .. }));
     assert_eq!(lucky.goods.len(), 2);
-    let refund = take(&mut order, Input::StockRejected { reason: "SOLD_OUT".to_owned() });
+    let mut without_gift = order.clone();
+    let gifts = vec![(order.lines[0].item, 0)];
+    assert!(matches!(take(&mut without_gift, Input::StockCommitted { gifts }), MessageBody::Fulfilled { .. }));
+    assert_eq!((without_gift.goods.len(), without_gift.lines[0].gift_units), (1, 0), "the gift went to another");
+    let refund = take(&mut order, Input::StockRejected);
     assert_eq!(refund, MessageBody::RefundRequested { amount: eur(100) });
     assert!(order.goods.is_empty());
 }

@@ -82,7 +82,6 @@ pub fn order(order: Order) -> proto::Order {
         arrival: order.arrival,
         payment_attempts: order.attempts(),
         pay_deadline: order.state.pay_by().map(timestamp),
-        reject_reason: order.state.reject_reason().unwrap_or_default().to_owned(),
         goods: order.goods.iter().map(goods).collect(),
         create_time: Some(timestamp(order.created_at)),
         update_time: Some(timestamp(order.updated_at)),
@@ -116,12 +115,11 @@ fn goods(goods: &Goods) -> proto::Goods {
 
 const fn state(name: StateName) -> proto::OrderState {
     match name {
-        StateName::Pending => proto::OrderState::Pending,
-        StateName::AwaitingPayment => proto::OrderState::AwaitingPayment,
+        // What an earlier release has accepted is finished within moments.
+        StateName::Pending | StateName::AwaitingPayment => proto::OrderState::AwaitingPayment,
         StateName::Paying => proto::OrderState::Paying,
         StateName::Paid => proto::OrderState::Paid,
         StateName::Fulfilled => proto::OrderState::Fulfilled,
-        StateName::Rejected => proto::OrderState::Rejected,
         StateName::Expired => proto::OrderState::Expired,
         StateName::Cancelled => proto::OrderState::Cancelled,
         StateName::Refunding => proto::OrderState::Refunding,

@@ -71,8 +71,11 @@ fn stock(refusal: StockRefusal) -> Problem {
         StockReason::ItemNotFound => {
             Problem::new(Reason::ItemNotFound, "the event does not offer this item").field(of_line("item_id"))
         }
-        StockReason::NotReady => Problem::new(Reason::NotReady, "the stock is being staged: try again shortly")
-            .field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id"))),
+        // The order of a released reservation is found and returned, unless its row is lost.
+        StockReason::NotReady | StockReason::Released => {
+            Problem::new(Reason::NotReady, "the stock is being staged: try again shortly")
+                .field(line.map_or_else(|| "event_id".to_owned(), |_| of_line("item_id")))
+        }
         StockReason::CurrencyMismatch => {
             Problem::new(Reason::CurrencyMismatch, "the items are of more than one currency").field("lines")
         }

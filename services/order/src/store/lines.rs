@@ -1,4 +1,4 @@
-//! Lines of orders: written with their order and never changed.
+//! Lines of orders: written with their order. Only a gift that is gone when an order is paid late changes them.
 
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Line, Order};
@@ -50,6 +50,19 @@ pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Res
                 .push_bind(line.gift_units);
         });
         insert.execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// Writes what gifts the lines of an order come with, of those that have changed. Rare, so a statement for each.
+pub(super) async fn update_gifts(conn: &mut MySqlConnection, before: &Order, after: &Order) -> Result<(), DbError> {
+    for (_, line) in before.lines.iter().zip(&after.lines).filter(|(old, new)| old.gift_units != new.gift_units) {
+        sqlx::query("UPDATE order_lines SET gift_units = ? WHERE order_id = ? AND item_id = ?")
+            .bind(line.gift_units)
+            .bind(after.id.uuid())
+            .bind(line.item.uuid())
+            .execute(&mut *conn)
+            .await?;
     }
     Ok(())
 }

@@ -51,11 +51,13 @@ async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<O
     assemble(conn, rows).await
 }
 
-/// Where those of these orders are that exist.
+/// Where those of these orders are that exist. One that is being written is waited for: whoever is told that an order was
+/// not written gives back what it would live on.
 pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = Statement::new("SELECT id, state, coupon_id FROM orders WHERE id IN ");
+    let mut select = Statement::new("SELECT id, state, coupon_id FROM orders FORCE INDEX (PRIMARY) WHERE id IN ");
     select.push_list(&ids);
+    select.push(" LOCK IN SHARE MODE");
     let rows: Vec<(Uuid, String, Option<Uuid>)> = select.fetch_all(conn).await?;
     rows.into_iter().map(status).collect()
 }

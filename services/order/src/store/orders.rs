@@ -15,7 +15,8 @@ use uuid::Uuid;
 pub async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
-         subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, created_us, updated_us) ",
+         subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, created_us, \
+         updated_us) ",
     );
     insert.push_values(orders, |mut row, order| {
         row.push_bind(order.id.uuid())
@@ -32,6 +33,7 @@ pub async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(),
             .push_bind(order.coupon.map(|coupon| coupon.uuid()))
             .push_bind(order.arrival)
             .push_bind(order.attempts())
+            .push_bind(order.state.pay_by().map(Timestamp::micros))
             .push_bind(order.created_at.micros())
             .push_bind(order.updated_at.micros());
     });
@@ -83,7 +85,6 @@ struct Assignment {
     attempts: i32,
     pay_deadline_us: Option<i64>,
     last_decline: Option<String>,
-    reject_reason: Option<String>,
     fulfilled_at_us: Option<i64>,
     updated_us: i64,
 }
@@ -98,7 +99,6 @@ impl Assignment {
             attempts: after.attempts() - before.attempts(),
             pay_deadline_us: changed(before.state.pay_by(), after.state.pay_by()).map(Timestamp::micros),
             last_decline: changed(before.last_decline.clone(), after.last_decline.clone()),
-            reject_reason: changed(before.state.reject_reason(), after.state.reject_reason()).map(str::to_owned),
             fulfilled_at_us: changed(before.state.fulfilled_at(), after.state.fulfilled_at()).map(Timestamp::micros),
             updated_us: after.updated_at.micros(),
         }
@@ -119,6 +119,9 @@ pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(
     // One statement a kind of transition, not one an order: a batch is of a few kinds.
     for (assignment, ids) in groups {
         assign(conn, &assignment, &ids).await?;
+    }
+    for Moved { before, after } in moved {
+        lines::update_gifts(conn, before, after).await?;
     }
     let fulfilled: Vec<&Order> =
         moved.iter().filter(|order| order.before.goods.is_empty()).map(|order| order.after).collect();
@@ -141,7 +144,6 @@ async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> R
     update.push(", payment_attempts = payment_attempts + ").push_bind(set.attempts);
     update.push(", pay_deadline_us = COALESCE(").push_bind(set.pay_deadline_us).push(", pay_deadline_us)");
     update.push(", last_decline = COALESCE(").push_bind(&set.last_decline).push(", last_decline)");
-    update.push(", reject_reason = COALESCE(").push_bind(&set.reject_reason).push(", reject_reason)");
     update.push(", fulfilled_at_us = COALESCE(").push_bind(set.fulfilled_at_us).push(", fulfilled_at_us)");
     update.push(", updated_us = ").push_bind(set.updated_us);
     update.push(" WHERE state = ").push_bind(set.from.as_str());
@@ -177,6 +179,21 @@ pub async fn due(
     .fetch_all(conn)
     .await?;
     Ok(ids.into_iter().map(OrderId::from_uuid).collect())
+}
+
+/// Up to `limit` orders in this state that have no deadline, by their ids, those after `after`.
+pub async fn without_deadline(
+    conn: &mut MySqlConnection,
+    state: StateName,
+    after: Option<OrderId>,
+    limit: u32,
+) -> Result<Vec<Order>, DbError> {
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_due) WHERE state = "]);
+    select.push_bind(state.as_str()).push(" AND pay_deadline_us IS NULL AND id > ");
+    select.push_bind(after.map_or(Uuid::nil(), |order| order.uuid()));
+    select.push(" ORDER BY id LIMIT ").push_bind(limit);
+    let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
+    assemble(conn, rows).await
 }
 
 /// How many orders are in each of these states, those of which there are none left out.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 /// The columns of [`OrderRow`].
 pub(super) const COLUMNS: &str = "id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
      subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, last_decline, \
-     reject_reason, fulfilled_at_us, created_us, updated_us";
+     fulfilled_at_us, created_us, updated_us";
 
 #[derive(FromRow)]
 pub(super) struct OrderRow {
@@ -36,7 +36,6 @@ pub(super) struct OrderRow {
     payment_attempts: i32,
     pay_deadline_us: Option<i64>,
     last_decline: Option<String>,
-    reject_reason: Option<String>,
     fulfilled_at_us: Option<i64>,
     created_us: i64,
     updated_us: i64,
@@ -141,30 +140,26 @@ impl OrderRow {
         let pay_by = self.pay_deadline_us.map(Timestamp::from_micros);
         let fulfilled_at = self.fulfilled_at_us.map(Timestamp::from_micros);
         let refund_origin = RefundOrigin { pay_by, fulfilled_at };
-        match (name, pay_by, fulfilled_at, &self.reject_reason) {
-            (StateName::Pending, None, None, None) => Ok(State::Pending),
-            (StateName::AwaitingPayment, Some(pay_by), None, None) => Ok(State::AwaitingPayment { pay_by }),
-            (StateName::Paying, Some(pay_by), None, None) => Ok(State::Paying { pay_by }),
-            (StateName::Paid, Some(pay_by), None, None) => Ok(State::Paid { pay_by }),
-            (StateName::Fulfilled, Some(pay_by), Some(at), None) => Ok(State::Fulfilled { pay_by, at }),
-            (StateName::Rejected, None, None, Some(reason)) => Ok(State::Rejected { reason: reason.clone() }),
-            (StateName::Expired, Some(pay_by), None, None) => Ok(State::Expired { pay_by }),
-            (StateName::Cancelled, pay_by, None, None) => Ok(State::Cancelled { pay_by }),
-            (StateName::Refunding, _, _, None) => Ok(State::Refunding(refund_origin)),
-            (StateName::Refunded, _, _, None) => Ok(State::Refunded(refund_origin)),
+        match (name, pay_by, fulfilled_at) {
+            (StateName::Pending, None, None) => Ok(State::Pending),
+            (StateName::AwaitingPayment, Some(pay_by), None) => Ok(State::AwaitingPayment { pay_by }),
+            (StateName::Paying, Some(pay_by), None) => Ok(State::Paying { pay_by }),
+            (StateName::Paid, Some(pay_by), None) => Ok(State::Paid { pay_by }),
+            (StateName::Fulfilled, Some(pay_by), Some(at)) => Ok(State::Fulfilled { pay_by, at }),
+            (StateName::Expired, Some(pay_by), None) => Ok(State::Expired { pay_by }),
+            (StateName::Cancelled, pay_by, None) => Ok(State::Cancelled { pay_by }),
+            (StateName::Refunding, ..) => Ok(State::Refunding(refund_origin)),
+            (StateName::Refunded, ..) => Ok(State::Refunded(refund_origin)),
             (
                 StateName::Pending
                 | StateName::AwaitingPayment
                 | StateName::Paying
                 | StateName::Paid
                 | StateName::Fulfilled
-                | StateName::Rejected
                 | StateName::Expired
-                | StateName::Cancelled
-                | StateName::Refunding
-                | StateName::Refunded,
+                | StateName::Cancelled,
                 ..,
-            ) => Err(self.inconsistent("its deadline, reject reason or time of fulfilment does not fit its state")),
+            ) => Err(self.inconsistent("its deadline or time of fulfilment does not fit its state")),
         }
     }
 

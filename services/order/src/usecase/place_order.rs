@@ -1,11 +1,11 @@
-//! Takes an order: holds its units and its coupon, prices it, writes it.
+//! Takes an order: takes its units, holds its coupon, prices it, writes it.
 //!
 //! Several requests for one order may be under way at once, here and in other replicas: double clicks with the same
-//! body, and other bodies under the same `request_id`. Holds carry the fingerprint of the body, so another body neither
-//! gets nor returns what this one holds. Requests of the same body share their holds, so one of them gives back only
-//! where every other is refused as well; whatever failed for another reason may have succeeded for a duplicate, and
-//! what is held then is left to the sweeps of its owners. They wait longer than an order may take from its arrival to
-//! its row.
+//! body, and other bodies under the same `request_id`. The ledger keeps the fingerprint of the body, so another body
+//! neither gets nor returns what this one has. Requests of the same body share their units and their coupon: inventory
+//! counts who has asked, and the last one to be refused gives the units back. Whatever failed for another reason may have
+//! succeeded for a duplicate, and what is taken then is left to the sweeps of its owners. They wait longer than an order
+//! may take from its arrival to its row.
 
 use super::{
     Error, FindOrder, WriteOrders,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::{Coupons, Inventory, PeerError},
-    domain::{Draft, Order, PlaceRefusal, Prices, State},
+    domain::{Draft, Order, PaymentPolicy, PlaceRefusal, Prices, State, StockRefusal},
 };
 use stampede_chassis::Deadline;
 use stampede_vocab::{CouponId, Money, Timestamp};
@@ -28,28 +28,24 @@ pub struct PlaceOrder {
     find: FindOrder,
     write: WriteOrders,
     write_limit: Duration,
+    policy: PaymentPolicy,
 }
 
 /// What is known to be set aside for this body of the order, by this call or a concurrent duplicate of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Held {
-    /// When the units were last asked for, as this call was told.
+    /// When this call asked for the units, as inventory names it.
     stock: Option<Timestamp>,
     coupon: Option<CouponId>,
 }
 
 impl Held {
-    /// What the order that is written under this id does not need.
-    ///
-    /// What was written for another body never lives on the holds of this one. What was written for this body lives on
-    /// its units while it is pending (then they are in the ledger, or given back), and on its coupon until it has
-    /// returned it.
-    fn beside(self, stored: &Order, draft: &Draft) -> Self {
-        if stored.fingerprint != draft.fingerprint() {
-            return self;
-        }
-        let needs_stock = stored.state == State::Pending;
-        let needs_coupon = !stored.state.has_returned_coupon();
+    /// What the order that is written under this id does not need. Its units are in the ledger, and its messages give
+    /// them back, unless it was cancelled before they were. What was written for another body never lives on the coupon
+    /// of this one; what was written for this body lives on it until it has returned it.
+    fn unneeded_by(self, stored: &Order, draft: &Draft) -> Self {
+        let needs_stock = !matches!(stored.state, State::Cancelled { .. });
+        let needs_coupon = stored.fingerprint == draft.fingerprint() && !stored.state.has_returned_coupon();
         Self { stock: self.stock.filter(|_| !needs_stock), coupon: self.coupon.filter(|_| !needs_coupon) }
     }
 }
@@ -62,8 +58,9 @@ impl PlaceOrder {
         find: FindOrder,
         write: WriteOrders,
         write_limit: Duration,
+        policy: PaymentPolicy,
     ) -> Self {
-        Self { inventory, coupons, find, write, write_limit }
+        Self { inventory, coupons, find, write, write_limit, policy }
     }
 
     /// Takes the order, or returns the one that an earlier call with the same request has placed. It runs on a task of
@@ -74,7 +71,8 @@ impl PlaceOrder {
         task.await.map_err(|_| Error::BrokenOff)?
     }
 
-    /// The time counts from before anything is held, so a hold is always younger than the order that is to be written.
+    /// The time counts from before anything is taken, so a reservation is always younger than the order that is to be
+    /// written.
     async fn place(&self, draft: &Draft) -> Result<Order, Error> {
         let write_by = Deadline::after(self.write_limit);
         let mut held = Held::default();
@@ -88,13 +86,15 @@ impl PlaceOrder {
 
     /// Sets everything aside, noting it in `held`, and prices the order.
     async fn prepare(&self, draft: &Draft, held: &mut Held) -> Result<Order, Error> {
-        let hold = self.inventory.reserve(draft).await??;
-        held.stock = Some(hold.held_at);
-        let mut prices = Prices::of(&hold.lines)?;
+        let reserved = self.inventory.reserve(draft).await??;
+        held.stock = reserved.asked_at;
+        let mut prices = Prices::of(&reserved.lines)?;
         if let Some(coupon) = draft.coupon {
             prices = prices.less(self.hold_coupon(draft, coupon, &prices, held).await?)?;
         }
-        Ok(Order::place(draft, hold, prices.within(draft.max_total)?, Timestamp::now()))
+        let now = Timestamp::now();
+        let pay_by = now.plus(self.policy.pay_window);
+        Ok(Order::place(draft, reserved, prices.within(draft.max_total)?, now, pay_by))
     }
 
     async fn hold_coupon(
@@ -119,13 +119,18 @@ impl PlaceOrder {
         }
     }
 
-    /// A refusal counts only if this is not a repeat: an order that is written stays, whatever is left or open now.
-    ///
-    /// What a body asks for does not change, nor do prices, so a duplicate that has the same holds is refused as this
-    /// one is. The exception is a coupon that was in use and came free in between: a duplicate that asked for the units
-    /// before this call, and for the coupon after it, is written without its hold in Redis, and the ledger decides
-    /// about it.
+    /// A refusal counts only if this is not a repeat: an order that is written stays, whatever is left or open now. What
+    /// inventory refuses is not written unless it says so, and most of a crowd is refused: the database is not asked.
     async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Error> {
+        let may_be_written = match &refusal {
+            _ if held.stock.is_some() => true,
+            PlaceRefusal::RequestIdReused => false,
+            PlaceRefusal::Stock(StockRefusal { reason, .. }) => reason.may_be_written(),
+            _ => true,
+        };
+        if !may_be_written {
+            return Err(refusal.into());
+        }
         match self.find.find(draft.order).await? {
             Some(stored) => self.repeat(draft, held, stored).await,
             None => {
@@ -136,15 +141,14 @@ impl PlaceOrder {
     }
 
     async fn repeat(&self, draft: &Draft, held: Held, stored: Order) -> Result<Order, Error> {
-        self.give_back(draft, held.beside(&stored, draft)).await;
+        self.give_back(draft, held.unneeded_by(&stored, draft)).await;
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
 
-    /// Gives back as well as it can; what stays held is found by the sweeps. Units that a duplicate has asked for since
-    /// stay with it.
+    /// Gives back as well as it can; what stays is found by the sweeps. Units for which a duplicate has asked stay with it.
     async fn give_back(&self, draft: &Draft, held: Held) {
-        if let Some(held_at) = held.stock {
-            left_to_sweep(self.inventory.release(draft, held_at).await);
+        if let Some(asked_at) = held.stock {
+            left_to_sweep(self.inventory.release(draft.event, draft.order, asked_at).await);
         }
         if let Some(coupon) = held.coupon {
             left_to_sweep(self.coupons.release(coupon, draft).await);
@@ -154,6 +158,6 @@ impl PlaceOrder {
 
 fn left_to_sweep(outcome: Result<(), PeerError>) {
     if let Err(error) = outcome {
-        tracing::warn!(error.cause = %error, "a hold could not be given back and is left to the sweep");
+        tracing::warn!(error.cause = %error, "what was set aside could not be given back and is left to the sweep");
     }
 }

@@ -1,5 +1,5 @@
 //! Several requests for one order at once: the same body many times, and other bodies under its `request_id`. Whichever
-//! is written has what it was promised, and nothing is held or discounted for the others.
+//! is written has what it was promised, and nothing is taken or discounted for the others.
 
 use crate::sale::{DISCOUNT, LAMP_PRICE, Sale, UNITS, eur, refusal, refused};
 use anyhow::Result;
@@ -83,7 +83,7 @@ async fn twins_that_are_too_expensive_all_give_back() -> Result<()> {
     for answer in all_at_once(&sale, somebody, &vec![expensive; 20]).await {
         assert_eq!(refusal(&answer.unwrap_err()), refused(Reason::PriceChanged, "max_total"));
     }
-    assert_eq!(sale.stock(sale.lamp).await?.held_units, 0, "the last one gave the units back");
+    assert_eq!(sale.stock(sale.lamp).await?.left_units, UNITS, "the last one gave the units back");
     assert_eq!(sale.coupon(&coupon).await?.state(), CouponState::Issued);
     let order = sale.place(somebody, bodies(&sale, &coupon)[0].clone()).await?;
     assert_eq!(order.total, Some(eur(LAMP_PRICE - DISCOUNT)));
@@ -112,8 +112,8 @@ async fn an_order_that_cannot_be_written_in_time_is_not_written_and_keeps_nothin
     let settings = MeshBuilder::default()
         .set(Service::Order, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 1)
         .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 1)
-        .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
-        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 100)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", 300)
         .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50);
     let sale = Sale::open_with(settings).await?;
     for _ in 0..5 {
@@ -126,12 +126,12 @@ async fn an_order_that_cannot_be_written_in_time_is_not_written_and_keeps_nothin
 }
 
 #[tokio::test]
-async fn what_a_broken_off_request_held_goes_back() -> Result<()> {
+async fn what_a_broken_off_request_took_goes_back() -> Result<()> {
     let settings = MeshBuilder::default()
         .set(Service::Order, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
         .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
-        .set(Service::Inventory, "STAMPEDE_INVENTORY_ORPHAN_HOLD_AGE_MS", 100)
-        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_HOLD_AGE_MS", 300)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 100)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", 300)
         .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50);
     let mut sale = Sale::open_with(settings).await?;
     let somebody = buyer();

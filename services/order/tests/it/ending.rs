@@ -15,7 +15,6 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 async fn a_cancelled_order_gives_everything_back_once() -> Result<()> {
     let sale = Sale::open().await?;
     let order = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 3), (sale.lamp, 1)])).await?;
-    // At once, so most likely still PENDING: the ledger may commit it first, and then gives it back.
     let cancelled = sale.cancel(&order, "c").await?;
     assert_eq!(cancelled.state(), OrderState::Cancelled);
     assert_eq!(sale.cancel(&order, "c").await?.version, cancelled.version, "a repeat changes nothing");

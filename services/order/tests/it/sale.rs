@@ -142,7 +142,7 @@ impl Sale {
         placed.into_inner().order.ok_or_else(|| Status::internal("no order"))
     }
 
-    /// Places an order for one lamp and waits until it may be paid.
+    /// Places an order for one lamp, which may be paid.
     pub async fn payable_lamp(&self, buyer: UserId) -> Result<Order> {
         let placed = self.place(buyer, self.wish("lamp", &[(self.lamp, 1)])).await?;
         Ok(self.reaches(&placed, OrderState::AwaitingPayment).await)

@@ -22,6 +22,7 @@ pub(in crate::domain) fn item(n: u128, total_units: i32) -> Item {
             unit_price: Money::new(100, "EUR".parse().unwrap()),
         },
         committed: Committed::default(),
+        arrivals_floor: None,
     }
 }
 
@@ -37,23 +38,56 @@ fn user_id(n: u128) -> UserId {
     UserId::from_uuid(Uuid::from_u128(n))
 }
 
-/// Order `n` of buyer `n` for `(item, units)`.
-fn order(n: u128, lines: &[(u128, i32)]) -> OrderedUnits {
-    let line = |&(item, units): &(u128, i32)| OrderedLine { item_id: item_id(item), units, gift_units: 0 };
-    OrderedUnits {
+/// A time inside the window.
+const OPEN: Timestamp = NOW;
+
+/// What the script has granted to order `n` of buyer `n` for `(item, units, gifts)`.
+fn grant(n: u128, lines: &[(u128, i32, i32)]) -> Grant {
+    let line =
+        |&(item, units, gift_units): &(u128, i32, i32)| OrderedLine { item_id: item_id(item), units, gift_units };
+    Grant {
         order_id: order_id(n),
         user_id: user_id(n),
         event_id: EventId::from_uuid(Uuid::nil()),
+        fingerprint: Fingerprint::new([1; Fingerprint::LEN]),
         arrival: i64::try_from(n).unwrap(),
+        granted_at: OPEN,
         lines: lines.iter().map(line).collect(),
+        is_repeat: false,
     }
+}
+
+/// Order `n` of buyer `n`, paid late, for `(item, units)`.
+fn paid_late(n: u128, lines: &[(u128, i32)]) -> Ask {
+    let line = |&(item, units): &(u128, i32)| OrderedLine { item_id: item_id(item), units, gift_units: 0 };
+    Ask::CommitAgain(OrderedUnits {
+        order_id: order_id(n),
+        user_id: user_id(n),
+        event_id: EventId::from_uuid(Uuid::nil()),
+        lines: lines.iter().map(line).collect(),
+    })
+}
+
+fn refused(reason: RefusalReason, item: u128, allowed_units: i32) -> ReservationOutcome {
+    ReservationOutcome::Refused(Refusal { reason, item_id: Some(item_id(item)), allowed_units })
+}
+
+fn of_order(reason: RefusalReason) -> ReservationOutcome {
+    ReservationOutcome::Refused(Refusal::of_order(reason))
 }
 
 fn rejected(reason: RejectReason, item: u128) -> Option<Answer> {
     Some(Answer::Rejected { reason, item_id: item_id(item) })
 }
 
-fn book(items: Vec<Item>) -> LedgerBatch {
+fn reserved(outcome: &ReservationOutcome) -> &ReservedUnits {
+    match outcome {
+        ReservationOutcome::Reserved(units) => units,
+        ReservationOutcome::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+fn ledger(items: Vec<Item>) -> LedgerBatch {
     LedgerBatch::new(items, Vec::new(), Buyers::new())
 }
 
@@ -70,12 +104,12 @@ fn reread(items: &[Item], changes: &Changes) -> LedgerBatch {
 }
 
 #[test]
-fn orders_are_committed_while_there_are_units_and_not_one_beyond() {
-    let mut book = book(vec![item(1, 3)]);
-    assert_eq!(book.apply(&Ask::Commit(order(1, &[(1, 2)])), NOW), Some(Answer::Committed));
-    assert_eq!(book.apply(&Ask::Commit(order(2, &[(1, 2)])), NOW), rejected(RejectReason::SoldOut, 1));
-    assert_eq!(book.apply(&Ask::Commit(order(3, &[(1, 1)])), NOW), Some(Answer::Committed));
-    let changes = book.changes();
+fn grants_are_committed_while_there_are_units_and_not_one_beyond() {
+    let mut ledger = ledger(vec![item(1, 3)]);
+    assert!(reserved(&ledger.reserve(&grant(1, &[(1, 2, 0)]), NOW)).is_new);
+    assert_eq!(ledger.reserve(&grant(2, &[(1, 2, 0)]), NOW), refused(RefusalReason::SoldOut, 1, 1));
+    assert!(reserved(&ledger.reserve(&grant(3, &[(1, 1, 0)]), NOW)).is_new);
+    let changes = ledger.changes();
     assert_eq!(changes.items[0].after, Committed { units: 3, gift_units: 0, version: 1 });
     assert_eq!(changes.items[0].units, 3);
     assert_eq!(changes.items[0].buyers, [(user_id(1), 2), (user_id(3), 1)]);
@@ -84,113 +118,161 @@ fn orders_are_committed_while_there_are_units_and_not_one_beyond() {
 
 #[test]
 fn an_order_is_all_or_nothing() {
-    let mut book = book(vec![item(1, 5), item(2, 1)]);
-    book.apply(&Ask::Commit(order(1, &[(2, 1)])), NOW);
-    assert_eq!(book.apply(&Ask::Commit(order(2, &[(1, 1), (2, 1)])), NOW), rejected(RejectReason::SoldOut, 2));
-    let changes = book.changes();
+    let mut ledger = ledger(vec![item(1, 5), item(2, 1)]);
+    ledger.reserve(&grant(1, &[(2, 1, 0)]), NOW);
+    let both = ledger.reserve(&grant(2, &[(1, 1, 0), (2, 1, 0)]), NOW);
+    assert_eq!(both, refused(RefusalReason::SoldOut, 2, 0));
+    let changes = ledger.changes();
     assert_eq!(changes.items.iter().map(|item| item.item_id).collect::<Vec<_>>(), [item_id(2)]);
 }
 
 #[test]
 fn the_limit_counts_what_the_buyer_has_already() {
     let buyers = Buyers::from([((item_id(1), user_id(1)), 1)]);
-    let mut book = LedgerBatch::new(vec![item(1, 5)], Vec::new(), buyers);
-    let answer = book.apply(&Ask::Commit(order(1, &[(1, 2)])), NOW);
-    assert_eq!(answer, rejected(RejectReason::LimitReached, 1));
-    assert_eq!(book.changes(), Changes::default());
+    let mut ledger = LedgerBatch::new(vec![item(1, 5)], Vec::new(), buyers);
+    let outcome = ledger.reserve(&grant(1, &[(1, 2, 0)]), NOW);
+    assert_eq!(outcome, refused(RefusalReason::LimitReached, 1, 1));
+    let changes = ledger.changes();
+    assert_eq!((changes.items, changes.entries), (vec![], vec![]));
+    // Redis has granted it, so it is told what the buyer has.
+    assert_eq!(changes.corrections[0].buyers, [(user_id(1), 1)]);
 }
 
 #[test]
-fn a_promised_gift_that_is_gone_rejects_the_order() {
-    let with_gift = |n| {
-        let mut order = order(n, &[(1, 1)]);
-        order.lines[0].gift_units = 1;
-        Ask::Commit(order)
-    };
-    let mut book = book(vec![item(1, 5)]);
-    assert_eq!(book.apply(&with_gift(1), NOW), Some(Answer::Committed));
-    assert_eq!(book.apply(&with_gift(2), NOW), rejected(RejectReason::SoldOut, 1));
-    assert_eq!(book.changes().items[0].gift_units, 1);
+fn a_gift_that_is_gone_does_not_refuse_the_units() {
+    let mut ledger = ledger(vec![item(1, 5)]);
+    let gifts = [1, 2].map(|n| reserved(&ledger.reserve(&grant(n, &[(1, 1, 1)]), NOW)).lines[0].gift_units);
+    assert_eq!(gifts, [1, 0]);
+    assert_eq!(ledger.changes().items[0].gift_units, 1);
 }
 
 #[test]
-fn an_order_and_its_cancellation_in_one_batch_leave_a_released_row() {
-    let mut book = book(vec![item(1, 1)]);
-    book.apply(&Ask::Commit(order(1, &[(1, 1)])), NOW);
-    book.apply(&Ask::Release(order_id(1)), LATER);
-    assert_eq!(book.apply(&Ask::Commit(order(2, &[(1, 1)])), LATER), Some(Answer::Committed));
-    let changes = book.changes();
-    assert_eq!(changes.entries[0].state, EntryState::Released { committed_at: NOW, released_at: LATER });
-    assert_eq!((changes.items[0].units, changes.items[0].after.units), (1, 1));
-    assert_eq!(changes.items[0].buyers, [(user_id(1), 0), (user_id(2), 1)]);
+fn what_an_old_copy_of_redis_grants_outside_of_the_window_is_refused() {
+    let mut ledger = ledger(vec![item(1, 5)]);
+    let at = |micros| Grant { granted_at: Timestamp::from_micros(micros), ..grant(1, &[(1, 1, 0)]) };
+    assert_eq!(ledger.reserve(&at(NOW.micros() - 1), NOW), of_order(RefusalReason::EventNotOpen));
+    assert_eq!(ledger.reserve(&at(LATER.micros()), NOW), of_order(RefusalReason::EventClosed));
+    let late = ledger.reserve(&at(LATER.micros() - 1), Timestamp::from_micros(9_999));
+    assert!(reserved(&late).is_new, "it was granted inside, however late it is committed");
+}
+
+#[test]
+fn an_item_that_is_not_in_the_stock_is_not_ready() {
+    assert_eq!(ledger(Vec::new()).reserve(&grant(1, &[(1, 1, 0)]), NOW), refused(RefusalReason::NotReady, 1, 0));
+    let elsewhere = Item { event_id: EventId::from_uuid(Uuid::from_u128(9)), ..item(1, 5) };
+    assert_eq!(ledger(vec![elsewhere]).reserve(&grant(1, &[(1, 1, 0)]), NOW), refused(RefusalReason::NotReady, 1, 0));
+}
+
+#[test]
+fn a_repeat_is_answered_as_the_order_is_in_the_ledger() {
+    let items = [item(1, 5)];
+    let mut ledger = ledger(items.to_vec());
+    let first = grant(1, &[(1, 2, 1)]);
+    ledger.reserve(&first, NOW);
+    let again = ledger.reserve(&Grant { arrival: 9, granted_at: LATER, ..first.clone() }, LATER);
+    let expected = ReservedUnits { lines: first.lines.clone(), arrival: 1, committed_at: NOW, is_new: false };
+    assert_eq!(*reserved(&again), expected);
+    let changes = ledger.changes();
+    assert_eq!((changes.items[0].units, changes.entries.len()), (2, 1));
+
+    let mut ledger = reread(&items, &changes);
+    assert_eq!(*reserved(&ledger.reserve(&Grant { is_repeat: true, ..first.clone() }, LATER)), expected);
+    let other = Grant { fingerprint: Fingerprint::new([2; Fingerprint::LEN]), ..first };
+    assert_eq!(ledger.reserve(&other, LATER), of_order(RefusalReason::RequestIdReused));
+    assert_eq!(ledger.changes(), Changes::default());
+}
+
+#[test]
+fn a_repeat_of_an_order_that_gave_its_units_back_takes_none() {
+    let items = [item(1, 1)];
+    let mut ledger = ledger(items.to_vec());
+    ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
+    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    let mut ledger = reread(&items, &ledger.changes());
+    assert_eq!(ledger.reserve(&grant(1, &[(1, 1, 0)]), LATER), of_order(RefusalReason::Released));
+    assert_eq!(ledger.changes(), Changes::default());
+}
+
+#[test]
+fn a_repeat_whose_rows_are_gone_is_to_be_asked_for_anew() {
+    let repeat = Grant { is_repeat: true, ..grant(1, &[(1, 1, 0)]) };
+    assert_eq!(ledger(vec![item(1, 1)]).reserve(&repeat, NOW), of_order(RefusalReason::NotReady));
+}
+
+#[test]
+fn an_order_that_was_never_written_may_be_placed_anew_with_another_body() {
+    let items = [item(1, 1), item(2, 1)];
+    let mut ledger = ledger(items.to_vec());
+    ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
+    let mut ledger = reread(&items, &ledger.changes());
+    assert!(ledger.void(order_id(1), LATER) && !ledger.void(order_id(1), LATER) && !ledger.void(order_id(2), LATER));
+    let changes = ledger.changes();
+    assert_eq!(changes.items[0].after, Committed { units: 0, gift_units: 0, version: 2 });
+    assert_eq!(changes.items[0].buyers, [(user_id(1), 0)]);
+
+    let mut ledger = reread(&items, &changes);
+    let other = Grant { arrival: 9, fingerprint: Fingerprint::new([2; Fingerprint::LEN]), ..grant(1, &[(2, 1, 0)]) };
+    assert!(reserved(&ledger.reserve(&other, LATER)).is_new);
+    assert!(!reserved(&ledger.reserve(&other, LATER)).is_new);
+    assert_eq!(ledger.apply(&Ask::Release(order_id(1)), LATER), None);
+    assert_eq!(ledger.reserve(&other, LATER), of_order(RefusalReason::Released), "it was written, and has ended");
 }
 
 #[test]
 fn units_come_back_once() {
     let items = [item(1, 1)];
-    let mut book = book(items.to_vec());
-    book.apply(&Ask::Commit(order(1, &[(1, 1)])), NOW);
-    let mut book = reread(&items, &book.changes());
-    book.apply(&Ask::Release(order_id(1)), LATER);
-    book.apply(&Ask::Release(order_id(1)), LATER);
-    assert_eq!(book.changes().items[0].after, Committed { units: 0, gift_units: 0, version: 2 });
+    let mut ledger = ledger(items.to_vec());
+    ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
+    let mut ledger = reread(&items, &ledger.changes());
+    ledger.apply(&Ask::Release(order_id(1)), LATER);
+    ledger.apply(&Ask::Release(order_id(1)), LATER);
+    let changes = ledger.changes();
+    assert_eq!(changes.items[0].after, Committed { units: 0, gift_units: 0, version: 2 });
+    assert_eq!(changes.entries[0].state, EntryState::Released { committed_at: NOW, released_at: LATER });
 }
 
 #[test]
 fn releasing_what_was_never_committed_changes_nothing() {
-    let mut book = book(vec![item(1, 1)]);
-    assert_eq!(book.apply(&Ask::Release(order_id(9)), NOW), None);
-    assert_eq!(book.changes(), Changes::default());
+    let mut ledger = ledger(vec![item(1, 1)]);
+    assert_eq!(ledger.apply(&Ask::Release(order_id(9)), NOW), None);
+    assert_eq!(ledger.changes(), Changes::default());
 }
 
 #[test]
-fn an_old_order_that_gave_its_units_back_does_not_take_them_again() {
+fn a_late_payment_takes_the_units_again_once_and_keeps_the_arrival() {
     let items = [item(1, 1)];
-    let mut book = book(items.to_vec());
-    book.apply(&Ask::Commit(order(1, &[(1, 1)])), NOW);
-    book.apply(&Ask::Release(order_id(1)), NOW);
-    let mut book = reread(&items, &book.changes());
-    assert_eq!(book.apply(&Ask::Commit(order(1, &[(1, 1)])), LATER), None);
-    assert_eq!(book.changes(), Changes::default());
-}
-
-#[test]
-fn an_order_that_is_committed_already_is_told_so_and_takes_nothing() {
-    let items = [item(1, 5)];
-    let mut book = book(items.to_vec());
-    book.apply(&Ask::Commit(order(1, &[(1, 2)])), NOW);
-    let mut book = reread(&items, &book.changes());
-    assert_eq!(book.apply(&Ask::Commit(order(1, &[(1, 2)])), LATER), Some(Answer::Committed));
-    assert_eq!(book.apply(&Ask::CommitAgain(order(1, &[(1, 2)])), LATER), Some(Answer::Committed));
-    assert_eq!(book.changes(), Changes::default());
-}
-
-#[test]
-fn a_late_payment_takes_the_units_again_and_keeps_the_arrival() {
-    let items = [item(1, 1)];
-    let mut book = book(items.to_vec());
-    book.apply(&Ask::Commit(order(7, &[(1, 1)])), NOW);
-    book.apply(&Ask::Release(order_id(7)), NOW);
-    let mut book = reread(&items, &book.changes());
-    let again = OrderedUnits { arrival: 0, ..order(7, &[(1, 1)]) };
-    assert_eq!(book.apply(&Ask::CommitAgain(again), LATER), Some(Answer::Committed));
-    let changes = book.changes();
-    assert_eq!(changes.entries[0].arrival, 7);
+    let mut ledger = ledger(items.to_vec());
+    ledger.reserve(&grant(7, &[(1, 1, 0)]), NOW);
+    ledger.apply(&Ask::Release(order_id(7)), NOW);
+    let mut ledger = reread(&items, &ledger.changes());
+    for _ in 0..2 {
+        let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
+        assert_eq!(ledger.apply(&paid_late(7, &[(1, 1)]), LATER), Some(Answer::Committed { lines }));
+    }
+    let changes = ledger.changes();
+    assert_eq!((changes.entries[0].arrival, changes.items[0].units), (7, 1));
     assert_eq!(changes.entries[0].state, EntryState::Committed { at: LATER });
 }
 
 #[test]
-fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
-    let mut book = book(vec![item(1, 1)]);
-    book.apply(&Ask::Commit(order(1, &[(1, 1)])), NOW);
-    book.apply(&Ask::Release(order_id(1)), NOW);
-    book.apply(&Ask::Commit(order(2, &[(1, 1)])), NOW);
-    let answer = book.apply(&Ask::CommitAgain(order(1, &[(1, 1)])), LATER);
-    assert_eq!(answer, rejected(RejectReason::SoldOut, 1));
+fn a_late_payment_gets_the_units_though_its_gift_is_gone() {
+    let mut ledger = ledger(vec![item(1, 2)]);
+    ledger.reserve(&grant(1, &[(1, 1, 1)]), NOW);
+    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    ledger.reserve(&grant(2, &[(1, 1, 1)]), NOW);
+    let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 1 }];
+    let (order_id, user_id, event_id) = (order_id(1), user_id(1), EventId::from_uuid(Uuid::nil()));
+    let late = Ask::CommitAgain(OrderedUnits { order_id, user_id, event_id, lines });
+    let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
+    assert_eq!(ledger.apply(&late, LATER), Some(Answer::Committed { lines }));
 }
 
 #[test]
-fn an_item_that_nobody_staged_has_no_units() {
-    let answer = book(Vec::new()).apply(&Ask::Commit(order(1, &[(1, 1)])), NOW);
-    assert_eq!(answer, rejected(RejectReason::SoldOut, 1));
+fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
+    let mut ledger = ledger(vec![item(1, 1)]);
+    ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
+    ledger.apply(&Ask::Release(order_id(1)), NOW);
+    ledger.reserve(&grant(2, &[(1, 1, 0)]), NOW);
+    assert_eq!(ledger.apply(&paid_late(1, &[(1, 1)]), LATER), rejected(RejectReason::SoldOut, 1));
+    assert_eq!(ledger.apply(&paid_late(3, &[(9, 1)]), LATER), rejected(RejectReason::SoldOut, 9), "of no stock");
 }

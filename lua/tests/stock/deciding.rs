@@ -1,0 +1,194 @@
+//! Who gets a hold: the window, the limit, what is left, repeats, gifts.
+
+use crate::shelf::{FAR, LONG_AGO, Shelf, another_request, ask, item, item_id, order_id, refused, user_id};
+use stampede_lua::stock::{Cause, Decision, Hold, Reservation, StagedItem, Staging};
+use stampede_testkit::OwnRedis;
+use stampede_vocab::Money;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_hold_carries_price_arrival_and_instant() {
+    let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
+    let first = shelf.hold(1, 1, &[(2, 2), (1, 1)]).await;
+    assert_eq!((first.arrival, first.user_id), (1, user_id(1)));
+    assert_eq!(first.items(), [item_id(2), item_id(1)], "in the order asked for");
+    assert_eq!(first.lines[0].unit_price, Money::new(1999, "EUR".parse().unwrap()));
+    let second = shelf.hold(2, 2, &[(1, 1)]).await;
+    assert_eq!(second.arrival, 2);
+    assert!(second.held_at >= first.held_at && first.held_at > LONG_AGO);
+    assert_eq!((shelf.item(1).await.held_units, shelf.item(1).await.left_units()), (2, 3));
+}
+
+#[tokio::test]
+async fn nothing_is_held_outside_the_window() {
+    let shelf = Shelf::missing().await;
+    shelf.stage(1, FAR, FAR.plus(Duration::from_secs(1)), vec![item(1, 5)]).await;
+    assert_eq!(shelf.refusal(1, 1, &[(1, 1)]).await, refused(Cause::EventNotOpen, None, 0));
+    shelf.stage(2, LONG_AGO, FAR, vec![item(1, 5)]).await;
+    let hold = shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.stage(3, LONG_AGO, LONG_AGO.plus(Duration::from_secs(1)), vec![item(1, 5)]).await;
+    assert_eq!(shelf.refusal(2, 2, &[(1, 1)]).await, refused(Cause::EventClosed, None, 0));
+    let again = shelf.hold(1, 1, &[(1, 1)]).await;
+    assert_eq!(Hold { held_at: hold.held_at, ..again }, hold, "what was held stays held");
+}
+
+#[tokio::test]
+async fn what_is_not_staged_is_not_ready_and_never_zero() {
+    let shelf = Shelf::missing().await;
+    assert_eq!(shelf.refusal(1, 1, &[(1, 1)]).await, refused(Cause::NotReady, None, 0));
+    let snapshot = shelf.stock.snapshot(shelf.event, &[item_id(1)]).await.unwrap();
+    assert_eq!((snapshot.event, snapshot.items), (None, vec![None]));
+}
+
+#[tokio::test]
+async fn an_item_that_was_lost_is_not_ready_and_a_foreign_one_is_not_found() {
+    let shelf = Shelf::missing().await;
+    let expired = LONG_AGO;
+    let staging = Staging {
+        event_id: shelf.event,
+        event_version: 1,
+        opens_at: LONG_AGO,
+        closes_at: FAR,
+        items_expire_at: expired,
+        arrivals_at_least: 0,
+        compared_on: shelf.stock.snapshot(shelf.event, &[]).await.unwrap().run_id,
+        items: vec![item(1, 5)],
+    };
+    shelf.stock.stage(&staging).await.unwrap();
+    assert_eq!(shelf.refusal(1, 1, &[(1, 1)]).await, refused(Cause::NotReady, Some(1), 0));
+    assert_eq!(shelf.refusal(1, 1, &[(2, 1)]).await, refused(Cause::ItemNotFound, Some(2), 0));
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_of_the_server_had_is_not_ready_until_it_was_compared_again() {
+    let server = OwnRedis::durable().await.unwrap();
+    let shelf = Shelf::on(server.url()).await;
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    let before = shelf.stock.snapshot(shelf.event, &[item_id(1)]).await.unwrap();
+    assert!(before.event.unwrap().is_compared);
+
+    let _server = server.restart().await.unwrap();
+    assert_eq!(shelf.refusal(2, 2, &[(1, 1)]).await, refused(Cause::NotReady, None, 0));
+    let after = shelf.stock.snapshot(shelf.event, &[item_id(1)]).await.unwrap();
+    assert!(!after.event.unwrap().is_compared && after.run_id != before.run_id);
+    assert_eq!(after.items, before.items, "it has lost nothing, but nobody knows yet");
+    let too_late =
+        Staging { compared_on: before.run_id, ..shelf.staging(1, (LONG_AGO, FAR), vec![item(1, 5)], 0).await };
+    assert!(!shelf.stock.stage(&too_late).await.unwrap(), "what was compared before the restart");
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    assert_eq!(shelf.hold(2, 2, &[(1, 1)]).await.arrival, 2);
+}
+
+#[tokio::test]
+async fn the_limit_counts_holds_and_the_ledger() {
+    let shelf = Shelf::open(vec![item(1, 9)]).await;
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    assert_eq!(shelf.refusal(2, 1, &[(1, 2)]).await, refused(Cause::LimitReached, Some(1), 1));
+    shelf.sync(1, 1, (1, 1), &[1]).await;
+    assert_eq!(shelf.refusal(2, 1, &[(1, 2)]).await, refused(Cause::LimitReached, Some(1), 1));
+    shelf.hold(2, 1, &[(1, 1)]).await;
+    assert_eq!(shelf.refusal(3, 1, &[(1, 1)]).await, refused(Cause::LimitReached, Some(1), 0));
+}
+
+#[tokio::test]
+async fn the_last_unit_goes_to_one() {
+    let shelf = Shelf::open(vec![item(1, 3)]).await;
+    shelf.hold(1, 1, &[(1, 2)]).await;
+    assert_eq!(shelf.refusal(2, 2, &[(1, 2)]).await, refused(Cause::SoldOut, Some(1), 1));
+    shelf.hold(3, 3, &[(1, 1)]).await;
+    assert_eq!(shelf.refusal(4, 4, &[(1, 1)]).await, refused(Cause::SoldOut, Some(1), 0));
+}
+
+#[tokio::test]
+async fn a_full_batch_is_decided_in_order_and_not_oversold() {
+    let shelf = Shelf::open(vec![item(1, 100)]).await;
+    let asks: Vec<_> = (1..=256).map(|n| ask(n, n, &[(1, 1)])).collect();
+    let decisions = shelf.reserve(&asks).await;
+    for (decision, arrival) in decisions.iter().zip(1..) {
+        match decision {
+            Decision::Held(hold) => assert_eq!(hold.arrival, arrival),
+            Decision::Refused(refusal) => {
+                assert!(arrival > 100);
+                assert_eq!(*refusal, refused(Cause::SoldOut, Some(1), 0));
+            }
+            Decision::KnownBuyer => panic!("every buyer is new"),
+        }
+    }
+    let held = decisions.iter().filter(|decision| matches!(decision, Decision::Held(_))).count();
+    assert_eq!((held, shelf.item(1).await.held_units), (100, 100));
+}
+
+#[tokio::test]
+async fn an_order_gets_all_of_its_lines_or_none() {
+    let shelf = Shelf::open(vec![item(1, 5), item(2, 1)]).await;
+    assert_eq!(shelf.refusal(1, 1, &[(1, 1), (2, 2)]).await, refused(Cause::SoldOut, Some(2), 1));
+    assert_eq!((shelf.item(1).await.held_units, shelf.item(2).await.held_units), (0, 0));
+    let dollars = StagedItem { unit_price: Money::new(5, "USD".parse().unwrap()), ..item(2, 1) };
+    shelf.stage(2, LONG_AGO, FAR, vec![item(1, 5), dollars]).await;
+    assert_eq!(shelf.refusal(1, 1, &[(1, 1), (2, 1)]).await, refused(Cause::CurrencyMismatch, Some(2), 0));
+    assert_eq!(shelf.hold(1, 1, &[(1, 1)]).await.arrival, 1, "refusals are no arrivals");
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_same_hold_within_a_batch_and_later() {
+    let shelf = Shelf::open(vec![item(1, 5)]).await;
+    let twice = shelf.reserve(&[ask(1, 1, &[(1, 1)]), ask(1, 1, &[(1, 1)])]).await;
+    assert_eq!(twice[0], twice[1]);
+    let [Decision::Held(first), _] = &twice[..] else { panic!("{twice:?}") };
+    let later = shelf.hold(1, 1, &[(1, 1)]).await;
+    assert!(later.held_at > first.held_at, "asking again renews it");
+    assert_eq!(Hold { held_at: first.held_at, ..later }, *first);
+    let after = shelf.item(1).await;
+    let event = shelf.stock.snapshot(shelf.event, &[]).await.unwrap().event.unwrap();
+    assert_eq!((after.held_units, event.arrivals), (1, 1));
+}
+
+#[tokio::test]
+async fn a_hold_is_not_for_another_request_under_the_same_order() {
+    let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
+    let (mine, other) = (ask(1, 1, &[(1, 1)]), another_request(ask(1, 1, &[(2, 1)])));
+    let within = shelf.reserve(&[mine.clone(), other.clone(), mine.clone()]).await;
+    let reused = Decision::Refused(refused(Cause::RequestIdReused, None, 0));
+    assert_eq!((&within[0], &within[1]), (&within[2], &reused));
+    assert_eq!(shelf.reserve(std::slice::from_ref(&other)).await, [reused]);
+    assert_eq!((shelf.item(1).await.held_units, shelf.item(2).await.held_units), (1, 0));
+    let hold = shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.stock.release(shelf.event, &[(order_id(1), hold.held_at)]).await.unwrap();
+    assert!(matches!(shelf.reserve(&[other]).await[..], [Decision::Held(_)]), "once it is given back it is");
+}
+
+#[tokio::test]
+async fn an_order_of_a_known_buyer_is_not_decided_before_the_ledger_was_asked() {
+    let shelf = Shelf::open(vec![item(1, 5), item(2, 5)]).await;
+    let unasked = |ask| Reservation { is_new: false, ..ask };
+    shelf.hold(1, 1, &[(1, 1)]).await;
+    shelf.sync(1, 1, (1, 1), &[1]).await;
+    let known = [unasked(ask(2, 1, &[(1, 1)])), unasked(ask(3, 1, &[(2, 1), (1, 1)]))];
+    assert_eq!(shelf.reserve(&known).await, [Decision::KnownBuyer, Decision::KnownBuyer]);
+    let strangers = [unasked(ask(4, 4, &[(1, 1)])), unasked(ask(5, 1, &[(2, 1)]))];
+    let decisions = shelf.reserve(&strangers).await;
+    assert!(decisions.iter().all(|decision| matches!(decision, Decision::Held(_))), "{decisions:?}");
+    shelf.hold(2, 1, &[(1, 1)]).await;
+
+    shelf.stage(2, LONG_AGO, LONG_AGO, vec![item(1, 5), item(2, 5)]).await;
+    let closed = [unasked(ask(6, 1, &[(1, 1)])), unasked(ask(7, 7, &[(1, 1)]))];
+    let refusal = Decision::Refused(refused(Cause::EventClosed, None, 0));
+    assert_eq!(shelf.reserve(&closed).await, [Decision::KnownBuyer, refusal], "an order outlives its event");
+}
+
+#[tokio::test]
+async fn gifts_come_with_lines_while_there_are_any() {
+    let shelf = Shelf::open(vec![StagedItem { gift_total_units: 2, ..item(1, 9) }, item(2, 9)]).await;
+    let gifts = async |order| {
+        let hold = shelf.hold(order, order, &[(1, 2), (2, 1)]).await;
+        hold.lines.iter().map(|line| line.gift_units).collect::<Vec<_>>()
+    };
+    assert_eq!(gifts(1).await, [1, 0]);
+    assert_eq!(gifts(2).await, [1, 0]);
+    assert_eq!(gifts(3).await, [0, 0], "no reason to refuse");
+    assert_eq!(shelf.item(1).await.left_gift_units(), 0);
+    let first = shelf.hold(1, 1, &[(1, 2), (2, 1)]).await;
+    shelf.stock.release(shelf.event, &[(order_id(1), first.held_at)]).await.unwrap();
+    assert_eq!(gifts(4).await, [1, 0]);
+}

@@ -1,0 +1,115 @@
+//! A reservation on its way into the ledger, and what the ledger answers to it.
+
+use crate::domain::{Entry, OrderedLine, ledger::EntryState};
+use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
+
+/// What the script has granted to one order, to be committed before the caller hears of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub order_id: OrderId,
+    /// Buyer.
+    pub user_id: UserId,
+    /// Event that all lines are of.
+    pub event_id: EventId,
+    /// What the buyer asked for in all.
+    pub fingerprint: Fingerprint,
+    /// Order of arrival in the event.
+    pub arrival: i64,
+    /// When it was granted, by the clock of Redis: the window is checked as of then, however late it is committed.
+    pub granted_at: Timestamp,
+    /// The lines, no item twice.
+    pub lines: Vec<OrderedLine>,
+    /// Whether nothing was granted, because the ledger was seen to have the order.
+    pub is_repeat: bool,
+}
+
+impl Grant {
+    /// Whether one of its lines is of this item.
+    pub fn names(&self, item_id: ItemId) -> bool {
+        self.lines.iter().any(|line| line.item_id == item_id)
+    }
+}
+
+/// What the ledger answers to one reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReservationOutcome {
+    /// The units are in the ledger.
+    Reserved(ReservedUnits),
+    /// Nothing is taken.
+    Refused(Refusal),
+}
+
+/// The units of an order as they are in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservedUnits {
+    /// The lines, in the order asked for.
+    pub lines: Vec<OrderedLine>,
+    /// Order of arrival in the event.
+    pub arrival: i64,
+    /// When they were committed.
+    pub committed_at: Timestamp,
+    /// Whether this call committed them; false for a repeat.
+    pub is_new: bool,
+}
+
+/// Why nothing is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: RefusalReason,
+    /// Item at fault; none where it is the event or the order.
+    pub item_id: Option<ItemId>,
+    /// Units that are left, or that the limit still allows; 0 where it does not apply.
+    pub allowed_units: i32,
+}
+
+/// The reasons for which units are refused, by the script or by the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The order has or had units for a request that asked for something else.
+    RequestIdReused,
+    /// The order was written, and has ended and given its units back.
+    Released,
+    /// No stock was ever staged for the event.
+    EventNotFound,
+    EventNotOpen,
+    EventClosed,
+    /// The stock is being staged or rebuilt.
+    NotReady,
+    /// The event does not offer the item.
+    ItemNotFound,
+    /// The lines are of more than one currency.
+    CurrencyMismatch,
+    /// The buyer would have more than the limit.
+    LimitReached,
+    /// Not enough units are left.
+    SoldOut,
+}
+
+impl Refusal {
+    /// A refusal for this reason where no item is at fault.
+    pub const fn of_order(reason: RefusalReason) -> Self {
+        Self { reason, item_id: None, allowed_units: 0 }
+    }
+}
+
+impl ReservationOutcome {
+    /// What a repeat is answered to which the ledger has rows.
+    pub(super) fn of_entries(grant: &Grant, entries: &[Entry]) -> Self {
+        let Some(first) = entries.first() else { return Self::Refused(Refusal::of_order(RefusalReason::Released)) };
+        if first.fingerprint.is_some_and(|fingerprint| fingerprint != grant.fingerprint) {
+            return Self::Refused(Refusal::of_order(RefusalReason::RequestIdReused));
+        }
+        let EntryState::Committed { at: committed_at } = first.state else {
+            return Self::Refused(Refusal::of_order(RefusalReason::Released));
+        };
+        let line = |wanted: &OrderedLine| {
+            let entry = entries.iter().find(|entry| entry.line.item_id == wanted.item_id);
+            entry.map(|entry| entry.line)
+        };
+        match grant.lines.iter().map(line).collect::<Option<Vec<_>>>() {
+            Some(lines) => Self::Reserved(ReservedUnits { lines, arrival: first.arrival, committed_at, is_new: false }),
+            // A row of before the ledger kept fingerprints, for other items.
+            None => Self::Refused(Refusal::of_order(RefusalReason::RequestIdReused)),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The table `reservations`: who has asked for units in the ledger, of orders that are not known to be written.
+
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
+use stampede_vocab::{OrderId, Timestamp};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// A request for the units of an order, by the order and when it was asked.
+pub type Reservation = (OrderId, Timestamp);
+
+/// Writes who has asked. Fails if an order was asked for twice at one instant.
+pub async fn insert(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<(), DbError> {
+    if reservations.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::new("INSERT INTO reservations (order_id, asked_at_us) ");
+    query.push_values(reservations, |mut row, (order_id, asked_at)| {
+        row.push_bind(order_id.uuid()).push_bind(asked_at.micros());
+    });
+    query.execute(conn).await?;
+    Ok(())
+}
+
+/// Those of these orders that are not known to be written. Their items are locked.
+pub async fn open_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, DbError> {
+    Ok(of_orders(conn, orders).await?.into_iter().map(|(order_id, _)| order_id).collect())
+}
+
+/// Up to `limit` reservations that were asked for before `before`, the oldest first.
+pub async fn aged(conn: &mut MySqlConnection, before: Timestamp, limit: u32) -> Result<Vec<Reservation>, DbError> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT order_id, asked_at_us FROM reservations WHERE asked_at_us < ? ORDER BY asked_at_us LIMIT ?",
+    )
+    .bind(before.micros())
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(reservation).collect())
+}
+
+/// Deletes these reservations, those that are still there. Returns the orders of which none is left, so that nobody
+/// needs their units. The items of all are locked, so nobody asks for more in between.
+pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<Vec<OrderId>, DbError> {
+    let orders: HashSet<OrderId> = reservations.iter().map(|(order_id, _)| *order_id).collect();
+    let stored = of_orders(conn, &orders.iter().copied().collect::<Vec<_>>()).await?;
+    let meant: HashSet<&Reservation> = reservations.iter().collect();
+    let (taken, left): (Vec<Reservation>, Vec<Reservation>) = stored.into_iter().partition(|one| meant.contains(one));
+    let left: HashSet<OrderId> = left.into_iter().map(|(order_id, _)| order_id).collect();
+    let (shared, last): (Vec<Reservation>, Vec<Reservation>) =
+        taken.into_iter().partition(|(order_id, _)| left.contains(order_id));
+    let last: HashSet<OrderId> = last.into_iter().map(|(order_id, _)| order_id).collect();
+    let last: Vec<OrderId> = last.into_iter().collect();
+    delete(conn, &last).await?;
+    // Rare: another request for the same order is under way. So this may be a statement for each.
+    for (order_id, asked_at) in shared {
+        sqlx::query("DELETE FROM reservations WHERE order_id = ? AND asked_at_us = ?")
+            .bind(order_id.uuid())
+            .bind(asked_at.micros())
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(last)
+}
+
+async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Reservation>, DbError> {
+    if orders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query =
+        Statement::new("SELECT order_id, asked_at_us FROM reservations FORCE INDEX (PRIMARY) WHERE order_id IN ");
+    query.push_list(orders.iter().map(OrderId::uuid));
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(reservation).collect())
+}
+
+fn reservation((order_id, asked_at_us): (Uuid, i64)) -> Reservation {
+    (OrderId::from_uuid(order_id), Timestamp::from_micros(asked_at_us))
+}
+
+/// Deletes the reservations of orders that are known to be written.
+pub async fn delete(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<(), DbError> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::new("DELETE r FROM reservations r FORCE INDEX (PRIMARY) WHERE r.order_id IN ");
+    query.push_list(orders.iter().map(OrderId::uuid));
+    query.execute(conn).await?;
+    Ok(())
+}

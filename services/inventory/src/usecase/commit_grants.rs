@@ -1,0 +1,208 @@
+//! Commits in the ledger what the script has granted, before anybody is told. Grants of one event that queue while its
+//! transactions are under way go into the next one together.
+
+use super::{
+    Error, SyncRedis,
+    event_queues::EventQueues,
+    ledger::{Answered, lock_items, syncs, write_changes},
+    sync_redis::EventSync,
+};
+use crate::{
+    domain::{Grant, LedgerBatch, ReservationOutcome},
+    store,
+};
+use futures_util::future::BoxFuture;
+use sqlx::MySqlConnection;
+use stampede_batch::{BatchConfig, Batcher};
+use stampede_db::{Database, DbError, WorkError};
+use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::timeout;
+
+/// Two at a time: the second reads its connection and queues for the lock while the first one commits.
+const COMMIT: BatchConfig = BatchConfig { name: "commit_grants", max_batch: 512, max_in_flight: 2, max_queued: 16_384 };
+/// Longest wait for the ledger. Whoever waits in the same call is kept no longer by an event whose rows are locked.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// How often a batch is tried that meets an order which is being reserved in another event.
+const ROUNDS: u32 = 4;
+
+/// What the ledger answers.
+#[derive(Debug, Clone)]
+pub(super) struct Committed {
+    pub outcome: ReservationOutcome,
+    /// Names this request when the units are given back; none if the order is known to be written.
+    pub asked_at: Option<Timestamp>,
+    /// Price of one unit of each line of a reservation, as staged.
+    pub unit_prices: Vec<Money>,
+}
+
+type Answers = Vec<Result<Committed, DbError>>;
+
+/// Why a batch was rolled back.
+#[derive(Debug, thiserror::Error)]
+enum CommitError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("an order of the batch was reserved in another event at the same time")]
+    Shared,
+}
+
+impl WorkError for CommitError {
+    fn as_db_error(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Shared => None,
+        }
+    }
+}
+
+/// Commits grants. Clones share the queues.
+#[derive(Clone)]
+pub(super) struct CommitGrants {
+    queues: EventQueues<Grant, Result<Committed, DbError>>,
+}
+
+impl CommitGrants {
+    /// Commits in this schema, and tells Redis after it. Needs a tokio runtime.
+    pub(super) fn new(db: Database, sync: SyncRedis) -> Self {
+        let queue = move || {
+            let (db, sync) = (db.clone(), sync.clone());
+            Batcher::new(COMMIT, move |grants| commit_all(db.clone(), sync.clone(), grants))
+        };
+        Self { queues: EventQueues::new(queue) }
+    }
+
+    /// Commits one grant, or finds that the ledger has its order. After a failure the units may be committed all the
+    /// same: asking again gives the same answer, and what nobody asks for again is swept.
+    pub(super) async fn commit(&self, grant: Grant) -> Result<Committed, Error> {
+        let queue = self.queues.of(grant.event_id);
+        let timed_out = |_| DbError::TimedOut { name: COMMIT.name, after: ANSWER_TIMEOUT };
+        Ok(timeout(ANSWER_TIMEOUT, queue.call(grant)).await.map_err(timed_out)???)
+    }
+}
+
+/// Commits all in one transaction. Where that fails for what is in it, and not for the database, each half is tried, so
+/// that a row that can't be read fails nobody but whoever asked for it.
+fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'static, Answers> {
+    Box::pin(async move {
+        let error = match commit_together(&db, grants.clone()).await {
+            Ok((committed, syncs)) => {
+                // Nobody waits for Redis: until it is told, the holds stand for the units.
+                sync.start(syncs);
+                return committed.into_iter().map(Ok).collect();
+            }
+            Err(error) => error,
+        };
+        if grants.len() == 1 || error.is_unreachable() || error.is_deadlock() {
+            return vec![Err(error); grants.len()];
+        }
+        tracing::warn!(batch.len = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");
+        let mut first = grants;
+        let second = first.split_off(first.len() / 2);
+        let mut answers = commit_all(db.clone(), sync.clone(), first).await;
+        answers.extend(commit_all(db, sync, second).await);
+        answers
+    })
+}
+
+async fn commit_together(db: &Database, grants: Vec<Grant>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
+    let grants = Arc::new(grants);
+    for _ in 0..ROUNDS {
+        let batch = grants.clone();
+        let work = db.transact_with("commit_grants", move |conn| {
+            let grants = batch.clone();
+            Box::pin(async move { commit(conn, &grants).await })
+        });
+        match work.await {
+            Ok(committed) => return Ok(committed),
+            Err(CommitError::Db(error)) => return Err(error),
+            // The other one has committed: the next round finds its rows.
+            Err(CommitError::Shared) => {}
+        }
+    }
+    Err(DbError::inconsistent("orders of the same ids kept being reserved in other events"))
+}
+
+async fn commit(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
+    let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
+    let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
+    let mut ledger = lock_items(conn, &orders.into_iter().collect::<Vec<_>>(), &buyers).await?;
+    let now = Timestamp::now();
+    let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
+    let prices: Vec<Vec<Money>> = outcomes.iter().map(|outcome| unit_prices(&ledger, outcome)).collect();
+    let changes = ledger.changes();
+    write_changes(conn, &changes).await?;
+    refuse_shared_orders(conn, grants, &outcomes).await?;
+    let asked = write_reservations(conn, grants, &outcomes, now).await?;
+    let committed = outcomes.into_iter().zip(asked).zip(prices);
+    let committed =
+        committed.map(|((outcome, asked_at), unit_prices)| Committed { outcome, asked_at, unit_prices }).collect();
+    Ok((committed, syncs(&changes, grants.iter().map(answered))))
+}
+
+/// Fails if another transaction has rows of an order that is new here: the same request_id with another body that names
+/// other items. Only items are locked before, so each sees the rows of the other no earlier than here; of two that wait
+/// for each other the database ends one.
+async fn refuse_shared_orders(
+    conn: &mut MySqlConnection,
+    grants: &[Grant],
+    outcomes: &[ReservationOutcome],
+) -> Result<(), CommitError> {
+    let new = grants.iter().zip(outcomes);
+    let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
+    let new: HashMap<OrderId, &Grant> = new.map(|(grant, _)| (grant.order_id, grant)).collect();
+    let orders: Vec<OrderId> = new.keys().copied().collect();
+    let rows = store::ledger::of_orders_locked(conn, &orders).await?;
+    let is_foreign = |entry: &crate::domain::Entry| {
+        let wanted = new.get(&entry.order_id).is_some_and(|grant| grant.names(entry.line.item_id));
+        !wanted && !entry.is_void()
+    };
+    if rows.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
+}
+
+fn unit_prices(ledger: &LedgerBatch, outcome: &ReservationOutcome) -> Vec<Money> {
+    match outcome {
+        ReservationOutcome::Reserved(units) => ledger.unit_prices(&units.lines),
+        ReservationOutcome::Refused(_) => Vec::new(),
+    }
+}
+
+/// Writes who has asked for what is reserved, and returns when each did, each at an instant of its own: of new orders, and
+/// of repeats unless their order is known to be written.
+async fn write_reservations(
+    conn: &mut MySqlConnection,
+    grants: &[Grant],
+    outcomes: &[ReservationOutcome],
+    now: Timestamp,
+) -> Result<Vec<Option<Timestamp>>, DbError> {
+    let reserved = |is_new: bool| {
+        let reserved = grants.iter().zip(outcomes);
+        let reserved = reserved.filter(
+            move |(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new == is_new),
+        );
+        reserved.map(|(grant, _)| grant.order_id)
+    };
+    let repeated: Vec<OrderId> = reserved(false).collect();
+    let mut open = store::reservations::open_orders(conn, &repeated).await?;
+    open.extend(reserved(true));
+    let asked_at = |(index, (grant, outcome)): (u64, (&Grant, &ReservationOutcome))| {
+        let is_reserved = matches!(outcome, ReservationOutcome::Reserved(_));
+        (is_reserved && open.contains(&grant.order_id)).then(|| now.plus(Duration::from_micros(index)))
+    };
+    let asked: Vec<Option<Timestamp>> = (0..).zip(grants.iter().zip(outcomes)).map(asked_at).collect();
+    let rows = grants.iter().zip(&asked).filter_map(|(grant, asked_at)| Some((grant.order_id, (*asked_at)?)));
+    store::reservations::insert(conn, &rows.collect::<Vec<_>>()).await?;
+    Ok(asked)
+}
+
+fn buyers(grant: &Grant) -> impl Iterator<Item = (ItemId, UserId)> + '_ {
+    grant.lines.iter().map(|line| (line.item_id, grant.user_id))
+}
+
+fn answered(grant: &Grant) -> Answered {
+    (grant.event_id, grant.order_id, grant.lines.iter().map(|line| line.item_id).collect())
+}

@@ -1,0 +1,71 @@
+//! What every change of the ledger does: lock the items first, read under the lock, write what the domain decided, and
+//! tell Redis after the commit.
+
+use super::sync_redis::{EventSync, ledger_copy};
+use crate::{
+    domain::{Changes, LedgerBatch},
+    store,
+};
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_lua::stock::LedgerCopy;
+use stampede_vocab::{EventId, ItemId, OrderId, UserId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An order that the ledger has answered, with its event and the items that it may hold in Redis.
+pub(super) type Answered = (EventId, OrderId, Vec<ItemId>);
+
+/// Locks the items of these buyers and of the rows of these orders, and reads under that lock what they have.
+///
+/// The rows of the orders are read first without a lock, for their items: every change of a row is made under the lock
+/// of its item, so they are read again once the items are locked.
+pub(super) async fn lock_ledger(
+    conn: &mut MySqlConnection,
+    orders: BTreeSet<OrderId>,
+    mut buyers: BTreeSet<(ItemId, UserId)>,
+) -> Result<LedgerBatch, DbError> {
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    let written = store::ledger::of_orders(conn, &orders).await?;
+    buyers.extend(written.iter().map(|entry| (entry.line.item_id, entry.user_id)));
+    lock_items(conn, &orders, &buyers).await
+}
+
+/// Locks the items of these buyers, and reads under that lock the rows of these orders, which have no other items, and
+/// what the buyers have.
+pub(super) async fn lock_items(
+    conn: &mut MySqlConnection,
+    orders: &[OrderId],
+    buyers: &BTreeSet<(ItemId, UserId)>,
+) -> Result<LedgerBatch, DbError> {
+    let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
+    let locked = store::stock::lock(conn, &items.into_iter().collect::<Vec<_>>()).await?;
+    let entries = store::ledger::of_orders(conn, orders).await?;
+    let units = store::ledger::units_of(conn, buyers).await?;
+    Ok(LedgerBatch::new(locked, entries, units))
+}
+
+/// Writes what the domain decided on under the lock.
+pub(super) async fn write_changes(conn: &mut MySqlConnection, changes: &Changes) -> Result<(), DbError> {
+    store::stock::add(conn, &changes.items).await?;
+    store::ledger::write(conn, &changes.entries).await
+}
+
+/// What Redis is told of changes, by event: the items that changed, and the orders that were answered either way, whose
+/// holds go.
+pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>) -> Vec<EventSync> {
+    let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();
+    let of = |event_id| EventSync { event_id, ledger_copies: Vec::new(), answered: Vec::new() };
+    for change in &changes.items {
+        let sync = by_event.entry(change.event_id).or_insert_with_key(|event| of(*event));
+        sync.ledger_copies.push(ledger_copy(change));
+    }
+    for correction in &changes.corrections {
+        let sync = by_event.entry(correction.event_id).or_insert_with_key(|event| of(*event));
+        let copy = ledger_copy(correction);
+        sync.ledger_copies.push(LedgerCopy { first_version: copy.ledger.version + 1, ..copy });
+    }
+    for (event_id, order_id, items) in answered {
+        by_event.entry(event_id).or_insert_with_key(|event| of(*event)).answered.push((order_id, items));
+    }
+    by_event.into_values().collect()
+}

@@ -1,0 +1,54 @@
+//! Gives back the units of orders that were not written and will not be.
+
+use super::{
+    Error, SyncRedis,
+    ledger::{lock_ledger, syncs, write_changes},
+    sync_redis::EventSync,
+};
+use crate::store::{self, reservations::Reservation};
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError};
+use stampede_vocab::Timestamp;
+use std::{collections::BTreeSet, sync::Arc};
+
+/// Gives reservations back. Cheap to clone.
+#[derive(Clone)]
+pub struct ReleaseReservations {
+    db: Database,
+    sync: SyncRedis,
+}
+
+impl ReleaseReservations {
+    /// Gives back reservations in this schema, and tells Redis after it.
+    pub fn new(db: Database, sync: SyncRedis) -> Self {
+        Self { db, sync }
+    }
+
+    /// Takes back these requests. The units of an order for which nobody else has asked, and that is not known to be
+    /// written, go back. Returns of how many orders they did.
+    pub async fn run(&self, reservations: Vec<Reservation>) -> Result<u32, Error> {
+        if reservations.is_empty() {
+            return Ok(0);
+        }
+        let reservations = Arc::new(reservations);
+        let work = self.db.transact("release_reservations", move |conn| {
+            let reservations = reservations.clone();
+            Box::pin(async move { release(conn, &reservations).await })
+        });
+        let (released, syncs) = work.await?;
+        self.sync.run(syncs).await;
+        Ok(released)
+    }
+}
+
+/// The rows in `reservations` are the right to give back, and are deleted in the same transaction: exactly once.
+async fn release(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<(u32, Vec<EventSync>), DbError> {
+    let orders: BTreeSet<_> = reservations.iter().map(|(order_id, _)| *order_id).collect();
+    let mut ledger = lock_ledger(conn, orders, BTreeSet::new()).await?;
+    let taken = store::reservations::take(conn, reservations).await?;
+    let now = Timestamp::now();
+    let released = taken.into_iter().map(|order_id| u32::from(ledger.void(order_id, now))).sum();
+    let changes = ledger.changes();
+    write_changes(conn, &changes).await?;
+    Ok((released, syncs(&changes, [])))
+}

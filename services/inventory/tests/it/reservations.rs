@@ -1,0 +1,122 @@
+//! Units taken for an order: in the ledger before the answer, the same for a repeat, given back when nobody needs them.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use crate::sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref};
+use futures_util::future::join_all;
+use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
+use stampede_testkit::{Service, as_service};
+use std::collections::BTreeSet;
+
+async fn staged_beside_order() -> Sale {
+    let sale = Sale::unstaged(&[Service::Order]).await;
+    sale.api().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+    sale
+}
+
+async fn release(sale: &Sale, order: &Order, reserved: &proto::Reserved) -> i32 {
+    let request = proto::ReleaseRequest { reservations: vec![reservation_ref(sale, order, reserved)] };
+    sale.api().release(as_service(request)).await.unwrap().into_inner().released
+}
+
+#[tokio::test]
+async fn what_is_answered_as_reserved_is_in_the_ledger() {
+    let sale = Sale::open().await;
+    let order = sale.order([2, 1]);
+    let reserved = sale.reserved(&order).await;
+    assert_eq!(sale.in_ledger(&order).await, 3, "before anybody is told");
+    assert_eq!((reserved.arrival, reserved.lines.len()), (1, 2));
+    assert_eq!(reserved.lines[0].gift_units, 1);
+    assert_eq!(reserved.lines[0].unit_price.as_ref().unwrap().minor_units, 1999);
+    assert!(reserved.committed_at.is_some() && reserved.asked_at.is_some());
+    sale.stock_becomes(1, level(2, 1, 0)).await;
+    sale.stock_becomes(0, Level { left: 3, committed: 2, held: 0, left_gifts: 1 }).await;
+    assert_eq!(sale.refusal(&order.again()).await, (RefusalReason::LimitReached, 0));
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crowd_gets_all_there_is_and_not_a_unit_more() {
+    let sale = Sale::open().await;
+    let orders: Vec<_> = (0..40).map(|_| sale.order([1, 0])).collect();
+    let answers = join_all(orders.iter().map(|order| sale.reserve(order))).await;
+    let arrivals: BTreeSet<i64> = answers
+        .iter()
+        .filter_map(|answer| match answer {
+            Outcome::Reserved(reserved) => Some(reserved.arrival),
+            Outcome::Refusal(refusal) => {
+                assert_eq!(refusal.reason(), RefusalReason::SoldOut);
+                None
+            }
+        })
+        .collect();
+    assert_eq!(arrivals.len(), 5, "{arrivals:?}");
+    sale.stock_becomes(0, Level { left: 0, committed: 5, held: 0, left_gifts: 0 }).await;
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_same_answer_when_all_is_sold_and_another_request_does_not() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    let first = sale.reserved(&order).await;
+    for _ in 0..2 {
+        sale.reserved(&sale.order([0, 1])).await;
+    }
+    sale.stock_becomes(1, level(0, 3, 0)).await;
+    let repeat = sale.reserved(&order).await;
+    assert_eq!((repeat.arrival, &repeat.lines, repeat.committed_at), (first.arrival, &first.lines, first.committed_at));
+    assert_eq!(sale.stock(1).await, Some(level(0, 3, 0)), "it took nothing");
+
+    let other = proto::Reservation { request_fingerprint: vec![2; 32], ..order.reservation() };
+    let request = as_service(proto::ReserveRequest { reservations: vec![other] });
+    let results = sale.api().reserve(request).await.unwrap().into_inner().results;
+    let refusal = proto::Refusal { reason: RefusalReason::RequestIdReused.into(), ..proto::Refusal::default() };
+    assert_eq!(results[0].outcome, Some(Outcome::Refusal(refusal)));
+}
+
+#[tokio::test]
+async fn a_repeat_of_an_order_that_gave_its_units_back_takes_none() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    sale.reserved(&order).await;
+    sale.order_says(&order, &[Step::Cancelled]).await;
+    sale.stock_becomes(1, level(3, 0, 0)).await;
+    assert_eq!(sale.refusal(&order).await, (RefusalReason::Released, 0));
+    assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
+    sale.reserved(&order.again()).await;
+}
+
+#[tokio::test]
+async fn the_last_of_those_who_asked_gives_the_units_back() {
+    let sale = Sale::open().await;
+    let order = sale.order([1, 1]);
+    let (first, second) = (sale.reserved(&order).await, sale.reserved(&order).await);
+    assert_ne!(first.asked_at, second.asked_at);
+    assert_eq!(release(&sale, &order, &first).await, 0, "the second needs them");
+    assert_eq!(release(&sale, &order, &first).await, 0, "a repeat of the same is not the second");
+    assert_eq!(sale.in_ledger(&order).await, 2);
+    assert_eq!(release(&sale, &order, &second).await, 1);
+    assert_eq!(release(&sale, &order, &second).await, 0);
+    assert_eq!(sale.in_ledger(&order).await, 0);
+    sale.stock_becomes(1, level(3, 0, 0)).await;
+    sale.reserved(&order).await;
+}
+
+#[tokio::test]
+async fn the_units_of_an_order_that_was_never_written_go_back() {
+    let sale = staged_beside_order().await;
+    let order = sale.order([0, 1]);
+    sale.reserved(&order).await;
+    assert_eq!(sale.in_ledger(&order).await, 1);
+    sale.stock_becomes(1, level(3, 0, 0)).await;
+    assert_eq!(sale.in_ledger(&order).await, 0);
+}
+
+#[tokio::test]
+async fn units_stay_while_nobody_can_be_asked_about_their_order() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    sale.reserved(&order).await;
+    tokio::time::sleep(A_FEW_ROUNDS).await;
+    assert_eq!(sale.in_ledger(&order).await, 1);
+    sale.stock_becomes(1, level(2, 1, 0)).await;
+}
