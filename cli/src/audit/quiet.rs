@@ -21,6 +21,14 @@ const MOVING: &[(&str, &str)] = &[
         "orders over their deadline",
         "SELECT COUNT(*) FROM {order}.orders WHERE state = 'AWAITING_PAYMENT' AND pay_deadline_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
     ),
+    (
+        "reservations of orders that were never written",
+        "SELECT COUNT(*) FROM {inventory}.reservations r LEFT JOIN {order}.orders o ON o.id = r.order_id WHERE o.id IS NULL",
+    ),
+    (
+        "reservations that are overdue",
+        "SELECT COUNT(*) FROM {inventory}.reservations WHERE asked_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 60000000",
+    ),
     ("charges on their way", "SELECT COUNT(*) FROM {payment}.attempts WHERE state NOT IN ('APPROVED', 'DECLINED')"),
     ("refunds on their way", "SELECT COUNT(*) FROM {payment}.refunds WHERE state <> 'REFUNDED'"),
     (

@@ -66,20 +66,35 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "more gifts committed than there are", Id::Item)],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL, granted_at_us, NULL FROM ledger WHERE order_id = {order}")],
         mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE order_id = {a}")],
         named: &[
             (1, "the ledger's rows do not add up to what is committed", Id::Item),
             (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xAA)),
+            (8, "two orders of one event with one place of arrival in the ledger", Id::Event),
         ],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL, granted_at_us, NULL FROM ledger WHERE order_id = {order}")],
         mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE item_id = {d}")],
         named: &[
             (1, "units are taken of an item that is not in the stock", Id::Order),
             (1, "the ledger has units that their order did not ask for", Id::Order),
         ],
+    },
+    Break {
+        by: &[(Service::Inventory, "UPDATE ledger SET order_id = {a} WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "UPDATE ledger SET order_id = {order} WHERE order_id = {a}")],
+        named: &[
+            (1, "an order was accepted without its units in the ledger", Id::Order),
+            (4, "a ledger row of an order that does not exist", Id::MadeUpOrder(0xAA)),
+            (5, "an order goes on, but its units are not in the ledger", Id::Order),
+        ],
+    },
+    Break {
+        by: &[(Service::Inventory, "UPDATE ledger SET granted_at_us = granted_at_us - 1000000000000 WHERE order_id = {order}")],
+        mended_by: &[(Service::Inventory, "UPDATE ledger SET granted_at_us = granted_at_us + 1000000000000 WHERE order_id = {order}")],
+        named: &[(1, "units were granted outside of the event's window", Id::Order)],
     },
     Break {
         by: &[(Service::Inventory, "UPDATE stock SET limit_per_buyer = 1 WHERE item_id = {item}")],
@@ -92,7 +107,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "an event offers an item that is not in the stock", Id::MadeUpItem(0xDD))],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0 FROM stock WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor FROM stock WHERE item_id = {item}")],
         mended_by: &[(Service::Inventory, "DELETE FROM stock WHERE item_id = {d}")],
         named: &[
             (1, "an item is in the stock that no event offers", Id::MadeUpItem(0xDD)),
@@ -317,6 +332,11 @@ pub const BREAKS: &[Break] = &[
         by: &[(Service::Inventory, "UPDATE ledger SET state = 'RELEASED' WHERE order_id = {order}")],
         mended_by: &[(Service::Inventory, "UPDATE ledger SET state = 'COMMITTED' WHERE order_id = {order}")],
         named: &[(5, "an order goes on, but its units are not in the ledger", Id::Order)],
+    },
+    Break {
+        by: &[(Service::Inventory, "INSERT INTO reservations VALUES ({order}, {now} - 90000000)")],
+        mended_by: &[(Service::Inventory, "DELETE FROM reservations WHERE order_id = {order}")],
+        named: &[(5, "a reservation was neither confirmed nor given back", Id::Order)],
     },
     Break {
         by: &[(Service::Order, "UPDATE goods SET units = 9 WHERE kind = 'ITEM' AND order_id = {order}")],

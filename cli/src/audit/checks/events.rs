@@ -41,8 +41,8 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
               JOIN {event}.events e ON e.id = o.event_id WHERE o.created_us < e.opens_at_us",
     },
-    // The units are held before the close; the order may be written later, by a repeat of the request, while the hold
-    // still stands: until the sweep takes it away (15 s, and a second until it looks) and 10 s of the call itself. How
+    // The units are granted before the close; the order may be written later, by a repeat of the request, while they are
+    // in the ledger: until the sweep gives them back (15 s, and a second until it looks) and 10 s of the call itself. How
     // long it takes to hear that an event was cancelled is not bounded.
     Check {
         promise: 6,
@@ -58,6 +58,13 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 8,
+        what: "two orders of one event with one place of arrival in the ledger",
+        sql: "SELECT 'evt' AS kind, l.event_id AS id, CONCAT('arrival ', l.arrival, ' ', COUNT(DISTINCT l.order_id), ' times') AS detail \
+              FROM {inventory}.ledger l WHERE l.arrival > 0 AND NOT {void} \
+              GROUP BY l.event_id, l.arrival HAVING COUNT(DISTINCT l.order_id) > 1",
+    },
+    Check {
+        promise: 8,
         what: "an order without a place of arrival",
         sql: "SELECT 'ord' AS kind, id, CONCAT('arrival ', arrival) AS detail FROM {order}.orders WHERE arrival < 1",
     },
@@ -65,7 +72,7 @@ pub const CHECKS: &[Check] = &[
         promise: 8,
         what: "the ledger has another place of arrival than the order",
         sql: "SELECT 'ord' AS kind, l.order_id AS id, CONCAT('ledger ', l.arrival, ', order ', o.arrival) AS detail \
-              FROM {inventory}.ledger l JOIN {order}.orders o ON o.id = l.order_id WHERE l.arrival <> o.arrival",
+              FROM {inventory}.ledger l JOIN {order}.orders o ON o.id = l.order_id WHERE l.arrival <> o.arrival AND NOT {void}",
     },
 ];
 

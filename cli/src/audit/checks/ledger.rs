@@ -70,6 +70,27 @@ pub const CHECKS: &[Check] = &[
               WHERE s.opens_at_us <> e.opens_at_us OR s.closes_at_us <> \
               CASE WHEN e.state = 'CANCELLED' THEN LEAST(e.closes_at_us, e.closed_at_us) ELSE e.closes_at_us END",
     },
+    // An earlier release took orders before their units were in the ledger; one that was cancelled until then has no
+    // deadline.
+    Check {
+        promise: 1,
+        what: "an order was accepted without its units in the ledger",
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.state, ', item ', LOWER(HEX(n.item_id))) AS detail FROM {order}.orders o \
+              JOIN {order}.order_lines n ON n.order_id = o.id \
+              LEFT JOIN {inventory}.ledger l ON l.order_id = n.order_id AND l.item_id = n.item_id \
+              WHERE o.state NOT IN ('PENDING', 'REJECTED') AND l.order_id IS NULL \
+              AND NOT (o.state = 'CANCELLED' AND o.pay_deadline_us IS NULL)",
+    },
+    // The ledger refuses what was granted outside of the window as it knows it then; a cancellation reaches it later than
+    // it was made.
+    Check {
+        promise: 1,
+        what: "units were granted outside of the event's window",
+        sql: "SELECT 'ord' AS kind, l.order_id AS id, CONCAT('granted ', l.granted_at_us, ', window ', e.opens_at_us, ' to ', \
+              e.closes_at_us, ' us') AS detail FROM {inventory}.ledger l JOIN {event}.events e ON e.id = l.event_id \
+              WHERE l.granted_at_us < e.opens_at_us OR l.granted_at_us >= e.closes_at_us \
+              OR (e.state = 'CANCELLED' AND l.granted_at_us >= e.closed_at_us + 30000000)",
+    },
     Check {
         promise: 1,
         what: "the ledger has units that their order did not ask for",
@@ -77,6 +98,6 @@ pub const CHECKS: &[Check] = &[
               JOIN {order}.orders o ON o.id = l.order_id \
               LEFT JOIN {order}.order_lines n ON n.order_id = l.order_id AND n.item_id = l.item_id \
               AND n.units = l.units AND n.gift_units = l.gift_units \
-              WHERE n.order_id IS NULL OR o.user_id <> l.user_id OR o.event_id <> l.event_id",
+              WHERE (n.order_id IS NULL OR o.user_id <> l.user_id OR o.event_id <> l.event_id) AND NOT {void}",
     },
 ];

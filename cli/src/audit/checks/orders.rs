@@ -7,7 +7,7 @@ pub const CHECKS: &[Check] = &[
         promise: 4,
         what: "a ledger row of an order that does not exist",
         sql: "SELECT 'ord' AS kind, l.order_id AS id, '' AS detail FROM {inventory}.ledger l \
-              LEFT JOIN {order}.orders o ON o.id = l.order_id WHERE o.id IS NULL",
+              LEFT JOIN {order}.orders o ON o.id = l.order_id WHERE o.id IS NULL AND NOT {void}",
     },
     Check {
         promise: 4,
@@ -57,6 +57,13 @@ pub const CHECKS: &[Check] = &[
               LEFT JOIN {inventory}.ledger l ON l.order_id = n.order_id AND l.item_id = n.item_id AND l.state = 'COMMITTED' \
               AND l.units = n.units AND l.gift_units = n.gift_units \
               WHERE o.state IN ('AWAITING_PAYMENT', 'PAYING', 'FULFILLED') AND l.order_id IS NULL",
+    },
+    // By default the sweep asks about each after 15 s, and then either confirms it or gives its units back.
+    Check {
+        promise: 5,
+        what: "a reservation was neither confirmed nor given back",
+        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('asked for at ', asked_at_us, ' us') AS detail FROM {inventory}.reservations \
+              WHERE asked_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 60000000",
     },
     // Goods are kept as a record after a refund, so every order that ever was fulfilled has them.
     Check {
