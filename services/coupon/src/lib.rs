@@ -31,7 +31,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
     Acknowledger, Campaigns, ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, FinishClaims, HoldCoupons,
-    ReleaseCoupon, ReturnOrphans, STAGE_TIMEOUT, StageCampaign, StagingQueue, StoreClaims,
+    ReleaseCoupon, ReturnOrphans, StageCampaign, StagingQueue, StoreClaims,
 };
 use worker::{Consumer, OrphanHolds, Staging};
 
@@ -41,8 +41,9 @@ const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time of one round of a worker.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest time of one round that stages campaigns: each campaign has its own time-out, which ends first.
-const STAGING_TIMEOUT: Duration = STAGE_TIMEOUT.saturating_add(ROUND_TIMEOUT);
+/// Rounds that stage campaigns take as long as the campaigns are large. Each of their statements and scripts is
+/// bounded.
+const STAGING_TIMEOUT: Duration = Duration::MAX;
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -81,10 +82,10 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     });
     let staging = Staging { stage: stage.clone(), campaigns: campaigns.clone(), queue: queue.clone() };
     parts.work("stage campaigns", STAGING_TIMEOUT, staging);
-    let missing = stage.clone();
+    let missing = (stage.clone(), queue.clone());
     parts.every("stage missing campaigns", LOOK_INTERVAL, STAGING_TIMEOUT, move || {
-        let missing = missing.clone();
-        async move { missing.stage_missing().await }
+        let (stage, queue) = missing.clone();
+        async move { stage.stage_missing(&queue).await }
     });
     let age = config.unfinished_claim_age();
     parts.every("finish claims", FINISH_INTERVAL, ROUND_TIMEOUT, move || {

@@ -42,7 +42,7 @@ impl FinishClaims {
             cursor = page.next;
         }
         if found > 0 {
-            tracing::info!(campaign.id = %campaign.id, claims = found, "unfinished claims are stored");
+            tracing::info!(campaign.id = %campaign.id, claim.count = found, "unfinished claims are stored");
         }
         Ok(found)
     }

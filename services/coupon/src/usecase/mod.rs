@@ -30,7 +30,7 @@ pub use follow_orders::follow_orders;
 pub use hold_coupons::{Held, HoldCoupons};
 pub use release_coupon::ReleaseCoupon;
 pub use return_orphans::{HeldPage, ReturnOrphans};
-pub use stage_campaign::{STAGE_TIMEOUT, StageCampaign};
+pub use stage_campaign::StageCampaign;
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;
 

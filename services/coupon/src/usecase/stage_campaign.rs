@@ -1,12 +1,13 @@
 //! Stages a campaign in Redis when it is created, when Redis has lost it, and when Redis was rolled back. MySQL is the
-//! truth; claims fail as NOT_READY until all of it is loaded.
+//! truth; claims fail as NOT_READY until all of it is loaded. Each page of that is bounded in time and the whole is
+//! not: a campaign of millions would never be ready.
 
 use crate::{
     domain::Campaign,
     store,
-    usecase::{Campaigns, Error, FinishClaims, StagingQueue, staging_queue::StagingRequests},
+    usecase::{Campaigns, Error, FinishClaims, StagingQueue},
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use stampede_db::Database;
 use stampede_lua::{
     Redis,
@@ -14,12 +15,9 @@ use stampede_lua::{
 };
 use stampede_vocab::{CampaignId, Timestamp};
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
-/// Longest time in which one campaign that was asked for is staged.
-pub const STAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct StageCampaign {
@@ -49,18 +47,34 @@ impl StageCampaign {
         }
     }
 
-    /// Stages what was asked for, each campaign within [`STAGE_TIMEOUT`]; what fails is put back.
-    pub async fn stage_requested(&self, requested: StagingRequests, campaigns: &Campaigns, queue: &StagingQueue) {
-        let staged = requested.into_iter().map(|(id, invalid_epoch)| async move {
-            let cause = match timeout(STAGE_TIMEOUT, self.stage_one(id, invalid_epoch, campaigns)).await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not done within {} s", STAGE_TIMEOUT.as_secs()),
-            };
-            tracing::warn!(campaign.id = %id, error.cause = cause, "a campaign could not be staged, trying again");
+    /// Stages what is queued, also what is queued meanwhile, so that nobody waits for the longest; what fails is put
+    /// back.
+    pub async fn stage_queued(&self, campaigns: &Campaigns, queue: &StagingQueue) {
+        let stage = |(id, invalid_epoch)| self.stage_requested(id, invalid_epoch, campaigns, queue);
+        let mut under_way: FuturesUnordered<_> = queue.take().into_iter().map(stage).collect();
+        loop {
+            tokio::select! {
+                done = under_way.next() => if done.is_none() { return },
+                () = queue.woken() => under_way.extend(queue.take().into_iter().map(stage)),
+            }
+        }
+    }
+
+    async fn stage_requested(
+        &self,
+        id: CampaignId,
+        invalid_epoch: Option<i64>,
+        campaigns: &Campaigns,
+        queue: &StagingQueue,
+    ) {
+        let Some(_under_way) = queue.begin(id) else {
             queue.put_back(id, invalid_epoch);
-        });
-        join_all(staged).await;
+            return;
+        };
+        if let Err(error) = self.stage_one(id, invalid_epoch, campaigns).await {
+            tracing::warn!(campaign.id = %id, error.cause = %error, "a campaign could not be staged, trying again");
+            queue.put_back(id, invalid_epoch);
+        }
     }
 
     async fn stage_one(&self, id: CampaignId, invalid_epoch: Option<i64>, campaigns: &Campaigns) -> Result<(), Error> {
@@ -70,8 +84,8 @@ impl StageCampaign {
         }
     }
 
-    /// Stages every campaign that is not over and missing in Redis.
-    pub async fn stage_missing(&self) -> Result<(), Error> {
+    /// Stages every campaign that is not over and missing in Redis, but those that are being staged.
+    pub async fn stage_missing(&self, queue: &StagingQueue) -> Result<(), Error> {
         let mut after = None;
         loop {
             let page = self
@@ -82,12 +96,19 @@ impl StageCampaign {
                 .await?;
             let now = Timestamp::now();
             let open = page.iter().filter(|campaign| !campaign.is_over(now));
-            let staged = join_all(open.map(|campaign| self.stage(campaign, None))).await;
+            let staged = join_all(open.map(|campaign| self.stage_once(campaign, queue))).await;
             staged.into_iter().collect::<Result<(), Error>>()?;
             match page.last() {
                 Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
                 _ => return Ok(()),
             }
+        }
+    }
+
+    async fn stage_once(&self, campaign: &Campaign, queue: &StagingQueue) -> Result<(), Error> {
+        match queue.begin(campaign.id) {
+            Some(_under_way) => self.stage(campaign, None).await,
+            None => Ok(()),
         }
     }
 
@@ -106,7 +127,7 @@ impl StageCampaign {
             match coupon::load(&self.redis, campaign.id, epoch, &page, is_last).await? {
                 Loaded::Page => after_rank = page.last().map_or(after_rank, |(_, rank)| *rank),
                 Loaded::Ready => {
-                    tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupons, "campaign staged");
+                    tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupon.count = coupons, "campaign staged");
                     return Ok(());
                 }
                 // Another replica stages it under a newer epoch, and loads all of it.

@@ -1,9 +1,10 @@
-//! The queue of campaigns that were found missing or inconsistent in Redis, for the staging worker.
+//! The queue of campaigns that were found missing or inconsistent in Redis, for the staging worker, and which campaigns
+//! are being staged.
 
 use stampede_vocab::CampaignId;
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
 
@@ -14,12 +15,29 @@ pub type StagingRequests = HashMap<CampaignId, Option<i64>>;
 #[derive(Debug, Clone, Default)]
 pub struct StagingQueue {
     requested: Arc<Mutex<StagingRequests>>,
+    under_way: Arc<Mutex<HashSet<CampaignId>>>,
     woken: Arc<Notify>,
 }
 
+/// A campaign that is being staged, until dropped.
+#[derive(Debug)]
+pub struct UnderWay {
+    queue: StagingQueue,
+    campaign: CampaignId,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.queue.lock_under_way().remove(&self.campaign);
+    }
+}
+
 impl StagingQueue {
-    /// Queues a campaign that is missing.
+    /// Queues a campaign that is missing, unless it is being staged.
     pub fn request(&self, campaign: CampaignId) {
+        if self.lock_under_way().contains(&campaign) {
+            return;
+        }
         self.put(campaign, None);
         self.woken.notify_one();
     }
@@ -46,6 +64,15 @@ impl StagingQueue {
         std::mem::take(&mut *self.requested.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Marks a campaign as being staged; `None` if it is already.
+    pub fn begin(&self, campaign: CampaignId) -> Option<UnderWay> {
+        self.lock_under_way().insert(campaign).then(|| UnderWay { queue: self.clone(), campaign })
+    }
+
+    fn lock_under_way(&self) -> MutexGuard<'_, HashSet<CampaignId>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Of two epochs the later one counts: an epoch is replaced by a greater one.
     fn put(&self, campaign: CampaignId, invalid_epoch: Option<i64>) {
         let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,5 +96,21 @@ mod tests {
         queue.woken().await;
         assert_eq!(queue.take(), StagingRequests::from([(campaign, Some(7))]));
         assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn a_campaign_is_staged_by_one_at_a_time_and_not_queued_meanwhile() {
+        let queue = StagingQueue::default();
+        let campaign = CampaignId::from_uuid(uuid::Uuid::from_u128(1));
+        let under_way = queue.begin(campaign).unwrap();
+        assert!(queue.begin(campaign).is_none());
+        queue.request(campaign);
+        assert!(queue.take().is_empty());
+        queue.invalidate(campaign, 7);
+        assert_eq!(queue.take(), StagingRequests::from([(campaign, Some(7))]));
+        drop(under_way);
+        queue.request(campaign);
+        assert_eq!(queue.take(), StagingRequests::from([(campaign, None)]));
+        assert!(queue.begin(campaign).is_some());
     }
 }

@@ -37,8 +37,11 @@ impl Worker for OrphanHolds {
         // If the page fails the pass begins anew.
         let after = self.after.take();
         self.after = self.page(after).await?;
-        let between_passes = (self.age / 4).max(MIN_BETWEEN_PASSES);
-        Ok(if self.after.is_some() { BETWEEN_PAGES } else { between_passes })
+        Ok(if self.after.is_some() { BETWEEN_PAGES } else { self.between_passes() })
+    }
+
+    fn pause_after_failure(&self, _failures: u32) -> Duration {
+        self.between_passes()
     }
 }
 
@@ -46,6 +49,10 @@ impl OrphanHolds {
     /// Asks `orders` about holds from this age on, and has `orphans` return their coupons.
     pub fn new(orphans: ReturnOrphans, orders: OrderServiceClient<MeshChannel>, age: Duration) -> Self {
         Self { orphans, orders, age, after: None }
+    }
+
+    fn between_passes(&self) -> Duration {
+        (self.age / 4).max(MIN_BETWEEN_PASSES)
     }
 
     async fn page(&mut self, after: Option<Place>) -> anyhow::Result<Option<Place>> {
@@ -57,7 +64,10 @@ impl OrphanHolds {
         let found = self.orders.look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
         let ended = ended(&page, &states(&found)?);
         if !ended.is_empty() {
-            tracing::info!(coupons = ended.len(), "coupons of orders that ended or were never written are settled");
+            tracing::info!(
+                coupon.count = ended.len(),
+                "coupons of orders that ended or were never written are settled"
+            );
         }
         self.orphans.apply(ended).await?;
         Ok(page.next)

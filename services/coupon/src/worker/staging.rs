@@ -21,7 +21,7 @@ impl Worker for Staging {
     type Error = Infallible;
 
     async fn round(&mut self) -> Result<Duration, Infallible> {
-        self.stage.stage_requested(self.queue.take(), &self.campaigns, &self.queue).await;
+        self.stage.stage_queued(&self.campaigns, &self.queue).await;
         Ok(RETRY_INTERVAL)
     }
 
