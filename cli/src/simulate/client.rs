@@ -35,7 +35,8 @@ pub use watch::MAX_WATCHES;
 
 /// Longest wait for one answer; the gateway gives up before.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Most tries of one request. With the pauses they span about sixteen seconds, longer than a process takes to come back.
+/// Most tries of one request. With the pauses they span about sixteen seconds, longer than a process takes to come
+/// back.
 const MAX_TRIES: u32 = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -178,6 +179,7 @@ struct Traffic {
     now: AtomicUsize,
     peak: AtomicUsize,
     queued: AtomicUsize,
+    queued_watches: AtomicUsize,
     most: usize,
 }
 
@@ -190,6 +192,8 @@ pub struct InFlight {
     pub most: usize,
     /// Requests that had to wait in the client for one of those.
     pub queued: usize,
+    /// Watches that had to wait in the client until others had ended.
+    pub queued_watches: usize,
 }
 
 /// A request under way, until dropped.
@@ -200,17 +204,20 @@ struct UnderWay<'c> {
 
 impl Traffic {
     async fn enter<'c>(&'c self, lane: &'c Semaphore) -> UnderWay<'c> {
-        let permit = match lane.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.queued.fetch_add(1, Ordering::Relaxed);
-                lane.acquire().await.expect("the semaphore is never closed")
-            }
-        };
+        let permit = permit(lane, &self.queued).await;
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.peak.fetch_max(now, Ordering::Relaxed);
         UnderWay { traffic: self, _permit: permit }
     }
+}
+
+/// Waits for a free place of the lane, and counts those that have to wait.
+async fn permit<'c>(lane: &'c Semaphore, queued: &AtomicUsize) -> SemaphorePermit<'c> {
+    if let Ok(permit) = lane.try_acquire() {
+        return permit;
+    }
+    queued.fetch_add(1, Ordering::Relaxed);
+    lane.acquire().await.expect("the semaphore is never closed")
 }
 
 impl Drop for UnderWay<'_> {
@@ -246,12 +253,14 @@ impl Client {
     pub fn begin(&self) {
         self.traffic.peak.store(0, Ordering::Relaxed);
         self.traffic.queued.store(0, Ordering::Relaxed);
+        self.traffic.queued_watches.store(0, Ordering::Relaxed);
     }
 
     /// How many requests were under way at a time.
     pub fn in_flight(&self) -> InFlight {
-        let Traffic { peak, queued, most, .. } = &self.traffic;
-        InFlight { peak: peak.load(Ordering::Relaxed), most: *most, queued: queued.load(Ordering::Relaxed) }
+        let Traffic { peak, queued, queued_watches, most, .. } = &self.traffic;
+        let [peak, queued, queued_watches] = [peak, queued, queued_watches].map(|count| count.load(Ordering::Relaxed));
+        InFlight { peak, most: *most, queued, queued_watches }
     }
 
     /// Sends the request, again where that may help, and reads the answer.

@@ -39,7 +39,7 @@ pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: Even
         let listed = read(operator, token, event).await;
         match &listed {
             Ok(orders) => orders.iter().for_each(|order| follow.told(order)),
-            Err(failure) => tracing::warn!(reason = failure.reason(), "the list of orders cannot be read"),
+            Err(failure) => tracing::warn!(error.cause = failure.reason(), "the list of orders cannot be read"),
         }
         match (listed, follow.open()) {
             (Ok(orders), open) if open.is_empty() => return orders,

@@ -63,7 +63,7 @@ const OTHER_FILES: u64 = 64;
 
 /// Run a whole sale against the gateway, as its buyers would.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example, beside a running `cargo xtask up --pay-window-ms 6000`:
+#[command(after_help = "Example, next to a running `cargo xtask up --pay-window-ms 6000`:
   . .stampede/up/secrets.env
   stampede simulate examples/flash-sale.toml --buyers 500 --json report.json")]
 pub struct Args {
@@ -116,7 +116,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         None => sale,
     };
     let plan = Plan::draw(&sale, args.buyers.unwrap_or(sale.crowd.buyers.get()), args.seed);
-    allow_connections(args.max_connections)?;
+    allow_connections(args.max_connections, plan.buyers.len())?;
     let stats = Arc::new(Stats::default());
     let crowd = Client::new(&args.gateway_url, args.max_connections.into(), Arc::clone(&stats))?;
     let operator = Operator {
@@ -133,12 +133,14 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
 
 /// Raises the limit of open files as far as it goes, and refuses a crowd that it does not suffice for: its connections
 /// would break where the gateway's do not.
-fn allow_connections(count: u16) -> anyhow::Result<()> {
+fn allow_connections(count: u16, buyers: usize) -> anyhow::Result<()> {
     let allowed = rlimit::increase_nofile_limit(rlimit::INFINITY).context("the limit of open files cannot be read")?;
-    let needed = u64::from(count) + MAX_WATCHES as u64 + OTHER_FILES;
+    // A buyer watches one order at a time.
+    let watches = MAX_WATCHES.min(buyers);
+    let needed = u64::from(count) + watches as u64 + OTHER_FILES;
     ensure!(
         needed <= allowed,
-        "--max-connections {count} and {MAX_WATCHES} watches need {needed} open files, but the hard limit is \
+        "--max-connections {count} and {watches} watches need {needed} open files, but the hard limit is \
          {allowed}: lower the one or raise the other, with `ulimit -Hn` as root"
     );
     Ok(())

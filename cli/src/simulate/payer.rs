@@ -1,5 +1,5 @@
-//! One buyer's way from an accepted order to its end: pays, cancels or forgets it. They watch it only while they wait for
-//! what comes of the payment.
+//! One buyer's way from an accepted order to its end: pays, cancels or forgets it. They watch it only while they wait
+//! for what comes of the payment.
 
 use super::{
     buyer::Buyer,

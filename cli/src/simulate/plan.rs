@@ -118,8 +118,8 @@ impl Plan {
         units_by_item(items, self.buyers.iter().flat_map(|buyer| &buyer.lines))
     }
 
-    /// Units of each item that those would take who come back for it, and for nothing else: whatever is left of the other
-    /// items, they can have it.
+    /// Units of each item that those would take who come back for it, and for nothing else: whatever is left of the
+    /// other items, they can have it.
     pub fn demand_coming_back(&self, items: usize) -> Vec<u64> {
         let coming_back = self.buyers.iter().filter(|buyer| buyer.comes_back && buyer.lines.len() == 1);
         units_by_item(items, coming_back.flat_map(|buyer| &buyer.lines))

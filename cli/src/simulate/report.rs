@@ -67,6 +67,8 @@ pub struct Load {
     pub in_flight_most: usize,
     /// Requests that had to wait for that.
     pub queued: usize,
+    /// Watches that had to wait until others had ended.
+    pub queued_watches: usize,
 }
 
 /// How fast the mesh was.
@@ -147,6 +149,7 @@ impl Report {
                 in_flight_peak: in_flight.peak,
                 in_flight_most: in_flight.most,
                 queued: in_flight.queued,
+                queued_watches: in_flight.queued_watches,
             },
             rates: Rates {
                 coupons_issued: totals.claims,

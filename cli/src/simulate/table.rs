@@ -56,11 +56,12 @@ impl Report {
 
     /// `order to fulfilled` is no figure of the mesh alone.
     fn write_load(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Load { sent_late: Percentiles { p50_ms, p99_ms, max_ms, .. }, in_flight_peak, in_flight_most, queued } =
-            &self.load;
+        let Load { sent_late, in_flight_peak, in_flight_most, queued, queued_watches } = &self.load;
+        let Percentiles { p50_ms, p99_ms, max_ms, .. } = sent_late;
         writeln!(f, "order to fulfilled has its buyers' thinking in it")?;
         writeln!(f, "requests were sent late by p50 {p50_ms:.1} p99 {p99_ms:.1} max {max_ms:.1} ms")?;
-        writeln!(f, "at most {in_flight_peak} of {in_flight_most} were under way at a time, {queued} waited for that\n")
+        writeln!(f, "at most {in_flight_peak} of {in_flight_most} were under way at a time, {queued} waited for that")?;
+        writeln!(f, "{queued_watches} watches of orders waited until others had ended\n")
     }
 
     fn rate_table(&self) -> Table {

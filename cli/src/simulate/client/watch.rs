@@ -1,6 +1,6 @@
 //! Streams of events, each on a connection of its own, beside those for requests.
 
-use super::{ANSWER_DEADLINE, Call, Client, Failure, Retry, broken, read, refusal, sse::Events, whole, within};
+use super::{ANSWER_DEADLINE, Call, Client, Failure, Retry, broken, permit, read, refusal, sse::Events, whole, within};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -29,7 +29,7 @@ impl Client {
         call: &Call,
         mut take: impl FnMut(E) -> Option<T>,
     ) -> Result<T, Failure> {
-        let _permit = self.watches.acquire().await.expect("the semaphore is never closed");
+        let _permit = permit(&self.watches, &self.traffic.queued_watches).await;
         let mut retry = Retry::default();
         loop {
             match self.read_events(call, &mut take).await {
