@@ -17,14 +17,14 @@ impl Redis {
         )))
     }
 
-    /// Refuses a server that does not tell when a key expires, on which event openings are heard of.
+    /// Refuses a server that does not publish expired keys, by which event openings are heard of.
     pub async fn require_expiry_notifications(&self) -> Result<(), RedisError> {
         let flags = self.setting("notify-keyspace-events").await?;
         if flags.contains('E') && (flags.contains('x') || flags.contains('A')) {
             return Ok(());
         }
         Err(RedisError::Refused(format!(
-            "this Redis does not tell of expired keys (notify-keyspace-events is \"{flags}\"), so events would open late: \
+            "this Redis does not publish expired keys (notify-keyspace-events is \"{flags}\"), so events would open late: \
              set `notify-keyspace-events Ex` in redis.conf, or run `redis-cli CONFIG SET notify-keyspace-events Ex`"
         )))
     }

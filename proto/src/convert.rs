@@ -49,8 +49,8 @@ pub fn timestamp(at: Timestamp) -> ProtoTimestamp {
     }
 }
 
-/// Returns the time in `field`, which must be set, rounded up to a microsecond: nothing that waits for it happens before.
-/// Fails outside of the years 1970 to 9999.
+/// Returns the time in `field`, which must be set, rounded up to a microsecond: nothing that waits for it happens
+/// before. Fails outside of the years 1970 to 9999.
 pub fn time(field: &str, at: Option<ProtoTimestamp>) -> Result<Timestamp, InvalidField> {
     let at = at.ok_or_else(|| InvalidField::new(field, "must be set"))?;
     let range = || InvalidField::new(field, "must be a time from 1970 to 9999");

@@ -1,7 +1,8 @@
 //! The messages on the topics: their names, and which service takes which.
 
-use crate::message::v1::OrderPlaced;
+use crate::{DESCRIPTOR_SET, message::v1::OrderPlaced};
 use prost::{Message, Name};
+use prost_types::FileDescriptorSet;
 use stampede_vocab::Service;
 
 /// The package of every message.
@@ -27,19 +28,19 @@ pub fn taken_by(reader: Service) -> impl Iterator<Item = String> {
     reader.reads().flat_map(move |writer| taken(reader, writer))
 }
 
+/// Returns the full names of the messages in the file of the contract of `writer`; none if it has no such file.
+pub fn written_by(writer: Service) -> Vec<String> {
+    let contract = FileDescriptorSet::decode(DESCRIPTOR_SET).expect("the build has written it");
+    let name = format!("stampede/message/v1/{writer}.proto");
+    let file = contract.file.into_iter().find(|file| file.name() == name);
+    let messages = file.into_iter().flat_map(|file| file.message_type);
+    messages.map(|message| format!("{PACKAGE}.{}", message.name())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DESCRIPTOR_SET, message::v1::OrderExpired};
-    use prost_types::FileDescriptorSet;
-
-    /// The full names of the messages in a writer's file of the contract.
-    fn written_by(writer: Service) -> Vec<String> {
-        let contract = FileDescriptorSet::decode(DESCRIPTOR_SET).unwrap();
-        let name = format!("stampede/message/v1/{writer}.proto");
-        let file = contract.file.iter().find(|file| file.name() == name).unwrap();
-        file.message_type.iter().map(|message| format!("{PACKAGE}.{}", message.name())).collect()
-    }
+    use crate::message::v1::OrderExpired;
 
     #[test]
     fn what_is_taken_from_a_topic_is_a_message_of_its_writer() {

@@ -112,7 +112,7 @@ impl ApiState {
             }
             match api.processor.capture(&charge_id) {
                 Ok(charge) => api.notifier.notify(Notice::of_charge(&charge)),
-                Err(failure) => tracing::error!(charge.id = charge_id, "not captured: {failure}"),
+                Err(failure) => tracing::error!(charge.id = charge_id, error.cause = %failure, "not captured"),
             }
         });
     }

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The memory of some processes together, in bytes: a page that several have, such as the text of the one program, counts
-/// once among them (the kernel's proportional set size). One that has ended counts nothing.
+/// The memory of some processes together, in bytes: a page that several have, such as the text of the one program,
+/// counts once among them (the kernel's proportional set size). One that has ended counts nothing.
 pub fn resident(pids: &[i32]) -> u64 {
     let read = |pid: &i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
     // What belongs to another account may be hidden: then what is resident counts, shared or not.

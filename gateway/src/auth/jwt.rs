@@ -1,4 +1,5 @@
-//! JWTs signed with HS256 under the shared secret, each kind with an issuer of its own, so that none passes for another.
+//! JWTs signed with HS256 under the shared secret, each kind with an issuer of its own, so that none passes for
+//! another.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::Error as JwtError};
 use secrecy::{ExposeSecret, SecretString};

@@ -97,8 +97,8 @@ impl Parts {
         self.workers.spawn(Stage::Consumer, name, work);
     }
 
-    /// Starts the relay and hands `grpc` back to be served. Comes last: a relay takes partitions over from other replicas,
-    /// which one that can't serve must not do.
+    /// Starts the relay and hands `grpc` back to be served. Comes last: a relay takes partitions over from other
+    /// replicas, which one that can't serve must not do.
     pub fn serve(self, grpc: Grpc) -> Grpc {
         let Self { relay, workers, .. } = self;
         workers.spawn(Stage::Relay, "relay", |stop| async move {

@@ -1,11 +1,11 @@
 //! The order service: takes orders and leads each to an end.
 //!
-//! An order is taken by `PlaceOrder`: inventory commits its units in the ledger and the coupon service holds its coupon,
-//! then it is written with its message in one transaction, together with its neighbours, and can be paid. From there on it
-//! is moved by what the others answer over Kafka (its payment was approved, declined or refunded, the ledger has units for
-//! a late payment or has not), by its buyer (pay, cancel), by an operator (refund) and by time alone (the deadline sweep). All of them go the same
-//! way: a batch of orders is locked, the domain decides what becomes of each, and states, goods and messages are
-//! written in one transaction (`usecase/transitions.rs`).
+//! An order is taken by `PlaceOrder`: inventory commits its units in the ledger and the coupon service holds its
+//! coupon, then it is written with its message in one transaction, together with its neighbours, and can be paid. From
+//! there on it is moved by what the others answer over Kafka (its payment was approved, declined or refunded, the
+//! ledger has units for a late payment or has not), by its buyer (pay, cancel), by an operator (refund) and by time
+//! alone (the deadline sweep). All of them go the same way: a batch of orders is locked, the domain decides what
+//! becomes of each, and states, goods and messages are written in one transaction (`usecase/transitions.rs`).
 //!
 //! The service has no Redis and never asks another service inside a transaction.
 

@@ -37,8 +37,8 @@ impl Mesh<'_> {
         command
     }
 
-    /// An audit of everything that this mesh has written down, and of what a simulation says was acknowledged, to be run
-    /// in the foreground.
+    /// An audit of everything that this mesh has written down, and of what a simulation says was acknowledged, to be
+    /// run in the foreground.
     pub fn audit(&self, acknowledged: Option<&Path>) -> Command {
         let mut command = self.operator();
         command.arg("audit");

@@ -1,5 +1,5 @@
-//! What load and container tests need: ghz, built from its source; JMeter, whose jars come through Maven; Docker Compose.
-//! Exact versions.
+//! What load and container tests need: ghz, built from its source; JMeter, whose jars come through Maven; Docker
+//! Compose. Exact versions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,8 +111,8 @@ fn install_jmeter(pom: &Path, directory: &Path) -> anyhow::Result<()> {
     lay_out(directory, &jars)
 }
 
-/// JMeter finds its parts by where they lie: the launcher in `bin` with its settings and report templates, which come in a
-/// jar of their own; what extends it in `lib/ext`; the rest in `lib`.
+/// JMeter finds its parts by where they lie: the launcher in `bin` with its settings and report templates, which come
+/// in a jar of their own; what extends it in `lib/ext`; the rest in `lib`.
 fn lay_out(directory: &Path, jars: &Path) -> anyhow::Result<()> {
     let (bin, lib, ext) = (directory.join("bin"), directory.join("lib"), directory.join("lib/ext"));
     for made in [&bin, &ext, &directory.join("lib/junit")] {

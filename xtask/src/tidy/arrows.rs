@@ -9,7 +9,7 @@ const SERVICE: [&str; 11] =
     ["vocab", "chassis", "status", "db", "outbox", "inbox", "batch", "watch", "service", "proto", "lua"];
 
 /// The kits that every service needs, put together.
-const COMPOSED: [&str; 8] = ["chassis", "db", "kafka", "outbox", "inbox", "lua", "status", "vocab"];
+const COMPOSED: [&str; 7] = ["chassis", "db", "kafka", "outbox", "inbox", "lua", "vocab"];
 
 /// What the one program is put together from beside the services, and what its tests of whole sales use.
 const PROGRAM: [&str; 7] = ["chassis", "cli", "gateway", "sandbox", "proto", "lua", "vocab"];

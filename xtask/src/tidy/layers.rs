@@ -1,10 +1,11 @@
-//! The arrows inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> messages -> domain.
-//! A text scan: it sees what is written, which is enough for a rule that nobody tries to evade.
+//! The arrows inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> messages ->
+//! domain. A text scan: it sees what is written, which is enough for a rule that nobody tries to evade.
 
 use crate::tidy::Finding;
 use crate::tidy::source::code;
 
-/// The layers from the bottom up; those of one rank stand side by side. `messages` encodes and decodes what Kafka carries,
+/// The layers from the bottom up; those of one rank stand side by side. `messages` encodes and decodes what Kafka
+/// carries,
 /// `client` and `provider` speak to other processes.
 const LAYERS: [(&str, u8); 8] = [
     ("domain", 0),

@@ -18,10 +18,8 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
         findings.push(Finding::new(path, FILE_LINES, format!("longer than {FILE_LINES} lines")));
     }
     for (index, line) in text.lines().enumerate() {
-        if begins_log(line) && log_statement(text, index).is_some_and(|log| names_error_otherwise(&log)) {
-            let rule = "an error in a log is the field `error.cause`, neither another one nor part of the message";
-            findings.push(Finding::new(path, index + 1, rule));
-        }
+        let rule = if begins_log(line) { log_statement(text, index).and_then(|log| broken_rule(&log)) } else { None };
+        findings.extend(rule.map(|rule| Finding::new(path, index + 1, rule)));
     }
     findings
 }
@@ -43,10 +41,31 @@ fn log_statement(text: &str, index: usize) -> Option<String> {
     Some(lines[..=last].join(" "))
 }
 
+/// The rule of logs that this one breaks.
+fn broken_rule(log: &str) -> Option<&'static str> {
+    if names_error_otherwise(log) {
+        return Some("an error in a log is the field `error.cause`, neither another one nor part of the message");
+    }
+    has_plain_field(log).then_some("a field of a log says of what it is: `<thing>.<what>`")
+}
+
+/// Whether a field has a name without a dot. Looks no further than to the first string or call, behind which a comma
+/// may be part of a value.
+fn has_plain_field(log: &str) -> bool {
+    let Some(arguments) = LOGS.iter().find_map(|begin| log.split_once(begin)).map(|(_, arguments)| arguments) else {
+        return false;
+    };
+    let fields = arguments.split(['"', '(']).next().unwrap_or_default().split(',');
+    let mut names =
+        fields.map(|field| field.split(" = ").next().unwrap_or_default().trim().trim_start_matches(['%', '?']));
+    names.any(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+}
+
 fn names_error_otherwise(log: &str) -> bool {
     let shorthand = [" %error,", "(%error,", " ?error,", "(?error,"].iter().any(|field| log.contains(field));
     shorthand && !log.contains("= %error,")
         || log.contains("{error}")
+        || log.contains("{failure}")
         || log.contains("{error:") && !log.contains("format!(\"{error:#}\")")
 }
 
@@ -77,5 +96,16 @@ mod tests {
         assert_eq!(lines("a.rs", &log("%error, \"not sent\"")), [2]);
         assert_eq!(lines("a.rs", &log("\"not sent: {error}\"")), [2]);
         assert_eq!(lines("a.rs", &log("\n    %error,\n    \"not sent\"\n")), [2]);
+    }
+
+    #[test]
+    fn a_field_of_a_log_has_a_dot() {
+        let found = |arguments: &str| lines("a.rs", &format!("//! A.\ntracing::info!({arguments});\n"));
+        for fine in ["\"sent {count}\"", "order.id = %id, \"sent\"", "page.len = longest(a, b, c), \"sent\""] {
+            assert!(found(fine).is_empty(), "{fine}");
+        }
+        for plain in ["count, \"sent\"", "order.id = %id, count = 1, \"sent\"", "?count, \"sent\""] {
+            assert_eq!(found(plain), [2], "{plain}");
+        }
     }
 }

@@ -84,7 +84,8 @@ impl Service<Request<Body>> for Layered {
         }
         let span = trace::span_of(&request);
         let call = Call::begin(&request, &self.duration);
-        let admitted = self.shed.admit().map(|permit| (permit, self.handle(request)));
+        // In the span of the call already: routes may run code and make spans of their own before they are awaited.
+        let admitted = span.in_scope(|| self.shed.admit().map(|permit| (permit, self.handle(request))));
         let answer = async move {
             let answer = match admitted {
                 // A call counts until its answer begins, so an open stream does not.

@@ -94,8 +94,8 @@ impl Reconcile {
         let settled = |item: &Item| if compared.is_some() { settled(item) } else { item.committed.version };
         let repairs = Repairs::find(items, staged_version, &copies, settled);
         if !repairs.is_empty() {
-            let (stage, restored_items) = (repairs.stage, repairs.restore.len());
-            tracing::info!(event.id = %event_id, stage, restored_items, "repairing redis by the ledger");
+            let (stage, restored) = (repairs.stage, repairs.restore.len());
+            tracing::info!(event.id = %event_id, repair.stage = stage, repair.items = restored, "repairing redis by the ledger");
             let copied = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
             let arrivals_at_least =
                 if compared.is_some() { 0 } else { self.arrivals_after_loss(items, copied).await? };

@@ -54,8 +54,8 @@ impl Inventory {
         }
     }
 
-    /// Takes back the request for the units of an order that was not written. They go back once every duplicate of it has
-    /// done so; those of an order that is known to be written are not touched.
+    /// Takes back the request for the units of an order that was not written. They go back once every duplicate of it
+    /// has done so; those of an order that is known to be written are not touched.
     pub async fn release(&self, event: EventId, order: OrderId, asked_at: Timestamp) -> Result<(), PeerError> {
         let reservation = inventory::ReservationRef {
             event_id: event.to_string(),

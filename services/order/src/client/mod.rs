@@ -1,5 +1,5 @@
-//! Calls to the services that an order needs. Beside `rpc/convert.rs` and `messages.rs` the only place that touches proto
-//! types: what comes back from here is of the domain.
+//! Calls to the services that an order needs. Beside `rpc/convert.rs` and `messages.rs` the only place that touches
+//! proto types: what comes back from here is of the domain.
 
 mod coupon;
 mod inventory;
@@ -99,8 +99,8 @@ where
     }
 }
 
-/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times in all. OVERLOADED and NOT_READY are returned: a retry at once would make
-/// them worse. Every call here is idempotent by its order id.
+/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times in all. OVERLOADED and NOT_READY are returned: a retry at once would
+/// make them worse. Every call here is idempotent by its order id.
 async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,

@@ -14,8 +14,8 @@ use std::time::Duration;
 pub enum Input {
     /// The ledger has committed all its units: those of an order that was paid late, or placed by an earlier release.
     StockCommitted {
-        /// The gifts that it has committed with the units of each item; fewer than were promised if one was gone. An item
-        /// that is left out keeps what was promised.
+        /// The gifts that it has committed with the units of each item; fewer than were promised if one was gone. An
+        /// item that is left out keeps what was promised.
         gifts: Vec<(ItemId, i32)>,
     },
     /// The ledger has committed nothing.

@@ -51,8 +51,8 @@ async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<O
     assemble(conn, rows).await
 }
 
-/// Where those of these orders are that exist. One that is being written is waited for: whoever is told that an order was
-/// not written gives back what it would live on.
+/// Where those of these orders are that exist. One that is being written is waited for: whoever is told that an order
+/// was not written gives back what it would live on.
 pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
     let mut select = Statement::new("SELECT id, state, coupon_id FROM orders FORCE INDEX (PRIMARY) WHERE id IN ");

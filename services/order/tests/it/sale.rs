@@ -237,7 +237,8 @@ impl Sale {
         Ok(())
     }
 
-    /// The messages that the service has written about an order, in its order: the name and the version of each message.
+    /// The messages that the service has written about an order, in its order: the name and the version of each
+    /// message.
     pub async fn published(&self, order: &Order) -> Result<Vec<(String, i64)>> {
         let mut conn = self.orders.acquire().await?;
         let query =

@@ -42,7 +42,7 @@ impl ChargeAttempts {
     pub async fn run(&self, order: ChargeOrder) {
         let outcome = self.send_charge(&order).await;
         if let Err(error) = self.settle.run(order.key, outcome).await {
-            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a charge was not stored");
+            tracing::warn!(attempt.id = %order.key, error.cause = %error, "the outcome of a charge was not stored");
         }
     }
 
@@ -53,7 +53,7 @@ impl ChargeAttempts {
         }
         // Never declined here, whatever the error: the request may have arrived, and only the provider knows.
         self.provider.charge(order).await.unwrap_or_else(|error| {
-            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "a charge has no known outcome and will be looked up");
+            tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge has no known outcome and will be looked up");
             Outcome::Unresolved
         })
     }

@@ -43,10 +43,10 @@ impl ReconcileAttempts {
     pub async fn run(&self, order: ChargeOrder) {
         let outcome = self.reconcile(&order).await;
         if outcome == Outcome::Unresolved && order.checks + 1 >= TRIES_UNTIL_ERROR {
-            tracing::error!(payment.attempt = %order.key, payment.checks = order.checks + 1, "a charge still has no known outcome");
+            tracing::error!(attempt.id = %order.key, check.count = order.checks + 1, "a charge still has no known outcome");
         }
         if let Err(error) = self.settle.run(order.key, outcome).await {
-            tracing::warn!(payment.attempt = %order.key, error.cause = %error, "the outcome of a look-up was not stored");
+            tracing::warn!(attempt.id = %order.key, error.cause = %error, "the outcome of a look-up was not stored");
         }
     }
 
@@ -57,7 +57,7 @@ impl ReconcileAttempts {
             // under the same key, whichever of the two arrives first is the one charge.
             Ok(LookUp::NotFound) => self.charge.send_charge(order).await,
             Err(error) => {
-                tracing::warn!(payment.attempt = %order.key, error.cause = %error, "a charge could not be looked up");
+                tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge could not be looked up");
                 Outcome::Unresolved
             }
         }

@@ -40,10 +40,10 @@ impl RefundPayments {
     pub async fn run(&self, refund: Refund) {
         let outcome = self.send_refund(&refund).await;
         if outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= TRIES_UNTIL_ERROR {
-            tracing::error!(payment.refund = %refund.key(), payment.checks = refund.checks() + 1, "a refund is still not done");
+            tracing::error!(refund.id = %refund.key(), check.count = refund.checks() + 1, "a refund is still not done");
         }
         if let Err(error) = self.settle.run(refund.key(), outcome).await {
-            tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "the outcome of a refund was not stored");
+            tracing::warn!(refund.id = %refund.key(), error.cause = %error, "the outcome of a refund was not stored");
         }
     }
 
@@ -55,7 +55,7 @@ impl RefundPayments {
         match self.provider.refund(refund, charge_id).await {
             Ok(refund_id) => RefundOutcome::Refunded { refund_id: Some(refund_id) },
             Err(error) => {
-                tracing::warn!(payment.refund = %refund.key(), error.cause = %error, "a refund was not done and will be sent again");
+                tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund was not done and will be sent again");
                 RefundOutcome::Unresolved
             }
         }

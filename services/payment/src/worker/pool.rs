@@ -42,10 +42,10 @@ pub struct PoolConfig {
 
 /// Works until `stop`, then finishes the jobs under way.
 ///
-/// Among those are jobs that the consumer has begun with permits of this pool. From the stop on no permit is free for it
-/// any more, and permits that it has kept for a batch that is being committed are waited for. So what it has taken over
-/// is performed, and what it finds no permit for stays queued, for another replica or the next start. Should the process
-/// be cut short all the same, what was taken over and not done is found when its lease has ended.
+/// Among those are jobs that the consumer has begun with permits of this pool. From the stop on no permit is free for
+/// it any more, and permits that it has kept for a batch that is being committed are waited for. So what it has taken
+/// over is performed, and what it finds no permit for stays queued, for another replica or the next start. Should the
+/// process be cut short all the same, what was taken over and not done is found when its lease has ended.
 pub async fn run<Q: Queue>(
     name: &'static str,
     queue: Q,
