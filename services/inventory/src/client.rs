@@ -1,7 +1,7 @@
-//! The order service, asked which orders it has written.
+//! The order service, asked which orders need their units.
 
 use stampede_chassis::MeshChannel;
-use stampede_proto::order::v1::{LookUpOrdersRequest, order_service_client::OrderServiceClient};
+use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, order_service_client::OrderServiceClient};
 use stampede_vocab::OrderId;
 use std::collections::HashSet;
 
@@ -20,16 +20,18 @@ impl Orders {
         Self { client: OrderServiceClient::new(channel) }
     }
 
-    /// Those of these orders that were ever written.
-    pub async fn written(&self, orders: &[OrderId]) -> anyhow::Result<HashSet<OrderId>> {
-        let mut written = HashSet::with_capacity(orders.len());
+    /// Those of these orders that were written and may need their units. One that was cancelled gives back whatever it
+    /// has, so it is left out.
+    pub async fn needing_units(&self, orders: &[OrderId]) -> anyhow::Result<HashSet<OrderId>> {
+        let mut needing = HashSet::with_capacity(orders.len());
         for orders in orders.chunks(MAX_ORDERS) {
             let order_ids = orders.iter().map(OrderId::to_string).collect();
             let response = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?;
-            for status in response.into_inner().orders {
-                written.insert(status.order_id.parse()?);
+            let orders = response.into_inner().orders;
+            for status in orders.into_iter().filter(|status| status.state() != OrderState::Cancelled) {
+                needing.insert(status.order_id.parse()?);
             }
         }
-        Ok(written)
+        Ok(needing)
     }
 }

@@ -23,3 +23,15 @@ pub enum Error {
     #[error(transparent)]
     Batch(#[from] BatchError),
 }
+
+impl Error {
+    /// Whether it is of the database's or Redis' state, and not of what was asked for.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Db(error) => error.is_unreachable() || error.is_deadlock(),
+            Self::Redis(error) => error.is_unreachable(),
+            Self::Batch(_) | Self::NotReady(_) => true,
+            Self::EventNotFound(_) => false,
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
     store,
 };
 use futures_util::{StreamExt, stream};
-use stampede_db::Database;
+use stampede_db::{Database, DbError};
 use stampede_lua::stock::{LedgerCopy, Stock};
 use stampede_vocab::{EventId, ItemId, Timestamp, UserId};
 use std::{
@@ -47,14 +47,17 @@ impl Reconcile {
 
     /// Compares Redis with the ledger for one event, and repairs it. Returns what differed.
     pub async fn run(&self, event: EventId) -> Result<Vec<Drift>, Error> {
-        let items: Vec<Item> = self
-            .db
-            .run("items_of_event", |mut conn| async move { store::stock::of_events(&mut conn, &[event]).await })
-            .await?;
+        let items = self.items_of(event).await?;
         if items.is_empty() {
             return Err(Error::EventNotFound(event));
         }
         self.compare(&items, |item| item.committed.version).await
+    }
+
+    async fn items_of(&self, event: EventId) -> Result<Vec<Item>, DbError> {
+        self.db
+            .run("items_of_event", |mut conn| async move { store::stock::of_events(&mut conn, &[event]).await })
+            .await
     }
 
     /// Compares every event that may still change, and repairs what has been wrong since the pass before; what is newer
@@ -90,6 +93,9 @@ impl Reconcile {
         let copies: Vec<_> = snapshot.items.iter().map(|item| item.as_ref().map(copied)).collect();
         let compared = snapshot.event.as_ref().filter(|event| event.is_compared);
         let staged_version = compared.map(|event| event.event_version);
+        // Of a server that has started anew the ledger is read after it: what came between was told to the one before.
+        let newer = if compared.is_some() { Vec::new() } else { self.items_of(event_id).await? };
+        let items = if newer.len() == items.len() { &newer[..] } else { items };
         // What a server that has started anew has may be an old copy, so all of it has to be as new as the ledger.
         let settled = |item: &Item| if compared.is_some() { settled(item) } else { item.committed.version };
         let repairs = Repairs::find(items, staged_version, &copies, settled);
@@ -154,7 +160,9 @@ impl Reconcile {
             .run("last_arrival", |mut conn| async move { store::ledger::last_arrival(&mut conn, event).await })
             .await?;
         let beyond = |floor: i64| floor.max(last).max(copied) + ARRIVALS_SKIPPED;
-        let floor = items.iter().filter_map(|item| item.arrivals_floor).max().map_or(0, beyond);
+        let floor = items.iter().filter_map(|item| item.arrivals_floor).max();
+        // An event that was on sale before the floor was kept has been in Redis.
+        let floor = floor.or((last > 0).then_some(0)).map_or(0, beyond);
         self.db
             .run("raise_arrivals_floor", |mut conn| async move {
                 store::stock::raise_arrivals_floor(&mut conn, event, floor).await

@@ -54,19 +54,43 @@ impl ReleaseUnwritten {
         Ok(read.await?)
     }
 
+    /// Confirms those that are written first: they keep their units whatever becomes of the others.
     async fn settle(&self, aged: Vec<Reservation>) -> anyhow::Result<()> {
         let asked: Vec<OrderId> = aged.iter().map(|(order_id, _)| *order_id).collect();
-        let written: HashSet<OrderId> = self.orders.written(&asked).await?;
-        let unwritten = aged.into_iter().filter(|(order_id, _)| !written.contains(order_id)).collect();
-        let released = self.release.run(unwritten).await?;
+        let written: HashSet<OrderId> = self.orders.needing_units(&asked).await?;
+        let (confirmed, unwritten): (Vec<Reservation>, Vec<Reservation>) =
+            aged.into_iter().partition(|(order_id, _)| written.contains(order_id));
+        let confirmed: Vec<OrderId> = confirmed.into_iter().map(|(order_id, _)| order_id).collect();
+        let confirm = self.db.run("confirm_reservations", |mut conn| async move {
+            store::reservations::delete(&mut conn, &confirmed).await
+        });
+        confirm.await?;
+        let released = self.release_each(unwritten).await?;
         if released > 0 {
             tracing::info!(order.count = released, "the units of orders that were never written were given back");
         }
-        let written: Vec<OrderId> = written.into_iter().collect();
-        let confirmed = self.db.run("confirm_reservations", |mut conn| async move {
-            store::reservations::delete(&mut conn, &written).await
-        });
-        confirmed.await?;
         Ok(())
+    }
+
+    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read keeps
+    /// nobody else's units.
+    async fn release_each(&self, unwritten: Vec<Reservation>) -> anyhow::Result<u32> {
+        let error = match self.release.run(unwritten.clone()).await {
+            Ok(released) => return Ok(released),
+            Err(error) => error,
+        };
+        if unwritten.len() == 1 || error.is_passing() {
+            return Err(error.into());
+        }
+        let mut released = 0;
+        for reservation in unwritten {
+            match self.release.run(vec![reservation]).await {
+                Ok(count) => released += count,
+                Err(error) => {
+                    tracing::error!(order.id = %reservation.0, error.cause = %error, "the units of an order could not be given back");
+                }
+            }
+        }
+        Ok(released)
     }
 }

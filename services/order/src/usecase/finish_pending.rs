@@ -10,9 +10,13 @@ use crate::{
 use futures_util::future::join_all;
 use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
+use std::time::Duration;
 
 /// Orders that are taken on in one go.
 const BATCH_SIZE: u32 = 256;
+
+/// How long an order is left to the message of an inventory of an earlier release, which answers it as long as it runs.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// Finishes pending orders.
 pub struct FinishPending {
@@ -42,7 +46,9 @@ impl FinishPending {
         if pending.len() == BATCH_SIZE as usize {
             self.after = pending.last().map(|order| order.id);
         }
-        let answers = join_all(pending.iter().map(|order| self.ask(order))).await;
+        let before = Timestamp::now().minus(LEFT_ALONE);
+        let pending = pending.iter().filter(|order| order.created_at < before);
+        let answers = join_all(pending.map(|order| self.ask(order))).await;
         let answers: Vec<Answer<'_>> = answers.into_iter().flatten().collect();
         if answers.is_empty() {
             return Ok(());

@@ -4,6 +4,7 @@
 mod bad_input;
 mod concurrent_duplicates;
 mod coupons;
+mod earlier_release;
 mod ending;
 mod killed;
 mod paying;

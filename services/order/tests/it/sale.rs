@@ -246,6 +246,19 @@ impl Sale {
         Ok(sqlx::query_as(query).bind(&order.order_id).fetch_all(&mut *conn).await?)
     }
 
+    /// Makes of an order what an earlier release has left in this state, so many seconds ago.
+    pub async fn leave_as_before(&self, order: &Order, state: &str, seconds: i64) -> Result<()> {
+        let id: OrderId = order.order_id.parse()?;
+        let mut conn = self.orders.acquire().await?;
+        sqlx::query("UPDATE orders SET state = ?, pay_deadline_us = NULL, created_us = created_us - ? WHERE id = ?")
+            .bind(state)
+            .bind(seconds * 1_000_000)
+            .bind(id.uuid())
+            .execute(&mut *conn)
+            .await?;
+        Ok(())
+    }
+
     /// Orders that were ever written.
     pub async fn orders_written(&self) -> Result<i64> {
         let mut conn = self.orders.acquire().await?;
