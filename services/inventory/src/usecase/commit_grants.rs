@@ -8,7 +8,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Grant, LedgerBatch, ReservationOutcome},
+    domain::{Entry, Grant, LedgerBatch, ReservationOutcome},
     store,
 };
 use futures_util::future::BoxFuture;
@@ -89,7 +89,8 @@ impl CommitGrants {
 /// that a row that can't be read fails nobody but whoever asked for it.
 fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'static, Answers> {
     Box::pin(async move {
-        let error = match commit_together(&db, grants.clone()).await {
+        let grants = Arc::new(grants);
+        let error = match commit_together(&db, &grants).await {
             Ok((committed, syncs)) => {
                 // Nobody waits for Redis: until it is told, the holds stand for the units.
                 sync.start(syncs);
@@ -101,7 +102,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
             return vec![Err(error); grants.len()];
         }
         tracing::warn!(batch.len = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");
-        let mut first = grants;
+        let mut first = Arc::unwrap_or_clone(grants);
         let second = first.split_off(first.len() / 2);
         let mut answers = commit_all(db.clone(), sync.clone(), first).await;
         answers.extend(commit_all(db, sync, second).await);
@@ -109,8 +110,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
     })
 }
 
-async fn commit_together(db: &Database, grants: Vec<Grant>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
-    let grants = Arc::new(grants);
+async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
     for _ in 0..ROUNDS {
         let batch = grants.clone();
         let work = db.transact_with("commit_grants", move |conn| {
@@ -157,7 +157,7 @@ async fn refuse_shared_orders(
     let new: HashMap<OrderId, &Grant> = new.map(|(grant, _)| (grant.order_id, grant)).collect();
     let orders: Vec<OrderId> = new.keys().copied().collect();
     let rows = store::ledger::of_orders_locked(conn, &orders).await?;
-    let is_foreign = |entry: &crate::domain::Entry| {
+    let is_foreign = |entry: &Entry| {
         let wanted = new.get(&entry.order_id).is_some_and(|grant| grant.names(entry.line.item_id));
         !wanted && !entry.is_void()
     };
