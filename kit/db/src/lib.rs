@@ -10,10 +10,12 @@ mod database;
 mod error;
 mod schema;
 mod statement;
+mod statements;
 mod transact;
 
 pub use database::{Database, DbConfig};
 pub use error::{DbError, ensure_rows};
 pub use schema::Schema;
 pub use statement::{Literal, Separated, Statement};
+pub use statements::{Answers, Place, Statements};
 pub use transact::{Work, WorkError};

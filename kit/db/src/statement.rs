@@ -82,6 +82,10 @@ impl Statement {
         self.push(")")
     }
 
+    pub(crate) fn sql(&self) -> &str {
+        &self.sql
+    }
+
     /// Runs it, which leaves it empty, and returns how many rows it changed.
     pub async fn execute(&mut self, conn: &mut MySqlConnection) -> Result<u64, DbError> {
         let sql = AssertSqlSafe(std::mem::take(&mut self.sql));

@@ -2,7 +2,7 @@
 
 use crate::{PARTITIONS, current_traceparent};
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::Timestamp;
 
 /// A message to be sent once the transaction has committed.
@@ -39,6 +39,13 @@ const ROWS_PER_STATEMENT: usize = 500;
 
 /// Writes the messages inside the caller's transaction, in the order given.
 pub async fn append(conn: &mut MySqlConnection, messages: &[OutboxMessage]) -> Result<(), DbError> {
+    let mut statements = Statements::new();
+    push_append(&mut statements, messages);
+    statements.run(conn).await.map(drop)
+}
+
+/// Adds to the statements of the caller's transaction those that write the messages, in the order given.
+pub fn push_append(statements: &mut Statements, messages: &[OutboxMessage]) {
     let now_us = Timestamp::now().micros();
     let current = current_traceparent();
     for rows in messages.chunks(ROWS_PER_STATEMENT) {
@@ -55,30 +62,24 @@ pub async fn append(conn: &mut MySqlConnection, messages: &[OutboxMessage]) -> R
                 .push_bind(message.traceparent.as_ref().or(current.as_ref()))
                 .push_bind(now_us);
         });
-        list_as_unsent(&mut insert, rows.len());
-        let written = insert.execute(&mut *conn).await?;
-        if usize::try_from(written) != Ok(2 * rows.len()) {
-            let wanted = 2 * rows.len();
-            return Err(DbError::inconsistent(format!(
-                "messages and the list of the unsent got {written} of {wanted} rows"
-            )));
-        }
+        statements.push_expecting(insert, "writing messages", rows.len());
+        statements.push_expecting(list_as_unsent(rows.len()), "listing messages as unsent", rows.len());
     }
-    Ok(())
 }
 
-/// Appends a second statement, sent with the first one, which lists the rows of the first one as unsent.
+/// Lists the rows of the statement before as unsent.
 ///
 /// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists
 /// its rows. What lies between the steps was written through another server of a cluster.
-fn list_as_unsent(insert: &mut Statement, rows: usize) {
-    insert.push(
-        "; INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \
+fn list_as_unsent(rows: usize) -> Statement {
+    let mut insert = Statement::new(
+        "INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \
          WHERE id BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + @@auto_increment_increment * ",
     );
     insert
         .push_bind(u64::try_from(rows - 1).expect("a statement has few rows"))
         .push(" AND (id - LAST_INSERT_ID()) % @@auto_increment_increment = 0");
+    insert
 }
 
 #[cfg(test)]

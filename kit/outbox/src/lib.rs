@@ -15,7 +15,7 @@ mod rows;
 mod send;
 mod trace;
 
-pub use append::{OutboxMessage, append};
+pub use append::{OutboxMessage, append, push_append};
 pub use relay::{Outbox, Relay, RelayConfig};
 pub use trace::current_traceparent;
 

@@ -2,7 +2,7 @@
 
 use crate::domain::{Buyers, Entry, EntryState, OrderedLine};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -35,19 +35,31 @@ struct BuyerRow {
 
 /// The rows of these orders.
 pub async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
-    select(conn, orders, "").await
+    let mut statements = Statements::new();
+    let place = push_of_orders(&mut statements, orders);
+    entries(&statements.run(conn).await?, place)
+}
+
+/// Adds the statement that reads the rows of these orders.
+pub fn push_of_orders(statements: &mut Statements, orders: &[OrderId]) -> Option<Place> {
+    push_select(statements, orders, "")
 }
 
 /// The same once nobody else is writing them.
-pub async fn of_orders_locked(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Entry>, DbError> {
-    select(conn, orders, " LOCK IN SHARE MODE").await
+pub fn push_of_orders_locked(statements: &mut Statements, orders: &[OrderId]) -> Option<Place> {
+    push_select(statements, orders, " LOCK IN SHARE MODE")
+}
+
+/// The rows that such a statement has read.
+pub fn entries(answers: &Answers, place: Option<Place>) -> Result<Vec<Entry>, DbError> {
+    answers.rows(place)?.into_iter().map(Row::entry).collect()
 }
 
 /// The key is forced: for a long list both servers go by statistics, and take a table that has just grown for one that is
 /// quickly read through.
-async fn select(conn: &mut MySqlConnection, orders: &[OrderId], how: &'static str) -> Result<Vec<Entry>, DbError> {
+fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static str) -> Option<Place> {
     if orders.is_empty() {
-        return Ok(Vec::new());
+        return None;
     }
     let mut query = Statement::new(
         "SELECT order_id, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, \
@@ -55,14 +67,20 @@ async fn select(conn: &mut MySqlConnection, orders: &[OrderId], how: &'static st
     );
     query.push_list(orders.iter().map(OrderId::uuid));
     query.push(how);
-    let rows: Vec<Row> = query.fetch_all(conn).await?;
-    rows.into_iter().map(Row::entry).collect()
+    Some(statements.push(query))
 }
 
 /// Units that these buyers have; one who has none is left out.
 pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, UserId)>) -> Result<Buyers, DbError> {
+    let mut statements = Statements::new();
+    let place = push_units_of(&mut statements, buyers);
+    buyers_of_rows(&statements.run(conn).await?, place)
+}
+
+/// Adds the statement that reads the units that these buyers have.
+pub fn push_units_of(statements: &mut Statements, buyers: &BTreeSet<(ItemId, UserId)>) -> Option<Place> {
     if buyers.is_empty() {
-        return Ok(Buyers::new());
+        return None;
     }
     // A search of the index by item and buyer for each item: both servers plan this well, unlike a list of pairs, whose
     // planning grows with the square of its length.
@@ -77,12 +95,16 @@ pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, Use
             .push_list_unseparated(of_item.iter().map(|(_, user_id)| user_id.uuid()))
             .push_unseparated(" GROUP BY item_id, user_id");
     }
-    let rows: Vec<BuyerRow> = query.fetch_all(conn).await?;
+    Some(statements.push(query))
+}
+
+/// The units that such a statement has read; one who has none is left out.
+pub fn buyers_of_rows(answers: &Answers, place: Option<Place>) -> Result<Buyers, DbError> {
     let buyer = |row: BuyerRow| {
         let units = units(row.units)?;
         Ok(((ItemId::from_uuid(row.item_id), UserId::from_uuid(row.user_id)), units))
     };
-    rows.into_iter().map(buyer).collect()
+    answers.rows(place)?.into_iter().map(buyer).collect()
 }
 
 /// Up to `limit` buyers that the item ever had, after the buyer `after`, in the order of their ids; with 0 units those
@@ -114,10 +136,10 @@ pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<
     Ok(last.unwrap_or(0))
 }
 
-/// Writes rows as they are now. Their items are locked, so nobody else writes them.
-pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), DbError> {
+/// Adds the statement that writes rows as they are now. Their items are locked, so nobody else writes them.
+pub fn push_write(statements: &mut Statements, entries: &[Entry]) {
     if entries.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
@@ -143,8 +165,7 @@ pub async fn write(conn: &mut MySqlConnection, entries: &[Entry]) -> Result<(), 
          committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us), arrival = VALUES(arrival), \
          granted_at_us = VALUES(granted_at_us), request_fingerprint = VALUES(request_fingerprint)",
     );
-    query.execute(conn).await?;
-    Ok(())
+    statements.push(query);
 }
 
 fn columns(state: EntryState) -> (&'static str, Timestamp, Option<Timestamp>) {

@@ -1,7 +1,7 @@
 //! The table `reservations`: who has asked for units in the ledger, of orders that are not known to be written.
 
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -9,22 +9,32 @@ use uuid::Uuid;
 /// A request for the units of an order, by the order and when it was asked.
 pub type Reservation = (OrderId, Timestamp);
 
-/// Writes who has asked. Fails if an order was asked for twice at one instant.
-pub async fn insert(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<(), DbError> {
+/// Adds the statement that writes who has asked. It fails if an order was asked for twice at one instant.
+pub fn push_insert(statements: &mut Statements, reservations: &[Reservation]) {
     if reservations.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new("INSERT INTO reservations (order_id, asked_at_us) ");
     query.push_values(reservations, |mut row, (order_id, asked_at)| {
         row.push_bind(order_id.uuid()).push_bind(asked_at.micros());
     });
-    query.execute(conn).await?;
-    Ok(())
+    statements.push_expecting(query, "writing who has asked", reservations.len());
 }
 
-/// Those of these orders that are not known to be written. Their items are locked.
-pub async fn open_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, DbError> {
-    Ok(of_orders(conn, orders).await?.into_iter().map(|(order_id, _)| order_id).collect())
+/// Adds the statement that reads the reservations of these orders.
+pub fn push_of_orders(statements: &mut Statements, orders: &[OrderId]) -> Option<Place> {
+    if orders.is_empty() {
+        return None;
+    }
+    let mut query =
+        Statement::new("SELECT order_id, asked_at_us FROM reservations FORCE INDEX (PRIMARY) WHERE order_id IN ");
+    query.push_list(orders.iter().map(OrderId::uuid));
+    Some(statements.push(query))
+}
+
+/// The reservations that such a statement has read.
+pub fn reservations(answers: &Answers, place: Option<Place>) -> Result<Vec<Reservation>, DbError> {
+    Ok(answers.rows(place)?.into_iter().map(reservation).collect())
 }
 
 /// Up to `limit` reservations that were asked for before `before`, the oldest first.
@@ -64,14 +74,9 @@ pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> R
 }
 
 async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Reservation>, DbError> {
-    if orders.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut query =
-        Statement::new("SELECT order_id, asked_at_us FROM reservations FORCE INDEX (PRIMARY) WHERE order_id IN ");
-    query.push_list(orders.iter().map(OrderId::uuid));
-    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(reservation).collect())
+    let mut statements = Statements::new();
+    let place = push_of_orders(&mut statements, orders);
+    reservations(&statements.run(conn).await?, place)
 }
 
 fn reservation((order_id, asked_at_us): (Uuid, i64)) -> Reservation {

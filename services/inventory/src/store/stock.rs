@@ -2,7 +2,7 @@
 
 use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement, ensure_rows};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -146,21 +146,27 @@ pub async fn of_items(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Ve
     fetch(conn, select_items(items)).await
 }
 
-/// Locks these items, in the order of their ids, so that two who lock the same wait for each other.
-pub async fn lock(conn: &mut MySqlConnection, items: &[ItemId]) -> Result<Vec<Item>, DbError> {
+/// Adds the statement that locks these items, in the order of their ids, so that two who lock the same wait for each
+/// other.
+pub fn push_lock(statements: &mut Statements, items: &[ItemId]) -> Option<Place> {
     if items.is_empty() {
-        return Ok(Vec::new());
+        return None;
     }
     let mut query = select_items(items);
     query.push(" FOR UPDATE");
-    fetch(conn, query).await
+    Some(statements.push(query))
 }
 
-/// Adds what was taken and takes off what came back, for locked items. Fails, so that nothing is told, unless each
-/// item stays between nothing and its total.
-pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(), DbError> {
+/// The items that such a statement has read.
+pub fn items(answers: &Answers, place: Option<Place>) -> Result<Vec<Item>, DbError> {
+    answers.rows(place)?.into_iter().map(Row::item).collect()
+}
+
+/// Adds the statement that adds what was taken and takes off what came back, for locked items. It fails unless each item
+/// stays between nothing and its total.
+pub fn push_add(statements: &mut Statements, changes: &[ItemChange]) {
     if changes.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new("UPDATE stock s JOIN (");
     let mut rows = query.separated(" UNION ALL ");
@@ -179,8 +185,7 @@ pub async fn add(conn: &mut MySqlConnection, changes: &[ItemChange]) -> Result<(
          WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
-    let changed = query.execute(conn).await?;
-    ensure_rows("committing units", changed, changes.len())
+    statements.push_expecting(query, "committing units", changes.len());
 }
 
 fn select() -> Statement {

@@ -4,20 +4,20 @@
 use super::{
     Error, SyncRedis,
     event_queues::EventQueues,
-    ledger::{Answered, lock_items, syncs, write_changes},
+    ledger::{Answered, LedgerPlaces, push_changes, syncs},
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Entry, Grant, LedgerBatch, ReservationOutcome},
+    domain::{Changes, Entry, Grant, LedgerBatch, ReservationOutcome},
     store,
 };
 use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
 use stampede_batch::{BatchConfig, Batcher};
-use stampede_db::{Database, DbError, WorkError};
+use stampede_db::{Database, DbError, Statements, WorkError};
 use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -127,41 +127,58 @@ async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec
     Err(DbError::inconsistent("orders of the same ids kept being reserved in other events"))
 }
 
+/// Two round trips between BEGIN and COMMIT: all that is read, then all that is written.
 async fn commit(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
-    let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
-    let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
-    let mut ledger = lock_items(conn, &orders.into_iter().collect::<Vec<_>>(), &buyers).await?;
+    let (mut ledger, open) = read(conn, grants).await?;
     let now = Timestamp::now();
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
     let prices: Vec<Vec<Money>> = outcomes.iter().map(|outcome| unit_prices(&ledger, outcome)).collect();
     let changes = ledger.changes();
-    write_changes(conn, &changes).await?;
-    refuse_shared_orders(conn, grants, &outcomes).await?;
-    let asked = write_reservations(conn, grants, &outcomes, now).await?;
+    let asked = asked_at(grants, &outcomes, open, now);
+    write(conn, grants, &outcomes, &changes, &asked).await?;
     let committed = outcomes.into_iter().zip(asked).zip(prices);
     let committed =
         committed.map(|((outcome, asked_at), unit_prices)| Committed { outcome, asked_at, unit_prices }).collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
 }
 
-/// Fails if another transaction has rows of an order that is new here: the same request_id with another body that names
-/// other items. Only items are locked before, so each sees the rows of the other no earlier than here; of two that wait
-/// for each other the database ends one.
-async fn refuse_shared_orders(
+/// Locks the items of the grants and reads the ledger under the lock, and which of the orders are not known to be written.
+async fn read(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(LedgerBatch, HashSet<OrderId>), DbError> {
+    let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
+    let mut reads = Statements::new();
+    let ledger = LedgerPlaces::push(&mut reads, &orders, &buyers);
+    let open = store::reservations::push_of_orders(&mut reads, &orders);
+    let answers = reads.run(conn).await?;
+    let open = store::reservations::reservations(&answers, open)?.into_iter().map(|(order_id, _)| order_id).collect();
+    Ok((ledger.read(&answers)?, open))
+}
+
+/// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the same
+/// request_id with another body that names other items. Only items are locked before, so each sees the rows of the other no
+/// earlier than behind its own; of two that wait for each other the database ends one.
+async fn write(
     conn: &mut MySqlConnection,
     grants: &[Grant],
     outcomes: &[ReservationOutcome],
+    changes: &Changes,
+    asked: &[Option<Timestamp>],
 ) -> Result<(), CommitError> {
     let new = grants.iter().zip(outcomes);
     let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
     let new: HashMap<OrderId, &Grant> = new.map(|(grant, _)| (grant.order_id, grant)).collect();
-    let orders: Vec<OrderId> = new.keys().copied().collect();
-    let rows = store::ledger::of_orders_locked(conn, &orders).await?;
+    let asked = grants.iter().zip(asked).filter_map(|(grant, asked_at)| Some((grant.order_id, (*asked_at)?)));
+    let mut writes = Statements::new();
+    push_changes(&mut writes, changes);
+    let rows = store::ledger::push_of_orders_locked(&mut writes, &new.keys().copied().collect::<Vec<_>>());
+    store::reservations::push_insert(&mut writes, &asked.collect::<Vec<_>>());
+    let answers = writes.run(conn).await?;
     let is_foreign = |entry: &Entry| {
         let wanted = new.get(&entry.order_id).is_some_and(|grant| grant.names(entry.line.item_id));
         !wanted && !entry.is_void()
     };
-    if rows.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
+    if store::ledger::entries(&answers, rows)?.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
 }
 
 fn unit_prices(ledger: &LedgerBatch, outcome: &ReservationOutcome) -> Vec<Money> {
@@ -171,32 +188,23 @@ fn unit_prices(ledger: &LedgerBatch, outcome: &ReservationOutcome) -> Vec<Money>
     }
 }
 
-/// Writes who has asked for what is reserved, and returns when each did, each at an instant of its own: of new orders, and
-/// of repeats unless their order is known to be written.
-async fn write_reservations(
-    conn: &mut MySqlConnection,
+/// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their order
+/// is known to be written, which those in `open` are not.
+fn asked_at(
     grants: &[Grant],
     outcomes: &[ReservationOutcome],
+    open: HashSet<OrderId>,
     now: Timestamp,
-) -> Result<Vec<Option<Timestamp>>, DbError> {
-    let reserved = |is_new: bool| {
-        let reserved = grants.iter().zip(outcomes);
-        let reserved = reserved.filter(
-            move |(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new == is_new),
-        );
-        reserved.map(|(grant, _)| grant.order_id)
-    };
-    let repeated: Vec<OrderId> = reserved(false).collect();
-    let mut open = store::reservations::open_orders(conn, &repeated).await?;
-    open.extend(reserved(true));
+) -> Vec<Option<Timestamp>> {
+    let mut open = open;
+    let new = grants.iter().zip(outcomes);
+    let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
+    open.extend(new.map(|(grant, _)| grant.order_id));
     let asked_at = |(index, (grant, outcome)): (u64, (&Grant, &ReservationOutcome))| {
         let is_reserved = matches!(outcome, ReservationOutcome::Reserved(_));
         (is_reserved && open.contains(&grant.order_id)).then(|| now.plus(Duration::from_micros(index)))
     };
-    let asked: Vec<Option<Timestamp>> = (0..).zip(grants.iter().zip(outcomes)).map(asked_at).collect();
-    let rows = grants.iter().zip(&asked).filter_map(|(grant, asked_at)| Some((grant.order_id, (*asked_at)?)));
-    store::reservations::insert(conn, &rows.collect::<Vec<_>>()).await?;
-    Ok(asked)
+    (0..).zip(grants.iter().zip(outcomes)).map(asked_at).collect()
 }
 
 fn buyers(grant: &Grant) -> impl Iterator<Item = (ItemId, UserId)> + '_ {

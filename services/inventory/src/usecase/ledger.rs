@@ -7,7 +7,7 @@ use crate::{
     store,
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Answers, DbError, Place, Statements};
 use stampede_lua::stock::LedgerCopy;
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,27 +27,54 @@ pub(super) async fn lock_ledger(
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let written = store::ledger::of_orders(conn, &orders).await?;
     buyers.extend(written.iter().map(|entry| (entry.line.item_id, entry.user_id)));
-    lock_items(conn, &orders, &buyers).await
+    let mut reads = Statements::new();
+    let places = LedgerPlaces::push(&mut reads, &orders, &buyers);
+    places.read(&reads.run(conn).await?)
 }
 
-/// Locks the items of these buyers, and reads under that lock the rows of these orders, which have no other items, and
-/// what the buyers have.
-pub(super) async fn lock_items(
-    conn: &mut MySqlConnection,
-    orders: &[OrderId],
-    buyers: &BTreeSet<(ItemId, UserId)>,
-) -> Result<LedgerBatch, DbError> {
-    let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
-    let locked = store::stock::lock(conn, &items.into_iter().collect::<Vec<_>>()).await?;
-    let entries = store::ledger::of_orders(conn, orders).await?;
-    let units = store::ledger::units_of(conn, buyers).await?;
-    Ok(LedgerBatch::new(locked, entries, units))
+/// Where the answers are to the statements that lock items and read the ledger under the lock.
+pub(super) struct LedgerPlaces {
+    items: Option<Place>,
+    entries: Option<Place>,
+    units: Option<Place>,
+}
+
+impl LedgerPlaces {
+    /// Adds the statements that lock the items of these buyers, and read under that lock the rows of these orders, which
+    /// have no other items, and what the buyers have. Each statement sees what was committed before it, so the reads see
+    /// what the lock has waited for.
+    pub(super) fn push(
+        reads: &mut Statements,
+        orders: &[OrderId],
+        buyers: &BTreeSet<(ItemId, UserId)>,
+    ) -> LedgerPlaces {
+        let items: BTreeSet<ItemId> = buyers.iter().map(|(item_id, _)| *item_id).collect();
+        LedgerPlaces {
+            items: store::stock::push_lock(reads, &items.into_iter().collect::<Vec<_>>()),
+            entries: store::ledger::push_of_orders(reads, orders),
+            units: store::ledger::push_units_of(reads, buyers),
+        }
+    }
+
+    /// The ledger as these statements have read it.
+    pub(super) fn read(self, answers: &Answers) -> Result<LedgerBatch, DbError> {
+        let locked = store::stock::items(answers, self.items)?;
+        let entries = store::ledger::entries(answers, self.entries)?;
+        Ok(LedgerBatch::new(locked, entries, store::ledger::buyers_of_rows(answers, self.units)?))
+    }
+}
+
+/// Adds the statements that write what the domain decided on under the lock.
+pub(super) fn push_changes(writes: &mut Statements, changes: &Changes) {
+    store::stock::push_add(writes, &changes.items);
+    store::ledger::push_write(writes, &changes.entries);
 }
 
 /// Writes what the domain decided on under the lock.
 pub(super) async fn write_changes(conn: &mut MySqlConnection, changes: &Changes) -> Result<(), DbError> {
-    store::stock::add(conn, &changes.items).await?;
-    store::ledger::write(conn, &changes.entries).await
+    let mut writes = Statements::new();
+    push_changes(&mut writes, changes);
+    writes.run(conn).await.map(drop)
 }
 
 /// What Redis is told of changes, by event: the items that changed, and the orders that were answered either way, whose

@@ -3,7 +3,7 @@
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Line, Order};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{Currency, ItemId, Money, Quantity};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -30,8 +30,8 @@ impl LineRow {
     }
 }
 
-/// Writes the lines of new orders.
-pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+/// Adds the statements that write the lines of new orders.
+pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let numbered = |order: &&Order| {
         let id = order.id.uuid();
         order.lines.clone().into_iter().zip(0_i16..).map(move |(line, number)| (id, number, line))
@@ -49,9 +49,8 @@ pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Res
                 .push_bind(line.unit_price.minor_units)
                 .push_bind(line.gift_units);
         });
-        insert.execute(&mut *conn).await?;
+        statements.push_expecting(insert, "writing lines", rows.len());
     }
-    Ok(())
 }
 
 /// Writes what gifts the lines of an order come with, of those that have changed. Rare, so a statement for each.

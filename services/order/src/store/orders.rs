@@ -6,13 +6,14 @@ use super::{
 };
 use crate::domain::{EndRequest, Order, PaymentPolicy, StateName};
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// Writes new orders with their lines. Fails with a unique violation, and for all of them, if one exists.
-pub async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+/// Adds the statements that write new orders with their lines. They fail with a unique violation, and for all of them, if
+/// one exists.
+pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
          subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, created_us, \
@@ -37,8 +38,8 @@ pub async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(),
             .push_bind(order.created_at.micros())
             .push_bind(order.updated_at.micros());
     });
-    insert.execute(&mut *conn).await?;
-    lines::insert(conn, orders).await
+    statements.push_expecting(insert, "writing orders", orders.len());
+    lines::push_insert(statements, orders);
 }
 
 /// Those of these orders that exist.

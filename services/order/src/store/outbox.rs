@@ -2,7 +2,7 @@
 
 use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{DbError, Statements};
 
 /// A message and the trace of what caused it.
 #[derive(Debug, Clone)]
@@ -14,7 +14,14 @@ pub struct Traced {
 
 /// Encodes the messages and appends them to the outbox, in the order given.
 pub async fn append(conn: &mut MySqlConnection, messages: Vec<Traced>) -> Result<(), DbError> {
+    let mut statements = Statements::new();
+    push_append(&mut statements, messages);
+    statements.run(conn).await.map(drop)
+}
+
+/// Encodes the messages and adds the statements that append them to the outbox, in the order given.
+pub fn push_append(statements: &mut Statements, messages: Vec<Traced>) {
     let rows: Vec<_> =
         messages.into_iter().map(|traced| messages::encode(&traced.outgoing, traced.traceparent)).collect();
-    stampede_outbox::append(conn, &rows).await
+    stampede_outbox::push_append(statements, &rows);
 }

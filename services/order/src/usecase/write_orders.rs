@@ -10,7 +10,7 @@ use crate::{
 };
 use stampede_batch::{BatchError, Batcher};
 use stampede_chassis::Deadline;
-use stampede_db::{Database, DbError, WorkError};
+use stampede_db::{Database, DbError, Statements, WorkError};
 use stampede_outbox::{Outbox, current_traceparent};
 use stampede_vocab::OrderId;
 use std::{
@@ -172,12 +172,14 @@ async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError>
         let orders = orders.clone();
         Box::pin(async move {
             let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
-            store::orders::insert(conn, &rows).await?;
             let messages = orders
                 .iter()
                 .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
                 .collect();
-            outbox::append(conn, messages).await?;
+            let mut statements = Statements::new();
+            store::orders::push_insert(&mut statements, &rows);
+            outbox::push_append(&mut statements, messages);
+            statements.run(conn).await?;
             if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) }
         })
     })
