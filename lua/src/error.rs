@@ -26,6 +26,9 @@ pub enum RedisError {
     /// A server that is set up in a way in which promises can't be kept.
     #[error("{0}")]
     Refused(String),
+    /// A URL that names no Redis.
+    #[error("redis: {0}")]
+    Url(String),
 }
 
 impl RedisError {
@@ -38,7 +41,7 @@ impl RedisError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,
-            Self::Reply { .. } | Self::Refused(_) => false,
+            Self::Reply { .. } | Self::Refused(_) | Self::Url(_) => false,
         }
     }
 }

@@ -5,6 +5,8 @@
 
 #![warn(missing_docs)]
 
+mod address;
+mod connection;
 pub mod coupon;
 mod error;
 pub mod gate;

@@ -27,12 +27,12 @@ script!(SNAPSHOT, "stock/snapshot", with_run_id);
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
-static SYNC: Script = Script::new("stock/sync", || {
-    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")))
-});
-static STAGE: Script = Script::with_run_id("stock/stage", || {
-    redis::Script::new(concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")))
-});
+static SYNC: Script =
+    Script::new("stock/sync", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")));
+static STAGE: Script = Script::with_run_id(
+    "stock/stage",
+    concat!(include_str!("../run_id.lua"), include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")),
+);
 
 /// Most reservations that one call decides.
 pub const MAX_RESERVATIONS: usize = 256;

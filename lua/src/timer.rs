@@ -68,6 +68,18 @@ fn millis(at: Option<Timestamp>) -> i64 {
     at.map_or(0, |at| at.micros().div_euclid(1_000) + i64::from(at.micros().rem_euclid(1_000) > 0))
 }
 
+impl Redis {
+    /// Refuses a cluster, for timers: each node tells of the keys alone that it has.
+    pub fn require_one_server(&self) -> Result<(), RedisError> {
+        if !self.is_cluster() {
+            return Ok(());
+        }
+        let refused = "this Redis is a cluster, and the timers of events need one server: give the event service a Redis \
+                       of its own, such as redis://host:port/1";
+        Err(RedisError::Refused(refused.to_owned()))
+    }
+}
+
 /// A connection on which Redis tells of expired timers, of this key prefix and logical database.
 pub struct Expirations {
     connection: MultiplexedConnection,
@@ -75,8 +87,9 @@ pub struct Expirations {
 }
 
 impl Expirations {
-    /// Subscribes on a connection of its own to the server that `redis` is connected to.
+    /// Subscribes on a connection of its own to the server that `redis` is connected to. Fails for a cluster.
     pub async fn subscribe(redis: &Redis) -> Result<Self, RedisError> {
+        redis.require_one_server()?;
         let info = redis.url().into_connection_info()?;
         let channel = format!("__keyevent@{}__:expired", info.redis_settings().db());
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

@@ -7,7 +7,7 @@
 -- KEYS   1 the event, 2 its holds, 3.. the items that the reservations name
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
 --        order, user, fingerprint of the request (hexadecimal), 1 if the ledger is known not to have the order or else 0,
---        number of lines, and for each line: which item (1 is KEYS[3]), units; last the run id of this server
+--        number of lines, and for each line: which item (1 is KEYS[3]), units
 -- Returns for each reservation one of
 --        the hold as it is stored: arrival|held_at_us|fingerprint|user|currency|item:units:gifts:price,...|granted_at_us
 --        {reason, item at fault or '', units that are left or that the limit allows}
@@ -21,8 +21,8 @@
 -- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero; so is an
 -- event that was not compared with the ledger since this server began to run: it may be an old copy.
 -- This is the busiest script: each item is read once and written once a batch, and texts are joined, not formatted.
+-- Runs behind run_id.lua.
 
-local RUN_ID = table.remove(ARGV)
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
 local NUMBERS = { 'total', 'limit', 'gift_total', 'committed', 'gift_committed', 'held', 'gift_held' }

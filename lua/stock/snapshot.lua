@@ -1,8 +1,7 @@
--- Reads an event and some of its items as they are at one instant.
+-- Reads an event and some of its items as they are at one instant. Runs behind run_id.lua.
 --
 -- KEYS   1 the event, 2.. items
--- ARGV   the run id of this server
--- Returns {now_us, that run id, event, items}
+-- Returns {now_us, the run id of this server, event, items}
 --        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, 1 if it was compared with the
 --        ledger since this server began to run or else 0}
 --        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
@@ -21,7 +20,7 @@ end
 
 local event = numbers(KEYS[1], { 'version', 'opens_us', 'closes_us', 'arrivals' })
 if event then
-  event[5] = redis.call('HGET', KEYS[1], 'run_id') == ARGV[1] and 1 or 0
+  event[5] = redis.call('HGET', KEYS[1], 'run_id') == RUN_ID and 1 or 0
 end
 local items = {}
 for index = 2, #KEYS do
@@ -30,4 +29,4 @@ for index = 2, #KEYS do
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-return { now, ARGV[1], event, items }
+return { now, RUN_ID, event, items }

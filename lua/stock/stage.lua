@@ -1,14 +1,14 @@
 -- Puts the items of an event on the shelf, or moves its window. A version older than the one at hand changes nothing;
 -- the same again changes nothing, nor does what was compared on another run of the server. What is held and how many
--- arrived is never reset. Runs behind prelude.lua.
+-- arrived is never reset. Runs behind run_id.lua and prelude.lua.
 --
 -- KEYS   1 the event, 2.. every item of it
 -- ARGV   version of the event, opens_us, closes_us, when the items' keys may go (ms), arrivals to go on from at least,
---        run id of the server on which all that Redis has of the event was compared with the ledger; then for each item: id, total, limit, price, currency, gift_total, and from the ledger: committed units,
---        committed gifts, version of the stock row; last the run id of this server
+--        run id of the server on which all that Redis has of the event was compared with the ledger; then for each
+--        item: id, total, limit, price, currency, gift_total, and from the ledger: committed units, committed gifts,
+--        version of the stock row
 -- Returns 1 if it is staged, 0 if the version was older or the run another.
 
-local RUN_ID = table.remove(ARGV)
 local EVENT, FIRST_ITEM = KEYS[1], 2
 local VERSION, OPENS, CLOSES, ITEMS_EXPIRE_MS, ARRIVALS, COMPARED_ON = 1, 2, 3, 4, 5, 6
 local PER_ITEM = 9

@@ -40,6 +40,7 @@ const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Event, &config.service, workers).await?;
     let redis = parts.redis(&config.redis).await?;
+    redis.require_one_server()?;
     redis.require_expiry_notifications().await.context("the timers of events")?;
     let timers = ArmTimers::new(parts.db.clone(), redis.clone());
     let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());

@@ -1,0 +1,187 @@
+//! Connections to Redis: to one server, or to every node of a cluster.
+
+use crate::{RedisError, address::Address};
+use deadpool::managed::{self, Metrics, RecycleResult};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisFuture, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+};
+use std::time::Duration;
+
+/// Longest wait for an answer, the wait for a connection included.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was idle for longer is asked whether it lives before it is used. To ask each time would be most of
+/// what a small script costs.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// Longest wait for one node of a cluster to take a connection: the others are asked meanwhile, and a node that is gone
+/// must not use up the time of a call.
+const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(500);
+/// Longest wait for an answer of one node. While the client waits for a node to tell where the slots are, it serves
+/// nobody.
+const NODE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// Most tries of one call on a cluster. With the pauses between them they fill [`TIMEOUT`], which ends them all: so a
+/// call waits as long as it may for a replica to take over, or for a slot to have moved.
+const NODE_RETRIES: u32 = 20;
+/// Shortest and longest pause between two tries, in milliseconds.
+const RETRY_PAUSES_MS: (u64, u64) = (20, 200);
+
+/// Opens connections, and asks those that were idle whether they live.
+pub(crate) enum Connections {
+    Server(Box<deadpool_redis::Manager>),
+    Cluster(Box<ClusterClient>),
+}
+
+/// A connection, and the run of the server that it leads to: a server that starts anew ends its connections. The run is
+/// empty for a cluster, in which only a script knows on which node it runs.
+pub(crate) struct Connection {
+    pub(crate) link: Link,
+    pub(crate) run_id: String,
+}
+
+/// What commands are sent on.
+pub(crate) enum Link {
+    Server(MultiplexedConnection),
+    /// Leads to every node. It follows a slot that moves, and connects again to a node that was lost.
+    Cluster(ClusterConnection),
+}
+
+impl Connections {
+    /// Fails for a URL that the client cannot read.
+    pub(crate) fn to(address: Address) -> Result<Self, RedisError> {
+        match address {
+            Address::Server(url) => {
+                // The default of the client gives up after half a second, which a server that is busy or writes a
+                // snapshot takes.
+                let config = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(TIMEOUT))
+                    .set_response_timeout(Some(TIMEOUT));
+                Ok(Self::Server(Box::new(deadpool_redis::Manager::new_with_config(url, config)?)))
+            }
+            Address::Cluster(nodes) => {
+                let (shortest, longest) = RETRY_PAUSES_MS;
+                let client = ClusterClient::builder(nodes)
+                    .connection_timeout(NODE_CONNECTS_WITHIN)
+                    .response_timeout(NODE_ANSWERS_WITHIN)
+                    .overall_response_timeout(Some(TIMEOUT))
+                    .retries(NODE_RETRIES)
+                    .min_retry_wait(shortest)
+                    .max_retry_wait(longest)
+                    .build()?;
+                Ok(Self::Cluster(Box::new(client)))
+            }
+        }
+    }
+}
+
+impl managed::Manager for Connections {
+    type Type = Connection;
+    type Error = redis::RedisError;
+
+    async fn create(&self) -> Result<Connection, redis::RedisError> {
+        match self {
+            Self::Server(manager) => {
+                let mut conn = manager.create().await?;
+                let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await?;
+                let run_id = read_run_id(&info)?;
+                Ok(Connection { link: Link::Server(conn), run_id })
+            }
+            Self::Cluster(client) => {
+                let conn = client.get_async_connection().await?;
+                Ok(Connection { link: Link::Cluster(conn), run_id: String::new() })
+            }
+        }
+    }
+
+    async fn recycle(&self, conn: &mut Connection, metrics: &Metrics) -> RecycleResult<redis::RedisError> {
+        match (self, &mut conn.link) {
+            (Self::Server(manager), Link::Server(link)) if metrics.last_used() >= TRUSTED_FOR => {
+                manager.recycle(link, metrics).await
+            }
+            // One to a cluster mends itself when it is used.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Link {
+    /// Asks the server, or each master of the cluster: then the answer is a map by their addresses.
+    pub(crate) async fn ask_masters(&mut self, command: &Cmd) -> Result<Value, redis::RedisError> {
+        match self {
+            Self::Server(conn) => command.query_async(conn).await,
+            Self::Cluster(conn) => {
+                let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                conn.route_command(command.clone(), masters).await?.extract_error()
+            }
+        }
+    }
+}
+
+/// Runs commands on keys, those of a cluster on the master that has the first key.
+impl ConnectionLike for Link {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Server(conn) => conn.req_packed_command(cmd),
+            Self::Cluster(conn) => conn.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Server(conn) => conn.req_packed_commands(cmd, offset, count),
+            Self::Cluster(conn) => conn.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Server(conn) => conn.get_db(),
+            Self::Cluster(conn) => conn.get_db(),
+        }
+    }
+}
+
+/// Reads the run id from the answer to `INFO server`. Fails if there is none: a restart would go unnoticed. Fails too
+/// for a node of a cluster, which has only some of the keys.
+fn read_run_id(info: &str) -> Result<String, redis::RedisError> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    if field("redis_mode:") == "cluster" {
+        let kind = ErrorKind::InvalidClientConfig;
+        return Err((kind, "the server is a node of a cluster: name it as redis-cluster://host:port").into());
+    }
+    let run_id = field("run_id:");
+    if run_id.is_empty() {
+        let kind = ErrorKind::UnexpectedReturnType;
+        return Err((kind, "the server does not say its run_id in INFO server").into());
+    }
+    Ok(run_id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_id_is_read_and_missed() {
+        let info = "# Server\r\nredis_version:7.2.4\r\nredis_mode:standalone\r\nrun_id:0a1b2c\r\ntcp_port:6379\r\n";
+        assert_eq!(read_run_id(info).as_deref(), Ok("0a1b2c"));
+        for without in ["", "# Server\r\ntcp_port:6379\r\n", "run_id:\r\n"] {
+            let error = read_run_id(without).expect_err("no run id");
+            assert!(error.to_string().contains("does not say its run_id"), "{error}");
+            assert!(!error.is_unrecoverable_error(), "another connection would not say it either");
+        }
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_is_no_server_of_its_own() {
+        let error = read_run_id("redis_mode:cluster\r\nrun_id:0a1b2c\r\n").expect_err("a node of a cluster");
+        assert!(error.to_string().contains("redis-cluster://"), "{error}");
+    }
+}
