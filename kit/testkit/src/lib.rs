@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod callers;
+mod cluster;
 mod collector;
 mod eventually;
 mod mesh;
@@ -14,10 +15,11 @@ mod redis;
 mod running;
 mod world;
 
+pub use self::redis::{OwnRedis, RedisCopy};
 pub use callers::{as_buyer, as_operator, as_service, buyer};
+pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use mesh::{Alone, Mesh, MeshBuilder};
-pub use redis::{OwnRedis, RedisCopy};
 pub use stampede_vocab::{Process, Service};
 pub use world::World;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
-use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Process, Service, World, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
 use std::time::{Duration, Instant};
 
 /// The kinds of process that keep something in Redis.
@@ -46,6 +46,17 @@ async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_a
     let redis = OwnRedis::start(&[]).await.unwrap();
     let url = redis.url();
     let said = ["notify-keyspace-events is \"\"", "redis-cli CONFIG SET notify-keyspace-events Ex"];
+    is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
+    let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
+    coupon.start(&world, [Service::Coupon]).await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_is_refused_by_the_event_service_alone() {
+    let world = World::prepared().await.unwrap();
+    let cluster = OwnCluster::start().await.unwrap();
+    let url = cluster.url();
+    let said = ["this Redis is a cluster", "a Redis of its own"];
     is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
     let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
     coupon.start(&world, [Service::Coupon]).await.unwrap().stop().await.unwrap();
