@@ -1,0 +1,245 @@
+//! The scripts on a Redis Cluster: each runs where its keys are, and knows on which run of which node.
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use stampede_lua::{
+    Keys, Redis, RedisConfig,
+    coupon::{self, Loaded, Outcome, Plan},
+    gate::{self, FirstToken, Rotation},
+    stock::{
+        Cause, Decision, Hold, LedgerCopy, LedgerUnits, Reservation, ShelfItem, Snapshot, StagedItem, Staging, Stock,
+        WantedLine,
+    },
+};
+use stampede_testkit::{OwnCluster, eventually};
+use stampede_vocab::{
+    CampaignId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId,
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+const PREFIX: &str = "t:";
+const LONG_AGO: Timestamp = Timestamp::from_micros(1_000_000);
+const FAR: Timestamp = Timestamp::from_micros(4_000_000_000_000_000);
+
+async fn connect(cluster: &OwnCluster) -> Redis {
+    Redis::connect(RedisConfig { url: cluster.url(), key_prefix: PREFIX.into() }).await.unwrap()
+}
+
+/// An event with five units of one item, two a buyer.
+struct Event {
+    stock: Stock,
+    id: EventId,
+}
+
+impl Event {
+    fn new(redis: &Redis, number: u128) -> Self {
+        Self { stock: Stock::new(redis.clone()), id: EventId::from_uuid(Uuid::from_u128(number)) }
+    }
+
+    /// An open event.
+    async fn open(redis: &Redis, number: u128) -> Self {
+        let event = Self::new(redis, number);
+        let run_id = event.snapshot().await.run_id;
+        assert!(event.stage(&run_id).await);
+        event
+    }
+
+    /// An open event that another master has than `other`.
+    async fn apart_from(other: &Self, redis: &Redis, cluster: &OwnCluster) -> Self {
+        let taken = cluster.master_of(&other.key()).await.unwrap();
+        for number in 100..200 {
+            if cluster.master_of(&Self::new(redis, number).key()).await.unwrap() != taken {
+                return Self::open(redis, number).await;
+            }
+        }
+        panic!("a hundred events are all at {taken}");
+    }
+
+    fn key(&self) -> String {
+        Keys::new(PREFIX).stock_event(self.id)
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        self.stock.snapshot(self.id, &[item_id()]).await.unwrap()
+    }
+
+    async fn item(&self) -> ShelfItem {
+        self.snapshot().await.items[0].expect("the item is staged")
+    }
+
+    async fn stage(&self, compared_on: &str) -> bool {
+        let item = StagedItem {
+            item_id: item_id(),
+            total_units: 5,
+            limit_per_buyer: 2,
+            unit_price: Money::new(1999, "EUR".parse().unwrap()),
+            gift_total_units: 0,
+            ledger: LedgerUnits::default(),
+        };
+        let staging = Staging {
+            event_id: self.id,
+            event_version: 1,
+            opens_at: LONG_AGO,
+            closes_at: FAR,
+            items_expire_at: FAR,
+            arrivals_at_least: 0,
+            compared_on: compared_on.to_owned(),
+            items: vec![item],
+        };
+        self.stock.stage(&staging).await.unwrap()
+    }
+
+    /// One unit for this buyer; `None` while Redis cannot be asked.
+    async fn decide(&self, buyer: u128) -> Option<Decision> {
+        let ask = Reservation {
+            order_id: order_id(buyer),
+            user_id: user_id(buyer),
+            fingerprint: Fingerprint::new([1; 32]),
+            is_new: true,
+            lines: vec![WantedLine { item_id: item_id(), units: Quantity::new(1).unwrap() }],
+        };
+        match self.stock.reserve(self.id, &[ask]).await {
+            Ok(mut decisions) => Some(decisions.remove(0).unwrap()),
+            Err(error) => {
+                assert!(error.is_unreachable(), "{error}");
+                None
+            }
+        }
+    }
+
+    async fn hold(&self, buyer: u128) -> Hold {
+        match self.decide(buyer).await {
+            Some(Decision::Held(hold)) => hold,
+            other => panic!("not held: {other:?}"),
+        }
+    }
+
+    /// Waits until it is decided, and says whether the answer is NOT_READY.
+    async fn is_not_ready(&self, buyer: u128) -> bool {
+        let decision = eventually("a master answers for the event", || async { self.decide(buyer).await }).await;
+        matches!(decision, Decision::Refused(refusal) if refusal.cause == Cause::NotReady)
+    }
+}
+
+fn item_id() -> ItemId {
+    ItemId::from_uuid(Uuid::from_u128(1))
+}
+
+fn order_id(buyer: u128) -> OrderId {
+    OrderId::from_uuid(Uuid::from_u128(buyer))
+}
+
+fn user_id(buyer: u128) -> UserId {
+    UserId::from_uuid(Uuid::from_u128(buyer))
+}
+
+#[tokio::test]
+async fn events_on_different_masters_are_sold_and_synced_side_by_side() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let here = Event::open(&redis, 1).await;
+    let there = Event::apart_from(&here, &redis, &cluster).await;
+    assert_ne!(here.snapshot().await.run_id, there.snapshot().await.run_id, "each node has a run of its own");
+
+    for buyer in 1..=3 {
+        let (first, second) = tokio::join!(here.hold(buyer), there.hold(buyer));
+        assert_eq!((first.arrival, second.arrival), (i64::try_from(buyer).unwrap(), i64::try_from(buyer).unwrap()));
+    }
+    for event in [&here, &there] {
+        let copy = LedgerCopy {
+            item_id: item_id(),
+            ledger: LedgerUnits { committed_units: 1, gift_committed_units: 0, version: 1 },
+            first_version: 1,
+            buyers: vec![(user_id(1), 1)],
+            all_buyers: false,
+        };
+        assert_eq!(event.stock.sync(event.id, &[copy], &[(order_id(1), vec![item_id()])]).await.unwrap(), 1);
+        let item = event.item().await;
+        assert_eq!((item.committed_units, item.held_units), (1, 2));
+        let page = event.stock.aged_holds(event.id, 0, 100, Duration::ZERO).await.unwrap();
+        assert_eq!(page.holds.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn coupons_are_ranked_and_tokens_rotated_wherever_their_keys_are() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let plan = Plan { quota: 2, opens_at: LONG_AGO, closes_at: FAR };
+    // Ten of each lie on more than one master.
+    for number in 1..=10 {
+        let campaign = CampaignId::from_uuid(Uuid::from_u128(number));
+        let coupon::Staging::Loading { epoch } = coupon::stage(&redis, campaign, plan, None).await.unwrap() else {
+            panic!("nobody has staged it");
+        };
+        assert_eq!(coupon::load(&redis, campaign, epoch, &[], true).await.unwrap(), Loaded::Ready);
+        let claims = [1, 2, 3].map(|user| (user_id(user), RequestId::parse("claim").unwrap()));
+        let outcomes = coupon::claim(&redis, campaign, &claims).await.unwrap();
+        let ranks = outcomes.iter().map(|outcome| match outcome {
+            Outcome::Ranked(ranked) => Some(ranked.rank),
+            _ => None,
+        });
+        assert_eq!(ranks.collect::<Vec<_>>(), [Some(1), Some(2), None]);
+
+        let epoch = gate::epoch(&redis, "fresh").await.unwrap();
+        let (family, expires_at) = (number.to_string(), epoch.now.plus(Duration::from_secs(60)));
+        let (user, role) = (user_id(number), "buyer".to_owned());
+        let first = FirstToken { family: family.clone(), user, role, epoch: epoch.name.clone(), expires_at };
+        let life = Duration::from_secs(60);
+        let opened = gate::open(&redis, &first, &epoch, "hash-1", life).await.unwrap();
+        assert!(matches!(opened, Rotation::Rotated { .. }), "{opened:?}");
+        let rotated = gate::rotate(&redis, &family, "hash-1", "hash-2", life).await.unwrap();
+        assert!(matches!(rotated, Rotation::Rotated { .. }), "{rotated:?}");
+        assert_eq!(gate::rotate(&redis, &family, "hash-1", "hash-3", life).await.unwrap(), Rotation::Reused);
+    }
+}
+
+#[tokio::test]
+async fn after_a_failover_nothing_is_granted_until_it_was_compared_on_the_new_run() {
+    let mut cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let event = Event::open(&redis, 1).await;
+    let elsewhere = Event::apart_from(&event, &redis, &cluster).await;
+    event.hold(1).await;
+    let before = event.snapshot().await.run_id;
+    cluster.replicated(&event.key()).await.unwrap();
+
+    cluster.kill_master_of(&event.key()).await.unwrap();
+    assert!(event.is_not_ready(2).await, "the new master has a copy of which nobody knows how old it is");
+    let after = event.snapshot().await;
+    assert_ne!(after.run_id, before);
+    assert!(after.event.is_some_and(|event| !event.is_compared), "the copy is there: {after:?}");
+    assert_eq!(event.item().await.held_units, 1);
+    assert!(!event.stage(&before).await, "what was compared on the old run says nothing of this one");
+    assert!(event.is_not_ready(2).await);
+    assert_eq!(elsewhere.hold(1).await.arrival, 1, "the event of another master never stopped");
+
+    assert!(event.stage(&after.run_id).await);
+    assert_eq!(event.hold(2).await.arrival, 2);
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_followed_and_its_event_is_compared_anew() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let event = Event::open(&redis, 1).await;
+    event.hold(1).await;
+    let before = cluster.master_of(&event.key()).await.unwrap();
+    cluster.move_slot_of(&event.key()).await.unwrap();
+    assert_ne!(cluster.master_of(&event.key()).await.unwrap(), before);
+
+    assert!(event.is_not_ready(2).await, "it was compared on the run of another node");
+    assert!(event.stage(&event.snapshot().await.run_id).await);
+    assert_eq!(event.hold(2).await.arrival, 2);
+    assert_eq!(event.item().await.held_units, 2, "what was held has moved along");
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_is_refused_as_a_server_of_its_own() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let node = cluster.master_of("any").await.unwrap();
+    let error = Redis::connect(RedisConfig { url: format!("redis://{node}"), key_prefix: PREFIX.into() }).await;
+    let error = error.expect_err("it has only some of the keys").to_string();
+    assert!(error.contains("redis-cluster://"), "{error}");
+}
