@@ -22,9 +22,9 @@ const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(500);
 /// Longest wait for an answer of one node. While the client waits for a node to tell where the slots are, it serves
 /// nobody.
 const NODE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Most tries of one call on a cluster. With the pauses between them they fill [`TIMEOUT`], which ends them all: so a
-/// call waits as long as it may for a replica to take over, or for a slot to have moved.
-const NODE_RETRIES: u32 = 20;
+/// Most tries of one call on a cluster. About every other one comes after a pause, so they fill [`TIMEOUT`], which ends
+/// them all: a call waits as long as it may for a replica to take over, or for a slot to have moved.
+const NODE_RETRIES: u32 = 40;
 /// Shortest and longest pause between two tries, in milliseconds.
 const RETRY_PAUSES_MS: (u64, u64) = (20, 200);
 
