@@ -2,6 +2,7 @@
 //! lost.
 
 mod bad_input;
+mod cluster;
 mod event_keys;
 mod histories;
 mod ledger;

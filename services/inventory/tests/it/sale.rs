@@ -12,7 +12,7 @@ use stampede_proto::{
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, OwnRedis, Service, World, as_service, buyer, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Service, World, as_service, buyer, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,16 @@ impl Sale {
 
     /// An open event whose stock is staged on this Redis.
     pub async fn on_redis(redis: &OwnRedis) -> Self {
-        let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url());
+        Self::at(redis.url()).await
+    }
+
+    /// An open event whose stock is staged on this cluster.
+    pub async fn on_cluster(cluster: &OwnCluster) -> Self {
+        Self::at(cluster.url()).await
+    }
+
+    async fn at(redis_url: String) -> Self {
+        let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis_url);
         let sale = Self::with(mesh, &[]).await;
         sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
         sale
