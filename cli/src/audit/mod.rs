@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
     pub schema_prefix: String,
 
-    /// The Redis of stock and coupons: redis://host:port
+    /// The Redis of stock and coupons: redis://host:port or redis-cluster://host:port,...
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true)]
     pub redis_url: String,
 
