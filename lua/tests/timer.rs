@@ -21,7 +21,8 @@ impl Bench {
     async fn new() -> Self {
         let url = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names a Redis for tests");
         let key_prefix = format!("test:{}:", UserId::random());
-        let raw = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let admin = std::env::var("STAMPEDE_TEST_ADMIN_REDIS_URL").expect("STAMPEDE_TEST_ADMIN_REDIS_URL is set too");
+        let raw = redis::Client::open(admin).unwrap().get_multiplexed_async_connection().await.unwrap();
         Self { redis: Redis::connect(RedisConfig { url, key_prefix }).await.unwrap(), raw }
     }
 

@@ -61,7 +61,7 @@ pub fn print_summary(mesh: &Mesh<'_>, fleet: &Fleet) {
 }
 
 fn print_servers(servers: &Servers, fleet: &Fleet) {
-    println!("  {:<12} {}", "redis", servers.redis_url());
+    println!("  {:<12} {}", "redis", servers.admin_redis_url());
     println!("  {:<12} {}", "database", servers.database_url());
     println!("  {:<12} {}", "kafka", servers.kafka_brokers());
     println!("  {:<12} {}", "data, logs", fleet.run().display());

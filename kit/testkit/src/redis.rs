@@ -5,6 +5,7 @@ use crate::{
     running::{free_address, mortal},
 };
 use anyhow::{Context, Result, ensure};
+use stampede_vocab::{REDIS_USER, UserId, redis_rules};
 use std::{
     fs,
     net::SocketAddr,
@@ -19,14 +20,18 @@ use tokio::{
     time::timeout,
 };
 
-/// A private server. It ends when it is dropped.
+/// A private server, which is used as everywhere: by the product's own user. It ends when it is dropped.
 #[derive(Debug)]
 pub struct OwnRedis {
     child: Child,
     address: SocketAddr,
     folder: TempDir,
+    password: String,
     settings: Vec<String>,
 }
+
+/// Frees what expires or is deleted beside other work.
+const LAZILY: [&str; 3] = ["--lazyfree-lazy-expire", "--lazyfree-lazy-user-del", "--lazyfree-lazy-server-del"];
 
 /// What a server had on its disk at some time.
 #[derive(Debug)]
@@ -36,7 +41,9 @@ impl OwnRedis {
     /// Starts a server that stores nothing, with these settings besides, such as `("maxmemory", "50mb")`.
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let settings = settings.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
-        Self::launch(free_address()?, TempDir::new()?, settings.collect()).await
+        // Like no other text, so that a log can be searched for it.
+        let password = UserId::random().to_string();
+        Self::launch(free_address()?, TempDir::new()?, password, settings.collect()).await
     }
 
     /// Starts a server that stores each command before it answers.
@@ -44,12 +51,13 @@ impl OwnRedis {
         Self::start(&[("appendonly", "yes"), ("appendfsync", "always")]).await
     }
 
-    async fn launch(address: SocketAddr, folder: TempDir, settings: Vec<String>) -> Result<Self> {
+    async fn launch(address: SocketAddr, folder: TempDir, password: String, settings: Vec<String>) -> Result<Self> {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--port", &address.port().to_string()]).args(&settings);
+        command.args(["--port", &address.port().to_string()]).args(LAZILY.into_iter().flat_map(|name| [name, "yes"]));
+        command.args(["--user", REDIS_USER]).args(redis_rules(&password)).args(&settings);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
-        let redis = Self { child, address, folder, settings };
+        let redis = Self { child, address, folder, password, settings };
         eventually("a Redis of the test's own answers", || async { is_up(address).await.then_some(()) }).await;
         Ok(redis)
     }
@@ -73,12 +81,32 @@ impl OwnRedis {
     async fn restart_in(mut self, folder: TempDir) -> Result<Self> {
         self.child.kill()?;
         self.child.wait()?;
-        Self::launch(self.address, folder, std::mem::take(&mut self.settings)).await
+        let (password, settings) = (std::mem::take(&mut self.password), std::mem::take(&mut self.settings));
+        Self::launch(self.address, folder, password, settings).await
     }
 
-    /// `redis://host:port`.
+    /// `redis://user:password@host:port`, of the user that the processes have.
     pub fn url(&self) -> String {
+        format!("redis://{REDIS_USER}:{}@{}", self.password, self.address)
+    }
+
+    /// `redis://host:port`, of a user who may do everything.
+    pub fn admin_url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// The password of the user that the processes have.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Writes so many values of a megabyte under keys of its own.
+    pub async fn fill(&self, megabytes: u32) -> Result<()> {
+        for number in 0..megabytes {
+            let answer = command(self.address, &format!("SETRANGE filling:{number} 1000000 x")).await?;
+            ensure!(answer == ":1000001", "{answer}");
+        }
+        Ok(())
     }
 
     /// How many keys there are.

@@ -21,6 +21,7 @@ pub struct World {
     name: String,
     database_url: String,
     redis_url: String,
+    admin_redis_url: String,
     brokers: String,
 }
 
@@ -45,6 +46,7 @@ impl World {
             name: format!("t{}", &unique["usr_".len()..]),
             database_url: from_environment("STAMPEDE_TEST_DATABASE_URL")?,
             redis_url: from_environment("STAMPEDE_TEST_REDIS_URL")?,
+            admin_redis_url: from_environment("STAMPEDE_TEST_ADMIN_REDIS_URL")?,
             brokers: from_environment("STAMPEDE_TEST_KAFKA_BROKERS")?,
         })
     }
@@ -114,9 +116,14 @@ impl World {
         format!("{}_", self.name)
     }
 
-    /// URL of Redis, its first logical database.
+    /// URL of Redis, its first logical database, of the user that the processes have.
     pub fn redis_url(&self) -> &str {
         &self.redis_url
+    }
+
+    /// The same of a user who may do everything, for what a test does to it that no process does.
+    pub fn admin_redis_url(&self) -> &str {
+        &self.admin_redis_url
     }
 
     /// URL of the logical database that event timers are in.

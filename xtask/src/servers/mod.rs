@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use stampede_vocab::REDIS_USER;
 
 use crate::cli::{Database, PortArgs};
 use crate::fleet::Fleet;
@@ -30,6 +31,9 @@ const TEST_ENVIRONMENT: &str = "test.env";
 
 /// The account that the services and tests use, with all rights.
 const ACCOUNT: &str = "stampede:stampede";
+
+/// The password of the processes' user of Redis. Like the database, Redis listens on the loopback only.
+const PASSWORD: &str = "stampede";
 
 /// Creates the account, and lets it in from the loopback only.
 const CREATE_ACCOUNT: &str = "CREATE USER IF NOT EXISTS 'stampede'@'127.0.0.1' IDENTIFIED BY 'stampede';\n\
@@ -88,7 +92,7 @@ impl Servers {
         let step = Step::begin("redis", "starting");
         fleet.start(redis::launch(data, identity, ports.redis)?)?;
         fleet.wait_ready("redis", READY_TIMEOUT, || probe::redis(ports.redis))?;
-        step.done(&servers.redis_url());
+        step.done(&servers.admin_redis_url());
 
         let database_step = Step::begin(database.name(), "starting");
         fleet.start(match database {
@@ -105,10 +109,11 @@ impl Servers {
     }
 
     /// What tests read of them in their environment.
-    pub fn test_environment(&self) -> [(String, String); 3] {
+    pub fn test_environment(&self) -> [(String, String); 4] {
         [
             ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
             ("STAMPEDE_TEST_REDIS_URL".to_owned(), self.redis_url()),
+            ("STAMPEDE_TEST_ADMIN_REDIS_URL".to_owned(), self.admin_redis_url()),
             ("STAMPEDE_TEST_KAFKA_BROKERS".to_owned(), self.kafka_brokers()),
         ]
     }
@@ -138,8 +143,13 @@ impl Servers {
         &self.data
     }
 
-    /// Redis, without a logical database.
+    /// Redis, without a logical database, for the processes.
     pub fn redis_url(&self) -> String {
+        format!("redis://{REDIS_USER}:{PASSWORD}@127.0.0.1:{}", self.ports.redis)
+    }
+
+    /// The same for who may do everything, which is everybody on this machine. There is no password in it.
+    pub fn admin_redis_url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.ports.redis)
     }
 

@@ -12,7 +12,7 @@ use stampede_vocab::{CampaignId, CouponId, RequestId, UserId};
 
 /// The campaign's two keys, and a connection to read and write them as a failing server would.
 async fn keys(shop: &Shop, campaign: &Campaign) -> Result<(MultiplexedConnection, String, String)> {
-    let conn = redis::Client::open(shop.world.redis_url())?.get_multiplexed_async_connection().await?;
+    let conn = redis::Client::open(shop.world.admin_redis_url())?.get_multiplexed_async_connection().await?;
     let id: CampaignId = campaign.campaign_id.parse()?;
     Ok((conn, shop.redis.keys().coupon_campaign(id), shop.redis.keys().coupon_pending(id)))
 }

@@ -49,7 +49,7 @@ impl Ground {
     async fn new() -> Self {
         let sale = Sale::replicated(REPLICAS).await;
         let (url, key_prefix) = (sale.world.redis_url().to_owned(), sale.world.redis_key_prefix());
-        let client = redis::Client::open(url.as_str()).unwrap();
+        let client = redis::Client::open(sale.world.admin_redis_url()).unwrap();
         let redis = Redis::connect(RedisConfig { url, key_prefix }).await.unwrap();
         let replicas = sale.mesh.replica_channels(Service::Inventory);
         Self {

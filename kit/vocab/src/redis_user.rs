@@ -1,0 +1,108 @@
+//! The user of Redis that every process logs in as, and all that Redis lets it do.
+
+/// Name of the user.
+pub const REDIS_USER: &str = "stampede";
+
+/// The commands that scripts call. Redis asks the rights of whoever runs a script for each of them.
+pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
+    "DEL",
+    "EXPIRE",
+    "GET",
+    "HDEL",
+    "HGET",
+    "HLEN",
+    "HMGET",
+    "HSCAN",
+    "HSET",
+    "HSETNX",
+    "PEXPIRE",
+    "PEXPIREAT",
+    "SET",
+    "TIME",
+    "UNLINK",
+];
+
+/// Keys, channels, and the commands that processes themselves send. What is not here is refused: CONFIG, KEYS,
+/// FLUSHALL, DEBUG, SHUTDOWN, ACL and all the others.
+const RIGHTS: &[&str] = &[
+    "~*",
+    // Where each logical database publishes its expired keys.
+    "&__keyevent@*__:expired",
+    "-@all",
+    // The connection. It says what it is, and leaves those of others alone; which subcommands there are differs by
+    // version, and one that is unknown would be an error.
+    "+auth",
+    "+hello",
+    "+ping",
+    "+select",
+    "+unwatch",
+    "+client",
+    "-client|caching",
+    "-client|getredir",
+    "-client|kill",
+    "-client|list",
+    "-client|no-evict",
+    "-client|pause",
+    "-client|reply",
+    "-client|tracking",
+    "-client|trackinginfo",
+    "-client|unblock",
+    "-client|unpause",
+    "+subscribe",
+    "+unsubscribe",
+    // What the server says of itself: run id, memory, and which node of a cluster has what.
+    "+info",
+    "+cluster|nodes",
+    "+cluster|shards",
+    "+cluster|slots",
+    "+asking",
+    "+readonly",
+    // Scripts.
+    "+eval",
+    "+evalsha",
+    "+script|load",
+];
+
+/// Returns the rules of the user with this password, as `ACL SETUSER` and `redis-server --user` take them after the
+/// name. The password must have no white space in it.
+pub fn redis_rules(password: &str) -> Vec<String> {
+    let login = ["reset".to_owned(), "on".to_owned(), format!(">{password}")];
+    let rights = RIGHTS.iter().map(|rule| (*rule).to_owned());
+    let called = REDIS_SCRIPT_COMMANDS.iter().map(|command| format!("+{}", command.to_lowercase()));
+    login.into_iter().chain(rights).chain(called).collect()
+}
+
+/// Returns a file of users, as `redis-server --aclfile` takes it: the one of the processes, and the default one, which
+/// may do everything, with a password of its own.
+pub fn redis_users_file(password: &str, admin_password: &str) -> String {
+    let rules = redis_rules(password).join(" ");
+    format!("user default reset on >{admin_password} ~* &* +@all\nuser {REDIS_USER} {rules}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rules_over_the_server_or_over_other_clients_is_in_no_rule() {
+        let rules = redis_rules("secret");
+        assert_eq!(rules[..3], ["reset", "on", ">secret"]);
+        let forbidden =
+            ["config", "keys", "scan", "flushall", "flushdb", "debug", "shutdown", "acl", "monitor", "replicaof"];
+        for rule in &rules {
+            assert!(!rule.starts_with("+@"), "{rule}: a category grows with the versions of Redis");
+            assert!(!forbidden.iter().any(|command| *rule == format!("+{command}")), "{rule}");
+        }
+        assert!(rules.iter().any(|rule| rule == "-client|kill"));
+        assert!(rules.iter().any(|rule| rule == "+hmget"));
+    }
+
+    #[test]
+    fn a_file_of_users_has_one_line_for_each() {
+        let file = redis_users_file("one", "two");
+        let lines: Vec<_> = file.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("user default ") && lines[0].contains(">two") && !lines[0].contains(">one"));
+        assert!(lines[1].starts_with("user stampede ") && lines[1].contains(">one") && !lines[1].contains("nopass"));
+    }
+}
