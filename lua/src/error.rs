@@ -1,7 +1,12 @@
 //! What can go wrong between a door and its script.
 
+use crate::Memory;
 use deadpool_redis::PoolError;
-use stampede_status::Problem;
+use stampede_status::{Problem, Reason};
+use std::time::Duration;
+
+/// When to try again what a server with too little memory left has no room for: it takes somebody to make some.
+const ROOM_AFTER: Duration = Duration::from_secs(60);
 
 /// A failure of Redis, or a reply that no script gives. Cheap to clone: a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -14,7 +19,7 @@ pub enum RedisError {
     Pool(String),
     /// No answer in time. Whether the script ran is not known.
     #[error("redis: no answer within {0:?}")]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
     /// A reply that the script never gives: program and script do not fit.
     #[error("redis: {script} replied something unexpected: {reply}")]
     Reply {
@@ -29,6 +34,9 @@ pub enum RedisError {
     /// A URL that names no Redis.
     #[error("redis: {0}")]
     Url(String),
+    /// A server with too little memory left for a new event or campaign.
+    #[error("redis: {} of {} bytes of memory are in use, which leaves no room for more", .0.used_bytes, .0.max_bytes)]
+    Filled(Memory),
 }
 
 impl RedisError {
@@ -41,7 +49,7 @@ impl RedisError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,
-            Self::Reply { .. } | Self::Refused(_) | Self::Url(_) => false,
+            Self::Reply { .. } | Self::Refused(_) | Self::Url(_) | Self::Filled(_) => false,
         }
     }
 }
@@ -57,6 +65,12 @@ impl From<PoolError> for RedisError {
 
 impl From<RedisError> for Problem {
     fn from(error: RedisError) -> Self {
-        if error.is_unreachable() { Self::unavailable("redis", error) } else { Self::internal_error(error) }
+        match error {
+            RedisError::Filled(_) => Self::new(Reason::Overloaded, "redis has too little memory left for what is new")
+                .retry_after(ROOM_AFTER)
+                .internal(error),
+            error if error.is_unreachable() => Self::unavailable("redis", error),
+            error => Self::internal_error(error),
+        }
     }
 }

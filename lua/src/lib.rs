@@ -11,6 +11,8 @@ pub mod coupon;
 mod error;
 pub mod gate;
 mod keys;
+mod memory;
+mod probe;
 mod redis;
 mod refuse;
 mod script;
@@ -20,6 +22,7 @@ pub mod timer;
 pub use self::{
     error::RedisError,
     keys::{Keys, Timer},
+    memory::Memory,
     redis::{Redis, RedisConfig},
     script::{Args, Script},
 };

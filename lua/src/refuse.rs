@@ -1,41 +1,75 @@
 //! What a Redis must be set to before a service runs on it, and how to mend one that is not.
 
-use crate::{Redis, RedisError};
-use redis::{FromRedisValue, Value};
+use crate::{Redis, RedisError, memory::field, probe};
+use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
 use std::collections::HashMap;
 
 impl Redis {
     /// Refuses a server that evicts keys when memory is short: an evicted item would look unknown or sold out.
     pub async fn require_noeviction(&self) -> Result<(), RedisError> {
-        let policies = self.settings("maxmemory-policy").await?;
-        let Some(policy) = policies.into_iter().find(|policy| policy != "noeviction") else { return Ok(()) };
+        let infos = self.memory_infos().await?;
+        let policies = infos.iter().map(|info| field(info, "maxmemory_policy"));
+        let said = match policies.into_iter().find(|policy| *policy != Some("noeviction")) {
+            None => return Ok(()),
+            Some(Some(policy)) => format!("this Redis evicts keys (maxmemory-policy is {policy})"),
+            Some(None) => "this Redis does not tell its maxmemory_policy in INFO memory, so it may evict keys".to_owned(),
+        };
         Err(RedisError::Refused(format!(
-            "this Redis evicts keys (maxmemory-policy is {policy}), which would lose stock and coupons: \
+            "{said}, which would lose stock and coupons: \
              set `maxmemory-policy noeviction` in redis.conf, or run `redis-cli CONFIG SET maxmemory-policy noeviction`"
         )))
     }
 
-    /// Refuses a server that does not publish expired keys, by which event openings are heard of.
+    /// Refuses a server that does not publish expired keys, by which event openings are heard of. Where the setting
+    /// must not be read, as on a managed server, a key of ours is let expire, which takes up to two seconds.
     pub async fn require_expiry_notifications(&self) -> Result<(), RedisError> {
-        let tells = |flags: &String| flags.contains('E') && (flags.contains('x') || flags.contains('A'));
-        let settings = self.settings("notify-keyspace-events").await?;
-        let Some(flags) = settings.into_iter().find(|flags| !tells(flags)) else { return Ok(()) };
+        let said = match self.settings("notify-keyspace-events").await? {
+            Some(flags) => match flags.into_iter().find(|flags| !says_expired(flags)) {
+                None => return Ok(()),
+                Some(flags) => format!("notify-keyspace-events is \"{flags}\""),
+            },
+            None => {
+                if probe::publishes_expired(self).await? {
+                    return Ok(());
+                }
+                "it does not tell notify-keyspace-events, and a key that expired was not heard of".to_owned()
+            }
+        };
         Err(RedisError::Refused(format!(
-            "this Redis does not publish expired keys (notify-keyspace-events is \"{flags}\"), so events would open late: \
+            "this Redis does not publish expired keys ({said}), so events would open late: \
              set `notify-keyspace-events Ex` in redis.conf, or run `redis-cli CONFIG SET notify-keyspace-events Ex`"
         )))
     }
 
-    /// The setting of the server, or of each master of a cluster.
-    async fn settings(&self, name: &str) -> Result<Vec<String>, RedisError> {
-        let replies = self.command_on_all_masters(redis::cmd("CONFIG").arg("GET").arg(name)).await?;
-        replies.into_iter().map(|reply| setting(reply, name)).collect()
+    /// Tells whether the server frees what expires or is deleted beside its other work; `None` if it does not tell.
+    pub async fn frees_lazily(&self) -> Result<Option<bool>, RedisError> {
+        let expired = self.settings("lazyfree-lazy-expire").await?;
+        let deleted = self.settings("lazyfree-lazy-user-del").await?;
+        Ok(expired.zip(deleted).map(|(expired, deleted)| expired.iter().chain(&deleted).all(|setting| setting == "yes")))
+    }
+
+    /// Reads a setting of the server, or of each master of a cluster; `None` if this user may not, or the server has no
+    /// such command or setting.
+    async fn settings(&self, name: &str) -> Result<Option<Vec<String>>, RedisError> {
+        let replies = match self.command_on_all_masters(redis::cmd("CONFIG").arg("GET").arg(name)).await {
+            Err(RedisError::Server(error)) if is_refused(&error) => return Ok(None),
+            replies => replies?,
+        };
+        let setting = |reply: Value| {
+            let settings = HashMap::<String, String>::from_redis_value(reply).map_err(redis::RedisError::from);
+            settings.map(|mut settings| settings.remove(name))
+        };
+        Ok(replies.into_iter().map(setting).collect::<Result<_, _>>()?)
     }
 }
 
-fn setting(reply: Value, name: &str) -> Result<String, RedisError> {
-    let mut settings = HashMap::<String, String>::from_redis_value(reply).map_err(redis::RedisError::from)?;
-    settings.remove(name).ok_or_else(|| {
-        RedisError::Refused(format!("this Redis does not tell its {name}: allow the command CONFIG GET for this user"))
-    })
+fn says_expired(flags: &str) -> bool {
+    flags.contains('E') && (flags.contains('x') || flags.contains('A'))
+}
+
+/// Whether the server does not do this at all: not for this user, or, as managed servers say, because there is no such
+/// command.
+fn is_refused(error: &redis::RedisError) -> bool {
+    let refusals = [ServerErrorKind::NoPerm, ServerErrorKind::ResponseError];
+    refusals.into_iter().any(|kind| error.kind() == ErrorKind::Server(kind))
 }

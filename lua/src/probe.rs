@@ -1,0 +1,47 @@
+//! Finding out whether a server publishes expired keys where its settings must not be read: a key of ours expires, and
+//! somebody listens.
+
+use crate::{Args, Redis, RedisError, script::script, timer::Expirations};
+use stampede_vocab::{EventId, UserId};
+use std::time::Duration;
+use tokio::time::timeout;
+
+script!(PROBE, "timer/probe");
+
+/// When the key expires, counted from when it is set.
+const EXPIRES_AFTER_MS: u64 = 20;
+/// How long one notification is waited for, and then the key is set again, which makes the one before expire.
+const WAIT: Duration = Duration::from_millis(200);
+/// How often it is set.
+const TRIES: u32 = 10;
+/// Most timers that are taken at a time, as those of real events may expire meanwhile.
+const BATCH: usize = 100;
+
+/// Whether this server publishes that a key has expired. Takes two seconds if it does not. The key is named as the timer
+/// of an event that there is not: whoever else hears of it finds nothing to do.
+pub(crate) async fn publishes_expired(redis: &Redis) -> Result<bool, RedisError> {
+    let mut expirations = Expirations::subscribe(redis).await?;
+    let event_id = EventId::from_uuid(UserId::random().uuid());
+    let (keys, args) = ([redis.keys().event_opens(event_id)], Args::new().with(EXPIRES_AFTER_MS));
+    for _ in 0..TRIES {
+        redis.invoke(&PROBE, &keys, &args).await?;
+        if is_heard(&mut expirations, event_id).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a timer of the event is heard of in time. Fails if the connection is lost meanwhile.
+async fn is_heard(expirations: &mut Expirations, event_id: EventId) -> Result<bool, RedisError> {
+    let heard = async {
+        loop {
+            let lost = || RedisError::Pool("the one for expired keys is lost".to_owned());
+            let expired = expirations.next(BATCH).await.ok_or_else(lost)?;
+            if expired.iter().any(|(heard, _)| *heard == event_id) {
+                return Ok(true);
+            }
+        }
+    };
+    timeout(WAIT, heard).await.unwrap_or(Ok(false))
+}
