@@ -9,15 +9,19 @@
 -- ARGV[2]  quota
 -- ARGV[3]  opens_us
 -- ARGV[4]  closes_us
+-- ARGV[5]  when Redis may forget the campaign, in milliseconds since the epoch; a campaign for which that is past is
+--          gone at once
 --
 -- Returns {'ready', epoch} if claims are being ranked, {'staging', epoch} if the pages are to be loaded under epoch.
 
 local campaign = KEYS[1]
-local invalid_epoch, quota, opens_us, closes_us = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local invalid_epoch, quota, opens_us, closes_us, expires_ms = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local found = redis.call('HMGET', campaign, 'epoch', 'ready')
 local epoch = tonumber(found[1] or 0)
 if epoch ~= 0 and epoch ~= invalid_epoch then
+  -- Writes nothing but for a campaign that an earlier release staged, which would stay for ever.
+  redis.call('PEXPIREAT', campaign, expires_ms, 'NX')
   return {found[2] == '1' and 'ready' or 'staging', epoch}
 end
 
@@ -30,4 +34,6 @@ redis.call('UNLINK', campaign)
 redis.call('HSET', campaign,
   'quota', quota, 'next', 0, 'opens_us', opens_us, 'closes_us', closes_us,
   'epoch', string.format('%.0f', epoch), 'ready', 0)
+-- The pending hash has no such time: what was ranked stays there until its row is stored, however long that takes.
+redis.call('PEXPIREAT', campaign, expires_ms)
 return {'staging', epoch}

@@ -62,6 +62,8 @@ pub struct Plan {
     pub opens_at: Timestamp,
     /// When claims close.
     pub closes_at: Timestamp,
+    /// When Redis may forget the campaign, but for claims that are not known to be stored.
+    pub expires_at: Timestamp,
 }
 
 /// Whether a campaign is to be loaded.
@@ -157,7 +159,8 @@ pub async fn stage(
         .with(invalid_epoch.unwrap_or(0))
         .with(plan.quota)
         .with(plan.opens_at.micros())
-        .with(plan.closes_at.micros());
+        .with(plan.closes_at.micros())
+        .with(plan.expires_at.micros() / 1_000);
     let keys = [redis.keys().coupon_campaign(campaign)];
     let (word, epoch): (String, i64) = parse(&STAGE, redis.invoke(&STAGE, &keys, &args).await?)?;
     match word.as_str() {

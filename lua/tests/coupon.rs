@@ -12,8 +12,12 @@ use std::time::Duration;
 use uuid::Uuid;
 
 const HOUR_US: i64 = 3_600_000_000;
-const ALWAYS: Plan =
-    Plan { quota: 3, opens_at: Timestamp::from_micros(0), closes_at: Timestamp::from_micros(i64::MAX / 4096) };
+const ALWAYS: Plan = Plan {
+    quota: 3,
+    opens_at: Timestamp::from_micros(0),
+    closes_at: Timestamp::from_micros(i64::MAX / 4096),
+    expires_at: Timestamp::from_micros(i64::MAX / 4096),
+};
 
 struct Campaign {
     redis: Redis,
@@ -263,4 +267,47 @@ async fn a_page_for_a_campaign_that_is_gone_is_refused() {
     let campaign = Campaign::missing().await;
     assert_eq!(campaign.load(7, &[(user(1), 1)], true).await, Loaded::Superseded);
     assert_eq!(campaign.claim(&[(1, "a")]).await, [Outcome::NotReady]);
+}
+
+/// When Redis forgets these keys, in milliseconds since the epoch: -1 never, -2 if it has no such key.
+async fn forgotten_at(keys: &[String]) -> Vec<i64> {
+    let url = std::env::var("STAMPEDE_TEST_ADMIN_REDIS_URL").expect("STAMPEDE_TEST_ADMIN_REDIS_URL is set too");
+    let mut conn = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut times = Vec::new();
+    for key in keys {
+        times.push(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut conn).await.unwrap());
+    }
+    times
+}
+
+#[tokio::test]
+async fn a_campaign_is_kept_until_its_time_and_what_is_pending_longer() {
+    let campaign = Campaign::missing().await;
+    let keys = [campaign.redis.keys().coupon_campaign(campaign.id), campaign.redis.keys().coupon_pending(campaign.id)];
+    let epoch = campaign.start(ALWAYS, None).await;
+    let until = ALWAYS.expires_at.micros() / 1_000;
+    assert_eq!(forgotten_at(&keys).await, [until, -2], "also one that is never loaded");
+    campaign.load(epoch, &[(user(7), 1)], true).await;
+    campaign.rank(1, "a").await;
+    assert_eq!(forgotten_at(&keys).await, [until, -1], "a claim that is not stored is never forgotten");
+
+    let later = Plan { expires_at: Timestamp::from_micros(ALWAYS.expires_at.micros() + HOUR_US), ..ALWAYS };
+    coupon::stage(&campaign.redis, campaign.id, later, None).await.unwrap();
+    assert_eq!(forgotten_at(&keys).await, [until, -1], "a look that finds it staged changes nothing");
+}
+
+#[tokio::test]
+async fn a_campaign_whose_time_is_up_is_not_staged_again() {
+    let campaign = Campaign::staged(ALWAYS).await;
+    let ranked = campaign.rank(1, "a").await;
+    let wrong = ranked.epoch;
+    let over = Plan { expires_at: ranked.claimed_at, ..ALWAYS };
+    let Staging::Loading { epoch } = coupon::stage(&campaign.redis, campaign.id, over, Some(wrong)).await.unwrap()
+    else {
+        panic!("it is not staged")
+    };
+    assert_eq!(campaign.load(epoch, &[], true).await, Loaded::Superseded);
+    assert_eq!(coupon::snapshot(&campaign.redis, campaign.id).await.unwrap(), None);
+    assert_eq!(campaign.claim(&[(2, "b")]).await, [Outcome::NotReady]);
+    assert_eq!(campaign.pending(Duration::ZERO).await, [ranked], "what was ranked can still be stored");
 }

@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
+/// How long after its end Redis keeps a campaign; later MySQL alone answers. Claims that are pending then are kept until
+/// they are stored.
+const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Clone)]
 pub struct StageCampaign {
@@ -35,7 +38,12 @@ impl StageCampaign {
     /// Stages the campaign if it is missing, or still has the epoch `invalid_epoch`. Several may do so at once.
     pub async fn stage(&self, campaign: &Campaign, invalid_epoch: Option<i64>) -> Result<(), Error> {
         let terms = &campaign.terms;
-        let plan = Plan { quota: terms.quota, opens_at: terms.opens_at, closes_at: terms.closes_at };
+        let plan = Plan {
+            quota: terms.quota,
+            opens_at: terms.opens_at,
+            closes_at: terms.closes_at,
+            expires_at: terms.closes_at.plus(KEPT_AFTER_CLOSING),
+        };
         match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),
             Staging::Loading { epoch } => {
@@ -130,7 +138,8 @@ impl StageCampaign {
                     tracing::info!(campaign.id = %campaign.id, campaign.epoch = epoch, coupon.count = coupons, "campaign staged");
                     return Ok(());
                 }
-                // Another replica stages it under a newer epoch, and loads all of it.
+                // Another replica stages it under a newer epoch, and loads all of it; or it ended so long ago that Redis
+                // has forgotten it already.
                 Loaded::Superseded => return Ok(()),
             }
         }
