@@ -10,6 +10,7 @@ mod decode;
 mod every;
 mod page;
 mod parts;
+mod redis_memory;
 mod until;
 mod work;
 

@@ -1,6 +1,6 @@
 //! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
 
-use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, work};
+use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work};
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
@@ -10,6 +10,11 @@ use stampede_outbox::{Outbox, Relay, RelayConfig};
 use stampede_vocab::Service;
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+
+/// Time between two measurements of the memory of Redis.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest time of one.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections and workers of one service.
 pub struct Parts {
@@ -39,7 +44,7 @@ impl Parts {
         Ok(Self { db, outbox, relay, service, kafka, wait_for_servers: wait, workers })
     }
 
-    /// Connects to the Redis of the service.
+    /// Connects to the Redis of the service, and measures its memory from then on.
     ///
     /// Fails if it does not answer in time, or may evict keys.
     pub async fn redis(&self, args: &RedisArgs) -> anyhow::Result<Redis> {
@@ -47,6 +52,16 @@ impl Parts {
             || Redis::connect(RedisConfig { url: args.redis_url.clone(), key_prefix: args.redis_key_prefix.clone() });
         let redis = wait_for("Redis", self.wait_for_servers, connect).await?;
         redis.require_noeviction().await?;
+        if redis.frees_lazily().await? == Some(false) {
+            tracing::warn!(
+                "redis stands still while it frees what is large: set lazyfree-lazy-expire and lazyfree-lazy-user-del"
+            );
+        }
+        let memory = RedisMemory::new(redis.clone());
+        self.every("redis memory", MEMORY_INTERVAL, MEMORY_TIMEOUT, move || {
+            let memory = memory.clone();
+            async move { memory.measure().await }
+        });
         Ok(redis)
     }
 

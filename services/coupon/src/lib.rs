@@ -94,7 +94,7 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     });
 
     CouponRpc {
-        create: CreateCampaign::new(db.clone(), stage),
+        create: CreateCampaign::new(db.clone(), redis.clone(), stage),
         claim: ClaimCoupon::new(db.clone(), redis.clone(), campaigns.clone(), queue, store),
         campaigns: FindCampaigns::new(db.clone(), redis, campaigns.clone()),
         coupons: FindCoupons::new(db.clone(), campaigns.clone()),

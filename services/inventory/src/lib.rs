@@ -49,7 +49,8 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let unwritten_age = config.unwritten_order_age()?;
     let parts = Parts::connect(Service::Inventory, &config.service, workers).await?;
-    let redis = Stock::new(parts.redis(&config.redis).await?);
+    let server = parts.redis(&config.redis).await?;
+    let redis = Stock::new(server.clone());
     let sync = SyncRedis::new(redis.clone());
     let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
     let release = ReleaseReservations::new(parts.db.clone(), sync.clone());
@@ -60,7 +61,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     start_hold_sweep(&parts, &config, redis.clone(), sync.clone());
     start_rounds(&parts, &config, &reconcile, &view);
     let rpc = InventoryRpc {
-        stage: StageStock::new(parts.db.clone(), reconcile.clone()),
+        stage: StageStock::new(parts.db.clone(), server, reconcile.clone()),
         reserve: ReserveUnits::new(parts.db.clone(), redis, sync),
         release,
         view,

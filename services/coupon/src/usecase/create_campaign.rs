@@ -6,19 +6,21 @@ use crate::{
     usecase::{Error, StageCampaign},
 };
 use stampede_db::{Database, DbError};
+use stampede_lua::Redis;
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::sync::Arc;
 
 #[derive(Clone)]
 pub struct CreateCampaign {
     db: Database,
+    redis: Redis,
     stage: StageCampaign,
 }
 
 impl CreateCampaign {
-    /// Creates them in this schema.
-    pub fn new(db: Database, stage: StageCampaign) -> Self {
-        Self { db, stage }
+    /// Creates them in this schema, while there is room for them at `redis`.
+    pub fn new(db: Database, redis: Redis, stage: StageCampaign) -> Self {
+        Self { db, redis, stage }
     }
 
     /// Creates the campaign of this request, or returns it if an earlier attempt has created it. Fails if the earlier
@@ -30,6 +32,7 @@ impl CreateCampaign {
         }
         let now = Timestamp::now();
         terms.check_not_over(now).map_err(CreateRefusal::from)?;
+        self.check_room().await?;
         let campaign = Campaign::create(caller, request_id, terms, now);
         match self.insert(campaign.clone()).await {
             Ok(()) => self.stage_now(campaign).await,
@@ -49,6 +52,14 @@ impl CreateCampaign {
             .run("find_campaign", |mut conn| async move { store::campaigns::find_many(&mut conn, &[id]).await })
             .await?
             .pop())
+    }
+
+    /// Refuses a new campaign while Redis has too little memory left. One that cannot be asked is no reason to.
+    async fn check_room(&self) -> Result<(), Error> {
+        match self.redis.require_room().await {
+            Err(error) if error.is_unreachable() => Ok(()),
+            outcome => Ok(outcome?),
+        }
     }
 
     async fn insert(&self, campaign: Campaign) -> Result<(), DbError> {

@@ -3,25 +3,29 @@
 use super::{Error, Reconcile};
 use crate::{domain::Shelf, store};
 use stampede_db::Database;
+use stampede_lua::Redis;
+use stampede_vocab::EventId;
 use std::sync::Arc;
 
 /// Stages events. Cheap to clone.
 #[derive(Clone)]
 pub struct StageStock {
     db: Database,
+    redis: Redis,
     reconcile: Reconcile,
 }
 
 impl StageStock {
-    /// Stages events in this schema and in Redis.
-    pub fn new(db: Database, reconcile: Reconcile) -> Self {
-        Self { db, reconcile }
+    /// Stages events in this schema and in Redis, new ones while there is room for them at `redis`.
+    pub fn new(db: Database, redis: Redis, reconcile: Reconcile) -> Self {
+        Self { db, redis, reconcile }
     }
 
     /// Stages the items of an event, in the database and in Redis. An older version than the one at hand changes
     /// nothing.
     pub async fn run(&self, shelf: Shelf) -> Result<(), Error> {
         let event_id = shelf.event_id;
+        self.check_room(event_id).await?;
         let shelves: Arc<[Shelf]> = [shelf].into();
         let work = self.db.transact("stage_stock", move |conn| {
             let shelves = shelves.clone();
@@ -30,5 +34,19 @@ impl StageStock {
         work.await?;
         self.reconcile.run(event_id).await?;
         Ok(())
+    }
+
+    /// Refuses a new event while Redis has too little memory left. One that was staged before is moved or put back
+    /// whatever there is left, and a Redis that cannot be asked is no reason to refuse.
+    async fn check_room(&self, event_id: EventId) -> Result<(), Error> {
+        let error = match self.redis.require_room().await {
+            Err(error) if !error.is_unreachable() => error,
+            _ => return Ok(()),
+        };
+        let known = self
+            .db
+            .run("known_events", |mut conn| async move { store::stock::known_events(&mut conn, &[event_id]).await })
+            .await?;
+        if known.is_empty() { Err(error.into()) } else { Ok(()) }
     }
 }
