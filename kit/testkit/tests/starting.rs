@@ -44,10 +44,12 @@ async fn a_redis_that_evicts_is_refused_with_the_way_to_mend_it() {
 async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_alone() {
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::start(&[]).await.unwrap();
-    let url = redis.url();
-    let said = ["notify-keyspace-events is \"\"", "redis-cli CONFIG SET notify-keyspace-events Ex"];
-    is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
-    let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
+    let mend = "redis-cli CONFIG SET notify-keyspace-events Ex";
+    let told = [(redis.admin_url(), "notify-keyspace-events is \"\""), (redis.url(), "was not heard of")];
+    for (url, why) in told {
+        is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &[why, mend]).await;
+    }
+    let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", redis.url());
     coupon.start(&world, [Service::Coupon]).await.unwrap().stop().await.unwrap();
 }
 
@@ -60,6 +62,31 @@ async fn a_cluster_is_refused_by_the_event_service_alone() {
     is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &said).await;
     let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", &url);
     coupon.start(&world, [Service::Coupon]).await.unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_rights_of_their_user_suffice_and_its_password_is_in_no_log() {
+    let world = World::prepared().await.unwrap();
+    let redis = OwnRedis::start(&[("notify-keyspace-events", "Ex")]).await.unwrap();
+    for process in on_redis() {
+        let wrong = redis.url().replace(redis.password(), &format!("{}x", redis.password()));
+        let settings = MeshBuilder::default().set(process, "STAMPEDE_REDIS_URL", wrong);
+        let settings = settings.set(process, "STAMPEDE_WAIT_FOR_SERVERS_MS", 500);
+        let (code, log) = settings.launch(&world, process).unwrap().ended().await;
+        assert!(code == Some(1) && !log.contains(redis.password()), "{log}");
+        // The gateway is not ready before the services are.
+        if process == Process::Gateway {
+            continue;
+        }
+        let settings = MeshBuilder::default().set(process, "STAMPEDE_REDIS_URL", redis.url());
+        let running = settings.set(process, "STAMPEDE_LOG_FILTER", "debug").launch(&world, process).unwrap();
+        eventually("it is ready", || async { running.is_ready().await.then_some(()) }).await;
+        if process == Process::from(Service::Event) {
+            let listens = || async { running.log().contains("listening for the timers").then_some(()) };
+            eventually("it listens for timers", listens).await;
+        }
+        assert!(!running.log().contains(redis.password()), "{}", running.log());
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod bad_input;
 mod claiming;
 mod holding;
+mod memory;
 mod mending;
 mod ordering;
 mod reading;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod commands;
+mod memory;
 mod opening;
 mod sale;
 mod watching;

@@ -6,6 +6,7 @@ mod cluster;
 mod event_keys;
 mod histories;
 mod ledger;
+mod memory;
 mod old_copy;
 mod random;
 mod reservations;
