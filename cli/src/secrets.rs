@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, ensure};
 use rand::Rng;
 use serde::Serialize;
-use stampede_vocab::Service;
+use stampede_vocab::{REDIS_USER, Service, redis_users_file};
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{ErrorKind, Write},
@@ -23,7 +23,8 @@ const BYTES: usize = 32;
 #[command(after_help = "Example:\n  stampede secrets --directory secrets --database-host 127.0.0.1:3306
   stampede serve gateway --auth-secret-file secrets/auth/secret --redis-url redis://127.0.0.1:6379/0
 
-A secret that is there already is kept, so the command may be repeated. The URLs of the database are written anew.")]
+A secret that is there already is kept, so the command may be repeated. URLs, and the users of Redis, are written anew.
+With --redis-host also redis/url, redis/event_url, and redis-server/users.acl for `redis-server --aclfile`.")]
 pub struct Args {
     /// Where to make them: auth/secret, webhook/secret, database/password, and database/*_url
     #[arg(long, value_name = "DIRECTORY")]
@@ -36,6 +37,10 @@ pub struct Args {
     /// Account of the database
     #[arg(long, env = "STAMPEDE_DATABASE_USER", default_value = "stampede")]
     database_user: String,
+
+    /// Redis that the URLs lead to; without it nothing is made for it
+    #[arg(long, env = "STAMPEDE_REDIS_HOST", value_name = "HOST:PORT")]
+    redis_host: Option<String>,
 
     /// What schema names start with
     #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
@@ -64,20 +69,19 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
     ensure!(plain(&args.database_host), "--database-host is HOST:PORT, but {:?} is not", args.database_host);
     ensure!(plain(&args.database_user), "--database-user {:?} would have to be escaped in a URL", args.database_user);
+    let redis_host = args.redis_host.as_deref();
+    let redis_is_plain = redis_host.is_none_or(plain);
+    ensure!(redis_is_plain, "--redis-host is HOST:PORT, but {:?} is not", redis_host.unwrap_or_default());
     let mut written = Written { made: Vec::new(), kept: Vec::new() };
-    for name in ["auth/secret", "webhook/secret", "database/password"] {
+    let of_redis = redis_host.map(|_| ["redis/password", "redis-server/admin_password"]);
+    for name in ["auth/secret", "webhook/secret", "database/password"].into_iter().chain(of_redis.into_iter().flatten())
+    {
         let made = make_once(&args.directory.join(name), args.mode)?;
         if made { written.made.push(name.to_owned()) } else { written.kept.push(name.to_owned()) }
     }
-    let password = args.directory.join("database/password");
-    let password = fs::read_to_string(&password).with_context(|| format!("cannot read {}", password.display()))?;
-    let server = format!("mysql://{}:{}@{}", args.database_user, password.trim_end(), args.database_host);
-    let schemas = Service::ALL.into_iter().map(|service| {
-        let url = with_schema(&server, &format!("{}{service}", args.schema_prefix));
-        (format!("database/{service}_url"), url)
-    });
-    for (name, url) in std::iter::once(("database/url".to_owned(), server.clone())).chain(schemas) {
-        write(&args.directory.join(&name), &url, args.mode)?;
+    let redis = redis_host.map(|host| files_of_redis(args, host)).transpose()?;
+    for (name, text) in urls_of_database(args)?.into_iter().chain(redis.into_iter().flatten()) {
+        write(&args.directory.join(&name), &text, args.mode)?;
         written.made.push(name);
     }
     if output.json {
@@ -88,6 +92,32 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
         return Ok(());
     }
     print_text(format_args!("{}: kept {}", args.directory.display(), written.kept.join(" ")))
+}
+
+/// The database's URLs, by the names of their files.
+fn urls_of_database(args: &Args) -> anyhow::Result<Vec<(String, String)>> {
+    let password = read(args, "database/password")?;
+    let server = format!("mysql://{}:{password}@{}", args.database_user, args.database_host);
+    let schemas = Service::ALL.into_iter().map(|service| {
+        let url = with_schema(&server, &format!("{}{service}", args.schema_prefix));
+        (format!("database/{service}_url"), url)
+    });
+    Ok(std::iter::once(("database/url".to_owned(), server.clone())).chain(schemas).collect())
+}
+
+/// The URLs and the users of Redis, by the names of their files. Event has a logical database of its own.
+fn files_of_redis(args: &Args, host: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let password = read(args, "redis/password")?;
+    let users = redis_users_file(&password, &read(args, "redis-server/admin_password")?);
+    let url = |database| format!("redis://{REDIS_USER}:{password}@{host}/{database}");
+    let files = [("redis/url", url(0)), ("redis/event_url", url(1)), ("redis-server/users.acl", users)];
+    Ok(files.map(|(name, text)| (name.to_owned(), text)).into())
+}
+
+fn read(args: &Args, name: &str) -> anyhow::Result<String> {
+    let path = args.directory.join(name);
+    let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(secret.trim_end().to_owned())
 }
 
 /// Writes a new secret, unless there is one.

@@ -17,7 +17,7 @@ fi
 ssh=(ssh -o StrictHostKeyChecking=accept-new "$@")
 
 main() {
-    local tofu lines
+    local tofu lines servers="" mesh=""
     tofu=$(command -v tofu || command -v terraform) || fail "neither tofu nor terraform is here"
     lines=$("$tofu" output -raw hand_over) || fail "tofu has no outputs here: run tofu apply first"
     if [[ -z $lines ]]; then
@@ -31,10 +31,14 @@ main() {
         echo "$kind/$file: from $from to $to"
         hand_over "$kind" "$file" "$from_address" "$to_address"
         if [[ $to == servers ]]; then
-            start "$to" "$to_address"
-            start "$from" "$from_address"
+            servers=$to_address mesh=$from_address
         fi
     done 3<<<"$lines"
+    # The servers have all that they need now, and the mesh needs them.
+    if [[ -n $servers ]]; then
+        start servers "$servers"
+        start mesh "$mesh"
+    fi
     echo "all is handed over"
 }
 

@@ -18,7 +18,10 @@ output "session" {
 output "hand_over" {
   description = "Read by hand-over.sh: a secret, the machine that has it, and the one that needs it."
   value = join("\n", concat(
-    local.three ? ["database password mesh ${aws_instance.machine["mesh"].public_ip} servers ${aws_instance.machine["servers"].public_ip}"] : [],
+    local.three ? [
+      "database password mesh ${aws_instance.machine["mesh"].public_ip} servers ${aws_instance.machine["servers"].public_ip}",
+      "redis-server users.acl mesh ${aws_instance.machine["mesh"].public_ip} servers ${aws_instance.machine["servers"].public_ip}",
+    ] : [],
     contains(keys(local.machines), "load") ? ["auth secret mesh ${aws_instance.machine["mesh"].public_ip} load ${aws_instance.machine["load"].public_ip}"] : [],
   ))
 }

@@ -72,11 +72,13 @@ pub fn redis_rules(password: &str) -> Vec<String> {
     login.into_iter().chain(rights).chain(called).collect()
 }
 
-/// Returns a file of users, as `redis-server --aclfile` takes it: the one of the processes, and the default one, which
-/// may do everything, with a password of its own.
+/// Returns a file of users, as `redis-server --aclfile` takes it: the one of the processes; `admin`, who may do
+/// everything; and the default one, which has no password and may only ask whether the server is there.
 pub fn redis_users_file(password: &str, admin_password: &str) -> String {
     let rules = redis_rules(password).join(" ");
-    format!("user default reset on >{admin_password} ~* &* +@all\nuser {REDIS_USER} {rules}\n")
+    format!(
+        "user default reset on nopass +ping\nuser admin reset on >{admin_password} ~* &* +@all\nuser {REDIS_USER} {rules}\n"
+    )
 }
 
 #[cfg(test)]
@@ -101,8 +103,9 @@ mod tests {
     fn a_file_of_users_has_one_line_for_each() {
         let file = redis_users_file("one", "two");
         let lines: Vec<_> = file.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with("user default ") && lines[0].contains(">two") && !lines[0].contains(">one"));
-        assert!(lines[1].starts_with("user stampede ") && lines[1].contains(">one") && !lines[1].contains("nopass"));
+        assert_eq!(lines[0], "user default reset on nopass +ping");
+        assert!(lines[1].starts_with("user admin ") && lines[1].contains(" >two "));
+        assert!(lines[2].starts_with("user stampede ") && lines[2].contains(" >one ") && !lines[2].contains("nopass"));
+        assert_eq!(lines.len(), 3);
     }
 }

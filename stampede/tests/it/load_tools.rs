@@ -17,6 +17,8 @@ fn secrets_are_made_once_each_as_a_file_and_feed_the_flags_that_take_files() {
     let mode = fs::metadata(folder.path().join("auth/secret")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o400);
 
+    assert!(!Path::new(directory).join("redis").exists(), "nobody asked for it");
+
     let again = make("db:3306");
     assert!(out(&again).contains("kept auth/secret"), "{again:?}");
     assert_eq!(read("auth/secret"), secret);
@@ -28,6 +30,28 @@ fn secrets_are_made_once_each_as_a_file_and_feed_the_flags_that_take_files() {
     assert!(token.status.success() && out(&token).split('.').count() == 3, "{token:?}");
     let by_variable = stampede(&["token"]).env("STAMPEDE_AUTH_SECRET_FILE", &file).output().unwrap();
     assert!(by_variable.status.success(), "{by_variable:?}");
+}
+
+#[test]
+fn the_users_and_urls_of_redis_have_the_same_password_and_an_administrator_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().to_str().unwrap();
+    let make = || {
+        let hosts = ["--database-host", "db:3306", "--redis-host", "redis:6379"];
+        run(&[&["secrets", "--directory", directory][..], &hosts[..]].concat())
+    };
+    let (made, again) = (make(), make());
+    assert!(made.status.success() && again.status.success(), "{made:?} {again:?}");
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let (password, admin) = (read("redis/password"), read("redis-server/admin_password"));
+    assert_eq!(read("redis/url"), format!("redis://stampede:{password}@redis:6379/0"));
+    assert_eq!(read("redis/event_url"), format!("redis://stampede:{password}@redis:6379/1"));
+    let users = read("redis-server/users.acl");
+    assert!(users.contains(&format!("user stampede reset on >{password} ")), "{users}");
+    assert!(users.contains(&format!("user admin reset on >{admin} ")) && password != admin, "{users}");
+    for secret in [&password, &admin] {
+        assert!(!format!("{made:?}{again:?}").contains(secret.as_str()), "a secret was printed");
+    }
 }
 
 #[test]

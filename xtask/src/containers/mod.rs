@@ -231,8 +231,8 @@ mod tests {
             all.push(format!("STAMPEDE_DATABASE_URL_FILE: /secrets/database/{service}_url"));
         }
         all.extend(process.redis().map(|redis| match redis {
-            RedisUse::Main => "STAMPEDE_REDIS_URL: redis://${REDIS_HOST}/0".to_owned(),
-            RedisUse::Timers => "STAMPEDE_REDIS_URL: redis://${REDIS_HOST}/1".to_owned(),
+            RedisUse::Main => "STAMPEDE_REDIS_URL_FILE: /secrets/redis/url".to_owned(),
+            RedisUse::Timers => "STAMPEDE_REDIS_URL_FILE: /secrets/redis/event_url".to_owned(),
         }));
         let url = |peer: &Service| format!("{}: http://{peer}:{}", peer.urls_variable(), Process::from(*peer).port());
         all.extend(process.calls().iter().map(url));
