@@ -47,6 +47,11 @@ impl Keys {
         format!("{}stock:{{{event}}}:holds", self.prefix)
     }
 
+    /// How far the pass over all events is that compares them with the ledger.
+    pub fn stock_pass(&self) -> String {
+        format!("{}stock:pass", self.prefix)
+    }
+
     /// A campaign's numbers and ranks.
     pub fn coupon_campaign(&self, campaign: CampaignId) -> String {
         format!("{}coupon:{{{campaign}}}", self.prefix)

@@ -8,11 +8,13 @@
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
 //! restart or a failover, it is NOT_READY until it was compared again: what it has may be an old copy.
 
+mod claim;
 mod pack;
 mod read;
 mod stage;
 
 pub use self::{
+    claim::{Claim, Progress, Work},
     pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine},
     read::{BuyerPage, HoldPage, ShelfEvent, ShelfItem, Snapshot},
     stage::{LedgerCopy, LedgerUnits, StagedItem, Staging},
@@ -27,6 +29,7 @@ script!(SNAPSHOT, "stock/snapshot", with_run_id);
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
+script!(RECOUNT, "stock/recount");
 static SYNC: Script =
     Script::new("stock/sync", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")));
 static STAGE: Script = Script::with_run_id(
@@ -121,7 +124,7 @@ impl Stock {
 
     /// Reads the event and these items as they are at one instant.
     pub async fn snapshot(&self, event: EventId, items: &[ItemId]) -> Result<Snapshot, RedisError> {
-        let mut keys = vec![self.keys().stock_event(event)];
+        let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, items));
         let reply = self.ask(&SNAPSHOT, &keys, &Args::new()).await?;
         Snapshot::parse(SNAPSHOT.name(), reply)
@@ -169,6 +172,22 @@ impl Stock {
         let args = Args::new().with(cursor).with(count);
         let reply = self.ask(&BUYERS, &[self.keys().stock_item(event, item)], &args).await?;
         BuyerPage::parse(BUYERS.name(), reply)
+    }
+
+    /// Sets what is on hold of an item to what the holds say, for one page of its buyers. Begin with cursor 0; a page
+    /// looks at about `count` fields. Returns where the next page begins, none after the last, and how many numbers
+    /// were wrong.
+    pub async fn recount(
+        &self,
+        event: EventId,
+        item: ItemId,
+        cursor: u64,
+        count: u32,
+    ) -> Result<(Option<u64>, u32), RedisError> {
+        let keys = [self.keys().stock_holds(event), self.keys().stock_item(event, item)];
+        let args = Args::new().with(item.to_string()).with(cursor).with(count);
+        let (next, wrong): (u64, u32) = self.ask(&RECOUNT, &keys, &args).await?;
+        Ok(((next != 0).then_some(next), wrong))
     }
 
     async fn ask<T: FromRedisValue>(&self, script: &Script, keys: &[String], args: &Args) -> Result<T, RedisError> {

@@ -1,4 +1,8 @@
--- What more than one stock script needs; put before sync.lua and stage.lua. It decides nothing by itself.
+-- What more than one stock script needs; put before sync.lua, stage.lua, claim.lua and advance.lua. It decides nothing
+-- by itself.
+
+-- The fields of a claim, see claim.lua: who has it, until when, on which run of the server, how far it is.
+local CLAIM = { 'claim_owner', 'claim_until', 'claim_run', 'claim_cursor' }
 
 -- Lua's stack bounds how many arguments one call takes. Even, so that pairs stay together.
 local MAX_ARGS = 1000
@@ -22,25 +26,35 @@ local function values_of(key, fields)
   return values
 end
 
+-- Takes the versions from `first` to `version` out of the doubt about what single buyers have: those are known now. One
+-- range is kept, so what is known of its middle alone changes nothing.
+local function end_doubt(item, first, version)
+  local values = redis.call('HMGET', item, 'stale_from', 'stale_at')
+  local from, to = tonumber(values[1]), tonumber(values[2])
+  if not from then
+    return
+  elseif first <= from and version >= to then
+    redis.call('HDEL', item, 'stale_from', 'stale_at')
+  elseif first <= from and version >= from then
+    redis.call('HSET', item, 'stale_from', version + 1)
+  elseif first <= to and version >= to then
+    redis.call('HSET', item, 'stale_at', first - 1)
+  end
+end
+
 -- Sets what the ledger has committed of an item, as of `version` of its stock row. The newest version wins, so a
 -- repeat, or one that was overtaken, changes nothing. Each change of the ledger adds one to the version, and this copy
 -- has the changes from `first` on, none if that is beyond `version`. What single buyers have is in doubt as of the changes
--- that were skipped, from `stale_from` to `stale_at`; a copy that comes late and has them ends the doubt.
+-- that were skipped, from `stale_from` to `stale_at`; a copy that has them, now or late, ends the doubt.
 local function copy_ledger(item, committed, gift_committed, first, version)
   local values = redis.call('HMGET', item, 'ledger_version', 'stale_from', 'stale_at')
   local known = tonumber(values[1]) or -1
-  local from, to = tonumber(values[2]), tonumber(values[3])
   if version >= known then
     redis.call('HSET', item, 'committed', committed, 'gift_committed', gift_committed, 'ledger_version', version)
     if version > 0 and first > known + 1 then
-      redis.call('HSET', item, 'stale_from', math.min(from or known + 1, known + 1), 'stale_at',
-        math.max(to or 0, first - 1))
+      redis.call('HSET', item, 'stale_from', math.min(tonumber(values[2]) or known + 1, known + 1), 'stale_at',
+        math.max(tonumber(values[3]) or 0, first - 1))
     end
-  elseif from and first <= from and version >= to then
-    redis.call('HDEL', item, 'stale_from', 'stale_at')
-  elseif from and first <= from and version >= from then
-    redis.call('HSET', item, 'stale_from', version + 1)
-  elseif from and first <= to and version >= to then
-    redis.call('HSET', item, 'stale_at', first - 1)
   end
+  end_doubt(item, first, version)
 end

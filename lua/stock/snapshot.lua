@@ -1,11 +1,11 @@
 -- Reads an event and some of its items as they are at one instant. Runs behind run_id.lua.
 --
--- KEYS   1 the event, 2.. items
--- Returns {now_us, the run id of this server, event, items}
+-- KEYS   1 the event, 2 its holds, 3.. items
+-- Returns {now_us, the run id of this server, event, number of holds, items}
 --        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, 1 if it was compared with the
 --        ledger since this server began to run or else 0}
 --        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
---        gift_held, ledger_version, stale_at or -1}
+--        gift_held, ledger_version, stale_from or -1, stale_at or -1}
 
 local function numbers(key, fields)
   local values = redis.call('HMGET', key, unpack(fields))
@@ -23,10 +23,10 @@ if event then
   event[5] = redis.call('HGET', KEYS[1], 'run_id') == RUN_ID and 1 or 0
 end
 local items = {}
-for index = 2, #KEYS do
-  items[index - 1] = numbers(KEYS[index], { 'total', 'committed', 'held', 'gift_total', 'gift_committed', 'gift_held',
-    'ledger_version', 'stale_at' })
+for index = 3, #KEYS do
+  items[index - 2] = numbers(KEYS[index], { 'total', 'committed', 'held', 'gift_total', 'gift_committed', 'gift_held',
+    'ledger_version', 'stale_from', 'stale_at' })
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-return { now, RUN_ID, event, items }
+return { now, RUN_ID, event, redis.call('HLEN', KEYS[2]), items }

@@ -22,6 +22,10 @@ local function stage_item(key, at)
   redis.call('HSETNX', key, 'held', 0)
   redis.call('HSETNX', key, 'gift_held', 0)
   redis.call('PEXPIREAT', key, ARGV[ITEMS_EXPIRE_MS])
+  if redis.call('HGET', key, 'claim_cursor') == 'done' then
+    -- All its buyers were copied: what it misses from here on is a doubt.
+    redis.call('HDEL', key, unpack(CLAIM))
+  end
 end
 
 local event = redis.call('HMGET', EVENT, 'version', 'arrivals')

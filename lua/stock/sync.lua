@@ -90,13 +90,10 @@ end
 local function copy_item(at)
   local key = KEYS[FIRST_ITEM + tonumber(ARGV[at]) - 1]
   local version, all_buyers = tonumber(ARGV[at + 4]), ARGV[at + 5] == '1'
-  copy_ledger(key, ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 1]), version)
+  -- All of its buyers are as of every version up to this one.
+  copy_ledger(key, ARGV[at + 2], ARGV[at + 3], all_buyers and 0 or tonumber(ARGV[at + 1]), version)
   at = set_buyers(key, version, at + 6)
-  local item = redis.call('HMGET', key, 'stale_at', 'total')
-  if all_buyers and item[1] and tonumber(item[1]) <= version then
-    redis.call('HDEL', key, 'stale_from', 'stale_at')
-  end
-  if not item[2] then
+  if redis.call('HEXISTS', key, 'total') == 0 then
     redis.call('EXPIRE', key, UNSTAGED_SECONDS)
   end
   return at

@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub run_id: String,
     /// The event; none if it is not staged.
     pub event: Option<ShelfEvent>,
+    /// How many holds of the event there are.
+    pub hold_count: u32,
     /// The items in the order asked for; none for one that is not staged.
     pub items: Vec<Option<ShelfItem>>,
 }
@@ -50,7 +52,9 @@ pub struct ShelfItem {
     pub gift_held_units: i32,
     /// Version of the stock row that was copied.
     pub ledger_version: i64,
-    /// Up to this version of the stock row a change was skipped, so what single buyers have is in doubt.
+    /// From this version of the stock row on ...
+    pub stale_from: Option<i64>,
+    /// ... up to this one a change was skipped, so what single buyers have is in doubt.
     pub stale_at: Option<i64>,
 }
 
@@ -92,18 +96,19 @@ pub struct BuyerPage {
 
 /// version, opens_us, closes_us, arrivals, 1 if it was compared on this run or 0
 type EventReply = Vec<i64>;
-/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_at or -1
+/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1
 type ItemReply = Vec<i64>;
 
 impl Snapshot {
     pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
-        let (now_us, run_id, event, items) =
-            <(i64, String, Option<EventReply>, Vec<Option<ItemReply>>)>::from_redis_value(reply)
+        let (now_us, run_id, event, hold_count, items) =
+            <(i64, String, Option<EventReply>, u32, Vec<Option<ItemReply>>)>::from_redis_value(reply)
                 .map_err(|error| RedisError::reply(script, error))?;
         Ok(Self {
             now: Timestamp::from_micros(now_us),
             run_id,
             event: event.map(|numbers| ShelfEvent::parse(script, &numbers)).transpose()?,
+            hold_count,
             items: items
                 .into_iter()
                 .map(|item| item.map(|numbers| ShelfItem::parse(script, &numbers)).transpose())
@@ -124,7 +129,9 @@ impl ShelfEvent {
 
 impl ShelfItem {
     fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
-        let [units @ .., ledger_version, stale_at] = numbers else { return Err(RedisError::reply(script, numbers)) };
+        let [units @ .., ledger_version, stale_from, stale_at] = numbers else {
+            return Err(RedisError::reply(script, numbers));
+        };
         let units: Vec<i32> = units.iter().filter_map(|units| i32::try_from(*units).ok()).collect();
         let [total_units, committed_units, held_units, gift_total_units, gift_committed_units, gift_held_units] =
             units[..]
@@ -139,6 +146,7 @@ impl ShelfItem {
             gift_committed_units,
             gift_held_units,
             ledger_version: *ledger_version,
+            stale_from: (*stale_from >= 0).then_some(*stale_from),
             stale_at: (*stale_at >= 0).then_some(*stale_at),
         })
     }

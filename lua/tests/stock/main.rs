@@ -3,6 +3,7 @@
 //! Every test has a key prefix of its own, so they may run at once.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
+mod claiming;
 mod deciding;
 mod shelf;
 mod syncing;

@@ -170,3 +170,22 @@ async fn a_copy_that_covers_several_versions_leaves_nothing_in_doubt() {
     shelf.stock.sync(shelf.event, &late, &[]).await.unwrap();
     assert_eq!(shelf.item(1).await.stale_at, None, "it comes late, and has what was skipped");
 }
+
+#[tokio::test]
+async fn a_newer_copy_that_has_what_was_skipped_ends_the_doubt() {
+    let shelf = Shelf::open(vec![item(1, 9)]).await;
+    shelf.sync(3, 1, (1, 1), &[]).await;
+    assert_eq!((shelf.item(1).await.stale_from, shelf.item(1).await.stale_at), (Some(1), Some(2)));
+    let copies = [LedgerCopy { first_version: 1, ..ledger_copy(4, 2, &[(1, 1), (2, 1)], false) }];
+    shelf.stock.sync(shelf.event, &copies, &[]).await.unwrap();
+    let after = shelf.item(1).await;
+    assert_eq!((after.ledger_version, after.stale_from, after.stale_at), (4, None, None));
+}
+
+#[tokio::test]
+async fn all_buyers_of_an_earlier_version_leave_only_what_came_after_it_in_doubt() {
+    let shelf = Shelf::open(vec![item(1, 9)]).await;
+    shelf.sync(7, 2, (1, 1), &[]).await;
+    shelf.stock.sync(shelf.event, &[ledger_copy(4, 2, &[(1, 1)], true)], &[]).await.unwrap();
+    assert_eq!((shelf.item(1).await.stale_from, shelf.item(1).await.stale_at), (Some(5), Some(6)));
+}
