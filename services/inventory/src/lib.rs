@@ -29,15 +29,14 @@ use stampede_proto::{
 use stampede_service::Parts;
 use stampede_vocab::Service;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Mutex;
 use tonic::service::Routes;
 use usecase::{
-    ApplyMessages, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten, ReserveUnits, StageStock,
-    SyncRedis, ViewStock,
+    ApplyMessages, CompareAll, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten, ReserveUnits,
+    StageStock, SyncRedis, ViewStock,
 };
 use worker::{Consumer, Gauges};
 
-/// Longest time of one round of a worker.
+/// Longest time of one round of a worker. The next one goes on where it was cut.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two measurements of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
@@ -54,7 +53,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let sync = SyncRedis::new(redis.clone());
     let reconcile = Reconcile::new(parts.db.clone(), redis.clone(), sync.clone());
     let release = ReleaseReservations::new(parts.db.clone(), sync.clone());
-    let view = ViewStock::new(parts.db.clone(), redis.clone());
+    let view = ViewStock::new(parts.db.clone(), redis.clone(), reconcile.clone());
     let apply = ApplyMessages::new(parts.outbox.clone(), sync.clone(), reconcile.clone());
     parts.consume(taken_by(Service::Inventory), Consumer::new(apply))?;
     start_unwritten_sweep(&parts, &config, unwritten_age, release.clone());
@@ -83,19 +82,23 @@ fn start_unwritten_sweep(parts: &Parts, config: &Config, age: Duration, release:
 
 fn start_hold_sweep(parts: &Parts, config: &Config, redis: Stock, sync: SyncRedis) {
     let stale = DropStaleHolds::new(parts.db.clone(), redis, sync, config.stale_hold_age());
-    // A round goes on where the one before has ended.
-    let stale = Arc::new(Mutex::new(stale));
+    let stale = Arc::new(stale);
     parts.every("stale hold sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let stale = stale.clone();
-        async move { stale.lock().await.run().await }
+        async move { stale.run().await }
     });
 }
 
 fn start_rounds(parts: &Parts, config: &Config, reconcile: &Reconcile, view: &ViewStock) {
-    let reconcile = reconcile.clone();
+    let all = Arc::new(CompareAll::new(reconcile.clone()));
+    parts.every("reconciler of all", config.reconcile_interval(), ROUND_TIMEOUT, move || {
+        let all = all.clone();
+        async move { all.run().await }
+    });
+    let near = reconcile.clone();
     parts.every("reconciler", config.reconcile_interval(), ROUND_TIMEOUT, move || {
-        let reconcile = reconcile.clone();
-        async move { reconcile.run_all().await }
+        let near = near.clone();
+        async move { near.run_near().await }
     });
     let gauges = Gauges::new(view.clone());
     parts.every("stock gauges", GAUGE_INTERVAL, ROUND_TIMEOUT, move || {

@@ -9,7 +9,7 @@ mod stock;
 
 pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
 pub use outgoing::{Answer, OutgoingMessage, RejectReason};
-pub use repair::{CopiedItem, Drift, Repairs};
+pub use repair::{Copied, CopiedItem, CopyWork, Drift, Position, Repairs, Restore};
 pub use reservation::{Grant, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};
 pub use shelf::{Shelf, ShelfItem, Window, Withdrawal};
 pub use stock::{Committed, Item, StockLevel, StockView};

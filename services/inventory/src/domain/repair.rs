@@ -1,7 +1,18 @@
 //! Where Redis differs from the ledger, and what sets it right.
 
 use crate::domain::Item;
-use stampede_vocab::ItemId;
+use stampede_vocab::{ItemId, UserId};
+
+/// What Redis has of one event, at one instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Version of the event that is staged; none if it is not, or may be an old copy.
+    pub event_version: Option<i64>,
+    /// How many holds there are.
+    pub hold_count: u32,
+    /// The items, in the order in which they are compared; none for one that is not staged.
+    pub items: Vec<Option<CopiedItem>>,
+}
 
 /// What Redis has of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,10 +21,14 @@ pub struct CopiedItem {
     pub committed_units: i32,
     /// Gifts in the ledger, by the last copy.
     pub gift_committed_units: i32,
+    /// Units on hold.
+    pub held_units: i32,
+    /// Gifts on hold.
+    pub gift_held_units: i32,
     /// Version of the stock row that was copied.
     pub version: i64,
-    /// Whether what single buyers have is in doubt.
-    pub stale: bool,
+    /// The first version as of which it is in doubt what single buyers have; none if nothing is.
+    pub stale_from: Option<i64>,
 }
 
 /// An item of which Redis had other units than the ledger.
@@ -26,34 +41,44 @@ pub struct Drift {
     pub redis_units: Option<i32>,
 }
 
+/// An item whose units and buyers are to be copied from the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restore {
+    pub item_id: ItemId,
+    /// The first version of its stock row whose changes are copied; 0 for all buyers.
+    pub from: i64,
+    /// Whether it is staged.
+    pub is_staged: bool,
+}
+
 /// What has to be copied to Redis again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs {
     /// Whether the shelf is missing or old.
     pub stage: bool,
-    /// Items whose units and buyers are to be copied from the ledger.
-    pub restore: Vec<ItemId>,
+    /// Items whose units and buyers are to be copied.
+    pub restore: Vec<Restore>,
+    /// Items that say that units are on hold, when there are no holds.
+    pub recount: Vec<ItemId>,
     /// What differed.
     pub drifts: Vec<Drift>,
 }
 
 impl Repairs {
-    /// Compares the items of one event with what Redis has: the version of its shelf, and the items in the same order.
+    /// Compares the items of one event with what Redis has of them, in the same order.
     ///
-    /// A copy is behind only if it is older than `settled` says: a change that has just been committed may still be on
-    /// its way.
-    pub fn find(
-        items: &[Item],
-        staged_version: Option<i64>,
-        copies: &[Option<CopiedItem>],
-        settled: impl Fn(&Item) -> i64,
-    ) -> Self {
+    /// A copy is behind only if it misses a change that is as old as `settled` says: one that has just been committed
+    /// may still be on its way.
+    pub fn find(items: &[Item], copied: &Copied, settled: impl Fn(&Item) -> i64) -> Self {
         let newest = items.iter().map(|item| item.event_version).max();
-        let mut repairs = Self { stage: staged_version < newest, ..Self::default() };
-        for (item, copy) in items.iter().zip(copies) {
+        let mut repairs = Self { stage: copied.event_version < newest, ..Self::default() };
+        for (item, copy) in items.iter().zip(&copied.items) {
             repairs.stage |= copy.is_none();
-            if needs_copy(item, copy.as_ref(), settled(item)) {
-                repairs.restore.push(item.id());
+            if let Some(from) = first_missing(item, copy.as_ref(), settled(item)) {
+                repairs.restore.push(Restore { item_id: item.id(), from, is_staged: copy.is_some() });
+            }
+            if copied.hold_count == 0 && copy.is_some_and(|copy| copy.held_units > 0 || copy.gift_held_units > 0) {
+                repairs.recount.push(item.id());
             }
             repairs.drifts.extend(drift(item, copy.as_ref()));
         }
@@ -62,16 +87,23 @@ impl Repairs {
 
     /// Whether Redis is as it should be.
     pub fn is_empty(&self) -> bool {
-        !self.stage && self.restore.is_empty()
+        !self.stage && self.restore.is_empty() && self.recount.is_empty()
     }
 }
 
-fn needs_copy(item: &Item, copy: Option<&CopiedItem>, settled: i64) -> bool {
-    let Some(copy) = copy else { return item.committed.version > 0 };
+/// The first version whose changes the copy misses; 0 if nothing of it can be relied on, none if it misses nothing.
+fn first_missing(item: &Item, copy: Option<&CopiedItem>, settled: i64) -> Option<i64> {
+    let Some(copy) = copy else { return (item.committed.version > 0).then_some(0) };
     let same_version = copy.version == item.committed.version;
     let same_units =
         (copy.committed_units, copy.gift_committed_units) == (item.committed.units, item.committed.gift_units);
-    copy.stale || copy.version < settled || (same_version && !same_units)
+    if same_version && !same_units {
+        return Some(0);
+    }
+    let doubted = copy.stale_from.filter(|from| *from <= settled);
+    let behind = (copy.version < settled).then_some(copy.version + 1);
+    let first = [doubted, behind].into_iter().flatten().min()?;
+    Some(if item.is_numbered { first } else { 0 })
 }
 
 /// A copy that is newer than the row that was read here is not a difference.
@@ -82,21 +114,67 @@ fn drift(item: &Item, copy: Option<&CopiedItem>) -> Option<Drift> {
     differs.then_some(Drift { item_id: item.id(), ledger_units: item.committed.units, redis_units })
 }
 
+/// A place between two buyers of an item: behind this version, if they go by the version of their last change, and
+/// behind this buyer.
+pub type Position = (i64, UserId);
+
+/// The copying of an item's buyers, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopyWork {
+    /// The first version of the stock row whose changes are copied; 0 for all buyers.
+    pub from: i64,
+    /// The last one: what changes later is told on its own.
+    pub to: i64,
+    /// The last buyer that was copied.
+    pub after: Option<Position>,
+}
+
+impl CopyWork {
+    /// The work as text, to be kept beside what was copied.
+    pub fn cursor(&self) -> String {
+        let (version, user) = self.after.map_or((0, String::new()), |(version, user)| (version, user.to_string()));
+        format!("{}|{}|{version}|{user}", self.from, self.to)
+    }
+
+    /// Reads such a text; `None` if it is none, as of another release.
+    pub fn parse(cursor: &str) -> Option<Self> {
+        let mut parts = cursor.split('|');
+        let mut version = || parts.next()?.parse::<i64>().ok();
+        let (from, to, last) = (version()?, version()?, version()?);
+        let user = parts.next()?;
+        let after = if user.is_empty() { None } else { Some((last, user.parse().ok()?)) };
+        Some(Self { from, to, after })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::{Committed, ledger::tests::item};
+    use uuid::Uuid;
 
     fn sold(units: i32, version: i64) -> Item {
         Item { committed: Committed { units, gift_units: 0, version }, ..item(1, 10) }
     }
 
-    fn copy(committed_units: i32, version: i64) -> Option<CopiedItem> {
-        Some(CopiedItem { committed_units, gift_committed_units: 0, version, stale: false })
+    fn copy(committed_units: i32, version: i64) -> CopiedItem {
+        CopiedItem {
+            committed_units,
+            gift_committed_units: 0,
+            held_units: 0,
+            gift_held_units: 0,
+            version,
+            stale_from: None,
+        }
     }
 
-    fn find(item: Item, copy: Option<CopiedItem>, settled: i64) -> Repairs {
-        Repairs::find(&[item], Some(item.event_version), &[copy], |_| settled)
+    fn find(item: Item, copy: CopiedItem, settled: i64) -> Repairs {
+        let copied = Copied { event_version: Some(item.event_version), hold_count: 0, items: vec![Some(copy)] };
+        Repairs::find(&[item], &copied, |_| settled)
+    }
+
+    fn restore(from: i64) -> [Restore; 1] {
+        [Restore { item_id: item(1, 10).id(), from, is_staged: true }]
     }
 
     #[test]
@@ -114,34 +192,59 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_was_lost_is_copied_again() {
-        assert_eq!(find(sold(3, 5), copy(2, 4), 5).restore, [item(1, 10).id()]);
+    fn of_a_change_that_was_lost_only_what_changed_is_copied_again() {
+        assert_eq!(find(sold(3, 5), copy(2, 3), 5).restore, restore(4));
+        let unnumbered = Item { is_numbered: false, ..sold(3, 5) };
+        assert_eq!(find(unnumbered, copy(2, 3), 5).restore, restore(0));
     }
 
     #[test]
     fn other_units_at_the_same_version_are_set_right_and_newer_ones_are_left() {
-        assert_eq!(find(sold(3, 5), copy(9, 5), 5).restore, [item(1, 10).id()]);
+        assert_eq!(find(sold(3, 5), copy(9, 5), 5).restore, restore(0));
         let repairs = find(sold(3, 5), copy(4, 6), 5);
         assert!(repairs.is_empty() && repairs.drifts.is_empty());
     }
 
     #[test]
-    fn buyers_in_doubt_are_copied_again() {
-        let stale = copy(3, 5).map(|copy| CopiedItem { stale: true, ..copy });
-        assert_eq!(find(sold(3, 5), stale, 5).restore, [item(1, 10).id()]);
+    fn buyers_in_doubt_are_copied_again_once_their_change_has_had_time_to_come() {
+        let stale = CopiedItem { stale_from: Some(4), ..copy(3, 5) };
+        assert_eq!(find(sold(3, 5), stale, 5).restore, restore(4));
+        assert!(find(sold(3, 5), stale, 3).is_empty());
     }
 
     #[test]
     fn what_redis_lost_is_copied_and_staged() {
-        let repairs = Repairs::find(&[sold(3, 5)], None, &[None], |_| 5);
+        let lost = Copied { items: vec![None], ..Copied::default() };
+        let repairs = Repairs::find(&[sold(3, 5)], &lost, |_| 5);
         assert!(repairs.stage);
-        assert_eq!(repairs.restore, [item(1, 10).id()]);
+        assert_eq!(repairs.restore, [Restore { is_staged: false, ..restore(0)[0] }]);
         assert_eq!(repairs.drifts[0].redis_units, None);
     }
 
     #[test]
     fn an_item_that_nobody_bought_is_only_staged() {
-        let repairs = find(sold(0, 0), None, 0);
+        let lost = Copied { items: vec![None], ..Copied::default() };
+        let repairs = Repairs::find(&[sold(0, 0)], &lost, |_| 0);
         assert!(repairs.stage && repairs.restore.is_empty());
+    }
+
+    #[test]
+    fn units_on_hold_without_a_hold_are_counted_again() {
+        let held = CopiedItem { held_units: 2, ..copy(3, 5) };
+        assert_eq!(find(sold(3, 5), held, 5).recount, [item(1, 10).id()]);
+        let copied = Copied { event_version: Some(1), hold_count: 1, items: vec![Some(held)] };
+        assert!(Repairs::find(&[sold(3, 5)], &copied, |_| 5).is_empty(), "it may be the hold's");
+    }
+
+    #[test]
+    fn the_place_of_a_copy_reads_back_and_another_text_does_not() {
+        let begin = CopyWork { from: 0, to: 7, after: None };
+        let further = CopyWork { from: 3, after: Some((5, UserId::from_uuid(Uuid::from_u128(9)))), ..begin };
+        for work in [begin, further] {
+            assert_eq!(CopyWork::parse(&work.cursor()), Some(work));
+        }
+        for text in ["", "1|2|3", "a|2|3|", "1|2|3|usr_"] {
+            assert_eq!(CopyWork::parse(text), None, "{text}");
+        }
     }
 }

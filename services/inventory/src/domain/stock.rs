@@ -18,6 +18,9 @@ pub struct Item {
     pub committed: Committed,
     /// Places of arrival in the event go on from here at least; none before it was put into Redis for the first time.
     pub arrivals_floor: Option<i64>,
+    /// Whether each change of the committed units has its version in the ledger, so that what was changed since a
+    /// version can be told.
+    pub is_numbered: bool,
 }
 
 impl Item {

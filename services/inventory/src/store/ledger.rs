@@ -1,10 +1,10 @@
 //! The table `ledger`.
 
-use crate::domain::{Buyers, Entry, EntryState, OrderedLine};
+use crate::domain::{Buyers, Entry, EntryState, ItemChange, OrderedLine, Position};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 const COMMITTED: &str = "COMMITTED";
@@ -108,7 +108,7 @@ pub fn buyers_of_rows(answers: &Answers, place: Option<Place>) -> Result<Buyers,
 }
 
 /// Up to `limit` buyers that the item ever had, after the buyer `after`, in the order of their ids; with 0 units those
-/// who gave all back.
+/// who gave all back. The index is forced: it has all that is read, in this order.
 pub async fn buyers_of(
     conn: &mut MySqlConnection,
     item: ItemId,
@@ -116,8 +116,9 @@ pub async fn buyers_of(
     limit: u32,
 ) -> Result<Vec<(UserId, i32)>, DbError> {
     let rows: Vec<BuyerRow> = sqlx::query_as(
-        "SELECT item_id, user_id, CAST(SUM(IF(state = 'COMMITTED', units, 0)) AS SIGNED) AS units FROM ledger \
-         WHERE item_id = ? AND user_id > ? GROUP BY item_id, user_id ORDER BY user_id LIMIT ?",
+        "SELECT item_id, user_id, CAST(SUM(IF(state = 'COMMITTED', units, 0)) AS SIGNED) AS units \
+         FROM ledger FORCE INDEX (ledger_by_buyer) WHERE item_id = ? AND user_id > ? \
+         GROUP BY item_id, user_id ORDER BY item_id, user_id LIMIT ?",
     )
     .bind(item.uuid())
     .bind(after.map_or(Uuid::nil(), |user| user.uuid()))
@@ -125,6 +126,32 @@ pub async fn buyers_of(
     .fetch_all(conn)
     .await?;
     rows.into_iter().map(|row| Ok((UserId::from_uuid(row.user_id), units(row.units)?))).collect()
+}
+
+/// Up to `limit` rows of the item that were last changed with these versions, `from` to `to`, behind the place `after`:
+/// the version and the buyer of each, in this order.
+pub async fn changes_of(
+    conn: &mut MySqlConnection,
+    item: ItemId,
+    (from, to): (i64, i64),
+    after: Option<Position>,
+    limit: u32,
+) -> Result<Vec<Position>, DbError> {
+    let (version, user) = after.map_or((from, Uuid::nil()), |(version, user)| (version, user.uuid()));
+    let rows: Vec<(i64, Uuid)> = sqlx::query_as(
+        "SELECT item_version, user_id FROM ledger FORCE INDEX (ledger_by_change) \
+         WHERE item_id = ? AND item_version >= ? AND item_version <= ? AND (item_version > ? OR user_id > ?) \
+         ORDER BY item_version, user_id LIMIT ?",
+    )
+    .bind(item.uuid())
+    .bind(version)
+    .bind(to)
+    .bind(version)
+    .bind(user)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(version, user)| (version, UserId::from_uuid(user))).collect())
 }
 
 /// The last order of arrival that the ledger has seen of an event; 0 if none.
@@ -136,14 +163,16 @@ pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<
     Ok(last.unwrap_or(0))
 }
 
-/// Adds the statement that writes rows as they are now. Their items are locked, so nobody else writes them.
-pub fn push_write(statements: &mut Statements, entries: &[Entry]) {
+/// Adds the statement that writes rows as they are now, each with the version that its item has by these changes. Their
+/// items are locked, so nobody else writes them.
+pub fn push_write(statements: &mut Statements, entries: &[Entry], items: &[ItemChange]) {
     if entries.is_empty() {
         return;
     }
+    let versions: HashMap<ItemId, i64> = items.iter().map(|change| (change.item_id, change.after.version)).collect();
     let mut query = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
-         committed_at_us, released_at_us, granted_at_us, request_fingerprint) ",
+         committed_at_us, released_at_us, granted_at_us, request_fingerprint, item_version) ",
     );
     query.push_values(entries, |mut row, entry| {
         let (state, committed_at, released_at) = columns(entry.state);
@@ -158,12 +187,14 @@ pub fn push_write(statements: &mut Statements, entries: &[Entry]) {
             .push_bind(committed_at.micros())
             .push_bind(released_at.map(Timestamp::micros))
             .push_bind(entry.granted_at.map(Timestamp::micros))
-            .push_bind(entry.fingerprint.as_ref().map(Fingerprint::as_bytes));
+            .push_bind(entry.fingerprint.as_ref().map(Fingerprint::as_bytes))
+            .push_bind(versions.get(&entry.line.item_id).copied());
     });
     query.push(
         " ON DUPLICATE KEY UPDATE units = VALUES(units), gift_units = VALUES(gift_units), state = VALUES(state), \
          committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us), arrival = VALUES(arrival), \
-         granted_at_us = VALUES(granted_at_us), request_fingerprint = VALUES(request_fingerprint)",
+         granted_at_us = VALUES(granted_at_us), request_fingerprint = VALUES(request_fingerprint), \
+         item_version = COALESCE(VALUES(item_version), item_version)",
     );
     statements.push(query);
 }

@@ -3,4 +3,5 @@
 pub mod ledger;
 pub mod outbox;
 pub mod reservations;
+pub mod restages;
 pub mod stock;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
                        limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version, \
-                       arrivals_floor";
+                       arrivals_floor, numbered_changes";
 
 #[derive(FromRow)]
 struct Row {
@@ -27,9 +27,11 @@ struct Row {
     currency: String,
     version: i64,
     arrivals_floor: Option<i64>,
+    numbered_changes: i64,
 }
 
-/// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is committed.
+/// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is
+/// committed.
 pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
     let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |item| (shelf, item))).collect();
     if rows.is_empty() {
@@ -63,6 +65,7 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
         ("gift_total_units", "GREATEST(VALUES(gift_total_units), gift_committed_units)"),
         ("unit_price_minor", "VALUES(unit_price_minor)"),
         ("currency", "VALUES(currency)"),
+        ("is_over", "FALSE"),
         // Last, since the others compare with it and are set from left to right.
         ("event_version", "VALUES(event_version)"),
     ] {
@@ -131,11 +134,66 @@ pub async fn known_events(conn: &mut MySqlConnection, events: &[EventId]) -> Res
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// The items of events that had not closed at `after`, each event's together and in the order of their ids.
-pub async fn closing_after(conn: &mut MySqlConnection, after: Timestamp) -> Result<Vec<Item>, DbError> {
-    let mut query = select();
-    query.push(" WHERE closes_at_us > ").push_bind(after.micros()).push(" ORDER BY event_id, item_id");
-    fetch(conn, query).await
+/// The events that open before `soon` and had not closed at `closing_after`, in the order of their ids.
+pub async fn open_events(
+    conn: &mut MySqlConnection,
+    soon: Timestamp,
+    closing_after: Timestamp,
+) -> Result<Vec<EventId>, DbError> {
+    let rows: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT DISTINCT event_id FROM stock FORCE INDEX (stock_by_opening) \
+         WHERE is_over = FALSE AND opens_at_us < ? AND closes_at_us > ? ORDER BY event_id",
+    )
+    .bind(soon.micros())
+    .bind(closing_after.micros())
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
+}
+
+/// Marks up to `limit` items as over, of events that opened before `soon` and had closed at `closed_at`. Returns how
+/// many. They are read without a lock first: the others, which are on sale, must not be waited for.
+pub async fn mark_over(
+    conn: &mut MySqlConnection,
+    soon: Timestamp,
+    closed_at: Timestamp,
+    limit: u32,
+) -> Result<usize, DbError> {
+    let rows: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT item_id FROM stock FORCE INDEX (stock_by_opening) \
+         WHERE is_over = FALSE AND opens_at_us < ? AND closes_at_us <= ? LIMIT ?",
+    )
+    .bind(soon.micros())
+    .bind(closed_at.micros())
+    .bind(limit)
+    .fetch_all(&mut *conn)
+    .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let mut query = Statement::new("UPDATE stock SET is_over = TRUE WHERE closes_at_us <= ");
+    query.push_bind(closed_at.micros()).push(" AND item_id IN ").push_list(rows.iter().map(|(item,)| *item));
+    query.execute(conn).await?;
+    Ok(rows.len())
+}
+
+/// Up to `limit` events that had not closed at `closing_after`, behind `after` in the order of their ids.
+pub async fn page_of_events(
+    conn: &mut MySqlConnection,
+    closing_after: Timestamp,
+    after: Option<EventId>,
+    limit: usize,
+) -> Result<Vec<EventId>, DbError> {
+    let rows: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT DISTINCT event_id FROM stock FORCE INDEX (stock_by_event) WHERE event_id > ? AND closes_at_us > ? \
+         ORDER BY event_id LIMIT ?",
+    )
+    .bind(after.map_or(Uuid::nil(), |event| event.uuid()))
+    .bind(closing_after.micros())
+    .bind(limit as u64)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
 /// These items, as they are now.
@@ -162,8 +220,8 @@ pub fn items(answers: &Answers, place: Option<Place>) -> Result<Vec<Item>, DbErr
     answers.rows(place)?.into_iter().map(Row::item).collect()
 }
 
-/// Adds the statement that adds what was taken and takes off what came back, for locked items. It fails unless each item
-/// stays between nothing and its total.
+/// Adds the statement that adds what was taken and takes off what came back, for locked items; the rows of the ledger are
+/// written with the versions that the items have by it. It fails unless each item stays between nothing and its total.
 pub fn push_add(statements: &mut Statements, changes: &[ItemChange]) {
     if changes.is_empty() {
         return;
@@ -181,7 +239,8 @@ pub fn push_add(statements: &mut Statements, changes: &[ItemChange]) {
     }
     query.push(
         ") d ON d.item_id = s.item_id SET s.committed_units = s.committed_units + d.units, \
-         s.gift_committed_units = s.gift_committed_units + d.gift_units, s.version = s.version + 1 \
+         s.gift_committed_units = s.gift_committed_units + d.gift_units, s.version = s.version + 1, \
+         s.numbered_changes = s.numbered_changes + 1 \
          WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
@@ -197,8 +256,8 @@ fn select() -> Statement {
 /// The items that are on sale at `now` or will be by `soon`, each event's together.
 pub async fn on_sale(conn: &mut MySqlConnection, now: Timestamp, soon: Timestamp) -> Result<Vec<Item>, DbError> {
     let mut query = select();
-    query.push(" WHERE closes_at_us > ").push_bind(now.micros());
-    query.push(" AND opens_at_us <= ").push_bind(soon.micros());
+    query.push(" FORCE INDEX (stock_by_opening) WHERE is_over = FALSE AND opens_at_us <= ").push_bind(soon.micros());
+    query.push(" AND closes_at_us > ").push_bind(now.micros());
     query.push(" ORDER BY event_id, item_id");
     fetch(conn, query).await
 }
@@ -240,6 +299,7 @@ impl Row {
                 version: self.version,
             },
             arrivals_floor: self.arrivals_floor,
+            is_numbered: self.numbered_changes == self.version,
         })
     }
 }

@@ -64,6 +64,7 @@ impl ApplyMessages {
         let Batch { shelves, withdrawals, requests } = batch;
         store::stock::stage(conn, &shelves).await?;
         store::stock::withdraw(conn, &withdrawals).await?;
+        store::restages::insert(conn, &shelves, &withdrawals).await?;
         let staged = shelves.iter().map(|shelf| shelf.event_id);
         let restage = staged.chain(withdrawals.iter().map(|withdrawal| withdrawal.event_id)).collect();
         if requests.is_empty() {
@@ -83,7 +84,7 @@ impl ApplyMessages {
             self.outbox.wake();
         }
         self.sync.run(effects.syncs).await;
-        let restaged = effects.restage.iter().map(|event| async move { (event, self.reconcile.run(*event).await) });
+        let restaged = effects.restage.iter().map(|event| async move { (event, self.reconcile.restage(*event).await) });
         for (event, outcome) in join_all(restaged).await {
             if let Err(error) = outcome {
                 tracing::warn!(event.id = %event, error.cause = %error, "event was not staged, the reconciler will stage it");

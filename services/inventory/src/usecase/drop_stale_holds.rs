@@ -1,23 +1,26 @@
-//! Drops holds whose way into the ledger ended: the ledger has the order and Redis did not hear of it, or whoever was to
-//! commit it died in between, and nobody was told that the units are theirs.
+//! Drops holds whose way into the ledger ended: the ledger has the order and Redis did not hear of it, or whoever was
+//! to commit it died in between, and nobody was told that the units are theirs.
 //!
 //! Only inventory's own ledger is asked. A hold that is dropped while it is being committed after all does no harm: the
 //! ledger decides, and tells Redis. Several replicas may sweep the same holds: dropping one twice changes nothing.
 
 use super::{
     Error, SyncRedis,
+    near_events::NearEvents,
     sync_redis::{EventSync, ledger_units},
 };
 use crate::{
     domain::{Entry, Item},
     store,
 };
+use futures_util::future::join_all;
 use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
 use stampede_db::{Database, DbError};
 use stampede_lua::stock::{LedgerCopy, OpenHold, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,8 +28,8 @@ use std::{
 const HOLDS_PER_PAGE: u32 = 500;
 /// Aged holds of one event that one pass takes on; the next pass goes on behind them.
 const HOLDS_PER_PASS: usize = 1_000;
-/// How long after its closing an event is still searched. No hold is granted after the closing.
-const SEARCHED_AFTER_CLOSING: Duration = Duration::from_secs(3_600);
+/// Events that are searched at a time.
+const MAX_CONCURRENT_EVENTS: usize = 8;
 
 /// What one pass has found in one event.
 #[derive(Debug)]
@@ -46,25 +49,35 @@ pub struct DropStaleHolds {
     db: Database,
     redis: Stock,
     sync: SyncRedis,
+    near: NearEvents,
     /// How old a hold must be to be looked at: a younger one is most likely being committed.
     age: Duration,
     /// Where the next pass goes on in the holds of each event.
-    cursors: HashMap<EventId, u64>,
+    cursors: Mutex<HashMap<EventId, u64>>,
 }
 
 impl DropStaleHolds {
     /// Asks the ledger of this schema about holds of this age.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis, age: Duration) -> Self {
-        Self { db, redis, sync, age, cursors: HashMap::new() }
+        Self { near: NearEvents::new(db.clone()), db, redis, sync, age, cursors: Mutex::default() }
     }
 
-    /// Makes one pass over the aged holds of every event that may have some. An event that fails is passed over.
-    pub async fn run(&mut self) -> anyhow::Result<()> {
+    /// Makes one pass over the aged holds of every event near its window: no other has any. One that fails is passed
+    /// over, and a pass that is cut goes on in the next round.
+    pub async fn run(&self) -> anyhow::Result<()> {
+        let events = self.near.next_round().await?;
+        let near: HashSet<EventId> = events.iter().copied().collect();
+        self.cursors().retain(|event, _| near.contains(event));
         let (mut dropped, mut failures) = (0, Vec::new());
-        for event in self.events().await? {
-            match self.sweep(event).await {
-                Ok(count) => dropped += count,
-                Err(error) => failures.push((event, error)),
+        for events in events.chunks(MAX_CONCURRENT_EVENTS) {
+            // Before it, so that one that takes too long comes last in the next round.
+            events.iter().for_each(|event| self.near.begun(*event));
+            let swept = join_all(events.iter().map(|event| self.sweep(*event))).await;
+            for (event, outcome) in events.iter().zip(swept) {
+                match outcome {
+                    Ok(count) => dropped += count,
+                    Err(error) => failures.push((*event, error)),
+                }
             }
         }
         if dropped > 0 {
@@ -77,20 +90,12 @@ impl DropStaleHolds {
         Ok(())
     }
 
-    /// The events that may have holds.
-    async fn events(&mut self) -> Result<BTreeSet<EventId>, Error> {
-        let after = Timestamp::now().minus(SEARCHED_AFTER_CLOSING);
-        let items: Vec<Item> = self
-            .db
-            .run("items_on_sale", |mut conn| async move { store::stock::closing_after(&mut conn, after).await })
-            .await?;
-        let events: BTreeSet<EventId> = items.iter().map(|item| item.event_id).collect();
-        self.cursors.retain(|event, _| events.contains(event));
-        Ok(events)
+    fn cursors(&self) -> MutexGuard<'_, HashMap<EventId, u64>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops the next aged holds of an event: those that the ledger knows, and those that it does not.
-    async fn sweep(&mut self, event: EventId) -> Result<u32, Error> {
+    async fn sweep(&self, event: EventId) -> Result<u32, Error> {
         let aged = self.next_aged(event).await?;
         if aged.holds.is_empty() {
             return Ok(0);
@@ -107,9 +112,9 @@ impl DropStaleHolds {
         Ok(self.redis.release(aged.event_id, &holds).await?)
     }
 
-    async fn next_aged(&mut self, event: EventId) -> Result<AgedHolds, Error> {
+    async fn next_aged(&self, event: EventId) -> Result<AgedHolds, Error> {
         let mut aged = AgedHolds { event_id: event, holds: Vec::new() };
-        let mut cursor = self.cursors.remove(&event).unwrap_or(0);
+        let mut cursor = self.cursors().remove(&event).unwrap_or(0);
         while aged.holds.len() < HOLDS_PER_PASS {
             let page = self.redis.aged_holds(event, cursor, HOLDS_PER_PAGE, self.age).await?;
             for error in &page.unreadable {
@@ -119,7 +124,7 @@ impl DropStaleHolds {
             let Some(next) = page.next else { return Ok(aged) };
             cursor = next;
         }
-        self.cursors.insert(event, cursor);
+        self.cursors().insert(event, cursor);
         Ok(aged)
     }
 

@@ -3,10 +3,13 @@
 
 mod apply_messages;
 mod commit_grants;
+mod compare_all;
+mod copy_buyers;
 mod drop_stale_holds;
 mod error;
 mod event_queues;
 mod ledger;
+mod near_events;
 mod reconcile;
 mod release_reservations;
 mod release_unwritten;
@@ -17,6 +20,7 @@ mod unknown_events;
 mod view_stock;
 
 pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};
+pub use compare_all::CompareAll;
 pub use drop_stale_holds::DropStaleHolds;
 pub use error::Error;
 pub use reconcile::Reconcile;

@@ -29,11 +29,14 @@ impl StageStock {
         let shelves: Arc<[Shelf]> = [shelf].into();
         let work = self.db.transact("stage_stock", move |conn| {
             let shelves = shelves.clone();
-            Box::pin(async move { store::stock::stage(conn, &shelves).await })
+            Box::pin(async move {
+                store::stock::stage(conn, &shelves).await?;
+                store::restages::insert(conn, &shelves, &[]).await
+            })
         });
         work.await?;
         self.reconcile.run(event_id).await?;
-        Ok(())
+        self.reconcile.restage(event_id).await
     }
 
     /// Refuses a new event while Redis has too little memory left. One that was staged before is moved or put back

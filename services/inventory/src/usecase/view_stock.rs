@@ -1,6 +1,6 @@
 //! What is left of each item: shown once, or as it changes.
 
-use super::{COMPARED_AFTER_CLOSING, Error};
+use super::{COMPARED_AFTER_CLOSING, Error, Reconcile};
 use crate::{
     domain::{Item, StockLevel, StockView},
     store,
@@ -30,12 +30,14 @@ pub struct ViewStock {
 struct Reader {
     db: Database,
     redis: Stock,
+    /// Is told of what is not ready.
+    reconcile: Reconcile,
 }
 
 impl ViewStock {
     /// Shows the stock of this schema and this Redis. Needs a tokio runtime.
-    pub fn new(db: Database, redis: Stock) -> Self {
-        let reader = Reader { db, redis };
+    pub fn new(db: Database, redis: Stock, reconcile: Reconcile) -> Self {
+        let reader = Reader { db, redis, reconcile };
         let watched = reader.clone();
         let hub = Hub::new(POLL_INTERVAL, move |events| watched.clone().ready_views(events));
         Self { reader, hub }
@@ -107,7 +109,12 @@ impl Reader {
         }
         let ids: Vec<ItemId> = items.iter().map(Item::id).collect();
         let snapshot = self.redis.snapshot(first.event_id, &ids).await?;
-        Ok(staged_view(items, &snapshot))
+        let view = staged_view(items, &snapshot);
+        if view.is_none() {
+            // Nobody looks at an event that is far from its window, unless somebody asks.
+            self.reconcile.ask(first.event_id);
+        }
+        Ok(view)
     }
 }
 

@@ -91,6 +91,14 @@ impl Sale {
         sale
     }
 
+    /// The same, of which so many replicas run.
+    pub async fn replicated_on_redis(replicas: usize, redis: &OwnRedis) -> Self {
+        let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url());
+        let sale = Self::with(mesh.replicas(Service::Inventory, replicas), &[]).await;
+        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale
+    }
+
     /// An event that the inventory has not heard of, with more services than inventory.
     pub async fn unstaged(others: &[Service]) -> Self {
         Self::with(MeshBuilder::default(), others).await

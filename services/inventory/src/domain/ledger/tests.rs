@@ -23,6 +23,7 @@ pub(in crate::domain) fn item(n: u128, total_units: i32) -> Item {
         },
         committed: Committed::default(),
         arrivals_floor: None,
+        is_numbered: true,
     }
 }
 

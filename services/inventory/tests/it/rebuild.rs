@@ -1,0 +1,115 @@
+//! An item of many buyers comes back after Redis has lost it, copied once, from where the copy was.
+//!
+//! `STAMPEDE_TEST_BUYERS=1000000` copies so many.
+
+use crate::{
+    sale::Sale,
+    tables::{Behind, buyer_of, copied_becomes, sell_to},
+};
+use stampede_proto::inventory::v1::RefusalReason;
+use stampede_testkit::{OwnRedis, Service, eventually};
+use std::time::Instant;
+
+/// Buyers of the item.
+fn buyers() -> i64 {
+    std::env::var("STAMPEDE_TEST_BUYERS").map_or(50_000, |count| count.parse().expect("a number"))
+}
+
+/// The last buyer that was copied, of a copy under way.
+fn last_buyer(cursor: &str) -> Option<String> {
+    let user = cursor.rsplit('|').next()?;
+    user.starts_with("usr_").then(|| user.to_owned())
+}
+
+#[tokio::test]
+async fn a_copy_that_was_cut_goes_on_where_it_was() {
+    let redis = OwnRedis::start(&[]).await.unwrap();
+    let mut sale = Sale::on_redis(&redis).await;
+    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    sell_to(&sale, buyers()).await;
+    copied_becomes(&sale, &mut behind, buyers()).await;
+
+    redis.empty().await.unwrap();
+    let emptied = Instant::now();
+    let reached = loop {
+        let cursor = behind.field("claim_cursor").await;
+        if let Some(user) = cursor.as_deref().and_then(last_buyer) {
+            break user;
+        }
+        assert!(cursor.as_deref() != Some("done") && emptied.elapsed().as_secs() < 60, "nobody saw the copy");
+    };
+    sale.mesh.kill_9(Service::Inventory).unwrap();
+    sale.mesh.restart(Service::Inventory).await.unwrap();
+
+    let started = Instant::now();
+    while sale.stock(1).await.is_none() {
+        if let Some(user) = behind.field("claim_cursor").await.as_deref().and_then(last_buyer) {
+            assert!(user >= reached, "{user} is before {reached}");
+        }
+        assert!(started.elapsed().as_secs() < 300, "the item does not come back");
+    }
+    copied_becomes(&sale, &mut behind, buyers()).await;
+    eprintln!("{} buyers were back {:?} after the restart", buyers(), started.elapsed());
+    for version in [1, buyers() / 2, buyers()] {
+        let user = buyer_of(&sale, version).await;
+        assert!(behind.field(&format!("c:{user}")).await.unwrap().starts_with("1:"), "{user}");
+    }
+    // One unit is left; who has one may have no more.
+    let first = sale.order([0, 1]);
+    sale.reserved(&first).await;
+    assert_eq!(sale.refusal(&sale.order([0, 1])).await, (RefusalReason::SoldOut, 0));
+}
+
+#[tokio::test]
+async fn of_two_replicas_one_copies() {
+    let redis = OwnRedis::start(&[]).await.unwrap();
+    let sale = Sale::replicated_on_redis(2, &redis).await;
+    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    sell_to(&sale, buyers()).await;
+    copied_becomes(&sale, &mut behind, buyers()).await;
+
+    behind.begin_to_count().await;
+    redis.empty().await.unwrap();
+    let started = Instant::now();
+    copied_becomes(&sale, &mut behind, buyers()).await;
+    eprintln!("{} buyers were back after {:?}", buyers(), started.elapsed());
+    // A page of 1,000 is four writes: the item, its buyers in two parts, and how far it is.
+    let pages = u64::try_from(buyers()).unwrap() / 1_000 + 1;
+    let writes = behind.count_of("hset").await;
+    assert!((3 * pages..6 * pages + 50).contains(&writes), "{writes} writes for {pages} pages");
+}
+
+#[tokio::test]
+async fn of_a_change_that_did_not_come_only_its_buyers_are_copied() {
+    let redis = OwnRedis::start(&[]).await.unwrap();
+    let sale = Sale::on_redis(&redis).await;
+    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    sell_to(&sale, buyers()).await;
+    copied_becomes(&sale, &mut behind, buyers()).await;
+
+    let buyer = format!("c:{}", buyer_of(&sale, buyers()).await);
+    let version = buyers().to_string();
+    behind.begin_to_count().await;
+    behind.set(&[(buyer.as_str(), "0:1"), ("stale_from", version.as_str()), ("stale_at", version.as_str())]).await;
+    copied_becomes(&sale, &mut behind, buyers()).await;
+    assert_eq!(behind.field(&buyer).await, Some(format!("1:{version}")));
+    let writes = behind.count_of("hset").await;
+    assert!(writes < 30, "{writes} writes for one buyer");
+}
+
+#[tokio::test]
+async fn what_is_on_hold_without_a_hold_is_free_again() {
+    let sale = Sale::open().await;
+    let mut behind = Behind::of(&sale, sale.world.redis_url(), 0).await;
+    let order = sale.order([1, 0]);
+    let user = format!("u:{}", order.buyer);
+    behind.set(&[("held", "4"), ("gift_held", "2"), (user.as_str(), "2")]).await;
+    eventually("the units are free again", || async {
+        let level = sale.stock(0).await?;
+        (level.held == 0 && level.left == 5 && level.left_gifts == 2).then_some(())
+    })
+    .await;
+    assert_eq!(behind.field(&user).await, None);
+    sale.reserved(&sale.order([2, 0])).await;
+    sale.reserved(&order).await;
+}
