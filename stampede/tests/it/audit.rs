@@ -235,11 +235,11 @@ async fn send(sold: &Sold, topic: &str, id: u64, sequence: i64) {
 const VOID_ROWS: &[(Service, &str)] = &[
     (
         Service::Inventory,
-        "INSERT INTO ledger SELECT l.order_id, s.item_id, l.user_id, l.event_id, 99, 1, 0, 'RELEASED', l.committed_at_us, l.committed_at_us, NULL, l.request_fingerprint FROM ledger l JOIN stock s ON s.item_id <> l.item_id WHERE l.order_id = {order}",
+        "INSERT INTO ledger SELECT l.order_id, s.item_id, l.user_id, l.event_id, 99, 1, 0, 'RELEASED', l.committed_at_us, l.committed_at_us, NULL, l.request_fingerprint, NULL FROM ledger l JOIN stock s ON s.item_id <> l.item_id WHERE l.order_id = {order}",
     ),
     (
         Service::Inventory,
-        "INSERT INTO ledger SELECT {a}, item_id, {b}, event_id, arrival, units, 0, 'RELEASED', committed_at_us, committed_at_us, NULL, request_fingerprint FROM ledger WHERE order_id = {order} AND item_id = {item}",
+        "INSERT INTO ledger SELECT {a}, item_id, {b}, event_id, arrival, units, 0, 'RELEASED', committed_at_us, committed_at_us, NULL, request_fingerprint, NULL FROM ledger WHERE order_id = {order} AND item_id = {item}",
     ),
 ];
 

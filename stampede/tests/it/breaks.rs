@@ -66,7 +66,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "more gifts committed than there are", Id::Item)],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL, granted_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT {a}, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, NULL, granted_at_us, NULL, NULL FROM ledger WHERE order_id = {order}")],
         mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE order_id = {a}")],
         named: &[
             (1, "the ledger's rows do not add up to what is committed", Id::Item),
@@ -75,7 +75,7 @@ pub const BREAKS: &[Break] = &[
         ],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL, granted_at_us, NULL FROM ledger WHERE order_id = {order}")],
+        by: &[(Service::Inventory, "INSERT INTO ledger SELECT order_id, {d}, user_id, event_id, arrival, 1, 0, state, committed_at_us, NULL, granted_at_us, NULL, NULL FROM ledger WHERE order_id = {order}")],
         mended_by: &[(Service::Inventory, "DELETE FROM ledger WHERE item_id = {d}")],
         named: &[
             (1, "units are taken of an item that is not in the stock", Id::Order),
@@ -107,7 +107,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "an event offers an item that is not in the stock", Id::MadeUpItem(0xDD))],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor FROM stock WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor, 0, FALSE FROM stock WHERE item_id = {item}")],
         mended_by: &[(Service::Inventory, "DELETE FROM stock WHERE item_id = {d}")],
         named: &[
             (1, "an item is in the stock that no event offers", Id::MadeUpItem(0xDD)),
