@@ -48,7 +48,7 @@ impl CompareAll {
         Self { reconcile, owner: owner(), waiting: Mutex::default() }
     }
 
-    /// Makes one round. If nothing has happened it costs three statements that find nothing, and one script.
+    /// Makes one round. If nothing has happened it costs two statements that find nothing, and one script.
     pub async fn run(&self) -> Result<(), Error> {
         self.mark_over().await?;
         self.restage().await?;

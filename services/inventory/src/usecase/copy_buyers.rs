@@ -89,12 +89,12 @@ impl CopyBuyers {
 
     /// False if the claim was lost.
     async fn go_on(&self, claimed: &Claimed<'_>, cursor: &str, begin: CopyWork) -> Result<bool, Error> {
-        let mut copy = match CopyWork::parse(cursor) {
-            Some(copy) => copy,
-            // Another release has left it.
-            None if self.advance(claimed, cursor, Progress::To(&begin.cursor())).await? => begin,
-            None => return Ok(false),
-        };
+        let left = CopyWork::parse(cursor);
+        // Otherwise another release has left it.
+        if left.is_none() && !self.advance(claimed, cursor, Progress::To(&begin.cursor())).await? {
+            return Ok(false);
+        }
+        let mut copy = left.unwrap_or(begin);
         let mut page = self.read(claimed.item.id(), copy).await?;
         loop {
             let Some(next) = page.next else { break };
