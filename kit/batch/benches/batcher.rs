@@ -12,7 +12,7 @@ fn main() {
 #[divan::bench(args = [1, 32, 256])]
 fn calls(bencher: Bencher<'_, '_>, calls: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime needs nothing");
-    let config = BatchConfig { name: "bench", max_batch: 256, max_in_flight: 1, max_queued: 1_024 };
+    let config = BatchConfig { name: "bench", max_batch: 256, max_in_flight: 1, max_queued: 1_024, must_run: false };
     let batcher = runtime.block_on(async { Batcher::new(config, ready::<Vec<usize>>) });
     bencher.counter(ItemsCount::new(calls)).bench_local(|| {
         let all = futures_util::future::join_all((0..calls).map(|call| batcher.call(call)));

@@ -4,8 +4,10 @@
 //! what arrives queues, and goes out as one when a slot is free. There is no timer, so an idle
 //! batcher adds no delay, and the busier it is the larger its batches grow.
 //!
-//! The queue is bounded: what does not fit is refused at once, never kept waiting. A batch runs on
-//! its own task, so a caller who goes away neither cancels it nor loses its neighbours' answers.
+//! The queue is bounded: what does not fit is refused at once, never kept waiting. A queued call that nobody waits for
+//! any more, or whose deadline has passed, is dropped when the next batch is taken, so that an overloaded service works
+//! for those who still want the answer; [`BatchConfig::must_run`] says otherwise. A batch runs on its own task, so a
+//! caller who goes away neither cancels it nor loses its neighbours' answers.
 //!
 //! This crate must not know what is batched, and must not retry: what a failure means is the
 //! runner's to say, in the answers.
@@ -14,7 +16,7 @@
 //! use stampede_batch::{BatchConfig, Batcher};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let config = BatchConfig { name: "squares", max_batch: 256, max_in_flight: 1, max_queued: 1024 };
+//! let config = BatchConfig { name: "squares", max_batch: 256, max_in_flight: 1, max_queued: 1024, must_run: false };
 //! let squares = Batcher::new(config, async |numbers: Vec<u64>| numbers.iter().map(|n| n * n).collect());
 //! let (three, four) = tokio::join!(squares.call(3), squares.call(4));
 //! assert_eq!((three, four), (Ok(9), Ok(16)));
@@ -28,13 +30,17 @@ mod tests;
 
 use std::{future::Future, sync::Arc};
 
+use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_status::{Problem, Reason};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
-/// The bounds of a batcher. Each must be at least 1.
+/// The bounds of a batcher, each at least 1, and what becomes of calls that nobody waits for.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchConfig {
-    /// What is batched, for the logs.
+    /// What is batched, for the logs and the metrics.
     pub name: &'static str,
     /// Most calls that go out as one.
     pub max_batch: usize,
@@ -42,6 +48,9 @@ pub struct BatchConfig {
     pub max_in_flight: usize,
     /// Most calls that wait; a further one is refused.
     pub max_queued: usize,
+    /// Whether a queued call is made although its caller has gone or its deadline has passed: for what has to happen
+    /// whoever waits for it, such as to give back what was taken.
+    pub must_run: bool,
 }
 
 /// Why a call got no answer.
@@ -50,6 +59,9 @@ pub enum BatchError {
     /// The queue is full. The call was not made.
     #[error("too many calls are waiting")]
     Overloaded,
+    /// The deadline passed while the call was queued. The call was not made.
+    #[error("the deadline passed while the call was waiting")]
+    TooLate,
     /// The runner panicked or gave the wrong number of answers. The call may have taken effect.
     #[error("the batch ended without an answer")]
     Closed,
@@ -59,6 +71,7 @@ impl From<BatchError> for Problem {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Overloaded => Self::new(Reason::Overloaded, "too many calls are waiting: try again shortly"),
+            BatchError::TooLate => Self::new(Reason::DeadlineExceeded, "the deadline of the call has passed"),
             BatchError::Closed => Self::internal_error(error),
         }
     }
@@ -73,7 +86,8 @@ pub struct Batcher<Q, A> {
 
 struct Call<Q, A> {
     question: Q,
-    reply: oneshot::Sender<A>,
+    deadline: Option<Instant>,
+    reply: oneshot::Sender<Result<A, BatchError>>,
 }
 
 impl<Q, A> Clone for Batcher<Q, A> {
@@ -99,19 +113,26 @@ where
         Batcher { queue }
     }
 
-    /// Queues one question and waits for its answer.
+    /// Queues one question and waits for its answer. Whoever stops to wait while it is queued takes it back, so a
+    /// caller that is dropped at its deadline needs to name none.
     pub async fn call(&self, question: Q) -> Result<A, BatchError> {
+        self.call_by(question, None).await
+    }
+
+    /// The same, for a caller that waits on whatever its deadline: fails as [`BatchError::TooLate`] if the question is
+    /// still queued then. One that is under way by then is answered.
+    pub async fn call_by(&self, question: Q, deadline: Option<Instant>) -> Result<A, BatchError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Call { question, reply }).map_err(|refused| match refused {
+        self.queue.try_send(Call { question, deadline, reply }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => BatchError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => BatchError::Closed,
         })?;
-        answer.await.map_err(|_| BatchError::Closed)
+        answer.await.map_err(|_| BatchError::Closed)?
     }
 }
 
 /// Waits for a free slot first, and then takes whatever has queued until then: a batch grows while it waits.
-async fn dispatch<Q, A, F, Fut>(config: BatchConfig, mut calls: mpsc::Receiver<Call<Q, A>>, run: Arc<F>)
+async fn dispatch<Q, A, F, Fut>(config: BatchConfig, calls: mpsc::Receiver<Call<Q, A>>, run: Arc<F>)
 where
     Q: Send + 'static,
     A: Send + 'static,
@@ -119,14 +140,60 @@ where
     Fut: Future<Output = Vec<A>> + Send + 'static,
 {
     let slots = Arc::new(Semaphore::new(config.max_in_flight));
+    let mut queue = Queue { config, calls, dropped: dropped_calls(config.name) };
     loop {
         let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let mut batch = Vec::new();
-        if calls.recv_many(&mut batch, config.max_batch).await == 0 {
-            return;
-        }
+        let Some(batch) = queue.take().await else { return };
         tokio::spawn(run_batch(config.name, batch, run.clone(), slot));
     }
+}
+
+/// The calls that wait.
+struct Queue<Q, A> {
+    config: BatchConfig,
+    calls: mpsc::Receiver<Call<Q, A>>,
+    dropped: Counter<u64>,
+}
+
+impl<Q, A> Queue<Q, A> {
+    /// Waits for a call, and takes it with those behind it, as many as may go out as one. `None` once there is nobody
+    /// left who could call.
+    async fn take(&mut self) -> Option<Vec<Call<Q, A>>> {
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            let first = self.calls.recv().await?;
+            batch.extend(self.wanted(first));
+            while batch.len() < self.config.max_batch
+                && let Ok(next) = self.calls.try_recv()
+            {
+                batch.extend(self.wanted(next));
+            }
+        }
+        Some(batch)
+    }
+
+    /// Returns the call if it is to be made. Tells a caller who still waits, though in vain, that it is not.
+    fn wanted(&self, call: Call<Q, A>) -> Option<Call<Q, A>> {
+        let is_late = call.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if self.config.must_run || !(is_late || call.reply.is_closed()) {
+            return Some(call);
+        }
+        self.dropped.add(1, &[KeyValue::new("batch", self.config.name)]);
+        // Fails if the caller has gone, who need not be told.
+        drop(call.reply.send(Err(BatchError::TooLate)));
+        None
+    }
+}
+
+/// The counter of what is dropped, through the global meter as it is now.
+fn dropped_calls(name: &'static str) -> Counter<u64> {
+    let dropped = global::meter("stampede.batch")
+        .u64_counter("stampede_batch_dropped_calls")
+        .with_description("Queued calls that were not made, since their caller had gone or their deadline had passed")
+        .build();
+    // From the start: a series that begins with its first count hides that count from who looks at increases.
+    dropped.add(0, &[KeyValue::new("batch", name)]);
+    dropped
 }
 
 /// Runs one batch. If the runner panics the replies are dropped, which the callers see as `Closed`.
@@ -149,6 +216,6 @@ where
     }
     for (reply, answer) in replies.into_iter().zip(answers) {
         // The receiver is gone if the caller was cancelled.
-        drop(reply.send(answer));
+        drop(reply.send(Ok(answer)));
     }
 }

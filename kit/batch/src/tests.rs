@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{BatchConfig, BatchError, Batcher};
 
-const CONFIG: BatchConfig = BatchConfig { name: "test", max_batch: 4, max_in_flight: 1, max_queued: 8 };
+const CONFIG: BatchConfig =
+    BatchConfig { name: "test", max_batch: 4, max_in_flight: 1, max_queued: 8, must_run: false };
 
 /// A batcher that answers each number with its double, one batch for each permit given to the
 /// gate, and writes down what each batch held.
@@ -103,9 +104,70 @@ async fn a_caller_who_goes_away_takes_nobody_along() {
     let stayer = gated.spawn_call(3).await;
     first.abort();
     leaver.abort();
+    settle().await;
     gated.gate.add_permits(2);
     assert_eq!(stayer.await.unwrap(), Ok(6));
-    assert_eq!(gated.batches(), [vec![1], vec![2, 3]], "what was queued is still done");
+    assert_eq!(gated.batches(), [vec![1], vec![3]], "what nobody waits for is not done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_filled_with_calls_that_somebody_waits_for() {
+    let gated = gated(BatchConfig { max_queued: 16, ..CONFIG });
+    let first = gated.spawn_call(0).await;
+    let mut calls = Vec::new();
+    for n in 1..=10 {
+        calls.push(gated.spawn_call(n).await);
+    }
+    let last = calls.pop().unwrap();
+    calls.iter().for_each(|call| call.abort());
+    settle().await;
+    gated.gate.add_permits(2);
+    assert_eq!((first.await.unwrap(), last.await.unwrap()), (Ok(0), Ok(20)));
+    assert_eq!(gated.batches(), [vec![0], vec![10]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_of_calls_that_are_not_wanted_keeps_no_slot() {
+    let gated = gated(CONFIG);
+    let first = gated.spawn_call(1).await;
+    gated.spawn_call(2).await.abort();
+    settle().await;
+    gated.gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), Ok(2));
+    settle().await;
+    assert_eq!(gated.batcher.call(3).await, Ok(6), "the dropped one has left its slot free");
+    assert_eq!(gated.batches(), [vec![1], vec![3]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_queued_at_its_deadline_is_not_made_and_one_under_way_is_answered() {
+    let gated = gated(CONFIG);
+    let deadline = Some(Instant::now() + Duration::from_millis(100));
+    let call = |n| {
+        let batcher = gated.batcher.clone();
+        tokio::spawn(async move { batcher.call_by(n, deadline).await })
+    };
+    let under_way = call(1);
+    settle().await;
+    let queued = call(2);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gated.gate.add_permits(2);
+    assert_eq!(under_way.await.unwrap(), Ok(2));
+    assert_eq!(queued.await.unwrap(), Err(BatchError::TooLate));
+    assert_eq!(gated.batches(), [vec![1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_run_is_done_whoever_waits_for_it() {
+    let gated = gated(BatchConfig { must_run: true, ..CONFIG });
+    let first = gated.spawn_call(1).await;
+    let leaver = gated.spawn_call(2).await;
+    leaver.abort();
+    settle().await;
+    gated.gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), Ok(2));
+    settle().await;
+    assert_eq!(gated.batches(), [vec![1], vec![2]]);
 }
 
 #[tokio::test]

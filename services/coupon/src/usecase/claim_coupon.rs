@@ -5,7 +5,7 @@ use crate::{
     domain::{Campaign, Claim, ClaimRefusal, Coupon, RankedClaim},
     store,
     usecase::{
-        Campaigns, Error, StagingQueue, StoreClaims, batches, call, each,
+        Campaigns, Error, StagingQueue, StoreClaims, batches, batches_that_must_run, call, each,
         store_claims::{Stored, Unstored},
     },
 };
@@ -34,7 +34,7 @@ impl ClaimCoupon {
     pub fn new(db: Database, redis: Redis, campaigns: Campaigns, staging: StagingQueue, store: StoreClaims) -> Self {
         let ranker = Batcher::new(batches("rank_claims"), move |claims| rank_all(redis.clone(), claims));
         let finder = Batcher::new(batches("find_coupons"), move |ids| find_all(db.clone(), ids));
-        let storer = Batcher::new(batches("store_claims"), move |claims: Vec<Unstored>| {
+        let storer = Batcher::new(batches_that_must_run("store_claims"), move |claims: Vec<Unstored>| {
             let store = store.clone();
             async move {
                 let asked = claims.len();

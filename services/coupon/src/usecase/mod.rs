@@ -39,9 +39,15 @@ use stampede_batch::{BatchConfig, Batcher};
 /// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
 
-/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one queues.
+/// Bounds of a batcher of this service: two batches under way keep Redis or MySQL busy while the next one queues. A
+/// caller that goes away, as each does at its deadline, takes back what is still queued.
 const fn batches(name: &'static str) -> BatchConfig {
-    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH }
+    BatchConfig { name, max_batch: MAX_BATCH, max_in_flight: 2, max_queued: 32 * MAX_BATCH, must_run: false }
+}
+
+/// The same for what was decided already, and is done though its caller has gone.
+const fn batches_that_must_run(name: &'static str) -> BatchConfig {
+    BatchConfig { must_run: true, ..batches(name) }
 }
 
 /// Calls a batcher whose answers may be errors.

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::EndedOrder,
-    usecase::{Error, batches, call, follow_orders},
+    usecase::{Error, batches_that_must_run, call, follow_orders},
 };
 use stampede_batch::Batcher;
 use stampede_db::{Database, DbError};
@@ -18,7 +18,7 @@ pub struct ReleaseCoupon {
 impl ReleaseCoupon {
     /// Releases them in this schema.
     pub fn new(db: Database) -> Self {
-        let releaser = Batcher::new(batches("release_coupons"), move |released: Vec<EndedOrder>| {
+        let releaser = Batcher::new(batches_that_must_run("release_coupons"), move |released: Vec<EndedOrder>| {
             let (db, now) = (db.clone(), Timestamp::now());
             async move {
                 let asked = released.len();

@@ -16,7 +16,8 @@ use tonic::Status;
 
 const PEER: Service = Service::Coupon;
 
-const HOLD: BatchConfig = BatchConfig { name: "hold_coupons", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
+const HOLD: BatchConfig =
+    BatchConfig { name: "hold_coupons", max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false };
 
 type Client = CouponServiceClient<MeshChannel>;
 

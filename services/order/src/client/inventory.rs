@@ -15,7 +15,8 @@ use tonic::Status;
 
 const PEER: Service = Service::Inventory;
 
-const RESERVE: BatchConfig = BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 8_192 };
+const RESERVE: BatchConfig =
+    BatchConfig { name: "reserve", max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false };
 
 type Client = InventoryServiceClient<MeshChannel>;
 

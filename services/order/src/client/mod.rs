@@ -157,7 +157,7 @@ mod tests {
         C: Fn(Vec<u32>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
     {
-        let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8 };
+        let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8, must_run: false };
         let asker = BatchingClient::new(Service::Coupon, config, call);
         join_all([1, 2, 3].map(|question| asker.ask(question))).await
     }

@@ -29,5 +29,5 @@ use stampede_batch::BatchConfig;
 
 /// The bounds of every batch of this service: big enough to save most of the work, small enough to stay quick.
 const fn batch(name: &'static str) -> BatchConfig {
-    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192 }
+    BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false }
 }

@@ -33,7 +33,7 @@ pub enum Written {
 /// Why it is not known that an order is written.
 #[derive(Debug, Clone)]
 pub enum WriteError {
-    /// The queue was full: it is not written.
+    /// It did not get out of the queue: it is not written.
     NotTried(BatchError),
     /// Its time was over: it is not written.
     TooLate,
@@ -91,7 +91,7 @@ impl WriteOrders {
         let new = NewOrder { order, write_by, traceparent: current_traceparent() };
         match self.queue.call(new).await {
             Ok(written) => written,
-            Err(error @ BatchError::Overloaded) => Err(WriteError::NotTried(error)),
+            Err(error @ (BatchError::Overloaded | BatchError::TooLate)) => Err(WriteError::NotTried(error)),
             Err(BatchError::Closed) => Err(WriteError::Failed(DbError::BrokenOff("write_orders"))),
         }
     }
