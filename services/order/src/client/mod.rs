@@ -8,14 +8,17 @@ pub use coupon::Coupons;
 pub use inventory::Inventory;
 
 use stampede_batch::{BatchConfig, BatchError, Batcher};
+use stampede_chassis::Deadline;
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{Service, backoff};
-use std::{fmt::Display, future::Future};
+use std::{fmt::Display, future::Future, time::Duration};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
 /// How often a call is made in all, if nobody answers.
 const ATTEMPTS: u32 = 3;
+/// Longest time of a call with all its tries.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A service that did not do what it was asked for, for a reason that is not the buyer's.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -28,9 +31,9 @@ pub enum PeerError {
         /// What was answered.
         status: Status,
     },
-    /// It was not asked, because too many calls to it are waiting.
+    /// It was not asked: too many calls to it were waiting, or this one until its deadline had passed.
     #[error("a call to the {peer} service: {error}")]
-    NotQueued {
+    NotAsked {
         /// Name of the service.
         peer: Service,
         /// Why.
@@ -74,10 +77,13 @@ where
         Self { peer, batcher: Batcher::new(config, move |asked| ask_all(peer, call.clone(), asked)) }
     }
 
-    /// Asks one question as part of the request under way.
+    /// Asks one question as part of the request under way. It is not asked if the deadline of that request passes while
+    /// it is queued.
     async fn ask(&self, question: Q) -> Result<A, PeerError> {
         let asked = Queued { question, span: Span::current() };
-        self.batcher.call(asked).await.map_err(|error| PeerError::NotQueued { peer: self.peer, error })?
+        let deadline = Deadline::current().map(Deadline::instant);
+        let answer = self.batcher.call_by(asked, deadline).await;
+        answer.map_err(|error| PeerError::NotAsked { peer: self.peer, error })?
     }
 }
 
@@ -99,9 +105,18 @@ where
     }
 }
 
-/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times in all. OVERLOADED and NOT_READY are returned: a retry at once would
-/// make them worse. Every call here is idempotent by its order id.
+/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: most often another replica takes what one
+/// that has died or stands still did not answer. OVERLOADED and NOT_READY are returned: a retry at once would make them
+/// worse. Every call here is idempotent by its order id.
 async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
+where
+    Fut: Future<Output = Result<T, Status>>,
+{
+    let outcome = Deadline::after(TIMEOUT).bound(until_answered(call)).await;
+    outcome.unwrap_or_else(|problem| Err(problem.into()))
+}
+
+async fn until_answered<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,
 {

@@ -116,7 +116,7 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
 fn peer(error: &PeerError) -> Problem {
     let (peer, status) = match error {
         PeerError::Failed { peer, status } => (peer, status),
-        PeerError::NotQueued { error, .. } => return (*error).into(),
+        PeerError::NotAsked { error, .. } => return (*error).into(),
     };
     let answered = Problem::from_status(status).reason();
     match answered {

@@ -64,19 +64,20 @@ impl PlaceOrder {
     }
 
     /// Takes the order, or returns the one that an earlier call with the same request has placed. It runs on a task of
-    /// its own: a caller who goes away leaves nothing half done.
+    /// its own: a caller who goes away leaves nothing half done. What has not begun at the caller's deadline is not begun.
     pub async fn run(&self, draft: Draft) -> Result<Order, Error> {
-        let this = self.clone();
-        let task = tokio::spawn(async move { this.place(&draft).await }.in_current_span());
+        let (this, deadline) = (self.clone(), Deadline::current());
+        let task = tokio::spawn(async move { this.place(&draft, deadline).await }.in_current_span());
         task.await.map_err(|_| Error::BrokenOff)?
     }
 
     /// The time counts from before anything is taken, so a reservation is always younger than the order that is to be
     /// written.
-    async fn place(&self, draft: &Draft) -> Result<Order, Error> {
+    async fn place(&self, draft: &Draft, deadline: Option<Deadline>) -> Result<Order, Error> {
         let write_by = Deadline::after(self.write_limit);
+        let begin_by = deadline.map_or(write_by, |deadline| deadline.min(write_by));
         let mut held = Held::default();
-        let prepared = write_by.bound(self.prepare(draft, &mut held)).await;
+        let prepared = write_by.bound(self.prepare(draft, begin_by, &mut held)).await;
         match prepared.unwrap_or(Err(Error::TooLate)) {
             Ok(order) => self.store(draft, order, held, write_by).await,
             Err(Error::Place(refusal)) => self.refuse(draft, held, refusal).await,
@@ -84,9 +85,10 @@ impl PlaceOrder {
         }
     }
 
-    /// Sets everything aside, noting it in `held`, and prices the order.
-    async fn prepare(&self, draft: &Draft, held: &mut Held) -> Result<Order, Error> {
-        let reserved = self.inventory.reserve(draft).await??;
+    /// Sets everything aside, noting it in `held`, and prices the order. The units are not asked for after `begin_by`;
+    /// an order that has them is taken to its end.
+    async fn prepare(&self, draft: &Draft, begin_by: Deadline, held: &mut Held) -> Result<Order, Error> {
+        let reserved = begin_by.scope(self.inventory.reserve(draft)).await??;
         held.stock = reserved.asked_at;
         let mut prices = Prices::of(&reserved.lines)?;
         if let Some(coupon) = draft.coupon {
