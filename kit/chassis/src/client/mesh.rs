@@ -2,7 +2,9 @@
 //!
 //! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached,
 //! DEADLINE_EXCEEDED if none answered in time. A call that never got onto a connection is retried;
-//! one that did is not, because it may have taken effect.
+//! one that did is not, because it may have taken effect: a caller whose call is idempotent makes it again, and most
+//! often reaches another replica. So a replica that stands still costs its callers no more than the probes that find it,
+//! since the calls that it has fail as UNAVAILABLE then.
 
 use std::{
     error::Error,
@@ -17,49 +19,21 @@ use http_body_util::{BodyExt, Full};
 use stampede_status::Problem;
 use stampede_vocab::backoff;
 use tokio::{
-    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
-use tonic::{
-    ConnectError, Status, TimeoutExpired,
-    body::Body,
-    transport::{Channel, Endpoint},
-};
-use tower::{Service, ServiceExt};
+use tonic::{ConnectError, Status, TimeoutExpired, body::Body};
+use tower::Service;
 
 use super::{
-    probe::{ProbeChannels, probe},
+    probe::probe,
     propagate,
+    replicas::{CallError, Replica, Replicas, endpoint},
 };
 use crate::Deadline;
 
 /// How long a call waits for a replica that can be reached.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Without these a connection stays dead after a partition.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Windows that let one connection carry many small messages without waiting for updates.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-
-/// Updates that the balancer has not read yet: it does so only when it is called. Further ones wait for the next probe.
-const UNSEEN_CHANGES: usize = 1024;
-
-fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
-}
 
 /// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections
 /// and probes, which end with the last of them.
@@ -69,14 +43,12 @@ fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
 /// whole before it is sent, so the channel is not for streams from the client.
 #[derive(Clone)]
 pub struct MeshChannel {
-    channel: Channel,
     pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
     name: &'static str,
-    pub(super) channels: ProbeChannels,
-    ready: watch::Receiver<usize>,
+    pub(super) replicas: Replicas,
     _probes: JoinSet<()>,
 }
 
@@ -108,17 +80,15 @@ impl MeshChannel {
     /// The replicas are probed in the background, on the current runtime. A malformed URL is
     /// logged and left out.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
-        let (channel, changes) = Channel::balance_channel(UNSEEN_CHANGES);
-        let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
+        let replicas = Replicas::new();
         let mut probes = JoinSet::new();
         for url in urls {
             match endpoint(url) {
-                Ok(endpoint) => drop(probes.spawn(probe(endpoint, channels.clone()))),
+                Ok(endpoint) => drop(probes.spawn(probe(endpoint, replicas.clone()))),
                 Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
             }
         }
-        let ready = channels.ready.subscribe();
-        MeshChannel { channel, shared: Arc::new(Shared { name, channels, ready, _probes: probes }) }
+        MeshChannel { shared: Arc::new(Shared { name, replicas, _probes: probes }) }
     }
 
     /// Sends the request once it can be put onto a connection.
@@ -128,11 +98,12 @@ impl MeshChannel {
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
         let mut attempt = 0;
         loop {
-            self.replica(give_up).await?;
+            let replica = self.replica(give_up).await?;
             let copy = Request::from_parts(head.clone(), Body::new(Full::new(message.clone())));
-            let error = match self.channel.clone().oneshot(copy).await {
+            let error = match replica.call(copy).await {
                 Ok(response) => return Ok(response),
-                Err(error) => error,
+                Err(CallError::Silent) => return Err(self.unreachable("the replica has fallen silent".to_owned())),
+                Err(CallError::Transport(error)) => error,
             };
             if is_caused_by::<TimeoutExpired>(&error) {
                 return Err(Deadline::exceeded());
@@ -141,22 +112,16 @@ impl MeshChannel {
             if !is_caused_by::<ConnectError>(&error) || Instant::now() >= give_up {
                 return Err(self.unreachable(error_chain(&error)));
             }
-            self.shared.channels.probe_now.notify_waiters();
+            self.shared.replicas.probe_now.notify_waiters();
             sleep(backoff(attempt)).await;
             attempt += 1;
         }
     }
 
-    /// Waits until there is a replica that is ready.
-    async fn replica(&self, give_up: Instant) -> Result<(), Problem> {
-        if *self.shared.ready.borrow() > 0 {
-            return Ok(());
-        }
-        let mut ready = self.shared.ready.clone();
-        match timeout_at(give_up, ready.wait_for(|count| *count > 0)).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(self.unreachable("no replica is ready".to_owned())),
-        }
+    /// Waits until there is a replica that is ready, and returns the one that takes the call.
+    async fn replica(&self, give_up: Instant) -> Result<Arc<Replica>, Problem> {
+        let replica = timeout_at(give_up, self.shared.replicas.next()).await;
+        replica.map_err(|_| self.unreachable("no replica is ready".to_owned()))
     }
 
     fn unreachable(&self, cause: String) -> Problem {

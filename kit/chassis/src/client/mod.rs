@@ -4,6 +4,7 @@
 mod mesh;
 mod probe;
 mod propagate;
+mod replicas;
 #[cfg(test)]
 mod tests;
 

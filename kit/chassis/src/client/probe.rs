@@ -1,20 +1,15 @@
-//! Probes the health of each endpoint, and keeps the load balancer at those that are ready.
+//! Probes the health of each endpoint, and keeps the list of those that are ready.
 //!
-//! The balancer of tonic does no health checks of its own. An endpoint is inserted when it says
-//! SERVING, and removed when it says otherwise, refuses the connection, or does not answer.
+//! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does not
+//! answer. One that says so finishes the calls that it has; those of one that does not answer fail.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{
-        Notify,
-        mpsc::{self, error::TrySendError},
-        watch,
-    },
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tonic::transport::{Channel, Endpoint, channel::Change};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::replicas::{Replica, Replicas};
 
 /// Time between two probes of an endpoint.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -24,17 +19,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
-
-/// The channels that the probes of one mesh share.
-#[derive(Clone)]
-pub(crate) struct ProbeChannels {
-    /// Inserts endpoints into the balancer and removes them.
-    pub(crate) changes: mpsc::Sender<Change<String, Endpoint>>,
-    /// How many endpoints are ready.
-    pub(crate) ready: watch::Sender<usize>,
-    /// Notified when a call could not connect, so that the next probe does not wait for its tick.
-    pub(crate) probe_now: Arc<Notify>,
-}
 
 /// What one probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,26 +31,25 @@ enum Finding {
 }
 
 /// Probes one endpoint for as long as the task lives.
-pub(crate) async fn probe(endpoint: Endpoint, channels: ProbeChannels) {
+pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     let mut health = HealthClient::new(endpoint.clone().connect_timeout(PROBE_TIMEOUT).connect_lazy());
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut health_state = HealthState::default();
-    let probe_now = channels.probe_now.clone();
-    let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
+    let mut probed = ProbedEndpoint { endpoint, replicas, ready: None };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = probe_now.notified() => {}
+            () = probed.replicas.probe_now.notified() => {}
         }
         let finding = check(&mut health).await;
         // The count includes this endpoint only while it is in, so 1 means that it is the last one.
-        let is_last = *balanced.channels.ready.borrow() == 1;
-        if let Some(is_in) = health_state.learn(finding, is_last) {
-            balanced.count(is_in, finding);
+        let is_last = probed.replicas.count() == 1;
+        match health_state.learn(finding, is_last) {
+            Some(true) => probed.insert(),
+            Some(false) => probed.remove(finding),
+            None => {}
         }
-        // On every probe, not only after a change: an earlier update may not have found room.
-        balanced.update(health_state.is_in);
     }
 }
 
@@ -78,39 +61,29 @@ async fn check(health: &mut HealthClient<Channel>) -> Finding {
     }
 }
 
-/// One endpoint, and whether the balancer has it.
-struct BalancedEndpoint {
+/// One endpoint, and the replica there while it is ready.
+struct ProbedEndpoint {
     endpoint: Endpoint,
-    channels: ProbeChannels,
-    /// Whether the last update that was sent inserted it.
-    is_balanced: bool,
+    replicas: Replicas,
+    ready: Option<Arc<Replica>>,
 }
 
-impl BalancedEndpoint {
-    /// Counts the endpoint as ready or no longer. Callers wait for this count, not for the balancer: that one reads its
-    /// updates only when it is called, so to wait for it before a call would be a deadlock.
-    fn count(&self, is_in: bool, finding: Finding) {
-        if is_in {
-            tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
-            self.channels.ready.send_modify(|ready| *ready += 1);
-        } else {
-            tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
-            self.channels.ready.send_modify(|ready| *ready -= 1);
-        }
+impl ProbedEndpoint {
+    /// Adds the replica, with a new connection: one of before may be dead without having said so.
+    fn insert(&mut self) {
+        tracing::debug!(server.address = %self.endpoint.uri(), "endpoint is ready");
+        let replica = Replica::at(&self.endpoint);
+        self.replicas.insert(&replica);
+        self.ready = Some(replica);
     }
 
-    /// Sends the balancer an update if it needs one. Without room for it the next probe tries again: to wait would stop
-    /// the probes for as long as nobody calls.
-    fn update(&mut self, is_in: bool) {
-        if self.is_balanced == is_in {
-            return;
-        }
-        let name = self.endpoint.uri().to_string();
-        let change = if is_in { Change::Insert(name, self.endpoint.clone()) } else { Change::Remove(name) };
-        match self.channels.changes.try_send(change) {
-            // A balancer that is gone needs no updates.
-            Ok(()) | Err(TrySendError::Closed(_)) => self.is_balanced = is_in,
-            Err(TrySendError::Full(_)) => {}
+    fn remove(&mut self, finding: Finding) {
+        tracing::warn!(server.address = %self.endpoint.uri(), probe.finding = ?finding, "endpoint is not ready");
+        let Some(replica) = self.ready.take() else { return };
+        self.replicas.remove(&replica);
+        if finding == Finding::Silent {
+            // After it is out, so that who tries again does not meet it.
+            replica.fall_silent();
         }
     }
 }
@@ -143,24 +116,6 @@ impl HealthState {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_balancer_without_room_is_updated_later_and_nobody_waits() {
-        let (changes, mut updates) = mpsc::channel(1);
-        let channels = ProbeChannels { changes, ready: watch::Sender::new(0), probe_now: Arc::new(Notify::new()) };
-        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
-        let mut balanced = BalancedEndpoint { endpoint, channels, is_balanced: false };
-        for is_in in [true, false, true] {
-            balanced.count(is_in, Finding::Serving);
-            balanced.update(is_in);
-        }
-        assert_eq!(*balanced.channels.ready.borrow(), 1, "callers go by the newest");
-        assert!(matches!(updates.recv().await, Some(Change::Insert(..))));
-        balanced.update(true);
-        assert!(updates.try_recv().is_err(), "it knows already");
-        balanced.update(false);
-        assert!(matches!(updates.try_recv(), Ok(Change::Remove(_))));
-    }
 
     /// Feeds findings to an endpoint that is not the last, and gives the changes.
     fn changes(findings: &[Finding]) -> Vec<Option<bool>> {

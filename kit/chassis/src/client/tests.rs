@@ -110,6 +110,42 @@ async fn a_replica_that_takes_connections_and_answers_nobody_is_gone_within_a_se
     assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0), "it is back");
 }
 
+/// Makes ten calls at once that take 600 ms each.
+async fn slow_calls(mesh: &MeshChannel) -> Vec<Result<i32, Code>> {
+    let calls = (0..10).map(|_| call(mesh.clone(), "/test.Calls/Slow"));
+    let answers = futures_util::future::join_all(calls).await;
+    answers.into_iter().map(|answer| answer.map_err(|status| status.code())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calls_of_a_replica_that_falls_silent_fail_at_once() {
+    let (first, second) = (Replica::start(1), Replica::start(2));
+    let mesh = mesh(&[&first, &second]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0));
+    let frozen = second.freeze();
+    let started = Instant::now();
+    let outcomes = slow_calls(&mesh).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "a call waited for it: {:?}", started.elapsed());
+    let failed: Vec<Code> = outcomes.iter().copied().filter_map(Result::err).collect();
+    assert_eq!(failed, [Code::Unavailable; 5], "half of them are the other one's: {outcomes:?}");
+    drop(frozen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_leaves_answers_the_calls_that_it_has() {
+    let stays = Replica::start(1);
+    let leaves = Process::start(2, Workers::new(), DRAIN).await;
+    let mesh = MeshChannel::connect(&[stays.url.clone(), leaves.url()], "test");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(answers(&mesh, 100).await, (vec![1, 2], 0));
+    let calls = tokio::spawn(async move { slow_calls(&mesh).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    leaves.stop.cancel();
+    leaves.serving.await.unwrap().unwrap();
+    assert_eq!(calls.await.unwrap(), [Ok(0); 10]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_not_ready_is_not_called() {
     let (first, second) = (Replica::start(1), Replica::start(2));
@@ -190,7 +226,7 @@ async fn probes_end_with_the_last_clone() {
     let process = Process::start(1, Workers::new(), DRAIN).await;
     let mesh = MeshChannel::connect(&[process.url()], "test");
     let clone = mesh.clone();
-    let probes = std::sync::Arc::downgrade(&mesh.shared.channels.probe_now);
+    let probes = std::sync::Arc::downgrade(&mesh.shared.replicas.probe_now);
     call(mesh, "/test.Calls/Number").await.unwrap();
     assert!(probes.upgrade().is_some(), "a clone is left");
     drop(clone);

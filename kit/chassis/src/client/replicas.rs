@@ -1,0 +1,169 @@
+//! The replicas of a service that are ready, and which of them takes the next call.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    transport::{self, Channel, Endpoint},
+};
+use tower::ServiceExt;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Without these a connection stays dead after a partition.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Windows that let one connection carry many small messages without waiting for updates.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// How a replica at this URL is reached. Fails if it is malformed.
+pub(super) fn endpoint(url: &str) -> Result<Endpoint, transport::Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+/// The replicas of one service that are ready. Clones share them.
+#[derive(Clone)]
+pub(super) struct Replicas {
+    ready: watch::Sender<Vec<Arc<Replica>>>,
+    /// Counts the calls, so that those who have equally much to do take turns.
+    turn: Arc<AtomicUsize>,
+    /// Notified when a call could not connect, so that the next probe does not wait for its tick.
+    pub(super) probe_now: Arc<Notify>,
+}
+
+impl Replicas {
+    /// None is ready yet.
+    pub(super) fn new() -> Replicas {
+        Replicas { ready: watch::Sender::new(Vec::new()), turn: Arc::default(), probe_now: Arc::default() }
+    }
+
+    /// How many are ready.
+    pub(super) fn count(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    /// Adds one that is ready.
+    pub(super) fn insert(&self, replica: &Arc<Replica>) {
+        self.ready.send_modify(|ready| ready.push(replica.clone()));
+    }
+
+    /// Takes one out. It finishes the calls that it has.
+    pub(super) fn remove(&self, replica: &Arc<Replica>) {
+        self.ready.send_modify(|ready| ready.retain(|one| !Arc::ptr_eq(one, replica)));
+    }
+
+    /// Waits until one is ready, and returns the one that has the fewest calls to answer.
+    pub(super) async fn next(&self) -> Arc<Replica> {
+        let mut changes = self.ready.subscribe();
+        loop {
+            if let Some(replica) = self.least_busy() {
+                return replica;
+            }
+            // Never fails: the sender is in this value.
+            let _ = changes.changed().await;
+        }
+    }
+
+    fn least_busy(&self) -> Option<Arc<Replica>> {
+        let ready = self.ready.borrow();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % ready.len().max(1);
+        let (before, from) = ready.split_at(first);
+        from.iter().chain(before).min_by_key(|replica| replica.under_way.load(Ordering::Relaxed)).cloned()
+    }
+}
+
+/// One replica, with a connection of its own that is made for the first call.
+pub(super) struct Replica {
+    channel: Channel,
+    /// Calls that it has not begun to answer.
+    under_way: AtomicUsize,
+    silent: CancellationToken,
+}
+
+/// Why a replica has not answered a call.
+pub(super) enum CallError {
+    /// It answers nobody any more. The call may have taken effect.
+    Silent,
+    /// The connection failed, or there is none.
+    Transport(transport::Error),
+}
+
+impl Replica {
+    /// The replica that is reached so. Needs a tokio runtime.
+    pub(super) fn at(endpoint: &Endpoint) -> Arc<Replica> {
+        let (under_way, silent) = (AtomicUsize::new(0), CancellationToken::new());
+        Arc::new(Replica { channel: endpoint.connect_lazy(), under_way, silent })
+    }
+
+    /// Makes a call. Fails at once when the replica has fallen silent.
+    pub(super) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+        let _under_way = UnderWay::begin(&self.under_way);
+        match self.silent.run_until_cancelled(self.channel.clone().oneshot(request)).await {
+            Some(outcome) => outcome.map_err(CallError::Transport),
+            None => Err(CallError::Silent),
+        }
+    }
+
+    /// Ends the calls that it has: it has stopped to answer, and whoever waits for it may ask another one.
+    pub(super) fn fall_silent(&self) {
+        self.silent.cancel();
+    }
+}
+
+/// Counts a call for as long as this is held.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl UnderWay<'_> {
+    fn begin(under_way: &AtomicUsize) -> UnderWay<'_> {
+        under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(under_way)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica() -> Arc<Replica> {
+        Replica::at(&Endpoint::from_static("http://127.0.0.1:1"))
+    }
+
+    #[tokio::test]
+    async fn idle_replicas_take_turns_and_a_busy_one_is_passed_over() {
+        let (replicas, all) = (Replicas::new(), [replica(), replica()]);
+        all.iter().for_each(|replica| replicas.insert(replica));
+        let (one, other) = (replicas.next().await, replicas.next().await);
+        assert!(!Arc::ptr_eq(&one, &other));
+        let _under_way = UnderWay::begin(&one.under_way);
+        for _ in 0..4 {
+            assert!(Arc::ptr_eq(&replicas.next().await, &other));
+        }
+        replicas.remove(&other);
+        assert!(Arc::ptr_eq(&replicas.next().await, &one), "better a busy one than none");
+        assert_eq!(replicas.count(), 1);
+    }
+}
