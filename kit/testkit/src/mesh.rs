@@ -214,6 +214,20 @@ impl Mesh {
         Ok(())
     }
 
+    /// Makes a replica (0 is the first) of a process stand still, as a machine that swaps would.
+    pub fn freeze(&self, process: impl Into<Process>, replica: usize) -> Result<()> {
+        self.running(process, replica)?.freeze()
+    }
+
+    /// Lets a replica go on that stands still.
+    pub fn thaw(&self, process: impl Into<Process>, replica: usize) -> Result<()> {
+        self.running(process, replica)?.thaw()
+    }
+
+    fn running(&self, process: impl Into<Process>, replica: usize) -> Result<&Running> {
+        self.processes.get(&(process.into(), replica)).context("it is not running")
+    }
+
     /// Starts a process that was killed, where it was before.
     pub async fn restart(&mut self, process: impl Into<Process>) -> Result<()> {
         let process = process.into();

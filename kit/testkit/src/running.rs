@@ -130,9 +130,23 @@ impl Running {
         Ok(())
     }
 
+    /// Makes it stand still: the kernel still takes connections for it, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
+    }
+
     /// Asks it to stop, and returns how it ended.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         let what = format!("{} stops after SIGTERM", self.name);
         let child = &mut self.child;
         Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)

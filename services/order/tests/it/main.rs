@@ -6,6 +6,7 @@ mod concurrent_duplicates;
 mod coupons;
 mod earlier_release;
 mod ending;
+mod frozen;
 mod killed;
 mod paying;
 mod placing;
