@@ -14,6 +14,7 @@ mod reconcile;
 mod release_reservations;
 mod release_unwritten;
 mod reserve_units;
+mod script_turns;
 mod stage_stock;
 mod sync_redis;
 mod unknown_events;

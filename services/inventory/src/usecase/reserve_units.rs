@@ -7,6 +7,7 @@
 use super::{
     Error, SyncRedis,
     commit_grants::{CommitGrants, Committed},
+    script_turns::ScriptTurns,
     unknown_events::UnknownEvents,
 };
 use crate::{
@@ -50,6 +51,7 @@ pub enum Reserved {
 pub struct ReserveUnits {
     db: Database,
     redis: Stock,
+    turns: ScriptTurns,
     unknown: UnknownEvents,
     commit: CommitGrants,
 }
@@ -58,7 +60,7 @@ impl ReserveUnits {
     /// Reserves units in this Redis and in the ledger of this schema. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis) -> Self {
         let commit = CommitGrants::new(db.clone(), sync);
-        Self { unknown: UnknownEvents::new(db.clone()), db, redis, commit }
+        Self { unknown: UnknownEvents::new(db.clone()), turns: ScriptTurns::new(), db, redis, commit }
     }
 
     /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to be
@@ -93,16 +95,25 @@ impl ReserveUnits {
             reservations.push(reservation.clone());
         }
         let calls = by_event.into_iter().map(|(event, (indexes, reservations))| async move {
-            let decisions = match self.redis.reserve(event, &reservations).await {
-                Ok(decisions) => decisions,
-                Err(error) => vec![Err(error); indexes.len()],
+            let decided: Vec<Decided> = match self.decide_event(event, &reservations).await {
+                Ok(decisions) => decisions.into_iter().map(Decided::of).collect(),
+                Err(error) => vec![Decided::Failed(error); indexes.len()],
             };
-            indexes.into_iter().zip(decisions)
+            indexes.into_iter().zip(decided)
         });
-        let mut decided: Vec<(usize, Result<Decision, RedisError>)> =
-            join_all(calls).await.into_iter().flatten().collect();
+        let mut decided: Vec<(usize, Decided)> = join_all(calls).await.into_iter().flatten().collect();
         decided.sort_unstable_by_key(|(index, _)| *index);
-        decided.into_iter().map(|(_, decision)| Decided::of(decision)).collect()
+        decided.into_iter().map(|(_, decided)| decided).collect()
+    }
+
+    /// Fails soon if more is asked than Redis can take.
+    async fn decide_event(
+        &self,
+        event: EventId,
+        reservations: &[Reservation],
+    ) -> Result<Vec<Result<Decision, RedisError>>, Error> {
+        let _turn = self.turns.take().await?;
+        Ok(self.redis.reserve(event, reservations).await?)
     }
 
     /// Looks in the ledger for the orders of known buyers; those that are not there are put to the script again as new.
@@ -189,7 +200,7 @@ struct Asked<'w> {
 type Answered = (usize, Result<Reserved, Error>);
 
 /// What is known of a reservation before the ledger commits it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Decided {
     ByScript(Decision),
     /// The ledger has the order.
