@@ -149,6 +149,13 @@ impl LedgerBatch {
         }
     }
 
+    /// Items of rows that were read without their item, with the buyers of those rows. While there are any, the batch may
+    /// give nothing back.
+    pub fn items_missing(&self) -> BTreeSet<(ItemId, UserId)> {
+        let is_missing = |entry: &&Entry| !self.items.contains_key(&entry.line.item_id);
+        self.read.values().filter(is_missing).map(|entry| (entry.line.item_id, entry.user_id)).collect()
+    }
+
     /// Does what one message asks. An answer is given to every order that asks for units.
     pub fn apply(&mut self, ask: &Ask, now: Timestamp) -> Option<Answer> {
         match ask {
@@ -352,7 +359,7 @@ impl LedgerBatch {
 
     /// Moves the units of a line into the ledger (`sign` 1) or out of it (-1).
     fn take(&mut self, user_id: UserId, line: OrderedLine, sign: i32) {
-        let item = self.items.get_mut(&line.item_id).expect("the items of every row of the batch were read");
+        let item = self.items.get_mut(&line.item_id).expect("what gives rows back has read all their items");
         item.committed.units += sign * line.units;
         item.committed.gift_units += sign * line.gift_units;
         *self.buyers.entry((line.item_id, user_id)).or_insert(0) += sign * line.units;

@@ -12,13 +12,18 @@ use stampede_lua::stock::LedgerCopy;
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How often the items of a batch are locked whose orders gain rows meanwhile.
+const ROUNDS: u32 = 3;
+
 /// An order that the ledger has answered, with its event and the items that it may hold in Redis.
 pub(super) type Answered = (EventId, OrderId, Vec<ItemId>);
 
 /// Locks the items of these buyers and of the rows of these orders, and reads under that lock what they have.
 ///
 /// The rows of the orders are read first without a lock, for their items: every change of a row is made under the lock
-/// of its item, so they are read again once the items are locked.
+/// of its item, so they are read again once the items are locked. An order that has gained a row of another item meanwhile
+/// has that one locked too. That is out of the order in which all lock; of two that wait for each other the database ends
+/// one, which is tried again.
 pub(super) async fn lock_ledger(
     conn: &mut MySqlConnection,
     orders: BTreeSet<OrderId>,
@@ -27,9 +32,17 @@ pub(super) async fn lock_ledger(
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let written = store::ledger::of_orders(conn, &orders).await?;
     buyers.extend(written.iter().map(|entry| (entry.line.item_id, entry.user_id)));
-    let mut reads = Statements::new();
-    let places = LedgerPlaces::push(&mut reads, &orders, &buyers);
-    places.read(&reads.run(conn).await?)
+    for _ in 0..ROUNDS {
+        let mut reads = Statements::new();
+        let places = LedgerPlaces::push(&mut reads, &orders, &buyers);
+        let ledger = places.read(&reads.run(conn).await?)?;
+        let missing = ledger.items_missing();
+        if missing.is_empty() {
+            return Ok(ledger);
+        }
+        buyers.extend(missing);
+    }
+    Err(DbError::inconsistent("the ledger has rows of items that there are none of, or orders keep gaining rows"))
 }
 
 /// Where the answers are to the statements that lock items and read the ledger under the lock.

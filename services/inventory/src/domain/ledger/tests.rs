@@ -277,3 +277,14 @@ fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
     assert_eq!(ledger.apply(&paid_late(1, &[(1, 1)]), LATER), rejected(RejectReason::SoldOut, 1));
     assert_eq!(ledger.apply(&paid_late(3, &[(9, 1)]), LATER), rejected(RejectReason::SoldOut, 9), "of no stock");
 }
+
+#[test]
+fn a_row_that_was_read_without_its_item_is_named() {
+    let mut before = ledger(vec![item(1, 5), item(2, 5)]);
+    before.reserve(&grant(1, &[(1, 1, 0), (2, 1, 0)]), NOW);
+    let rows = before.changes().entries;
+    let all = LedgerBatch::new(vec![item(1, 5), item(2, 5)], rows.clone(), Buyers::new());
+    assert!(all.items_missing().is_empty());
+    let first_only = LedgerBatch::new(vec![item(1, 5)], rows, Buyers::new());
+    assert_eq!(first_only.items_missing(), BTreeSet::from([(item_id(2), user_id(1))]));
+}
