@@ -159,8 +159,9 @@ async fn read(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(LedgerBat
 }
 
 /// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the same
-/// request_id with another body that names other items. Only items are locked before, so each sees the rows of the other no
-/// earlier than behind its own; of two that wait for each other the database ends one.
+/// request_id with another body that names other items, perhaps of another event. Only items are locked before, so each
+/// sees the rows of the other no earlier than behind its own. Whichever reads last meets those of the other, and waits for
+/// its end; of two that wait for each other the database ends one.
 async fn write(
     conn: &mut MySqlConnection,
     grants: &[Grant],

@@ -5,7 +5,9 @@ use crate::sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
 use stampede_testkit::{Service, as_service};
+use stampede_vocab::{EventId, ItemId};
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 async fn staged_beside_order() -> Sale {
     let sale = Sale::unstaged(&[Service::Order]).await;
@@ -119,4 +121,33 @@ async fn units_stay_while_nobody_can_be_asked_about_their_order() {
     tokio::time::sleep(A_FEW_ROUNDS).await;
     assert_eq!(sale.in_ledger(&order).await, 1);
     sale.stock_becomes(1, level(2, 1, 0)).await;
+}
+
+#[tokio::test]
+async fn an_order_that_is_asked_for_in_two_events_at_once_gets_units_in_one() {
+    let sale = Sale::open().await;
+    let other = EventId::from_uuid(Uuid::from_u128(77));
+    let mut shelf = sale.shelf(1);
+    shelf.event_id = other.to_string();
+    for (index, item) in shelf.items.iter_mut().enumerate() {
+        item.item_id = ItemId::derive(other, index).to_string();
+    }
+    sale.api().stage_stock(as_service(shelf)).await.unwrap();
+    // As many as there are units in each.
+    let here: Vec<Order> = (0..5).map(|_| sale.order([1, 0])).collect();
+    let elsewhere =
+        |order: &Order| Order { event_id: other, lines: vec![(ItemId::derive(other, 0), 1)], ..order.clone() };
+    let there: Vec<Order> = here.iter().map(elsewhere).collect();
+    let answers = join_all(here.iter().chain(&there).map(|order| sale.reserve(order))).await;
+    for (index, order) in here.iter().enumerate() {
+        let both = [&answers[index], &answers[here.len() + index]];
+        let refusals = both.map(|answer| match answer {
+            Outcome::Reserved(_) => None,
+            Outcome::Refusal(refusal) => Some(refusal.reason()),
+        });
+        let refused: Vec<RefusalReason> = refusals.into_iter().flatten().collect();
+        assert_eq!(refused, [RefusalReason::RequestIdReused], "{both:?}");
+        assert_eq!(sale.in_ledger(order).await, 1);
+    }
+    sale.mesh.stop().await.unwrap();
 }
