@@ -1,10 +1,10 @@
 //! A channel to a service, over all of its replicas that are ready.
 //!
-//! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached,
-//! DEADLINE_EXCEEDED if none answered in time. A call that never got onto a connection is retried;
-//! one that did is not, because it may have taken effect: a caller whose call is idempotent makes it again, and most
-//! often reaches another replica. So a replica that stands still costs its callers no more than the probes that find it,
-//! since the calls that it has fail as UNAVAILABLE then.
+//! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached, DEADLINE_EXCEEDED if none
+//! answered in time. A call that never got onto a connection is retried; one that did is not, because it may have taken
+//! effect: a caller whose call is idempotent makes it again, and most often reaches another replica. So a replica that
+//! stands still costs its callers no more than the probes that find it, since the calls that it has fail as UNAVAILABLE
+//! then.
 
 use std::{
     error::Error,

@@ -1,7 +1,7 @@
 //! Probes the health of each endpoint, and keeps the list of those that are ready.
 //!
-//! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does not
-//! answer. One that says so finishes the calls that it has; those of one that does not answer fail.
+//! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does
+//! not answer. One that says so finishes the calls that it has; those of one that does not answer fail.
 
 use std::{sync::Arc, time::Duration};
 

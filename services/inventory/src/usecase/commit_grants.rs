@@ -23,9 +23,10 @@ use std::{
 };
 use tokio::time::timeout;
 
-/// Two at a time: the second reads its connection and queues for the lock while the first one commits. What is behind four
-/// full ones waits for so long that it is better refused. A grant that nobody waits for any more is not committed: its hold
-/// is dropped as one that the ledger does not have, sooner than the units of an order that is never written go back.
+/// Two at a time: the second reads its connection and queues for the lock while the first one commits. What is behind
+/// four full ones waits for so long that it is better refused. A grant that nobody waits for any more is not committed:
+/// its hold is dropped as one that the ledger does not have, sooner than the units of an order that is never written go
+/// back.
 const COMMIT: BatchConfig =
     BatchConfig { name: "commit_grants", max_batch: 512, max_in_flight: 2, max_queued: 2_048, must_run: false };
 /// Longest wait for the ledger. Whoever waits in the same call is kept no longer by an event whose rows are locked.

@@ -21,9 +21,9 @@ pub(super) type Answered = (EventId, OrderId, Vec<ItemId>);
 /// Locks the items of these buyers and of the rows of these orders, and reads under that lock what they have.
 ///
 /// The rows of the orders are read first without a lock, for their items: every change of a row is made under the lock
-/// of its item, so they are read again once the items are locked. An order that has gained a row of another item meanwhile
-/// has that one locked too. That is out of the order in which all lock; of two that wait for each other the database ends
-/// one, which is tried again.
+/// of its item, so they are read again once the items are locked. An order that has gained a row of another item
+/// meanwhile has that one locked too. That is out of the order in which all lock; of two that wait for each other the
+/// database ends one, which is tried again.
 pub(super) async fn lock_ledger(
     conn: &mut MySqlConnection,
     orders: BTreeSet<OrderId>,

@@ -1,5 +1,5 @@
-//! Turns at the script. Redis runs one script at a time, so calls that come faster than it takes them queue somewhere: here,
-//! for a moment, and not for seconds at the pool of connections.
+//! Turns at the script. Redis runs one script at a time, so calls that come faster than it takes them queue somewhere:
+//! here, for a moment, and not for seconds at the pool of connections.
 
 use stampede_batch::BatchError;
 use std::{sync::Arc, time::Duration};

@@ -11,8 +11,8 @@ use stampede_lua::stock::{LedgerCopy, LedgerUnits, ShelfItem as RedisItem, Stage
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
 use std::collections::BTreeMap;
 
-/// One at a time keeps the order. What does not fit is left to the reconciler. A change is copied though nobody waits for
-/// it any more: it has been committed.
+/// One at a time keeps the order. What does not fit is left to the reconciler. A change is copied though nobody waits
+/// for it any more: it has been committed.
 const SYNC: BatchConfig =
     BatchConfig { name: "sync_redis", max_batch: 8, max_in_flight: 1, max_queued: 1_024, must_run: true };
 
