@@ -78,6 +78,8 @@ pub struct Payment {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// Whether a step has made or changed it, or one of its attempts, since it was read.
+    pub is_unsaved: bool,
 }
 
 /// How an outcome changed the payment.
@@ -106,6 +108,7 @@ impl Payment {
             version: 0,
             created_at: now,
             updated_at: now,
+            is_unsaved: true,
         }
     }
 
@@ -150,8 +153,15 @@ impl Payment {
         if let Some(open) = self.attempts.iter().find(|attempt| !attempt.state.is_final()) {
             return Err(Refusal::AttemptUnderWay { payment_id: self.id, number: open.number });
         }
-        let state = AttemptState::Requested;
-        self.attempts.push(Attempt { number, payment_method, state, traceparent, created_at: now, updated_at: now });
+        self.attempts.push(Attempt {
+            number,
+            payment_method,
+            state: AttemptState::Requested,
+            traceparent,
+            created_at: now,
+            updated_at: now,
+            is_unsaved: true,
+        });
         self.touch(now);
         Ok(())
     }
@@ -270,6 +280,8 @@ impl Payment {
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.number == number) {
             attempt.state = state;
             attempt.updated_at = now;
+            attempt.is_unsaved = true;
+            self.is_unsaved = true;
         }
     }
 
@@ -291,6 +303,7 @@ impl Payment {
     fn touch(&mut self, now: Timestamp) {
         self.version += 1;
         self.updated_at = now;
+        self.is_unsaved = true;
     }
 
     fn message(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {

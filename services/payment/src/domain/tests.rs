@@ -249,6 +249,34 @@ fn each_change_makes_one_version() {
     assert_eq!(payment.version, 4);
 }
 
+/// The same as if it had been read from the database.
+fn as_read(mut payment: Payment) -> Payment {
+    payment.is_unsaved = false;
+    payment.attempts.iter_mut().for_each(|attempt| attempt.is_unsaved = false);
+    payment
+}
+
+#[test]
+fn a_step_marks_the_rows_that_it_changes_and_no_other() {
+    let unsaved = |payment: &Payment| {
+        let attempts: Vec<bool> = payment.attempts.iter().map(|attempt| attempt.is_unsaved).collect();
+        (payment.is_unsaved, attempts)
+    };
+    let mut payment = as_read(with_state(declined()));
+    assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
+    assert_eq!(unsaved(&payment), (false, vec![false]));
+    payment.request_charge(2, eur(500), "pm".to_owned(), None, LATER).unwrap();
+    assert_eq!(unsaved(&payment), (true, vec![false, true]));
+
+    let mut payment = as_read(payment);
+    payment.begin_charge(2, LATER, NOW).expect("it is queued");
+    assert_eq!(unsaved(&payment), (true, vec![false, true]));
+
+    let mut payment = as_read(captured());
+    payment.request_refund(eur(500), LATER).unwrap().expect("a refund");
+    assert_eq!(unsaved(&payment), (true, vec![false]));
+}
+
 #[test]
 fn keys_read_back_and_nothing_else_does() {
     let key = AttemptKey { payment_id: requested().id, attempt: 7 };

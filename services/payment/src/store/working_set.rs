@@ -1,4 +1,4 @@
-//! The payments of one transaction: locked, changed in memory, and written back as a difference.
+//! The payments of one transaction: locked, changed in memory, and written where a step has changed them.
 
 use crate::{
     domain::Payment,
@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 /// Payments with their attempts, all locked until the transaction ends. Sorted by id: every transaction locks and
 /// writes in that order, so that two of them wait for each other and do not deadlock.
 pub struct WorkingSet {
-    before: BTreeMap<PaymentId, Payment>,
-    now: BTreeMap<PaymentId, Payment>,
+    payments: BTreeMap<PaymentId, Payment>,
 }
 
 impl WorkingSet {
@@ -23,30 +22,24 @@ impl WorkingSet {
         ids.sort_unstable();
         ids.dedup();
         let locked = payments::load(conn, &ids, Reading::Locked).await?;
-        let before: BTreeMap<_, _> = locked.into_iter().map(|payment| (payment.id, payment)).collect();
-        Ok(Self { now: before.clone(), before })
+        Ok(Self { payments: locked.into_iter().map(|payment| (payment.id, payment)).collect() })
     }
 
     /// The payment, if there is one.
     pub fn get_mut(&mut self, id: PaymentId) -> Option<&mut Payment> {
-        self.now.get_mut(&id)
+        self.payments.get_mut(&id)
     }
 
     /// Returns the payment of this id, made by `new` if there is none.
     pub fn get_or_insert_with(&mut self, id: PaymentId, new: impl FnOnce() -> Payment) -> &mut Payment {
-        self.now.entry(id).or_insert_with(new)
+        self.payments.entry(id).or_insert_with(new)
     }
 
-    /// Writes what has changed.
+    /// Writes the payments and attempts that the steps have changed.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let known = |id: &PaymentId| self.before.get(id);
-        let changed: Vec<_> = self.now.values().filter(|payment| known(&payment.id) != Some(payment)).collect();
-        let mut changed_attempts = Vec::new();
-        for payment in &changed {
-            let old = known(&payment.id).map(|old| old.attempts.as_slice()).unwrap_or_default();
-            let attempts = payment.attempts.iter().filter(|attempt| !old.contains(attempt));
-            changed_attempts.extend(attempts.map(|attempt| (payment.id, attempt)));
-        }
+        let changed: Vec<_> = self.payments.values().filter(|payment| payment.is_unsaved).collect();
+        let attempts = changed.iter().flat_map(|payment| payment.attempts.iter().map(move |row| (payment.id, row)));
+        let changed_attempts: Vec<_> = attempts.filter(|(_, attempt)| attempt.is_unsaved).collect();
         payments::save(conn, &changed).await?;
         attempts::save(conn, &changed_attempts).await
     }
