@@ -20,4 +20,4 @@ pub use pay_request::PayRequest;
 pub use pricing::Prices;
 pub use reservation::Reserved;
 pub use state::{RefundOrigin, State, StateName};
-pub use transition::{Input, PaymentPolicy, Verdict};
+pub use transition::{Input, NoStep, PaymentPolicy, Step};

@@ -144,7 +144,8 @@ impl Order {
             .collect()
     }
 
-    pub(super) fn message(&self, body: MessageBody) -> OutgoingMessage {
+    /// What is told about it as it is now.
+    pub fn message(&self, body: MessageBody) -> OutgoingMessage {
         OutgoingMessage { order: self.id, version: self.version, body }
     }
 }

@@ -3,9 +3,7 @@
 //! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
 //! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
 
-use super::{
-    CommandRefusal, EndRequest, EndVerb, MessageBody, Order, OutgoingMessage, PayRequest, RefundOrigin, State,
-};
+use super::{CommandRefusal, EndRequest, EndVerb, MessageBody, Order, PayRequest, RefundOrigin, State, StateName};
 use stampede_vocab::{ItemId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 
@@ -87,36 +85,30 @@ pub struct PaymentPolicy {
     pub paying_grace: Duration,
 }
 
-/// What an input makes of an order.
+/// A step of an order: all that it changes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It moved; what is to be told about it.
-    Moved(Option<OutgoingMessage>),
-    /// A repeat: it is as the caller wants it.
-    AlreadyApplied,
-    /// Means nothing in this state.
-    Ignored,
-    /// The verb is not obeyed.
-    Refused(CommandRefusal),
-}
-
-/// A step that was decided on but not made.
-struct Step {
-    state: State,
-    body: Option<MessageBody>,
-    pay_request: Option<PayRequest>,
-    end_request: Option<EndRequest>,
-    decline: Option<String>,
-    gifts: Vec<(ItemId, i32)>,
+pub struct Step {
+    /// The state that it leads out of.
+    pub from: StateName,
+    /// The state that it leads to.
+    pub to: State,
+    /// The time to be paid that it sets.
+    pub pay_by: Option<Timestamp>,
+    /// The payment that it starts, with its number.
+    pub pay_request: Option<(i32, PayRequest)>,
+    /// The request by which a person ends the order.
+    pub end_request: Option<EndRequest>,
+    /// Why the attempt that it ends was declined.
+    pub decline: Option<String>,
+    /// Gifts of the items that come with others than were promised.
+    pub gifts: Vec<(ItemId, i32)>,
+    /// What is to be told about it.
+    pub body: Option<MessageBody>,
 }
 
 impl Step {
-    fn to(state: State) -> Self {
-        Self { state, body: None, pay_request: None, end_request: None, decline: None, gifts: Vec::new() }
-    }
-
-    fn with_gifts(self, gifts: &[(ItemId, i32)]) -> Self {
-        Self { gifts: gifts.to_vec(), ..self }
+    fn with_gifts(self, gifts: Vec<(ItemId, i32)>) -> Self {
+        Self { gifts, ..self }
     }
 
     fn publishing(self, body: MessageBody) -> Self {
@@ -126,24 +118,30 @@ impl Step {
     fn asked(self, request: EndRequest) -> Self {
         Self { end_request: Some(request), ..self }
     }
+
+    /// When it grants the goods, if it does.
+    pub const fn fulfilled_at(&self) -> Option<Timestamp> {
+        if let State::Fulfilled { at, .. } = self.to { Some(at) } else { None }
+    }
 }
 
 /// Why there is no step.
-enum NoStep {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoStep {
+    /// A repeat: the order is as the caller wants it.
     AlreadyApplied,
+    /// The input means nothing in this state.
     Ignored,
+    /// The verb is not obeyed.
     Refused(CommandRefusal),
 }
 
 impl Order {
-    /// Lets `input` happen at `now`. The order changes only if it moves; its version grows by one then.
-    pub fn take(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Verdict {
-        match self.step(input, now, policy) {
-            Ok(step) => Verdict::Moved(self.make(step, now)),
-            Err(NoStep::AlreadyApplied) => Verdict::AlreadyApplied,
-            Err(NoStep::Ignored) => Verdict::Ignored,
-            Err(NoStep::Refused(refusal)) => Verdict::Refused(refusal),
-        }
+    /// Lets `input` happen at `now`, and returns the step that the order has made; its version grows by one then.
+    pub fn take(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
+        let step = self.step(input, now, policy)?;
+        self.make(&step, now);
+        Ok(step)
     }
 
     fn step(&self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
@@ -164,39 +162,52 @@ impl Order {
         }
     }
 
-    fn make(&mut self, step: Step, now: Timestamp) -> Option<OutgoingMessage> {
+    fn make(&mut self, step: &Step, now: Timestamp) {
         self.version += 1;
         self.updated_at = now;
-        self.pay_requests.extend(step.pay_request);
-        self.end_request = step.end_request.or(self.end_request.take());
-        self.last_decline = step.decline.or(self.last_decline.take());
-        for (item, gift_units) in step.gifts {
+        self.pay_requests.extend(step.pay_request.iter().map(|(_, request)| request.clone()));
+        if step.end_request.is_some() {
+            self.end_request.clone_from(&step.end_request);
+        }
+        if step.decline.is_some() {
+            self.last_decline.clone_from(&step.decline);
+        }
+        for &(item, gift_units) in &step.gifts {
             for line in self.lines.iter_mut().filter(|line| line.item == item) {
                 line.gift_units = gift_units;
             }
         }
-        if let State::Fulfilled { at, .. } = step.state {
+        if let Some(at) = step.fulfilled_at() {
             self.goods = self.grant(at);
         }
-        self.state = step.state;
-        step.body.map(|body| self.message(body))
+        self.state = step.to.clone();
+    }
+
+    fn to(&self, to: State) -> Step {
+        let (from, gifts) = (self.state.name(), Vec::new());
+        Step { from, to, pay_by: None, pay_request: None, end_request: None, decline: None, gifts, body: None }
     }
 
     fn stock_committed(&self, gifts: &[(ItemId, i32)], now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         let step = match self.state {
-            State::Pending => Step::to(State::AwaitingPayment { pay_by: now.plus(policy.pay_window) }),
+            State::Pending => {
+                let pay_by = now.plus(policy.pay_window);
+                Step { pay_by: Some(pay_by), ..self.to(State::AwaitingPayment { pay_by }) }
+            }
             State::Paid { pay_by } => self.fulfil(pay_by, now),
             _ => return Err(NoStep::Ignored),
         };
-        Ok(step.with_gifts(gifts))
+        let differs = |&(item, units): &(ItemId, i32)| {
+            self.lines.iter().any(|line| line.item == item && line.gift_units != units)
+        };
+        Ok(step.with_gifts(gifts.iter().copied().filter(differs).collect()))
     }
 
     fn stock_rejected(&self) -> Result<Step, NoStep> {
         match self.state {
-            State::Pending => {
-                Ok(Step::to(State::Cancelled { pay_by: None })
-                    .publishing(MessageBody::Cancelled { coupon: self.coupon }))
-            }
+            State::Pending => Ok(self
+                .to(State::Cancelled { pay_by: None })
+                .publishing(MessageBody::Cancelled { coupon: self.coupon })),
             State::Paid { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
         }
@@ -210,7 +221,8 @@ impl Order {
     fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
             State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
-            State::Expired { pay_by } if self.coupon.is_none() => Ok(Step::to(State::Paid { pay_by })
+            State::Expired { pay_by } if self.coupon.is_none() => Ok(self
+                .to(State::Paid { pay_by })
                 .publishing(MessageBody::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() })),
             State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
@@ -220,7 +232,7 @@ impl Order {
     fn payment_declined(&self, attempt: i32, code: &str) -> Result<Step, NoStep> {
         match self.state {
             State::Paying { pay_by } if attempt == self.attempts() => {
-                Ok(Step { decline: Some(code.to_owned()), ..Step::to(State::AwaitingPayment { pay_by }) })
+                Ok(Step { decline: Some(code.to_owned()), ..self.to(State::AwaitingPayment { pay_by }) })
             }
             _ => Err(NoStep::Ignored),
         }
@@ -232,7 +244,7 @@ impl Order {
         match self.state {
             State::Refunding(refund_origin) => {
                 let coupon = self.coupon.filter(|_| refund_origin.fulfilled_at.is_some());
-                Ok(Step::to(State::Refunded(refund_origin)).publishing(MessageBody::Refunded { coupon }))
+                Ok(self.to(State::Refunded(refund_origin)).publishing(MessageBody::Refunded { coupon }))
             }
             _ => Err(NoStep::Ignored),
         }
@@ -249,8 +261,8 @@ impl Order {
         }
         match self.state {
             State::AwaitingPayment { pay_by } if now < pay_by => Ok(Step {
-                pay_request: Some(request.clone()),
-                ..Step::to(State::Paying { pay_by }).publishing(MessageBody::PaymentRequested {
+                pay_request: Some((self.attempts() + 1, request.clone())),
+                ..self.to(State::Paying { pay_by }).publishing(MessageBody::PaymentRequested {
                     buyer: self.buyer,
                     attempt: self.attempts() + 1,
                     amount: self.prices.total,
@@ -267,11 +279,10 @@ impl Order {
     fn cancel(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
-            State::Pending | State::AwaitingPayment { .. } => {
-                Ok(Step::to(State::Cancelled { pay_by: self.state.pay_by() })
-                    .publishing(MessageBody::Cancelled { coupon: self.coupon })
-                    .asked(request))
-            }
+            State::Pending | State::AwaitingPayment { .. } => Ok(self
+                .to(State::Cancelled { pay_by: self.state.pay_by() })
+                .publishing(MessageBody::Cancelled { coupon: self.coupon })
+                .asked(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
         }
     }
@@ -298,16 +309,16 @@ impl Order {
 
     fn fulfil(&self, pay_by: Timestamp, at: Timestamp) -> Step {
         let body = MessageBody::Fulfilled { buyer: self.buyer, coupon: self.coupon, at };
-        Step::to(State::Fulfilled { pay_by, at }).publishing(body)
+        self.to(State::Fulfilled { pay_by, at }).publishing(body)
     }
 
     fn end_unpaid(&self, pay_by: Timestamp) -> Step {
-        Step::to(State::Expired { pay_by }).publishing(MessageBody::Expired { coupon: self.coupon })
+        self.to(State::Expired { pay_by }).publishing(MessageBody::Expired { coupon: self.coupon })
     }
 
     fn give_money_back(&self) -> Step {
         let refund_origin = RefundOrigin { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
-        Step::to(State::Refunding(refund_origin)).publishing(MessageBody::RefundRequested { amount: self.prices.total })
+        self.to(State::Refunding(refund_origin)).publishing(MessageBody::RefundRequested { amount: self.prices.total })
     }
 }
 

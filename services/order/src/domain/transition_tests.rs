@@ -122,18 +122,19 @@ fn inputs() -> Vec<(Input, Timestamp)> {
 }
 
 /// The cell of the table that describes what was seen.
-fn seen(before: &Order, after: &Order, verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Moved(_) => {
+fn seen(before: &Order, after: &Order, taken: &Result<Step, NoStep>) -> String {
+    match taken {
+        Ok(step) => {
+            assert_eq!((step.from, &step.to), (before.state.name(), &after.state));
             assert_eq!(after.version, before.version + 1, "a transition is one version");
             after.state.name().as_str().to_owned()
         }
-        unmoved => {
+        Err(no_step) => {
             assert_eq!(after, before, "an order that did not move is as it was");
-            let cell = match unmoved {
-                Verdict::AlreadyApplied => "=",
-                Verdict::Ignored => "-",
-                _ => "!",
+            let cell = match no_step {
+                NoStep::AlreadyApplied => "=",
+                NoStep::Ignored => "-",
+                NoStep::Refused(_) => "!",
             };
             cell.to_owned()
         }
@@ -152,21 +153,20 @@ fn every_input_in_every_state_does_what_the_table_says() {
         for (((input, now), column), expected) in inputs().into_iter().zip(&columns).zip(row) {
             let before = order_in(state(name), None);
             let mut after = before.clone();
-            let verdict = after.take(&input, now, &POLICY);
-            assert_eq!(seen(&before, &after, &verdict), expected, "{name:?} and {column}");
+            let taken = after.take(&input, now, &POLICY);
+            assert_eq!(seen(&before, &after, &taken), expected, "{name:?} and {column}");
         }
     }
     assert_eq!(states, StateName::ALL);
 }
 
+fn refused_with(refusal: CommandRefusal) -> Result<Step, NoStep> {
+    Err(NoStep::Refused(refusal))
+}
+
 fn take(order: &mut Order, input: Input) -> MessageBody {
-    match order.take(&input, EARLY, &POLICY) {
-        Verdict::Moved(Some(outgoing)) => {
-            assert_eq!((outgoing.order, outgoing.version), (order.id, order.version));
-            outgoing.body
-        }
-        verdict => panic!("expected a message of {} but saw {verdict:?}", input.name()),
-    }
+    let step = order.take(&input, EARLY, &POLICY).expect("a step");
+    step.body.unwrap_or_else(|| panic!("{} published nothing", input.name()))
 }
 
 fn coupon() -> Option<CouponId> {
@@ -177,7 +177,8 @@ fn coupon() -> Option<CouponId> {
 fn a_placed_order_is_payable_and_an_earlier_release_s_pending_one_gets_the_whole_window() {
     assert_eq!(order_in(state(StateName::AwaitingPayment), None).placed().body.name(), "OrderPlaced");
     let mut order = order_in(State::Pending, None);
-    assert_eq!(order.take(&committed(), EARLY, &POLICY), Verdict::Moved(None));
+    let step = order.take(&committed(), EARLY, &POLICY).expect("a step");
+    assert_eq!((step.body, step.pay_by), (None, order.state.pay_by()));
     assert_eq!(order.state.pay_by(), Some(EARLY.plus(POLICY.pay_window)));
 }
 
@@ -189,7 +190,8 @@ fn each_payment_is_an_attempt_of_its_own() {
     assert_eq!(message, MessageBody::PaymentRequested { buyer, attempt: 3, amount, method });
     assert_eq!(order.attempts(), 3);
     let declined = Input::PaymentDeclined { attempt: 3, code: "card_declined".to_owned() };
-    assert_eq!(order.take(&declined, EARLY, &POLICY), Verdict::Moved(None));
+    let step = order.take(&declined, EARLY, &POLICY).expect("a step");
+    assert_eq!((step.body, &step.decline), (None, &order.last_decline));
     assert_eq!(order.last_decline.as_deref(), Some("card_declined"));
 }
 
@@ -230,6 +232,16 @@ fn a_late_payment_takes_the_units_again_or_is_refunded() {
 }
 
 #[test]
+fn only_gifts_that_differ_from_what_was_promised_are_part_of_a_step() {
+    let gifts_of_step = |gift_units| {
+        let mut order = order_in(state(StateName::Paid), None);
+        let gifts = vec![(order.lines[0].item, gift_units)];
+        order.take(&Input::StockCommitted { gifts }, EARLY, &POLICY).expect("a step").gifts.len()
+    };
+    assert_eq!((gifts_of_step(1), gifts_of_step(0)), (0, 1));
+}
+
+#[test]
 fn a_late_payment_with_a_coupon_is_refunded_and_the_coupon_is_not_returned_twice() {
     let mut order = order_in(state(StateName::Expired), coupon());
     let refund = take(&mut order, Input::PaymentApproved { attempt: 2 });
@@ -253,10 +265,10 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
     take(&mut order, cancel(1, "c"));
     take(&mut order, Input::PaymentApproved { attempt: 2 });
     take(&mut order, Input::PaymentRefunded);
-    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Verdict::AlreadyApplied);
-    let other = Verdict::Refused(CommandRefusal::NotCancellable(StateName::Refunded));
+    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Err(NoStep::AlreadyApplied));
+    let other = refused_with(CommandRefusal::NotCancellable(StateName::Refunded));
     assert_eq!(order.take(&cancel(1, "d"), EARLY, &POLICY), other);
-    let verb = Verdict::Refused(CommandRefusal::NotRefundable(StateName::Refunded));
+    let verb = refused_with(CommandRefusal::NotRefundable(StateName::Refunded));
     assert_eq!(order.take(&refund(1, "c"), EARLY, &POLICY), verb, "the same name for another verb is another request");
 }
 
@@ -264,14 +276,14 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
 fn refusals_say_what_the_buyer_can_understand() {
     let refused = |name, input: &Input, now| order_in(state(name), None).take(input, now, &POLICY);
     let late = CommandRefusal::PaymentDeadlinePassed;
-    assert_eq!(refused(StateName::AwaitingPayment, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
-    assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), Verdict::Refused(late));
-    let foreign = Verdict::Refused(CommandRefusal::NotFound);
+    assert_eq!(refused(StateName::AwaitingPayment, &pay(1, "new"), PAY_BY), refused_with(late));
+    assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), refused_with(late));
+    let foreign = refused_with(CommandRefusal::NotFound);
     assert_eq!(refused(StateName::Paying, &pay(2, "pay-1"), EARLY), foreign);
-    let reused = Verdict::Refused(CommandRefusal::RequestIdReused);
+    let reused = refused_with(CommandRefusal::RequestIdReused);
     for name in [StateName::AwaitingPayment, StateName::Paying, StateName::Fulfilled] {
         assert_eq!(refused(name, &pay_with(1, "pay-1", "tok_2"), EARLY), reused);
     }
-    let paying = Verdict::Refused(CommandRefusal::NotPayable(StateName::Paying));
+    let paying = refused_with(CommandRefusal::NotPayable(StateName::Paying));
     assert_eq!(refused(StateName::Paying, &pay(1, "new"), EARLY), paying);
 }

@@ -4,7 +4,7 @@ use super::ROWS_PER_STATEMENT;
 use crate::domain::{Line, Order};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement, Statements};
-use stampede_vocab::{Currency, ItemId, Money, Quantity};
+use stampede_vocab::{Currency, ItemId, Money, OrderId, Quantity};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -53,13 +53,17 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     }
 }
 
-/// Writes what gifts the lines of an order come with, of those that have changed. Rare, so a statement for each.
-pub(super) async fn update_gifts(conn: &mut MySqlConnection, before: &Order, after: &Order) -> Result<(), DbError> {
-    for (_, line) in before.lines.iter().zip(&after.lines).filter(|(old, new)| old.gift_units != new.gift_units) {
+/// Writes how many gifts lines of an order come with by now. Rare, so a statement for each.
+pub(super) async fn update_gifts(
+    conn: &mut MySqlConnection,
+    order: OrderId,
+    gifts: &[(ItemId, i32)],
+) -> Result<(), DbError> {
+    for (item, gift_units) in gifts {
         sqlx::query("UPDATE order_lines SET gift_units = ? WHERE order_id = ? AND item_id = ?")
-            .bind(line.gift_units)
-            .bind(after.id.uuid())
-            .bind(line.item.uuid())
+            .bind(gift_units)
+            .bind(order.uuid())
+            .bind(item.uuid())
             .execute(&mut *conn)
             .await?;
     }

@@ -4,7 +4,7 @@ use super::{
     end_requests, goods, lines, pay_requests,
     rows::{COLUMNS, OrderRow, assemble},
 };
-use crate::domain::{EndRequest, Order, PaymentPolicy, StateName};
+use crate::domain::{Order, PaymentPolicy, StateName, Step};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
@@ -67,23 +67,23 @@ async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) 
     assemble(conn, rows).await
 }
 
-/// An order as it was locked and as it is to be.
+/// An order that has made steps.
 #[derive(Clone, Copy)]
 pub struct Moved<'a> {
-    /// As it was.
-    pub before: &'a Order,
     /// As it is to be.
-    pub after: &'a Order,
+    pub order: &'a Order,
+    /// Its steps since it was locked, in their sequence; at least one.
+    pub steps: &'a [Step],
 }
 
-/// What is written of a transition. Orders with the same one are moved by the same statement. A column is set once or
+/// What is written of an order's steps. Orders with the same are moved by the same statement. A column is set once or
 /// more but never cleared, so `None` leaves it as it is.
 #[derive(PartialEq, Eq, Hash)]
 struct Assignment {
     from: StateName,
     to: StateName,
     versions: i64,
-    attempts: i32,
+    attempts: i64,
     pay_deadline_us: Option<i64>,
     last_decline: Option<String>,
     fulfilled_at_us: Option<i64>,
@@ -91,51 +91,43 @@ struct Assignment {
 }
 
 impl Assignment {
-    fn of(moved: &Moved<'_>) -> Self {
-        let Moved { before, after } = *moved;
+    fn of(Moved { order, steps }: &Moved<'_>) -> Self {
+        let to = order.state.name();
         Self {
-            from: before.state.name(),
-            to: after.state.name(),
-            versions: after.version - before.version,
-            attempts: after.attempts() - before.attempts(),
-            pay_deadline_us: changed(before.state.pay_by(), after.state.pay_by()).map(Timestamp::micros),
-            last_decline: changed(before.last_decline.clone(), after.last_decline.clone()),
-            fulfilled_at_us: changed(before.state.fulfilled_at(), after.state.fulfilled_at()).map(Timestamp::micros),
-            updated_us: after.updated_at.micros(),
+            from: steps.first().map_or(to, |step| step.from),
+            to,
+            versions: steps.iter().map(|_| 1_i64).sum(),
+            attempts: steps.iter().map(|step| i64::from(step.pay_request.is_some())).sum(),
+            pay_deadline_us: steps.iter().rev().find_map(|step| step.pay_by).map(Timestamp::micros),
+            last_decline: steps.iter().rev().find_map(|step| step.decline.clone()),
+            fulfilled_at_us: steps.iter().find_map(Step::fulfilled_at).map(Timestamp::micros),
+            updated_us: order.updated_at.micros(),
         }
     }
-}
-
-fn changed<T: PartialEq>(before: Option<T>, after: Option<T>) -> Option<T> {
-    if before == after { None } else { after }
 }
 
 /// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was
 /// locked.
 pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
     let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
-    for order in moved {
-        groups.entry(Assignment::of(order)).or_default().push(order.after.id.uuid());
+    for one in moved {
+        groups.entry(Assignment::of(one)).or_default().push(one.order.id.uuid());
     }
     // One statement a kind of transition, not one an order: a batch is of a few kinds.
     for (assignment, ids) in groups {
         assign(conn, &assignment, &ids).await?;
     }
-    for Moved { before, after } in moved {
-        lines::update_gifts(conn, before, after).await?;
+    let steps: Vec<(&Order, &Step)> =
+        moved.iter().flat_map(|one| one.steps.iter().map(move |step| (one.order, step))).collect();
+    for (order, step) in &steps {
+        lines::update_gifts(conn, order.id, &step.gifts).await?;
     }
     let fulfilled: Vec<&Order> =
-        moved.iter().filter(|order| order.before.goods.is_empty()).map(|order| order.after).collect();
+        steps.iter().filter(|(_, step)| step.fulfilled_at().is_some()).map(|(order, _)| *order).collect();
     goods::insert(conn, &fulfilled).await?;
-    let asked = moved.iter().flat_map(|order| pay_requests::between(order.before, order.after)).collect();
-    pay_requests::insert(conn, asked).await?;
-    let ended: Vec<_> = moved.iter().filter_map(newly_ended).collect();
+    pay_requests::insert(conn, &steps).await?;
+    let ended: Vec<_> = steps.iter().filter_map(|(order, step)| Some((*order, step.end_request.as_ref()?))).collect();
     end_requests::insert(conn, &ended).await
-}
-
-fn newly_ended<'a>(moved: &Moved<'a>) -> Option<(&'a Order, &'a EndRequest)> {
-    let is_new = moved.before.end_request.is_none();
-    moved.after.end_request.as_ref().filter(|_| is_new).map(|request| (moved.after, request))
 }
 
 async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {

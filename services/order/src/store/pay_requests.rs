@@ -1,9 +1,9 @@
 //! The payments that buyers asked for: written in the transaction that starts each, and never changed.
 
-use crate::domain::{Order, PayRequest};
+use crate::domain::{Order, PayRequest, Step};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{Fingerprint, InvalidField, OrderId, RequestId};
+use stampede_vocab::{Fingerprint, InvalidField, RequestId};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -21,39 +21,21 @@ impl PayRequestRow {
     }
 }
 
-/// One payment asked for.
-pub(super) struct NewPayRequest<'a> {
-    pub order: OrderId,
-    pub attempt: i32,
-    pub request: &'a PayRequest,
-    pub asked_us: i64,
-}
-
-/// What was asked for between two versions of an order.
-pub(super) fn between<'a>(before: &Order, after: &'a Order) -> impl Iterator<Item = NewPayRequest<'a>> {
-    let known = before.pay_requests.len();
-    let (order, asked_us) = (after.id, after.updated_at.micros());
-    (1..).zip(&after.pay_requests).skip(known).map(move |(attempt, request)| NewPayRequest {
-        order,
-        attempt,
-        request,
-        asked_us,
-    })
-}
-
-/// Writes new payments asked for.
-pub(super) async fn insert(conn: &mut MySqlConnection, requests: Vec<NewPayRequest<'_>>) -> Result<(), DbError> {
-    if requests.is_empty() {
+/// Writes the payments that these steps start.
+pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]) -> Result<(), DbError> {
+    let started = steps.iter().filter_map(|(order, step)| Some((order, step.pay_request.as_ref()?)));
+    let started: Vec<_> = started.collect();
+    if started.is_empty() {
         return Ok(());
     }
     let mut insert =
         Statement::new("INSERT INTO pay_requests (order_id, attempt, request_id, request_fingerprint, asked_us) ");
-    insert.push_values(requests, |mut row, asked| {
-        row.push_bind(asked.order.uuid())
-            .push_bind(asked.attempt)
-            .push_bind(asked.request.id.as_str())
-            .push_bind(asked.request.fingerprint.as_bytes())
-            .push_bind(asked.asked_us);
+    insert.push_values(started, |mut row, (order, (attempt, request))| {
+        row.push_bind(order.id.uuid())
+            .push_bind(attempt)
+            .push_bind(request.id.as_str())
+            .push_bind(request.fingerprint.as_bytes())
+            .push_bind(order.updated_at.micros());
     });
     insert.execute(conn).await?;
     Ok(())

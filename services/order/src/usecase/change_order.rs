@@ -1,7 +1,7 @@
 //! What people do to an order: pay it, cancel it, refund it. What is asked at the same time is done together.
 
 use super::{Change, Error, Outcome, Transitions, batch};
-use crate::domain::{CommandRefusal, Input, Order, PayRequest};
+use crate::domain::{CommandRefusal, Input, NoStep, Order, PayRequest};
 use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_outbox::current_traceparent;
@@ -39,8 +39,8 @@ impl ChangeOrder {
     async fn change(&self, order: OrderId, input: Input) -> Result<Order, Error> {
         let change = Change { order, input, traceparent: current_traceparent() };
         match self.queue.call(change).await?? {
-            Outcome::Moved(order) | Outcome::AlreadyApplied(order) | Outcome::Ignored(order) => Ok(*order),
-            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Stayed(_, NoStep::Refused(refusal)) => Err(refusal.into()),
+            Outcome::Moved(order) | Outcome::Stayed(order, NoStep::AlreadyApplied | NoStep::Ignored) => Ok(*order),
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
         }
     }

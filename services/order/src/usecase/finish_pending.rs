@@ -4,7 +4,7 @@
 use super::{Change, Outcome, Transitions};
 use crate::{
     client::Inventory,
-    domain::{Input, Order, Reserved, State, StateName},
+    domain::{Input, NoStep, Order, Reserved, State, StateName},
     store,
 };
 use futures_util::future::join_all;
@@ -72,7 +72,7 @@ impl FinishPending {
 
     /// An order that was cancelled before its units were taken has nobody else who gives them back.
     async fn give_back_if_cancelled(&self, (order, reserved): &Answer<'_>, outcome: &Outcome) {
-        let Outcome::Ignored(now) = outcome else { return };
+        let Outcome::Stayed(now, NoStep::Ignored) = outcome else { return };
         let asked_at: Option<Timestamp> = reserved.as_ref().and_then(|reserved| reserved.asked_at);
         let Some(asked_at) = asked_at.filter(|_| matches!(now.state, State::Cancelled { .. })) else { return };
         if let Err(error) = self.inventory.release(order.event, order.id, asked_at).await {

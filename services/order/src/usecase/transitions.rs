@@ -2,7 +2,7 @@
 //! to be published, in one transaction.
 
 use crate::{
-    domain::{CommandRefusal, Input, Order, PaymentPolicy, Verdict},
+    domain::{Input, NoStep, Order, PaymentPolicy, Step},
     store::{
         orders::{self, Moved},
         outbox::{self, Traced},
@@ -33,12 +33,8 @@ pub struct Change {
 pub enum Outcome {
     /// The order moved; as it was right after this change.
     Moved(Box<Order>),
-    /// A repeat: the order is as the caller wants it.
-    AlreadyApplied(Box<Order>),
-    /// The input means nothing in the state that the order is in.
-    Ignored(Box<Order>),
-    /// The verb is not obeyed.
-    Refused(CommandRefusal),
+    /// The order stayed as it is, and why.
+    Stayed(Box<Order>, NoStep),
     /// No such order was ever written.
     Unknown,
 }
@@ -47,9 +43,9 @@ impl Outcome {
     const fn name(&self) -> &'static str {
         match self {
             Self::Moved(_) => "moved",
-            Self::AlreadyApplied(_) => "already_applied",
-            Self::Ignored(_) => "ignored",
-            Self::Refused(_) => "refused",
+            Self::Stayed(_, NoStep::AlreadyApplied) => "already_applied",
+            Self::Stayed(_, NoStep::Ignored) => "ignored",
+            Self::Stayed(_, NoStep::Refused(_)) => "refused",
             Self::Unknown => "unknown",
         }
     }
@@ -106,12 +102,12 @@ impl Transitions {
     pub async fn apply(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
         let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
         let ids: Vec<OrderId> = ids.into_iter().collect();
-        let before = orders::lock(conn, &ids).await?;
-        let mut batch = Batch { after: before.clone(), messages: Vec::new() };
+        let orders = orders::lock(conn, &ids).await?;
+        let mut batch = Batch { orders, steps: BTreeMap::new(), messages: Vec::new() };
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
-        orders::update(conn, &batch.moved(&before)).await?;
+        orders::update(conn, &batch.moved()).await?;
         let has_messages = !batch.messages.is_empty();
         outbox::append(conn, batch.messages).await?;
         Ok(Advanced { outcomes, has_messages })
@@ -126,7 +122,7 @@ impl Transitions {
     }
 
     fn counted(&self, input: &'static str, outcome: Outcome) -> Outcome {
-        if let Outcome::Ignored(order) = &outcome {
+        if let Outcome::Stayed(order, NoStep::Ignored) = &outcome {
             let (id, state) = (order.id, order.state.name().as_str());
             tracing::debug!(order.id = %id, order.state = state, order.input = input, "means nothing here, ignored");
         }
@@ -137,34 +133,30 @@ impl Transitions {
 
 /// Locked orders as the changes so far have left them.
 struct Batch {
-    after: BTreeMap<OrderId, Order>,
+    orders: BTreeMap<OrderId, Order>,
+    /// Of those that moved.
+    steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
 }
 
 impl Batch {
     fn take(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {
-        let Some(order) = self.after.get_mut(&change.order) else {
+        let Some(order) = self.orders.get_mut(&change.order) else {
             return Outcome::Unknown;
         };
-        let verdict = order.take(&change.input, now, policy);
-        let order = Box::new(order.clone());
-        match verdict {
-            Verdict::Moved(message) => {
+        match order.take(&change.input, now, policy) {
+            Ok(mut step) => {
+                let outgoing = step.body.take().map(|body| order.message(body));
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
-                self.messages.extend(message.map(traced));
-                Outcome::Moved(order)
+                self.messages.extend(outgoing.map(traced));
+                self.steps.entry(change.order).or_default().push(step);
+                Outcome::Moved(Box::new(order.clone()))
             }
-            Verdict::AlreadyApplied => Outcome::AlreadyApplied(order),
-            Verdict::Ignored => Outcome::Ignored(order),
-            Verdict::Refused(refusal) => Outcome::Refused(refusal),
+            Err(no_step) => Outcome::Stayed(Box::new(order.clone()), no_step),
         }
     }
 
-    fn moved<'a>(&'a self, before: &'a BTreeMap<OrderId, Order>) -> Vec<Moved<'a>> {
-        let pairs = before.values().zip(self.after.values());
-        pairs
-            .filter(|(before, after)| before.version != after.version)
-            .map(|(before, after)| Moved { before, after })
-            .collect()
+    fn moved(&self) -> Vec<Moved<'_>> {
+        self.orders.iter().filter_map(|(id, order)| Some(Moved { order, steps: self.steps.get(id)? })).collect()
     }
 }
