@@ -1,6 +1,6 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason, refusal, release_request};
+use crate::sale::{Sale, hold_request, new_campaign, order, reason, refusal, release_request};
 use anyhow::Result;
 use stampede_proto::convert::timestamp;
 use stampede_proto::{
@@ -41,8 +41,8 @@ const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
 
 #[tokio::test]
 async fn a_bad_campaign_is_refused_by_its_field_and_not_created() -> Result<()> {
-    let shop = Shop::open().await?;
-    let mut client = shop.client.clone();
+    let sale = Sale::open().await?;
+    let mut client = sale.client.clone();
     for (field, spoil) in BAD_CAMPAIGNS {
         let mut bad = new_campaign("spring");
         spoil(&mut bad);
@@ -52,7 +52,7 @@ async fn a_bad_campaign_is_refused_by_its_field_and_not_created() -> Result<()> 
     }
     let listed = client.list_campaigns(ListCampaignsRequest::default()).await?.into_inner();
     assert!(listed.campaigns.is_empty());
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[rustfmt::skip]
@@ -66,23 +66,23 @@ const BAD_CLAIMS: [(&str, Spoil<ClaimCouponRequest>); 5] = [
 
 #[tokio::test]
 async fn a_bad_claim_is_refused_by_its_field_and_takes_no_rank() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(1).await?;
-    let mut client = shop.client.clone();
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(1).await?;
+    let mut client = sale.client.clone();
     for (field, spoil) in BAD_CLAIMS {
         let mut bad = ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: "a".to_owned() };
         spoil(&mut bad);
         let refused = client.claim_coupon(as_buyer(buyer(), bad)).await.expect_err(field);
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
-    assert_eq!(shop.claim(&campaign, buyer(), "a").await?.rank, 1);
-    shop.mesh.stop().await
+    assert_eq!(sale.claim(&campaign, buyer(), "a").await?.rank, 1);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found_by_its_field() -> Result<()> {
-    let shop = Shop::open().await?;
-    let mut client = shop.client.clone();
+    let sale = Sale::open().await?;
+    let mut client = sale.client.clone();
     let campaign_id = "cmp_0000000000000000000000001a".to_owned();
     let coupon_id = "cpn_0000000000000000000000001a".to_owned();
     let claim = ClaimCouponRequest { campaign_id: campaign_id.clone(), request_id: "a".to_owned() };
@@ -104,7 +104,7 @@ async fn what_is_not_there_is_not_found_by_its_field() -> Result<()> {
         assert_eq!(refusal(&refused), (reason, Some(field.to_owned())), "{refused}");
         assert_eq!(refused.code(), Code::NotFound);
     }
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[rustfmt::skip]
@@ -120,24 +120,24 @@ const BAD_HOLDS: [(&str, Spoil<CouponHold>); 7] = [
 
 #[tokio::test]
 async fn a_bad_hold_is_refused_by_its_field_and_nothing_is_held() -> Result<()> {
-    let shop = Shop::open().await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let sale = Sale::open().await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
     let good = hold_request(&coupon, order(1));
     for (field, spoil) in BAD_HOLDS {
         let mut bad = good.clone();
         spoil(&mut bad);
-        let refused = shop.hold_all(vec![good.clone(), bad]).await.expect_err(field);
+        let refused = sale.hold_all(vec![good.clone(), bad]).await.expect_err(field);
         assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused}");
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
     for count in [0, 257] {
-        let refused = shop.hold_all(vec![good.clone(); count]).await.expect_err("too few or too many");
+        let refused = sale.hold_all(vec![good.clone(); count]).await.expect_err("too few or too many");
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some("holds".to_owned())), "{count}: {refused}");
     }
-    assert_eq!(shop.now(&coupon).await?, coupon, "nothing is held");
-    let most = shop.hold_all(vec![good; 256]).await?;
+    assert_eq!(sale.now(&coupon).await?, coupon, "nothing is held");
+    let most = sale.hold_all(vec![good; 256]).await?;
     assert!(most.len() == 256 && most.iter().all(Result::is_ok), "as many as there may be: {most:?}");
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[rustfmt::skip]
@@ -149,23 +149,23 @@ const BAD_RELEASES: [(&str, Spoil<ReleaseCouponRequest>); 3] = [
 
 #[tokio::test]
 async fn a_bad_release_is_refused_by_its_field_and_changes_nothing() -> Result<()> {
-    let shop = Shop::open().await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
-    let held = shop.hold(hold_request(&coupon, order(1))).await?;
+    let sale = Sale::open().await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
+    let held = sale.hold(hold_request(&coupon, order(1))).await?;
     for (field, spoil) in BAD_RELEASES {
         let mut bad = release_request(&coupon, order(1));
         spoil(&mut bad);
-        let refused = shop.client.clone().release_coupon(as_service(bad)).await.expect_err(field);
+        let refused = sale.client.clone().release_coupon(as_service(bad)).await.expect_err(field);
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
-    assert_eq!(shop.now(&coupon).await?, held);
-    shop.mesh.stop().await
+    assert_eq!(sale.now(&coupon).await?, held);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn bad_ids_and_pages_are_refused_by_their_field() -> Result<()> {
-    let shop = Shop::open().await?;
-    let mut client = shop.client.clone();
+    let sale = Sale::open().await?;
+    let mut client = sale.client.clone();
     let refused = client.get_campaign(GetCampaignRequest { campaign_id: "x".to_owned() }).await.expect_err("an id");
     assert_eq!(refusal(&refused), (Reason::InvalidField, Some("campaign_id".to_owned())));
     let refused = client.get_coupon(as_operator(GetCouponRequest::default())).await.expect_err("an id");
@@ -181,5 +181,5 @@ async fn bad_ids_and_pages_are_refused_by_their_field() -> Result<()> {
     let request = ListCouponsRequest { campaign_id: "x".to_owned(), ..Default::default() };
     let refused = client.list_coupons(as_buyer(buyer(), request)).await.expect_err("an id");
     assert_eq!(reason(&refused), Reason::InvalidField);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }

@@ -1,6 +1,6 @@
 //! Claims: first come, first served, one a user, never beyond the quota, and a repeat yields the same.
 
-use crate::shop::{Shop, claim, new_campaign, reason};
+use crate::sale::{Sale, claim, new_campaign, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
 use stampede_proto::convert::timestamp;
@@ -15,13 +15,13 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
 async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
-    let shop = Shop::open().await?;
-    let other = shop.replica().await?;
-    let campaign = shop.campaign(100).await?;
+    let sale = Sale::open().await?;
+    let other = sale.replica().await?;
+    let campaign = sale.campaign(100).await?;
     let there = other.coupon();
     let users: Vec<_> = (0..150).map(|_| buyer()).collect();
     // Everybody claims at both replicas at once with the same request.
-    let claims = users.iter().flat_map(|user| [(&shop.client, user), (&there, user)]);
+    let claims = users.iter().flat_map(|user| [(&sale.client, user), (&there, user)]);
     let outcomes = join_all(claims.map(|(client, user)| claim(client, &campaign, *user, "a"))).await;
 
     let mut winners = Vec::new();
@@ -37,65 +37,65 @@ async fn a_crowd_at_two_replicas_gets_exactly_the_quota() -> Result<()> {
     }
     winners.sort_unstable();
     assert_eq!(winners, (1..=100).collect::<Vec<_>>());
-    assert_eq!(shop.stored_ranks().await?, winners);
-    assert!(shop.each_is_published_once().await?);
+    assert_eq!(sale.stored_ranks().await?, winners);
+    assert!(sale.each_is_published_once().await?);
     let request = GetCampaignRequest { campaign_id: campaign.campaign_id };
     let campaign = other.coupon().get_campaign(request).await?.into_inner().campaign;
     assert_eq!(campaign.map(|campaign| campaign.issued), Some(100));
     other.stop().await?;
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn the_same_request_yields_the_same_coupon_and_another_none() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(1).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(1).await?;
     let user = buyer();
-    let first = shop.claim(&campaign, user, "a").await?;
+    let first = sale.claim(&campaign, user, "a").await?;
     assert_eq!(
         (first.rank, first.state(), first.discount.clone()),
         (1, CouponState::Issued, campaign.discount.clone())
     );
-    assert_eq!(shop.claim(&campaign, user, "a").await?, first, "although it is sold out");
+    assert_eq!(sale.claim(&campaign, user, "a").await?, first, "although it is sold out");
 
-    let again = shop.claim(&campaign, user, "b").await.expect_err("a second request");
+    let again = sale.claim(&campaign, user, "b").await.expect_err("a second request");
     assert_eq!(reason(&again), Reason::AlreadyClaimed);
     assert_eq!(Problem::from_status(&again).metadata().get("coupon_id"), Some(&first.coupon_id));
-    assert_eq!(reason(&shop.claim(&campaign, buyer(), "a").await.expect_err("one too many")), Reason::SoldOut);
-    shop.mesh.stop().await
+    assert_eq!(reason(&sale.claim(&campaign, buyer(), "a").await.expect_err("one too many")), Reason::SoldOut);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn claims_are_taken_within_the_window_only() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let now = Timestamp::now();
     let early = CreateCampaignRequest { opens_at: Some(timestamp(now.plus(HOUR / 2))), ..new_campaign("early") };
-    let early = shop.create(early).await?;
-    assert_eq!(reason(&shop.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
+    let early = sale.create(early).await?;
+    assert_eq!(reason(&sale.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
 
     let closes_at = now.plus(Duration::from_secs(2));
     let brief =
         CreateCampaignRequest { quota: 100_000, closes_at: Some(timestamp(closes_at)), ..new_campaign("brief") };
-    let brief = shop.create(brief).await?;
+    let brief = sale.create(brief).await?;
     let user = buyer();
-    let coupon = shop.claim(&brief, user, "a").await?;
+    let coupon = sale.claim(&brief, user, "a").await?;
     stampede_testkit::eventually("claims close", || async {
-        let refused = shop.claim(&brief, buyer(), "a").await.err()?;
+        let refused = sale.claim(&brief, buyer(), "a").await.err()?;
         assert_eq!(reason(&refused), Reason::CampaignClosed);
         Some(())
     })
     .await;
     assert!(Timestamp::now() >= closes_at, "closed early");
-    assert_eq!(shop.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
-    shop.mesh.stop().await
+    assert_eq!(sale.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn an_unknown_campaign_is_not_found() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let campaign_id = CampaignId::from_uuid(Uuid::from_u128(42)).to_string();
     let unknown = Campaign { campaign_id, ..Campaign::default() };
-    let refused = shop.claim(&unknown, buyer(), "a").await.expect_err("no such campaign");
+    let refused = sale.claim(&unknown, buyer(), "a").await.expect_err("no such campaign");
     assert_eq!(reason(&refused), Reason::CampaignNotFound);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }

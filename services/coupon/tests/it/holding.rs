@@ -1,6 +1,6 @@
 //! Holding and releasing: one order at a time, and a repeat changes nothing.
 
-use crate::shop::{Shop, hold_request, new_campaign, order, reason, release_request};
+use crate::sale::{Sale, hold_request, new_campaign, order, reason, release_request};
 use anyhow::Result;
 use futures_util::future::join_all;
 use stampede_proto::coupon::v1::{
@@ -13,66 +13,66 @@ use uuid::Uuid;
 
 #[tokio::test]
 async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
-    let shop = Shop::open().await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
-    let held = shop.hold(hold_request(&coupon, order(1))).await?;
+    let sale = Sale::open().await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
+    let held = sale.hold(hold_request(&coupon, order(1))).await?;
     assert_eq!((held.state(), &held.order_id), (CouponState::Held, &order(1).to_string()));
     assert_eq!(held.discount, coupon.discount);
-    assert_eq!(shop.hold(hold_request(&coupon, order(1))).await?, held);
-    let taken = shop.hold(hold_request(&coupon, order(2))).await.expect_err("held by another");
+    assert_eq!(sale.hold(hold_request(&coupon, order(1))).await?, held);
+    let taken = sale.hold(hold_request(&coupon, order(2))).await.expect_err("held by another");
     assert_eq!(reason(&taken), Reason::CouponInUse);
 
-    shop.release(&coupon, order(2)).await?;
-    assert_eq!(shop.now(&coupon).await?, held, "it is not that order's to release");
+    sale.release(&coupon, order(2)).await?;
+    assert_eq!(sale.now(&coupon).await?, held, "it is not that order's to release");
     let other = CouponHold { request_fingerprint: vec![2; 32], ..hold_request(&coupon, order(1)) };
-    let reused = shop.hold(other).await.expect_err("another request under the same order");
+    let reused = sale.hold(other).await.expect_err("another request under the same order");
     assert_eq!(reason(&reused), Reason::RequestIdReused);
     let other = ReleaseCouponRequest { request_fingerprint: vec![2; 32], ..release_request(&coupon, order(1)) };
-    shop.client.clone().release_coupon(as_service(other)).await?;
-    assert_eq!(shop.now(&coupon).await?, held, "it is not that request's to release");
-    shop.release(&coupon, order(1)).await?;
-    shop.release(&coupon, order(1)).await?;
-    assert_eq!(shop.now(&coupon).await?, coupon);
-    assert_eq!(shop.hold(hold_request(&coupon, order(2))).await?.order_id, order(2).to_string());
-    shop.mesh.stop().await
+    sale.client.clone().release_coupon(as_service(other)).await?;
+    assert_eq!(sale.now(&coupon).await?, held, "it is not that request's to release");
+    sale.release(&coupon, order(1)).await?;
+    sale.release(&coupon, order(1)).await?;
+    assert_eq!(sale.now(&coupon).await?, coupon);
+    assert_eq!(sale.hold(hold_request(&coupon, order(2))).await?.order_id, order(2).to_string());
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn of_many_orders_at_once_one_gets_the_coupon() -> Result<()> {
-    let shop = Shop::open().await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let sale = Sale::open().await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
     // Each order requests it twice, as a retry would.
-    let requests = (1..=20).flat_map(|n| [n, n]).map(|n| shop.hold(hold_request(&coupon, order(n))));
+    let requests = (1..=20).flat_map(|n| [n, n]).map(|n| sale.hold(hold_request(&coupon, order(n))));
     let held: Vec<_> = join_all(requests).await.into_iter().filter_map(Result::ok).collect();
     assert_eq!(held.len(), 2, "{held:?}");
     assert_eq!(held[0].order_id, held[1].order_id);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn holds_of_one_call_are_answered_each_by_itself_in_the_order_asked() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(2).await?;
-    let free = shop.claim(&campaign, buyer(), "a").await?;
-    let taken = shop.claim(&campaign, buyer(), "a").await?;
-    let by_another = shop.hold(hold_request(&taken, order(1))).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(2).await?;
+    let free = sale.claim(&campaign, buyer(), "a").await?;
+    let taken = sale.claim(&campaign, buyer(), "a").await?;
+    let by_another = sale.hold(hold_request(&taken, order(1))).await?;
     let unknown = Coupon { coupon_id: CouponId::from_uuid(Uuid::from_u128(3)).to_string(), ..free.clone() };
     let requests = [(&taken, order(2)), (&free, order(3)), (&unknown, order(4))];
-    let answers = shop.hold_all(requests.map(|(coupon, order)| hold_request(coupon, order)).into()).await?;
+    let answers = sale.hold_all(requests.map(|(coupon, order)| hold_request(coupon, order)).into()).await?;
     let [Err(in_use), Ok(held), Err(not_found)] = &answers[..] else { panic!("{answers:?}") };
     assert_eq!((reason(in_use), reason(not_found)), (Reason::CouponInUse, Reason::CouponNotFound));
     assert_eq!((held.state(), &held.order_id), (CouponState::Held, &order(3).to_string()));
-    assert_eq!(shop.now(&free).await?, *held);
-    assert_eq!(shop.now(&taken).await?, by_another);
-    shop.mesh.stop().await
+    assert_eq!(sale.now(&free).await?, *held);
+    assert_eq!(sale.now(&taken).await?, by_another);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let event_id = EventId::from_uuid(Uuid::from_u128(1)).to_string();
-    let campaign = shop.create(CreateCampaignRequest { event_id, ..new_campaign("one-event") }).await?;
-    let coupon = shop.claim(&campaign, buyer(), "a").await?;
+    let campaign = sale.create(CreateCampaignRequest { event_id, ..new_campaign("one-event") }).await?;
+    let coupon = sale.claim(&campaign, buyer(), "a").await?;
     let good = hold_request(&coupon, order(1));
     let elsewhere = EventId::from_uuid(Uuid::from_u128(2)).to_string();
     let unknown = CouponId::from_uuid(Uuid::from_u128(3)).to_string();
@@ -83,22 +83,22 @@ async fn a_coupon_that_does_not_fit_the_order_is_refused() -> Result<()> {
         (Reason::CouponNotFound, CouponHold { coupon_id: unknown, ..good.clone() }),
     ];
     for (expected, request) in cases {
-        let refused = shop.hold(request).await.expect_err("it does not fit");
+        let refused = sale.hold(request).await.expect_err("it does not fit");
         assert_eq!(reason(&refused), expected);
     }
-    assert_eq!(shop.now(&coupon).await?, coupon, "nothing changed");
-    assert!(shop.hold(good).await.is_ok());
-    shop.mesh.stop().await
+    assert_eq!(sale.now(&coupon).await?, coupon, "nothing changed");
+    assert!(sale.hold(good).await.is_ok());
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn only_services_hold_and_release() -> Result<()> {
-    let shop = Shop::open().await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
+    let sale = Sale::open().await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
     let owner = coupon.user_id.parse()?;
     let hold = HoldCouponsRequest { holds: vec![hold_request(&coupon, order(1))] };
     let release = release_request(&coupon, order(1));
-    let mut client = shop.client.clone();
+    let mut client = sale.client.clone();
     let refused = [
         client.hold_coupons(as_buyer(owner, hold.clone())).await.err(),
         client.hold_coupons(as_operator(hold)).await.err(),
@@ -108,7 +108,7 @@ async fn only_services_hold_and_release() -> Result<()> {
     for refused in refused {
         assert_eq!(refused.as_ref().map(reason), Some(Reason::PermissionDenied));
     }
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
@@ -118,9 +118,9 @@ async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
         "STAMPEDE_ORDER_WRITE_LIMIT_MS",
         200,
     );
-    let shop = Shop::open_with(settings, [Service::Coupon, Service::Order]).await?;
-    let coupon = shop.claim(&shop.campaign(1).await?, buyer(), "a").await?;
-    shop.hold(hold_request(&coupon, order(1))).await?;
-    assert_eq!(shop.reaches(&coupon, CouponState::Issued).await, coupon);
-    shop.mesh.stop().await
+    let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
+    let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
+    sale.hold(hold_request(&coupon, order(1))).await?;
+    assert_eq!(sale.reaches(&coupon, CouponState::Issued).await, coupon);
+    sale.mesh.stop().await
 }

@@ -7,4 +7,4 @@ mod memory;
 mod mending;
 mod ordering;
 mod reading;
-mod shop;
+mod sale;

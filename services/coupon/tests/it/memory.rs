@@ -1,6 +1,6 @@
 //! The memory of Redis: what is over is forgotten, and what is new waits for room.
 
-use crate::shop::{Shop, new_campaign, reason};
+use crate::sale::{Sale, new_campaign, reason};
 use anyhow::{Context, Result};
 use redis::aio::MultiplexedConnection;
 use stampede_proto::convert::timestamp;
@@ -14,67 +14,67 @@ use tokio::time::sleep;
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A connection that may do everything.
-async fn admin(shop: &Shop) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(shop.world.admin_redis_url())?.get_multiplexed_async_connection().await?)
+async fn admin(sale: &Sale) -> Result<MultiplexedConnection> {
+    Ok(redis::Client::open(sale.world.admin_redis_url())?.get_multiplexed_async_connection().await?)
 }
 
 /// When Redis forgets the campaign, in milliseconds since the epoch: -1 never, -2 if it does not have it.
-async fn forgotten_at(shop: &Shop, campaign: &Campaign) -> Result<i64> {
-    let key = shop.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
-    Ok(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut admin(shop).await?).await?)
+async fn forgotten_at(sale: &Sale, campaign: &Campaign) -> Result<i64> {
+    let key = sale.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
+    Ok(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut admin(sale).await?).await?)
 }
 
 #[tokio::test]
 async fn a_campaign_is_kept_for_a_day_after_its_end() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(10).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(10).await?;
     let closes_at = campaign.closes_at.context("a time")?;
     let closes_ms = closes_at.seconds * 1_000 + i64::from(closes_at.nanos) / 1_000_000;
-    assert_eq!(forgotten_at(&shop, &campaign).await?, closes_ms + DAY_MS);
-    shop.claim(&campaign, buyer(), "a").await?;
-    assert_eq!(forgotten_at(&shop, &campaign).await?, closes_ms + DAY_MS, "a claim leaves it as it is");
-    shop.mesh.stop().await
+    assert_eq!(forgotten_at(&sale, &campaign).await?, closes_ms + DAY_MS);
+    sale.claim(&campaign, buyer(), "a").await?;
+    assert_eq!(forgotten_at(&sale, &campaign).await?, closes_ms + DAY_MS, "a claim leaves it as it is");
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_forgotten() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let closes_at = Some(timestamp(Timestamp::now().plus(Duration::from_secs(3))));
-    let campaign = shop.create(CreateCampaignRequest { closes_at, ..new_campaign("short") }).await?;
+    let campaign = sale.create(CreateCampaignRequest { closes_at, ..new_campaign("short") }).await?;
     let user = buyer();
-    let coupon = shop.claim(&campaign, user, "a").await?;
+    let coupon = sale.claim(&campaign, user, "a").await?;
     eventually("it is over", || async {
-        let refused = shop.claim(&campaign, buyer(), "a").await.err()?;
+        let refused = sale.claim(&campaign, buyer(), "a").await.err()?;
         (reason(&refused) == Reason::CampaignClosed).then_some(())
     })
     .await;
-    let key = shop.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
-    let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut admin(&shop).await?).await?;
+    let key = sale.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
+    let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut admin(&sale).await?).await?;
     assert_eq!(deleted, 1);
 
-    assert_eq!(shop.claim(&campaign, user, "a").await?, coupon);
-    let newcomer = shop.claim(&campaign, buyer(), "a").await.expect_err("it is over");
+    assert_eq!(sale.claim(&campaign, user, "a").await?, coupon);
+    let newcomer = sale.claim(&campaign, buyer(), "a").await.expect_err("it is over");
     assert_eq!(reason(&newcomer), Reason::CampaignClosed);
     // Longer than the time between two looks for campaigns that are missing.
     sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(forgotten_at(&shop, &campaign).await?, -2);
-    shop.mesh.stop().await
+    assert_eq!(forgotten_at(&sale, &campaign).await?, -2);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_redis_with_little_memory_left_takes_no_new_campaign_and_goes_on_issuing() -> Result<()> {
     let redis = OwnRedis::start(&[("maxmemory", "50mb")]).await?;
     let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", redis.url());
-    let shop = Shop::open_with(settings, [Service::Coupon]).await?;
+    let sale = Sale::open_with(settings, [Service::Coupon]).await?;
     let request = CreateCampaignRequest { quota: 10, ..new_campaign("spring") };
-    let campaign = shop.create(request.clone()).await?;
+    let campaign = sale.create(request.clone()).await?;
     redis.fill(45).await?;
 
-    let another = shop.client.clone().create_campaign(as_operator(new_campaign("summer"))).await;
+    let another = sale.client.clone().create_campaign(as_operator(new_campaign("summer"))).await;
     assert_eq!(reason(&another.expect_err("there is no room")), Reason::Overloaded);
-    assert_eq!(shop.create(request).await?.campaign_id, campaign.campaign_id, "a repeat asks for nothing new");
-    shop.claim(&campaign, buyer(), "a").await?;
+    assert_eq!(sale.create(request).await?.campaign_id, campaign.campaign_id, "a repeat asks for nothing new");
+    sale.claim(&campaign, buyer(), "a").await?;
     redis.empty().await?;
-    shop.create(new_campaign("summer")).await?;
-    shop.mesh.stop().await
+    sale.create(new_campaign("summer")).await?;
+    sale.mesh.stop().await
 }

@@ -1,6 +1,6 @@
 //! Crashes and losses: what was ranked is issued, what was issued is never issued again.
 
-use crate::shop::{Shop, reason};
+use crate::sale::{Sale, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
 use redis::{AsyncCommands, aio::MultiplexedConnection};
@@ -11,10 +11,10 @@ use stampede_testkit::{Service, as_buyer, buyer, eventually};
 use stampede_vocab::{CampaignId, CouponId, RequestId, UserId};
 
 /// The campaign's two keys, and a connection to read and write them as a failing server would.
-async fn keys(shop: &Shop, campaign: &Campaign) -> Result<(MultiplexedConnection, String, String)> {
-    let conn = redis::Client::open(shop.world.admin_redis_url())?.get_multiplexed_async_connection().await?;
+async fn keys(sale: &Sale, campaign: &Campaign) -> Result<(MultiplexedConnection, String, String)> {
+    let conn = redis::Client::open(sale.world.admin_redis_url())?.get_multiplexed_async_connection().await?;
     let id: CampaignId = campaign.campaign_id.parse()?;
-    Ok((conn, shop.redis.keys().coupon_campaign(id), shop.redis.keys().coupon_pending(id)))
+    Ok((conn, sale.redis.keys().coupon_campaign(id), sale.redis.keys().coupon_pending(id)))
 }
 
 fn users(count: usize) -> Vec<UserId> {
@@ -23,143 +23,143 @@ fn users(count: usize) -> Vec<UserId> {
 
 #[tokio::test]
 async fn a_claim_that_was_ranked_and_not_stored_is_finished_by_the_sweep() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(10).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(10).await?;
     let (user, id) = (buyer(), campaign.campaign_id.parse()?);
     // What a replica leaves behind that dies between the rank and the row.
     let claims = [(user, RequestId::parse("a")?)];
-    let outcomes = coupon::claim(&shop.redis, id, &claims).await?;
+    let outcomes = coupon::claim(&sale.redis, id, &claims).await?;
     assert!(matches!(&outcomes[..], [Outcome::Ranked(ranked)] if ranked.rank == 1), "{outcomes:?}");
 
     let request = GetCouponRequest { coupon_id: CouponId::derive(id, user).to_string() };
     let finished = eventually("the sweep stores it", || async {
-        shop.client.clone().get_coupon(as_buyer(user, request.clone())).await.ok()?.into_inner().coupon
+        sale.client.clone().get_coupon(as_buyer(user, request.clone())).await.ok()?.into_inner().coupon
     })
     .await;
     assert_eq!(finished.rank, 1);
-    assert_eq!(shop.claim(&campaign, user, "a").await?, finished);
-    assert!(shop.each_is_published_once().await?);
+    assert_eq!(sale.claim(&campaign, user, "a").await?, finished);
+    assert!(sale.each_is_published_once().await?);
     eventually("it is acknowledged", || async {
-        coupon::snapshot(&shop.redis, id).await.ok()?.filter(|progress| progress.pending == 0)
+        coupon::snapshot(&sale.redis, id).await.ok()?.filter(|progress| progress.pending == 0)
     })
     .await;
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_repeat_finishes_a_claim_before_the_sweep_and_under_the_request_that_was_ranked() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(10).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(10).await?;
     let (user, id) = (buyer(), campaign.campaign_id.parse()?);
-    coupon::claim(&shop.redis, id, &[(user, RequestId::parse("ranked")?)]).await?;
-    let other = shop.claim(&campaign, user, "other").await.expect_err("another request was ranked");
+    coupon::claim(&sale.redis, id, &[(user, RequestId::parse("ranked")?)]).await?;
+    let other = sale.claim(&campaign, user, "other").await.expect_err("another request was ranked");
     assert_eq!(reason(&other), Reason::AlreadyClaimed);
-    assert_eq!(shop.claim(&campaign, user, "ranked").await?.rank, 1);
-    assert!(shop.each_is_published_once().await?);
-    shop.mesh.stop().await
+    assert_eq!(sale.claim(&campaign, user, "ranked").await?.rank, 1);
+    assert!(sale.each_is_published_once().await?);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn replicas_that_store_the_same_claims_do_not_distrust_redis() -> Result<()> {
-    let shop = Shop::open().await?;
-    let replica = shop.replica().await?;
-    let campaign = shop.campaign(600).await?;
-    let (mut redis, key, _) = keys(&shop, &campaign).await?;
+    let sale = Sale::open().await?;
+    let replica = sale.replica().await?;
+    let campaign = sale.campaign(600).await?;
+    let (mut redis, key, _) = keys(&sale, &campaign).await?;
     let id = campaign.campaign_id.parse()?;
     let epoch: i64 = redis.hget(&key, "epoch").await?;
     for crowd in users(600).chunks(200) {
         // Ranked and not stored: each of the repeats below finds the rank and no row, and stores the claim.
         let claims: Vec<_> = crowd.iter().map(|user| (*user, RequestId::parse("a").expect("an id"))).collect();
-        coupon::claim(&shop.redis, id, &claims).await?;
-        let clients = [shop.client.clone(), replica.coupon()];
+        coupon::claim(&sale.redis, id, &claims).await?;
+        let clients = [sale.client.clone(), replica.coupon()];
         let repeats = clients.iter().cycle().take(6).flat_map(|client| crowd.iter().map(move |user| (client, *user)));
-        let answers = repeats.map(|(client, user)| crate::shop::claim(client, &campaign, user, "a"));
+        let answers = repeats.map(|(client, user)| crate::sale::claim(client, &campaign, user, "a"));
         for answer in join_all(answers).await {
             answer?;
         }
     }
     assert_eq!(redis.hget::<_, _, i64>(&key, "epoch").await?, epoch, "the campaign was rebuilt for nothing");
-    assert_eq!(shop.stored_ranks().await?, (1..=600).collect::<Vec<_>>());
-    assert!(shop.each_is_published_once().await?);
+    assert_eq!(sale.stored_ranks().await?, (1..=600).collect::<Vec<_>>());
+    assert!(sale.each_is_published_once().await?);
     replica.stop().await?;
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_kill_9_in_the_middle_of_a_crowd() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    let campaign = shop.campaign(150).await?;
+    let mut sale = Sale::open().await?;
+    let campaign = sale.campaign(150).await?;
     let users = users(300);
     let (before, rest) = users.split_at(100);
-    let acknowledged = shop.crowd(&campaign, before).await;
+    let acknowledged = sale.crowd(&campaign, before).await;
     let broken = {
-        let crowd = shop.crowd(&campaign, rest);
+        let crowd = sale.crowd(&campaign, rest);
         tokio::time::timeout(std::time::Duration::from_millis(5), crowd).await
     };
     assert!(broken.is_err(), "the crowd was served before the kill");
-    shop.mesh.kill_9(Service::Coupon)?;
-    shop.mesh.restart(Service::Coupon).await?;
+    sale.mesh.kill_9(Service::Coupon)?;
+    sale.mesh.restart(Service::Coupon).await?;
 
     let mut ranks = Vec::new();
-    for outcome in join_all(users.iter().map(|user| shop.claim_patiently(&campaign, *user))).await {
+    for outcome in join_all(users.iter().map(|user| sale.claim_patiently(&campaign, *user))).await {
         match outcome {
             Ok(coupon) => ranks.push(coupon.rank),
             Err(refused) => assert_eq!(reason(&refused), Reason::SoldOut, "{refused}"),
         }
     }
     for (user, first) in before.iter().zip(acknowledged) {
-        assert_eq!(shop.claim_patiently(&campaign, *user).await?, first?);
+        assert_eq!(sale.claim_patiently(&campaign, *user).await?, first?);
     }
     ranks.sort_unstable();
     assert_eq!(ranks, (1..=150).collect::<Vec<_>>(), "what was ranked before the kill is issued after it");
-    assert_eq!(shop.stored_ranks().await?, ranks);
-    assert!(shop.each_is_published_once().await?);
-    shop.mesh.stop().await
+    assert_eq!(sale.stored_ranks().await?, ranks);
+    assert!(sale.each_is_published_once().await?);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_campaign_that_redis_has_lost_is_rebuilt_and_goes_on() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(12).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(12).await?;
     let first = users(10);
-    let issued = shop.crowd(&campaign, &first).await;
-    let (mut redis, key, pending) = keys(&shop, &campaign).await?;
+    let issued = sale.crowd(&campaign, &first).await;
+    let (mut redis, key, pending) = keys(&sale, &campaign).await?;
     let () = redis.del(&[key, pending]).await?;
 
-    let next = shop.claim_patiently(&campaign, buyer()).await?;
+    let next = sale.claim_patiently(&campaign, buyer()).await?;
     assert_eq!(next.rank, 11);
     for (user, coupon) in first.iter().zip(issued) {
-        assert_eq!(shop.claim(&campaign, *user, "a").await?, coupon?);
+        assert_eq!(sale.claim(&campaign, *user, "a").await?, coupon?);
     }
-    assert_eq!(shop.claim(&campaign, buyer(), "a").await?.rank, 12);
-    assert_eq!(reason(&shop.claim(&campaign, buyer(), "a").await.expect_err("quota")), Reason::SoldOut);
-    shop.mesh.stop().await
+    assert_eq!(sale.claim(&campaign, buyer(), "a").await?.rank, 12);
+    assert_eq!(reason(&sale.claim(&campaign, buyer(), "a").await.expect_err("quota")), Reason::SoldOut);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_redis_that_was_rolled_back_issues_nothing_twice() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(30).await?;
-    let (mut redis, key, _) = keys(&shop, &campaign).await?;
-    shop.crowd(&campaign, &users(5)).await;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(30).await?;
+    let (mut redis, key, _) = keys(&sale, &campaign).await?;
+    sale.crowd(&campaign, &users(5)).await;
     let backup: Vec<u8> = redis::cmd("DUMP").arg(&key).query_async(&mut redis).await?;
     let forgotten = users(10);
-    let issued = shop.crowd(&campaign, &forgotten).await;
+    let issued = sale.crowd(&campaign, &forgotten).await;
     let restore = redis::cmd("RESTORE").arg(&key).arg(0).arg(backup).arg("REPLACE").to_owned();
     let () = restore.query_async(&mut redis).await?;
 
     // Newcomers get ranks that are taken, and those forgotten get a second one; neither is issued.
     let newcomers = users(5);
-    for outcome in shop.crowd(&campaign, &newcomers).await {
+    for outcome in sale.crowd(&campaign, &newcomers).await {
         assert!(outcome.is_ok() || outcome.is_err_and(|refused| reason(&refused) == Reason::NotReady));
     }
     for (user, coupon) in forgotten.iter().zip(issued) {
-        assert_eq!(shop.claim_patiently(&campaign, *user).await?, coupon?);
+        assert_eq!(sale.claim_patiently(&campaign, *user).await?, coupon?);
     }
     for user in &newcomers {
-        shop.claim_patiently(&campaign, *user).await?;
+        sale.claim_patiently(&campaign, *user).await?;
     }
-    assert_eq!(shop.stored_ranks().await?, (1..=20).collect::<Vec<_>>());
-    assert!(shop.each_is_published_once().await?);
-    shop.mesh.stop().await
+    assert_eq!(sale.stored_ranks().await?, (1..=20).collect::<Vec<_>>());
+    assert!(sale.each_is_published_once().await?);
+    sale.mesh.stop().await
 }

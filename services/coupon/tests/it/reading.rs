@@ -1,6 +1,6 @@
 //! Campaigns and coupons as buyers and operators see them, page by page.
 
-use crate::shop::{Shop, new_campaign, reason, refusal};
+use crate::sale::{Sale, new_campaign, reason, refusal};
 use anyhow::{Context, Result};
 use stampede_proto::coupon::v1::{
     CreateCampaignRequest, GetCampaignRequest, GetCouponRequest, ListCampaignsRequest, ListCouponsRequest,
@@ -12,37 +12,37 @@ use tonic::Request;
 
 #[tokio::test]
 async fn a_repeated_request_returns_the_campaign_created_first() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let request = CreateCampaignRequest { quota: 3, ..new_campaign("spring") };
-    let created = shop.create(request.clone()).await?;
+    let created = sale.create(request.clone()).await?;
     assert_eq!((created.quota, created.issued, &created.name), (3, 0, &request.name));
-    shop.claim(&created, buyer(), "a").await?;
-    let again = shop.create(request.clone()).await?;
+    sale.claim(&created, buyer(), "a").await?;
+    let again = sale.create(request.clone()).await?;
     assert_eq!((&again.campaign_id, again.issued), (&created.campaign_id, 1));
 
     let other = as_operator(CreateCampaignRequest { quota: 4, ..request });
-    let refused = shop.client.clone().create_campaign(other).await.expect_err("another body");
+    let refused = sale.client.clone().create_campaign(other).await.expect_err("another body");
     assert_eq!(refusal(&refused), (Reason::RequestIdReused, Some("request_id".to_owned())));
     let request = GetCampaignRequest { campaign_id: created.campaign_id };
-    let found = shop.client.clone().get_campaign(request).await?.into_inner().campaign.context("a campaign")?;
+    let found = sale.client.clone().get_campaign(request).await?.into_inner().campaign.context("a campaign")?;
     assert_eq!(found, again);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn campaigns_are_listed_newest_first() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let mut created = Vec::new();
     for n in 0..5 {
-        created.push(shop.create(new_campaign(&format!("campaign-{n}"))).await?);
+        created.push(sale.create(new_campaign(&format!("campaign-{n}"))).await?);
     }
     created.reverse();
-    shop.claim(&created[1], buyer(), "a").await?;
+    sale.claim(&created[1], buyer(), "a").await?;
     created[1].issued = 1;
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListCampaignsRequest { page_size: 2, page_token };
-        let page = shop.client.clone().list_campaigns(request).await?.into_inner();
+        let page = sale.client.clone().list_campaigns(request).await?.into_inner();
         listed.extend(page.campaigns);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -50,21 +50,21 @@ async fn campaigns_are_listed_newest_first() -> Result<()> {
         }
     }
     assert_eq!(listed, created);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_buyer_sees_their_own_coupons_and_nobody_elses() -> Result<()> {
-    let shop = Shop::open().await?;
+    let sale = Sale::open().await?;
     let (user, other) = (buyer(), buyer());
     let mut own = Vec::new();
     for n in 0..3 {
-        let campaign = shop.create(new_campaign(&format!("campaign-{n}"))).await?;
-        own.push(shop.claim(&campaign, user, "a").await?);
-        shop.claim(&campaign, other, "a").await?;
+        let campaign = sale.create(new_campaign(&format!("campaign-{n}"))).await?;
+        own.push(sale.claim(&campaign, user, "a").await?);
+        sale.claim(&campaign, other, "a").await?;
     }
     own.reverse();
-    let mut client = shop.client.clone();
+    let mut client = sale.client.clone();
     let get = GetCouponRequest { coupon_id: own[0].coupon_id.clone() };
     let foreign = client.get_coupon(as_buyer(other, get.clone())).await.expect_err("somebody else's");
     assert_eq!(reason(&foreign), Reason::CouponNotFound);
@@ -83,16 +83,16 @@ async fn a_buyer_sees_their_own_coupons_and_nobody_elses() -> Result<()> {
     assert_eq!(of_one.coupons, own[1..2]);
     let mixed = client.list_coupons(page(&first.next_page_token, &own[1].campaign_id)).await;
     assert_eq!(reason(&mixed.expect_err("a token of another filter")), Reason::InvalidPageToken);
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn an_operator_lists_the_coupons_of_a_campaign_by_rank() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(5).await?;
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(5).await?;
     let users: Vec<_> = (0..5).map(|_| buyer()).collect();
-    shop.crowd(&campaign, &users).await;
-    let mut client = shop.client.clone();
+    sale.crowd(&campaign, &users).await;
+    let mut client = sale.client.clone();
     let mut ranks = Vec::new();
     let mut request = ListCouponsRequest { page_size: 2, campaign_id: campaign.campaign_id, ..Default::default() };
     loop {
@@ -107,19 +107,19 @@ async fn an_operator_lists_the_coupons_of_a_campaign_by_rank() -> Result<()> {
     assert_eq!(ranks, [1, 2, 3, 4, 5]);
     let unfiltered = client.list_coupons(as_operator(ListCouponsRequest::default())).await.expect_err("of which?");
     assert_eq!(refusal(&unfiltered), (Reason::InvalidField, Some("campaign_id".to_owned())));
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn campaigns_are_public_and_coupons_are_not() -> Result<()> {
-    let shop = Shop::open().await?;
-    let campaign = shop.campaign(1).await?;
-    let mut client = shop.client.clone();
+    let sale = Sale::open().await?;
+    let campaign = sale.campaign(1).await?;
+    let mut client = sale.client.clone();
     let anybody = Request::new(ListCouponsRequest::default());
     assert_eq!(reason(&client.list_coupons(anybody).await.expect_err("nobody")), Reason::Unauthenticated);
     let denied = client.create_campaign(as_buyer(buyer(), new_campaign("mine"))).await.expect_err("a buyer");
     assert_eq!(reason(&denied), Reason::PermissionDenied);
     let get = GetCampaignRequest { campaign_id: campaign.campaign_id };
     assert!(client.get_campaign(Request::new(get)).await.is_ok());
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }

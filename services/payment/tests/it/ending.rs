@@ -1,6 +1,6 @@
 //! An order that ends before its payment does.
 
-use crate::shop::{Order, Shop};
+use crate::sale::{Order, Sale};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
 use stampede_testkit::{MeshBuilder, Process, Service};
@@ -12,20 +12,20 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
         .set(Service::Payment, "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", 1)
         .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 5_000)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 3_000);
-    let shop = Shop::open_with(one_by_one).await?;
+    let sale = Sale::open_with(one_by_one).await?;
     let (slow, waiting) = (Order::new(), Order::new());
-    shop.pay(&slow, 1, "pm_card_timeout_captured").await?;
-    shop.attempt_reaches(&slow, 1, AttemptState::Charging).await;
-    shop.pay(&waiting, 1, "pm_card_ok").await?;
-    shop.publish(&waiting, waiting.expired()).await?;
+    sale.pay(&slow, 1, "pm_card_timeout_captured").await?;
+    sale.attempt_reaches(&slow, 1, AttemptState::Charging).await;
+    sale.pay(&waiting, 1, "pm_card_ok").await?;
+    sale.publish(&waiting, waiting.expired()).await?;
 
-    let payment = shop.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
+    let payment = sale.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
     assert_eq!(payment.attempts[0].decline_code, "order_ended");
-    assert_eq!(shop.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
+    assert_eq!(sale.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
 
     // The one that the provider knows of goes on to its end.
-    shop.publish(&slow, slow.expired()).await?;
-    shop.reaches(&slow, PaymentState::Captured).await;
-    assert!(shop.charges(&waiting).await?.is_empty());
-    shop.mesh.stop().await
+    sale.publish(&slow, slow.expired()).await?;
+    sale.reaches(&slow, PaymentState::Captured).await;
+    assert!(sale.charges(&waiting).await?.is_empty());
+    sale.mesh.stop().await
 }

@@ -6,6 +6,6 @@ mod charging;
 mod ending;
 mod reading;
 mod refunding;
-mod shop;
+mod sale;
 mod unknown;
 mod webhooks;

@@ -1,6 +1,6 @@
 //! Charges that were not answered: looked up until they have an end, and never made twice.
 
-use crate::shop::{Order, Shop};
+use crate::sale::{Order, Sale};
 use anyhow::Result;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
 use stampede_testkit::{MeshBuilder, Process, Service, eventually};
@@ -14,26 +14,26 @@ fn impatient() -> MeshBuilder {
 }
 
 /// The payment is captured, by one charge, and that was published once.
-async fn assert_charged_once(shop: &Shop, order: &Order) -> Result<()> {
-    shop.reaches(order, PaymentState::Captured).await;
-    let charges = shop.charges(order).await?;
+async fn assert_charged_once(sale: &Sale, order: &Order) -> Result<()> {
+    sale.reaches(order, PaymentState::Captured).await;
+    let charges = sale.charges(order).await?;
     assert_eq!(charges.len(), 1, "{charges:?}");
     assert_eq!(charges[0]["key"], format!("{}:1", order.payment_id()));
-    assert_eq!(shop.published(order).await?.len(), 1);
+    assert_eq!(sale.published(order).await?.len(), 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_charge_without_an_answer_is_looked_up_and_not_repeated_under_a_new_key() -> Result<()> {
-    let shop = Shop::open_with(impatient()).await?;
+    let sale = Sale::open_with(impatient()).await?;
     for card in ["pm_card_timeout_captured", "pm_card_timeout_lost", "pm_card_late"] {
         let order = Order::new();
-        shop.pay(&order, 1, card).await?;
-        shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
-        assert_eq!(shop.published(&order).await?, [], "{card}");
-        assert_charged_once(&shop, &order).await?;
+        sale.pay(&order, 1, card).await?;
+        sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+        assert_eq!(sale.published(&order).await?, [], "{card}");
+        assert_charged_once(&sale, &order).await?;
     }
-    shop.mesh.stop().await
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
@@ -43,39 +43,39 @@ async fn a_process_that_dies_while_it_charges_leaves_one_charge() -> Result<()> 
         "STAMPEDE_SANDBOX_SLOW_MS",
         2_900,
     );
-    let mut shop = Shop::open_with(patient).await?;
+    let mut sale = Sale::open_with(patient).await?;
     // Of the second order the provider has nothing, as if the process had died between its commit and the request.
     let (charged, unheard) = (Order::new(), Order::new());
-    shop.pay(&charged, 1, "pm_card_timeout_captured").await?;
-    shop.pay(&unheard, 1, "pm_card_timeout_lost").await?;
+    sale.pay(&charged, 1, "pm_card_timeout_captured").await?;
+    sale.pay(&unheard, 1, "pm_card_timeout_lost").await?;
     eventually("the provider has charged", || async {
-        shop.charges(&charged).await.ok().filter(|charges| !charges.is_empty())
+        sale.charges(&charged).await.ok().filter(|charges| !charges.is_empty())
     })
     .await;
-    shop.attempt_reaches(&unheard, 1, AttemptState::Charging).await;
-    shop.mesh.kill_9(Service::Payment)?;
-    assert!(shop.charges(&unheard).await?.is_empty());
+    sale.attempt_reaches(&unheard, 1, AttemptState::Charging).await;
+    sale.mesh.kill_9(Service::Payment)?;
+    assert!(sale.charges(&unheard).await?.is_empty());
     for order in [&charged, &unheard] {
-        assert_eq!(shop.published(order).await?, []);
+        assert_eq!(sale.published(order).await?, []);
     }
-    shop.mesh.restart(Service::Payment).await?;
+    sale.mesh.restart(Service::Payment).await?;
     for order in [&charged, &unheard] {
         // It has a lease still, which nobody may break.
-        shop.attempt_reaches(order, 1, AttemptState::Charging).await;
+        sale.attempt_reaches(order, 1, AttemptState::Charging).await;
     }
     for order in [&charged, &unheard] {
-        assert_charged_once(&shop, order).await?;
+        assert_charged_once(&sale, order).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn a_provider_that_is_away_is_asked_again_when_it_is_back() -> Result<()> {
-    let mut shop = Shop::open().await?;
-    shop.mesh.kill_9(Process::Sandbox)?;
+    let mut sale = Sale::open().await?;
+    sale.mesh.kill_9(Process::Sandbox)?;
     let order = Order::new();
-    shop.pay(&order, 1, "pm_card_ok").await?;
-    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
-    shop.mesh.restart(Process::Sandbox).await?;
-    assert_charged_once(&shop, &order).await
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    sale.mesh.restart(Process::Sandbox).await?;
+    assert_charged_once(&sale, &order).await
 }

@@ -1,6 +1,6 @@
 //! Notices of the provider.
 
-use crate::shop::{Order, PRICE, Shop};
+use crate::sale::{Order, PRICE, Sale};
 use anyhow::Result;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-const SECRET: &str = "a secret between this shop and its provider";
+const SECRET: &str = "a secret between this sale and its provider";
 
-/// A shop whose provider captures late cards after the test is over.
-async fn shop() -> Result<Shop> {
+/// A sale whose provider captures late cards after the test is over.
+async fn sale() -> Result<Sale> {
     let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET).set(
         Process::Sandbox,
         "STAMPEDE_SANDBOX_LATE_MS",
         600_000,
     );
-    Shop::open_with(settings).await
+    Sale::open_with(settings).await
 }
 
 fn sign(payload: &str) -> String {
@@ -39,78 +39,78 @@ fn captured(order: &Order, charge_id: &str, amount: i64) -> String {
     .to_string()
 }
 
-async fn notify(shop: &Shop, payload: &str, signature: &str) -> Result<(), Status> {
+async fn notify(sale: &Sale, payload: &str, signature: &str) -> Result<(), Status> {
     let request = HandleWebhookRequest { payload: payload.to_owned(), signature: signature.to_owned() };
-    shop.mesh.payment().handle_webhook(request).await.map(|_| ())
+    sale.mesh.payment().handle_webhook(request).await.map(|_| ())
 }
 
 #[tokio::test]
 async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_nothing() -> Result<()> {
-    let shop = shop().await?;
+    let sale = sale().await?;
     let order = Order::new();
-    shop.pay(&order, 1, "pm_card_late").await?;
-    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    sale.pay(&order, 1, "pm_card_late").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
     let payload = captured(&order, "ch_late", PRICE);
     for _ in 0..3 {
-        notify(&shop, &payload, &sign(&payload)).await?;
+        notify(&sale, &payload, &sign(&payload)).await?;
     }
-    let payment = shop.payment(&order).await.expect("a payment");
+    let payment = sale.payment(&order).await.expect("a payment");
     assert_eq!(payment.state(), PaymentState::Captured);
     assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
-    assert_eq!(shop.published(&order).await?.len(), 1);
-    shop.mesh.stop().await
+    assert_eq!(sale.published(&order).await?.len(), 1);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_does() -> Result<()> {
-    let shop = shop().await?;
+    let sale = sale().await?;
     let order = Order::new();
-    shop.pay(&order, 1, "pm_card_late").await?;
-    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    sale.pay(&order, 1, "pm_card_late").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
     let payload = captured(&order, "ch_late", PRICE);
-    notify(&shop, &payload, &sign(&payload)).await?;
+    notify(&sale, &payload, &sign(&payload)).await?;
 
     // A transaction that locks the payment waits for this.
-    let mut conn = shop.conn().await?;
+    let mut conn = sale.conn().await?;
     let mut holder = conn.begin().await?;
     sqlx::query("SELECT id FROM payments FOR UPDATE").fetch_all(&mut *holder).await?;
-    notify(&shop, &payload, &sign(&payload)).await?;
+    notify(&sale, &payload, &sign(&payload)).await?;
     let other = captured(&order, "ch_other", PRICE);
-    let waits = timeout(Duration::from_millis(500), notify(&shop, &other, &sign(&other))).await;
+    let waits = timeout(Duration::from_millis(500), notify(&sale, &other, &sign(&other))).await;
     assert!(waits.is_err(), "it was answered without a lock: {waits:?}");
     holder.rollback().await?;
 
-    notify(&shop, &other, &sign(&other)).await?;
-    let payment = shop.payment(&order).await.expect("a payment");
+    notify(&sale, &other, &sign(&other)).await?;
+    let payment = sale.payment(&order).await.expect("a payment");
     assert_eq!(payment.attempts[0].provider_charge_id, "ch_late");
-    assert_eq!(shop.published(&order).await?.len(), 1);
-    shop.mesh.stop().await
+    assert_eq!(sale.published(&order).await?.len(), 1);
+    sale.mesh.stop().await
 }
 
 #[tokio::test]
 async fn a_notice_that_is_not_right_changes_nothing() -> Result<()> {
-    let shop = shop().await?;
+    let sale = sale().await?;
     let order = Order::new();
-    shop.pay(&order, 1, "pm_card_late").await?;
-    shop.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    sale.pay(&order, 1, "pm_card_late").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
 
     let good = captured(&order, "ch_late", PRICE);
     for signature in [String::new(), "00".to_owned(), sign(&good).to_uppercase(), sign("{}")] {
-        let refused = notify(&shop, &good, &signature).await.expect_err("a bad signature");
+        let refused = notify(&sale, &good, &signature).await.expect_err("a bad signature");
         assert_eq!(refused.code(), Code::Unauthenticated);
         assert_eq!(Problem::from_status(&refused).reason(), Reason::InvalidSignature);
     }
     for payload in ["", "{}", r#"{"type":"charge.captured"}"#] {
-        let refused = notify(&shop, payload, &sign(payload)).await.expect_err("an unreadable payload");
+        let refused = notify(&sale, payload, &sign(payload)).await.expect_err("an unreadable payload");
         let problem = Problem::from_status(&refused);
         assert_eq!((problem.reason(), problem.field_path()), (Reason::InvalidField, Some("payload")));
     }
     // Signed and readable, but of a payment that is not ours, or over another amount: taken, and not believed.
     for payload in [captured(&Order::new(), "ch_1", PRICE), captured(&order, "ch_1", PRICE - 1)] {
-        notify(&shop, &payload, &sign(&payload)).await?;
+        notify(&sale, &payload, &sign(&payload)).await?;
     }
-    let payment = shop.payment(&order).await.expect("a payment");
+    let payment = sale.payment(&order).await.expect("a payment");
     assert_eq!(payment.state(), PaymentState::Open);
-    assert_eq!(shop.published(&order).await?, []);
-    shop.mesh.stop().await
+    assert_eq!(sale.published(&order).await?, []);
+    sale.mesh.stop().await
 }

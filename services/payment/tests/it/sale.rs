@@ -76,7 +76,7 @@ pub fn eur(minor_units: i64) -> Money {
 }
 
 /// The payment service and a provider in a world of their own.
-pub struct Shop {
+pub struct Sale {
     pub mesh: Mesh,
     orders: Database,
     payments: Database,
@@ -84,7 +84,7 @@ pub struct Shop {
     _relay: DropGuard,
 }
 
-impl Shop {
+impl Sale {
     /// Opens with the defaults.
     pub async fn open() -> Result<Self> {
         Self::open_with(MeshBuilder::default()).await

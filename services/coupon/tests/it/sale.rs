@@ -28,7 +28,7 @@ use uuid::Uuid;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The coupon service in a world of its own.
-pub struct Shop {
+pub struct Sale {
     pub world: World,
     pub mesh: Mesh,
     pub client: CouponServiceClient<Channel>,
@@ -36,7 +36,7 @@ pub struct Shop {
     pub redis: Redis,
 }
 
-impl Shop {
+impl Sale {
     /// Opens with the defaults.
     pub async fn open() -> Result<Self> {
         Self::open_with(MeshBuilder::default(), [Service::Coupon]).await
