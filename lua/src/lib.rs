@@ -2,6 +2,22 @@
 //!
 //! The decisions are inside the scripts (`lua/*/*.lua`), because a script is atomic: nothing else runs in
 //! between. What is here packs arguments, runs the script on a pooled connection and turns its reply into an enum.
+//!
+//! ```no_run
+//! use stampede_lua::{Redis, RedisConfig, RedisError, stock::{Decision, Reservation, Stock}};
+//!
+//! async fn reserve(url: String, event: stampede_vocab::EventId, asks: &[Reservation]) -> Result<(), RedisError> {
+//!     let redis = Redis::connect(RedisConfig { url, key_prefix: String::new() }).await?;
+//!     for decision in Stock::new(redis).reserve(event, asks).await? {
+//!         match decision? {
+//!             Decision::Held(hold) => println!("number {} to arrive", hold.arrival),
+//!             Decision::Refused(refusal) => println!("{}", refusal.cause.as_str()),
+//!             Decision::KnownBuyer => println!("to be asked again, once the ledger was asked"),
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

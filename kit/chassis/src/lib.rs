@@ -13,6 +13,26 @@
 //! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer around what is served; its
 //! other half, on the side of the caller, is [`MeshChannel`]. What an HTTP router needs of the layers is public. This
 //! crate must not know any service, its protos or its servers.
+//!
+//! ```no_run
+//! use clap::Parser;
+//! use stampede_chassis::{CommonConfig, Grpc, HasCommon, Workers, run};
+//! use std::process::ExitCode;
+//!
+//! #[derive(Parser)]
+//! struct Config { #[command(flatten)] common: CommonConfig }
+//! # impl HasCommon for Config {
+//! #     fn common(&self) -> &CommonConfig { &self.common }
+//! # }
+//!
+//! async fn build(_: Config, _: Workers) -> anyhow::Result<Grpc> {
+//!     Ok(Grpc::new(tonic::service::Routes::default(), &[], &[]))
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     run(stampede_vocab::Process::Sandbox, Config::parse(), build)
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

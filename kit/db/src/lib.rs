@@ -3,6 +3,20 @@
 //! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
 //! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end:
 //! one that does not answer is given up with the work on it.
+//!
+//! ```no_run
+//! use stampede_db::{Database, DbConfig, DbError, Statement};
+//!
+//! async fn forget(url: &str, ids: Vec<u64>) -> Result<u64, DbError> {
+//!     let db = Database::connect(url, DbConfig::default()).await?;
+//!     db.transact("forget", move |conn| {
+//!         let mut delete = Statement::new("DELETE FROM notes WHERE id IN ");
+//!         delete.push_list(&ids);
+//!         Box::pin(async move { delete.execute(conn).await })
+//!     })
+//!     .await
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

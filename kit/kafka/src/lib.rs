@@ -1,5 +1,18 @@
 //! The side of Kafka that a service writes to: one producer under one configuration, and whether Kafka is there. It
 //! carries bytes and does not know what they mean.
+//!
+//! ```no_run
+//! use rdkafka::message::OwnedHeaders;
+//! use stampede_kafka::{Producer, Record, Undelivered};
+//! use tokio::time::{Duration, Instant};
+//!
+//! async fn tell(payload: &[u8]) -> Result<(), Undelivered> {
+//!     let (key, headers) = (b"ord_1".as_slice(), OwnedHeaders::new());
+//!     let producer = Producer::new("localhost:9092")?;
+//!     let record = Record { topic: "stampede.order", key: Some(key), payload: Some(payload), headers };
+//!     producer.send(record)?.acknowledged(Instant::now() + Duration::from_secs(5)).await
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

@@ -3,6 +3,22 @@
 //! [`append`] writes rows inside the caller's transaction; [`Relay`] sends what is unsent, in the order of each
 //! aggregate, at least once. It carries bytes and does not know what they mean. The columns are those of Debezium's
 //! outbox event router, so a user can put Debezium in the relay's place.
+//!
+//! ```no_run
+//! use stampede_db::{Database, DbError};
+//! use stampede_outbox::{Outbox, OutboxMessage, append};
+//!
+//! async fn tell(db: &Database, outbox: &Outbox, message: OutboxMessage) -> Result<(), DbError> {
+//!     db.transact("tell", move |conn| {
+//!         let message = message.clone();
+//!         // After the rows that the message tells of.
+//!         Box::pin(async move { append(conn, &[message]).await })
+//!     })
+//!     .await?;
+//!     outbox.wake();
+//!     Ok(())
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

@@ -2,6 +2,22 @@
 //! loops, and the small forms that every RPC needs.
 //!
 //! It composes the other kits and holds no SQL, no script and no message.
+//!
+//! ```no_run
+//! use stampede_chassis::{Grpc, Workers};
+//! use stampede_service::{Parts, ServiceArgs};
+//! use std::{convert::Infallible, future::ready, time::Duration};
+//!
+//! async fn build(args: ServiceArgs, workers: Workers, grpc: Grpc) -> anyhow::Result<Grpc> {
+//!     let parts = Parts::connect(stampede_vocab::Service::Order, &args, workers).await?;
+//!     let (outbox, second) = (parts.outbox.clone(), Duration::from_secs(1));
+//!     parts.every("waking the relay", second, second, move || {
+//!         outbox.wake();
+//!         ready(Ok::<(), Infallible>(()))
+//!     });
+//!     Ok(parts.serve(grpc))
+//! }
+//! ```
 
 #![warn(missing_docs)]
 

@@ -3,6 +3,20 @@
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
 //! world. A [`Collector`] keeps the spans that they send. Nothing here is a stand-in.
+//!
+//! ```no_run
+//! use stampede_testkit::{MeshBuilder, Service, World, eventually};
+//!
+//! async fn an_order_service_that_was_killed_starts_again() -> anyhow::Result<()> {
+//!     let world = World::prepared().await?;
+//!     let mut mesh = MeshBuilder::default().start(&world, [Service::Order]).await?;
+//!     mesh.kill_9(Service::Order)?;
+//!     mesh.restart(Service::Order).await?;
+//!     let db = world.database(Service::Order).await?;
+//!     eventually("its schema answers", || async { db.acquire().await.ok() }).await;
+//!     mesh.stop().await
+//! }
+//! ```
 
 #![warn(missing_docs)]
 
