@@ -1,7 +1,7 @@
 //! What goes over HTTP, as JSON: only the fields that a buyer or the report needs.
 //!
 //! The generated messages of the contract neither read nor write JSON, and what reads it for them costs more than the
-//! crowd should (`docs/decisions/0014`). A test holds what is read here against the contract.
+//! crowd should (`docs/decisions/0015`). A test holds what is read here against the contract.
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use stampede_proto::order::v1::OrderState;

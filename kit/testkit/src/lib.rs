@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
-//! world. A [`Collector`] keeps the spans that they send. Nothing here is a stand-in.
+//! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] stops the network between a process and a server.
+//! Nothing here is a stand-in.
 //!
 //! ```no_run
 //! use stampede_testkit::{MeshBuilder, Service, World, eventually};
@@ -25,6 +26,7 @@ mod cluster;
 mod collector;
 mod eventually;
 mod mesh;
+mod proxy;
 mod redis;
 mod running;
 mod world;
@@ -35,5 +37,6 @@ pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use mesh::{Alone, Mesh, MeshBuilder};
+pub use proxy::{FreezeAt, Proxy, Writes};
 pub use stampede_vocab::{Process, Service};
 pub use world::World;

@@ -1,0 +1,262 @@
+//! A stretch of the network that stands still where a test wants it to: between a process and one of its servers.
+//!
+//! A test that has to kill a process at one exact point freezes the way to the server there. Nothing passes any more in
+//! either direction, so the process waits and the server keeps what it has, for as long as it takes to look at both.
+
+use anyhow::{Context, Result};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream, lookup_host,
+        tcp::{ReadHalf, WriteHalf},
+    },
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// Most bytes that are passed on at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Which writes of the clients are counted. A write is what is read at once: one statement or command, of a client that
+/// waits for its answer before it sends the next one, unless it is longer than 64 KiB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    /// Those that have these bytes in them, on whatever connection.
+    With(Vec<u8>),
+    /// The first that has these bytes in it, and from then on all of its connection.
+    From(Vec<u8>),
+}
+
+/// Where it freezes, by the number of a counted write; the first one is 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FreezeAt {
+    /// The answers to the writes before are passed on, this write is not.
+    Before(usize),
+    /// This write is passed on, its answer is not.
+    After(usize),
+}
+
+/// What it was set to wait for.
+struct Trap {
+    writes: Writes,
+    at: FreezeAt,
+    seen: usize,
+    connection: Option<u64>,
+}
+
+/// Where it stands still.
+#[derive(Debug, Clone)]
+struct Frozen {
+    write: Vec<u8>,
+    connection: u64,
+    /// Whether the server has done all that it was asked.
+    is_settled: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Gate {
+    frozen: Option<Frozen>,
+    /// How often every connection was cut.
+    cuts: u64,
+}
+
+struct Shared {
+    trap: Mutex<Option<Trap>>,
+    gate: watch::Sender<Gate>,
+}
+
+/// A proxy of one server. Its connections end when it is dropped.
+pub struct Proxy {
+    url: String,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Stands in front of the server of this URL (`scheme://[user:password@]host:port[/path]`). Fails if it has no host
+    /// and port. Needs a tokio runtime.
+    pub async fn to_url(url: &str) -> Result<Self> {
+        let (scheme, rest) = url.split_once("://").with_context(|| format!("{url} has no scheme"))?;
+        let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(_, host)| {
+            let with_sign = authority.len() - host.len();
+            (&authority[..with_sign], host)
+        });
+        let upstream = lookup_host(host).await?.next().with_context(|| format!("{host} has no address"))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let url = format!("{scheme}://{user}{}{path}", listener.local_addr()?);
+        let shared = Arc::new(Shared { trap: Mutex::new(None), gate: watch::Sender::new(Gate::default()) });
+        let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
+        Ok(Self { url, shared, accepting })
+    }
+
+    /// The URL of the server by way of this proxy.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Lets everything stand still there, once, counting from now on.
+    pub fn freeze(&self, writes: Writes, at: FreezeAt) {
+        *self.shared.lock() = Some(Trap { writes, at, seen: 0, connection: None });
+    }
+
+    /// Whether it stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.shared.gate.borrow().frozen.is_some()
+    }
+
+    /// Waits until it stands still and the server has answered what it was sent before. Returns the write at which.
+    pub async fn frozen(&self) -> Vec<u8> {
+        let mut gate = self.shared.gate.subscribe();
+        let settled = |gate: &Gate| gate.frozen.as_ref().is_some_and(|frozen| frozen.is_settled);
+        let reached = gate.wait_for(settled).await.expect("the sender lives as long as the proxy");
+        reached.frozen.as_ref().map(|frozen| frozen.write.clone()).unwrap_or_default()
+    }
+
+    /// Lets everything go on.
+    pub fn thaw(&self) {
+        *self.shared.lock() = None;
+        self.shared.gate.send_modify(|gate| gate.frozen = None);
+    }
+
+    /// Closes every connection, with what is held on it, and lets new ones go on.
+    pub fn cut(&self) {
+        *self.shared.lock() = None;
+        self.shared.gate.send_modify(|gate| *gate = Gate { frozen: None, cuts: gate.cuts + 1 });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Trap {
+    /// Counts a write. Whether this is the one.
+    fn springs_at(&mut self, connection: u64, write: &[u8]) -> bool {
+        let is_counted = match &self.writes {
+            Writes::With(marker) => contains(write, marker),
+            Writes::From(marker) => match self.connection {
+                Some(followed) => followed == connection,
+                None => contains(write, marker),
+            },
+        };
+        if is_counted {
+            self.connection = Some(connection);
+            self.seen += 1;
+        }
+        let (FreezeAt::Before(number) | FreezeAt::After(number)) = self.at;
+        is_counted && self.seen == number
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Trap>> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a write goes on to the server now. It may be the one at which everything freezes.
+    fn passes(&self, connection: u64, write: &[u8]) -> bool {
+        let mut trap = self.lock();
+        if self.gate.borrow().frozen.is_some() {
+            return false;
+        }
+        let Some(at) = trap.as_mut().and_then(|trap| trap.springs_at(connection, write).then_some(trap.at)) else {
+            return true;
+        };
+        *trap = None;
+        let passes = matches!(at, FreezeAt::After(_));
+        let frozen = Frozen { write: write.to_vec(), connection, is_settled: !passes };
+        self.gate.send_modify(|gate| gate.frozen = Some(frozen));
+        passes
+    }
+
+    /// Notes that the server has answered on this connection, if that is what is waited for.
+    fn answered(&self, connection: u64) {
+        self.gate.send_if_modified(|gate| match &mut gate.frozen {
+            Some(frozen) if frozen.connection == connection && !frozen.is_settled => {
+                frozen.is_settled = true;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    async fn carry_writes(&self, connection: u64, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+        let mut gate = self.gate.subscribe();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let write = match from.read(&mut chunk).await? {
+                0 => return Ok(()),
+                length => &chunk[..length],
+            };
+            if !self.passes(connection, write) {
+                until(&mut gate, |gate| gate.frozen.is_none()).await;
+            }
+            to.write_all(write).await?;
+        }
+    }
+
+    async fn carry_answers(&self, connection: u64, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+        let mut gate = self.gate.subscribe();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let answer = match from.read(&mut chunk).await? {
+                0 => return Ok(()),
+                length => &chunk[..length],
+            };
+            self.answered(connection);
+            until(&mut gate, |gate| gate.frozen.is_none()).await;
+            to.write_all(answer).await?;
+        }
+    }
+}
+
+async fn accept_all(listener: TcpListener, upstream: SocketAddr, shared: Arc<Shared>) {
+    // They end with this task.
+    let mut connections = JoinSet::new();
+    let mut number = 0;
+    while let Ok((client, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        number += 1;
+        connections.spawn(carry(client, upstream, shared.clone(), number));
+    }
+}
+
+/// Carries one connection until either side ends it, or it is cut.
+async fn carry(client: TcpStream, upstream: SocketAddr, shared: Arc<Shared>, connection: u64) {
+    let mut gate = shared.gate.subscribe();
+    let cuts = gate.borrow().cuts;
+    tokio::select! {
+        // Whoever is at the other end sees that it has ended.
+        _ = carry_both(client, upstream, &shared, connection) => {}
+        () = until(&mut gate, move |gate| gate.cuts != cuts) => {}
+    }
+}
+
+async fn carry_both(mut client: TcpStream, upstream: SocketAddr, shared: &Shared, connection: u64) -> io::Result<()> {
+    let mut server = TcpStream::connect(upstream).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    tokio::select! {
+        ended = shared.carry_writes(connection, &mut from_client, &mut to_server) => ended,
+        ended = shared.carry_answers(connection, &mut from_server, &mut to_client) => ended,
+    }
+}
+
+/// Waits until it is so, or the proxy is gone.
+async fn until(gate: &mut watch::Receiver<Gate>, is_so: impl FnMut(&Gate) -> bool) {
+    drop(gate.wait_for(is_so).await);
+}
+
+fn contains(write: &[u8], marker: &[u8]) -> bool {
+    marker.is_empty() || write.windows(marker.len()).any(|part| part == marker)
+}
