@@ -3,6 +3,8 @@
 
 mod bad_input;
 mod cluster;
+mod crash_points;
+mod crashed_workers;
 mod event_keys;
 mod histories;
 mod idle;
@@ -14,4 +16,5 @@ mod rebuild;
 mod reservations;
 mod sale;
 mod shelf;
+mod stand;
 mod tables;

@@ -61,7 +61,7 @@ pub struct Sale {
     pub mesh: Mesh,
     pub world: World,
     pub event_id: EventId,
-    inventory_db: Database,
+    pub inventory_db: Database,
     orders: Voice,
     events: Voice,
 }
@@ -70,7 +70,7 @@ impl Sale {
     /// An open event whose stock is staged.
     pub async fn open() -> Self {
         let sale = Self::unstaged(&[]).await;
-        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale.stage().await;
         sale
     }
 
@@ -85,9 +85,9 @@ impl Sale {
     }
 
     async fn at(redis_url: String) -> Self {
-        let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis_url);
+        let mesh = quick().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis_url);
         let sale = Self::with(mesh, &[]).await;
-        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale.stage().await;
         sale
     }
 
@@ -101,26 +101,22 @@ impl Sale {
 
     /// An event that the inventory has not heard of, with more services than inventory.
     pub async fn unstaged(others: &[Service]) -> Self {
-        Self::with(MeshBuilder::default(), others).await
+        Self::with(quick(), others).await
     }
 
     /// An event that the inventory has not heard of, of which so many replicas run.
     pub async fn replicated(replicas: usize) -> Self {
-        Self::with(MeshBuilder::default().replicas(Service::Inventory, replicas), &[]).await
+        Self::with(quick().replicas(Service::Inventory, replicas), &[]).await
     }
 
     async fn with(mesh: MeshBuilder, others: &[Service]) -> Self {
-        let world = World::prepared().await.unwrap();
+        Self::in_world(World::prepared().await.unwrap(), mesh, others).await
+    }
+
+    /// An event that the inventory has not heard of, on servers that are prepared.
+    pub async fn in_world(world: World, mesh: MeshBuilder, others: &[Service]) -> Self {
         let services: Vec<_> = others.iter().copied().chain([Service::Inventory]).collect();
-        let mesh = mesh
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50)
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 100)
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", 300)
-            .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
-            .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 100)
-            .start(&world, services)
-            .await
-            .unwrap();
+        let mesh = mesh.start(&world, services).await.unwrap();
         Self {
             inventory_db: world.database(Service::Inventory).await.unwrap(),
             orders: Voice::of(&world, Service::Order).await,
@@ -129,6 +125,16 @@ impl Sale {
             mesh,
             world,
         }
+    }
+
+    /// Goes on with another event, and stages its stock.
+    pub async fn begin_another(&mut self) {
+        self.event_id = EventId::derive(buyer(), &RequestId::parse("sale").unwrap());
+        self.stage().await;
+    }
+
+    async fn stage(&self) {
+        self.api().stage_stock(as_service(self.shelf(1))).await.unwrap();
     }
 
     pub fn api(&self) -> InventoryServiceClient<Channel> {
@@ -260,13 +266,7 @@ impl Sale {
 
     /// How many units the ledger has committed for an order.
     pub async fn in_ledger(&self, order: &Order) -> i64 {
-        sqlx::query_scalar(
-            "SELECT CAST(COALESCE(SUM(units), 0) AS SIGNED) FROM ledger WHERE order_id = ? AND state = 'COMMITTED'",
-        )
-        .bind(order.order_id.uuid())
-        .fetch_one(&mut *self.inventory_db.acquire().await.unwrap())
-        .await
-        .unwrap()
+        units_in_ledger(&self.inventory_db, order).await
     }
 
     /// The answers that the ledger gave to late payments of an order, the first one first.
@@ -301,6 +301,38 @@ impl Sale {
             .stdout(std::process::Stdio::null())
             .status();
         assert!(done.await.unwrap().success());
+    }
+}
+
+/// A mesh whose sweeps find within a fraction of a second what they are for.
+pub fn quick() -> MeshBuilder {
+    MeshBuilder::default()
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_SWEEP_INTERVAL_MS", 50)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 100)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", 300)
+        .set(Service::Inventory, "STAMPEDE_ORDER_WRITE_LIMIT_MS", 200)
+        .set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 100)
+}
+
+/// How many units the ledger has committed for an order.
+pub async fn units_in_ledger(inventory: &Database, order: &Order) -> i64 {
+    sqlx::query_scalar(
+        "SELECT CAST(COALESCE(SUM(units), 0) AS SIGNED) FROM ledger WHERE order_id = ? AND state = 'COMMITTED'",
+    )
+    .bind(order.order_id.uuid())
+    .fetch_one(&mut *inventory.acquire().await.unwrap())
+    .await
+    .unwrap()
+}
+
+/// Puts an event behind us that nobody buys from any more: no sweep looks at it from now on.
+pub async fn retire(inventory: &Database, event_id: EventId) {
+    let mut conn = inventory.acquire().await.unwrap();
+    for statement in [
+        "UPDATE stock SET opens_at_us = 1, closes_at_us = 2 WHERE event_id = ?",
+        "DELETE r FROM reservations r JOIN ledger l ON l.order_id = r.order_id WHERE l.event_id = ?",
+    ] {
+        sqlx::query(statement).bind(event_id.uuid()).execute(&mut *conn).await.unwrap();
     }
 }
 

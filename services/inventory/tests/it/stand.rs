@@ -1,0 +1,94 @@
+//! A sale whose one process of the inventory can be stopped at any write to its servers, and killed there.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use crate::{
+    event_keys::EventKeys,
+    sale::{Order, Sale, quick},
+};
+use redis::{AsyncCommands, aio::MultiplexedConnection};
+use stampede_lua::{
+    Redis, RedisConfig,
+    stock::{Reservation, Stock, WantedLine},
+};
+use stampede_testkit::{FreezeAt, Proxy, Service, World};
+use stampede_vocab::{Fingerprint, ItemId, Quantity};
+
+/// The sale, what stands between the process and its servers, and the test's own way to Redis.
+pub struct Stand {
+    pub sale: Sale,
+    pub mysql: Proxy,
+    pub redis: Proxy,
+    pub stock: Stock,
+    direct: Redis,
+    conn: MultiplexedConnection,
+}
+
+impl Stand {
+    pub async fn new() -> Self {
+        let world = World::prepared().await.unwrap();
+        let mysql = Proxy::to_url(&world.service_database_url(Service::Inventory)).await.unwrap();
+        let redis = Proxy::to_url(world.redis_url()).await.unwrap();
+        let mesh = quick().set(Service::Inventory, "STAMPEDE_DATABASE_URL", mysql.url()).set(
+            Service::Inventory,
+            "STAMPEDE_REDIS_URL",
+            redis.url(),
+        );
+        let (url, key_prefix) = (world.redis_url().to_owned(), world.redis_key_prefix());
+        let client = redis::Client::open(url.as_str()).unwrap();
+        let direct = Redis::connect(RedisConfig { url, key_prefix }).await.unwrap();
+        Self {
+            sale: Sale::in_world(world, mesh, &[]).await,
+            mysql,
+            redis,
+            stock: Stock::new(direct.clone()),
+            direct,
+            conn: client.get_multiplexed_async_connection().await.unwrap(),
+        }
+    }
+
+    /// The process dies where it stands, and is started again.
+    pub async fn dies(&mut self) {
+        self.sale.mesh.kill_9(Service::Inventory).unwrap();
+        self.mysql.cut();
+        self.redis.cut();
+        self.sale.mesh.restart(Service::Inventory).await.unwrap();
+    }
+
+    /// Whether Redis has units on hold for the order.
+    pub async fn is_held(&self, order: &Order) -> bool {
+        let holds = self.direct.keys().stock_holds(order.event_id);
+        self.conn.clone().hexists(holds, order.order_id.to_string()).await.unwrap()
+    }
+
+    /// The script grants an order, and nobody takes it to the ledger.
+    pub async fn is_granted_and_forgotten(&self, order: &Order) {
+        let decisions = self.stock.reserve(order.event_id, &[as_the_script_takes_it(order)]).await.unwrap();
+        assert!(self.is_held(order).await, "{decisions:?}");
+    }
+
+    /// The keys of the event that is sold now.
+    pub fn event_keys(&self) -> EventKeys {
+        EventKeys::new(self.conn.clone(), self.direct.keys(), self.sale.event_id, 2)
+    }
+}
+
+/// The reservation of an order that the ledger does not have.
+pub fn as_the_script_takes_it(order: &Order) -> Reservation {
+    let line = |(item_id, units): &(ItemId, i32)| WantedLine {
+        item_id: *item_id,
+        units: Quantity::new(i64::from(*units)).unwrap(),
+    };
+    Reservation {
+        order_id: order.order_id,
+        user_id: order.buyer,
+        fingerprint: Fingerprint::new([1; 32]),
+        is_new: true,
+        lines: order.lines.iter().map(line).collect(),
+    }
+}
+
+/// Before the first write, after it, before the second one, and so on.
+pub fn each_side_of_a_write(step: usize) -> FreezeAt {
+    let number = step / 2 + 1;
+    if step % 2 == 0 { FreezeAt::Before(number) } else { FreezeAt::After(number) }
+}
