@@ -14,6 +14,7 @@ mod old_copy;
 mod random;
 mod rebuild;
 mod reservations;
+mod runs;
 mod sale;
 mod shelf;
 mod stand;
