@@ -14,6 +14,7 @@ mod old_copy;
 mod random;
 mod rebuild;
 mod reservations;
+mod rolled_back;
 mod runs;
 mod sale;
 mod shelf;
