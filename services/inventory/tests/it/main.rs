@@ -4,6 +4,7 @@
 mod bad_input;
 mod cluster;
 mod crash_points;
+mod crashed_orders;
 mod crashed_workers;
 mod event_keys;
 mod histories;
@@ -11,6 +12,7 @@ mod idle;
 mod ledger;
 mod memory;
 mod old_copy;
+mod orders;
 mod random;
 mod rebuild;
 mod reservations;
