@@ -12,6 +12,7 @@ mod idle;
 mod ledger;
 mod memory;
 mod old_copy;
+mod order_histories;
 mod orders;
 mod random;
 mod rebuild;
