@@ -6,6 +6,7 @@ mod cluster;
 mod crash_points;
 mod crashed_orders;
 mod crashed_workers;
+mod earlier_release;
 mod event_keys;
 mod histories;
 mod idle;

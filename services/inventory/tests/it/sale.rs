@@ -198,7 +198,12 @@ impl Sale {
     /// Sends what happens to an order, in one go.
     pub async fn order_says(&self, order: &Order, steps: &[Step]) {
         let messages: Vec<_> = steps.iter().map(|step| order.message(*step)).collect();
-        self.orders.says(order.order_id.to_string(), &messages).await;
+        self.order_service_says(order, &messages).await;
+    }
+
+    /// Sends messages of the order service about an order, in one go.
+    pub async fn order_service_says(&self, order: &Order, messages: &[(&'static str, Vec<u8>)]) {
+        self.orders.says(order.order_id.to_string(), messages).await;
     }
 
     /// Sends that the event is scheduled as `shelf` says.
@@ -397,7 +402,8 @@ impl Order {
         }
     }
 
-    fn message(&self, step: Step) -> (&'static str, Vec<u8>) {
+    /// What the order service says when this happens.
+    pub fn message(&self, step: Step) -> (&'static str, Vec<u8>) {
         let order_id = self.order_id.to_string();
         let coupon_id = String::new();
         match step {
