@@ -1,13 +1,13 @@
 //! What the tests are made of: a sale that is open, buyers, and somebody who answers as the payment service does.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use prost::Message;
 use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::convert::timestamp;
 use stampede_proto::{
     coupon::v1::{ClaimCouponRequest, Coupon, CreateCampaignRequest, GetCouponRequest},
-    inventory::v1::{GetStockRequest, StageStockRequest, StagedItem, Stock},
+    inventory::v1::{GetStockRequest, ReleaseRequest, ReservationRef, StageStockRequest, StagedItem, Stock},
     message::v1 as messages,
     order::v1::{
         CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
@@ -43,6 +43,7 @@ pub struct Sale {
     pub lamp: ItemId,
     pub kettle: ItemId,
     orders: Database,
+    inventory: Database,
     payments: Database,
     outbox: Outbox,
     _relay: DropGuard,
@@ -84,6 +85,7 @@ impl Sale {
     pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
         let world = World::prepared().await?;
         let orders = world.database(Service::Order).await?;
+        let inventory = world.database(Service::Inventory).await?;
         let payments = world.schema(Service::Payment).await?;
         let relay = RelayConfig::new(world.brokers(), world.topic_prefix(), Service::Payment);
         let (outbox, relay) = Relay::new(relay, payments.clone())?;
@@ -92,7 +94,7 @@ impl Sale {
         let mesh = settings.start(&world, SERVICES).await?;
         let event = EventId::from_uuid(Uuid::from_u128(1));
         let (lamp, kettle) = (ItemId::derive(event, 0), ItemId::derive(event, 1));
-        let sale = Self { mesh, event, lamp, kettle, orders, payments, outbox, _relay: stop.drop_guard() };
+        let sale = Self { mesh, event, lamp, kettle, orders, inventory, payments, outbox, _relay: stop.drop_guard() };
         sale.stage(event, Timestamp::now().minus(HOUR)).await?;
         Ok(sale)
     }
@@ -257,6 +259,51 @@ impl Sale {
             .execute(&mut *conn)
             .await?;
         Ok(())
+    }
+
+    /// Gives back the units that were just taken for an order, as if the ledger had never been asked for them.
+    pub async fn forget_units(&self, order: &Order) -> Result<()> {
+        let id: OrderId = order.order_id.parse()?;
+        let mut conn = self.inventory.acquire().await?;
+        let query = sqlx::query_scalar("SELECT asked_at_us FROM reservations WHERE order_id = ?").bind(id.uuid());
+        let asked_at = Timestamp::from_micros(query.fetch_one(&mut *conn).await?);
+        let reservation = ReservationRef {
+            event_id: order.event_id.clone(),
+            order_id: order.order_id.clone(),
+            asked_at: Some(timestamp(asked_at)),
+        };
+        let request = as_service(ReleaseRequest { reservations: vec![reservation] });
+        let released = self.mesh.inventory().release(request).await?.into_inner().released;
+        ensure!(released == 1, "{released} orders gave their units back");
+        Ok(())
+    }
+
+    /// Tells something of an order as the inventory does, through its outbox.
+    pub async fn inventory_tells(&self, order: &Order, message_type: &str, payload: Vec<u8>) -> Result<()> {
+        let message = OutboxMessage {
+            aggregate_type: "stock",
+            aggregate_id: order.order_id.clone(),
+            aggregate_version: 1,
+            message_type: message_type.to_owned(),
+            payload,
+            traceparent: None,
+        };
+        let mut conn = self.inventory.acquire().await?;
+        Ok(stampede_outbox::append(&mut conn, &[message]).await?)
+    }
+
+    /// Waits until so many messages of the inventory were taken. Returns how many keys are parked behind a dead letter.
+    pub async fn taken_of_inventory(&self, count: i64) -> Result<i64> {
+        let taken = "SELECT COUNT(*) FROM inbox WHERE source = ?";
+        eventually(&format!("{count} messages of the inventory are taken"), || async {
+            let mut conn = self.orders.acquire().await.ok()?;
+            let query = sqlx::query_scalar(taken).bind(Service::Inventory.source());
+            let found: i64 = query.fetch_one(&mut *conn).await.ok()?;
+            (found == count).then_some(())
+        })
+        .await;
+        let mut conn = self.orders.acquire().await?;
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM inbox_parked").fetch_one(&mut *conn).await?)
     }
 
     /// Orders that were ever written.
