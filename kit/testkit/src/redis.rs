@@ -9,16 +9,19 @@ use stampede_vocab::{REDIS_USER, UserId, redis_rules};
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufStream},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
+
+/// Bytes of the first lost command that are on the disk all the same: fewer than any command has.
+const TORN: u64 = 7;
 
 /// A private server, which is used as everywhere: by the product's own user. It ends when it is dropped.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ impl OwnRedis {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &address.port().to_string()]).args(LAZILY.into_iter().flat_map(|name| [name, "yes"]));
+        // A replica is synchronized at once, not after the five seconds in which others may come.
+        command.args(["--repl-diskless-sync-delay", "0"]);
         command.args(["--user", REDIS_USER]).args(redis_rules(&password)).args(&settings);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
         let redis = Self { child, address, folder, password, settings };
@@ -78,11 +83,54 @@ impl OwnRedis {
         self.restart_in(copy.0).await
     }
 
+    /// Goes on for so long, ends as a power cut does, and starts again without what it has stored meanwhile: its files
+    /// end in the midst of the first command that is lost. Fails if there was none.
+    pub async fn restart_without_the_last(mut self, lost: Duration) -> Result<Self> {
+        let sizes = sizes_of(self.folder.path())?;
+        sleep(lost).await;
+        self.end()?;
+        let folder = copy_of(self.folder.path())?;
+        let mut is_torn = false;
+        for (file, size) in sizes {
+            is_torn |= cut(&folder.path().join(file), size + TORN)?;
+        }
+        ensure!(is_torn, "nothing was stored in the last {lost:?}");
+        self.restart_in(folder).await
+    }
+
     async fn restart_in(mut self, folder: TempDir) -> Result<Self> {
-        self.child.kill()?;
-        self.child.wait()?;
+        self.end()?;
         let (password, settings) = (std::mem::take(&mut self.password), std::mem::take(&mut self.settings));
         Self::launch(self.address, folder, password, settings).await
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Makes it a replica of `master`, and waits until it has everything that is there. It takes no writes from then
+    /// on; connections that there are stay.
+    pub async fn follow(&self, master: &Self) -> Result<()> {
+        let order = format!("REPLICAOF {} {}", master.address.ip(), master.address.port());
+        self.obey(&order).await?;
+        eventually("the replica has what its master has", || async {
+            let info = text(self.address, "INFO replication").await.ok()?;
+            info.lines().any(|line| line == "master_link_status:up").then_some(())
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Makes it a master again, which takes writes.
+    pub async fn promote(&self) -> Result<()> {
+        self.obey("REPLICAOF NO ONE").await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// `redis://user:password@host:port`, of the user that the processes have.
@@ -117,9 +165,7 @@ impl OwnRedis {
 
     /// Answers no client's command for so long, as a server that is busy does.
     pub async fn pause(&self, pause: Duration) -> Result<()> {
-        let answer = command(self.address, &format!("CLIENT PAUSE {} ALL", pause.as_millis())).await?;
-        ensure!(answer == "+OK", "{answer}");
-        Ok(())
+        self.obey(&format!("CLIENT PAUSE {} ALL", pause.as_millis())).await
     }
 
     /// Closes every connection, as a server that restarts does.
@@ -131,8 +177,13 @@ impl OwnRedis {
 
     /// Loses everything, as a restart without a copy does.
     pub async fn empty(&self) -> Result<()> {
-        let answer = command(self.address, "FLUSHALL").await?;
-        ensure!(answer == "+OK", "{answer}");
+        self.obey("FLUSHALL").await
+    }
+
+    /// Fails unless it answers OK.
+    async fn obey(&self, order: &str) -> Result<()> {
+        let answer = command(self.address, order).await?;
+        ensure!(answer.starts_with("+OK"), "{order}: {answer}");
         Ok(())
     }
 }
@@ -140,8 +191,7 @@ impl OwnRedis {
 impl Drop for OwnRedis {
     fn drop(&mut self) {
         // Already gone is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.end();
     }
 }
 
@@ -165,19 +215,62 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The files in a folder and in those in it, by their paths from there, with their sizes in bytes.
+fn sizes_of(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut sizes = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                sizes.push((entry.path().strip_prefix(folder)?.to_owned(), entry.metadata()?.len()));
+            }
+        }
+    }
+    Ok(sizes)
+}
+
+/// Shortens a file to so many bytes. Whether it had more.
+fn cut(file: &Path, size: u64) -> Result<bool> {
+    let file = fs::OpenOptions::new().write(true).open(file)?;
+    let is_longer = file.metadata()?.len() > size;
+    if is_longer {
+        file.set_len(size)?;
+    }
+    Ok(is_longer)
+}
+
 async fn is_up(address: SocketAddr) -> bool {
     command(address, "PING").await.is_ok_and(|answer| answer == "+PONG")
 }
 
 /// The first line that the server answers to a command.
 async fn command(address: SocketAddr, command: &str) -> Result<String> {
+    let exchange = async { Ok(ask(address, command).await?.1) };
+    timeout(Duration::from_secs(1), exchange).await.context("no answer")?
+}
+
+/// The text that the server answers to a command, of lines that end with a line feed.
+async fn text(address: SocketAddr, command: &str) -> Result<String> {
     let exchange = async {
-        let mut stream = BufStream::new(TcpStream::connect(address).await?);
-        stream.write_all(format!("{command}\r\n").as_bytes()).await?;
-        stream.flush().await?;
-        let mut answer = String::new();
-        stream.read_line(&mut answer).await?;
-        Ok(answer.trim_end().to_owned())
+        let (mut stream, head) = ask(address, command).await?;
+        let length: usize = head.strip_prefix('$').with_context(|| format!("no text: {head}"))?.parse()?;
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await?;
+        Ok(String::from_utf8(bytes)?.replace('\r', ""))
     };
     timeout(Duration::from_secs(1), exchange).await.context("no answer")?
+}
+
+/// Sends a command on a connection of its own. Returns the connection behind the first line of the answer, and that
+/// line.
+async fn ask(address: SocketAddr, command: &str) -> Result<(BufStream<TcpStream>, String)> {
+    let mut stream = BufStream::new(TcpStream::connect(address).await?);
+    stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+    stream.flush().await?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer).await?;
+    Ok((stream, answer.trim_end().to_owned()))
 }
