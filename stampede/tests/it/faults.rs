@@ -1,14 +1,9 @@
 //! A whole sale in small with power cuts, and the audit after: once every process is killed and started again, and once
 //! one replica of each service is lost for good.
 
-use crate::sale::run_audit;
-use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, eventually};
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use crate::crowd::{Crowd, Orders};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World};
+use std::time::Duration;
 
 /// The sale: everything that a crowd does, in about a minute.
 const SALE: &str = r#"
@@ -51,18 +46,6 @@ declined_cards_percent = 10
 timed_out_cards_percent = 3
 "#;
 
-fn simulate(sale: &Path, gateway_url: &str, auth_secret: &str, acknowledged: &Path) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_stampede"))
-        .args(["-o", "json", "simulate"])
-        .arg(sale)
-        .args(["--gateway-url", gateway_url, "--auth-secret", auth_secret, "--acknowledged"])
-        .arg(acknowledged)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
 /// Runs the sale, and strikes at one kind of process after the other while it goes on. The crowd sees nothing that it
 /// does not reckon with, and every promise holds.
 async fn survives(
@@ -77,29 +60,15 @@ async fn survives(
         .start(&world, Process::all())
         .await
         .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let (sale, acknowledged) = (folder.path().join("sale.toml"), folder.path().join("acknowledged.json"));
-    fs::write(&sale, SALE).unwrap();
-    let crowd = simulate(&sale, &mesh.url(Process::Gateway), mesh.auth_secret(), &acknowledged);
+    let crowd = Crowd::come(SALE, &mesh);
 
-    let orders = world.database(Service::Order).await.unwrap();
+    let orders = Orders::of(&world).await;
     for (count, process) in (1..).zip(struck) {
-        eventually("the sale goes on", || async {
-            let mut connection = orders.acquire().await.ok()?;
-            let placed: i64 =
-                sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&mut *connection).await.ok()?;
-            (placed >= count * 10).then_some(())
-        })
-        .await;
+        orders.until_placed(count * 10).await;
         strike(&mut mesh, process).await;
     }
 
-    let output = tokio::task::spawn_blocking(move || crowd.wait_with_output()).await.unwrap().unwrap();
-    let report = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
-    let acknowledged = acknowledged.to_str().unwrap();
-    let audit = run_audit(&world, &mesh, &["--acknowledged", acknowledged, "--quiet-deadline-s", "90"]);
-    assert!(audit.holds, "{audit:#?}\n{report}");
+    crowd.goes_home_content(&world, &mesh, &[]).await;
     mesh.stop().await.unwrap();
 }
 

@@ -204,11 +204,14 @@ fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
     command
         .args(["-o", "json", "audit"])
         .args(["--database-url", world.database_url(), "--schema-prefix", &world.schema_prefix()])
-        .args(["--redis-url", world.redis_url(), "--redis-key-prefix", &world.redis_key_prefix()])
+        .args(["--redis-key-prefix", &world.redis_key_prefix()])
         .args(["--kafka-brokers", world.brokers()])
         .args(["--provider-url", &mesh.url(Process::Sandbox)])
         // By the environment, so that a test may say it otherwise.
         .env("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix());
+    if !more.contains(&"--redis-url") {
+        command.args(["--redis-url", world.redis_url()]);
+    }
     if !more.contains(&"--open-within-ms") {
         command.args(["--open-within-ms", "5000"]);
     }

@@ -1,0 +1,136 @@
+//! A whole sale in small whose Redis loses what it has: all of it, its last seconds, all since an old copy, what its
+//! replica had not heard of; and the audit after. The timers of events are on a Redis that is well.
+
+use crate::crowd::{Crowd, Orders};
+use stampede_testkit::{FloatingAddress, MeshBuilder, OwnRedis, Process, Service, World};
+use stampede_vocab::RedisUse;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The sale: claims and orders go on for longer than the strikes. There are kettles for everybody, so that to hear of
+/// none is an anomaly, and few lamps.
+const SALE: &str = r#"
+name = "A sale on a Redis that forgets"
+opens_in_ms = 2_000
+lasts_ms = 36_000
+pay_window_ms = 12_000
+
+[[items]]
+title = "Kettle"
+price = { minor_units = 1_999, currency = "EUR" }
+units = 1_500
+limit_per_buyer = 2
+gift = { title = "Mug", units = 20 }
+
+[[items]]
+title = "Lamp"
+price = { minor_units = 4_999, currency = "EUR" }
+units = 60
+limit_per_buyer = 1
+
+[campaign]
+name = "Ten off"
+quota = 600
+discount = { minor_units = 1_000, currency = "EUR" }
+opens_before_ms = 1_000
+spread_ms = 34_000
+
+[crowd]
+buyers = 640
+spread_ms = 32_000
+double_clickers_percent = 5
+early_birds_percent = 5
+cut_connections_percent = 5
+over_limit_percent = 5
+come_back_percent = 10
+abandon_percent = 5
+cancel_percent = 5
+declined_cards_percent = 10
+timed_out_cards_percent = 3
+"#;
+/// That of the sale.
+const PAY_WINDOW_MS: u32 = 12_000;
+
+/// A server that may lose its last second, as Redis is set up by default.
+const DURABLE: [(&str, &str); 2] = [("appendonly", "yes"), ("appendfsync", "everysec")];
+/// How much of what it has stored is cut off.
+const LOST: Duration = Duration::from_secs(2);
+/// How long a master is a replica before clients are led to another one.
+const DEMOTED_FOR: Duration = Duration::from_millis(300);
+/// Orders that have to be taken between two strikes, and how long they are taken for: who was put off by the one has
+/// to have another chance before the next.
+const ORDERS_BETWEEN: i64 = 10;
+const TIME_BETWEEN: Duration = Duration::from_secs(1);
+
+/// A mesh with what stock, coupons and tokens are kept in at this URL.
+fn on_redis(url: &str) -> MeshBuilder {
+    let processes = Process::all().filter(|process| process.redis() == Some(RedisUse::Main));
+    processes.fold(MeshBuilder::default(), |mesh, process| mesh.set(process, "STAMPEDE_REDIS_URL", url))
+}
+
+/// Waits until orders have been taken for a while.
+async fn go_on(orders: &Orders) {
+    orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
+    sleep(TIME_BETWEEN).await;
+}
+
+/// A server that has what `master` has, and goes on to.
+async fn replica_of(master: &OwnRedis) -> OwnRedis {
+    let replica = OwnRedis::start(&DURABLE).await.unwrap();
+    replica.follow(master).await.unwrap();
+    replica
+}
+
+/// The master dies, and its replica takes its place.
+async fn fail_over(master: OwnRedis, address: &FloatingAddress) -> OwnRedis {
+    let replica = replica_of(&master).await;
+    drop(master);
+    replica.promote().await.unwrap();
+    address.move_to(replica.address());
+    replica
+}
+
+/// The master is made a replica of its replica and keeps its connections, which are of no use from then on. It loses
+/// what it has been told since the other was promoted.
+async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
+    let replica = replica_of(master).await;
+    replica.promote().await.unwrap();
+    master.follow(&replica).await.unwrap();
+    sleep(DEMOTED_FOR).await;
+    address.move_to(replica.address());
+    replica
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
+    let world = World::prepared().await.unwrap();
+    let redis = OwnRedis::start(&DURABLE).await.unwrap();
+    let address = FloatingAddress::leading_to(redis.address()).await.unwrap();
+    let url = format!("redis://{}", address.address());
+    let mesh = on_redis(&url)
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
+        .start(&world, Process::all())
+        .await
+        .unwrap();
+    let crowd = Crowd::come(SALE, &mesh);
+    let orders = Orders::of(&world).await;
+
+    // The stock is staged, and hardly anything is sold.
+    orders.until_placed(1).await;
+    let old_copy = redis.copy().unwrap();
+    go_on(&orders).await;
+    redis.empty().await.unwrap();
+    go_on(&orders).await;
+    let redis = redis.restart_without_the_last(LOST).await.unwrap();
+    go_on(&orders).await;
+    let redis = redis.restart_with(old_copy).await.unwrap();
+    go_on(&orders).await;
+    let redis = fail_over(redis, &address).await;
+    go_on(&orders).await;
+    let _master = switch_over(&redis, &address).await;
+    orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
+
+    crowd.goes_home_content(&world, &mesh, &["--redis-url", &url]).await;
+    mesh.stop().await.unwrap();
+}
