@@ -6,6 +6,8 @@ mod audit;
 mod boards;
 mod breaks;
 mod command;
+mod costs;
+mod counters;
 mod crowd;
 mod faults;
 mod load_tools;

@@ -1,0 +1,167 @@
+//! What an order costs the servers, from the click to the goods, and that it does not cost more unnoticed. A change
+//! that is worth another row raises the ceiling here, and says so.
+
+use crate::{
+    counters::{Counters, Tally},
+    sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
+};
+use sqlx::MySqlPool;
+use stampede_proto::event::v1::{CreateEventRequest, NewItem};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually};
+use std::{rc::Rc, time::Duration};
+use tokio::task::{JoinSet, LocalSet};
+
+/// Orders of one line, without a gift and without a coupon, that are paid with a good card.
+const ORDERS: i64 = 200;
+/// Buyers who are there at a time.
+const BUYERS: i64 = 8;
+
+/// The most of something for a hundred orders.
+type Ceiling = (&'static str, i64);
+
+/// Rows, by table and by what is done to them. What is not named is never written for an order.
+const ROWS: [Ceiling; 22] = [
+    ("coupon.inbox INSERT", 100),
+    ("inventory.ledger INSERT", 100),
+    // One more for a call that was made again.
+    ("inventory.reservations DELETE", 110),
+    ("inventory.reservations INSERT", 110),
+    // One for all orders of a batch.
+    ("inventory.stock UPDATE", 100),
+    ("order.goods INSERT", 100),
+    ("order.inbox INSERT", 100),
+    ("order.order_lines INSERT", 100),
+    ("order.orders INSERT", 100),
+    ("order.orders UPDATE", 200),
+    ("order.outbox INSERT", 300),
+    ("order.outbox_unsent DELETE", 300),
+    ("order.outbox_unsent INSERT", 300),
+    ("order.pay_requests INSERT", 100),
+    ("payment.attempts INSERT", 100),
+    // Claimed where it was not taken over, then settled.
+    ("payment.attempts UPDATE", 200),
+    ("payment.inbox INSERT", 100),
+    ("payment.outbox INSERT", 100),
+    ("payment.outbox_unsent DELETE", 100),
+    ("payment.outbox_unsent INSERT", 100),
+    ("payment.payments INSERT", 100),
+    ("payment.payments UPDATE", 200),
+];
+/// Messages, by the service that writes them.
+const MESSAGES: [Ceiling; 2] = [("order", 300), ("payment", 100)];
+/// Entries of secondary indexes that inserted rows have.
+const INDEX_ENTRIES: i64 = 1_200;
+/// Units of work that are a transaction each. Those of many orders are one where orders come together.
+const TRANSACTIONS: i64 = 1_200;
+
+/// A mesh with an open event, and a tap on all that it writes.
+async fn counted_sale() -> (Sale, Counters) {
+    let world = World::prepared().await.unwrap();
+    let mut counters = Counters {
+        database_url: world.database_url().to_owned(),
+        schema_prefix: world.schema_prefix(),
+        brokers: world.brokers().to_owned(),
+        topic_prefix: world.topic_prefix().to_owned(),
+        services: Service::ALL.map(Service::name).to_vec(),
+        admin_urls: Vec::new(),
+    };
+    // Before anybody is connected, or the triggers would wait for who uses the tables.
+    counters.install().await;
+    let mesh = MeshBuilder::default()
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
+        .start(&world, Process::all())
+        .await
+        .unwrap();
+    counters.admin_urls = Service::ALL.map(|service| mesh.admin_url(service)).to_vec();
+    let request = CreateEventRequest {
+        request_id: fresh(),
+        name: "a sale that is counted".to_owned(),
+        opens_at: in_us(Duration::from_millis(1_500)),
+        closes_at: in_us(LONG),
+        items: vec![NewItem {
+            title: "a kettle".to_owned(),
+            unit_price: eur(1_999),
+            total_units: i32::try_from(2 * ORDERS).unwrap(),
+            limit_per_buyer: 1,
+            gift: None,
+        }],
+    };
+    let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
+    let sale = Sale { world, mesh, event };
+    eventually("the event is open and its stock is staged", || async {
+        let too_many = sale.place(buyer(), &[(0, 2)], "").await.unwrap_err();
+        (stampede_reason(&too_many) == "LIMIT_REACHED").then_some(())
+    })
+    .await;
+    (sale, counters)
+}
+
+/// Buys one unit after the other.
+async fn buy(sale: Rc<Sale>, orders: i64) {
+    for _ in 0..orders {
+        sale.bought(buyer(), &[(0, 1)], "").await;
+    }
+}
+
+async fn buy_all(sale: &Rc<Sale>) {
+    let at_a_time = LocalSet::new();
+    let all = async {
+        let mut buyers = JoinSet::new();
+        for _ in 0..BUYERS {
+            buyers.spawn_local(buy(Rc::clone(sale), ORDERS / BUYERS));
+        }
+        while let Some(done) = buyers.join_next().await {
+            done.unwrap();
+        }
+    };
+    at_a_time.run_until(all).await;
+}
+
+/// Waits until nothing moves any more, and the sweep has asked about each order whether it was written.
+async fn settle(sale: &Sale) {
+    sale.audit();
+    let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(Service::Inventory));
+    let inventory = MySqlPool::connect(&url).await.unwrap();
+    eventually("every order is known to be written", || async {
+        let asked: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM reservations").fetch_one(&inventory).await.ok()?;
+        (asked == 0).then_some(())
+    })
+    .await;
+}
+
+/// What was counted more often than its ceiling allows. Without a ceiling that is none at all.
+fn beyond(counted: &Tally, ceilings: &[Ceiling]) -> Vec<String> {
+    let most_of = |name: &str| ceilings.iter().find(|(of, _)| *of == name).map_or(0, |(_, most)| *most);
+    let over = counted.iter().filter(|(name, count)| 100 * **count > most_of(name) * ORDERS);
+    over.map(|(name, count)| format!("{name}: {count} of {ORDERS} orders, {} of 100 at most", most_of(name))).collect()
+}
+
+fn sum(tally: &Tally) -> i64 {
+    tally.values().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_writes_no_more_than_it_has_to() {
+    let (sale, counters) = counted_sale().await;
+    settle(&sale).await;
+    let before = counters.read().await;
+    let sale = Rc::new(sale);
+    buy_all(&sale).await;
+    settle(&sale).await;
+
+    let costs = counters.read().await.since(&before);
+    let table = costs.per_order(ORDERS);
+    println!("{table}");
+    // That these are as many as they must be shows that rows are counted at all.
+    for name in ["order.orders INSERT", "order.goods INSERT", "inventory.ledger INSERT"] {
+        assert_eq!(costs.rows.get(name), Some(&ORDERS), "{name}:\n{table}");
+    }
+    let beyond = [beyond(&costs.rows, &ROWS), beyond(&costs.messages, &MESSAGES)].concat();
+    assert!(beyond.is_empty(), "{beyond:#?}\n{table}");
+    for (what, count, most) in [
+        ("index entries", sum(&costs.index_entries), INDEX_ENTRIES),
+        ("transactions", sum(&costs.transactions), TRANSACTIONS),
+    ] {
+        assert!(count > 0 && 100 * count <= most * ORDERS, "{count} {what} of {ORDERS} orders:\n{table}");
+    }
+}
