@@ -12,7 +12,9 @@ impl Redis {
         let said = match policies.into_iter().find(|policy| *policy != Some("noeviction")) {
             None => return Ok(()),
             Some(Some(policy)) => format!("this Redis evicts keys (maxmemory-policy is {policy})"),
-            Some(None) => "this Redis does not tell its maxmemory_policy in INFO memory, so it may evict keys".to_owned(),
+            Some(None) => {
+                "this Redis does not tell its maxmemory_policy in INFO memory, so it may evict keys".to_owned()
+            }
         };
         Err(RedisError::Refused(format!(
             "{said}, which would lose stock and coupons: \
@@ -45,7 +47,9 @@ impl Redis {
     pub async fn frees_lazily(&self) -> Result<Option<bool>, RedisError> {
         let expired = self.settings("lazyfree-lazy-expire").await?;
         let deleted = self.settings("lazyfree-lazy-user-del").await?;
-        Ok(expired.zip(deleted).map(|(expired, deleted)| expired.iter().chain(&deleted).all(|setting| setting == "yes")))
+        Ok(expired
+            .zip(deleted)
+            .map(|(expired, deleted)| expired.iter().chain(&deleted).all(|setting| setting == "yes")))
     }
 
     /// Reads a setting of the server, or of each master of a cluster; `None` if this user may not, or the server has no

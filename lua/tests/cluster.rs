@@ -166,7 +166,7 @@ async fn events_on_different_masters_are_sold_and_synced_side_by_side() {
 async fn coupons_are_ranked_and_tokens_rotated_wherever_their_keys_are() {
     let cluster = OwnCluster::start().await.unwrap();
     let redis = connect(&cluster).await;
-    let plan = Plan { quota: 2, opens_at: LONG_AGO, closes_at: FAR };
+    let plan = Plan { quota: 2, opens_at: LONG_AGO, closes_at: FAR, expires_at: FAR };
     // Ten of each lie on more than one master.
     for number in 1..=10 {
         let campaign = CampaignId::from_uuid(Uuid::from_u128(number));

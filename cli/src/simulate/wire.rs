@@ -223,7 +223,7 @@ fn order_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OrderState,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+    use prost_reflect::{DescriptorPool, MessageDescriptor};
     use serde::{
         de::{DeserializeOwned, Visitor},
         forward_to_deserialize_any,
@@ -292,7 +292,7 @@ mod tests {
     fn the_answers_of_these_tests_are_messages_of_the_contract() {
         for (name, text) in [("order.v1.Order", ORDER), ("event.v1.Event", EVENT)] {
             let mut json = serde_json::Deserializer::from_str(text);
-            DynamicMessage::deserialize(message(name), &mut json).unwrap();
+            prost_reflect::DynamicMessage::deserialize(message(name), &mut json).unwrap();
         }
     }
 

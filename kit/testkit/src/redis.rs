@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Stdio},
+    sync::LazyLock,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -23,13 +24,16 @@ use tokio::{
 /// Bytes of the first lost command that are on the disk all the same: fewer than any command has.
 const TORN: u64 = 7;
 
+/// Password of the processes' user on every private server of a test process, so that a replica can take the place of its
+/// master.
+static PASSWORD: LazyLock<String> = LazyLock::new(|| UserId::random().to_string());
+
 /// A private server, which is used as everywhere: by the product's own user. It ends when it is dropped.
 #[derive(Debug)]
 pub struct OwnRedis {
     child: Child,
     address: SocketAddr,
     folder: TempDir,
-    password: String,
     settings: Vec<String>,
 }
 
@@ -45,8 +49,7 @@ impl OwnRedis {
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let settings = settings.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
         // Like no other text, so that a log can be searched for it.
-        let password = UserId::random().to_string();
-        Self::launch(free_address()?, TempDir::new()?, password, settings.collect()).await
+        Self::launch(free_address()?, TempDir::new()?, settings.collect()).await
     }
 
     /// Starts a server that stores each command before it answers.
@@ -54,15 +57,15 @@ impl OwnRedis {
         Self::start(&[("appendonly", "yes"), ("appendfsync", "always")]).await
     }
 
-    async fn launch(address: SocketAddr, folder: TempDir, password: String, settings: Vec<String>) -> Result<Self> {
+    async fn launch(address: SocketAddr, folder: TempDir, settings: Vec<String>) -> Result<Self> {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &address.port().to_string()]).args(LAZILY.into_iter().flat_map(|name| [name, "yes"]));
         // A replica is synchronized at once, not after the five seconds in which others may come.
         command.args(["--repl-diskless-sync-delay", "0"]);
-        command.args(["--user", REDIS_USER]).args(redis_rules(&password)).args(&settings);
+        command.args(["--user", REDIS_USER]).args(redis_rules(&PASSWORD)).args(&settings);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
-        let redis = Self { child, address, folder, password, settings };
+        let redis = Self { child, address, folder, settings };
         eventually("a Redis of the test's own answers", || async { is_up(address).await.then_some(()) }).await;
         Ok(redis)
     }
@@ -100,8 +103,7 @@ impl OwnRedis {
 
     async fn restart_in(mut self, folder: TempDir) -> Result<Self> {
         self.end()?;
-        let (password, settings) = (std::mem::take(&mut self.password), std::mem::take(&mut self.settings));
-        Self::launch(self.address, folder, password, settings).await
+        Self::launch(self.address, folder, std::mem::take(&mut self.settings)).await
     }
 
     fn end(&mut self) -> Result<()> {
@@ -135,7 +137,7 @@ impl OwnRedis {
 
     /// `redis://user:password@host:port`, of the user that the processes have.
     pub fn url(&self) -> String {
-        format!("redis://{REDIS_USER}:{}@{}", self.password, self.address)
+        format!("redis://{REDIS_USER}:{}@{}", *PASSWORD, self.address)
     }
 
     /// `redis://host:port`, of a user who may do everything.
@@ -145,7 +147,7 @@ impl OwnRedis {
 
     /// The password of the user that the processes have.
     pub fn password(&self) -> &str {
-        &self.password
+        &PASSWORD
     }
 
     /// Writes so many values of a megabyte under keys of its own.

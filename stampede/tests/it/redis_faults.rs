@@ -106,7 +106,7 @@ async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::start(&DURABLE).await.unwrap();
     let address = FloatingAddress::leading_to(redis.address()).await.unwrap();
-    let url = format!("redis://{}", address.address());
+    let url = redis.url().replace(&redis.address().to_string(), &address.address().to_string());
     let mesh = on_redis(&url)
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW_MS)
         .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)

@@ -96,8 +96,7 @@ impl CopyBuyers {
         }
         let mut copy = left.unwrap_or(begin);
         let mut page = self.read(claimed.item.id(), copy).await?;
-        loop {
-            let Some(next) = page.next else { break };
+        while let Some(next) = page.next {
             let further = CopyWork { after: Some(next), ..copy };
             // The next page is read while this one is copied.
             let (moved, read) =

@@ -90,5 +90,5 @@ pub fn as_the_script_takes_it(order: &Order) -> Reservation {
 /// Before the first write, after it, before the second one, and so on.
 pub fn each_side_of_a_write(step: usize) -> FreezeAt {
     let number = step / 2 + 1;
-    if step % 2 == 0 { FreezeAt::Before(number) } else { FreezeAt::After(number) }
+    if step.is_multiple_of(2) { FreezeAt::Before(number) } else { FreezeAt::After(number) }
 }
