@@ -1,10 +1,11 @@
--- Ranks a batch of claims of one campaign, in the order given.
+-- Ranks a batch of claims of one campaign, in the order given. Runs behind run_id.lua.
 --
 -- Decides: whether the user has a coupon already (before anything else, so a repeat is answered after the window has
 -- closed), whether the window is open by the server's TIME, whether the quota is used up. A claim that is ranked is
 -- issued: it stays in the pending hash until its row is in MySQL.
 --
--- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, u:<user> = rank
+-- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, run_id (of the server on
+--          which it was staged), u:<user> = rank
 -- KEYS[2]  pending hash: <user> = "rank|claimed_at_us|epoch|request_id"
 -- ARGV     user, request_id for each claim; at most 256 claims
 --
@@ -13,15 +14,16 @@
 --   {'pending', rank, claimed_at_us, epoch, request_id}       ranked before, row not known to be stored
 --   {'seen', rank}                                            ranked before, row stored
 --   {'not_open'} | {'closed'} | {'sold_out'}
---   {'not_ready'}                                             the key is missing or still being staged; epoch is 0
+--   {'not_ready'}                                             the key is missing, still being staged, or was staged before
+--                                                             this server began to run, so it may be an old copy; epoch is 0
 
 local campaign, pending = KEYS[1], KEYS[2]
 -- The server's clock, so that the window is the same for all replicas.
 local time = redis.call('TIME')
 local now_us = time[1] * 1000000 + time[2]
 
-local state = redis.call('HMGET', campaign, 'ready', 'quota', 'next', 'opens_us', 'closes_us', 'epoch')
-if state[1] ~= '1' then
+local state = redis.call('HMGET', campaign, 'ready', 'quota', 'next', 'opens_us', 'closes_us', 'epoch', 'run_id')
+if state[1] ~= '1' or state[7] ~= RUN_ID then
   local reply = {now_us, 0}
   for _ = 1, #ARGV, 2 do
     reply[#reply + 1] = {'not_ready'}

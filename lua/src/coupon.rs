@@ -6,12 +6,12 @@ use crate::{Args, FromRedisValue, Redis, RedisError, Script, Value, script::scri
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 
-script!(CLAIM, "coupon/claim");
+script!(CLAIM, "coupon/claim", with_run_id);
 script!(ACKNOWLEDGE, "coupon/acknowledge");
-script!(STAGE, "coupon/stage");
-script!(LOAD, "coupon/load");
+script!(STAGE, "coupon/stage", with_run_id);
+script!(LOAD, "coupon/load", with_run_id);
 script!(PENDING, "coupon/pending");
-script!(SNAPSHOT, "coupon/snapshot");
+script!(SNAPSHOT, "coupon/snapshot", with_run_id);
 
 /// Most claims of one call of [`claim`] or [`acknowledge`].
 pub const MAX_CLAIMS: usize = 256;
@@ -49,7 +49,7 @@ pub enum Outcome {
     Closed,
     /// Every rank is given.
     SoldOut,
-    /// The campaign is missing or still being staged.
+    /// The campaign is missing, still being staged, or was staged before the server began to run.
     NotReady,
 }
 
@@ -148,7 +148,8 @@ pub async fn acknowledge(redis: &Redis, campaign: CampaignId, claims: &[(UserId,
     parse(&ACKNOWLEDGE, redis.invoke(&ACKNOWLEDGE, &keys, &user_ranks(Args::new(), claims)).await?)
 }
 
-/// Starts staging a campaign that is missing, or that still has the epoch `invalid_epoch`; leaves any other alone.
+/// Starts staging a campaign that is missing, that still has the epoch `invalid_epoch`, or that was staged before the
+/// server began to run; leaves any other alone.
 pub async fn stage(
     redis: &Redis,
     campaign: CampaignId,

@@ -7,6 +7,7 @@ use stampede_lua::{
     Redis, RedisConfig,
     coupon::{self, Loaded, MAX_CLAIMS, Outcome, Plan, Ranked, Staging},
 };
+use stampede_testkit::OwnRedis;
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use uuid::Uuid;
@@ -310,4 +311,24 @@ async fn a_campaign_whose_time_is_up_is_not_staged_again() {
     assert_eq!(coupon::snapshot(&campaign.redis, campaign.id).await.unwrap(), None);
     assert_eq!(campaign.claim(&[(2, "b")]).await, [Outcome::NotReady]);
     assert_eq!(campaign.pending(Duration::ZERO).await, [ranked], "what was ranked can still be stored");
+}
+
+#[tokio::test]
+async fn what_was_staged_before_the_server_began_to_run_is_staged_again() {
+    let server = OwnRedis::durable().await.unwrap();
+    let config = RedisConfig { url: server.url(), key_prefix: "t:".to_owned() };
+    let redis = Redis::connect(config).await.unwrap();
+    let campaign = Campaign { redis, id: CampaignId::from_uuid(Uuid::from_u128(1)) };
+    let before = campaign.open(ALWAYS, None).await;
+    campaign.rank(1, "a").await;
+
+    let _server = server.restart().await.unwrap();
+    assert_eq!(campaign.claim(&[(1, "a"), (2, "b")]).await, [Outcome::NotReady, Outcome::NotReady]);
+    assert!(!coupon::snapshot(&campaign.redis, campaign.id).await.unwrap().unwrap().ready);
+    assert_eq!(campaign.load(before, &[], true).await, Loaded::Superseded, "it may be what an old copy lacks");
+
+    let epoch = campaign.start(ALWAYS, None).await;
+    assert!(epoch > before);
+    assert_eq!(campaign.load(epoch, &[(user(1), 1)], true).await, Loaded::Ready);
+    assert_eq!(campaign.rank(2, "b").await.rank, 2);
 }

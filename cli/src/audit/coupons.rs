@@ -21,6 +21,14 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
             unknown += 1;
             continue;
         };
+        if progress.pending > 0 {
+            unstored.push(format!("{} ({})", stored.campaign, progress.pending));
+        }
+        if !progress.ready {
+            // Nothing is ranked in it until all that is stored has been loaded.
+            unknown += 1;
+            continue;
+        }
         let issued = i64::from(progress.issued);
         ranked += issued;
         compared += stored.coupons;
@@ -30,14 +38,11 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
         if stored.last_rank > issued {
             again.push(format!("{} (ranked {issued}, last stored {})", stored.campaign, stored.last_rank));
         }
-        if progress.pending > 0 {
-            unstored.push(format!("{} ({})", stored.campaign, progress.pending));
-        }
     }
     audit.figure(4, "claims ranked in Redis", ranked);
     audit.figure(4, "of them stored", compared);
     if unknown > 0 {
-        audit.leave_out(format!("{unknown} campaigns with Redis, which has forgotten them or has none of them yet"));
+        audit.leave_out(format!("{unknown} campaigns with Redis, which has forgotten them, has none of them yet, or is loading them anew"));
     }
     audit.breach(4, "a claim was ranked, but its coupon is not stored", lost);
     audit.breach(2, "Redis would give a rank again", again);
