@@ -1,9 +1,16 @@
 //! A whole sale in small whose Redis loses what it has: all of it, its last seconds, all since an old copy, what its
 //! replica had not heard of; and the audit after. The timers of events are on a Redis that is well.
 
-use crate::crowd::{Crowd, Orders};
-use stampede_testkit::{FloatingAddress, MeshBuilder, OwnRedis, Process, Service, World};
-use stampede_vocab::RedisUse;
+use crate::{
+    crowd::{Crowd, Orders},
+    sale::{eur, fresh, in_us},
+};
+use stampede_lua::{Redis, RedisConfig, coupon};
+use stampede_proto::coupon::v1::{Campaign, ClaimCouponRequest, CreateCampaignRequest};
+use stampede_testkit::{
+    FloatingAddress, Mesh, MeshBuilder, OwnRedis, Process, Service, World, as_buyer, as_operator, buyer, eventually,
+};
+use stampede_vocab::{CampaignId, RedisUse};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -132,5 +139,50 @@ async fn a_sale_keeps_its_promises_while_its_redis_loses_what_it_has() {
     orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
 
     crowd.goes_home_content(&world, &mesh, &["--redis-url", &url]).await;
+    mesh.stop().await.unwrap();
+}
+
+/// A campaign that takes claims.
+async fn campaign(mesh: &Mesh) -> Campaign {
+    let request = CreateCampaignRequest {
+        request_id: fresh(),
+        name: "ten off".to_owned(),
+        quota: 10,
+        discount: eur(1_000),
+        event_id: String::new(),
+        opens_at: in_us(Duration::ZERO),
+        closes_at: in_us(Duration::from_secs(600)),
+    };
+    mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner().campaign.unwrap()
+}
+
+async fn claim(mesh: &Mesh, campaign: &Campaign) {
+    let user = buyer();
+    eventually("the campaign takes claims", || async {
+        let request = ClaimCouponRequest { campaign_id: campaign.campaign_id.clone(), request_id: "a".to_owned() };
+        mesh.coupon().claim_coupon(as_buyer(user, request)).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ranks_that_an_old_copy_has_forgotten_are_known_again_though_nobody_claims() {
+    let world = World::prepared().await.unwrap();
+    let redis = OwnRedis::durable().await.unwrap();
+    let mesh = on_redis(&redis.url()).start(&world, [Service::Coupon]).await.unwrap();
+    let campaign = campaign(&mesh).await;
+    claim(&mesh, &campaign).await;
+    let copy = redis.copy().unwrap();
+    claim(&mesh, &campaign).await;
+
+    let redis = redis.restart_with(copy).await.unwrap();
+    let config = RedisConfig { url: redis.url(), key_prefix: world.redis_key_prefix() };
+    let redis = Redis::connect(config).await.unwrap();
+    let id: CampaignId = campaign.campaign_id.parse().unwrap();
+    eventually("the next claim gets the next rank", || async {
+        let progress = coupon::snapshot(&redis, id).await.ok()??;
+        (progress.ready && progress.issued == 2).then_some(())
+    })
+    .await;
     mesh.stop().await.unwrap();
 }
