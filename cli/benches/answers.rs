@@ -1,5 +1,5 @@
-//! What the crowd pays to read an order that the gateway answers with, by a type of serde and by way of the contract's
-//! descriptor: `cargo bench -p stampede-cli`.
+//! Measures how the crowd parses an order from the gateway, by a type of serde and by way of the contract's descriptor:
+//! `cargo bench -p stampede-cli`.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use prost_reflect::{DescriptorPool, DynamicMessage};

@@ -49,7 +49,7 @@ async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
     }
 }
 
-/// Ends the work at SIGTERM and SIGINT. The first process of a container gets neither unless it asks for them.
+/// Ends the work at SIGTERM and SIGINT. The first process of a container gets neither without a handler.
 async fn until_signalled(work: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be listened to")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;

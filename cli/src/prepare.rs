@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_ADMIN_DATABASE_URL", hide_env_values = true)]
     database_url: String,
 
-    /// What schema names start with
+    /// Prefix of schema names
     #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
     schema_prefix: String,
 
@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
     kafka_brokers: String,
 
-    /// What topic names start with
+    /// Prefix of topic names
     #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
     kafka_topic_prefix: String,
 

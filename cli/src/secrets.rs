@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_REDIS_HOST", value_name = "HOST:PORT")]
     redis_host: Option<String>,
 
-    /// What schema names start with
+    /// Prefix of schema names
     #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
     schema_prefix: String,
 

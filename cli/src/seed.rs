@@ -54,7 +54,7 @@ pub struct Args {
     before_opening: bool,
 }
 
-/// What was made.
+/// Ids of what `stampede seed` has made.
 #[derive(Debug, Serialize)]
 struct Seeded {
     event_id: EventId,

@@ -15,7 +15,7 @@ const SHORTEST_SECRET: usize = 32;
 #[command(after_help = "Examples:\n  export TOKEN=$(stampede token --role operator)
   stampede token --role buyer --count 10000 --csv > tokens.csv")]
 pub struct Args {
-    /// What the token allows
+    /// Role of the token
     #[arg(long, value_enum, default_value_t = Role::Operator)]
     role: Role,
 
@@ -40,7 +40,7 @@ pub struct Args {
     auth_secret: String,
 }
 
-/// What a token allows.
+/// The role that a token grants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -50,7 +50,7 @@ pub enum Role {
     Operator,
 }
 
-/// What a token says; the gateway reads the same.
+/// The claims of a token; the gateway reads the same.
 #[derive(Debug, Serialize)]
 struct Claims {
     iss: &'static str,

@@ -7,7 +7,7 @@ use sqlx::Row;
 use stampede_vocab::{CouponId, OrderId};
 use std::{collections::HashSet, path::Path};
 
-/// What `simulate --acknowledged` wrote.
+/// The file that `simulate --acknowledged` wrote.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Acknowledged {

@@ -5,7 +5,7 @@ use sqlx::Row;
 use stampede_lua::coupon;
 use stampede_vocab::CampaignId;
 
-/// What is stored of one campaign.
+/// One campaign as the database has it.
 struct Stored {
     campaign: CampaignId,
     coupons: i64,

@@ -16,7 +16,7 @@ use std::{
 /// Longest wait for one answer of Kafka, and for the next message while there must be one.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a topic holds.
+/// The messages of a topic.
 #[derive(Debug, Default)]
 pub struct Contents {
     /// Its messages, each partition in order.

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_ADMIN_DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 
-    /// What schema names start with
+    /// Prefix of schema names
     #[arg(long, env = "STAMPEDE_SCHEMA_PREFIX", default_value = "stampede_")]
     pub schema_prefix: String,
 
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true)]
     pub redis_url: String,
 
-    /// What key names start with
+    /// Prefix of key names
     #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "")]
     pub redis_key_prefix: String,
 
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
     pub kafka_brokers: String,
 
-    /// What topic names start with
+    /// Prefix of topic names
     #[arg(long, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede")]
     pub kafka_topic_prefix: String,
 
@@ -57,7 +57,8 @@ pub struct Args {
     #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
     pub provider_url: Option<String>,
 
-    /// What was acknowledged to buyers, as `simulate --acknowledged FILE` wrote it: each must still be there
+    /// Orders and coupons acknowledged to buyers, as `simulate --acknowledged FILE` wrote them: each must still be
+    /// there
     #[arg(long, value_name = "FILE")]
     pub acknowledged: Option<PathBuf>,
 

@@ -34,7 +34,7 @@ struct Page {
     has_more: bool,
 }
 
-/// What was moved for one payment.
+/// Money moved for one payment.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 struct Moved {
     captured: i64,
@@ -103,7 +103,7 @@ async fn payments(sources: &Sources) -> anyhow::Result<BTreeMap<String, Moved>> 
         .collect()
 }
 
-/// What the provider captured, by the payment in the idempotency key `<payment>:<attempt>`.
+/// Reads the provider's records, by the payment in the idempotency key `<payment>:<attempt>`.
 async fn read_records(url: &str) -> anyhow::Result<BTreeMap<String, Moved>> {
     let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let mut records: BTreeMap<String, Moved> = BTreeMap::new();

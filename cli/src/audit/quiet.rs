@@ -6,12 +6,12 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Time between two measurements.
-const PERIOD: Duration = Duration::from_millis(200);
+/// Time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two lines of progress.
-const SAID_EVERY: Duration = Duration::from_secs(2);
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What moves besides unsent messages, as counts that fall to zero. The states that are listed in them are final.
+/// Counts that fall to zero when nothing moves, in addition to unsent messages. The states listed in them are final.
 const MOVING: &[(&str, &str)] = &[
     (
         "orders on their way",
@@ -46,17 +46,17 @@ pub async fn wait(
     output: Output,
 ) -> anyhow::Result<Vec<String>> {
     let until = Instant::now() + deadline;
-    let mut last_said = Instant::now();
+    let mut last_report = Instant::now();
     loop {
         let moving = still_moving(sources, retention).await?;
         if moving.is_empty() || Instant::now() >= until {
             return Ok(moving);
         }
-        if last_said.elapsed() > SAID_EVERY && !output.json {
-            last_said = Instant::now();
+        if last_report.elapsed() > REPORT_INTERVAL && !output.json {
+            last_report = Instant::now();
             eprintln!("waiting until the mesh is quiet: {}", moving.join(", "));
         }
-        sleep(PERIOD).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the reader sees: one line a promise, and below a broken one what breaks it.
+//! Prints an audit: one line a promise, and below a broken one its breaches.
 
 use super::verdict::{Audit, Promise};
 use crate::output::{Output, print_json, print_text};

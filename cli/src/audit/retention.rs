@@ -1,4 +1,4 @@
-//! What is kept for a time only, so that an audit long after a sale does not take for lost what was purged.
+//! Retention: an audit long after a sale must not take for lost what was purged.
 //!
 //! The outboxes and inboxes purge by age, Kafka by its own retention. A purged row cannot be
 //! distinguished from a lost one, so what is older than the shortest of them is not compared, and the audit says so.
@@ -16,9 +16,9 @@ const INBOX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60 - 10 * 60);
 /// From when on everything is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// What was sent since then is in its outbox.
+    /// An outbox has every message that was sent since then.
     pub outboxes_since: Timestamp,
-    /// What took effect since then is in its inbox.
+    /// An inbox has every message that was applied since then.
     pub inboxes_since: Timestamp,
 }
 

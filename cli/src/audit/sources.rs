@@ -8,7 +8,7 @@ use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Service};
 use std::time::Duration;
 
-/// What is read.
+/// The sources that an audit reads.
 pub struct Sources {
     /// A connection from which every schema is reached by its full name.
     pub db: Database,
@@ -22,7 +22,7 @@ pub struct Sources {
 pub struct Found {
     /// Its id, with the prefix of its kind.
     pub id: String,
-    /// What was found.
+    /// How it breaks the promise.
     pub detail: String,
 }
 
@@ -56,7 +56,7 @@ impl Sources {
         AssertSqlSafe(sql)
     }
 
-    /// What `sql` yields: rows of (kind, BINARY(16) id, detail).
+    /// Runs `sql`, which yields rows of (kind, BINARY(16) id, detail).
     pub async fn find(&self, sql: &str) -> anyhow::Result<Vec<Found>> {
         let sql = format!("SELECT kind, id, COALESCE(CONVERT(detail USING utf8mb4), '') FROM ({sql}) AS found");
         let mut connection = self.db.acquire().await?;

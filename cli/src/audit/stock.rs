@@ -15,7 +15,7 @@ const PAGE: u32 = 1_000;
 /// Long after its end an event is not kept in sync in Redis any more.
 const RECENT: &str = "closes_at_us > CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 3600000000";
 
-/// What the ledger says of one item.
+/// One item as the ledger has it.
 struct Ledger {
     item: ItemId,
     total: i32,

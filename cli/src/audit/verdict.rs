@@ -1,4 +1,4 @@
-//! What an audit found, promise by promise.
+//! The result of an audit, promise by promise.
 
 use serde::Serialize;
 
@@ -20,14 +20,14 @@ pub type Number = usize;
 /// Everything that was found.
 #[derive(Debug, Serialize)]
 pub struct Audit {
-    /// Whether nothing breaks a promise, and nothing moved while that was looked for.
+    /// Whether the audit found no breach, and nothing moved meanwhile.
     pub holds: bool,
     /// One for each promise, in order.
     pub promises: Vec<Promise>,
-    /// What still moved when the wait was over; empty if all was quiet. What moves has not ended, so as long as there
-    /// is any, nothing is proven.
+    /// Lists what still moved when the wait was over; empty if the mesh was quiescent. As long as there is any, nothing
+    /// is proven.
     pub still_moving: Vec<String>,
-    /// What could not be compared, and why: it was not asked for, or is kept for a time only.
+    /// Lists the comparisons that were left out, and why: not asked for, or no longer retained.
     pub left_out: Vec<String>,
 }
 
@@ -39,16 +39,16 @@ pub struct Promise {
     pub promise: &'static str,
     /// Whether nothing breaks it.
     pub holds: bool,
-    /// What was compared.
+    /// Numbers of things that were compared.
     pub figures: Vec<Figure>,
-    /// What breaks it.
+    /// Breaches of the promise.
     pub breaches: Vec<Breach>,
 }
 
 /// A number that was compared.
 #[derive(Debug, Serialize)]
 pub struct Figure {
-    /// What was counted.
+    /// The unit that was counted.
     pub name: String,
     /// How many.
     pub value: i64,
@@ -57,7 +57,7 @@ pub struct Figure {
 /// One way in which a promise is broken.
 #[derive(Debug, Clone, Serialize)]
 pub struct Breach {
-    /// What is wrong.
+    /// The rule that is broken.
     pub what: String,
     /// How often.
     pub count: usize,

@@ -23,14 +23,14 @@ pub struct Buyer {
     pub number: usize,
 }
 
-/// What became of an attempt to order.
+/// The outcome of an attempt to order.
 enum Placed {
     Accepted(Order),
     Refused(Failure),
 }
 
 impl Buyer {
-    /// What they will do.
+    /// Returns this buyer's plan.
     pub fn plan(&self) -> &BuyerPlan {
         &self.stage.plan.buyers[self.number]
     }
@@ -175,7 +175,7 @@ impl Buyer {
         let stage = &self.stage;
         match stage.client.call::<Order>(call).await {
             Ok(order) => {
-                stage.follow.told(&order);
+                stage.follow.record(&order);
                 let new = stage.stats.order_acknowledged(order.order_id, stage.timeline.now());
                 let (answer, outcome) =
                     if new { (Answer::Accepted, "ACCEPTED") } else { (Answer::Repeated, "REPEATED") };
@@ -207,7 +207,7 @@ impl Buyer {
         Duration::from_millis((self.number % 16) as u64)
     }
 
-    /// Reports what nobody expected.
+    /// Reports an anomaly.
     pub fn record_anomaly(&self, step: Step, outcome: &str, detail: &str) {
         self.stage.record_anomaly(self.number, step, outcome, detail, None);
     }

@@ -103,7 +103,7 @@ impl Failure {
         }
     }
 
-    /// What happened, for people.
+    /// Returns a description for people.
     pub fn detail(&self) -> &str {
         match self {
             Self::Refused(problem) => &problem.detail,
@@ -119,7 +119,7 @@ impl Failure {
         }
     }
 
-    /// Whether the same request may well succeed a moment later.
+    /// Returns whether a retry may succeed.
     fn passes(&self) -> bool {
         match self {
             Self::Refused(problem) => matches!(
@@ -131,15 +131,15 @@ impl Failure {
         }
     }
 
-    /// How long to wait before the next try: as told, or ever longer; with jitter, so that a crowd does not return as
-    /// one.
+    /// Returns the pause before the next try: exponential back-off, or the server's `retry_after_ms` if that is longer,
+    /// with jitter.
     fn pause(&self, tries: u32) -> Duration {
-        let told = match self {
+        let retry_after = match self {
             Self::Refused(problem) => problem.retry_after_ms.map(Duration::from_millis),
             Self::Broken(_) | Self::Unreadable(_) => None,
         };
         let own = FIRST_PAUSE.saturating_mul(1 << tries.min(10));
-        told.unwrap_or(own).max(own).min(LONGEST_PAUSE).mul_f64(rand::random_range(0.5..1.0))
+        retry_after.unwrap_or(own).max(own).min(LONGEST_PAUSE).mul_f64(rand::random_range(0.5..1.0))
     }
 }
 
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_up_to_a_bound_and_are_no_shorter_than_told() {
+    fn pauses_grow_up_to_a_bound_and_are_no_shorter_than_retry_after() {
         let pause = |tries| refused("UNAVAILABLE", None).pause(tries);
         assert!(pause(0) <= FIRST_PAUSE && pause(0) >= FIRST_PAUSE / 2);
         assert!(pause(60) <= LONGEST_PAUSE && pause(60) >= LONGEST_PAUSE / 2);

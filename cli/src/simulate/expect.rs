@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How much the clocks of the mesh and of the crowd may differ.
 const CLOCKS_DIFFER: Duration = Duration::from_millis(250);
 
-/// What can run out, and what has to.
+/// Lists what can run out in this sale, and what has to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
     coupons_run_out: bool,
@@ -23,7 +23,7 @@ pub struct Expectations {
     must_give_all: Vec<bool>,
 }
 
-/// What a request was up to.
+/// The purpose of a request, which decides which outcomes are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intent<'l> {
     /// A claim like any other.
@@ -55,7 +55,7 @@ impl<'l> Intent<'l> {
         }
     }
 
-    /// What is ordered.
+    /// Returns the lines to be ordered.
     pub const fn lines(self) -> &'l [PlannedLine] {
         match self {
             Self::Order(lines) | Self::OrderEarly(lines) | Self::ComeBack(lines) | Self::OrderOverLimit(lines) => lines,
@@ -65,7 +65,7 @@ impl<'l> Intent<'l> {
 }
 
 impl Expectations {
-    /// What this crowd can, and has to, make of this sale.
+    /// Derives the expectations from the sale and the crowd's plan.
     pub fn of(sale: &Sale, plan: &Plan) -> Self {
         let items = sale.items.get_ref();
         let demand = plan.demand(items.len());
@@ -73,7 +73,7 @@ impl Expectations {
         let at_most = plan.demand_at_most(&limits);
         let coming_back = plan.demand_coming_back(items.len());
         let units = |item: &Item| u64::from(item.units.get());
-        // What returns is sold only to those who come back for it. It may be half as much again, by chance.
+        // Returned units are sold only to those who come back for them. Chance may make them half as many again.
         let sells_out = |((item, wanted), back): ((&Item, &u64), &u64)| {
             sale.must_sell_out && *wanted >= 2 * units(item) && 2 * *back >= 3 * returning(sale, units(item))
         };
@@ -144,8 +144,8 @@ fn gifts_go(item: &Item, most_units_a_line: u64) -> bool {
     item.gift.as_ref().is_some_and(|gift| lines >= 2 * u64::from(gift.units.get_ref().get()))
 }
 
-/// Whether an order in this state got there while its buyer was still looking at it. That it did not expire before its
-/// time is looked at when all is over.
+/// Whether an order in this state got there while its buyer was still waiting for it. Whether it expired before its
+/// time is checked when the sale is over.
 fn ended_by_itself(problem: &Problem) -> bool {
     let state = problem.metadata.get("state").map_or("", String::as_str);
     state == state_name(OrderState::Expired)

@@ -1,4 +1,4 @@
-//! The newest that anybody was told of each order.
+//! Keeps the newest version of each order that any answer has shown.
 
 use super::wire::Order;
 use stampede_proto::order::v1::OrderState;
@@ -31,12 +31,12 @@ pub const fn is_end(state: OrderState) -> bool {
 
 impl Follow {
     fn orders(&self) -> MutexGuard<'_, HashMap<OrderId, Order>> {
-        // What was changed before a panic is true, and what was not is in the list in the end.
+        // A poisoned lock is safe: each order is written whole, and the list of orders repeats what a panic left out.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what somebody was told of an order.
-    pub fn told(&self, order: &Order) {
+    /// Records an order of an answer, unless a newer version of it is known.
+    pub fn record(&self, order: &Order) {
         self.note_pay_window(order);
         let mut orders = self.orders();
         let newest = orders.entry(order.order_id).or_insert(*order);
@@ -54,14 +54,14 @@ impl Follow {
         });
     }
 
-    /// How long an order may wait for its payment, by the first one that was seen waiting for it.
+    /// Returns how long an order may wait for its payment, by the first one that was seen waiting for it.
     pub async fn pay_window(&self) -> Duration {
         let mut seen = self.pay_window.subscribe();
         let window = seen.wait_for(Option::is_some).await.map(|window| *window);
         window.ok().flatten().expect("the sender lives as long as this, and some window is waited for")
     }
 
-    /// How many orders are in which state.
+    /// Counts the orders by state.
     pub fn states(&self) -> BTreeMap<OrderState, usize> {
         let mut states = BTreeMap::new();
         for order in self.orders().values() {
@@ -70,7 +70,7 @@ impl Follow {
         states
     }
 
-    /// The orders that have not reached an end.
+    /// Returns the orders that have not reached an end.
     pub fn open(&self) -> Vec<Order> {
         self.orders().values().filter(|order| !is_end(order.state)).copied().collect()
     }
@@ -99,11 +99,11 @@ mod tests {
     #[test]
     fn the_newest_counts_whatever_comes_first() {
         let follow = Follow::default();
-        follow.told(&order(OrderState::Paying, 2));
-        follow.told(&order(OrderState::AwaitingPayment, 1));
+        follow.record(&order(OrderState::Paying, 2));
+        follow.record(&order(OrderState::AwaitingPayment, 1));
         assert_eq!(follow.states(), BTreeMap::from([(OrderState::Paying, 1)]));
         assert_eq!(follow.open().len(), 1);
-        follow.told(&order(OrderState::Cancelled, 3));
+        follow.record(&order(OrderState::Cancelled, 3));
         assert_eq!(follow.states(), BTreeMap::from([(OrderState::Cancelled, 1)]));
         assert!(follow.open().is_empty());
     }
@@ -115,9 +115,9 @@ mod tests {
         let payable = order(OrderState::AwaitingPayment, 1);
         let pay_deadline = Some(payable.update_time.plus(window));
         // Declined since: when it could first be paid is not known any more.
-        follow.told(&Order { version: 3, pay_deadline, ..payable });
+        follow.record(&Order { version: 3, pay_deadline, ..payable });
         assert_eq!(*follow.pay_window.borrow(), None);
-        follow.told(&Order { pay_deadline, ..payable });
+        follow.record(&Order { pay_deadline, ..payable });
         assert_eq!(follow.pay_window().await, window);
     }
 }

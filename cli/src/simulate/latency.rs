@@ -1,11 +1,11 @@
-//! How long things take, and how many there are a second.
+//! Measures latencies and rates.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 
-/// Longest latency that is told from longer ones, in microseconds.
+/// Longest latency that is distinguished from longer ones, in microseconds.
 const LONGEST_US: u64 = 600_000_000;
 
 /// Latencies of one kind.
@@ -48,7 +48,7 @@ impl Latency {
         percentiles(&self.all)
     }
 
-    /// Those since this was last asked.
+    /// Returns the latencies since the last call, and resets them.
     pub fn take_lately(&mut self) -> Percentiles {
         let lately = percentiles(&self.lately);
         self.lately.reset();
@@ -70,13 +70,13 @@ fn millis(micros: u64) -> f64 {
     micros as f64 / 1_000.0
 }
 
-/// When things of one kind happened.
+/// Records when each event of one kind happened, and computes their rate.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct RateMeter {
     at_us: Vec<i64>,
 }
 
-/// How fast things of one kind happened.
+/// The rate of events of one kind.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Rate {
     /// How many there were.
@@ -89,13 +89,13 @@ pub struct Rate {
     pub best_per_s: usize,
 }
 
-impl Pace {
+impl RateMeter {
     /// Adds one.
     pub fn record(&mut self, at: Timestamp) {
         self.at_us.push(at.micros());
     }
 
-    /// How fast they came.
+    /// Computes the rate.
     #[expect(clippy::cast_precision_loss, reason = "counts and spans are far below 2^52")]
     pub fn rate(&mut self) -> Rate {
         self.at_us.sort_unstable();
@@ -140,30 +140,30 @@ mod tests {
 
     #[test]
     fn a_rate_is_over_the_busy_time_and_names_the_best_second() {
-        let mut pace = Pace::default();
+        let mut meter = RateMeter::default();
         for at_ms in [4_000, 0, 1_000, 1_200, 1_999, 2_000] {
-            pace.record(Timestamp::from_micros(at_ms * 1_000));
+            meter.record(Timestamp::from_micros(at_ms * 1_000));
         }
-        let rate = pace.rate();
+        let rate = meter.rate();
         assert_eq!((rate.count, rate.best_per_s), (6, 3));
         assert!((rate.busy_s - 4.0).abs() < 1e-9 && (rate.per_s - 1.5).abs() < 1e-9, "{rate:?}");
     }
 
     #[test]
     fn stragglers_do_not_make_a_rate_smaller() {
-        let mut pace = Pace::default();
+        let mut meter = RateMeter::default();
         // Two early, two late, and between them one each millisecond.
         let middle = (100_000..100_196).map(|at_ms| at_ms * 1_000);
         for at_us in middle.chain([0, 1_000, 900_000_000, 900_001_000]) {
-            pace.record(Timestamp::from_micros(at_us));
+            meter.record(Timestamp::from_micros(at_us));
         }
-        let rate = pace.rate();
+        let rate = meter.rate();
         assert_eq!(rate.count, 200);
         assert!((rate.busy_s - 0.195).abs() < 1e-9 && (1_000.0..1_010.0).contains(&rate.per_s), "{rate:?}");
     }
 
     #[test]
     fn nothing_has_no_rate() {
-        assert_eq!(Pace::default().rate().count, 0);
+        assert_eq!(RateMeter::default().rate().count, 0);
     }
 }

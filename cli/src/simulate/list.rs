@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 /// Most orders of a page.
 const PAGE_SIZE: usize = 100;
-/// Pause before the list is read again because some orders have not ended.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time between two polls of the list while some orders have not ended.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Returns all orders of the event, by arrival.
 pub async fn read(operator: &Client, token: &HeaderValue, event: EventId) -> Result<Vec<Order>, Failure> {
@@ -38,7 +38,7 @@ pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: Even
     loop {
         let listed = read(operator, token, event).await;
         match &listed {
-            Ok(orders) => orders.iter().for_each(|order| follow.told(order)),
+            Ok(orders) => orders.iter().for_each(|order| follow.record(order)),
             Err(failure) => tracing::warn!(error.cause = failure.reason(), "the list of orders cannot be read"),
         }
         match (listed, follow.open()) {
@@ -52,7 +52,7 @@ pub async fn until_all_ended(operator: &Client, token: &HeaderValue, event: Even
 fn time_to_next_read(open: &[Order], now: Timestamp) -> Duration {
     let waiting = open.iter().filter(|order| order.state == OrderState::AwaitingPayment);
     let last_deadline = waiting.filter_map(|order| order.pay_deadline).max();
-    last_deadline.map_or(Duration::ZERO, |deadline| deadline.since(now)) + PAUSE
+    last_deadline.map_or(Duration::ZERO, |deadline| deadline.since(now)) + POLL_INTERVAL
 }
 
 #[cfg(test)]
@@ -79,9 +79,9 @@ mod tests {
         let now = Timestamp::from_micros(60_000_000);
         let seconds = Duration::from_secs;
         let waiting = |after| open(OrderState::AwaitingPayment, now.plus(seconds(after)));
-        assert_eq!(time_to_next_read(&[waiting(3), waiting(7), waiting(5)], now), seconds(7) + PAUSE);
-        assert_eq!(time_to_next_read(&[open(OrderState::AwaitingPayment, now.minus(seconds(3)))], now), PAUSE);
-        assert_eq!(time_to_next_read(&[open(OrderState::Refunding, now.plus(seconds(7)))], now), PAUSE);
-        assert_eq!(time_to_next_read(&[], now), PAUSE);
+        assert_eq!(time_to_next_read(&[waiting(3), waiting(7), waiting(5)], now), seconds(7) + POLL_INTERVAL);
+        assert_eq!(time_to_next_read(&[open(OrderState::AwaitingPayment, now.minus(seconds(3)))], now), POLL_INTERVAL);
+        assert_eq!(time_to_next_read(&[open(OrderState::Refunding, now.plus(seconds(7)))], now), POLL_INTERVAL);
+        assert_eq!(time_to_next_read(&[], now), POLL_INTERVAL);
     }
 }

@@ -1,4 +1,4 @@
-//! The picture while the sale runs, on stderr: bars on a terminal, a line a second elsewhere. It only looks.
+//! Draws the progress of the sale on stderr: bars on a terminal, a line a second elsewhere. Only reads.
 
 use super::{
     bars::Bars,
@@ -16,10 +16,10 @@ use std::{
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Time between two looks.
-const PERIOD: Duration = Duration::from_millis(200);
-/// Latencies are those of the last so many looks; a plain line is written as often.
-const LOOKS_PER_LINE: u32 = 5;
+/// Time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Polls of one set of latencies; a plain line is written as often.
+const POLLS_PER_LINE: u32 = 5;
 
 /// Shows the sale, until dropped.
 pub async fn show(stage: &Stage, sale: &Sale, operator: &Client, on_terminal: bool) {
@@ -34,18 +34,18 @@ async fn watch_stock(stage: &Stage, operator: &Client, stocks: &Mutex<Vec<Stock>
         if let Ok(answer) = operator.call_once::<Stocks>(&call).await {
             *stocks.lock().unwrap_or_else(PoisonError::into_inner) = in_order(&stage.items, answer.stocks);
         }
-        sleep(PERIOD).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 async fn draw(stage: &Stage, sale: &Sale, stocks: &Mutex<Vec<Stock>>, on_terminal: bool) {
     let bars = on_terminal.then(|| Bars::new(sale, stage.plan.buyers.len()));
     let mut latencies = BTreeMap::new();
-    let mut ticks = interval(PERIOD);
+    let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for look in 0_u32.. {
+    for poll in 0_u32.. {
         ticks.tick().await;
-        let second_over = look.is_multiple_of(LOOKS_PER_LINE);
+        let second_over = poll.is_multiple_of(POLLS_PER_LINE);
         if second_over {
             latencies = stage.stats.latencies_lately();
         }

@@ -56,9 +56,9 @@ use timeline::Timeline;
 use tokio::time::timeout;
 use wire::{Order, Stocks};
 
-/// Connections beside the crowd's: for the operator who watches the stock and reads the list of orders.
+/// Connections in addition to the crowd's: for the operator who watches the stock and reads the list of orders.
 const OPERATOR_CONNECTIONS: usize = 4;
-/// Files open beside the connections of the crowd: the operator's, the terminal, the report, what the runtime needs.
+/// Files open in addition to the crowd's connections: the operator's, the terminal, the report, those of the runtime.
 const OTHER_FILES: u64 = 64;
 
 /// Run a whole sale against the gateway, as its buyers would.
@@ -87,7 +87,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     buyers: Option<u32>,
 
-    /// What the crowd is drawn from: the same seed gives the same crowd
+    /// The seed of the crowd: the same seed gives the same crowd
     #[arg(long, default_value_t = 1)]
     seed: u64,
 
@@ -123,10 +123,10 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         client: Client::new(&args.gateway_url, OPERATOR_CONNECTIONS, Arc::clone(&stats))?,
         token: setup::bearer(&operator_token(&args.auth_secret)?)?,
     };
-    let stage = Arc::new(set_the_stage(&sale, plan, crowd, stats, &operator).await?);
+    let stage = Arc::new(set_up(&sale, plan, crowd, stats, &operator).await?);
     let deadline = Duration::from_secs(args.deadline_s.into());
     let ended = play(&stage, &sale, &operator, deadline, output.progress).await?;
-    let report = Report::of(&sale, &stage, args.seed, &look_back(&stage, &operator, ended).await?);
+    let report = Report::of(&sale, &stage, args.seed, &read_aftermath(&stage, &operator, ended).await?);
     deliver(&report, &args, output)?;
     Ok(report.as_expected)
 }
@@ -146,13 +146,13 @@ fn allow_connections(count: u16, buyers: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who creates the sale and looks at it as a whole.
+/// The operator, who creates the sale and reads its state.
 struct Operator {
     client: Client,
     token: HeaderValue,
 }
 
-async fn set_the_stage(
+async fn set_up(
     sale: &Sale,
     plan: Plan,
     client: Client,
@@ -210,8 +210,8 @@ async fn play(
     played
 }
 
-/// Reads what has become of the sale: of its orders too, if they have not all `ended`.
-async fn look_back(stage: &Stage, operator: &Operator, ended: Option<Vec<Order>>) -> anyhow::Result<Aftermath> {
+/// Reads the final state of the sale, with its orders if they have not all `ended`.
+async fn read_aftermath(stage: &Stage, operator: &Operator, ended: Option<Vec<Order>>) -> anyhow::Result<Aftermath> {
     let Operator { client, token } = operator;
     let lost = |failure: client::Failure| anyhow::anyhow!("{} ({})", failure.reason(), failure.detail());
     let orders = match ended {

@@ -32,7 +32,7 @@ impl Buyer {
             Ok(cancelled) => {
                 self.stage.stats.answered(Step::Cancel, Answer::Accepted, due.elapsed());
                 self.stage.stats.count(Step::Cancel, state_name(cancelled.state));
-                self.stage.follow.told(&cancelled);
+                self.stage.follow.record(&cancelled);
             }
             Err(failure) => self.stage.refused(self.number, Intent::Cancel, due, &failure),
         }
@@ -56,7 +56,7 @@ impl Buyer {
         }
         let call = Call::get(format!("/v1/orders/{}:watch", order.order_id)).bearing(self.token());
         let take = |OrderEvent { order: newest }: OrderEvent| {
-            self.stage.follow.told(&newest);
+            self.stage.follow.record(&newest);
             (newest.version > order.version && newest.state != OrderState::Paying).then_some(newest)
         };
         match self.stage.client.watch(&call, take).await {
@@ -82,7 +82,7 @@ impl Buyer {
                 return None;
             }
         };
-        self.stage.follow.told(&begun);
+        self.stage.follow.record(&begun);
         let outcome = self.once_paid(begun).await?;
         self.report_payment(&begun, &outcome, card, due);
         Some(outcome)
@@ -104,7 +104,7 @@ impl Buyer {
         one.or(other)
     }
 
-    /// Counts an outcome. It is measured by the order's own times, which are finer than what its watch tells.
+    /// Counts an outcome. Measures it by the order's own times, which are finer than those of its watch.
     fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
         let (stats, timeline) = (&self.stage.stats, &self.stage.timeline);
         let ended_at = outcome.fulfilled_at.unwrap_or(outcome.update_time);

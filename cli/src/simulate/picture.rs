@@ -1,4 +1,4 @@
-//! What is shown while the sale runs, and its words.
+//! The figures that are shown while the sale runs, and their texts.
 
 use super::{expect::state_name, latency::Percentiles, stats::Glance, step::Timed, wire::Stock};
 use stampede_proto::order::v1::OrderState;
@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 pub struct Picture {
     /// Time to the opening, or since.
     pub phase: String,
-    /// What has happened so far.
+    /// Counts so far.
     pub glance: Glance,
-    /// What is left of each item.
+    /// The stock of each item.
     pub stocks: Vec<Stock>,
-    /// Orders by state, as far as anybody was told.
+    /// Orders by state, as far as answers have shown it.
     pub states: BTreeMap<OrderState, usize>,
     /// How long each thing took lately.
     pub latencies: BTreeMap<Timed, Percentiles>,
@@ -50,7 +50,7 @@ impl Picture {
         done.map(text).collect::<Vec<_>>().join(", ")
     }
 
-    /// What nobody expected.
+    /// Returns the number of anomalies as text; empty without any.
     pub fn anomalies_text(&self) -> String {
         match self.glance.anomalies {
             0 => String::new(),

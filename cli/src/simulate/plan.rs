@@ -1,5 +1,5 @@
-//! What each buyer of the crowd will do and when: drawn once from the sale file and a seed, before anything is sent. No
-//! time, no I/O: the same seed gives the same crowd.
+//! Plans what each buyer of the crowd does and when: drawn once from the sale file and a seed, before anything is sent.
+//! No time, no I/O: the same seed gives the same crowd.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Exp};
@@ -13,7 +13,7 @@ pub struct Plan {
     pub buyers: Vec<BuyerPlan>,
 }
 
-/// What one buyer will do.
+/// The plan of one buyer.
 #[derive(Debug, PartialEq)]
 pub struct BuyerPlan {
     /// When they claim a coupon, from when claims open; never without a campaign.
@@ -22,9 +22,9 @@ pub struct BuyerPlan {
     pub orders_after: Duration,
     /// They order so long before the opening too.
     pub early_by: Option<Duration>,
-    /// What they want.
+    /// The lines of the order.
     pub lines: Vec<PlannedLine>,
-    /// How long they look before each next click.
+    /// Think time before each next click.
     pub thinks: Duration,
     /// Clicks everything twice.
     pub double_clicks: bool,
@@ -34,7 +34,7 @@ pub struct BuyerPlan {
     pub goes_over_limit: bool,
     /// Comes back when it is sold out.
     pub comes_back: bool,
-    /// What becomes of the order.
+    /// How the buyer ends the order.
     pub ending: Ending,
 }
 
@@ -47,7 +47,7 @@ pub struct PlannedLine {
     pub units: u32,
 }
 
-/// What a buyer does with an order.
+/// How a buyer ends an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Nothing: it expires.

@@ -1,9 +1,9 @@
-//! What came of the sale: one set of figures, as a table and as JSON.
+//! The report of a sale: one set of figures, as a table and as JSON.
 
 use super::{
     expect::state_name,
     follow::is_end,
-    latency::{Latency, Pace, Percentiles, Rate},
+    latency::{Latency, Percentiles, Rate, RateMeter},
     stage::Stage,
     stats::{Acknowledged, Anomaly, Totals},
     step::Timed,
@@ -15,7 +15,7 @@ use stampede_sale::Sale;
 use stampede_vocab::{CampaignId, EventId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What came of a sale.
+/// The report of a sale.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Name of the sale.
@@ -23,7 +23,7 @@ pub struct Report {
     pub event_id: EventId,
     /// The campaign, if there was one.
     pub campaign_id: Option<CampaignId>,
-    /// What the crowd was drawn from.
+    /// The seed of the crowd.
     pub seed: u64,
     /// How many came.
     pub buyers: usize,
@@ -43,15 +43,15 @@ pub struct Report {
     pub orders: BTreeMap<&'static str, usize>,
     /// The ranks of arrival.
     pub arrivals: Arrivals,
-    /// What is left of each item.
+    /// The stock of each item at the end.
     pub stock: Vec<ItemLeft>,
     /// Requests that were sent again, by the reason.
     pub tried_again: BTreeMap<String, u64>,
-    /// What nobody expected.
+    /// The anomalies.
     pub unexpected: Unexpected,
-    /// Whether there was nothing of the kind.
+    /// Whether there was no anomaly.
     pub as_expected: bool,
-    /// What was acknowledged; it goes into a file of its own.
+    /// Every acknowledged order and coupon; written to a file of its own.
     #[serde(skip)]
     pub acknowledged: Acknowledged,
 }
@@ -110,7 +110,7 @@ pub struct ItemLeft {
     pub left_gift_units: u32,
 }
 
-/// What nobody expected.
+/// Anomalies, counted, with the first ones whole.
 #[derive(Debug, Serialize)]
 pub struct Unexpected {
     /// How often.
@@ -121,7 +121,7 @@ pub struct Unexpected {
     pub first: Vec<Anomaly>,
 }
 
-/// What the mesh says when all is over.
+/// The state of the mesh after the sale.
 pub struct Aftermath {
     pub event: Event,
     pub stocks: Vec<Stock>,
@@ -172,7 +172,7 @@ impl Report {
     }
 }
 
-/// What is wrong with the sale as a whole.
+/// Returns the anomalies of the sale as a whole.
 fn anomalies(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Anomaly> {
     let mut anomalies = of_orders(stage, &aftermath.orders);
     match aftermath.event.opened_at {
@@ -194,7 +194,7 @@ fn anomalies(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Anomaly> 
     anomalies
 }
 
-/// What is wrong with the orders as a whole.
+/// Returns the anomalies of the orders as a whole.
 fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Anomaly> {
     let mut anomalies = Vec::new();
     let Arrivals { ranked, distinct, .. } = arrivals(orders);
@@ -215,7 +215,7 @@ fn of_orders(stage: &Stage, orders: &[Order]) -> Vec<Anomaly> {
     anomalies
 }
 
-/// What is wrong with how an order has ended, whatever its buyer did.
+/// Returns the anomaly of an order that has ended wrongly, whatever its buyer did.
 fn wrong_end(order: &Order) -> Option<Anomaly> {
     let id = order.order_id;
     match order.state {
@@ -247,10 +247,10 @@ fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<Timed, Percentiles> 
     latencies
 }
 
-fn fulfilled(orders: &[Order]) -> Pace {
-    let mut pace = Pace::default();
-    orders.iter().filter_map(|order| order.fulfilled_at).for_each(|at| pace.record(at));
-    pace
+fn fulfilled(orders: &[Order]) -> RateMeter {
+    let mut meter = RateMeter::default();
+    orders.iter().filter_map(|order| order.fulfilled_at).for_each(|at| meter.record(at));
+    meter
 }
 
 fn states(orders: &[Order]) -> BTreeMap<&'static str, usize> {

@@ -1,4 +1,4 @@
-//! What has to be there before the crowd comes: a token for each buyer, the event, the campaign, the staged stock. Made
+//! Creates what the crowd needs: a token for each buyer, the event, the campaign, the staged stock. All of it goes
 //! through the gateway, by an operator.
 
 use super::{
@@ -17,9 +17,9 @@ use stampede_vocab::{CampaignId, EventId, ItemId, UserId};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How many tokens are asked for at a time.
+/// Token requests under way at a time.
 const CONCURRENT_TOKENS: usize = 64;
-const STAGING_PERIOD: Duration = Duration::from_millis(50);
+const STAGING_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 pub struct Created {
     pub event: EventId,
@@ -121,7 +121,7 @@ async fn staged(client: &Client, event: EventId, timeline: &Timeline) -> anyhow:
             Err(failure) if Instant::now() >= opening => {
                 bail!(refused("the stock was not staged before the opening", &failure))
             }
-            Err(_) => sleep(STAGING_PERIOD).await,
+            Err(_) => sleep(STAGING_POLL_INTERVAL).await,
         }
     }
 }

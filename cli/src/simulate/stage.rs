@@ -1,4 +1,4 @@
-//! What all buyers of one sale share: the sale as the mesh knows it, their tokens, and where they report.
+//! The state that all buyers of one sale share: the sale as the mesh knows it, their tokens, and where they report.
 
 use super::{
     client::{Client, Failure},
@@ -27,7 +27,7 @@ pub struct Stage {
     pub follow: Follow,
     /// When things happen.
     pub timeline: Timeline,
-    /// What each buyer will do.
+    /// Each buyer's plan.
     pub plan: Plan,
     /// Each buyer's authorization.
     pub tokens: Vec<HeaderValue>,
@@ -40,7 +40,7 @@ pub struct Stage {
     pub limits: Vec<u32>,
     /// The campaign, if there is one.
     pub campaign: Option<CampaignId>,
-    /// What may be refused.
+    /// The refusals that are expected of this sale.
     pub expectations: Expectations,
     /// How often those come back who do.
     pub come_back_every: Duration,
@@ -57,7 +57,7 @@ impl Stage {
         }
     }
 
-    /// Reports what nobody expected.
+    /// Reports an anomaly.
     pub fn record_anomaly(&self, buyer: usize, step: Step, outcome: &str, detail: &str, trace_id: Option<&str>) {
         self.stats.record_anomaly(Anomaly {
             step: Some(step),

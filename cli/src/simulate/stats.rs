@@ -1,7 +1,7 @@
-//! What came of everything that was sent: counts, latencies, what was acknowledged, and what nobody expected.
+//! Counts the outcomes of all requests, their latencies, the acknowledgements and the anomalies.
 
 use super::{
-    latency::{Latency, Pace, Percentiles, Rate},
+    latency::{Latency, Percentiles, Rate, RateMeter},
     step::{Answer, Step, Timed},
 };
 use serde::Serialize;
@@ -15,18 +15,18 @@ use std::{
 /// How many unexpected outcomes are kept with all they say.
 const KEPT: usize = 20;
 
-/// Something that the crowd did not expect.
+/// An outcome that the crowd did not expect.
 #[derive(Debug, Clone, Serialize)]
 pub struct Anomaly {
-    /// What was done; empty where it is about the sale as a whole.
+    /// The buyer's step; empty where it is about the sale as a whole.
     pub step: Option<Step>,
     /// The buyer, by number.
     pub buyer: Option<usize>,
     /// When, in milliseconds from the opening.
     pub at_ms: Option<i64>,
-    /// What came of it.
+    /// The outcome, by its name in the report.
     pub outcome: String,
-    /// What it says.
+    /// The text of the problem.
     pub detail: String,
     /// The gateway's id of the request.
     pub trace_id: Option<String>,
@@ -57,8 +57,8 @@ struct Figures {
     sent_late: Latency,
     tried_again: BTreeMap<String, u64>,
     acknowledged: Acknowledged,
-    claims: Pace,
-    orders: Pace,
+    claims: RateMeter,
+    orders: RateMeter,
     anomalies: Vec<Anomaly>,
     anomaly_counts: BTreeMap<String, u64>,
 }
@@ -106,12 +106,12 @@ impl Stats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A buyer has come to order.
+    /// Counts a buyer who has come to order.
     pub fn arrived(&self) {
         self.figures().arrivals += 1;
     }
 
-    /// A step has come to an outcome.
+    /// Counts the outcome of a step.
     pub fn count(&self, step: Step, outcome: &str) {
         let mut figures = self.figures();
         let outcomes = figures.outcomes.entry(step).or_default();
@@ -121,27 +121,27 @@ impl Stats {
         }
     }
 
-    /// A step was answered so long after it was due.
+    /// Records the latency of an answer, from when its step was due.
     pub fn answered(&self, step: Step, answer: Answer, took: Duration) {
         self.took(Timed::Step(step, answer), took);
     }
 
-    /// Something took so long.
+    /// Records a latency.
     pub fn took(&self, timed: Timed, took: Duration) {
         self.figures().latencies.entry(timed).or_default().record(took);
     }
 
-    /// A request was sent so long after it was due.
+    /// Records how late a request was sent, from when it was due.
     pub fn sent(&self, late: Duration) {
         self.figures().sent_late.record(late);
     }
 
-    /// A request is sent again.
+    /// Counts a retry.
     pub fn tried_again(&self, reason: &str) {
         *self.figures().tried_again.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// A coupon was issued. Tells whether it is a new one.
+    /// Counts an issued coupon. Returns whether it is a new one.
     pub fn coupon_acknowledged(&self, coupon: CouponId, at: Timestamp) -> bool {
         let mut figures = self.figures();
         let new = figures.acknowledged.coupons.insert(coupon);
@@ -151,7 +151,7 @@ impl Stats {
         new
     }
 
-    /// An order was accepted. Tells whether it is a new one.
+    /// Counts an accepted order. Returns whether it is a new one.
     pub fn order_acknowledged(&self, order: OrderId, at: Timestamp) -> bool {
         let mut figures = self.figures();
         let new = figures.acknowledged.orders.insert(order);
@@ -161,7 +161,7 @@ impl Stats {
         new
     }
 
-    /// Something that the crowd did not expect has come up.
+    /// Counts an anomaly, and keeps the first ones whole.
     pub fn record_anomaly(&self, anomaly: Anomaly) {
         let mut figures = self.figures();
         *figures.anomaly_counts.entry(anomaly.outcome.clone()).or_default() += 1;
@@ -181,7 +181,7 @@ impl Stats {
         }
     }
 
-    /// How long each thing took since this was last asked; only what there was.
+    /// Returns the latencies since the last call, and resets them. Leaves out kinds without one.
     pub fn latencies_lately(&self) -> BTreeMap<Timed, Percentiles> {
         let mut figures = self.figures();
         let lately = figures.latencies.iter_mut().map(|(timed, latency)| (*timed, latency.take_lately()));

@@ -1,9 +1,9 @@
-//! What a buyer does, how it is answered, and what is timed. The names are those of the report, in tables and JSON;
-//! they are explained in docs/operations.md.
+//! The steps of a buyer, their outcomes, and the latencies that are measured. The names are those of the report, in
+//! tables and JSON; docs/operations.md explains them.
 
 use serde::{Serialize, Serializer};
 
-/// What a buyer does.
+/// A step of a buyer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
     /// Claims a coupon.
@@ -29,7 +29,7 @@ pub enum Answer {
     Refused,
 }
 
-/// What is timed.
+/// A latency that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timed {
     /// A step, from when it was due to its answer; a payment that was taken, to its outcome.

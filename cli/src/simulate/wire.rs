@@ -1,4 +1,4 @@
-//! What goes over HTTP, as JSON: only the fields that a buyer or the report needs.
+//! The JSON messages of the gateway, with only the fields that a buyer or the report needs.
 //!
 //! The generated messages of the contract neither read nor write JSON, and what reads it for them costs more than the
 //! crowd should (`docs/decisions/0015`). A test holds what is read here against the contract.
@@ -120,13 +120,13 @@ pub struct Coupon {
     pub coupon_id: CouponId,
 }
 
-/// What is left of each item.
+/// The stock of each item.
 #[derive(Deserialize)]
 pub struct Stocks {
     pub stocks: Vec<Stock>,
 }
 
-/// What is left of one item.
+/// The stock of one item.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Stock {
     pub item_id: ItemId,

@@ -41,9 +41,9 @@ pub const CHECKS: &[Check] = &[
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
               JOIN {event}.events e ON e.id = o.event_id WHERE o.created_us < e.opens_at_us",
     },
-    // The units are granted before the close; the order may be written later, by a repeat of the request, while they are
-    // in the ledger: until the sweep gives them back (15 s, and a second until it looks) and 10 s of the call itself. How
-    // long it takes to hear that an event was cancelled is not bounded.
+    // The units are granted before the close; the order may be written later, by a repeat of the request, while they
+    // are in the ledger: until the sweep gives them back (15 s, and a second until its next round) and 10 s of the call
+    // itself. The delay until a cancellation of the event is read has no bound.
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event closed",

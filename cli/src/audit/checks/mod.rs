@@ -1,5 +1,5 @@
-//! The checks that SQL alone can make: each query yields what breaks a promise. What every query looks at is counted
-//! besides, so that the reader sees what was compared.
+//! The checks that SQL alone can make: each query yields the breaches of a promise. The rows that each query reads are
+//! counted too, so that the reader sees how much was compared.
 //!
 //! A query on states lists the allowed ones, so that an unknown state is always found.
 

@@ -1,4 +1,4 @@
-//! Promise 3: what was asked for, charged and given back.
+//! Promise 3: what was requested, charged and given back.
 
 use super::Check;
 

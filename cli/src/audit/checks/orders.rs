@@ -58,7 +58,7 @@ pub const CHECKS: &[Check] = &[
               AND l.units = n.units AND l.gift_units = n.gift_units \
               WHERE o.state IN ('AWAITING_PAYMENT', 'PAYING', 'FULFILLED') AND l.order_id IS NULL",
     },
-    // By default the sweep asks about each after 15 s, and then either confirms it or gives its units back.
+    // By default the sweep looks up the order of each after 15 s, and then confirms it or gives its units back.
     Check {
         promise: 5,
         what: "a reservation was neither confirmed nor given back",

@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 
-/// What came so far and is no whole event yet.
+/// Buffers the bytes of an event that has not arrived whole.
 #[derive(Default)]
 pub struct Events {
     buffer: BytesMut,

@@ -1,4 +1,4 @@
-//! Streams of events, each on a connection of its own, beside those for requests.
+//! Streams of events, each on a connection of its own, apart from those for requests.
 
 use super::{ANSWER_DEADLINE, Call, Client, Failure, Retry, broken, permit, read, refusal, sse::Events, whole, within};
 use bytes::Bytes;
