@@ -13,7 +13,7 @@ use crate::replicas::Replicas;
     after_help = "Examples:\n  cargo xtask demo\n  cargo xtask up --replicas order=2\n  cargo xtask test place_order"
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -37,7 +37,7 @@ pub enum Command {
     Fmt,
     /// Check formatting, clippy, the house rules and the contracts
     Lint,
-    /// Check the house rules alone: which crate may use which, and how a file looks
+    /// Check the house rules alone: the dependencies between crates, and the shape of files
     Tidy,
 }
 
@@ -69,7 +69,7 @@ pub struct SetupArgs {
     pub database: Database,
 }
 
-/// What the mesh is built as: the flags exclude each other.
+/// The build profile of the mesh: the flags exclude each other.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct ProfileArgs {
     /// Build with all optimisations: what an image or a benchmark runs
@@ -85,14 +85,14 @@ pub struct ProfileArgs {
 pub enum Profile {
     /// Without optimisations.
     Dev,
-    /// What builds fastest without being much slower.
+    /// The fastest build that is not much slower to run.
     Demo,
     /// With all optimisations.
     Release,
 }
 
 impl ProfileArgs {
-    /// The profile that was asked for, or this one.
+    /// The profile that the flags name, or this one.
     pub fn or(self, default: Profile) -> Profile {
         match self {
             Self { dev: true, .. } => Profile::Dev,
@@ -179,7 +179,7 @@ pub struct UpArgs {
     /// Start Redis, the database and Kafka only
     #[arg(long)]
     pub servers_only: bool,
-    /// Ports that were asked for.
+    /// Ports named by flags.
     #[command(flatten)]
     pub ports: PortArgs,
 }
@@ -209,7 +209,7 @@ pub struct DemoArgs {
     /// How many processes of a service to run, such as order=2,event=3 (others: one)
     #[arg(long, value_name = "SERVICE=N,...", default_value = "")]
     pub replicas: Replicas,
-    /// Ports that were asked for.
+    /// Ports named by flags.
     #[command(flatten)]
     pub ports: PortArgs,
 }

@@ -81,8 +81,8 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
     command
 }
 
-/// Runs a command of `stampede` that shows its own progress, and looks after the fleet meanwhile. False if it found a
-/// fault; fails if it could not do its work, which it has explained itself.
+/// Runs a command of `stampede` that shows its own progress, and supervises the fleet meanwhile. Returns false if the
+/// command found a fault; fails if it could not do its work, which it has explained itself.
 fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool> {
     say("");
     match fleet.run_command(command)?.code() {

@@ -58,7 +58,7 @@ impl Fleet {
         &self.run
     }
 
-    /// Whether the contributor has asked to stop.
+    /// Whether the contributor has interrupted.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
@@ -114,7 +114,7 @@ impl Fleet {
         }
     }
 
-    /// Fails if a child has died or the contributor asked to stop.
+    /// Fails if a child has died or the contributor has interrupted.
     pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(obituary) = self.first_death() {
             bail!(obituary);

@@ -23,7 +23,7 @@ pub fn listen() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Fails if the contributor has asked to stop.
+/// Fails if the contributor has interrupted.
 pub fn check() -> anyhow::Result<()> {
     if STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
         bail!("interrupted");

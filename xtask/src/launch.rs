@@ -16,7 +16,7 @@ use crate::identity::Identity;
 pub enum Tier {
     /// Redis, the database, Kafka.
     Server,
-    /// What services call outside of the mesh.
+    /// The payment provider, which services call outside of the mesh.
     Provider,
     /// The services.
     Service,
@@ -24,7 +24,7 @@ pub enum Tier {
     Gateway,
 }
 
-/// What to start, and how to end it.
+/// A process to start, and how to end it.
 #[derive(Debug)]
 pub struct Launch {
     /// Name in status lines, and of the log file.

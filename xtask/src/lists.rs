@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// Begins a list that has lines of its own; a blank line ends it.
 const MARK: &str = "  # Written by `cargo xtask fmt`.\n";
 
-/// What stands between two texts of a file, where the first of them is found for the first time.
+/// The text between two marks of a file, of which the first is the first of its kind there.
 struct List {
     file: &'static str,
     begin: &'static str,
@@ -38,7 +38,7 @@ fn all() -> [List; 6] {
     ]
 }
 
-/// The processes that are looked after: all but the payment provider, which is somebody else's.
+/// The processes that are monitored: all but the payment provider, which is somebody else's.
 fn watched() -> impl Iterator<Item = Process> {
     std::iter::once(Process::Gateway).chain(Service::ALL.map(Process::Service))
 }

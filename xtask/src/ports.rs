@@ -1,4 +1,4 @@
-//! Ports on the loopback: the one that was asked for or an error, else the next free one.
+//! Ports on the loopback: the one that a flag names or an error, else the next free one.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,9 +18,9 @@ pub struct Ports {
 
 impl Ports {
     /// Sets the ports that the contributor named aside, so that none of them is given away as the next free one.
-    pub fn reserving(asked: &PortArgs) -> anyhow::Result<Self> {
+    pub fn reserving(requested: &PortArgs) -> anyhow::Result<Self> {
         let mut ports = Self::default();
-        for (flag, port) in asked.named() {
+        for (flag, port) in requested.named() {
             ports.reserve(flag, port)?;
         }
         Ok(ports)
@@ -37,8 +37,8 @@ impl Ports {
     }
 
     /// The port that the contributor named, which was set aside, or the first free one from `default` on.
-    pub fn pick(&mut self, what: &str, asked: Option<u16>, default: u16) -> anyhow::Result<u16> {
-        match asked {
+    pub fn pick(&mut self, what: &str, requested: Option<u16>, default: u16) -> anyhow::Result<u16> {
+        match requested {
             Some(port) => Ok(port),
             None => self.next_free(what, default),
         }
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn a_port_in_use_that_was_asked_for_is_an_error() {
         let (_listener, port) = occupied();
-        let asked = PortArgs { redis_port: Some(port), ..PortArgs::default() };
-        let error = Ports::reserving(&asked).expect_err("it is in use").to_string();
+        let requested = PortArgs { redis_port: Some(port), ..PortArgs::default() };
+        let error = Ports::reserving(&requested).expect_err("it is in use").to_string();
         assert!(error.contains(&port.to_string()) && error.contains("--redis-port"), "{error}");
     }
 
@@ -81,18 +81,18 @@ mod tests {
     fn a_port_that_was_asked_for_is_given_to_nobody_before() {
         let (listener, port) = occupied();
         drop(listener);
-        let asked = PortArgs { gateway_port: Some(port), ..PortArgs::default() };
-        let mut ports = Ports::reserving(&asked).expect("it is free");
+        let requested = PortArgs { gateway_port: Some(port), ..PortArgs::default() };
+        let mut ports = Ports::reserving(&requested).expect("it is free");
         assert_ne!(ports.pick("redis", None, port).expect("some port is free"), port);
-        assert_eq!(ports.pick("gateway", asked.gateway_port, 1).expect("it was set aside"), port);
+        assert_eq!(ports.pick("gateway", requested.gateway_port, 1).expect("it was set aside"), port);
     }
 
     #[test]
     fn one_port_cannot_be_asked_for_twice() {
         let (listener, port) = occupied();
         drop(listener);
-        let asked = PortArgs { gateway_port: Some(port), kafka_port: Some(port), ..PortArgs::default() };
-        let error = Ports::reserving(&asked).expect_err("twice").to_string();
+        let requested = PortArgs { gateway_port: Some(port), kafka_port: Some(port), ..PortArgs::default() };
+        let error = Ports::reserving(&requested).expect_err("twice").to_string();
         assert!(error.contains("twice"), "{error}");
     }
 

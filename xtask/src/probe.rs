@@ -37,7 +37,7 @@ pub fn http_answers(port: u16) -> bool {
     exchange(port, request.as_bytes(), 7).is_some_and(|reply| reply == b"HTTP/1.")
 }
 
-/// Sends some bytes and reads exactly as many as asked for.
+/// Sends some bytes and reads exactly `length` bytes.
 fn exchange(port: u16, request: &[u8], length: usize) -> Option<Vec<u8>> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).ok()?;

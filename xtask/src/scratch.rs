@@ -26,7 +26,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
+        // A failed removal is left to the system's own cleaning.
         drop(remove_directory(&self.path));
     }
 }

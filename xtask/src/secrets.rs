@@ -1,5 +1,5 @@
-//! Secrets of one run: made once at random, kept for its owner's eyes only. They lie in a script for a shell to source,
-//! beside the addresses of the run.
+//! Secrets of one run: made once at random, readable by their owner only. They lie in a script for a shell to source,
+//! with the addresses of the run.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use crate::workspace::remove_file;
 pub const AUTH: &str = "STAMPEDE_AUTH_SECRET";
 const WEBHOOK: &str = "STAMPEDE_WEBHOOK_SECRET";
 
-/// What signs the gateway's tokens and the payment provider's webhooks.
+/// The keys that sign the gateway's tokens and the payment provider's webhooks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
     /// HS256 key of the gateway's tokens.

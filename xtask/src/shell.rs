@@ -63,7 +63,7 @@ pub fn shown(command: &mut Command) -> anyhow::Result<()> {
     succeeded(command, status)
 }
 
-/// Runs a program that asks the contributor something on the terminal, which belongs to the group of this process.
+/// Runs a program that prompts the contributor on the terminal, which belongs to the group of this process.
 pub fn asking(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
     succeeded(command, status)
@@ -99,7 +99,7 @@ impl Group {
         self.child.stdout.take()
     }
 
-    /// Waits until it has ended, or ends it where the contributor asks to stop.
+    /// Waits until it has ended, or ends it where the contributor interrupts.
     pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         loop {
             if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
@@ -150,8 +150,8 @@ pub fn succeeds(command: &mut Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// What `cargo run` tells this process about its own package. A cargo below would see it as a
-/// change of environment, and build crates again that have not changed.
+/// Prefixes of the variables by which `cargo run` describes its own package. A cargo below would see them as a change
+/// of environment, and build crates again that have not changed.
 const OWN_PACKAGE: [&str; 4] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
 
 /// The cargo that runs this process, or the one on PATH.

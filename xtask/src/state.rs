@@ -1,5 +1,5 @@
-//! What a run writes down about its processes, so that `down` can mend what a killed run left.
-//! A process is known by its id and its start time: a recycled id is never mistaken for it.
+//! Records the processes of a run, so that `down` can end what a killed run left. A process is known by its id and its
+//! start time: a recycled id is never mistaken for it.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check there is, on servers and ports of its own beside a running `up`.
+//! `cargo xtask test`: every check there is, on servers and ports of its own, so that it may run next to an `up`.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,7 +24,7 @@ use crate::workspace::{Workspace, remove_directory};
 const TESTKIT: &str = "stampede-testkit";
 /// Test servers listen from here on, below the ports that the kernel gives to clients.
 const FIRST_PORT: u16 = 20_000;
-/// Each process id has a block of ports, so that two runs hardly ever look at the same ones.
+/// Each process id has a block of ports, so that two runs rarely try the same ones.
 const BLOCKS: u32 = 500;
 const PORTS_PER_BLOCK: u32 = 20;
 
@@ -65,7 +65,7 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the tests run on.
+/// The dependencies of a set of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
     /// Neither servers nor the program.
@@ -120,7 +120,7 @@ fn build(workspace: &Workspace, args: &TestArgs, needs: Needs) -> anyhow::Result
     shell::shown(cargo_test(workspace, args).arg("--no-run"))
 }
 
-/// `cargo test` of what was asked for.
+/// Builds the `cargo test` command for the given selection.
 fn cargo_test(workspace: &Workspace, args: &TestArgs) -> Command {
     let mut cargo = shell::cargo(workspace.root());
     cargo.arg("test");
@@ -211,7 +211,7 @@ fn read_results(output: impl Read, counts: &mut Counts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What became of each step.
+/// The result of each step.
 #[derive(Default)]
 struct Report {
     steps: Vec<(&'static str, bool, Duration)>,

@@ -1,5 +1,5 @@
-//! What the contributor sees: one line for each step, with the time it took.
-//! A spinner turns only where standard error is a terminal. Results go to standard output, elsewhere.
+//! Prints one line for each step, with the time it took. A spinner turns only where standard error is a terminal.
+//! Results go to standard output, elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What processes spend, as the kernel counts it: processor time and memory. A noisy neighbour makes things slow, and
-//! hardly changes what they cost.
+//! Measures the resources that processes use, as the kernel counts them: processor time and memory. A noisy neighbour
+//! makes things slow, and hardly changes what they cost.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// What these processes have spent so far. One that has ended counts nothing; those of one name add up.
+    /// Reads what these processes have used so far. One that has ended counts nothing; those of one name add up.
     pub fn now(processes: &[(String, i32)]) -> Self {
         let mut by_name = BTreeMap::new();
         for (name, pid) in processes {
@@ -25,7 +25,7 @@ impl Spent {
         Self { by_name }
     }
 
-    /// What was spent since, by name.
+    /// Returns the difference to an earlier reading, by name.
     pub fn since(&self, before: &Self) -> BTreeMap<String, Duration> {
         let spent = |(name, now): (&String, &Duration)| {
             let then = before.by_name.get(name).copied().unwrap_or_default();

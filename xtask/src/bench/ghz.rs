@@ -25,7 +25,7 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 /// Calls that ghz counts as failed and no service has seen.
 const LOST: &str = "LOST_ON_THE_WAY";
 
-/// What came of one plan.
+/// The result of one plan.
 #[derive(Debug, Serialize)]
 pub struct Played {
     /// Its name.
@@ -148,8 +148,8 @@ fn per_call_us(time: Duration, calls: u64) -> f64 {
     time.as_secs_f64() * 1e6 / calls
 }
 
-/// What was answered, as the service counted it, and what never came to it. Without the service's own count, the codes
-/// that ghz saw.
+/// Counts the answers by the service's metrics, and the calls that never reached it. Without these metrics, counts the
+/// codes that ghz saw.
 fn outcomes(report: &Value, counted: Option<Outcomes>) -> Outcomes {
     let codes = report["statusCodeDistribution"].as_object().cloned().unwrap_or_default();
     let seen: Outcomes = codes.iter().map(|(code, count)| (code.clone(), count.as_u64().unwrap_or(0))).collect();

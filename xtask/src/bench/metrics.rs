@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// What the names of answers inside of calls begin with: one call of Reserve answers many reservations.
+/// Prefix of the outcomes inside of calls: one call of Reserve answers many reservations.
 pub const RESERVATION: &str = "reservation ";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,8 +16,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Counts by outcome.
 pub type Outcomes = BTreeMap<String, u64>;
 
-/// What the processes at these addresses have counted so far of calls of `method`, by code or reason, and of single
-/// reservations, which are answered inside of a call.
+/// Reads how many calls of `method` the processes at these addresses have answered so far, by code or reason, and how
+/// many single reservations, which are answered inside of a call.
 pub fn outcomes(admins: &[SocketAddr], method: &str) -> anyhow::Result<Outcomes> {
     let mut all = Outcomes::new();
     for admin in admins {
@@ -29,7 +29,7 @@ pub fn outcomes(admins: &[SocketAddr], method: &str) -> anyhow::Result<Outcomes>
     Ok(all)
 }
 
-/// What was counted since.
+/// Returns the difference to an earlier reading.
 pub fn since(before: &Outcomes, now: &Outcomes) -> Outcomes {
     let new =
         now.iter().map(|(name, count)| (name.clone(), count - before.get(name).copied().unwrap_or(0).min(*count)));

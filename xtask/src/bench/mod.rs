@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and says what came of it: rates and
+//! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and reports the results: rates and
 //! latencies, outcomes by reason, what each call cost, and whether every promise still held.
 
 mod costs;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use crate::cli::{BenchArgs, Generator};
 use crate::workspace::Workspace;
 
-/// The directory of the mesh that a bench starts, under `.stampede/`. What was measured lies beside it.
+/// The directory of the mesh that a bench starts, under `.stampede/`. Its measurements lie next to it.
 pub const RUN: &str = "bench/mesh";
 
 /// Runs the plans; non-zero if something was answered that a plan does not reckon with, or a promise was broken.

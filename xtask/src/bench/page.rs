@@ -1,4 +1,4 @@
-//! What was measured, as a page to look at: a table, and the latencies of each plan as bars.
+//! Renders the measurements as an HTML page: a table, and the latencies of each plan as bars.
 
 use std::fmt::Write;
 

@@ -90,7 +90,7 @@ impl Plan {
         service.with_context(|| format!("{} calls {}, which is of no service", self.name, self.method()))
     }
 
-    /// The plan as it is played: against this address, for so long, at this rate if one was asked for.
+    /// The plan as it is played: against this address, for so long, at this rate if one is given.
     pub fn played(&self, host: &str, seconds: u32, rate: Option<u32>) -> Value {
         let mut content = self.content.clone();
         content["host"] = json!(host);

@@ -1,4 +1,4 @@
-//! What JMeter wrote down of each sample, summed up by label.
+//! Reads the samples that JMeter recorded, and sums them up by label.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 /// All samples of one label.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What was asked, and what was answered: `claim ISSUED`.
+    /// The request and its answer: `claim ISSUED`.
     pub label: String,
     /// How many.
     pub count: usize,

@@ -1,4 +1,4 @@
-//! What a plan needs beforehand, made by `stampede seed` and `stampede token` through the gateway.
+//! Creates the data of a plan by `stampede seed` and `stampede token`, through the gateway.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::shell;
 /// Characters of the part of an id that differs between runs.
 const RUN_LENGTH: usize = 13;
 
-/// What `stampede seed` made.
+/// The ids that `stampede seed` prints.
 #[derive(Debug, Deserialize)]
 pub struct Seed {
     event_id: String,
@@ -29,7 +29,7 @@ struct SeededOrder {
 }
 
 impl Seed {
-    /// An event that is open, a campaign, and an order to look at.
+    /// An event that is open, a campaign, and an order to read.
     pub fn open(stage: &Stage, sale: &Path) -> anyhow::Result<Self> {
         Self::make(stage, sale, &["--orders", "1"])
     }

@@ -97,10 +97,10 @@ fn on_own(
     let run = workspace.run(RUN);
     remove_directory(&run)?;
     let mut fleet = Fleet::open(&run)?;
-    let asked = PortArgs::default();
-    let mut ports = Ports::reserving(&asked)?;
-    let server_ports = ServerPorts::preferred(&mut ports, &asked)?;
-    let layout = Layout::pick(&mut ports, &asked, &Replicas::default())?;
+    let requested = PortArgs::default();
+    let mut ports = Ports::reserving(&requested)?;
+    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
+    let layout = Layout::pick(&mut ports, &requested, &Replicas::default())?;
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, load.database, server_ports)?;
     let pay_window_ms = Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS);
@@ -153,7 +153,7 @@ impl Stage {
         command
     }
 
-    /// What calls of `method` were answered so far; `None` where the metrics of the service are out of sight.
+    /// Counts the answers to `method` so far; `None` where the metrics of the service cannot be read.
     pub fn outcomes(&self, service: Service, method: &str) -> anyhow::Result<Option<metrics::Outcomes>> {
         let Place::Own(layout) = &self.place else { return Ok(None) };
         let admin = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -162,7 +162,7 @@ impl Stage {
     }
 }
 
-/// What each process of the mesh and each server has spent so far; nothing where they are not ours.
+/// Returns the resources that each process of the mesh and each server has used so far; none where they are not ours.
 pub fn spent(fleet: &Fleet) -> Spent {
     Spent::now(&fleet.processes())
 }

@@ -71,7 +71,7 @@ impl Docker {
         shell::succeeds(self.command().args(["image", "inspect", image]))
     }
 
-    /// What `docker` prints for these arguments.
+    /// Runs `docker` with these arguments, and returns its output.
     pub fn output(&self, args: &[&str]) -> anyhow::Result<String> {
         shell::quiet(self.command().args(args)).map(|said| said.trim().to_owned())
     }
@@ -120,7 +120,7 @@ impl Project {
         Ok(Group::start(&mut self.compose(args))?.wait()?.code())
     }
 
-    /// What a compose command prints.
+    /// Runs a compose command, and returns its output.
     pub fn output(&self, args: &[&str]) -> anyhow::Result<String> {
         shell::quiet(&mut self.compose(args)).map(|said| said.trim().to_owned())
     }

@@ -84,7 +84,7 @@ fn fingerprint(folder: &Path) -> anyhow::Result<u64> {
     read().with_context(|| format!("cannot read {}", folder.display()))
 }
 
-/// What a stand-in is made of beside Debian's packages: what this machine runs and builds with.
+/// Adds the parts of a stand-in, apart from Debian's packages: those that this machine runs and builds with.
 fn add_parts(workspace: &Workspace, folder: &str, context: &Path) -> anyhow::Result<()> {
     match folder {
         "kafka" => {

@@ -47,7 +47,7 @@ const FIRST_PORT: u16 = 18_080;
 const SERVERS: [&str; 3] = ["redis", "mysql", "kafka"];
 /// Bytes of memory that the container of a service may have.
 const MEMORY_OF_SERVICE: u64 = 63_000_000;
-/// What all others may have together: with five services, all have 1.5 GB.
+/// Memory of all other containers together, in bytes: with five services, all have 1.5 GB.
 const MEMORY_OF_THE_REST: u64 = 1_185_000_000;
 /// A container is healthy again so long after it was restarted, at most.
 const BACK_TIMEOUT: Duration = Duration::from_secs(90);
@@ -136,7 +136,8 @@ fn publish(variables: &mut BTreeMap<String, String>) -> anyhow::Result<String> {
     Ok(format!("http://127.0.0.1:{gateway}"))
 }
 
-/// The first process of a container gets no signal that it does not ask for, and a service asks before it has servers.
+/// The first process of a container gets no signal without a handler, and a service sets its handlers before it has
+/// servers.
 fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
     let nowhere = "mysql://nobody:x@127.0.0.1:1/none";
     let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1"];
@@ -213,13 +214,13 @@ mod tests {
     use super::*;
     use stampede_vocab::{ADMIN_PORT_OFFSET, RedisUse};
 
-    /// What compose is told of the container of one process.
+    /// Returns the part of the compose file about the container of one process.
     fn container(compose: &str, process: Process) -> &str {
         let (_, rest) = compose.split_once(&format!("\n  {process}:\n")).unwrap_or_default();
         rest.split("\n\n").next().unwrap_or_default()
     }
 
-    /// What the container of one process has to be told.
+    /// Lists the settings that the container of one process must have.
     fn expected(process: Process) -> Vec<String> {
         let (name, port) = (process.name(), process.port());
         let published = format!("${{{}_PORT}}:{port}", name.to_uppercase());

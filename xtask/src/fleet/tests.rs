@@ -164,7 +164,7 @@ fn a_supervisor_that_is_killed_takes_its_children_along() {
     eventually("its child ends", || !child.is_alive());
 }
 
-/// What the other process does.
+/// The main function of the other process.
 fn supervise(run: &Path) {
     let mut fleet = Fleet::open(run).expect("writable");
     fleet.start(shell_child("sleeper", Tier::Server, "echo up; exec sleep 60")).expect("sh is there");

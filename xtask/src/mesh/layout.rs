@@ -30,11 +30,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn pick(ports: &mut Ports, asked: &PortArgs, replicas: &Replicas) -> anyhow::Result<Self> {
+    pub fn pick(ports: &mut Ports, requested: &PortArgs, replicas: &Replicas) -> anyhow::Result<Self> {
         let mut instances = Vec::new();
         for process in replicated() {
             for replica in 0..replicas.of(process) {
-                instances.push(pick_instance(ports, asked, process, replica)?);
+                instances.push(pick_instance(ports, requested, process, replica)?);
             }
         }
         Ok(Self { instances, sandbox: ports.pick("the payment sandbox", None, Process::Sandbox.port())? })
@@ -77,11 +77,16 @@ impl Layout {
     }
 }
 
-fn pick_instance(ports: &mut Ports, asked: &PortArgs, process: Process, replica: usize) -> anyhow::Result<Instance> {
+fn pick_instance(
+    ports: &mut Ports,
+    requested: &PortArgs,
+    process: Process,
+    replica: usize,
+) -> anyhow::Result<Instance> {
     let shift = REPLICA_OFFSET * u16::try_from(replica).expect("the number of replicas is small");
-    let asked = if process == Process::Gateway && replica == 0 { asked.gateway_port } else { None };
+    let requested = if process == Process::Gateway && replica == 0 { requested.gateway_port } else { None };
     let name = if replica == 0 { process.to_string() } else { format!("{process}-{}", replica + 1) };
-    let port = ports.pick(process.name(), asked, process.port() + shift)?;
+    let port = ports.pick(process.name(), requested, process.port() + shift)?;
     let admin_port = port.saturating_add(ADMIN_PORT_OFFSET);
     let admin_port = ports.pick(&format!("the admin side of {process}"), None, admin_port)?;
     Ok(Instance { process, name, port, admin_port })

@@ -9,7 +9,7 @@ use crate::secrets::Secrets;
 use crate::shell;
 use crate::ui::{Step, say};
 
-/// What every schema and topic of a run begins with.
+/// The prefix of a run's schemas.
 pub const SCHEMA_PREFIX: &str = "stampede_";
 /// The prefix of a run's topics.
 pub const TOPIC_PREFIX: &str = "stampede";

@@ -50,16 +50,16 @@ pub struct ServerPorts {
 
 impl ServerPorts {
     /// The ports that `up` and `demo` prefer.
-    pub fn preferred(ports: &mut Ports, asked: &PortArgs) -> anyhow::Result<Self> {
+    pub fn preferred(ports: &mut Ports, requested: &PortArgs) -> anyhow::Result<Self> {
         Ok(Self {
-            redis: ports.pick("Redis", asked.redis_port, 7379)?,
-            database: ports.pick("the database", asked.database_port, 7306)?,
-            kafka: ports.pick("Kafka", asked.kafka_port, 7092)?,
+            redis: ports.pick("Redis", requested.redis_port, 7379)?,
+            database: ports.pick("the database", requested.database_port, 7306)?,
+            kafka: ports.pick("Kafka", requested.kafka_port, 7092)?,
             kafka_controller: ports.pick("Kafka's controller", None, 7093)?,
         })
     }
 
-    /// Ports from `first` on, for servers that nobody looks for under a known port.
+    /// Ports from `first` on, for servers that need no known port.
     pub fn anywhere(ports: &mut Ports, first: u16) -> anyhow::Result<Self> {
         Ok(Self {
             redis: ports.pick("Redis", None, first)?,
@@ -108,7 +108,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// What tests read of them in their environment.
+    /// Returns the environment by which tests find the servers.
     pub fn test_environment(&self) -> [(String, String); 4] {
         [
             ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
@@ -164,8 +164,8 @@ impl Servers {
     }
 }
 
-/// What Redis, Kafka and the payment provider remember belongs to the orders of one database: each kind of database
-/// has all of them to itself, so a run on the other kind finds nothing that it does not know of.
+/// Redis, Kafka and the payment provider hold state about the orders of one database. Each kind of database has all of
+/// them to itself, so a run on the other kind finds nothing that it does not know of.
 fn data_of(run: &Path, database: Database) -> PathBuf {
     run.join(format!("data-{}", database.name()))
 }

@@ -1,5 +1,5 @@
-//! Installs missing packages with apt, as root or through sudo, which asks for its password where there is a terminal
-//! to ask on. Elsewhere it says exactly what is missing, where it was looked for, and what would bring it.
+//! Installs missing packages with apt, as root or through sudo, which prompts for its password where there is a
+//! terminal. Elsewhere it says exactly what is missing, where it was searched for, and what would bring it.
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stderr, stdin};
@@ -33,13 +33,13 @@ pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Apt {
     Root,
-    /// sudo asks for nothing.
+    /// sudo needs no password.
     Sudo,
-    /// sudo asks for a password, on the terminal.
-    AskingSudo,
+    /// sudo prompts for a password, on the terminal.
+    PromptingSudo,
 }
 
-/// What apt-get would need, and is not there.
+/// A requirement of apt-get that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lack {
     Program,
@@ -57,7 +57,7 @@ impl Lack {
     }
 }
 
-/// What the machine offers, to choose a way by.
+/// Facts about the machine that decide how packages are installed.
 struct Machine {
     apt: bool,
     root: bool,
@@ -81,7 +81,7 @@ impl Machine {
             Self { root: true, .. } => Ok(Apt::Root),
             Self { sudo: false, .. } => Err(Lack::Sudo),
             _ if sudo_is_silent() => Ok(Apt::Sudo),
-            Self { terminal: true, .. } => Ok(Apt::AskingSudo),
+            Self { terminal: true, .. } => Ok(Apt::PromptingSudo),
             _ => Err(Lack::Terminal),
         }
     }
@@ -93,7 +93,7 @@ impl Apt {
     }
 
     fn install(self, missing: &[Requirement]) -> anyhow::Result<()> {
-        if self == Self::AskingSudo {
+        if self == Self::PromptingSudo {
             say("sudo may ask for your password, to run apt-get");
             shell::asking(Command::new("sudo").arg("--validate"))?;
         }
@@ -114,8 +114,8 @@ impl Apt {
         match self {
             Self::Root => {}
             Self::Sudo => drop(command.args(["-n", "env"])),
-            // It was asked a moment ago. Where it does not remember that, it asks on the terminal again.
-            Self::AskingSudo => drop(command.arg("env")),
+            // The password was given a moment ago. Where sudo does not cache it, it prompts on the terminal again.
+            Self::PromptingSudo => drop(command.arg("env")),
         }
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(args);
         shell::quiet(&mut command).map(drop)
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn sudo_asks_only_where_there_is_a_terminal() {
         let user = Machine { apt: true, root: false, sudo: true, terminal: true };
-        assert_eq!(user.choose(|| false), Ok(Apt::AskingSudo));
+        assert_eq!(user.choose(|| false), Ok(Apt::PromptingSudo));
         assert_eq!(user.choose(|| true), Ok(Apt::Sudo));
         let script = Machine { terminal: false, ..user };
         assert_eq!(script.choose(|| true), Ok(Apt::Sudo));

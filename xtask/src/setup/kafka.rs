@@ -11,7 +11,7 @@ use crate::shell;
 use crate::ui::say;
 use crate::workspace::{Workspace, make_directory, remove_directory};
 
-/// What Kafka, and getting it, needs.
+/// Requirements of Kafka and of fetching it.
 pub const REQUIREMENTS: [Requirement; 2] = [
     Requirement {
         what: "Java 17 or later",

@@ -1,4 +1,4 @@
-//! What load and container tests need: ghz, built from its source; JMeter, whose jars come through Maven; Docker
+//! Requirements of load and container tests: ghz, built from its source; JMeter, whose jars come through Maven; Docker
 //! Compose. Exact versions.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::ui::{Step, say};
 use crate::workspace::{Workspace, make_directory};
 
 const GHZ: &str = "0.121.0";
-/// What ghz needs to be built.
+/// Oldest Go that builds ghz.
 const LEAST_GO: (u32, u32) = (1, 23);
 /// The Go that is fetched where the machine's own is older, or there is none.
 const GO: &str = "1.24.11";

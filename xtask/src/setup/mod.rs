@@ -48,7 +48,7 @@ const BUILD: [Requirement; 3] = [
     Requirement { what: "make", probe: Probe::Program("make"), packages: &["make"] },
 ];
 
-/// What the build, the servers and the checks need.
+/// Provides the requirements of the build, the servers and the checks.
 pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
     let mut requirements = for_servers(database);
     requirements.extend(tools::REQUIREMENTS);
@@ -57,18 +57,18 @@ pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<(
     tools::fetch(workspace)
 }
 
-/// What the build needs, and no more.
+/// Provides the requirements of the build alone.
 pub fn compiler() -> anyhow::Result<()> {
     apt::provide(&BUILD)
 }
 
-/// What the build and the checks need that no server takes part in.
+/// Provides the requirements of the build and of the checks that need no server.
 pub fn checks(workspace: &Workspace) -> anyhow::Result<()> {
     apt::provide(&[&BUILD[..], &tools::REQUIREMENTS].concat())?;
     tools::fetch(workspace)
 }
 
-/// What the build and the servers need, and no more: enough for `up` and `demo`.
+/// Provides the requirements of the build and the servers alone: enough for `up` and `demo`.
 pub fn servers(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
     apt::provide(&for_servers(database))?;
     fetch_servers(workspace, database)

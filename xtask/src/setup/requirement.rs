@@ -26,7 +26,7 @@ pub enum Probe {
 /// A thing that must be there.
 #[derive(Debug, Clone, Copy)]
 pub struct Requirement {
-    /// What it is, for the contributor.
+    /// Its name, for the contributor.
     pub what: &'static str,
     /// How to see that it is there.
     pub probe: Probe,
@@ -46,7 +46,7 @@ impl Requirement {
         }
     }
 
-    /// Where it was looked for, for the contributor who has to install it by hand.
+    /// The places that were searched, for the contributor who has to install it by hand.
     pub fn looked(&self) -> String {
         let path = || shell::search_path().iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":");
         match self.probe {
@@ -70,7 +70,7 @@ fn found_release(name: &str) -> Option<Release> {
     Some((major, minor))
 }
 
-/// What a program says of its version: the three numbers, or two and a zero.
+/// Parses the version that a program prints: three numbers, or two and a zero.
 pub fn version_of(program: &Path) -> Option<(u32, u32, u32)> {
     parse_version(&shell::quiet(Command::new(program).arg("--version")).ok()?)
 }

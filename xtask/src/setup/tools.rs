@@ -15,7 +15,7 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 const BUF: &str = "1.75.0";
 const CARGO_DENY: &str = "0.20.2";
 
-/// What getting the tools needs.
+/// Requirements of fetching the tools.
 pub const REQUIREMENTS: [Requirement; 2] = [
     Requirement { what: "Python 3 with venv", probe: Probe::PythonVenv, packages: &["python3-venv"] },
     Requirement { what: "git", probe: Probe::Program("git"), packages: &["git"] },

@@ -11,7 +11,7 @@ const SERVICE: [&str; 11] =
 /// The kits that every service needs, put together.
 const COMPOSED: [&str; 7] = ["chassis", "db", "kafka", "outbox", "inbox", "lua", "vocab"];
 
-/// What the one program is put together from beside the services, and what its tests of whole sales use.
+/// Crates that the one program is made of, apart from the services, and those that its tests of whole sales use.
 const PROGRAM: [&str; 7] = ["chassis", "cli", "gateway", "sandbox", "proto", "lua", "vocab"];
 
 /// Where that program is.
@@ -20,7 +20,7 @@ const PROGRAM_DIRECTORY: &str = "stampede";
 /// The crate that only tests may use.
 const TESTKIT: &str = "testkit";
 
-/// What the crate in this directory may depend on; `None` for a crate that the table does not know.
+/// Returns the crates that the crate in this directory may depend on; `None` for one that the table does not list.
 fn allowed(directory: &str) -> Option<&'static [&'static str]> {
     Some(match directory {
         // The workspace itself.

@@ -1,5 +1,5 @@
-//! The house rules that no compiler checks: which crate may use which, which layer may use which,
-//! and how a file looks. Each rule is a pure function from text to findings; only this file reads.
+//! The house rules that no compiler checks: the dependencies between crates and between layers, and the shape of files.
+//! Each rule is a pure function from text to findings; only this file reads.
 
 mod arrows;
 mod header;

@@ -1,4 +1,4 @@
-//! How every Rust file looks, in whatever crate: what clippy does not check.
+//! Checks the shape of every Rust file, in whatever crate, where clippy has no lint.
 
 use crate::tidy::Finding;
 
@@ -49,7 +49,7 @@ fn broken_rule(log: &str) -> Option<&'static str> {
     has_plain_field(log).then_some("a field of a log says of what it is: `<thing>.<what>`")
 }
 
-/// Whether a field has a name without a dot. Looks no further than to the first string or call, behind which a comma
+/// Whether a field has a name without a dot. Reads no further than to the first string or call, behind which a comma
 /// may be part of a value.
 fn has_plain_field(log: &str) -> bool {
     let Some(arguments) = LOGS.iter().find_map(|begin| log.split_once(begin)).map(|(_, arguments)| arguments) else {
