@@ -1,4 +1,4 @@
-//! What Kafka carries: the messages of this service encoded. Decides nothing.
+//! Encodes the messages of this service for Kafka. Decides nothing.
 
 use crate::domain::{Item, OutgoingMessage, Times};
 use prost::{Message, Name};

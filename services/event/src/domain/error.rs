@@ -19,7 +19,7 @@ pub enum Refusal {
     /// The event is past the state in which its times can be moved.
     #[error("the event is {state} and its times can only be moved while it is SCHEDULED")]
     NotScheduled { state: State },
-    /// The event opens so soon that not everybody would hear of the new time.
+    /// The event opens too soon for every replica of inventory to receive the new time.
     #[error("the event opens in {} ms; its times can be moved until {} ms before it opens", left.as_millis(), lead.as_millis())]
     TooLate {
         /// Time left to the opening.

@@ -10,7 +10,7 @@ pub struct Event {
     pub name: String,
     /// When it opens and closes, and how far it has come.
     pub schedule: Schedule,
-    /// What it offers, in the order given at creation.
+    /// Items on offer, in the order given at creation.
     pub items: Vec<Item>,
     /// When it was created.
     pub created_at: Timestamp,

@@ -1,4 +1,4 @@
-//! An event as an operator asks for it: valid by construction, but for its times, which need a clock.
+//! An event as an operator requests it: valid by construction, but for its times, which need a clock.
 
 use crate::domain::{Event, Gift, Item, Schedule, Times};
 use stampede_vocab::{Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId};

@@ -12,7 +12,7 @@ pub enum OutgoingMessage {
         version: i64,
         /// When it opens and closes.
         times: Times,
-        /// What it offers.
+        /// Items on offer.
         items: Vec<Item>,
     },
     /// An event opened.

@@ -1,7 +1,7 @@
-//! When an event opens and closes, and how far it has come: the state machine of the service.
+//! The state machine of the service: the times of an event and its state.
 //!
-//! A transition takes a schedule and gives the next one with the next version, or says which state forbids it. None
-//! of them asks what time it is.
+//! A transition takes a schedule and returns the next one with the next version, or the state that forbids it. None of
+//! them reads a clock.
 
 use crate::domain::{OutgoingMessage, Refusal};
 use stampede_vocab::{EventId, InvalidField, Timestamp};
@@ -107,7 +107,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What time and operators change in an event.
+/// The part of an event that time and operators change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     pub event_id: EventId,
@@ -194,8 +194,8 @@ pub struct Due {
     pub due_at: Timestamp,
 }
 
-/// What time has done to a batch of events. An event whose closing passed unseen is in both lists: it opens, then
-/// closes.
+/// The transitions that a batch of events has made. An event that was due to open and to close is in both lists: it
+/// opens, then closes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Advanced {
     /// As they were once open.
@@ -207,15 +207,15 @@ pub struct Advanced {
 impl Advanced {
     /// Every transition of these schedules that is due at `now`.
     pub fn at(now: Timestamp, schedules: impl IntoIterator<Item = Schedule>) -> Self {
-        let mut turned = Self::default();
+        let mut advanced = Self::default();
         for mut schedule in schedules {
             if let Ok(open) = schedule.open(now) {
-                turned.opened.push(open);
+                advanced.opened.push(open);
                 schedule = open;
             }
-            turned.closed.extend(schedule.close(now));
+            advanced.closed.extend(schedule.close(now));
         }
-        turned
+        advanced
     }
 
     /// Returns whether nothing was due.
@@ -308,12 +308,12 @@ mod tests {
 
     #[test]
     fn an_event_that_slept_through_its_sale_opens_and_then_closes() {
-        let turned = Advanced::at(at(250), [schedule(State::Scheduled)]);
+        let advanced = Advanced::at(at(250), [schedule(State::Scheduled)]);
         let versions: Vec<_> =
-            turned.opened.iter().chain(&turned.closed).map(|s| (s.state.as_str(), s.version)).collect();
+            advanced.opened.iter().chain(&advanced.closed).map(|s| (s.state.as_str(), s.version)).collect();
         assert_eq!(versions, [("OPEN", 8), ("CLOSED", 9)]);
         assert!(matches!(
-            turned.messages()[..],
+            advanced.messages()[..],
             [OutgoingMessage::Opened { version: 8, .. }, OutgoingMessage::Closed { version: 9, .. }]
         ));
     }

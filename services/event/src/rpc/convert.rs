@@ -15,7 +15,7 @@ use std::collections::HashSet;
 /// Most events of one watch.
 const MAX_WATCHED: usize = 100;
 
-/// The event that the request asks for.
+/// The event that the request creates.
 pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<NewEvent, Problem> {
     let request_id = RequestId::parse(&request.request_id)?;
     let fingerprint = fingerprint(&request);

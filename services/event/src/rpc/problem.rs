@@ -44,7 +44,7 @@ fn refused(refusal: Refusal) -> Problem {
         }
         Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail).field("event_id"),
         Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).field("event_id").meta("state", state),
-        // Time asks for these transitions, never a caller.
+        // Time causes these transitions, never a caller.
         Refusal::NotDue { .. } => Problem::internal_error(detail),
     }
 }

@@ -1,4 +1,4 @@
-//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+//! The RPCs: identity, request, use case, answer. Decides nothing.
 
 use super::{convert, problem::watch_problem};
 use crate::usecase::{CancelEvent, CreateEvent, FindEvents, RescheduleEvent, WatchEvents};

@@ -53,7 +53,7 @@ impl CreateEvent {
     }
 
     /// Refuses a new event while Redis has too little memory left: its stock will be put there too, by a message, which
-    /// nobody can refuse. A Redis that cannot be asked is no reason to.
+    /// nobody can refuse. A Redis that cannot be reached is no reason to.
     async fn check_room(&self) -> Result<(), Error> {
         match self.redis.require_room().await {
             Err(error) if error.is_unreachable() => Ok(()),

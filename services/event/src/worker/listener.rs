@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two pings of the connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest wait for one batch. A transaction under way goes on; whether it was done is seen at the next look.
+/// Longest wait for one batch. A transaction under way goes on; the next poll of the sweep finds whether it committed.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The worker. It has a loop of its own because it goes by no rounds: it is a subscription, which lasts as long as its
@@ -35,7 +35,7 @@ impl ExpiryListener {
             match Expirations::subscribe(&self.redis).await {
                 Ok(expirations) => {
                     failures = 0;
-                    // After the subscription: a timer that expires in between is then heard of.
+                    // After the subscription, so that the expiry of a timer in between is received.
                     self.arm_all().await;
                     self.listen(expirations, &stop).await;
                 }
@@ -67,7 +67,7 @@ impl ExpiryListener {
                     Some(batch) => self.advance(batch.into_iter().map(|(event_id, _)| event_id).collect()).await,
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
-                // Without traffic a connection that is half-open looks like one on which nothing expires.
+                // Without traffic a half-open connection cannot be distinguished from one on which nothing expires.
                 _ = check.tick() => if let Err(error) = expirations.check().await {
                     return tracing::warn!(error.cause = %error, "the connection for timers does not answer");
                 },

@@ -15,7 +15,8 @@ pub struct DueSweep {
     advance: AdvanceEvents,
     changes: ScheduleChanges,
     interval: Duration,
-    /// What comes next, as it was read before the sleep: what is due is advanced without another look.
+    /// The next transitions, as they were read before the sleep: those that are due then are made without another
+    /// query.
     upcoming: Vec<Due>,
 }
 
@@ -30,8 +31,8 @@ impl DueSweep {
 impl Worker for DueSweep {
     type Error = DbError;
 
-    /// Advances what is due, then reads what comes next. What was moved or cancelled meanwhile is not due any more, and
-    /// the transaction finds it so. After a failure everything is read again.
+    /// Advances the events that are due, then reads the next transitions. An event that was moved or cancelled
+    /// meanwhile is not due any more, and the transaction finds it so. After a failure everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
         if !due.is_empty() {

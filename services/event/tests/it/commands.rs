@@ -1,4 +1,4 @@
-//! What operators do with events, and what repeats and refusals leave behind.
+//! The commands of operators, and the state that repeats and refusals leave behind.
 
 use crate::sale::{Client, LEAD, create, get, messages, micros, reaches, refusal, replica, request, world};
 use anyhow::{Context, Result};
@@ -133,7 +133,7 @@ async fn events_are_listed_newest_first_page_by_page() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_an_operator_does_is_told_in_the_operators_trace() -> Result<()> {
+async fn messages_of_a_command_carry_the_operators_trace() -> Result<()> {
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-";
     fn traced<T>(message: T) -> Request<T> {
         let mut request = as_operator(message);

@@ -44,7 +44,7 @@ async fn an_event_opens_when_its_notification_is_lost() -> Result<()> {
     let mesh = replica(&world).await?;
     let created = create(&mut mesh.event(), request("sale", 2 * SECOND, SECOND)).await?;
 
-    // Timers that are gone never expire, so the listener hears nothing.
+    // A timer that does not exist never expires, so the listener receives nothing.
     let url = world.event_redis_url();
     let redis = Redis::connect(RedisConfig { url, key_prefix: world.redis_key_prefix() }).await?;
     assert_eq!(timer::disarm(&redis, created.event_id.parse()?).await?, 2);

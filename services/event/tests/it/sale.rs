@@ -1,4 +1,4 @@
-//! What the tests are made of: an event that opens soon, and how it turned out.
+//! Fixtures of the tests: an event that opens soon, and the messages and rows that it leaves.
 
 use anyhow::{Context, Result};
 use stampede_db::Database;
@@ -86,7 +86,7 @@ pub async fn messages(db: &Database, event_id: &str) -> Result<Vec<(String, i64)
     Ok(sqlx::query_as(query).bind(event_id).fetch_all(&mut *conn).await?)
 }
 
-/// What [`messages`] gives for a sale that ran as planned.
+/// Returns the [`messages`] of a sale that ran as planned.
 pub fn whole_sale() -> Vec<(String, i64)> {
     let names = ["EventScheduled", "EventOpened", "EventClosed"];
     names.iter().zip(1..).map(|(name, version)| (format!("stampede.message.v1.{name}"), version)).collect()
