@@ -38,8 +38,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_COUPON_UNFINISHED_CLAIM_AGE_MS", default_value_t = 2_000, value_name = "MS")]
     pub unfinished_claim_age_ms: u64,
 
-    /// Milliseconds after which the order service is asked about the order that a coupon is held for; the coupon of an
-    /// order that was never written is returned then. At least one and a half times --order-write-limit-ms.
+    /// Milliseconds after which the order service is queried about the order that a coupon is held for; the coupon of
+    /// an order that was never written is returned then. At least one and a half times --order-write-limit-ms.
     #[arg(long, env = "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", default_value_t = 15_000, value_name = "MS")]
     pub unwritten_hold_age_ms: u64,
 }

@@ -4,8 +4,8 @@
 //! after the commit. Ranked means issued: a claim whose row was not written is finished by a sweep. MySQL's unique keys
 //! have the last word, so a Redis that is lost or rolled back is rebuilt from them and can issue nothing twice.
 //!
-//! An order holds a coupon, and its end uses or returns it; a sweep asks the order service about holds whose order was
-//! never written.
+//! An order holds a coupon, and its end uses or returns it; a sweep returns the holds whose order was never written,
+//! by a look-up at the order service.
 
 mod config;
 mod domain;
@@ -37,8 +37,8 @@ use worker::{Consumer, OrphanHolds, Staging};
 
 /// Time between two sweeps for claims that were ranked and never stored.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two looks for campaigns that are missing in Redis.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two polls for campaigns that are missing in Redis.
+const STAGING_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time of one round of a worker.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Rounds that stage campaigns take as long as the campaigns are large. Each of their statements and scripts is
@@ -65,7 +65,7 @@ fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
     parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
 }
 
-/// Campaigns and claims, with the workers that finish what was begun.
+/// Campaigns and claims, with the workers that finish claims that were begun.
 fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     let db = parts.db.clone();
     let campaigns = Campaigns::new(db.clone());
@@ -75,7 +75,7 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     let finish = FinishClaims::new(db.clone(), redis.clone(), store.clone());
     let stage = StageCampaign::new(db.clone(), redis.clone(), finish.clone());
 
-    // What is left to acknowledge when it stops is acknowledged by the sweep of unfinished claims.
+    // The sweep of unfinished claims repeats the acknowledgements that a stop leaves undone.
     parts.spawn_last("acknowledge claims", |stop| async move {
         stop.run_until_cancelled(async move { while acknowledging.acknowledge_next().await {} }).await;
         Ok(())
@@ -83,7 +83,7 @@ fn start_claims(parts: &Parts, config: &Config, redis: Redis) -> CouponRpc {
     let staging = Staging { stage: stage.clone(), campaigns: campaigns.clone(), queue: queue.clone() };
     parts.work("stage campaigns", STAGING_TIMEOUT, staging);
     let missing = (stage.clone(), queue.clone());
-    parts.every("stage missing campaigns", LOOK_INTERVAL, STAGING_TIMEOUT, move || {
+    parts.every("stage missing campaigns", STAGING_POLL_INTERVAL, STAGING_TIMEOUT, move || {
         let (stage, queue) = missing.clone();
         async move { stage.stage_missing(&queue).await }
     });

@@ -1,4 +1,4 @@
-//! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
+//! Encodes the messages of this service for Kafka, and decodes those of orders. Decides nothing.
 
 use crate::domain::{Coupon, EndedOrder, OrderEnd, OutgoingMessage};
 use prost::{Message as _, Name as _};
@@ -65,7 +65,7 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, 
         }
         _ => return Ok(None),
     };
-    // An order without a coupon is none of ours, whatever else it says.
+    // An order without a coupon does not concern this service.
     let Some(coupon_id) = field::optional_id("coupon_id", &coupon_id)? else { return Ok(None) };
     let order_id = field::id("order_id", &order_id)?;
     Ok(Some(EndedOrder { coupon_id, order_id, end }))

@@ -53,7 +53,7 @@ pub struct Coupon {
     pub request_id: RequestId,
     /// When the claim was ranked.
     pub created_at: Timestamp,
-    /// When the state last changed, or an order last asked for the hold it has.
+    /// When the state last changed, or the hold was last requested.
     pub updated_at: Timestamp,
 }
 
@@ -86,10 +86,10 @@ pub enum OrderEnd {
         /// Fingerprint of the request: a hold for another one stays.
         request: Fingerprint,
     },
-    /// The order service does not know it, asked after `asked_before`: a hold not asked for since is an orphan.
+    /// The order service does not know it, queried after `requested_before`: a hold not requested since is an orphan.
     NeverWritten {
-        /// Holds asked for later than this are left alone: their order may be on its way.
-        asked_before: Timestamp,
+        /// Holds requested later than this are kept: their order may still be written.
+        requested_before: Timestamp,
     },
 }
 
@@ -114,8 +114,8 @@ pub struct UsedElsewhere {
 impl Coupon {
     /// Sets the coupon aside for an order; `None` if that changes nothing, as when the order has used it.
     ///
-    /// The same request asking again renews the hold, so that it is not taken for an orphan while the order is being
-    /// tried again; another request for the same order does not get it.
+    /// A repeat of the same request renews the hold, so that it is not taken for an orphan while the order is retried.
+    /// Another request for the same order is refused.
     pub fn hold(
         &self,
         request: &HoldRequest,
@@ -159,8 +159,8 @@ impl Coupon {
             {
                 Some(CouponState::Issued)
             }
-            (OrderEnd::NeverWritten { asked_before }, CouponState::Held { .. })
-                if is_of_order && self.updated_at <= asked_before =>
+            (OrderEnd::NeverWritten { requested_before }, CouponState::Held { .. })
+                if is_of_order && self.updated_at <= requested_before =>
             {
                 Some(CouponState::Issued)
             }
@@ -323,8 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_renewed_after_the_orders_were_asked_is_no_orphan() {
-        let orphan = OrderEnd::NeverWritten { asked_before: Timestamp::from_micros(1) };
+    fn a_hold_renewed_after_the_orders_were_queried_is_no_orphan() {
+        let orphan = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(1) };
         assert_eq!(state_after(&held_by(1), orphan), Some(CouponState::Issued));
         let renewed = Coupon { updated_at: Timestamp::from_micros(2), ..held_by(1) };
         assert_eq!(state_after(&renewed, orphan), None);

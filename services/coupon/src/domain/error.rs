@@ -46,7 +46,7 @@ pub enum HoldRefusal {
     /// Another order holds or used it.
     #[error("the coupon is in use by another order")]
     InUse { state: CouponState },
-    /// The order holds it for a request that asked for something else.
+    /// The order holds it for another request.
     #[error("the coupon is held for another request of the same id")]
     RequestIdReused,
     /// It counts in another event only.

@@ -1,4 +1,4 @@
-//! What a campaign, a claim and a coupon are, and how a coupon changes. No async and no I/O.
+//! Campaigns, claims and coupons, and the transitions of a coupon. No async and no I/O.
 
 mod campaign;
 mod claim;

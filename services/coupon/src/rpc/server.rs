@@ -1,4 +1,4 @@
-//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+//! The RPCs: identity, request, use case, answer. Decides nothing.
 
 use super::convert;
 use crate::usecase::{ClaimCoupon, CreateCampaign, FindCampaigns, FindCoupons, HoldCoupons, ReleaseCoupon};

@@ -199,16 +199,16 @@ pub async fn greatest_ranks(
     Ok(rows.into_iter().map(|(campaign, rank)| (CampaignId::from_uuid(campaign), rank)).collect())
 }
 
-/// Returns a page of coupons whose hold was last requested at `asked_before` or earlier, oldest first, from behind
+/// Returns a page of coupons whose hold was last requested at `requested_before` or earlier, oldest first, from behind
 /// `after`.
 pub async fn held_since(
     conn: &mut MySqlConnection,
-    asked_before: Timestamp,
+    requested_before: Timestamp,
     after: Option<(Timestamp, CouponId)>,
     limit: u32,
 ) -> Result<Vec<Coupon>, DbError> {
     let mut query = Statement::new(SELECT);
-    query.push("WHERE state = 'HELD' AND updated_us <= ").push_bind(asked_before.micros());
+    query.push("WHERE state = 'HELD' AND updated_us <= ").push_bind(requested_before.micros());
     if let Some((updated_at, id)) = after {
         query.push(" AND updated_us >= ").push_bind(updated_at.micros());
         query.push(" AND (updated_us > ").push_bind(updated_at.micros());

@@ -1,5 +1,5 @@
 //! Acknowledges in Redis that ranked claims are stored. No caller waits for it, and the sweep of unfinished claims
-//! repeats what is lost of it.
+//! repeats acknowledgements that are lost.
 
 use crate::domain::RankedClaim;
 use stampede_lua::{Redis, coupon};

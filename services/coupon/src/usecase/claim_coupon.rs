@@ -37,8 +37,8 @@ impl ClaimCoupon {
         let storer = Batcher::new(batches_that_must_run("store_claims"), move |claims: Vec<Unstored>| {
             let store = store.clone();
             async move {
-                let asked = claims.len();
-                each(store.store(claims).await, asked)
+                let count = claims.len();
+                each(store.store(claims).await, count)
             }
         });
         Self { campaigns, staging, ranker, finder, storer }

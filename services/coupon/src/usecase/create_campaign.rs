@@ -54,7 +54,7 @@ impl CreateCampaign {
             .pop())
     }
 
-    /// Refuses a new campaign while Redis has too little memory left. One that cannot be asked is no reason to.
+    /// Refuses a new campaign while Redis has too little memory left. One that cannot be reached is no reason to.
     async fn check_room(&self) -> Result<(), Error> {
         match self.redis.require_room().await {
             Err(error) if error.is_unreachable() => Ok(()),

@@ -31,7 +31,7 @@ impl LockedCoupons {
         self.locked.values().map(|coupon| coupon.campaign_id).collect()
     }
 
-    /// Takes over what a step has made of a coupon.
+    /// Records the coupon as a transition has left it.
     pub fn put(&mut self, stepped: Coupon) {
         self.changed.insert(stepped.id, stepped);
     }

@@ -21,9 +21,9 @@ impl ReleaseCoupon {
         let releaser = Batcher::new(batches_that_must_run("release_coupons"), move |released: Vec<EndedOrder>| {
             let (db, now) = (db.clone(), Timestamp::now());
             async move {
-                let asked = released.len();
+                let count = released.len();
                 let outcome = release_all(&db, released, now).await;
-                vec![outcome; asked]
+                vec![outcome; count]
             }
         });
         Self { releaser }

@@ -19,7 +19,7 @@ pub struct HeldPage {
     /// Coupon and the order that it is held for.
     pub holds: Vec<(CouponId, OrderId)>,
     /// Every hold of the page was last requested at this time or earlier.
-    pub asked_before: Timestamp,
+    pub requested_before: Timestamp,
     /// Where the next page starts; `None` on the last.
     pub next: Option<(Timestamp, CouponId)>,
 }
@@ -37,17 +37,17 @@ impl ReturnOrphans {
 
     /// Returns a page of holds that were last requested at least `age` ago, oldest first, after `after`.
     pub async fn page(&self, age: Duration, after: Option<(Timestamp, CouponId)>) -> Result<HeldPage, DbError> {
-        let asked_before = Timestamp::now().minus(age);
+        let requested_before = Timestamp::now().minus(age);
         let coupons = self
             .db
             .run("held_coupons", |mut conn| async move {
-                store::coupons::held_since(&mut conn, asked_before, after, BATCH_SIZE).await
+                store::coupons::held_since(&mut conn, requested_before, after, BATCH_SIZE).await
             })
             .await?;
         let last = coupons.last().filter(|_| coupons.len() == BATCH_SIZE as usize);
         let next = last.map(|coupon| (coupon.updated_at, coupon.id));
         let hold = |coupon: &Coupon| Some((coupon.id, coupon.state.order_id()?));
-        Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), asked_before, next })
+        Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), requested_before, next })
     }
 
     /// Applies the ends of the orders of a page.

@@ -55,8 +55,8 @@ impl StageCampaign {
         }
     }
 
-    /// Stages what is queued, also what is queued meanwhile, so that nobody waits for the longest; what fails is put
-    /// back.
+    /// Stages the queued campaigns, also those that are queued meanwhile, so that none waits for the longest. Queues a
+    /// campaign again if its staging fails.
     pub async fn stage_queued(&self, campaigns: &Campaigns, queue: &StagingQueue) {
         let stage = |(id, invalid_epoch)| self.stage_requested(id, invalid_epoch, campaigns, queue);
         let mut under_way: FuturesUnordered<_> = queue.take().into_iter().map(stage).collect();

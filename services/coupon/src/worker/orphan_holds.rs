@@ -46,7 +46,7 @@ impl Worker for OrphanHolds {
 }
 
 impl OrphanHolds {
-    /// Asks `orders` about holds from this age on, and has `orphans` return their coupons.
+    /// Queries `orders` about holds from this age on, and has `orphans` return their coupons.
     pub fn new(orphans: ReturnOrphans, orders: OrderServiceClient<MeshChannel>, age: Duration) -> Self {
         Self { orphans, orders, age, after: None }
     }
@@ -81,7 +81,7 @@ fn states(found: &[OrderStatus]) -> anyhow::Result<HashMap<OrderId, OrderState>>
 fn ended(page: &HeldPage, states: &HashMap<OrderId, OrderState>) -> Vec<EndedOrder> {
     let end = |&(coupon_id, order_id): &(CouponId, OrderId)| {
         let end = match states.get(&order_id) {
-            None => Some(OrderEnd::NeverWritten { asked_before: page.asked_before }),
+            None => Some(OrderEnd::NeverWritten { requested_before: page.requested_before }),
             Some(state) => end_of(*state),
         };
         end.map(|end| EndedOrder { coupon_id, order_id, end })
@@ -113,7 +113,7 @@ mod tests {
         let coupon = |n| CouponId::from_uuid(Uuid::from_u128(n));
         let page = HeldPage {
             holds: (1..=4).map(|n| (coupon(n), order(n))).collect(),
-            asked_before: Timestamp::from_micros(9),
+            requested_before: Timestamp::from_micros(9),
             next: None,
         };
         let states = HashMap::from([
@@ -122,7 +122,7 @@ mod tests {
             (order(3), OrderState::Expired),
         ]);
         let ends: Vec<_> = ended(&page, &states).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
-        let never_written = OrderEnd::NeverWritten { asked_before: Timestamp::from_micros(9) };
+        let never_written = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(9) };
         let expected =
             [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unsuccessful), (coupon(4), never_written)];
         assert_eq!(ends, expected);

@@ -1,11 +1,11 @@
-//! Stages campaigns as soon as a claim finds them missing or wrong in Redis. What nobody claims from is found missing
-//! by a look every second.
+//! Stages campaigns as soon as a claim finds them missing or inconsistent in Redis. A poll every second finds those
+//! that nobody claims from.
 
 use crate::usecase::{Campaigns, StageCampaign, StagingQueue};
 use stampede_service::Worker;
 use std::{convert::Infallible, time::Duration};
 
-/// Longest time until what could not be staged is tried again.
+/// Longest time until a campaign that could not be staged is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The worker.

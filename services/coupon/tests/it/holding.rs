@@ -50,7 +50,7 @@ async fn of_many_orders_at_once_one_gets_the_coupon() -> Result<()> {
 }
 
 #[tokio::test]
-async fn holds_of_one_call_are_answered_each_by_itself_in_the_order_asked() -> Result<()> {
+async fn holds_of_one_call_are_answered_each_by_itself_in_the_order_requested() -> Result<()> {
     let sale = Sale::open().await?;
     let campaign = sale.campaign(2).await?;
     let free = sale.claim(&campaign, buyer(), "a").await?;

@@ -55,7 +55,7 @@ async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_for
     assert_eq!(sale.claim(&campaign, user, "a").await?, coupon);
     let newcomer = sale.claim(&campaign, buyer(), "a").await.expect_err("it is over");
     assert_eq!(reason(&newcomer), Reason::CampaignClosed);
-    // Longer than the time between two looks for campaigns that are missing.
+    // Longer than the time between two polls for campaigns that are missing.
     sleep(Duration::from_millis(1_500)).await;
     assert_eq!(forgotten_at(&sale, &campaign).await?, -2);
     sale.mesh.stop().await

@@ -26,7 +26,7 @@ async fn a_claim_that_was_ranked_and_not_stored_is_finished_by_the_sweep() -> Re
     let sale = Sale::open().await?;
     let campaign = sale.campaign(10).await?;
     let (user, id) = (buyer(), campaign.campaign_id.parse()?);
-    // What a replica leaves behind that dies between the rank and the row.
+    // The state that a replica leaves behind when it dies between the rank and the row.
     let claims = [(user, RequestId::parse("a")?)];
     let outcomes = coupon::claim(&sale.redis, id, &claims).await?;
     assert!(matches!(&outcomes[..], [Outcome::Ranked(ranked)] if ranked.rank == 1), "{outcomes:?}");
