@@ -1,5 +1,5 @@
-//! What it costs to read and write JSON by descriptors, as the gateway does for each call: `cargo bench -p
-//! stampede-gateway`. The gateway's own modules are private: what is measured is what they call, with the same options.
+//! Measures reading and writing JSON by descriptors, as the gateway does for each call: `cargo bench -p
+//! stampede-gateway`. The gateway's own modules are private, so this calls the same functions with the same options.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use prost::Message;

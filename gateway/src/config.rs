@@ -24,7 +24,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,
 
-    /// What every Redis key starts with.
+    /// Prefix of every Redis key.
     #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", value_name = "PREFIX", default_value = "")]
     pub redis_key_prefix: String,
 
@@ -46,7 +46,7 @@ pub struct Config {
     #[command(flatten)]
     pub upstreams: UpstreamConfig,
 
-    /// What one request, and all of them together, may take.
+    /// Bounds of one request, and of all of them together.
     #[command(flatten)]
     pub limits: LimitConfig,
 
@@ -55,7 +55,7 @@ pub struct Config {
     pub common: CommonConfig,
 }
 
-/// What one request, and all of them together, may take.
+/// Bounds of one request, and of all of them together.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitConfig {

@@ -1,4 +1,4 @@
-//! What all requests share: the route table, the channels to the services, the tokens, the bound.
+//! The state that all requests share: the route table, the channels to the services, the tokens, the bound.
 
 use crate::{
     auth::Auth,

@@ -63,7 +63,7 @@ fn urls(matches: &ArgMatches, service: Service) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn told(args: &[&str], of: Service) -> Vec<String> {
+    fn parsed(args: &[&str], of: Service) -> Vec<String> {
         let command = UpstreamConfig::augment_args(Command::new("gateway"));
         let matches = command.try_get_matches_from([&["gateway"], args].concat()).unwrap();
         let config = UpstreamConfig::from_arg_matches(&matches).unwrap();
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_service_is_where_its_flag_says_or_where_it_listens_by_default() {
         let args = ["--order-urls", "http://a:1,http://b:2"];
-        assert_eq!(told(&args, Service::Order), ["http://a:1", "http://b:2"]);
-        assert_eq!(told(&args, Service::Event), ["http://127.0.0.1:7101"]);
+        assert_eq!(parsed(&args, Service::Order), ["http://a:1", "http://b:2"]);
+        assert_eq!(parsed(&args, Service::Event), ["http://127.0.0.1:7101"]);
     }
 }

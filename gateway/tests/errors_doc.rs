@@ -4,7 +4,7 @@ use stampede_status::Reason;
 
 const PAGE: &str = include_str!("../../docs/errors.md");
 
-/// What is written under the heading of a reason.
+/// Returns the text under the heading of a reason.
 fn section(reason: Reason) -> &'static str {
     let heading = format!("### <a id=\"{reason}\"></a>{reason}\n");
     let start = PAGE.find(&heading).unwrap_or_else(|| panic!("docs/errors.md does not explain {reason}"));

@@ -6,8 +6,8 @@ use http::{HeaderMap, header};
 use stampede_chassis::Identity;
 use stampede_status::{Problem, Reason};
 
-/// Checks the token if the route wants one, and returns who calls. On an open route nobody looks at it, so a buyer with
-/// an old token can still see what is on sale.
+/// Checks the token if the route wants one, and returns who calls. An open route ignores the token, so a buyer with an
+/// old one can still see what is on sale.
 pub fn authenticate(tokens: &AccessTokens, access: Access, headers: &HeaderMap) -> Result<Option<Identity>, Problem> {
     Ok(match access {
         Access::Public => None,

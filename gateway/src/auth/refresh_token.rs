@@ -44,7 +44,7 @@ impl RefreshToken {
         format!("{PREFIX}{}_{}", self.family, self.secret)
     }
 
-    /// What may be stored: SHA-256 in hex. The secret has 256 random bits, so a plain hash is enough.
+    /// Returns the hash to be stored: SHA-256 in hex. The secret has 256 random bits, so a plain hash is enough.
     pub fn hash(&self) -> String {
         let mut hex = String::with_capacity(64);
         for byte in Sha256::digest(self.secret.as_bytes()) {

@@ -18,7 +18,7 @@ impl Metrics {
         Self { duration: duration_histogram("http.server.request.duration", description) }
     }
 
-    /// Records one answer. Without a route neither method nor path is told apart: callers can make up any.
+    /// Records one answer. Without a route neither method nor path becomes a label: callers can make up any.
     pub fn record(&self, method: &Method, route: Option<&Route>, status: StatusCode, elapsed: Duration) {
         let (method, template) = match route {
             Some(route) => (method_name(method), Arc::clone(&route.template)),

@@ -1,5 +1,5 @@
-//! What every request goes through, from the outside in: its route with span, trace id and metrics, panics, the bound
-//! on requests under way, and the caller (which is [`crate::auth`]'s).
+//! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, the bound on
+//! requests under way, and the caller (which is [`crate::auth`]'s).
 //!
 //! Like the layers of a service they are one handler and not a stack: what one finds is handed to the next, and nothing
 //! is boxed in between.

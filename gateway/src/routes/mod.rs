@@ -44,7 +44,7 @@ pub enum RouteError {
     Binding {
         /// Full name of the method.
         method: String,
-        /// What does not fit.
+        /// Description of the fault.
         problem: String,
     },
     /// Two routes are ambiguous.
@@ -58,7 +58,7 @@ pub enum RouteError {
     Conflict {
         /// The second.
         template: String,
-        /// What is in its way.
+        /// The conflict with an earlier one.
         error: matchit::InsertError,
     },
 }

@@ -18,7 +18,7 @@ fn read_body(rpc: &Rpc, body: &[u8]) -> Result<DynamicMessage, Problem> {
     if rpc.has_body { json::read(&rpc.input, body) } else { Ok(DynamicMessage::new(rpc.input.clone())) }
 }
 
-/// The path is what says which resource is meant; a body that says another is a mistake of the caller.
+/// The path names the resource; a body that names another one is a mistake of the caller.
 fn apply_path(rpc: &Rpc, path: &str, message: &mut DynamicMessage) -> Result<(), Problem> {
     if let Some(variable) = &rpc.variable {
         let field = &variable.field;
@@ -142,7 +142,7 @@ mod tests {
     const PLACE: &str = r#"{"request_id":"r","event_id":"evt_1","lines":[{"item_id":"itm_1","units":2}],
         "max_total":{"minor_units":"9007199254740993","currency":"EUR"},"coupon_id":null}"#;
 
-    /// What the contract allows of a request that does not fit.
+    /// Whether the contract allows this problem for a request that does not fit.
     fn is_refusal_of_a_request(problem: &Problem) -> bool {
         matches!(problem.reason(), Reason::InvalidField | Reason::UnknownField | Reason::MalformedJson)
     }

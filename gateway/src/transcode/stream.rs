@@ -20,7 +20,7 @@ use tonic::Status;
 
 /// Interval of keep-alive comments on a quiet stream; proxies cut off at 30 to 60 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Asks nginx and its kin not to hold events back.
+/// Turns off response buffering in nginx and other proxies.
 const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 

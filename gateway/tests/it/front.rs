@@ -66,7 +66,7 @@ impl Front {
     }
 }
 
-/// What a gateway with these flags serves.
+/// Builds the HTTP side of a gateway with these flags.
 pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
     let prefix = format!("test-gateway:{}:", UserId::random());

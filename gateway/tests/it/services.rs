@@ -49,7 +49,7 @@ fn all_metadata<T>(request: &Request<T>) -> String {
 
 #[tonic::async_trait]
 impl PaymentService for Payments {
-    /// Answers what it was asked with: the id as it came, and all metadata in place of the order.
+    /// Answers with the request: the id as it came, and all metadata in place of the order.
     async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
         let order_id = all_metadata(&request);
         let payment = Payment { payment_id: request.into_inner().payment_id, order_id, ..Payment::default() };

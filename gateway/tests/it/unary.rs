@@ -1,4 +1,5 @@
-//! Calls that are answered once: what is sent on, what comes back, and how failures of a service look.
+//! Calls that are answered once: the request that is sent on, the answer that comes back, and the failures of a
+//! service.
 
 use crate::{
     front::{Front, good_token, request},
