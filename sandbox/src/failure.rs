@@ -33,10 +33,10 @@ pub(crate) enum Failure {
     RefundTooLarge {
         /// The requested amount.
         wanted_minor: i64,
-        /// What is left to refund.
+        /// The amount that can still be refunded.
         refundable_minor: i64,
     },
-    /// The request was lost on its way, as pm_card_timeout_lost asks for.
+    /// The request was lost on its way, as the payment method pm_card_timeout_lost simulates.
     #[error("the request was lost")]
     Lost,
     /// More requests than the sandbox works on at once.

@@ -33,7 +33,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// What may still be given back.
+    /// Returns the amount that can still be refunded.
     pub(crate) fn refundable_minor(&self) -> i64 {
         match self.status {
             ChargeStatus::Captured => self.amount_minor - self.refunded_minor,

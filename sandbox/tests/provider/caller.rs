@@ -75,7 +75,7 @@ impl Sandbox {
         send(request.expect("a valid request")).await
     }
 
-    /// Looks a charge up until it has this status.
+    /// Polls a charge until it has this status.
     pub async fn wait_for_status(&self, key: &str, status: &str) -> Value {
         let wait = async {
             loop {
