@@ -120,7 +120,7 @@ impl Price {
         Money::new(i64::from(self.minor_units.get()), self.currency)
     }
 
-    /// What it is in.
+    /// The currency.
     pub const fn currency(self) -> Currency {
         self.currency
     }

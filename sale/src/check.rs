@@ -1,4 +1,4 @@
-//! What the values of a sale file must be to each other. Bounds of single values are checked as they are read.
+//! Checks the values of a sale file against each other. Bounds of single values are checked as they are read.
 
 use crate::{Campaign, Crowd, Item, Percent, Sale};
 use toml::Spanned;
@@ -12,7 +12,7 @@ pub struct Fault {
     pub offset: usize,
     /// Its field.
     pub field: String,
-    /// What is wrong with it.
+    /// Description of the fault.
     pub problem: String,
 }
 

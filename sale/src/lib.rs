@@ -22,14 +22,13 @@ pub struct Sale {
     pub opens_in_ms: Spanned<OpensIn>,
     /// Time from the opening to the close.
     pub lasts_ms: Spanned<Millis<100, 86_400_000>>,
-    /// What the mesh was started with as STAMPEDE_PAY_WINDOW_MS. It is the mesh that needs it: the simulation only
-    /// waits.
+    /// STAMPEDE_PAY_WINDOW_MS of the mesh that the sale needs. The simulation only waits.
     pub pay_window_ms: Option<Spanned<PayWindow>>,
     /// Units that are left in the end fail the run, where the crowd wants at least twice as many as there are, and
     /// enough of it come back for what others return.
     #[serde(default)]
     pub must_sell_out: bool,
-    /// What is on sale.
+    /// Items on sale.
     pub items: Spanned<Vec<Item>>,
     /// Coupons to be claimed beforehand.
     pub campaign: Option<Campaign>,
@@ -67,7 +66,7 @@ pub struct Item {
     pub units: Within<1, 10_000_000>,
     /// Units that one buyer may have.
     pub limit_per_buyer: Spanned<Within<1, 1_000>>,
-    /// What the first orders get with it.
+    /// The gift of the first orders.
     pub gift: Option<Gift>,
 }
 
@@ -105,7 +104,7 @@ pub struct Crowd {
     pub buyers: Within<1, 1_000_000>,
     /// Their orders arrive within this time, from the opening.
     pub spread_ms: Spanned<Millis<1, 3_600_000>>,
-    /// Time that a buyer looks at an order before the next click; each takes half to one and a half of it.
+    /// Think time of a buyer before the next click; each takes half to one and a half of it.
     #[serde(default = "default_think")]
     pub think_ms: Millis<0, 600_000>,
     /// An order has one line to so many.
@@ -205,7 +204,7 @@ pub enum SaleError {
         line: usize,
         /// The field at fault.
         field: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         problem: String,
     },
     /// A value that replaces one of the file does not fit the rest of it.
@@ -213,7 +212,7 @@ pub enum SaleError {
     Unfitting {
         /// The field at fault.
         field: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         problem: String,
     },
 }
