@@ -6,7 +6,7 @@
 //! use stampede_kafka::{Producer, Record, Undelivered};
 //! use tokio::time::{Duration, Instant};
 //!
-//! async fn tell(payload: &[u8]) -> Result<(), Undelivered> {
+//! async fn publish(payload: &[u8]) -> Result<(), Undelivered> {
 //!     let (key, headers) = (b"ord_1".as_slice(), OwnedHeaders::new());
 //!     let producer = Producer::new("localhost:9092")?;
 //!     let record = Record { topic: "stampede.order", key: Some(key), payload: Some(payload), headers };

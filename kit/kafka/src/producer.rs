@@ -19,10 +19,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Longest sleep of the thread, which ends at most so long after the producer is dropped.
-const POLL: Duration = Duration::from_secs(1);
+/// Longest poll of the thread, which ends at most so long after the producer is dropped.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What became of a record.
+/// The outcome of a record.
 type Outcome = Result<(), KafkaError>;
 
 /// Where the outcome of a record goes.
@@ -125,7 +125,7 @@ fn settings(brokers: &str) -> ClientConfig {
 
 fn hand_out(producer: &Weak<BaseProducer<Deliveries>>) {
     while let Some(producer) = producer.upgrade() {
-        producer.poll(POLL);
+        producer.poll(POLL_TIMEOUT);
     }
 }
 

@@ -16,7 +16,7 @@ pub enum KafkaUnreachable {
     /// No broker answered.
     #[error("no broker at {brokers} answers: {cause}")]
     NoBroker {
-        /// The brokers that were asked.
+        /// The brokers that were queried.
         brokers: String,
         /// The error of the client.
         cause: KafkaError,
@@ -24,25 +24,25 @@ pub enum KafkaUnreachable {
     /// A broker answered, but does not have the topic.
     #[error("Kafka at {brokers} has no topic {topic}: run `stampede prepare`")]
     NoTopic {
-        /// The brokers that were asked.
+        /// The brokers that were queried.
         brokers: String,
         /// The topic that is missing.
         topic: String,
     },
     /// The check could not run.
-    #[error("Kafka could not be asked: the process is going down")]
-    NotAsked,
+    #[error("Kafka could not be checked: the process is going down")]
+    NotChecked,
 }
 
-/// Asks the brokers once for `topic`.
+/// Queries the brokers once for `topic`.
 pub async fn reach_kafka(brokers: &str, topic: &str) -> Result<(), KafkaUnreachable> {
     let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     // The client has no asynchronous way to fetch metadata.
-    let asked = tokio::task::spawn_blocking(move || ask(brokers, topic));
-    asked.await.unwrap_or(Err(KafkaUnreachable::NotAsked))
+    let check = tokio::task::spawn_blocking(move || query(brokers, topic));
+    check.await.unwrap_or(Err(KafkaUnreachable::NotChecked))
 }
 
-fn ask(brokers: String, topic: String) -> Result<(), KafkaUnreachable> {
+fn query(brokers: String, topic: String) -> Result<(), KafkaUnreachable> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &brokers).set("allow.auto.create.topics", "false");
     let metadata = config
