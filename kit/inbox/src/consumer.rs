@@ -94,7 +94,7 @@ impl<H: Handler> Consumer<H> {
             .set("socket.nagle.disable", "true")
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
-            .set("statistics.interval.ms", gauges::PERIOD.as_millis().to_string())
+            .set("statistics.interval.ms", gauges::GAUGE_INTERVAL.as_millis().to_string())
             .create_with_context(Lag::new())?;
         let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
         client.subscribe(&topics)?;

@@ -10,8 +10,8 @@ use stampede_db::{Database, DbError};
 use std::{collections::HashMap, time::Duration};
 use tokio::time::sleep;
 
-/// Time between two measurements.
-pub const PERIOD: Duration = Duration::from_secs(5);
+/// Time between two reads of the gauges.
+pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 fn meter() -> Meter {
     global::meter("stampede.inbox")
@@ -63,7 +63,7 @@ pub async fn watch_parked(db: Database, topics: Vec<String>) {
                 parked.record(count, &[KeyValue::new("topic", topic.clone())]);
             }
         }
-        sleep(PERIOD).await;
+        sleep(GAUGE_INTERVAL).await;
     }
 }
 

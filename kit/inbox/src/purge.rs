@@ -11,7 +11,7 @@ const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Most records that one statement deletes.
 const PURGE_BATCH: u32 = 5_000;
 /// Pause when no old record is left.
-const PERIOD: Duration = Duration::from_secs(60);
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause while there are more: the consumer needs the database too.
 const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_secs(1);
 
@@ -31,10 +31,10 @@ async fn purge(db: &Database) -> Duration {
     });
     match purged.await {
         Ok(count) if count == u64::from(PURGE_BATCH) => PAUSE_BETWEEN_BATCHES,
-        Ok(_) => PERIOD,
+        Ok(_) => PURGE_INTERVAL,
         Err(error) => {
             tracing::warn!(error.cause = %error, "old inbox records could not be purged");
-            PERIOD
+            PURGE_INTERVAL
         }
     }
 }

@@ -79,7 +79,7 @@ pub async fn park(conn: &mut MySqlConnection, message: &Message, now_us: i64) ->
     Ok(())
 }
 
-/// Deletes records from before this instant. Looks only at the first `limit` of each source: its ids grow with time, so
+/// Deletes records from before this instant. Reads only the first `limit` of each source: its ids grow with time, so
 /// the oldest come first. Returns the greatest number that it deleted of one source.
 pub async fn purge(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let sources: Vec<String> = sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *conn).await?;
