@@ -7,8 +7,8 @@ use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Time between two measurements.
-const PERIOD: Duration = Duration::from_secs(5);
+/// Time between two reads of the gauges.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The gauges of one outbox.
 struct Backlog {
@@ -31,7 +31,7 @@ pub async fn watch(db: Database) {
     };
     loop {
         backlog.measure(&db).await;
-        sleep(PERIOD).await;
+        sleep(GAUGE_INTERVAL).await;
     }
 }
 

@@ -8,10 +8,10 @@
 //! use stampede_db::{Database, DbError};
 //! use stampede_outbox::{Outbox, OutboxMessage, append};
 //!
-//! async fn tell(db: &Database, outbox: &Outbox, message: OutboxMessage) -> Result<(), DbError> {
-//!     db.transact("tell", move |conn| {
+//! async fn publish(db: &Database, outbox: &Outbox, message: OutboxMessage) -> Result<(), DbError> {
+//!     db.transact("publish", move |conn| {
 //!         let message = message.clone();
-//!         // After the rows that the message tells of.
+//!         // After the rows that the message is about.
 //!         Box::pin(async move { append(conn, &[message]).await })
 //!     })
 //!     .await?;

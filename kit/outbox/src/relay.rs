@@ -25,9 +25,9 @@ const LINGER: Linger =
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 /// Poll interval while other replicas are alive: their commits wake their own relay only, and may write into partitions
 /// that this one leases.
-const POLL_WITH_OTHERS: Duration = Duration::from_millis(20);
+const POLL_INTERVAL_WITH_OTHERS: Duration = Duration::from_millis(20);
 /// Poll interval while there is no other replica: every commit wakes this relay.
-const POLL_ALONE: Duration = Duration::from_millis(250);
+const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
 /// Longest wait for acknowledgements: a round must end well within the term of a lease.
 const ACK_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long messages are kept after they were written, for the audit and for an investigation. Unsent messages are kept
@@ -112,8 +112,12 @@ impl Relay {
 
     /// Publishes until `stop`, then publishes what is left, gives the leases back and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let mut leases =
-            Leases { partitions: Vec::new(), poll: POLL_ALONE, check_at: Instant::now(), valid_until: Instant::now() };
+        let mut leases = Leases {
+            partitions: Vec::new(),
+            poll: POLL_INTERVAL_ALONE,
+            check_at: Instant::now(),
+            valid_until: Instant::now(),
+        };
         let mut purge_at = Instant::now();
         let _backlog = AbortOnDropHandle::new(tokio::spawn(backlog::watch(self.db.clone())));
         while !stop.is_cancelled() {
@@ -222,7 +226,7 @@ impl Relay {
             tracing::info!(messaging.topic = %self.topic.value, outbox.partitions = partitions.len(), outbox.relays = alive, "relay leases changed");
         }
         let term = Duration::from_micros(lease::TERM_US.unsigned_abs());
-        let poll = if alive > 1 { POLL_WITH_OTHERS } else { POLL_ALONE };
+        let poll = if alive > 1 { POLL_INTERVAL_WITH_OTHERS } else { POLL_INTERVAL_ALONE };
         Ok(Leases { partitions, poll, check_at: started + LEASE_CHECK, valid_until: started + term })
     }
 

@@ -29,8 +29,8 @@ pub async fn unsent(conn: &mut MySqlConnection, partitions: &[u16], limit: u32) 
 
 /// Marks messages as sent: deletes their rows from the list of unsent ones.
 ///
-/// The join looks up each row by its key. Given an `IN` list, both servers scan a short table instead, and then wait
-/// for the locks of transactions that are writing messages.
+/// The join finds each row by its key. Given an `IN` list, both servers scan a short table instead, and then wait for
+/// the locks of transactions that are writing messages.
 pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
     let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
     sqlx::query(
@@ -43,7 +43,7 @@ pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), Db
     Ok(())
 }
 
-/// Deletes messages that were written before this instant and have been sent. Looks only at the first `limit`: ids grow
+/// Deletes messages that were written before this instant and have been sent. Reads only the first `limit`: ids grow
 /// with time, so the oldest come first. Returns how many it deleted.
 pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
     let last: Option<u64> =

@@ -70,7 +70,7 @@ async fn acknowledged(delivery: Option<Delivery>, deadline: Instant) -> bool {
             tracing::warn!(error.cause = %error, "message was not acknowledged, it is sent again");
             false
         }
-        // Told of once, for all of the round.
+        // Logged once, for all of the round.
         Err(Undelivered::TimedOut) => false,
     }
 }

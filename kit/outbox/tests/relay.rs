@@ -145,7 +145,7 @@ async fn a_message_that_commits_late_is_not_passed_over() {
     relay.outbox.wake();
     assert_eq!(bench.received(19).await.len(), 19);
     let done = || async { (bench.unsent().await == 0).then_some(()) };
-    eventually("what was sent is marked beside a transaction that is writing", done).await;
+    eventually("what was sent is marked while another transaction is writing", done).await;
     sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
     let all = bench.received(20).await;
     assert_eq!(all.get("evt_1"), Some(&vec![1]));
