@@ -12,9 +12,9 @@ use tokio::time::sleep;
 
 use super::Hub;
 
-const PERIOD: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the hub reads from, with a record of what each load asked for.
+/// The table that the hub polls, with a record of the keys of each load.
 #[derive(Clone, Default)]
 struct Table {
     rows: Arc<Mutex<HashMap<u32, &'static str>>>,
@@ -24,7 +24,7 @@ struct Table {
 impl Table {
     fn hub(&self) -> Hub<u32, &'static str> {
         let table = self.clone();
-        Hub::new(PERIOD, move |mut keys: Vec<u32>| {
+        Hub::new(POLL_INTERVAL, move |mut keys: Vec<u32>| {
             let table = table.clone();
             async move {
                 keys.sort_unstable();
@@ -56,7 +56,7 @@ async fn a_watcher_gets_the_value_and_then_each_change() {
     table.put(1, "placed");
     let mut watcher = pin!(table.hub().watch(1));
     assert_eq!(watcher.next().await, Some("placed"));
-    sleep(PERIOD * 3).await;
+    sleep(POLL_INTERVAL * 3).await;
     assert_eq!(watcher.next().now_or_never(), None, "nothing changed");
     table.put(1, "paid");
     assert_eq!(watcher.next().await, Some("paid"));
@@ -69,7 +69,7 @@ async fn one_load_a_period_serves_all_watchers() {
     table.put(2, "b");
     let hub = table.hub();
     let mut watchers: Vec<_> = [1, 1, 2, 2, 2].map(|key| hub.watch(key).boxed()).into();
-    sleep(PERIOD / 2).await;
+    sleep(POLL_INTERVAL / 2).await;
     assert_eq!(table.loads(), [vec![1, 2]]);
     for watcher in &mut watchers {
         assert!(watcher.next().await.is_some());
@@ -81,17 +81,17 @@ async fn one_load_a_period_serves_all_watchers() {
 async fn nothing_is_loaded_while_nobody_watches() {
     let table = Table::default();
     let hub = table.hub();
-    sleep(PERIOD * 10).await;
+    sleep(POLL_INTERVAL * 10).await;
     assert!(table.loads().is_empty());
     drop(hub.watch(1));
-    sleep(PERIOD * 10).await;
+    sleep(POLL_INTERVAL * 10).await;
     assert!(table.loads().is_empty());
     let watcher = hub.watch(1);
-    sleep(PERIOD * 3).await;
+    sleep(POLL_INTERVAL * 3).await;
     let watched = table.loads().len();
     assert!(watched >= 3);
     drop(watcher);
-    sleep(PERIOD * 10).await;
+    sleep(POLL_INTERVAL * 10).await;
     assert_eq!(table.loads().len(), watched);
 }
 
@@ -115,7 +115,7 @@ async fn a_slow_watcher_skips_to_the_newest() {
     assert_eq!(watcher.next().await, Some("a"));
     for value in ["b", "c", "d"] {
         table.put(1, value);
-        sleep(PERIOD * 2).await;
+        sleep(POLL_INTERVAL * 2).await;
     }
     assert_eq!(watcher.next().await, Some("d"));
     assert_eq!(watcher.next().now_or_never(), None);
@@ -125,7 +125,7 @@ async fn a_slow_watcher_skips_to_the_newest() {
 async fn a_key_without_a_value_yields_when_it_gets_one() {
     let table = Table::default();
     let mut watcher = pin!(table.hub().watch(1));
-    assert!(tokio::time::timeout(PERIOD * 5, watcher.next()).await.is_err());
+    assert!(tokio::time::timeout(POLL_INTERVAL * 5, watcher.next()).await.is_err());
     table.put(1, "there");
     assert_eq!(watcher.next().await, Some("there"));
 }
@@ -137,7 +137,7 @@ async fn a_load_that_fails_or_panics_is_tried_again() {
     for trouble in [500, 600] {
         table.put(trouble, "trouble");
         let mut watcher = pin!(table.hub().watch(1));
-        assert!(tokio::time::timeout(PERIOD * 5, watcher.next()).await.is_err());
+        assert!(tokio::time::timeout(POLL_INTERVAL * 5, watcher.next()).await.is_err());
         table.remove(trouble);
         assert_eq!(watcher.next().await, Some("a"));
     }
