@@ -1,4 +1,4 @@
-//! What it costs to write the text of a statement: `cargo bench -p stampede-db`.
+//! Measures how long a statement takes to be written as text: `cargo bench -p stampede-db`.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use stampede_db::Statement;

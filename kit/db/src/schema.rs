@@ -31,7 +31,7 @@ macro_rules! schemas {
     };
 }
 
-// What the build has found in `migrations/`.
+// The schemas that the build script has found in `migrations/`.
 include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
 
 impl Schema {

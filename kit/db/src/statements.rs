@@ -25,7 +25,7 @@ struct Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(usize);
 
-/// What the server answered to each statement.
+/// The answers of the server, one for each statement.
 #[derive(Debug, Default)]
 pub struct Answers(Vec<Answer>);
 

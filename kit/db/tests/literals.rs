@@ -1,4 +1,4 @@
-//! What a statement writes as text, both servers read as it was.
+//! Both servers read the literals of a statement as the values that were written.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
@@ -15,7 +15,7 @@ use stampede_testkit::{Service, World};
 const VALUES: usize = 200;
 const STATEMENTS: usize = 10;
 
-/// What has broken escapers before: quotes, escapes, ends of comments and strings, other alphabets, NUL.
+/// Values that have broken escapers before: quotes, escapes, ends of comments and strings, other alphabets, NUL.
 const NASTY: [&str; 14] = [
     "",
     "'",
