@@ -1,4 +1,4 @@
-//! Reads the fields of what came in. Each error names the field as the caller wrote it.
+//! Parses the fields of a request. Each error names the field as the caller wrote it.
 
 use crate::{InvalidField, ParseIdError};
 use std::{ops::RangeInclusive, str::FromStr};

@@ -3,7 +3,7 @@
 use crate::InvalidField;
 use std::fmt;
 
-/// SHA-256 of everything that a request asks for. Two requests with the same one ask for the same.
+/// SHA-256 of every field of a request that decides its effect. Two requests with the same one request the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; Self::LEN]);
 

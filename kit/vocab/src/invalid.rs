@@ -1,12 +1,12 @@
-//! What is wrong with one field of what came in.
+//! The error of one field of a request.
 
-/// A field that cannot be taken, and how it should look.
+/// A field with a value that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct InvalidField {
     /// Path of the field as the caller wrote it, such as `lines[1].units`.
     pub field: String,
-    /// What is wrong and what would be right, such as "must be 1 to 100".
+    /// The fault and the allowed values, such as "must be 1 to 100".
     pub problem: String,
 }
 

@@ -1,7 +1,7 @@
 //! The words of a sale as pure values: ids, money, quantity and time. No I/O, no async.
 //!
-//! What is built here is valid by construction: a [`Quantity`] is never zero, a [`RequestId`] always prints, an
-//! [`OrderId`] is never mistaken for an [`ItemId`].
+//! Every value is valid by construction: a [`Quantity`] is never zero, a [`RequestId`] always prints, an [`OrderId`] is
+//! never mistaken for an [`ItemId`].
 //!
 //! ```
 //! use stampede_vocab::{Money, OrderId, Quantity, RequestId, UserId};

@@ -7,7 +7,7 @@ use crate::InvalidField;
 pub struct Quantity(i32);
 
 impl Quantity {
-    /// The most that one line may ask for.
+    /// The most units of one line.
     pub const MAX: i64 = 1_000_000;
 
     /// Takes 1 to [`Quantity::MAX`]; the error names the field `units`.

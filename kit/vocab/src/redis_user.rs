@@ -3,7 +3,7 @@
 /// Name of the user.
 pub const REDIS_USER: &str = "stampede";
 
-/// The commands that scripts call. Redis asks the rights of whoever runs a script for each of them.
+/// The commands that scripts call. Redis checks the rights of the user that runs a script for each of them.
 pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
     "DEL",
     "EXPIRE",
@@ -50,7 +50,7 @@ const RIGHTS: &[&str] = &[
     "-client|unpause",
     "+subscribe",
     "+unsubscribe",
-    // What the server says of itself: run id, memory, and which node of a cluster has what.
+    // Facts about the server: run id, memory, and the slots of each node of a cluster.
     "+info",
     "+cluster|nodes",
     "+cluster|shards",
