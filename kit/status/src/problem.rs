@@ -110,7 +110,7 @@ impl Problem {
         self.body.retry_after
     }
 
-    /// What only the operator may see.
+    /// Returns the internal text, which is for the operator only.
     pub fn internal_detail(&self) -> Option<&str> {
         self.body.internal.as_deref()
     }
