@@ -41,7 +41,7 @@ pub struct KafkaArgs {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_BROKERS", value_name = "HOST:PORT,...")]
     pub kafka_brokers: String,
 
-    /// What the names of topics and consumer groups start with: "stampede" gives "stampede.order".
+    /// Prefix of topics and consumer groups: "stampede" gives "stampede.order".
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede", value_name = "PREFIX")]
     pub kafka_topic_prefix: String,
 }
@@ -54,16 +54,16 @@ pub struct RedisArgs {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,
 
-    /// What every Redis key starts with.
+    /// Prefix of every Redis key.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_REDIS_KEY_PREFIX", default_value = "", value_name = "PREFIX")]
     pub redis_key_prefix: String,
 }
 
-/// How long an order may take to be written. Order keeps it; inventory and coupon keep what is set aside for it longer.
+/// How long an order may take to be written. Order keeps it; inventory and coupon keep their holds for it longer.
 #[derive(Debug, Clone, Args)]
 pub struct OrderWriteLimitArgs {
-    /// Milliseconds within which an order is written after it was asked for, or refused. The order, inventory and
-    /// coupon services need the same value: later they give back what they have for it.
+    /// Milliseconds within which an order is written after its request, or refused. The order, inventory and coupon
+    /// services need the same value: later they release their holds for it.
     #[arg(long, env = "STAMPEDE_ORDER_WRITE_LIMIT_MS", default_value_t = DEFAULT_ORDER_WRITE_LIMIT_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub order_write_limit_ms: u64,
 }

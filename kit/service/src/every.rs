@@ -3,7 +3,7 @@
 use crate::Worker;
 use std::{fmt::Display, future::Future, time::Duration};
 
-/// Does a round every period. A round that fails is followed by the next one as any other: it looks at the same things.
+/// Does a round every period. A round that fails is followed by the next one as any other, which covers the same rows.
 pub struct Every<F> {
     /// From the end of a round, so that one that is slow is not followed at once.
     pub period: Duration,

@@ -1,5 +1,5 @@
-//! What every service of the mesh is put together from: its flags, its connections, its relay and consumer, its worker
-//! loops, and the small forms that every RPC needs.
+//! The parts of every service of the mesh: flags, connections, relay and consumer, worker loops, and the small forms
+//! that every RPC needs.
 //!
 //! It composes the other kits and holds no SQL, no script and no message.
 //!

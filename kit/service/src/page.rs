@@ -1,9 +1,9 @@
-//! Pages of a list: what was asked for, and what is returned.
+//! Pages of a list: the request for one, and the answer.
 
 use stampede_vocab::{InvalidField, PageSize, PageToken, Timestamp};
 use uuid::Uuid;
 
-/// The page that a request asks for.
+/// The page that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paging {
     list: String,

@@ -98,7 +98,7 @@ mod tests {
         Hangs,
     }
 
-    /// Plays the rounds of a script, then rests for a period after each; tells when each began.
+    /// Plays the rounds of a script, then rests for a period after each; sends the instant at which each began.
     struct Script {
         rounds: VecDeque<Round>,
         woken: Arc<Notify>,
@@ -125,7 +125,7 @@ mod tests {
 
     /// When the rounds of `script` began, in seconds from the first; woken at these seconds, stopped at the last.
     async fn began<const N: usize>(script: [Round; N], woken_at: &[u64], stopped_at: u64) -> Vec<u64> {
-        let (began, mut told) = mpsc::unbounded_channel();
+        let (began, mut starts) = mpsc::unbounded_channel();
         let (woken, stop, started) = (Arc::new(Notify::new()), CancellationToken::new(), Instant::now());
         let script = Script { rounds: script.into(), woken: woken.clone(), began };
         tokio::join!(work("test", TIME_OUT, script, stop.clone()), async {
@@ -137,7 +137,7 @@ mod tests {
             stop.cancel();
         });
         let mut seconds = Vec::new();
-        while let Some(at) = told.recv().await {
+        while let Some(at) = starts.recv().await {
             seconds.push(at.duration_since(started).as_secs());
         }
         seconds
