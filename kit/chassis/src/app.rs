@@ -1,4 +1,4 @@
-//! What a process hands over to be served.
+//! The services that a process serves.
 
 use axum::Router;
 use tonic::service::Routes;

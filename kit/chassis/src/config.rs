@@ -33,7 +33,7 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub admin_addr: Option<SocketAddr>,
 
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
 
@@ -62,7 +62,7 @@ pub struct CommonConfig {
     pub worker_threads: Option<NonZeroUsize>,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For reading at a terminal.

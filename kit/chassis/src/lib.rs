@@ -1,4 +1,4 @@
-//! What every process is built on: configuration, telemetry, health, serving, draining.
+//! The framework of every process: configuration, telemetry, health, serving, draining.
 //!
 //! A service is a function that makes its gRPC services out of its configuration; all else that a process needs is
 //! here, once. [`run`] has the order: start the logs, take the ports, build the service unless a signal ends that,
@@ -10,9 +10,9 @@
 //!    calls and messages wrote is still sent;
 //! 4. spans are flushed.
 //!
-//! What belongs to every call (trace context, metrics, deadlines, bounds, panics) is a layer around what is served; its
-//! other half, on the side of the caller, is [`MeshChannel`]. What an HTTP router needs of the layers is public. This
-//! crate must not know any service, its protos or its servers.
+//! Each layer around the services adds one thing to every call: trace context, metrics, deadlines, bounds, panics. The
+//! caller's side of them is [`MeshChannel`]. The layers that an HTTP router needs are public. This crate must not know
+//! any service, its protos or its servers.
 //!
 //! ```no_run
 //! use clap::Parser;

@@ -1,6 +1,6 @@
 //! The life of a process, from the command line to the exit code.
 //!
-//! What can fail is apart from the flush, so that the last spans leave also when a start fails.
+//! Every step that can fail runs before the flush, so that the last spans leave also when a start fails.
 
 use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The signals that tell a process to stop.
+//! The signals that stop a process.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Signals {
         Ok(Signals { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one and says which.
+    /// Waits for the next one and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

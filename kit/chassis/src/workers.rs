@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What each stage gets to stop, even if the calls took all the time there was.
+/// Least time of each stage to stop, even if the calls took all the time there was.
 const LEAST_STAGE_TIME: Duration = Duration::from_secs(1);
 
 /// When a worker is stopped, in this order, after the calls have drained.

@@ -49,11 +49,11 @@ impl Bare {
 
     /// The exit code, the rest of stderr, and how long it took.
     fn end(mut self) -> (Option<i32>, String, Duration) {
-        let asked = Instant::now();
+        let started = Instant::now();
         let mut text = String::new();
         self.stderr.read_to_string(&mut text).expect("stderr is text");
         let status = self.child.wait().expect("the child is ours");
-        (status.code(), text, asked.elapsed())
+        (status.code(), text, started.elapsed())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Ends streams when the process leaves: a stream with nothing to send is told UNAVAILABLE, so that
-//! its caller goes to another replica. Without this, one watcher would hold up every stop.
+//! Ends streams when the process drains: a stream with nothing to send ends with UNAVAILABLE, so that its caller goes
+//! to another replica. Without this, one watcher would hold up every stop.
 
 use std::{
     pin::Pin,

@@ -1,5 +1,5 @@
-//! Gives the refusals of the gRPC library itself the shape of all others: a method that does not exist, a message that
-//! cannot be decoded or is too large. Handlers are not asked then, so nobody else could name a reason.
+//! Adds a reason to the refusals of the gRPC library itself: a method that does not exist, a message that cannot be
+//! decoded or is too large. No handler runs then, so nothing else could give a reason.
 //! Must not touch an answer that has one.
 
 use http::Response;

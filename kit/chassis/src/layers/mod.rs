@@ -1,5 +1,5 @@
-//! What every call goes through on the server's side, from the outside in: span, metrics, bound, refusals that nobody
-//! explained, deadline and panics. The body of its answer ends at the drain.
+//! The layers of every call on the server's side, from the outside in: span, metrics, bound, refusals without a reason,
+//! deadline and panics. The body of its answer ends at the drain.
 //!
 //! All of them are one service and not a stack of services, in which each level costs every call a box for its future
 //! and a clone of all levels below. What is done before the first `await` is done as the call arrives, before anything

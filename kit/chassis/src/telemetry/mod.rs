@@ -39,7 +39,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// What must be flushed before the process ends.
+/// The exporters that must be flushed before the process ends.
 pub(crate) struct Telemetry {
     tracer: SdkTracerProvider,
     meter: SdkMeterProvider,
@@ -95,7 +95,7 @@ fn tracer_provider(config: &CommonConfig, resource: Resource) -> anyhow::Result<
     Ok(builder.with_sampler(sampler).with_batch_exporter(exporter).build())
 }
 
-/// Spans from INFO up, whatever the log filter says: a quiet log must not break traces.
+/// Exports spans from INFO up, whatever the log filter is: a quiet log must not break traces.
 fn span_layer(provider: &SdkTracerProvider, exported: bool) -> BoxLayer {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("stampede"))
