@@ -1,7 +1,7 @@
 //! The only contract between Stampede's processes: generated code and its descriptors, the conversions of the values
 //! that all of it shares, and who takes which message. No logic.
 //!
-//! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and what Kafka carries is
+//! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and the messages on Kafka are
 //! [`message::v1`].
 
 #![warn(missing_docs)]
