@@ -19,7 +19,7 @@ Example:
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// Redis: redis://[user:password@]host:port[/database]; or a cluster:
+    /// Redis: redis://[user:password@]host:port[/database]; or a cluster, except in the event service:
     /// redis-cluster://[user:password@]host:port[,host:port...].
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,

@@ -42,7 +42,9 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     audit.figure(4, "claims ranked in Redis", ranked);
     audit.figure(4, "of them stored", compared);
     if unknown > 0 {
-        audit.leave_out(format!("{unknown} campaigns with Redis, which has forgotten them, has none of them yet, or is loading them anew"));
+        audit.leave_out(format!(
+            "{unknown} campaigns with Redis, which has forgotten them, has none of them yet, or is loading them anew"
+        ));
     }
     audit.breach(4, "a claim was ranked, but its coupon is not stored", lost);
     audit.breach(2, "Redis would give a rank again", again);

@@ -49,7 +49,7 @@ pub struct KafkaArgs {
 /// The Redis of a service.
 #[derive(Debug, Clone, Args)]
 pub struct RedisArgs {
-    /// Redis: redis://[user:password@]host:port[/database]; or, but for the event service, a cluster:
+    /// Redis: redis://[user:password@]host:port[/database]; or a cluster, except in the event service:
     /// redis-cluster://[user:password@]host:port[,host:port...].
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: String,
