@@ -14,6 +14,12 @@ use std::{sync::Arc, time::Duration};
 
 /// Most connections of one process. A script takes well under a millisecond, so few calls are under way at a time.
 const MAX_CONNECTIONS: usize = 8;
+/// The same to a cluster: calls that wait for a master that is away leave connections for those to the others.
+const MAX_CLUSTER_CONNECTIONS: usize = 32;
+/// Longest wait for the answer of a cluster, the wait for a connection included. Shorter than for one server: calls for keys
+/// on one master go out with calls for keys on others, and one that is away until its replica is promoted must not hold up
+/// all.
+const CLUSTER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for a connection that was idle to say that it lives.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -48,7 +54,7 @@ impl Redis {
         let address = Address::parse(&config.url)?;
         let is_cluster = address.is_cluster();
         let pool = Pool::builder(Connections::to(address)?)
-            .max_size(MAX_CONNECTIONS)
+            .max_size(if is_cluster { MAX_CLUSTER_CONNECTIONS } else { MAX_CONNECTIONS })
             .wait_timeout(Some(TIMEOUT))
             .create_timeout(Some(TIMEOUT))
             .recycle_timeout(Some(PING_TIMEOUT))
@@ -76,7 +82,8 @@ impl Redis {
 
     /// Runs `script`, in a cluster on the master that has its keys. A server that has forgotten it is given it again, and
     /// a call that a connection has lost is made once more on another: a script that runs again for the same call must
-    /// change nothing more. Fails after two seconds; whether the script ran is not known then.
+    /// change nothing more. Fails after two seconds, in a cluster after half a second; whether the script ran is not known
+    /// then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(&Call::Script { script, keys, args }).await
     }
@@ -98,13 +105,14 @@ impl Redis {
                 answer => answer,
             }
         };
-        let Ok(answer) = tokio::time::timeout(TIMEOUT, answer).await else {
+        let limit = if self.is_cluster { CLUSTER_TIMEOUT } else { TIMEOUT };
+        let Ok(answer) = tokio::time::timeout(limit, answer).await else {
             if self.is_cluster {
                 // A master that hangs does not say that another has taken over, and nobody else is asked: a fresh
                 // connection learns it from the nodes that answer.
                 drop(self.pool.retain(|_, _| false));
             }
-            return Err(RedisError::TimedOut(TIMEOUT));
+            return Err(RedisError::TimedOut(limit));
         };
         answer
     }

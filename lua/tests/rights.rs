@@ -17,7 +17,7 @@ fn scripts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let entries = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let folders = entries(root).filter(|path| path.is_dir());
-    let files = folders.flat_map(|folder| entries(&folder).collect::<Vec<_>>());
+    let files = folders.flat_map(|folder| entries(&folder).collect::<Vec<_>>()).chain(entries(root));
     let scripts = files.filter(|file| file.extension().is_some_and(|ending| ending == "lua"));
     let named = |file: &Path| file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
     scripts.map(|file| (named(&file), fs::read_to_string(&file).unwrap())).collect()

@@ -17,6 +17,7 @@ pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
     "HSET",
     "HSETNX",
     "HVALS",
+    "INFO",
     "PEXPIRE",
     "PEXPIREAT",
     "SET",
@@ -52,8 +53,7 @@ const RIGHTS: &[&str] = &[
     "-client|unpause",
     "+subscribe",
     "+unsubscribe",
-    // Facts about the server: run id, memory, and the slots of each node of a cluster.
-    "+info",
+    // The slots of each node of a cluster.
     "+cluster|nodes",
     "+cluster|shards",
     "+cluster|slots",

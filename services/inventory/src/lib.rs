@@ -61,7 +61,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     start_rounds(&parts, &config, &reconcile, &view);
     let rpc = InventoryRpc {
         stage: StageStock::new(parts.db.clone(), server, reconcile.clone()),
-        reserve: ReserveUnits::new(parts.db.clone(), redis, sync),
+        reserve: ReserveUnits::new(parts.db.clone(), redis, sync, reconcile.clone()),
         release,
         view,
         reconcile,

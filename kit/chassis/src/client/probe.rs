@@ -1,7 +1,7 @@
 //! Probes the health of each endpoint, and keeps the list of those that are ready.
 //!
 //! An endpoint is inserted when it says SERVING, and removed when it says otherwise, refuses the connection, or does
-//! not answer. One that says so finishes the calls that it has; those of one that does not answer fail.
+//! not answer. One that says so finishes the calls that it has; those of one that goes on not to answer fail.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +20,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
 
+/// Silent probes in a row after which its calls are ended: more, since a machine that is merely busy answers late, and to
+/// make its calls once more elsewhere would make it busier.
+const MAX_SILENT_WITH_CALLS: u32 = 4;
+
 /// What one probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
@@ -36,7 +40,7 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut health_state = HealthState::default();
-    let mut probed = ProbedEndpoint { endpoint, replicas, ready: None };
+    let mut probed = ProbedEndpoint { endpoint, replicas, ready: None, leaving: None };
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -49,6 +53,9 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
             Some(true) => probed.insert(),
             Some(false) => probed.remove(finding),
             None => {}
+        }
+        if health_state.silent >= MAX_SILENT_WITH_CALLS {
+            probed.end_calls();
         }
     }
 }
@@ -66,6 +73,8 @@ struct ProbedEndpoint {
     endpoint: Endpoint,
     replicas: Replicas,
     ready: Option<Arc<Replica>>,
+    /// One that is out since it was silent, and may still answer the calls that it has.
+    leaving: Option<Arc<Replica>>,
 }
 
 impl ProbedEndpoint {
@@ -75,6 +84,7 @@ impl ProbedEndpoint {
         let replica = Replica::at(&self.endpoint);
         self.replicas.insert(&replica);
         self.ready = Some(replica);
+        self.leaving = None;
     }
 
     fn remove(&mut self, finding: Finding) {
@@ -82,7 +92,13 @@ impl ProbedEndpoint {
         let Some(replica) = self.ready.take() else { return };
         self.replicas.remove(&replica);
         if finding == Finding::Silent {
-            // After it is out, so that who tries again does not meet it.
+            self.leaving = Some(replica);
+        }
+    }
+
+    /// Ends the calls of a replica that is out and goes on to be silent. Who tries again does not meet it.
+    fn end_calls(&mut self) {
+        if let Some(replica) = self.leaving.take() {
             replica.fall_silent();
         }
     }

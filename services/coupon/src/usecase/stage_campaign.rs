@@ -104,8 +104,7 @@ impl StageCampaign {
                 .await?;
             let now = Timestamp::now();
             let open = page.iter().filter(|campaign| !campaign.is_over(now));
-            let staged = join_all(open.map(|campaign| self.stage_once(campaign, queue))).await;
-            staged.into_iter().collect::<Result<(), Error>>()?;
+            join_all(open.map(|campaign| self.stage_once(campaign, queue))).await;
             match page.last() {
                 Some(last) if page.len() == BATCH_SIZE as usize => after = Some(last.id),
                 _ => return Ok(()),
@@ -113,10 +112,11 @@ impl StageCampaign {
         }
     }
 
-    async fn stage_once(&self, campaign: &Campaign, queue: &StagingQueue) -> Result<(), Error> {
-        match queue.begin(campaign.id) {
-            Some(_under_way) => self.stage(campaign, None).await,
-            None => Ok(()),
+    /// One that fails is left to the next round, so that it keeps none of the others from being staged.
+    async fn stage_once(&self, campaign: &Campaign, queue: &StagingQueue) {
+        let Some(_under_way) = queue.begin(campaign.id) else { return };
+        if let Err(error) = self.stage(campaign, None).await {
+            tracing::warn!(campaign.id = %campaign.id, error.cause = %error, "a campaign could not be staged, trying again");
         }
     }
 

@@ -4,7 +4,7 @@ use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withd
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
@@ -123,15 +123,15 @@ pub async fn of_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result
     fetch(conn, query).await
 }
 
-/// Those of these events of which stock was ever staged.
-pub async fn known_events(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashSet<EventId>, DbError> {
+/// When those of these events close of which stock was ever staged.
+pub async fn closings(conn: &mut MySqlConnection, events: &[EventId]) -> Result<HashMap<EventId, Timestamp>, DbError> {
     if events.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
-    let mut query = Statement::new("SELECT DISTINCT event_id FROM stock WHERE event_id IN ");
-    query.push_list(events.iter().map(EventId::uuid));
-    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
+    let mut query = Statement::new("SELECT event_id, MAX(closes_at_us) FROM stock WHERE event_id IN ");
+    query.push_list(events.iter().map(EventId::uuid)).push(" GROUP BY event_id");
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id, closes_at)| (EventId::from_uuid(id), Timestamp::from_micros(closes_at))).collect())
 }
 
 /// The events that open before `soon` and had not closed at `closing_after`, in the order of their ids.
@@ -168,6 +168,11 @@ pub async fn mark_over(
     .bind(limit)
     .fetch_all(&mut *conn)
     .await?;
+    // A release that does not know the mark may have moved an event that was over.
+    sqlx::query("UPDATE stock SET is_over = FALSE WHERE is_over = TRUE AND closes_at_us > ?")
+        .bind(closed_at.micros())
+        .execute(&mut *conn)
+        .await?;
     if rows.is_empty() {
         return Ok(0);
     }

@@ -22,6 +22,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// How long the pass is another replica's to go on with: more than the longest page takes.
 const TERM: Duration = Duration::from_secs(15);
@@ -31,6 +32,8 @@ const ROUND: Duration = Duration::from_secs(15);
 const BEGIN: &str = "begin";
 /// Events that one round stages of those of which Redis was not told.
 const RESTAGED_AT_A_TIME: u32 = 1_000;
+/// How long one round stages them, so that what comes behind has its turn.
+const RESTAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Items that one statement marks as over.
 const MARKED_AT_A_TIME: u32 = 1_000;
 
@@ -83,7 +86,10 @@ impl CompareAll {
         let before =
             std::mem::replace(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner), waiting.clone());
         let events: Vec<EventId> = waiting.intersection(&before).copied().collect();
-        stream::iter(events).for_each_concurrent(MAX_CONCURRENT_EVENTS, |event| self.restage_one(event)).await;
+        let restaged = stream::iter(events).for_each_concurrent(MAX_CONCURRENT_EVENTS, |event| self.restage_one(event));
+        if timeout(RESTAGE_TIMEOUT, restaged).await.is_err() {
+            tracing::warn!("not all events were staged in time, trying the rest again");
+        }
         Ok(())
     }
 

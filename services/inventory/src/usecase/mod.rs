@@ -1,6 +1,7 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
 //! neither SQL nor the contracts.
 
+mod absent_events;
 mod apply_messages;
 mod commit_grants;
 mod compare_all;
@@ -17,7 +18,6 @@ mod reserve_units;
 mod script_turns;
 mod stage_stock;
 mod sync_redis;
-mod unknown_events;
 mod view_stock;
 
 pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};

@@ -161,7 +161,14 @@ impl Reconcile {
     async fn look_at_near(&self, items: Vec<Item>) {
         let Some(event_id) = items.first().map(|item| item.event_id) else { return };
         self.near.begun(event_id);
-        let settled = Settled::Seen(self.see(event_id, &items));
+        let seen = self.see(event_id, &items);
+        let is_new = |item: &Item| item.committed.version == 0 && item.arrivals_floor.is_none();
+        if seen.is_empty() && items.iter().all(is_new) {
+            // Whoever has just written it is staging it. Of two who do, the second would take what the first is about to
+            // stage for lost, and leave out places of arrival.
+            return;
+        }
+        let settled = Settled::Seen(seen);
         self.look_at(items, &settled).await;
     }
 

@@ -5,10 +5,10 @@
 //! order may be a repeat, and the ledger knows.
 
 use super::{
-    Error, SyncRedis,
+    Error, Reconcile, SyncRedis,
+    absent_events::{Absence, AbsentEvents},
     commit_grants::{CommitGrants, Committed},
     script_turns::ScriptTurns,
-    unknown_events::UnknownEvents,
 };
 use crate::{
     domain::{Entry, Grant, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
@@ -52,15 +52,16 @@ pub struct ReserveUnits {
     db: Database,
     redis: Stock,
     turns: ScriptTurns,
-    unknown: UnknownEvents,
+    absent: AbsentEvents,
+    reconcile: Reconcile,
     commit: CommitGrants,
 }
 
 impl ReserveUnits {
     /// Reserves units in this Redis and in the ledger of this schema. Needs a tokio runtime.
-    pub fn new(db: Database, redis: Stock, sync: SyncRedis) -> Self {
+    pub fn new(db: Database, redis: Stock, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let commit = CommitGrants::new(db.clone(), sync);
-        Self { unknown: UnknownEvents::new(db.clone()), turns: ScriptTurns::new(), db, redis, commit }
+        Self { absent: AbsentEvents::new(db.clone()), reconcile, turns: ScriptTurns::new(), db, redis, commit }
     }
 
     /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to be
@@ -112,7 +113,7 @@ impl ReserveUnits {
         event: EventId,
         reservations: &[Reservation],
     ) -> Result<Vec<Result<Decision, RedisError>>, Error> {
-        let _turn = self.turns.take().await?;
+        let _turn = self.turns.take(event).await?;
         Ok(self.redis.reserve(event, reservations).await?)
     }
 
@@ -141,16 +142,44 @@ impl ReserveUnits {
         }
     }
 
-    /// Tells events that are on their way into Redis from those of which no stock was ever staged.
+    /// Tells events that are on their way into Redis, which are put on the way once more, from those that are over and
+    /// those of which no stock was ever staged.
     async fn answer_absent(&self, absent: Vec<Asked<'_>>) -> Vec<Answered> {
-        let events = absent.iter().map(|asked| asked.wanted.event_id).collect();
-        let unknown = self.unknown.among(events).await;
-        let reason = |asked: &Asked<'_>| match unknown.contains(&asked.wanted.event_id) {
-            true => RefusalReason::EventNotFound,
-            false => RefusalReason::NotReady,
-        };
-        let refusal = |asked: Asked<'_>| (asked.index, Ok(Reserved::Refused(Refusal::of_order(reason(&asked)))));
-        absent.into_iter().map(refusal).collect()
+        let absences = self.absent.explain(absent.iter().map(|asked| asked.wanted.event_id).collect()).await;
+        let absence = |asked: &Asked<'_>| absences.get(&asked.wanted.event_id).copied();
+        let (over, others): (Vec<_>, Vec<_>) =
+            absent.into_iter().partition(|asked| absence(asked) == Some(Absence::Over));
+        let mut answers = self.answer_over(over).await;
+        answers.extend(others.into_iter().map(|asked| match absence(&asked) {
+            Some(_) => asked.refuse(RefusalReason::EventNotFound),
+            None => {
+                self.reconcile.ask(asked.wanted.event_id);
+                asked.refuse(RefusalReason::NotReady)
+            }
+        }));
+        answers
+    }
+
+    /// Answers for events that are over and forgotten: an order that is in the ledger gets its answer, however late.
+    async fn answer_over(&self, over: Vec<Asked<'_>>) -> Vec<Answered> {
+        if over.is_empty() {
+            return Vec::new();
+        }
+        let known = self.known_orders(over.iter().map(|asked| asked.wanted.reservation.order_id).collect()).await;
+        let (mut answers, mut ready) = (Vec::new(), Vec::new());
+        for mut asked in over {
+            match &known {
+                Ok(orders) if !orders.contains(&asked.wanted.reservation.order_id) => {
+                    answers.push(asked.refuse(RefusalReason::EventClosed));
+                    continue;
+                }
+                Ok(_) => asked.decided = Decided::InLedger,
+                Err(error) => asked.decided = Decided::Failed(error.clone()),
+            }
+            ready.push(asked);
+        }
+        answers.extend(self.answer_ready(ready).await);
+        answers
     }
 
     async fn answer_ready(&self, ready: Vec<Asked<'_>>) -> Vec<Answered> {
@@ -194,6 +223,12 @@ struct Asked<'w> {
     index: usize,
     wanted: &'w EventReservation,
     decided: Decided,
+}
+
+impl Asked<'_> {
+    fn refuse(self, reason: RefusalReason) -> Answered {
+        (self.index, Ok(Reserved::Refused(Refusal::of_order(reason))))
+    }
 }
 
 /// The answer to the reservation in this place of the call.

@@ -48,7 +48,7 @@ impl StageStock {
         };
         let known = self
             .db
-            .run("known_events", |mut conn| async move { store::stock::known_events(&mut conn, &[event_id]).await })
+            .run("closings", |mut conn| async move { store::stock::closings(&mut conn, &[event_id]).await })
             .await?;
         if known.is_empty() { Err(error.into()) } else { Ok(()) }
     }

@@ -1,9 +1,9 @@
 //! Copies the ledger to Redis: what a transaction has changed, and a whole event when it is staged.
 //!
-//! What transactions have changed goes through one queue, in their order: an item's copy that overtakes another leaves
+//! What transactions have changed goes through one queue an event, in their order: an item's copy that overtakes another leaves
 //! its buyers in doubt until they are compared. What queues while a copy is under way goes out as one.
 
-use super::{Error, KEPT_AFTER_CLOSING};
+use super::{Error, KEPT_AFTER_CLOSING, event_queues::EventQueues};
 use crate::domain::{Committed, CopiedItem, Item, ItemChange};
 use futures_util::future::join_all;
 use stampede_batch::{BatchConfig, Batcher};
@@ -29,15 +29,18 @@ pub(super) struct EventSync {
 #[derive(Clone)]
 pub struct SyncRedis {
     redis: Stock,
-    queue: Batcher<EventSync, ()>,
+    queues: EventQueues<EventSync, ()>,
 }
 
 impl SyncRedis {
     /// Copies to this Redis. Needs a tokio runtime.
     pub fn new(redis: Stock) -> Self {
         let copied = redis.clone();
-        let queue = Batcher::new(SYNC, move |syncs| copy_all(copied.clone(), syncs));
-        Self { redis, queue }
+        let queue = move || {
+            let redis = copied.clone();
+            Batcher::new(SYNC, move |syncs| copy_all(redis.clone(), syncs))
+        };
+        Self { redis, queues: EventQueues::new(queue) }
     }
 
     /// Copies changes, after those that were queued before. One that fails is logged: the sweep drops its holds, the
@@ -45,7 +48,7 @@ impl SyncRedis {
     pub(super) async fn run(&self, syncs: Vec<EventSync>) {
         let queued = syncs.into_iter().map(|sync| async move {
             let event_id = sync.event_id;
-            (event_id, self.queue.call(sync).await)
+            (event_id, self.queues.of(event_id).call(sync).await)
         });
         for (event, outcome) in join_all(queued).await {
             if let Err(error) = outcome {

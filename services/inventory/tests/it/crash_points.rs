@@ -182,7 +182,8 @@ fn sold(units: i32, gifts: i32) -> Level {
 async fn a_crash_at_any_write_of_a_reservation_sells_nothing_twice_and_loses_nothing() {
     let mut stand = Stand::new().await;
     let of_ledger = walk(&mut stand, Way::Ledger).await;
-    assert_eq!(of_ledger, [Point::Granted, Point::InTransaction, Point::Committed].into());
+    // What is written to the database behind the answer may be met as well.
+    assert!(of_ledger.is_superset(&[Point::Granted, Point::InTransaction, Point::Committed].into()), "{of_ledger:?}");
     let of_redis = walk(&mut stand, Way::Redis).await;
     assert_eq!(of_redis, [Point::BeforeScript, Point::Granted, Point::Answered, Point::Copied].into());
     stand.sale.mesh.stop().await.unwrap();

@@ -37,6 +37,10 @@ impl EventKeys {
     /// Keeps a copy of what is there.
     pub async fn copy(&mut self) {
         let keys = self.all();
+        if keys.is_empty() {
+            self.copy.clear();
+            return;
+        }
         let mut dumps = atomic();
         for key in &keys {
             dumps.cmd("DUMP").arg(key);

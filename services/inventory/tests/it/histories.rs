@@ -11,7 +11,7 @@
 use crate::{
     event_keys::EventKeys,
     random::Random,
-    runs::Runs,
+    runs::{Runs, reserve_once_there_is_room},
     sale::{Order, Sale, Step as Said, retire, seconds_from_now},
     stand::as_the_script_takes_it,
 };
@@ -187,8 +187,8 @@ impl<'g> History<'g> {
     async fn ask(&self, replica: usize, reservation: proto::Reservation) -> Outcome {
         let request = proto::ReserveRequest { reservations: vec![reservation] };
         let replicas = &self.ground.replicas;
-        let mut api = replicas[replica % replicas.len()].clone();
-        api.reserve(as_service(request)).await.unwrap().into_inner().results.remove(0).outcome.unwrap()
+        let answer = reserve_once_there_is_room(&replicas[replica % replicas.len()], request).await;
+        answer.results.into_iter().next().unwrap().outcome.unwrap()
     }
 
     async fn reserve(&mut self, index: usize) -> Result<(), String> {

@@ -15,7 +15,7 @@ use stampede_vocab::{Fingerprint, Quantity};
 /// Waits until every event was compared on this run of the server.
 async fn all_compared(redis: &OwnRedis, sale: &Sale) {
     eventually("the pass over all events is done", || async {
-        let pass = Behind::of(sale, &redis.url(), 1).await.pass().await;
+        let pass = Behind::of(sale, &redis.admin_url(), 1).await.pass().await;
         (pass.as_deref() == Some("done")).then_some(())
     })
     .await;
@@ -28,7 +28,7 @@ async fn events_of_next_year_cost_no_script_and_a_hold_of_today_is_swept() {
     all_compared(&redis, &sale).await;
     plan_events(&sale, 20_000).await;
 
-    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     behind.begin_to_count().await;
     tokio::time::sleep(A_FEW_ROUNDS).await;
     let scripts = behind.count_of("evalsha").await;
@@ -75,7 +75,7 @@ async fn one_event_of_next_year_that_was_lost_comes_back_when_somebody_asks() {
     };
     sale.api().stage_stock(as_service(next_year)).await.unwrap();
     assert_eq!(sale.refusal(&sale.order([0, 1])).await, (RefusalReason::EventNotOpen, 0));
-    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     behind.lose_item().await;
     sale.stock_becomes(1, level(3, 0, 0)).await;
 }

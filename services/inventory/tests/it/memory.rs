@@ -4,7 +4,7 @@ use crate::sale::{Sale, reason};
 use stampede_proto::inventory::v1 as proto;
 use stampede_status::Reason;
 use stampede_testkit::{OwnRedis, as_service, buyer};
-use stampede_vocab::{EventId, RequestId};
+use stampede_vocab::{EventId, ItemId, RequestId};
 
 #[tokio::test]
 async fn nothing_new_is_staged_and_what_is_there_goes_on_being_sold() {
@@ -13,7 +13,10 @@ async fn nothing_new_is_staged_and_what_is_there_goes_on_being_sold() {
     redis.fill(45).await.unwrap();
 
     let event_id = EventId::derive(buyer(), &RequestId::parse("another").unwrap());
-    let another = proto::StageStockRequest { event_id: event_id.to_string(), ..sale.shelf(1) };
+    let mut another = proto::StageStockRequest { event_id: event_id.to_string(), ..sale.shelf(1) };
+    for (item, index) in another.items.iter_mut().zip(0..) {
+        item.item_id = ItemId::derive(event_id, index).to_string();
+    }
     let refused = sale.api().stage_stock(as_service(another.clone())).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::Overloaded);
     sale.reserved(&sale.order([1, 1])).await;

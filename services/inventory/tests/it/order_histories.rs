@@ -55,7 +55,7 @@ struct Ground {
 
 impl Ground {
     async fn of(world: &World, mesh: &Mesh) -> Self {
-        let client = redis::Client::open(world.redis_url()).unwrap();
+        let client = redis::Client::open(world.admin_redis_url()).unwrap();
         let replicas = mesh.replica_channels(Service::Inventory);
         Self {
             orders_api: mesh.order(),

@@ -25,7 +25,7 @@ fn last_buyer(cursor: &str) -> Option<String> {
 async fn a_copy_that_was_cut_goes_on_where_it_was() {
     let redis = OwnRedis::start(&[]).await.unwrap();
     let mut sale = Sale::on_redis(&redis).await;
-    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     sell_to(&sale, buyers()).await;
     copied_becomes(&sale, &mut behind, buyers()).await;
 
@@ -64,7 +64,7 @@ async fn a_copy_that_was_cut_goes_on_where_it_was() {
 async fn of_two_replicas_one_copies() {
     let redis = OwnRedis::start(&[]).await.unwrap();
     let sale = Sale::replicated_on_redis(2, &redis).await;
-    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     sell_to(&sale, buyers()).await;
     copied_becomes(&sale, &mut behind, buyers()).await;
 
@@ -83,7 +83,7 @@ async fn of_two_replicas_one_copies() {
 async fn of_a_change_that_did_not_come_only_its_buyers_are_copied() {
     let redis = OwnRedis::start(&[]).await.unwrap();
     let sale = Sale::on_redis(&redis).await;
-    let mut behind = Behind::of(&sale, &redis.url(), 1).await;
+    let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     sell_to(&sale, buyers()).await;
     copied_becomes(&sale, &mut behind, buyers()).await;
 
@@ -100,7 +100,7 @@ async fn of_a_change_that_did_not_come_only_its_buyers_are_copied() {
 #[tokio::test]
 async fn what_is_on_hold_without_a_hold_is_free_again() {
     let sale = Sale::open().await;
-    let mut behind = Behind::of(&sale, sale.world.redis_url(), 0).await;
+    let mut behind = Behind::of(&sale, sale.world.admin_redis_url(), 0).await;
     let order = sale.order([1, 0]);
     let user = format!("u:{}", order.buyer);
     behind.set(&[("held", "4"), ("gift_held", "2"), (user.as_str(), "2")]).await;

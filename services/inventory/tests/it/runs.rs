@@ -1,11 +1,14 @@
 //! Which seeds a test of histories plays, how far it is, and what it says of those that failed.
 
+use stampede_proto::inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient};
+use stampede_testkit::{as_service, eventually};
 use std::{
     env,
     io::Write,
     ops::Range,
     time::{Duration, Instant},
 };
+use tonic::{Code, transport::Channel};
 
 /// Time between two lines that say how far it is.
 const SHOWN_EVERY: Duration = Duration::from_secs(5);
@@ -80,4 +83,18 @@ fn say(line: &str) {
 
 fn setting(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+/// Reserves, and asks again while the replica has too much to do, as a caller does.
+pub async fn reserve_once_there_is_room(
+    api: &InventoryServiceClient<Channel>,
+    request: proto::ReserveRequest,
+) -> proto::ReserveResponse {
+    let answer = eventually("it is not too busy", || async {
+        match api.clone().reserve(as_service(request.clone())).await {
+            Err(status) if status.code() == Code::Unavailable => None,
+            answer => Some(answer.unwrap().into_inner()),
+        }
+    });
+    answer.await
 }

@@ -34,7 +34,7 @@ impl Stand {
             redis.url(),
         );
         let (url, key_prefix) = (world.redis_url().to_owned(), world.redis_key_prefix());
-        let client = redis::Client::open(url.as_str()).unwrap();
+        let client = redis::Client::open(world.admin_redis_url()).unwrap();
         let direct = Redis::connect(RedisConfig { url, key_prefix }).await.unwrap();
         Self {
             sale: Sale::in_world(world, mesh, &[]).await,
