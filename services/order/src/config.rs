@@ -19,7 +19,7 @@ Example:
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every service is told.
+    /// The configuration that every service has.
     #[command(flatten)]
     pub service: ServiceArgs,
 
@@ -61,12 +61,12 @@ impl Config {
         }
     }
 
-    /// Time between two deadline sweeps.
+    /// Interval of the deadline sweep.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
     }
 
-    /// Time between two polls for watched orders.
+    /// Poll interval for watched orders.
     pub const fn watch_interval(&self) -> Duration {
         Duration::from_millis(self.watch_interval_ms)
     }

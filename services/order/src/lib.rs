@@ -1,13 +1,13 @@
 //! The order service: takes orders and leads each to an end.
 //!
-//! An order is taken by `PlaceOrder`: inventory commits its units in the ledger and the coupon service holds its
-//! coupon, then it is written with its message in one transaction, together with its neighbours, and can be paid. From
-//! there on it is moved by what the others answer over Kafka (its payment was approved, declined or refunded, the
-//! ledger has units for a late payment or has not), by its buyer (pay, cancel), by an operator (refund) and by time
-//! alone (the deadline sweep). All of them go the same way: a batch of orders is locked, the domain decides what
-//! becomes of each, and states, goods and messages are written in one transaction (`usecase/transitions.rs`).
+//! `PlaceOrder` reserves units, which inventory commits in the ledger, and holds the coupon. Then it writes the order
+//! and its message in one transaction, batched with other orders. The order can now be paid. Later changes come from
+//! messages (a payment was approved, declined or refunded; units for a late payment were committed or not), from
+//! requests of the buyer (pay, cancel) or an operator (refund), and from the deadline sweep. All take the same path: a
+//! batch of orders is locked, the domain decides each transition, and states, goods and messages are written in one
+//! transaction (`usecase/transitions.rs`).
 //!
-//! The service has no Redis and never asks another service inside a transaction.
+//! The service has no Redis and never calls another service inside a transaction.
 
 mod client;
 mod config;
@@ -38,9 +38,9 @@ use usecase::{
 };
 use worker::{Consumer, Gauges};
 
-/// Longest time of one deadline sweep.
+/// Time-out of one deadline sweep.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time between two looks for orders that an earlier release has left pending.
+/// Poll interval for orders that an earlier release has left pending.
 const PENDING_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two measurements of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitio
         let expire = expire.clone();
         async move { expire.run().await }
     });
-    // A round goes on where the one before has ended.
+    // A round continues where the previous one ended.
     let finish = FinishPending::new(parts.db.clone(), inventory.clone(), transitions.clone());
     let finish = Arc::new(Mutex::new(finish));
     parts.every("pending order sweep", PENDING_INTERVAL, SWEEP_TIMEOUT, move || {

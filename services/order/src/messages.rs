@@ -1,4 +1,4 @@
-//! What Kafka carries: the messages of this service encoded, those of others decoded. Decides nothing.
+//! Kafka messages: encodes those of this service, decodes those of others. Decides nothing.
 
 use crate::domain::{Input, Line, MessageBody, OutgoingMessage};
 use prost::{Message as _, Name as _};
@@ -10,21 +10,21 @@ use stampede_proto::{
 };
 use stampede_vocab::{CouponId, InvalidField, ItemId, OrderId, field};
 
-/// Most characters kept of a reason that another service gives.
+/// Most characters stored of another service's reason.
 const MAX_REASON: usize = 64;
 
-/// A payload that cannot be what its type says.
+/// Why a payload cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It is not this message at all.
+    /// It is not a message of this type.
     #[error(transparent)]
     Payload(#[from] prost::DecodeError),
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }
 
-/// Encodes a message in the trace of what caused it.
+/// Encodes a message, with the trace of its cause.
 pub fn encode(outgoing: &OutgoingMessage, traceparent: Option<String>) -> OutboxMessage {
     let order_id = outgoing.order.to_string();
     let (message_type, payload) = payload(order_id.clone(), &outgoing.body);
@@ -38,7 +38,7 @@ pub fn encode(outgoing: &OutgoingMessage, traceparent: Option<String>) -> Outbox
     }
 }
 
-/// Decodes a message into an input of its order; `None` for a type that this service does not take.
+/// Decodes a message into an input for its order; `None` for a type that this service does not read.
 pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Input)>, DecodeError> {
     let (order_id, input) = match messages::name(message_type) {
         Some(message::StockCommitted::NAME) => {
@@ -68,12 +68,12 @@ fn gift_of_line(line: &message::OrderedLine) -> Result<(ItemId, i32), InvalidFie
     Ok((field::id("item_id", &line.item_id)?, line.gift_units))
 }
 
-/// As much as the column holds.
+/// Truncates a reason to the length of its column.
 fn capped(reason: &str) -> String {
     reason.chars().take(MAX_REASON).collect()
 }
 
-/// The full name and the bytes of the message.
+/// Returns the full name and the bytes of the message.
 fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
     match body {
         MessageBody::Placed { buyer, event, lines, coupon, total, arrival, placed_at, pay_by } => {

@@ -1,4 +1,4 @@
-//! Holds of coupons. Those that queue while others are under way go out together as one call.
+//! Holds coupons. Calls that queue while a batch is in flight go out as one.
 
 use super::{BatchingClient, PeerError, with_retry};
 use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
@@ -29,7 +29,7 @@ pub struct Coupons {
 }
 
 impl Coupons {
-    /// Speaks through this channel.
+    /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let holding = client.clone();
@@ -37,8 +37,7 @@ impl Coupons {
         Self { client, hold }
     }
 
-    /// Sets a coupon aside for the order and tells what it takes off. A repeat gets the same. Fails if the service
-    /// could not be asked; whether the coupon is held is not known then.
+    /// Holds a coupon for the order and returns its discount. Idempotent. After an error the hold may or may not exist.
     pub async fn hold(
         &self,
         id: CouponId,
@@ -53,10 +52,10 @@ impl Coupons {
             currency: currency.as_str().to_owned(),
             request_fingerprint: draft.fingerprint().as_bytes().to_vec(),
         };
-        outcome(self.hold.ask(hold).await?)
+        outcome(self.hold.call(hold).await?)
     }
 
-    /// Returns a coupon that is held for this request. Changes nothing if it is not.
+    /// Returns a coupon that is held for this request to its owner. Changes nothing if it is not held for it.
     pub async fn release(&self, id: CouponId, draft: &Draft) -> Result<(), PeerError> {
         let request = coupon::ReleaseCouponRequest {
             coupon_id: id.to_string(),

@@ -1,4 +1,4 @@
-//! Reservations of units. Those that queue while others are under way go out together as one call.
+//! Reserves units. Calls that queue while a batch is in flight go out as one.
 
 use super::{BatchingClient, PeerError, with_retry};
 use crate::domain::{Draft, Line, Order, PlaceRefusal, Reserved, StockReason, StockRefusal, Wanted};
@@ -28,7 +28,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Speaks through this channel.
+    /// Calls the service through this channel.
     pub fn new(channel: MeshChannel) -> Self {
         let client = Client::new(channel);
         let reserving = client.clone();
@@ -36,16 +36,16 @@ impl Inventory {
         Self { client, reserve }
     }
 
-    /// Takes the units of one order, all or nothing. A repeat gets the same answer. Fails if the service could not be
-    /// asked; whether the units are taken is not known then.
+    /// Reserves the units of one order, all or nothing. Idempotent. After an error the units may or may not be
+    /// reserved.
     pub async fn reserve(&self, draft: &Draft) -> Result<Result<Reserved, PlaceRefusal>, PeerError> {
-        outcome(draft, self.reserve.ask(reservation(draft)).await?)
+        outcome(draft, self.reserve.call(reservation(draft)).await?)
     }
 
-    /// Takes the units of an order that was written before the ledger was asked. Returns what is in the ledger,
-    /// `Some(None)` if there are no units, and `None` if that can't be told now.
+    /// Reserves the units of a pending order, which is written already. Returns the committed units, `Some(None)` if
+    /// there are none, and `None` if this cannot be known now.
     pub async fn reserve_written(&self, order: &Order) -> Result<Option<Option<Reserved>>, PeerError> {
-        match self.reserve.ask(reservation_of(order)).await?.outcome {
+        match self.reserve.call(reservation_of(order)).await?.outcome {
             Some(Outcome::Reserved(reserved)) => {
                 let reserved = self::reserved(reserved).map_err(|error| PeerError::invalid(PEER, error))?;
                 Ok(reserved.is_committed.then_some(Some(reserved)))
@@ -55,8 +55,8 @@ impl Inventory {
         }
     }
 
-    /// Takes back the request for the units of an order that was not written. They go back once every duplicate of it
-    /// has done so; those of an order that is known to be written are not touched.
+    /// Withdraws a reservation whose order was not written. The units are freed when every concurrent duplicate of the
+    /// request has withdrawn too; those of an order that is known to be written are not touched.
     pub async fn release(&self, event: EventId, order: OrderId, asked_at: Timestamp) -> Result<(), PeerError> {
         let reservation = inventory::ReservationRef {
             event_id: event.to_string(),

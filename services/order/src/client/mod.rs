@@ -1,5 +1,5 @@
-//! Calls to the services that an order needs. Beside `rpc/convert.rs` and `messages.rs` the only place that touches
-//! proto types: what comes back from here is of the domain.
+//! Clients of the services that an order needs. Apart from `rpc/convert.rs` and `messages.rs` the only place that uses
+//! proto types: the clients return values of the domain.
 
 mod coupon;
 mod inventory;
@@ -15,25 +15,25 @@ use std::{fmt::Display, future::Future, time::Duration};
 use tonic::Status;
 use tracing::{Instrument, Span};
 
-/// How often a call is made in all, if nobody answers.
+/// Tries of a call, the first one included.
 const ATTEMPTS: u32 = 3;
-/// Longest time of a call with all its tries.
+/// Time-out of a call with all its tries.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A service that did not do what it was asked for, for a reason that is not the buyer's.
+/// Why a call to another service has no result, for a reason that is not the buyer's.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PeerError {
-    /// It, or the way to it, failed.
+    /// The service could not be reached, or failed.
     #[error("the {peer} service answered {:?}: {}", status.code(), status.message())]
     Failed {
         /// Name of the service.
         peer: Service,
-        /// What was answered.
+        /// The error status.
         status: Status,
     },
-    /// It was not asked: too many calls to it were waiting, or this one until its deadline had passed.
+    /// The call was not sent: the queue was full, or the deadline passed while it was queued.
     #[error("a call to the {peer} service: {error}")]
-    NotAsked {
+    NotSent {
         /// Name of the service.
         peer: Service,
         /// Why.
@@ -48,15 +48,14 @@ impl PeerError {
     }
 }
 
-/// Puts questions to a service. Those that queue while others are under way go out together as one call. Clones share
-/// the queue.
+/// A batching client of one service. Calls that queue while a batch is in flight go out as one. Clones share the queue.
 #[derive(Clone)]
 struct BatchingClient<Q, A> {
     peer: Service,
     batcher: Batcher<Queued<Q>, Result<A, PeerError>>,
 }
 
-/// One question and the request that it is part of.
+/// One question and the span of the request that it is part of.
 struct Queued<Q> {
     question: Q,
     span: Span,
@@ -67,37 +66,37 @@ where
     Q: Clone + Send + Sync + 'static,
     A: Clone + Send + 'static,
 {
-    /// Asks this service by `call`, which is made again as [`with_retry`] says, and which is to bring one answer for
-    /// each question, in their order.
+    /// Returns a client that sends batches by `call`, retried as by [`with_retry`]. `call` must return one answer for
+    /// each question, in order.
     fn new<C, Fut>(peer: Service, config: BatchConfig, call: C) -> Self
     where
         C: Fn(Vec<Q>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
     {
-        Self { peer, batcher: Batcher::new(config, move |asked| ask_all(peer, call.clone(), asked)) }
+        Self { peer, batcher: Batcher::new(config, move |queued| call_batch(peer, call.clone(), queued)) }
     }
 
-    /// Asks one question as part of the request under way. It is not asked if the deadline of that request passes while
-    /// it is queued.
-    async fn ask(&self, question: Q) -> Result<A, PeerError> {
-        let asked = Queued { question, span: Span::current() };
+    /// Sends one question as part of the current request. It is dropped if the deadline of that request passes while it
+    /// is queued.
+    async fn call(&self, question: Q) -> Result<A, PeerError> {
+        let queued = Queued { question, span: Span::current() };
         let deadline = Deadline::current().map(Deadline::instant);
-        let answer = self.batcher.call_by(asked, deadline).await;
-        answer.map_err(|error| PeerError::NotAsked { peer: self.peer, error })?
+        let answer = self.batcher.call_by(queued, deadline).await;
+        answer.map_err(|error| PeerError::NotSent { peer: self.peer, error })?
     }
 }
 
-/// One call for all, traced as part of the first request among them.
-async fn ask_all<Q, A, C, Fut>(peer: Service, call: C, asked: Vec<Queued<Q>>) -> Vec<Result<A, PeerError>>
+/// Sends a batch, traced as part of its first request.
+async fn call_batch<Q, A, C, Fut>(peer: Service, call: C, queued: Vec<Queued<Q>>) -> Vec<Result<A, PeerError>>
 where
     Q: Clone,
     A: Clone,
     C: Fn(Vec<Q>) -> Fut,
     Fut: Future<Output = Result<Vec<A>, Status>>,
 {
-    let count = asked.len();
-    let span = asked.first().map_or_else(Span::none, |first| first.span.clone());
-    let questions: Vec<Q> = asked.into_iter().map(|asked| asked.question).collect();
+    let count = queued.len();
+    let span = queued.first().map_or_else(Span::none, |first| first.span.clone());
+    let questions: Vec<Q> = queued.into_iter().map(|queued| queued.question).collect();
     match with_retry(|| call(questions.clone())).instrument(span).await {
         Ok(answers) if answers.len() == count => answers.into_iter().map(Ok).collect(),
         Ok(_) => vec![Err(PeerError::invalid(peer, "another number of results than was asked for")); count],
@@ -105,9 +104,9 @@ where
     }
 }
 
-/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: most often another replica takes what one
-/// that has died or stands still did not answer. OVERLOADED and NOT_READY are returned: a retry at once would make them
-/// worse. Every call here is idempotent by its order id.
+/// Retries UNAVAILABLE, up to [`ATTEMPTS`] times and for [`TIMEOUT`] in all: another replica most often answers where
+/// one has died or hangs. Returns OVERLOADED and NOT_READY at once, which an immediate retry would make worse. Every
+/// call here is idempotent by its order id.
 async fn with_retry<T, Fut>(call: impl Fn() -> Fut) -> Result<T, Status>
 where
     Fut: Future<Output = Result<T, Status>>,
@@ -165,16 +164,16 @@ mod tests {
         }
     }
 
-    /// Asks 1, 2 and 3 at once.
-    async fn ask_three<A, C, Fut>(call: C) -> Vec<Result<A, PeerError>>
+    /// Sends 1, 2 and 3 concurrently.
+    async fn call_three<A, C, Fut>(call: C) -> Vec<Result<A, PeerError>>
     where
         A: Clone + Send + 'static,
         C: Fn(Vec<u32>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<A>, Status>> + Send + 'static,
     {
         let config = BatchConfig { name: "test", max_batch: 8, max_in_flight: 1, max_queued: 8, must_run: false };
-        let asker = BatchingClient::new(Service::Coupon, config, call);
-        join_all([1, 2, 3].map(|question| asker.ask(question))).await
+        let client = BatchingClient::new(Service::Coupon, config, call);
+        join_all([1, 2, 3].map(|question| client.call(question))).await
     }
 
     #[tokio::test]
@@ -183,7 +182,7 @@ mod tests {
             let count = questions.len();
             Ok::<_, Status>(questions.into_iter().map(|question| (question, count)).collect::<Vec<_>>())
         };
-        let answers: Vec<_> = ask_three(call).await.into_iter().map(Result::unwrap).collect();
+        let answers: Vec<_> = call_three(call).await.into_iter().map(Result::unwrap).collect();
         assert_eq!(answers, [(1, 3), (2, 3), (3, 3)]);
     }
 
@@ -194,9 +193,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let overloaded =
-            ask_three(|_| async { Err::<Vec<u32>, _>(Status::from(Problem::new(Reason::Overloaded, "no"))) }).await;
+            call_three(|_| async { Err::<Vec<u32>, _>(Status::from(Problem::new(Reason::Overloaded, "no"))) }).await;
         assert_eq!(overloaded.into_iter().map(code).collect::<Vec<_>>(), [Code::Unavailable; 3]);
-        let too_few = ask_three(|_| async { Ok::<Vec<u32>, Status>(vec![1, 2]) }).await;
+        let too_few = call_three(|_| async { Ok::<Vec<u32>, Status>(vec![1, 2]) }).await;
         assert_eq!(too_few.into_iter().map(code).collect::<Vec<_>>(), [Code::Internal; 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! An order as asked for: checked as far as it can be without asking anybody.
+//! A requested order, validated as far as that needs no other service.
 
 use sha2::{Digest, Sha256};
 use stampede_vocab::{
@@ -9,36 +9,36 @@ use std::collections::HashMap;
 /// Most lines of one order.
 const MAX_LINES: usize = 20;
 
-/// A line wanted.
+/// A requested line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// Item of the event.
     pub item: ItemId,
-    /// How many.
+    /// Units of it.
     pub units: Quantity,
 }
 
-/// An order as asked for.
+/// A requested order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// The id it has or will have.
     pub order: OrderId,
-    /// Who buys.
+    /// Buyer.
     pub buyer: UserId,
-    /// The buyer's own name for the request.
+    /// The buyer's idempotency key.
     pub request: RequestId,
     /// Event to buy from.
     pub event: EventId,
-    /// What is wanted: 1 to 20 lines, no item twice.
+    /// 1 to 20 lines, no item twice.
     pub lines: Vec<Wanted>,
     /// Coupon to use.
     pub coupon: Option<CouponId>,
-    /// Most that the buyer is ready to pay.
+    /// Highest total that the buyer accepts.
     pub max_total: Option<Money>,
 }
 
 impl Draft {
-    /// Checks the number of lines and that no item is there twice; the error names the field.
+    /// Fails with the field at fault if the number of lines is out of bounds, or an item is there twice.
     pub fn new(
         buyer: UserId,
         request: RequestId,
@@ -56,7 +56,7 @@ impl Draft {
         Ok(Self { order, buyer, request, event, lines, coupon, max_total })
     }
 
-    /// Hash of everything asked for. The sequence of the lines does not count.
+    /// Returns the hash of the request. The order of the lines does not count.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut lines = self.lines.clone();
         lines.sort_by_key(|line| line.item);
@@ -78,7 +78,7 @@ impl Draft {
         Fingerprint::new(hash.finalize().into())
     }
 
-    /// Place of the line of this item.
+    /// Returns the index of the line of this item.
     pub fn line_of(&self, item: ItemId) -> Option<usize> {
         self.lines.iter().position(|line| line.item == item)
     }

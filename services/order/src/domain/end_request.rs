@@ -1,4 +1,4 @@
-//! What a buyer or an operator asks for when they end an order.
+//! Requests of buyers and operators to end an order.
 
 use stampede_vocab::{RequestId, UserId};
 
@@ -12,7 +12,7 @@ pub enum EndVerb {
 }
 
 impl EndVerb {
-    /// As stored.
+    /// The name in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cancel => "CANCEL",
@@ -20,19 +20,19 @@ impl EndVerb {
         }
     }
 
-    /// Reads what [`EndVerb::as_str`] wrote.
+    /// Parses a name that [`EndVerb::as_str`] returned.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Cancel, Self::Refund].into_iter().find(|verb| verb.as_str() == text)
     }
 }
 
-/// An end that was asked for and came. An order that ends by itself has none.
+/// A request that has ended an order. An order that time has ended has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndRequest {
-    /// What was asked for.
+    /// Cancel or refund.
     pub verb: EndVerb,
-    /// Who asked.
+    /// Caller.
     pub by: UserId,
-    /// Their own name for the request.
+    /// The caller's idempotency key.
     pub id: RequestId,
 }

@@ -1,12 +1,12 @@
-//! Why an order is not taken, or a verb not obeyed. `rpc/problem.rs` gives each its reason and its sentence.
+//! Why an order is refused, or a change of one. `rpc/problem.rs` maps each error to its reason and sentence.
 
 use super::StateName;
 use stampede_vocab::{Currency, Money};
 
-/// Why an order is not taken.
+/// Why an order is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceRefusal {
-    /// Inventory has nothing for it.
+    /// Inventory refuses to reserve its units.
     #[error("stock refused: {0:?}")]
     Stock(StockRefusal),
     /// The coupon cannot be used for it.
@@ -15,7 +15,7 @@ pub enum PlaceRefusal {
     /// The total does not fit into 64 bits of minor units.
     #[error("the total is too large")]
     TotalOverflow,
-    /// Amounts of two currencies meet.
+    /// Two amounts have different currencies.
     #[error("{field} is not in {currency}")]
     CurrencyMismatch {
         /// Field at fault.
@@ -23,13 +23,13 @@ pub enum PlaceRefusal {
         /// Currency of the order.
         currency: Currency,
     },
-    /// The total is over what the buyer is ready to pay.
+    /// The total is over the buyer's limit.
     #[error("the total is {total}")]
     PriceChanged {
-        /// What it would cost.
+        /// The total.
         total: Money,
     },
-    /// The request_id is that of another order.
+    /// The `request_id` was used for another order.
     #[error("the request_id was used for another order")]
     RequestIdReused,
 }
@@ -39,13 +39,13 @@ pub enum PlaceRefusal {
 pub struct StockRefusal {
     /// Why.
     pub reason: StockReason,
-    /// Place of the line at fault; `None` where it is the event.
+    /// Index of the line at fault; `None` if the event is.
     pub line: Option<usize>,
     /// Units that are left or that the limit still allows; 0 where it does not apply.
     pub allowed_units: i32,
 }
 
-/// Why inventory refuses.
+/// Why inventory refuses a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StockReason {
     /// No stock of the event was ever staged.
@@ -64,13 +64,13 @@ pub enum StockReason {
     NotReady,
     /// The lines are of more than one currency.
     CurrencyMismatch,
-    /// The order was written, and has given its units back.
+    /// The order was written, and has given up its units since.
     Released,
 }
 
 impl StockReason {
-    /// Whether the order may have been written all the same. Of any other refusal inventory knows that it was not: what
-    /// is written is in the ledger.
+    /// Returns whether the order may have been written. Any other refusal means that it was not, since a written order
+    /// has its units in the ledger.
     pub const fn may_be_written(self) -> bool {
         matches!(self, Self::NotReady | Self::Released)
     }
@@ -79,7 +79,7 @@ impl StockReason {
 /// Why the coupon service refuses to hold a coupon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CouponRefusal {
-    /// There is none of this id, or it is somebody else's.
+    /// There is no such coupon, or it is somebody else's.
     NotFound,
     /// Another order holds or used it.
     InUse,
@@ -89,19 +89,19 @@ pub enum CouponRefusal {
     CurrencyMismatch,
 }
 
-/// Why a verb is not obeyed.
+/// Why a change of an order is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommandRefusal {
     /// There is no such order, or it is somebody else's.
     #[error("there is no such order")]
     NotFound,
-    /// The request_id is that of a payment with another method.
+    /// The `request_id` was used for a payment with another method.
     #[error("the request_id was used for another payment: choose a new one")]
     RequestIdReused,
     /// Not in a state to be paid.
     #[error("an order that is {} cannot be paid", .0.as_str())]
     NotPayable(StateName),
-    /// Its time to be paid is over.
+    /// The payment deadline has passed.
     #[error("the time to pay is over")]
     PaymentDeadlinePassed,
     /// Not in a state to be cancelled.

@@ -1,4 +1,4 @@
-//! What an order is and how it may change. Pure: no async, no I/O, no clock of its own.
+//! Orders as values: their fields, their state machine, and the messages about them. No async, no I/O, no clock.
 
 mod draft;
 mod end_request;

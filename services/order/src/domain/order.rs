@@ -1,40 +1,40 @@
-//! A purchase as the service knows it.
+//! Orders, their lines and their goods.
 
 use super::{Draft, EndRequest, MessageBody, OutgoingMessage, PayRequest, Prices, Reserved, State, StateName};
 use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
 
-/// A purchase.
+/// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     /// Derived from the buyer and the request.
     pub id: OrderId,
-    /// Who buys.
+    /// Buyer.
     pub buyer: UserId,
     /// Event that all lines are of.
     pub event: EventId,
-    /// The buyer's own name for the request that placed it.
+    /// Idempotency key of the request that placed it.
     pub request: RequestId,
-    /// What that request asked for.
+    /// Fingerprint of that request.
     pub fingerprint: Fingerprint,
     /// Grows by one with each transition.
     pub version: i64,
-    /// Where it is in its life.
+    /// Its state.
     pub state: State,
-    /// What was bought, 1 to 20 lines of different items.
+    /// 1 to 20 lines of different items.
     pub lines: Vec<Line>,
-    /// What it costs.
+    /// Its price.
     pub prices: Prices,
     /// Coupon used for it.
     pub coupon: Option<CouponId>,
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// The payments asked for, one an attempt, the first one first.
+    /// Its payment requests, one an attempt, in order.
     pub pay_requests: Vec<PayRequest>,
-    /// The request that ended it; none if no person did.
+    /// The request that ended it; `None` if none did.
     pub end_request: Option<EndRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
-    /// What the buyer got; empty before it was fulfilled.
+    /// The goods granted; empty before it is fulfilled.
     pub goods: Vec<Goods>,
     /// When it was accepted.
     pub created_at: Timestamp,
@@ -47,9 +47,9 @@ pub struct Order {
 pub struct Line {
     /// Item bought.
     pub item: ItemId,
-    /// How many.
+    /// Units of it.
     pub units: Quantity,
-    /// Price of one when the units were taken.
+    /// Price of one unit when it was reserved.
     pub unit_price: Money,
     /// Gifts that come with it.
     pub gift_units: i32,
@@ -64,20 +64,20 @@ pub enum GoodsKind {
     Gift,
 }
 
-/// What the buyer gets once the order is paid.
+/// A grant of units of an item or gift, once the order is paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goods {
-    /// Item bought, or whose gift this is.
+    /// The item, or the item that the gift came with.
     pub item: ItemId,
     /// The item or its gift.
     pub kind: GoodsKind,
-    /// How many.
+    /// Units of it.
     pub units: i32,
     /// When they were granted.
     pub granted_at: Timestamp,
 }
 
-/// Where one order is: what a sweep for what was never written needs to know.
+/// The state of one order, for sweeps that look up orders which may never have been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderStatus {
     pub id: OrderId,
@@ -87,7 +87,7 @@ pub struct OrderStatus {
 }
 
 impl Order {
-    /// A new order of what is taken for it, to be paid before `pay_by`, or pending until the ledger has answered.
+    /// Returns a new order of reserved units: to be paid before `pay_by`, or pending until they are committed.
     pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_by: Timestamp) -> Self {
         Self {
             id: draft.order,
@@ -123,17 +123,17 @@ impl Order {
         })
     }
 
-    /// Payments asked for so far; also the number of the current one.
+    /// Returns the number of payment requests so far, which is also the number of the current one.
     pub fn attempts(&self) -> i32 {
         i32::try_from(self.pay_requests.len()).expect("a buyer does not pay two thousand million times")
     }
 
-    /// Whether the order was ended by this very request.
+    /// Returns whether this request has ended the order.
     pub(super) fn was_ended_by(&self, request: &EndRequest) -> bool {
         self.end_request.as_ref() == Some(request)
     }
 
-    /// Everything bought and every gift, as granted `at`.
+    /// Returns the goods of the order, every item and gift, as granted `at`.
     pub(super) fn grant(&self, at: Timestamp) -> Vec<Goods> {
         let items = self.lines.iter().map(|line| (line.item, GoodsKind::Item, line.units.get()));
         let gifts = self.lines.iter().map(|line| (line.item, GoodsKind::Gift, line.gift_units));
@@ -144,7 +144,7 @@ impl Order {
             .collect()
     }
 
-    /// What is told about it as it is now.
+    /// Returns the message that it was placed.
     pub fn message(&self, body: MessageBody) -> OutgoingMessage {
         OutgoingMessage { order: self.id, version: self.version, body }
     }

@@ -1,32 +1,32 @@
-//! What the service tells the others, before anybody has encoded it.
+//! The messages that the service publishes.
 
 use super::Line;
 use stampede_vocab::{CouponId, EventId, Money, OrderId, Timestamp, UserId};
 
-/// One message about one order, written in the transaction of the change it tells.
+/// One message about one order, written in the transaction of its change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
     pub order: OrderId,
     /// Its version after the change.
     pub version: i64,
-    /// What happened.
+    /// Its type and fields.
     pub body: MessageBody,
 }
 
-/// What happened to an order, or what it asks for.
+/// A fact about an order, or a request to another service.
 #[derive(Clone, PartialEq, Eq)]
 pub enum MessageBody {
     /// It was accepted.
     Placed {
-        /// Who buys.
+        /// Buyer.
         buyer: UserId,
         /// Event of all lines.
         event: EventId,
-        /// What was bought.
+        /// Its lines.
         lines: Vec<Line>,
         /// Coupon held for it.
         coupon: Option<CouponId>,
-        /// What is to be paid.
+        /// The total.
         total: Money,
         /// Order of arrival in the event.
         arrival: i64,
@@ -35,13 +35,13 @@ pub enum MessageBody {
         /// Until when it can be paid.
         pay_by: Option<Timestamp>,
     },
-    /// It is paid although it had expired: commit its units again.
+    /// It was paid after it had expired: its units are to be committed again.
     PaidLate {
-        /// Who buys.
+        /// Buyer.
         buyer: UserId,
         /// Event of all lines.
         event: EventId,
-        /// What was bought.
+        /// Its lines.
         lines: Vec<Line>,
     },
     /// The buyer cancelled it.
@@ -56,11 +56,11 @@ pub enum MessageBody {
     },
     /// It is paid and the goods are granted.
     Fulfilled {
-        /// Who has bought.
+        /// Buyer.
         buyer: UserId,
         /// Coupon that is used now.
         coupon: Option<CouponId>,
-        /// When.
+        /// When it was fulfilled.
         at: Timestamp,
     },
     /// The money is back.
@@ -70,24 +70,24 @@ pub enum MessageBody {
     },
     /// Charge the buyer.
     PaymentRequested {
-        /// Who pays.
+        /// Buyer.
         buyer: UserId,
         /// 1 for the first.
         attempt: i32,
-        /// How much.
+        /// Amount.
         amount: Money,
         /// Token of the card or wallet.
         method: String,
     },
     /// Give all money back.
     RefundRequested {
-        /// How much.
+        /// Amount.
         amount: Money,
     },
 }
 
 impl MessageBody {
-    /// Name of the message in the contract.
+    /// Returns the name of the message in the contract.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Placed { .. } => "OrderPlaced",

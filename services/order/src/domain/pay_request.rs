@@ -1,19 +1,19 @@
-//! What a buyer asks for when they pay.
+//! Requests of buyers to pay.
 
 use sha2::{Digest, Sha256};
 use stampede_vocab::{Fingerprint, RequestId};
 
-/// A payment that was asked for. The method itself is not kept.
+/// A request to pay. The payment method is not kept, only its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayRequest {
-    /// The buyer's own name for the request.
+    /// The buyer's idempotency key.
     pub id: RequestId,
     /// Everything else that the request asks for.
     pub fingerprint: Fingerprint,
 }
 
 impl PayRequest {
-    /// The request of this name to pay with the card or wallet of this token.
+    /// Returns the request with this key to pay with the card or wallet of this token.
     pub fn new(id: RequestId, method: &str) -> Self {
         Self { id, fingerprint: Fingerprint::new(Sha256::digest(method).into()) }
     }

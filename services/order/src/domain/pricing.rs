@@ -1,21 +1,21 @@
-//! What an order costs. All arithmetic is checked.
+//! Prices of orders. All arithmetic is checked.
 
 use super::{Line, PlaceRefusal};
 use stampede_vocab::{Money, MoneyError};
 
-/// What an order costs; `subtotal - discount = total`, all in one currency.
+/// The price of an order; `subtotal - discount = total`, all in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
     /// Sum of the lines.
     pub subtotal: Money,
-    /// What the coupon takes off in fact: never more than the subtotal.
+    /// The discount of the coupon, at most the subtotal.
     pub discount: Money,
-    /// What is to be paid.
+    /// The amount to pay.
     pub total: Money,
 }
 
 impl Prices {
-    /// The prices of these lines without a coupon. There is at least one line.
+    /// Returns the price of these lines without a coupon. There is at least one line.
     pub fn of(lines: &[Line]) -> Result<Self, PlaceRefusal> {
         let currency = lines.first().expect("an order has at least one line").unit_price.currency;
         let subtotal = lines
@@ -24,13 +24,13 @@ impl Prices {
         Ok(Self { subtotal, discount: Money::zero(currency), total: subtotal })
     }
 
-    /// The same with a coupon that takes `off` off, down to zero.
+    /// Returns the price less the discount `off`, at least zero.
     pub fn less(self, off: Money) -> Result<Self, PlaceRefusal> {
         let total = self.subtotal.capped_sub(off)?;
         Ok(Self { discount: self.subtotal.capped_sub(total)?, total, ..self })
     }
 
-    /// Refuses a total over what the buyer is ready to pay.
+    /// Refuses a total over the buyer's limit.
     pub fn within(self, max: Option<Money>) -> Result<Self, PlaceRefusal> {
         match max {
             Some(max) if max.currency != self.total.currency => {

@@ -1,23 +1,23 @@
-//! Where an order is in its life, with what is only known there.
+//! The states of an order, each with its data.
 
 use stampede_vocab::Timestamp;
 
 /// The state of an order and its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Accepted before the ledger was asked, with an inventory of an earlier release: to be finished.
+    /// Accepted before its units were committed, with an inventory of an earlier release; to be finished.
     Pending,
     /// The units are committed; may be paid until `pay_by`.
     AwaitingPayment {
-        /// Pay before this instant.
+        /// The payment deadline.
         pay_by: Timestamp,
     },
     /// A payment is under way.
     Paying {
-        /// As it was when the payment started.
+        /// The deadline as of the start of the payment.
         pay_by: Timestamp,
     },
-    /// Paid after it had expired; the units are being taken again.
+    /// Paid after it had expired; its units are being committed again.
     Paid {
         /// The deadline that was missed.
         pay_by: Timestamp,
@@ -45,7 +45,7 @@ pub enum State {
     Refunded(RefundOrigin),
 }
 
-/// What an order that ends in a refund had reached before.
+/// The history of an order that ends in a refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefundOrigin {
     /// The deadline, if the units had ever been committed.
@@ -54,7 +54,7 @@ pub struct RefundOrigin {
     pub fulfilled_at: Option<Timestamp>,
 }
 
-/// The name of a state alone.
+/// The name of a state, without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StateName {
     /// See [`State::Pending`].
@@ -78,7 +78,7 @@ pub enum StateName {
 }
 
 impl StateName {
-    /// Whether it is an end, of which a late payment or a refund may still make something else.
+    /// Returns whether it is terminal. A late payment or a refund may still change it.
     pub const fn is_end(self) -> bool {
         match self {
             Self::Fulfilled | Self::Expired | Self::Cancelled | Self::Refunded => true,
@@ -86,7 +86,7 @@ impl StateName {
         }
     }
 
-    /// Every state there is.
+    /// Every state.
     pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::AwaitingPayment,
@@ -99,7 +99,7 @@ impl StateName {
         Self::Refunded,
     ];
 
-    /// The name in the contract without its prefix; the same is in the `state` column.
+    /// Returns the name in the contract without its prefix, which the `state` column has too.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -114,8 +114,8 @@ impl StateName {
         }
     }
 
-    /// Reads what [`StateName::as_str`] wrote, and REJECTED: an earlier release accepted such an order and then refused
-    /// it. It ended with nothing, as a cancelled one does.
+    /// Parses a name that [`StateName::as_str`] returned, or REJECTED: an earlier release accepted such an order and
+    /// refused it later. It reads as cancelled, since it ended with nothing.
     pub fn parse(text: &str) -> Option<Self> {
         let text = if text == "REJECTED" { Self::Cancelled.as_str() } else { text };
         Self::ALL.into_iter().find(|name| name.as_str() == text)
@@ -123,7 +123,7 @@ impl StateName {
 }
 
 impl State {
-    /// The name alone.
+    /// Returns the name.
     pub const fn name(&self) -> StateName {
         match self {
             Self::Pending => StateName::Pending,
@@ -138,7 +138,7 @@ impl State {
         }
     }
 
-    /// Until when it was to be paid; `None` if the units were never committed.
+    /// Returns the payment deadline; `None` if the units were never committed.
     pub const fn pay_by(&self) -> Option<Timestamp> {
         match self {
             Self::Pending => None,
@@ -152,7 +152,7 @@ impl State {
         }
     }
 
-    /// When the goods were granted; `None` if they never were.
+    /// Returns when the goods were granted; `None` if they never were.
     pub const fn fulfilled_at(&self) -> Option<Timestamp> {
         match self {
             Self::Fulfilled { at, .. } => Some(*at),
@@ -161,14 +161,14 @@ impl State {
         }
     }
 
-    /// Whether the order has reached an end, after which a watcher need not wait for more. A late payment or a refund
-    /// may still move it.
+    /// Returns whether the state is terminal, so that a watcher need not wait for more. A late payment or a refund may
+    /// still change it.
     pub const fn is_end(&self) -> bool {
         self.name().is_end()
     }
 
-    /// Whether the order has given its coupon back (or is about to, by a message that is on its way), so a coupon that
-    /// is still held for it is a stray.
+    /// Returns whether the order has returned its coupon, or is about to by a message in flight. A coupon that is still
+    /// held for it is then an orphan.
     pub const fn has_returned_coupon(&self) -> bool {
         match self {
             Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,

@@ -1,19 +1,19 @@
-//! The state machine: what each input makes of an order in each state.
+//! The state machine: the transition for each input in each state.
 //!
-//! An input that means nothing in a state is ignored, never an error: messages come from services that do not know
-//! what has happened here since. A buyer's or operator's verb is refused instead, naming the state.
+//! An input that does not apply in a state is ignored, never an error: it comes from a service whose view of the order
+//! is older. A request of a buyer or operator is refused instead, with the state.
 
 use super::{CommandRefusal, EndRequest, EndVerb, MessageBody, Order, PayRequest, RefundOrigin, State, StateName};
 use stampede_vocab::{ItemId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 
-/// What may happen to an order.
+/// An input of the state machine.
 #[derive(Clone)]
 pub enum Input {
-    /// The ledger has committed all its units: those of an order that was paid late, or placed by an earlier release.
+    /// The ledger has committed all units of an order that was paid late, or placed by an earlier release.
     StockCommitted {
-        /// The gifts that it has committed with the units of each item; fewer than were promised if one was gone. An
-        /// item that is left out keeps what was promised.
+        /// The gifts that were committed with each item; fewer than were reserved if some were gone. An item that is
+        /// left out keeps its reserved gifts.
         gifts: Vec<(ItemId, i32)>,
     },
     /// The ledger has committed nothing.
@@ -34,33 +34,33 @@ pub enum Input {
     PaymentRefunded,
     /// The buyer pays.
     Pay {
-        /// Who asks.
+        /// Caller.
         buyer: UserId,
-        /// Their name for the request, and what it asks for.
+        /// The request.
         request: PayRequest,
         /// Token of the card or wallet.
         method: String,
     },
     /// The buyer cancels.
     Cancel {
-        /// Who asks.
+        /// Caller.
         buyer: UserId,
-        /// Their name for the request.
+        /// The caller's idempotency key.
         request: RequestId,
     },
     /// An operator refunds.
     Refund {
-        /// Who asks.
+        /// Caller.
         operator: UserId,
-        /// Their name for the request.
+        /// The caller's idempotency key.
         request: RequestId,
     },
-    /// Its time to be paid may be over.
+    /// The payment deadline may have passed.
     DeadlinePassed,
 }
 
 impl Input {
-    /// Name for logs and metrics; never the data, among which are payment methods.
+    /// Returns the name for logs and metrics, without the data: that may be a payment method.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::StockCommitted { .. } => "stock_committed",
@@ -85,24 +85,24 @@ pub struct PaymentPolicy {
     pub paying_grace: Duration,
 }
 
-/// A step of an order: all that it changes.
+/// One transition of an order, with everything that it changes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The state that it leads out of.
+    /// The state before.
     pub from: StateName,
-    /// The state that it leads to.
+    /// The state after.
     pub to: State,
-    /// The time to be paid that it sets.
+    /// The payment deadline that it sets.
     pub pay_by: Option<Timestamp>,
-    /// The payment that it starts, with its number.
+    /// The payment request that it starts, with its number.
     pub pay_request: Option<(i32, PayRequest)>,
-    /// The request by which a person ends the order.
+    /// The request that ends the order.
     pub end_request: Option<EndRequest>,
-    /// Why the attempt that it ends was declined.
+    /// The decline reason of the attempt that it ends.
     pub decline: Option<String>,
-    /// Gifts of the items that come with others than were promised.
+    /// The items whose committed gifts differ from the reserved ones.
     pub gifts: Vec<(ItemId, i32)>,
-    /// What is to be told about it.
+    /// The messages to publish.
     pub body: Option<MessageBody>,
 }
 
@@ -115,32 +115,32 @@ impl Step {
         Self { body: Some(body), ..self }
     }
 
-    fn asked(self, request: EndRequest) -> Self {
+    fn requested_by(self, request: EndRequest) -> Self {
         Self { end_request: Some(request), ..self }
     }
 
-    /// When it grants the goods, if it does.
+    /// Returns when it grants the goods, if it does.
     pub const fn fulfilled_at(&self) -> Option<Timestamp> {
         if let State::Fulfilled { at, .. } = self.to { Some(at) } else { None }
     }
 }
 
-/// Why there is no step.
+/// Why an input causes no transition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoStep {
-    /// A repeat: the order is as the caller wants it.
+    /// It is a repeat: the order is in the requested state.
     AlreadyApplied,
-    /// The input means nothing in this state.
+    /// It does not apply in this state.
     Ignored,
-    /// The verb is not obeyed.
+    /// The request is refused.
     Refused(CommandRefusal),
 }
 
 impl Order {
-    /// Lets `input` happen at `now`, and returns the step that the order has made; its version grows by one then.
-    pub fn take(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
+    /// Applies `input` at `now` and returns the transition, if there is one; the version then grows by one.
+    pub fn apply(&mut self, input: &Input, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         let step = self.step(input, now, policy)?;
-        self.make(&step, now);
+        self.apply_step(&step, now);
         Ok(step)
     }
 
@@ -162,7 +162,7 @@ impl Order {
         }
     }
 
-    fn make(&mut self, step: &Step, now: Timestamp) {
+    fn apply_step(&mut self, step: &Step, now: Timestamp) {
         self.version += 1;
         self.updated_at = now;
         self.pay_requests.extend(step.pay_request.iter().map(|(_, request)| request.clone()));
@@ -213,11 +213,11 @@ impl Order {
         }
     }
 
-    /// Money that was captured for an order that no longer has its units leads to the units or to a refund, whichever
-    /// attempt it was.
+    /// Money that was captured for an order without units leads to a new commit of the units or to a refund, whichever
+    /// attempt captured it.
     ///
-    /// An expired order with a coupon is refunded at once: the coupon is back with its owner and may be in use for
-    /// another order, so this one can't be had at its total any more.
+    /// An expired order with a coupon is refunded at once: its coupon is back with the owner and may be in use for
+    /// another order, so the total no longer holds.
     fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
             State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
@@ -238,8 +238,8 @@ impl Order {
         }
     }
 
-    /// The coupon returns only if it was used: an order refunded without ever having been fulfilled gave it back when
-    /// it expired.
+    /// Returns the coupon only if it was used: an order that was refunded without having been fulfilled returned it
+    /// when it expired.
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
             State::Refunding(refund_origin) => {
@@ -282,7 +282,7 @@ impl Order {
             State::Pending | State::AwaitingPayment { .. } => Ok(self
                 .to(State::Cancelled { pay_by: self.state.pay_by() })
                 .publishing(MessageBody::Cancelled { coupon: self.coupon })
-                .asked(request)),
+                .requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
         }
     }
@@ -290,7 +290,7 @@ impl Order {
     fn refund(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
-            State::Fulfilled { .. } => Ok(self.give_money_back().asked(request)),
+            State::Fulfilled { .. } => Ok(self.give_money_back().requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
         }
     }

@@ -1,12 +1,12 @@
-//! The whole state machine, by table: every state and every input.
+//! The whole state machine as a table: every state and every input.
 
 use super::*;
 use crate::domain::{Draft, GoodsKind, Line, Prices, Reserved, StateName, Wanted};
 use stampede_vocab::{CouponId, EventId, ItemId, Money, Quantity, RequestId};
 use uuid::Uuid;
 
-/// What becomes of an order of the default kind (see [`order_in`]) in each state. `-` is ignored, `=` is kept as it is,
-/// `!` is refused; anything else is the next state. The columns are the inputs of [`inputs`].
+/// The state of an order of the default kind (see [`order_in`]) after each input of [`inputs`], which are the columns.
+/// `-` is ignored, `=` is unchanged, `!` is refused; anything else is the next state.
 const TABLE: &str = "
                  | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace
 PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -
@@ -153,7 +153,7 @@ fn every_input_in_every_state_does_what_the_table_says() {
         for (((input, now), column), expected) in inputs().into_iter().zip(&columns).zip(row) {
             let before = order_in(state(name), None);
             let mut after = before.clone();
-            let taken = after.take(&input, now, &POLICY);
+            let taken = after.apply(&input, now, &POLICY);
             assert_eq!(seen(&before, &after, &taken), expected, "{name:?} and {column}");
         }
     }
@@ -165,7 +165,7 @@ fn refused_with(refusal: CommandRefusal) -> Result<Step, NoStep> {
 }
 
 fn take(order: &mut Order, input: Input) -> MessageBody {
-    let step = order.take(&input, EARLY, &POLICY).expect("a step");
+    let step = order.apply(&input, EARLY, &POLICY).expect("a step");
     step.body.unwrap_or_else(|| panic!("{} published nothing", input.name()))
 }
 
@@ -177,7 +177,7 @@ fn coupon() -> Option<CouponId> {
 fn a_placed_order_is_payable_and_an_earlier_release_s_pending_one_gets_the_whole_window() {
     assert_eq!(order_in(state(StateName::AwaitingPayment), None).placed().body.name(), "OrderPlaced");
     let mut order = order_in(State::Pending, None);
-    let step = order.take(&committed(), EARLY, &POLICY).expect("a step");
+    let step = order.apply(&committed(), EARLY, &POLICY).expect("a step");
     assert_eq!((step.body, step.pay_by), (None, order.state.pay_by()));
     assert_eq!(order.state.pay_by(), Some(EARLY.plus(POLICY.pay_window)));
 }
@@ -190,7 +190,7 @@ fn each_payment_is_an_attempt_of_its_own() {
     assert_eq!(message, MessageBody::PaymentRequested { buyer, attempt: 3, amount, method });
     assert_eq!(order.attempts(), 3);
     let declined = Input::PaymentDeclined { attempt: 3, code: "card_declined".to_owned() };
-    let step = order.take(&declined, EARLY, &POLICY).expect("a step");
+    let step = order.apply(&declined, EARLY, &POLICY).expect("a step");
     assert_eq!((step.body, &step.decline), (None, &order.last_decline));
     assert_eq!(order.last_decline.as_deref(), Some("card_declined"));
 }
@@ -236,7 +236,7 @@ fn only_gifts_that_differ_from_what_was_promised_are_part_of_a_step() {
     let gifts_of_step = |gift_units| {
         let mut order = order_in(state(StateName::Paid), None);
         let gifts = vec![(order.lines[0].item, gift_units)];
-        order.take(&Input::StockCommitted { gifts }, EARLY, &POLICY).expect("a step").gifts.len()
+        order.apply(&Input::StockCommitted { gifts }, EARLY, &POLICY).expect("a step").gifts.len()
     };
     assert_eq!((gifts_of_step(1), gifts_of_step(0)), (0, 1));
 }
@@ -265,16 +265,16 @@ fn a_repeat_of_what_cancelled_an_order_is_known_whatever_came_later() {
     take(&mut order, cancel(1, "c"));
     take(&mut order, Input::PaymentApproved { attempt: 2 });
     take(&mut order, Input::PaymentRefunded);
-    assert_eq!(order.take(&cancel(1, "c"), EARLY, &POLICY), Err(NoStep::AlreadyApplied));
+    assert_eq!(order.apply(&cancel(1, "c"), EARLY, &POLICY), Err(NoStep::AlreadyApplied));
     let other = refused_with(CommandRefusal::NotCancellable(StateName::Refunded));
-    assert_eq!(order.take(&cancel(1, "d"), EARLY, &POLICY), other);
+    assert_eq!(order.apply(&cancel(1, "d"), EARLY, &POLICY), other);
     let verb = refused_with(CommandRefusal::NotRefundable(StateName::Refunded));
-    assert_eq!(order.take(&refund(1, "c"), EARLY, &POLICY), verb, "the same name for another verb is another request");
+    assert_eq!(order.apply(&refund(1, "c"), EARLY, &POLICY), verb, "the same name for another verb is another request");
 }
 
 #[test]
 fn refusals_say_what_the_buyer_can_understand() {
-    let refused = |name, input: &Input, now| order_in(state(name), None).take(input, now, &POLICY);
+    let refused = |name, input: &Input, now| order_in(state(name), None).apply(input, now, &POLICY);
     let late = CommandRefusal::PaymentDeadlinePassed;
     assert_eq!(refused(StateName::AwaitingPayment, &pay(1, "new"), PAY_BY), refused_with(late));
     assert_eq!(refused(StateName::Expired, &pay(1, "new"), PAY_BY), refused_with(late));

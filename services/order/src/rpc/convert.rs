@@ -1,4 +1,5 @@
-//! Between the contract and the domain. A request is checked here field by field; the first field at fault is named.
+//! Conversions between the contract and the domain. Requests are validated field by field; the error names the first
+//! field at fault.
 
 use crate::{
     domain::{Draft, Goods, GoodsKind, Line, Order, OrderStatus, StateName, Wanted},
@@ -16,7 +17,7 @@ use stampede_vocab::{InvalidField, OrderId, Quantity, RequestId, UserId, field, 
 /// Most ids of one look-up.
 const MAX_IDS: usize = 256;
 
-/// An order as asked for.
+/// Reads a requested order.
 pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
     let request_id = RequestId::parse(&request.request_id)?;
     let event = field::id("event_id", &request.event_id)?;
@@ -34,12 +35,12 @@ pub fn order_id(text: &str) -> Result<OrderId, Problem> {
     Ok(field::id("order_id", text)?)
 }
 
-/// What ending an order needs: the order, and the caller's name for the request.
+/// Reads a request to end an order: the order, and the idempotency key.
 pub fn end(order: &str, request: &str) -> Result<(OrderId, RequestId), Problem> {
     Ok((order_id(order)?, RequestId::parse(request)?))
 }
 
-/// What a payment needs: the order, the buyer's name for the request, and the token of the card or wallet.
+/// Reads a request to pay: the order, the idempotency key, and the token of the card or wallet.
 pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, String), Problem> {
     let (order, request_id) = end(&request.order_id, &request.request_id)?;
     if !(1..=MAX_PAYMENT_METHOD_CHARS).contains(&request.payment_method.chars().count()) {
@@ -50,7 +51,7 @@ pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, S
     Ok((order, request_id, request.payment_method))
 }
 
-/// Which list, and which page of it. An operator who names no event is told to.
+/// Reads which list, and which page of it. Fails for an operator who names no event.
 pub fn listing(identity: &Identity, request: &proto::ListOrdersRequest) -> Result<(Listing, Paging), Problem> {
     let event = field::optional_id("event_id", &request.event_id)?;
     let listing = match (identity.owner()?, event) {
@@ -67,7 +68,7 @@ pub fn order_ids(request: &proto::LookUpOrdersRequest) -> Result<Vec<OrderId>, P
     Ok(field::ids("order_ids", &request.order_ids)?)
 }
 
-/// An order as the contract shows it.
+/// Converts an order to its contract form.
 pub fn order(order: Order) -> proto::Order {
     proto::Order {
         order_id: order.id.to_string(),
@@ -115,7 +116,7 @@ fn goods(goods: &Goods) -> proto::Goods {
 
 const fn state(name: StateName) -> proto::OrderState {
     match name {
-        // What an earlier release has accepted is finished within moments.
+        // A pending order of an earlier release is finished within moments.
         StateName::Pending | StateName::AwaitingPayment => proto::OrderState::AwaitingPayment,
         StateName::Paying => proto::OrderState::Paying,
         StateName::Paid => proto::OrderState::Paid,
@@ -127,13 +128,13 @@ const fn state(name: StateName) -> proto::OrderState {
     }
 }
 
-/// A page as the contract shows it.
+/// Converts a page to its contract form.
 pub fn page(page: Page<Order>) -> proto::ListOrdersResponse {
     let Page { rows, next_page_token } = page;
     proto::ListOrdersResponse { orders: rows.into_iter().map(order).collect(), next_page_token }
 }
 
-/// Where orders are, as the contract shows it.
+/// Converts order states to their contract form.
 pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
     let shown = |status: &OrderStatus| proto::OrderStatus {
         order_id: status.id.to_string(),

@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what the caller is told.
+//! The one table from the failures of the use cases to the problems for callers.
 
 use crate::{
     client::PeerError,
@@ -116,7 +116,7 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
 fn peer(error: &PeerError) -> Problem {
     let (peer, status) = match error {
         PeerError::Failed { peer, status } => (peer, status),
-        PeerError::NotAsked { error, .. } => return (*error).into(),
+        PeerError::NotSent { error, .. } => return (*error).into(),
     };
     let answered = Problem::from_status(status).reason();
     match answered {

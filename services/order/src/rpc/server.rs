@@ -1,4 +1,4 @@
-//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+//! The RPCs: each reads the caller and the request, runs the use case, and converts the answer. Decides nothing.
 
 use super::convert;
 use crate::usecase::{ChangeOrder, FindOrder, ListOrders, PlaceOrder, WatchOrder};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct OrderRpc {
-    /// Takes orders.
+    /// Places orders.
     pub place: PlaceOrder,
     /// Pays, cancels, refunds.
     pub change: ChangeOrder,

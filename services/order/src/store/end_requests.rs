@@ -1,4 +1,4 @@
-//! The requests by which people ended orders: written in the transaction that ends each, and never changed.
+//! The requests that ended orders: written in the transaction that ends each, and never changed.
 
 use crate::domain::{EndRequest, EndVerb, Order};
 use sqlx::{FromRow, MySqlConnection};
@@ -27,7 +27,7 @@ impl EndRequestRow {
     }
 }
 
-/// Writes the requests of orders that are ended now.
+/// Writes the requests that end these orders.
 pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndRequest)]) -> Result<(), DbError> {
     if ended.is_empty() {
         return Ok(());
@@ -44,7 +44,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndReq
     Ok(())
 }
 
-/// The requests that ended these orders.
+/// Returns the requests that ended these orders.
 pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, EndRequest>, DbError> {
     if orders.is_empty() {
         return Ok(HashMap::new());

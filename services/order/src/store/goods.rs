@@ -39,7 +39,7 @@ const fn code(kind: GoodsKind) -> &'static str {
     }
 }
 
-/// Writes the goods of orders that are fulfilled now.
+/// Writes the goods of orders that become fulfilled.
 pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
     let rows: Vec<_> = orders.iter().flat_map(|order| order.goods.iter().map(|goods| (order.id, goods))).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
@@ -56,7 +56,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Res
     Ok(())
 }
 
-/// The goods of these orders, items before gifts.
+/// Returns the goods of these orders, items before gifts.
 pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<Goods>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
     if orders.is_empty() {

@@ -1,4 +1,4 @@
-//! Lines of orders: written with their order. Only a gift that is gone when an order is paid late changes them.
+//! Lines of orders: written with their order. Changed only when an order is paid late and a gift is gone.
 
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Line, Order};
@@ -53,7 +53,7 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     }
 }
 
-/// Writes how many gifts lines of an order come with by now. Rare, so a statement for each.
+/// Updates the gifts of lines. Rare, so one statement for each.
 pub(super) async fn update_gifts(
     conn: &mut MySqlConnection,
     order: OrderId,
@@ -70,7 +70,7 @@ pub(super) async fn update_gifts(
     Ok(())
 }
 
-/// The lines of these orders, each order's in sequence.
+/// Returns the lines of these orders, each order's in sequence.
 pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
     let mut select = Statement::new(
         "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",

@@ -1,4 +1,4 @@
-//! Lists of orders, a page at a time, and where many orders are.
+//! Pages of orders, and look-ups of many orders' states.
 
 use super::rows::{COLUMNS, OrderRow, assemble};
 use crate::domain::{Order, OrderStatus, StateName};
@@ -7,7 +7,7 @@ use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, UserId};
 use uuid::Uuid;
 
-/// At most `limit` orders of a buyer (of one event, if it is given), newest first, from after the one at this position.
+/// Returns at most `limit` orders of a buyer (of one event, if it is given), newest first, after this position.
 pub async fn of_buyer(
     conn: &mut MySqlConnection,
     buyer: UserId,
@@ -21,7 +21,7 @@ pub async fn of_buyer(
         select.push(" AND event_id = ").push_bind(event.uuid());
     }
     if let Some((created_us, id)) = after {
-        // The first half is implied by the second, and is what the index can seek by.
+        // Redundant, but the index can seek by this half.
         select.push(" AND created_us <= ").push_bind(created_us);
         select.push(" AND (created_us < ").push_bind(created_us).push(" OR id < ").push_bind(id).push(")");
     }
@@ -29,7 +29,7 @@ pub async fn of_buyer(
     page(conn, select).await
 }
 
-/// At most `limit` orders of an event as they arrived, from after the one at this position.
+/// Returns at most `limit` orders of an event in their order of arrival, after this position.
 pub async fn of_event(
     conn: &mut MySqlConnection,
     event: EventId,
@@ -51,8 +51,8 @@ async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<O
     assemble(conn, rows).await
 }
 
-/// Where those of these orders are that exist. One that is being written is waited for: whoever is told that an order
-/// was not written gives back what it would live on.
+/// Returns the states of those of these orders that exist. Waits for one that is being written: a caller that learns
+/// that an order was not written frees its units and coupon.
 pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec<OrderStatus>, DbError> {
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
     let mut select = Statement::new("SELECT id, state, coupon_id FROM orders FORCE INDEX (PRIMARY) WHERE id IN ");

@@ -9,6 +9,5 @@ pub mod outbox;
 pub mod pay_requests;
 mod rows;
 
-/// Rows of one statement where an order has many: so that the statement stays well under the packet limits of both
-/// servers.
+/// Rows of one statement where an order has many, so that it stays well under the packet limits of both servers.
 const ROWS_PER_STATEMENT: usize = 2_000;

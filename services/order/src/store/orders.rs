@@ -1,4 +1,4 @@
-//! The orders themselves: written in groups, locked in groups, moved in groups.
+//! The table `orders`: written, locked and updated in batches.
 
 use super::{
     end_requests, goods, lines, pay_requests,
@@ -11,8 +11,8 @@ use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
-/// Adds the statements that write new orders with their lines. They fail with a unique violation, and for all of them, if
-/// one exists.
+/// Adds the statements that write new orders with their lines. All of them fail with a unique violation if one order
+/// exists.
 pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
@@ -42,14 +42,14 @@ pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     lines::push_insert(statements, orders);
 }
 
-/// Those of these orders that exist.
+/// Returns those of these orders that exist.
 pub async fn load(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
     let orders = select(conn, ids, "").await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
 }
 
-/// The same with their rows locked until the end of the transaction, in the sequence of their ids so that two
-/// transactions never wait for each other.
+/// Returns those of these orders that exist, locked until the end of the transaction. Locks in id order, so that
+/// overlapping batches wait for each other and do not deadlock.
 pub async fn lock(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<BTreeMap<OrderId, Order>, DbError> {
     let orders = select(conn, ids, " ORDER BY id FOR UPDATE").await?;
     Ok(orders.into_iter().map(|order| (order.id, order)).collect())
@@ -67,17 +67,17 @@ async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) 
     assemble(conn, rows).await
 }
 
-/// An order that has made steps.
+/// An order with transitions to write.
 #[derive(Clone, Copy)]
 pub struct Moved<'a> {
-    /// As it is to be.
+    /// The order after them.
     pub order: &'a Order,
-    /// Its steps since it was locked, in their sequence; at least one.
+    /// Its transitions since it was locked, in order; at least one.
     pub steps: &'a [Step],
 }
 
-/// What is written of an order's steps. Orders with the same are moved by the same statement. A column is set once or
-/// more but never cleared, so `None` leaves it as it is.
+/// The columns that an order's transitions write. Orders with equal values are updated by one statement. Columns are
+/// set but never cleared, so `None` leaves one unchanged.
 #[derive(PartialEq, Eq, Hash)]
 struct Assignment {
     from: StateName,
@@ -106,14 +106,14 @@ impl Assignment {
     }
 }
 
-/// Writes what has become of locked orders, with their new goods and what was asked for. Fails if one is not as it was
-/// locked.
+/// Writes the transitions of locked orders, with their new goods and requests. Fails if a row differs from its locked
+/// state.
 pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
     let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
     for one in moved {
         groups.entry(Assignment::of(one)).or_default().push(one.order.id.uuid());
     }
-    // One statement a kind of transition, not one an order: a batch is of a few kinds.
+    // One statement for each kind of transition, not for each order: a batch has few kinds.
     for (assignment, ids) in groups {
         assign(conn, &assignment, &ids).await?;
     }
@@ -150,8 +150,8 @@ async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> R
     Err(DbError::inconsistent(format!("{written} of {wanted} locked orders moved from {from} to {to}")))
 }
 
-/// At most `limit` orders, of each state, whose time to be paid is over, the longest overdue first. They are not
-/// locked: whoever moves them looks again.
+/// Returns at most `limit` orders of each state whose payment deadline has passed, the longest overdue first. They are
+/// not locked, so the caller must check each again under its lock.
 pub async fn due(
     conn: &mut MySqlConnection,
     now: Timestamp,
@@ -174,7 +174,7 @@ pub async fn due(
     Ok(ids.into_iter().map(OrderId::from_uuid).collect())
 }
 
-/// Up to `limit` orders in this state that have no deadline, by their ids, those after `after`.
+/// Returns up to `limit` orders in this state that have no deadline, in id order, after `after`.
 pub async fn without_deadline(
     conn: &mut MySqlConnection,
     state: StateName,
@@ -189,7 +189,7 @@ pub async fn without_deadline(
     assemble(conn, rows).await
 }
 
-/// How many orders are in each of these states, those of which there are none left out.
+/// Counts the orders in each of these states; leaves out a state without orders.
 pub async fn count_by_state(
     conn: &mut MySqlConnection,
     states: &[StateName],

@@ -1,10 +1,10 @@
-//! Messages, written in the transaction of the change they announce.
+//! The service's messages, written in the transaction that changes the state.
 
 use crate::{domain::OutgoingMessage, messages};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statements};
 
-/// A message and the trace of what caused it.
+/// A message and the trace of its cause.
 #[derive(Debug, Clone)]
 pub struct Traced {
     pub outgoing: OutgoingMessage,

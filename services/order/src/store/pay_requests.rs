@@ -1,4 +1,4 @@
-//! The payments that buyers asked for: written in the transaction that starts each, and never changed.
+//! Requests to pay: written in the transaction that starts each payment, and never changed.
 
 use crate::domain::{Order, PayRequest, Step};
 use sqlx::{FromRow, MySqlConnection};
@@ -21,7 +21,7 @@ impl PayRequestRow {
     }
 }
 
-/// Writes the payments that these steps start.
+/// Writes the payment requests that these transitions start.
 pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]) -> Result<(), DbError> {
     let started = steps.iter().filter_map(|(order, step)| Some((order, step.pay_request.as_ref()?)));
     let started: Vec<_> = started.collect();
@@ -41,7 +41,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]
     Ok(())
 }
 
-/// The payments asked for of these orders, each order's first one first.
+/// Returns the payment requests of these orders, each order's in order.
 pub(super) async fn load(
     conn: &mut MySqlConnection,
     orders: &[Uuid],

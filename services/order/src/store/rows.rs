@@ -1,5 +1,5 @@
-//! Rows as they are stored, and the one place where they become orders. A combination of columns that no order can
-//! have is an inconsistency and is named.
+//! Rows as they are stored, and their conversion to orders. Fails for a combination of columns that no order can have,
+//! and names it.
 
 use super::{
     end_requests, goods,
@@ -41,10 +41,10 @@ pub(super) struct OrderRow {
     updated_us: i64,
 }
 
-/// Makes orders of their rows, with all that belongs to them, in one query a table.
+/// Converts rows to orders, and reads everything that belongs to them by one query a table.
 ///
-/// What belongs to an order is read after its row, so at least what the row speaks of is there; what another
-/// transaction has added since is left out.
+/// Related rows are read after the order's row, so everything that it refers to exists. Rows that another transaction
+/// has added since are left out.
 pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, DbError> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -68,7 +68,7 @@ pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) ->
     rows.into_iter().map(whole).collect()
 }
 
-/// What belongs to an order and is stored elsewhere.
+/// The rows of other tables that belong to an order.
 struct Parts {
     lines: Vec<LineRow>,
     goods: Vec<Goods>,
@@ -77,7 +77,7 @@ struct Parts {
 }
 
 impl OrderRow {
-    /// Whether to look for the request that ended it: most orders have none.
+    /// Whether to read the request that ended it: most orders have none.
     fn may_be_ended_by_request(&self) -> bool {
         let ends = [StateName::Cancelled, StateName::Refunding, StateName::Refunded];
         ends.iter().any(|end| end.as_str() == self.state)
@@ -114,7 +114,7 @@ impl OrderRow {
         })
     }
 
-    /// The payments that the row speaks of.
+    /// Returns the payment requests that the row refers to.
     fn known(&self, mut requests: Vec<PayRequest>) -> Result<Vec<PayRequest>, DbError> {
         let attempts = usize::try_from(self.payment_attempts).map_err(|error| self.inconsistent(error))?;
         if requests.len() < attempts {
@@ -124,8 +124,7 @@ impl OrderRow {
         Ok(requests)
     }
 
-    /// A person cancels before the goods are granted and refunds after it. An order may be refunded without anybody's
-    /// request.
+    /// A caller cancels before the goods are granted and refunds after it. An order may be refunded without a request.
     fn fitting(&self, request: Option<EndRequest>) -> Result<Option<EndRequest>, DbError> {
         let verb = request.as_ref().map(|request| request.verb);
         match (verb, self.fulfilled_at_us) {

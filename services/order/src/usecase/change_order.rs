@@ -1,4 +1,4 @@
-//! What people do to an order: pay it, cancel it, refund it. What is asked at the same time is done together.
+//! Changes that a caller requests: pay, cancel, refund. Concurrent requests are batched.
 
 use super::{Change, Error, Outcome, Transitions, batch};
 use crate::domain::{CommandRefusal, Input, NoStep, Order, PayRequest};
@@ -19,19 +19,19 @@ impl ChangeOrder {
         Self { queue: Batcher::new(batch("change_orders"), move |changes| change_all(transitions.clone(), changes)) }
     }
 
-    /// Starts a payment. A repeat of any payment of the order starts nothing and returns the order as it is; another
-    /// payment under the same name is refused.
+    /// Starts a payment. A repeat of any payment request of the order starts nothing and returns the order; another
+    /// payment under the same idempotency key is refused.
     pub async fn pay(&self, order: OrderId, buyer: UserId, request: RequestId, method: String) -> Result<Order, Error> {
         let request = PayRequest::new(request, &method);
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
-    /// Cancels an order that is not being paid. A repeat of the request that did returns the order as it is.
+    /// Cancels an order that is not being paid. A repeat of the request returns the order.
     pub async fn cancel(&self, order: OrderId, buyer: UserId, request: RequestId) -> Result<Order, Error> {
         self.change(order, Input::Cancel { buyer, request }).await
     }
 
-    /// Gives the money of a fulfilled order back. A repeat of the request that did returns the order as it is.
+    /// Refunds a fulfilled order. A repeat of the request returns the order.
     pub async fn refund(&self, order: OrderId, operator: UserId, request: RequestId) -> Result<Order, Error> {
         self.change(order, Input::Refund { operator, request }).await
     }

@@ -1,4 +1,4 @@
-//! Counts the orders that have not ended, by state.
+//! Counts the orders in states that are not terminal.
 
 use crate::{domain::StateName, store};
 use stampede_db::{Database, DbError};
@@ -16,7 +16,7 @@ impl CountOpenOrders {
         Self { db }
     }
 
-    /// How many orders are in each state that is not an end, those with none too.
+    /// Returns the number of orders in each such state, zero included.
     pub async fn run(&self) -> Result<BTreeMap<StateName, u64>, DbError> {
         let states = StateName::ALL.into_iter().filter(|state| !state.is_end());
         let mut counts: BTreeMap<StateName, u64> = states.map(|state| (state, 0)).collect();

@@ -1,4 +1,4 @@
-//! Everything that keeps a use case from what it was asked for.
+//! The failures of the use cases.
 
 use crate::{
     client::PeerError,
@@ -7,16 +7,16 @@ use crate::{
 use stampede_batch::BatchError;
 use stampede_db::DbError;
 
-/// Why a use case did not do what it was asked for. A failure of a batch is everybody's in it, hence `Clone`.
+/// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The order is not taken.
+    /// The order is refused.
     #[error(transparent)]
     Place(#[from] PlaceRefusal),
-    /// The verb is not obeyed.
+    /// The change is refused.
     #[error(transparent)]
     Command(#[from] CommandRefusal),
-    /// A service that is needed did not do its part.
+    /// A call to another service failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
     /// The database.
@@ -25,10 +25,10 @@ pub enum Error {
     /// The batch queue is full, or the batch failed.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// So much time has passed that what is held for the order may be given back. It is not written.
+    /// The write limit has passed, so units and coupon may be freed any time. The order is not written.
     #[error("the order could not be written in time")]
     TooLate,
-    /// The task of a purchase ended without an answer.
+    /// The task of the call ended without an answer.
     #[error("the purchase was broken off")]
     BrokenOff,
 }

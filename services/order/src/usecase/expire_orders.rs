@@ -1,4 +1,4 @@
-//! Ends the orders whose time to be paid is over.
+//! Expires the orders whose payment deadline has passed.
 
 use super::{Change, Outcome, Transitions};
 use crate::{
@@ -25,8 +25,8 @@ impl ExpireOrders {
         Self { db, policy, transitions }
     }
 
-    /// Expires what is due, a batch at a time until nothing is left. Any number of replicas may do so at once: each looks
-    /// again under the lock.
+    /// Expires due orders in batches until none is left. Replicas may do so concurrently: each order is checked again
+    /// under its lock.
     pub async fn run(&self) -> Result<(), DbError> {
         loop {
             let due = self.due().await?;

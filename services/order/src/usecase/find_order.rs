@@ -1,4 +1,4 @@
-//! Reads single orders. What is asked for at the same time is read by one query.
+//! Reads single orders. Concurrent reads are batched into one query.
 
 use super::{Error, batch};
 use crate::{
@@ -26,20 +26,20 @@ impl FindOrder {
         Self { db, queue }
     }
 
-    /// The order, if it was ever written.
+    /// Returns the order; `None` if it was never written.
     pub async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
         let found = self.queue.call(id).await??;
         Ok(found.map(|order| *order))
     }
 
-    /// The order, if the caller may see it: `owner` is `None` for one who may see everybody's.
+    /// Returns the order, if the caller may see it: `owner` is `None` for one who may see everybody's.
     pub async fn visible(&self, id: OrderId, owner: Option<UserId>) -> Result<Order, Error> {
         let found = self.find(id).await?;
         let visible = found.filter(|order| owner.is_none_or(|owner| owner == order.buyer));
         visible.ok_or_else(|| CommandRefusal::NotFound.into())
     }
 
-    /// Where those of these orders are that were ever written.
+    /// Returns the states of those of these orders that exist.
     pub async fn statuses(&self, ids: &[OrderId]) -> Result<Vec<OrderStatus>, Error> {
         let read =
             self.db.run("order_statuses", |mut conn| async move { store::lists::statuses(&mut conn, ids).await });

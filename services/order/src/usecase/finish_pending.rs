@@ -1,5 +1,5 @@
-//! Finishes orders that were accepted before the ledger was asked, with an inventory of an earlier release: their units are
-//! taken as those of a new order are, and if there are none the order is cancelled and returns its coupon.
+//! Finishes pending orders, which were accepted before their units were committed, with an inventory of an earlier
+//! release. Reserves the units as for a new order; if there are none, cancels the order and returns its coupon.
 
 use super::{Change, Outcome, Transitions};
 use crate::{
@@ -12,31 +12,31 @@ use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 use std::time::Duration;
 
-/// Orders that are taken on in one go.
+/// Orders of one round.
 const BATCH_SIZE: u32 = 256;
 
-/// How long an order is left to the message of an inventory of an earlier release, which answers it as long as it runs.
-const LEFT_ALONE: Duration = Duration::from_secs(60);
+/// Age up to which an order is left to an inventory of an earlier release, which reports the commit by message.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Finishes pending orders.
 pub struct FinishPending {
     db: Database,
     inventory: Inventory,
     transitions: Transitions,
-    /// Where the next round goes on, so that those that have to wait do not keep the others waiting.
+    /// Cursor of the next round, so that orders that have to wait do not block the others.
     after: Option<OrderId>,
 }
 
-/// What inventory says of one order: the units that are in the ledger now, or that there are none.
+/// Inventory's answer for one order: the committed units, or that there are none.
 type Answer<'o> = (&'o Order, Option<Reserved>);
 
 impl FinishPending {
-    /// Finishes orders of this schema with the help of inventory.
+    /// Finishes orders of this schema, with units from inventory.
     pub fn new(db: Database, inventory: Inventory, transitions: Transitions) -> Self {
         Self { db, inventory, transitions, after: None }
     }
 
-    /// Takes on a batch of them; the next round goes on behind it.
+    /// Processes one batch; the next round continues after it.
     pub async fn run(&mut self) -> Result<(), DbError> {
         let after = self.after.take();
         let read = self.db.run("pending_orders", |mut conn| async move {
@@ -46,9 +46,9 @@ impl FinishPending {
         if pending.len() == BATCH_SIZE as usize {
             self.after = pending.last().map(|order| order.id);
         }
-        let before = Timestamp::now().minus(LEFT_ALONE);
+        let before = Timestamp::now().minus(MIN_AGE);
         let pending = pending.iter().filter(|order| order.created_at < before);
-        let answers = join_all(pending.map(|order| self.ask(order))).await;
+        let answers = join_all(pending.map(|order| self.reserve(order))).await;
         let answers: Vec<Answer<'_>> = answers.into_iter().flatten().collect();
         if answers.is_empty() {
             return Ok(());
@@ -60,7 +60,7 @@ impl FinishPending {
         Ok(())
     }
 
-    async fn ask<'o>(&self, order: &'o Order) -> Option<Answer<'o>> {
+    async fn reserve<'o>(&self, order: &'o Order) -> Option<Answer<'o>> {
         match self.inventory.reserve_written(order).await {
             Ok(answer) => answer.map(|reserved| (order, reserved)),
             Err(error) => {
@@ -70,7 +70,7 @@ impl FinishPending {
         }
     }
 
-    /// An order that was cancelled before its units were taken has nobody else who gives them back.
+    /// Nobody else frees the units of an order that was cancelled before they were reserved.
     async fn give_back_if_cancelled(&self, (order, reserved): &Answer<'_>, outcome: &Outcome) {
         let Outcome::Stayed(now, NoStep::Ignored) = outcome else { return };
         let asked_at: Option<Timestamp> = reserved.as_ref().and_then(|reserved| reserved.asked_at);

@@ -7,17 +7,17 @@ use stampede_service::{Page, Paging};
 use stampede_vocab::{EventId, UserId};
 use uuid::Uuid;
 
-/// Which orders, and in which sequence.
+/// Which list of orders, and its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listing {
-    /// A buyer's own, newest first.
+    /// The orders of a buyer, newest first.
     OfBuyer {
-        /// Whose.
+        /// Buyer.
         buyer: UserId,
         /// Only those of this event.
         event: Option<EventId>,
     },
-    /// All of an event, as they arrived.
+    /// All orders of an event, in their order of arrival.
     OfEvent(EventId),
 }
 
@@ -31,7 +31,7 @@ impl Listing {
         }
     }
 
-    /// Sort value and id of an order in the list.
+    /// Returns the sort value and the id of an order in the list.
     fn position(&self, order: &Order) -> (i64, Uuid) {
         let sorted_by = match self {
             Self::OfBuyer { .. } => order.created_at.micros(),

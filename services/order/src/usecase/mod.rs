@@ -27,7 +27,7 @@ pub use write_orders::WriteOrders;
 
 use stampede_batch::BatchConfig;
 
-/// The bounds of every batch of this service: big enough to save most of the work, small enough to stay quick.
+/// Bounds of every batcher of this service: large enough to save most of the cost, small enough to be quick.
 const fn batch(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false }
 }

@@ -1,10 +1,10 @@
-//! Takes an order: takes its units, holds its coupon, prices it, writes it.
+//! PlaceOrder: reserves the units, holds the coupon, computes the price, and writes the order.
 //!
-//! Several requests for one order may be under way at once, here and in other replicas: double clicks with the same
-//! body, and other bodies under the same `request_id`. The ledger keeps the fingerprint of the body, so another body
-//! neither gets nor returns what this one has. Requests of the same body share their units and their coupon: inventory
-//! counts who has asked, and the last one to be refused gives the units back. Whatever failed for another reason may have
-//! succeeded for a duplicate, and what is taken then is left to the sweeps of its owners. They wait longer than an order
+//! Requests for one order may be concurrent, here and in other replicas: double clicks with the same body, and other
+//! bodies under the same `request_id`. The ledger keeps the fingerprint of the body, so another body neither gets nor
+//! frees the units of this one. Requests of the same body share their units and their coupon: inventory counts the
+//! reservations, and the last one to be withdrawn frees the units. A call that failed for another reason may have
+//! succeeded for a duplicate; what that reserved is left to the sweeps of its owners. They wait longer than an order
 //! may take from its arrival to its row.
 
 use super::{
@@ -20,7 +20,7 @@ use stampede_vocab::{CouponId, Money, Timestamp};
 use std::time::Duration;
 use tracing::Instrument;
 
-/// Takes orders. Cheap to clone.
+/// Places orders. Cheap to clone.
 #[derive(Clone)]
 pub struct PlaceOrder {
     inventory: Inventory,
@@ -31,18 +31,18 @@ pub struct PlaceOrder {
     policy: PaymentPolicy,
 }
 
-/// What is known to be set aside for this body of the order, by this call or a concurrent duplicate of it.
+/// What is known to be reserved for this body of the order, by this call or a concurrent duplicate of it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Held {
-    /// When this call asked for the units, as inventory names it.
+    /// Names this call's reservation at inventory.
     stock: Option<Timestamp>,
     coupon: Option<CouponId>,
 }
 
 impl Held {
-    /// What the order that is written under this id does not need. Its units are in the ledger, and its messages give
-    /// them back, unless it was cancelled before they were. What was written for another body never lives on the coupon
-    /// of this one; what was written for this body lives on it until it has returned it.
+    /// Returns the part that the order written under this id does not need. Its units are in the ledger, and its
+    /// messages free them, unless it was cancelled before the commit. An order of another body never uses the coupon of
+    /// this one; an order of this body uses it until it has returned it.
     fn unneeded_by(self, stored: &Order, draft: &Draft) -> Self {
         let needs_stock = !matches!(stored.state, State::Cancelled { .. });
         let needs_coupon = stored.fingerprint == draft.fingerprint() && !stored.state.has_returned_coupon();
@@ -51,7 +51,7 @@ impl Held {
 }
 
 impl PlaceOrder {
-    /// Takes orders with the help of these, each within `write_limit` of its arrival.
+    /// Places orders through these clients, each within `write_limit` of its arrival.
     pub fn new(
         inventory: Inventory,
         coupons: Coupons,
@@ -63,15 +63,15 @@ impl PlaceOrder {
         Self { inventory, coupons, find, write, write_limit, policy }
     }
 
-    /// Takes the order, or returns the one that an earlier call with the same request has placed. It runs on a task of
-    /// its own: a caller who goes away leaves nothing half done. What has not begun at the caller's deadline is not begun.
+    /// Places the order, or returns the one that an earlier call with the same request has placed. Runs on a task of
+    /// its own, so a caller that goes away leaves nothing half done. Starts no step after the caller's deadline.
     pub async fn run(&self, draft: Draft) -> Result<Order, Error> {
         let (this, deadline) = (self.clone(), Deadline::current());
         let task = tokio::spawn(async move { this.place(&draft, deadline).await }.in_current_span());
         task.await.map_err(|_| Error::BrokenOff)?
     }
 
-    /// The time counts from before anything is taken, so a reservation is always younger than the order that is to be
+    /// The write limit counts from before the reservation, so a reservation is always younger than the order to be
     /// written.
     async fn place(&self, draft: &Draft, deadline: Option<Deadline>) -> Result<Order, Error> {
         let write_by = Deadline::after(self.write_limit);
@@ -85,8 +85,8 @@ impl PlaceOrder {
         }
     }
 
-    /// Sets everything aside, noting it in `held`, and prices the order. The units are not asked for after `begin_by`;
-    /// an order that has them is taken to its end.
+    /// Reserves the units, holds the coupon, notes both in `held`, and prices the order. Does not start a reservation
+    /// after `begin_by`; an order that has its units is finished.
     async fn prepare(&self, draft: &Draft, begin_by: Deadline, held: &mut Held) -> Result<Order, Error> {
         let reserved = begin_by.scope(self.inventory.reserve(draft)).await??;
         held.stock = reserved.asked_at;
@@ -121,8 +121,9 @@ impl PlaceOrder {
         }
     }
 
-    /// A refusal counts only if this is not a repeat: an order that is written stays, whatever is left or open now. What
-    /// inventory refuses is not written unless it says so, and most of a crowd is refused: the database is not asked.
+    /// A refusal counts only if this is not a repeat: a written order stays, whatever the stock or the window is now.
+    /// An order that inventory refuses is not written, unless the refusal says so; most of a crowd is refused, so the
+    /// database is not read.
     async fn refuse(&self, draft: &Draft, held: Held, refusal: PlaceRefusal) -> Result<Order, Error> {
         let may_be_written = match &refusal {
             _ if held.stock.is_some() => true,
@@ -147,7 +148,7 @@ impl PlaceOrder {
         if stored.fingerprint == draft.fingerprint() { Ok(stored) } else { Err(PlaceRefusal::RequestIdReused.into()) }
     }
 
-    /// Gives back as well as it can; what stays is found by the sweeps. Units for which a duplicate has asked stay with it.
+    /// Frees what it can; the sweeps find the rest. Units that a duplicate has reserved too stay with it.
     async fn give_back(&self, draft: &Draft, held: Held) {
         if let Some(asked_at) = held.stock {
             left_to_sweep(self.inventory.release(draft.event, draft.order, asked_at).await);

@@ -1,5 +1,5 @@
-//! The one way in which an order changes: lock a batch of orders, let the domain decide, write what moved and what is
-//! to be published, in one transaction.
+//! The one path of all changes: locks a batch of orders, lets the domain decide, and writes the new states and the
+//! messages in one transaction.
 
 use crate::{
     domain::{Input, NoStep, Order, PaymentPolicy, Step},
@@ -22,20 +22,20 @@ use std::{
 #[derive(Clone)]
 pub struct Change {
     pub order: OrderId,
-    /// What happens to it.
+    /// The input.
     pub input: Input,
-    /// `traceparent` of the request or message that this is part of.
+    /// `traceparent` of the request or message that caused it.
     pub traceparent: Option<String>,
 }
 
-/// What became of one change.
+/// The outcome of one change.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// The order moved; as it was right after this change.
+    /// The order changed; its value right after this change.
     Moved(Box<Order>),
-    /// The order stayed as it is, and why.
+    /// The order did not change, and why.
     Stayed(Box<Order>, NoStep),
-    /// No such order was ever written.
+    /// The order was never written.
     Unknown,
 }
 
@@ -51,8 +51,8 @@ impl Outcome {
     }
 }
 
-/// A batch of changes that was written but perhaps not committed: to be handed to [`Transitions::committed`] once it
-/// is.
+/// A batch of changes that was written but may not be committed yet: to be passed to [`Transitions::committed`] after
+/// the commit.
 #[derive(Debug)]
 pub struct Advanced {
     outcomes: Vec<(&'static str, Outcome)>,
@@ -60,7 +60,7 @@ pub struct Advanced {
 }
 
 impl Advanced {
-    /// Place of the first change of an order that was never written.
+    /// Returns the index of the first change of an order that was never written.
     pub fn first_unknown(&self) -> Option<usize> {
         self.outcomes.iter().position(|(_, outcome)| matches!(outcome, Outcome::Unknown))
     }
@@ -85,7 +85,7 @@ impl Transitions {
         Self { db, outbox, policy, changes }
     }
 
-    /// Applies the changes in a transaction of this name; one outcome a change, in their sequence.
+    /// Applies the changes in a transaction of this name. Returns one outcome for each change, in order.
     pub async fn run(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
         let (changes, this) = (Arc::new(changes), self.clone());
         let advanced = self
@@ -106,14 +106,14 @@ impl Transitions {
         let mut batch = Batch { orders, steps: BTreeMap::new(), messages: Vec::new() };
         let now = Timestamp::now();
         let outcomes: Vec<_> =
-            changes.iter().map(|change| (change.input.name(), batch.take(change, now, &self.policy))).collect();
+            changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
         orders::update(conn, &batch.moved()).await?;
         let has_messages = !batch.messages.is_empty();
         outbox::append(conn, batch.messages).await?;
         Ok(Advanced { outcomes, has_messages })
     }
 
-    /// Counts the outcomes of a committed batch, sends its messages on their way, and hands the outcomes out.
+    /// Counts the outcomes of a committed batch, wakes the relay, and returns the outcomes.
     pub fn committed(&self, advanced: Advanced) -> Vec<Outcome> {
         if advanced.has_messages {
             self.outbox.wake();
@@ -131,20 +131,20 @@ impl Transitions {
     }
 }
 
-/// Locked orders as the changes so far have left them.
+/// Locked orders after the changes so far.
 struct Batch {
     orders: BTreeMap<OrderId, Order>,
-    /// Of those that moved.
+    /// The transitions of those that changed.
     steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
 }
 
 impl Batch {
-    fn take(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {
+    fn apply(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {
         let Some(order) = self.orders.get_mut(&change.order) else {
             return Outcome::Unknown;
         };
-        match order.take(&change.input, now, policy) {
+        match order.apply(&change.input, now, policy) {
             Ok(mut step) => {
                 let outgoing = step.body.take().map(|body| order.message(body));
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };

@@ -1,4 +1,4 @@
-//! Follows single orders to their end. However many are watched, one poll reads them all.
+//! Watches single orders until they end. One poll reads all that are watched.
 
 use super::{Error, FindOrder};
 use crate::{domain::Order, store};
@@ -17,14 +17,14 @@ pub struct WatchOrder {
 }
 
 impl WatchOrder {
-    /// Watches orders of this schema, looking once a period.
+    /// Watches orders of this schema at this poll interval.
     pub fn new(db: Database, find: FindOrder, period: Duration) -> Self {
         let hub = Hub::new(period, move |ids| read(db.clone(), ids));
         Self { find, hub }
     }
 
-    /// The order as it is now and after each change, until it has reached an end. `owner` is `None` for one who may see
-    /// everybody's.
+    /// Returns the order as it is now and after each change, until its state is terminal. `owner` is `None` for one who
+    /// may see everybody's.
     pub async fn run(
         &self,
         id: OrderId,

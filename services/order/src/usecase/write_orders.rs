@@ -1,4 +1,4 @@
-//! Writes new orders, those that queue together in one transaction: orders, lines and the message of each.
+//! Writes new orders in batches: orders, lines and messages in one transaction.
 
 use super::batch;
 use crate::{
@@ -18,24 +18,24 @@ use std::{
     sync::Arc,
 };
 
-/// How often a batch is tried without the orders that turned out to exist.
-const ROUNDS: u32 = 4;
+/// Tries of a batch, each without the orders that turned out to exist.
+const ATTEMPTS: u32 = 4;
 
-/// What became of an order that was to be written.
+/// The outcome for an order to be written.
 #[derive(Debug, Clone)]
 pub enum Written {
-    /// It is written.
+    /// It was written.
     New(Box<Order>),
-    /// An order of this id is written already; this is it.
+    /// An order of this id exists; this is it.
     Existing(Box<Order>),
 }
 
-/// Why it is not known that an order is written.
+/// Why it is not known that an order was written.
 #[derive(Debug, Clone)]
 pub enum WriteError {
-    /// It did not get out of the queue: it is not written.
+    /// It never left the queue: it was not written.
     NotTried(BatchError),
-    /// Its time was over: it is not written.
+    /// Its write limit had passed: it was not written.
     TooLate,
     /// The database or the batch failed, perhaps during the commit.
     Failed(DbError),
@@ -85,8 +85,8 @@ impl WriteOrders {
         Self { queue: Batcher::new(batch("write_orders"), write) }
     }
 
-    /// Writes an order, or finds the one that has its id. Once its time is over it is not written any more, since what
-    /// is held for it may be given back.
+    /// Writes an order, or returns the existing one of its id. Does not write it after its write limit, since its units
+    /// and coupon may then be freed.
     pub async fn write(&self, order: Order, write_by: Deadline) -> Result<Written, WriteError> {
         let new = NewOrder { order, write_by, traceparent: current_traceparent() };
         match self.queue.call(new).await {
@@ -98,7 +98,7 @@ impl WriteOrders {
 }
 
 async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Result<Written, WriteError>> {
-    // The first of each id; in the sequence of the ids, so that two batches never wait for each other.
+    // The first of each id, in id order, so that overlapping batches do not deadlock.
     let mut firsts = BTreeMap::new();
     for new in &asked {
         firsts.entry(new.order.id).or_insert_with(|| new.clone());
@@ -112,7 +112,7 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
     }
 }
 
-/// What is known of the orders of a batch before its answers are given.
+/// The state of a batch before its answers are given.
 #[derive(Default)]
 struct Known {
     existing: HashMap<OrderId, Order>,
@@ -120,7 +120,7 @@ struct Known {
 }
 
 impl Known {
-    /// An order is new unless one of its id exists, in the database or from earlier in the batch, or its time was over.
+    /// An order is new unless its id exists, in the database or earlier in the batch, or its write limit has passed.
     fn answer(&mut self, order: Order) -> Result<Written, WriteError> {
         if let Some(existing) = self.existing.get(&order.id) {
             return Ok(Written::Existing(Box::new(existing.clone())));
@@ -132,7 +132,7 @@ impl Known {
         Ok(Written::New(Box::new(order)))
     }
 
-    /// Takes out those whose time is over.
+    /// Removes those whose write limit has passed.
     fn leave_late(&mut self, waiting: &mut BTreeMap<OrderId, NewOrder>) {
         let late = waiting.iter().filter(|(_, new)| new.is_late()).map(|(id, _)| *id);
         self.late.extend(late);
@@ -143,7 +143,7 @@ impl Known {
 /// Writes those that do not exist and are in time, and returns the others.
 async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> Result<Known, DbError> {
     let mut known = Known::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..ATTEMPTS {
         known.leave_late(&mut waiting);
         if waiting.is_empty() {
             return Ok(known);
@@ -164,8 +164,8 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
     Err(DbError::inconsistent("orders of the same ids kept appearing, or their time kept running out"))
 }
 
-/// Writes all or none. The time is looked at last, so that no wait for a connection or a lock lies between it and the
-/// commit.
+/// Writes all or none. Checks the write limit last, so that no wait for a connection or a lock lies between the check
+/// and the commit.
 async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
     let orders = Arc::new(orders);
     db.transact_with("place_orders", move |conn| {

@@ -1,4 +1,4 @@
-//! Consumes what inventory and payment answer.
+//! Consumes the messages of inventory and payment.
 
 use crate::{
     messages,
@@ -8,7 +8,7 @@ use sqlx::MySqlConnection;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
 use stampede_service::decode;
 
-/// Applies the answers of the other services to their orders.
+/// Applies the messages of the other services to their orders.
 pub struct Consumer {
     transitions: Transitions,
 }
@@ -28,8 +28,8 @@ fn change(message: &Message) -> Result<Option<Change>, messages::DecodeError> {
 impl Handler for Consumer {
     type Effects = Advanced;
 
-    /// An order that was never written makes its message a dead letter: orders are never deleted, so somebody has to
-    /// look at it, and it may be about money.
+    /// A message about an order that was never written becomes a dead letter: orders are never deleted, so an operator
+    /// has to look at it, and it may be about money.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,

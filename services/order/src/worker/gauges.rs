@@ -12,7 +12,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// Measures what this counts.
+    /// Measures the counts of this use case.
     pub fn new(count: CountOpenOrders) -> Self {
         let open = global::meter("stampede.order")
             .u64_gauge("stampede_orders_open")
