@@ -6,7 +6,7 @@ use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_service::ServiceArgs;
 use std::{num::NonZeroUsize, time::Duration};
 
-/// What is left of a lease after two requests that take the whole time-out.
+/// Part of a lease that is left after two requests that take the whole time-out.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// Ends `--help`.

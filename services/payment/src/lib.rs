@@ -42,7 +42,7 @@ use worker::{Consumer, PoolConfig, Queue};
 const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Poll interval for charges of unknown outcome. They become due by time, so nothing can wake their pool.
 const UNKNOWN_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Time between two measurements of the gauges, and the longest that one takes.
+/// Interval of the gauges, and the time-out of one measurement.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
@@ -68,7 +68,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-/// `charging` are the permits that the consumer takes attempts over with, too.
+/// The consumer takes attempts over with permits of `charging`, too.
 fn start_pools(
     parts: &Parts,
     config: &Config,

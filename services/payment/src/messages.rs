@@ -1,4 +1,4 @@
-//! What Kafka carries: the messages of this service encoded, those of orders decoded. Decides nothing.
+//! Kafka messages: encodes those of this service, decodes those of orders. Decides nothing.
 
 use crate::domain::{Action, Fact, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};
@@ -7,13 +7,13 @@ use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::amount, message::v1 as proto, messages};
 use stampede_vocab::{InvalidField, OrderId, field, limits::MAX_PAYMENT_METHOD_CHARS};
 
-/// A payload that cannot be what its type says.
+/// Why a payload cannot be decoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DecodeError {
-    /// It is not this message at all.
+    /// It is not a message of this type.
     #[error(transparent)]
     Payload(#[from] prost::DecodeError),
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     #[error(transparent)]
     Field(#[from] InvalidField),
 }
@@ -45,7 +45,7 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     }
 }
 
-/// Decodes a request of the order service; `None` for a type that this service does not take.
+/// Decodes a request of the order service; `None` for a type that this service does not read.
 pub fn decode(message: &Message) -> Result<Option<OrderRequest>, DecodeError> {
     let payload = message.payload.as_slice();
     let (order_id, action) = match messages::name(&message.message_type) {

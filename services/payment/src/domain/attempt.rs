@@ -1,23 +1,23 @@
-//! One try to charge.
+//! Attempts to charge.
 
 use crate::domain::AttemptKey;
 use stampede_vocab::{Money, Timestamp};
 
-/// How an attempt stands, with what belongs to that.
+/// The state of an attempt, with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptState {
-    /// Waiting for its turn. The provider does not know of it.
+    /// Queued. The provider does not know of it.
     Requested,
-    /// Claimed by a process that asks the provider.
+    /// Claimed by a process that charges it.
     Charging {
         /// The reconciler takes the attempt over after this.
         lease_until: Timestamp,
     },
     /// The provider may or may not have charged. The charge is looked up, and never sent under another key.
     Unknown {
-        /// Look-ups that had no result so far.
+        /// Look-ups so far that had no result.
         checks: u32,
-        /// When to look it up again.
+        /// When to look it up next.
         next_check: Timestamp,
     },
     /// Captured.
@@ -25,7 +25,7 @@ pub enum AttemptState {
         /// The provider's id of the charge; `None` if there was nothing to pay.
         charge_id: Option<String>,
     },
-    /// Refused, or the order ended before the provider was asked.
+    /// Refused, or the order ended before the charge was sent.
     Declined {
         /// Why, such as `card_declined`.
         code: String,
@@ -41,7 +41,7 @@ impl AttemptState {
         }
     }
 
-    /// Look-ups that had no result so far.
+    /// Returns the number of look-ups so far that had no result.
     pub fn checks(&self) -> u32 {
         match self {
             Self::Unknown { checks, .. } => *checks,
@@ -50,14 +50,14 @@ impl AttemptState {
     }
 }
 
-/// One try to charge, as it is stored.
+/// One attempt, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// 1 for the first of its payment.
     pub number: i32,
     /// The provider's token of the card or wallet.
     pub payment_method: String,
-    /// How it stands.
+    /// Its state.
     pub state: AttemptState,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
@@ -65,7 +65,7 @@ pub struct Attempt {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Whether a step has made or changed it since it was read.
+    /// Whether a transition has made or changed it since it was read.
     pub is_unsaved: bool,
 }
 
@@ -74,10 +74,10 @@ pub struct Attempt {
 pub struct ChargeOrder {
     /// The attempt, and the key of the charge.
     pub key: AttemptKey,
-    /// How much.
+    /// Amount.
     pub amount: Money,
-    /// From which card or wallet.
+    /// Token of the card or wallet.
     pub payment_method: String,
-    /// Look-ups that had no result so far.
+    /// Look-ups so far that had no result.
     pub checks: u32,
 }

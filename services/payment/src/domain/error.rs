@@ -24,7 +24,7 @@ pub enum Refusal {
         expected: Money,
         asked: Money,
     },
-    /// Nothing was captured that could go back.
+    /// Nothing was captured that could be refunded.
     #[error("nothing was captured for order {0}")]
     NothingCaptured(OrderId),
 }
@@ -36,7 +36,7 @@ pub enum Anomaly {
     /// The provider reports an attempt that was never made.
     #[error("the provider knows the attempt {0}, which was never made")]
     NoSuchAttempt(AttemptKey),
-    /// The provider captured another amount than it was asked to.
+    /// The provider captured another amount than was requested.
     #[error("{captured} was captured for {key}, but {asked} was asked for")]
     WrongAmount { key: AttemptKey, asked: Money, captured: Money },
     /// The provider declines what it has captured.

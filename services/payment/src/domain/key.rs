@@ -16,7 +16,7 @@ pub struct AttemptKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefundKey(pub AttemptKey);
 
-/// A key that is not one of ours.
+/// A text that is not one of these keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a key of this shop")]
 pub struct ParseKeyError;

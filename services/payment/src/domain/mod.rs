@@ -1,4 +1,4 @@
-//! Payments as values: what a payment and its attempts are, and how each answer changes them. No I/O, no clock.
+//! Payments as values: their attempts, their transitions, and the messages about them. No I/O, no clock.
 
 mod attempt;
 mod error;

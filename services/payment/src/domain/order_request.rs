@@ -11,7 +11,7 @@ pub struct OrderRequest {
     pub traceparent: Option<String>,
 }
 
-/// What the order service requests.
+/// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Charge the buyer.
@@ -20,16 +20,16 @@ pub enum Action {
         user_id: UserId,
         /// 1 for the first attempt of the order.
         attempt: i32,
-        /// How much.
+        /// Amount.
         amount: Money,
         /// The provider's token of the card or wallet.
         payment_method: String,
     },
-    /// Give everything back.
+    /// Refund everything.
     Refund {
-        /// How much that is.
+        /// Amount of that.
         amount: Money,
     },
-    /// The order has ended unpaid: start no charge that has not been started.
+    /// The order has ended unpaid: decline the charge if it has not been started.
     Stop,
 }

@@ -5,14 +5,14 @@ use stampede_vocab::Money;
 /// The outcome of a charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The money was taken.
+    /// The money was captured.
     Captured {
         /// The provider's id of the charge; `None` if there was nothing to pay.
         charge_id: Option<String>,
-        /// How much was taken.
+        /// Captured amount.
         amount: Money,
     },
-    /// Refused for good: nothing was taken, and nothing will be.
+    /// Refused for good: nothing was captured, and nothing will be.
     Declined {
         /// Why, such as `card_declined`.
         code: String,
@@ -24,7 +24,7 @@ pub enum Outcome {
 /// The outcome of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundOutcome {
-    /// The money is back.
+    /// The money was refunded.
     Refunded {
         /// The provider's id of the refund; `None` if there was nothing to give back.
         refund_id: Option<String>,

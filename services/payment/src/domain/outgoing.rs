@@ -7,15 +7,15 @@ use stampede_vocab::{Money, OrderId, PaymentId};
 pub struct OutgoingMessage {
     pub payment_id: PaymentId,
     pub order_id: OrderId,
-    /// Version of the payment that this made.
+    /// Version of the payment after the change.
     pub version: i64,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
-    /// What happened.
+    /// Its type and fields.
     pub fact: Fact,
 }
 
-/// What happened to a payment.
+/// A change of a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     /// The money was captured.
@@ -31,6 +31,6 @@ pub enum Fact {
         /// Why.
         code: String,
     },
-    /// The money is back with the buyer.
+    /// The money was refunded.
     Refunded { refunded: Money },
 }

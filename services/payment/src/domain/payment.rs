@@ -1,4 +1,4 @@
-//! The payment of one order: its attempts, and every way that it can change.
+//! The payment of one order: its attempts and its transitions.
 
 use crate::domain::{
     Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
@@ -15,25 +15,25 @@ const ORDER_ENDED: &str = "order_ended";
 pub enum PaymentState {
     /// No attempt has succeeded so far.
     Open,
-    /// The money was captured.
+    /// An attempt has captured the money.
     Captured {
-        /// By this attempt.
+        /// That attempt.
         attempt: i32,
     },
-    /// The money is on its way back.
+    /// The refund is requested.
     Refunding {
-        /// It was captured by this attempt.
+        /// The attempt that captured the money.
         attempt: i32,
     },
-    /// The money is back.
+    /// The refund is done.
     Refunded {
-        /// It was captured by this attempt.
+        /// The attempt that captured the money.
         attempt: i32,
     },
 }
 
 impl PaymentState {
-    /// The name that is stored and shown.
+    /// Returns the name that is stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "OPEN",
@@ -43,7 +43,7 @@ impl PaymentState {
         }
     }
 
-    /// The attempt that captured the money.
+    /// Returns the attempt that captured the money.
     pub fn captured_attempt(self) -> Option<i32> {
         match self {
             Self::Open => None,
@@ -64,7 +64,7 @@ pub struct Payment {
     /// Id, derived from the order.
     pub id: PaymentId,
     pub order_id: OrderId,
-    /// Who pays.
+    /// Buyer.
     pub user_id: UserId,
     /// The amount to pay.
     pub amount: Money,
@@ -78,7 +78,7 @@ pub struct Payment {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Whether a step has made or changed it, or one of its attempts, since it was read.
+    /// Whether a transition has made or changed it, or one of its attempts, since it was read.
     pub is_unsaved: bool,
 }
 
@@ -96,7 +96,7 @@ pub enum Settled {
 }
 
 impl Payment {
-    /// A payment without attempts.
+    /// Returns a payment without attempts.
     pub fn open(order_id: OrderId, user_id: UserId, amount: Money, now: Timestamp) -> Self {
         Self {
             id: PaymentId::derive(order_id),

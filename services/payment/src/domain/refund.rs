@@ -3,17 +3,17 @@
 use crate::domain::{AttemptKey, RefundKey, RefundOutcome, pause::pause};
 use stampede_vocab::{Money, Timestamp};
 
-/// How a refund stands.
+/// The state of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundState {
     /// To be sent to the provider, under the same key until it is done.
     Requested {
-        /// Tries that had no result so far.
+        /// Tries so far that had no result.
         checks: u32,
         /// When to send it next.
         due: Timestamp,
     },
-    /// The money is back.
+    /// Done.
     Refunded {
         /// The provider's id of the refund; `None` if there was nothing to give back.
         refund_id: Option<String>,
@@ -23,13 +23,13 @@ pub enum RefundState {
 /// The refund of one attempt's whole charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refund {
-    /// The attempt whose charge goes back.
+    /// The attempt whose charge is refunded.
     pub of: AttemptKey,
     /// The provider's id of that charge; `None` if there was nothing to pay.
     pub charge_id: Option<String>,
-    /// How much.
+    /// Amount.
     pub amount: Money,
-    /// How it stands.
+    /// Its state.
     pub state: RefundState,
     /// The trace in which it was requested.
     pub traceparent: Option<String>,
@@ -40,18 +40,18 @@ pub struct Refund {
 }
 
 impl Refund {
-    /// A refund that is due at once.
+    /// Returns a refund that is due at once.
     pub fn request(of: AttemptKey, charge_id: Option<String>, amount: Money, now: Timestamp) -> Self {
         let state = RefundState::Requested { checks: 0, due: now };
         Self { of, charge_id, amount, state, traceparent: None, created_at: now, updated_at: now }
     }
 
-    /// The key that the provider knows it by.
+    /// Returns the idempotency key at the provider.
     pub fn key(&self) -> RefundKey {
         RefundKey(self.of)
     }
 
-    /// Tries that had no result so far.
+    /// Returns the number of tries so far that had no result.
     pub fn checks(&self) -> u32 {
         match self.state {
             RefundState::Requested { checks, .. } => checks,

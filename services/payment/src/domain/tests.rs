@@ -249,7 +249,7 @@ fn each_change_makes_one_version() {
     assert_eq!(payment.version, 4);
 }
 
-/// The same as if it had been read from the database.
+/// Returns the payment as if it had been read from the database.
 fn as_read(mut payment: Payment) -> Payment {
     payment.is_unsaved = false;
     payment.attempts.iter_mut().for_each(|attempt| attempt.is_unsaved = false);

@@ -22,10 +22,10 @@ use tokio::time::timeout;
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Longest id that is kept.
 const MAX_ID_CHARS: usize = 255;
-/// Connections that nobody has used for so long are closed.
+/// Time-out of an idle connection.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A provider that is reached over HTTP. Cheap to clone; connections are shared.
+/// A client of a provider over HTTP. Cheap to clone; connections are shared.
 #[derive(Debug, Clone)]
 pub struct HttpProvider {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -42,7 +42,7 @@ pub enum ProviderError {
     /// The provider could not be reached, or the connection broke.
     #[error("the provider cannot be reached: {0}")]
     Unreachable(String),
-    /// The provider is at fault, is busy, or finds fault with us.
+    /// The provider failed, is busy, or rejects the request as malformed.
     #[error("the provider answered {status} {code}")]
     Refused {
         /// HTTP status.
@@ -94,9 +94,9 @@ struct Answer {
 }
 
 impl HttpProvider {
-    /// A provider at `base` (`http://host:port`), each request of which may take `timeout`.
+    /// Returns a client of the provider at `base` (`http://host:port`). `timeout` is that of each request.
     ///
-    /// Fails for any other scheme: the encryption of what leaves the private network is the egress proxy's.
+    /// Fails for any other scheme: the egress proxy encrypts what leaves the private network.
     pub fn new(base: &Uri, timeout: Duration) -> anyhow::Result<Self> {
         ensure!(base.scheme_str() == Some("http"), "the provider's URL must be http://host:port");
         let mut connector = HttpConnector::new();
@@ -115,7 +115,7 @@ impl HttpProvider {
         });
         let answer = self.post("/v1/charges", &order.key.to_string(), &body).await?;
         match answer.status {
-            // Refused by the bank, or a request that can never be granted: nothing was taken.
+            // Refused by the bank, or a request that can never be granted: nothing was captured.
             StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => {
                 Ok(Outcome::Declined { code: code(Some(answer.error_code())) })
             }
@@ -193,7 +193,7 @@ fn bounded_id(id: String) -> Result<String, ProviderError> {
     }
 }
 
-/// The error with its causes, which hyper-util keeps to itself.
+/// Returns the error with its causes, which hyper-util leaves out of its message.
 fn unreachable_because(error: &hyper_util::client::legacy::Error) -> ProviderError {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

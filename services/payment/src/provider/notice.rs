@@ -15,17 +15,17 @@ pub enum Notice {
     Charge(AttemptKey, Outcome),
     /// The outcome of a refund.
     Refund(RefundKey, RefundOutcome),
-    /// Something that this service does not follow.
+    /// A change that this service ignores.
     Other,
 }
 
-/// Why a notice is not taken.
+/// Why a notice is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoticeError {
-    /// The signature does not fit.
+    /// The signature is wrong.
     #[error("the signature does not fit the payload")]
     BadSignature,
-    /// It cannot be read.
+    /// The text is malformed.
     #[error("{0}")]
     Unreadable(String),
 }
@@ -51,7 +51,7 @@ struct RefundNotice {
     refund_id: Option<String>,
 }
 
-/// Checks the signature of a notice and reads it. Fails if it does not fit, or the notice is malformed.
+/// Verifies the signature of a notice and parses it. Fails if the signature is wrong, or the notice is malformed.
 pub fn read_notice(secret: &[u8], payload: &str, signature: &str) -> Result<Notice, NoticeError> {
     verify(secret, payload, signature)?;
     let Kind { r#type } = parse(payload)?;

@@ -1,4 +1,5 @@
-//! Between the contract and the domain. A request is checked here field by field; the first field at fault is named.
+//! Conversions between the contract and the domain. Requests are validated field by field; the error names the first
+//! field at fault.
 
 use crate::domain::{Attempt, AttemptState, Payment, PaymentState};
 use stampede_proto::{convert::timestamp, payment::v1 as proto};
@@ -6,7 +7,7 @@ use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{OrderId, PaymentId, UserId, field};
 
-/// The id in the field `payment_id`.
+/// Reads the id in the field `payment_id`.
 pub fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     Ok(field::id("payment_id", text)?)
 }
@@ -25,13 +26,13 @@ pub fn listing(
     Ok((order, Paging::parse(list, request.page_size, &request.page_token)?))
 }
 
-/// A page as the contract shows it.
+/// Converts a page to its contract form.
 pub fn page(page: Page<Payment>) -> proto::ListPaymentsResponse {
     let Page { rows, next_page_token } = page;
     proto::ListPaymentsResponse { payments: rows.into_iter().map(payment).collect(), next_page_token }
 }
 
-/// A payment as the contract shows it.
+/// Converts a payment to its contract form.
 pub fn payment(payment: Payment) -> proto::Payment {
     proto::Payment {
         payment_id: payment.id.to_string(),

@@ -1,4 +1,4 @@
-//! The RPCs: who calls, what they ask for, the use case, the answer. Decides nothing.
+//! The RPCs: each reads the caller and the request, runs the use case, and converts the answer. Decides nothing.
 
 use super::convert;
 use crate::usecase::{FindPayments, HandleWebhook};
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 pub struct PaymentRpc {
     /// Reads payments.
     pub find: FindPayments,
-    /// Takes notices of the provider.
+    /// Handles notices of the provider.
     pub webhook: HandleWebhook,
 }
 

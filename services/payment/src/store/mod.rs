@@ -15,7 +15,7 @@ use stampede_vocab::{Currency, InvalidField, Money};
 /// Whether rows are only read, or locked until the transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// As they were committed last.
+    /// The last committed values.
     Plain,
     /// FOR UPDATE.
     Locked,
@@ -46,14 +46,14 @@ fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
     query.push(")");
 }
 
-/// An amount out of its two columns.
+/// Returns the amount in two columns.
 fn money(minor: i64, currency: &str) -> Result<Money, DbError> {
     let currency: Currency =
         currency.parse().map_err(|error: InvalidField| DbError::inconsistent(error.to_string()))?;
     Ok(Money::new(minor, currency))
 }
 
-/// A counter out of its column.
+/// Returns the counter in a column.
 fn count(checks: i32) -> Result<u32, DbError> {
     u32::try_from(checks).map_err(|_| DbError::inconsistent("a count is negative"))
 }

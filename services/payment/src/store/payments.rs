@@ -28,7 +28,7 @@ struct Row {
     updated_us: i64,
 }
 
-/// The start of a page: after the payment that was created then and has this id.
+/// The position before a page: the creation time and the id of a payment.
 pub type After = (Timestamp, Uuid);
 
 /// Returns those of these payments that exist, with their attempts, in order of their ids.
@@ -44,7 +44,7 @@ pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Readin
     with_attempts(conn, rows, reading).await
 }
 
-/// A page of this user's payments, or everybody's, newest first.
+/// Returns a page of this user's payments, or everybody's, newest first.
 pub async fn list(
     conn: &mut MySqlConnection,
     user: Option<UserId>,

@@ -40,7 +40,7 @@ pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), 
     write(conn, refunds, changes).await
 }
 
-/// All refunds of these payments, locked.
+/// Returns all refunds of these payments, locked.
 pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));

@@ -1,4 +1,4 @@
-//! The payments of one transaction: locked, changed in memory, and written where a step has changed them.
+//! The payments of one transaction: locked, changed in memory, and written if a transition has changed them.
 
 use crate::{
     domain::Payment,
@@ -25,7 +25,7 @@ impl WorkingSet {
         Ok(Self { payments: locked.into_iter().map(|payment| (payment.id, payment)).collect() })
     }
 
-    /// The payment, if there is one.
+    /// Returns the payment, if there is one.
     pub fn get_mut(&mut self, id: PaymentId) -> Option<&mut Payment> {
         self.payments.get_mut(&id)
     }
@@ -35,7 +35,7 @@ impl WorkingSet {
         self.payments.entry(id).or_insert_with(new)
     }
 
-    /// Writes the payments and attempts that the steps have changed.
+    /// Writes the payments and attempts that have changed.
     pub async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
         let changed: Vec<_> = self.payments.values().filter(|payment| payment.is_unsaved).collect();
         let attempts = changed.iter().flat_map(|payment| payment.attempts.iter().map(move |row| (payment.id, row)));

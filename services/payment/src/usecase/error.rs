@@ -13,7 +13,7 @@ pub enum Error {
     /// There is no such payment, or it is somebody else's.
     #[error("there is no such payment")]
     NotFound,
-    /// The signature does not fit the payload.
+    /// The signature is wrong.
     #[error("the signature does not fit the payload")]
     InvalidSignature,
     /// The database.

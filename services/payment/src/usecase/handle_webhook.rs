@@ -5,7 +5,7 @@ use crate::provider::{Notice, NoticeError, read_notice};
 use stampede_vocab::InvalidField;
 use std::sync::Arc;
 
-/// Takes notices. Cheap to clone.
+/// Handles notices. Cheap to clone.
 #[derive(Clone)]
 pub struct HandleWebhook {
     context: Context,
@@ -15,18 +15,18 @@ pub struct HandleWebhook {
 }
 
 impl HandleWebhook {
-    /// Takes notices that are signed with `secret`.
+    /// Handles notices that are signed with `secret`.
     pub fn new(context: Context, settle: SettleAttempts, settle_refunds: SettleRefunds, secret: &str) -> Self {
         Self { context, settle, settle_refunds, secret: secret.into() }
     }
 
     /// Applies a signed notice. It is idempotent.
     ///
-    /// Only notices are skipped by what this process remembers. Answers and look-ups are always settled, so that they
-    /// repair a database that has lost a commit.
+    /// Only notices are deduplicated by the cache of this process. Answers and look-ups are always settled, so that
+    /// they repair a database that has lost a commit.
     pub async fn run(&self, payload: &str, signature: &str) -> Result<(), Error> {
         match read_notice(self.secret.as_bytes(), payload, signature)? {
-            // Written and committed by this process: there is nothing left to do.
+            // This process has committed it already.
             Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
             Notice::Charge(key, outcome) => self.settle.run(key, outcome).await,
             Notice::Refund(key, outcome) => self.settle_refunds.run(key, outcome).await,

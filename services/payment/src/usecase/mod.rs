@@ -28,12 +28,12 @@ pub use settle_refunds::SettleRefunds;
 
 use stampede_batch::BatchConfig;
 
-/// From this try on, each one without a result is logged as an error. The tries go on.
+/// From this try on, each one without a result is logged as an error. The retries go on.
 const TRIES_UNTIL_ERROR: u32 = 10;
 
-/// Two batches under way: one that hangs does not hold up all others, and with them the permits of the charges that
-/// wait for their settlement. One at a time was tried, and was no faster in a rush. What the provider has said is
-/// stored though whoever brought it does not wait any more.
+/// Two batches in flight: one that hangs does not hold up all others, and with them the permits of the charges that
+/// wait for their settlement. One at a time was tried, and was no faster in a rush. An outcome is stored even if its
+/// caller does not wait any more.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096, must_run: true }
 }

@@ -15,7 +15,7 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// So many permits, all of them free.
+    /// Returns so many permits, all of them free.
     pub fn new(count: NonZeroUsize) -> Self {
         let all = u32::try_from(count.get()).unwrap_or(u32::MAX);
         Self { free: Arc::new(Semaphore::new(all as usize)), all }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Most outcomes in the cache, some hundred bytes each: the notices of many seconds of a rush.
-const MAX_REMEMBERED: usize = 8_192;
+const MAX_CACHED: usize = 8_192;
 
 /// The cache of recent outcomes. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +50,7 @@ impl Memory {
         let Entry::Vacant(unknown) = self.ends.entry(key) else { return };
         unknown.insert(outcome);
         self.ages.push_back(key);
-        if self.ages.len() > MAX_REMEMBERED
+        if self.ages.len() > MAX_CACHED
             && let Some(oldest) = self.ages.pop_front()
         {
             self.ends.remove(&oldest);
@@ -101,15 +101,15 @@ mod tests {
     #[test]
     fn the_oldest_are_forgotten_first_and_the_memory_stays_bounded() {
         let ends = RecentEnds::default();
-        ends.remember((0..MAX_REMEMBERED).map(|payment| (key(payment), captured("ch"))).collect());
+        ends.remember((0..MAX_CACHED).map(|payment| (key(payment), captured("ch"))).collect());
         assert!(ends.have(key(0), &captured("ch")));
-        // Known already: it takes no place, and grows no younger.
+        // A repeat: it takes no place, and does not become newer.
         ends.remember(vec![(key(0), captured("ch"))]);
-        ends.remember(vec![(key(MAX_REMEMBERED), captured("ch"))]);
+        ends.remember(vec![(key(MAX_CACHED), captured("ch"))]);
         assert!(!ends.have(key(0), &captured("ch")));
         assert!(ends.have(key(1), &captured("ch")));
-        assert!(ends.have(key(MAX_REMEMBERED), &captured("ch")));
+        assert!(ends.have(key(MAX_CACHED), &captured("ch")));
         let memory = ends.memory();
-        assert_eq!((memory.ends.len(), memory.ages.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        assert_eq!((memory.ends.len(), memory.ages.len()), (MAX_CACHED, MAX_CACHED));
     }
 }

@@ -82,7 +82,7 @@ impl Changes {
                 self.outgoing.push(outgoing);
                 self.ends.push((key, settlement.outcome.clone()));
             }
-            // Unresolved is not an outcome to remember: it comes from a look-up that was slower than the end.
+            // Unresolved is not cached: it comes from a look-up that was slower than the end.
             Ok(Settled::KnownBefore) if settlement.outcome != Outcome::Unresolved => {
                 self.ends.push((key, settlement.outcome.clone()));
             }
@@ -99,7 +99,7 @@ impl Changes {
 impl Context {
     /// Runs the effects after the commit.
     fn settled(&self, changes: Changes) {
-        // Only now: an end that was rolled back must not hide the notice that brings it again.
+        // Only now: after a rollback, a cached end would hide the notice that brings it again.
         self.recent_ends.remember(changes.ends);
         if !changes.outgoing.is_empty() {
             self.outbox.wake();

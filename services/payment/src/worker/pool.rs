@@ -13,7 +13,7 @@ const MAX_CLAIM: usize = 256;
 /// Longest wait for more permits after a claim that used all of them: one claim for all that become free by then costs
 /// as much as one for the first of them.
 const PERMIT_WAIT: Duration = Duration::from_millis(10);
-/// Longest time of one claim: more than its transaction takes with every retry, so that none is committed for nobody.
+/// Time-out of one claim: more than its transaction takes with every retry, so that none is committed for nobody.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A queue of jobs in the database.
@@ -31,7 +31,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
     fn woken(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// How a pool works.
+/// The configuration of a pool.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// Bounds the jobs under way.
@@ -42,10 +42,10 @@ pub struct PoolConfig {
 
 /// Works until `stop`, then finishes the jobs under way.
 ///
-/// Among those are jobs that the consumer has begun with permits of this pool. From the stop on no permit is free for
-/// it any more, and permits that it has kept for a batch that is being committed are waited for. So what it has taken
-/// over is performed, and what it finds no permit for stays queued, for another replica or the next start. Should the
-/// process be cut short all the same, what was taken over and not done is found when its lease has ended.
+/// These include jobs that the consumer has begun with permits of this pool. After the stop no permit is free for the
+/// consumer, and permits that it holds for a batch in its commit are waited for. So taken-over jobs are done, and jobs
+/// without a permit stay queued, for another replica or the next start. If the process is killed before that, its jobs
+/// are claimed again when their leases have expired.
 pub async fn run<Q: Queue>(
     name: &'static str,
     queue: Q,
@@ -59,7 +59,7 @@ pub async fn run<Q: Queue>(
     Ok(())
 }
 
-/// The side of a pool that claims, one claim a round.
+/// The claiming side of a pool, one claim a round.
 struct Pool<Q> {
     queue: Q,
     permits: Permits,
