@@ -38,11 +38,11 @@ use usecase::{
 };
 use worker::{Consumer, Gauges};
 
-/// Time-out of one deadline sweep.
-const SWEEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time-out of one round of a worker.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Poll interval for orders that an earlier release has left pending.
-const PENDING_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two measurements of the gauges.
+const PENDING_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
@@ -62,14 +62,14 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitions: &Transitions) {
     let expire = ExpireOrders::new(parts.db.clone(), config.payment_policy(), transitions.clone());
-    parts.every("deadline sweep", config.sweep_interval(), SWEEP_TIMEOUT, move || {
+    parts.every("deadline sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let expire = expire.clone();
         async move { expire.run().await }
     });
     // A round continues where the previous one ended.
     let finish = FinishPending::new(parts.db.clone(), inventory.clone(), transitions.clone());
     let finish = Arc::new(Mutex::new(finish));
-    parts.every("pending order sweep", PENDING_INTERVAL, SWEEP_TIMEOUT, move || {
+    parts.every("pending order sweep", PENDING_POLL_INTERVAL, ROUND_TIMEOUT, move || {
         let finish = finish.clone();
         async move { finish.lock().await.run().await }
     });
@@ -77,7 +77,7 @@ fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitio
 
 fn start_gauges(parts: &Parts) {
     let gauges = Gauges::new(CountOpenOrders::new(parts.db.clone()));
-    parts.every("order gauges", GAUGE_INTERVAL, SWEEP_TIMEOUT, move || {
+    parts.every("order gauges", GAUGE_INTERVAL, ROUND_TIMEOUT, move || {
         let gauges = gauges.clone();
         async move { gauges.measure().await }
     });
