@@ -1,16 +1,14 @@
 //! Calls that queue while one is in flight go out together.
 //!
-//! A [`Batcher`] turns many single calls into few calls with many: while a batch is in flight,
-//! what arrives queues, and goes out as one when a slot is free. There is no timer, so an idle
-//! batcher adds no delay, and the busier it is the larger its batches grow.
+//! A [`Batcher`] coalesces single calls into batches: calls that arrive while a batch is in flight queue, and go out as
+//! one when a slot is free. There is no timer, so an idle batcher adds no delay, and its batches grow with the load.
 //!
-//! The queue is bounded: what does not fit is refused at once, never kept waiting. A queued call that nobody waits for
-//! any more, or whose deadline has passed, is dropped when the next batch is taken, so that an overloaded service works
-//! for those who still want the answer; [`BatchConfig::must_run`] says otherwise. A batch runs on its own task, so a
-//! caller who goes away neither cancels it nor loses its neighbours' answers.
+//! The queue is bounded: a call that does not fit is refused at once (back-pressure). A queued call whose caller has
+//! gone, or whose deadline has passed, is dropped when the next batch is taken, so that an overloaded service works
+//! only for callers that still wait; [`BatchConfig::must_run`] turns that off. A batch runs on its own task, so a
+//! caller that goes away neither cancels it nor loses the answers of the others.
 //!
-//! This crate must not know what is batched, and must not retry: what a failure means is the
-//! runner's to say, in the answers.
+//! This crate must not know what is batched, and must not retry: the runner says in its answers what a failure means.
 //!
 //! ```
 //! use stampede_batch::{BatchConfig, Batcher};
@@ -37,19 +35,19 @@ use tokio::{
     time::Instant,
 };
 
-/// The bounds of a batcher, each at least 1, and what becomes of calls that nobody waits for.
+/// The bounds of a batcher, each at least 1, and whether abandoned calls are made.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchConfig {
-    /// What is batched, for the logs and the metrics.
+    /// Its name in logs and metrics.
     pub name: &'static str,
-    /// Most calls that go out as one.
+    /// Most calls of one batch.
     pub max_batch: usize,
-    /// Most batches under way at a time. With 1, batches also take effect in order.
+    /// Most batches in flight. With 1, batches also take effect in order.
     pub max_in_flight: usize,
-    /// Most calls that wait; a further one is refused.
+    /// Most calls in the queue; a further one is refused.
     pub max_queued: usize,
-    /// Whether a queued call is made although its caller has gone or its deadline has passed: for what has to happen
-    /// whoever waits for it, such as to give back what was taken.
+    /// Whether a queued call is made although its caller has gone or its deadline has passed: for calls that have to
+    /// happen anyway, such as a release.
     pub must_run: bool,
 }
 
@@ -77,7 +75,7 @@ impl From<BatchError> for Problem {
     }
 }
 
-/// Gathers calls with a question `Q` into batches, and gives each caller its own answer `A`.
+/// Coalesces calls with a question `Q` into batches, and returns each caller its own answer `A`.
 ///
 /// Clones share one queue. The queue ends when the last clone is dropped.
 pub struct Batcher<Q, A> {
@@ -101,8 +99,7 @@ where
     Q: Send + 'static,
     A: Send + 'static,
 {
-    /// Starts a batcher on the current tokio runtime. `run` must give one answer for each
-    /// question, in their order.
+    /// Starts a batcher on the current tokio runtime. `run` must return one answer for each question, in order.
     pub fn new<F, Fut>(config: BatchConfig, run: F) -> Self
     where
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
@@ -113,14 +110,14 @@ where
         Batcher { queue }
     }
 
-    /// Queues one question and waits for its answer. Whoever stops to wait while it is queued takes it back, so a
-    /// caller that is dropped at its deadline needs to name none.
+    /// Queues one question and waits for its answer. A caller that is dropped while its question is queued takes it
+    /// back, so a caller that is dropped at its deadline needs to pass none.
     pub async fn call(&self, question: Q) -> Result<A, BatchError> {
         self.call_by(question, None).await
     }
 
-    /// The same, for a caller that waits on whatever its deadline: fails as [`BatchError::TooLate`] if the question is
-    /// still queued then. One that is under way by then is answered.
+    /// The same, for a caller that is not dropped at its deadline: fails as [`BatchError::TooLate`] if the question is
+    /// still queued then. One that is in flight by then is answered.
     pub async fn call_by(&self, question: Q, deadline: Option<Instant>) -> Result<A, BatchError> {
         let (reply, answer) = oneshot::channel();
         self.queue.try_send(Call { question, deadline, reply }).map_err(|refused| match refused {
@@ -131,7 +128,7 @@ where
     }
 }
 
-/// Waits for a free slot first, and then takes whatever has queued until then: a batch grows while it waits.
+/// Waits for a free slot before it takes the queued calls: the batch grows meanwhile.
 async fn dispatch<Q, A, F, Fut>(config: BatchConfig, calls: mpsc::Receiver<Call<Q, A>>, run: Arc<F>)
 where
     Q: Send + 'static,
@@ -148,7 +145,7 @@ where
     }
 }
 
-/// The calls that wait.
+/// The queued calls.
 struct Queue<Q, A> {
     config: BatchConfig,
     calls: mpsc::Receiver<Call<Q, A>>,
@@ -156,8 +153,8 @@ struct Queue<Q, A> {
 }
 
 impl<Q, A> Queue<Q, A> {
-    /// Waits for a call, and takes it with those behind it, as many as may go out as one. `None` once there is nobody
-    /// left who could call.
+    /// Waits for a call, and takes it with those queued after it, up to the largest batch. Returns `None` once no
+    /// caller is left.
     async fn take(&mut self) -> Option<Vec<Call<Q, A>>> {
         let mut batch = Vec::new();
         while batch.is_empty() {
@@ -172,31 +169,31 @@ impl<Q, A> Queue<Q, A> {
         Some(batch)
     }
 
-    /// Returns the call if it is to be made. Tells a caller who still waits, though in vain, that it is not.
+    /// Returns the call if it is to be made; otherwise fails it for a caller that still waits.
     fn wanted(&self, call: Call<Q, A>) -> Option<Call<Q, A>> {
         let is_late = call.deadline.is_some_and(|deadline| deadline <= Instant::now());
         if self.config.must_run || !(is_late || call.reply.is_closed()) {
             return Some(call);
         }
         self.dropped.add(1, &[KeyValue::new("batch", self.config.name)]);
-        // Fails if the caller has gone, who need not be told.
+        // Fails if the caller has gone, which is no error.
         drop(call.reply.send(Err(BatchError::TooLate)));
         None
     }
 }
 
-/// The counter of what is dropped, through the global meter as it is now.
+/// Returns the counter of dropped calls, from the global meter as of now.
 fn dropped_calls(name: &'static str) -> Counter<u64> {
     let dropped = global::meter("stampede.batch")
         .u64_counter("stampede_batch_dropped_calls")
         .with_description("Queued calls that were not made, since their caller had gone or their deadline had passed")
         .build();
-    // From the start: a series that begins with its first count hides that count from who looks at increases.
+    // At 0 from the start: a series that begins with its first count hides that count from a rate.
     dropped.add(0, &[KeyValue::new("batch", name)]);
     dropped
 }
 
-/// Runs one batch. If the runner panics the replies are dropped, which the callers see as `Closed`.
+/// Runs one batch. If the runner panics the replies are dropped, which callers see as `Closed`.
 async fn run_batch<Q, A, F, Fut>(name: &'static str, batch: Vec<Call<Q, A>>, run: Arc<F>, _slot: OwnedSemaphorePermit)
 where
     F: Fn(Vec<Q>) -> Fut,

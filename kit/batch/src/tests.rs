@@ -1,4 +1,4 @@
-//! The batcher as its callers see it.
+//! Tests of the batcher through its public calls.
 
 use std::{
     sync::{Arc, Mutex},
@@ -12,8 +12,8 @@ use super::{BatchConfig, BatchError, Batcher};
 const CONFIG: BatchConfig =
     BatchConfig { name: "test", max_batch: 4, max_in_flight: 1, max_queued: 8, must_run: false };
 
-/// A batcher that answers each number with its double, one batch for each permit given to the
-/// gate, and writes down what each batch held.
+/// A batcher that answers each number with its double, one batch for each permit given to the gate, and records each
+/// batch.
 struct Gated {
     batcher: Batcher<u32, u32>,
     gate: Arc<Semaphore>,
@@ -49,7 +49,7 @@ impl Gated {
     }
 }
 
-/// Lets every task that can run do so: time is paused, so it moves only when all are idle.
+/// Lets every runnable task run: time is paused, so it moves only when all are idle.
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
