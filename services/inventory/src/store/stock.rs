@@ -168,11 +168,6 @@ pub async fn mark_over(
     .bind(limit)
     .fetch_all(&mut *conn)
     .await?;
-    // A release that does not know the mark may have moved an event that was over.
-    sqlx::query("UPDATE stock SET is_over = FALSE WHERE is_over = TRUE AND closes_at_us > ?")
-        .bind(closed_at.micros())
-        .execute(&mut *conn)
-        .await?;
     if rows.is_empty() {
         return Ok(0);
     }

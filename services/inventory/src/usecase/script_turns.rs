@@ -1,6 +1,6 @@
 //! Turns at the script. Redis runs one script at a time, so calls that come faster than it takes them queue somewhere:
 //! here, for a moment, and not for seconds at the pool of connections. An event whose calls are slow, as those for a
-//! master of a cluster that is away, takes half of the turns at most.
+//! master of a cluster that is away, takes three of four turns at most.
 
 use stampede_batch::BatchError;
 use stampede_vocab::EventId;
@@ -18,9 +18,9 @@ use tokio::{
 /// finds a connection within a script or two.
 const AT_A_TIME: usize = 8;
 /// Those of one event.
-const OF_ONE_EVENT: usize = 4;
+const OF_ONE_EVENT: usize = 6;
 /// Longest wait for a turn. Who waits longer is one of more than can be answered.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Events from which on those without a call under way are forgotten.
 const MANY: usize = 256;
 
@@ -42,7 +42,7 @@ impl ScriptTurns {
         Self { all: Arc::new(Semaphore::new(AT_A_TIME)), by_event: Arc::default() }
     }
 
-    /// Waits for a turn of this event. Fails as [`BatchError::Overloaded`] if there is none within a quarter of a second.
+    /// Waits for a turn of this event. Fails as [`BatchError::Overloaded`] if there is none within half a second.
     pub(super) async fn take(&self, event: EventId) -> Result<ScriptTurn, BatchError> {
         let turn = timeout(LONGEST_WAIT, self.acquire(event)).await;
         turn.map_err(|_| BatchError::Overloaded)?.map_err(|_| BatchError::Closed)

@@ -93,7 +93,7 @@ pub async fn reserve_once_there_is_room(
     let answer = eventually("it is not too busy", || async {
         match api.clone().reserve(as_service(request.clone())).await {
             Err(status) if status.code() == Code::Unavailable => None,
-            answer => Some(answer.unwrap().into_inner()),
+            answer => Some(answer.expect("it is answered").into_inner()),
         }
     });
     answer.await

@@ -1,6 +1,7 @@
 //! One event with its stock, in a world of its own, and the other services' voices.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
+use crate::runs::reserve_once_there_is_room;
 use prost::Message;
 use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
@@ -175,7 +176,7 @@ impl Sale {
     /// Asks for units.
     pub async fn reserve(&self, order: &Order) -> Outcome {
         let request = proto::ReserveRequest { reservations: vec![order.reservation()] };
-        let mut response = self.api().reserve(as_service(request)).await.unwrap().into_inner();
+        let mut response = reserve_once_there_is_room(&self.api(), request).await;
         response.results.remove(0).outcome.unwrap()
     }
 
