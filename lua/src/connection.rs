@@ -16,14 +16,14 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was idle for longer is asked whether it lives before it is used. To ask each time would be most of
 /// what a small script costs.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Longest wait for one node of a cluster to take a connection: the others are asked meanwhile, and a node that is gone
-/// must not use up the time of a call.
-const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(500);
+/// Longest wait for one node of a cluster to take a connection. A new connection waits for every node twice, first those
+/// of the URL and then those that they name, and both must fit into the time of a call.
+const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(150);
 /// Longest wait for an answer of one node. While the client waits for a node to tell where the slots are, it serves
 /// nobody.
-const NODE_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// Most tries of one call on a cluster. About every other one comes after a pause, so they fill [`TIMEOUT`], which ends
-/// them all: a call waits as long as it may for a replica to take over, or for a slot to have moved.
+const NODE_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
+/// Most tries of one call on a cluster. About every other one comes after a pause, so they outlast the time of a call,
+/// which ends them all: a call waits as long as it may for a replica to take over, or for a slot to have moved.
 const NODE_RETRIES: u32 = 40;
 /// Shortest and longest pause between two tries, in milliseconds.
 const RETRY_PAUSES_MS: (u64, u64) = (20, 200);

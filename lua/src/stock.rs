@@ -52,6 +52,11 @@ impl Stock {
         Self { redis }
     }
 
+    /// Whether it is in a cluster, in which events lie on several servers.
+    pub fn is_cluster(&self) -> bool {
+        self.redis.is_cluster()
+    }
+
     /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. One
     /// that is no decision fails alone. At most [`MAX_RESERVATIONS`], and no item twice in one of them.
     pub async fn reserve(

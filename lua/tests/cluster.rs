@@ -16,6 +16,7 @@ use stampede_vocab::{
     CampaignId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId,
 };
 use std::time::Duration;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const PREFIX: &str = "t:";
@@ -217,6 +218,20 @@ async fn after_a_failover_nothing_is_granted_until_it_was_compared_on_the_new_ru
 
     assert!(event.stage(&after.run_id).await);
     assert_eq!(event.hold(2).await.arrival, 2);
+}
+
+#[tokio::test]
+async fn a_master_that_stands_still_stops_no_event_of_another() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let event = Event::open(&redis, 1).await;
+    let elsewhere = Event::apart_from(&event, &redis, &cluster).await;
+    cluster.freeze_master_of(&event.key()).await.unwrap();
+    assert!(event.decide(1).await.is_none(), "nobody answers for it");
+    // That may have cost the connections; fresh ones must be there while it still stands still.
+    let decided = eventually("the event of another master goes on", || async { elsewhere.decide(1).await });
+    let decided = timeout(Duration::from_millis(1_500), decided).await.unwrap();
+    assert!(matches!(decided, Decision::Held(_)), "{decided:?}");
 }
 
 #[tokio::test]

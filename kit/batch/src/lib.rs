@@ -110,6 +110,11 @@ where
         Batcher { queue }
     }
 
+    /// Returns whether no call is queued. Some may be in flight.
+    pub fn is_empty(&self) -> bool {
+        self.queue.capacity() == self.queue.max_capacity()
+    }
+
     /// Queues one question and waits for its answer. A caller that is dropped while its question is queued takes it
     /// back, so a caller that is dropped at its deadline needs to pass none.
     pub async fn call(&self, question: Q) -> Result<A, BatchError> {

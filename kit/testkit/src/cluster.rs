@@ -6,6 +6,10 @@ use crate::{
 };
 use ::redis::FromRedisValue;
 use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     net::SocketAddr,
     process::{Child, Stdio},
@@ -108,6 +112,14 @@ impl OwnCluster {
             .await;
         }
         Ok(())
+    }
+
+    /// Lets the master that has this key stand still, as a machine does that is paused: it takes connections, and answers
+    /// nobody.
+    pub async fn freeze_master_of(&self, key: &str) -> Result<()> {
+        let frozen = self.master_of(key).await?;
+        let pid = self.node(frozen)?.child.id();
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP)?)
     }
 
     /// Moves the slot of this key, with every key in it, to another master, as an operator does.

@@ -20,8 +20,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
 
-/// Silent probes in a row after which its calls are ended: more, since a machine that is merely busy answers late, and to
-/// make its calls once more elsewhere would make it busier.
+/// Silent probes in a row after which its calls are ended: more, since a machine that is merely busy answers late, and
+/// to make its calls once more elsewhere would make it busier.
 const MAX_SILENT_WITH_CALLS: u32 = 4;
 
 /// What one probe found.
@@ -84,6 +84,7 @@ impl ProbedEndpoint {
         let replica = Replica::at(&self.endpoint);
         self.replicas.insert(&replica);
         self.ready = Some(replica);
+        // It answers again, and so it may answer its calls; if it is another process, the keepalive ends them.
         self.leaving = None;
     }
 

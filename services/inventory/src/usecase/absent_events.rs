@@ -1,6 +1,7 @@
 //! Telling why Redis does not have an event: no stock of it was ever staged, it is over and forgotten, or it was lost or
 //! is on its way there. The script can't: a key that is missing may have been lost.
 
+use super::COMPARED_AFTER_CLOSING;
 use crate::store;
 use stampede_db::{Database, DbError};
 use stampede_vocab::{EventId, Timestamp};
@@ -24,7 +25,7 @@ const MAX_REMEMBERED: usize = 4_096;
 pub(super) enum Absence {
     /// No stock of it was ever staged.
     NeverStaged,
-    /// It has closed.
+    /// It has closed so long ago that nobody compares it any more.
     Over,
 }
 
@@ -71,7 +72,7 @@ impl AbsentEvents {
             let now = Timestamp::now();
             let absence = |event: EventId| match closings.get(&event) {
                 None => Some((event, Absence::NeverStaged)),
-                Some(closes_at) if *closes_at <= now => Some((event, Absence::Over)),
+                Some(closes_at) if closes_at.plus(COMPARED_AFTER_CLOSING) <= now => Some((event, Absence::Over)),
                 Some(_) => None,
             };
             let found: Absences = events.into_iter().filter_map(absence).collect();

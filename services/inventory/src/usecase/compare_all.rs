@@ -27,13 +27,15 @@ use tokio::time::timeout;
 /// How long the pass is another replica's to go on with: more than the longest page takes.
 const TERM: Duration = Duration::from_secs(15);
 /// How long one round goes on with the pass.
-const ROUND: Duration = Duration::from_secs(15);
+const ROUND: Duration = Duration::from_secs(8);
 /// The cursor of a pass that has not come to an event yet.
 const BEGIN: &str = "begin";
 /// Events that one round stages of those of which Redis was not told.
 const RESTAGED_AT_A_TIME: u32 = 1_000;
 /// How long one round stages them, so that what comes behind has its turn.
 const RESTAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one round goes on with those that somebody found not to be ready.
+const ASKED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Items that one statement marks as over.
 const MARKED_AT_A_TIME: u32 = 1_000;
 
@@ -100,9 +102,14 @@ impl CompareAll {
     }
 
     async fn look_at_asked(&self) -> Result<(), DbError> {
+        let started = Instant::now();
         let events = self.reconcile.take_asked();
         for page in events.chunks(EVENTS_PER_PAGE) {
-            self.look_at_page(page).await?;
+            if started.elapsed() < ASKED_TIMEOUT {
+                self.look_at_page(page).await?;
+            } else {
+                page.iter().for_each(|event| self.reconcile.ask(*event));
+            }
         }
         Ok(())
     }
@@ -116,9 +123,17 @@ impl CompareAll {
 
     async fn look_at(&self, items: Vec<Item>) {
         let Some(event) = items.first().map(|item| item.event_id) else { return };
+        if items.iter().all(Item::is_new) && self.is_waiting(event) {
+            // Whoever has written it is staging it; if not, `restage` does so in a round or two.
+            return self.reconcile.ask(event);
+        }
         if !self.reconcile.look_at(items, &Settled::none()).await {
             self.reconcile.ask(event);
         }
+    }
+
+    fn is_waiting(&self, event: EventId) -> bool {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains(&event)
     }
 
     /// Goes on with the pass over all events, unless it is done or another replica's.

@@ -162,8 +162,7 @@ impl Reconcile {
         let Some(event_id) = items.first().map(|item| item.event_id) else { return };
         self.near.begun(event_id);
         let seen = self.see(event_id, &items);
-        let is_new = |item: &Item| item.committed.version == 0 && item.arrivals_floor.is_none();
-        if seen.is_empty() && items.iter().all(is_new) {
+        if seen.is_empty() && items.iter().all(Item::is_new) {
             // Whoever has just written it is staging it. Of two who do, the second would take what the first is about to
             // stage for lost, and leave out places of arrival.
             return;

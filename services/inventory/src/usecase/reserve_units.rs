@@ -46,7 +46,7 @@ pub enum Reserved {
     Refused(Refusal),
 }
 
-/// Reserves units. Clones share the queue into the ledger.
+/// Reserves units. Clones share the queues into the ledger.
 #[derive(Clone)]
 pub struct ReserveUnits {
     db: Database,
@@ -61,7 +61,14 @@ impl ReserveUnits {
     /// Reserves units in this Redis and in the ledger of this schema. Needs a tokio runtime.
     pub fn new(db: Database, redis: Stock, sync: SyncRedis, reconcile: Reconcile) -> Self {
         let commit = CommitGrants::new(db.clone(), sync);
-        Self { absent: AbsentEvents::new(db.clone()), reconcile, turns: ScriptTurns::new(), db, redis, commit }
+        Self {
+            absent: AbsentEvents::new(db.clone()),
+            reconcile,
+            turns: ScriptTurns::new(redis.is_cluster()),
+            db,
+            redis,
+            commit,
+        }
     }
 
     /// Decides reservations, each on its own; the answers come in the order given. One that could not be decided is to be

@@ -1,6 +1,6 @@
 //! Turns at the script. Redis runs one script at a time, so calls that come faster than it takes them queue somewhere:
 //! here, for a moment, and not for seconds at the pool of connections. An event whose calls are slow, as those for a
-//! master of a cluster that is away, takes three of four turns at most.
+//! master of a cluster that is away, takes six turns at most; four such events use up those of a cluster.
 
 use stampede_batch::BatchError;
 use stampede_vocab::EventId;
@@ -14,9 +14,11 @@ use tokio::{
     time::timeout,
 };
 
-/// Calls of the script under way at a time: as many as there are connections. Who asks Redis for something else then
-/// finds a connection within a script or two.
+/// Calls of the script under way at a time: as many as there are connections to one server. Who asks Redis for something
+/// else then finds a connection within a script or two.
 const AT_A_TIME: usize = 8;
+/// The same on a cluster, which has more connections: those of several events may wait for a master that is away.
+const AT_A_TIME_ON_CLUSTER: usize = 24;
 /// Those of one event.
 const OF_ONE_EVENT: usize = 6;
 /// Longest wait for a turn. Who waits longer is one of more than can be answered.
@@ -38,8 +40,9 @@ pub(super) struct ScriptTurn {
 }
 
 impl ScriptTurns {
-    pub(super) fn new() -> Self {
-        Self { all: Arc::new(Semaphore::new(AT_A_TIME)), by_event: Arc::default() }
+    pub(super) fn new(is_cluster: bool) -> Self {
+        let at_a_time = if is_cluster { AT_A_TIME_ON_CLUSTER } else { AT_A_TIME };
+        Self { all: Arc::new(Semaphore::new(at_a_time)), by_event: Arc::default() }
     }
 
     /// Waits for a turn of this event. Fails as [`BatchError::Overloaded`] if there is none within half a second.
@@ -79,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_would_wait_too_long_is_refused_and_the_next_one_is_not() {
-        let turns = ScriptTurns::new();
+        let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();
         for number in 0..AT_A_TIME {
             taken.push(turns.take(event(number as u128)).await.expect("a turn is free"));
@@ -93,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_event_leaves_turns_to_the_others() {
-        let turns = ScriptTurns::new();
+        let turns = ScriptTurns::new(false);
         let mut taken = Vec::new();
         for _ in 0..OF_ONE_EVENT {
             taken.push(turns.take(event(1)).await.expect("a turn is free"));

@@ -25,7 +25,7 @@ pub(super) struct EventSync {
     pub answered: Vec<(OrderId, Vec<ItemId>)>,
 }
 
-/// Copies the ledger to Redis. Clones share the queue.
+/// Copies the ledger to Redis. Clones share the queues.
 #[derive(Clone)]
 pub struct SyncRedis {
     redis: Stock,
@@ -91,7 +91,7 @@ impl SyncRedis {
     }
 }
 
-/// Copies what has queued, in one call an event.
+/// Copies what has queued, in one call: all of it is of one event.
 async fn copy_all(redis: Stock, syncs: Vec<EventSync>) -> Vec<()> {
     let count = syncs.len();
     let mut by_event: BTreeMap<EventId, MergedSync> = BTreeMap::new();

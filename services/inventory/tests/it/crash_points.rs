@@ -108,6 +108,8 @@ async fn crash_at(stand: &mut Stand, way: Way, step: usize) -> Option<Point> {
     let asked = tokio::spawn(ask(stand.sale.api(), order.reservation()));
     if !is_stopped(stand, way, &order, &asked).await {
         reserved(asked.await.unwrap().unwrap());
+        // Or what comes next on that connection would stand still.
+        way.proxy(stand).thaw();
         return None;
     }
     let found = look(stand, way, step, &order, asked).await;
