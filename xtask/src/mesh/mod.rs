@@ -135,16 +135,13 @@ impl Mesh<'_> {
             ("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("STAMPEDE_KAFKA_TOPIC_PREFIX", TOPIC_PREFIX.to_owned()),
         ];
-        match service {
-            Service::Payment => env.extend([
-                ("STAMPEDE_PROVIDER_URL", self.layout.provider_url()),
-                ("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone()),
-            ]),
-            Service::Order => {
-                env.extend(self.pay_window_ms.map(|window_ms| ("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string())));
-            }
-            // Without a variable of their own. No wildcard, so that the compiler finds a service that was left out.
-            Service::Event | Service::Coupon | Service::Inventory => {}
+        // What one service alone has. A new one needs nothing here.
+        if service == Service::Payment {
+            env.push(("STAMPEDE_PROVIDER_URL", self.layout.provider_url()));
+            env.push(("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone()));
+        }
+        if service == Service::Order {
+            env.extend(self.pay_window_ms.map(|window_ms| ("STAMPEDE_PAY_WINDOW_MS", window_ms.to_string())));
         }
         env
     }
