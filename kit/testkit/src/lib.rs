@@ -21,6 +21,7 @@
 
 #![warn(missing_docs)]
 
+mod admin;
 mod callers;
 mod cluster;
 mod collector;
@@ -33,6 +34,7 @@ mod running;
 mod world;
 
 pub use self::redis::{OwnRedis, RedisCopy};
+pub use admin::AdminRedis;
 pub use callers::{as_buyer, as_operator, as_service, buyer};
 pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};

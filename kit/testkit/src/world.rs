@@ -1,6 +1,6 @@
 //! One test's share of the real servers.
 
-use crate::eventually;
+use crate::{AdminRedis, eventually};
 use anyhow::{Context, Result};
 use rdkafka::{
     ClientConfig,
@@ -124,6 +124,11 @@ impl World {
     /// The same of a user who may do everything, for what a test does to it that no process does.
     pub fn admin_redis_url(&self) -> &str {
         &self.admin_redis_url
+    }
+
+    /// A connection of that user.
+    pub async fn admin_redis(&self) -> Result<AdminRedis> {
+        AdminRedis::connect(&self.admin_redis_url).await
     }
 
     /// URL of the logical database that event timers are in.
