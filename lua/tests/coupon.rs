@@ -7,7 +7,7 @@ use stampede_lua::{
     Redis, RedisConfig,
     coupon::{self, Loaded, MAX_CLAIMS, Outcome, Plan, Ranked, Staging},
 };
-use stampede_testkit::OwnRedis;
+use stampede_testkit::{AdminRedis, OwnRedis};
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use uuid::Uuid;
@@ -273,7 +273,7 @@ async fn a_page_for_a_campaign_that_is_gone_is_refused() {
 /// When Redis forgets these keys, in milliseconds since the epoch: -1 never, -2 if it has no such key.
 async fn forgotten_at(keys: &[String]) -> Vec<i64> {
     let url = std::env::var("STAMPEDE_TEST_ADMIN_REDIS_URL").expect("STAMPEDE_TEST_ADMIN_REDIS_URL is set too");
-    let mut conn = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut conn = AdminRedis::connect(&url).await.unwrap();
     let mut times = Vec::new();
     for key in keys {
         times.push(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut conn).await.unwrap());

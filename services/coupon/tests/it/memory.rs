@@ -2,7 +2,6 @@
 
 use crate::sale::{Sale, new_campaign, reason};
 use anyhow::{Context, Result};
-use redis::aio::MultiplexedConnection;
 use stampede_proto::convert::timestamp;
 use stampede_proto::coupon::v1::{Campaign, CreateCampaignRequest};
 use stampede_status::Reason;
@@ -13,15 +12,10 @@ use tokio::time::sleep;
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
 
-/// A connection that may do everything.
-async fn admin(sale: &Sale) -> Result<MultiplexedConnection> {
-    Ok(redis::Client::open(sale.world.admin_redis_url())?.get_multiplexed_async_connection().await?)
-}
-
 /// When Redis forgets the campaign, in milliseconds since the epoch: -1 never, -2 if it does not have it.
 async fn forgotten_at(sale: &Sale, campaign: &Campaign) -> Result<i64> {
     let key = sale.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
-    Ok(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut admin(sale).await?).await?)
+    Ok(redis::cmd("PEXPIRETIME").arg(key).query_async(&mut sale.world.admin_redis().await?).await?)
 }
 
 #[tokio::test]
@@ -49,7 +43,7 @@ async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_for
     })
     .await;
     let key = sale.redis.keys().coupon_campaign(campaign.campaign_id.parse()?);
-    let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut admin(&sale).await?).await?;
+    let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut sale.world.admin_redis().await?).await?;
     assert_eq!(deleted, 1);
 
     assert_eq!(sale.claim(&campaign, user, "a").await?, coupon);

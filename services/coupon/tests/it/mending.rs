@@ -3,18 +3,17 @@
 use crate::sale::{Sale, reason};
 use anyhow::Result;
 use futures_util::future::join_all;
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::AsyncCommands;
 use stampede_lua::coupon::{self, Outcome};
 use stampede_proto::coupon::v1::{Campaign, GetCouponRequest};
 use stampede_status::Reason;
-use stampede_testkit::{Service, as_buyer, buyer, eventually};
+use stampede_testkit::{AdminRedis, Service, as_buyer, buyer, eventually};
 use stampede_vocab::{CampaignId, CouponId, RequestId, UserId};
 
 /// The campaign's two keys, and a connection to read and write them as a failing server would.
-async fn keys(sale: &Sale, campaign: &Campaign) -> Result<(MultiplexedConnection, String, String)> {
-    let conn = redis::Client::open(sale.world.admin_redis_url())?.get_multiplexed_async_connection().await?;
+async fn keys(sale: &Sale, campaign: &Campaign) -> Result<(AdminRedis, String, String)> {
     let id: CampaignId = campaign.campaign_id.parse()?;
-    Ok((conn, sale.redis.keys().coupon_campaign(id), sale.redis.keys().coupon_pending(id)))
+    Ok((sale.world.admin_redis().await?, sale.redis.keys().coupon_campaign(id), sale.redis.keys().coupon_pending(id)))
 }
 
 fn users(count: usize) -> Vec<UserId> {

@@ -156,6 +156,7 @@ async fn a_sweep_that_is_late_takes_nothing_from_an_order_that_came_since() {
     let mut stand = Stand::new().await;
     // Another replica, which drops nothing by itself here.
     let other = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 600_000);
+    let other = other.set(Service::Inventory, "STAMPEDE_REDIS_URL", stand.server.url());
     let other = other.start(&stand.sale.world, [Service::Inventory]).await.unwrap();
     for at in [FreezeAt::Before(1), FreezeAt::Before(2)] {
         stand.sale.begin_another().await;

@@ -2,20 +2,21 @@
 //! the keys meanwhile.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
-use redis::{AsyncCommands, Pipeline, aio::MultiplexedConnection};
+use redis::{AsyncCommands, Pipeline};
 use stampede_lua::Keys;
+use stampede_testkit::AdminRedis;
 use stampede_vocab::{EventId, ItemId};
 
 /// The keys of one event, and a copy of them.
 pub struct EventKeys {
-    conn: MultiplexedConnection,
+    conn: AdminRedis,
     event: String,
     holds_and_items: Vec<String>,
     copy: Vec<(String, Vec<u8>)>,
 }
 
 impl EventKeys {
-    pub fn new(conn: MultiplexedConnection, keys: &Keys, event_id: EventId, items: usize) -> Self {
+    pub fn new(conn: AdminRedis, keys: &Keys, event_id: EventId, items: usize) -> Self {
         let item = |index| keys.stock_item(event_id, ItemId::derive(event_id, index));
         let holds_and_items = (0..items).map(item).chain([keys.stock_holds(event_id)]).collect();
         Self { conn, event: keys.stock_event(event_id), holds_and_items, copy: Vec::new() }

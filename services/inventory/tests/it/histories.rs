@@ -16,7 +16,6 @@ use crate::{
     stand::as_the_script_takes_it,
 };
 use futures_util::{StreamExt, future::join_all, stream};
-use redis::aio::MultiplexedConnection;
 use stampede_lua::{Redis, RedisConfig, stock::Stock};
 use stampede_proto::{
     inventory::v1::{
@@ -24,7 +23,7 @@ use stampede_proto::{
     },
     r#type::v1::Money,
 };
-use stampede_testkit::{Service, as_operator, as_service, buyer, eventually};
+use stampede_testkit::{AdminRedis, Service, as_operator, as_service, buyer, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::transport::Channel;
@@ -44,21 +43,20 @@ struct Ground {
     replicas: Vec<InventoryServiceClient<Channel>>,
     stock: Stock,
     redis: Redis,
-    conn: MultiplexedConnection,
+    conn: AdminRedis,
 }
 
 impl Ground {
     async fn new(replicas: usize) -> Self {
         let sale = Sale::replicated(replicas).await;
         let (url, key_prefix) = (sale.world.redis_url().to_owned(), sale.world.redis_key_prefix());
-        let client = redis::Client::open(sale.world.admin_redis_url()).unwrap();
         let redis = Redis::connect(RedisConfig { url, key_prefix }).await.unwrap();
         let replicas = sale.mesh.replica_channels(Service::Inventory);
         Self {
             replicas: replicas.into_iter().map(InventoryServiceClient::new).collect(),
             stock: Stock::new(redis.clone()),
             redis,
-            conn: client.get_multiplexed_async_connection().await.unwrap(),
+            conn: sale.world.admin_redis().await.unwrap(),
             sale,
         }
     }

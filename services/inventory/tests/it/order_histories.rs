@@ -14,7 +14,6 @@ use crate::{
     sale::{Order, Sale, retire, seconds_from_now, units_in_ledger},
 };
 use futures_util::{StreamExt, stream};
-use redis::aio::MultiplexedConnection;
 use stampede_db::Database;
 use stampede_lua::Keys;
 use stampede_proto::{
@@ -22,7 +21,7 @@ use stampede_proto::{
     order::v1::{CancelOrderRequest, order_service_client::OrderServiceClient},
     r#type::v1::Money,
 };
-use stampede_testkit::{Mesh, Service, World, as_buyer, as_service, buyer};
+use stampede_testkit::{AdminRedis, Mesh, Service, World, as_buyer, as_service, buyer};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -49,20 +48,19 @@ struct Ground {
     replicas: Vec<InventoryServiceClient<Channel>>,
     orders: Database,
     ledger: Database,
-    conn: MultiplexedConnection,
+    conn: AdminRedis,
     keys: Keys,
 }
 
 impl Ground {
     async fn of(world: &World, mesh: &Mesh) -> Self {
-        let client = redis::Client::open(world.admin_redis_url()).unwrap();
         let replicas = mesh.replica_channels(Service::Inventory);
         Self {
             orders_api: mesh.order(),
             replicas: replicas.into_iter().map(InventoryServiceClient::new).collect(),
             orders: world.database(Service::Order).await.unwrap(),
             ledger: world.database(Service::Inventory).await.unwrap(),
-            conn: client.get_multiplexed_async_connection().await.unwrap(),
+            conn: world.admin_redis().await.unwrap(),
             keys: Keys::new(world.redis_key_prefix()),
         }
     }

@@ -297,16 +297,8 @@ impl Sale {
 
     /// Everything of this sale disappears from Redis.
     pub async fn lose_redis(&self) {
-        let keys = format!("{}*", self.world.redis_key_prefix());
-        let url = self.world.admin_redis_url().trim_start_matches("redis://").to_owned();
-        let (host, port) = url.split_once(':').expect("host:port");
-        let script = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end return 1";
-        let port = port.split('/').next().expect("a port");
-        let done = tokio::process::Command::new("redis-cli")
-            .args(["-h", host, "-p", port, "eval", script, "0", &keys])
-            .stdout(std::process::Stdio::null())
-            .status();
-        assert!(done.await.unwrap().success());
+        let mut redis = self.world.admin_redis().await.unwrap();
+        redis.delete_all(&self.world.redis_key_prefix()).await.unwrap();
     }
 }
 

@@ -5,44 +5,48 @@ use crate::{
     event_keys::EventKeys,
     sale::{Order, Sale, quick},
 };
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::AsyncCommands;
 use stampede_lua::{
     Redis, RedisConfig,
     stock::{Reservation, Stock, WantedLine},
 };
-use stampede_testkit::{FreezeAt, Proxy, Service, World};
+use stampede_testkit::{AdminRedis, FreezeAt, OwnRedis, Proxy, Service, World};
 use stampede_vocab::{Fingerprint, ItemId, Quantity};
 
-/// The sale, what stands between the process and its servers, and the test's own way to Redis.
+/// The sale, what stands between the process and its servers, and the test's own way to Redis. That is a server of the
+/// test's own: nobody can stand in front of every node of a cluster.
 pub struct Stand {
     pub sale: Sale,
     pub mysql: Proxy,
     pub redis: Proxy,
     pub stock: Stock,
+    /// What is behind the proxy.
+    pub server: OwnRedis,
     direct: Redis,
-    conn: MultiplexedConnection,
+    conn: AdminRedis,
 }
 
 impl Stand {
     pub async fn new() -> Self {
         let world = World::prepared().await.unwrap();
         let mysql = Proxy::to_url(&world.service_database_url(Service::Inventory)).await.unwrap();
-        let redis = Proxy::to_url(world.redis_url()).await.unwrap();
+        let server = OwnRedis::start(&[]).await.unwrap();
+        let redis = Proxy::to_url(&server.url()).await.unwrap();
         let mesh = quick().set(Service::Inventory, "STAMPEDE_DATABASE_URL", mysql.url()).set(
             Service::Inventory,
             "STAMPEDE_REDIS_URL",
             redis.url(),
         );
-        let (url, key_prefix) = (world.redis_url().to_owned(), world.redis_key_prefix());
-        let client = redis::Client::open(world.admin_redis_url()).unwrap();
-        let direct = Redis::connect(RedisConfig { url, key_prefix }).await.unwrap();
+        let key_prefix = world.redis_key_prefix();
+        let direct = Redis::connect(RedisConfig { url: server.url(), key_prefix }).await.unwrap();
         Self {
             sale: Sale::in_world(world, mesh, &[]).await,
             mysql,
             redis,
             stock: Stock::new(direct.clone()),
             direct,
-            conn: client.get_multiplexed_async_connection().await.unwrap(),
+            conn: AdminRedis::connect(&server.admin_url()).await.unwrap(),
+            server,
         }
     }
 

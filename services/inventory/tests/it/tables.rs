@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::sale::Sale;
-use redis::{AsyncCommands, aio::MultiplexedConnection};
+use redis::AsyncCommands;
 use sqlx::AssertSqlSafe;
 use stampede_lua::Keys;
-use stampede_testkit::Service;
+use stampede_testkit::{AdminRedis, Service};
 use stampede_vocab::{Timestamp, UserId};
 use std::time::Duration;
 use uuid::Uuid;
@@ -78,7 +78,7 @@ fn hex(id: Uuid) -> String {
 
 /// The Redis of a sale, from behind.
 pub struct Behind {
-    conn: MultiplexedConnection,
+    conn: AdminRedis,
     keys: Keys,
     item: String,
 }
@@ -86,7 +86,7 @@ pub struct Behind {
 impl Behind {
     /// Behind the Redis at this URL, with its item of this index.
     pub async fn of(sale: &Sale, url: &str, index: usize) -> Self {
-        let conn = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let conn = AdminRedis::connect(url).await.unwrap();
         let keys = Keys::new(sale.world.redis_key_prefix());
         Self { conn, item: keys.stock_item(sale.event_id, sale.item(index)), keys }
     }
