@@ -19,11 +19,11 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let url = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names a Redis for tests");
         let key_prefix = format!("test:{}:", UserId::random());
-        let admin = std::env::var("STAMPEDE_TEST_ADMIN_REDIS_URL").expect("STAMPEDE_TEST_ADMIN_REDIS_URL is set too");
-        let raw = redis::Client::open(admin).unwrap().get_multiplexed_async_connection().await.unwrap();
-        Self { redis: Redis::connect(RedisConfig { url, key_prefix }).await.unwrap(), raw }
+        let config = RedisConfig { url: setting("STAMPEDE_TEST_EVENT_REDIS_URL"), key_prefix };
+        let admin = redis::Client::open(setting("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL")).unwrap();
+        let raw = admin.get_multiplexed_async_connection().await.unwrap();
+        Self { redis: Redis::connect(config).await.unwrap(), raw }
     }
 
     /// The clock by which the scripts decide.
@@ -47,6 +47,11 @@ impl Bench {
         }
         times
     }
+}
+
+/// The Redis of timers is one server, also where the others have a cluster.
+fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn event() -> EventId {

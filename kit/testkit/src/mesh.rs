@@ -266,14 +266,14 @@ impl Mesh {
         let world = &self.world;
         let redis_url = match process.redis() {
             Some(RedisUse::Timers) => world.event_redis_url(),
-            Some(RedisUse::Main) | None => world.redis_url().to_owned(),
+            Some(RedisUse::Main) | None => world.redis_url(),
         };
         let mut settings: BTreeMap<String, String> = [
             ("STAMPEDE_LISTEN_ADDR", addresses.listen.to_string()),
             ("STAMPEDE_ADMIN_ADDR", addresses.admin.to_string()),
             ("STAMPEDE_KAFKA_BROKERS", world.brokers().to_owned()),
             ("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix().to_owned()),
-            ("STAMPEDE_REDIS_URL", redis_url),
+            ("STAMPEDE_REDIS_URL", redis_url.to_owned()),
             ("STAMPEDE_REDIS_KEY_PREFIX", world.redis_key_prefix()),
             ("STAMPEDE_PROVIDER_URL", self.url(Process::Sandbox)),
             ("STAMPEDE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),

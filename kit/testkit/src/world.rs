@@ -22,6 +22,7 @@ pub struct World {
     database_url: String,
     redis_url: String,
     admin_redis_url: String,
+    event_redis_url: String,
     brokers: String,
 }
 
@@ -47,6 +48,7 @@ impl World {
             database_url: from_environment("STAMPEDE_TEST_DATABASE_URL")?,
             redis_url: from_environment("STAMPEDE_TEST_REDIS_URL")?,
             admin_redis_url: from_environment("STAMPEDE_TEST_ADMIN_REDIS_URL")?,
+            event_redis_url: from_environment("STAMPEDE_TEST_EVENT_REDIS_URL")?,
             brokers: from_environment("STAMPEDE_TEST_KAFKA_BROKERS")?,
         })
     }
@@ -131,9 +133,9 @@ impl World {
         AdminRedis::connect(&self.admin_redis_url).await
     }
 
-    /// URL of the logical database that event timers are in.
-    pub fn event_redis_url(&self) -> String {
-        format!("{}/1", self.redis_url)
+    /// URL of the logical database that event timers are in, of the user that the processes have.
+    pub fn event_redis_url(&self) -> &str {
+        &self.event_redis_url
     }
 
     /// What key names start with.

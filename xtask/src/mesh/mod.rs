@@ -116,7 +116,7 @@ impl Mesh<'_> {
         ]);
         let redis = process.redis().map(|redis| match redis {
             RedisUse::Main => self.main_redis_url(),
-            RedisUse::Timers => self.event_redis_url(),
+            RedisUse::Timers => self.servers.event_redis_url(),
         });
         env.extend(redis.map(|url| ("STAMPEDE_REDIS_URL".to_owned(), url)));
         env.extend(process.calls().iter().map(|peer| (peer.urls_variable(), self.layout.urls(*peer))));
@@ -149,10 +149,5 @@ impl Mesh<'_> {
     /// Redis of stock, coupons and tokens.
     pub fn main_redis_url(&self) -> String {
         format!("{}/0", self.servers.redis_url())
-    }
-
-    /// Redis of event times.
-    pub fn event_redis_url(&self) -> String {
-        format!("{}/1", self.servers.redis_url())
     }
 }

@@ -109,11 +109,13 @@ impl Servers {
     }
 
     /// Returns the environment by which tests find the servers.
-    pub fn test_environment(&self) -> [(String, String); 4] {
+    pub fn test_environment(&self) -> [(String, String); 6] {
         [
             ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
             ("STAMPEDE_TEST_REDIS_URL".to_owned(), self.redis_url()),
             ("STAMPEDE_TEST_ADMIN_REDIS_URL".to_owned(), self.admin_redis_url()),
+            ("STAMPEDE_TEST_EVENT_REDIS_URL".to_owned(), self.event_redis_url()),
+            ("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL".to_owned(), format!("{}/1", self.admin_redis_url())),
             ("STAMPEDE_TEST_KAFKA_BROKERS".to_owned(), self.kafka_brokers()),
         ]
     }
@@ -151,6 +153,11 @@ impl Servers {
     /// The same for who may do everything, which is everybody on this machine. There is no password in it.
     pub fn admin_redis_url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.ports.redis)
+    }
+
+    /// The logical database of Redis that event timers are in, for the processes.
+    pub fn event_redis_url(&self) -> String {
+        format!("{}/1", self.redis_url())
     }
 
     /// The database server, without a schema.

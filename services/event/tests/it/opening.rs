@@ -45,7 +45,7 @@ async fn an_event_opens_when_its_notification_is_lost() -> Result<()> {
     let created = create(&mut mesh.event(), request("sale", 2 * SECOND, SECOND)).await?;
 
     // A timer that does not exist never expires, so the listener receives nothing.
-    let url = world.event_redis_url();
+    let url = world.event_redis_url().to_owned();
     let redis = Redis::connect(RedisConfig { url, key_prefix: world.redis_key_prefix() }).await?;
     assert_eq!(timer::disarm(&redis, created.event_id.parse()?).await?, 2);
 
