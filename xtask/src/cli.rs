@@ -60,6 +60,15 @@ impl Database {
     }
 }
 
+/// The Redis to test on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RedisKind {
+    /// One server
+    Server,
+    /// A cluster of three masters, each with a replica, and one server for the timers of events
+    Cluster,
+}
+
 /// Flags of `setup`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  cargo xtask setup --database mariadb")]
@@ -291,7 +300,7 @@ pub struct JmeterArgs {
 /// Flags of `test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
-  cargo xtask test -p order placing --up\n  cargo xtask test compose")]
+  cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up\n  cargo xtask test compose")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
     /// which it needs Docker
@@ -303,11 +312,14 @@ pub struct TestArgs {
     #[arg(long, requires = "package")]
     pub lib: bool,
     /// Test on the servers of a running `up`, which go on afterwards: `cargo xtask up --servers-only` in another shell
-    #[arg(long, conflicts_with_all = ["database", "lib"])]
+    #[arg(long, conflicts_with_all = ["database", "redis", "lib"])]
     pub up: bool,
     /// The database to test on
     #[arg(long, value_enum, default_value_t = Database::Mysql)]
     pub database: Database,
+    /// The Redis to test on
+    #[arg(long, value_enum, default_value_t = RedisKind::Server)]
+    pub redis: RedisKind,
 }
 
 #[cfg(test)]

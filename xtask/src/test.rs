@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::cli::{Database, TestArgs};
+use crate::cli::{Database, RedisKind, TestArgs};
 use crate::containers;
 use crate::counts::Counts;
 use crate::down;
@@ -32,9 +32,11 @@ const PORTS_PER_BLOCK: u32 = 20;
 /// next from running.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     if args.name.as_deref() == Some(containers::NAME) {
-        if args.package.is_some() || args.up || args.database != Database::Mysql {
+        let on_servers = args.up || args.database != Database::Mysql || args.redis != RedisKind::Server;
+        if args.package.is_some() || on_servers {
             bail!(
-                "`test compose` tests the containers as they are: it takes neither --package nor --up nor --database"
+                "`test compose` tests the containers as they are: it takes neither --package nor --up nor --database \
+                 nor --redis"
             );
         }
         return containers::run(workspace);
@@ -141,8 +143,12 @@ fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow
     let run = workspace.run("test").join(id.to_string());
     let mut fleet = Fleet::open(&run)?;
     let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
-    let ports = ServerPorts::anywhere(&mut Ports::default(), first)?;
-    let servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    let mut free = Ports::default();
+    let ports = ServerPorts::anywhere(&mut free, first)?;
+    let mut servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
+    if args.redis == RedisKind::Cluster {
+        servers.add_cluster(&mut fleet, workspace, &mut free, first)?;
+    }
     let outcome = run_tests(workspace, args, servers.test_environment(), counts);
     // A server that died explains the failures that followed.
     let unharmed = fleet.check();

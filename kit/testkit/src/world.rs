@@ -118,7 +118,7 @@ impl World {
         format!("{}_", self.name)
     }
 
-    /// URL of Redis, its first logical database, of the user that the processes have.
+    /// URL of Redis, the first logical database of a server or a cluster, of the user that the processes have.
     pub fn redis_url(&self) -> &str {
         &self.redis_url
     }

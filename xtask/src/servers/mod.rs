@@ -1,5 +1,7 @@
-//! The servers of one run: Redis, a database and Kafka as children, on ports and data of their own.
+//! The servers of one run: Redis, a database and Kafka as children, on ports and data of their own; for tests a Redis
+//! Cluster too.
 
+mod cluster;
 mod kafka;
 mod mariadb;
 mod mysql;
@@ -17,6 +19,7 @@ use crate::fleet::Fleet;
 use crate::identity::Identity;
 use crate::ports::Ports;
 use crate::probe;
+use crate::servers::cluster::Cluster;
 use crate::ui::Step;
 use crate::workspace::{Workspace, remove_file};
 
@@ -75,6 +78,7 @@ impl ServerPorts {
 pub struct Servers {
     ports: ServerPorts,
     data: PathBuf,
+    cluster: Option<Cluster>,
 }
 
 impl Servers {
@@ -86,7 +90,7 @@ impl Servers {
         ports: ServerPorts,
     ) -> anyhow::Result<Self> {
         let identity = Identity::for_servers(workspace)?;
-        let servers = Self { ports, data: data_of(fleet.run(), database) };
+        let servers = Self { ports, data: data_of(fleet.run(), database), cluster: None };
         let data = &servers.data;
 
         let step = Step::begin("redis", "starting");
@@ -108,12 +112,30 @@ impl Servers {
         Ok(servers)
     }
 
+    /// Starts a cluster beside them, for all that tests keep in Redis but the timers of events. Its ports are from
+    /// `first` on.
+    pub fn add_cluster(
+        &mut self,
+        fleet: &mut Fleet,
+        workspace: &Workspace,
+        ports: &mut Ports,
+        first: u16,
+    ) -> anyhow::Result<()> {
+        let identity = Identity::for_servers(workspace)?;
+        self.cluster = Some(Cluster::start(fleet, &self.data, identity, ports, first)?);
+        Ok(())
+    }
+
     /// Returns the environment by which tests find the servers.
     pub fn test_environment(&self) -> [(String, String); 6] {
+        let (redis_url, admin_redis_url) = match &self.cluster {
+            Some(cluster) => (cluster.url(), cluster.admin_url()),
+            None => (self.redis_url(), self.admin_redis_url()),
+        };
         [
             ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
-            ("STAMPEDE_TEST_REDIS_URL".to_owned(), self.redis_url()),
-            ("STAMPEDE_TEST_ADMIN_REDIS_URL".to_owned(), self.admin_redis_url()),
+            ("STAMPEDE_TEST_REDIS_URL".to_owned(), redis_url),
+            ("STAMPEDE_TEST_ADMIN_REDIS_URL".to_owned(), admin_redis_url),
             ("STAMPEDE_TEST_EVENT_REDIS_URL".to_owned(), self.event_redis_url()),
             ("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL".to_owned(), format!("{}/1", self.admin_redis_url())),
             ("STAMPEDE_TEST_KAFKA_BROKERS".to_owned(), self.kafka_brokers()),
