@@ -3,6 +3,7 @@
 use crate::sale::run_audit;
 use sqlx::MySqlPool;
 use stampede_testkit::{Mesh, Process, Service, World, eventually};
+use stampede_vocab::EventId;
 use std::{
     fs,
     process::{Child, Command, Stdio},
@@ -61,6 +62,13 @@ impl Orders {
     /// How many were placed so far.
     pub async fn placed(&self) -> i64 {
         sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&self.0).await.unwrap()
+    }
+
+    /// The event that the first of them is for.
+    pub async fn event(&self) -> EventId {
+        let query = sqlx::query_scalar("SELECT event_id FROM orders LIMIT 1");
+        let event_id: Vec<u8> = query.fetch_one(&self.0).await.unwrap();
+        EventId::try_from_bytes(&event_id).unwrap()
     }
 
     /// Waits until so many were placed.

@@ -5,6 +5,7 @@
 mod audit;
 mod boards;
 mod breaks;
+mod cluster;
 mod command;
 mod costs;
 mod counters;

@@ -70,7 +70,7 @@ const ORDERS_BETWEEN: i64 = 10;
 const TIME_BETWEEN: Duration = Duration::from_secs(1);
 
 /// A mesh with what stock, coupons and tokens are kept in at this URL.
-fn on_redis(url: &str) -> MeshBuilder {
+pub fn on_redis(url: &str) -> MeshBuilder {
     let processes = Process::all().filter(|process| process.redis() == Some(RedisUse::Main));
     processes.fold(MeshBuilder::default(), |mesh, process| mesh.set(process, "STAMPEDE_REDIS_URL", url))
 }
