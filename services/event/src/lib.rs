@@ -44,8 +44,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     redis.require_expiry_notifications().await.context("the timers of events")?;
     let timers = ArmTimers::new(parts.db.clone(), redis.clone());
     let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());
-    start_workers(&parts, &config, redis.clone(), timers, &changes);
-    let rpc = rpc(&parts, &config, redis, changes);
+    start_workers(&parts, &config, redis, timers, &changes);
+    let rpc = rpc(&parts, &config, changes);
     let routes = Routes::new(EventServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
@@ -58,12 +58,12 @@ fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers
     parts.spawn("expiry listener", |stop| listener.run(stop));
 }
 
-fn rpc(parts: &Parts, config: &Config, redis: Redis, changes: ScheduleChanges) -> EventRpc {
+fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges) -> EventRpc {
     let db = parts.db.clone();
     let find = FindEvents::new(db.clone());
     let lead = config.reschedule_lead();
     EventRpc {
-        create: CreateEvent::new(db.clone(), redis, changes.clone()),
+        create: CreateEvent::new(db.clone(), changes.clone()),
         reschedule: RescheduleEvent::new(db.clone(), changes.clone(), lead),
         cancel: CancelEvent::new(db, changes, find.clone()),
         watch: WatchEvents::new(find.clone()),

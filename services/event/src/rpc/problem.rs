@@ -9,7 +9,6 @@ impl From<Error> for Problem {
         match error {
             Error::Refused(refusal) => refused(refusal),
             Error::Db(error) => error.into(),
-            Error::Redis(error) => error.into(),
         }
     }
 }

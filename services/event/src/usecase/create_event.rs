@@ -7,7 +7,6 @@ use crate::{
 };
 use sqlx::{MySql, pool::PoolConnection};
 use stampede_db::Database;
-use stampede_lua::Redis;
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 
@@ -19,14 +18,13 @@ const IN_FLIGHT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct CreateEvent {
     db: Database,
-    redis: Redis,
     changes: ScheduleChanges,
 }
 
 impl CreateEvent {
-    /// Creates events in this schema, while there is room for them at `redis`.
-    pub fn new(db: Database, redis: Redis, changes: ScheduleChanges) -> Self {
-        Self { db, redis, changes }
+    /// Creates events in this schema.
+    pub fn new(db: Database, changes: ScheduleChanges) -> Self {
+        Self { db, changes }
     }
 
     /// Creates the event. A repeat returns the one that was created first, even when its times are past by now.
@@ -37,7 +35,6 @@ impl CreateEvent {
         let now = Timestamp::now();
         let earliest = now.minus(IN_FLIGHT);
         new.times().opening_from(earliest, "must not be in the past").map_err(Refusal::from)?;
-        self.check_room().await?;
         let event = new.event(now);
         match self.insert(&new, &event).await {
             Ok(()) => {
@@ -49,15 +46,6 @@ impl CreateEvent {
                 self.created_before(&new).await?.ok_or(Error::Db(error))
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// Refuses a new event while Redis has too little memory left: its stock will be put there too, by a message, which
-    /// nobody can refuse. A Redis that cannot be reached is no reason to.
-    async fn check_room(&self) -> Result<(), Error> {
-        match self.redis.require_room().await {
-            Err(error) if error.is_unreachable() => Ok(()),
-            outcome => Ok(outcome?),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use crate::domain::Refusal;
 use stampede_db::{DbError, WorkError};
-use stampede_lua::RedisError;
 
 /// Why a use case failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -13,8 +12,6 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
-    #[error(transparent)]
-    Redis(#[from] RedisError),
 }
 
 /// A refusal rolls the transaction back.
@@ -22,7 +19,7 @@ impl WorkError for Error {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::Refused(_) | Self::Redis(_) => None,
+            Self::Refused(_) => None,
         }
     }
 }
