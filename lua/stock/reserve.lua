@@ -210,8 +210,10 @@ local arrivals = tonumber(event[4])
 local asks = parse()
 local holds = known_holds(asks)
 local shut = closed_because(event[1], event[2], event[5], now)
--- Before the opening nobody has anything, and without the event nobody knows.
-local items = (not shut or shut == 'EVENT_CLOSED') and load_items(asks, event[3])
+-- Without the event nobody knows, and before the first opening nobody has anything. An event that has granted something
+-- is before its opening again if the clock is set back or the window is moved: its buyers are known all the same.
+local is_asked_of_items = shut ~= 'NOT_READY' and (shut ~= 'EVENT_NOT_OPEN' or arrivals > 0)
+local items = is_asked_of_items and load_items(asks, event[3])
 
 local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do

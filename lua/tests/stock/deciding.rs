@@ -175,6 +175,12 @@ async fn an_order_of_a_known_buyer_is_not_decided_before_the_ledger_was_asked() 
     let closed = [unasked(ask(6, 1, &[(1, 1)])), unasked(ask(7, 7, &[(1, 1)]))];
     let refusal = Decision::Refused(refused(Cause::EventClosed, None, 0));
     assert_eq!(shelf.reserve(&closed).await, [Decision::KnownBuyer, refusal], "an order outlives its event");
+
+    shelf.stage(3, FAR, FAR, vec![item(1, 5), item(2, 5)]).await;
+    let refusal = Decision::Refused(refused(Cause::EventNotOpen, None, 0));
+    assert_eq!(shelf.reserve(&closed).await, [Decision::KnownBuyer, refusal.clone()], "and a window that moves away");
+    let asked = [ask(6, 1, &[(1, 1)])];
+    assert_eq!(shelf.reserve(&asked).await, [refusal], "once the ledger was asked");
 }
 
 #[tokio::test]

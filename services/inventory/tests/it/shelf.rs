@@ -70,3 +70,19 @@ async fn an_older_version_of_an_event_changes_nothing() {
     sale.api().stage_stock(as_service(old)).await.unwrap();
     assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
 }
+
+#[tokio::test]
+async fn an_order_is_known_though_its_event_is_before_its_opening_again() {
+    let sale = Sale::open().await;
+    let order = sale.order([0, 1]);
+    let first = sale.reserved(&order).await;
+    sale.stock_becomes(1, level(2, 1, 0)).await;
+
+    // As it looks to the script, too, when the clock of Redis is set back.
+    let later = proto::StageStockRequest { opens_at: Some(seconds_from_now(1_800)), ..sale.shelf(2) };
+    sale.api().stage_stock(as_service(later)).await.unwrap();
+    assert!(is_refused(&sale, RefusalReason::EventNotOpen).await);
+    let repeat = sale.reserved(&order).await;
+    assert_eq!((repeat.arrival, repeat.committed_at), (first.arrival, first.committed_at));
+    assert_eq!(sale.refusal(&order.again()).await, (RefusalReason::EventNotOpen, 0), "another order");
+}
