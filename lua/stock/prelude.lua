@@ -1,5 +1,5 @@
--- What more than one stock script needs; put before sync.lua, stage.lua, claim.lua and advance.lua. It decides nothing
--- by itself.
+-- What more than one stock script needs; put before sync.lua, stage.lua, claim.lua, advance.lua and restart.lua. It
+-- decides nothing by itself.
 
 -- The fields of a claim, see claim.lua: who has it, until when, on which run of the server, how far it is.
 local CLAIM = { 'claim_owner', 'claim_until', 'claim_run', 'claim_cursor' }

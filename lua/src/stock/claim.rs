@@ -22,6 +22,10 @@ static ADVANCE: Script = Script::with_run_id(
         include_str!("../../stock/advance.lua")
     ),
 );
+static RESTART: Script = Script::new(
+    "stock/restart",
+    concat!(include_str!("../../stock/prelude.lua"), include_str!("../../stock/restart.lua")),
+);
 
 /// The cursor of work of which all was done.
 const DONE: &str = "done";
@@ -107,6 +111,12 @@ impl Stock {
     pub async fn give_up(&self, work: Work, owner: &str) -> Result<bool, RedisError> {
         let args = Args::new().with(owner).with("").with("").with(0_u64).with("").with("");
         self.ask(&ADVANCE, &[self.work_key(work)], &args).await
+    }
+
+    /// Makes work begin anew with the next claim, whoever has it and however far it is.
+    pub async fn restart(&self, work: Work) -> Result<(), RedisError> {
+        let _: u8 = self.ask(&RESTART, &[self.work_key(work)], &Args::new()).await?;
+        Ok(())
     }
 
     fn work_key(&self, work: Work) -> String {

@@ -44,6 +44,19 @@ async fn one_worker_has_the_work_and_the_next_goes_on_where_it_is() {
 }
 
 #[tokio::test]
+async fn work_that_was_done_or_is_under_way_begins_anew_if_it_is_told_to() {
+    let shelf = Shelf::missing().await;
+    assert_eq!(shelf.claim(Work::Pass, "a").await, taken("begin"));
+    assert!(shelf.advance(Work::Pass, "a", "begin", Progress::Done(None)).await);
+    shelf.stock.restart(Work::Pass).await.unwrap();
+    assert_eq!(shelf.claim(Work::Pass, "a").await, taken("begin"));
+    assert!(shelf.advance(Work::Pass, "a", "begin", Progress::To("1")).await);
+    shelf.stock.restart(Work::Pass).await.unwrap();
+    assert_eq!(shelf.claim(Work::Pass, "b").await, taken("begin"));
+    assert!(!shelf.advance(Work::Pass, "a", "1", Progress::To("2")).await, "it is the other's");
+}
+
+#[tokio::test]
 async fn a_claim_that_is_not_moved_on_ends() {
     let shelf = Shelf::missing().await;
     let claimed = shelf.stock.claim(Work::Pass, "a", Duration::ZERO, "begin").await.unwrap();

@@ -103,13 +103,14 @@ impl CompareAll {
 
     async fn look_at_asked(&self) -> Result<(), DbError> {
         let started = Instant::now();
-        let events = self.reconcile.take_asked();
-        for page in events.chunks(EVENTS_PER_PAGE) {
-            if started.elapsed() < ASKED_TIMEOUT {
-                self.look_at_page(page).await?;
-            } else {
-                page.iter().for_each(|event| self.reconcile.ask(*event));
+        let mut taken = self.reconcile.asked.take();
+        while started.elapsed() < ASKED_TIMEOUT {
+            let page = taken.page(EVENTS_PER_PAGE);
+            if page.is_empty() {
+                break;
             }
+            self.look_at_page(&page).await?;
+            taken.looked_at(&page);
         }
         Ok(())
     }
@@ -136,11 +137,14 @@ impl CompareAll {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).contains(&event)
     }
 
-    /// Goes on with the pass over all events, unless it is done or another replica's.
+    /// Goes on with the pass over all events, unless it is another replica's. One that is done begins anew if more events
+    /// were found not to be ready than are remembered: one that is under way may have passed them.
     async fn pass(&self) -> Result<(), Error> {
         let redis = &self.reconcile.redis;
-        let Claim::Taken(mut cursor) = redis.claim(Work::Pass, &self.owner, TERM, BEGIN).await? else {
-            return Ok(());
+        let mut cursor = match redis.claim(Work::Pass, &self.owner, TERM, BEGIN).await? {
+            Claim::Taken(cursor) => cursor,
+            Claim::Done if self.reconcile.asked.is_short() => return self.begin_anew().await,
+            Claim::Done | Claim::Busy | Claim::Changed => return Ok(()),
         };
         let started = Instant::now();
         while started.elapsed() < ROUND {
@@ -157,6 +161,13 @@ impl CompareAll {
             };
             cursor = next;
         }
+        Ok(())
+    }
+
+    async fn begin_anew(&self) -> Result<(), Error> {
+        self.reconcile.redis.restart(Work::Pass).await?;
+        self.reconcile.asked.all_begun();
+        tracing::warn!("more events were not ready than are remembered, comparing all with the ledger");
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 mod absent_events;
 mod apply_messages;
+mod asked_events;
 mod commit_grants;
 mod compare_all;
 mod copy_buyers;

@@ -7,6 +7,7 @@
 
 use super::{
     Error, SyncRedis,
+    asked_events::AskedEvents,
     copy_buyers::{CopyBuyers, Repaired},
     near_events::NearEvents,
     sync_redis::copied,
@@ -20,7 +21,7 @@ use stampede_db::{Database, DbError};
 use stampede_lua::stock::Stock;
 use stampede_vocab::{EventId, ItemId};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -46,7 +47,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ARRIVALS_SKIPPED: i64 = 1_000_000;
 /// Fields that one call looks at when what is on hold is counted.
 const RECOUNT_PAGE: u32 = 1_000;
-/// Most events that are remembered to be looked at.
+/// Most events that are remembered to be looked at. If there are more, all are compared.
 const MAX_ASKED: usize = 4_096;
 
 /// The version of the ledger's row of each item, as a round saw it.
@@ -95,7 +96,7 @@ pub struct Reconcile {
     near: Arc<NearEvents>,
     seen: Arc<Mutex<HashMap<EventId, LedgerVersions>>>,
     /// Events that somebody found not to be ready.
-    asked: Arc<Mutex<BTreeSet<EventId>>>,
+    pub(super) asked: Arc<AskedEvents>,
     permits: Arc<Semaphore>,
 }
 
@@ -106,7 +107,7 @@ impl Reconcile {
             copy: CopyBuyers::new(db.clone(), redis.clone(), sync.clone()),
             near: Arc::new(NearEvents::new(db.clone())),
             seen: Arc::default(),
-            asked: Arc::default(),
+            asked: Arc::new(AskedEvents::remembering(MAX_ASKED)),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REPAIRS)),
             db,
             redis,
@@ -173,15 +174,7 @@ impl Reconcile {
 
     /// Remembers to look at an event that is not ready.
     pub fn ask(&self, event: EventId) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() < MAX_ASKED {
-            asked.insert(event);
-        }
-    }
-
-    pub(super) fn take_asked(&self) -> Vec<EventId> {
-        let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        asked.into_iter().collect()
+        self.asked.add(event);
     }
 
     /// Notes the versions of the items, and returns those of the round before.
