@@ -29,7 +29,10 @@ script!(SNAPSHOT, "stock/snapshot", with_run_id);
 script!(HOLDS, "stock/holds");
 script!(BUYERS, "stock/buyers");
 script!(FIND, "stock/find");
-script!(RECOUNT, "stock/recount");
+static COUNT: Script =
+    Script::new("stock/count", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/count.lua")));
+static RECOUNT: Script =
+    Script::new("stock/recount", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/recount.lua")));
 static SYNC: Script =
     Script::new("stock/sync", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")));
 static STAGE: Script = Script::with_run_id(
@@ -177,6 +180,15 @@ impl Stock {
         let args = Args::new().with(cursor).with(count);
         let reply = self.ask(&BUYERS, &[self.keys().stock_item(event, item)], &args).await?;
         BuyerPage::parse(BUYERS.name(), reply)
+    }
+
+    /// Sets what is on hold of these items, and by those who have holds, to what the holds say. Returns how many numbers
+    /// of each item were wrong; its other buyers are then to be counted by [`recount`](Self::recount).
+    pub async fn count_held(&self, event: EventId, items: &[ItemId]) -> Result<Vec<u32>, RedisError> {
+        let mut keys = vec![self.keys().stock_holds(event)];
+        keys.extend(self.item_keys(event, items));
+        let wrong: Vec<u32> = self.ask(&COUNT, &keys, &item_ids(items)).await?;
+        if wrong.len() == items.len() { Ok(wrong) } else { Err(RedisError::reply(COUNT.name(), wrong)) }
     }
 
     /// Sets what is on hold of an item to what the holds say, for one page of its buyers. Begin with cursor 0; a page

@@ -1,5 +1,5 @@
--- What more than one stock script needs; put before sync.lua, stage.lua, claim.lua, advance.lua and restart.lua. It
--- decides nothing by itself.
+-- What more than one stock script needs; put before sync.lua, stage.lua, count.lua, recount.lua, claim.lua,
+-- advance.lua and restart.lua. It decides nothing by itself.
 
 -- The fields of a claim, see claim.lua: who has it, until when, on which run of the server, how far it is.
 local CLAIM = { 'claim_owner', 'claim_until', 'claim_run', 'claim_cursor' }
@@ -24,6 +24,25 @@ local function values_of(key, fields)
     end
   end
   return values
+end
+
+-- What the holds of an event have of the items with these ids: of each its units, its gifts, and the units by buyer.
+local function units_on_hold(holds, ids)
+  local held = {}
+  for _, id in ipairs(ids) do
+    held[id] = { units = 0, gifts = 0, users = {} }
+  end
+  for _, hold in ipairs(redis.call('HVALS', holds)) do
+    local user, lines = string.match(hold, '^%d+|%d+|%x+|([^|]+)|%u+|([^|]+)')
+    for id, units, gifts in string.gmatch(lines or '', '([^:,]+):(%d+):(%d+):%d+') do
+      local item = held[id]
+      if item then
+        item.units, item.gifts = item.units + tonumber(units), item.gifts + tonumber(gifts)
+        item.users[user] = (item.users[user] or 0) + tonumber(units)
+      end
+    end
+  end
+  return held
 end
 
 -- Takes the versions from `first` to `version` out of the doubt about what single buyers have: those are known now. One

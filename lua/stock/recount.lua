@@ -1,29 +1,13 @@
--- Sets what is on hold of an item, and by whom, to what the holds say, page by page of its buyers: for an item that
--- says more than there are holds, because they were lost without it. Looks at all holds of the event, of which there
--- are few.
+-- Sets what is on hold of an item, and by whom, to what the holds say, page by page of its buyers: for an item of which
+-- something was wrong, see count.lua. Looks at all holds of the event, of which there are few. Runs behind prelude.lua.
 --
 -- KEYS   1 the holds, 2 the item
 -- ARGV   id of the item, cursor ('0' to begin), about how many fields to look at
--- Returns {cursor of the next page ('0' after the last), how many numbers were wrong}. The buyers come first and the
--- item last, so that one who stops in between is found to begin again.
+-- Returns {cursor of the next page ('0' after the last), how many numbers were wrong}. The mark that buyers are to be
+-- counted goes with the last page, so that one who stops in between is found to begin again.
 
 local HOLDS, ITEM = KEYS[1], KEYS[2]
 local ID, CURSOR, COUNT = ARGV[1], ARGV[2], ARGV[3]
-
--- What the holds have of the item: units, gifts, and units by buyer.
-local function held()
-  local units, gifts, users = 0, 0, {}
-  for _, hold in ipairs(redis.call('HVALS', HOLDS)) do
-    local user, lines = string.match(hold, '^%d+|%d+|%x+|([^|]+)|%u+|([^|]+)')
-    for id, line_units, line_gifts in string.gmatch(lines or '', '([^:,]+):(%d+):(%d+):%d+') do
-      if id == ID then
-        units, gifts = units + tonumber(line_units), gifts + tonumber(line_gifts)
-        users[user] = (users[user] or 0) + tonumber(line_units)
-      end
-    end
-  end
-  return units, gifts, users
-end
 
 -- Sets a number if it is another. Returns 1 if it was.
 local function set_right(field, stored, units)
@@ -40,18 +24,19 @@ end
 if redis.call('HEXISTS', ITEM, 'total') == 0 then
   return { '0', 0 }
 end
-local units, gifts, users = held()
+local held = units_on_hold(HOLDS, { ID })[ID]
 local page = redis.call('HSCAN', ITEM, CURSOR, 'MATCH', 'u:*', 'COUNT', COUNT)
 local wrong = 0
 for i = 1, #page[2], 2 do
   local field = page[2][i]
-  wrong = wrong + set_right(field, page[2][i + 1], users[string.sub(field, 3)] or 0)
+  wrong = wrong + set_right(field, page[2][i + 1], held.users[string.sub(field, 3)] or 0)
 end
 if page[1] == '0' then
-  for user, of_user in pairs(users) do
-    wrong = wrong + set_right('u:' .. user, redis.call('HGET', ITEM, 'u:' .. user), of_user)
+  for user, units in pairs(held.users) do
+    wrong = wrong + set_right('u:' .. user, redis.call('HGET', ITEM, 'u:' .. user), units)
   end
   local stored = redis.call('HMGET', ITEM, 'held', 'gift_held')
-  wrong = wrong + set_right('held', stored[1], units) + set_right('gift_held', stored[2], gifts)
+  wrong = wrong + set_right('held', stored[1], held.units) + set_right('gift_held', stored[2], held.gifts)
+  redis.call('HDEL', ITEM, 'uncounted')
 end
 return { page[1], wrong }

@@ -5,7 +5,8 @@
 --        event: nil if it is not staged, else {version, opens_us, closes_us, arrivals, 1 if it was compared with the
 --        ledger since this server began to run or else 0}
 --        items: one for each key, nil if it is not staged, else {total, committed, held, gift_total, gift_committed,
---        gift_held, ledger_version, stale_from or -1, stale_at or -1}
+--        gift_held, ledger_version, stale_from or -1, stale_at or -1, 1 if its buyers are to be counted by recount.lua
+--        or else -1}
 
 local function numbers(key, fields)
   local values = redis.call('HMGET', key, unpack(fields))
@@ -25,7 +26,7 @@ end
 local items = {}
 for index = 3, #KEYS do
   items[index - 2] = numbers(KEYS[index], { 'total', 'committed', 'held', 'gift_total', 'gift_committed', 'gift_held',
-    'ledger_version', 'stale_from', 'stale_at' })
+    'ledger_version', 'stale_from', 'stale_at', 'uncounted' })
 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])

@@ -56,6 +56,8 @@ pub struct ShelfItem {
     pub stale_from: Option<i64>,
     /// ... up to this one a change was skipped, so what single buyers have is in doubt.
     pub stale_at: Option<i64>,
+    /// Whether the units on hold of single buyers are to be counted by [`recount`](super::Stock::recount).
+    pub has_uncounted_buyers: bool,
 }
 
 impl ShelfItem {
@@ -96,7 +98,8 @@ pub struct BuyerPage {
 
 /// version, opens_us, closes_us, arrivals, 1 if it was compared on this run or 0
 type EventReply = Vec<i64>;
-/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1
+/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1, 1 if
+/// buyers are to be counted or -1
 type ItemReply = Vec<i64>;
 
 impl Snapshot {
@@ -129,7 +132,7 @@ impl ShelfEvent {
 
 impl ShelfItem {
     fn parse(script: &'static str, numbers: &[i64]) -> Result<Self, RedisError> {
-        let [units @ .., ledger_version, stale_from, stale_at] = numbers else {
+        let [units @ .., ledger_version, stale_from, stale_at, uncounted] = numbers else {
             return Err(RedisError::reply(script, numbers));
         };
         let units: Vec<i32> = units.iter().filter_map(|units| i32::try_from(*units).ok()).collect();
@@ -148,6 +151,7 @@ impl ShelfItem {
             ledger_version: *ledger_version,
             stale_from: (*stale_from >= 0).then_some(*stale_from),
             stale_at: (*stale_at >= 0).then_some(*stale_at),
+            has_uncounted_buyers: *uncounted == 1,
         })
     }
 }

@@ -93,6 +93,18 @@ async fn what_was_copied_before_it_was_staged_is_copied_again_once_it_is() {
 async fn what_is_on_hold_is_counted_by_the_holds() {
     let shelf = Shelf::open(vec![item(1, 9), item(2, 9)]).await;
     shelf.hold(1, 1, &[(1, 2), (2, 1)]).await;
+    shelf.hold(2, 2, &[(1, 1)]).await;
+    let items = [item_id(1), item_id(2), item_id(3)];
+    let count = || shelf.stock.count_held(shelf.event, &items);
+    assert_eq!(count().await.unwrap(), [0, 0, 0], "and one that is not staged has none");
+    assert!(!shelf.item(1).await.has_uncounted_buyers);
     assert_eq!(shelf.stock.recount(shelf.event, item_id(1), 0, 1_000).await.unwrap(), (None, 0));
-    assert_eq!(shelf.item(1).await.held_units, 2);
+    assert_eq!(shelf.item(1).await.held_units, 3);
+
+    shelf.set_behind(1, &[("held", 1), ("u:nobody", 4)]).await;
+    assert_eq!(count().await.unwrap(), [1, 0, 0]);
+    assert_eq!((shelf.item(1).await.held_units, shelf.item(1).await.has_uncounted_buyers), (3, true));
+    assert_eq!(count().await.unwrap(), [0, 0, 0], "who has no hold is not looked at");
+    assert_eq!(shelf.stock.recount(shelf.event, item_id(1), 0, 1_000).await.unwrap(), (None, 1));
+    assert!(!shelf.item(1).await.has_uncounted_buyers);
 }

@@ -1,12 +1,13 @@
 //! One event in a world of its own, and what is done to it.
 
 use stampede_lua::{
-    Redis, RedisConfig,
+    Keys, Redis, RedisConfig,
     stock::{
         Cause, Decision, Hold, LedgerCopy, LedgerUnits, Refusal, Reservation, ShelfItem, StagedItem, Staging, Stock,
         WantedLine,
     },
 };
+use stampede_testkit::AdminRedis;
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -17,6 +18,8 @@ pub const FAR: Timestamp = Timestamp::from_micros(4_000_000_000_000_000);
 pub struct Shelf {
     pub stock: Stock,
     pub event: EventId,
+    url: String,
+    key_prefix: String,
 }
 
 impl Shelf {
@@ -29,8 +32,10 @@ impl Shelf {
     /// The same on this server.
     pub async fn on(url: String) -> Self {
         let unique = UserId::random();
-        let redis = Redis::connect(RedisConfig { url, key_prefix: format!("t:{unique}:") }).await.unwrap();
-        Self { stock: Stock::new(redis), event: EventId::from_uuid(unique.uuid()) }
+        let key_prefix = format!("t:{unique}:");
+        let config = RedisConfig { url: url.clone(), key_prefix: key_prefix.clone() };
+        let redis = Redis::connect(config).await.unwrap();
+        Self { stock: Stock::new(redis), event: EventId::from_uuid(unique.uuid()), url, key_prefix }
     }
 
     /// An open event with these items.
@@ -88,6 +93,18 @@ impl Shelf {
             Decision::Refused(refusal) => refusal,
             other => panic!("not refused: {other:?}"),
         }
+    }
+
+    /// Sets numbers of an item by hand.
+    pub async fn set_behind(&self, n: u128, fields: &[(&str, i64)]) {
+        let key = Keys::new(&self.key_prefix).stock_item(self.event, item_id(n));
+        let mut set = redis::cmd("HSET");
+        set.arg(key);
+        for (field, number) in fields {
+            set.arg(*field).arg(*number);
+        }
+        let mut conn = AdminRedis::connect(&self.url).await.unwrap();
+        set.exec_async(&mut conn).await.unwrap();
     }
 
     pub async fn item(&self, n: u128) -> ShelfItem {

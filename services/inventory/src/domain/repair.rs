@@ -8,8 +8,8 @@ use stampede_vocab::{ItemId, UserId};
 pub struct Copied {
     /// Version of the event that is staged; none if it is not, or may be an old copy.
     pub event_version: Option<i64>,
-    /// How many holds there are.
-    pub hold_count: u32,
+    /// Items of which the units on hold of single buyers may be other than the holds say.
+    pub miscounted: Vec<ItemId>,
     /// The items, in the order in which they are compared; none for one that is not staged.
     pub items: Vec<Option<CopiedItem>>,
 }
@@ -21,10 +21,6 @@ pub struct CopiedItem {
     pub committed_units: i32,
     /// Gifts in the ledger, by the last copy.
     pub gift_committed_units: i32,
-    /// Units on hold.
-    pub held_units: i32,
-    /// Gifts on hold.
-    pub gift_held_units: i32,
     /// Version of the stock row that was copied.
     pub version: i64,
     /// The first version as of which it is in doubt what single buyers have; none if nothing is.
@@ -58,7 +54,7 @@ pub struct Repairs {
     pub stage: bool,
     /// Items whose units and buyers are to be copied.
     pub restore: Vec<Restore>,
-    /// Items that say that units are on hold, when there are no holds.
+    /// Items whose buyers with units on hold are to be counted.
     pub recount: Vec<ItemId>,
     /// What differed.
     pub drifts: Vec<Drift>,
@@ -77,7 +73,7 @@ impl Repairs {
             if let Some(from) = first_missing(item, copy.as_ref(), settled(item)) {
                 repairs.restore.push(Restore { item_id: item.id(), from, is_staged: copy.is_some() });
             }
-            if copied.hold_count == 0 && copy.is_some_and(|copy| copy.held_units > 0 || copy.gift_held_units > 0) {
+            if copied.miscounted.contains(&item.id()) {
                 repairs.recount.push(item.id());
             }
             repairs.drifts.extend(drift(item, copy.as_ref()));
@@ -158,18 +154,12 @@ mod tests {
     }
 
     fn copy(committed_units: i32, version: i64) -> CopiedItem {
-        CopiedItem {
-            committed_units,
-            gift_committed_units: 0,
-            held_units: 0,
-            gift_held_units: 0,
-            version,
-            stale_from: None,
-        }
+        CopiedItem { committed_units, gift_committed_units: 0, version, stale_from: None }
     }
 
     fn find(item: Item, copy: CopiedItem, settled: i64) -> Repairs {
-        let copied = Copied { event_version: Some(item.event_version), hold_count: 0, items: vec![Some(copy)] };
+        let copied =
+            Copied { event_version: Some(item.event_version), miscounted: Vec::new(), items: vec![Some(copy)] };
         Repairs::find(&[item], &copied, |_| settled)
     }
 
@@ -229,11 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn units_on_hold_without_a_hold_are_counted_again() {
-        let held = CopiedItem { held_units: 2, ..copy(3, 5) };
-        assert_eq!(find(sold(3, 5), held, 5).recount, [item(1, 10).id()]);
-        let copied = Copied { event_version: Some(1), hold_count: 1, items: vec![Some(held)] };
-        assert!(Repairs::find(&[sold(3, 5)], &copied, |_| 5).is_empty(), "it may be the hold's");
+    fn buyers_who_may_be_miscounted_are_counted_again() {
+        let item = item(1, 10);
+        let miscounted = vec![item.id()];
+        let copied = Copied { event_version: Some(item.event_version), miscounted, items: vec![Some(copy(0, 0))] };
+        let repairs = Repairs::find(&[item], &copied, |_| 0);
+        assert_eq!(repairs.recount, [item.id()]);
+        assert!(!repairs.is_empty());
     }
 
     #[test]

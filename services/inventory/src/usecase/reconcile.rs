@@ -18,7 +18,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use stampede_db::{Database, DbError};
-use stampede_lua::stock::Stock;
+use stampede_lua::stock::{Snapshot, Stock};
 use stampede_vocab::{EventId, ItemId};
 use std::{
     collections::{HashMap, HashSet},
@@ -269,7 +269,7 @@ impl Reconcile {
         let is_compared = compared.is_some();
         let copied = Copied {
             event_version: compared.map(|event| event.event_version),
-            hold_count: snapshot.hold_count,
+            miscounted: self.count_held(event_id, &ids, &snapshot).await?,
             items: snapshot.items.iter().map(|item| item.as_ref().map(copied)).collect(),
         };
         // Of a server that has started anew the ledger is read after it: what came between was told to the one before.
@@ -281,6 +281,33 @@ impl Reconcile {
         let repairs = Repairs::find(&items, &copied, |item| settled.version_of(item));
         let arrivals = snapshot.event.as_ref().map_or(0, |event| event.arrivals);
         Ok(Some(Finding { event_id, items, repairs, run_id: snapshot.run_id, is_compared, arrivals }))
+    }
+
+    /// Compares what is on hold of the items with the holds, and sets it right. Returns the items of which buyers without
+    /// a hold are still to be counted.
+    async fn count_held(&self, event: EventId, ids: &[ItemId], snapshot: &Snapshot) -> Result<Vec<ItemId>, Error> {
+        let staged = || snapshot.items.iter().flatten();
+        let is_any_held =
+            snapshot.hold_count > 0 || staged().any(|item| (item.held_units, item.gift_held_units) != (0, 0));
+        if !is_any_held && !staged().any(|item| item.has_uncounted_buyers) {
+            return Ok(Vec::new());
+        }
+        let wrong = self.redis.count_held(event, ids).await?;
+        let mut miscounted = Vec::new();
+        for ((id, staged), wrong) in ids.iter().zip(&snapshot.items).zip(wrong) {
+            if wrong > 0 {
+                tracing::warn!(
+                    event.id = %event,
+                    item.id = %id,
+                    repair.numbers = wrong,
+                    "units on hold were not those of the holds"
+                );
+            }
+            if wrong > 0 || staged.is_some_and(|item| item.has_uncounted_buyers) {
+                miscounted.push(*id);
+            }
+        }
+        Ok(miscounted)
     }
 
     async fn repair(&self, finding: Finding) -> Result<Repaired, Error> {
@@ -325,7 +352,7 @@ impl Reconcile {
         Ok(repaired)
     }
 
-    /// Sets what is on hold of an item to what the holds say: they were lost without it.
+    /// Sets what is on hold of an item, and by whom, to what the holds say.
     async fn recount(&self, event: EventId, item: ItemId) -> Result<(), Error> {
         let (mut cursor, mut wrong) = (Some(0), 0);
         while let Some(from) = cursor {
@@ -333,7 +360,7 @@ impl Reconcile {
             (cursor, wrong) = (next, wrong + corrected);
         }
         if wrong > 0 {
-            tracing::warn!(event.id = %event, item.id = %item, repair.numbers = wrong, "units were on hold without a hold");
+            tracing::warn!(event.id = %event, item.id = %item, repair.numbers = wrong, "buyers had units on hold without a hold");
         }
         Ok(())
     }

@@ -171,8 +171,6 @@ pub(super) fn copied(item: &RedisItem) -> CopiedItem {
     CopiedItem {
         committed_units: item.committed_units,
         gift_committed_units: item.gift_committed_units,
-        held_units: item.held_units,
-        gift_held_units: item.gift_held_units,
         version: item.ledger_version,
         stale_from: item.stale_from,
     }

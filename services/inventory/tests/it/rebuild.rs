@@ -3,11 +3,16 @@
 //! `STAMPEDE_TEST_BUYERS=1000000` copies so many.
 
 use crate::{
-    sale::Sale,
+    sale::{Level, Sale, quick},
+    stand::as_the_script_takes_it,
     tables::{Behind, buyer_of, copied_becomes, sell_to},
 };
+use stampede_lua::{
+    Redis, RedisConfig,
+    stock::{Decision, Stock},
+};
 use stampede_proto::inventory::v1::RefusalReason;
-use stampede_testkit::{OwnRedis, Service, eventually};
+use stampede_testkit::{OwnRedis, Service, World, as_service, eventually};
 use std::time::Instant;
 
 /// Buyers of the item.
@@ -109,7 +114,34 @@ async fn what_is_on_hold_without_a_hold_is_free_again() {
         (level.held == 0 && level.left == 5 && level.left_gifts == 2).then_some(())
     })
     .await;
-    assert_eq!(behind.field(&user).await, None);
+    behind.field_becomes(&user, None).await;
     sale.reserved(&sale.order([2, 0])).await;
     sale.reserved(&order).await;
+}
+
+#[tokio::test]
+async fn what_is_on_hold_is_counted_while_another_hold_is_there() {
+    // Nobody commits the hold, and nobody drops it.
+    let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 3_600_000);
+    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    sale.api().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+    let (url, key_prefix) = (sale.world.redis_url().to_owned(), sale.world.redis_key_prefix());
+    let stock = Stock::new(Redis::connect(RedisConfig { url, key_prefix }).await.unwrap());
+    let (order, other) = (sale.order([2, 0]), sale.order([1, 0]));
+    let decision = stock.reserve(sale.event_id, &[as_the_script_takes_it(&order)]).await.unwrap().remove(0).unwrap();
+    assert!(matches!(decision, Decision::Held(_)), "{decision:?}");
+    let right = Level { left: 3, committed: 0, held: 2, left_gifts: 1 };
+    sale.stock_becomes(0, right).await;
+
+    let mut behind = Behind::of(&sale, sale.world.admin_redis_url(), 0).await;
+    let (holder, nobody) = (format!("u:{}", order.buyer), format!("u:{}", other.buyer));
+    behind.set(&[("held", "5"), ("gift_held", "2"), (holder.as_str(), "1"), (nobody.as_str(), "2")]).await;
+    sale.stock_becomes(0, right).await;
+    behind.field_becomes(&holder, Some("2")).await;
+    behind.field_becomes(&nobody, None).await;
+    behind.field_becomes("uncounted", None).await;
+
+    behind.set(&[("held", "0")]).await;
+    behind.field_becomes("held", Some("2")).await;
+    sale.reserved(&other).await;
 }

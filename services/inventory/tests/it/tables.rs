@@ -5,7 +5,7 @@ use crate::sale::Sale;
 use redis::AsyncCommands;
 use sqlx::AssertSqlSafe;
 use stampede_lua::Keys;
-use stampede_testkit::{AdminRedis, Service};
+use stampede_testkit::{AdminRedis, Service, eventually};
 use stampede_vocab::{Timestamp, UserId};
 use std::time::Duration;
 use uuid::Uuid;
@@ -93,6 +93,15 @@ impl Behind {
 
     pub async fn field(&mut self, field: &str) -> Option<String> {
         self.conn.hget(&self.item, field).await.unwrap()
+    }
+
+    /// Waits until the field has this value.
+    pub async fn field_becomes(&self, field: &str, expected: Option<&str>) {
+        eventually(&format!("{field} is {expected:?}"), || async {
+            let value: Option<String> = self.conn.clone().hget(&self.item, field).await.unwrap();
+            (value.as_deref() == expected).then_some(())
+        })
+        .await;
     }
 
     pub async fn set(&mut self, fields: &[(&str, &str)]) {
