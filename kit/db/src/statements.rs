@@ -63,32 +63,51 @@ impl Statements {
     /// Sends all, unless there is none, and reads the answers. Fails with the error of the first that fails, after which
     /// the server runs no other; what the ones before it have changed goes with the transaction.
     pub async fn run(self, conn: &mut MySqlConnection) -> Result<Answers, DbError> {
-        let mut answers = Vec::with_capacity(self.expected.len());
         if self.expected.is_empty() {
-            return Ok(Answers(answers));
+            return Ok(Answers::default());
         }
-        let mut answer = Answer::default();
-        let mut parts = raw_sql(AssertSqlSafe(self.sql)).fetch_many(conn);
-        while let Some(part) = parts.try_next().await? {
-            match part {
-                Either::Right(row) => answer.rows.push(row),
-                Either::Left(done) => {
-                    answer.changed = done.rows_affected();
-                    answers.push(std::mem::take(&mut answer));
-                }
-            }
-        }
-        if answers.len() != self.expected.len() {
-            let (got, sent) = (answers.len(), self.expected.len());
-            return Err(DbError::inconsistent(format!("{sent} statements got {got} answers")));
-        }
-        for (answer, expected) in answers.iter().zip(&self.expected) {
-            if let Some(Expected { what, rows }) = expected {
-                ensure_rows(what, answer.changed, *rows)?;
-            }
-        }
-        Ok(Answers(answers))
+        let answers = send(self.sql, conn).await?;
+        checked(answers, &self.expected)
     }
+
+    /// Begins a transaction and sends all in it, in one round trip. After an error the transaction may be open or not.
+    pub(crate) async fn begin(&self, conn: &mut MySqlConnection) -> Result<Answers, DbError> {
+        let separator = if self.expected.is_empty() { "" } else { ";" };
+        let answers = send(["BEGIN", separator, &self.sql].concat(), conn).await?;
+        let behind_begin = answers.into_iter().skip(1).collect();
+        checked(behind_begin, &self.expected)
+    }
+}
+
+/// Sends statements and reads the answer to each.
+async fn send(sql: String, conn: &mut MySqlConnection) -> Result<Vec<Answer>, DbError> {
+    let mut answers = Vec::new();
+    let mut answer = Answer::default();
+    let mut parts = raw_sql(AssertSqlSafe(sql)).fetch_many(conn);
+    while let Some(part) = parts.try_next().await? {
+        match part {
+            Either::Right(row) => answer.rows.push(row),
+            Either::Left(done) => {
+                answer.changed = done.rows_affected();
+                answers.push(std::mem::take(&mut answer));
+            }
+        }
+    }
+    Ok(answers)
+}
+
+/// Fails unless there is an answer for each statement, and each has changed as many rows as it has to.
+fn checked(answers: Vec<Answer>, expected: &[Option<Expected>]) -> Result<Answers, DbError> {
+    if answers.len() != expected.len() {
+        let (got, sent) = (answers.len(), expected.len());
+        return Err(DbError::inconsistent(format!("{sent} statements got {got} answers")));
+    }
+    for (answer, expected) in answers.iter().zip(expected) {
+        if let Some(Expected { what, rows }) = expected {
+            ensure_rows(what, answer.changed, *rows)?;
+        }
+    }
+    Ok(Answers(answers))
 }
 
 impl Answers {

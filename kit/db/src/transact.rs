@@ -1,8 +1,8 @@
 //! Named units of work: one transaction each, on a task of their own, retried after a deadlock, and measured.
 
-use crate::{Database, DbError};
+use crate::{Answers, Database, DbError, Statements};
 use opentelemetry::{KeyValue, global, metrics::Histogram};
-use sqlx::{Connection, MySqlConnection};
+use sqlx::{MySql, MySqlConnection, pool::PoolConnection, raw_sql};
 use stampede_vocab::backoff_from;
 use std::{future::Future, pin::Pin, sync::LazyLock, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -57,21 +57,33 @@ impl Database {
         E: WorkError,
         F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E> + Send + Sync + 'static,
     {
+        self.transact_after(name, Statements::new(), move |conn, _| work(conn)).await
+    }
+
+    /// [`Database::transact_with`] for work of which the first statements are known beforehand: `opening` goes out in one
+    /// round trip with the BEGIN, and `work` gets the answers. Where `opening` fails, `work` is not run. Each try begins
+    /// with `opening`.
+    pub async fn transact_after<T, E, F>(&self, name: &'static str, opening: Statements, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WorkError,
+        F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E> + Send + Sync + 'static,
+    {
         let db = self.clone();
         // The caller's own span goes along: messages that the work writes belong to the caller's trace.
-        let task = tokio::spawn(async move { db.until_committed(name, &work).await }.in_current_span());
+        let task = tokio::spawn(async move { db.until_committed(name, &opening, &work).await }.in_current_span());
         task.await.map_err(|ended| if ended.is_panic() { DbError::Panicked(name) } else { DbError::BrokenOff(name) })?
     }
 
-    async fn until_committed<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
+    async fn until_committed<T, E, F>(&self, name: &'static str, opening: &Statements, work: &F) -> Result<T, E>
     where
         E: WorkError,
-        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+        F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E>,
     {
         let started = Instant::now();
         let mut attempt = 1;
         let outcome = loop {
-            let outcome = self.once(name, work).await;
+            let outcome = self.once(name, opening, work).await;
             let deadlock = outcome.as_ref().err().and_then(E::as_db_error).is_some_and(DbError::is_deadlock);
             if !deadlock || attempt == ATTEMPTS {
                 break outcome;
@@ -87,37 +99,61 @@ impl Database {
         outcome
     }
 
-    async fn once<T, E, F>(&self, name: &'static str, work: &F) -> Result<T, E>
+    async fn once<T, E, F>(&self, name: &'static str, opening: &Statements, work: &F) -> Result<T, E>
     where
         E: WorkError,
-        F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+        F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E>,
     {
-        let mut connection = self.acquire().await?;
-        if let Ok(outcome) = timeout(self.work_timeout(), in_transaction(&mut connection, work)).await {
-            return outcome;
-        }
-        // Closed, not released: it may be half-open, so that no ROLLBACK would be answered. The server rolls back when
-        // the connection ends.
-        drop(connection.detach());
-        Err(self.timed_out(name).into())
+        let connection = Begun(Some(self.acquire().await?));
+        let in_time = timeout(self.work_timeout(), in_transaction(connection, opening, work)).await;
+        in_time.unwrap_or_else(|_| Err(self.timed_out(name).into()))
     }
 }
 
-async fn in_transaction<T, E, F>(connection: &mut MySqlConnection, work: &F) -> Result<T, E>
+async fn in_transaction<T, E, F>(mut connection: Begun, opening: &Statements, work: &F) -> Result<T, E>
 where
     E: WorkError,
-    F: for<'t> Fn(&'t mut MySqlConnection) -> Work<'t, T, E>,
+    F: for<'t> Fn(&'t mut MySqlConnection, Answers) -> Work<'t, T, E>,
 {
-    let mut transaction = connection.begin().await.map_err(DbError::from)?;
-    match work(&mut transaction).await {
+    let opened = opening.begin(connection.get()).await;
+    let outcome = match opened {
+        Ok(answers) => work(connection.get(), answers).await,
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
         Ok(value) => {
-            transaction.commit().await.map_err(DbError::from)?;
+            connection.end("COMMIT").await?;
             Ok(value)
         }
         Err(error) => {
-            // The first error is the one to return; the pool discards a connection that cannot roll back.
-            let _ = transaction.rollback().await;
+            // The first error is the one to return.
+            let _ = connection.end("ROLLBACK").await;
             Err(error)
         }
+    }
+}
+
+/// A connection that may be inside a transaction: in the pool it would swallow the writes of its next user, and sqlx does
+/// not know of a BEGIN that goes out with other statements. So it is closed unless the transaction has ended, as after a
+/// panic, a time-out, or a COMMIT or ROLLBACK that fails. The server rolls back when a connection ends. Nor is it asked
+/// to end: it may be half-open, so that no ROLLBACK would be answered.
+struct Begun(Option<PoolConnection<MySql>>);
+
+impl Begun {
+    fn get(&mut self) -> &mut MySqlConnection {
+        self.0.as_mut().expect("it is taken out when its transaction has ended, and not used after that")
+    }
+
+    /// Ends the transaction, and releases the connection to the pool.
+    async fn end(mut self, how: &'static str) -> Result<(), DbError> {
+        raw_sql(how).execute(self.get()).await?;
+        drop(self.0.take());
+        Ok(())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
     }
 }
