@@ -1,7 +1,5 @@
 //! The test's own way to Redis does the same to one server and to a cluster.
 
-#![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
-
 use redis::AsyncCommands;
 use stampede_testkit::{AdminRedis, OwnCluster, OwnRedis};
 

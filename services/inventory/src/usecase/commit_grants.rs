@@ -14,7 +14,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
 use stampede_batch::{BatchConfig, Batcher};
-use stampede_db::{Database, DbError, Statements, WorkError};
+use stampede_db::{Answers as Rows, Database, DbError, Place, Statements, WorkError};
 use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -116,10 +116,11 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
 
 async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
     for _ in 0..ROUNDS {
+        let (reads, places) = reads(grants);
         let batch = grants.clone();
-        let work = db.transact_with("commit_grants", move |conn| {
+        let work = db.transact_after("commit_grants", reads, move |conn, read| {
             let grants = batch.clone();
-            Box::pin(async move { commit(conn, &grants).await })
+            Box::pin(async move { commit(conn, &grants, places, &read).await })
         });
         match work.await {
             Ok(committed) => return Ok(committed),
@@ -131,9 +132,34 @@ async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec
     Err(DbError::inconsistent("orders of the same ids kept being reserved in other events"))
 }
 
-/// Two round trips between BEGIN and COMMIT: all that is read, then all that is written.
-async fn commit(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
-    let (mut ledger, open) = read(conn, grants).await?;
+/// Where the answers are to what a batch reads.
+#[derive(Clone, Copy)]
+struct Places {
+    ledger: LedgerPlaces,
+    open: Option<Place>,
+}
+
+/// Locks the items of the grants and reads the ledger under the lock, and which of the orders are not known to be written.
+fn reads(grants: &[Grant]) -> (Statements, Places) {
+    let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
+    let orders: Vec<OrderId> = orders.into_iter().collect();
+    let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
+    let mut reads = Statements::new();
+    let ledger = LedgerPlaces::push(&mut reads, &orders, &buyers);
+    let open = store::reservations::push_of_orders(&mut reads, &orders);
+    (reads, Places { ledger, open })
+}
+
+/// Decides by what was read with the BEGIN, and writes. With the COMMIT these are three round trips.
+async fn commit(
+    conn: &mut MySqlConnection,
+    grants: &[Grant],
+    places: Places,
+    read: &Rows,
+) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
+    let open = store::reservations::reservations(read, places.open)?;
+    let open = open.into_iter().map(|(order_id, _)| order_id).collect();
+    let mut ledger = places.ledger.read(read)?;
     let now = Timestamp::now();
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
     let prices: Vec<Vec<Money>> = outcomes.iter().map(|outcome| unit_prices(&ledger, outcome)).collect();
@@ -144,19 +170,6 @@ async fn commit(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(Vec<Com
     let committed =
         committed.map(|((outcome, asked_at), unit_prices)| Committed { outcome, asked_at, unit_prices }).collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
-}
-
-/// Locks the items of the grants and reads the ledger under the lock, and which of the orders are not known to be written.
-async fn read(conn: &mut MySqlConnection, grants: &[Grant]) -> Result<(LedgerBatch, HashSet<OrderId>), DbError> {
-    let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
-    let orders: Vec<OrderId> = orders.into_iter().collect();
-    let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
-    let mut reads = Statements::new();
-    let ledger = LedgerPlaces::push(&mut reads, &orders, &buyers);
-    let open = store::reservations::push_of_orders(&mut reads, &orders);
-    let answers = reads.run(conn).await?;
-    let open = store::reservations::reservations(&answers, open)?.into_iter().map(|(order_id, _)| order_id).collect();
-    Ok((ledger.read(&answers)?, open))
 }
 
 /// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the same

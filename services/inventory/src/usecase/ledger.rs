@@ -46,6 +46,7 @@ pub(super) async fn lock_ledger(
 }
 
 /// Where the answers are to the statements that lock items and read the ledger under the lock.
+#[derive(Clone, Copy)]
 pub(super) struct LedgerPlaces {
     items: Option<Place>,
     entries: Option<Place>,

@@ -167,21 +167,19 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
 /// Writes all or none. Checks the write limit last, so that no wait for a connection or a lock lies between the check
 /// and the commit.
 async fn insert(db: &Database, orders: Vec<NewOrder>) -> Result<(), InsertError> {
+    let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
+    let messages = orders
+        .iter()
+        .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
+        .collect();
+    let mut opening = Statements::new();
+    store::orders::push_insert(&mut opening, &rows);
+    outbox::push_append(&mut opening, messages);
     let orders = Arc::new(orders);
-    db.transact_with("place_orders", move |conn| {
+    // All that is written goes out with the BEGIN.
+    db.transact_after("place_orders", opening, move |_, _| {
         let orders = orders.clone();
-        Box::pin(async move {
-            let rows: Vec<&Order> = orders.iter().map(|new| &new.order).collect();
-            let messages = orders
-                .iter()
-                .map(|new| Traced { outgoing: new.order.placed(), traceparent: new.traceparent.clone() })
-                .collect();
-            let mut statements = Statements::new();
-            store::orders::push_insert(&mut statements, &rows);
-            outbox::push_append(&mut statements, messages);
-            statements.run(conn).await?;
-            if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) }
-        })
+        Box::pin(async move { if orders.iter().any(NewOrder::is_late) { Err(InsertError::Late) } else { Ok(()) } })
     })
     .await
 }
