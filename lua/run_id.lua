@@ -1,13 +1,13 @@
--- The run of the server that a script runs on: another one after a restart, a failover, or on another node of a
--- cluster. Put before every script that relies on what this server has; it decides nothing by itself.
+-- The run of the server that a script runs on, as a master: another one after a restart, a failover, a demotion and
+-- promotion of the same server, or on another node of a cluster. Redis calls it the replication id. Put before every
+-- script that relies on what this server has; it decides nothing by itself.
+--
+-- Read by each call: a connection outlives a demotion, and a slot may have moved since the call was sent.
 --
 -- KEYS   none of its own
--- ARGV   last, and taken off here: the run id as the connection has it, or '' if it leads to any node of a cluster
--- Returns nothing. Fails if the server does not say its run id: a restart would go unnoticed.
+-- ARGV   none of its own
+-- Returns nothing. Fails if the server does not say its replication id: a restart would go unnoticed.
 
-local RUN_ID = table.remove(ARGV)
--- Only a script knows on which node it runs: the slot may have moved since the call was sent.
-if RUN_ID == '' then
-  RUN_ID = assert(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'),
-    'the server does not say its run_id in INFO server')
-end
+local RUN_ID = assert(string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'),
+  'the server does not say its master_replid in INFO replication')
+

@@ -34,13 +34,6 @@ pub(crate) enum Connections {
     Cluster(Box<ClusterClient>),
 }
 
-/// A connection, and the run of the server that it leads to: a server that starts anew ends its connections. The run is
-/// empty for a cluster, in which only a script knows on which node it runs.
-pub(crate) struct Connection {
-    pub(crate) link: Link,
-    pub(crate) run_id: String,
-}
-
 /// What commands are sent on.
 pub(crate) enum Link {
     Server(MultiplexedConnection),
@@ -77,26 +70,23 @@ impl Connections {
 }
 
 impl managed::Manager for Connections {
-    type Type = Connection;
+    type Type = Link;
     type Error = redis::RedisError;
 
-    async fn create(&self) -> Result<Connection, redis::RedisError> {
+    async fn create(&self) -> Result<Link, redis::RedisError> {
         match self {
             Self::Server(manager) => {
                 let mut conn = manager.create().await?;
                 let info: String = redis::cmd("INFO").arg("server").query_async(&mut conn).await?;
-                let run_id = read_run_id(&info)?;
-                Ok(Connection { link: Link::Server(conn), run_id })
+                ensure_standalone(&info)?;
+                Ok(Link::Server(conn))
             }
-            Self::Cluster(client) => {
-                let conn = client.get_async_connection().await?;
-                Ok(Connection { link: Link::Cluster(conn), run_id: String::new() })
-            }
+            Self::Cluster(client) => Ok(Link::Cluster(client.get_async_connection().await?)),
         }
     }
 
-    async fn recycle(&self, conn: &mut Connection, metrics: &Metrics) -> RecycleResult<redis::RedisError> {
-        match (self, &mut conn.link) {
+    async fn recycle(&self, link: &mut Link, metrics: &Metrics) -> RecycleResult<redis::RedisError> {
+        match (self, link) {
             (Self::Server(manager), Link::Server(link)) if metrics.last_used() >= TRUSTED_FOR => {
                 manager.recycle(link, metrics).await
             }
@@ -148,20 +138,14 @@ impl ConnectionLike for Link {
     }
 }
 
-/// Reads the run id from the answer to `INFO server`. Fails if there is none: a restart would go unnoticed. Fails too
-/// for a node of a cluster, which has only some of the keys.
-fn read_run_id(info: &str) -> Result<String, redis::RedisError> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
-    if field("redis_mode:") == "cluster" {
+/// Fails for a node of a cluster, which has only some of the keys, by its answer to `INFO server`.
+fn ensure_standalone(info: &str) -> Result<(), redis::RedisError> {
+    let mode = info.lines().find_map(|line| line.strip_prefix("redis_mode:")).unwrap_or_default();
+    if mode.trim() == "cluster" {
         let kind = ErrorKind::InvalidClientConfig;
         return Err((kind, "the server is a node of a cluster: name it as redis-cluster://host:port").into());
     }
-    let run_id = field("run_id:");
-    if run_id.is_empty() {
-        let kind = ErrorKind::UnexpectedReturnType;
-        return Err((kind, "the server does not say its run_id in INFO server").into());
-    }
-    Ok(run_id.to_owned())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -169,19 +153,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_id_is_read_and_missed() {
-        let info = "# Server\r\nredis_version:7.2.4\r\nredis_mode:standalone\r\nrun_id:0a1b2c\r\ntcp_port:6379\r\n";
-        assert_eq!(read_run_id(info).as_deref(), Ok("0a1b2c"));
-        for without in ["", "# Server\r\ntcp_port:6379\r\n", "run_id:\r\n"] {
-            let error = read_run_id(without).expect_err("no run id");
-            assert!(error.to_string().contains("does not say its run_id"), "{error}");
-            assert!(!error.is_unrecoverable_error(), "another connection would not say it either");
-        }
-    }
-
-    #[test]
     fn a_node_of_a_cluster_is_no_server_of_its_own() {
-        let error = read_run_id("redis_mode:cluster\r\nrun_id:0a1b2c\r\n").expect_err("a node of a cluster");
+        assert_eq!(ensure_standalone("# Server\r\nredis_mode:standalone\r\ntcp_port:6379\r\n"), Ok(()));
+        let error = ensure_standalone("redis_mode:cluster\r\ntcp_port:6379\r\n").expect_err("a node of a cluster");
         assert!(error.to_string().contains("redis-cluster://"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Args, Keys, RedisError, Script,
     address::Address,
-    connection::{Connection, Connections, TIMEOUT},
+    connection::{Connections, Link, TIMEOUT},
 };
 use deadpool::{
     Runtime,
@@ -140,15 +140,14 @@ enum Call<'a> {
 }
 
 impl Call<'_> {
-    async fn run(&self, Connection { link, run_id }: &mut Connection) -> Result<Value, redis::RedisError> {
+    async fn run(&self, link: &mut Link) -> Result<Value, redis::RedisError> {
         match self {
             Self::Command(command) => link.ask_masters(command).await,
             Self::Script { script, keys, args } => {
-                let answer: Result<Value, redis::RedisError> =
-                    script.by_hash(keys, args, run_id).query_async(link).await;
+                let answer: Result<Value, redis::RedisError> = script.by_hash(keys, args).query_async(link).await;
                 match answer {
                     Err(error) if is_of_server(&error, &[ServerErrorKind::NoScript]) => {
-                        script.by_source(keys, args, run_id).query_async(link).await
+                        script.by_source(keys, args).query_async(link).await
                     }
                     answer => answer,
                 }

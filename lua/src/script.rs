@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 #[derive(Debug)]
 pub struct Script {
     name: &'static str,
-    takes_run_id: bool,
     source: &'static str,
     hash: OnceLock<String>,
 }
@@ -15,13 +14,7 @@ pub struct Script {
 impl Script {
     /// The script `name` (its path below `lua/` without the ending) with its source.
     pub const fn new(name: &'static str, source: &'static str) -> Self {
-        Self { name, takes_run_id: false, source, hash: OnceLock::new() }
-    }
-
-    /// The same for a script that relies on what Redis has, with `run_id.lua` at the head of its source: its last
-    /// argument is the run id of the server that it runs on, which is another one after a restart or a failover.
-    pub const fn with_run_id(name: &'static str, source: &'static str) -> Self {
-        Self { name, takes_run_id: true, source, hash: OnceLock::new() }
+        Self { name, source, hash: OnceLock::new() }
     }
 
     /// Name for errors and metrics.
@@ -29,40 +22,36 @@ impl Script {
         self.name
     }
 
-    /// Returns a call by its hash, which fails with NOSCRIPT on a server that does not know it. The run id is that of
-    /// the server, or empty if only the script can tell on which one it runs.
-    pub(crate) fn by_hash(&self, keys: &[String], args: &Args, run_id: &str) -> Cmd {
+    /// Returns a call by its hash, which fails with NOSCRIPT on a server that does not know it.
+    pub(crate) fn by_hash(&self, keys: &[String], args: &Args) -> Cmd {
         let hash = self.hash.get_or_init(|| redis::Script::new(self.source).get_hash().to_owned());
-        self.call("EVALSHA", hash, keys, args, run_id)
+        call("EVALSHA", hash, keys, args)
     }
 
     /// Returns a call by its source, after which the server knows the hash. One call, unlike SCRIPT LOAD, reaches the
     /// node that has the keys, and needs no other node.
-    pub(crate) fn by_source(&self, keys: &[String], args: &Args, run_id: &str) -> Cmd {
-        self.call("EVAL", self.source, keys, args, run_id)
-    }
-
-    fn call(&self, command: &str, script: &str, keys: &[String], args: &Args, run_id: &str) -> Cmd {
-        let mut call = redis::cmd(command);
-        call.arg(script).arg(keys.len());
-        for key in keys {
-            call.arg(key.as_str());
-        }
-        for arg in args.values() {
-            call.arg(arg.as_slice());
-        }
-        if self.takes_run_id {
-            call.arg(run_id);
-        }
-        call
+    pub(crate) fn by_source(&self, keys: &[String], args: &Args) -> Cmd {
+        call("EVAL", self.source, keys, args)
     }
 }
 
+fn call(command: &str, script: &str, keys: &[String], args: &Args) -> Cmd {
+    let mut call = redis::cmd(command);
+    call.arg(script).arg(keys.len());
+    for key in keys {
+        call.arg(key.as_str());
+    }
+    for arg in args.values() {
+        call.arg(arg.as_slice());
+    }
+    call
+}
+
 /// Declares the script of a file as a static: `script!(HOLDS, "stock/holds")`, or `script!(RESERVE, "stock/reserve",
-/// with_run_id)` for one that takes the run id of the server.
+/// with_run_id)` for one that relies on what Redis has, behind `run_id.lua`.
 macro_rules! script {
     ($name:ident, $path:literal, with_run_id) => {
-        static $name: crate::Script = crate::Script::with_run_id(
+        static $name: crate::Script = crate::Script::new(
             $path,
             concat!(include_str!("../run_id.lua"), include_str!(concat!("../", $path, ".lua"))),
         );

@@ -35,7 +35,7 @@ static RECOUNT: Script =
     Script::new("stock/recount", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/recount.lua")));
 static SYNC: Script =
     Script::new("stock/sync", concat!(include_str!("../stock/prelude.lua"), include_str!("../stock/sync.lua")));
-static STAGE: Script = Script::with_run_id(
+static STAGE: Script = Script::new(
     "stock/stage",
     concat!(include_str!("../run_id.lua"), include_str!("../stock/prelude.lua"), include_str!("../stock/stage.lua")),
 );

@@ -6,7 +6,7 @@ use crate::{Args, RedisError, Script};
 use stampede_vocab::{EventId, ItemId};
 use std::time::Duration;
 
-static CLAIM: Script = Script::with_run_id(
+static CLAIM: Script = Script::new(
     "stock/claim",
     concat!(
         include_str!("../../run_id.lua"),
@@ -14,7 +14,7 @@ static CLAIM: Script = Script::with_run_id(
         include_str!("../../stock/claim.lua")
     ),
 );
-static ADVANCE: Script = Script::with_run_id(
+static ADVANCE: Script = Script::new(
     "stock/advance",
     concat!(
         include_str!("../../run_id.lua"),

@@ -81,6 +81,23 @@ async fn what_an_earlier_run_of_the_server_had_is_not_ready_until_it_was_compare
 }
 
 #[tokio::test]
+async fn a_master_that_was_a_replica_in_between_is_not_ready_until_it_was_compared_again() {
+    let (first, second) = (OwnRedis::start(&[]).await.unwrap(), OwnRedis::start(&[]).await.unwrap());
+    let shelf = Shelf::on(first.url()).await;
+    second.follow(&first).await.unwrap();
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    shelf.hold(1, 1, &[(1, 1)]).await;
+
+    // Nobody asks meanwhile, so that no connection notices.
+    second.promote().await.unwrap();
+    first.follow(&second).await.unwrap();
+    first.promote().await.unwrap();
+    assert_eq!(shelf.refusal(2, 2, &[(1, 1)]).await, refused(Cause::NotReady, None, 0));
+    assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
+    shelf.hold(2, 2, &[(1, 1)]).await;
+}
+
+#[tokio::test]
 async fn the_limit_counts_holds_and_the_ledger() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.hold(1, 1, &[(1, 1)]).await;
