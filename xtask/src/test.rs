@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check there is, on servers and ports of its own, so that it may run next to an `up`.
 
+use std::env;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -27,6 +28,9 @@ const FIRST_PORT: u16 = 20_000;
 /// Each process id has a block of ports, so that two runs rarely try the same ones.
 const BLOCKS: u32 = 500;
 const PORTS_PER_BLOCK: u32 = 20;
+
+/// How many tests run at a time; that of cargo test.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
 /// Runs everything, or the tests of one crate or whose name contains the one given. A step that fails does not keep the
 /// next from running.
@@ -178,8 +182,16 @@ fn run_tests(
     let mut cargo = cargo_test(workspace, args);
     cargo.arg("--no-fail-fast").args(&args.name).envs(environment);
     cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
+    if env::var_os(TEST_THREADS).is_none() {
+        cargo.env(TEST_THREADS, test_threads().to_string());
+    }
     pass_through(&mut cargo, counts)?;
     something_ran(args.name.as_deref(), counts)
+}
+
+/// Most tests wait for servers half of the time.
+fn test_threads() -> usize {
+    2 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Nothing that runs is nothing that is proved: a slip in a test's name is not a pass.
