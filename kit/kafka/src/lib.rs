@@ -9,15 +9,17 @@
 //! async fn publish(payload: &[u8]) -> Result<(), Undelivered> {
 //!     let (key, headers) = (b"ord_1".as_slice(), OwnedHeaders::new());
 //!     let producer = Producer::new("localhost:9092")?;
-//!     let record = Record { topic: "stampede.order", key: Some(key), payload: Some(payload), headers };
+//!     let record = Record { topic: "stampede.order", partition: None, key: Some(key), payload: Some(payload), headers };
 //!     producer.send(record)?.acknowledged(Instant::now() + Duration::from_secs(5)).await
 //! }
 //! ```
 
 #![warn(missing_docs)]
 
+mod partition;
 mod producer;
 mod reach;
 
+pub use partition::partition_of;
 pub use producer::{Delivery, Producer, Record, Undelivered};
 pub use reach::{KafkaUnreachable, reach_kafka};

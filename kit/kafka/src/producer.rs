@@ -10,17 +10,26 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
 };
 use std::{
-    sync::{Arc, Weak},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
     thread,
     time::Duration,
 };
 use tokio::{
     sync::oneshot,
+    task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 
 /// Longest poll of the thread, which ends at most so long after the producer is dropped.
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for the partitions of a topic.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The outcome of a record.
 type Outcome = Result<(), KafkaError>;
@@ -33,6 +42,8 @@ type Reply = Box<oneshot::Sender<Outcome>>;
 pub struct Record<'r> {
     /// Topic that it goes to.
     pub topic: &'r str,
+    /// Partition that it goes to; `None` for that of its key.
+    pub partition: Option<u32>,
     /// Its key.
     pub key: Option<&'r [u8]>,
     /// Its payload.
@@ -52,17 +63,26 @@ pub enum Undelivered {
     TimedOut,
 }
 
-/// A record on its way.
+/// A record on its way. As a future it ends, with the outcome, once every replica in sync has the record, or it was
+/// refused or purged; however long that takes.
 #[derive(Debug)]
 pub struct Delivery(oneshot::Receiver<Outcome>);
+
+impl Future for Delivery {
+    type Output = Result<(), KafkaError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        // No sender: the producer is gone.
+        Poll::Ready(outcome.unwrap_or(Err(KafkaError::Canceled)))
+    }
+}
 
 impl Delivery {
     /// Returns once every replica in sync has the record. Fails if they have not by `deadline`.
     pub async fn acknowledged(self, deadline: Instant) -> Result<(), Undelivered> {
-        match timeout_at(deadline, self.0).await {
-            Ok(Ok(outcome)) => outcome.map_err(Undelivered::Refused),
-            // The producer is gone.
-            Ok(Err(_)) => Err(Undelivered::Refused(KafkaError::Canceled)),
+        match timeout_at(deadline, self).await {
+            Ok(outcome) => outcome.map_err(Undelivered::Refused),
             Err(_) => Err(Undelivered::TimedOut),
         }
     }
@@ -70,26 +90,42 @@ impl Delivery {
 
 /// The producer, with a thread of its own that hands out what became of its records.
 pub struct Producer {
+    // Dropped before the thread is told, which then is the last to have it: to close a client may take a while, and
+    // must not hold up the caller.
     inner: Arc<BaseProducer<Deliveries>>,
+    _closed: ClosedOnDrop,
+}
+
+/// Ends the thread of a producer.
+struct ClosedOnDrop(Arc<AtomicBool>);
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl Producer {
     /// Starts one for these brokers. Fails if the client cannot be made; Kafka itself need not be there yet.
     pub fn new(brokers: &str) -> Result<Self, KafkaError> {
-        let inner = Arc::new(settings(brokers).create_with_context(Deliveries)?);
-        let producer = Arc::downgrade(&inner);
-        let started = thread::Builder::new().name("kafka deliveries".into()).spawn(move || hand_out(&producer));
+        let inner: Arc<BaseProducer<Deliveries>> = Arc::new(settings(brokers).create_with_context(Deliveries)?);
+        let closed = Arc::new(AtomicBool::new(false));
+        let (producer, is_closed) = (inner.clone(), closed.clone());
+        let started =
+            thread::Builder::new().name("kafka deliveries".into()).spawn(move || hand_out(&producer, &is_closed));
         started.map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { inner })
+        Ok(Self { inner, _closed: ClosedOnDrop(closed) })
     }
 
     /// Queues a record behind those sent before. Fails, without a trace of it, if it cannot be queued.
     pub fn send(&self, record: Record<'_>) -> Result<Delivery, KafkaError> {
         let (reply, delivery) = oneshot::channel();
         let reply: Reply = Box::new(reply);
-        let Record { topic, key, payload, headers } = record;
+        let Record { topic, partition, key, payload, headers } = record;
         let mut queued = BaseRecord::<[u8], [u8], Reply>::with_opaque_to(topic, reply).headers(headers);
         (queued.key, queued.payload) = (key, payload);
+        // One that is not a number of Kafka's is refused as unknown.
+        queued.partition = partition.map(|partition| i32::try_from(partition).unwrap_or(i32::MAX));
         self.inner.send(queued).map_err(|(error, _)| error)?;
         Ok(Delivery(delivery))
     }
@@ -97,6 +133,22 @@ impl Producer {
     /// Gives up whatever is queued or on its way: the one way in which a record is.
     pub fn purge(&self) {
         self.inner.purge(PurgeConfig::default().queue().inflight());
+    }
+
+    /// Returns why this producer can never send again; `None` while it can. It then has to be replaced by a new one:
+    /// the brokers have lost what they had acknowledged, so that its numbers no longer follow theirs.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.inner.client().fatal_error().map(|(_, reason)| reason)
+    }
+
+    /// Returns how many partitions the topic has; `None` if no broker says so within two seconds.
+    pub async fn partitions(&self, topic: &str) -> Option<u32> {
+        let (producer, name) = (self.inner.clone(), topic.to_owned());
+        // The client has no asynchronous way to fetch metadata.
+        let fetch = spawn_blocking(move || producer.client().fetch_metadata(Some(&name), METADATA_TIMEOUT).ok());
+        let metadata = fetch.await.ok().flatten()?;
+        let partitions = metadata.topics().first()?.partitions().len();
+        u32::try_from(partitions).ok().filter(|partitions| *partitions > 0)
     }
 }
 
@@ -108,7 +160,7 @@ fn settings(brokers: &str) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         // The client gives up no record by itself: that would let a later one of its key overtake it. Who waits for a
-        // delivery has a deadline, and purges.
+        // delivery decides how long, and purges.
         .set("message.timeout.ms", "0")
         // Long enough to queue a whole round of the relay: a request for each partition of it, not several.
         .set("linger.ms", "3")
@@ -123,8 +175,8 @@ fn settings(brokers: &str) -> ClientConfig {
     settings
 }
 
-fn hand_out(producer: &Weak<BaseProducer<Deliveries>>) {
-    while let Some(producer) = producer.upgrade() {
+fn hand_out(producer: &BaseProducer<Deliveries>, is_closed: &AtomicBool) {
+    while !is_closed.load(Ordering::Acquire) {
         producer.poll(POLL_TIMEOUT);
     }
 }
@@ -153,12 +205,31 @@ mod tests {
         // Nobody listens there.
         let producer = Producer::new("127.0.0.1:1").unwrap();
         let record =
-            || Record { topic: "any", key: Some(b"k".as_slice()), payload: None, headers: OwnedHeaders::new() };
+            || Record { topic: "any", partition: None, key: Some(b"k"), payload: None, headers: OwnedHeaders::new() };
         let [first, second] = [record(), record()].map(|record| producer.send(record).unwrap());
         let soon = Instant::now() + Duration::from_millis(50);
         assert!(matches!(first.acknowledged(soon).await, Err(Undelivered::TimedOut)));
         producer.purge();
         let later = Instant::now() + Duration::from_secs(10);
         assert!(matches!(second.acknowledged(later).await, Err(Undelivered::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_is_dropped_ends_what_was_on_its_way_and_holds_nobody_up() {
+        let producer = Producer::new("127.0.0.1:1").unwrap();
+        let record =
+            Record { topic: "any", partition: None, key: Some(b"k"), payload: None, headers: OwnedHeaders::new() };
+        let delivery = producer.send(record).unwrap();
+        let started = Instant::now();
+        drop(producer);
+        assert!(started.elapsed() < Duration::from_millis(200));
+        assert!(delivery.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_producer_without_a_broker_is_not_broken_for_good() {
+        let producer = Producer::new("127.0.0.1:1").unwrap();
+        assert_eq!(producer.fatal_error(), None);
+        assert_eq!(producer.partitions("any").await, None);
     }
 }

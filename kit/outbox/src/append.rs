@@ -4,6 +4,7 @@ use crate::{PARTITIONS, current_traceparent};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::Timestamp;
+use uuid::Uuid;
 
 /// A message to be sent once the transaction has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +26,23 @@ pub struct OutboxMessage {
 impl OutboxMessage {
     /// Returns the partition of its aggregate, which is the same in every process and release.
     fn partition(&self) -> u16 {
-        // FNV-1a: stable across releases, which the hasher of the standard library is not.
-        let hash = self
-            .aggregate_id
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = hash(&self.aggregate_id);
         u16::try_from(hash % u64::from(PARTITIONS)).expect("a remainder is less than the divisor")
     }
+}
+
+/// FNV-1a: stable across releases, which the hasher of the standard library is not.
+pub(crate) fn hash(aggregate_id: &str) -> u64 {
+    aggregate_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Returns an id that no other message has: not even one that is written after the database was restored, which may
+/// give the numbers of rows for a second time.
+#[expect(clippy::disallowed_methods, reason = "nothing to derive it from is never given twice")]
+fn message_id() -> String {
+    Uuid::now_v7().to_string()
 }
 
 /// Rows of one statement, so that it stays well under the packet limits of both servers.
@@ -50,10 +61,12 @@ pub fn push_append(statements: &mut Statements, messages: &[OutboxMessage]) {
     let current = current_traceparent();
     for rows in messages.chunks(ROWS_PER_STATEMENT) {
         let mut insert = Statement::new(
-            "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, traceparent, created_us) ",
+            "INSERT INTO outbox (message_id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
+             traceparent, created_us) ",
         );
         insert.push_values(rows, |mut row, message| {
-            row.push_bind(message.partition())
+            row.push_bind(message_id())
+                .push_bind(message.partition())
                 .push_bind(message.aggregate_type)
                 .push_bind(&message.aggregate_id)
                 .push_bind(message.aggregate_version)
@@ -63,23 +76,7 @@ pub fn push_append(statements: &mut Statements, messages: &[OutboxMessage]) {
                 .push_bind(now_us);
         });
         statements.push_expecting(insert, "writing messages", rows.len());
-        statements.push_expecting(list_as_unsent(rows.len()), "listing messages as unsent", rows.len());
     }
-}
-
-/// Lists the rows of the statement before as unsent.
-///
-/// Their ids follow each other in steps of the server's increment: both servers promise that for an INSERT that lists
-/// its rows. What lies between the steps was written through another server of a cluster.
-fn list_as_unsent(rows: usize) -> Statement {
-    let mut insert = Statement::new(
-        "INSERT INTO outbox_unsent (id, partition_no) SELECT id, partition_no FROM outbox FORCE INDEX (PRIMARY) \
-         WHERE id BETWEEN LAST_INSERT_ID() AND LAST_INSERT_ID() + @@auto_increment_increment * ",
-    );
-    insert
-        .push_bind(u64::try_from(rows - 1).expect("a statement has few rows"))
-        .push(" AND (id - LAST_INSERT_ID()) % @@auto_increment_increment = 0");
-    insert
 }
 
 #[cfg(test)]
@@ -103,6 +100,13 @@ mod tests {
         assert_eq!(of("ord_0000000000000000000000001a").partition(), 15);
         assert_eq!(of("").partition(), 5);
         assert_eq!(of("a").partition(), 12);
+    }
+
+    #[test]
+    fn no_two_messages_have_one_id() {
+        let ids: std::collections::BTreeSet<_> = (0..1_000).map(|_| message_id()).collect();
+        assert_eq!(ids.len(), 1_000);
+        assert!(ids.iter().all(|id| id.len() == 36));
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! The headers of a message: CloudEvents in binary mode, and the W3C trace context.
 
-use crate::rows::Unsent;
+use crate::rows::Row;
 use rdkafka::message::{Header, OwnedHeaders};
 
-/// Headers of `message`, written by the service `source` (such as `/stampede/order`).
-pub fn of(message: &Unsent, source: &str) -> OwnedHeaders {
+/// Headers of `message`, written by the service `source` (such as `/stampede/order`). Its id is its own, unless
+/// `row_ids` asks for the number of its row.
+pub fn of(message: &Row, source: &str, row_ids: bool) -> OwnedHeaders {
     let time = rfc3339(message.created_us);
+    // A row of the version before has no id of its own, but that of its row.
+    let own = message.message_id.clone().filter(|_| !row_ids);
+    let id = own.unwrap_or_else(|| message.id.to_string());
     let headers = OwnedHeaders::new_with_capacity(8)
         .insert(text("ce_specversion", "1.0"))
-        .insert(text("ce_id", &message.id.to_string()))
+        .insert(text("ce_id", &id))
         .insert(text("ce_source", source))
         .insert(text("ce_type", &message.message_type))
         .insert(text("ce_time", &time))

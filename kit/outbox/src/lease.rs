@@ -1,69 +1,156 @@
-//! Which relay sends which partitions: leases in the database, by the database's clock.
+//! Which relay sends which partitions: leases in the database, by the database's clock. With each lease is the floor of
+//! its partition: everything at or below it has been sent.
 //!
 //! Two relays never hold one partition at a time, unless one stalls past the end of its lease. What that one sends late
-//! are duplicates of what the next one sends, and consumers drop duplicates.
+//! are repeats of what the next one sends, which change nothing at the consumers.
 
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Term of a lease: a relay that does not renew for so long has lost its partitions.
-pub const TERM_US: i64 = 3_000_000;
+pub const TERM: Duration = Duration::from_secs(5);
+/// The same in microseconds.
+const TERM_US: i64 = 5_000_000;
+
+/// What the names of relays begin with. One whose name does not is of the version before, which sends only what is
+/// listed as unsent, and nothing is listed any more: its partitions are taken from it.
+pub const NAME_PREFIX: &str = "2-";
 
 /// The database's clock in microseconds, so that relays on machines with different clocks agree.
 const NOW_US: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 
-/// Registers this relay as alive, and renews its leases.
-pub async fn renew(conn: &mut MySqlConnection, owner: &str) -> Result<(), DbError> {
+/// What the leases look like to one relay.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// The partitions that it holds, and the epoch of each lease.
+    pub mine: BTreeMap<u16, u64>,
+    /// How many partitions it may take.
+    pub free: usize,
+    /// How many relays share the partitions, itself included.
+    pub relays: usize,
+    /// Whether there are others whose commits do not wake it.
+    pub has_others: bool,
+    /// Whether some relay went away without a word.
+    pub has_dead: bool,
+}
+
+/// Registers this relay as alive, renews its leases, writes down their floors, and ends the leases of what is
+/// `released`: one commit, in one round trip with the reading of what the leases look like then.
+pub async fn renew(
+    conn: &mut MySqlConnection,
+    owner: &str,
+    floors: &BTreeMap<u16, u64>,
+    released: &[u16],
+) -> Result<Standing, DbError> {
+    let mut statements = Statements::new();
+    statements.push(Statement::new("START TRANSACTION"));
     let mut hello = Statement::new("INSERT INTO outbox_relays (owner, expires_us) VALUES (");
     hello.push_bind(owner).push(", ").push(NOW_US).push(" + ").push_bind(TERM_US);
-    hello.push(") ON DUPLICATE KEY UPDATE expires_us = VALUES(expires_us)").execute(conn).await?;
-
+    hello.push(") ON DUPLICATE KEY UPDATE expires_us = VALUES(expires_us)");
+    statements.push(hello);
     // An expired lease is not renewed: another relay may be about to take it.
     let mut extend = Statement::concat(["UPDATE outbox_leases SET expires_us = ", NOW_US, " + "]);
-    extend.push_bind(TERM_US).push(" WHERE owner = ").push_bind(owner);
-    extend.push(" AND expires_us > ").push(NOW_US).execute(conn).await?;
+    extend.push_bind(TERM_US);
+    push_floors(&mut extend, floors);
+    extend.push(" WHERE owner = ").push_bind(owner).push(" AND expires_us > ").push(NOW_US);
+    statements.push(extend);
+    if !released.is_empty() {
+        let mut release = Statement::new("UPDATE outbox_leases SET expires_us = 0 WHERE owner = ");
+        release.push_bind(owner).push(" AND partition_no IN ").push_list(released);
+        statements.push(release);
+    }
+    statements.push(Statement::new("COMMIT"));
+    read_standing(conn, statements, owner).await
+}
 
+/// Takes up to `wanted` partitions whose lease has expired. Returns what the leases look like then.
+pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: usize) -> Result<Standing, DbError> {
+    let mut statements = Statements::new();
+    let mut update = Statement::new("UPDATE outbox_leases SET owner = ");
+    update.push_bind(owner).push(", epoch = epoch + 1, expires_us = ").push(NOW_US).push(" + ").push_bind(TERM_US);
+    update.push(" WHERE ");
+    push_is_free(&mut update);
+    update.push(" ORDER BY partition_no LIMIT ").push_bind(u32::try_from(wanted).unwrap_or(u32::MAX));
+    statements.push(update);
+    read_standing(conn, statements, owner).await
+}
+
+/// Forgets the relays that went away without a word.
+pub async fn forget_dead(conn: &mut MySqlConnection) -> Result<(), DbError> {
     let mut forget = Statement::concat(["DELETE FROM outbox_relays WHERE expires_us < ", NOW_US, " - "]);
     forget.push_bind(TERM_US).execute(conn).await?;
     Ok(())
 }
 
-/// Returns the partitions that this relay holds now.
-pub async fn held(conn: &mut MySqlConnection, owner: &str) -> Result<Vec<u16>, DbError> {
-    let mut select = Statement::new("SELECT partition_no FROM outbox_leases WHERE owner = ");
-    select.push_bind(owner).push(" AND expires_us > ").push(NOW_US).push(" ORDER BY partition_no");
-    let rows: Vec<(u16,)> = select.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|(partition,)| partition).collect())
+/// Returns the floors of the partitions that this relay holds.
+pub async fn floors(conn: &mut MySqlConnection, owner: &str) -> Result<BTreeMap<u16, u64>, DbError> {
+    let mut select = Statement::new("SELECT partition_no, floor_id FROM outbox_leases WHERE owner = ");
+    let rows: Vec<(u16, u64)> = select.push_bind(owner).fetch_all(conn).await?;
+    Ok(rows.into_iter().collect())
 }
 
-/// Returns how many relays are alive, this one included.
-pub async fn relays_alive(conn: &mut MySqlConnection) -> Result<i64, DbError> {
-    let mut select = Statement::concat(["SELECT COUNT(*) FROM outbox_relays WHERE expires_us > ", NOW_US]);
-    let rows: Vec<(i64,)> = select.fetch_all(conn).await?;
-    Ok(rows.first().map_or(0, |(alive,)| *alive))
+/// Writes the floors down, gives every lease back, and removes this relay from those that are alive.
+pub async fn leave(conn: &mut MySqlConnection, owner: &str, floors: &BTreeMap<u16, u64>) -> Result<(), DbError> {
+    let mut statements = Statements::new();
+    statements.push(Statement::new("START TRANSACTION"));
+    let mut update = Statement::new("UPDATE outbox_leases SET expires_us = 0");
+    push_floors(&mut update, floors);
+    update.push(" WHERE owner = ").push_bind(owner);
+    statements.push(update);
+    let mut forget = Statement::new("DELETE FROM outbox_relays WHERE owner = ");
+    forget.push_bind(owner);
+    statements.push(forget);
+    statements.push(Statement::new("COMMIT"));
+    statements.run(conn).await.map(drop)
 }
 
-/// Takes up to `wanted` partitions whose lease has expired. Returns how many it took.
-pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: u32) -> Result<u64, DbError> {
-    let mut update = Statement::new("UPDATE outbox_leases SET owner = ");
-    update.push_bind(owner).push(", epoch = epoch + 1, expires_us = ").push(NOW_US).push(" + ").push_bind(TERM_US);
-    update.push(" WHERE expires_us <= ").push(NOW_US).push(" ORDER BY partition_no LIMIT ").push_bind(wanted);
-    update.execute(conn).await
-}
-
-/// Ends the leases of partitions, so that another relay can take them at once.
-pub async fn give_back(conn: &mut MySqlConnection, owner: &str, partitions: &[u16]) -> Result<(), DbError> {
-    if partitions.is_empty() {
-        return Ok(());
+/// A floor never goes back.
+fn push_floors(update: &mut Statement, floors: &BTreeMap<u16, u64>) {
+    if floors.is_empty() {
+        return;
     }
-    let mut update = Statement::new("UPDATE outbox_leases SET expires_us = 0 WHERE owner = ");
-    update.push_bind(owner).push(" AND partition_no IN ").push_list(partitions);
-    update.execute(conn).await?;
-    Ok(())
+    update.push(", floor_id = GREATEST(floor_id, CASE partition_no");
+    for (partition, floor) in floors {
+        update.push(" WHEN ").push_bind(partition).push(" THEN ").push_bind(floor);
+    }
+    update.push(" ELSE 0 END)");
 }
 
-/// Removes this relay from those that are alive.
-pub async fn leave(conn: &mut MySqlConnection, owner: &str) -> Result<(), DbError> {
-    sqlx::query("DELETE FROM outbox_relays WHERE owner = ?").bind(owner).execute(conn).await?;
-    Ok(())
+/// `NAME_PREFIX` in SQL.
+const IS_CURRENT: &str = "owner LIKE '2-%'";
+
+fn push_is_free(sql: &mut Statement) {
+    sql.push("(expires_us <= ").push(NOW_US).push(" OR NOT ").push(IS_CURRENT).push(")");
+}
+
+async fn read_standing(
+    conn: &mut MySqlConnection,
+    mut statements: Statements,
+    owner: &str,
+) -> Result<Standing, DbError> {
+    let mut leases = Statement::new("SELECT partition_no, epoch, owner = ");
+    leases.push_bind(owner).push(" AND expires_us > ").push(NOW_US).push(", ");
+    push_is_free(&mut leases);
+    leases.push(" FROM outbox_leases");
+    let leases = statements.push(leases);
+    let mut relays = Statement::concat(["SELECT COUNT(IF(expires_us > ", NOW_US, " AND ", IS_CURRENT, ", 1, NULL)), "]);
+    relays.push("COUNT(IF(expires_us > ").push(NOW_US).push(", 1, NULL)), COUNT(IF(expires_us < ").push(NOW_US);
+    relays.push(" - ").push_bind(TERM_US).push(", 1, NULL)) FROM outbox_relays");
+    let relays = statements.push(relays);
+    let answers = statements.run(conn).await?;
+    let leases: Vec<(u16, u64, bool, bool)> = answers.rows(Some(leases))?;
+    let relays: Vec<(i64, i64, i64)> = answers.rows(Some(relays))?;
+    let (sharing, alive, dead) = relays.first().copied().unwrap_or_default();
+    Ok(Standing {
+        mine: leases
+            .iter()
+            .filter(|(_, _, is_mine, _)| *is_mine)
+            .map(|(partition, epoch, ..)| (*partition, *epoch))
+            .collect(),
+        free: leases.iter().filter(|(_, _, _, is_free)| *is_free).count(),
+        relays: usize::try_from(sharing).unwrap_or(0).max(1),
+        has_others: alive > 1,
+        has_dead: dead > 0,
+    })
 }

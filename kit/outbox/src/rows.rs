@@ -1,73 +1,133 @@
-//! The SQL of the relay: what is unsent, and what has been sent.
+//! The SQL of the relay on the messages themselves. None of it walks over rows that were read before, or are gone.
 
+use crate::gaps::Gap;
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
+use std::collections::BTreeSet;
 
-/// A message that waits to be sent.
+/// Most rows that are taken out of gaps at a time: a large transaction may fill them with many.
+const FILLED: u32 = 1_000;
+
+/// A message.
 #[derive(Debug, Clone, FromRow)]
-pub struct Unsent {
+pub struct Row {
     pub id: u64,
+    pub partition_no: u16,
     #[sqlx(rename = "aggregateid")]
     pub aggregate_id: String,
     pub aggregate_version: i64,
     #[sqlx(rename = "type")]
     pub message_type: String,
-    pub payload: Vec<u8>,
+    /// `None` in a row of a partition that another relay sends.
+    pub payload: Option<Vec<u8>>,
     pub traceparent: Option<String>,
+    /// `None` in a row of the version before.
+    pub message_id: Option<String>,
     pub created_us: i64,
 }
 
-/// Returns the first unsent messages of these partitions, in id order. It keeps no cursor: ids become visible in the
-/// order of commits, and a cursor would pass over a lower id that commits late.
-pub async fn unsent(conn: &mut MySqlConnection, partitions: &[u16], limit: u32) -> Result<Vec<Unsent>, DbError> {
+/// What to read.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Partitions whose payload is wanted, of which there is at least one.
+    pub own: &'a [u16],
+    /// Rows with these ids.
+    pub ids: &'a [u64],
+    /// Rows that have come into these gaps.
+    pub gaps: &'a [Gap],
+    /// The first `limit` rows behind this id.
+    pub after: u64,
+    pub limit: u32,
+}
+
+/// What was read, each in the order of ids.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub by_id: Vec<Row>,
+    pub filled: Vec<Row>,
+    pub next: Vec<Row>,
+}
+
+/// Reads all that is asked for in one round trip.
+pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, DbError> {
+    let mut statements = Statements::new();
+    let by_id = (!ask.ids.is_empty()).then(|| {
+        let mut select = select(ask.own);
+        select.push("id IN ").push_list(ask.ids).push(" ORDER BY id");
+        statements.push(select)
+    });
+    let filled = (!ask.gaps.is_empty()).then(|| {
+        let mut select = select(ask.own);
+        push_ranges(&mut select, ask.gaps);
+        select.push(" ORDER BY id LIMIT ").push_bind(FILLED);
+        statements.push(select)
+    });
+    let next = (ask.limit > 0).then(|| {
+        let mut select = select(ask.own);
+        select.push("id > ").push_bind(ask.after).push(" ORDER BY id LIMIT ").push_bind(ask.limit);
+        statements.push(select)
+    });
+    let answers = statements.run(conn).await?;
+    Ok(Answer { by_id: answers.rows(by_id)?, filled: answers.rows(filled)?, next: answers.rows(next)? })
+}
+
+/// The index is forced, or a short table would be read whole, together with what others are writing to it.
+fn select(own: &[u16]) -> Statement {
     let mut select = Statement::new(
-        "SELECT message.id, aggregateid, aggregate_version, type, payload, traceparent, created_us \
-         FROM outbox_unsent unsent STRAIGHT_JOIN outbox message ON message.id = unsent.id WHERE unsent.partition_no IN ",
+        "SELECT id, partition_no, aggregateid, aggregate_version, type, traceparent, message_id, created_us, \
+         CASE WHEN partition_no IN ",
     );
-    select.push_list(partitions).push(" ORDER BY unsent.id LIMIT ").push_bind(limit).fetch_all(conn).await
+    select.push_list(own).push(" THEN payload END AS payload FROM outbox FORCE INDEX (PRIMARY) WHERE ");
+    select
 }
 
-/// Marks messages as sent: deletes their rows from the list of unsent ones.
-///
-/// The join finds each row by its key. Given an `IN` list, both servers scan a short table instead, and then wait for
-/// the locks of transactions that are writing messages.
-pub async fn mark_sent(conn: &mut MySqlConnection, ids: &[u64]) -> Result<(), DbError> {
-    let ids = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-    sqlx::query(
-        "DELETE unsent FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT UNSIGNED PATH '$')) sent \
-         STRAIGHT_JOIN outbox_unsent unsent ON unsent.id = sent.id",
-    )
-    .bind(format!("[{ids}]"))
-    .execute(conn)
-    .await?;
-    Ok(())
+fn push_ranges(select: &mut Statement, gaps: &[Gap]) {
+    let mut any = select.separated(" OR ");
+    for gap in gaps {
+        any.push("id BETWEEN ").push_bind_unseparated(gap.first);
+        any.push_unseparated(" AND ").push_bind_unseparated(gap.last);
+    }
 }
 
-/// Deletes messages that were written before this instant and have been sent. Reads only the first `limit`: ids grow
-/// with time, so the oldest come first. Returns how many it deleted.
-pub async fn purge_sent(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
-    let last: Option<u64> =
-        sqlx::query_scalar("SELECT MAX(id) FROM (SELECT id FROM outbox ORDER BY id LIMIT ?) AS first_ones")
-            .bind(limit)
-            .fetch_one(&mut *conn)
-            .await?;
-    let done = sqlx::query(
-        "DELETE FROM outbox WHERE id <= ? AND created_us < ? \
-         AND NOT EXISTS (SELECT 1 FROM outbox_unsent unsent WHERE unsent.id = outbox.id)",
-    )
-    .bind(last.unwrap_or(0))
-    .bind(before_us)
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected())
+/// Returns which ids of these gaps have a row by now. Fails with [`DbError::is_locked`] if the row of one was inserted
+/// by a transaction that has not ended: this read takes locks, and does not wait for them.
+pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet<u64>, DbError> {
+    let mut select = Statement::new("SELECT id FROM outbox FORCE INDEX (PRIMARY) WHERE ");
+    push_ranges(&mut select, gaps);
+    let rows: Vec<(u64,)> = select.push(" FOR UPDATE NOWAIT").fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// Returns how many messages are unsent, and when the oldest of them was written.
-pub async fn backlog(conn: &mut MySqlConnection) -> Result<(u64, Option<i64>), DbError> {
-    let (unsent, oldest_us): (i64, Option<i64>) = sqlx::query_as(
-        "SELECT COUNT(*), (SELECT created_us FROM outbox WHERE id = MIN(unsent.id)) FROM outbox_unsent unsent",
+/// The outcome of one step of the purge.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Purged {
+    /// All of a full batch, up to this id: there may be more.
+    Batch(u64),
+    /// What there was.
+    Rest,
+}
+
+/// Deletes messages behind the id `from` that were written before this instant and sent from every partition: the first
+/// `limit` at most.
+pub async fn purge(conn: &mut MySqlConnection, from: u64, before_us: i64, limit: u32) -> Result<Purged, DbError> {
+    let floor: Option<u64> =
+        sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;
+    let (count, last, newest_us): (i64, Option<u64>, Option<i64>) = sqlx::query_as(
+        "SELECT COUNT(*), MAX(id), MAX(created_us) FROM (SELECT id, created_us FROM outbox \
+         WHERE id > ? AND id <= ? ORDER BY id LIMIT ?) AS batch",
     )
-    .fetch_one(conn)
+    .bind(from)
+    .bind(floor.unwrap_or(0))
+    .bind(limit)
+    .fetch_one(&mut *conn)
     .await?;
-    Ok((unsent.unsigned_abs(), oldest_us))
+    let Some(last) = last else { return Ok(Purged::Rest) };
+    sqlx::query("DELETE FROM outbox WHERE id > ? AND id <= ? AND created_us < ?")
+        .bind(from)
+        .bind(last)
+        .bind(before_us)
+        .execute(conn)
+        .await?;
+    let is_all = count >= i64::from(limit) && newest_us.is_some_and(|newest_us| newest_us < before_us);
+    Ok(if is_all { Purged::Batch(last) } else { Purged::Rest })
 }

@@ -1,76 +1,124 @@
-//! Publishes messages to Kafka and waits for its acknowledgements.
+//! Queues messages at the producer, and ends with what became of each.
 
-use crate::{headers, rows::Unsent};
+use crate::{headers, rows::Row};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use stampede_kafka::{Delivery, Producer, Record, Undelivered};
-use std::{collections::HashSet, time::Duration};
-use tokio::time::Instant;
+use stampede_kafka::{Delivery, Producer, Record};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Time between two questions how many partitions the topic has, and until the next one if no broker has said so.
+const COUNTED_AGAIN: Duration = Duration::from_secs(60);
+const COUNT_RETRY: Duration = Duration::from_millis(200);
 
 /// Sends in order, each message acknowledged by every replica in sync.
+///
+/// It names the partition of each message itself, by the hash of Kafka's own clients: whatever is decided by partition
+/// is about the one that the message goes to, also while the topic gets more of them.
 pub struct Sender {
-    producer: Producer,
+    producer: Arc<Producer>,
+    /// How many partitions the topic has; 0 until a broker says so.
+    count: watch::Sender<u32>,
+    counting: Option<AbortOnDropHandle<()>>,
+    brokers: String,
     topic: String,
     source: String,
+    row_ids: bool,
+}
+
+/// Why a message was not queued.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unqueued {
+    /// There is no room for any now.
+    Full,
+    /// This one was refused.
+    Refused,
+}
+
+/// A message on its way.
+pub struct Flight {
+    /// Of this sending.
+    pub ticket: u64,
+    /// Its outcome.
+    pub delivery: Delivery,
+}
+
+impl Future for Flight {
+    type Output = (u64, Result<(), KafkaError>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.delivery).poll(context));
+        Poll::Ready((self.ticket, outcome))
+    }
 }
 
 impl Sender {
-    pub fn new(brokers: &str, topic: String, source: String) -> Result<Self, KafkaError> {
-        Ok(Self { producer: Producer::new(brokers)?, topic, source })
+    /// Fails if the Kafka client can't be made.
+    pub fn new(brokers: String, topic: String, source: String, row_ids: bool) -> Result<Self, KafkaError> {
+        let producer = Arc::new(Producer::new(&brokers)?);
+        Ok(Self { producer, count: watch::Sender::new(0), counting: None, brokers, topic, source, row_ids })
     }
 
-    /// Sends all, and returns the ids of those that were acknowledged within `timeout`. Where one was not, no later
-    /// one of its aggregate is returned either: both are sent again, in order.
-    pub async fn send(&self, messages: &[Unsent], timeout: Duration) -> Vec<u64> {
-        let deadline = Instant::now() + timeout;
-        // All are queued before the first is waited for, so that they share requests.
-        let deliveries: Vec<_> = messages.iter().map(|message| self.enqueue(message)).collect();
-        let mut stuck = HashSet::new();
-        let mut sent = Vec::with_capacity(messages.len());
-        for (message, delivery) in messages.iter().zip(deliveries) {
-            let delivered = acknowledged(delivery, deadline).await;
-            // A later message of the aggregate is sent again as well, or the repeat of the stuck one would come last.
-            if delivered && !stuck.contains(message.aggregate_id.as_str()) {
-                sent.push(message.id);
-            } else {
-                stuck.insert(message.aggregate_id.as_str());
-            }
-        }
-        sent
+    /// How many partitions the topic has; 0 until a broker says so.
+    pub fn partitions(&self) -> watch::Receiver<u32> {
+        self.count.subscribe()
     }
 
-    /// Drops what is still queued, so that none of it is sent once another relay has the partition.
+    /// Begins to ask how many there are.
+    pub fn count_partitions(&mut self) {
+        let counting = count(self.producer.clone(), self.topic.clone(), self.count.clone());
+        self.counting = Some(AbortOnDropHandle::new(tokio::spawn(counting)));
+    }
+
+    /// Drops what is queued or on its way, so that none of it is sent once another relay has the partition.
     pub fn purge(&self) {
         self.producer.purge();
     }
 
-    fn enqueue(&self, message: &Unsent) -> Option<Delivery> {
+    /// Returns why this producer can never send again; `None` while it can.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.producer.fatal_error()
+    }
+
+    /// Replaces the producer, and with it whatever is on its way. Fails, and changes nothing, if the client can't be
+    /// made.
+    pub fn replace(&mut self) -> Result<(), KafkaError> {
+        self.producer = Arc::new(Producer::new(&self.brokers)?);
+        self.count_partitions();
+        Ok(())
+    }
+
+    /// Queues a message for a partition of the topic, behind those before it.
+    pub fn enqueue(&self, message: &Row, partition: u32) -> Result<Delivery, Unqueued> {
         let record = Record {
             topic: &self.topic,
+            partition: Some(partition),
             key: Some(message.aggregate_id.as_bytes()),
-            payload: Some(&message.payload),
-            headers: headers::of(message, &self.source),
+            payload: Some(message.payload.as_deref().unwrap_or_default()),
+            headers: headers::of(message, &self.source, self.row_ids),
         };
-        match self.producer.send(record) {
-            Ok(delivery) => Some(delivery),
-            Err(error) => {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, error.cause = %error, "message cannot be sent");
-                }
-                None
+        self.producer.send(record).map_err(|error| {
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
+                return Unqueued::Full;
             }
-        }
+            tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, error.cause = %error, "message cannot be sent, trying again");
+            Unqueued::Refused
+        })
     }
 }
 
-async fn acknowledged(delivery: Option<Delivery>, deadline: Instant) -> bool {
-    let Some(delivery) = delivery else { return false };
-    match delivery.acknowledged(deadline).await {
-        Ok(()) => true,
-        Err(Undelivered::Refused(error)) => {
-            tracing::warn!(error.cause = %error, "message was not acknowledged, it is sent again");
-            false
+async fn count(producer: Arc<Producer>, topic: String, count: watch::Sender<u32>) {
+    loop {
+        let answer = producer.partitions(&topic).await;
+        if let Some(partitions) = answer {
+            count.send_if_modified(|known| std::mem::replace(known, partitions) != partitions);
         }
-        // Logged once, for all of the round.
-        Err(Undelivered::TimedOut) => false,
+        sleep(if answer.is_some() { COUNTED_AGAIN } else { COUNT_RETRY }).await;
     }
 }

@@ -1,0 +1,296 @@
+//! What may be queued at the producer now, and what has to wait: in the order of each aggregate, and without one
+//! partition of the topic taking the place of the others.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Pause before a message that was refused is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Most messages on their way at a time, over all partitions of the topic. The producer takes 20,000.
+const IN_FLIGHT: usize = 16_000;
+/// How long a partition of the topic is taken to know the producer after an acknowledgement. Brokers remember one for a
+/// day by default (`producer.id.expiration.ms`).
+const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+
+/// A message, without what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    pub id: u64,
+    /// Partition of the outbox.
+    pub partition: u16,
+    /// Partition of the topic.
+    pub slot: usize,
+    /// Stands for its aggregate. Two aggregates of one number are only slower.
+    pub key: u64,
+}
+
+/// One partition of the topic.
+#[derive(Debug, Default)]
+struct Slot {
+    in_flight: usize,
+    waiting: BTreeMap<u64, Item>,
+    known_until: Option<Instant>,
+}
+
+impl Slot {
+    /// Returns how many more may be queued, of `most` on their way.
+    ///
+    /// It is one at a time until the partition knows the producer. From a producer that it does not know a broker takes
+    /// a request of any sequence: if it refuses the first of two that are on their way, because it is not the leader
+    /// yet, and takes the second one, the client concludes that it must have the first as well, and reports it as
+    /// acknowledged (KAFKA-15591, and issue 921 of confluent-kafka-go). It is lost.
+    fn room(&self, most: usize, now: Instant) -> usize {
+        let is_known = self.known_until.is_some_and(|until| now < until);
+        let most = if is_known { most } else { 1 };
+        most.saturating_sub(self.in_flight)
+    }
+}
+
+/// Aggregates of which a message was refused.
+#[derive(Debug, Default)]
+struct Stuck {
+    keys: HashSet<u64>,
+    items: BTreeMap<u64, Item>,
+    /// Then they are tried again.
+    until: Option<Instant>,
+}
+
+/// The messages that were read and that Kafka has not acknowledged.
+#[derive(Debug)]
+pub struct Flow {
+    slots: Vec<Slot>,
+    most_of_slot: usize,
+    /// By ticket. A ticket that is not in here is of a sending that was given up.
+    sending: HashMap<u64, Item>,
+    last_ticket: u64,
+    stuck: Stuck,
+}
+
+impl Flow {
+    /// For a topic of so many partitions.
+    pub fn new(partitions: u32) -> Self {
+        let count = usize::try_from(partitions).unwrap_or(1).max(1);
+        Self {
+            slots: std::iter::repeat_with(Slot::default).take(count).collect(),
+            most_of_slot: (IN_FLIGHT / count).clamp(50, 1_000),
+            sending: HashMap::new(),
+            last_ticket: 0,
+            stuck: Stuck::default(),
+        }
+    }
+
+    /// Returns how many messages wait.
+    pub fn waiting(&self) -> usize {
+        self.stuck.items.len() + self.slots.iter().map(|slot| slot.waiting.len()).sum::<usize>()
+    }
+
+    /// Returns how many are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.sending.len()
+    }
+
+    /// Returns whether any of these partitions has a message on its way.
+    pub fn has_in_flight(&self, of: impl Fn(u16) -> bool) -> bool {
+        self.sending.values().any(|item| of(item.partition))
+    }
+
+    /// Returns whether something waits that could be sent now.
+    pub fn has_ready(&self, now: Instant) -> bool {
+        let has_room = |slot: &Slot| !slot.waiting.is_empty() && slot.room(self.most_of_slot, now) > 0;
+        self.stuck.until.is_some_and(|until| until <= now) || self.slots.iter().any(has_room)
+    }
+
+    /// Takes out up to `count` waiting messages for which there is room. They have to be offered again, in the order of
+    /// their ids, before any later one.
+    pub fn draw(&mut self, count: usize, now: Instant) -> Vec<Item> {
+        self.release_stuck(now);
+        let most = self.most_of_slot;
+        let with_room = self.slots.iter_mut().filter(|slot| slot.room(most, now) > 0);
+        let mut with_work: Vec<_> = with_room.filter(|slot| !slot.waiting.is_empty()).collect();
+        let share = count / with_work.len().max(1);
+        let mut drawn = Vec::new();
+        for slot in &mut with_work {
+            let room = slot.room(most, now).min(share.max(1));
+            drawn.extend(std::iter::from_fn(|| slot.waiting.pop_first()).take(room).map(|(_, item)| item));
+        }
+        drawn
+    }
+
+    fn release_stuck(&mut self, now: Instant) {
+        if self.stuck.until.is_some_and(|until| until <= now) {
+            let Stuck { items, .. } = std::mem::take(&mut self.stuck);
+            for item in items.into_values() {
+                self.wait(item);
+            }
+        }
+    }
+
+    /// Returns whether a message may be queued now. If not, it waits from here on.
+    pub fn admits(&mut self, item: Item, now: Instant) -> bool {
+        if self.stuck.keys.contains(&item.key) {
+            self.stuck.items.insert(item.id, item);
+            return false;
+        }
+        let slot = &self.slots[item.slot];
+        let is_next = slot.waiting.first_key_value().is_none_or(|(first, _)| item.id < *first);
+        let is_admitted = is_next && slot.room(self.most_of_slot, now) > 0;
+        if !is_admitted {
+            self.wait(item);
+        }
+        is_admitted
+    }
+
+    /// Lets a message wait for room.
+    pub fn wait(&mut self, item: Item) {
+        self.slots[item.slot].waiting.insert(item.id, item);
+    }
+
+    /// Notes that a message was queued. Returns the ticket of this sending.
+    pub fn queued(&mut self, item: Item) -> u64 {
+        self.last_ticket += 1;
+        self.sending.insert(self.last_ticket, item);
+        self.slots[item.slot].in_flight += 1;
+        self.last_ticket
+    }
+
+    /// Keeps back a message that was refused, and every later one of its aggregate: those on their way are sent again
+    /// behind it.
+    pub fn refused(&mut self, item: Item, now: Instant) {
+        let behind = |other: &Item| other.key == item.key && other.id > item.id;
+        let tickets: Vec<u64> =
+            self.sending.iter().filter(|(_, other)| behind(other)).map(|(ticket, _)| *ticket).collect();
+        let recalled: Vec<Item> = tickets.into_iter().filter_map(|ticket| self.landed(ticket)).collect();
+        self.stuck.keys.insert(item.key);
+        self.stuck.items.extend(recalled.into_iter().chain([item]).map(|item| (item.id, item)));
+        self.stuck.until.get_or_insert(now + RETRY);
+    }
+
+    /// Ends a sending, well or not. Returns its message; `None` if it was given up before.
+    pub fn landed(&mut self, ticket: u64) -> Option<Item> {
+        let item = self.sending.remove(&ticket)?;
+        self.slots[item.slot].in_flight -= 1;
+        Some(item)
+    }
+
+    /// Notes that Kafka has a message, and so knows the producer in its partition of the topic.
+    pub fn acknowledged(&mut self, item: Item, now: Instant) {
+        self.slots[item.slot].known_until = Some(now + KNOWN_FOR);
+    }
+
+    /// Lets everything that is on its way wait again: the producer was purged.
+    pub fn recall(&mut self) {
+        for slot in &mut self.slots {
+            slot.in_flight = 0;
+        }
+        for (_, item) in std::mem::take(&mut self.sending) {
+            self.wait(item);
+        }
+    }
+
+    /// Forgets what waits of a partition of the outbox.
+    pub fn drop_waiting(&mut self, partition: u16) {
+        self.stuck.items.retain(|_, item| item.partition != partition);
+        if self.stuck.items.is_empty() {
+            self.stuck = Stuck::default();
+        }
+        for slot in &mut self.slots {
+            slot.waiting.retain(|_, item| item.partition != partition);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: u64, slot: usize, key: u64) -> Item {
+        Item { id, partition: 0, slot, key }
+    }
+
+    fn ids(items: &[Item]) -> Vec<u64> {
+        items.iter().map(|item| item.id).collect()
+    }
+
+    /// One that every partition knows.
+    fn known(partitions: usize) -> Flow {
+        let mut flow = Flow::new(u32::try_from(partitions).unwrap());
+        for slot in 0..partitions {
+            flow.acknowledged(item(0, slot, 0), Instant::now());
+        }
+        flow
+    }
+
+    /// Offers and queues ids of slot 0 until one is not admitted. Returns the tickets.
+    fn fill(flow: &mut Flow) -> Vec<u64> {
+        let mut tickets = Vec::new();
+        for id in 1.. {
+            if !flow.admits(item(id, 0, id), Instant::now()) {
+                break;
+            }
+            tickets.push(flow.queued(item(id, 0, id)));
+        }
+        tickets
+    }
+
+    #[test]
+    fn a_full_slot_lets_its_own_wait_and_no_other() {
+        let mut flow = known(4);
+        let tickets = fill(&mut flow);
+        assert_eq!((tickets.len(), flow.waiting()), (1_000, 1));
+        assert!(flow.admits(item(2_000, 1, 7), Instant::now()));
+        assert!(!flow.has_ready(Instant::now()));
+        assert_eq!(flow.landed(tickets[0]).map(|item| item.id), Some(1));
+        assert!(!flow.admits(item(2_001, 0, 8), Instant::now()), "not ahead of what waits");
+        assert!(flow.has_ready(Instant::now()));
+        assert_eq!(ids(&flow.draw(100, Instant::now())), [1_001]);
+    }
+
+    #[test]
+    fn a_partition_that_does_not_know_the_producer_is_sent_one_message_at_a_time() {
+        let (mut flow, now) = (Flow::new(2), Instant::now());
+        let tickets = fill(&mut flow);
+        assert_eq!((tickets.len(), flow.waiting()), (1, 1));
+        assert!(flow.admits(item(3, 1, 3), now), "another partition has its own first one");
+        let first = flow.landed(tickets[0]).unwrap();
+        assert_eq!(flow.draw(100, now).len(), 1, "a refusal lets one more try");
+        flow.acknowledged(first, now);
+        assert!(flow.admits(item(4, 0, 4), now) && flow.has_ready(now + KNOWN_FOR) == flow.has_ready(now));
+        flow.queued(item(4, 0, 4));
+        assert!(flow.admits(item(5, 0, 5), now));
+        assert!(!flow.admits(item(5, 0, 5), now + KNOWN_FOR), "brokers forget a producer that is silent");
+    }
+
+    #[test]
+    fn what_was_refused_keeps_back_its_own_aggregate_alone_and_is_first_afterwards() {
+        let (mut flow, now) = (known(1), Instant::now());
+        let tickets: Vec<u64> = (1..=3).map(|id| flow.queued(item(id, 0, id % 2))).collect();
+        let first = flow.landed(tickets[0]).unwrap();
+        flow.refused(first, now);
+        assert!(flow.landed(tickets[2]).is_none(), "3 is sent again, behind 1");
+        assert!(!flow.admits(item(5, 0, 1), Instant::now()));
+        assert!(flow.admits(item(6, 0, 0), Instant::now()));
+        assert!(flow.draw(100, now).is_empty());
+        assert_eq!(ids(&flow.draw(100, now + RETRY)), [1, 3, 5]);
+    }
+
+    #[test]
+    fn what_could_not_be_queued_holds_back_the_rest_of_its_slot() {
+        let mut flow = known(1);
+        flow.wait(item(4, 0, 1));
+        assert!(!flow.admits(item(5, 0, 1), Instant::now()));
+        assert!(flow.admits(item(3, 0, 1), Instant::now()), "it comes before");
+    }
+
+    #[test]
+    fn what_is_recalled_waits_and_late_answers_to_it_count_for_nothing() {
+        let mut flow = known(2);
+        let ticket = flow.queued(item(1, 1, 1));
+        flow.recall();
+        assert_eq!((flow.landed(ticket), flow.in_flight(), flow.waiting()), (None, 0, 1));
+        flow.drop_waiting(0);
+        assert_eq!(flow.waiting(), 0);
+    }
+}

@@ -1,0 +1,161 @@
+//! Ids that are missing below the cursor: of a transaction that has not committed, or of none at all.
+
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
+use tokio::time::Instant;
+
+/// A range of ids, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    pub first: u64,
+    pub last: u64,
+}
+
+/// What is kept of a range that is missing.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    last: u64,
+    /// When it was first seen to be missing.
+    since: Instant,
+}
+
+/// The ranges that are missing, of which no two overlap. A thousand ids in a row cost as much as one.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    ranges: BTreeMap<u64, Missing>,
+    /// First id of the range that was probed last, so that all have their turn.
+    probed: u64,
+    /// The same of the check whether a range is empty for good.
+    checked: u64,
+}
+
+impl Gaps {
+    /// Returns the lowest id that is missing.
+    pub fn lowest(&self) -> Option<u64> {
+        self.ranges.first_key_value().map(|(first, _)| *first)
+    }
+
+    /// Adds what of this range is not known to be missing.
+    pub fn add(&mut self, gap: Gap, now: Instant) {
+        let mut next = gap.first;
+        for known in self.overlapping(gap) {
+            if next < known.first {
+                self.ranges.insert(next, Missing { last: known.first - 1, since: now });
+            }
+            next = next.max(known.last + 1);
+        }
+        if next <= gap.last {
+            self.ranges.insert(next, Missing { last: gap.last, since: now });
+        }
+    }
+
+    fn overlapping(&self, gap: Gap) -> Vec<Gap> {
+        let before = self.ranges.range(..gap.first).next_back().filter(|(_, missing)| missing.last >= gap.first);
+        let within = self.ranges.range(gap.first..=gap.last);
+        before.into_iter().chain(within).map(|(&first, missing)| Gap { first, last: missing.last }).collect()
+    }
+
+    /// Takes an id out, whose row is there now. Returns whether it was missing.
+    pub fn fill(&mut self, id: u64) -> bool {
+        let Some((&first, &Missing { last, since })) = self.ranges.range(..=id).next_back() else { return false };
+        if last < id {
+            return false;
+        }
+        self.ranges.remove(&first);
+        if first < id {
+            self.ranges.insert(first, Missing { last: id - 1, since });
+        }
+        if id < last {
+            self.ranges.insert(id + 1, Missing { last, since });
+        }
+        true
+    }
+
+    /// Returns up to `count` ranges that end at or below `up_to`, others than the last time as long as there are.
+    pub fn take_unprobed(&mut self, up_to: u64, count: usize) -> Vec<Gap> {
+        let gaps = self.after(self.probed, count, |missing| missing.last <= up_to);
+        self.probed = gaps.last().map_or(0, |gap| gap.first);
+        gaps
+    }
+
+    /// The same of those that have been missing for `age`.
+    pub fn take_due(&mut self, up_to: u64, count: usize, age: Duration, now: Instant) -> Vec<Gap> {
+        let is_due = |missing: &Missing| missing.last <= up_to && now.saturating_duration_since(missing.since) >= age;
+        let gaps = self.after(self.checked, count, is_due);
+        self.checked = gaps.last().map_or(0, |gap| gap.first);
+        gaps
+    }
+
+    fn after(&self, last: u64, count: usize, wanted: impl Fn(&Missing) -> bool) -> Vec<Gap> {
+        let later = self.ranges.range((Bound::Excluded(last), Bound::Unbounded));
+        let all = later.chain(self.ranges.range(..=last));
+        let wanted = all.filter(|(_, missing)| wanted(missing)).take(count);
+        wanted.map(|(&first, missing)| Gap { first, last: missing.last }).collect()
+    }
+
+    /// Forgets ranges that will never be filled.
+    pub fn give_up(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            if self.ranges.get(&gap.first).is_some_and(|missing| missing.last == gap.last) {
+                self.ranges.remove(&gap.first);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGE: Duration = Duration::from_secs(5);
+
+    fn all(gaps: &Gaps) -> Vec<(u64, u64)> {
+        gaps.ranges.iter().map(|(first, missing)| (*first, missing.last)).collect()
+    }
+
+    fn gap(first: u64, last: u64) -> Gap {
+        Gap { first, last }
+    }
+
+    #[test]
+    fn a_range_shrinks_and_splits_as_its_ids_come() {
+        let mut gaps = Gaps::default();
+        gaps.add(gap(10, 14), Instant::now());
+        assert!(!gaps.fill(9) && !gaps.fill(15));
+        assert!(gaps.fill(12));
+        assert!(!gaps.fill(12), "an id comes once");
+        assert_eq!(all(&gaps), [(10, 11), (13, 14)]);
+        assert!(gaps.fill(10) && gaps.fill(11));
+        assert_eq!((all(&gaps), gaps.lowest()), (vec![(13, 14)], Some(13)));
+    }
+
+    #[test]
+    fn what_is_known_to_be_missing_keeps_its_age() {
+        let (mut gaps, then) = (Gaps::default(), Instant::now());
+        gaps.add(gap(5, 6), then);
+        gaps.add(gap(9, 9), then);
+        gaps.add(gap(4, 12), then + AGE);
+        assert_eq!(all(&gaps), [(4, 4), (5, 6), (7, 8), (9, 9), (10, 12)]);
+        assert_eq!(gaps.take_due(100, 10, AGE, then + AGE), [gap(5, 6), gap(9, 9)]);
+    }
+
+    #[test]
+    fn ranges_take_turns_and_none_is_named_twice_at_a_time() {
+        let mut gaps = Gaps::default();
+        for first in [10, 20, 30] {
+            gaps.add(gap(first, first), Instant::now());
+        }
+        assert_eq!(gaps.take_unprobed(100, 2), [gap(10, 10), gap(20, 20)]);
+        assert_eq!(gaps.take_unprobed(100, 2), [gap(30, 30), gap(10, 10)]);
+        assert_eq!(gaps.take_unprobed(100, 9).len(), 3);
+        assert_eq!(gaps.take_unprobed(25, 9).len(), 2);
+    }
+
+    #[test]
+    fn only_a_range_that_is_still_whole_is_given_up() {
+        let mut gaps = Gaps::default();
+        gaps.add(gap(1, 5), Instant::now());
+        assert!(gaps.fill(3));
+        gaps.give_up(&[gap(1, 5), gap(4, 5)]);
+        assert_eq!(all(&gaps), [(1, 2)]);
+    }
+}

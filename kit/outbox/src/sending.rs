@@ -1,0 +1,451 @@
+//! Reads what is behind the cursor, queues it at the producer, and takes note of what Kafka has.
+//!
+//! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. What is on its way is given
+//! up, and sent again by the next holder, only when the lease is lost.
+
+use crate::{
+    append::hash,
+    desk::{Desk, Lease, Report, View},
+    flow::{Flow, Item},
+    lease,
+    meters::Meters,
+    reading::Reading,
+    rows::{self, Answer, Ask, Row},
+    send::{Flight, Sender, Unqueued},
+    session::Session,
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use rdkafka::error::KafkaError;
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError};
+use stampede_kafka::partition_of;
+use stampede_vocab::Linger;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    task::coop::unconstrained,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Rows behind the cursor of one round.
+const ROUND: u32 = 1_000;
+/// Messages of one round that had to wait until now.
+const AGAIN: usize = 500;
+/// With so many messages waiting, no more are read: the memory of this process is not the place for them.
+const MOST_WAITING: usize = 100_000;
+/// Gaps that are looked into in one round.
+const PROBED: usize = 200;
+/// A round has a SELECT, requests to Kafka, and wakes every reader, for one message as for many.
+const LINGER: Linger =
+    Linger { min: Duration::from_millis(10), per_message: Duration::from_millis(1), max: Duration::from_millis(100) };
+/// Poll interval while other replicas are alive: their commits wake their own relay only, and may write into partitions
+/// that this one leases.
+const POLL_INTERVAL_WITH_OTHERS: Duration = Duration::from_millis(20);
+/// Poll interval while there is no other replica: every commit wakes this relay.
+const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
+/// Pause after a failure of the database.
+const RETRY: Duration = Duration::from_millis(200);
+/// Longest time to send what is left when the process stops: well within its drain, even if Kafka is silent.
+const FINISH: Duration = Duration::from_secs(3);
+
+/// How long an id has to be missing before it may be given up, and only if no transaction holds its row then.
+///
+/// A server gives an id to a row within the INSERT that writes it, and from the end of that statement to the end of the
+/// transaction the row is there and locked: a locking read meets the lock, and the id is not given up however long the
+/// transaction takes. What it cannot meet is a row of an INSERT that is still running. One into an outbox waits for no
+/// row and no foreign key, and takes milliseconds; a server that stands still for seconds does not answer this relay
+/// either. An id that is missing after so long, and that no lock guards, was rolled back or never given.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
+/// Time between two checks of what may be given up.
+const CHECK: Duration = Duration::from_millis(200);
+/// Gaps of one check, at most: a server in steps of three leaves one behind each row.
+const CHECKED: usize = 500;
+
+/// The sending of one relay.
+pub struct Sending {
+    db: Database,
+    session: Session,
+    owner: String,
+    topic: String,
+    sender: Sender,
+    /// How many partitions the topic has; 0 as long as it is not known, and nothing is sent until then.
+    partitions: u32,
+    counted: watch::Receiver<u32>,
+    flights: FuturesUnordered<Flight>,
+    flow: Flow,
+    reading: Reading,
+    woken: Arc<Notify>,
+    desk: Arc<Desk>,
+    meters: Meters,
+    view: watch::Receiver<View>,
+    /// The view as of the last look, without leases if they have run out.
+    seen: View,
+    check_at: Instant,
+    /// Gaps of the next check: fewer after one that met a lock, so that one transaction does not keep all from being
+    /// given up.
+    checked: usize,
+    broken_until: Option<Instant>,
+}
+
+/// What a round has read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Round {
+    read: usize,
+    /// There may be more already.
+    is_full: bool,
+}
+
+impl Sending {
+    /// Sends through `sender` what is written into the outbox of `db`, in the partitions that `owner` leases.
+    pub fn new(
+        db: Database,
+        owner: String,
+        topic: String,
+        sender: Sender,
+        woken: Arc<Notify>,
+        desk: Arc<Desk>,
+        view: watch::Receiver<View>,
+    ) -> Self {
+        let counted = sender.partitions();
+        Self {
+            session: Session::new(db.clone()),
+            db,
+            owner,
+            meters: Meters::new(topic.clone()),
+            topic,
+            sender,
+            partitions: 0,
+            counted,
+            flights: FuturesUnordered::new(),
+            flow: Flow::new(1),
+            reading: Reading::default(),
+            woken,
+            desk,
+            view,
+            seen: View::none(),
+            check_at: Instant::now(),
+            checked: CHECKED,
+            broken_until: None,
+        }
+    }
+
+    /// Sends until `stop`, then sends what is left and returns.
+    pub async fn run(&mut self, stop: &CancellationToken) {
+        self.sender.count_partitions();
+        while !stop.is_cancelled() {
+            let round = self.round().await;
+            // A backlog is worked off without a pause: the batches are as large as they get.
+            if round.is_full {
+                continue;
+            }
+            self.rest(Instant::now() + LINGER.after(round.read), false, stop).await;
+            // `Notify` keeps one permit, so a commit during the pause ends this wait at once.
+            let poll = if self.seen.has_others { POLL_INTERVAL_WITH_OTHERS } else { POLL_INTERVAL_ALONE };
+            self.rest(Instant::now() + poll, true, stop).await;
+        }
+        self.finish().await;
+        self.session.close().await;
+        self.desk.beat(None);
+    }
+
+    /// Sends what the last commits wrote. Nothing is on its way afterwards.
+    async fn finish(&mut self) {
+        let (until, never) = (Instant::now() + FINISH, CancellationToken::new());
+        loop {
+            let round = self.round().await;
+            let is_done = round == Round::default() && self.flow.in_flight() + self.flow.waiting() == 0;
+            if is_done || Instant::now() >= until {
+                break;
+            }
+            self.rest(until.min(Instant::now() + POLL_INTERVAL_WITH_OTHERS), false, &never).await;
+        }
+        if self.flow.in_flight() + self.flow.waiting() > 0 {
+            tracing::warn!(messaging.topic = %self.topic, "stopped before everything was sent; the next relay sends it");
+            self.sender.purge();
+            self.flow.recall();
+        }
+        self.tell();
+    }
+
+    /// Takes note of acknowledgements until this instant, or until there is something to do.
+    async fn rest(&mut self, until: Instant, may_be_woken: bool, stop: &CancellationToken) {
+        let mut until = until;
+        if !self.reading.lanes().is_empty() {
+            // Nothing may be on its way when the leases have run out.
+            until = until.min(self.seen.valid_until);
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.woken.notified(), if may_be_woken => return,
+                Ok(()) = self.view.changed() => return,
+                Ok(()) = self.counted.changed() => return,
+                Some((ticket, outcome)) = self.flights.next(), if !self.flights.is_empty() => {
+                    self.landed(ticket, outcome);
+                    if may_be_woken && self.flow.has_ready(Instant::now()) {
+                        return;
+                    }
+                }
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Round {
+        self.desk.beat(Some(Instant::now()));
+        // All that has landed, however much: it makes room for what is read next.
+        while let Some(Some((ticket, outcome))) = unconstrained(self.flights.next()).now_or_never() {
+            self.landed(ticket, outcome);
+        }
+        self.replace_broken_producer();
+        self.follow();
+        let round = match self.try_round().await {
+            Ok(round) => round,
+            Err(error) => {
+                tracing::warn!(messaging.topic = %self.topic, error.cause = %error, "relay cannot reach its outbox, trying again");
+                sleep(RETRY).await;
+                Round::default()
+            }
+        };
+        self.tell();
+        round
+    }
+
+    fn landed(&mut self, ticket: u64, outcome: Result<(), KafkaError>) {
+        let Some(item) = self.flow.landed(ticket) else { return };
+        match outcome {
+            Ok(()) => {
+                self.flow.acknowledged(item, Instant::now());
+                self.reading.sent(item.partition, item.id);
+                self.meters.sent();
+            }
+            // The next holder sends it: the floor stays below.
+            Err(_) if !self.is_sending(item.partition) => {}
+            // All that was on its way has failed; it is not worth a line each.
+            Err(_) if self.sender.fatal_error().is_some() => self.flow.wait(item),
+            Err(error) => {
+                tracing::warn!(outbox.id = item.id, messaging.topic = %self.topic, error.cause = %error, "message was not acknowledged, it is sent again");
+                self.flow.refused(item, Instant::now());
+            }
+        }
+    }
+
+    /// Makes the producer anew if it can never send again, and gives the leases up for as long as another relay needs
+    /// to take them.
+    fn replace_broken_producer(&mut self) {
+        let Some(reason) = self.sender.fatal_error() else { return };
+        tracing::error!(messaging.topic = %self.topic, error.cause = reason, "the Kafka producer is broken for good, making another");
+        if let Err(error) = self.sender.replace() {
+            tracing::error!(messaging.topic = %self.topic, error.cause = %error, "no Kafka producer can be made");
+        }
+        self.start_over();
+        self.broken_until = Some(Instant::now() + lease::TERM);
+    }
+
+    /// Forgets everything, so that it is read again from the floors.
+    fn start_over(&mut self) {
+        if self.flow.in_flight() > 0 {
+            self.sender.purge();
+        }
+        // Nobody hears what becomes of those on their way: their tickets are given anew.
+        self.flights.clear();
+        self.flow = Flow::new(self.partitions);
+        self.reading = Reading::default();
+    }
+
+    /// Looks at the leases, and leaves what is held no more.
+    fn follow(&mut self) {
+        let now = Instant::now();
+        let known = self.seen.generation;
+        self.seen = self.view.borrow_and_update().clone();
+        self.broken_until = self.broken_until.filter(|until| now < *until);
+        if now >= self.seen.valid_until || self.broken_until.is_some() {
+            self.seen.leases.clear();
+        }
+        if self.seen.generation != known {
+            self.session.forget();
+            self.start_over();
+        }
+        let partitions = *self.counted.borrow_and_update();
+        if partitions != self.partitions {
+            self.partitions = partitions;
+            self.start_over();
+        }
+        let is_lost = |epoch: u64, lease: Option<&Lease>| lease.is_none_or(|lease| lease.epoch != epoch);
+        let lanes = self.reading.lanes().iter();
+        let lost: Vec<u16> = lanes
+            .filter(|(partition, lane)| is_lost(lane.epoch, self.seen.leases.get(*partition)))
+            .map(|(partition, _)| *partition)
+            .collect();
+        self.lose(&lost);
+        let leaving: Vec<u16> = self.leaving().filter(|partition| self.is_sending(*partition)).collect();
+        for partition in leaving {
+            self.reading.freeze(partition);
+            self.flow.drop_waiting(partition);
+        }
+    }
+
+    fn leaving(&self) -> impl Iterator<Item = u16> {
+        self.seen.leases.iter().filter(|(_, lease)| lease.is_leaving).map(|(partition, _)| *partition)
+    }
+
+    fn is_sending(&self, partition: u16) -> bool {
+        self.reading.lanes().get(&partition).is_some_and(|lane| !lane.is_leaving)
+    }
+
+    fn lose(&mut self, lost: &[u16]) {
+        if self.flow.has_in_flight(|partition| lost.contains(&partition)) {
+            tracing::warn!(messaging.topic = %self.topic, outbox.partitions = lost.len(), "leases were lost with messages on their way; the next holder sends them");
+            // The producer does not know partitions of the outbox: all is given up, and what is still held sent again.
+            self.sender.purge();
+            self.flow.recall();
+            for (partition, _) in self.reading.lanes().iter().filter(|(_, lane)| lane.is_leaving) {
+                self.flow.drop_waiting(*partition);
+            }
+        }
+        for partition in lost {
+            self.flow.drop_waiting(*partition);
+            self.reading.leave(*partition);
+        }
+    }
+
+    async fn try_round(&mut self) -> Result<Round, DbError> {
+        if self.seen.leases.is_empty() {
+            return Ok(Round::default());
+        }
+        let (mut conn, is_new) = self.session.open().await?;
+        if is_new {
+            self.start_over();
+        }
+        let (db, until) = (self.db.clone(), self.seen.valid_until);
+        let read = db.in_time("read_outbox", Box::pin(self.read(&mut conn)));
+        // What is read after the leases have run out is of no use.
+        let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")))?;
+        self.session.keep(conn);
+        let Some((answer, drawn)) = read else { return Ok(Round::default()) };
+        let round = Round {
+            read: answer.next.len() + drawn.len(),
+            is_full: answer.next.len() >= ROUND as usize
+                || (drawn.len() >= AGAIN && self.flow.has_ready(Instant::now())),
+        };
+        for row in self.note(answer, drawn) {
+            self.send(&row);
+        }
+        Ok(round)
+    }
+
+    /// Returns what there is to be sent, and which of it had waited; `None` if this relay sends no partition.
+    async fn read(&mut self, conn: &mut MySqlConnection) -> Result<Option<(Answer, Vec<Item>)>, DbError> {
+        self.enter(conn).await?;
+        let own: Vec<u16> = self.reading.lanes().keys().copied().collect();
+        if own.is_empty() {
+            return Ok(None);
+        }
+        self.give_up_gaps(conn).await?;
+        let after = self.reading.cursor();
+        let gaps = self.reading.gaps.take_unprobed(after, PROBED);
+        let limit = if self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
+        let drawn = self.flow.draw(AGAIN, Instant::now());
+        let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
+        let answer = rows::read(conn, &Ask { own: &own, ids: &ids, gaps: &gaps, after, limit }).await?;
+        Ok(Some((answer, drawn)))
+    }
+
+    /// Begins with the partitions that are new, at their floors.
+    async fn enter(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
+        let is_new =
+            |partition: &u16, lease: &Lease| !lease.is_leaving && !self.reading.lanes().contains_key(partition);
+        let leases = self.seen.leases.iter();
+        let new: Vec<(u16, u64)> = leases
+            .filter(|(partition, lease)| is_new(partition, lease))
+            .map(|(partition, lease)| (*partition, lease.epoch))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        // By this connection: the server that it is to may have lost what another one had.
+        let floors = lease::floors(conn, &self.owner).await?;
+        for (partition, epoch) in new {
+            if let Some(floor) = floors.get(&partition) {
+                self.reading.enter(partition, epoch, *floor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up ids that have been missing for long and that no transaction has written.
+    async fn give_up_gaps(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
+        let now = Instant::now();
+        if now < self.check_at {
+            return Ok(());
+        }
+        self.check_at = now + CHECK;
+        let cursor = self.reading.cursor();
+        let mut gaps = self.reading.gaps.take_due(cursor, self.checked, GIVEN_UP_AFTER, now);
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        match rows::ids_in(conn, &gaps).await {
+            Ok(there) => {
+                // What has come since is read by the next probe.
+                gaps.retain(|gap| there.range(gap.first..=gap.last).next().is_none());
+                self.reading.gaps.give_up(&gaps);
+                self.checked = (self.checked * 2).min(CHECKED);
+                tracing::debug!(messaging.topic = %self.topic, outbox.gaps = gaps.len(), "ids without a message are given up");
+                Ok(())
+            }
+            Err(error) if error.is_locked() => {
+                self.checked = (self.checked / 2).max(1);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes note of what was read. Returns what is to be sent, in the order of ids.
+    fn note(&mut self, answer: Answer, drawn: Vec<Item>) -> Vec<Row> {
+        let now = Instant::now();
+        let mut gone: HashMap<u64, Item> = drawn.into_iter().map(|item| (item.id, item)).collect();
+        let mut rows = answer.by_id;
+        for row in &rows {
+            gone.remove(&row.id);
+        }
+        for item in gone.into_values() {
+            tracing::warn!(outbox.id = item.id, messaging.topic = %self.topic, "message was deleted before it was sent");
+            self.reading.sent(item.partition, item.id);
+        }
+        let reading = &mut self.reading;
+        rows.extend(answer.filled.into_iter().filter(|row| reading.find(row.id, row.partition_no, row.created_us)));
+        rows.extend(answer.next.into_iter().filter(|row| reading.pass(row.id, row.partition_no, row.created_us, now)));
+        rows.sort_unstable_by_key(|row| row.id);
+        rows
+    }
+
+    fn send(&mut self, row: &Row) {
+        let slot = partition_of(row.aggregate_id.as_bytes(), self.partitions);
+        let item = Item { id: row.id, partition: row.partition_no, slot: slot as usize, key: hash(&row.aggregate_id) };
+        let now = Instant::now();
+        if now >= self.seen.valid_until || self.partitions == 0 {
+            // The next look at the leases says whether it is still to be sent by this relay.
+            self.flow.wait(item);
+        } else if self.flow.admits(item, now) {
+            match self.sender.enqueue(row, slot) {
+                Ok(delivery) => self.flights.push(Flight { ticket: self.flow.queued(item), delivery }),
+                Err(Unqueued::Full) => self.flow.wait(item),
+                Err(Unqueued::Refused) => self.flow.refused(item, now),
+            }
+        }
+    }
+
+    /// Leaves a report, and measures.
+    fn tell(&mut self) {
+        let floors = self.reading.floors();
+        let is_drained = |partition: &u16| !self.flow.has_in_flight(|of| of == *partition);
+        let drained = self.leaving().filter(is_drained).collect();
+        let (generation, broken_until) = (self.seen.generation, self.broken_until);
+        self.desk.leave(Report { generation, floors, drained, broken_until });
+        let reading = &self.reading;
+        self.meters.measure(|| reading.unsent());
+    }
+}

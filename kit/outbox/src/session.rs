@@ -1,0 +1,50 @@
+//! A connection of the relay's own.
+//!
+//! It is not one of the pool, so a flood of calls does not keep the relay from renewing its leases. A process has two
+//! of them, beside those that its pool may have. And whoever gets a new one knows that it may be to another server, or
+//! to one that was restarted and has lost its last commits: what was read over the connection before counts for nothing
+//! then.
+
+use sqlx::{Connection, MySqlConnection};
+use stampede_db::{Database, DbError};
+
+/// One connection at a time, beside those of the pool.
+pub struct Session {
+    db: Database,
+    conn: Option<MySqlConnection>,
+}
+
+impl Session {
+    /// Without a connection so far.
+    pub fn new(db: Database) -> Self {
+        Self { db, conn: None }
+    }
+
+    /// Takes the connection out, and returns with it whether it is a new one. Whoever uses it without a failure hands
+    /// it back; otherwise the next one is new.
+    pub async fn open(&mut self) -> Result<(MySqlConnection, bool), DbError> {
+        if let Some(conn) = self.conn.take() {
+            return Ok((conn, false));
+        }
+        Ok((self.db.acquire().await?.detach(), true))
+    }
+
+    /// Hands the connection back.
+    pub fn keep(&mut self, conn: MySqlConnection) {
+        self.conn = Some(conn);
+    }
+
+    /// Gives the connection up.
+    pub fn forget(&mut self) {
+        self.conn = None;
+    }
+
+    /// Says goodbye to the server.
+    pub async fn close(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            let goodbye = async { Ok::<_, DbError>(conn.close().await?) };
+            // The server notices anyway.
+            let _ = self.db.in_time("close_session", goodbye).await;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The order of each aggregate, with relays that are killed, stand still, go on and join; and a control that shows that
+//! a loss of order would be seen.
+
+use crate::bench::{Bench, Running};
+use futures_util::future::join_all;
+use rdkafka::message::{Header, OwnedHeaders};
+use stampede_db::Statement;
+use stampede_kafka::{Producer, Record};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::sleep;
+
+/// Aggregates that all write at once.
+const HOT: usize = 8;
+/// Parts that the messages are written in, with something happening to the relays in between.
+const PARTS: i64 = 5;
+
+/// Versions of each aggregate in one part.
+fn versions_of_part() -> i64 {
+    let messages = std::env::var("STAMPEDE_TEST_MESSAGES").map_or(2_000, |count| count.parse::<i64>().unwrap());
+    (messages / i64::try_from(HOT).unwrap() / PARTS).max(1)
+}
+
+async fn write_part(bench: &Bench, relays: &[&Running], part: i64) {
+    let of_part = versions_of_part();
+    let writers = (0..HOT).map(|aggregate| async move {
+        for version in part * of_part + 1..=(part + 1) * of_part {
+            bench.write(aggregate, version).await;
+            relays[aggregate % relays.len()].outbox.wake();
+        }
+    });
+    join_all(writers).await;
+}
+
+/// How many messages came after a later one of their aggregate.
+fn inversions(received: &BTreeMap<String, Vec<i64>>) -> usize {
+    received.values().map(|versions| versions.windows(2).filter(|pair| pair[0] > pair[1]).count()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relays_that_die_and_stand_still_lose_nothing_and_keep_the_order() {
+    let bench = Bench::new().await;
+    let [first, second, third, fourth] = [(); 4].map(|()| bench.start_relay());
+    write_part(&bench, &[&first, &second, &third, &fourth], 0).await;
+    // As a power cut.
+    first.task.abort();
+    write_part(&bench, &[&second, &third, &fourth], 1).await;
+    second.freeze();
+    write_part(&bench, &[&third, &fourth], 2).await;
+    let fifth = bench.start_relay();
+    // Its partitions are taken over, and it does not know.
+    bench.settled().await;
+    second.thaw();
+    write_part(&bench, &[&second, &third, &fourth, &fifth], 3).await;
+    // For less than a lease.
+    third.freeze();
+    fourth.freeze();
+    write_part(&bench, &[&second, &fifth], 4).await;
+    sleep(Duration::from_secs(2)).await;
+    third.thaw();
+    fourth.thaw();
+    bench.settled().await;
+
+    let versions = versions_of_part() * PARTS;
+    let received = bench.received(HOT * usize::try_from(versions).unwrap()).await;
+    assert_eq!(inversions(&received), 0);
+    let expected: Vec<i64> = (1..=versions).collect();
+    for (key, versions) in received {
+        assert_eq!(versions, expected, "{key}");
+    }
+    for relay in [second, third, fourth, fifth] {
+        relay.stop().await;
+    }
+}
+
+fn text<'a>(key: &'a str, value: &'a [u8]) -> Header<'a, &'a [u8]> {
+    Header { key, value: Some(value) }
+}
+
+/// Takes rows that no other reader has, ten at a time, and sends them, until there are none.
+async fn compete(bench: &Bench, pause: Duration) {
+    let (producer, topic) = (Producer::new(bench.world.brokers()).unwrap(), bench.topic());
+    let mut conn = bench.db.acquire().await.unwrap();
+    loop {
+        sqlx::raw_sql("BEGIN").execute(&mut *conn).await.unwrap();
+        let take = "SELECT id, aggregateid, aggregate_version FROM outbox ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED";
+        let rows: Vec<(u64, String, i64)> = sqlx::query_as(take).fetch_all(&mut *conn).await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        sleep(pause).await;
+        for (_, key, version) in &rows {
+            let version = version.to_string();
+            let headers =
+                OwnedHeaders::new().insert(text("ce_sequence", version.as_bytes())).insert(text("ce_id", b"any"));
+            let record = Record { topic: &topic, partition: None, key: Some(key.as_bytes()), payload: None, headers };
+            producer.send(record).unwrap().await.unwrap();
+        }
+        let mut delete = Statement::new("DELETE FROM outbox WHERE id IN ");
+        delete.push_list(rows.iter().map(|(id, ..)| *id)).execute(&mut conn).await.unwrap();
+        sqlx::raw_sql("COMMIT").execute(&mut *conn).await.unwrap();
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_compete_for_rows_lose_the_order_and_it_is_seen() {
+    const VERSIONS: i64 = 20;
+    let bench = Bench::new().await;
+    for version in 1..=VERSIONS {
+        for aggregate in 0..HOT {
+            bench.write(aggregate, version).await;
+        }
+    }
+    let [slow, fast] = [50, 0].map(Duration::from_millis);
+    tokio::join!(compete(&bench, slow), compete(&bench, fast), compete(&bench, fast));
+    let received = bench.received(HOT * usize::try_from(VERSIONS).unwrap()).await;
+    assert!(inversions(&received) > 0, "a test that sees no inversion here would see none of a relay");
+}

@@ -1,0 +1,21 @@
+-- What has been sent is known by a floor for each partition, in place of a row for each message that has not been. The
+-- version before goes on to list what it writes in outbox_unsent, and to read it.
+
+-- An id that no other message has: not even one that is written after the database was restored. NULL in what the
+-- version before writes.
+ALTER TABLE outbox ADD COLUMN message_id VARCHAR(36) CHARACTER SET ascii NULL;
+
+-- Everything of the partition with this id or a lower one has been sent.
+ALTER TABLE outbox_leases ADD COLUMN floor_id BIGINT UNSIGNED NOT NULL DEFAULT 0;
+
+-- What is listed there must not keep an old message from being purged.
+ALTER TABLE outbox_unsent DROP FOREIGN KEY fk_outbox_unsent_id;
+
+-- The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible here
+-- is above the floor.
+LOCK TABLES outbox READ, outbox_unsent READ, outbox_leases WRITE;
+UPDATE outbox_leases SET floor_id = COALESCE(
+    (SELECT MIN(id) - 1 FROM outbox_unsent),
+    (SELECT MAX(id) FROM outbox),
+    0);
+UNLOCK TABLES;
