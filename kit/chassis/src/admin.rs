@@ -78,7 +78,7 @@ async fn reflect(State(reflection): State<Reflection>, request: Request) -> Resp
     }
 }
 
-/// One line for each thing the process waits for.
+/// One line for each thing the process waits for, and one for each that it only speaks of.
 async fn readyz(State(workers): State<Workers>) -> impl IntoResponse {
     let status = if workers.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = String::new();
@@ -88,6 +88,10 @@ async fn readyz(State(workers): State<Workers>) -> impl IntoResponse {
     for (name, open) in &*workers.gates().borrow() {
         text.push_str(name);
         text.push_str(if *open { ": ready\n" } else { ": not ready\n" });
+    }
+    for (name, moves) in &*workers.notes().borrow() {
+        text.push_str(name);
+        text.push_str(if *moves { ": moves\n" } else { ": stands still\n" });
     }
     (status, text)
 }

@@ -44,6 +44,7 @@ struct Inner {
     relays: Crew,
     draining: CancellationToken,
     gates: Arc<watch::Sender<Gates>>,
+    notes: Arc<watch::Sender<Gates>>,
     failure: watch::Sender<Option<String>>,
 }
 
@@ -90,6 +91,14 @@ impl Workers {
         gate
     }
 
+    /// Adds something that `/readyz` speaks of and that the process does not wait for: calls are answered without it. It
+    /// starts closed.
+    pub fn note(&self, name: &'static str) -> ReadyGate {
+        let note = ReadyGate { name, gates: self.inner.notes.clone() };
+        note.close();
+        note
+    }
+
     /// Cancelled when the process has begun to leave. A stream may end itself then; one that does
     /// not is ended with `UNAVAILABLE` as soon as it has nothing to send.
     pub fn draining(&self) -> CancellationToken {
@@ -99,6 +108,11 @@ impl Workers {
     /// The state of all gates.
     pub(crate) fn gates(&self) -> watch::Receiver<Gates> {
         self.inner.gates.subscribe()
+    }
+
+    /// The state of all notes.
+    pub(crate) fn notes(&self) -> watch::Receiver<Gates> {
+        self.inner.notes.subscribe()
     }
 
     /// Returns whether the process may be called: it is not draining and all gates are open.
@@ -197,6 +211,16 @@ mod tests {
         assert!(workers.is_ready());
         redis.close();
         assert!(!workers.is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_note_is_told_and_not_waited_for() {
+        let workers = Workers::new();
+        let consumer = workers.note("consumer");
+        assert!(workers.is_ready());
+        assert_eq!(workers.notes().borrow().get("consumer"), Some(&false));
+        consumer.open();
+        assert_eq!(workers.notes().borrow().get("consumer"), Some(&true));
     }
 
     #[tokio::test]

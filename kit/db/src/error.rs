@@ -7,6 +7,21 @@ use std::{sync::Arc, time::Duration};
 /// Codes that both servers use for a transaction to be tried again: deadlock, lock wait time-out.
 const TRY_AGAIN: [u16; 2] = [1213, 1205];
 
+/// Codes by which a server refuses what a statement writes, whenever it is tried: both servers use them, but for those of
+/// a failed CHECK.
+const REFUSED_DATA: [u16; 10] = [
+    1048, // a column cannot be NULL
+    1062, // duplicate entry
+    1264, // out of range
+    1265, // data truncated
+    1292, // no such time or number
+    1366, // no such character or number
+    1406, // too long
+    1690, // a sum is out of range
+    3819, // CHECK failed, MySQL
+    4025, // CHECK failed, MariaDB
+];
+
 /// A failure of the database, or of what it holds. Cheap to clone: a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
@@ -16,6 +31,10 @@ pub enum DbError {
     /// A row or a count of rows violates an invariant.
     #[error("inconsistent: {0}")]
     Inconsistent(String),
+    /// A row has what only a newer release knows, such as a state that it has added: a replica of that release can read
+    /// it, and this one after the roll-out.
+    #[error("of a newer release: {0}")]
+    Newer(String),
     /// The schema is not the one that this program was built for.
     #[error("{0}")]
     Schema(String),
@@ -42,6 +61,11 @@ impl DbError {
         Self::Inconsistent(what.into())
     }
 
+    /// Returns the error for a row that only a newer release can read.
+    pub fn newer(what: impl Into<String>) -> Self {
+        Self::Newer(what.into())
+    }
+
     /// Name of the unique key that refused the row; `None` for any other failure.
     pub fn unique_violation(&self) -> Option<&str> {
         let error = self.server_error().filter(|error| error.number() == 1062)?;
@@ -53,6 +77,12 @@ impl DbError {
     /// Returns whether the same transaction may succeed if it is retried at once.
     pub fn is_deadlock(&self) -> bool {
         self.server_error().is_some_and(|error| TRY_AGAIN.contains(&error.number()))
+    }
+
+    /// Returns whether a statement that does not wait found a row locked: NOWAIT has a code of its own in MySQL, and that
+    /// of a lock time-out in MariaDB.
+    pub fn is_locked(&self) -> bool {
+        self.server_error().is_some_and(|error| [3572, 1205].contains(&error.number()))
     }
 
     /// Returns whether the server was unreachable or gave no answer, so that the request itself may be fine.
@@ -68,8 +98,30 @@ impl DbError {
                     | sqlx::Error::WorkerCrashed
             ),
             Self::BrokenOff(_) | Self::TimedOut { .. } => true,
-            Self::Inconsistent(_) | Self::Schema(_) | Self::Panicked(_) => false,
+            Self::Inconsistent(_) | Self::Newer(_) | Self::Schema(_) | Self::Panicked(_) => false,
         }
+    }
+
+    /// Returns whether the work itself is at fault, so that it fails the same however long one waits: what it writes is
+    /// refused, what it reads cannot be, or it panics. Anything else passes, though it may take hours and somebody who
+    /// mends it: a full disk, a server that stops, too many connections, a password that was changed, a table that is
+    /// not there, a row of a newer release.
+    pub fn is_reproducible(&self) -> bool {
+        match self {
+            Self::Sqlx(error) => match &**error {
+                sqlx::Error::Database(_) => self.server_error().is_some_and(|error| refuses_data(error.number())),
+                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+                _ => false,
+            },
+            Self::Inconsistent(_) | Self::Panicked(_) => true,
+            Self::Newer(_) | Self::Schema(_) | Self::BrokenOff(_) | Self::TimedOut { .. } => false,
+        }
+    }
+
+    /// Returns whether a part of what was read or written may succeed where the whole fails: one row is at fault, or only a
+    /// newer release can read it.
+    pub fn is_of_data(&self) -> bool {
+        self.is_reproducible() || matches!(self, Self::Newer(_))
     }
 
     fn server_error(&self) -> Option<&MySqlDatabaseError> {
@@ -80,20 +132,22 @@ impl DbError {
     }
 }
 
+fn refuses_data(number: u16) -> bool {
+    REFUSED_DATA.contains(&number)
+}
+
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
         Self::Sqlx(Arc::new(error))
     }
 }
 
-/// A deadlock after all retries is UNAVAILABLE like an unreachable server: both are transient, so a repeat may succeed.
+/// What is no fault of the work itself is UNAVAILABLE: a server that is away, a deadlock after all retries, whatever the
+/// server refuses (it is full, read-only or stopping), and what another replica of a newer release can read. A repeat may
+/// succeed.
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
-        if error.is_unreachable() || error.is_deadlock() {
-            Self::unavailable("the database", error)
-        } else {
-            Self::internal_error(error)
-        }
+        if error.is_reproducible() { Self::internal_error(error) } else { Self::unavailable("the database", error) }
     }
 }
 
@@ -104,5 +158,54 @@ pub fn ensure_rows(what: &str, changed: u64, expected: usize) -> Result<(), DbEr
         Ok(())
     } else {
         Err(DbError::inconsistent(format!("{what} changed {changed} rows instead of {expected}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_statement_writes_is_refused_for_good() {
+        for (number, why) in [(1048, "NULL"), (1062, "duplicate"), (1406, "too long"), (3819, "CHECK"), (4025, "CHECK")]
+        {
+            assert!(refuses_data(number), "{number}: {why}");
+        }
+        for (number, why) in [
+            (1021, "disk full"),
+            (1030, "storage engine"),
+            (1040, "too many connections"),
+            (1045, "password"),
+            (1047, "cluster not ready"),
+            (1053, "shutdown"),
+            (1054, "no such column"),
+            (1114, "tablespace full"),
+            (1146, "no such table"),
+            (1203, "too many connections of one user"),
+            (1205, "lock wait"),
+            (1213, "deadlock"),
+            (1290, "read only"),
+            (1317, "killed"),
+            (1927, "connection killed"),
+            (3024, "statement too long"),
+        ] {
+            assert!(!refuses_data(number), "{number}: {why}");
+        }
+    }
+
+    #[test]
+    fn the_work_is_at_fault_only_where_waiting_changes_nothing() {
+        for own in
+            [DbError::inconsistent("two rows"), DbError::Panicked("w"), sqlx::Error::Decode("no UUID".into()).into()]
+        {
+            assert!(own.is_reproducible(), "{own}");
+        }
+        let timed_out = DbError::TimedOut { name: "w", after: Duration::from_secs(5) };
+        let others = [sqlx::Error::PoolTimedOut, sqlx::Error::PoolClosed, sqlx::Error::ColumnNotFound("c".to_owned())];
+        let passing =
+            [DbError::newer("state X"), DbError::Schema("behind".to_owned()), DbError::BrokenOff("w"), timed_out];
+        for passing in passing.into_iter().chain(others.map(DbError::from)) {
+            assert!(!passing.is_reproducible(), "{passing}");
+        }
     }
 }

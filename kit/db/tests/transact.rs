@@ -200,6 +200,29 @@ async fn a_unique_violation_is_recognised_on_both_servers() {
 }
 
 #[tokio::test]
+async fn only_what_is_written_is_refused_for_good_on_both_servers() {
+    let db = ledger().await;
+    let mut conn = db.acquire().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE narrow (name VARCHAR(3), small TINYINT)").execute(&mut *conn).await.unwrap();
+    for (sql, is_reproducible) in [
+        ("INSERT INTO t VALUES (1, 0)", true),
+        ("UPDATE t SET n = -1", true),
+        ("UPDATE t SET n = NULL WHERE id = 1", true),
+        ("INSERT INTO narrow VALUES ('four', 1)", true),
+        ("INSERT INTO narrow VALUES ('one', 1000)", true),
+        ("INSERT INTO narrow VALUES ('one', 'many')", true),
+        ("INSERT INTO nowhere VALUES (1)", false),
+        ("UPDATE t SET nothing = 1", false),
+        ("SIGNAL SQLSTATE '45000'", false),
+    ] {
+        let error: DbError = sqlx::raw_sql(sql).execute(&mut *conn).await.unwrap_err().into();
+        assert_eq!(error.is_reproducible(), is_reproducible, "{sql}: {error}");
+    }
+    let newer = Problem::from(DbError::newer("an order in a state that is not known here"));
+    assert_eq!(newer.reason(), Reason::Unavailable);
+}
+
+#[tokio::test]
 async fn a_lock_that_outlives_its_retries_is_unavailable_and_says_when_to_try_again() {
     let world = World::new().unwrap();
     let db = ledger_in(&world).await;

@@ -1,100 +1,130 @@
-//! Applies one batch: deduplicates it, applies it and records it in one transaction, and isolates what can't be
-//! applied.
+//! Applies one batch, each piece of it in one transaction: waits while the server is at fault, and finds the message
+//! that is at fault itself by halving.
 
-use crate::{HandleError, Handler, Message, dead_letter::DeadLetters, message::Unreadable, rows, trace};
+use crate::{
+    Handler, Message,
+    client::Client,
+    failure::Failure,
+    letter::{Kind, Letter, Outcome},
+    letters::{AT_A_TIME, Letters},
+    loud::{Loud, Telling},
+    message::Unreadable,
+    progress::Progress,
+    rows::{self, Aside},
+    trace,
+};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError, WorkError};
-use stampede_vocab::{Timestamp, backoff};
-use std::{collections::HashSet, fmt::Display, future::Future, sync::Arc};
+use stampede_db::{Database, DbError};
+use stampede_vocab::{backoff, backoff_within};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
-/// Attempts of a batch, or of one message, before its failure is taken for permanent.
+/// Most messages of one transaction.
+pub const BATCH: usize = 500;
+/// Attempts of one message before it is set aside: what it is refused for may be half of a change under way.
 const ATTEMPTS: u32 = 5;
+/// Shortest and longest wait while the server is at fault.
+const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// Time-outs in a row before the pieces get smaller: the first may be a server that stood still.
+const TIME_OUTS: u32 = 2;
 
-/// Why a transaction was rolled back.
+/// Why a batch was given up. It is read again, so nothing is lost.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Db(#[from] DbError),
-    #[error("a message that can never be applied: {why}")]
-    Poison { message: Box<Message>, why: String },
+pub enum Unapplied {
+    /// The consumer is to stop.
+    #[error("stopped before the batch was applied")]
+    Stopped,
+    /// Another consumer has a partition of it.
+    #[error("a partition of the batch was given to another consumer")]
+    Lost,
 }
-
-impl WorkError for Failure {
-    fn as_db_error(&self) -> Option<&DbError> {
-        match self {
-            Self::Db(error) => Some(error),
-            Self::Poison { .. } => None,
-        }
-    }
-}
-
-/// The consumer was stopped before the batch was applied. It is read again, so nothing is lost.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped before the batch was applied")]
-pub struct Stopped;
 
 /// Applies batches of one consumer.
 pub struct Applier<H> {
-    pub db: Database,
-    pub handler: Arc<H>,
-    pub dead_letters: DeadLetters,
-    pub stop: CancellationToken,
+    db: Database,
+    handler: Arc<H>,
+    letters: Letters,
+    client: Arc<Client>,
+    progress: Progress,
+    stop: CancellationToken,
+    /// Most messages of a piece: less than a batch after time-outs, until the server is faster again.
+    limit: usize,
+    /// Failures in a row of the server, those of them that were time-outs, and those of one message.
+    failures: u32,
+    time_outs: u32,
+    faults: u32,
+    loud: Loud,
 }
 
+/// A piece that is still to be applied, or what is left of it.
+type Piece = Vec<Message>;
+
 impl<H: Handler> Applier<H> {
-    /// Applies the batch. Returns once every message of it is applied or is a dead letter; fails only if stopped.
-    pub async fn apply(&self, batch: Vec<Message>) -> Result<(), Stopped> {
-        let left = self.apply_while_whole(batch).await?;
-        for message in left {
-            // In a batch nothing says which message the database refuses; alone, it can only be this one.
-            for message in self.apply_while_whole(vec![message]).await? {
-                self.set_aside(&message, "failed in every attempt; the log has the errors").await?;
+    /// Applies what `client` reads, until `stop`.
+    pub fn new(
+        db: Database,
+        handler: Arc<H>,
+        letters: Letters,
+        (client, progress): (Arc<Client>, Progress),
+        stop: CancellationToken,
+    ) -> Self {
+        let (limit, loud) = (BATCH, Loud::default());
+        Self { db, handler, letters, client, progress, stop, limit, failures: 0, time_outs: 0, faults: 0, loud }
+    }
+
+    /// Applies the batch. Returns once every message of it is applied or is a dead letter.
+    pub async fn apply(&mut self, batch: Vec<Message>) -> Result<(), Unapplied> {
+        // The next one is the last.
+        let mut pieces = vec![without_repeats(batch)];
+        while let Some(piece) = pieces.pop() {
+            if !piece.is_empty() {
+                pieces.extend(self.step(piece).await?);
             }
         }
         Ok(())
     }
 
-    /// Applies the batch in one transaction, without the messages that are poison. Returns what it could not apply in
-    /// any attempt, which is mostly nothing.
-    async fn apply_while_whole(&self, mut batch: Vec<Message>) -> Result<Vec<Message>, Stopped> {
-        let mut attempt = 0;
-        while !batch.is_empty() {
-            match self.attempt(&batch).await {
-                Ok(effects) => {
-                    // Before the offsets are stored: a stop waits for it, only a crash can lose it.
-                    self.handler.committed(effects).await;
-                    return Ok(Vec::new());
+    /// Tries one piece. Returns what is left of it, the part to be tried next at the end.
+    async fn step(&mut self, mut piece: Piece) -> Result<Vec<Piece>, Unapplied> {
+        if piece.len() > self.limit {
+            let behind = piece.split_off(self.limit);
+            return Ok(vec![behind, piece]);
+        }
+        let piece = Arc::new(piece);
+        let outcome = self.attempt(&piece).await;
+        let piece = Arc::unwrap_or_clone(piece);
+        match outcome {
+            Ok(effects) => {
+                // Before the offsets are stored: a stop waits for it, only a crash can lose it.
+                self.handler.committed(effects).await;
+                self.succeeds();
+                Ok(Vec::new())
+            }
+            Err(Failure::Aside(aside)) => self.leave_out(piece, aside).await,
+            Err(Failure::Poison { index, why }) => self.set_aside(piece, &[index], Kind::Poison, &why).await,
+            Err(Failure::Db(error)) if error.is_reproducible() => self.isolate(piece, &error).await,
+            Err(Failure::Db(error)) => {
+                if matches!(error, DbError::TimedOut { .. }) {
+                    self.shrink(piece.len());
                 }
-                Err(Failure::Poison { message, why }) => {
-                    // Not counted as an attempt: the batch gets shorter each time, so the loop ends.
-                    self.set_aside(&message, &why).await?;
-                    batch.retain(|other| !other.is_same_delivery(&message));
-                }
-                Err(Failure::Db(error)) => {
-                    attempt += 1;
-                    tracing::warn!(error.cause = %error, inbox.attempt = attempt, inbox.batch = batch.len(), "batch was not applied, trying again");
-                    // An unreachable database or a lock says nothing about the messages: dead letters of them would
-                    // park every key that is read during an outage. It is retried until it works.
-                    let is_passing = error.is_unreachable() || error.is_deadlock();
-                    if attempt >= ATTEMPTS && !is_passing {
-                        return Ok(batch);
-                    }
-                    self.pause(attempt).await?;
-                }
+                self.wait(&piece[0], &error).await?;
+                self.still_owns(&piece)?;
+                Ok(vec![piece])
             }
         }
-        Ok(batch)
     }
 
-    /// Applies and records the new messages of the batch in one transaction.
-    async fn attempt(&self, batch: &[Message]) -> Result<H::Effects, Failure> {
-        let handler = self.handler.clone();
-        let batch: Arc<[Message]> = batch.into();
-        let spans = trace::spans(&batch);
+    /// Applies the piece in one transaction.
+    async fn attempt(&self, piece: &Arc<Piece>) -> Result<H::Effects, Failure> {
+        let (handler, piece) = (self.handler.clone(), piece.clone());
+        let spans = trace::spans(&piece);
         let applied = self.db.transact_with("apply_messages", move |conn| {
-            let (handler, batch) = (handler.clone(), batch.clone());
-            Box::pin(async move { apply_in(conn, &*handler, &batch).await })
+            let (handler, piece) = (handler.clone(), piece.clone());
+            Box::pin(async move { apply_in(conn, &*handler, &piece).await })
         });
         let outcome = applied.await;
         // Open until here, so that each span lasts as long as the transaction with its commit.
@@ -102,59 +132,147 @@ impl<H: Handler> Applier<H> {
         outcome
     }
 
-    /// Makes a dead letter of the message and parks its key, so that later ones of the key do not overtake it.
-    async fn set_aside(&self, message: &Message, why: &str) -> Result<(), Stopped> {
-        // Kafka first: a crash in between sends the dead letter twice. The other way round it would be recorded and
-        // gone.
-        self.until_done("dead letter was not taken by Kafka", || self.dead_letters.send(message, why)).await?;
-        self.until_done("dead letter was not recorded", || self.park(message)).await
+    /// Grows slowly towards a whole batch again, so that a slow server does not time out at every other piece.
+    fn succeeds(&mut self) {
+        self.moves();
+        self.limit = (self.limit + self.limit / 4 + 1).min(BATCH);
+        (self.time_outs, self.faults) = (0, 0);
     }
 
-    /// Makes dead letters of records that are no messages of ours. There is no id to record and no key to park.
-    pub async fn set_aside_unreadable(&self, records: &[Unreadable]) -> Result<(), Stopped> {
-        for record in records {
-            self.until_done("dead letter was not taken by Kafka", || self.dead_letters.send_unreadable(record)).await?;
+    fn moves(&mut self) {
+        self.progress.moves();
+        self.loud.passes();
+        self.failures = 0;
+    }
+
+    fn shrink(&mut self, tried: usize) {
+        self.time_outs += 1;
+        if self.time_outs >= TIME_OUTS {
+            self.limit = (tried / 2).max(1);
+            self.time_outs = 0;
+        }
+    }
+
+    /// Halves a piece that something in it makes fail: of two halves the first one goes on, in the order of the messages.
+    async fn isolate(&mut self, mut piece: Piece, error: &DbError) -> Result<Vec<Piece>, Unapplied> {
+        if piece.len() > 1 {
+            tracing::warn!(error.cause = %error, inbox.batch = piece.len(), "a batch fails for what is in it, trying its halves");
+            let behind = piece.split_off(piece.len() / 2);
+            return Ok(vec![behind, piece]);
+        }
+        self.faults += 1;
+        if self.faults < ATTEMPTS {
+            tracing::warn!(error.cause = %error, inbox.attempt = self.faults, "a message was not applied, trying again");
+            self.pause(backoff(self.faults)).await?;
+            return Ok(vec![piece]);
+        }
+        self.faults = 0;
+        self.set_aside(piece, &[0], Kind::Poison, &error.to_string()).await
+    }
+
+    /// Takes out what is a letter already, and makes letters of what is behind one.
+    async fn leave_out(&mut self, piece: Piece, aside: Aside) -> Result<Vec<Piece>, Unapplied> {
+        if aside.letters.is_empty() {
+            let why = "behind a dead letter of the same key";
+            return self.set_aside(piece, &aside.parked, Kind::Parked, why).await;
+        }
+        Ok(vec![without(piece, &aside.letters.into_iter().collect())])
+    }
+
+    /// Makes letters of these messages of the piece. Returns the others, and those that are to be applied after all.
+    async fn set_aside(
+        &mut self,
+        piece: Piece,
+        indices: &[usize],
+        kind: Kind,
+        why: &str,
+    ) -> Result<Vec<Piece>, Unapplied> {
+        let mut gone = BTreeSet::new();
+        for indices in indices.chunks(AT_A_TIME) {
+            let letters = indices.iter().map(|index| Letter::of(&piece[*index], kind, why)).collect();
+            let outcomes = self.write(letters).await?;
+            let written = indices.iter().zip(outcomes).filter(|(_, outcome)| *outcome != Outcome::NotParked);
+            gone.extend(written.map(|(index, _)| *index));
+        }
+        Ok(vec![without(piece, &gone)])
+    }
+
+    /// Makes letters of records that are no messages of ours.
+    pub async fn set_aside_unreadable(&mut self, records: &[Unreadable]) -> Result<(), Unapplied> {
+        for records in records.chunks(AT_A_TIME) {
+            self.write(records.iter().map(Letter::from).collect()).await?;
         }
         Ok(())
     }
 
-    /// Retries `step` until it succeeds or the consumer is stopped.
-    async fn until_done<E: Display, Fut>(&self, failed: &str, step: impl Fn() -> Fut) -> Result<(), Stopped>
-    where
-        Fut: Future<Output = Result<(), E>>,
-    {
-        let mut attempt = 0;
-        while let Err(error) = step().await {
-            tracing::error!(error.cause = %error, inbox.attempt = attempt, "{failed}, trying again");
-            self.pause(attempt).await?;
-            attempt += 1;
+    /// Writes letters, however long the server is at fault. Gives up if their partitions were given to another consumer,
+    /// which may have applied them.
+    async fn write(&mut self, letters: Vec<Letter>) -> Result<Vec<Outcome>, Unapplied> {
+        let letters = Arc::new(letters);
+        loop {
+            let places: HashSet<_> = letters.iter().map(|letter| (&letter.topic, letter.partition)).collect();
+            if places.iter().any(|(topic, partition)| !self.client.owns(topic, *partition)) {
+                return Err(Unapplied::Lost);
+            }
+            match self.letters.set_aside(&letters).await {
+                Ok(outcomes) => {
+                    self.moves();
+                    return Ok(outcomes);
+                }
+                Err(error) => {
+                    let first = &letters[0];
+                    self.tell((&first.topic, first.partition, first.offset), &error);
+                    self.wait_longer().await?;
+                }
+            }
         }
-        Ok(())
     }
 
-    async fn park(&self, message: &Message) -> Result<(), DbError> {
-        let message = Arc::new(message.clone());
-        self.db
-            .transact("park_message", move |conn| {
-                let message = message.clone();
-                Box::pin(async move {
-                    let now_us = Timestamp::now().micros();
-                    // Recorded like an applied one, so that a redelivery is dropped and makes no second dead letter. It
-                    // is known already if the commit of an earlier attempt was not acknowledged.
-                    if rows::known(conn, std::slice::from_ref(&*message)).await?.is_empty() {
-                        rows::record(conn, std::slice::from_ref(&*message), now_us).await?;
-                    }
-                    rows::park(conn, &message, now_us).await
-                })
-            })
-            .await
+    fn still_owns(&self, piece: &[Message]) -> Result<(), Unapplied> {
+        let places: HashSet<_> = piece.iter().map(|message| (&message.topic, message.partition)).collect();
+        let owns_all = places.iter().all(|(topic, partition)| self.client.owns(topic, *partition));
+        if owns_all { Ok(()) } else { Err(Unapplied::Lost) }
     }
 
-    /// Waits before the next try; cut short by `stop`.
-    async fn pause(&self, attempt: u32) -> Result<(), Stopped> {
+    /// Waits, since the server is at fault: nothing is set aside for that, however long it lasts.
+    async fn wait(&mut self, first: &Message, error: &DbError) -> Result<(), Unapplied> {
+        self.tell((&first.topic, first.partition, first.offset), error);
+        self.wait_longer().await
+    }
+
+    fn tell(&mut self, (topic, partition, offset): (&str, i32, i64), error: &DbError) {
+        match self.loud.fails() {
+            Telling::Begun => tracing::warn!(
+                messaging.topic = topic,
+                messaging.partition = partition,
+                messaging.offset = offset,
+                error.cause = %error,
+                "messages cannot be applied now, trying again"
+            ),
+            Telling::Lasts(time) => tracing::error!(
+                messaging.topic = topic,
+                messaging.partition = partition,
+                messaging.offset = offset,
+                inbox.stands_s = time.as_secs(),
+                error.cause = %error,
+                "the consumer stands still: messages cannot be applied, trying again"
+            ),
+            Telling::Silent => {}
+        }
+    }
+
+    async fn wait_longer(&mut self) -> Result<(), Unapplied> {
+        let (shortest, longest) = WAITS;
+        let time = backoff_within(shortest, longest, self.failures);
+        self.failures = self.failures.saturating_add(1);
+        self.pause(time).await
+    }
+
+    /// Waits; cut short by `stop`.
+    async fn pause(&self, time: Duration) -> Result<(), Unapplied> {
         tokio::select! {
-            () = self.stop.cancelled() => Err(Stopped),
-            () = tokio::time::sleep(backoff(attempt)) => Ok(()),
+            () = self.stop.cancelled() => Err(Unapplied::Stopped),
+            () = tokio::time::sleep(time) => Ok(()),
         }
     }
 }
@@ -162,53 +280,22 @@ impl<H: Handler> Applier<H> {
 async fn apply_in<H: Handler>(
     conn: &mut MySqlConnection,
     handler: &H,
-    batch: &[Message],
+    piece: &[Message],
 ) -> Result<H::Effects, Failure> {
-    let new = record_new(conn, batch, Timestamp::now().micros()).await?;
-    none_is_parked(conn, &new).await?;
-    handler.apply(conn, &new).await.map_err(|error| match error {
-        HandleError::Db(error) => Failure::Db(error),
-        HandleError::Poison { index, detail } => match new.get(index) {
-            Some(message) => Failure::Poison { message: Box::new(message.clone()), why: detail },
-            None => Failure::Db(DbError::inconsistent(format!("message {index} of {} is poison: {detail}", new.len()))),
-        },
-    })
-}
-
-/// Records the messages that are not recorded yet, and returns them, each once. Mostly all of them are new, so it
-/// inserts first and reads the known ones only if the unique key refuses a row.
-async fn record_new(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<Vec<Message>, DbError> {
-    let all = unseen(batch, HashSet::new());
-    match rows::record(conn, &all, now_us).await {
-        Err(error) if error.unique_violation().is_some() => {
-            // The refused INSERT is undone alone, and the transaction goes on. At READ COMMITTED this read sees what
-            // the other consumer has committed, which the INSERT has waited for.
-            let new = unseen(batch, rows::known(conn, batch).await?);
-            rows::record(conn, &new, now_us).await?;
-            Ok(new)
-        }
-        recorded => recorded.map(|()| all),
+    let aside = rows::aside(conn, piece).await?;
+    if aside != Aside::default() {
+        return Err(Failure::Aside(aside));
     }
+    handler.apply(conn, piece).await.map_err(|error| Failure::of_handler(error, piece.len()))
 }
 
-/// Returns the messages of the batch that are not among `seen`, each once.
-fn unseen(batch: &[Message], mut seen: HashSet<(String, u64)>) -> Vec<Message> {
-    batch.iter().filter(|message| seen.insert((message.source.clone(), message.id))).cloned().collect()
+/// Each message of the batch once: the relay sends some again.
+fn without_repeats(batch: Vec<Message>) -> Piece {
+    let mut seen = HashSet::new();
+    batch.into_iter().filter(|message| seen.insert((message.source.clone(), message.id.clone()))).collect()
 }
 
-/// Fails with the first message behind a dead letter of its key: it becomes a dead letter too.
-async fn none_is_parked(conn: &mut MySqlConnection, new: &[Message]) -> Result<(), Failure> {
-    let parked = rows::parked(conn, new).await?;
-    let is_parked = |message: &&Message| {
-        // An earlier offset is a message from before the dead letter, and is applied.
-        let from = parked.get(&(message.topic.clone(), message.key.clone()));
-        from.is_some_and(|from| message.offset >= *from)
-    };
-    match new.iter().find(is_parked) {
-        None => Ok(()),
-        Some(message) => {
-            let why = "parked behind an earlier dead letter of the same key".to_owned();
-            Err(Failure::Poison { message: Box::new(message.clone()), why })
-        }
-    }
+fn without(piece: Piece, gone: &BTreeSet<usize>) -> Piece {
+    let kept = piece.into_iter().enumerate().filter(|(index, _)| !gone.contains(index));
+    kept.map(|(_, message)| message).collect()
 }

@@ -1,12 +1,14 @@
 //! Reads a service's topics in batches, applies each batch, and then stores its offsets.
 
 use crate::{
-    Handler, Message,
-    batch::{Applier, Stopped},
-    dead_letter::DeadLetters,
-    gauges::{self, Lag},
+    Handler, Message, Progress,
+    batch::{Applier, BATCH, Unapplied},
+    client::Client,
+    copies::Copies,
+    gauges,
+    letters::Letters,
     message::Unreadable,
-    purge,
+    replay::Replay,
 };
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
@@ -17,16 +19,15 @@ use rdkafka::{
     message::BorrowedMessage,
 };
 use stampede_db::Database;
-use stampede_vocab::{Linger, Service};
+use stampede_vocab::{Linger, Service, Timestamp};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Most messages of one transaction.
-const BATCH: usize = 500;
 /// Most records that are read for it, those of types that the service skips among them.
 const MAX_READ: usize = 4 * BATCH;
 /// A batch is a transaction with its commit, for one message as for many.
@@ -62,85 +63,140 @@ impl ConsumerConfig {
     }
 }
 
-/// Applies the messages of some topics, each once.
+/// Applies the messages of some topics, in the order of each key, at least once.
 pub struct Consumer<H> {
-    client: StreamConsumer<Lag>,
-    topics: Vec<String>,
-    applier: Applier<H>,
-    message_types: HashSet<String>,
+    db: Database,
+    handler: Arc<H>,
+    client: Arc<Client>,
+    progress: Progress,
+    letters: Letters,
+    /// Woken when there are new dead letters.
+    written: Arc<Notify>,
     applied: Counter<u64>,
     group: KeyValue,
+    config: ConsumerConfig,
 }
 
 impl<H: Handler> Consumer<H> {
     /// Returns a consumer in its group. Fails if the Kafka client can't be made.
     pub fn new(config: ConsumerConfig, db: Database, handler: Arc<H>) -> Result<Self, KafkaError> {
-        let client: StreamConsumer<Lag> = ClientConfig::new()
-            .set("bootstrap.servers", &config.brokers)
-            .set("group.id", &config.group)
-            // Offsets are stored here once a batch is applied. The client commits them in the background, and when the
-            // consumer leaves: a commit after each batch would be a good part of the load on Kafka.
-            .set("enable.auto.commit", "true")
-            .set("auto.commit.interval.ms", "1000")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "1000")
-            .set("max.poll.interval.ms", "60000")
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.queue.backoff.ms", "10")
-            // Bounds the memory of a consumer that has fallen behind.
-            .set("queued.max.messages.kbytes", "8192")
-            .set("socket.nagle.disable", "true")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("statistics.interval.ms", gauges::GAUGE_INTERVAL.as_millis().to_string())
-            .create_with_context(Lag::new())?;
-        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        client.subscribe(&topics)?;
-        let dead_letters = DeadLetters::new(config.brokers.clone(), config.service, &config.topics);
+        let progress = Progress::new();
+        let client: StreamConsumer<Progress> = settings(&config).create_with_context(progress.clone())?;
+        let client = Arc::new(Client::new(client));
+        client.subscribe(&names(&config.topics))?;
+        let written = Arc::new(Notify::new());
+        let letters = Letters::new(db.clone(), config.service, &config.topics, written.clone());
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
             .with_description("Messages that were read, duplicates among them")
             .build();
-        let group = KeyValue::new("group", config.group);
-        let applier = Applier { db, handler, dead_letters, stop: CancellationToken::new() };
-        let (topics, message_types) = (config.topics, config.message_types);
-        Ok(Self { client, topics, applier, message_types, applied, group })
+        let group = KeyValue::new("group", config.group.clone());
+        Ok(Self { db, handler, client, progress, letters, written, applied, group, config })
     }
 
-    /// Reads until `stop`. Finishes the batch under way first, unless the database cannot be reached.
-    pub async fn run(mut self, stop: CancellationToken) {
-        self.applier.stop = stop.clone();
-        let parked = gauges::watch_parked(self.applier.db.clone(), std::mem::take(&mut self.topics));
-        let _parked = AbortOnDropHandle::new(tokio::spawn(parked));
-        let _purge = AbortOnDropHandle::new(tokio::spawn(purge::run(self.applier.db.clone())));
-        while let Some(first) = self.first(&stop).await {
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Reads until `stop`. Finishes the batch under way first, unless the server is at fault. Returns once it has left its
+    /// group; dropped before that, it leaves it in the background.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { db, handler, client, progress, letters, written, applied, group, config } = self;
+        let copies = Copies::new(config.brokers.clone(), config.service);
+        let replay = Replay { db: db.clone(), handler: handler.clone(), copies, written };
+        let _replay = AbortOnDropHandle::new(tokio::spawn(replay.run()));
+        let measured = gauges::measure(db.clone(), progress.clone(), config.topics.clone());
+        let _measured = AbortOnDropHandle::new(tokio::spawn(measured));
+        let applier = Applier::new(db, handler, letters, (client.clone(), progress.clone()), stop.clone());
+        let mut reader = Reader { client: &client, applier, progress, config: &config, applied, group };
+        reader.run(&stop).await;
+        drop(reader);
+        // Commits what is stored and leaves the group, so that others take the partitions at once.
+        client.unsubscribe();
+        if let Some(client) = Arc::into_inner(client) {
+            client.close().await;
+        }
+    }
+}
+
+fn names(topics: &[String]) -> Vec<&str> {
+    topics.iter().map(String::as_str).collect()
+}
+
+fn settings(config: &ConsumerConfig) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", &config.brokers)
+        .set("group.id", &config.group)
+        // Offsets are stored here once a batch is applied. The client commits them in the background, and when the
+        // consumer leaves: a commit after each batch would be a good part of the load on Kafka.
+        .set("enable.auto.commit", "true")
+        .set("auto.commit.interval.ms", "1000")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1000")
+        // One that can apply nothing for a minute loses its partitions to another, which may reach its server.
+        .set("max.poll.interval.ms", "60000")
+        .set("fetch.wait.max.ms", "100")
+        .set("fetch.queue.backoff.ms", "10")
+        // Bounds the memory of a consumer that has fallen behind.
+        .set("queued.max.messages.kbytes", "8192")
+        .set("socket.nagle.disable", "true")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("statistics.interval.ms", gauges::GAUGE_INTERVAL.as_millis().to_string());
+    settings
+}
+
+/// The loop of a consumer.
+struct Reader<'c, H> {
+    client: &'c Client,
+    applier: Applier<H>,
+    progress: Progress,
+    config: &'c ConsumerConfig,
+    applied: Counter<u64>,
+    group: KeyValue,
+}
+
+impl<H: Handler> Reader<'_, H> {
+    async fn run(&mut self, stop: &CancellationToken) {
+        loop {
+            let Some(first) = self.first(stop).await else { break };
             let drained = self.drain(first);
             let pause = LINGER.after(drained.batch.len());
-            if let Err(Stopped) = self.apply(&drained.positions, drained.batch, &drained.unreadable).await {
+            self.progress.begins(drained.oldest.clone());
+            let applied = self.apply(drained).await;
+            self.progress.ends();
+            match applied {
+                Ok(()) => {
+                    stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                }
+                Err(error @ Unapplied::Lost) => self.join_anew(&error),
                 // Its offsets are not stored, so the next consumer reads the batch again.
-                break;
+                Err(Unapplied::Stopped) => break,
             }
-            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
-        // Commits what is stored and leaves the group, so that others take the partitions at once.
-        self.client.unsubscribe();
     }
 
-    /// Applies the batch, then stores its offsets. Fails if the consumer is stopped before that.
-    async fn apply(
-        &self,
-        positions: &TopicPartitionList,
-        batch: Vec<Message>,
-        unreadable: &[Unreadable],
-    ) -> Result<(), Stopped> {
+    /// Leaves the group and joins it again, so that whatever is not stored is read again by whoever has its partition.
+    fn join_anew(&self, why: &Unapplied) {
+        tracing::warn!(error.cause = %why, "the batch is given up, joining the group again");
+        self.client.unsubscribe();
+        if let Err(error) = self.client.subscribe(&names(&self.config.topics)) {
+            tracing::error!(error.cause = %error, "the consumer cannot join its group again");
+        }
+    }
+
+    /// Applies the batch, then stores its offsets.
+    async fn apply(&mut self, drained: Drained) -> Result<(), Unapplied> {
+        let Drained { batch, unreadable, positions, .. } = drained;
         self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
         self.applier.apply(batch).await?;
-        self.applier.set_aside_unreadable(unreadable).await?;
-        if let Err(error) = self.client.store_offsets(positions) {
-            // After a rebalance another consumer has the partition, and reads the batch again. The inbox knows its
-            // messages, so they are dropped there.
+        self.applier.set_aside_unreadable(&unreadable).await?;
+        if let Err(error) = self.client.store_offsets(&positions) {
+            // After a rebalance another consumer has the partition, and reads the batch again, which changes nothing.
             tracing::warn!(error.cause = %error, "offsets will not be committed");
         }
         Ok(())
@@ -166,12 +222,17 @@ impl<H: Handler> Consumer<H> {
     /// is kept: they have no effect that a repeat could double.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
-        let (mut next, mut read) = (HashMap::new(), 0);
+        let (mut next, mut oldest, mut read) = (HashMap::new(), HashMap::new(), 0);
         let mut record = Some(first);
         while let Some(message) = record {
             // The position of a partition is the offset to read next, not the last one that was read.
             next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
-            match Message::read(&message, &self.message_types) {
+            if let Some(written_ms) = message.timestamp().to_millis() {
+                let written = Timestamp::from_micros(written_ms.saturating_mul(1_000));
+                let oldest = oldest.entry(message.topic().to_owned()).or_insert(written);
+                *oldest = written.min(*oldest);
+            }
+            match Message::read(&message, &self.config.message_types) {
                 Ok(message) => batch.extend(message),
                 Err(message) => unreadable.push(*message),
             }
@@ -187,7 +248,7 @@ impl<H: Handler> Consumer<H> {
                 .add_partition_offset(&topic, partition, Offset::Offset(offset))
                 .expect("an offset that was read is valid");
         }
-        Drained { batch, unreadable, positions }
+        Drained { batch, unreadable, positions, oldest }
     }
 }
 
@@ -197,4 +258,6 @@ struct Drained {
     unreadable: Vec<Unreadable>,
     /// The offsets to store once all of it is applied or set aside.
     positions: TopicPartitionList,
+    /// When the oldest record of each topic was written.
+    oldest: HashMap<String, Timestamp>,
 }

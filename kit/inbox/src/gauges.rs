@@ -1,72 +1,77 @@
-//! Gauges of a consumer: its lag, as the Kafka client counts it, and its parked keys.
+//! Gauges of a consumer: what it is behind, its dead letters and its parked keys.
 
-use crate::rows;
-use opentelemetry::{
-    KeyValue, global,
-    metrics::{Gauge, Meter},
-};
-use rdkafka::{ClientContext, Statistics, consumer::ConsumerContext, statistics::Topic};
+use crate::{letter, progress::Progress, rows};
+use opentelemetry::{KeyValue, global, metrics::Gauge};
 use stampede_db::{Database, DbError};
 use std::{collections::HashMap, time::Duration};
 use tokio::time::sleep;
 
-/// Time between two reads of the gauges.
+/// Time between two measurements.
 pub const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
-fn meter() -> Meter {
-    global::meter("stampede.inbox")
+struct Gauges {
+    lag_messages: Gauge<u64>,
+    lag: Gauge<f64>,
+    parked: Gauge<u64>,
+    letters: Gauge<u64>,
+    stands_still: Gauge<u64>,
 }
 
-/// Takes the statistics of the Kafka client.
-pub struct Lag {
-    lag: Gauge<u64>,
-}
-
-impl Lag {
+impl Gauges {
     /// Records into the global meter as of this call.
-    pub fn new() -> Self {
-        let lag = meter()
-            .u64_gauge("stampede_inbox_lag_messages")
-            .with_description("Messages of a topic that this process has not read yet, of the partitions that it reads")
-            .build();
-        Self { lag }
-    }
-}
-
-impl ClientContext for Lag {
-    fn stats(&self, statistics: Statistics) {
-        for (name, topic) in statistics.topics {
-            self.lag.record(lag_of(&topic), &[KeyValue::new("topic", name)]);
+    fn new() -> Self {
+        let meter = global::meter("stampede.inbox");
+        let count =
+            |name: &'static str, description: &'static str| meter.u64_gauge(name).with_description(description).build();
+        Self {
+            lag_messages: count(
+                "stampede_inbox_lag_messages",
+                "Messages of a topic that this process has not read yet, of the partitions that it reads",
+            ),
+            lag: meter
+                .f64_gauge("stampede_inbox_lag_seconds")
+                .with_description("Age of what this process is applying of a topic, or time since the last it applied")
+                .build(),
+            parked: count("stampede_inbox_parked_keys", "Keys whose messages wait behind a dead letter"),
+            letters: count("stampede_inbox_dead_letters_waiting", "Dead letters that nobody has decided on"),
+            stands_still: count(
+                "stampede_inbox_stands_still",
+                "1 while this process has applied nothing of its batch, or was in no group, for half a minute",
+            ),
         }
     }
-}
 
-impl ConsumerContext for Lag {}
-
-/// Returns the lag of the partitions that this consumer reads; the client gives -1 for the others.
-fn lag_of(topic: &Topic) -> u64 {
-    topic.partitions.values().map(|partition| u64::try_from(partition.consumer_lag).unwrap_or(0)).sum()
-}
-
-/// Measures the parked keys of these topics until it is dropped. Skips a measurement without a log line if the database
-/// fails: the consumer logs that.
-pub async fn watch_parked(db: Database, topics: Vec<String>) {
-    let parked = meter()
-        .u64_gauge("stampede_inbox_parked_keys")
-        .with_description("Keys whose messages wait behind a dead letter")
-        .build();
-    loop {
-        let counted = db.in_time("count_parked", count_parked(&db));
-        if let Ok(counts) = counted.await {
-            for topic in &topics {
-                let count = counts.get(topic).copied().unwrap_or(0);
-                parked.record(count, &[KeyValue::new("topic", topic.clone())]);
+    fn record(&self, progress: &Progress, topics: &[String], stored: Option<&Counts>) {
+        self.stands_still.record(u64::from(progress.stands_still()), &[]);
+        for topic in topics {
+            let labels = [KeyValue::new("topic", topic.clone())];
+            self.lag_messages.record(progress.lag_messages(topic), &labels);
+            self.lag.record(progress.lag_in_time(topic).as_secs_f64(), &labels);
+            if let Some(counts) = stored {
+                self.parked.record(counts.parked.get(topic).copied().unwrap_or(0), &labels);
+                self.letters.record(counts.letters.get(topic).copied().unwrap_or(0), &labels);
             }
         }
+    }
+}
+
+/// What is stored, by topic.
+struct Counts {
+    parked: HashMap<String, u64>,
+    letters: HashMap<String, u64>,
+}
+
+/// Measures until it is dropped. Skips what the database does not say, without a log line: the consumer logs that.
+pub async fn measure(db: Database, progress: Progress, topics: Vec<String>) {
+    let gauges = Gauges::new();
+    loop {
+        let counts = db.in_time("count_dead_letters", count(&db)).await.ok();
+        gauges.record(&progress, &topics, counts.as_ref());
         sleep(GAUGE_INTERVAL).await;
     }
 }
 
-async fn count_parked(db: &Database) -> Result<HashMap<String, u64>, DbError> {
-    rows::count_parked(&mut *db.acquire().await?).await
+async fn count(db: &Database) -> Result<Counts, DbError> {
+    let mut conn = db.acquire().await?;
+    Ok(Counts { parked: rows::count_parked(&mut conn).await?, letters: letter::count_open(&mut conn).await? })
 }

@@ -1,9 +1,14 @@
-//! The consumer that applies each message once.
+//! The consumer that applies messages, and what becomes of those that cannot be applied.
 //!
-//! Kafka delivers at least once; the inbox row, the effect and the outbox rows of the answer are written in one
-//! transaction, a batch at a time, and the offset is committed after. A message that can't be applied becomes a dead
-//! letter, and later messages of its key are parked behind it. A record without the headers of a message becomes one as
-//! it is, named by its partition and offset. It carries bytes and does not know what they mean.
+//! Kafka delivers at least once: the effect and the outbox rows of the answer are written in one transaction, a batch at
+//! a time, and the offset is committed after. Any message may come again at any later time, so that handlers decide by
+//! the state of what they change ([`Handler::apply`]).
+//!
+//! While the server is at fault, whatever it says, the consumer waits. A message that is at fault itself is found by
+//! halving its batch, and becomes a dead letter: a row of the service's schema, written with the park of its key, behind
+//! which later messages of the key are set aside too. A record that is no message becomes one as it is. An operator lets
+//! the letters of a key be replayed or discarded; the consumer replays them in their order and then goes on with the key.
+//! It carries bytes and does not know what they mean.
 //!
 //! ```no_run
 //! use sqlx::MySqlConnection;
@@ -30,13 +35,22 @@
 #![warn(missing_docs)]
 
 mod batch;
+mod client;
 mod consumer;
-mod dead_letter;
+mod copies;
+mod failure;
 mod gauges;
+mod headers;
+mod letter;
+mod letters;
+mod loud;
 mod message;
-mod purge;
+mod progress;
+mod replay;
 mod rows;
 mod trace;
 
 pub use consumer::{Consumer, ConsumerConfig};
+pub use headers::Headers;
 pub use message::{Boxed, HandleError, Handler, Message};
+pub use progress::Progress;

@@ -1,20 +1,28 @@
 //! Messages, and the handler of a service that applies them.
 
+use crate::Headers;
 use rdkafka::{
     Message as _,
-    message::{BorrowedHeaders, BorrowedMessage, Headers, OwnedHeaders},
+    message::{BorrowedMessage, Headers as _},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use std::{collections::HashSet, future::Future, pin::Pin};
+
+/// Longest key, source and id that a dead letter has room for, in bytes of ASCII.
+const MAX_NAME: usize = 64;
+/// Longest type.
+const MAX_TYPE: usize = 128;
 
 /// A message as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Its writer, such as `/stampede/order`. With `id` it identifies the message.
     pub source: String,
-    /// Its number at its source.
-    pub id: u64,
+    /// Its id at its source.
+    pub id: String,
+    /// Version of its aggregate; 0 where the writer does not say.
+    pub sequence: i64,
     /// Full name of the protobuf message, such as `stampede.message.v1.OrderPlaced`.
     pub message_type: String,
     /// Key: the id of the aggregate that it is about.
@@ -29,65 +37,77 @@ pub struct Message {
     pub partition: i32,
     /// Offset in the partition.
     pub offset: i64,
+    /// Every header as it came.
+    pub headers: Headers,
 }
 
-/// A record without the headers that every message of ours has. Only its place names it.
+/// A record that is no message of ours. Only its place names it.
 #[derive(Debug, thiserror::Error)]
-#[error("{topic}[{partition}]@{offset} has no readable header {header}")]
+#[error("{topic}[{partition}]@{offset} has no readable {part}")]
 pub(crate) struct Unreadable {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
-    /// The header that is missing or cannot be read.
-    pub header: &'static str,
+    /// The header that is missing or cannot be read, or "key".
+    pub part: &'static str,
     pub key: Option<Vec<u8>>,
     pub payload: Option<Vec<u8>>,
-    pub headers: OwnedHeaders,
+    pub headers: Headers,
 }
 
 impl Unreadable {
-    fn new(record: &BorrowedMessage<'_>, header: &'static str) -> Self {
+    fn new(record: &BorrowedMessage<'_>, part: &'static str) -> Self {
         Self {
             topic: record.topic().to_owned(),
             partition: record.partition(),
             offset: record.offset(),
-            header,
+            part,
             key: record.key().map(<[u8]>::to_vec),
             payload: record.payload().map(<[u8]>::to_vec),
-            headers: record.headers().map(BorrowedHeaders::detach).unwrap_or_default(),
+            headers: Headers::of(record),
         }
     }
 }
 
 impl Message {
-    /// Returns whether both are the same record of Kafka. An offset is unique only within its partition.
-    pub(crate) fn is_same_delivery(&self, other: &Self) -> bool {
-        (&self.topic, self.partition, self.offset) == (&other.topic, other.partition, other.offset)
-    }
-
     /// Returns the message in this record; `None` if it is of another type. Fails if a header is missing or malformed.
     pub(crate) fn read(
         record: &BorrowedMessage<'_>,
         message_types: &HashSet<String>,
     ) -> Result<Option<Self>, Box<Unreadable>> {
-        let unreadable = |name| Box::new(Unreadable::new(record, name));
-        let required = |name| header(record, name).ok_or_else(|| unreadable(name));
-        let message_type = required("ce_type")?;
-        if !message_types.contains(message_type) {
+        let unreadable = |part| Box::new(Unreadable::new(record, part));
+        let required = |name, longest| {
+            let value = header(record, name).filter(|value| fits(value, longest));
+            value.map(str::to_owned).ok_or_else(|| unreadable(name))
+        };
+        let message_type = required("ce_type", MAX_TYPE)?;
+        if !message_types.contains(&message_type) {
             return Ok(None);
         }
+        let key = std::str::from_utf8(record.key().unwrap_or_default()).ok().filter(|key| fits(key, MAX_NAME));
         Ok(Some(Self {
-            source: required("ce_source")?.to_owned(),
-            id: required("ce_id")?.parse().map_err(|_| unreadable("ce_id"))?,
-            message_type: message_type.to_owned(),
-            key: record.key().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
+            source: required("ce_source", MAX_NAME)?,
+            id: required("ce_id", MAX_NAME)?,
+            sequence: sequence(header(record, "ce_sequence")),
+            message_type,
+            key: key.ok_or_else(|| unreadable("key"))?.to_owned(),
             payload: record.payload().unwrap_or_default().to_vec(),
             traceparent: header(record, "traceparent").map(str::to_owned),
             topic: record.topic().to_owned(),
             partition: record.partition(),
             offset: record.offset(),
+            headers: Headers::of(record),
         }))
     }
+}
+
+/// The version that a header says; 0 if it says none.
+pub(crate) fn sequence(header: Option<&str>) -> i64 {
+    header.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+fn fits(name: &str, longest: usize) -> bool {
+    name.is_ascii() && name.len() <= longest
 }
 
 fn header<'m>(record: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
@@ -98,7 +118,8 @@ fn header<'m>(record: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
 /// Why a batch could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// The database: the batch is tried again.
+    /// The database. The batch is tried again; if [`DbError::is_reproducible`] says that waiting does not help, its
+    /// halves are, until the message at fault is found.
     #[error(transparent)]
     Db(#[from] DbError),
     /// One message can never be applied: it becomes a dead letter, and the batch is tried without it.
@@ -119,8 +140,10 @@ pub trait Handler: Send + Sync + 'static {
     /// The effects to run after the commit.
     type Effects: Send + 'static;
 
-    /// Applies new messages inside the transaction that records them, in the order given. They are of the types that
-    /// the consumer was made for. May run again with the same messages, so it has no effect outside the transaction.
+    /// Applies messages inside a transaction, in the order given. They are of the types that the consumer was made for.
+    ///
+    /// Any message may come again at any later time, also behind its successors: it must change nothing then, by the
+    /// state of what it would change. It has no effect outside the transaction, which may be rolled back.
     fn apply<'c>(
         &'c self,
         conn: &'c mut MySqlConnection,

@@ -1,60 +1,108 @@
-//! The SQL of the inbox: which messages are recorded, and which keys are parked.
+//! The SQL of parked keys, and of which messages of a batch are not to be applied.
 
 use crate::Message;
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Returns the messages that are recorded already, as (source, id).
-pub async fn known(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<(String, u64)>, DbError> {
-    let mut known = HashSet::new();
-    // One statement for each source, of which a batch has one or two: with a plain IN both servers use the index.
-    for (source, ids) in by_source(batch) {
-        let mut select = Statement::new("SELECT message_id FROM inbox WHERE source = ");
-        select.push_bind(source).push(" AND message_id IN ").push_list(ids);
-        let ids: Vec<(u64,)> = select.fetch_all(&mut *conn).await?;
-        known.extend(ids.into_iter().map(|(id,)| (source.to_owned(), id)));
-    }
-    Ok(known)
+/// Messages of a batch that are not to be applied, by their index.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Aside {
+    /// Those that are dead letters, whatever was decided on them.
+    pub letters: Vec<usize>,
+    /// Those behind a dead letter of their key.
+    pub parked: Vec<usize>,
 }
 
-fn by_source(batch: &[Message]) -> HashMap<&str, Vec<u64>> {
-    let mut sources: HashMap<&str, Vec<u64>> = HashMap::new();
+/// From where a key is parked.
+#[derive(Debug, Clone, Copy)]
+struct Park {
+    from_offset: i64,
+    /// Partition of the first letter; `None` for one of an earlier release, which is in Kafka alone.
+    partition: Option<i32>,
+}
+
+impl Park {
+    /// Whether it holds the message back. An earlier one of the same partition is from before the dead letter, and has
+    /// taken effect: it is a repeat.
+    fn holds(self, message: &Message) -> bool {
+        let is_moved = self.partition.is_some_and(|partition| partition != message.partition);
+        is_moved || message.offset >= self.from_offset
+    }
+}
+
+/// Returns which messages of the batch are not to be applied; mostly none.
+pub async fn aside(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Aside, DbError> {
+    let mut aside = Aside::default();
+    // Mostly there are none of either, and EXISTS is the cheapest statement.
+    let (any_letter, any_parked): (i64, i64) =
+        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM dead_letters), EXISTS (SELECT 1 FROM inbox_parked)")
+            .fetch_one(&mut *conn)
+            .await?;
+    if any_letter != 0 {
+        let letters = letters(conn, batch).await?;
+        let is_letter = |message: &Message| letters.contains(&name(message));
+        aside.letters = (0..batch.len()).filter(|index| is_letter(&batch[*index])).collect();
+    }
+    if any_parked != 0 {
+        let parked = parked(conn, batch).await?;
+        let is_parked = |message: &Message| {
+            let park = parked.get(&(message.topic.clone(), message.key.clone()));
+            park.is_some_and(|park| park.holds(message))
+        };
+        aside.parked =
+            (0..batch.len()).filter(|index| !aside.letters.contains(index) && is_parked(&batch[*index])).collect();
+    }
+    Ok(aside)
+}
+
+/// Place and name of a record.
+type Name = (String, i32, i64, String, String);
+
+fn name(message: &Message) -> Name {
+    let Message { topic, partition, offset, source, id, .. } = message;
+    (topic.clone(), *partition, *offset, source.clone(), id.clone())
+}
+
+/// The dead letters between the first and the last offset that the batch has of each partition.
+async fn letters(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<Name>, DbError> {
+    let mut ranges: BTreeMap<(&str, i32), (i64, i64)> = BTreeMap::new();
     for message in batch {
-        sources.entry(&message.source).or_default().push(message.id);
+        let offset = message.offset;
+        let range = ranges.entry((&message.topic, message.partition)).or_insert((offset, offset));
+        *range = (range.0.min(offset), range.1.max(offset));
     }
-    sources
-}
-
-/// Records messages as applied. Fails with a unique violation if one is recorded already.
-pub async fn record(conn: &mut MySqlConnection, batch: &[Message], now_us: i64) -> Result<(), DbError> {
-    if batch.is_empty() {
-        return Ok(());
+    let mut select =
+        Statement::new("SELECT topic, partition_no, record_offset, source, message_id FROM dead_letters WHERE ");
+    let mut any = select.separated(" OR ");
+    for ((topic, partition), (first, last)) in ranges {
+        any.push("(topic = ")
+            .push_bind_unseparated(topic)
+            .push_unseparated(" AND partition_no = ")
+            .push_bind_unseparated(partition)
+            .push_unseparated(" AND record_offset BETWEEN ")
+            .push_bind_unseparated(first)
+            .push_unseparated(" AND ")
+            .push_bind_unseparated(last)
+            .push_unseparated(")");
     }
-    let mut insert = Statement::new("INSERT INTO inbox (source, message_id, processed_us) ");
-    insert.push_values(batch, |mut row, message| {
-        row.push_bind(&message.source).push_bind(message.id).push_bind(now_us);
-    });
-    insert.execute(conn).await?;
-    Ok(())
+    let rows: Vec<Name> = select.fetch_all(conn).await?;
+    Ok(rows.into_iter().collect())
 }
-
-/// Topics and parked keys, with the offset from which each is parked.
-pub type Parked = HashMap<(String, String), i64>;
 
 /// Returns the parked keys that the batch has messages of.
-pub async fn parked(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Parked, DbError> {
+async fn parked(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashMap<(String, String), Park>, DbError> {
     let mut parked = HashMap::new();
-    // Mostly no key is parked, and EXISTS is the cheapest statement.
-    let any: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM inbox_parked)").fetch_one(&mut *conn).await?;
-    if any == 0 {
-        return Ok(parked);
-    }
     for (topic, keys) in by_topic(batch) {
-        let mut select = Statement::new("SELECT message_key, from_offset FROM inbox_parked WHERE topic = ");
-        select.push_bind(topic).push(" AND message_key IN ").push_list(keys);
-        let rows: Vec<(String, i64)> = select.fetch_all(&mut *conn).await?;
-        parked.extend(rows.into_iter().map(|(key, from)| ((topic.to_owned(), key), from)));
+        let mut select = Statement::new(
+            "SELECT p.message_key, p.from_offset, (SELECT d.partition_no FROM dead_letters d WHERE d.topic = p.topic \
+             AND d.message_key = p.message_key AND d.record_offset = p.from_offset ORDER BY d.id LIMIT 1) \
+             FROM inbox_parked p WHERE p.topic = ",
+        );
+        select.push_bind(topic).push(" AND p.message_key IN ").push_list(keys);
+        let rows: Vec<(String, i64, Option<i32>)> = select.fetch_all(&mut *conn).await?;
+        let park = |(key, from_offset, partition)| ((topic.to_owned(), key), Park { from_offset, partition });
+        parked.extend(rows.into_iter().map(park));
     }
     Ok(parked)
 }
@@ -67,39 +115,61 @@ fn by_topic(batch: &[Message]) -> HashMap<&str, HashSet<&str>> {
     topics
 }
 
-/// Parks the key of this message from this message on, unless it is parked already.
-pub async fn park(conn: &mut MySqlConnection, message: &Message, now_us: i64) -> Result<(), DbError> {
-    sqlx::query("INSERT IGNORE INTO inbox_parked (topic, message_key, from_offset, parked_us) VALUES (?, ?, ?, ?)")
-        .bind(&message.topic)
-        .bind(&message.key)
-        .bind(message.offset)
-        .bind(now_us)
+/// Returns whether the key is parked, and keeps it so until the end of the transaction.
+pub async fn lock_park(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<bool, DbError> {
+    let from_offset: Option<i64> =
+        sqlx::query_scalar("SELECT from_offset FROM inbox_parked WHERE topic = ? AND message_key = ? FOR UPDATE")
+            .bind(topic)
+            .bind(key)
+            .fetch_optional(conn)
+            .await?;
+    Ok(from_offset.is_some())
+}
+
+/// Parks the key from this offset on, unless it is parked already.
+pub async fn park(
+    conn: &mut MySqlConnection,
+    (topic, key): (&str, &str),
+    from_offset: i64,
+    now_us: i64,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO inbox_parked (topic, message_key, from_offset, parked_us) VALUES (?, ?, ?, ?) \
+         ON DUPLICATE KEY UPDATE parked_us = parked_us",
+    )
+    .bind(topic)
+    .bind(key)
+    .bind(from_offset)
+    .bind(now_us)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets the messages of the key be applied again.
+pub async fn unpark(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
+    sqlx::query("DELETE FROM inbox_parked WHERE topic = ? AND message_key = ?")
+        .bind(topic)
+        .bind(key)
         .execute(conn)
         .await?;
     Ok(())
 }
 
-/// Deletes records from before this instant. Reads only the first `limit` of each source: its ids grow with time, so
-/// the oldest come first. Returns the greatest number that it deleted of one source.
-pub async fn purge(conn: &mut MySqlConnection, before_us: i64, limit: u32) -> Result<u64, DbError> {
-    let sources: Vec<String> = sqlx::query_scalar("SELECT DISTINCT source FROM inbox").fetch_all(&mut *conn).await?;
-    let mut most = 0;
-    // One statement for each source, of which there are one or two.
-    for source in sources {
-        let done = sqlx::query(
-            "DELETE FROM inbox WHERE source = ? AND processed_us < ? AND message_id <= (SELECT last FROM \
-             (SELECT MAX(message_id) AS last FROM (SELECT message_id FROM inbox WHERE source = ? ORDER BY message_id LIMIT ?) \
-             AS first_ones) AS bound)",
-        )
-        .bind(&source)
-        .bind(before_us)
-        .bind(&source)
-        .bind(limit)
-        .execute(&mut *conn)
-        .await?;
-        most = most.max(done.rows_affected());
-    }
-    Ok(most)
+/// Returns up to `limit` parked keys, with their topic, of which a letter is here and none is waited for any more. The
+/// letters of an earlier release are in Kafka alone: their keys stay parked.
+pub async fn settled(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<(String, String)>, DbError> {
+    let keys: Vec<(String, String)> = sqlx::query_as(
+        "SELECT p.topic, p.message_key FROM inbox_parked p \
+         WHERE EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
+                       AND d.record_offset = p.from_offset) \
+         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
+                         AND d.kind <> 'UNREADABLE' AND d.state IN ('WAITING', 'REPLAY')) LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(keys)
 }
 
 /// Returns the number of parked keys by topic.

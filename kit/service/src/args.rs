@@ -1,6 +1,6 @@
 //! The flags that several services have, each with its environment variable.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_age};
 use std::time::Duration;
@@ -44,6 +44,19 @@ pub struct KafkaArgs {
     /// Prefix of topics and consumer groups: "stampede" gives "stampede.order".
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_TOPIC_PREFIX", default_value = "stampede", value_name = "PREFIX")]
     pub kafka_topic_prefix: String,
+
+    /// Ids of the messages that are sent. During a roll-out, as long as a reader of the version before runs: "row".
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_MESSAGE_IDS", value_enum, default_value_t = MessageIds::Own)]
+    pub kafka_message_ids: MessageIds,
+}
+
+/// What the id of a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MessageIds {
+    /// One that no other message has, not even after the database was restored.
+    Own,
+    /// The number of its row, as in the version before, whose consumers can read no other.
+    Row,
 }
 
 /// The Redis of a service.

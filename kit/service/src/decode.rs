@@ -19,11 +19,13 @@ pub fn decode<'m, T, E: Display>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_inbox::Headers;
 
     fn message(payload: &[u8]) -> Message {
         Message {
             source: "/stampede/order".to_owned(),
-            id: 1,
+            id: "1".to_owned(),
+            sequence: 1,
             message_type: "stampede.message.v1.OrderPlaced".to_owned(),
             key: String::new(),
             payload: payload.to_owned(),
@@ -31,6 +33,7 @@ mod tests {
             topic: "stampede.order".to_owned(),
             partition: 0,
             offset: 0,
+            headers: Headers::default(),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Puts a service together: connects it to its servers, starts its workers, and hands over what is served.
 
-use crate::{KafkaArgs, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work};
+use crate::{
+    KafkaArgs, MessageIds, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work,
+};
 use stampede_chassis::{Grpc, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
@@ -8,13 +10,21 @@ use stampede_kafka::reach_kafka;
 use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, Relay, RelayConfig};
 use stampede_vocab::Service;
-use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    future::{Future, ready},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two measurements of the memory of Redis.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time of one.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two looks at whether the consumer or the relay stands still.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The connections and workers of one service.
 pub struct Parts {
@@ -39,7 +49,8 @@ impl Parts {
         let kafka = args.kafka.clone();
         let topic = service.topic(&kafka.kafka_topic_prefix);
         wait_for("Kafka", wait, || reach_kafka(&kafka.kafka_brokers, &topic)).await?;
-        let config = RelayConfig::new(&kafka.kafka_brokers, &kafka.kafka_topic_prefix, service);
+        let config = RelayConfig::new(&kafka.kafka_brokers, &kafka.kafka_topic_prefix, service)
+            .with_row_ids(kafka.kafka_message_ids == MessageIds::Row);
         let (outbox, relay) = Relay::new(config, db.clone())?;
         Ok(Self { db, outbox, relay, service, kafka, wait_for_servers: wait, workers })
     }
@@ -65,7 +76,8 @@ impl Parts {
         Ok(redis)
     }
 
-    /// Applies the messages of these types on the topics that the service reads.
+    /// Applies the messages of these types on the topics that the service reads. `/readyz` says whether the consumer
+    /// stands still; calls are answered all the same.
     ///
     /// Fails if the Kafka client cannot be made.
     pub fn consume<H: Handler>(
@@ -73,14 +85,30 @@ impl Parts {
         message_types: impl IntoIterator<Item = String>,
         handler: H,
     ) -> anyhow::Result<()> {
-        let KafkaArgs { kafka_brokers, kafka_topic_prefix } = &self.kafka;
+        let KafkaArgs { kafka_brokers, kafka_topic_prefix, .. } = &self.kafka;
         let config = ConsumerConfig::new(kafka_brokers, kafka_topic_prefix, self.service, message_types);
         let consumer = Consumer::new(config, self.db.clone(), Arc::new(handler))?;
+        let progress = consumer.progress();
+        self.note_progress("consumer", move || progress.stands_still());
         self.workers.spawn(Stage::Consumer, "consumer", |stop| async move {
             consumer.run(stop).await;
             Ok(())
         });
         Ok(())
+    }
+
+    /// Lets `/readyz` say whether a worker stands still. The process stays ready: what it does in its database and in
+    /// Redis goes on without Kafka.
+    fn note_progress(&self, name: &'static str, stands_still: impl Fn() -> bool + Send + 'static) {
+        let note = self.workers.note(name);
+        self.every(name, PROGRESS_INTERVAL, PROGRESS_INTERVAL, move || {
+            if stands_still() {
+                note.close();
+            } else {
+                note.open();
+            }
+            ready(Ok::<(), Infallible>(()))
+        });
     }
 
     /// Runs `round` at once and then every `period` until the process stops. A round that fails, or is not done within
@@ -113,8 +141,10 @@ impl Parts {
     }
 
     /// Starts the relay and hands `grpc` back to be served. Comes last: a relay takes partitions over from other
-    /// replicas, which one that can't serve must not do.
+    /// replicas, which one that can't serve must not do. `/readyz` says whether it stands still.
     pub fn serve(self, grpc: Grpc) -> Grpc {
+        let outbox = self.outbox.clone();
+        self.note_progress("relay", move || outbox.is_stalled());
         let Self { relay, workers, .. } = self;
         workers.spawn(Stage::Relay, "relay", |stop| async move {
             relay.run(stop).await;

@@ -14,7 +14,13 @@ pub fn backoff(attempt: u32) -> Duration {
 /// Returns the same wait, but doubling from `shortest`: for transient conflicts, such as the lock of a deadlock's
 /// winner.
 pub fn backoff_from(shortest: Duration, attempt: u32) -> Duration {
-    let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST);
+    backoff_within(shortest, LONGEST, attempt)
+}
+
+/// Returns the same wait, but doubling from `shortest` up to `longest`: for what nobody waits for by the second, such as
+/// a server that is away.
+pub fn backoff_within(shortest: Duration, longest: Duration, attempt: u32) -> Duration {
+    let full = shortest.saturating_mul(2_u32.saturating_pow(attempt)).min(longest);
     full.mul_f64(rand::random_range(0.5..=1.0))
 }
 
@@ -31,6 +37,8 @@ mod tests {
                 assert!(wait >= full / 2 && wait <= full, "{attempt}: {wait:?}");
             }
         }
+        let long = backoff_within(SHORTEST, 10 * LONGEST, u32::MAX);
+        assert!(long >= 5 * LONGEST && long <= 10 * LONGEST, "{long:?}");
         let first = backoff(8);
         assert!((0..100).any(|_| backoff(8) != first));
     }

@@ -33,7 +33,7 @@ mod request_id;
 mod service;
 mod timestamp;
 
-pub use backoff::{backoff, backoff_from};
+pub use backoff::{backoff, backoff_from, backoff_within};
 pub use fingerprint::Fingerprint;
 pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
 pub use invalid::InvalidField;

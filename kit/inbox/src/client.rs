@@ -1,0 +1,48 @@
+//! The Kafka client of a consumer: whether a partition is still its own, and how it is closed.
+
+use crate::progress::Progress;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use std::{ops::Deref, thread};
+
+/// The client. Closing it waits for Kafka, without end if that is silent, so it happens on a thread that may block.
+pub struct Client(Option<StreamConsumer<Progress>>);
+
+impl Client {
+    /// Takes care of this one.
+    pub fn new(client: StreamConsumer<Progress>) -> Self {
+        Self(Some(client))
+    }
+
+    /// Returns whether the partition is assigned to this consumer, as far as it knows.
+    pub fn owns(&self, topic: &str, partition: i32) -> bool {
+        let has = || self.assignment().is_ok_and(|all| all.find_partition(topic, partition).is_some());
+        !self.assignment_lost() && has()
+    }
+
+    /// Commits what is stored and leaves the group. Returns once that is done.
+    pub async fn close(mut self) {
+        let client = self.0.take();
+        // A panic in there is one of the process that ends.
+        let _ = tokio::task::spawn_blocking(move || drop(client)).await;
+    }
+}
+
+impl Deref for Client {
+    type Target = StreamConsumer<Progress>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("it is there until it is closed")
+    }
+}
+
+/// A consumer that is dropped where it waits must not keep the thread of a runtime.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            let closing = thread::Builder::new().name("kafka closing".into()).spawn(move || drop(client));
+            if let Err(error) = closing {
+                tracing::warn!(error.cause = %error, "the consumer leaves its group without a word");
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Copies of dead letters in `<topic>.<consumer>.dlq`, with every header and the reason, for whoever watches. They are
+//! sent after the letter is stored, at least once.
+
+use crate::letter::Stored;
+use rdkafka::{
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+};
+use stampede_kafka::{Producer, Record, Undelivered};
+use stampede_vocab::Service;
+use std::{sync::OnceLock, time::Duration};
+use tokio::time::Instant;
+
+/// Header with the reason.
+const REASON: &str = "stampede_dead_letter_reason";
+/// Header with the place that it was read from: partition/offset of the topic.
+const FROM: &str = "stampede_dead_letter_from";
+/// Longest wait for the acknowledgement of a copy.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends the copies of one consumer. The first one starts the producer: most consumers never have any, and a producer
+/// has threads and connections.
+pub struct Copies {
+    brokers: String,
+    consumer: Service,
+    producer: OnceLock<Producer>,
+}
+
+impl Copies {
+    /// Sends to `brokers` what `consumer` has set aside.
+    pub fn new(brokers: String, consumer: Service) -> Self {
+        Self { brokers, consumer, producer: OnceLock::new() }
+    }
+
+    /// Returns once Kafka has the copy. One that it does not take in time is dropped here: it is sent again.
+    pub async fn send(&self, letter: &Stored) -> Result<(), Undelivered> {
+        let topic = format!("{}.{}.dlq", letter.topic, self.consumer);
+        let copy = Record {
+            topic: &topic,
+            partition: None,
+            key: Some(letter.record_key.as_deref().unwrap_or(letter.message_key.as_bytes())),
+            payload: Some(&letter.payload),
+            headers: headers(letter),
+        };
+        let producer = self.producer()?;
+        let delivered = producer.send(copy)?.acknowledged(Instant::now() + SEND_TIMEOUT).await;
+        if delivered.is_err() {
+            producer.purge();
+        }
+        delivered
+    }
+
+    fn producer(&self) -> Result<&Producer, KafkaError> {
+        if let Some(producer) = self.producer.get() {
+            return Ok(producer);
+        }
+        let started = Producer::new(&self.brokers)?;
+        Ok(self.producer.get_or_init(|| started))
+    }
+}
+
+/// Those that it came with, its place and the reason.
+fn headers(letter: &Stored) -> OwnedHeaders {
+    let place = format!("{}/{}", letter.partition_no, letter.record_offset);
+    // Headers that somebody has made unreadable are no reason to send nothing.
+    let as_it_came = letter.headers().unwrap_or_default().to_kafka();
+    as_it_came.insert(text(REASON, &letter.reason)).insert(text(FROM, &place))
+}
+
+fn text<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
+    Header { key, value: Some(value) }
+}

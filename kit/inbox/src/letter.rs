@@ -1,0 +1,356 @@
+//! The SQL of dead letters: what could not be applied, what was decided on it, and what became of that.
+
+use crate::{Headers, Message, message, message::Unreadable, rows};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::DbError;
+use std::collections::HashMap;
+
+/// Longest reason and error that is stored, in characters.
+const MAX_TEXT: usize = 2_000;
+
+/// Why a record is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It cannot be applied.
+    Poison,
+    /// It came behind a dead letter of its key.
+    Parked,
+    /// It is no message of ours.
+    Unreadable,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Poison => "POISON",
+            Self::Parked => "PARKED",
+            Self::Unreadable => "UNREADABLE",
+        }
+    }
+}
+
+/// A record that is to be set aside.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub kind: Kind,
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: String,
+    record_key: Option<Vec<u8>>,
+    source: String,
+    id: String,
+    pub message_type: String,
+    headers: Headers,
+    payload: Vec<u8>,
+    pub reason: String,
+}
+
+impl Letter {
+    /// The letter of a message.
+    pub fn of(message: &Message, kind: Kind, reason: &str) -> Self {
+        Self {
+            kind,
+            topic: message.topic.clone(),
+            partition: message.partition,
+            offset: message.offset,
+            key: message.key.clone(),
+            record_key: None,
+            source: message.source.clone(),
+            id: message.id.clone(),
+            message_type: message.message_type.clone(),
+            headers: message.headers.clone(),
+            payload: message.payload.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl From<&Unreadable> for Letter {
+    fn from(record: &Unreadable) -> Self {
+        Self {
+            kind: Kind::Unreadable,
+            topic: record.topic.clone(),
+            partition: record.partition,
+            offset: record.offset,
+            key: String::new(),
+            record_key: record.key.clone(),
+            source: String::new(),
+            id: String::new(),
+            message_type: String::new(),
+            headers: record.headers.clone(),
+            payload: record.payload.clone().unwrap_or_default(),
+            reason: record.to_string(),
+        }
+    }
+}
+
+/// What became of a record that was to be set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is a letter now.
+    Written,
+    /// It was one already.
+    Known,
+    /// Its key is not parked any more: it is to be applied.
+    NotParked,
+}
+
+/// Writes a letter of `consumer` and parks its key, in the caller's transaction. What comes behind a chain that is being
+/// replayed is replayed with it.
+pub async fn set_aside(
+    conn: &mut MySqlConnection,
+    consumer: &str,
+    letter: &Letter,
+    now_us: i64,
+) -> Result<Outcome, DbError> {
+    let has_key = letter.kind != Kind::Unreadable;
+    let is_parked = has_key && rows::lock_park(conn, &letter.topic, &letter.key).await?;
+    if letter.kind == Kind::Parked && !is_parked {
+        return Ok(Outcome::NotParked);
+    }
+    if exists(conn, letter).await? {
+        return Ok(Outcome::Known);
+    }
+    let is_replayed = is_parked && is_being_replayed(conn, &letter.topic, &letter.key).await?;
+    insert(conn, consumer, letter, if is_replayed { "REPLAY" } else { "WAITING" }, now_us).await?;
+    if has_key && !is_parked {
+        rows::park(conn, (&letter.topic, &letter.key), letter.offset, now_us).await?;
+    }
+    Ok(Outcome::Written)
+}
+
+async fn exists(conn: &mut MySqlConnection, letter: &Letter) -> Result<bool, DbError> {
+    let id: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM dead_letters WHERE topic = ? AND partition_no = ? AND record_offset = ? AND source = ? \
+         AND message_id = ?",
+    )
+    .bind(&letter.topic)
+    .bind(letter.partition)
+    .bind(letter.offset)
+    .bind(&letter.source)
+    .bind(&letter.id)
+    .fetch_optional(conn)
+    .await?;
+    Ok(id.is_some())
+}
+
+/// Whether all open letters of the key are to be replayed.
+async fn is_being_replayed(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<bool, DbError> {
+    let states: Vec<(String,)> = sqlx::query_as(
+        "SELECT DISTINCT state FROM dead_letters WHERE topic = ? AND message_key = ? AND kind <> 'UNREADABLE' \
+         AND state IN ('WAITING', 'REPLAY')",
+    )
+    .bind(topic)
+    .bind(key)
+    .fetch_all(conn)
+    .await?;
+    Ok(!states.is_empty() && states.iter().all(|(state,)| state == "REPLAY"))
+}
+
+async fn insert(
+    conn: &mut MySqlConnection,
+    consumer: &str,
+    letter: &Letter,
+    state: &str,
+    now_us: i64,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO dead_letters (consumer, topic, partition_no, record_offset, message_key, record_key, source, \
+         message_id, message_type, headers, payload, kind, reason, set_aside_us, state) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(consumer)
+    .bind(&letter.topic)
+    .bind(letter.partition)
+    .bind(letter.offset)
+    .bind(&letter.key)
+    .bind(&letter.record_key)
+    .bind(&letter.source)
+    .bind(&letter.id)
+    .bind(&letter.message_type)
+    .bind(letter.headers.to_json())
+    .bind(&letter.payload)
+    .bind(letter.kind.as_str())
+    .bind(cut(&letter.reason))
+    .bind(now_us)
+    .bind(state)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}
+
+/// A letter as it is stored.
+#[derive(Debug, FromRow)]
+pub struct Stored {
+    pub id: i64,
+    pub topic: String,
+    pub partition_no: i32,
+    pub record_offset: i64,
+    pub message_key: String,
+    pub record_key: Option<Vec<u8>>,
+    source: String,
+    message_id: String,
+    message_type: String,
+    headers: String,
+    pub payload: Vec<u8>,
+    pub reason: String,
+    state: String,
+}
+
+impl Stored {
+    /// Whether it was decided to replay it.
+    pub fn is_to_be_replayed(&self) -> bool {
+        self.state == "REPLAY"
+    }
+
+    /// Its headers as they came. Fails if somebody has changed them to what cannot be read.
+    pub fn headers(&self) -> Result<Headers, serde_json::Error> {
+        Headers::from_json(&self.headers)
+    }
+
+    /// The message as it came. Fails if somebody has changed its headers to what cannot be read.
+    pub fn into_message(self) -> Result<Message, serde_json::Error> {
+        let headers = self.headers()?;
+        Ok(Message {
+            source: self.source,
+            id: self.message_id,
+            sequence: message::sequence(headers.text("ce_sequence")),
+            message_type: self.message_type,
+            key: self.message_key,
+            payload: self.payload,
+            traceparent: headers.text("traceparent").map(str::to_owned),
+            topic: self.topic,
+            partition: self.partition_no,
+            offset: self.record_offset,
+            headers,
+        })
+    }
+}
+
+/// Returns the first letter of the key that is waited for, locked.
+pub async fn first_open(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<Option<Stored>, DbError> {
+    let first: Option<Stored> = sqlx::query_as(
+        "SELECT id, topic, partition_no, record_offset, message_key, record_key, source, message_id, message_type, \
+         headers, payload, reason, state FROM dead_letters WHERE topic = ? AND message_key = ? \
+         AND kind <> 'UNREADABLE' AND state IN ('WAITING', 'REPLAY') ORDER BY id LIMIT 1 FOR UPDATE",
+    )
+    .bind(topic)
+    .bind(key)
+    .fetch_optional(conn)
+    .await?;
+    Ok(first)
+}
+
+/// Notes that a letter was applied, and lets its key go if it was the last one.
+pub async fn replayed(conn: &mut MySqlConnection, id: i64, topic: &str, key: &str) -> Result<(), DbError> {
+    sqlx::query("UPDATE dead_letters SET state = 'REPLAYED', attempts = attempts + 1, last_error = NULL WHERE id = ?")
+        .bind(id)
+        .execute(&mut *conn)
+        .await?;
+    unpark_if_settled(conn, topic, key).await
+}
+
+/// Lets the key go if none of its letters is waited for. Its park is locked.
+pub async fn unpark_if_settled(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
+    if first_open(conn, topic, key).await?.is_none() {
+        rows::unpark(conn, topic, key).await?;
+    }
+    Ok(())
+}
+
+/// Notes why a letter could not be replayed. It waits for another decision, and so does what is behind it.
+pub async fn not_replayed(
+    conn: &mut MySqlConnection,
+    id: i64,
+    (topic, key): (&str, &str),
+    error: &str,
+) -> Result<(), DbError> {
+    sqlx::query("UPDATE dead_letters SET attempts = attempts + 1, last_error = ? WHERE id = ?")
+        .bind(cut(error))
+        .bind(id)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("UPDATE dead_letters SET state = 'WAITING' WHERE topic = ? AND message_key = ? AND state = 'REPLAY'")
+        .bind(topic)
+        .bind(key)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Puts back what nobody can replay, since it is no message.
+pub async fn refuse_unreadable(conn: &mut MySqlConnection) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE dead_letters SET state = 'WAITING', attempts = attempts + 1, \
+         last_error = 'it is no message, so it cannot be applied' WHERE state = 'REPLAY' AND kind = 'UNREADABLE'",
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What there may be to do about letters.
+#[derive(Debug, Clone, Copy, FromRow)]
+pub struct Due {
+    /// Some are to be replayed.
+    pub replay: i64,
+    /// Some have no copy in Kafka.
+    pub copy: i64,
+    /// Some keys are parked.
+    pub parked: i64,
+}
+
+/// Returns what there may be to do.
+pub async fn due(conn: &mut MySqlConnection) -> Result<Due, DbError> {
+    let due: Due = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE state = 'REPLAY') AS replay, \
+         EXISTS (SELECT 1 FROM dead_letters WHERE copied_us IS NULL) AS copy, \
+         EXISTS (SELECT 1 FROM inbox_parked) AS parked",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(due)
+}
+
+/// Returns up to `limit` keys, with their topic, of which a letter is to be replayed.
+pub async fn to_replay(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<(String, String)>, DbError> {
+    let keys: Vec<(String, String)> = sqlx::query_as(
+        "SELECT DISTINCT topic, message_key FROM dead_letters WHERE state = 'REPLAY' AND kind <> 'UNREADABLE' LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(keys)
+}
+
+/// Returns up to `limit` letters that have no copy in Kafka, the first one first.
+pub async fn uncopied(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Stored>, DbError> {
+    let letters: Vec<Stored> = sqlx::query_as(
+        "SELECT id, topic, partition_no, record_offset, message_key, record_key, source, message_id, message_type, \
+         headers, payload, reason, state FROM dead_letters WHERE copied_us IS NULL ORDER BY id LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(letters)
+}
+
+/// Notes that Kafka has the copy of a letter.
+pub async fn copied(conn: &mut MySqlConnection, id: i64, now_us: i64) -> Result<(), DbError> {
+    sqlx::query("UPDATE dead_letters SET copied_us = ? WHERE id = ?").bind(now_us).bind(id).execute(conn).await?;
+    Ok(())
+}
+
+/// Returns the number of letters that are waited for, by topic.
+pub async fn count_open(conn: &mut MySqlConnection) -> Result<HashMap<String, u64>, DbError> {
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("SELECT topic, COUNT(*) FROM dead_letters WHERE state IN ('WAITING', 'REPLAY') GROUP BY topic")
+            .fetch_all(conn)
+            .await?;
+    Ok(counts.into_iter().map(|(topic, count)| (topic, count.unsigned_abs())).collect())
+}

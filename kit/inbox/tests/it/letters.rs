@@ -1,0 +1,178 @@
+//! What cannot be applied is set aside with its key, and comes back, or does not, as an operator decides.
+
+use crate::bench::{Bench, letter};
+use stampede_testkit::eventually;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_applied_is_set_aside_and_its_key_waits_behind_it() {
+    let bench = Bench::new().await;
+    for (key, text) in [("a", "one"), ("a", "poison"), ("a", "three"), ("b", "four")] {
+        bench.send(key, text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    bench.until_notes("b", &["four"]).await;
+    bench.until_letters(&[letter("a", "poison", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")]).await;
+    assert_eq!((bench.notes("a").await, bench.parked().await), (vec!["one".to_owned()], vec!["a".to_owned()]));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_messages_those_at_fault_are_found() {
+    let bench = Bench::new().await;
+    let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
+    for (n, key) in keys.iter().enumerate() {
+        let text = match n {
+            7 => "impossible",
+            31 => "panic",
+            _ => "fine",
+        };
+        bench.send(key, text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    for (n, key) in keys.iter().enumerate() {
+        let expected: &[&str] = if n == 7 || n == 31 { &[] } else { &["fine"] };
+        bench.until_notes(key, expected).await;
+    }
+    eventually("both are set aside", || async { (bench.letters().await.len() == 2).then_some(()) }).await;
+    bench.until_parked(&["key-31", "key-7"]).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_in_kafka_has_every_header_and_the_reason() {
+    let bench = Bench::new().await;
+    bench.send("a", "poison").await;
+    bench.send_bare("b", "not ours").await;
+    bench.send("c", "one").await;
+    let (stop, task) = bench.start_consumer();
+    bench.until_notes("c", &["one"]).await;
+    let mut copies = bench.copies(2).await;
+    copies.sort();
+    let [(key, payload, headers), (bare_key, bare_payload, bare_headers)] = &copies[..] else { panic!("{copies:?}") };
+    assert_eq!((key.as_str(), payload.as_str()), ("a", "poison"));
+    let has = |name: &str, value: &[u8]| headers.iter().any(|(key, other)| key == name && other == value);
+    assert!(has("ce_id", b"m1") && has("ce_sequence", b"7") && has("of-nobody", b"\xff"), "{headers:?}");
+    assert!(has("stampede_dead_letter_reason", b"it says so itself"), "{headers:?}");
+    assert_eq!((bare_key.as_str(), bare_payload.as_str()), ("b", "not ours"));
+    assert!(bare_headers.iter().any(|(key, _)| key == "stampede_dead_letter_from"), "{bare_headers:?}");
+    // The rows stay. The one that is no message parks nothing, and its key is kept as it came.
+    assert_eq!(bench.parked().await, ["a"]);
+    let bare: (String, Vec<u8>, String) =
+        sqlx::query_as("SELECT message_key, record_key, reason FROM dead_letters WHERE kind = 'UNREADABLE'")
+            .fetch_one(&mut *bench.db.acquire().await.unwrap())
+            .await
+            .unwrap();
+    assert_eq!((bare.0.as_str(), bare.1.as_slice()), ("", b"b".as_slice()));
+    assert!(bare.2.ends_with("has no readable ce_type"), "{}", bare.2);
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// A consumer that has set a sick message of `a` aside, and one behind it.
+async fn sick() -> Bench {
+    let bench = Bench::new().await;
+    for text in ["one", "sick", "three"] {
+        bench.send("a", text).await;
+    }
+    bench
+}
+
+const REPLAY: &str = "UPDATE dead_letters SET state = 'REPLAY' WHERE state = 'WAITING'";
+const MEDICINE: &str = "INSERT INTO medicine VALUES ()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_replayed_in_order_and_once_and_then_goes_on() {
+    let bench = sick().await;
+    let (stop, task) = bench.start_consumer();
+    bench.until_letters(&[letter("a", "sick", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")]).await;
+    bench.sql(MEDICINE).await;
+    bench.sql(REPLAY).await;
+    bench.until_notes("a", &["one", "sick", "three"]).await;
+    bench.until_parked(&[]).await;
+    let replayed = [letter("a", "sick", "POISON", "REPLAYED"), letter("a", "three", "PARKED", "REPLAYED")];
+    assert_eq!(bench.letters().await, replayed);
+    bench.send("a", "four").await;
+    bench.until_notes("a", &["one", "sick", "three", "four"]).await;
+    stop.cancel();
+    task.await.unwrap();
+
+    // All is read again: what was set aside is neither applied by the consumer nor set aside again.
+    bench.rewind().await;
+    let (stop, task) = bench.start_consumer();
+    eventually("the first message was given to the handler again", || async {
+        (bench.calls("m1").await == 2).then_some(())
+    })
+    .await;
+    bench.send("a", "five").await;
+    bench.until_notes("a", &["one", "sick", "three", "four", "five"]).await;
+    assert_eq!((bench.calls("m2").await, bench.calls("m3").await), (1, 1));
+    assert_eq!((bench.letters().await, bench.parked().await), (replayed.to_vec(), Vec::new()));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_fails_again_waits_with_what_is_behind_it() {
+    let bench = sick().await;
+    let (stop, task) = bench.start_consumer();
+    let waiting = [letter("a", "sick", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")];
+    bench.until_letters(&waiting).await;
+    bench.sql(REPLAY).await;
+    let tried = || async {
+        let tries: Vec<(i32, Option<String>)> =
+            sqlx::query_as("SELECT attempts, last_error FROM dead_letters ORDER BY id")
+                .fetch_all(&mut *bench.db.acquire().await.unwrap())
+                .await
+                .unwrap();
+        (tries[0].0 == 1).then_some(tries)
+    };
+    let tries = eventually("it is tried", tried).await;
+    assert!(tries[0].1.as_ref().unwrap().contains("it says so itself"), "{tries:?}");
+    assert_eq!(tries[1], (0, None));
+    assert_eq!(bench.letters().await, waiting);
+    assert_eq!((bench.notes("a").await, bench.parked().await), (vec!["one".to_owned()], vec!["a".to_owned()]));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_arrives_during_a_replay_is_replayed_behind_it() {
+    let bench = sick().await;
+    let (stop, task) = bench.start_consumer();
+    bench.until_letters(&[letter("a", "sick", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")]).await;
+    bench.sql(MEDICINE).await;
+    // The replay waits for the table.
+    bench.sql("RENAME TABLE notes TO notes_away").await;
+    bench.sql(REPLAY).await;
+    bench.send("a", "four").await;
+    let under_way = [("sick", "POISON"), ("three", "PARKED"), ("four", "PARKED")]
+        .map(|(text, kind)| letter("a", text, kind, "REPLAY"));
+    bench.until_letters(&under_way).await;
+    bench.sql("RENAME TABLE notes_away TO notes").await;
+    bench.until_notes("a", &["one", "sick", "three", "four"]).await;
+    bench.until_parked(&[]).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_discarded_is_skipped_and_lets_its_key_go() {
+    let bench = sick().await;
+    let (stop, task) = bench.start_consumer();
+    bench.until_letters(&[letter("a", "sick", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")]).await;
+    bench.sql("UPDATE dead_letters SET state = 'DISCARDED' WHERE kind = 'POISON'").await;
+    bench.sql(REPLAY).await;
+    bench.until_notes("a", &["one", "three"]).await;
+    bench.until_parked(&[]).await;
+
+    bench.send("a", "poison").await;
+    bench.until_parked(&["a"]).await;
+    bench.sql("UPDATE dead_letters SET state = 'DISCARDED' WHERE state = 'WAITING'").await;
+    bench.until_parked(&[]).await;
+    bench.send("a", "five").await;
+    bench.until_notes("a", &["one", "three", "five"]).await;
+    stop.cancel();
+    task.await.unwrap();
+}

@@ -1,0 +1,6 @@
+//! The consumer against the real database and the real Kafka.
+
+mod bench;
+mod consumer;
+mod letters;
+mod waits;

@@ -1,0 +1,64 @@
+//! While a server is at fault the consumer waits, and sets nothing aside.
+
+use crate::bench::{A_WHILE, Bench, letter};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_away_is_waited_for() {
+    let bench = Bench::new().await;
+    let (stop, task) = bench.start_consumer();
+    bench.send("a", "one").await;
+    bench.until_notes("a", &["one"]).await;
+    bench.sql("RENAME TABLE notes TO notes_away").await;
+    for text in ["two", "three"] {
+        bench.send("a", text).await;
+        bench.send("b", text).await;
+    }
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!((bench.letters().await, bench.parked().await), (Vec::new(), Vec::new()));
+    bench.sql("RENAME TABLE notes_away TO notes").await;
+    bench.until_notes("a", &["one", "two", "three"]).await;
+    bench.until_notes("b", &["two", "three"]).await;
+    assert!(bench.letters().await.is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_and_the_park_of_its_key_are_one_and_prove_that_the_database_is_well() {
+    let bench = Bench::new().await;
+    bench
+        .sql(
+            "CREATE TRIGGER no_park BEFORE INSERT ON inbox_parked FOR EACH ROW \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no more parks'",
+        )
+        .await;
+    for text in ["one", "impossible", "three"] {
+        bench.send("a", text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    bench.until_notes("a", &["one"]).await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!((bench.letters().await, bench.parked().await), (Vec::new(), Vec::new()));
+    bench.sql("DROP TRIGGER no_park").await;
+    let letters = [letter("a", "impossible", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")];
+    bench.until_letters(&letters).await;
+    assert_eq!((bench.parked().await, bench.notes("a").await), (vec!["a".to_owned()], vec!["one".to_owned()]));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_takes_too_long_gets_smaller() {
+    /// Together they take longer than the consumer has.
+    const MESSAGES: usize = 60;
+    let bench = Bench::new().await;
+    for _ in 0..MESSAGES {
+        bench.send("a", "slow").await;
+    }
+    let (stop, task) = bench.start_impatient(Duration::from_secs(1)).await;
+    bench.until_notes("a", &["slow"; MESSAGES]).await;
+    assert!(bench.letters().await.is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
