@@ -43,6 +43,11 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_PAYING_GRACE_MS", default_value_t = 5_000, value_name = "MS")]
     pub paying_grace_ms: u64,
 
+    /// Milliseconds after which an order asks another service again for the answer that it waits for; twice as long each
+    /// time, up to an hour.
+    #[arg(long, env = "STAMPEDE_ORDER_ASK_AGAIN_MS", default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub ask_again_ms: u64,
+
     /// Milliseconds between two sweeps for orders whose time to be paid is over.
     #[arg(long, env = "STAMPEDE_ORDER_SWEEP_INTERVAL_MS", default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub sweep_interval_ms: u64,
@@ -53,17 +58,23 @@ pub struct Config {
 }
 
 impl Config {
-    /// Until when an order can be paid.
+    /// Until when an order can be paid, and how long it waits for answers.
     pub const fn payment_policy(&self) -> PaymentPolicy {
         PaymentPolicy {
             pay_window: Duration::from_millis(self.pay_window_ms),
             paying_grace: Duration::from_millis(self.paying_grace_ms),
+            patience: Duration::from_millis(self.ask_again_ms),
         }
     }
 
     /// Interval of the deadline sweep.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
+    }
+
+    /// Interval of the sweep for orders that wait for an answer: short against the wait, and no load on the database.
+    pub fn ask_interval(&self) -> Duration {
+        Duration::from_millis(self.ask_again_ms / 4).clamp(Duration::from_millis(100), Duration::from_secs(5))
     }
 
     /// Poll interval for watched orders.

@@ -4,8 +4,8 @@
 //! and its message in one transaction, batched with other orders. The order can now be paid. Later changes come from
 //! messages (a payment was approved, declined or refunded; units for a late payment were committed or not), from
 //! requests of the buyer (pay, cancel) or an operator (refund), and from the deadline sweep. All take the same path: a
-//! batch of orders is locked, the domain decides each transition, and states, goods and messages are written in one
-//! transaction (`usecase/transitions.rs`).
+//! batch of orders is locked, the domain decides each transition, and states and messages are written in one
+//! transaction (`usecase/transitions.rs`). An order that waits too long for another service asks it again.
 //!
 //! The service has no Redis and never calls another service inside a transaction.
 
@@ -33,8 +33,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use tonic::service::Routes;
 use usecase::{
-    ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, FinishPending, ListOrders, PlaceOrder, Transitions,
-    WatchOrder, WriteOrders,
+    AskAgain, ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, FinishPending, ListOrders, PlaceOrder,
+    Transitions, WatchOrder, WriteOrders,
 };
 use worker::{Consumer, Gauges};
 
@@ -55,16 +55,23 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let inventory = Inventory::new(MeshChannel::connect(&config.inventory_urls, Service::Inventory.name()));
     start_sweeps(&parts, &config, &inventory, &transitions);
     start_gauges(&parts);
-    let rpc = rpc(&parts, &config, inventory, transitions);
+    let write = WriteOrders::connect(parts.db.clone(), parts.outbox.clone()).await?;
+    let rpc = rpc(&parts, &config, inventory, transitions, write);
     let routes = Routes::new(OrderServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
 fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitions: &Transitions) {
     let expire = ExpireOrders::new(parts.db.clone(), config.payment_policy(), transitions.clone());
+    let expire = Arc::new(Mutex::new(expire));
     parts.every("deadline sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let expire = expire.clone();
-        async move { expire.run().await }
+        async move { expire.lock().await.run().await }
+    });
+    let ask = Arc::new(Mutex::new(AskAgain::new(parts.db.clone(), config.payment_policy(), transitions.clone())));
+    parts.every("sweep of unanswered orders", config.ask_interval(), ROUND_TIMEOUT, move || {
+        let ask = ask.clone();
+        async move { ask.lock().await.run().await }
     });
     // A round continues where the previous one ended.
     let finish = FinishPending::new(parts.db.clone(), inventory.clone(), transitions.clone());
@@ -83,10 +90,9 @@ fn start_gauges(parts: &Parts) {
     });
 }
 
-fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transitions) -> OrderRpc {
+fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transitions, write: WriteOrders) -> OrderRpc {
     let coupons = Coupons::new(MeshChannel::connect(&config.coupon_urls, Service::Coupon.name()));
     let find = FindOrder::new(parts.db.clone());
-    let write = WriteOrders::new(parts.db.clone(), parts.outbox.clone());
     let write_limit = config.write_limit.order_write_limit();
     OrderRpc {
         place: PlaceOrder::new(inventory, coupons, find.clone(), write, write_limit, config.payment_policy()),

@@ -34,12 +34,23 @@ pub struct Order {
     pub end_request: Option<EndRequest>,
     /// Why the last attempt was declined, if one ever was.
     pub last_decline: Option<String>,
-    /// The goods granted; empty before it is fulfilled.
-    pub goods: Vec<Goods>,
+    /// How often another service was asked again for the answer that it waits for in its state.
+    pub asks: i32,
+    /// How it is stored.
+    pub form: Form,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// How an order is stored. It means nothing for what becomes of the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As one row, with its lines and payments.
+    OneRow,
+    /// As rows of many tables, as an earlier release writes and reads it.
+    Tables,
 }
 
 /// One line of an order.
@@ -81,13 +92,15 @@ pub struct Goods {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderStatus {
     pub id: OrderId,
-    pub state: StateName,
+    /// `None` if this version does not know the state. The order is written all the same.
+    pub state: Option<StateName>,
     /// Coupon used for it.
     pub coupon: Option<CouponId>,
 }
 
 impl Order {
-    /// Returns a new order of reserved units: to be paid before `pay_by`, or pending until they are committed.
+    /// Returns a new order of reserved units: to be paid before `pay_by`, or pending until they are committed. It is
+    /// one row until whoever writes it says otherwise.
     pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_by: Timestamp) -> Self {
         Self {
             id: draft.order,
@@ -104,7 +117,8 @@ impl Order {
             pay_requests: Vec::new(),
             end_request: None,
             last_decline: None,
-            goods: Vec::new(),
+            asks: 0,
+            form: Form::OneRow,
             created_at: now,
             updated_at: now,
         }
@@ -133,8 +147,9 @@ impl Order {
         self.end_request.as_ref() == Some(request)
     }
 
-    /// Returns the goods of the order, every item and gift, as granted `at`.
-    pub(super) fn grant(&self, at: Timestamp) -> Vec<Goods> {
+    /// Returns the goods that were granted: every item, then every gift; none before it is fulfilled.
+    pub fn goods(&self) -> Vec<Goods> {
+        let Some(at) = self.state.fulfilled_at() else { return Vec::new() };
         let items = self.lines.iter().map(|line| (line.item, GoodsKind::Item, line.units.get()));
         let gifts = self.lines.iter().map(|line| (line.item, GoodsKind::Gift, line.gift_units));
         items

@@ -57,6 +57,8 @@ pub enum Input {
     },
     /// The payment deadline may have passed.
     DeadlinePassed,
+    /// Another service may have waited too long with its answer.
+    AskAgain,
 }
 
 impl Input {
@@ -72,17 +74,33 @@ impl Input {
             Self::Cancel { .. } => "cancel",
             Self::Refund { .. } => "refund",
             Self::DeadlinePassed => "deadline_passed",
+            Self::AskAgain => "ask_again",
         }
     }
 }
 
-/// How long orders may take to be paid.
+/// Longest time between two messages that ask for the same answer, but for the spread.
+pub const MAX_PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// How long orders may take to be paid, and others to answer for them.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
     /// Time to pay, from when the units are committed.
     pub pay_window: Duration,
     /// Time after the deadline in which a payment under way may still succeed.
     pub paying_grace: Duration,
+    /// Time after which another service is asked for its answer again; it doubles each time.
+    pub patience: Duration,
+}
+
+impl PaymentPolicy {
+    /// Returns how long this order waits for an answer before it asks again. Up to a quarter longer for some than for
+    /// others, so that what an outage has gathered is not asked all at once.
+    fn patience_of(&self, order: &Order) -> Duration {
+        let doubled = self.patience.saturating_mul(1_u32 << order.asks.clamp(0, 16)).min(MAX_PATIENCE);
+        let spread = u32::from(order.id.as_bytes()[15]);
+        doubled.saturating_add((doubled / 1_024).saturating_mul(spread))
+    }
 }
 
 /// One transition of an order, with everything that it changes.
@@ -100,6 +118,8 @@ pub struct Step {
     pub end_request: Option<EndRequest>,
     /// The decline reason of the attempt that it ends.
     pub decline: Option<String>,
+    /// How often it has asked again for what it waits for.
+    pub asks: i32,
     /// The items whose committed gifts differ from the reserved ones.
     pub gifts: Vec<(ItemId, i32)>,
     /// The messages to publish.
@@ -159,6 +179,7 @@ impl Order {
                 self.refund(EndRequest { verb: EndVerb::Refund, by: *operator, id: request.clone() })
             }
             Input::DeadlinePassed => self.expire(now, policy),
+            Input::AskAgain => self.ask_again(now, policy),
         }
     }
 
@@ -177,15 +198,22 @@ impl Order {
                 line.gift_units = gift_units;
             }
         }
-        if let Some(at) = step.fulfilled_at() {
-            self.goods = self.grant(at);
-        }
+        self.asks = step.asks;
         self.state = step.to.clone();
     }
 
     fn to(&self, to: State) -> Step {
-        let (from, gifts) = (self.state.name(), Vec::new());
-        Step { from, to, pay_by: None, pay_request: None, end_request: None, decline: None, gifts, body: None }
+        Step {
+            from: self.state.name(),
+            to,
+            pay_by: None,
+            pay_request: None,
+            end_request: None,
+            decline: None,
+            asks: 0,
+            gifts: Vec::new(),
+            body: None,
+        }
     }
 
     fn stock_committed(&self, gifts: &[(ItemId, i32)], now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
@@ -221,9 +249,9 @@ impl Order {
     fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
             State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
-            State::Expired { pay_by } if self.coupon.is_none() => Ok(self
-                .to(State::Paid { pay_by })
-                .publishing(MessageBody::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() })),
+            State::Expired { pay_by } if self.coupon.is_none() => {
+                Ok(self.to(State::Paid { pay_by }).publishing(self.paid_late()))
+            }
             State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
         }
@@ -303,6 +331,20 @@ impl Order {
         }
     }
 
+    /// Sends the message again whose answer the order waits for. Its reader does nothing twice, and answers again. An
+    /// order that is PAYING ends by its deadline instead: the payment method is not kept.
+    fn ask_again(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
+        let body = match self.state {
+            State::Paid { .. } => self.paid_late(),
+            State::Refunding(_) => self.refund_requested(),
+            _ => return Err(NoStep::Ignored),
+        };
+        if now < self.updated_at.plus(policy.patience_of(self)) {
+            return Err(NoStep::Ignored);
+        }
+        Ok(Step { asks: self.asks.saturating_add(1), ..self.to(self.state.clone()) }.publishing(body))
+    }
+
     fn owned_by(&self, user: UserId) -> Result<&Self, NoStep> {
         if self.buyer == user { Ok(self) } else { Err(NoStep::Refused(CommandRefusal::NotFound)) }
     }
@@ -318,7 +360,15 @@ impl Order {
 
     fn give_money_back(&self) -> Step {
         let refund_origin = RefundOrigin { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
-        self.to(State::Refunding(refund_origin)).publishing(MessageBody::RefundRequested { amount: self.prices.total })
+        self.to(State::Refunding(refund_origin)).publishing(self.refund_requested())
+    }
+
+    fn paid_late(&self) -> MessageBody {
+        MessageBody::PaidLate { buyer: self.buyer, event: self.event, lines: self.lines.clone() }
+    }
+
+    fn refund_requested(&self) -> MessageBody {
+        MessageBody::RefundRequested { amount: self.prices.total }
     }
 }
 

@@ -8,22 +8,25 @@ use uuid::Uuid;
 /// The state of an order of the default kind (see [`order_in`]) after each input of [`inputs`], which are the columns.
 /// `-` is ignored, `=` is unchanged, `!` is refused; anything else is the next state.
 const TABLE: &str = "
-                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace
-PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -
-AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED
-PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED
-PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
-FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -
-EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -
-CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -
-REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -
-REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -
+                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace | ask early | ask late
+PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -           | -         | -
+AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED     | -         | -
+PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED     | -         | -
+PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | PAID
+FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -           | -         | -
+EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | -
+CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -           | -         | -
+REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | REFUNDING
+REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | -
 ";
 
 const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
 const EARLY: Timestamp = Timestamp::from_micros(999_999);
-const POLICY: PaymentPolicy =
-    PaymentPolicy { pay_window: Duration::from_secs(600), paying_grace: Duration::from_secs(5) };
+const POLICY: PaymentPolicy = PaymentPolicy {
+    pay_window: Duration::from_secs(600),
+    paying_grace: Duration::from_secs(5),
+    patience: Duration::from_secs(30),
+};
 
 fn user(n: u128) -> UserId {
     UserId::from_uuid(Uuid::from_u128(n))
@@ -118,6 +121,8 @@ fn inputs() -> Vec<(Input, Timestamp)> {
         (Input::DeadlinePassed, EARLY),
         (Input::DeadlinePassed, PAY_BY),
         (Input::DeadlinePassed, PAY_BY.plus(POLICY.paying_grace)),
+        (Input::AskAgain, Timestamp::from_micros(0).plus(POLICY.patience)),
+        (Input::AskAgain, Timestamp::from_micros(1).plus(2 * POLICY.patience)),
     ]
 }
 
@@ -200,7 +205,7 @@ fn an_approved_payment_grants_the_item_and_its_gift() {
     let mut order = order_in(state(StateName::Paying), coupon());
     let message = take(&mut order, Input::PaymentApproved { attempt: 2 });
     assert_eq!(message, MessageBody::Fulfilled { buyer: user(1), coupon: coupon(), at: EARLY });
-    let granted: Vec<_> = order.goods.iter().map(|goods| (goods.kind, goods.units, goods.granted_at)).collect();
+    let granted: Vec<_> = order.goods().iter().map(|goods| (goods.kind, goods.units, goods.granted_at)).collect();
     assert_eq!(granted, [(GoodsKind::Item, 2, EARLY), (GoodsKind::Gift, 1, EARLY)]);
 }
 
@@ -221,14 +226,14 @@ fn a_late_payment_takes_the_units_again_or_is_refunded() {
     assert!(matches!(take(&mut order, Input::PaymentApproved { attempt: 2 }), MessageBody::PaidLate { .. }));
     let mut lucky = order.clone();
     assert!(matches!(take(&mut lucky, committed()), MessageBody::Fulfilled { .. }));
-    assert_eq!(lucky.goods.len(), 2);
+    assert_eq!(lucky.goods().len(), 2);
     let mut without_gift = order.clone();
     let gifts = vec![(order.lines[0].item, 0)];
     assert!(matches!(take(&mut without_gift, Input::StockCommitted { gifts }), MessageBody::Fulfilled { .. }));
-    assert_eq!((without_gift.goods.len(), without_gift.lines[0].gift_units), (1, 0), "the gift went to another");
+    assert_eq!((without_gift.goods().len(), without_gift.lines[0].gift_units), (1, 0), "the gift went to another");
     let refund = take(&mut order, Input::StockRejected);
     assert_eq!(refund, MessageBody::RefundRequested { amount: eur(100) });
-    assert!(order.goods.is_empty());
+    assert!(order.goods().is_empty());
 }
 
 #[test]
@@ -256,7 +261,7 @@ fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
     take(&mut order, refund(3, "refund-1"));
     assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
     assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: coupon() });
-    assert_eq!((order.state.fulfilled_at(), order.goods.len()), (Some(EARLY), 2));
+    assert_eq!((order.state.fulfilled_at(), order.goods().len()), (Some(EARLY), 2));
 }
 
 #[test]
@@ -286,4 +291,30 @@ fn refusals_say_what_the_buyer_can_understand() {
     }
     let paying = refused_with(CommandRefusal::NotPayable(StateName::Paying));
     assert_eq!(refused(StateName::Paying, &pay(1, "new"), EARLY), paying);
+}
+
+#[test]
+fn whoever_owes_an_answer_is_asked_for_it_again_after_a_time_that_doubles_up_to_a_bound() {
+    let asked = |state, asks| {
+        let mut order = Order { asks, ..order_in(state, None) };
+        let first = (1..=2 * MAX_PATIENCE.as_secs()).find(|seconds| {
+            let now = order.updated_at.plus(Duration::from_secs(*seconds));
+            order.clone().apply(&Input::AskAgain, now, &POLICY).is_ok()
+        });
+        let seconds = first.expect("it is asked again");
+        let now = order.updated_at.plus(Duration::from_secs(seconds));
+        let step = order.apply(&Input::AskAgain, now, &POLICY).expect("a step");
+        (seconds, step.body.map(|body| body.name()), order.asks)
+    };
+    let (first, body, asks) = asked(state(StateName::Refunding), 0);
+    assert_eq!((body, asks), (Some("RefundRequested"), 1));
+    assert!((30..=38).contains(&first), "{first} s");
+    let (second, body, asks) = asked(state(StateName::Paid), 1);
+    assert_eq!((body, asks), (Some("OrderPaidLate"), 2));
+    assert!((60..=76).contains(&second), "{second} s");
+    let (last, ..) = asked(state(StateName::Paid), i32::MAX - 1);
+    assert!((3_600..=4_500).contains(&last), "{last} s");
+    let mut answered = Order { asks: 3, ..order_in(state(StateName::Refunding), None) };
+    take(&mut answered, Input::PaymentRefunded);
+    assert_eq!(answered.asks, 0);
 }

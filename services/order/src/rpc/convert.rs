@@ -83,7 +83,7 @@ pub fn order(order: Order) -> proto::Order {
         arrival: order.arrival,
         payment_attempts: order.attempts(),
         pay_deadline: order.state.pay_by().map(timestamp),
-        goods: order.goods.iter().map(goods).collect(),
+        goods: order.goods().iter().map(goods).collect(),
         create_time: Some(timestamp(order.created_at)),
         update_time: Some(timestamp(order.updated_at)),
         fulfilled_at: order.state.fulfilled_at().map(timestamp),
@@ -138,7 +138,8 @@ pub fn page(page: Page<Order>) -> proto::ListOrdersResponse {
 pub fn statuses(found: &[OrderStatus]) -> proto::LookUpOrdersResponse {
     let shown = |status: &OrderStatus| proto::OrderStatus {
         order_id: status.id.to_string(),
-        state: state(status.state).into(),
+        // Of an order of a newer version nobody frees anything.
+        state: status.state.map_or(proto::OrderState::Unspecified, state).into(),
         coupon_id: status.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
     };
     proto::LookUpOrdersResponse { orders: found.iter().map(shown).collect() }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt::Display};
 use uuid::Uuid;
 
 #[derive(FromRow)]
-struct EndRequestRow {
+pub(super) struct EndRequestRow {
     order_id: Uuid,
     verb: String,
     asked_by: Uuid,
@@ -16,7 +16,7 @@ struct EndRequestRow {
 }
 
 impl EndRequestRow {
-    fn end_request(&self) -> Result<EndRequest, DbError> {
+    pub(super) fn end_request(&self) -> Result<EndRequest, DbError> {
         let verb = EndVerb::parse(&self.verb).ok_or_else(|| self.inconsistent("no such verb"))?;
         let id = RequestId::parse(&self.request_id).map_err(|error| self.inconsistent(error))?;
         Ok(EndRequest { verb, by: UserId::from_uuid(self.asked_by), id })
@@ -45,7 +45,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndReq
 }
 
 /// Returns the requests that ended these orders.
-pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, EndRequest>, DbError> {
+pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, EndRequestRow>, DbError> {
     if orders.is_empty() {
         return Ok(HashMap::new());
     }
@@ -54,5 +54,5 @@ pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<
     );
     select.push_list(orders);
     let rows: Vec<EndRequestRow> = select.fetch_all(conn).await?;
-    rows.iter().map(|row| Ok((row.order_id, row.end_request()?))).collect()
+    Ok(rows.into_iter().map(|row| (row.order_id, row)).collect())
 }

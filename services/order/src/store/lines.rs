@@ -1,7 +1,8 @@
-//! Lines of orders: written with their order. Changed only when an order is paid late and a gift is gone.
+//! Lines of orders that are rows of many tables: written with their order. Changed only when an order is paid late and
+//! a gift is gone.
 
 use super::ROWS_PER_STATEMENT;
-use crate::domain::{Line, Order};
+use crate::domain::{Form, Line, Order};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{Currency, ItemId, Money, OrderId, Quantity};
@@ -30,13 +31,13 @@ impl LineRow {
     }
 }
 
-/// Adds the statements that write the lines of new orders.
+/// Adds the statements that write the lines of new orders, of those that do not have them in their row.
 pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let numbered = |order: &&Order| {
         let id = order.id.uuid();
         order.lines.clone().into_iter().zip(0_i16..).map(move |(line, number)| (id, number, line))
     };
-    let rows: Vec<_> = orders.iter().flat_map(numbered).collect();
+    let rows: Vec<_> = orders.iter().filter(|order| order.form == Form::Tables).flat_map(numbered).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
         let mut insert = Statement::new(
             "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units) ",
@@ -72,13 +73,16 @@ pub(super) async fn update_gifts(
 
 /// Returns the lines of these orders, each order's in sequence.
 pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<HashMap<Uuid, Vec<LineRow>>, DbError> {
+    let mut by_order = HashMap::<_, Vec<_>>::new();
+    if orders.is_empty() {
+        return Ok(by_order);
+    }
     let mut select = Statement::new(
         "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, line_no");
     let rows: Vec<LineRow> = select.fetch_all(conn).await?;
-    let mut by_order = HashMap::<_, Vec<_>>::new();
     for row in rows {
         by_order.entry(row.order_id).or_default().push(row);
     }

@@ -1,7 +1,7 @@
 //! Pages of orders, and look-ups of many orders' states.
 
-use super::rows::{COLUMNS, OrderRow, assemble};
-use crate::domain::{Order, OrderStatus, StateName};
+use super::rows::{COLUMNS, OrderRow, Stored, assemble};
+use crate::domain::{OrderStatus, StateName};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, UserId};
@@ -14,7 +14,7 @@ pub async fn of_buyer(
     event: Option<EventId>,
     after: Option<(i64, Uuid)>,
     limit: u32,
-) -> Result<Vec<Order>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE user_id = "]);
     select.push_bind(buyer.uuid());
     if let Some(event) = event {
@@ -35,7 +35,7 @@ pub async fn of_event(
     event: EventId,
     after: Option<(i64, Uuid)>,
     limit: u32,
-) -> Result<Vec<Order>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE event_id = "]);
     select.push_bind(event.uuid());
     if let Some((arrival, id)) = after {
@@ -46,7 +46,7 @@ pub async fn of_event(
     page(conn, select).await
 }
 
-async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Order>, DbError> {
+async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Stored>, DbError> {
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
     assemble(conn, rows).await
 }
@@ -59,13 +59,10 @@ pub async fn statuses(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<Vec
     select.push_list(&ids);
     select.push(" LOCK IN SHARE MODE");
     let rows: Vec<(Uuid, String, Option<Uuid>)> = select.fetch_all(conn).await?;
-    rows.into_iter().map(status).collect()
-}
-
-fn status((id, state, coupon): (Uuid, String, Option<Uuid>)) -> Result<OrderStatus, DbError> {
-    let id = OrderId::from_uuid(id);
-    let Some(state) = StateName::parse(&state) else {
-        return Err(DbError::inconsistent(format!("order {id} is in no known state: {state:?}")));
+    let status = |(id, state, coupon): (Uuid, String, Option<Uuid>)| OrderStatus {
+        id: OrderId::from_uuid(id),
+        state: StateName::parse(&state),
+        coupon: coupon.map(CouponId::from_uuid),
     };
-    Ok(OrderStatus { id, state, coupon: coupon.map(CouponId::from_uuid) })
+    Ok(rows.into_iter().map(status).collect())
 }

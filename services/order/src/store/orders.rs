@@ -1,15 +1,30 @@
 //! The table `orders`: written, locked and updated in batches.
 
 use super::{
-    end_requests, goods, lines, pay_requests,
-    rows::{COLUMNS, OrderRow, assemble},
+    end_requests, goods, lines, packed, pay_requests,
+    rows::{COLUMNS, OrderRow, Stored, assemble},
 };
-use crate::domain::{Order, PaymentPolicy, StateName, Step};
+use crate::domain::{Form, Order, StateName, Step};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
+
+/// Who waits when an order that is to be locked is locked by another transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// The caller, until the other has ended.
+    Wait,
+    /// Nobody: the order is left out.
+    Skip,
+}
+
+/// Returns how new orders are written: as the schema says, which knows whether an earlier release has run on it.
+pub async fn new_form(conn: &mut MySqlConnection) -> Result<Form, DbError> {
+    let one_row: bool = sqlx::query_scalar("SELECT one_row FROM order_form").fetch_one(conn).await?;
+    Ok(if one_row { Form::OneRow } else { Form::Tables })
+}
 
 /// Adds the statements that write new orders with their lines. All of them fail with a unique violation if one order
 /// exists.
@@ -17,7 +32,7 @@ pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let mut insert = Statement::new(
         "INSERT INTO orders (id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
          subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, created_us, \
-         updated_us) ",
+         updated_us, line_list) ",
     );
     insert.push_values(orders, |mut row, order| {
         row.push_bind(order.id.uuid())
@@ -36,26 +51,38 @@ pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
             .push_bind(order.attempts())
             .push_bind(order.state.pay_by().map(Timestamp::micros))
             .push_bind(order.created_at.micros())
-            .push_bind(order.updated_at.micros());
+            .push_bind(order.updated_at.micros())
+            .push_bind((order.form == Form::OneRow).then(|| packed::pack_lines(order)));
     });
     statements.push_expecting(insert, "writing orders", orders.len());
     lines::push_insert(statements, orders);
 }
 
-/// Returns those of these orders that exist.
-pub async fn load(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, Order>, DbError> {
-    let orders = select(conn, ids, "").await?;
-    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+/// Returns those of these orders that exist, each alone: the order, or why its rows make none.
+pub async fn load(
+    conn: &mut MySqlConnection,
+    ids: &[OrderId],
+) -> Result<HashMap<OrderId, Result<Order, DbError>>, DbError> {
+    let found = select(conn, ids, "").await?;
+    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
 }
 
-/// Returns those of these orders that exist, locked until the end of the transaction. Locks in id order, so that
-/// overlapping batches wait for each other and do not deadlock.
-pub async fn lock(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<BTreeMap<OrderId, Order>, DbError> {
-    let orders = select(conn, ids, " ORDER BY id FOR UPDATE").await?;
-    Ok(orders.into_iter().map(|order| (order.id, order)).collect())
+/// [`load`] with the orders locked until the end of the transaction. Locks in id order, so that overlapping batches
+/// wait for each other and do not deadlock.
+pub async fn lock(
+    conn: &mut MySqlConnection,
+    ids: &[OrderId],
+    lock: Lock,
+) -> Result<BTreeMap<OrderId, Result<Order, DbError>>, DbError> {
+    let how = match lock {
+        Lock::Wait => " ORDER BY id FOR UPDATE",
+        Lock::Skip => " ORDER BY id FOR UPDATE SKIP LOCKED",
+    };
+    let found = select(conn, ids, how).await?;
+    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
 }
 
-async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Order>, DbError> {
+async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Stored>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -88,6 +115,7 @@ struct Assignment {
     last_decline: Option<String>,
     fulfilled_at_us: Option<i64>,
     updated_us: i64,
+    asks: i32,
 }
 
 impl Assignment {
@@ -102,6 +130,7 @@ impl Assignment {
             last_decline: steps.iter().rev().find_map(|step| step.decline.clone()),
             fulfilled_at_us: steps.iter().find_map(Step::fulfilled_at).map(Timestamp::micros),
             updated_us: order.updated_at.micros(),
+            asks: order.asks,
         }
     }
 }
@@ -109,18 +138,21 @@ impl Assignment {
 /// Writes the transitions of locked orders, with their new goods and requests. Fails if a row differs from its locked
 /// state.
 pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
-    let mut groups = HashMap::<Assignment, Vec<Uuid>>::new();
+    let mut groups = HashMap::<Assignment, Vec<&Order>>::new();
     for one in moved {
-        groups.entry(Assignment::of(one)).or_default().push(one.order.id.uuid());
+        groups.entry(Assignment::of(one)).or_default().push(one.order);
     }
     // One statement for each kind of transition, not for each order: a batch has few kinds.
-    for (assignment, ids) in groups {
-        assign(conn, &assignment, &ids).await?;
+    for (assignment, orders) in groups {
+        assign(conn, &assignment, &orders).await?;
     }
     let steps: Vec<(&Order, &Step)> =
         moved.iter().flat_map(|one| one.steps.iter().map(move |step| (one.order, step))).collect();
-    for (order, step) in &steps {
-        lines::update_gifts(conn, order.id, &step.gifts).await?;
+    for (order, step) in steps.iter().filter(|(_, step)| !step.gifts.is_empty()) {
+        match order.form {
+            Form::OneRow => update_lines(conn, order).await?,
+            Form::Tables => lines::update_gifts(conn, order.id, &step.gifts).await?,
+        }
     }
     let fulfilled: Vec<&Order> =
         steps.iter().filter(|(_, step)| step.fulfilled_at().is_some()).map(|(order, _)| *order).collect();
@@ -130,7 +162,7 @@ pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(
     end_requests::insert(conn, &ended).await
 }
 
-async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> Result<(), DbError> {
+async fn assign(conn: &mut MySqlConnection, set: &Assignment, orders: &[&Order]) -> Result<(), DbError> {
     let mut update = Statement::new("UPDATE orders FORCE INDEX (PRIMARY) SET state = ");
     update.push_bind(set.to.as_str());
     update.push(", version = version + ").push_bind(set.versions);
@@ -139,62 +171,61 @@ async fn assign(conn: &mut MySqlConnection, set: &Assignment, ids: &[Uuid]) -> R
     update.push(", last_decline = COALESCE(").push_bind(&set.last_decline).push(", last_decline)");
     update.push(", fulfilled_at_us = COALESCE(").push_bind(set.fulfilled_at_us).push(", fulfilled_at_us)");
     update.push(", updated_us = ").push_bind(set.updated_us);
+    update.push(", asks = ").push_bind(set.asks);
+    if set.attempts > 0 {
+        push_payments(&mut update, orders);
+    }
     update.push(" WHERE state = ").push_bind(set.from.as_str());
     update.push(" AND id IN ");
-    update.push_list(ids);
+    update.push_list(orders.iter().map(|order| order.id.uuid()));
     let written = update.execute(conn).await?;
-    if usize::try_from(written) == Ok(ids.len()) {
+    if usize::try_from(written) == Ok(orders.len()) {
         return Ok(());
     }
-    let (from, to, wanted) = (set.from.as_str(), set.to.as_str(), ids.len());
+    let (from, to, wanted) = (set.from.as_str(), set.to.as_str(), orders.len());
     Err(DbError::inconsistent(format!("{written} of {wanted} locked orders moved from {from} to {to}")))
 }
 
-/// Returns at most `limit` orders of each state whose payment deadline has passed, the longest overdue first. They are
-/// not locked, so the caller must check each again under its lock.
-pub async fn due(
-    conn: &mut MySqlConnection,
-    now: Timestamp,
-    policy: &PaymentPolicy,
-    limit: u32,
-) -> Result<Vec<OrderId>, DbError> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "(SELECT id FROM orders WHERE state = 'AWAITING_PAYMENT' AND pay_deadline_us <= ? \
-          ORDER BY pay_deadline_us LIMIT ?) \
-         UNION ALL \
-         (SELECT id FROM orders WHERE state = 'PAYING' AND pay_deadline_us <= ? \
-          ORDER BY pay_deadline_us LIMIT ?)",
-    )
-    .bind(now.micros())
-    .bind(limit)
-    .bind(now.minus(policy.paying_grace).micros())
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
-    Ok(ids.into_iter().map(OrderId::from_uuid).collect())
+/// Assigns their payments to those of these orders that have them in their row.
+fn push_payments(update: &mut Statement, orders: &[&Order]) {
+    let mut in_row = orders.iter().filter(|order| order.form == Form::OneRow).peekable();
+    if in_row.peek().is_none() {
+        return;
+    }
+    update.push(", pay_list = CASE id");
+    for order in in_row {
+        update.push(" WHEN ").push_bind(order.id.uuid());
+        update.push(" THEN ").push_bind(packed::pack_payments(order));
+    }
+    update.push(" ELSE pay_list END");
 }
 
-/// Returns up to `limit` orders in this state that have no deadline, in id order, after `after`.
-pub async fn without_deadline(
-    conn: &mut MySqlConnection,
-    state: StateName,
-    after: Option<OrderId>,
-    limit: u32,
-) -> Result<Vec<Order>, DbError> {
-    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_due) WHERE state = "]);
-    select.push_bind(state.as_str()).push(" AND pay_deadline_us IS NULL AND id > ");
+/// Updates the lines of an order that has them in its row. Rare, so a statement for itself.
+async fn update_lines(conn: &mut MySqlConnection, order: &Order) -> Result<(), DbError> {
+    let mut update = Statement::new("UPDATE orders SET line_list = ");
+    update.push_bind(packed::pack_lines(order)).push(" WHERE id = ").push_bind(order.id.uuid());
+    update.execute(conn).await?;
+    Ok(())
+}
+
+/// Returns up to `limit` orders that an earlier release has left pending, in id order, after `after`.
+pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: u32) -> Result<Vec<Stored>, DbError> {
+    let mut select =
+        Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_due) WHERE due_us = 0 AND id > "]);
     select.push_bind(after.map_or(Uuid::nil(), |order| order.uuid()));
     select.push(" ORDER BY id LIMIT ").push_bind(limit);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
     assemble(conn, rows).await
 }
 
-/// Counts the orders in each of these states; leaves out a state without orders.
+/// Counts the orders in each of these states, which are not terminal; leaves out a state without orders.
 pub async fn count_by_state(
     conn: &mut MySqlConnection,
     states: &[StateName],
 ) -> Result<Vec<(StateName, u64)>, DbError> {
-    let mut select = Statement::new("SELECT state, COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE state IN ");
+    let mut select = Statement::new(
+        "SELECT state, COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE due_us IS NOT NULL AND state IN ",
+    );
     select.push_list(states.iter().map(|state| state.as_str()));
     select.push(" GROUP BY state");
     let rows: Vec<(String, i64)> = select.fetch_all(conn).await?;

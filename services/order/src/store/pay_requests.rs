@@ -1,6 +1,8 @@
-//! Requests to pay: written in the transaction that starts each payment, and never changed.
+//! Requests to pay that are not in the row of their order: written in the transaction that starts each payment, and
+//! never changed.
 
-use crate::domain::{Order, PayRequest, Step};
+use super::packed::MAX_PAYMENTS;
+use crate::domain::{Form, Order, PayRequest, Step};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{Fingerprint, InvalidField, RequestId};
@@ -8,23 +10,28 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 #[derive(FromRow)]
-struct PayRequestRow {
+pub(super) struct PayRequestRow {
     order_id: Uuid,
     request_id: String,
     request_fingerprint: Vec<u8>,
 }
 
 impl PayRequestRow {
-    fn pay_request(&self) -> Result<PayRequest, InvalidField> {
+    pub(super) fn pay_request(&self) -> Result<PayRequest, InvalidField> {
         let fingerprint = Fingerprint::parse(&self.request_fingerprint)?;
         Ok(PayRequest { id: RequestId::parse(&self.request_id)?, fingerprint })
     }
 }
 
+/// Returns whether the row of an order has no place for the payment of this number.
+fn needs_row(order: &Order, attempt: i32) -> bool {
+    order.form == Form::Tables || usize::try_from(attempt).is_ok_and(|attempt| attempt > MAX_PAYMENTS)
+}
+
 /// Writes the payment requests that these transitions start.
 pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]) -> Result<(), DbError> {
     let started = steps.iter().filter_map(|(order, step)| Some((order, step.pay_request.as_ref()?)));
-    let started: Vec<_> = started.collect();
+    let started: Vec<_> = started.filter(|(order, (attempt, _))| needs_row(order, *attempt)).collect();
     if started.is_empty() {
         return Ok(());
     }
@@ -41,11 +48,11 @@ pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]
     Ok(())
 }
 
-/// Returns the payment requests of these orders, each order's in order.
+/// Returns the rows of these orders, each order's in order.
 pub(super) async fn load(
     conn: &mut MySqlConnection,
     orders: &[Uuid],
-) -> Result<HashMap<Uuid, Vec<PayRequest>>, DbError> {
+) -> Result<HashMap<Uuid, Vec<PayRequestRow>>, DbError> {
     let mut by_order = HashMap::<_, Vec<_>>::new();
     if orders.is_empty() {
         return Ok(by_order);
@@ -57,10 +64,7 @@ pub(super) async fn load(
     select.push(" ORDER BY order_id, attempt");
     let rows: Vec<PayRequestRow> = select.fetch_all(conn).await?;
     for row in rows {
-        let request = row
-            .pay_request()
-            .map_err(|error| DbError::inconsistent(format!("a payment of order {}: {error}", row.order_id)))?;
-        by_order.entry(row.order_id).or_default().push(request);
+        by_order.entry(row.order_id).or_default().push(row);
     }
     Ok(by_order)
 }

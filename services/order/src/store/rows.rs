@@ -1,12 +1,13 @@
 //! Rows as they are stored, and their conversion to orders. Fails for a combination of columns that no order can have,
-//! and names it.
+//! and names it. A row that fails concerns its order alone.
 
 use super::{
-    end_requests, goods,
+    end_requests::{self, EndRequestRow},
     lines::{self, LineRow},
-    pay_requests,
+    packed,
+    pay_requests::{self, PayRequestRow},
 };
-use crate::domain::{EndRequest, EndVerb, Goods, Order, PayRequest, Prices, RefundOrigin, State, StateName};
+use crate::domain::{EndRequest, EndVerb, Form, Line, Order, PayRequest, Prices, RefundOrigin, State, StateName};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use stampede_vocab::{CouponId, Currency, EventId, Fingerprint, Money, OrderId, RequestId, Timestamp, UserId};
@@ -16,7 +17,7 @@ use uuid::Uuid;
 /// The columns of [`OrderRow`].
 pub(super) const COLUMNS: &str = "id, user_id, event_id, request_id, request_fingerprint, state, version, currency, \
      subtotal_minor, discount_minor, total_minor, coupon_id, arrival, payment_attempts, pay_deadline_us, last_decline, \
-     fulfilled_at_us, created_us, updated_us";
+     fulfilled_at_us, created_us, updated_us, line_list, pay_list, asks";
 
 #[derive(FromRow)]
 pub(super) struct OrderRow {
@@ -39,56 +40,74 @@ pub(super) struct OrderRow {
     fulfilled_at_us: Option<i64>,
     created_us: i64,
     updated_us: i64,
+    line_list: Option<String>,
+    pay_list: Option<String>,
+    asks: i32,
 }
 
-/// Converts rows to orders, and reads everything that belongs to them by one query a table.
+/// An order as it was read.
+#[derive(Debug)]
+pub struct Stored {
+    pub id: OrderId,
+    /// Its place among the orders of its buyer.
+    pub created_at: Timestamp,
+    /// Its place among the orders of its event.
+    pub arrival: i64,
+    /// The order, or why its rows make none.
+    pub order: Result<Order, DbError>,
+}
+
+/// Converts rows to orders, and reads everything that belongs to them by one query a table; most have nothing there.
 ///
 /// Related rows are read after the order's row, so everything that it refers to exists. Rows that another transaction
 /// has added since are left out.
-pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Order>, DbError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
+pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Stored>, DbError> {
     let ids_of = |wanted: fn(&OrderRow) -> bool| -> Vec<Uuid> {
         rows.iter().filter(|row| wanted(row)).map(|row| row.id).collect()
     };
-    let mut lines = lines::load(conn, &ids_of(|_| true)).await?;
-    let mut goods = goods::load(conn, &ids_of(|row| row.fulfilled_at_us.is_some())).await?;
-    let mut pay_requests = pay_requests::load(conn, &ids_of(|row| row.payment_attempts > 0)).await?;
+    let mut lines = lines::load(conn, &ids_of(|row| row.line_list.is_none())).await?;
+    let mut pay_requests = pay_requests::load(conn, &ids_of(OrderRow::has_payment_rows)).await?;
     let mut end_requests = end_requests::load(conn, &ids_of(OrderRow::may_be_ended_by_request)).await?;
     let whole = |row: OrderRow| {
         let parts = Parts {
             lines: lines.remove(&row.id).unwrap_or_default(),
-            goods: goods.remove(&row.id).unwrap_or_default(),
             pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
             end_request: end_requests.remove(&row.id),
         };
-        row.order(parts)
+        Stored {
+            id: OrderId::from_uuid(row.id),
+            created_at: Timestamp::from_micros(row.created_us),
+            arrival: row.arrival,
+            order: row.order(&parts),
+        }
     };
-    rows.into_iter().map(whole).collect()
+    Ok(rows.into_iter().map(whole).collect())
 }
 
 /// The rows of other tables that belong to an order.
 struct Parts {
     lines: Vec<LineRow>,
-    goods: Vec<Goods>,
-    pay_requests: Vec<PayRequest>,
-    end_request: Option<EndRequest>,
+    pay_requests: Vec<PayRequestRow>,
+    end_request: Option<EndRequestRow>,
 }
 
 impl OrderRow {
+    /// Whether to read payments: those of the first attempts are in the row of the order.
+    fn has_payment_rows(&self) -> bool {
+        let in_row = if self.line_list.is_some() { packed::MAX_PAYMENTS } else { 0 };
+        usize::try_from(self.payment_attempts).is_ok_and(|attempts| attempts > in_row)
+    }
+
     /// Whether to read the request that ended it: most orders have none.
     fn may_be_ended_by_request(&self) -> bool {
         let ends = [StateName::Cancelled, StateName::Refunding, StateName::Refunded];
         ends.iter().any(|end| end.as_str() == self.state)
     }
 
-    fn order(self, parts: Parts) -> Result<Order, DbError> {
+    fn order(self, parts: &Parts) -> Result<Order, DbError> {
+        // First, since of an order of a newer version nothing else need make sense.
+        let state = self.state()?;
         let currency: Currency = self.currency.parse().map_err(|error| self.inconsistent(error))?;
-        let lines: Vec<_> = parts.lines.iter().map(|line| line.line(currency)).collect::<Result<_, _>>()?;
-        if lines.is_empty() {
-            return Err(self.inconsistent("it has no lines"));
-        }
         Ok(Order {
             id: OrderId::from_uuid(self.id),
             buyer: UserId::from_uuid(self.user_id),
@@ -96,8 +115,8 @@ impl OrderRow {
             request: RequestId::parse(&self.request_id).map_err(|error| self.inconsistent(error))?,
             fingerprint: Fingerprint::parse(&self.request_fingerprint).map_err(|error| self.inconsistent(error))?,
             version: self.version,
-            state: self.state()?,
-            lines,
+            state,
+            lines: self.lines(&parts.lines, currency)?,
             prices: Prices {
                 subtotal: Money::new(self.subtotal_minor, currency),
                 discount: Money::new(self.discount_minor, currency),
@@ -105,18 +124,37 @@ impl OrderRow {
             },
             coupon: self.coupon_id.map(CouponId::from_uuid),
             arrival: self.arrival,
-            pay_requests: self.known(parts.pay_requests)?,
-            end_request: self.fitting(parts.end_request)?,
+            pay_requests: self.pay_requests(&parts.pay_requests)?,
+            end_request: self.end_request(parts.end_request.as_ref())?,
+            asks: self.asks,
+            form: if self.line_list.is_some() { Form::OneRow } else { Form::Tables },
             last_decline: self.last_decline,
-            goods: parts.goods,
             created_at: Timestamp::from_micros(self.created_us),
             updated_at: Timestamp::from_micros(self.updated_us),
         })
     }
 
+    fn lines(&self, rows: &[LineRow], currency: Currency) -> Result<Vec<Line>, DbError> {
+        let lines: Vec<Line> = match &self.line_list {
+            Some(list) => packed::lines(list, currency).map_err(|error| self.inconsistent(error))?,
+            None => rows.iter().map(|line| line.line(currency)).collect::<Result<_, _>>()?,
+        };
+        if lines.is_empty() {
+            return Err(self.inconsistent("it has no lines"));
+        }
+        Ok(lines)
+    }
+
     /// Returns the payment requests that the row refers to.
-    fn known(&self, mut requests: Vec<PayRequest>) -> Result<Vec<PayRequest>, DbError> {
+    fn pay_requests(&self, rows: &[PayRequestRow]) -> Result<Vec<PayRequest>, DbError> {
         let attempts = usize::try_from(self.payment_attempts).map_err(|error| self.inconsistent(error))?;
+        let mut requests = match &self.pay_list {
+            Some(list) => packed::payments(list).map_err(|error| self.inconsistent(error))?,
+            None => Vec::new(),
+        };
+        for row in rows {
+            requests.push(row.pay_request().map_err(|error| self.inconsistent(error))?);
+        }
         if requests.len() < attempts {
             return Err(self.inconsistent("it lacks some of its payments"));
         }
@@ -125,7 +163,8 @@ impl OrderRow {
     }
 
     /// A caller cancels before the goods are granted and refunds after it. An order may be refunded without a request.
-    fn fitting(&self, request: Option<EndRequest>) -> Result<Option<EndRequest>, DbError> {
+    fn end_request(&self, row: Option<&EndRequestRow>) -> Result<Option<EndRequest>, DbError> {
+        let request = row.map(EndRequestRow::end_request).transpose()?;
         let verb = request.as_ref().map(|request| request.verb);
         match (verb, self.fulfilled_at_us) {
             (None, _) | (Some(EndVerb::Cancel), None) | (Some(EndVerb::Refund), Some(_)) => Ok(request),
@@ -135,7 +174,9 @@ impl OrderRow {
     }
 
     fn state(&self) -> Result<State, DbError> {
-        let name = StateName::parse(&self.state).ok_or_else(|| self.inconsistent("no such state"))?;
+        let Some(name) = StateName::parse(&self.state) else {
+            return Err(DbError::newer(format!("order {} is {}", OrderId::from_uuid(self.id), self.state)));
+        };
         let pay_by = self.pay_deadline_us.map(Timestamp::from_micros);
         let fulfilled_at = self.fulfilled_at_us.map(Timestamp::from_micros);
         let refund_origin = RefundOrigin { pay_by, fulfilled_at };

@@ -42,6 +42,7 @@ impl ChangeOrder {
             Outcome::Stayed(_, NoStep::Refused(refusal)) => Err(refusal.into()),
             Outcome::Moved(order) | Outcome::Stayed(order, NoStep::AlreadyApplied | NoStep::Ignored) => Ok(*order),
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
+            Outcome::Unreadable(error) => Err(error.into()),
         }
     }
 }

@@ -1,55 +1,52 @@
 //! Expires the orders whose payment deadline has passed.
 
-use super::{Change, Outcome, Transitions};
+use super::{Transitions, each_alone::EachAlone};
 use crate::{
     domain::{Input, PaymentPolicy},
-    store,
+    store::due::{self, Due},
 };
 use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
 
-/// Most orders of one transaction, of each state.
+/// Most orders of one transaction.
 const BATCH_SIZE: u32 = 250;
 
-/// Expires orders. Cheap to clone.
-#[derive(Clone)]
+/// Expires orders.
 pub struct ExpireOrders {
     db: Database,
     policy: PaymentPolicy,
-    transitions: Transitions,
+    orders: EachAlone,
 }
 
 impl ExpireOrders {
     /// Expires orders of this schema under this policy.
     pub fn new(db: Database, policy: PaymentPolicy, transitions: Transitions) -> Self {
-        Self { db, policy, transitions }
+        Self { db, policy, orders: EachAlone::new(transitions) }
     }
 
     /// Expires due orders in batches until none is left. Replicas may do so concurrently: each order is checked again
     /// under its lock.
-    pub async fn run(&self) -> Result<(), DbError> {
+    pub async fn run(&mut self) -> Result<(), DbError> {
+        let mut after = None;
         loop {
-            let due = self.due().await?;
-            let found = due.len();
-            if found == 0 {
-                return Ok(());
-            }
-            let change = |order| Change { order, input: Input::DeadlinePassed, traceparent: None };
-            let outcomes = self.transitions.run("expire_orders", due.into_iter().map(change).collect()).await?;
-            let expired = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Moved(_))).count();
+            let due = self.due(after).await?;
+            let is_last = due.len() < BATCH_SIZE as usize;
+            after = due.last().copied();
+            let orders = due.into_iter().map(|(_, id)| OrderId::from_uuid(id)).collect();
+            let expired = self.orders.run("expire_orders", &Input::DeadlinePassed, orders).await?;
             if expired > 0 {
                 tracing::info!(order.expired = expired, "orders expired");
             }
-            if found < BATCH_SIZE as usize {
+            if is_last {
                 return Ok(());
             }
         }
     }
 
-    async fn due(&self) -> Result<Vec<OrderId>, DbError> {
+    async fn due(&self, after: Option<Due>) -> Result<Vec<Due>, DbError> {
         let (now, policy) = (Timestamp::now(), self.policy);
         self.db
-            .run("due_orders", |mut conn| async move { store::orders::due(&mut conn, now, &policy, BATCH_SIZE).await })
+            .run("due_orders", |mut conn| async move { due::overdue(&mut conn, now, &policy, after, BATCH_SIZE).await })
             .await
     }
 }

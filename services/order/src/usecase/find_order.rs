@@ -53,7 +53,8 @@ async fn find_all(db: Database, ids: Vec<OrderId>) -> Vec<Found> {
         async move { store::orders::load(&mut conn, ids).await }
     });
     match found.await {
-        Ok(found) => ids.iter().map(|id| Ok(found.get(id).cloned().map(Box::new))).collect(),
+        // One that cannot be read fails for whoever asks for it, and for nobody else.
+        Ok(found) => ids.iter().map(|id| found.get(id).cloned().transpose().map(|order| order.map(Box::new))).collect(),
         Err(error) => vec![Err(error); ids.len()],
     }
 }

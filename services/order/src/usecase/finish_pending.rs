@@ -1,11 +1,11 @@
 //! Finishes pending orders, which were accepted before their units were committed, with an inventory of an earlier
 //! release. Reserves the units as for a new order; if there are none, cancels the order and returns its coupon.
 
-use super::{Change, Outcome, Transitions};
+use super::{Change, Outcome, Transitions, readable};
 use crate::{
     client::Inventory,
-    domain::{Input, NoStep, Order, Reserved, State, StateName},
-    store,
+    domain::{Input, NoStep, Order, Reserved, State},
+    store::{self, Stored},
 };
 use futures_util::future::join_all;
 use stampede_db::{Database, DbError};
@@ -40,15 +40,16 @@ impl FinishPending {
     pub async fn run(&mut self) -> Result<(), DbError> {
         let after = self.after.take();
         let read = self.db.run("pending_orders", |mut conn| async move {
-            store::orders::without_deadline(&mut conn, StateName::Pending, after, BATCH_SIZE).await
+            store::orders::pending(&mut conn, after, BATCH_SIZE).await
         });
-        let pending: Vec<Order> = read.await?;
+        let pending: Vec<Stored> = read.await?;
         if pending.len() == BATCH_SIZE as usize {
             self.after = pending.last().map(|order| order.id);
         }
         let before = Timestamp::now().minus(MIN_AGE);
-        let pending = pending.iter().filter(|order| order.created_at < before);
-        let answers = join_all(pending.map(|order| self.reserve(order))).await;
+        let waited = pending.into_iter().filter(|stored| stored.created_at < before);
+        let waited: Vec<Order> = waited.filter_map(|stored| readable(stored.id, stored.order)).collect();
+        let answers = join_all(waited.iter().map(|order| self.reserve(order))).await;
         let answers: Vec<Answer<'_>> = answers.into_iter().flatten().collect();
         if answers.is_empty() {
             return Ok(());

@@ -1,7 +1,10 @@
 //! Lists orders, a page at a time.
 
-use super::Error;
-use crate::{domain::Order, store::lists};
+use super::{Error, readable};
+use crate::{
+    domain::Order,
+    store::{Stored, lists},
+};
 use stampede_db::Database;
 use stampede_service::{Page, Paging};
 use stampede_vocab::{EventId, UserId};
@@ -32,7 +35,7 @@ impl Listing {
     }
 
     /// Returns the sort value and the id of an order in the list.
-    fn position(&self, order: &Order) -> (i64, Uuid) {
+    fn position(&self, order: &Stored) -> (i64, Uuid) {
         let sorted_by = match self {
             Self::OfBuyer { .. } => order.created_at.micros(),
             Self::OfEvent(_) => order.arrival,
@@ -53,7 +56,7 @@ impl ListOrders {
         Self { db }
     }
 
-    /// Returns a page of the list.
+    /// Returns a page of the list, without the orders that cannot be read.
     pub async fn run(&self, listing: Listing, paging: Paging) -> Result<Page<Order>, Error> {
         let (after, limit) = (paging.after(), paging.limit());
         let read = self.db.run("list_orders", |mut conn| async move {
@@ -62,6 +65,9 @@ impl ListOrders {
                 Listing::OfEvent(event) => lists::of_event(&mut conn, event, after, limit).await,
             }
         });
-        Ok(paging.cut(read.await?, |order| listing.position(order)))
+        // Cut with those that cannot be read, or a page that has one would look like the last.
+        let Page { rows, next_page_token } = paging.cut(read.await?, |order| listing.position(order));
+        let rows = rows.into_iter().filter_map(|stored| readable(stored.id, stored.order)).collect();
+        Ok(Page { rows, next_page_token })
     }
 }

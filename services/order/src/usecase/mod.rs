@@ -1,8 +1,10 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
 //! neither SQL nor the contracts.
 
+mod ask_again;
 mod change_order;
 mod count_open_orders;
+mod each_alone;
 mod error;
 mod expire_orders;
 mod find_order;
@@ -13,6 +15,7 @@ mod transitions;
 mod watch_order;
 mod write_orders;
 
+pub use ask_again::AskAgain;
 pub use change_order::ChangeOrder;
 pub use count_open_orders::CountOpenOrders;
 pub use error::Error;
@@ -25,9 +28,17 @@ pub use transitions::{Advanced, Change, Outcome, Transitions};
 pub use watch_order::WatchOrder;
 pub use write_orders::WriteOrders;
 
+use crate::domain::Order;
 use stampede_batch::BatchConfig;
+use stampede_db::DbError;
+use stampede_vocab::OrderId;
 
 /// Bounds of every batcher of this service: large enough to save most of the cost, small enough to be quick.
 const fn batch(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 8_192, must_run: false }
+}
+
+/// Returns an order that could be read. One that could not is logged and left out of what has others in it.
+fn readable(id: OrderId, order: Result<Order, DbError>) -> Option<Order> {
+    order.inspect_err(|error| tracing::error!(order.id = %id, error.cause = %error, "order cannot be read")).ok()
 }

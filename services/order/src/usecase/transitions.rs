@@ -4,7 +4,7 @@
 use crate::{
     domain::{Input, NoStep, Order, PaymentPolicy, Step},
     store::{
-        orders::{self, Moved},
+        orders::{self, Lock, Moved},
         outbox::{self, Traced},
     },
 };
@@ -35,8 +35,10 @@ pub enum Outcome {
     Moved(Box<Order>),
     /// The order did not change, and why.
     Stayed(Box<Order>, NoStep),
-    /// The order was never written.
+    /// The order was never written; where locked orders are left out, it may be locked as well.
     Unknown,
+    /// The rows of the order make no order that this version knows.
+    Unreadable(DbError),
 }
 
 impl Outcome {
@@ -47,6 +49,7 @@ impl Outcome {
             Self::Stayed(_, NoStep::Ignored) => "ignored",
             Self::Stayed(_, NoStep::Refused(_)) => "refused",
             Self::Unknown => "unknown",
+            Self::Unreadable(_) => "unreadable",
         }
     }
 }
@@ -63,6 +66,14 @@ impl Advanced {
     /// Returns the index of the first change of an order that was never written.
     pub fn first_unknown(&self) -> Option<usize> {
         self.outcomes.iter().position(|(_, outcome)| matches!(outcome, Outcome::Unknown))
+    }
+
+    /// Returns the index of the first change of an order whose rows cannot be read, and why.
+    pub fn first_unreadable(&self) -> Option<(usize, &DbError)> {
+        self.outcomes.iter().enumerate().find_map(|(index, (_, outcome))| match outcome {
+            Outcome::Unreadable(error) => Some((index, error)),
+            _ => None,
+        })
     }
 }
 
@@ -87,12 +98,21 @@ impl Transitions {
 
     /// Applies the changes in a transaction of this name. Returns one outcome for each change, in order.
     pub async fn run(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
+        self.run_with(name, Lock::Wait, changes).await
+    }
+
+    /// [`Transitions::run`] without the orders that somebody else has locked: for what is tried again anyway.
+    pub async fn run_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
+        self.run_with(name, Lock::Skip, changes).await
+    }
+
+    async fn run_with(&self, name: &'static str, lock: Lock, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
         let (changes, this) = (Arc::new(changes), self.clone());
         let advanced = self
             .db
             .transact(name, move |conn| {
                 let (changes, this) = (changes.clone(), this.clone());
-                Box::pin(async move { this.apply(conn, &changes).await })
+                Box::pin(async move { this.apply_with(conn, lock, &changes).await })
             })
             .await?;
         Ok(self.committed(advanced))
@@ -100,10 +120,18 @@ impl Transitions {
 
     /// Applies the changes inside the caller's transaction.
     pub async fn apply(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
+        self.apply_with(conn, Lock::Wait, changes).await
+    }
+
+    async fn apply_with(
+        &self,
+        conn: &mut MySqlConnection,
+        lock: Lock,
+        changes: &[Change],
+    ) -> Result<Advanced, DbError> {
         let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
         let ids: Vec<OrderId> = ids.into_iter().collect();
-        let orders = orders::lock(conn, &ids).await?;
-        let mut batch = Batch { orders, steps: BTreeMap::new(), messages: Vec::new() };
+        let mut batch = Batch::of(orders::lock(conn, &ids, lock).await?);
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
@@ -132,15 +160,35 @@ impl Transitions {
 }
 
 /// Locked orders after the changes so far.
+#[derive(Default)]
 struct Batch {
     orders: BTreeMap<OrderId, Order>,
+    unreadable: BTreeMap<OrderId, DbError>,
     /// The transitions of those that changed.
     steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
 }
 
 impl Batch {
+    fn of(locked: BTreeMap<OrderId, Result<Order, DbError>>) -> Self {
+        let mut batch = Self::default();
+        for (id, order) in locked {
+            match order {
+                Ok(order) => {
+                    batch.orders.insert(id, order);
+                }
+                Err(error) => {
+                    batch.unreadable.insert(id, error);
+                }
+            }
+        }
+        batch
+    }
+
     fn apply(&mut self, change: &Change, now: Timestamp, policy: &PaymentPolicy) -> Outcome {
+        if let Some(error) = self.unreadable.get(&change.order) {
+            return Outcome::Unreadable(error.clone());
+        }
         let Some(order) = self.orders.get_mut(&change.order) else {
             return Outcome::Unknown;
         };

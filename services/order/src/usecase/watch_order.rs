@@ -1,6 +1,6 @@
 //! Watches single orders until they end. One poll reads all that are watched.
 
-use super::{Error, FindOrder};
+use super::{Error, FindOrder, readable};
 use crate::{domain::Order, store};
 use futures_util::{Stream, StreamExt, stream};
 use stampede_db::Database;
@@ -38,5 +38,7 @@ impl WatchOrder {
 }
 
 async fn read(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<OrderId, Order>> {
-    Ok(db.run("watched_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?)
+    let read = db.run("watched_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await });
+    let found = read.await?.into_iter();
+    Ok(found.filter_map(|(id, order)| Some((id, readable(id, order)?))).collect())
 }

@@ -2,7 +2,7 @@
 
 use super::batch;
 use crate::{
-    domain::Order,
+    domain::{Form, Order},
     store::{
         self,
         outbox::{self, Traced},
@@ -76,18 +76,21 @@ impl WorkError for InsertError {
 #[derive(Clone)]
 pub struct WriteOrders {
     queue: Batcher<NewOrder, Result<Written, WriteError>>,
+    form: Form,
 }
 
 impl WriteOrders {
-    /// Writes into this schema.
-    pub fn new(db: Database, outbox: Outbox) -> Self {
+    /// Writes into this schema, in the form that it asks for now. Fails if the database does not say.
+    pub async fn connect(db: Database, outbox: Outbox) -> Result<Self, DbError> {
+        let form = db.run("order_form", |mut conn| async move { store::orders::new_form(&mut conn).await }).await?;
         let write = move |orders| write_all(db.clone(), outbox.clone(), orders);
-        Self { queue: Batcher::new(batch("write_orders"), write) }
+        Ok(Self { queue: Batcher::new(batch("write_orders"), write), form })
     }
 
     /// Writes an order, or returns the existing one of its id. Does not write it after its write limit, since its units
     /// and coupon may then be freed.
     pub async fn write(&self, order: Order, write_by: Deadline) -> Result<Written, WriteError> {
+        let order = Order { form: self.form, ..order };
         let new = NewOrder { order, write_by, traceparent: current_traceparent() };
         match self.queue.call(new).await {
             Ok(written) => written,
@@ -115,7 +118,7 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
 /// The state of a batch before its answers are given.
 #[derive(Default)]
 struct Known {
-    existing: HashMap<OrderId, Order>,
+    existing: HashMap<OrderId, Result<Order, DbError>>,
     late: HashSet<OrderId>,
 }
 
@@ -123,12 +126,13 @@ impl Known {
     /// An order is new unless its id exists, in the database or earlier in the batch, or its write limit has passed.
     fn answer(&mut self, order: Order) -> Result<Written, WriteError> {
         if let Some(existing) = self.existing.get(&order.id) {
-            return Ok(Written::Existing(Box::new(existing.clone())));
+            let existing = existing.clone().map_err(WriteError::Failed)?;
+            return Ok(Written::Existing(Box::new(existing)));
         }
         if self.late.contains(&order.id) {
             return Err(WriteError::TooLate);
         }
-        self.existing.insert(order.id, order.clone());
+        self.existing.insert(order.id, Ok(order.clone()));
         Ok(Written::New(Box::new(order)))
     }
 
@@ -153,7 +157,7 @@ async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> R
             Err(InsertError::Late) => {}
             Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
                 let ids: Vec<OrderId> = waiting.keys().copied().collect();
-                let found: HashMap<OrderId, Order> =
+                let found =
                     db.run("find_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await }).await?;
                 waiting.retain(|id, _| !found.contains_key(id));
                 known.existing.extend(found);

@@ -2,13 +2,17 @@
 //! servers, each test in a world of its own. Payments are answered by message, as the payment service answers.
 
 mod bad_input;
+mod bad_rows;
 mod concurrent_duplicates;
 mod coupons;
 mod earlier_release;
 mod ending;
 mod frozen;
 mod killed;
+mod one_row;
 mod paying;
 mod placing;
 mod reading;
+mod repeats;
 mod sale;
+mod sweeps;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use prost::Message;
+use sqlx::{MySql, pool::PoolConnection};
 use stampede_db::Database;
 use stampede_outbox::{Outbox, OutboxMessage, Relay, RelayConfig};
 use stampede_proto::convert::timestamp;
@@ -11,6 +12,7 @@ use stampede_proto::{
     message::v1 as messages,
     order::v1::{
         CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
+        RefundOrderRequest,
     },
     r#type::v1::Money,
 };
@@ -18,6 +20,10 @@ use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::{sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use uuid::Uuid;
@@ -83,7 +89,18 @@ impl Sale {
 
     /// Opens with these settings.
     pub async fn open_with(settings: MeshBuilder) -> Result<Self> {
+        Self::open_on(World::prepared().await?, settings).await
+    }
+
+    /// Opens on a schema on which an earlier release has run.
+    pub async fn beside_an_earlier_release(settings: MeshBuilder) -> Result<Self> {
         let world = World::prepared().await?;
+        let orders = world.database(Service::Order).await?;
+        sqlx::query("UPDATE order_form SET one_row = FALSE").execute(&mut *orders.acquire().await?).await?;
+        Self::open_on(world, settings).await
+    }
+
+    async fn open_on(world: World, settings: MeshBuilder) -> Result<Self> {
         let orders = world.database(Service::Order).await?;
         let inventory = world.database(Service::Inventory).await?;
         let payments = world.schema(Service::Payment).await?;
@@ -292,18 +309,63 @@ impl Sale {
         Ok(stampede_outbox::append(&mut conn, &[message]).await?)
     }
 
-    /// Waits until so many messages of the inventory were taken. Returns how many keys are parked behind a dead letter.
-    pub async fn taken_of_inventory(&self, count: i64) -> Result<i64> {
-        let taken = "SELECT COUNT(*) FROM inbox WHERE source = ?";
-        eventually(&format!("{count} messages of the inventory are taken"), || async {
-            let mut conn = self.orders.acquire().await.ok()?;
-            let query = sqlx::query_scalar(taken).bind(Service::Inventory.source());
-            let found: i64 = query.fetch_one(&mut *conn).await.ok()?;
-            (found == count).then_some(())
-        })
-        .await;
+    /// Waits until so many messages of this kind (`payment_approved`) came to their orders with this outcome
+    /// (`ignored`).
+    pub async fn took(&self, input: &str, outcome: &str, count: u64) {
+        let what = format!("{count} of {input} were {outcome}");
+        eventually(&what, || async { (self.taken(input, outcome).await.ok()? == count).then_some(()) }).await;
+    }
+
+    async fn taken(&self, input: &str, outcome: &str) -> Result<u64> {
+        let url = self.mesh.admin_url(Service::Order);
+        let address = url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        let labels = [format!("input=\"{input}\""), format!("outcome=\"{outcome}\"")];
+        let of_kind = |line: &&str| {
+            line.starts_with("stampede_order_changes_total{") && labels.iter().all(|label| line.contains(label))
+        };
+        let counts = page.lines().filter(of_kind).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
+    }
+
+    /// How many keys are set aside behind a dead letter.
+    pub async fn parked_keys(&self) -> Result<i64> {
         let mut conn = self.orders.acquire().await?;
         Ok(sqlx::query_scalar("SELECT COUNT(*) FROM inbox_parked").fetch_one(&mut *conn).await?)
+    }
+
+    /// A connection to the schema of the orders.
+    pub async fn connection(&self) -> Result<PoolConnection<MySql>> {
+        Ok(self.orders.acquire().await?)
+    }
+
+    /// Changes the rows of an order by SQL with one place for its id.
+    pub async fn tamper(&self, order: &Order, sql: &'static str) -> Result<()> {
+        let id: OrderId = order.order_id.parse()?;
+        let changed = sqlx::query(sql).bind(id.uuid()).execute(&mut *self.connection().await?).await?;
+        ensure!(changed.rows_affected() > 0, "nothing was changed by {sql}");
+        Ok(())
+    }
+
+    /// Reads a number about an order by SQL with one place for its id.
+    pub async fn number(&self, order: &Order, sql: &'static str) -> Result<i64> {
+        let id: OrderId = order.order_id.parse()?;
+        Ok(sqlx::query_scalar(sql).bind(id.uuid()).fetch_one(&mut *self.connection().await?).await?)
+    }
+
+    /// The names of the messages that the service has written about an order.
+    pub async fn told(&self, order: &Order) -> Result<Vec<String>> {
+        Ok(self.published(order).await?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Refunds an order as an operator, the same one each time.
+    pub async fn refund(&self, order: &Order, request_id: &str) -> Result<Order, Status> {
+        let request = RefundOrderRequest { order_id: order.order_id.clone(), request_id: request_id.to_owned() };
+        let refunding = self.mesh.order().refund_order(as_operator(request)).await?;
+        refunding.into_inner().order.ok_or_else(|| Status::internal("no order"))
     }
 
     /// Orders that were ever written.

@@ -1,0 +1,57 @@
+//! Orders for which something is to be done that nobody asks for, by the index of `due_us`.
+//!
+//! They are read without locks, so the caller must check each again under its lock. A page goes on behind the one
+//! before it, so that orders at which nothing can be done keep nobody from the others.
+
+use crate::domain::{MAX_PATIENCE, PaymentPolicy};
+use sqlx::{MySql, MySqlConnection};
+use stampede_db::{DbError, Statement};
+use stampede_vocab::Timestamp;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// An order and its place in the index.
+pub type Due = (i64, Uuid);
+
+/// Returns up to `limit` orders whose payment deadline has passed, the longest overdue first, behind `after`.
+pub async fn overdue(
+    conn: &mut MySqlConnection,
+    now: Timestamp,
+    policy: &PaymentPolicy,
+    after: Option<Due>,
+    limit: u32,
+) -> Result<Vec<Due>, DbError> {
+    let (after_us, after_id) = after.unwrap_or((1, Uuid::nil()));
+    let overdue = sqlx::query_as::<MySql, Due>(
+        "SELECT due_us, id FROM orders FORCE INDEX (ix_orders_due) \
+         WHERE due_us BETWEEN ? AND ? AND (due_us > ? OR id > ?) \
+         AND (state = 'AWAITING_PAYMENT' OR (state = 'PAYING' AND due_us <= ?)) \
+         ORDER BY due_us, id LIMIT ?",
+    );
+    let overdue = overdue.bind(after_us).bind(now.micros()).bind(after_us).bind(after_id);
+    Ok(overdue.bind(now.minus(policy.paying_grace).micros()).bind(limit).fetch_all(conn).await?)
+}
+
+/// Returns up to `limit` orders for which another service has not answered in time, those that wait longest first,
+/// behind `after`.
+pub async fn waiting(
+    conn: &mut MySqlConnection,
+    now: Timestamp,
+    policy: &PaymentPolicy,
+    after: Option<Due>,
+    limit: u32,
+) -> Result<Vec<Due>, DbError> {
+    let (after_us, after_id) = after.unwrap_or((-1, Uuid::max()));
+    let mut waiting = Statement::new("SELECT due_us, id FROM orders FORCE INDEX (ix_orders_due) WHERE due_us BETWEEN ");
+    waiting.push_bind(-now.minus(policy.patience).micros()).push(" AND ").push_bind(after_us);
+    waiting.push(" AND (due_us < ").push_bind(after_us).push(" OR id < ").push_bind(after_id).push(")");
+    // The bound without the spread: what is read too early the domain leaves for a later round.
+    waiting.push(" AND updated_us <= ").push_bind(now.micros()).push(" - LEAST(").push_bind(micros(policy.patience));
+    waiting.push(" * (1 << LEAST(asks, 16)), ").push_bind(micros(MAX_PATIENCE)).push(")");
+    waiting.push(" ORDER BY due_us DESC, id DESC LIMIT ").push_bind(limit);
+    waiting.fetch_all(conn).await
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,84 @@
+//! A row that makes no order harms its order, and none beside it.
+
+use crate::sale::{Sale, buyer_of, refusal};
+use anyhow::Result;
+use stampede_proto::order::v1::{ListOrdersRequest, Order, OrderState};
+use stampede_status::{Problem, Reason};
+use stampede_testkit::{as_buyer, buyer, eventually};
+use std::time::Duration;
+
+/// No currency is written so.
+const SPOIL: &str = "UPDATE orders SET currency = 'e?!' WHERE id = ?";
+
+/// The ids of a buyer's orders, in pages of one.
+async fn listed(sale: &Sale, order: &Order) -> Result<Vec<String>> {
+    let (mut ids, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListOrdersRequest { page_size: 1, page_token, event_id: String::new() };
+        let page = sale.mesh.order().list_orders(as_buyer(buyer_of(order), request)).await?.into_inner();
+        ids.extend(page.orders.into_iter().map(|order| order.order_id));
+        if page.next_page_token.is_empty() {
+            return Ok(ids);
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_fails_alone_and_others_go_on_beside_it() -> Result<()> {
+    let sale = Sale::open().await?;
+    let somebody = buyer();
+    let mut orders = Vec::new();
+    for request in ["a", "b", "c"] {
+        orders.push(sale.place(somebody, sale.wish(request, &[(sale.kettle, 1)])).await?);
+    }
+    let [first, bad, last] = &orders[..] else { panic!("three orders") };
+    sale.tamper(bad, SPOIL).await?;
+    assert_eq!(listed(&sale, first).await?, [last.order_id.clone(), first.order_id.clone()]);
+    // Those that come together are one batch.
+    let now = |order| sale.now(order);
+    let (of_first, of_bad, of_last) = tokio::join!(now(first), now(bad), now(last));
+    assert_eq!((&of_first?, &of_last?), (first, last));
+    let status = of_bad.unwrap_err().downcast::<tonic::Status>()?;
+    assert_eq!(refusal(&status).0, Reason::Internal);
+    let (of_first, of_bad) = tokio::join!(sale.pay(first, "p"), sale.pay(bad, "p"));
+    assert_eq!(refusal(&of_bad.unwrap_err()).0, Reason::Internal);
+    let paying = of_first?;
+
+    sale.approve(bad).await?;
+    sale.approve(&paying).await?;
+    sale.reaches(first, OrderState::Fulfilled).await;
+    eventually("its message is set aside", || async { (sale.parked_keys().await.ok()? == 1).then_some(()) }).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_state_of_a_newer_version_is_left_to_a_replica_of_that_version() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    sale.tamper(&order, "UPDATE orders SET state = 'HIBERNATING' WHERE id = ?").await?;
+    let status = sale.now(&order).await.unwrap_err().downcast::<tonic::Status>()?;
+    let problem = Problem::from_status(&status);
+    assert_eq!(problem.reason(), Reason::Unavailable);
+    assert!(problem.retry_delay().is_some(), "it may be asked for again");
+    let look_up = stampede_proto::order::v1::LookUpOrdersRequest { order_ids: vec![order.order_id.clone()] };
+    let found = sale.mesh.order().look_up_orders(stampede_testkit::as_service(look_up)).await?.into_inner().orders;
+    assert_eq!((found.len(), found[0].state()), (1, OrderState::Unspecified), "it was written: nobody frees its units");
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn the_sweep_expires_the_others() -> Result<()> {
+    let sale = Sale::with_time_to_pay(Duration::from_secs(1)).await?;
+    let (bad, refused, good) =
+        (sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?);
+    sale.tamper(&bad, SPOIL).await?;
+    // Its next version would be out of range, which fails the whole statement.
+    sale.tamper(&refused, "UPDATE orders SET version = 9223372036854775807 WHERE id = ?").await?;
+    sale.reaches(&good, OrderState::Expired).await;
+    sale.tamper(&refused, "UPDATE orders SET version = 1 WHERE id = ?").await?;
+    sale.reaches(&refused, OrderState::Expired).await;
+    sale.tamper(&bad, "UPDATE orders SET currency = 'EUR' WHERE id = ?").await?;
+    sale.reaches(&bad, OrderState::Expired).await;
+    sale.mesh.stop().await
+}
