@@ -43,12 +43,13 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
     pub max_charges_in_flight: NonZeroUsize,
 
-    /// Most charges of unknown outcome that are looked up at a time.
-    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_LOOKUPS_IN_FLIGHT", default_value = "32")]
+    /// Most charges of unknown outcome that are looked up at a time. With those that a killed process has left behind,
+    /// this decides how long the last of them waits.
+    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_LOOKUPS_IN_FLIGHT", default_value = "256")]
     pub max_lookups_in_flight: NonZeroUsize,
 
     /// Most refunds that are sent at a time.
-    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_REFUNDS_IN_FLIGHT", default_value = "32")]
+    #[arg(long, env = "STAMPEDE_PAYMENT_MAX_REFUNDS_IN_FLIGHT", default_value = "256")]
     pub max_refunds_in_flight: NonZeroUsize,
 }
 

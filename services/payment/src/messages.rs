@@ -86,6 +86,7 @@ fn stop(order: &str) -> Result<(OrderId, Action), InvalidField> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stampede_inbox::Headers;
     use stampede_proto::r#type::v1::Money as ProtoMoney;
     use stampede_vocab::Service;
     use uuid::Uuid;
@@ -95,7 +96,9 @@ mod tests {
     fn message(message_type: &str, payload: Vec<u8>) -> Message {
         Message {
             source: "/stampede/order".to_owned(),
-            id: 1,
+            id: "1".to_owned(),
+            sequence: 1,
+            headers: Headers::default(),
             message_type: format!("stampede.message.v1.{message_type}"),
             key: ORDER.to_owned(),
             payload,

@@ -15,7 +15,7 @@ mod tests;
 pub use attempt::{Attempt, AttemptState, ChargeOrder};
 pub use error::{Anomaly, Refusal};
 pub use key::{AttemptKey, RefundKey};
-pub use order_request::{Action, OrderRequest};
+pub use order_request::{Action, Asked, OrderRequest};
 pub use outcome::{Outcome, RefundOutcome};
 pub use outgoing::{Fact, OutgoingMessage};
 pub use payment::{Payment, PaymentState, Settled};

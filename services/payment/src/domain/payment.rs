@@ -1,7 +1,7 @@
 //! The payment of one order: its attempts and its transitions.
 
 use crate::domain::{
-    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
+    Anomaly, Asked, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
     pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
@@ -78,7 +78,7 @@ pub struct Payment {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Whether a transition has made or changed it, or one of its attempts, since it was read.
+    /// Whether a transition has made or changed it since it was read. Attempts know it for themselves.
     pub is_unsaved: bool,
 }
 
@@ -132,7 +132,8 @@ impl Payment {
         }
     }
 
-    /// Queues an attempt. One that is known already changes nothing.
+    /// Queues an attempt. One that is known already is not queued again; if it is the last one and has ended, its
+    /// outcome is published again.
     ///
     /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount is another.
     pub fn request_charge(
@@ -142,9 +143,9 @@ impl Payment {
         payment_method: String,
         traceparent: Option<String>,
         now: Timestamp,
-    ) -> Result<(), Refusal> {
-        if self.attempts.iter().any(|attempt| attempt.number == number) {
-            return Ok(());
+    ) -> Result<Asked<()>, Refusal> {
+        if self.attempt(number).is_some() {
+            return Ok(Asked::Before(self.tell_again(number, now)));
         }
         self.require_amount(amount)?;
         if self.state != PaymentState::Open {
@@ -163,7 +164,7 @@ impl Payment {
             is_unsaved: true,
         });
         self.touch(now);
-        Ok(())
+        Ok(Asked::New(()))
     }
 
     /// Leases a queued attempt to this process until `lease_until`, and returns the request to the provider. Returns
@@ -184,19 +185,24 @@ impl Payment {
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
     }
 
-    /// Requests the refund of everything captured. A repeat changes nothing and returns `None`.
+    /// Requests the refund of everything captured. A repeat requests nothing; if the refund is done, that is published
+    /// again.
     ///
     /// Fails if nothing was captured, or the amount is not all that was.
-    pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Option<Refund>, Refusal> {
+    pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Asked<Refund>, Refusal> {
         self.require_amount(amount)?;
         match self.state {
             PaymentState::Open => Err(Refusal::NothingCaptured(self.order_id)),
             PaymentState::Captured { attempt } => {
                 self.state = PaymentState::Refunding { attempt };
                 self.touch(now);
-                Ok(Some(self.refund_of(attempt, self.charge_id(attempt), now)))
+                Ok(Asked::New(self.refund_of(attempt, self.charge_id(attempt), now)))
             }
-            PaymentState::Refunding { .. } | PaymentState::Refunded { .. } => Ok(None),
+            PaymentState::Refunding { .. } => Ok(Asked::Before(None)),
+            PaymentState::Refunded { .. } => {
+                self.touch(now);
+                Ok(Asked::Before(Some(self.message(None, Fact::Refunded { refunded: self.amount }))))
+            }
         }
     }
 
@@ -264,6 +270,27 @@ impl Payment {
         self.message(self.traceparent(number), Fact::Declined { attempt: number, code })
     }
 
+    /// Returns the outcome of an attempt in a new message, under a version of its own.
+    fn tell_again(&mut self, number: i32, now: Timestamp) -> Option<OutgoingMessage> {
+        let fact = self.outcome(number)?;
+        self.touch(now);
+        Some(self.message(self.traceparent(number), fact))
+    }
+
+    /// Returns the outcome of the last attempt, if it has one. Nobody waits for that of an earlier one: the order had
+    /// it before it asked for the next.
+    fn outcome(&self, number: i32) -> Option<Fact> {
+        if self.attempts.iter().any(|other| other.number > number) {
+            return None;
+        }
+        match (&self.attempt(number)?.state, self.state.captured_attempt()) {
+            (AttemptState::Declined { code }, _) => Some(Fact::Declined { attempt: number, code: code.clone() }),
+            // The attempt that has paid: of a surplus one nothing was ever published.
+            (AttemptState::Approved { .. }, Some(attempt)) => Some(Fact::Approved { attempt, captured: self.amount }),
+            _ => None,
+        }
+    }
+
     fn require_amount(&self, asked: Money) -> Result<(), Refusal> {
         if asked == self.amount {
             Ok(())
@@ -281,7 +308,6 @@ impl Payment {
             attempt.state = state;
             attempt.updated_at = now;
             attempt.is_unsaved = true;
-            self.is_unsaved = true;
         }
     }
 

@@ -1,8 +1,8 @@
 //! Every answer of the provider against every state, and every request of the order service.
 
 use crate::domain::{
-    Anomaly, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, Payment, PaymentState, RefundKey, RefundOutcome,
-    RefundState, Refusal, Settled, pause::pause,
+    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
+    Refund, RefundKey, RefundOutcome, RefundState, Refusal, Settled, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -197,27 +197,77 @@ fn a_second_attempt_needs_the_first_to_have_failed() {
     let not_open = Refusal::NotOpen { payment_id, state: PaymentState::Captured { attempt: 1 } };
     assert_eq!(again(&mut captured()), Err(not_open));
     let mut failed = with_state(declined());
-    assert_eq!(again(&mut failed), Ok(()));
+    assert_eq!(again(&mut failed), Ok(Asked::New(())));
     assert_eq!(failed.attempts[1].state, AttemptState::Requested);
 }
 
-#[test]
-fn a_repeated_request_changes_nothing_and_another_amount_is_refused() {
-    let mut payment = captured();
+/// Returns the payment without what a message about it changes.
+fn without_version(payment: &Payment) -> Payment {
+    Payment { version: 0, updated_at: NOW, is_unsaved: false, ..payment.clone() }
+}
+
+/// Requests an attempt again, which must begin nothing. Returns what is published of it.
+fn asked_again(payment: &mut Payment, number: i32) -> Option<Fact> {
     let before = payment.clone();
-    assert_eq!(payment.request_charge(1, eur(500), "pm".to_owned(), None, LATER), Ok(()));
-    assert_eq!(payment, before);
+    let asked = payment.request_charge(number, eur(500), "pm".to_owned(), None, LATER);
+    assert_eq!(without_version(payment), without_version(&before));
+    match asked {
+        Ok(Asked::Before(None)) => {
+            assert_eq!(*payment, before);
+            None
+        }
+        Ok(Asked::Before(Some(message))) => {
+            assert_eq!((message.version, payment.version), (before.version + 1, before.version + 1));
+            Some(message.fact)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_that_comes_again_is_answered_by_the_outcome_if_there_is_one() {
+    for state in open_states() {
+        assert_eq!(asked_again(&mut with_state(state), 1), None);
+    }
+    let approved = Some(Fact::Approved { attempt: 1, captured: eur(500) });
+    assert_eq!(asked_again(&mut captured(), 1), approved);
+    let mut refunded = captured();
+    refunded.request_refund(eur(500), NOW).unwrap();
+    assert_eq!(asked_again(&mut refunded, 1), approved);
+    refunded.finish_refund(1, None, NOW).unwrap();
+    assert_eq!(asked_again(&mut refunded, 1), approved);
+
+    let mut failed = with_state(declined());
+    let first = Some(Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+    assert_eq!(asked_again(&mut failed, 1), first);
+    failed.request_charge(2, eur(500), "pm".to_owned(), None, LATER).unwrap();
+    assert_eq!((asked_again(&mut failed, 1), asked_again(&mut failed, 2)), (None, None));
+    failed.settle(2, capture(500), LATER).unwrap();
+    let second = Some(Fact::Approved { attempt: 2, captured: eur(500) });
+    assert_eq!((asked_again(&mut failed, 1), asked_again(&mut failed, 2)), (None, second));
+}
+
+#[test]
+fn an_attempt_over_another_amount_is_refused() {
     let mut payment = with_state(declined());
     let refused = payment.request_charge(2, eur(501), "pm".to_owned(), None, LATER);
     assert!(matches!(refused, Err(Refusal::AmountDiffers { .. })));
 }
 
+/// Requests the refund and returns it, which must be new.
+fn new_refund(payment: &mut Payment) -> Refund {
+    match payment.request_refund(eur(500), LATER) {
+        Ok(Asked::New(refund)) => refund,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_refund_takes_everything_back_once() {
     let mut payment = captured();
-    let mut refund = payment.request_refund(eur(500), LATER).unwrap().expect("a refund");
+    let mut refund = new_refund(&mut payment);
     assert_eq!((payment.state.as_str(), payment.refunded()), ("REFUNDING", eur(0)));
-    assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
+    assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(None)));
 
     assert!(!refund.settle(RefundOutcome::Unresolved, LATER));
     let due = LATER.plus(pause(payment.id, 1));
@@ -229,7 +279,10 @@ fn a_refund_takes_everything_back_once() {
     assert_eq!(message.fact, Fact::Refunded { refunded: eur(500) });
     assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(500)));
     assert_eq!(payment.finish_refund(1, None, LATER), None);
-    assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
+    let before = payment.clone();
+    let again = OutgoingMessage { version: message.version + 1, ..message };
+    assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(Some(again))));
+    assert_eq!(without_version(&payment), without_version(&before));
 }
 
 #[test]
@@ -270,10 +323,12 @@ fn a_step_marks_the_rows_that_it_changes_and_no_other() {
 
     let mut payment = as_read(payment);
     payment.begin_charge(2, LATER, NOW).expect("it is queued");
-    assert_eq!(unsaved(&payment), (true, vec![false, true]));
+    assert_eq!(unsaved(&payment), (false, vec![false, true]));
+    payment.settle(2, Outcome::Unresolved, LATER).unwrap();
+    assert_eq!(unsaved(&payment), (false, vec![false, true]), "what nobody is told of is no version of the payment");
 
     let mut payment = as_read(captured());
-    payment.request_refund(eur(500), LATER).unwrap().expect("a refund");
+    new_refund(&mut payment);
     assert_eq!(unsaved(&payment), (true, vec![false]));
 }
 

@@ -3,7 +3,7 @@
 
 use crate::{
     domain::{AttemptKey, ChargeOrder, Outcome, Refund},
-    provider::{ChargeStatus, code, money, outcome},
+    provider::{ChargeStatus, bounded_id, code, money, outcome},
 };
 use anyhow::ensure;
 use bytes::Bytes;
@@ -20,8 +20,6 @@ use tokio::time::timeout;
 
 /// Longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// Longest id that is kept.
-const MAX_ID_CHARS: usize = 255;
 /// Time-out of an idle connection.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -137,7 +135,7 @@ impl HttpProvider {
     pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<String, ProviderError> {
         let body = json!({"charge_id": charge_id, "amount_minor": refund.amount.minor_units});
         let answer = self.post("/v1/refunds", &refund.key().to_string(), &body).await?;
-        bounded_id(answer.granted::<RefundAnswer>()?.id)
+        readable_id(answer.granted::<RefundAnswer>()?.id)
     }
 
     async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer, ProviderError> {
@@ -180,17 +178,13 @@ impl Answer {
 impl ChargeAnswer {
     fn into_outcome(self) -> Result<Outcome, ProviderError> {
         let amount = money(self.amount_minor, &self.currency);
-        let outcome = outcome(&self.status, bounded_id(self.id)?, amount, self.decline_code);
+        let outcome = outcome(&self.status, readable_id(self.id)?, amount, self.decline_code);
         outcome.ok_or_else(|| ProviderError::Unreadable(format!("currency {:?}", self.currency)))
     }
 }
 
-fn bounded_id(id: String) -> Result<String, ProviderError> {
-    if id.chars().count() <= MAX_ID_CHARS {
-        Ok(id)
-    } else {
-        Err(ProviderError::Unreadable("the id is too long".to_owned()))
-    }
+fn readable_id(id: String) -> Result<String, ProviderError> {
+    bounded_id(id).ok_or_else(|| ProviderError::Unreadable("the id is too long".to_owned()))
 }
 
 /// Returns the error with its causes, which hyper-util leaves out of its message.

@@ -11,6 +11,9 @@ use crate::domain::Outcome;
 use serde::Deserialize;
 use stampede_vocab::Money;
 
+/// Longest id of the provider's that is stored. A longer one is refused where it comes in: in the database it would be
+/// refused with all that is written beside it.
+const MAX_ID_CHARS: usize = 255;
 /// Longest decline code that is kept.
 const MAX_CODE_CHARS: usize = 64;
 
@@ -35,6 +38,11 @@ fn outcome(
         ChargeStatus::Captured => Some(Outcome::Captured { charge_id: Some(charge_id), amount: amount? }),
         ChargeStatus::Declined => Some(Outcome::Declined { code: code(decline_code) }),
     }
+}
+
+/// Returns the id; `None` if it is longer than what is stored.
+fn bounded_id(id: String) -> Option<String> {
+    (id.chars().count() <= MAX_ID_CHARS).then_some(id)
 }
 
 /// Returns the decline code, cut to what is stored; `declined` if the provider gives none.

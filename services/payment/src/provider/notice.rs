@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{AttemptKey, Outcome, RefundKey, RefundOutcome},
-    provider::{ChargeStatus, money, outcome},
+    provider::{ChargeStatus, bounded_id, money, outcome},
 };
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
@@ -60,7 +60,8 @@ pub fn read_notice(secret: &[u8], payload: &str, signature: &str) -> Result<Noti
         "refund.succeeded" => {
             let notice: RefundNotice = parse(payload)?;
             let key = notice.key.parse().map_err(unreadable)?;
-            Ok(Notice::Refund(key, RefundOutcome::Refunded { refund_id: notice.refund_id }))
+            let refund_id = notice.refund_id.map(readable_id).transpose()?;
+            Ok(Notice::Refund(key, RefundOutcome::Refunded { refund_id }))
         }
         _ => Ok(Notice::Other),
     }
@@ -69,9 +70,13 @@ pub fn read_notice(secret: &[u8], payload: &str, signature: &str) -> Result<Noti
 fn charge_notice(payload: &str) -> Result<Notice, NoticeError> {
     let notice: ChargeNotice = parse(payload)?;
     let amount = money(notice.amount_minor, &notice.currency);
-    let outcome = outcome(&notice.status, notice.charge_id, amount, notice.decline_code);
+    let outcome = outcome(&notice.status, readable_id(notice.charge_id)?, amount, notice.decline_code);
     let outcome = outcome.ok_or_else(|| unreadable("currency"))?;
     Ok(Notice::Charge(notice.key.parse().map_err(unreadable)?, outcome))
+}
+
+fn readable_id(id: String) -> Result<String, NoticeError> {
+    bounded_id(id).ok_or_else(|| unreadable("the id is too long"))
 }
 
 /// Compares in constant time, so that a signature cannot be guessed byte by byte.
@@ -163,9 +168,14 @@ mod tests {
 
     #[test]
     fn a_signed_notice_that_makes_no_sense_is_unreadable() {
-        for payload in ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's")] {
+        let too_long = "x".repeat(256);
+        let charge = captured(&key().to_string()).replace("ch_1", &too_long);
+        let refund = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"{too_long}"}}"#, key());
+        for payload in ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's"), charge, refund] {
             let notice = read_notice(SECRET, &payload, &sign(&payload));
             assert!(matches!(notice, Err(NoticeError::Unreadable(_))), "{payload}");
         }
+        let longest = captured(&key().to_string()).replace("ch_1", &"ä".repeat(255));
+        assert!(read_notice(SECRET, &longest, &sign(&longest)).is_ok());
     }
 }

@@ -2,13 +2,15 @@
 
 use crate::{
     domain::{Attempt, AttemptKey, AttemptState, ChargeOrder},
-    store::{Reading, count, money, push_keys},
+    store::{Claim, KeyRow, Reading, count, money, odd_state, push_keys},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement, ensure_rows};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
+
+const STATES: [&str; 5] = ["REQUESTED", "CHARGING", "UNKNOWN", "APPROVED", "DECLINED"];
 
 const COLUMNS: &str = "payment_id, attempt, state, payment_method, provider_charge_id, decline_code, due_us, checks, \
                        traceparent, created_us, updated_us";
@@ -29,12 +31,6 @@ struct Row {
 }
 
 #[derive(FromRow)]
-struct KeyRow {
-    payment_id: Uuid,
-    attempt: i32,
-}
-
-#[derive(FromRow)]
 struct OrderRow {
     payment_id: Uuid,
     attempt: i32,
@@ -42,6 +38,16 @@ struct OrderRow {
     checks: i32,
     amount_minor: i64,
     currency: String,
+}
+
+/// What a claim expects of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Claimable {
+    /// That it is queued.
+    Requested,
+    /// That its outcome is unknown and the next look-up is due. A charge whose lease has expired is one of them: its
+    /// process was killed or stalled.
+    Due,
 }
 
 /// The columns of a state.
@@ -53,12 +59,13 @@ struct Columns<'a> {
     checks: u32,
 }
 
-/// Returns the attempts of these payments, in order of their numbers.
+/// Returns the attempts of these payments, in order of their numbers; an error for those of a payment of which one
+/// cannot be read.
 pub async fn load(
     conn: &mut MySqlConnection,
     payments: &[PaymentId],
     reading: Reading,
-) -> Result<HashMap<PaymentId, Vec<Attempt>>, DbError> {
+) -> Result<HashMap<PaymentId, Result<Vec<Attempt>, DbError>>, DbError> {
     if payments.is_empty() {
         return Ok(HashMap::new());
     }
@@ -68,9 +75,17 @@ pub async fn load(
     query.push(" ORDER BY payment_id, attempt");
     reading.push_to(&mut query);
     let rows: Vec<Row> = query.fetch_all(conn).await?;
-    let mut attempts: HashMap<_, Vec<_>> = HashMap::new();
+    let mut attempts: HashMap<_, Result<Vec<_>, _>> = HashMap::new();
     for row in rows {
-        attempts.entry(PaymentId::from_uuid(row.payment_id)).or_default().push(row.into_attempt()?);
+        let of_payment = attempts.entry(PaymentId::from_uuid(row.payment_id)).or_insert_with(|| Ok(Vec::new()));
+        match row.into_attempt() {
+            Ok(attempt) => {
+                if let Ok(others) = of_payment {
+                    others.push(attempt);
+                }
+            }
+            Err(error) => *of_payment = Err(error),
+        }
     }
     Ok(attempts)
 }
@@ -104,21 +119,17 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     Ok(())
 }
 
-/// Claims queued attempts until the lease ends, oldest first. Skips those that another process is claiming.
+/// Claims queued attempts, oldest first. Skips those that another process is claiming. Yields an error for one that is
+/// claimed and cannot be read.
 pub async fn claim_requested(
     conn: &mut MySqlConnection,
     limit: u32,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Vec<ChargeOrder>, DbError> {
-    let keys = sqlx::query_as(
-        "SELECT payment_id, attempt FROM attempts WHERE state = 'REQUESTED' \
-         ORDER BY due_us LIMIT ? FOR UPDATE SKIP LOCKED",
-    )
-    .bind(limit)
-    .fetch_all(&mut *conn)
-    .await?;
-    claim(conn, &keys, "CHARGING", now, lease_until).await
+    claim: Claim,
+) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
+    let mut queued = Statement::new("SELECT payment_id, attempt FROM attempts WHERE state = 'REQUESTED'");
+    queued.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
+    let keys: Vec<KeyRow> = queued.fetch_all(&mut *conn).await?;
+    take(conn, &keys, Claimable::Requested, claim).await
 }
 
 /// Returns the number of attempts of unknown outcome.
@@ -128,70 +139,88 @@ pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     Ok(count.unsigned_abs())
 }
 
-/// Claims attempts of unknown outcome that are due for a look-up, until the lease ends. A charge whose lease has
-/// expired is one of them: its process was killed or stalled. Skips those that another process is claiming.
+/// Claims attempts of unknown outcome that are due for a look-up, the longest due first. Skips those that another
+/// process is claiming. Yields an error for one that is claimed and cannot be read.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     limit: u32,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Vec<ChargeOrder>, DbError> {
+    claim: Claim,
+) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     // Found without a lock first. A locking range scan of the index of due attempts would lock entries that ending
     // charges delete from it all the while, and deadlock with them.
     let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
-    push_due(&mut due, now);
+    Claimable::Due.push_to(&mut due, claim.now);
     due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
     let due: Vec<KeyRow> = due.fetch_all(&mut *conn).await?;
     if due.is_empty() {
         return Ok(Vec::new());
     }
     let due: Vec<_> = due.iter().map(KeyRow::key).collect();
-    // Then locked by primary key, with the condition again: another process may have claimed or ended one in between.
-    let mut still_due = Statement::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
-    push_keys(&mut still_due, &due);
-    push_due(still_due.push(" AND "), now);
-    still_due.push(" FOR UPDATE SKIP LOCKED");
-    let keys: Vec<KeyRow> = still_due.fetch_all(&mut *conn).await?;
-    claim(conn, &keys, "UNKNOWN", now, lease_until).await
+    // Then locked by primary key, so that nobody waits for the rows of another's claim.
+    let mut free = Statement::new("SELECT payment_id, attempt FROM attempts FORCE INDEX (PRIMARY) WHERE ");
+    push_keys(&mut free, &due);
+    free.push(" FOR UPDATE SKIP LOCKED");
+    let keys: Vec<KeyRow> = free.fetch_all(&mut *conn).await?;
+    take(conn, &keys, Claimable::Due, claim).await
 }
 
-fn push_due(query: &mut Statement, now: Timestamp) {
-    query.push("state IN ('CHARGING', 'UNKNOWN') AND due_us <= ").push_bind(now.micros());
-}
-
-async fn claim(
+/// Claims those of these attempts that are as expected: what the UPDATE changes is the claim. A read before it may have
+/// locked nothing, and is old by then.
+pub(super) async fn take(
     conn: &mut MySqlConnection,
     keys: &[KeyRow],
-    state: &'static str,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Vec<ChargeOrder>, DbError> {
+    expected: Claimable,
+    claim: Claim,
+) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     if keys.is_empty() {
         return Ok(Vec::new());
     }
     let keys: Vec<_> = keys.iter().map(KeyRow::key).collect();
-    let mut query = Statement::new("UPDATE attempts SET state = ");
-    query.push_bind(state).push(", due_us = ").push_bind(lease_until.micros());
-    query.push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
-    push_keys(&mut query, &keys);
-    let claimed = query.execute(&mut *conn).await?;
-    ensure_rows("a claim of attempts", claimed, keys.len())?;
-    charge_orders(conn, &keys).await
+    let mut update = Statement::new("UPDATE attempts FORCE INDEX (PRIMARY) SET state = ");
+    update.push_bind(expected.claimed_as()).push(", due_us = ").push_bind(claim.until.micros());
+    update.push(", claim = ").push_bind(claim.token);
+    update.push(", updated_us = ").push_bind(claim.now.micros()).push(" WHERE ");
+    push_keys(&mut update, &keys);
+    update.push(" AND ");
+    expected.push_to(&mut update, claim.now);
+    if update.execute(&mut *conn).await? == 0 {
+        return Ok(Vec::new());
+    }
+    charge_orders(conn, &keys, claim.token).await
 }
 
-async fn charge_orders(conn: &mut MySqlConnection, keys: &[AttemptKey]) -> Result<Vec<ChargeOrder>, DbError> {
+async fn charge_orders(
+    conn: &mut MySqlConnection,
+    keys: &[AttemptKey],
+    token: Uuid,
+) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     let mut query = Statement::new(
         "SELECT payment_id, attempt, payment_method, checks, amount_minor, currency \
          FROM attempts JOIN payments ON payments.id = payment_id WHERE ",
     );
     push_keys(&mut query, keys);
+    query.push(" AND claim = ").push_bind(token);
     let rows: Vec<OrderRow> = query.fetch_all(conn).await?;
-    rows.into_iter().map(OrderRow::into_order).collect()
+    Ok(rows.into_iter().map(OrderRow::into_order).collect())
 }
 
-impl KeyRow {
-    fn key(&self) -> AttemptKey {
-        AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt }
+impl Claimable {
+    fn push_to(self, query: &mut Statement, now: Timestamp) {
+        match self {
+            Self::Requested => {
+                query.push("state = 'REQUESTED'");
+            }
+            Self::Due => {
+                query.push("state IN ('CHARGING', 'UNKNOWN') AND due_us <= ").push_bind(now.micros());
+            }
+        }
+    }
+
+    fn claimed_as(self) -> &'static str {
+        match self {
+            Self::Requested => "CHARGING",
+            Self::Due => "UNKNOWN",
+        }
     }
 }
 
@@ -229,11 +258,11 @@ impl Row {
             }
             ("APPROVED", None, None) => Ok(AttemptState::Approved { charge_id: self.provider_charge_id.clone() }),
             ("DECLINED", None, Some(code)) => Ok(AttemptState::Declined { code: code.clone() }),
-            (state, due, code) => Err(DbError::inconsistent(format!(
-                "attempt {} of payment {} is {state:?}, due at {due:?}, declined with {code:?}",
-                self.attempt,
-                PaymentId::from_uuid(self.payment_id),
-            ))),
+            (state, due, code) => {
+                let key = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
+                let what = format!("attempt {key} is {state:?}, due at {due:?}, declined with {code:?}");
+                Err(odd_state(&STATES, state, what))
+            }
         }
     }
 }

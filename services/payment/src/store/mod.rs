@@ -4,13 +4,40 @@ pub mod attempts;
 pub mod outbox;
 pub mod payments;
 pub mod refunds;
+#[cfg(test)]
+mod tests;
 mod working_set;
 
 pub use working_set::WorkingSet;
 
 use crate::domain::AttemptKey;
+use sqlx::FromRow;
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{Currency, InvalidField, Money};
+use stampede_vocab::{Currency, InvalidField, Money, PaymentId, Timestamp};
+use uuid::Uuid;
+
+/// A claim of rows, until its end for whoever has made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Names the claim in its rows. No other has it.
+    pub token: Uuid,
+    /// When it is made.
+    pub now: Timestamp,
+    /// When others may claim its rows.
+    pub until: Timestamp,
+}
+
+#[derive(FromRow)]
+struct KeyRow {
+    payment_id: Uuid,
+    attempt: i32,
+}
+
+impl KeyRow {
+    fn key(&self) -> AttemptKey {
+        AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt }
+    }
+}
 
 /// Whether rows are only read, or locked until the transaction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +71,12 @@ fn push_keys(query: &mut Statement, keys: &[AttemptKey]) {
             .push_unseparated(")");
     }
     query.push(")");
+}
+
+/// Returns the error for a row whose state does not fit the rest of it, as `what` says. A state that is not among
+/// `known` is none of this version.
+fn odd_state(known: &[&str], state: &str, what: String) -> DbError {
+    if known.contains(&state) { DbError::inconsistent(what) } else { DbError::newer(what) }
 }
 
 /// Returns the amount in two columns.

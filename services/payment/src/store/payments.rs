@@ -2,7 +2,7 @@
 
 use crate::{
     domain::{Attempt, Payment, PaymentState},
-    store::{Reading, attempts, money},
+    store::{Reading, attempts, money, odd_state},
 };
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
@@ -31,8 +31,22 @@ struct Row {
 /// The position before a page: the creation time and the id of a payment.
 pub type After = (Timestamp, Uuid);
 
+const STATES: [&str; 4] = ["OPEN", "CAPTURED", "REFUNDING", "REFUNDED"];
+
+/// A payment that is stored, or why it cannot be read. The others are read all the same.
+pub type Found = Result<Payment, Unreadable>;
+
+/// A payment that cannot be read.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    pub id: PaymentId,
+    pub created_at: Timestamp,
+    /// Why.
+    pub error: DbError,
+}
+
 /// Returns those of these payments that exist, with their attempts, in order of their ids.
-pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Payment>, DbError> {
+pub async fn load(conn: &mut MySqlConnection, ids: &[PaymentId], reading: Reading) -> Result<Vec<Found>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -50,7 +64,7 @@ pub async fn list(
     user: Option<UserId>,
     after: Option<After>,
     limit: u32,
-) -> Result<Vec<Payment>, DbError> {
+) -> Result<Vec<Found>, DbError> {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM payments WHERE TRUE"]);
     if let Some(user) = user {
         query.push(" AND user_id = ").push_bind(user.uuid());
@@ -96,14 +110,16 @@ pub async fn save(conn: &mut MySqlConnection, payments: &[&Payment]) -> Result<(
     Ok(())
 }
 
-async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, reading: Reading) -> Result<Vec<Payment>, DbError> {
+async fn with_attempts(conn: &mut MySqlConnection, rows: Vec<Row>, reading: Reading) -> Result<Vec<Found>, DbError> {
     let ids: Vec<_> = rows.iter().map(|row| PaymentId::from_uuid(row.id)).collect();
     let mut attempts = attempts::load(conn, &ids, reading).await?;
     let payments = rows.into_iter().map(|row| {
-        let attempts = attempts.remove(&PaymentId::from_uuid(row.id)).unwrap_or_default();
-        row.into_payment(attempts)
+        let (id, created_at) = (PaymentId::from_uuid(row.id), Timestamp::from_micros(row.created_us));
+        let attempts = attempts.remove(&id).unwrap_or_else(|| Ok(Vec::new()));
+        let payment = attempts.and_then(|attempts| row.into_payment(attempts));
+        payment.map_err(|error| Unreadable { id, created_at, error })
     });
-    payments.collect()
+    Ok(payments.collect())
 }
 
 impl Row {
@@ -115,7 +131,7 @@ impl Row {
             ("REFUNDING", Some(attempt)) => PaymentState::Refunding { attempt },
             ("REFUNDED", Some(attempt)) => PaymentState::Refunded { attempt },
             (state, attempt) => {
-                return Err(DbError::inconsistent(format!("payment {id} is {state:?} by attempt {attempt:?}")));
+                return Err(odd_state(&STATES, state, format!("payment {id} is {state:?} by attempt {attempt:?}")));
             }
         };
         let payment = Payment {

@@ -2,12 +2,15 @@
 
 use crate::{
     domain::{AttemptKey, Refund, RefundState},
-    store::{count, money, push_keys},
+    store::{Claim, KeyRow, count, money, odd_state, push_keys},
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement, ensure_rows};
+use stampede_db::{DbError, Statement};
 use stampede_vocab::{PaymentId, Timestamp};
+use std::collections::BTreeMap;
 use uuid::Uuid;
+
+const STATES: [&str; 2] = ["REQUESTED", "REFUNDED"];
 
 const COLUMNS: &str = "payment_id, attempt, state, provider_charge_id, provider_refund_id, currency, amount_minor, \
                        due_us, checks, traceparent, created_us, updated_us";
@@ -40,46 +43,60 @@ pub async fn save(conn: &mut MySqlConnection, refunds: &[Refund]) -> Result<(), 
     write(conn, refunds, changes).await
 }
 
-/// Returns all refunds of these payments, locked.
-pub async fn lock(conn: &mut MySqlConnection, payments: &[PaymentId]) -> Result<Vec<Refund>, DbError> {
+/// Returns all refunds of these payments, locked; an error for one that cannot be read.
+pub async fn lock(
+    conn: &mut MySqlConnection,
+    payments: &[PaymentId],
+) -> Result<BTreeMap<AttemptKey, Result<Refund, DbError>>, DbError> {
     let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds FORCE INDEX (PRIMARY) WHERE payment_id IN "]);
     query.push_list(payments.iter().map(PaymentId::uuid));
     query.push(" ORDER BY payment_id, attempt FOR UPDATE");
     let rows: Vec<Row> = query.fetch_all(conn).await?;
-    rows.into_iter().map(Row::into_refund).collect()
+    Ok(rows.into_iter().map(|row| (row.of(), row.into_refund())).collect())
 }
 
-/// Claims refunds that are due until the lease ends, oldest first. Skips those that another process is claiming.
+/// Claims refunds that are due, the longest due first. Skips those that another process is claiming. Yields an error
+/// for one that is claimed and cannot be read.
 pub async fn claim_due(
     conn: &mut MySqlConnection,
     limit: u32,
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<Vec<Refund>, DbError> {
-    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds WHERE state = 'REQUESTED'"]);
-    query.push(" AND due_us <= ").push_bind(now.micros());
+    claim: Claim,
+) -> Result<Vec<Result<Refund, DbError>>, DbError> {
+    let mut query = Statement::new("SELECT payment_id, attempt FROM refunds WHERE ");
+    push_due(&mut query, claim.now);
     query.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
-    let rows: Vec<Row> = query.fetch_all(&mut *conn).await?;
-    let refunds: Vec<Refund> = rows.into_iter().map(Row::into_refund).collect::<Result<_, _>>()?;
-    lease(conn, &refunds, now, lease_until).await?;
-    Ok(refunds)
+    let keys: Vec<KeyRow> = query.fetch_all(&mut *conn).await?;
+    take(conn, &keys, claim).await
 }
 
-async fn lease(
+/// Claims those of these refunds that are due: what the UPDATE changes is the claim.
+pub(super) async fn take(
     conn: &mut MySqlConnection,
-    refunds: &[Refund],
-    now: Timestamp,
-    lease_until: Timestamp,
-) -> Result<(), DbError> {
-    if refunds.is_empty() {
-        return Ok(());
+    keys: &[KeyRow],
+    claim: Claim,
+) -> Result<Vec<Result<Refund, DbError>>, DbError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
     }
-    let keys: Vec<_> = refunds.iter().map(|refund| refund.of).collect();
-    let mut query = Statement::new("UPDATE refunds SET due_us = ");
-    query.push_bind(lease_until.micros()).push(", updated_us = ").push_bind(now.micros()).push(" WHERE ");
+    let keys: Vec<_> = keys.iter().map(KeyRow::key).collect();
+    let mut update = Statement::new("UPDATE refunds FORCE INDEX (PRIMARY) SET due_us = ");
+    update.push_bind(claim.until.micros()).push(", claim = ").push_bind(claim.token);
+    update.push(", updated_us = ").push_bind(claim.now.micros()).push(" WHERE ");
+    push_keys(&mut update, &keys);
+    update.push(" AND ");
+    push_due(&mut update, claim.now);
+    if update.execute(&mut *conn).await? == 0 {
+        return Ok(Vec::new());
+    }
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds WHERE "]);
     push_keys(&mut query, &keys);
-    let leased = query.execute(conn).await?;
-    ensure_rows("a claim of refunds", leased, keys.len())
+    query.push(" AND claim = ").push_bind(claim.token);
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(Row::into_refund).collect())
+}
+
+fn push_due(query: &mut Statement, now: Timestamp) {
+    query.push("state = 'REQUESTED' AND due_us <= ").push_bind(now.micros());
 }
 
 async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static str) -> Result<(), DbError> {
@@ -111,13 +128,17 @@ async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static
 }
 
 impl Row {
+    fn of(&self) -> AttemptKey {
+        AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt }
+    }
+
     fn into_refund(self) -> Result<Refund, DbError> {
-        let of = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
+        let of = self.of();
         let state = match (self.state.as_str(), self.due_us.map(Timestamp::from_micros)) {
             ("REQUESTED", Some(due)) => RefundState::Requested { checks: count(self.checks)?, due },
             ("REFUNDED", None) => RefundState::Refunded { refund_id: self.provider_refund_id },
             (state, due) => {
-                return Err(DbError::inconsistent(format!("the refund of {of} is {state:?} and due at {due:?}")));
+                return Err(odd_state(&STATES, state, format!("the refund of {of} is {state:?} and due at {due:?}")));
             }
         };
         Ok(Refund {

@@ -1,7 +1,7 @@
 //! Charges attempts. The lease of this process is committed first, then the charge is sent to the provider. A queued
 //! attempt is claimed here; one that the consumer took over is leased already.
 
-use super::{Context, SettleAttempts};
+use super::{Context, SettleAttempts, readable};
 use crate::{
     domain::{ChargeOrder, Outcome},
     provider::HttpProvider,
@@ -30,11 +30,12 @@ impl ChargeAttempts {
 
     /// Claims attempts to charge, at most `limit`, for this process alone until the lease ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
-        let (now, until) = self.context.lease();
-        self.context
+        let claim = self.context.claim();
+        let claimed = self
+            .context
             .db
-            .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, limit, now, until)))
-            .await
+            .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, limit, claim)));
+        Ok(readable(claimed.await?))
     }
 
     /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks

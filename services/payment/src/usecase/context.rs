@@ -1,11 +1,13 @@
 //! The dependencies that the use cases share.
 
 use super::recent_ends::RecentEnds;
+use crate::store::Claim;
 use stampede_db::Database;
 use stampede_outbox::Outbox;
 use stampede_vocab::Timestamp;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 /// The schema, the term of leases, and the notifications of the pools. Cheap to clone.
 #[derive(Clone)]
@@ -35,5 +37,12 @@ impl Context {
     pub(super) fn lease(&self) -> (Timestamp, Timestamp) {
         let now = Timestamp::now();
         (now, now.plus(self.lease))
+    }
+
+    /// Returns a new claim, whose lease begins now.
+    #[expect(clippy::disallowed_methods, reason = "each claim needs a name of its own; nothing depends on which")]
+    pub(super) fn claim(&self) -> Claim {
+        let (now, until) = self.lease();
+        Claim { token: Uuid::now_v7(), now, until }
     }
 }

@@ -3,7 +3,10 @@
 use super::Error;
 use crate::{
     domain::Payment,
-    store::{Reading, payments},
+    store::{
+        Reading,
+        payments::{self, Found},
+    },
 };
 use stampede_db::Database;
 use stampede_service::{Page, Paging};
@@ -23,12 +26,13 @@ impl FindPayments {
 
     /// Returns one payment, if the caller may see it: `owner` is `None` for one who may see everybody's.
     pub async fn get(&self, id: PaymentId, owner: Option<UserId>) -> Result<Payment, Error> {
-        let found: Vec<Payment> = self
+        let found: Vec<Found> = self
             .db
             .run("find_payment", |mut conn| async move { payments::load(&mut conn, &[id], Reading::Plain).await })
             .await?;
-        let visible = |payment: &Payment| owner.is_none_or(|owner| owner == payment.user_id);
-        found.into_iter().find(visible).ok_or(Error::NotFound)
+        let payment = found.into_iter().next().ok_or(Error::NotFound)?.map_err(|odd| odd.error)?;
+        let is_visible = owner.is_none_or(|owner| owner == payment.user_id);
+        if is_visible { Ok(payment) } else { Err(Error::NotFound) }
     }
 
     /// Returns the payment of one order, if the caller may see one, as the only page of a list.
@@ -41,13 +45,24 @@ impl FindPayments {
         Ok(Page { rows, next_page_token: String::new() })
     }
 
-    /// Returns a page of all that the caller may see, newest first.
+    /// Returns a page of all that the caller may see, newest first. One that cannot be read is left out, and logged.
     pub async fn list(&self, owner: Option<UserId>, paging: Paging) -> Result<Page<Payment>, Error> {
         let (after, limit) = (paging.after_time(), paging.limit());
         let found = self
             .db
             .run("list_payments", |mut conn| async move { payments::list(&mut conn, owner, after, limit).await })
             .await?;
-        Ok(paging.cut(found, |payment: &Payment| (payment.created_at.micros(), payment.id.uuid())))
+        let place = |row: &Found| match row {
+            Ok(payment) => (payment.created_at.micros(), payment.id.uuid()),
+            Err(odd) => (odd.created_at.micros(), odd.id.uuid()),
+        };
+        // Only then, or a row that is left out would look like the end of the list.
+        let Page { rows, next_page_token } = paging.cut(found, place);
+        Ok(Page { rows: rows.into_iter().filter_map(readable).collect(), next_page_token })
     }
+}
+
+fn readable(row: Found) -> Option<Payment> {
+    row.inspect_err(|odd| tracing::error!(payment.id = %odd.id, error.cause = %odd.error, "a payment cannot be read"))
+        .ok()
 }

@@ -1,5 +1,6 @@
 //! Applies the requests of the order service: queues charges and refunds, and stops the charges of orders that have
-//! ended. Nothing is charged here; the workers do that after the commit.
+//! ended. Nothing is charged here; the workers do that after the commit. Any request may come again, also after later
+//! ones of its order: the states of its payment say what is new about it.
 //!
 //! If a permit of the charge pool is free, an attempt is taken over instead of queued: the transaction that applies its
 //! message stores it as CHARGING, with a lease, which saves the transaction of a claim. If this process is killed
@@ -7,7 +8,7 @@
 
 use super::{Context, Permits};
 use crate::{
-    domain::{Action, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
+    domain::{Action, Asked, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -29,6 +30,25 @@ pub enum FollowError {
         /// Why.
         refusal: Refusal,
     },
+    /// The payment of one message is stored as it cannot be.
+    #[error("{detail}")]
+    Unreadable {
+        /// Place of the message in its batch.
+        index: usize,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+impl FollowError {
+    /// Returns the failure of this message, whose payment cannot be read. What a newer version has written is no fault
+    /// of the message: it waits for a replica that can read it.
+    fn unreadable(index: usize, error: DbError) -> Self {
+        match error {
+            DbError::Inconsistent(detail) => Self::Unreadable { index, detail },
+            error => Self::Db(error),
+        }
+    }
 }
 
 /// An attempt that is leased to this process, and the permit to charge it.
@@ -37,7 +57,7 @@ pub type TakenOver = (ChargeOrder, OwnedSemaphorePermit);
 /// The effects of a batch after its commit. A rollback drops it, which frees its permits.
 #[derive(Debug, Default)]
 pub struct Followed {
-    /// Attempts that were requested, whether they were taken over or not.
+    /// Attempts that are new, whether they were taken over or not.
     requested: Vec<AttemptKey>,
     taken_over: Vec<TakenOver>,
     refunds: Vec<Refund>,
@@ -69,6 +89,8 @@ impl FollowOrders {
         let mut payments = WorkingSet::lock(conn, ids).await?;
         let mut followed = Followed::default();
         for (index, request) in requests {
+            let id = PaymentId::derive(request.order_id);
+            payments.readable(id).map_err(|error| FollowError::unreadable(index, error))?;
             let refused = |refusal| FollowError::Refused { index, refusal };
             followed.apply(&mut payments, request, now).map_err(refused)?;
         }
@@ -105,13 +127,19 @@ impl Followed {
         match action {
             Action::Charge { user_id, attempt, amount, payment_method } => {
                 let payment = payments.get_or_insert_with(id, || Payment::open(order_id, user_id, amount, now));
-                payment.request_charge(attempt, amount, payment_method, traceparent, now)?;
-                self.requested.push(AttemptKey { payment_id: id, attempt });
+                match payment.request_charge(attempt, amount, payment_method, traceparent, now)? {
+                    Asked::New(()) => self.requested.push(AttemptKey { payment_id: id, attempt }),
+                    Asked::Before(again) => self.outgoing.extend(again),
+                }
             }
             Action::Refund { amount } => {
                 let payment = payments.get_mut(id).ok_or(Refusal::NothingCaptured(order_id))?;
-                let refund = payment.request_refund(amount, now)?;
-                self.refunds.extend(refund.map(|refund| Refund { traceparent, ..refund }));
+                match payment.request_refund(amount, now)? {
+                    Asked::New(refund) => self.refunds.push(Refund { traceparent, ..refund }),
+                    Asked::Before(again) => {
+                        self.outgoing.extend(again.map(|again| OutgoingMessage { traceparent, ..again }));
+                    }
+                }
             }
             Action::Stop => self.outgoing.extend(payments.get_mut(id).and_then(|payment| payment.stop(now))),
         }

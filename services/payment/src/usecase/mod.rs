@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod find_payments;
 mod follow_orders;
+mod halves;
 mod handle_webhook;
 mod permits;
 mod recent_ends;
@@ -27,6 +28,7 @@ pub use settle_attempts::SettleAttempts;
 pub use settle_refunds::SettleRefunds;
 
 use stampede_batch::BatchConfig;
+use stampede_db::DbError;
 
 /// From this try on, each one without a result is logged as an error. The retries go on.
 const TRIES_UNTIL_ERROR: u32 = 10;
@@ -36,4 +38,17 @@ const TRIES_UNTIL_ERROR: u32 = 10;
 /// caller does not wait any more.
 const fn batches(name: &'static str) -> BatchConfig {
     BatchConfig { name, max_batch: 256, max_in_flight: 2, max_queued: 4_096, must_run: true }
+}
+
+/// Returns the rows of a claim that can be read. The others are leased like them, so that they are not at the head of
+/// the queue each time, and come again when the lease ends.
+fn readable<T>(claimed: Vec<Result<T, DbError>>) -> Vec<T> {
+    let mut rows = Vec::with_capacity(claimed.len());
+    for row in claimed {
+        match row {
+            Ok(row) => rows.push(row),
+            Err(error) => tracing::error!(error.cause = %error, "a row that is due cannot be read and waits"),
+        }
+    }
+    rows
 }

@@ -2,7 +2,7 @@
 //! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
 //! and however often.
 
-use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR};
+use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
 use crate::{
     domain::{ChargeOrder, Outcome},
     provider::{HttpProvider, LookUp},
@@ -32,11 +32,12 @@ impl ReconcileAttempts {
 
     /// Claims attempts of unknown outcome that are due, at most `limit`, for this process alone until the lease ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
-        let (now, until) = self.context.lease();
-        self.context
+        let claim = self.context.claim();
+        let claimed = self
+            .context
             .db
-            .transact("claim_unknown", move |conn| Box::pin(attempts::claim_unknown(conn, limit, now, until)))
-            .await
+            .transact("claim_unknown", move |conn| Box::pin(attempts::claim_unknown(conn, limit, claim)));
+        Ok(readable(claimed.await?))
     }
 
     /// Reconciles a claimed attempt and stores its outcome. If that is still unknown, the next look-up is scheduled.

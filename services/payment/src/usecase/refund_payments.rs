@@ -1,6 +1,6 @@
 //! Refunds captured money. A refund without an answer is sent again under the same key until it is done.
 
-use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR};
+use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, readable};
 use crate::{
     domain::{Refund, RefundOutcome},
     provider::HttpProvider,
@@ -29,11 +29,10 @@ impl RefundPayments {
 
     /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
-        let (now, until) = self.context.lease();
-        self.context
-            .db
-            .transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, limit, now, until)))
-            .await
+        let claim = self.context.claim();
+        let claimed =
+            self.context.db.transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, limit, claim)));
+        Ok(readable(claimed.await?))
     }
 
     /// Sends a claimed refund and stores its outcome.

@@ -1,7 +1,7 @@
 //! Stores the outcomes of charges in batches, from answers, look-ups and notices of the provider. It is idempotent, so
 //! any of the three may come first, and any may be repeated.
 
-use super::{Context, Error, batches};
+use super::{Context, Error, batches, halves::Halves};
 use crate::{
     domain::{Anomaly, AttemptKey, Outcome, OutgoingMessage, Refund, Settled},
     store::{self, WorkingSet},
@@ -10,7 +10,7 @@ use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_vocab::Timestamp;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// The outcome of one charge.
 #[derive(Debug, Clone)]
@@ -37,31 +37,54 @@ impl SettleAttempts {
     }
 }
 
-/// The changes of a batch.
+/// The changes of one part of a batch.
 #[derive(Debug, Default)]
 struct Changes {
     outgoing: Vec<OutgoingMessage>,
     ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
     anomalies: Vec<Anomaly>,
+    /// Calls whose payment cannot be read, by their place in the batch, and why.
+    unreadable: Vec<(usize, DbError)>,
 }
 
-/// Settles a batch in one transaction: the same answer for all.
+/// Settles a batch in one transaction, or in more if the database refuses what one of the calls writes.
 async fn settle_all(context: Context, batch: Vec<Settlement>) -> Vec<Result<(), DbError>> {
-    let calls = batch.len();
+    let mut halves = Halves::of(batch.len());
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    let written = context.db.transact("settle_attempts", move |conn| {
-        let batch = batch.clone();
-        Box::pin(async move { write(conn, &batch, now).await })
-    });
-    vec![written.await.map(|written| context.settled(written)); calls]
+    while let Some(part) = halves.take() {
+        let (batch, tried) = (batch.clone(), part.clone());
+        let written = context.db.transact("settle_attempts", move |conn| {
+            let (batch, part) = (batch.clone(), tried.clone());
+            Box::pin(async move { write(conn, &batch, part, now).await })
+        });
+        match written.await {
+            Ok(changes) => {
+                for (call, error) in context.settled(changes) {
+                    halves.refused(call, error);
+                }
+            }
+            Err(error) => halves.failed(part, &error),
+        }
+    }
+    halves.answers()
 }
 
-async fn write(conn: &mut MySqlConnection, batch: &[Settlement], now: Timestamp) -> Result<Changes, DbError> {
-    let mut payments = WorkingSet::lock(conn, batch.iter().map(|settlement| settlement.key.payment_id)).await?;
+async fn write(
+    conn: &mut MySqlConnection,
+    batch: &[Settlement],
+    part: Range<usize>,
+    now: Timestamp,
+) -> Result<Changes, DbError> {
+    let ids = batch[part.clone()].iter().map(|settlement| settlement.key.payment_id);
+    let mut payments = WorkingSet::lock(conn, ids).await?;
     let mut changes = Changes::default();
-    for settlement in batch {
-        changes.settle(&mut payments, settlement, now);
+    for call in part {
+        let settlement = &batch[call];
+        match payments.readable(settlement.key.payment_id) {
+            Ok(()) => changes.settle(&mut payments, settlement, now),
+            Err(error) => changes.unreadable.push((call, error)),
+        }
     }
     // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, outbox.
     payments.save(conn).await?;
@@ -97,8 +120,8 @@ impl Changes {
 }
 
 impl Context {
-    /// Runs the effects after the commit.
-    fn settled(&self, changes: Changes) {
+    /// Runs the effects after the commit. Returns the calls that have changed nothing, and why.
+    fn settled(&self, changes: Changes) -> Vec<(usize, DbError)> {
         // Only now: after a rollback, a cached end would hide the notice that brings it again.
         self.recent_ends.remember(changes.ends);
         if !changes.outgoing.is_empty() {
@@ -110,5 +133,6 @@ impl Context {
         for anomaly in &changes.anomalies {
             tracing::error!(payment.anomaly = %anomaly, "the provider and the ledger of payments disagree");
         }
+        changes.unreadable
     }
 }

@@ -1,6 +1,6 @@
 //! Stores the outcomes of refunds in batches. It is idempotent.
 
-use super::{Context, Error, batches};
+use super::{Context, Error, batches, halves::Halves};
 use crate::{
     domain::{AttemptKey, OutgoingMessage, Refund, RefundKey, RefundOutcome},
     store::{self, WorkingSet},
@@ -9,7 +9,11 @@ use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
 use stampede_db::DbError;
 use stampede_vocab::Timestamp;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 /// The outcome of one refund.
 #[derive(Debug, Clone)]
@@ -36,40 +40,88 @@ impl SettleRefunds {
     }
 }
 
-/// Settles a batch in one transaction: the same answer for all.
+/// The refunds of one part of a batch, locked.
+struct Locked {
+    payments: WorkingSet,
+    refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
+    /// Those that have changed.
+    changed: BTreeSet<AttemptKey>,
+}
+
+/// Calls that have changed nothing, by their place in the batch, and why.
+type Refused = Vec<(usize, DbError)>;
+
+/// Settles a batch in one transaction, or in more if the database refuses what one of the calls writes.
 async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Result<(), DbError>> {
-    let calls = batch.len();
+    let mut halves = Halves::of(batch.len());
     let (now, batch) = (Timestamp::now(), Arc::new(batch));
-    let written = context.db.transact("settle_refunds", move |conn| {
-        let batch = batch.clone();
-        Box::pin(async move { write(conn, &batch, now).await })
-    });
-    vec![written.await.map(|()| context.outbox.wake()); calls]
-}
-
-async fn write(conn: &mut MySqlConnection, batch: &[RefundSettlement], now: Timestamp) -> Result<(), DbError> {
-    let ids: Vec<_> = batch.iter().map(|settlement| settlement.key.0.payment_id).collect();
-    let mut payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
-    // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
-    let locked = store::refunds::lock(conn, &ids).await?;
-    let mut refunds: BTreeMap<_, _> = locked.into_iter().map(|refund| (refund.of, refund)).collect();
-    let outgoing: Vec<_> =
-        batch.iter().filter_map(|settlement| settle(&mut payments, &mut refunds, settlement, now)).collect();
-    payments.save(conn).await?;
-    store::refunds::save(conn, &refunds.into_values().collect::<Vec<_>>()).await?;
-    store::outbox::append(conn, &outgoing).await
-}
-
-fn settle(
-    payments: &mut WorkingSet,
-    refunds: &mut BTreeMap<AttemptKey, Refund>,
-    settlement: &RefundSettlement,
-    now: Timestamp,
-) -> Option<OutgoingMessage> {
-    let of = settlement.key.0;
-    let refund = refunds.get_mut(&of)?;
-    if !refund.settle(settlement.outcome.clone(), now) {
-        return None;
+    while let Some(part) = halves.take() {
+        let (batch, tried) = (batch.clone(), part.clone());
+        let written = context.db.transact("settle_refunds", move |conn| {
+            let (batch, part) = (batch.clone(), tried.clone());
+            Box::pin(async move { write(conn, &batch, part, now).await })
+        });
+        match written.await {
+            Ok(refused) => {
+                context.outbox.wake();
+                for (call, error) in refused {
+                    halves.refused(call, error);
+                }
+            }
+            Err(error) => halves.failed(part, &error),
+        }
     }
-    payments.get_mut(of.payment_id)?.finish_refund(of.attempt, refund.traceparent.clone(), now)
+    halves.answers()
+}
+
+async fn write(
+    conn: &mut MySqlConnection,
+    batch: &[RefundSettlement],
+    part: Range<usize>,
+    now: Timestamp,
+) -> Result<Refused, DbError> {
+    let ids: Vec<_> = batch[part.clone()].iter().map(|settlement| settlement.key.0.payment_id).collect();
+    let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
+    // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
+    let refunds = store::refunds::lock(conn, &ids).await?;
+    let mut locked = Locked { payments, refunds, changed: BTreeSet::new() };
+    let (mut outgoing, mut refused) = (Vec::new(), Vec::new());
+    for call in part {
+        match locked.settle(&batch[call], now) {
+            Ok(message) => outgoing.extend(message),
+            Err(error) => refused.push((call, error)),
+        }
+    }
+    locked.save(conn).await?;
+    store::outbox::append(conn, &outgoing).await?;
+    Ok(refused)
+}
+
+impl Locked {
+    /// Applies the outcome of a refund. Returns the message to publish, if there is one. Fails if the refund or its
+    /// payment cannot be read.
+    fn settle(&mut self, settlement: &RefundSettlement, now: Timestamp) -> Result<Option<OutgoingMessage>, DbError> {
+        let of = settlement.key.0;
+        self.payments.readable(of.payment_id)?;
+        let refund = match self.refunds.get_mut(&of) {
+            Some(Ok(refund)) => refund,
+            Some(Err(error)) => return Err(error.clone()),
+            None => return Ok(None),
+        };
+        let before = refund.state.clone();
+        let is_finished = refund.settle(settlement.outcome.clone(), now);
+        if refund.state != before {
+            self.changed.insert(of);
+        }
+        let payment = self.payments.get_mut(of.payment_id).filter(|_| is_finished);
+        Ok(payment.and_then(|payment| payment.finish_refund(of.attempt, refund.traceparent.clone(), now)))
+    }
+
+    /// Writes what has changed.
+    async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
+        let Self { payments, refunds, changed } = self;
+        payments.save(conn).await?;
+        let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
+        store::refunds::save(conn, &changed).await
+    }
 }

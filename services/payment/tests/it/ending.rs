@@ -23,6 +23,11 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
     assert_eq!(payment.attempts[0].decline_code, "order_ended");
     assert_eq!(sale.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
 
+    // Nothing of it comes back to life: who asks again is told the same, and an end that comes again changes nothing.
+    sale.publish(&waiting, waiting.expired()).await?;
+    sale.pay(&waiting, 1, "pm_card_ok").await?;
+    assert_eq!(sale.published_names(&waiting, 2).await, ["PaymentDeclined", "PaymentDeclined"]);
+
     // The one that the provider knows of goes on to its end.
     sale.publish(&slow, slow.expired()).await?;
     sale.reaches(&slow, PaymentState::Captured).await;

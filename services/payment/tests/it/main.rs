@@ -4,8 +4,10 @@
 mod bad_input;
 mod charging;
 mod ending;
+mod oddities;
 mod reading;
 mod refunding;
+mod repeating;
 mod sale;
 mod unknown;
 mod webhooks;

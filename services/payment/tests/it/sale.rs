@@ -105,8 +105,16 @@ impl Sale {
     }
 
     /// Publishes a message about an order, as the order service does.
-    pub async fn publish(&self, order: &Order, (message_type, payload): (&'static str, Vec<u8>)) -> Result<()> {
-        let message = OutboxMessage {
+    pub async fn publish(&self, order: &Order, message: (&'static str, Vec<u8>)) -> Result<()> {
+        self.publish_all([(*order, message)]).await
+    }
+
+    /// Publishes messages together, in their order. Each is a new one, also if it has been published before.
+    pub async fn publish_all(
+        &self,
+        messages: impl IntoIterator<Item = (Order, (&'static str, Vec<u8>))>,
+    ) -> Result<()> {
+        let row = |(order, (message_type, payload)): (Order, (&'static str, Vec<u8>))| OutboxMessage {
             aggregate_type: "order",
             aggregate_id: order.id.to_string(),
             aggregate_version: 1,
@@ -114,10 +122,10 @@ impl Sale {
             payload,
             traceparent: None,
         };
-        let rows = Arc::new([message]);
+        let rows: Arc<[OutboxMessage]> = messages.into_iter().map(row).collect();
         let append = self.orders.transact("publish", move |tx| {
             let rows = rows.clone();
-            Box::pin(async move { stampede_outbox::append(tx, &*rows).await })
+            Box::pin(async move { stampede_outbox::append(tx, &rows).await })
         });
         append.await?;
         self.outbox.wake();
@@ -167,6 +175,21 @@ impl Sale {
         Ok(sqlx::query_as(query).bind(order.payment_id()).fetch_all(&mut *conn).await?)
     }
 
+    /// The names of these messages, once there are so many.
+    pub async fn published_names(&self, order: &Order, count: usize) -> Vec<String> {
+        eventually(&format!("{count} messages about {order:?}"), || async {
+            let published = self.published(order).await.ok().filter(|published| published.len() >= count)?;
+            Some(published.into_iter().map(|(name, _)| name).collect())
+        })
+        .await
+    }
+
+    /// What one number in the service's schema is.
+    pub async fn number(&self, query: &'static str) -> Result<i64> {
+        let mut conn = self.payments.acquire().await?;
+        Ok(sqlx::query_scalar(query).fetch_one(&mut *conn).await?)
+    }
+
     /// The provider's charges for an order.
     pub async fn charges(&self, order: &Order) -> Result<Vec<Value>> {
         self.records("charges", order).await
@@ -177,14 +200,22 @@ impl Sale {
         self.records("refunds", order).await
     }
 
+    /// The provider's charges for all orders, a thousand at most.
+    pub async fn all_charges(&self) -> Result<Vec<Value>> {
+        self.all_records("charges").await
+    }
+
     async fn records(&self, list: &str, order: &Order) -> Result<Vec<Value>> {
+        let prefix = format!("{}:", order.payment_id());
+        let ours = |row: &Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
+        Ok(self.all_records(list).await?.into_iter().filter(ours).collect())
+    }
+
+    async fn all_records(&self, list: &str) -> Result<Vec<Value>> {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let url = format!("{}/v1/{list}?limit=1000", self.mesh.url(Process::Sandbox));
         let body = client.get(url.parse()?).await?.into_body().collect().await?.to_bytes();
         let page: Value = serde_json::from_slice(&body)?;
-        let rows = page[list].as_array().context("a list")?;
-        let prefix = format!("{}:", order.payment_id());
-        let ours = |row: &&Value| row["key"].as_str().is_some_and(|key| key.starts_with(&prefix));
-        Ok(rows.iter().filter(ours).cloned().collect())
+        Ok(page[list].as_array().context("a list")?.clone())
     }
 }

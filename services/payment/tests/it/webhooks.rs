@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 const SECRET: &str = "a secret between this sale and its provider";
 
 /// A sale whose provider captures late cards after the test is over.
-async fn sale() -> Result<Sale> {
+pub async fn sale() -> Result<Sale> {
     let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET).set(
         Process::Sandbox,
         "STAMPEDE_SANDBOX_LATE_MS",
@@ -25,13 +25,13 @@ async fn sale() -> Result<Sale> {
     Sale::open_with(settings).await
 }
 
-fn sign(payload: &str) -> String {
+pub fn sign(payload: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key fits");
     mac.update(payload.as_bytes());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn captured(order: &Order, charge_id: &str, amount: i64) -> String {
+pub fn captured(order: &Order, charge_id: &str, amount: i64) -> String {
     json!({
         "type": "charge.captured", "key": format!("{}:1", order.payment_id()), "charge_id": charge_id,
         "amount_minor": amount, "currency": "EUR", "status": "captured",
@@ -39,7 +39,7 @@ fn captured(order: &Order, charge_id: &str, amount: i64) -> String {
     .to_string()
 }
 
-async fn notify(sale: &Sale, payload: &str, signature: &str) -> Result<(), Status> {
+pub async fn notify(sale: &Sale, payload: &str, signature: &str) -> Result<(), Status> {
     let request = HandleWebhookRequest { payload: payload.to_owned(), signature: signature.to_owned() };
     sale.mesh.payment().handle_webhook(request).await.map(|_| ())
 }

@@ -1,0 +1,124 @@
+//! Claims that compete for the same rows, and rows that cannot be read, on a real server.
+
+use crate::{
+    domain::{AttemptKey, Payment, Refund},
+    store::{
+        Claim, KeyRow, Reading,
+        attempts::{self, Claimable},
+        payments, refunds,
+    },
+};
+use anyhow::Result;
+use sqlx::{Connection, MySqlConnection};
+use stampede_testkit::{Service, World};
+use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
+use std::time::Duration;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+const LEASE: Duration = Duration::from_secs(1);
+
+fn eur(minor: i64) -> Money {
+    Money::new(minor, "EUR".parse().unwrap())
+}
+
+/// The claim of this claimer.
+fn claim(claimer: u128, now: Timestamp) -> Claim {
+    Claim { token: Uuid::from_u128(claimer), now, until: now.plus(LEASE) }
+}
+
+/// Writes a payment of which an attempt is queued.
+async fn queue(conn: &mut MySqlConnection, order: u128) -> Result<PaymentId> {
+    let order = OrderId::from_uuid(Uuid::from_u128(order));
+    let mut payment = Payment::open(order, UserId::from_uuid(Uuid::from_u128(1)), eur(500), NOW);
+    payment.request_charge(1, eur(500), "pm_card_ok".to_owned(), None, NOW)?;
+    payments::save(conn, &[&payment]).await?;
+    attempts::save(conn, &[(payment.id, &payment.attempts[0])]).await?;
+    Ok(payment.id)
+}
+
+fn key_row(payment: PaymentId) -> KeyRow {
+    KeyRow { payment_id: payment.uuid(), attempt: 1 }
+}
+
+/// Returns how many of these attempts a claim takes, as by a process whose read before it has locked nothing.
+async fn taken(conn: &mut MySqlConnection, of: &[PaymentId], expected: Claimable, claim: Claim) -> Result<usize> {
+    let keys: Vec<_> = of.iter().copied().map(key_row).collect();
+    Ok(attempts::take(conn, &keys, expected, claim).await?.into_iter().filter(Result::is_ok).count())
+}
+
+#[tokio::test]
+async fn an_attempt_is_in_one_claim_whatever_was_read_before() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
+    let ids = [queue(&mut one, 1).await?, queue(&mut one, 2).await?];
+
+    assert_eq!(taken(&mut one, &ids[..1], Claimable::Requested, claim(1, NOW)).await?, 1);
+    assert_eq!(taken(&mut other, &ids, Claimable::Requested, claim(2, NOW)).await?, 1, "only the one that is left");
+    assert_eq!(taken(&mut one, &ids, Claimable::Requested, claim(3, NOW)).await?, 0);
+
+    assert_eq!(taken(&mut one, &ids, Claimable::Due, claim(4, NOW)).await?, 0, "they are leased");
+    let later = NOW.plus(LEASE);
+    assert_eq!(taken(&mut one, &ids, Claimable::Due, claim(5, later)).await?, 2);
+    assert_eq!(taken(&mut other, &ids, Claimable::Due, claim(6, later)).await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_claims_at_a_time_one_takes_all() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
+    let ids = [queue(&mut one, 1).await?, queue(&mut one, 2).await?];
+    let mut first = one.begin().await?;
+    assert_eq!(taken(&mut first, &ids, Claimable::Requested, claim(1, NOW)).await?, 2);
+    let mut second = Box::pin(taken(&mut other, &ids, Claimable::Requested, claim(2, NOW)));
+    let early = timeout(Duration::from_millis(200), second.as_mut()).await;
+    assert!(early.is_err(), "nobody knows yet whether the first claim is committed: {early:?}");
+    first.commit().await?;
+    assert_eq!(second.await?, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refund_is_in_one_claim_whatever_was_read_before() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let payment_id = queue(&mut conn, 1).await?;
+    let of = AttemptKey { payment_id, attempt: 1 };
+    refunds::insert(&mut conn, &[Refund::request(of, Some("ch_1".to_owned()), eur(500), NOW)]).await?;
+    let later = NOW.plus(LEASE);
+    for (claimer, now, count) in [(1, NOW, 1), (2, NOW, 0), (3, later, 1), (4, later, 0)] {
+        let taken = refunds::take(&mut conn, &[key_row(payment_id)], claim(claimer, now)).await?;
+        assert_eq!(taken.len(), count, "claim {claimer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_named_and_its_neighbours_are_read() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let good = queue(&mut conn, 1).await?;
+    for (order, change, is_newer) in [
+        (2, "UPDATE payments SET state = 'PARTLY' WHERE id = ?", true),
+        (3, "UPDATE payments SET state = 'CAPTURED' WHERE id = ?", false),
+        (4, "UPDATE attempts SET state = 'AUTHORISED' WHERE payment_id = ?", true),
+        (5, "UPDATE attempts SET due_us = NULL WHERE payment_id = ?", false),
+    ] {
+        let odd = queue(&mut conn, order).await?;
+        sqlx::query(change).bind(odd.uuid()).execute(&mut *conn).await?;
+        for found in payments::load(&mut conn, &[good, odd], Reading::Plain).await? {
+            match found {
+                Ok(payment) => assert_eq!(payment.id, good, "{change}"),
+                Err(unreadable) => {
+                    assert_eq!(unreadable.id, odd, "{change}");
+                    assert_eq!(!unreadable.error.is_reproducible(), is_newer, "{change}: {}", unreadable.error);
+                }
+            }
+        }
+    }
+    let listed = payments::list(&mut conn, None, None, 10).await?;
+    assert_eq!((listed.len(), listed.iter().filter(|found| found.is_ok()).count()), (5, 1));
+    Ok(())
+}
