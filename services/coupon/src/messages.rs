@@ -53,15 +53,15 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<EndedOrder>, 
         }
         Some(message::OrderCancelled::NAME) => {
             let cancelled = message::OrderCancelled::decode(payload)?;
-            (cancelled.order_id, cancelled.coupon_id, OrderEnd::Unsuccessful)
+            (cancelled.order_id, cancelled.coupon_id, OrderEnd::Unpaid)
         }
         Some(message::OrderExpired::NAME) => {
             let expired = message::OrderExpired::decode(payload)?;
-            (expired.order_id, expired.coupon_id, OrderEnd::Unsuccessful)
+            (expired.order_id, expired.coupon_id, OrderEnd::Unpaid)
         }
         Some(message::OrderRefunded::NAME) => {
             let refunded = message::OrderRefunded::decode(payload)?;
-            (refunded.order_id, refunded.coupon_id, OrderEnd::Unsuccessful)
+            (refunded.order_id, refunded.coupon_id, OrderEnd::Refunded)
         }
         _ => return Ok(None),
     };
@@ -126,9 +126,9 @@ mod tests {
         let refunded = message::OrderRefunded { order_id: order_id.clone(), coupon_id: coupon_id.clone() };
         let fulfilled = message::OrderFulfilled { order_id, coupon_id, ..Default::default() };
         let cases = [
-            ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unsuccessful),
-            ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unsuccessful),
-            ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec(), OrderEnd::Unsuccessful),
+            ("stampede.message.v1.OrderCancelled", cancelled.encode_to_vec(), OrderEnd::Unpaid),
+            ("stampede.message.v1.OrderExpired", expired.encode_to_vec(), OrderEnd::Unpaid),
+            ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec(), OrderEnd::Refunded),
             ("stampede.message.v1.OrderFulfilled", fulfilled.encode_to_vec(), OrderEnd::Fulfilled),
         ];
         for (message_type, payload, end) in cases {

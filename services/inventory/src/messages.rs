@@ -37,7 +37,7 @@ pub enum DecodeError {
 
 /// Reads a message; `None` if it does not concern the stock.
 pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, DecodeError> {
-    let released = |order_id: String| field::id("order_id", &order_id).map(|id| Incoming::Ledger(Ask::Release(id)));
+    let unpaid = |order_id: String| field::id("order_id", &order_id).map(|id| Incoming::Ledger(Ask::ReleaseUnpaid(id)));
     let incoming = match messages::name(message_type) {
         Some(proto::EventScheduled::NAME) => Incoming::Shelve(shelf(proto::EventScheduled::decode(payload)?)?),
         Some(proto::EventCancelled::NAME) => Incoming::Withdraw(withdrawal(&proto::EventCancelled::decode(payload)?)?),
@@ -46,9 +46,12 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
             let order = (paid.order_id, paid.user_id, paid.event_id);
             Incoming::Ledger(Ask::CommitAgain(ordered_units(order, paid.lines)?))
         }
-        Some(proto::OrderCancelled::NAME) => released(proto::OrderCancelled::decode(payload)?.order_id)?,
-        Some(proto::OrderExpired::NAME) => released(proto::OrderExpired::decode(payload)?.order_id)?,
-        Some(proto::OrderRefunded::NAME) => released(proto::OrderRefunded::decode(payload)?.order_id)?,
+        Some(proto::OrderCancelled::NAME) => unpaid(proto::OrderCancelled::decode(payload)?.order_id)?,
+        Some(proto::OrderExpired::NAME) => unpaid(proto::OrderExpired::decode(payload)?.order_id)?,
+        Some(proto::OrderRefunded::NAME) => {
+            let refunded = proto::OrderRefunded::decode(payload)?;
+            Incoming::Ledger(Ask::Release(field::id("order_id", &refunded.order_id)?))
+        }
         _ => return Ok(None),
     };
     Ok(Some(incoming))
@@ -155,9 +158,11 @@ mod tests {
     #[test]
     fn every_end_of_an_order_gives_its_units_back() {
         let payload = proto::OrderCancelled { order_id: ORDER.into(), coupon_id: String::new() }.encode_to_vec();
-        for end in ["Cancelled", "Expired", "Refunded"] {
+        let order_id: OrderId = ORDER.parse().unwrap();
+        let unpaid = Ask::ReleaseUnpaid(order_id);
+        for (end, ask) in [("Cancelled", unpaid.clone()), ("Expired", unpaid), ("Refunded", Ask::Release(order_id))] {
             let incoming = decode(&format!("stampede.message.v1.Order{end}"), &payload).unwrap();
-            assert_eq!(incoming, Some(Incoming::Ledger(Ask::Release(ORDER.parse().unwrap()))), "{end}");
+            assert_eq!(incoming, Some(Incoming::Ledger(ask)), "{end}");
         }
     }
 

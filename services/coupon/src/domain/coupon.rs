@@ -79,8 +79,10 @@ pub struct HoldRequest {
 pub enum OrderEnd {
     /// Paid, and its goods granted.
     Fulfilled,
-    /// Cancelled, expired or refunded.
-    Unsuccessful,
+    /// Cancelled or expired: it was never fulfilled, unless this is a repeat of what came before.
+    Unpaid,
+    /// Its money went back, so its coupon does too, for good.
+    Refunded,
     /// The order service refused this request for it.
     Released {
         /// Fingerprint of the request: a hold for another one stays.
@@ -144,7 +146,8 @@ impl Coupon {
 
     /// Returns the coupon after the end of an order; `None` if that changes nothing, as for a repeat.
     ///
-    /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry).
+    /// An order that was fulfilled used its coupon even if the coupon had been returned meanwhile (paid after expiry). That
+    /// it was refunded since is for the caller to know.
     pub fn follow(&self, order_id: OrderId, end: OrderEnd, now: Timestamp) -> Result<Option<Self>, UsedElsewhere> {
         let state = self.state;
         let is_of_order = state.order_id() == Some(order_id);
@@ -153,7 +156,8 @@ impl Coupon {
             (OrderEnd::Fulfilled, CouponState::Issued) => Some(CouponState::Used { order_id }),
             (OrderEnd::Fulfilled, CouponState::Held { .. }) if is_of_order => Some(CouponState::Used { order_id }),
             (OrderEnd::Fulfilled, _) => return Err(UsedElsewhere { order_id, state }),
-            (OrderEnd::Unsuccessful, _) if is_of_order => Some(CouponState::Issued),
+            (OrderEnd::Unpaid, CouponState::Held { .. }) if is_of_order => Some(CouponState::Issued),
+            (OrderEnd::Refunded, _) if is_of_order => Some(CouponState::Issued),
             (OrderEnd::Released { request }, CouponState::Held { request: holder, .. })
                 if is_of_order && request == holder =>
             {
@@ -164,7 +168,9 @@ impl Coupon {
             {
                 Some(CouponState::Issued)
             }
-            (OrderEnd::Unsuccessful | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => None,
+            (OrderEnd::Unpaid | OrderEnd::Refunded | OrderEnd::Released { .. } | OrderEnd::NeverWritten { .. }, _) => {
+                None
+            }
         };
         Ok(next.map(|state| self.with_state(state, now)))
     }
@@ -304,13 +310,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unsuccessful_order_returns_its_own_coupon_once() {
+    fn an_unpaid_order_returns_what_it_holds_and_a_refunded_one_what_it_has_used() {
+        let issued = Some(CouponState::Issued);
+        assert_eq!(state_after(&held_by(1), OrderEnd::Unpaid), issued);
         for own in [held_by(1), used_by(1)] {
-            assert_eq!(state_after(&own, OrderEnd::Unsuccessful), Some(CouponState::Issued));
+            assert_eq!(state_after(&own, OrderEnd::Refunded), issued);
         }
         for other in [coupon(CouponState::Issued), held_by(2), used_by(2)] {
-            assert_eq!(state_after(&other, OrderEnd::Unsuccessful), None);
+            assert_eq!(state_after(&other, OrderEnd::Unpaid), None);
+            assert_eq!(state_after(&other, OrderEnd::Refunded), None);
         }
+        assert_eq!(state_after(&used_by(1), OrderEnd::Unpaid), None, "a repeat: it was paid after that");
     }
 
     #[test]

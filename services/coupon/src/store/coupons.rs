@@ -261,6 +261,7 @@ fn state(row: &MySqlRow) -> Result<CouponState, DbError> {
         ("ISSUED", None, None) => Ok(CouponState::Issued),
         ("HELD", Some(order_id), Some(request)) => Ok(CouponState::Held { order_id, request }),
         ("USED", Some(order_id), None) => Ok(CouponState::Used { order_id }),
+        (name, ..) if !["ISSUED", "HELD", "USED"].contains(&name) => Err(DbError::newer(format!("a coupon is {name}"))),
         (name, order_id, _) => Err(inconsistent("coupons.state", format!("{name} with order {order_id:?}"))),
     }
 }

@@ -4,6 +4,7 @@
 pub mod campaigns;
 pub mod coupons;
 pub mod outbox;
+pub mod refunded_orders;
 
 use stampede_db::DbError;
 

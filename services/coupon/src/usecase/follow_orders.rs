@@ -2,23 +2,48 @@
 //! sweep of orphan holds share it.
 
 use crate::{
-    domain::{Coupon, EndedOrder},
+    domain::{Coupon, EndedOrder, OrderEnd},
+    store,
     usecase::locked_coupons::LockedCoupons,
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
-use stampede_vocab::Timestamp;
+use stampede_vocab::{CouponId, Timestamp};
+use std::collections::BTreeSet;
 
 /// Applies the ends of orders in the order given, inside the caller's transaction. It is idempotent: a message, a
-/// release and the sweep may all report the same end.
+/// release and the sweep may all report the same end, at any later time and behind a later one.
 pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
     let mut coupons = LockedCoupons::lock(conn, ended.iter().map(|order| order.coupon_id).collect()).await?;
+    let mut refunded = store::refunded_orders::of_coupons(conn, &doubtful(&coupons, ended)).await?;
+    let mut newly_refunded = BTreeSet::new();
     for order in ended {
-        if let Some(stepped) = coupons.get(order.coupon_id).and_then(|coupon| follow(coupon, order, now)) {
+        let Some(coupon) = coupons.get(order.coupon_id) else { continue };
+        let of_order = (order.coupon_id, order.order_id);
+        if order.end == OrderEnd::Refunded {
+            refunded.insert(of_order);
+            newly_refunded.insert(of_order);
+        }
+        // A refund is the last that is heard of an order, so this is a repeat.
+        if order.end == OrderEnd::Fulfilled && refunded.contains(&of_order) {
+            continue;
+        }
+        if let Some(stepped) = follow(coupon, order, now) {
             coupons.put(stepped);
         }
     }
-    coupons.save(conn, now).await
+    coupons.save(conn, now).await?;
+    store::refunded_orders::insert(conn, &newly_refunded, now).await
+}
+
+/// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or they
+/// were refunded and this is a repeat.
+fn doubtful(coupons: &LockedCoupons, ended: &[EndedOrder]) -> BTreeSet<CouponId> {
+    let is_doubtful = |order: &&EndedOrder| {
+        let holder = coupons.get(order.coupon_id).map(|coupon| coupon.state.order_id());
+        order.end == OrderEnd::Fulfilled && holder.is_some_and(|holder| holder != Some(order.order_id))
+    };
+    ended.iter().filter(is_doubtful).map(|order| order.coupon_id).collect()
 }
 
 fn follow(coupon: &Coupon, order: &EndedOrder, now: Timestamp) -> Option<Coupon> {

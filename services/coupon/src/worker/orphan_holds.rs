@@ -93,7 +93,8 @@ fn ended(page: &HeldPage, states: &HashMap<OrderId, OrderState>) -> Vec<EndedOrd
 const fn end_of(state: OrderState) -> Option<OrderEnd> {
     match state {
         OrderState::Fulfilled => Some(OrderEnd::Fulfilled),
-        OrderState::Expired | OrderState::Cancelled | OrderState::Refunded => Some(OrderEnd::Unsuccessful),
+        OrderState::Expired | OrderState::Cancelled => Some(OrderEnd::Unpaid),
+        OrderState::Refunded => Some(OrderEnd::Refunded),
         OrderState::Unspecified
         | OrderState::AwaitingPayment
         | OrderState::Paying
@@ -123,8 +124,7 @@ mod tests {
         ]);
         let ends: Vec<_> = ended(&page, &states).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
         let never_written = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(9) };
-        let expected =
-            [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unsuccessful), (coupon(4), never_written)];
+        let expected = [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unpaid), (coupon(4), never_written)];
         assert_eq!(ends, expected);
     }
 }

@@ -108,3 +108,38 @@ async fn an_order_paid_after_it_had_expired_uses_its_coupon_after_all() -> Resul
     assert_eq!(sale.reaches(&coupon, CouponState::Used).await.order_id, order(1).to_string());
     sale.mesh.stop().await
 }
+
+#[tokio::test]
+async fn what_is_repeated_changes_nothing_also_behind_what_came_later() -> Result<()> {
+    let sale = Sale::open().await?;
+    let orders = Orders::open(&sale.world).await?;
+    let campaign = sale.campaign(4).await?;
+    let (returned, late) = (sale.claim(&campaign, buyer(), "a").await?, sale.claim(&campaign, buyer(), "a").await?);
+    let marker = sale.claim(&campaign, buyer(), "a").await?;
+    for coupon in [&returned, &late, &marker] {
+        sale.hold(hold_request(coupon, order(1))).await?;
+    }
+    let (id, late_id) = (&returned.coupon_id, &late.coupon_id);
+    let ends = [fulfilled(order(1), id), refunded(order(1), id)];
+    // Paid after it had expired, so that the coupon was used after all.
+    let late_ends = [expired(order(1), late_id), fulfilled(order(1), late_id)];
+    let twice = |ends: &[(&'static str, Vec<u8>)]| {
+        let each_twice = ends.iter().flat_map(|end| [end.clone(), end.clone()]);
+        each_twice.chain(ends.iter().cloned()).collect::<Vec<_>>()
+    };
+    let first_of_all = [twice(&ends), twice(&late_ends), vec![cancelled(order(1), late_id)]].concat();
+    orders.publish(order(1), [first_of_all, vec![fulfilled(order(1), &marker.coupon_id)]].concat()).await?;
+    sale.reaches(&marker, CouponState::Used).await;
+    assert_eq!(sale.now(&returned).await?, returned, "it was refunded");
+    let used = sale.now(&late).await?;
+    assert_eq!((used.state(), used.order_id), (CouponState::Used, order(1).to_string()));
+
+    // In batches of their own, and while another order has the coupon.
+    let held = sale.hold(hold_request(&returned, order(2))).await?;
+    let again = [twice(&ends), twice(&late_ends), vec![refunded(order(1), &marker.coupon_id)]].concat();
+    orders.publish(order(1), again).await?;
+    sale.reaches(&marker, CouponState::Issued).await;
+    assert_eq!(sale.now(&returned).await?, held);
+    assert_eq!(sale.now(&late).await?.state(), CouponState::Used);
+    sale.mesh.stop().await
+}

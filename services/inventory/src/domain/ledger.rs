@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// What a message asks of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Commit the units of an order again that gave them back.
+    /// Commit the units of an order that was paid late, which gave them back.
     CommitAgain(OrderedUnits),
+    /// Give back what an order has that ended without a payment.
+    ReleaseUnpaid(OrderId),
     /// Give back whatever the order has.
     Release(OrderId),
 }
@@ -54,6 +56,17 @@ pub struct Entry {
     pub line: OrderedLine,
     /// Taken or given back.
     pub state: EntryState,
+    /// What its order was answered when it was paid late; none if it never was.
+    pub late_answer: Option<LateAnswer>,
+}
+
+/// What an order was answered that was paid late: once, whatever is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LateAnswer {
+    /// Its units were committed again.
+    Committed,
+    /// They were not, for this row.
+    Rejected(RejectReason),
 }
 
 /// Whether the units of a row are taken.
@@ -159,11 +172,14 @@ impl LedgerBatch {
     /// Does what one message asks. An answer is given to every order that asks for units.
     pub fn apply(&mut self, ask: &Ask, now: Timestamp) -> Option<Answer> {
         match ask {
-            Ask::CommitAgain(order) if self.has_units(order.order_id) => {
-                let lines = self.live_entries(order.order_id).map(|entry| entry.line).collect();
-                Some(Answer::Committed { lines })
+            Ask::CommitAgain(order) => Some(self.answer_late(order, now)),
+            Ask::ReleaseUnpaid(order_id) => {
+                // What comes behind the payment is a repeat of what came before it.
+                if self.late_answer(*order_id).is_none() {
+                    self.release(*order_id, now);
+                }
+                None
             }
-            Ask::CommitAgain(order) => Some(self.commit_again(order, now)),
             Ask::Release(order_id) => {
                 self.release(*order_id, now);
                 None
@@ -198,6 +214,7 @@ impl LedgerBatch {
             fingerprint: Some(grant.fingerprint),
             line: *line,
             state: EntryState::Committed { at: now },
+            late_answer: None,
         };
         self.put(grant.order_id, lines.iter().map(entry).collect());
         for line in &lines {
@@ -260,9 +277,36 @@ impl LedgerBatch {
         live.peek().is_some() && live.all(Entry::is_committed)
     }
 
+    /// The answer that the order has been given to its late payment, with the item of the row.
+    fn late_answer(&self, order_id: OrderId) -> Option<(LateAnswer, ItemId)> {
+        self.live_entries(order_id).find_map(|entry| Some((entry.late_answer?, entry.line.item_id)))
+    }
+
+    /// Answers a late payment as it was answered the first time: the order may wait for it again. One that has given its
+    /// units back since, because it was refunded, gets none.
+    fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
+        match self.late_answer(order.order_id) {
+            Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },
+            Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => {
+                Answer::Rejected { reason: RejectReason::SoldOut, item_id }
+            }
+            None if !self.has_units(order.order_id) => self.commit_again(order, now),
+            // It has them, and from now on keeps them until it is refunded.
+            Some((LateAnswer::Committed, _)) | None => {
+                let late_answer = Some(LateAnswer::Committed);
+                let rows: Vec<_> =
+                    self.live_entries(order.order_id).map(|entry| Entry { late_answer, ..*entry }).collect();
+                let lines = rows.iter().map(|row| row.line).collect();
+                self.put(order.order_id, rows);
+                Answer::Committed { lines }
+            }
+        }
+    }
+
     /// A gift that went to somebody else meanwhile is no reason to refuse the units: the buyer gets them without it.
     fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.objection(order.user_id, line)) {
+            self.note_rejection(order, (reason, item_id), now);
             return Answer::Rejected { reason, item_id };
         }
         let before = self.live_entries(order.order_id).next();
@@ -278,12 +322,37 @@ impl LedgerBatch {
             fingerprint,
             line: *line,
             state: EntryState::Committed { at: now },
+            late_answer: Some(LateAnswer::Committed),
         };
         self.put(order.order_id, lines.iter().map(entry).collect());
         for line in &lines {
             self.take(order.user_id, *line, 1);
         }
         Answer::Committed { lines }
+    }
+
+    /// Notes the answer in the row of the item, so that a repeat takes no units that are free by then. An order that the
+    /// ledger has never had gets a row, unless there is no such item.
+    fn note_rejection(&mut self, order: &OrderedUnits, (reason, item_id): (RejectReason, ItemId), now: Timestamp) {
+        let late_answer = Some(LateAnswer::Rejected(reason));
+        let of_item = self.live_entries(order.order_id).find(|entry| entry.line.item_id == item_id);
+        let known = of_item.or_else(|| self.live_entries(order.order_id).next()).copied();
+        let line = order.lines.iter().find(|line| line.item_id == item_id && self.items.contains_key(&item_id));
+        let new = |line: &OrderedLine| Entry {
+            order_id: order.order_id,
+            user_id: order.user_id,
+            event_id: order.event_id,
+            arrival: 0,
+            granted_at: None,
+            fingerprint: None,
+            line: *line,
+            state: EntryState::Released { committed_at: now, released_at: now },
+            late_answer,
+        };
+        let row = known.map(|entry| Entry { late_answer, ..entry }).or_else(|| line.map(new));
+        if let Some(row) = row {
+            self.put(order.order_id, vec![row]);
+        }
     }
 
     /// The rows of an order that was written or may still be.

@@ -7,7 +7,9 @@ mod reservation;
 mod shelf;
 mod stock;
 
-pub use ledger::{Ask, Buyers, Changes, Entry, EntryState, ItemChange, LedgerBatch, OrderedLine, OrderedUnits};
+pub use ledger::{
+    Ask, Buyers, Changes, Entry, EntryState, ItemChange, LateAnswer, LedgerBatch, OrderedLine, OrderedUnits,
+};
 pub use outgoing::{Answer, OutgoingMessage, RejectReason};
 pub use repair::{Copied, CopiedItem, CopyWork, Drift, Position, Repairs, Restore};
 pub use reservation::{Grant, Refusal, RefusalReason, ReservationOutcome, ReservedUnits};

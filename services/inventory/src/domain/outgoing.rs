@@ -20,6 +20,11 @@ impl RejectReason {
             Self::LimitReached => "LIMIT_REACHED",
         }
     }
+
+    /// The reason of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::SoldOut, Self::LimitReached].into_iter().find(|reason| reason.as_str() == name)
+    }
 }
 
 /// What the ledger says to an order that was paid late.

@@ -1,6 +1,6 @@
 //! The table `ledger`.
 
-use crate::domain::{Buyers, Entry, EntryState, ItemChange, OrderedLine, Position};
+use crate::domain::{Buyers, Entry, EntryState, ItemChange, LateAnswer, OrderedLine, Position, RejectReason};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
@@ -24,6 +24,7 @@ struct Row {
     released_at_us: Option<i64>,
     granted_at_us: Option<i64>,
     request_fingerprint: Option<Vec<u8>>,
+    late_answer: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -63,7 +64,7 @@ fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static st
     }
     let mut query = Statement::new(
         "SELECT order_id, item_id, user_id, event_id, arrival, units, gift_units, state, committed_at_us, \
-         released_at_us, granted_at_us, request_fingerprint FROM ledger FORCE INDEX (PRIMARY) WHERE order_id IN ",
+         released_at_us, granted_at_us, request_fingerprint, late_answer FROM ledger FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     query.push_list(orders.iter().map(OrderId::uuid));
     query.push(how);
@@ -172,7 +173,7 @@ pub fn push_write(statements: &mut Statements, entries: &[Entry], items: &[ItemC
     let versions: HashMap<ItemId, i64> = items.iter().map(|change| (change.item_id, change.after.version)).collect();
     let mut query = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
-         committed_at_us, released_at_us, granted_at_us, request_fingerprint, item_version) ",
+         committed_at_us, released_at_us, granted_at_us, request_fingerprint, late_answer, item_version) ",
     );
     query.push_values(entries, |mut row, entry| {
         let (state, committed_at, released_at) = columns(entry.state);
@@ -188,12 +189,14 @@ pub fn push_write(statements: &mut Statements, entries: &[Entry], items: &[ItemC
             .push_bind(released_at.map(Timestamp::micros))
             .push_bind(entry.granted_at.map(Timestamp::micros))
             .push_bind(entry.fingerprint.as_ref().map(Fingerprint::as_bytes))
+            .push_bind(entry.late_answer.map(late_answer_name))
             .push_bind(versions.get(&entry.line.item_id).copied());
     });
     query.push(
         " ON DUPLICATE KEY UPDATE units = VALUES(units), gift_units = VALUES(gift_units), state = VALUES(state), \
          committed_at_us = VALUES(committed_at_us), released_at_us = VALUES(released_at_us), arrival = VALUES(arrival), \
          granted_at_us = VALUES(granted_at_us), request_fingerprint = VALUES(request_fingerprint), \
+         late_answer = VALUES(late_answer), \
          item_version = COALESCE(VALUES(item_version), item_version)",
     );
     statements.push(query);
@@ -203,6 +206,13 @@ fn columns(state: EntryState) -> (&'static str, Timestamp, Option<Timestamp>) {
     match state {
         EntryState::Committed { at } => (COMMITTED, at, None),
         EntryState::Released { committed_at, released_at } => (RELEASED, committed_at, Some(released_at)),
+    }
+}
+
+const fn late_answer_name(answer: LateAnswer) -> &'static str {
+    match answer {
+        LateAnswer::Committed => COMMITTED,
+        LateAnswer::Rejected(reason) => reason.as_str(),
     }
 }
 
@@ -221,6 +231,7 @@ impl Row {
             arrival: self.arrival,
             granted_at: self.granted_at_us.map(Timestamp::from_micros),
             fingerprint: self.fingerprint()?,
+            late_answer: self.late_answer()?,
             line: OrderedLine { item_id, units: self.units, gift_units: self.gift_units },
             state,
         })
@@ -231,11 +242,24 @@ impl Row {
         stored.map_err(|error| DbError::inconsistent(format!("{}: {error}", OrderId::from_uuid(self.order_id))))
     }
 
+    fn late_answer(&self) -> Result<Option<LateAnswer>, DbError> {
+        let answer = |name: &str| match name {
+            COMMITTED => Ok(LateAnswer::Committed),
+            name => RejectReason::parse(name).map(LateAnswer::Rejected).ok_or_else(|| self.newer(name)),
+        };
+        self.late_answer.as_deref().map(answer).transpose()
+    }
+
+    fn newer(&self, name: &str) -> DbError {
+        DbError::newer(format!("{} is {name} in the ledger", OrderId::from_uuid(self.order_id)))
+    }
+
     fn state(&self) -> Result<EntryState, DbError> {
         let committed_at = Timestamp::from_micros(self.committed_at_us);
         match (self.state.as_str(), self.released_at_us.map(Timestamp::from_micros)) {
             (COMMITTED, None) => Ok(EntryState::Committed { at: committed_at }),
             (RELEASED, Some(released_at)) => Ok(EntryState::Released { committed_at, released_at }),
+            (state, _) if state != COMMITTED && state != RELEASED => Err(self.newer(state)),
             (state, released_at) => Err(DbError::inconsistent(format!(
                 "{} is {state} in the ledger, released at {released_at:?}",
                 OrderId::from_uuid(self.order_id)

@@ -114,13 +114,13 @@ fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) 
 fn order_id(ask: &Ask) -> OrderId {
     match ask {
         Ask::CommitAgain(order) => order.order_id,
-        Ask::Release(order_id) => *order_id,
+        Ask::ReleaseUnpaid(order_id) | Ask::Release(order_id) => *order_id,
     }
 }
 
 fn ordered(ask: &Ask) -> Option<&OrderedUnits> {
     match ask {
         Ask::CommitAgain(order) => Some(order),
-        Ask::Release(_) => None,
+        Ask::ReleaseUnpaid(_) | Ask::Release(_) => None,
     }
 }

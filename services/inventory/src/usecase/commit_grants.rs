@@ -102,7 +102,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
             }
             Err(error) => error,
         };
-        if grants.len() == 1 || error.is_unreachable() || error.is_deadlock() {
+        if grants.len() == 1 || !error.is_of_data() {
             return vec![Err(error); grants.len()];
         }
         tracing::warn!(batch.len = grants.len(), error.cause = %error, "a batch of grants could not be committed, trying its halves");

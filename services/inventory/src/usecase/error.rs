@@ -28,7 +28,7 @@ impl Error {
     /// Whether it is of the database's or Redis' state, and not of what was asked for.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Db(error) => error.is_unreachable() || error.is_deadlock(),
+            Self::Db(error) => !error.is_reproducible(),
             Self::Redis(error) => error.is_unreachable(),
             Self::Batch(_) | Self::NotReady(_) => true,
             Self::EventNotFound(_) => false,

@@ -245,7 +245,7 @@ impl Reconcile {
             }
             Err(error) => error,
         };
-        if error.is_unreachable() || error.is_deadlock() {
+        if !error.is_of_data() {
             return Err(error);
         }
         let mut all = Vec::new();

@@ -17,6 +17,7 @@ mod order_histories;
 mod orders;
 mod random;
 mod rebuild;
+mod repeats;
 mod reservations;
 mod rolled_back;
 mod runs;

@@ -367,6 +367,7 @@ pub enum Step {
     Cancelled,
     Expired,
     PaidLate,
+    Refunded,
 }
 
 /// A buyer's order.
@@ -407,6 +408,10 @@ impl Order {
             Step::Expired => {
                 let expired = message::OrderExpired { order_id, coupon_id };
                 ("stampede.message.v1.OrderExpired", expired.encode_to_vec())
+            }
+            Step::Refunded => {
+                let refunded = message::OrderRefunded { order_id, coupon_id };
+                ("stampede.message.v1.OrderRefunded", refunded.encode_to_vec())
             }
             Step::PaidLate => {
                 let line = |(item, units): &(ItemId, i32)| message::OrderedLine {

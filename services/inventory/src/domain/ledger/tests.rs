@@ -278,6 +278,75 @@ fn a_late_payment_is_rejected_when_somebody_else_has_the_units() {
     assert_eq!(ledger.apply(&paid_late(3, &[(9, 1)]), LATER), rejected(RejectReason::SoldOut, 9), "of no stock");
 }
 
+/// What became of order 1, which had one unit of item 1, after these asks, each of which comes twice, and then all of them
+/// once more: whether it has the unit, and the answers.
+fn repeated(asks: &[Ask], others: &[u128]) -> (bool, Vec<Option<Answer>>) {
+    let mut items = vec![item(1, 1)];
+    let mut ledger = ledger(items.clone());
+    ledger.reserve(&grant(1, &[(1, 1, 0)]), NOW);
+    let (mut entries, mut answers) = (Vec::new(), Vec::new());
+    let mut buyers_take = others.iter();
+    for ask in asks.iter().flat_map(|ask| [ask, ask]).chain(asks) {
+        answers.push(ledger.apply(ask, LATER));
+        if let Some(other) = buyers_take.next() {
+            ledger.reserve(&grant(*other, &[(1, 1, 0)]), NOW);
+        }
+        // Written and read again, as between batches.
+        let changes = ledger.changes();
+        for change in &changes.items {
+            items[0].committed = change.after;
+        }
+        for row in changes.entries {
+            entries.retain(|old: &Entry| old.order_id != row.order_id);
+            entries.push(row);
+        }
+        let taken = entries.iter().filter(|row| row.is_committed());
+        let buyers = taken.map(|row| ((item_id(1), row.user_id), row.line.units)).collect();
+        ledger = LedgerBatch::new(items.clone(), entries.clone(), buyers);
+    }
+    let has_unit = entries.iter().any(|row| row.order_id == order_id(1) && row.is_committed());
+    (has_unit, answers)
+}
+
+#[test]
+fn a_repeat_of_what_came_before_a_late_payment_takes_nothing_away() {
+    let (has_unit, answers) = repeated(&[Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)])], &[]);
+    let lines = vec![OrderedLine { item_id: item_id(1), units: 1, gift_units: 0 }];
+    let committed = Some(Answer::Committed { lines });
+    assert!(has_unit);
+    assert_eq!(answers, [None, None, committed.clone(), committed.clone(), None, committed]);
+}
+
+#[test]
+fn a_repeat_of_a_late_payment_takes_nothing_once_it_was_refunded() {
+    let asks = [Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), Ask::Release(order_id(1))];
+    let (has_unit, answers) = repeated(&asks, &[]);
+    assert!(!has_unit);
+    assert_eq!(answers[7], rejected(RejectReason::SoldOut, 1));
+}
+
+#[test]
+fn a_late_payment_that_was_rejected_stays_so_when_there_are_units_again() {
+    // Order 2 takes the unit once order 1 has given it back, and gives it back after the rejection.
+    let asks = [Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), Ask::Release(order_id(2))];
+    let (has_unit, answers) = repeated(&asks, &[2]);
+    assert!(!has_unit);
+    for answer in [&answers[2], &answers[3], &answers[7]] {
+        assert_eq!(*answer, rejected(RejectReason::SoldOut, 1));
+    }
+}
+
+#[test]
+fn a_rejection_is_noted_though_the_ledger_never_had_the_order() {
+    let mut ledger = ledger(vec![item(1, 1)]);
+    ledger.reserve(&grant(2, &[(1, 1, 0)]), NOW);
+    for _ in 0..2 {
+        assert_eq!(ledger.apply(&paid_late(1, &[(1, 1)]), LATER), rejected(RejectReason::SoldOut, 1));
+        ledger.apply(&Ask::Release(order_id(2)), LATER);
+    }
+    assert_eq!(ledger.changes().items[0].after.units, 0);
+}
+
 #[test]
 fn a_row_that_was_read_without_its_item_is_named() {
     let mut before = ledger(vec![item(1, 5), item(2, 5)]);
