@@ -3,6 +3,7 @@
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
 //! reads every schema, Redis and Kafka, and changes nothing.
 
+mod acknowledged;
 pub mod audit;
 mod command;
 mod healthcheck;

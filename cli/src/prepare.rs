@@ -1,10 +1,13 @@
 //! `stampede prepare`: makes what a mesh needs before it starts, and brings it to this release. Safe to repeat.
 
 use crate::output::{Output, print_json, print_text};
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+        TopicReplication,
+    },
     client::DefaultClientContext,
     types::RDKafkaErrorCode,
 };
@@ -17,6 +20,8 @@ use tokio::time::{Instant, sleep};
 
 /// Longest wait for the database or Kafka.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long topics keep their records, and for good: copies of dead letters are looked at weeks later.
+const KEEP: (&str, &str) = ("retention.ms", "-1");
 /// Time between two tries to reach the database.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -132,20 +137,65 @@ async fn make_topics(args: &Args) -> anyhow::Result<Vec<String>> {
         names.push(writer.topic(&args.kafka_topic_prefix));
         names.extend(writer.readers().map(|reader| writer.dead_letters(&args.kafka_topic_prefix, reader)));
     }
-    let topic = |name| NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
-    let topics: Vec<_> = names.iter().map(|name| topic(name)).collect();
+    let topics: Vec<_> = names.iter().map(|name| new_topic(args, name)).collect();
     let client: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &args.kafka_brokers).create()?;
     let options = AdminOptions::new().operation_timeout(Some(CONNECT_TIMEOUT)).request_timeout(Some(CONNECT_TIMEOUT));
     let results =
         client.create_topics(&topics, &options).await.context("Kafka cannot be reached: check --kafka-brokers")?;
+    let mut older = Vec::new();
     for result in results {
         match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) => {}
+            Err((topic, RDKafkaErrorCode::TopicAlreadyExists)) => older.push(topic),
             Err((topic, code)) => bail!("topic {topic} cannot be made: {code}"),
         }
     }
+    keep_dead_letters(&client, &older).await?;
     Ok(names)
+}
+
+fn new_topic<'n>(args: &Args, name: &'n str) -> NewTopic<'n> {
+    let topic = NewTopic::new(name, args.partitions, TopicReplication::Fixed(args.replication));
+    if has_dead_letters(name) { topic.set(KEEP.0, KEEP.1) } else { topic }
+}
+
+fn has_dead_letters(topic: &str) -> bool {
+    topic.ends_with(".dlq")
+}
+
+/// Lets topics of dead letters that an earlier release has made keep them for good too. Kafka takes all settings of a
+/// topic at once, so those that somebody has made go along.
+async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &[String]) -> anyhow::Result<()> {
+    let topics = topics.iter().filter(|topic| has_dead_letters(topic));
+    let resources: Vec<_> = topics.map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    if resources.is_empty() {
+        return Ok(());
+    }
+    let options = AdminOptions::new().request_timeout(Some(CONNECT_TIMEOUT));
+    let described = client.describe_configs(&resources, &options).await.context("Kafka does not show its settings")?;
+    let mut altered = Vec::new();
+    let described: Vec<_> =
+        described.into_iter().collect::<Result<_, _>>().map_err(|code| anyhow!("topics: {code}"))?;
+    for described in &described {
+        let OwnedResourceSpecifier::Topic(topic) = &described.specifier else { continue };
+        if described.get(KEEP.0).is_some_and(|entry| entry.value.as_deref() == Some(KEEP.1)) {
+            continue;
+        }
+        let own = described.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        let own = own.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
+        altered.push(
+            own.chain([KEEP])
+                .fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |all, (key, value)| all.set(key, value)),
+        );
+    }
+    if altered.is_empty() {
+        return Ok(());
+    }
+    for result in client.alter_configs(&altered, &options).await.context("Kafka does not take settings")? {
+        result.map_err(|(topic, code)| anyhow!("{topic:?} cannot keep its records: {code}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

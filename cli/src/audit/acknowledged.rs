@@ -1,19 +1,25 @@
-//! Compares what was acknowledged to buyers with what is stored.
+//! Compares what was acknowledged to buyers with what is stored: every order and coupon is there, and no order is back
+//! in a state that it had left.
 
-use super::{sources::Sources, verdict::Audit};
+use super::{hex, sources::Sources, verdict::Audit};
+use crate::acknowledged::{Acknowledged, Shown};
 use anyhow::Context;
-use serde::Deserialize;
 use sqlx::Row;
 use stampede_vocab::{CouponId, OrderId};
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
-/// The file that `simulate --acknowledged` wrote.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Acknowledged {
-    orders: Vec<OrderId>,
-    coupons: Vec<CouponId>,
-}
+/// Orders or coupons of one statement.
+const PAGE: usize = 1_000;
+
+/// The orders of these ids, which are hex in JSON.
+const ORDERS: &str = "SELECT o.id, o.state, o.version FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(32) PATH '$')) m \
+     STRAIGHT_JOIN {order}.orders o ON o.id = UNHEX(m.id)";
+/// The same of coupons.
+const COUPONS: &str = "SELECT c.id FROM JSON_TABLE(?, '$[*]' COLUMNS (id VARCHAR(32) PATH '$')) m \
+     STRAIGHT_JOIN {coupon}.coupons c ON c.id = UNHEX(m.id)";
 
 /// Everything that was acknowledged to a buyer is still there.
 pub async fn compare(sources: &Sources, file: Option<&Path>, audit: &mut Audit) -> anyhow::Result<()> {
@@ -24,19 +30,53 @@ pub async fn compare(sources: &Sources, file: Option<&Path>, audit: &mut Audit) 
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let acknowledged: Acknowledged =
         serde_json::from_str(&text).with_context(|| format!("{} is not what simulate writes", file.display()))?;
-    let orders = ids(sources, "SELECT id FROM {order}.orders").await?;
-    let coupons = ids(sources, "SELECT id FROM {coupon}.coupons").await?;
     audit.figure(4, "orders acknowledged", i64::try_from(acknowledged.orders.len())?);
     audit.figure(4, "coupons acknowledged", i64::try_from(acknowledged.coupons.len())?);
-    let lost =
-        acknowledged.orders.iter().filter(|id| !orders.contains(id.as_bytes())).map(ToString::to_string).collect();
+    orders(sources, &acknowledged, audit).await?;
+    coupons(sources, &acknowledged, audit).await
+}
+
+async fn orders(sources: &Sources, acknowledged: &Acknowledged, audit: &mut Audit) -> anyhow::Result<()> {
+    let (mut lost, mut taken_back) = (Vec::new(), Vec::new());
+    let all: BTreeSet<&OrderId> = acknowledged.orders.iter().chain(acknowledged.states.keys()).collect();
+    let all: Vec<&OrderId> = all.into_iter().collect();
+    for page in all.chunks(PAGE) {
+        let mut stored = HashMap::new();
+        for row in sources.rows_with(ORDERS, json(page.iter().map(|id| id.as_bytes()))?).await? {
+            let shown = Shown { state: row.try_get(1)?, version: row.try_get(2)? };
+            stored.insert(OrderId::try_from_bytes(row.try_get(0)?)?, shown);
+        }
+        for id in page {
+            match (stored.get(*id), acknowledged.states.get(*id)) {
+                (None, _) => lost.push(id.to_string()),
+                (Some(now), Some(shown)) if !shown.may_become(now) => taken_back.push(format!(
+                    "{id} ({} in version {} was shown, {} in version {} is stored)",
+                    shown.state, shown.version, now.state, now.version
+                )),
+                (Some(_), _) => {}
+            }
+        }
+    }
     audit.breach(4, "an acknowledged order is lost", lost);
-    let lost =
-        acknowledged.coupons.iter().filter(|id| !coupons.contains(id.as_bytes())).map(ToString::to_string).collect();
+    audit.breach(4, "an acknowledged state of an order is lost", taken_back);
+    Ok(())
+}
+
+async fn coupons(sources: &Sources, acknowledged: &Acknowledged, audit: &mut Audit) -> anyhow::Result<()> {
+    let mut lost = Vec::new();
+    let all: Vec<&CouponId> = acknowledged.coupons.iter().collect();
+    for page in all.chunks(PAGE) {
+        let mut stored = BTreeSet::new();
+        for row in sources.rows_with(COUPONS, json(page.iter().map(|id| id.as_bytes()))?).await? {
+            stored.insert(CouponId::try_from_bytes(row.try_get(0)?)?);
+        }
+        lost.extend(page.iter().filter(|id| !stored.contains(**id)).map(ToString::to_string));
+    }
     audit.breach(4, "an issued coupon is lost", lost);
     Ok(())
 }
 
-async fn ids(sources: &Sources, sql: &str) -> anyhow::Result<HashSet<Vec<u8>>> {
-    sources.rows(sql).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+fn json<'i>(ids: impl Iterator<Item = &'i [u8]>) -> anyhow::Result<String> {
+    let ids: Vec<String> = ids.map(hex).collect();
+    Ok(serde_json::to_string(&ids)?)
 }

@@ -58,7 +58,7 @@ pub struct Args {
     pub provider_url: Option<String>,
 
     /// Orders and coupons acknowledged to buyers, as `simulate --acknowledged FILE` wrote them: each must still be
-    /// there
+    /// there, and no order may be back in a state that it had left
     #[arg(long, value_name = "FILE")]
     pub acknowledged: Option<PathBuf>,
 
@@ -79,7 +79,7 @@ pub struct Args {
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sources = Sources::connect(&args).await?;
     let retention = Retention::now();
-    let still_moving = quiet::wait(&sources, retention, Duration::from_secs(args.quiet_deadline_s), output).await?;
+    let still_moving = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
     let audit = examine(&sources, &args, retention, still_moving).await?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
@@ -103,4 +103,9 @@ async fn examine(
     messages::compare(sources, args, retention, &mut audit).await?;
     acknowledged::compare(sources, args.acknowledged.as_deref(), &mut audit).await?;
     Ok(audit)
+}
+
+/// An id as `UNHEX` reads it.
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02X}")).collect()
 }

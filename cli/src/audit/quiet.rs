@@ -1,6 +1,6 @@
 //! Waits until the mesh is quiescent: a promise is about final states, not about what is in flight.
 
-use super::{retention::Retention, sources::Sources};
+use super::{messages, sources::Sources};
 use crate::output::Output;
 use stampede_vocab::Service;
 use std::time::Duration;
@@ -39,16 +39,11 @@ const MOVING: &[(&str, &str)] = &[
 ];
 
 /// Waits until nothing moves, `deadline` at most. Returns what still moves.
-pub async fn wait(
-    sources: &Sources,
-    retention: Retention,
-    deadline: Duration,
-    output: Output,
-) -> anyhow::Result<Vec<String>> {
+pub async fn wait(sources: &Sources, deadline: Duration, output: Output) -> anyhow::Result<Vec<String>> {
     let until = Instant::now() + deadline;
     let mut last_report = Instant::now();
     loop {
-        let moving = still_moving(sources, retention).await?;
+        let moving = still_moving(sources).await?;
         if moving.is_empty() || Instant::now() >= until {
             return Ok(moving);
         }
@@ -60,15 +55,16 @@ pub async fn wait(
     }
 }
 
-/// Returns what still moves. Compares row by row only once every count is zero, since that is slow.
+/// Returns what still moves. Asks Kafka and compares row by row only once every count is zero, since that is slow. Each
+/// statement is short: a long one would keep the servers from cleaning up behind the rush that is waited for.
 ///
 /// A message may be applied between the counts and the comparison and cause another one. So the mesh is quiet only if
 /// no message was written in between.
-async fn still_moving(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
+async fn still_moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
     let mut moving = Vec::new();
     let before = last_messages(sources).await?;
     for service in Service::ALL {
-        let count = sources.count(&format!("SELECT COUNT(*) FROM {{{service}}}.outbox_unsent")).await?;
+        let count = messages::unsent(sources, service).await?;
         if count > 0 {
             moving.push(format!("{count} messages of {service} to be sent"));
         }
@@ -79,10 +75,13 @@ async fn still_moving(sources: &Sources, retention: Retention) -> anyhow::Result
             moving.push(format!("{count} {what}"));
         }
     }
+    for (consumer, count) in messages::to_be_replayed(sources).await? {
+        moving.push(format!("{count} dead letters of {consumer} to be replayed"));
+    }
     if !moving.is_empty() {
         return Ok(moving);
     }
-    moving.extend(unread(sources, retention).await?);
+    moving.extend(unread(sources).await?);
     moving.extend(super::stock::moving(sources).await?);
     moving.extend(super::coupons::pending(sources).await?);
     if moving.is_empty() && last_messages(sources).await? != before {
@@ -97,17 +96,11 @@ async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
     sources.count(&format!("SELECT {}", last.join(" + "))).await
 }
 
-/// Returns the messages that a consumer has not recorded. Outboxes and inboxes are purged at different ages, so each
-/// message is looked up, as far back as inboxes reach.
-async fn unread(sources: &Sources, retention: Retention) -> anyhow::Result<Vec<String>> {
-    let mut moving = Vec::new();
-    for writer in Service::ALL {
-        for reader in writer.readers() {
-            let count = sources.count(&format!("SELECT COUNT(*) {}", retention.unread(writer, reader))).await?;
-            if count > 0 {
-                moving.push(format!("{count} messages of {writer} to be read by {reader}"));
-            }
-        }
-    }
-    Ok(moving)
+/// Returns the messages that a consumer has yet to read, by the offsets that its group has committed.
+async fn unread(sources: &Sources) -> anyhow::Result<Vec<String>> {
+    let unread = sources.kafka.unread().await?;
+    Ok(unread
+        .into_iter()
+        .map(|(writer, reader, count)| format!("{count} messages of {writer} to be read by {reader}"))
+        .collect())
 }

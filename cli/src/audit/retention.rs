@@ -1,45 +1,26 @@
 //! Retention: an audit long after a sale must not take for lost what was purged.
 //!
-//! The outboxes and inboxes purge by age, Kafka by its own retention. A purged row cannot be
-//! distinguished from a lost one, so what is older than the shortest of them is not compared, and the audit says so.
+//! The outboxes purge by age, Kafka by its own retention. A purged row cannot be distinguished from a lost one, so what
+//! is older than the shorter of them is not compared, and the audit says so.
 
 use super::{sources::Sources, verdict::Audit};
-use stampede_proto::messages;
-use stampede_vocab::{Service, Timestamp};
+use stampede_vocab::Timestamp;
 use std::time::Duration;
 
 /// Relays keep what they have sent for a day; a little less, since clocks differ.
 const OUTBOX_KEPT: Duration = Duration::from_secs(24 * 60 * 60 - 10 * 60);
-/// Consumers keep what took effect for a week; the same.
-const INBOX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60 - 10 * 60);
 
 /// From when on everything is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
-    /// An outbox has every message that was sent since then.
+    /// An outbox has every message that was written since then.
     pub outboxes_since: Timestamp,
-    /// An inbox has every message that was applied since then.
-    pub inboxes_since: Timestamp,
 }
 
 impl Retention {
     /// As of now.
     pub fn now() -> Self {
-        let now = Timestamp::now();
-        Self { outboxes_since: now.minus(OUTBOX_KEPT), inboxes_since: now.minus(INBOX_KEPT) }
-    }
-
-    /// `FROM` and `WHERE` of the messages `o` of `writer` that `reader` takes and that are not in its inbox, as far
-    /// back as inboxes reach.
-    pub fn unread(self, writer: Service, reader: Service) -> String {
-        let types: Vec<_> = messages::taken(reader, writer).iter().map(|name| format!("'{name}'")).collect();
-        format!(
-            "FROM {{{writer}}}.outbox o LEFT JOIN {{{reader}}}.inbox i ON i.source = '{}' AND i.message_id = o.id \
-             WHERE i.message_id IS NULL AND o.created_us > {} AND o.type IN ({})",
-            writer.source(),
-            self.inboxes_since.micros(),
-            types.join(", ")
-        )
+        Self { outboxes_since: Timestamp::now().minus(OUTBOX_KEPT) }
     }
 
     /// Says what is older than the outboxes reach.

@@ -1,8 +1,8 @@
-//! The sources of the audit: all schemas over one connection, Redis, and their names.
+//! The sources of the audit: all schemas over one connection, Redis, Kafka, and their names.
 
-use super::Args;
+use super::{Args, kafka::Groups};
 use anyhow::Context;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Encode, MySql, Row, Type, mysql::MySqlRow};
 use stampede_db::{Database, DbConfig};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Service};
@@ -14,6 +14,8 @@ pub struct Sources {
     pub db: Database,
     /// Stock and coupons.
     pub redis: Redis,
+    /// Topics and consumer groups.
+    pub kafka: Groups,
     schema_prefix: String,
 }
 
@@ -34,7 +36,7 @@ impl Found {
 }
 
 impl Sources {
-    /// Connects to the databases and to Redis.
+    /// Connects to the databases, to Redis and to Kafka.
     pub async fn connect(args: &Args) -> anyhow::Result<Self> {
         let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
         let schema = format!("{}{}", args.schema_prefix, Service::Order);
@@ -44,7 +46,8 @@ impl Sources {
             .context("the database cannot be reached: check --database-url and --schema-prefix")?;
         let redis = RedisConfig { url: args.redis_url.clone(), key_prefix: args.redis_key_prefix.clone() };
         let redis = Redis::connect(redis).await.context("Redis cannot be reached: check --redis-url")?;
-        Ok(Self { db, redis, schema_prefix: args.schema_prefix.clone() })
+        let kafka = Groups::connect(&args.kafka_brokers, &args.kafka_topic_prefix).await?;
+        Ok(Self { db, redis, kafka, schema_prefix: args.schema_prefix.clone() })
     }
 
     /// `sql` with `{order}` and the like replaced by the schemas' names.
@@ -79,9 +82,19 @@ impl Sources {
     }
 
     /// The rows that `sql` yields.
-    pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<sqlx::mysql::MySqlRow>> {
+    pub async fn rows(&self, sql: &str) -> anyhow::Result<Vec<MySqlRow>> {
         let mut connection = self.db.acquire().await?;
         sqlx::query(self.query(sql)).fetch_all(&mut *connection).await.with_context(|| sql.to_owned())
+    }
+
+    /// The rows that `sql` yields with `value` in the place of its `?`.
+    pub async fn rows_with<T>(&self, sql: &str, value: T) -> anyhow::Result<Vec<MySqlRow>>
+    where
+        T: for<'v> Encode<'v, MySql> + Type<MySql>,
+    {
+        let query = sqlx::query::<MySql>(self.query(sql)).bind(value);
+        let mut connection = self.db.acquire().await?;
+        query.fetch_all(&mut *connection).await.with_context(|| sql.to_owned())
     }
 }
 

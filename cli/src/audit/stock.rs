@@ -1,7 +1,7 @@
 //! Redis against the ledger: no unit on hold for nobody, none taken that is free, none free that is taken, and the same
 //! for each buyer.
 
-use super::{sources::Sources, verdict::Audit};
+use super::{hex, sources::Sources, verdict::Audit};
 use sqlx::Row;
 use stampede_lua::stock::{ShelfItem, Snapshot, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
@@ -197,6 +197,5 @@ async fn note_long_over(sources: &Sources, audit: &mut Audit) -> anyhow::Result<
 }
 
 fn in_sql(id: &[u8]) -> String {
-    let hex: String = id.iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("UNHEX('{hex}')")
+    format!("UNHEX('{}')", hex(id))
 }

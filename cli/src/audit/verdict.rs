@@ -84,7 +84,7 @@ impl Audit {
         self.promise(number).figures.push(Figure { name: name.into(), value });
     }
 
-    /// Notes what breaks a promise; nothing if `named` is empty.
+    /// Notes what breaks a promise, next to what broke the same rule before; nothing if `named` is empty.
     pub fn breach(&mut self, number: Number, what: impl Into<String>, named: Vec<String>) {
         if named.is_empty() {
             return;
@@ -92,7 +92,12 @@ impl Audit {
         self.holds = false;
         let promise = self.promise(number);
         promise.holds = false;
-        promise.breaches.push(Breach { what: what.into(), count: named.len(), named });
+        let what = what.into();
+        match promise.breaches.iter_mut().find(|breach| breach.what == what) {
+            Some(breach) => breach.named.extend(named),
+            None => promise.breaches.push(Breach { what, count: 0, named }),
+        }
+        promise.breaches.iter_mut().for_each(|breach| breach.count = breach.named.len());
     }
 
     /// Notes what could not be compared, and why.
@@ -119,6 +124,15 @@ mod tests {
         let broken: Vec<_> = audit.promises.iter().filter(|promise| !promise.holds).collect();
         assert_eq!((broken.len(), broken[0].number, broken[0].breaches[0].count), (1, 3, 30));
         assert_eq!(broken[0].breaches[0].named.len(), 30, "all are named");
+    }
+
+    #[test]
+    fn a_rule_that_is_broken_at_two_places_is_one_breach() {
+        let mut audit = Audit::new(Vec::new());
+        audit.breach(3, "charged twice", vec!["pay_1".into()]);
+        audit.breach(3, "charged twice", vec!["pay_2".into()]);
+        let [breach] = audit.promises[2].breaches.as_slice() else { panic!("{audit:?}") };
+        assert_eq!((breach.count, breach.named.len()), (2, 2));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Keeps the newest version of each order that any answer has shown.
 
-use super::wire::Order;
+use super::{expect::state_name, wire::Order};
+use crate::acknowledged::Shown;
 use stampede_proto::order::v1::OrderState;
 use stampede_vocab::OrderId;
 use std::{
@@ -70,6 +71,12 @@ impl Follow {
         states
     }
 
+    /// Returns the newest state of each order.
+    pub fn shown(&self) -> BTreeMap<OrderId, Shown> {
+        let shown = |order: &Order| Shown { state: state_name(order.state).to_owned(), version: order.version };
+        self.orders().values().map(|order| (order.order_id, shown(order))).collect()
+    }
+
     /// Returns the orders that have not reached an end.
     pub fn open(&self) -> Vec<Order> {
         self.orders().values().filter(|order| !is_end(order.state)).copied().collect()
@@ -104,6 +111,8 @@ mod tests {
         assert_eq!(follow.states(), BTreeMap::from([(OrderState::Paying, 1)]));
         assert_eq!(follow.open().len(), 1);
         follow.record(&order(OrderState::Cancelled, 3));
+        let shown = Shown { state: "CANCELLED".to_owned(), version: 3 };
+        assert_eq!(follow.shown().into_values().collect::<Vec<_>>(), [shown]);
         assert_eq!(follow.states(), BTreeMap::from([(OrderState::Cancelled, 1)]));
         assert!(follow.open().is_empty());
     }

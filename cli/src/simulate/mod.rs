@@ -95,7 +95,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// Write the ids of all orders and coupons that were acknowledged to this file, for `stampede audit`
+    /// Write the ids of all orders and coupons that were acknowledged to this file, and the newest states that were
+    /// shown of the orders, for `stampede audit`
     #[arg(long, value_name = "FILE")]
     acknowledged: Option<PathBuf>,
 

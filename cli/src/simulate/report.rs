@@ -5,10 +5,11 @@ use super::{
     follow::is_end,
     latency::{Latency, Percentiles, Rate, RateMeter},
     stage::Stage,
-    stats::{Acknowledged, Anomaly, Totals},
+    stats::{Anomaly, Totals},
     step::Timed,
     wire::{Event, Order, Stock},
 };
+use crate::acknowledged::Acknowledged;
 use serde::Serialize;
 use stampede_proto::order::v1::OrderState;
 use stampede_sale::Sale;
@@ -51,7 +52,7 @@ pub struct Report {
     pub unexpected: Unexpected,
     /// Whether there was no anomaly.
     pub as_expected: bool,
-    /// Every acknowledged order and coupon; written to a file of its own.
+    /// Every acknowledged order and coupon, and the states of orders; written to a file of its own.
     #[serde(skip)]
     pub acknowledged: Acknowledged,
 }
@@ -167,7 +168,7 @@ impl Report {
                 by_outcome: totals.anomaly_counts,
                 first: totals.anomalies,
             },
-            acknowledged: totals.acknowledged,
+            acknowledged: Acknowledged { states: stage.follow.shown(), ..totals.acknowledged },
         }
     }
 }

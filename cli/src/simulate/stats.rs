@@ -4,10 +4,11 @@ use super::{
     latency::{Latency, Percentiles, Rate, RateMeter},
     step::{Answer, Step, Timed},
 };
+use crate::acknowledged::Acknowledged;
 use serde::Serialize;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -38,15 +39,6 @@ impl Anomaly {
         let (step, buyer, at_ms, trace_id) = (None, None, None, None);
         Self { step, buyer, at_ms, outcome: outcome.into(), detail: detail.into(), trace_id }
     }
-}
-
-/// All that was acknowledged to a buyer: none of it may ever be lost.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Acknowledged {
-    /// Accepted orders.
-    pub orders: BTreeSet<OrderId>,
-    /// Issued coupons.
-    pub coupons: BTreeSet<CouponId>,
 }
 
 #[derive(Default)]

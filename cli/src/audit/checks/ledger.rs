@@ -76,7 +76,7 @@ pub const CHECKS: &[Check] = &[
         promise: 1,
         what: "an order was accepted without its units in the ledger",
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.state, ', item ', LOWER(HEX(n.item_id))) AS detail FROM {order}.orders o \
-              JOIN {order}.order_lines n ON n.order_id = o.id \
+              JOIN {order}.all_order_lines n ON n.order_id = o.id \
               LEFT JOIN {inventory}.ledger l ON l.order_id = n.order_id AND l.item_id = n.item_id \
               WHERE o.state NOT IN ('PENDING', 'REJECTED') AND l.order_id IS NULL \
               AND NOT (o.state = 'CANCELLED' AND o.pay_deadline_us IS NULL)",
@@ -96,7 +96,7 @@ pub const CHECKS: &[Check] = &[
         what: "the ledger has units that their order did not ask for",
         sql: "SELECT 'ord' AS kind, l.order_id AS id, CONCAT(l.units, ' units and ', l.gift_units, ' gifts') AS detail FROM {inventory}.ledger l \
               JOIN {order}.orders o ON o.id = l.order_id \
-              LEFT JOIN {order}.order_lines n ON n.order_id = l.order_id AND n.item_id = l.item_id \
+              LEFT JOIN {order}.all_order_lines n ON n.order_id = l.order_id AND n.item_id = l.item_id \
               AND n.units = l.units AND n.gift_units = l.gift_units \
               WHERE (n.order_id IS NULL OR o.user_id <> l.user_id OR o.event_id <> l.event_id) AND NOT {void}",
     },

@@ -7,7 +7,7 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "an order line has another price than the stock",
         sql: "SELECT 'ord' AS kind, n.order_id AS id, CONCAT('line ', n.unit_price_minor, ', stock ', COALESCE(s.unit_price_minor, 'none')) AS detail \
-              FROM {order}.order_lines n JOIN {order}.orders o ON o.id = n.order_id \
+              FROM {order}.all_order_lines n JOIN {order}.orders o ON o.id = n.order_id \
               LEFT JOIN {inventory}.stock s ON s.item_id = n.item_id AND s.event_id = o.event_id \
               WHERE s.item_id IS NULL OR s.unit_price_minor <> n.unit_price_minor OR HEX(s.currency) <> HEX(o.currency)",
     },
@@ -18,7 +18,7 @@ pub const CHECKS: &[Check] = &[
               ', subtotal ', s.subtotal_minor, ', discount ', s.discount_minor, ', total ', s.total_minor) AS detail \
               FROM (SELECT o.id, o.subtotal_minor, o.discount_minor, o.total_minor, \
               SUM(n.units * n.unit_price_minor) AS lines_minor, COALESCE(MAX(c.discount_minor), 0) AS coupon_minor \
-              FROM {order}.orders o JOIN {order}.order_lines n ON n.order_id = o.id \
+              FROM {order}.orders o JOIN {order}.all_order_lines n ON n.order_id = o.id \
               LEFT JOIN {coupon}.coupons p ON p.id = o.coupon_id LEFT JOIN {coupon}.campaigns c ON c.id = p.campaign_id \
               GROUP BY o.id, o.subtotal_minor, o.discount_minor, o.total_minor) AS s \
               WHERE s.lines_minor <> s.subtotal_minor \
@@ -37,16 +37,20 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "charged for units that the ledger never committed",
         sql: "SELECT 'ord' AS kind, n.order_id AS id, 'captured, but a line is not in the ledger' AS detail \
-              FROM {payment}.payments p JOIN {order}.order_lines n ON n.order_id = p.order_id \
+              FROM {payment}.payments p JOIN {order}.all_order_lines n ON n.order_id = p.order_id \
               LEFT JOIN {inventory}.ledger l ON l.order_id = n.order_id AND l.item_id = n.item_id AND l.units = n.units \
               WHERE p.captured_attempt IS NOT NULL AND l.order_id IS NULL",
     },
     Check {
         promise: 3,
         what: "charged twice",
-        sql: "SELECT 'pay' AS kind, a.payment_id AS id, CONCAT(COUNT(*), ' attempts captured') AS detail FROM {payment}.attempts a \
-              LEFT JOIN {payment}.refunds r ON r.payment_id = a.payment_id AND r.attempt = a.attempt AND r.state = 'REFUNDED' \
-              WHERE a.state = 'APPROVED' AND r.payment_id IS NULL GROUP BY a.payment_id HAVING COUNT(*) > 1",
+        // Also if the money went back: nobody may be charged for what they have paid. A refund of another attempt than the
+        // one that paid is of such a charge.
+        sql: "SELECT 'pay' AS kind, payment_id AS id, CONCAT(COUNT(*), ' attempts captured') AS detail FROM {payment}.attempts \
+              WHERE state = 'APPROVED' GROUP BY payment_id HAVING COUNT(*) > 1 \
+              UNION ALL SELECT 'pay', r.payment_id, CONCAT('the refund of attempt ', r.attempt, ' is ', r.state, ', captured by ', \
+              COALESCE(p.captured_attempt, 'none')) FROM {payment}.refunds r LEFT JOIN {payment}.payments p ON p.id = r.payment_id \
+              WHERE p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt",
     },
     Check {
         promise: 3,
@@ -71,9 +75,12 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 3,
         what: "goods for another sum than was captured",
-        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', captured ', COALESCE(p.captured_minor, 0)) AS detail \
-              FROM {order}.orders o LEFT JOIN {payment}.payments p ON p.order_id = o.id \
-              WHERE o.state = 'FULFILLED' AND (p.id IS NULL OR p.captured_attempt IS NULL OR p.captured_minor <> o.total_minor OR p.refunded_minor <> 0)",
+        // From the payments to the orders: only the orders have a key for the other way.
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', captured ', p.captured_minor) AS detail \
+              FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \
+              WHERE o.state = 'FULFILLED' AND (p.captured_attempt IS NULL OR p.captured_minor <> o.total_minor OR p.refunded_minor <> 0) \
+              UNION ALL SELECT 'ord', o.id, CONCAT('total ', o.total_minor, ', no payment') FROM {order}.orders o \
+              WHERE o.state = 'FULFILLED' AND o.id NOT IN (SELECT p.order_id FROM {payment}.payments p)",
     },
     Check {
         promise: 3,

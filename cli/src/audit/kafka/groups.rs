@@ -1,0 +1,134 @@
+//! How far the consumer group of each service has come, by the offsets that it has committed.
+//!
+//! A service stores the offset of a message once the transaction of its effect is committed, so whatever lies below the
+//! committed offset has taken effect. Asking for the offsets of a group does not join it.
+
+use super::{READ_TIMEOUT, Records, Span, client, partitions, spans};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+use stampede_vocab::Service;
+use std::{collections::HashMap, sync::Arc};
+use tokio::task::spawn_blocking;
+
+/// The group of one service.
+struct Group {
+    reader: Service,
+    client: BaseConsumer,
+    /// The topics that it reads, with their partitions.
+    reads: Vec<(Service, Vec<i32>)>,
+}
+
+struct Inner {
+    brokers: String,
+    prefix: String,
+    groups: Vec<Group>,
+}
+
+/// The consumer groups of all services. Cheap to clone.
+#[derive(Clone)]
+pub struct Groups(Arc<Inner>);
+
+/// The committed offset of each partition of a topic; a partition of which none was ever committed is left out.
+pub type Committed = HashMap<i32, i64>;
+
+impl Groups {
+    /// Connects to Kafka. Fails if a topic that a service reads does not exist.
+    pub async fn connect(brokers: &str, topic_prefix: &str) -> anyhow::Result<Self> {
+        let (brokers, prefix) = (brokers.to_owned(), topic_prefix.to_owned());
+        let connected = spawn_blocking(move || {
+            let mut groups = Vec::new();
+            for reader in Service::ALL.into_iter().filter(|service| service.reads().next().is_some()) {
+                let client = client(&brokers, &format!("{prefix}.{reader}"))?;
+                let mut reads = Vec::new();
+                for writer in Service::ALL.into_iter().filter(|writer| writer.readers().any(|one| one == reader)) {
+                    reads.push((writer, partitions(&client, &writer.topic(&prefix))?));
+                }
+                groups.push(Group { reader, client, reads });
+            }
+            Ok::<_, anyhow::Error>(Inner { brokers, prefix, groups })
+        });
+        Ok(Self(Arc::new(connected.await??)))
+    }
+
+    /// Returns what `reader` has committed of the topic of `writer`.
+    pub async fn committed(&self, writer: Service, reader: Service) -> anyhow::Result<Committed> {
+        let inner = self.0.clone();
+        let committed = move || {
+            let group = inner.groups.iter().find(|group| group.reader == reader);
+            group.map_or_else(|| Ok(Committed::new()), |group| group.committed(writer, &inner.prefix))
+        };
+        spawn_blocking(committed).await?
+    }
+
+    /// Returns how many records each reader has yet to read of each topic, where there are any.
+    pub async fn unread(&self) -> anyhow::Result<Vec<(Service, Service, i64)>> {
+        let inner = self.0.clone();
+        let unread = move || {
+            let mut unread = Vec::new();
+            for group in &inner.groups {
+                for (writer, partitions) in &group.reads {
+                    let committed = group.committed(*writer, &inner.prefix)?;
+                    let ends = spans(&group.client, &writer.topic(&inner.prefix), partitions)?;
+                    let count: i64 = ends.iter().map(|span| left(*span, &committed)).sum();
+                    unread.push((*writer, group.reader, count));
+                }
+            }
+            Ok(unread.into_iter().filter(|(_, _, count)| *count > 0).collect())
+        };
+        spawn_blocking(unread).await?
+    }
+
+    /// Reads a topic from its beginning to where it ends now. Fails if there is no such topic.
+    pub async fn read(&self, topic: String) -> anyhow::Result<Records> {
+        let inner = self.0.clone();
+        let found = spawn_blocking(move || {
+            // Every mesh has a service that reads, and any client can ask for the ends of any topic.
+            let asker = &inner.groups[0].client;
+            let spans = spans(asker, &topic, &partitions(asker, &topic)?)?;
+            Ok::<_, anyhow::Error>((inner.brokers.clone(), topic, spans))
+        });
+        let (brokers, topic, spans) = found.await??;
+        Ok(Records::read(brokers, topic, spans))
+    }
+}
+
+impl Group {
+    fn committed(&self, writer: Service, prefix: &str) -> anyhow::Result<Committed> {
+        let mut asked = TopicPartitionList::new();
+        for partition in self.reads.iter().filter(|(read, _)| *read == writer).flat_map(|(_, partitions)| partitions) {
+            asked.add_partition(&writer.topic(prefix), *partition);
+        }
+        let answered = self.client.committed_offsets(asked, READ_TIMEOUT)?;
+        let mut committed = Committed::new();
+        for element in answered.elements() {
+            element.error()?;
+            if let Offset::Offset(next) = element.offset() {
+                committed.insert(element.partition(), next);
+            }
+        }
+        Ok(committed)
+    }
+}
+
+/// Records of a partition that are not read. A group that has committed nothing begins at the first one.
+fn left(span: Span, committed: &Committed) -> i64 {
+    let next = committed.get(&span.partition).copied().unwrap_or(span.low).max(span.low);
+    (span.high - next).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_removed_is_not_left_to_read() {
+        let span = Span { partition: 3, low: 4, high: 9 };
+        for (committed, unread) in [(9, 0), (7, 2), (2, 5)] {
+            assert_eq!(left(span, &Committed::from([(3, committed)])), unread, "{committed}");
+        }
+        assert_eq!(left(span, &Committed::new()), 5);
+        assert_eq!(left(Span { partition: 3, low: 9, high: 9 }, &Committed::new()), 0);
+    }
+}

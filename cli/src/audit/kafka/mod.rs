@@ -1,0 +1,63 @@
+//! Kafka as the audit reads it: what a topic has, and how far each consumer group has come.
+
+mod groups;
+mod topic;
+
+pub use groups::Groups;
+pub use topic::{Carried, Records};
+
+use anyhow::{Context, bail, ensure};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer},
+    error::RDKafkaErrorCode,
+};
+use std::time::Duration;
+
+/// Longest wait for one answer of Kafka, and for the next message while there must be one.
+const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The offsets of one partition.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    partition: i32,
+    low: i64,
+    high: i64,
+}
+
+/// Returns a client that commits nothing.
+fn client(brokers: &str, group: &str) -> anyhow::Result<BaseConsumer> {
+    let client = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "false")
+        .set("fetch.wait.max.ms", "50")
+        .create()?;
+    Ok(client)
+}
+
+/// Returns the partitions of a topic. Fails if there is no such topic.
+fn partitions(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+    let metadata =
+        client.fetch_metadata(Some(topic), READ_TIMEOUT).context("Kafka cannot be reached: check --kafka-brokers")?;
+    let found = metadata.topics().first().with_context(|| format!("Kafka has no metadata of the topic {topic}"))?;
+    if let Some(error) = found.error() {
+        bail!(
+            "topic {topic}: {}: check --kafka-topic-prefix, or run `stampede prepare`",
+            RDKafkaErrorCode::from(error)
+        );
+    }
+    ensure!(!found.partitions().is_empty(), "topic {topic} has no partitions");
+    Ok(found.partitions().iter().map(|partition| partition.id()).collect())
+}
+
+/// Returns what each of these partitions has.
+fn spans(client: &BaseConsumer, topic: &str, partitions: &[i32]) -> anyhow::Result<Vec<Span>> {
+    let span = |partition: &i32| {
+        let (low, high) = client.fetch_watermarks(topic, *partition, READ_TIMEOUT)?;
+        Ok(Span { partition: *partition, low, high })
+    };
+    partitions.iter().map(span).collect()
+}

@@ -1,0 +1,189 @@
+//! Each message of an outbox meets its record in Kafka. Both are read side by side, so only what has not met yet is kept
+//! in memory, and of the rest a hash of its id.
+
+use super::outbox::{Content, Written, hash};
+use crate::audit::kafka::Carried;
+use std::collections::{HashMap, HashSet};
+
+/// A message that waits for its record.
+pub struct Waiting {
+    pub number: u64,
+    pub partition: u16,
+    pub key: String,
+    pub written_us: i64,
+    content: Content,
+}
+
+/// A record that waits for its message.
+pub struct Seen {
+    pub content: Content,
+    pub written_us: i64,
+}
+
+/// What was found so far.
+#[derive(Default)]
+pub struct Meeting {
+    messages: HashMap<String, Waiting>,
+    records: HashMap<String, Seen>,
+    met: HashSet<u64>,
+    /// Records whose id has met already: repeats, unless they say something else.
+    again: HashMap<String, Vec<Content>>,
+    /// Messages that Kafka has otherwise than the outbox.
+    pub altered: Vec<String>,
+    /// Ids that name two messages.
+    pub reused: Vec<String>,
+}
+
+impl Meeting {
+    /// Returns how many messages are both in the outbox and in Kafka.
+    pub fn met(&self) -> usize {
+        self.met.len()
+    }
+
+    /// Takes a message of the outbox.
+    pub fn message(&mut self, message: &Written) {
+        let (id, key) = (&message.id, &message.content.key);
+        if self.met.contains(&hash(id)) || self.messages.contains_key(id) {
+            self.reused.push(named(key, id));
+            return;
+        }
+        if let Some(seen) = self.records.remove(id) {
+            self.meet(id, &message.content, &seen.content);
+            return;
+        }
+        let waiting = Waiting {
+            number: message.number,
+            partition: message.partition,
+            key: key.clone(),
+            written_us: message.written_us,
+            content: message.content.clone(),
+        };
+        self.messages.insert(id.clone(), waiting);
+    }
+
+    /// Takes a record of Kafka.
+    pub fn record(&mut self, record: &Carried) {
+        let (id, content) = (&record.id, Content::of_record(record));
+        if self.met.contains(&hash(id)) {
+            let said = self.again.entry(id.clone()).or_default();
+            if !said.contains(&content) {
+                said.push(content);
+            }
+        } else if let Some(waiting) = self.messages.remove(id) {
+            self.meet(id, &waiting.content, &content);
+        } else if let Some(first) = self.records.get(id) {
+            if first.content != content {
+                self.reused.push(named(&record.key, id));
+            }
+        } else {
+            self.records.insert(id.clone(), Seen { content, written_us: record.written_us });
+        }
+    }
+
+    fn meet(&mut self, id: &str, written: &Content, carried: &Content) {
+        self.met.insert(hash(id));
+        let differences = written.differences(carried);
+        if !differences.is_empty() {
+            self.altered.push(format!("{} (message {id}: another {})", written.key, differences.join(", ")));
+        }
+    }
+
+    /// Returns whether some records came after their id had met. Each message is then to be shown to
+    /// [`Meeting::compare_again`].
+    pub fn has_repeats(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Compares a message with the later records of its id.
+    pub fn compare_again(&mut self, message: &Written) {
+        let said = self.again.remove(&message.id).unwrap_or_default();
+        let others = said.iter().filter(|content| **content != message.content);
+        self.reused.extend(others.map(|other| named(&other.key, &message.id)));
+    }
+
+    /// Returns the messages without a record, by id, and the records without a message.
+    pub fn alone(&mut self) -> (HashMap<String, Waiting>, HashMap<String, Seen>) {
+        (std::mem::take(&mut self.messages), std::mem::take(&mut self.records))
+    }
+}
+
+/// Names a message by its aggregate.
+pub fn named(key: &str, id: &str) -> String {
+    format!("{key} (message {id})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(key: &str, version: i64) -> Content {
+        let (source, message_type) = ("/stampede/order".to_owned(), "OrderPlaced".to_owned());
+        Content { source, key: key.to_owned(), message_type, version, payload: hash(&Vec::<u8>::new()) }
+    }
+
+    fn written(id: &str, key: &str, version: i64) -> Written {
+        let (id, content) = (id.to_owned(), content(key, version));
+        Written { number: 1, id, partition: 0, payload: Vec::new(), content, written_us: 1 }
+    }
+
+    fn carried(id: &str, key: &str, version: i64) -> Carried {
+        let Content { source, key, message_type, .. } = content(key, version);
+        Carried { id: id.to_owned(), source, key, message_type, sequence: version, ..Carried::default() }
+    }
+
+    #[test]
+    fn what_has_met_is_forgotten_whichever_came_first() {
+        let mut meeting = Meeting::default();
+        meeting.message(&written("1", "a", 1));
+        meeting.record(&carried("1", "a", 1));
+        meeting.record(&carried("2", "b", 1));
+        meeting.message(&written("2", "b", 1));
+        let (messages, records) = meeting.alone();
+        assert_eq!((meeting.met(), messages.len(), records.len()), (2, 0, 0));
+        assert!(meeting.altered.is_empty() && meeting.reused.is_empty() && !meeting.has_repeats());
+    }
+
+    #[test]
+    fn what_kafka_has_otherwise_is_named_with_what_differs() {
+        let mut meeting = Meeting::default();
+        meeting.message(&written("1", "a", 1));
+        meeting.record(&Carried { payload: vec![7], ..carried("1", "a", 2) });
+        assert_eq!(meeting.altered, ["a (message 1: another version, payload)"]);
+    }
+
+    #[test]
+    fn who_meets_nobody_stays() {
+        let mut meeting = Meeting::default();
+        meeting.message(&written("1", "a", 1));
+        meeting.record(&carried("2", "b", 1));
+        let (messages, records) = meeting.alone();
+        assert!(messages.contains_key("1") && records.contains_key("2"));
+    }
+
+    #[test]
+    fn a_repeat_is_no_reuse_but_another_message_under_the_id_is() {
+        let mut meeting = Meeting::default();
+        meeting.message(&written("1", "a", 1));
+        for repeat in [carried("1", "a", 1), carried("1", "a", 1), carried("1", "b", 1)] {
+            meeting.record(&repeat);
+        }
+        assert!(meeting.has_repeats());
+        meeting.compare_again(&written("1", "a", 1));
+        assert_eq!(meeting.reused, ["b (message 1)"]);
+        assert!(!meeting.has_repeats());
+    }
+
+    #[test]
+    fn an_id_is_reused_before_its_message_is_read_and_in_the_outbox_too() {
+        let mut meeting = Meeting::default();
+        meeting.record(&carried("1", "a", 1));
+        meeting.record(&carried("1", "a", 1));
+        assert!(meeting.reused.is_empty());
+        meeting.record(&carried("1", "b", 1));
+        meeting.message(&written("1", "a", 1));
+        meeting.message(&written("1", "c", 1));
+        meeting.message(&written("2", "d", 1));
+        meeting.message(&written("2", "d", 1));
+        assert_eq!(meeting.reused, ["b (message 1)", "c (message 1)", "d (message 2)"]);
+    }
+}

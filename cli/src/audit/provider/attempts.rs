@@ -1,0 +1,102 @@
+//! The attempts to pay, read in pages by the key of their payments.
+
+use crate::audit::sources::Sources;
+use sqlx::{Row, mysql::MySqlRow};
+use stampede_vocab::PaymentId;
+use std::collections::BTreeMap;
+
+/// Payments of one page.
+const PAGE: usize = 1_000;
+
+/// One attempt, and the money that we say it has moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub number: i32,
+    /// Whether we expect nothing of it any more.
+    pub has_ended: bool,
+    /// Whether it is the one that has paid.
+    pub has_captured: bool,
+    pub captured_minor: i64,
+    pub refunded_minor: i64,
+    pub currency: String,
+}
+
+/// A payment of the page.
+struct Payment {
+    id: PaymentId,
+    currency: String,
+    captured_attempt: Option<i32>,
+    captured_minor: i64,
+    refunded_minor: i64,
+}
+
+const PAYMENTS: &str = "SELECT id, currency, captured_attempt, captured_minor, refunded_minor FROM {payment}.payments \
+     WHERE id > ? ORDER BY id LIMIT ";
+
+/// The attempts of the payments of a page, from the first one on.
+const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 'DECLINED') FROM \
+     (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
+     JOIN {payment}.attempts a ON a.payment_id = p.id";
+
+impl Payment {
+    fn read(row: &MySqlRow) -> anyhow::Result<Self> {
+        Ok(Self {
+            id: PaymentId::try_from_bytes(row.try_get(0)?)?,
+            currency: row.try_get(1)?,
+            captured_attempt: row.try_get(2)?,
+            captured_minor: row.try_get(3)?,
+            refunded_minor: row.try_get(4)?,
+        })
+    }
+
+    /// Returns one of its attempts.
+    fn attempt(&self, number: i32, has_ended: bool) -> Attempt {
+        let has_captured = self.captured_attempt == Some(number);
+        let moved = |minor| if has_captured { minor } else { 0 };
+        Attempt {
+            number,
+            has_ended,
+            has_captured,
+            captured_minor: moved(self.captured_minor),
+            refunded_minor: moved(self.refunded_minor),
+            currency: self.currency.clone(),
+        }
+    }
+}
+
+/// The pages of all payments.
+pub struct Pages<'s> {
+    sources: &'s Sources,
+    after: Vec<u8>,
+}
+
+impl<'s> Pages<'s> {
+    /// Starts at the first payment.
+    pub fn of(sources: &'s Sources) -> Self {
+        Self { sources, after: Vec::new() }
+    }
+
+    /// Returns the attempts of the payments of the next page; nothing at the end. An attempt that has paid is among them
+    /// even if it is not stored.
+    pub async fn next(&mut self) -> anyhow::Result<BTreeMap<PaymentId, Vec<Attempt>>> {
+        let payments = self.sources.rows_with(&format!("{PAYMENTS}{PAGE}"), self.after.clone()).await?;
+        let attempts = ATTEMPTS.replace("{page}", &PAGE.to_string());
+        let attempts = self.sources.rows_with(&attempts, self.after.clone()).await?;
+        let payments = payments.iter().map(Payment::read).collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(last) = payments.last() {
+            self.after = last.id.as_bytes().to_vec();
+        }
+        let mut ended: BTreeMap<PaymentId, BTreeMap<i32, bool>> = BTreeMap::new();
+        for row in &attempts {
+            let payment = PaymentId::try_from_bytes(row.try_get(0)?)?;
+            ended.entry(payment).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+        }
+        let with_attempts = |payment: &Payment| {
+            let mut numbers = ended.remove(&payment.id).unwrap_or_default();
+            numbers.extend(payment.captured_attempt.map(|number| (number, true)));
+            let attempts = numbers.into_iter().map(|(number, has_ended)| payment.attempt(number, has_ended));
+            (payment.id, attempts.collect())
+        };
+        Ok(payments.iter().map(with_attempts).collect())
+    }
+}
