@@ -16,8 +16,9 @@ use crate::workspace::Workspace;
 /// Any 16 bytes in base64 will do: the cluster has one node, and talks to no other.
 const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 
-/// Quick to start and small: the JVM's first compiler only, and its simplest collector.
-const JVM: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+/// Quick to start and small: the first compiler of the JVM only, and its simplest collector. The heap holds the topics of
+/// all tests of a run.
+const JVM: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
 /// A Kafka on its own data directory, which is formatted the first time.
 pub fn launch(

@@ -1,0 +1,71 @@
+//! What the audit says of charges that the provider has and we have not.
+
+use crate::{
+    breaks::Id,
+    sold::{AT_ONCE, Sold},
+};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use stampede_testkit::{Process, Service};
+
+/// Asks the provider for something, as the payment service would.
+async fn ask(sold: &Sold, path: &str, key: &str, body: &Value) -> Value {
+    let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::post(format!("{}{path}", sold.sale.mesh.url(Process::Sandbox)))
+        .header("idempotency-key", key)
+        .header("content-type", "application/json")
+        .body(Full::from(body.to_string()))
+        .unwrap();
+    let answer = http.request(request).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert!(status.is_success(), "{status}: {body:?}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+async fn charge(sold: &Sold, key: &str, card: &str) -> Value {
+    ask(sold, "/v1/charges", key, &json!({"amount_minor": 2_998, "currency": "EUR", "payment_method": card})).await
+}
+
+const SECOND_ATTEMPT: &str = "INSERT INTO attempts (payment_id, attempt, state, payment_method, checks, created_us, updated_us) VALUES ({payment}, 2, 'DECLINED', 'x', 0, 0, 0)";
+const THIRD_ATTEMPT: &str = "INSERT INTO attempts (payment_id, attempt, state, payment_method, checks, created_us, updated_us) VALUES ({payment}, 3, 'DECLINED', 'x', 0, 0, 0)";
+const REFUND: &str = "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REFUNDED', 'EUR', 2998, 0, 0, 0)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_too_many_is_named_even_if_it_was_given_back() {
+    let sold = Sold::new().await;
+    let payment = sold.payment();
+
+    let second = charge(&sold, &format!("{payment}:2"), "pm_card_ok").await;
+    sold.assert_named(AT_ONCE, &[(3, "the provider charged for an attempt that we do not know", Id::Payment)]);
+    sold.run(&[(Service::Payment, SECOND_ATTEMPT)]).await;
+    let surplus = "the provider charged more often than we know of";
+    sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
+
+    let refund = json!({"charge_id": second["id"], "amount_minor": 2_998});
+    ask(&sold, "/v1/refunds", &format!("{payment}:2:refund"), &refund).await;
+    sold.run(&[(Service::Payment, REFUND)]).await;
+    sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_is_pending_or_under_a_strange_key_is_named() {
+    let sold = Sold::new().await;
+    charge(&sold, "by-hand", "pm_card_ok").await;
+    sold.run(&[(Service::Payment, THIRD_ATTEMPT)]).await;
+    // It is captured eight seconds later.
+    charge(&sold, &format!("{}:3", sold.payment()), "pm_card_late").await;
+    sold.assert_named(
+        AT_ONCE,
+        &[
+            (3, "the provider still charges for an attempt that has ended", Id::Payment),
+            (3, "the provider charged for a payment that we do not know", Id::Text("by-hand")),
+        ],
+    );
+}
