@@ -1,6 +1,9 @@
 //! The pool of connections of one service to its one schema.
 
-use crate::DbError;
+use crate::{
+    DbError,
+    kept_alive::{KeptAlive, answers},
+};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
@@ -28,11 +31,19 @@ pub struct DbConfig {
     pub acquire_timeout: Duration,
     /// Longest time of one try of a unit of work, and of what is bounded by [`Database::in_time`].
     pub work_timeout: Duration,
+    /// How long a connection may be silent until the server ends it and rolls back, in whole seconds. Longer than the
+    /// work time-out: nobody who is well is silent for so long in a transaction.
+    pub idle_timeout: Duration,
 }
 
 impl Default for DbConfig {
     fn default() -> Self {
-        Self { max_connections: 16, acquire_timeout: Duration::from_secs(5), work_timeout: Duration::from_secs(5) }
+        Self {
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(5),
+            work_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(8),
+        }
     }
 }
 
@@ -42,14 +53,36 @@ impl DbConfig {
     fn lock_wait_s(&self) -> u64 {
         (self.work_timeout.as_secs() / 2).max(1)
     }
+
+    /// The settings of a session, by names that both servers have.
+    ///
+    /// A process that stands still, or whose machine or network is gone without a word, says nothing more, and keeps
+    /// the rows that it has locked for as long as the server waits: eight hours, unless it is told otherwise. MySQL has
+    /// one setting for a client that is silent between two statements, in a transaction or not. The other two are for
+    /// one that stops in the middle of a statement, or takes no more of an answer.
+    fn session(&self) -> String {
+        let (lock_wait_s, idle_s) = (self.lock_wait_s(), self.idle_timeout.as_secs().max(1));
+        format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+             SET SESSION innodb_lock_wait_timeout = {lock_wait_s}, wait_timeout = {idle_s}, \
+             net_read_timeout = {idle_s}, net_write_timeout = {idle_s}"
+        )
+    }
+
+    /// How long a connection may be unused until it is tested before its next use. In a process that runs it is never
+    /// unused for so long: it is kept alive.
+    fn untested(&self) -> Duration {
+        self.idle_timeout / 2
+    }
 }
 
 /// One schema, through a bounded pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: MySqlPool,
-    work_timeout: Duration,
+    config: DbConfig,
     unvalidated: Unvalidated,
+    _kept_alive: Arc<KeptAlive>,
 }
 
 impl Database {
@@ -73,10 +106,15 @@ impl Database {
             .test_before_acquire(false)
             .after_connect(move |conn, _| {
                 Box::pin(async move {
-                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                    let lock_wait = format!("SET SESSION innodb_lock_wait_timeout = {}", config.lock_wait_s());
-                    conn.execute(AssertSqlSafe(lock_wait)).await?;
+                    conn.execute(AssertSqlSafe(config.session())).await?;
                     Ok(())
+                })
+            })
+            // A test is a round trip, so only where there is doubt: after the process has stood still, the server has
+            // ended every connection.
+            .before_acquire(move |conn, unused| {
+                Box::pin(async move {
+                    Ok(unused.idle_for < config.untested() || answers(conn, config.acquire_timeout / 2).await)
                 })
             })
             // A connection that is released inside a transaction would swallow the writes of the next user, and one
@@ -93,7 +131,8 @@ impl Database {
             })
             .connect_with(options)
             .await?;
-        Ok(Self { pool, work_timeout: config.work_timeout, unvalidated })
+        let kept_alive = Arc::new(KeptAlive::spawn(pool.clone(), config.idle_timeout / 3, config.work_timeout));
+        Ok(Self { pool, config, unvalidated, _kept_alive: kept_alive })
     }
 
     /// A connection for reading, or for a single statement that is its own transaction. Only the wait for it is
@@ -110,7 +149,7 @@ impl Database {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let mut work = pin!(work);
-        let in_time = timeout(self.work_timeout, work.as_mut()).await;
+        let in_time = timeout(self.config.work_timeout, work.as_mut()).await;
         in_time.unwrap_or_else(|_| {
             // Before the work is dropped, which releases its connection: that one must be validated. As many as the
             // pool has, since others may be released before it.
@@ -145,12 +184,17 @@ impl Database {
         &self.pool
     }
 
+    /// How long a connection that was taken out of the pool may be unused: after that the server may have ended it.
+    pub fn longest_unused(&self) -> Duration {
+        self.config.untested()
+    }
+
     pub(crate) fn work_timeout(&self) -> Duration {
-        self.work_timeout
+        self.config.work_timeout
     }
 
     pub(crate) fn timed_out(&self, name: &'static str) -> DbError {
-        DbError::TimedOut { name, after: self.work_timeout }
+        DbError::TimedOut { name, after: self.config.work_timeout }
     }
 }
 

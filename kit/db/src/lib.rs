@@ -2,7 +2,8 @@
 //!
 //! A unit of work runs on a task of its own ([`Database::transact`]): a caller that goes away can't tear it, and a
 //! connection never returns to the pool in the middle of a transaction. Nor is any connection waited for without end:
-//! one that does not answer is given up with the work on it.
+//! one that does not answer is given up with the work on it. Nor does the server wait for a process that stands still:
+//! it ends a connection that is silent for some seconds, with its transaction and its locks.
 //!
 //! ```no_run
 //! use stampede_db::{Database, DbConfig, DbError, Statement};
@@ -22,6 +23,7 @@
 
 mod database;
 mod error;
+mod kept_alive;
 mod schema;
 mod statement;
 mod statements;

@@ -5,12 +5,9 @@
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbConfig, DbError, Place, Statement, Statements};
 use stampede_testkit::{Service, World};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
 use tokio::sync::Barrier;
 
@@ -28,8 +25,7 @@ impl Rows {
         for sql in ["CREATE TABLE t (id INT PRIMARY KEY, n INT NOT NULL)", "INSERT INTO t VALUES (1, 0), (2, 0)"] {
             sqlx::query(sql).execute(&mut *conn).await.unwrap();
         }
-        let second = Duration::from_secs(1);
-        let config = DbConfig { max_connections: 1, acquire_timeout: 5 * second, work_timeout: 5 * second };
+        let config = DbConfig { max_connections: 1, ..DbConfig::default() };
         let db = Database::connect(&world.service_database_url(Service::Event), config).await.unwrap();
         Self { db, others }
     }

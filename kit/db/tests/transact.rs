@@ -32,7 +32,7 @@ async fn ledger_in(world: &World) -> Database {
 
 /// The only connection to the ledger of this world, given up after `work_timeout`.
 async fn impatient(world: &World, work_timeout: Duration) -> Database {
-    let config = DbConfig { max_connections: 1, acquire_timeout: Duration::from_secs(5), work_timeout };
+    let config = DbConfig { max_connections: 1, work_timeout, ..DbConfig::default() };
     Database::connect(&world.service_database_url(Service::Event), config).await.unwrap()
 }
 

@@ -7,11 +7,13 @@
 
 use sqlx::{Connection, MySqlConnection};
 use stampede_db::{Database, DbError};
+use tokio::time::Instant;
 
 /// One connection at a time, beside those of the pool.
 pub struct Session {
     db: Database,
-    conn: Option<MySqlConnection>,
+    /// The connection, and when it was last used.
+    conn: Option<(MySqlConnection, Instant)>,
 }
 
 impl Session {
@@ -21,9 +23,12 @@ impl Session {
     }
 
     /// Takes the connection out, and returns with it whether it is a new one. Whoever uses it without a failure hands
-    /// it back; otherwise the next one is new.
+    /// it back; otherwise the next one is new. So it is after the relay has stood still, or has had nothing to do: the
+    /// server may have ended the connection.
     pub async fn open(&mut self) -> Result<(MySqlConnection, bool), DbError> {
-        if let Some(conn) = self.conn.take() {
+        if let Some((conn, used)) = self.conn.take()
+            && used.elapsed() < self.db.longest_unused()
+        {
             return Ok((conn, false));
         }
         Ok((self.db.acquire().await?.detach(), true))
@@ -31,7 +36,7 @@ impl Session {
 
     /// Hands the connection back.
     pub fn keep(&mut self, conn: MySqlConnection) {
-        self.conn = Some(conn);
+        self.conn = Some((conn, Instant::now()));
     }
 
     /// Gives the connection up.
@@ -41,7 +46,7 @@ impl Session {
 
     /// Says goodbye to the server.
     pub async fn close(&mut self) {
-        if let Some(conn) = self.conn.take() {
+        if let Some((conn, _)) = self.conn.take() {
             let goodbye = async { Ok::<_, DbError>(conn.close().await?) };
             // The server notices anyway.
             let _ = self.db.in_time("close_session", goodbye).await;

@@ -76,7 +76,13 @@ impl World {
 
     /// A connection to a schema that was made before.
     pub async fn database(&self, service: Service) -> Result<Database> {
-        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), ..DbConfig::default() };
+        let config = DbConfig {
+            max_connections: 4,
+            acquire_timeout: Duration::from_secs(10),
+            // A test may have rows locked for as long as it looks on.
+            idle_timeout: Duration::from_secs(600),
+            ..DbConfig::default()
+        };
         Ok(Database::connect(&self.service_database_url(service), config).await?)
     }
 

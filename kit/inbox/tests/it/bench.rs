@@ -128,7 +128,7 @@ impl Bench {
 
     /// Starts one that gives up whatever takes so long.
     pub async fn start_impatient(&self, work_timeout: Duration) -> (CancellationToken, JoinHandle<()>) {
-        let config = DbConfig { max_connections: 4, acquire_timeout: Duration::from_secs(10), work_timeout };
+        let config = DbConfig { max_connections: 4, work_timeout, ..DbConfig::default() };
         let url = self.world.service_database_url(Service::Order);
         self.start_on(Database::connect(&url, config).await.unwrap())
     }
