@@ -53,6 +53,20 @@ pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<H
     by_id(conn, ids, " ORDER BY id FOR UPDATE").await
 }
 
+/// [`lock_many`] without those that another transaction has locked.
+pub async fn lock_free(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut query = Statement::new("SELECT id FROM coupons FORCE INDEX (uq_coupons_id) WHERE id IN ");
+    query.push_list(ids.iter().map(CouponId::uuid));
+    query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
+    let free: Vec<(Uuid,)> = query.fetch_all(&mut *conn).await?;
+    let free: Vec<CouponId> = free.into_iter().map(|(id,)| CouponId::from_uuid(id)).collect();
+    // Read again under a lock that is sure, also where the one above locks nothing.
+    lock_many(conn, &free).await
+}
+
 /// The coupon of each rank.
 pub type RankOwners = HashMap<(CampaignId, i32), CouponId>;
 

@@ -14,7 +14,30 @@ use std::collections::BTreeSet;
 /// Applies the ends of orders in the order given, inside the caller's transaction. It is idempotent: a message, a
 /// release and the sweep may all report the same end, at any later time and behind a later one.
 pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
-    let mut coupons = LockedCoupons::lock(conn, ended.iter().map(|order| order.coupon_id).collect()).await?;
+    let coupons = LockedCoupons::lock(conn, coupon_ids(ended)).await?;
+    follow_all(conn, coupons, ended, now).await
+}
+
+/// [`follow_orders`] without those whose coupon somebody else has locked: for what is tried again anyway.
+pub async fn follow_free_orders(
+    conn: &mut MySqlConnection,
+    ended: &[EndedOrder],
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let coupons = LockedCoupons::lock_free(conn, coupon_ids(ended)).await?;
+    follow_all(conn, coupons, ended, now).await
+}
+
+fn coupon_ids(ended: &[EndedOrder]) -> Vec<CouponId> {
+    ended.iter().map(|order| order.coupon_id).collect()
+}
+
+async fn follow_all(
+    conn: &mut MySqlConnection,
+    mut coupons: LockedCoupons,
+    ended: &[EndedOrder],
+    now: Timestamp,
+) -> Result<(), DbError> {
     let mut refunded = store::refunded_orders::of_coupons(conn, &doubtful(&coupons, ended)).await?;
     let mut newly_refunded = BTreeSet::new();
     for order in ended {

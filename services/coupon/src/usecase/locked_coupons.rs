@@ -21,6 +21,13 @@ impl LockedCoupons {
         Ok(Self { locked: store::coupons::lock_many(conn, &ids).await?, changed: HashMap::new() })
     }
 
+    /// Locks those of the ids that exist and that nobody else has locked.
+    pub async fn lock_free(conn: &mut MySqlConnection, mut ids: Vec<CouponId>) -> Result<Self, DbError> {
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Self { locked: store::coupons::lock_free(conn, &ids).await?, changed: HashMap::new() })
+    }
+
     /// The coupon as it is by now; `None` if it does not exist.
     pub fn get(&self, id: CouponId) -> Option<&Coupon> {
         self.changed.get(&id).or_else(|| self.locked.get(&id))

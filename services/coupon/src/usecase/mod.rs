@@ -26,7 +26,7 @@ pub use error::Error;
 pub use find_campaigns::{FindCampaigns, IssuedCampaign};
 pub use find_coupons::{CouponList, FindCoupons, FoundCoupon};
 pub use finish_claims::FinishClaims;
-pub use follow_orders::follow_orders;
+pub use follow_orders::{follow_free_orders, follow_orders};
 pub use hold_coupons::{Held, HoldCoupons};
 pub use release_coupon::ReleaseCoupon;
 pub use return_orphans::{HeldPage, ReturnOrphans};

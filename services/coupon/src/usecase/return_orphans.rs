@@ -4,7 +4,7 @@
 use crate::{
     domain::{Coupon, EndedOrder},
     store,
-    usecase::follow_orders,
+    usecase::follow_free_orders,
 };
 use stampede_db::{Database, DbError};
 use stampede_vocab::{CouponId, OrderId, Timestamp};
@@ -50,7 +50,8 @@ impl ReturnOrphans {
         Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), requested_before, next })
     }
 
-    /// Applies the ends of the orders of a page.
+    /// Applies the ends of the orders of a page. Leaves out the coupons that somebody else has locked, which are on the
+    /// page of a later pass again.
     pub async fn apply(&self, ended: Vec<EndedOrder>) -> Result<(), DbError> {
         if ended.is_empty() {
             return Ok(());
@@ -59,7 +60,7 @@ impl ReturnOrphans {
         self.db
             .transact("return_orphans", move |conn| {
                 let ended = ended.clone();
-                Box::pin(async move { follow_orders(conn, &ended, now).await })
+                Box::pin(async move { follow_free_orders(conn, &ended, now).await })
             })
             .await?;
         Ok(())

@@ -3,6 +3,7 @@
 use crate::sale::{Sale, hold_request, new_campaign, order, reason, release_request};
 use anyhow::Result;
 use futures_util::future::join_all;
+use sqlx::Connection;
 use stampede_proto::coupon::v1::{
     Coupon, CouponHold, CouponState, CreateCampaignRequest, HoldCouponsRequest, ReleaseCouponRequest,
 };
@@ -122,5 +123,29 @@ async fn a_hold_whose_order_was_never_written_is_returned() -> Result<()> {
     let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
     sale.hold(hold_request(&coupon, order(1))).await?;
     assert_eq!(sale.reaches(&coupon, CouponState::Issued).await, coupon);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_coupon_that_somebody_has_locked_keeps_no_other_from_coming_back() -> Result<()> {
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 3_000).set(
+        Service::Coupon,
+        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
+        200,
+    );
+    let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
+    let campaign = sale.campaign(2).await?;
+    let locked = sale.claim(&campaign, buyer(), "a").await?;
+    let free = sale.claim(&campaign, buyer(), "a").await?;
+    let holds = [(&locked, order(1)), (&free, order(2))].map(|(coupon, order)| hold_request(coupon, order));
+    sale.hold_all(holds.into()).await?;
+    let id: CouponId = locked.coupon_id.parse()?;
+    let mut conn = sale.coupons.acquire().await?;
+    let mut lock = conn.begin().await?;
+    sqlx::query("SELECT 1 FROM coupons WHERE id = ? FOR UPDATE").bind(id.uuid()).execute(&mut *lock).await?;
+    sale.reaches(&free, CouponState::Issued).await;
+    assert_eq!(sale.now(&locked).await?.state(), CouponState::Held);
+    lock.rollback().await?;
+    sale.reaches(&locked, CouponState::Issued).await;
     sale.mesh.stop().await
 }

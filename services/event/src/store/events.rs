@@ -111,6 +111,20 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
+/// [`lock`] without those that another transaction has locked.
+pub async fn lock_free(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Schedule>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = Statement::new("SELECT id FROM events WHERE id IN ");
+    query.push_list(ids.iter().map(EventId::uuid));
+    query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
+    let free: Vec<(Uuid,)> = query.fetch_all(&mut *conn).await?;
+    let free: Vec<EventId> = free.into_iter().map(|(id,)| EventId::from_uuid(id)).collect();
+    // Read again under a lock that is sure, also where the one above locks nothing.
+    lock(conn, &free).await
+}
+
 /// Returns the first `limit` events with a transition ahead, the earliest first.
 pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>, DbError> {
     let rows: Vec<(Uuid, i64)> =

@@ -1,7 +1,8 @@
 //! The timed transitions SCHEDULED -> OPEN -> CLOSED, each exactly once and never early.
 //!
 //! Any number of replicas may try the same events concurrently, woken by a timer or by the sweep. The row lock
-//! serializes them: the first makes the transition, the others find nothing due.
+//! serializes them: the first makes the transition, the others find nothing due. Nobody waits for it: one event that is
+//! locked, by a replica that stands still perhaps, must not make the others late.
 
 use crate::{
     domain::{Advanced, Due, Schedule},
@@ -38,7 +39,8 @@ impl AdvanceEvents {
         Self { db, outbox }
     }
 
-    /// Makes every transition of these events that is due now, in one transaction. Returns the transitions.
+    /// Makes every transition of these events that is due now, in one transaction. Leaves out the events that somebody
+    /// else has locked: they are still due then, unless that one makes the transition. Returns the transitions.
     #[tracing::instrument(skip_all, fields(event.count = ids.len()))]
     pub async fn run(&self, ids: Vec<EventId>) -> Result<Advanced, DbError> {
         let ids = Arc::new(ids);
@@ -68,9 +70,8 @@ impl AdvanceEvents {
 }
 
 async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced, DbError> {
-    let locked = store::events::lock(conn, ids).await?;
-    // Read after the locks: waiting for them may take longer than an event has until it is due, and an opening must not
-    // be recorded as earlier than it was.
+    let locked = store::events::lock_free(conn, ids).await?;
+    // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
     let advanced = Advanced::at(now, locked);
     // Both, in this order: an event that was due to open and to close since the last round opens first.

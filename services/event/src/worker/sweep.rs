@@ -10,6 +10,10 @@ use stampede_service::Worker;
 use stampede_vocab::{EventId, Timestamp};
 use std::{mem, time::Duration};
 
+/// Time until events are tried again that somebody else had locked: another replica that makes the same transition has
+/// them for a moment, and one that stands still until the server ends its connection.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
 /// The worker. Between two rounds it sleeps until something is due, or times have changed here.
 pub struct DueSweep {
     advance: AdvanceEvents,
@@ -32,14 +36,16 @@ impl Worker for DueSweep {
     type Error = DbError;
 
     /// Advances the events that are due, then reads the next transitions. An event that was moved or cancelled
-    /// meanwhile is not due any more, and the transaction finds it so. After a failure everything is read again.
+    /// meanwhile is not due any more, and the transaction finds it so. One that was locked is still due. After a
+    /// failure everything is read again.
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
         if !due.is_empty() {
-            self.advance.run(due).await?;
+            self.advance.run(due.clone()).await?;
         }
         self.upcoming = self.advance.upcoming().await?;
-        Ok(until(self.upcoming.first(), self.advance.now(), self.interval))
+        let (next, now) = (self.upcoming.first(), self.advance.now());
+        Ok(if is_left(next, &due, now) { LOCKED_PAUSE } else { until(next, now, self.interval) })
     }
 
     async fn woken(&mut self) {
@@ -51,6 +57,11 @@ impl Worker for DueSweep {
 /// again.
 fn until(next: Option<&Due>, now: Timestamp, interval: Duration) -> Duration {
     next.map_or(interval, |next| next.due_at.since(now).min(interval))
+}
+
+/// Returns whether the next transition is due, although its event was among those that were just tried.
+fn is_left(next: Option<&Due>, tried: &[EventId], now: Timestamp) -> bool {
+    next.is_some_and(|next| next.due_at <= now && tried.contains(&next.event_id))
 }
 
 /// Returns the events of `upcoming`, which is sorted by time, that are due.
@@ -79,6 +90,15 @@ mod tests {
             assert_eq!(until(Some(&due_in_us(us)), NOW, interval), expected, "{us}");
         }
         assert_eq!(until(None, NOW, interval), interval);
+    }
+
+    #[test]
+    fn what_was_locked_is_not_tried_again_without_a_pause() {
+        let (late, ahead) = (due_in_us(-5), due_in_us(7));
+        assert!(is_left(Some(&late), &[ahead.event_id, late.event_id], NOW));
+        assert!(!is_left(Some(&late), &[], NOW), "it has become due since");
+        assert!(!is_left(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
+        assert!(!is_left(None, &[late.event_id], NOW));
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! An event opens and closes once, on time, never early, whatever is lost on the way.
 
-use crate::sale::{create, late_us, messages, reaches, replica, replica_without_sweep, request, whole_sale, world};
+use crate::sale::{
+    create, get, late_us, messages, reaches, replica, replica_without_sweep, request, whole_sale, world,
+};
 use anyhow::Result;
 use futures_util::future::try_join_all;
+use sqlx::Connection;
 use stampede_lua::{Redis, RedisConfig, timer};
 use stampede_proto::event::v1::EventState;
 use stampede_testkit::Service;
+use stampede_vocab::EventId;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -82,5 +86,31 @@ async fn an_event_whose_sale_passed_unseen_opens_and_closes_afterwards() -> Resu
     let closed = reaches(&mesh.event(), &created.event_id, EventState::Closed).await;
     assert_eq!(closed.opened_at, closed.closed_at);
     assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn an_event_that_somebody_has_locked_makes_no_other_late() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let mut client = mesh.event();
+    let locked = create(&mut client, request("locked", 2 * SECOND, 60 * SECOND)).await?;
+    let free = create(&mut client, request("free", 2 * SECOND, 60 * SECOND)).await?;
+    // By the sweep alone, which has both at a time.
+    let url = world.event_redis_url().to_owned();
+    let redis = Redis::connect(RedisConfig { url, key_prefix: world.redis_key_prefix() }).await?;
+    for event in [&locked, &free] {
+        assert_eq!(timer::disarm(&redis, event.event_id.parse()?).await?, 2);
+    }
+    let mut conn = world.database(Service::Event).await?.acquire().await?;
+    let mut lock = conn.begin().await?;
+    let id: EventId = locked.event_id.parse()?;
+    sqlx::query("SELECT 1 FROM events WHERE id = ? FOR UPDATE").bind(id.uuid()).execute(&mut *lock).await?;
+
+    let opened = reaches(&client, &free.event_id, EventState::Open).await;
+    assert!(late_us(&opened)? < 500_000, "opened {} us late", late_us(&opened)?);
+    assert_eq!(get(&mut client, &locked.event_id).await?.state(), EventState::Scheduled);
+    lock.rollback().await?;
+    reaches(&client, &locked.event_id, EventState::Open).await;
     mesh.stop().await
 }
