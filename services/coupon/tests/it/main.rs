@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod claiming;
+mod frozen;
 mod holding;
 mod memory;
 mod mending;
