@@ -11,12 +11,18 @@ use stampede_vocab::{OrderId, RequestId, UserId};
 #[derive(Clone)]
 pub struct ChangeOrder {
     queue: Batcher<Change, Result<Outcome, DbError>>,
+    /// For orders that somebody else has locked: who waits for those keeps nobody else waiting.
+    locked: Batcher<Change, Result<Outcome, DbError>>,
 }
 
 impl ChangeOrder {
     /// Changes orders in batches.
     pub fn new(transitions: Transitions) -> Self {
-        Self { queue: Batcher::new(batch("change_orders"), move |changes| change_all(transitions.clone(), changes)) }
+        let waiting = transitions.clone();
+        Self {
+            queue: Batcher::new(batch("change_orders"), move |changes| change_free(transitions.clone(), changes)),
+            locked: Batcher::new(batch("change_locked_orders"), move |changes| change_all(waiting.clone(), changes)),
+        }
     }
 
     /// Starts a payment. A repeat of any payment request of the order starts nothing and returns the order; another
@@ -38,7 +44,12 @@ impl ChangeOrder {
 
     async fn change(&self, order: OrderId, input: Input) -> Result<Order, Error> {
         let change = Change { order, input, traceparent: current_traceparent() };
-        match self.queue.call(change).await?? {
+        let mut outcome = self.queue.call(change.clone()).await??;
+        if matches!(outcome, Outcome::Unknown) {
+            // Locked, or never written.
+            outcome = self.locked.call(change).await??;
+        }
+        match outcome {
             Outcome::Stayed(_, NoStep::Refused(refusal)) => Err(refusal.into()),
             Outcome::Moved(order) | Outcome::Stayed(order, NoStep::AlreadyApplied | NoStep::Ignored) => Ok(*order),
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
@@ -47,9 +58,18 @@ impl ChangeOrder {
     }
 }
 
+async fn change_free(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
+    let count = changes.len();
+    each(count, transitions.run_unlocked("change_orders", changes).await)
+}
+
 async fn change_all(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
     let count = changes.len();
-    match transitions.run("change_orders", changes).await {
+    each(count, transitions.run("change_locked_orders", changes).await)
+}
+
+fn each(count: usize, changed: Result<Vec<Outcome>, DbError>) -> Vec<Result<Outcome, DbError>> {
+    match changed {
         Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error); count],
     }

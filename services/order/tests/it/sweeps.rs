@@ -1,12 +1,14 @@
-//! The sweep of deadlines waits for nobody.
+//! An order that somebody has locked keeps no other waiting, neither in the sweep of deadlines nor in a call.
 
 use crate::sale::Sale;
 use anyhow::Result;
+use futures_util::{FutureExt, future::try_join_all};
 use sqlx::Connection;
 use stampede_proto::order::v1::OrderState;
 use stampede_testkit::buyer;
 use stampede_vocab::OrderId;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn an_order_that_somebody_has_locked_keeps_no_other_from_expiring() -> Result<()> {
@@ -20,6 +22,27 @@ async fn an_order_that_somebody_has_locked_keeps_no_other_from_expiring() -> Res
     assert_eq!(sale.now(&locked).await?.state(), OrderState::AwaitingPayment);
     lock.rollback().await?;
     sale.reaches(&locked, OrderState::Expired).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn who_waits_for_a_locked_order_keeps_no_other_call_waiting() -> Result<()> {
+    let sale = Sale::open().await?;
+    let (locked, free) = (sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?);
+    let id: OrderId = locked.order_id.parse()?;
+    let mut conn = sale.connection().await?;
+    let mut lock = conn.begin().await?;
+    sqlx::query("SELECT 1 FROM orders WHERE id = ? FOR UPDATE").bind(id.uuid()).execute(&mut *lock).await?;
+    // As many as there are batches at a time.
+    let mut waiting = pin!(try_join_all([sale.pay(&locked, "p"), sale.pay(&locked, "p")]));
+    let early = timeout(Duration::from_millis(500), waiting.as_mut()).await;
+    assert!(early.is_err(), "the order is locked: {early:?}");
+    assert_eq!(sale.pay(&free, "p").await?.state(), OrderState::Paying);
+    assert!(waiting.as_mut().now_or_never().is_none(), "the other call has waited for the lock");
+    lock.rollback().await?;
+    for paying in waiting.await? {
+        assert_eq!((paying.state(), paying.payment_attempts), (OrderState::Paying, 1));
+    }
     sale.mesh.stop().await
 }
 
