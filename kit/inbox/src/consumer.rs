@@ -7,6 +7,7 @@ use crate::{
     copies::Copies,
     gauges,
     letters::Letters,
+    loud::Telling,
     message::Unreadable,
     replay::Replay,
 };
@@ -210,11 +211,29 @@ impl<H: Handler> Reader<'_, H> {
                 received = self.client.recv() => match received {
                     Ok(message) => return Some(message),
                     Err(error) => {
-                        tracing::warn!(error.cause = %error, "consumer cannot read from Kafka, trying again");
+                        self.tell(&error);
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
             }
+        }
+    }
+
+    /// The client goes on with the other partitions meanwhile.
+    fn tell(&self, error: &KafkaError) {
+        match self.progress.cannot_read() {
+            Telling::Begun => tracing::warn!(
+                messaging.unread = self.progress.unread(),
+                error.cause = %error,
+                "consumer cannot read from Kafka, trying again"
+            ),
+            Telling::Lasts(time) => tracing::error!(
+                messaging.unread = self.progress.unread(),
+                inbox.stands_s = time.as_secs(),
+                error.cause = %error,
+                "the consumer stands still: it cannot read from Kafka, trying again"
+            ),
+            Telling::Silent => {}
         }
     }
 
@@ -240,7 +259,7 @@ impl<H: Handler> Reader<'_, H> {
             // Skipped records count as well: a topic of nothing else would never fill a batch, and never store an
             // offset.
             let full = batch.len() + unreadable.len() >= BATCH || read >= MAX_READ;
-            record = if full { None } else { self.client.recv().now_or_never().and_then(Result::ok) };
+            record = if full { None } else { self.at_hand() };
         }
         let mut positions = TopicPartitionList::with_capacity(next.len());
         for ((topic, partition), offset) in next {
@@ -249,6 +268,11 @@ impl<H: Handler> Reader<'_, H> {
                 .expect("an offset that was read is valid");
         }
         Drained { batch, unreadable, positions, oldest }
+    }
+
+    fn at_hand(&self) -> Option<BorrowedMessage<'_>> {
+        let received = self.client.recv().now_or_never()?;
+        received.inspect_err(|error| self.tell(error)).ok()
     }
 }
 

@@ -1,9 +1,10 @@
-//! How far a consumer is: what it is behind, since when it has applied nothing, and whether it is in its group.
+//! How far a consumer is: what it is behind, since when it has applied or read nothing, and whether it is in its group.
 
+use crate::loud::{Loud, Telling};
 use rdkafka::{
     ClientContext, Statistics,
     consumer::{BaseConsumer, ConsumerContext, Rebalance},
-    statistics::Topic,
+    statistics::{Partition, Topic},
 };
 use stampede_vocab::Timestamp;
 use std::{
@@ -15,6 +16,9 @@ use tokio::time::Instant;
 
 /// How long a consumer may apply nothing, or be in no group, before it stands still.
 const STANDS_AFTER: Duration = Duration::from_secs(30);
+
+/// Failures to read that are no further apart are one: the client tries again sooner.
+const ONE_FAILURE: Duration = Duration::from_secs(10);
 
 /// The progress of one consumer. Clones share it.
 #[derive(Debug, Clone)]
@@ -32,23 +36,72 @@ struct Inner {
     applied: HashMap<String, Instant>,
     /// Messages that are not read yet, by topic.
     lag: HashMap<String, u64>,
+    /// The partitions of which messages are not read yet, with the next offset of each.
+    unread: Vec<String>,
+    /// The last failure to read, which may be over.
+    failing: Option<Failing>,
     /// Since when it is in no group; `None` while it is, also as one that has no partition.
     alone_since: Option<Instant>,
+}
+
+/// Reading that fails, of one partition perhaps while others are read.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
+    loud: Loud,
+}
+
+impl Failing {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { since: now, last: now, loud: Loud::default() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.last.elapsed() >= ONE_FAILURE
+    }
 }
 
 impl Progress {
     /// That of a consumer that has just begun.
     pub(crate) fn new() -> Self {
         let now = Some(Instant::now());
-        let (in_hand, applied, lag) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { inner: Arc::new(Mutex::new(Inner { waits_since: None, in_hand, applied, lag, alone_since: now })) }
+        let inner = Inner {
+            waits_since: None,
+            in_hand: HashMap::new(),
+            applied: HashMap::new(),
+            lag: HashMap::new(),
+            unread: Vec::new(),
+            failing: None,
+            alone_since: now,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Returns whether the consumer has applied nothing of its batch, or was in no group, for longer than half a minute.
+    /// Returns whether the consumer has applied nothing of its batch, could not read a partition, or was in no group,
+    /// for longer than half a minute.
     pub fn stands_still(&self) -> bool {
         let inner = self.inner();
         let is_long = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > STANDS_AFTER);
-        is_long(inner.waits_since) || is_long(inner.alone_since)
+        let failing = inner.failing.as_ref().filter(|failing| !failing.is_over());
+        is_long(inner.waits_since) || is_long(inner.alone_since) || is_long(failing.map(|failing| failing.since))
+    }
+
+    /// Something could not be read just now. Returns whether that is to be told.
+    pub(crate) fn cannot_read(&self) -> Telling {
+        let mut inner = self.inner();
+        if inner.failing.as_ref().is_some_and(Failing::is_over) {
+            inner.failing = None;
+        }
+        let failing = inner.failing.get_or_insert_with(Failing::new);
+        failing.last = Instant::now();
+        failing.loud.fails()
+    }
+
+    /// The partitions of which messages are not read yet, with the next offset of each, as of some seconds ago.
+    pub(crate) fn unread(&self) -> String {
+        self.inner().unread.join(", ")
     }
 
     /// A batch was read, whose oldest records are these.
@@ -97,8 +150,11 @@ impl Progress {
 
 impl ClientContext for Progress {
     fn stats(&self, statistics: Statistics) {
+        let unread: Vec<String> = statistics.topics.iter().flat_map(|(name, topic)| unread_of(name, topic)).collect();
         let lag = statistics.topics.into_iter().map(|(name, topic)| (name, lag_of(&topic)));
-        self.inner().lag.extend(lag);
+        let mut inner = self.inner();
+        inner.unread = unread;
+        inner.lag.extend(lag);
     }
 }
 
@@ -117,6 +173,18 @@ impl ConsumerContext for Progress {
 /// Returns the lag of the partitions that this consumer reads; the client gives -1 for the others.
 fn lag_of(topic: &Topic) -> u64 {
     topic.partitions.values().map(|partition| u64::try_from(partition.consumer_lag).unwrap_or(0)).sum()
+}
+
+/// Returns the partitions that this consumer reads and is behind in, with the next offset of each.
+fn unread_of(name: &str, topic: &Topic) -> Vec<String> {
+    let is_behind = |partition: &&Partition| partition.fetch_state == "active" && partition.hi_offset > next(partition);
+    let place = |partition: &Partition| format!("{name}/{} at {}", partition.partition, next(partition));
+    topic.partitions.values().filter(is_behind).map(place).collect()
+}
+
+/// The offset to read next. What the client does not know it gives as a negative number.
+fn next(partition: &Partition) -> i64 {
+    partition.app_offset.max(partition.committed_offset).max(partition.lo_offset).max(0)
 }
 
 #[cfg(test)]
@@ -147,6 +215,42 @@ mod tests {
         advance(2 * STANDS_AFTER).await;
         busy.ends();
         assert!(!busy.stands_still(), "it has nothing to do");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_that_cannot_read_says_so_once_a_minute_and_stands_still() {
+        let progress = assigned();
+        let mut told = Vec::new();
+        for second in 0..=70 {
+            if progress.cannot_read() != Telling::Silent {
+                told.push(second);
+            }
+            assert_eq!(progress.stands_still(), second > STANDS_AFTER.as_secs(), "after {second} s");
+            advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, [0, 60]);
+        advance(ONE_FAILURE).await;
+        assert!(!progress.stands_still());
+        assert_eq!(progress.cannot_read(), Telling::Begun, "the next one is another");
+    }
+
+    #[test]
+    fn what_is_not_read_is_named_with_its_offset() {
+        let partition = |partition, app_offset, hi_offset| Partition {
+            partition,
+            app_offset,
+            hi_offset,
+            committed_offset: -1_001,
+            lo_offset: 0,
+            fetch_state: "active".to_owned(),
+            ..Partition::default()
+        };
+        let others = Partition { fetch_state: "none".to_owned(), ..partition(3, 0, 9) };
+        let partitions = [partition(0, 5, 5), partition(1, 5, 9), partition(2, -1_001, 9), others];
+        let partitions = partitions.into_iter().map(|partition| (partition.partition, partition)).collect();
+        let mut unread = unread_of("t", &Topic { partitions, ..Topic::default() });
+        unread.sort_unstable();
+        assert_eq!(unread, ["t/1 at 5", "t/2 at 0"]);
     }
 
     #[tokio::test(start_paused = true)]
