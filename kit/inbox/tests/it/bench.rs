@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a message that is slow takes.
 const SLOW: Duration = Duration::from_millis(20);
+/// The one type of messages that is taken.
+const TAKEN: &str = "stampede.message.v1.PaymentApproved";
 /// Longer than any message is tried before it is set aside.
 pub const A_WHILE: Duration = Duration::from_secs(3);
 
@@ -134,7 +136,7 @@ impl Bench {
     }
 
     fn start_on(&self, db: Database) -> (CancellationToken, JoinHandle<()>) {
-        let taken = ["stampede.message.v1.PaymentApproved".to_owned()];
+        let taken = [TAKEN.to_owned()];
         let config = ConsumerConfig::new(self.world.brokers(), self.world.topic_prefix(), Service::Order, taken);
         let consumer = Consumer::new(config, db, Arc::new(Notes)).unwrap();
         let stop = CancellationToken::new();
@@ -143,16 +145,33 @@ impl Bench {
 
     /// Sends a message, and returns its id.
     pub async fn send(&self, key: &str, text: &str) -> String {
-        let id = format!("m{}", self.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = self.new_id();
         self.send_again(&id, key, text).await;
         id
     }
 
+    fn new_id(&self) -> String {
+        format!("m{}", self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends a message compressed so. A short one would not be.
+    pub async fn send_compressed(&self, compression: &str, key: &str, text: &str) {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", self.world.brokers()).set("compression.type", compression);
+        let producer: FutureProducer = settings.create().unwrap();
+        let id = self.new_id();
+        self.send_by(&producer, (&id, TAKEN), key, text).await;
+    }
+
     pub async fn send_again(&self, id: &str, key: &str, text: &str) {
-        self.send_typed(id, "stampede.message.v1.PaymentApproved", key, text).await;
+        self.send_typed(id, TAKEN, key, text).await;
     }
 
     pub async fn send_typed(&self, id: &str, message_type: &str, key: &str, text: &str) {
+        self.send_by(&self.producer, (id, message_type), key, text).await;
+    }
+
+    async fn send_by(&self, producer: &FutureProducer, (id, message_type): (&str, &str), key: &str, text: &str) {
         let headers: [(&str, &[u8]); 5] = [
             ("ce_id", id.as_bytes()),
             ("ce_source", b"/stampede/payment"),
@@ -165,7 +184,7 @@ impl Bench {
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
         let topic = self.topic();
         let record = FutureRecord::to(&topic).key(key).payload(text).headers(headers);
-        self.producer.send(record, Duration::from_secs(20)).await.unwrap();
+        producer.send(record, Duration::from_secs(20)).await.unwrap();
     }
 
     /// Sends what no service of ours would: a key and a payload without headers.

@@ -67,3 +67,16 @@ async fn what_a_killed_consumer_left_is_applied_by_the_next_one() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_topic_may_be_compressed_with_is_read() {
+    let bench = Bench::new().await;
+    let (stop, task) = bench.start_consumer();
+    let long = "again and again ".repeat(200);
+    for compression in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        bench.send_compressed(compression, compression, &long).await;
+        bench.until_notes(compression, &[long.as_str()]).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
+}
