@@ -2,7 +2,11 @@
 
 use crate::progress::Progress;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use std::{ops::Deref, thread};
+use std::{ops::Deref, thread, time::Duration};
+use tokio::time::timeout;
+
+/// Longest wait for Kafka when a consumer leaves: the relay, which stops after it, needs the rest of the time there is.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The client. Closing it waits for Kafka, without end if that is silent, so it happens on a thread that may block.
 pub struct Client(Option<StreamConsumer<Progress>>);
@@ -19,11 +23,15 @@ impl Client {
         !self.assignment_lost() && has()
     }
 
-    /// Commits what is stored and leaves the group. Returns once that is done.
+    /// Commits what is stored and leaves the group. Returns once that is done, or if Kafka does not answer in time: then
+    /// the group finds out by itself, and what was not committed is read again.
     pub async fn close(mut self) {
         let client = self.0.take();
+        let closing = tokio::task::spawn_blocking(move || drop(client));
         // A panic in there is one of the process that ends.
-        let _ = tokio::task::spawn_blocking(move || drop(client)).await;
+        if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::warn!("Kafka does not answer, the consumer leaves its group without a word");
+        }
     }
 }
 
