@@ -2,8 +2,8 @@
 //!
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
-//! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] stops the network between a process and a server.
-//! Nothing here is a stand-in.
+//! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] stops the network between a process and a server,
+//! or breaks off a transaction. Nothing here is a stand-in.
 //!
 //! ```no_run
 //! use stampede_testkit::{MeshBuilder, Service, World, eventually};
@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 mod admin;
+mod breaks;
 mod callers;
 mod cluster;
 mod collector;
@@ -35,6 +36,7 @@ mod world;
 
 pub use self::redis::{OwnRedis, RedisCopy};
 pub use admin::AdminRedis;
+pub use breaks::{Break, BreakAt};
 pub use callers::{as_buyer, as_operator, as_service, buyer};
 pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};

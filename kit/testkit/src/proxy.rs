@@ -2,12 +2,17 @@
 //!
 //! A test that has to kill a process at one exact point freezes the way to the server there. Nothing passes any more in
 //! either direction, so the process waits and the server keeps what it has, for as long as it takes to look at both.
+//! One that wants a process to see that its transaction has failed breaks it off.
 
+use crate::breaks::{Break, BreakAt, Breaks, Passing, Transaction};
 use anyhow::{Context, Result};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -68,6 +73,7 @@ struct Gate {
 struct Shared {
     trap: Mutex<Option<Trap>>,
     gate: watch::Sender<Gate>,
+    breaks: Breaks,
 }
 
 /// A proxy of one server. Its connections end when it is dropped.
@@ -90,7 +96,8 @@ impl Proxy {
         let upstream = lookup_host(host).await?.next().with_context(|| format!("{host} has no address"))?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("{scheme}://{user}{}{path}", listener.local_addr()?);
-        let shared = Arc::new(Shared { trap: Mutex::new(None), gate: watch::Sender::new(Gate::default()) });
+        let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
+        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default() });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
         Ok(Self { url, shared, accepting })
     }
@@ -128,6 +135,17 @@ impl Proxy {
     pub fn cut(&self) {
         *self.shared.lock() = None;
         self.shared.gate.send_modify(|gate| *gate = Gate { frozen: None, cuts: gate.cuts + 1 });
+    }
+
+    /// Breaks off the first transaction that begins from now on and has all of these texts in one of its writes. Its
+    /// connection alone is closed.
+    pub fn break_off(&self, marks: &[impl AsRef<str>], at: BreakAt) -> Break {
+        self.shared.breaks.set(marks, at, false)
+    }
+
+    /// Breaks off every such transaction until that is mended.
+    pub fn keep_breaking(&self, marks: &[impl AsRef<str>], at: BreakAt) -> Break {
+        self.shared.breaks.set(marks, at, true)
     }
 }
 
@@ -188,14 +206,25 @@ impl Shared {
         });
     }
 
-    async fn carry_writes(&self, connection: u64, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn carry_writes(
+        &self,
+        (connection, is_unanswered): (u64, &AtomicBool),
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> io::Result<()> {
         let mut gate = self.gate.subscribe();
         let mut chunk = vec![0; CHUNK];
+        let mut transaction = Transaction::default();
         loop {
             let write = match from.read(&mut chunk).await? {
                 0 => return Ok(()),
                 length => &chunk[..length],
             };
+            match self.breaks.pass(&mut transaction, write) {
+                Passing::Whole => {}
+                Passing::Unanswered => is_unanswered.store(true, Ordering::Release),
+                Passing::Broken => return Ok(()),
+            }
             if !self.passes(connection, write) {
                 until(&mut gate, |gate| gate.frozen.is_none()).await;
             }
@@ -203,7 +232,12 @@ impl Shared {
         }
     }
 
-    async fn carry_answers(&self, connection: u64, from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
+    async fn carry_answers(
+        &self,
+        (connection, is_unanswered): (u64, &AtomicBool),
+        from: &mut ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+    ) -> io::Result<()> {
         let mut gate = self.gate.subscribe();
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -212,6 +246,9 @@ impl Shared {
                 length => &chunk[..length],
             };
             self.answered(connection);
+            if is_unanswered.load(Ordering::Acquire) {
+                return Ok(());
+            }
             until(&mut gate, |gate| gate.frozen.is_none()).await;
             to.write_all(answer).await?;
         }
@@ -246,6 +283,9 @@ async fn carry_both(mut client: TcpStream, upstream: SocketAddr, shared: &Shared
     server.set_nodelay(true)?;
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
+    // Set before the write is passed on whose answer is not.
+    let is_unanswered = AtomicBool::new(false);
+    let connection = (connection, &is_unanswered);
     tokio::select! {
         ended = shared.carry_writes(connection, &mut from_client, &mut to_server) => ended,
         ended = shared.carry_answers(connection, &mut from_server, &mut to_client) => ended,
@@ -257,6 +297,7 @@ async fn until(gate: &mut watch::Receiver<Gate>, is_so: impl FnMut(&Gate) -> boo
     drop(gate.wait_for(is_so).await);
 }
 
-fn contains(write: &[u8], marker: &[u8]) -> bool {
+/// Whether the marker is anywhere in the write.
+pub fn contains(write: &[u8], marker: &[u8]) -> bool {
     marker.is_empty() || write.windows(marker.len()).any(|part| part == marker)
 }

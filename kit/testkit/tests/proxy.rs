@@ -1,8 +1,9 @@
-//! A proxy lets all through until it freezes, holds what it should from there on, and can be thawed or cut.
+//! A proxy lets all through until it freezes, holds what it should from there on, and can be thawed or cut. It breaks off
+//! a transaction where it should, and no other.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
-use stampede_testkit::{FreezeAt, Proxy, Writes};
+use stampede_testkit::{BreakAt, FreezeAt, Proxy, Writes};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -98,4 +99,53 @@ async fn a_cut_ends_every_connection_and_new_ones_are_free() {
     assert!(received.try_recv().is_err(), "what was held is gone");
     assert!(!proxy.is_frozen());
     assert_eq!(ask(&mut client(&proxy).await, b"held").await.unwrap(), b"held");
+}
+
+const TRANSACTION: [&[u8]; 3] = [b"\x03BEGIN", b"\x03INSERT one, two", b"\x03COMMIT"];
+
+/// How many of these writes are answered, one after the other on a new connection.
+async fn answered(proxy: &Proxy, writes: &[&[u8]]) -> usize {
+    let mut client = client(proxy).await;
+    let mut count = 0;
+    for write in writes {
+        if ask(&mut client, write).await.as_deref() != Some(*write) {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_transaction_is_broken_off_once_at_its_point_and_no_other_one_is() {
+    let (url, mut received) = echo().await;
+    let proxy = Proxy::to_url(&url).await.unwrap();
+    for (at, of_client, of_server) in [(BreakAt::Write, 1, 1), (BreakAt::Commit, 2, 2), (BreakAt::Answer, 2, 3)] {
+        let broken = proxy.break_off(&["one", "two"], at);
+        assert_eq!(answered(&proxy, &TRANSACTION[1..]).await, 2, "in no transaction");
+        assert_eq!(answered(&proxy, &[b"\x03BEGIN", b"\x03INSERT one", b"\x03COMMIT"]).await, 3, "of other writes");
+        let rolled_back: [&[u8]; 3] = [b"\x03BEGIN", b"\x03ROLLBACK", b"one, two"];
+        assert_eq!(answered(&proxy, &rolled_back).await, 3);
+        while received.try_recv().is_ok() {}
+
+        assert_eq!((answered(&proxy, &TRANSACTION).await, broken.count()), (of_client, 1), "{at:?}");
+        let mut passed = 0;
+        while received.try_recv().is_ok() {
+            passed += 1;
+        }
+        assert_eq!(passed, of_server, "{at:?}");
+        assert_eq!((answered(&proxy, &TRANSACTION).await, broken.count()), (3, 1), "{at:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_breaking_does_so_until_it_is_mended() {
+    let (url, _received) = echo().await;
+    let proxy = Proxy::to_url(&url).await.unwrap();
+    let broken = proxy.keep_breaking(&["one"], BreakAt::Write);
+    for count in 1..4 {
+        assert_eq!((answered(&proxy, &TRANSACTION).await, broken.count()), (1, count));
+    }
+    broken.mend();
+    assert_eq!((answered(&proxy, &TRANSACTION).await, broken.count()), (3, 3));
 }
