@@ -10,8 +10,11 @@ use stampede_proto::{
 };
 use stampede_vocab::{InvalidField, OrderId, field};
 
-/// Version of the answer to a late payment; 1 was the answer to a placed order, which earlier releases sent.
-const LATE_ANSWER_VERSION: i64 = 2;
+/// Versions of the answers to a late payment; 1 was the answer to a placed order, which earlier releases sent. An order
+/// whose units were committed is rejected once it is refunded, if its late payment is repeated. A commit never comes
+/// behind a rejection.
+const COMMITTED_VERSION: i64 = 2;
+const REJECTED_VERSION: i64 = 3;
 
 /// A message that concerns the stock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,10 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
 /// The row of the outbox for this answer.
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let order_id = message.order_id.to_string();
+    let aggregate_version = match &message.answer {
+        Answer::Committed { .. } => COMMITTED_VERSION,
+        Answer::Rejected { .. } => REJECTED_VERSION,
+    };
     let (message_type, payload) = match &message.answer {
         Answer::Committed { lines } => {
             let line = |line: &OrderedLine| proto::OrderedLine {
@@ -78,7 +85,7 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     OutboxMessage {
         aggregate_type: "stock",
         aggregate_id: order_id,
-        aggregate_version: LATE_ANSWER_VERSION,
+        aggregate_version,
         message_type,
         payload,
         traceparent: message.traceparent.clone(),
@@ -164,6 +171,16 @@ mod tests {
             let incoming = decode(&format!("stampede.message.v1.Order{end}"), &payload).unwrap();
             assert_eq!(incoming, Some(Incoming::Ledger(ask)), "{end}");
         }
+    }
+
+    #[test]
+    fn a_rejection_comes_behind_a_commit() {
+        let order_id: OrderId = ORDER.parse().unwrap();
+        let item_id: ItemId = "itm_0000000000000000000000001a".parse().unwrap();
+        let rejected = Answer::Rejected { reason: RejectReason::SoldOut, item_id };
+        let [first, second] = [Answer::Committed { lines: Vec::new() }, rejected]
+            .map(|answer| encode(&OutgoingMessage { order_id, answer, traceparent: None }).aggregate_version);
+        assert!(first < second, "{first} and {second}");
     }
 
     #[test]
