@@ -1,0 +1,157 @@
+//! All that the services have told each other, to be told again; and what must not change by it.
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::OwnedMessage,
+    producer::{DeliveryFuture, FutureProducer, FutureRecord},
+};
+use sqlx::MySqlPool;
+use stampede_testkit::{Service, World};
+use std::{
+    iter,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for Kafka.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// In which order all is told again. What has one key keeps its order: Kafka keeps it, and so does every relay. A repeat
+/// may come at any later time, and topics know nothing of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Each message twice, one topic after the other.
+    EachTwice,
+    /// All from the first to the last, one topic after the other.
+    FromTheFirst,
+    /// The same with the topics in reverse: answers before their questions.
+    AnswersFirst,
+}
+
+impl Telling {
+    pub const ALL: [Self; 3] = [Self::EachTwice, Self::FromTheFirst, Self::AnswersFirst];
+}
+
+/// The records of all topics, each partition in its order.
+pub struct History(Vec<(String, Vec<OwnedMessage>)>);
+
+impl History {
+    /// What the topics have now.
+    pub fn of(world: &World) -> Self {
+        let topics = Service::ALL.map(|writer| writer.topic(world.topic_prefix()));
+        let told = topics.map(|topic| {
+            let records = read(world, &topic);
+            (topic, records)
+        });
+        assert!(told.iter().all(|(_, records)| !records.is_empty()), "a service has told nothing");
+        Self(told.into())
+    }
+
+    /// Tells all of it again: each record as it was, with its id.
+    pub async fn tell(&self, world: &World, telling: Telling) {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", world.brokers())
+            .set("enable.idempotence", "true")
+            .create()
+            .unwrap();
+        let mut topics: Vec<_> = self.0.iter().collect();
+        if telling == Telling::AnswersFirst {
+            topics.reverse();
+        }
+        let times = if telling == Telling::EachTwice { 2 } else { 1 };
+        for (topic, records) in topics {
+            let again = records.iter().flat_map(|record| iter::repeat_n(record, times));
+            let sent: Vec<_> = again.map(|record| send(&producer, topic, record)).collect();
+            for delivery in sent {
+                delivery.await.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+fn send(producer: &FutureProducer, topic: &str, record: &OwnedMessage) -> DeliveryFuture {
+    let again = FutureRecord::to(topic)
+        .partition(record.partition())
+        .key(record.key().unwrap_or_default())
+        .payload(record.payload().unwrap_or_default())
+        .headers(record.headers().cloned().unwrap_or_default());
+    producer.send_result(again).map_err(|(error, _)| error).unwrap()
+}
+
+fn read(world: &World, topic: &str) -> Vec<OwnedMessage> {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", world.brokers())
+        .set("group.id", format!("{}.history", world.topic_prefix()))
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let (mut all, mut wanted) = (TopicPartitionList::new(), 0);
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = client.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        all.add_partition_offset(topic, partition.id(), Offset::Offset(low)).unwrap();
+        wanted += usize::try_from(high - low).unwrap();
+    }
+    client.assign(&all).unwrap();
+    let (mut records, until) = (Vec::new(), Instant::now() + PATIENCE);
+    while records.len() < wanted {
+        assert!(Instant::now() < until, "{} of {wanted} records of {topic}", records.len());
+        records.extend(client.poll(Duration::from_millis(100)).map(|record| record.unwrap().detach()));
+    }
+    records
+}
+
+/// What a repeat must not change: states, money, units, coupons. The version of a payment is not among it, which counts
+/// the answers that were given again too.
+const KEPT: [(Service, &str); 9] = [
+    (
+        Service::Event,
+        "SELECT CONCAT_WS(' ', 'event', HEX(id), CONVERT(state USING utf8mb4), version) FROM events ORDER BY id",
+    ),
+    (
+        Service::Coupon,
+        "SELECT CONCAT_WS(' ', 'coupon', HEX(id), CONVERT(state USING utf8mb4), HEX(order_id), rank_no, version) FROM coupons ORDER BY id",
+    ),
+    (
+        Service::Inventory,
+        "SELECT CONCAT_WS(' ', 'stock', HEX(item_id), committed_units, gift_committed_units, event_version, opens_at_us, closes_at_us) FROM stock ORDER BY item_id",
+    ),
+    (
+        Service::Inventory,
+        "SELECT CONCAT_WS(' ', 'ledger', HEX(order_id), HEX(item_id), CONVERT(state USING utf8mb4), units, gift_units, committed_at_us, released_at_us) FROM ledger ORDER BY order_id, item_id",
+    ),
+    (
+        Service::Order,
+        "SELECT CONCAT_WS(' ', 'order', HEX(id), CONVERT(state USING utf8mb4), version, payment_attempts, total_minor, fulfilled_at_us) FROM orders ORDER BY id",
+    ),
+    (
+        Service::Order,
+        "SELECT CONCAT_WS(' ', 'line', HEX(order_id), HEX(item_id), units, gift_units) FROM all_order_lines ORDER BY order_id, item_id",
+    ),
+    (
+        Service::Payment,
+        "SELECT CONCAT_WS(' ', 'payment', HEX(id), CONVERT(state USING utf8mb4), amount_minor, captured_minor, refunded_minor, captured_attempt) FROM payments ORDER BY id",
+    ),
+    (
+        Service::Payment,
+        "SELECT CONCAT_WS(' ', 'attempt', HEX(payment_id), attempt, CONVERT(state USING utf8mb4), HEX(provider_charge_id)) FROM attempts ORDER BY payment_id, attempt",
+    ),
+    (
+        Service::Payment,
+        "SELECT CONCAT_WS(' ', 'refund', HEX(payment_id), attempt, CONVERT(state USING utf8mb4), amount_minor) FROM refunds ORDER BY payment_id, attempt",
+    ),
+];
+
+/// What there is of it, one line a row.
+pub async fn kept(world: &World) -> Vec<String> {
+    let mut kept = Vec::new();
+    for (service, sql) in KEPT {
+        let url = format!("{}?ssl-mode=disabled", world.service_database_url(service));
+        let pool = MySqlPool::connect(&url).await.unwrap();
+        let rows: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
+        assert!(!rows.is_empty(), "{sql} finds nothing");
+        kept.extend(rows);
+        pool.close().await;
+    }
+    kept
+}

@@ -1,0 +1,356 @@
+//! A sale in which every step fails at each point of its transaction, and after which all that was ever told is told
+//! again. It ends as it would have without, and stays so.
+//!
+//! A transaction that is broken off is for the database what the death of its process is, and what the process would
+//! have done after it is left undone. The process itself goes on, so that all steps fail in one sale; in `faults.rs`
+//! processes die.
+
+use crate::{
+    history::{History, Telling, kept},
+    sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
+    steps::{STEPS, Step, Way},
+};
+use sqlx::MySqlPool;
+use stampede_proto::{
+    coupon::v1::{Coupon, CouponState},
+    event::v1::{CancelEventRequest, CreateEventRequest, Event, Gift, NewItem},
+    inventory::v1::GetStockRequest,
+    order::v1::{CancelOrderRequest, Order, OrderState, PayOrderRequest, RefundOrderRequest},
+};
+use stampede_testkit::{
+    Break, BreakAt, MeshBuilder, Process, Proxy, Service, World, as_buyer, as_operator, buyer, eventually,
+};
+use stampede_vocab::{CouponId, OrderId, PaymentId, RequestId, Timestamp, UserId};
+use std::{collections::BTreeMap, future::ready, rc::Rc, time::Duration};
+use tokio::task::{JoinSet, LocalSet};
+use tonic::{Code, Status};
+
+/// Where each step fails once.
+const POINTS: [BreakAt; 3] = [BreakAt::Write, BreakAt::Commit, BreakAt::Answer];
+/// The request by which each buyer places an order.
+const PLACE: &str = "place";
+/// What most buy.
+const KETTLE: usize = 0;
+/// The first item of which there is one unit; there is one such item for each point.
+const RARITY: usize = 1;
+
+/// The sale, and what stands between each service and its database.
+struct Stand {
+    sale: Sale,
+    proxies: BTreeMap<Service, Proxy>,
+    orders: MySqlPool,
+    ledger: MySqlPool,
+}
+
+/// A step that is to fail.
+struct Broken {
+    step: &'static Step,
+    at: BreakAt,
+    by: Break,
+}
+
+/// A buyer whose order goes one way, and fails at one point of each step on it.
+struct Traveller {
+    way: Way,
+    at: BreakAt,
+    item: usize,
+    user: UserId,
+    order: OrderId,
+    coupon: Option<Coupon>,
+}
+
+fn hex(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Makes a call again as it was, for as long as it is answered with UNAVAILABLE.
+async fn persistently<T, F, Fut>(what: &str, call: F) -> T
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T, Status>>,
+{
+    eventually(what, || async {
+        match call().await {
+            Ok(answer) => Some(answer),
+            Err(status) if status.code() == Code::Unavailable => None,
+            Err(status) => panic!("{what}: {status}"),
+        }
+    })
+    .await
+}
+
+async fn pool(world: &World, service: Service) -> MySqlPool {
+    let url = format!("{}?ssl-mode=disabled", world.service_database_url(service));
+    MySqlPool::connect(&url).await.unwrap()
+}
+
+fn item(title: &str, total_units: i32, limit_per_buyer: i32, gift: Option<Gift>) -> NewItem {
+    NewItem { title: title.to_owned(), unit_price: eur(1_999), total_units, limit_per_buyer, gift }
+}
+
+/// A request for an event that opens and closes so soon.
+fn new_event(opens_in: Duration, closes_in: Duration, items: Vec<NewItem>) -> CreateEventRequest {
+    CreateEventRequest {
+        request_id: fresh(),
+        name: "a sale in which everything fails".to_owned(),
+        opens_at: in_us(opens_in),
+        closes_at: in_us(closes_in),
+        items,
+    }
+}
+
+impl Traveller {
+    async fn new(sale: &Sale, way: Way, at: BreakAt, item: usize) -> Self {
+        let user = buyer();
+        let coupon = if way.has_coupon() { Some(sale.claim(user).await) } else { None };
+        let order = OrderId::derive(user, &RequestId::parse(PLACE).unwrap());
+        Self { way, at, item, user, order, coupon }
+    }
+
+    /// The mark with the ids of this order.
+    fn named(&self, mark: &str) -> String {
+        let payment = PaymentId::derive(self.order);
+        let coupon = self.coupon.as_ref().map(|coupon| coupon.coupon_id.parse::<CouponId>().unwrap());
+        mark.replace("{order}", &self.order.to_string())
+            .replace("{order_hex}", &hex(self.order.as_bytes()))
+            .replace("{payment}", &payment.to_string())
+            .replace("{payment_hex}", &hex(payment.as_bytes()))
+            .replace("{coupon_hex}", &coupon.map(|id| hex(id.as_bytes())).unwrap_or_default())
+    }
+}
+
+impl Stand {
+    async fn new() -> Self {
+        let world = World::prepared().await.unwrap();
+        let mut mesh = MeshBuilder::default()
+            .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
+            .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0)
+            // Twice as long and five seconds is how long a charge waits whose outcome was not stored.
+            .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500);
+        let mut proxies = BTreeMap::new();
+        for service in Service::ALL {
+            let proxy = Proxy::to_url(&world.service_database_url(service)).await.unwrap();
+            mesh = mesh.set(service, "STAMPEDE_DATABASE_URL", proxy.url());
+            proxies.insert(service, proxy);
+        }
+        let mesh = mesh.start(&world, Process::all()).await.unwrap();
+        let gift = Some(Gift { title: "a mug".to_owned(), total_units: 2 });
+        let rarities = POINTS.map(|at| item(&format!("a rarity for {at:?}"), 1, 1, None));
+        let items = [item("a kettle", 100, 3, gift)].into_iter().chain(rarities).collect();
+        let request = new_event(Duration::from_millis(1_500), LONG, items);
+        let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
+        let (orders, ledger) = (pool(&world, Service::Order).await, pool(&world, Service::Inventory).await);
+        let sale = Sale { world, mesh, event };
+        eventually("the event is open and its stock is staged", || async {
+            let too_many = sale.place(buyer(), &[(RARITY, 2)], "").await.unwrap_err();
+            (stampede_reason(&too_many) == "LIMIT_REACHED").then_some(())
+        })
+        .await;
+        Self { sale, proxies, orders, ledger }
+    }
+
+    /// Lets every step of this way fail at this point, once.
+    fn break_off(&self, way: Way, at: BreakAt, named: impl Fn(&str) -> String) -> Vec<Broken> {
+        let of_way = STEPS.iter().filter(|step| step.way == way);
+        let broken = |step: &'static Step| {
+            let marks: Vec<String> = step.marks.iter().map(|mark| named(mark)).collect();
+            Broken { step, at, by: self.proxies[&step.service].break_off(&marks, at) }
+        };
+        of_way.map(broken).collect()
+    }
+
+    /// Lets every step of this way fail at each point: what it is known by names no order.
+    fn break_off_everywhere(&self, way: Way) -> Vec<Broken> {
+        POINTS.into_iter().flat_map(|at| self.break_off(way, at, str::to_owned)).collect()
+    }
+
+    /// An event opens and closes, and another one is cancelled.
+    async fn events(&self) {
+        let lamp = || vec![item("a lamp", 1, 1, None)];
+        self.create(new_event(Duration::from_secs(3), Duration::from_secs(4), lamp())).await;
+        let event_id = self.create(new_event(Duration::from_secs(300), LONG, lamp())).await.event_id;
+        eventually("the event is staged", || async {
+            let request = GetStockRequest { event_id: event_id.clone() };
+            let stocks = self.sale.mesh.inventory().get_stock(as_operator(request)).await.ok()?.into_inner().stocks;
+            (!stocks.is_empty()).then_some(())
+        })
+        .await;
+        let request = CancelEventRequest { event_id };
+        persistently("an event is cancelled", || {
+            let (mut api, request) = (self.sale.mesh.event(), request.clone());
+            async move { api.cancel_event(as_operator(request)).await }
+        })
+        .await;
+    }
+
+    async fn create(&self, request: CreateEventRequest) -> Event {
+        let created = persistently("an event is created", || {
+            let (mut api, request) = (self.sale.mesh.event(), request.clone());
+            async move { api.create_event(as_operator(request)).await }
+        });
+        created.await.into_inner().event.unwrap()
+    }
+
+    async fn travel(&self, who: &Traveller) {
+        let order = self.place(who).await;
+        match who.way {
+            Way::Refunded => {
+                self.pay(who, "pm_card_ok").await;
+                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
+                self.coupon_is(who, CouponState::Used).await;
+                self.refund(who, &order).await;
+                self.coupon_is(who, CouponState::Issued).await;
+            }
+            Way::Declined => {
+                self.pay(who, "pm_card_declined").await;
+                self.sale.until(who.user, &order, OrderState::AwaitingPayment).await;
+                self.pay(who, "pm_card_ok").await;
+                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
+            }
+            Way::Cancelled => {
+                self.cancel(who).await;
+                self.coupon_is(who, CouponState::Issued).await;
+            }
+            Way::Expired => {
+                self.time_is_over(who).await;
+                self.sale.until(who.user, &order, OrderState::Expired).await;
+                self.coupon_is(who, CouponState::Issued).await;
+            }
+            Way::Late => {
+                self.pay_late(who, &order).await;
+                self.sale.until(who.user, &order, OrderState::Fulfilled).await;
+                // What was paid late and refunded is something else to tell again than what was not.
+                if who.at != BreakAt::Write {
+                    self.refund(who, &order).await;
+                }
+            }
+            Way::Rejected => {
+                self.pay_late(who, &order).await;
+                self.sale.until(who.user, &order, OrderState::Refunded).await;
+            }
+            Way::Scheduled | Way::Claimed => unreachable!("no order goes this way"),
+        }
+    }
+
+    async fn place(&self, who: &Traveller) -> Order {
+        let lines = [(who.item, 1)];
+        let coupon_id = who.coupon.as_ref().map_or("", |coupon| coupon.coupon_id.as_str());
+        let place = || self.sale.place_as(who.user, PLACE, &lines, coupon_id);
+        persistently("an order is placed", place).await
+    }
+
+    async fn pay(&self, who: &Traveller, card: &str) {
+        let (order_id, request_id, payment_method) = (who.order.to_string(), card.to_owned(), card.to_owned());
+        let request = PayOrderRequest { order_id, request_id, payment_method };
+        persistently("a payment is begun", || {
+            let (mut api, request) = (self.sale.mesh.order(), as_buyer(who.user, request.clone()));
+            async move { api.pay_order(request).await }
+        })
+        .await;
+    }
+
+    async fn cancel(&self, who: &Traveller) {
+        let request = CancelOrderRequest { order_id: who.order.to_string(), request_id: "cancel".to_owned() };
+        persistently("an order is cancelled", || {
+            let (mut api, request) = (self.sale.mesh.order(), as_buyer(who.user, request.clone()));
+            async move { api.cancel_order(request).await }
+        })
+        .await;
+    }
+
+    async fn refund(&self, who: &Traveller, order: &Order) {
+        let request = RefundOrderRequest { order_id: who.order.to_string(), request_id: "refund".to_owned() };
+        persistently("an order is refunded", || {
+            let (mut api, request) = (self.sale.mesh.order(), as_operator(request.clone()));
+            async move { api.refund_order(request).await }
+        })
+        .await;
+        self.sale.until(who.user, order, OrderState::Refunded).await;
+    }
+
+    /// Pays in time, and lets the answer be stored only after the order has expired and its units are back, or sold to
+    /// somebody else.
+    async fn pay_late(&self, who: &Traveller, order: &Order) {
+        let marks = ["PaymentApproved".to_owned(), PaymentId::derive(who.order).to_string()];
+        let late = self.proxies[&Service::Payment].keep_breaking(&marks, BreakAt::Write);
+        self.pay(who, "pm_card_ok").await;
+        eventually("the provider has the money", || ready((late.count() > 0).then_some(()))).await;
+        self.time_is_over(who).await;
+        self.sale.until(who.user, order, OrderState::Expired).await;
+        eventually("the units are back", || async { self.are_units_back(who).await.then_some(()) }).await;
+        if who.way == Way::Rejected {
+            let (other, lines) = (buyer(), [(who.item, 1)]);
+            let bought = || async { self.sale.place_as(other, PLACE, &lines, "").await.ok() };
+            eventually("somebody else has the unit", bought).await;
+        }
+        late.mend();
+    }
+
+    /// Ends the time to pay now.
+    async fn time_is_over(&self, who: &Traveller) {
+        let end = sqlx::query("UPDATE orders SET pay_deadline_us = ? WHERE id = ?");
+        let ended = end.bind(Timestamp::now().micros()).bind(who.order.as_bytes()).execute(&self.orders).await.unwrap();
+        assert_eq!(ended.rows_affected(), 1, "{}", who.order);
+    }
+
+    async fn are_units_back(&self, who: &Traveller) -> bool {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM ledger WHERE order_id = ? AND state = 'RELEASED'");
+        let released: i64 = count.bind(who.order.as_bytes()).fetch_one(&self.ledger).await.unwrap();
+        released == 1
+    }
+
+    async fn coupon_is(&self, who: &Traveller, state: CouponState) {
+        self.sale.until_coupon(who.user, who.coupon.as_ref().unwrap(), state).await;
+    }
+}
+
+/// Everything happens at once, and each step fails at each point. Returns what was to fail.
+async fn everything_fails(stand: &Rc<Stand>) -> Vec<Broken> {
+    // Claims, then the rest: what a claim writes is what the return of its coupon writes.
+    let mut broken = stand.break_off_everywhere(Way::Claimed);
+    let mut travellers = Vec::new();
+    for (number, at) in POINTS.into_iter().enumerate() {
+        for way in Way::OF_ORDERS {
+            let item = if way == Way::Rejected { RARITY + number } else { KETTLE };
+            travellers.push(Traveller::new(&stand.sale, way, at, item).await);
+        }
+    }
+    broken.extend(stand.break_off_everywhere(Way::Scheduled));
+    for who in &travellers {
+        broken.extend(stand.break_off(who.way, who.at, |mark| who.named(mark)));
+    }
+
+    let at_once = async {
+        let mut going = JoinSet::new();
+        for who in travellers {
+            let stand = stand.clone();
+            going.spawn_local(async move { stand.travel(&who).await });
+        }
+        let stand = stand.clone();
+        going.spawn_local(async move { stand.events().await });
+        while let Some(gone) = going.join_next().await {
+            gone.unwrap();
+        }
+    };
+    LocalSet::new().run_until(at_once).await;
+    broken
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
+    let stand = Rc::new(Stand::new().await);
+    for Broken { step, at, by } in everything_fails(&stand).await {
+        eventually(&format!("{step}: fails at its {at:?}"), || ready((by.count() == 1).then_some(()))).await;
+    }
+    stand.sale.audit();
+
+    let world = &stand.sale.world;
+    let (history, before) = (History::of(world), kept(world).await);
+    for telling in Telling::ALL {
+        history.tell(world, telling).await;
+        stand.sale.audit();
+        assert_eq!(kept(world).await, before, "told {telling:?}");
+    }
+    let stand = Rc::into_inner(stand).unwrap();
+    stand.sale.mesh.stop().await.unwrap();
+}
