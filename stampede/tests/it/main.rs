@@ -13,6 +13,7 @@ mod crowd;
 mod faults;
 mod history;
 mod load_tools;
+mod lost_notices;
 mod message_breaks;
 mod messages;
 mod provider;
