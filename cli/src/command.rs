@@ -1,6 +1,6 @@
 //! The operator's commands, as the command line has them. No behaviour.
 
-use crate::{audit, healthcheck, prepare, secrets, seed, simulate, token};
+use crate::{audit, healthcheck, messages, prepare, secrets, seed, simulate, token};
 use clap::Subcommand;
 
 /// The operator's commands.
@@ -12,6 +12,8 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Check every promise against the databases, Redis, Kafka and the payment provider
     Audit(audit::Args),
+    /// See what waits between the services, and decide on messages that could not be applied
+    Messages(messages::Args),
     /// Make tokens, such as the operator's
     Token(token::Args),
     /// Open an event with stock and coupons for a load test

@@ -1,12 +1,16 @@
-//! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises.
+//! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises, look after
+//! its messages.
 //!
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
-//! reads every schema, Redis and Kafka, and changes nothing.
+//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages writes down what was decided on dead
+//! letters, which their services then carry out.
 
 mod acknowledged;
 pub mod audit;
 mod command;
 mod healthcheck;
+mod kafka;
+mod messages;
 mod output;
 mod prepare;
 mod secrets;
@@ -22,9 +26,10 @@ use output::Output;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, or the process
-/// is not ready; 2: the command could not do its work; 143 and 130: it was stopped by SIGTERM or SIGINT. With
-/// [`Format::Json`] a reason for 2 is on stdout too, as `{"error": {"message": ...}}`.
+/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process
+/// is not ready, or a decision on messages is not carried out; 2: the command could not do its work; 143 and 130: it was
+/// stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
+/// `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {
     let output = Output::new(format);
     output::init_logs();
@@ -43,6 +48,7 @@ async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
         Command::Prepare(args) => prepare::run(args, output).await.map(|()| true),
         Command::Simulate(args) => simulate::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
+        Command::Messages(args) => messages::run(args, output).await,
         Command::Token(args) => token::run(&args, output).map(|()| true),
         Command::Seed(args) => seed::run(args, output).await.map(|()| true),
         Command::Healthcheck(args) => healthcheck::run(args, output).await,

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::ValueEnum;
+use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table, TableStyle};
 use serde::Serialize;
 use std::{
     fmt::Display,
@@ -56,6 +57,20 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 pub fn print_json_error(message: &str) {
     // The error is on stderr as well; there is nothing else to do about a closed stdout.
     drop(print_json(&serde_json::json!({"error": {"message": message}})));
+}
+
+/// A table with a line under its header and no other: names to the left, figures to the right.
+pub fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], figures: [&str; FIGURES]) -> Table {
+    let mut table = Table::new();
+    let style = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+    table.load_style(style).set_header(row(names, figures));
+    table
+}
+
+/// A row of such a table.
+pub fn row<const NAMES: usize>(names: [&str; NAMES], figures: impl IntoIterator<Item: Display>) -> Row {
+    let figures = figures.into_iter().map(|figure| Cell::new(figure).set_alignment(CellAlignment::Right));
+    names.into_iter().map(Cell::new).chain(figures).collect::<Vec<_>>().into()
 }
 
 /// Sends logs to stderr; `RUST_LOG` chooses which, such as `info` or `warn,stampede_db=debug`; by default warnings.

@@ -115,7 +115,7 @@ async fn reach(url: &str) -> Result<MySqlConnection, sqlx::Error> {
 }
 
 /// A schema's name goes into a statement as it is, so it may be nothing but a plain name.
-fn check_name(name: &str) -> anyhow::Result<()> {
+pub fn check_name(name: &str) -> anyhow::Result<()> {
     let plain = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !plain {
         bail!("--schema-prefix may have letters, digits and underscores only, but {name:?} would be a schema");

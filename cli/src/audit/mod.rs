@@ -6,7 +6,6 @@
 mod acknowledged;
 mod checks;
 mod coupons;
-mod kafka;
 mod messages;
 mod provider;
 mod quiet;

@@ -1,6 +1,7 @@
 //! The sources of the audit: all schemas over one connection, Redis, Kafka, and their names.
 
-use super::{Args, kafka::Groups};
+use super::Args;
+use crate::kafka::Groups;
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Encode, MySql, Row, Type, mysql::MySqlRow};
 use stampede_db::{Database, DbConfig};

@@ -5,7 +5,8 @@ use super::{
     report::{ItemLeft, Load, Report},
     stats::Anomaly,
 };
-use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table, TableStyle};
+use crate::output::{row, table};
+use comfy_table::Table;
 use std::fmt::{self, Display};
 
 impl Display for Report {
@@ -116,17 +117,4 @@ impl Display for Anomaly {
             None => Ok(()),
         }
     }
-}
-
-/// A table with a line under its header and no other: names to the left, figures to the right.
-fn table<const NAMES: usize, const FIGURES: usize>(names: [&str; NAMES], figures: [&str; FIGURES]) -> Table {
-    let mut table = Table::new();
-    let style = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-    table.load_style(style).set_header(row(names, figures));
-    table
-}
-
-fn row<const NAMES: usize>(names: [&str; NAMES], figures: impl IntoIterator<Item: Display>) -> Row {
-    let figures = figures.into_iter().map(|figure| Cell::new(figure).set_alignment(CellAlignment::Right));
-    names.into_iter().map(Cell::new).chain(figures).collect::<Vec<_>>().into()
 }

@@ -5,7 +5,10 @@ use super::{
     meeting::named,
     rules::{MESSAGES, RULES, Rule},
 };
-use crate::audit::{hex, kafka::Carried, sources::Sources};
+use crate::{
+    audit::{hex, sources::Sources},
+    kafka::Carried,
+};
 use prost::{Message, Name};
 use serde::Serialize;
 use sqlx::Row;

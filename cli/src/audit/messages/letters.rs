@@ -1,7 +1,10 @@
 //! Dead letters: the table of each consumer has them, and keeps them. What Kafka has is a copy.
 
 use super::meeting::named;
-use crate::audit::{Args, kafka::Carried, sources::Sources, verdict::Audit};
+use crate::{
+    audit::{Args, sources::Sources, verdict::Audit},
+    kafka::Carried,
+};
 use sqlx::{Row, mysql::MySqlRow};
 use stampede_vocab::Service;
 use std::collections::{HashMap, HashSet};

@@ -2,7 +2,7 @@
 //! in memory, and of the rest a hash of its id.
 
 use super::outbox::{Content, Written, hash};
-use crate::audit::kafka::Carried;
+use crate::kafka::Carried;
 use std::collections::{HashMap, HashSet};
 
 /// A message that waits for its record.

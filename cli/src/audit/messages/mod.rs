@@ -18,11 +18,11 @@ pub use outbox::unsent;
 
 use super::{
     Args,
-    kafka::Carried,
     retention::{Retention, readable},
     sources::Sources,
     verdict::Audit,
 };
+use crate::kafka::Carried;
 use effects::Reading;
 use letters::Letters;
 use meeting::{Meeting, named};

@@ -1,6 +1,6 @@
 //! The outbox of a service, read in pages by its primary key: each is a short statement.
 
-use crate::audit::{kafka::Carried, sources::Sources};
+use crate::{audit::sources::Sources, kafka::Carried};
 use sqlx::{Row as _, mysql::MySqlRow};
 use stampede_vocab::Service;
 use std::{

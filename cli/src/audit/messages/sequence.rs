@@ -1,7 +1,7 @@
 //! Messages of one aggregate come in the order of its versions.
 
 use super::outbox::hash;
-use crate::audit::kafka::Carried;
+use crate::kafka::Carried;
 use std::collections::HashMap;
 
 /// The messages of one aggregate so far.

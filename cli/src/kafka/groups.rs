@@ -3,12 +3,12 @@
 //! A service stores the offset of a message once the transaction of its effect is committed, so whatever lies below the
 //! committed offset has taken effect. Asking for the offsets of a group does not join it.
 
-use super::{READ_TIMEOUT, Records, Span, client, partitions, spans};
+use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, spans};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
-use stampede_vocab::Service;
+use stampede_vocab::{Service, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 use tokio::task::spawn_blocking;
 
@@ -32,6 +32,17 @@ pub struct Groups(Arc<Inner>);
 
 /// The committed offset of each partition of a topic; a partition of which none was ever committed is left out.
 pub type Committed = HashMap<i32, i64>;
+
+/// What a reader has yet to read of the topic of a writer.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    pub writer: Service,
+    pub reader: Service,
+    /// Records, those of types that the reader skips among them.
+    pub records: i64,
+    /// The first of them in each partition that has any: partition and offset.
+    pub first: Vec<(i32, i64)>,
+}
 
 impl Groups {
     /// Connects to Kafka. Fails if a topic that a service reads does not exist.
@@ -64,20 +75,32 @@ impl Groups {
 
     /// Returns how many records each reader has yet to read of each topic, where there are any.
     pub async fn unread(&self) -> anyhow::Result<Vec<(Service, Service, i64)>> {
+        let behind = self.behind().await?.into_iter().filter(|behind| behind.records > 0);
+        Ok(behind.map(|behind| (behind.writer, behind.reader, behind.records)).collect())
+    }
+
+    /// Returns what each reader has yet to read of each topic.
+    pub async fn behind(&self) -> anyhow::Result<Vec<Behind>> {
         let inner = self.0.clone();
-        let unread = move || {
-            let mut unread = Vec::new();
+        let behind = move || {
+            let mut behind = Vec::new();
             for group in &inner.groups {
                 for (writer, partitions) in &group.reads {
                     let committed = group.committed(*writer, &inner.prefix)?;
                     let ends = spans(&group.client, &writer.topic(&inner.prefix), partitions)?;
-                    let count: i64 = ends.iter().map(|span| left(*span, &committed)).sum();
-                    unread.push((*writer, group.reader, count));
+                    let (records, first) = left_of(&ends, &committed);
+                    behind.push(Behind { writer: *writer, reader: group.reader, records, first });
                 }
             }
-            Ok(unread.into_iter().filter(|(_, _, count)| *count > 0).collect())
+            Ok(behind)
         };
-        spawn_blocking(unread).await?
+        spawn_blocking(behind).await?
+    }
+
+    /// Returns when the oldest of these unread records was written; `None` if Kafka does not show one in time.
+    pub async fn oldest(&self, behind: &Behind) -> anyhow::Result<Option<Timestamp>> {
+        let (inner, topic, first) = (self.0.clone(), behind.writer.topic(&self.0.prefix), behind.first.clone());
+        spawn_blocking(move || oldest::of(&inner.brokers, &topic, &first)).await?
     }
 
     /// Reads a topic from its beginning to where it ends now. Fails if there is no such topic.
@@ -118,9 +141,29 @@ fn left(span: Span, committed: &Committed) -> i64 {
     (span.high - next).max(0)
 }
 
+/// The records that are not read, and the first of them in each partition.
+fn left_of(ends: &[Span], committed: &Committed) -> (i64, Vec<(i32, i64)>) {
+    let unread = ends.iter().map(|span| (span, left(*span, committed))).filter(|(_, count)| *count > 0);
+    let unread: Vec<_> = unread.collect();
+    let first = unread.iter().map(|(span, count)| (span.partition, span.high - count)).collect();
+    (unread.iter().map(|(_, count)| count).sum(), first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_record_that_is_not_read_is_found_in_each_partition() {
+        let ends = [
+            Span { partition: 0, low: 0, high: 9 },
+            Span { partition: 1, low: 4, high: 9 },
+            Span { partition: 2, low: 0, high: 3 },
+        ];
+        let committed = Committed::from([(0, 7), (2, 3)]);
+        assert_eq!(left_of(&ends, &committed), (7, vec![(0, 7), (1, 4)]));
+        assert_eq!(left_of(&ends[2..], &committed), (0, Vec::new()));
+    }
 
     #[test]
     fn what_was_removed_is_not_left_to_read() {

@@ -1,9 +1,10 @@
-//! Kafka as the audit reads it: what a topic has, and how far each consumer group has come.
+//! Kafka as the operator's commands read it: what a topic has, and how far each consumer group has come.
 
 mod groups;
+mod oldest;
 mod topic;
 
-pub use groups::Groups;
+pub use groups::{Behind, Groups};
 pub use topic::{Carried, Records};
 
 use anyhow::{Context, bail, ensure};

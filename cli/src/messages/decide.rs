@@ -1,0 +1,258 @@
+//! Writes a decision down, with who and why, where nobody else has decided: a letter is decided on once.
+
+use super::{
+    id::LetterId,
+    plan::{Chain, Key},
+    schemas::Schemas,
+};
+use anyhow::Context;
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, MySql, MySqlConnection, QueryBuilder};
+use stampede_db::{DbError, ensure_rows};
+use stampede_vocab::{Service, Timestamp};
+use std::sync::Arc;
+
+/// Longest name of who decides, as its column has it, and longest reason.
+const MAX_CHARS: (usize, usize) = (128, 2_000);
+
+/// How a decision is made.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Act {
+    /// Do it; without this the command only says what it would do
+    #[arg(long, requires = "why")]
+    pub yes: bool,
+
+    /// Why, for the record; needed with --yes
+    #[arg(long, value_name = "TEXT", value_parser = parse_why)]
+    why: Option<String>,
+
+    /// Who decides, for the record; needed with --yes
+    #[arg(long, env = "USER", value_name = "NAME")]
+    by: Option<String>,
+
+    /// Return once the decision is written down, and do not wait until the service has carried it out
+    #[arg(long)]
+    pub no_wait: bool,
+
+    /// Longest wait for that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub deadline_s: u64,
+}
+
+/// What is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The key is applied again, whatever of it waits.
+    Replay,
+    /// These letters are skipped for good.
+    Discard,
+}
+
+/// Who has decided, and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    pub by: String,
+    pub why: String,
+}
+
+/// A key, and the letters of it that were decided on; none if somebody else was faster.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    pub key: Key,
+    pub letters: Vec<LetterId>,
+}
+
+fn parse_why(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let chars = text.chars().count();
+    if (1..=MAX_CHARS.1).contains(&chars) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("say why in 1 to {} characters, this has {chars}", MAX_CHARS.1))
+    }
+}
+
+impl Act {
+    /// Who and why, if it is to be done. Fails if one of them is not said.
+    pub fn decision(&self) -> anyhow::Result<Option<Arc<Record>>> {
+        self.yes.then(|| self.record().map(Arc::new)).transpose()
+    }
+
+    fn record(&self) -> anyhow::Result<Record> {
+        let why = self.why.clone().context("--why is needed with --yes: say why, for the record")?;
+        let by = self.by.as_deref().map(str::trim).filter(|by| (1..=MAX_CHARS.0).contains(&by.chars().count()));
+        let by = by.with_context(|| {
+            format!("--by is needed with --yes: say who decides, in 1 to {} characters, for the record", MAX_CHARS.0)
+        })?;
+        Ok(Record { by: by.to_owned(), why })
+    }
+}
+
+/// Decides on the letters of one key, all or none of them in one transaction. Returns those that nobody had decided on
+/// before.
+pub async fn decide(
+    schemas: &Schemas,
+    chain: &Chain,
+    verdict: Verdict,
+    record: &Arc<Record>,
+) -> anyhow::Result<Decided> {
+    let key = chain.key.clone();
+    let decision = Arc::new(Decision {
+        letters: schemas.letters(key.consumer),
+        parked: schemas.table(key.consumer, "inbox_parked"),
+        topic: key.topic.clone(),
+        key: key.key.clone(),
+        only: (verdict == Verdict::Discard).then(|| chain.letters.iter().map(|letter| letter.id.row).collect()),
+        verdict,
+        record: record.clone(),
+        at_us: Timestamp::now().micros(),
+    });
+    let decided = schemas.db.transact("decide_on_letters", move |conn| {
+        let decision = decision.clone();
+        Box::pin(async move { decision.write(conn).await })
+    });
+    let rows: Vec<i64> = decided
+        .await
+        .with_context(|| format!("no decision was written for {} of {}", name_of(&key.key), key.consumer))?;
+    let letters = rows.into_iter().map(|row| LetterId { consumer: key.consumer, row }).collect();
+    Ok(Decided { key, letters })
+}
+
+/// A key as text names it.
+pub fn name_of(key: &str) -> &str {
+    if key.is_empty() { "what has no key" } else { key }
+}
+
+/// What goes into the transaction.
+struct Decision {
+    /// Full names of the tables.
+    letters: String,
+    parked: String,
+    topic: String,
+    key: String,
+    /// All of the key without.
+    only: Option<Vec<i64>>,
+    verdict: Verdict,
+    record: Arc<Record>,
+    at_us: i64,
+}
+
+impl Decision {
+    /// Writes it down. The park of the key is locked first, as the consumer does: what is set aside meanwhile comes
+    /// before the decision, or finds it.
+    async fn write(&self, conn: &mut MySqlConnection) -> Result<Vec<i64>, DbError> {
+        let park = format!("SELECT from_offset FROM {} WHERE topic = ? AND message_key = ? FOR UPDATE", self.parked);
+        sqlx::query(AssertSqlSafe(park)).bind(&self.topic).bind(&self.key).fetch_optional(&mut *conn).await?;
+        let ids: Vec<i64> = self.undecided().build_query_scalar().fetch_all(&mut *conn).await?;
+        if !ids.is_empty() {
+            let changed = self.update(&ids).build().execute(conn).await?.rows_affected();
+            ensure_rows("a decision on dead letters", changed, ids.len())?;
+        }
+        Ok(ids)
+    }
+
+    /// Locks those that nobody has decided on.
+    fn undecided(&self) -> QueryBuilder<MySql> {
+        let mut select = QueryBuilder::new(format!("SELECT id FROM {} WHERE topic = ", self.letters));
+        select.push_bind(self.topic.as_str()).push(" AND message_key = ").push_bind(self.key.as_str());
+        select.push(" AND state = 'WAITING'");
+        match &self.only {
+            Some(only) => push_ids(&mut select, only),
+            None => {
+                select.push(" AND kind <> 'UNREADABLE'");
+            }
+        }
+        select.push(" ORDER BY id FOR UPDATE");
+        select
+    }
+
+    fn update(&self, ids: &[i64]) -> QueryBuilder<MySql> {
+        let state = match self.verdict {
+            Verdict::Replay => "REPLAY",
+            Verdict::Discard => "DISCARDED",
+        };
+        let mut update = QueryBuilder::new(format!("UPDATE {} SET state = '{state}', decided_by = ", self.letters));
+        update.push_bind(self.record.by.as_str()).push(", decided_why = ").push_bind(self.record.why.as_str());
+        update.push(", decided_us = ").push_bind(self.at_us).push(" WHERE state = 'WAITING'");
+        push_ids(&mut update, ids);
+        update
+    }
+}
+
+/// Appends that the id is one of these, of which there must be one.
+pub fn push_ids(query: &mut QueryBuilder<MySql>, ids: &[i64]) {
+    query.push(" AND id IN (");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push(id);
+    }
+    query.push(")");
+}
+
+/// Those that were decided on, by consumer.
+pub fn by_consumer(decided: &[Decided]) -> Vec<(Service, Vec<&Decided>)> {
+    let mut consumers: Vec<(Service, Vec<&Decided>)> = Vec::new();
+    for one in decided.iter().filter(|one| !one.letters.is_empty()) {
+        match consumers.iter_mut().find(|(consumer, _)| *consumer == one.key.consumer) {
+            Some((_, keys)) => keys.push(one),
+            None => consumers.push((one.key.consumer, vec![one])),
+        }
+    }
+    consumers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn act(by: Option<&str>, why: Option<&str>) -> Act {
+        let (by, why) = (by.map(str::to_owned), why.map(str::to_owned));
+        Act { yes: true, why, by, no_wait: false, deadline_s: 1 }
+    }
+
+    fn decision(only: Option<Vec<i64>>, verdict: Verdict) -> Decision {
+        Decision {
+            letters: "`s`.dead_letters".to_owned(),
+            parked: "`s`.inbox_parked".to_owned(),
+            topic: "t".to_owned(),
+            key: "k".to_owned(),
+            only,
+            verdict,
+            record: Arc::new(Record { by: "ann".to_owned(), why: "it's mended".to_owned() }),
+            at_us: 1,
+        }
+    }
+
+    #[test]
+    fn who_and_why_have_to_be_said() {
+        let record = act(Some(" ann "), Some("mended")).record().unwrap();
+        assert_eq!((record.by.as_str(), record.why.as_str()), ("ann", "mended"));
+        for (by, why, flag) in [(Some("ann"), None, "--why"), (None, Some("x"), "--by"), (Some(" "), Some("x"), "--by")]
+        {
+            let refused = act(by, why).record().unwrap_err().to_string();
+            assert!(refused.contains(flag), "{flag}: {refused}");
+        }
+        assert!(act(Some(&"x".repeat(129)), Some("x")).record().is_err(), "longer than its column");
+        assert_eq!(parse_why(" mended "), Ok("mended".to_owned()));
+        assert!(parse_why("  ").is_err() && parse_why(&"x".repeat(2_001)).is_err());
+    }
+
+    #[test]
+    fn only_what_nobody_has_decided_on_is_changed() {
+        let replay = decision(None, Verdict::Replay);
+        assert_eq!(
+            replay.undecided().into_string(),
+            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state = 'WAITING' \
+             AND kind <> 'UNREADABLE' ORDER BY id FOR UPDATE"
+        );
+        let discard = decision(Some(vec![3, 4]), Verdict::Discard);
+        assert!(
+            discard.undecided().into_string().ends_with("state = 'WAITING' AND id IN (3, 4) ORDER BY id FOR UPDATE")
+        );
+        assert_eq!(
+            discard.update(&[4]).into_string(),
+            "UPDATE `s`.dead_letters SET state = 'DISCARDED', decided_by = ?, decided_why = ?, decided_us = ? \
+             WHERE state = 'WAITING' AND id IN (4)"
+        );
+    }
+}

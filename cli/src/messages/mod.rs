@@ -1,0 +1,63 @@
+//! `stampede messages`: what is on its way between the services, what they could not apply, and the way back for it.
+//!
+//! It works on the tables of the services, while they run. A decision is only written down here, with who and why; the
+//! service that has set a message aside carries it out.
+
+mod carry_out;
+mod decide;
+mod discard;
+mod filter;
+mod id;
+mod lag;
+mod letter;
+mod list;
+mod outlook;
+mod payload;
+mod plan;
+mod replay;
+mod report;
+mod schemas;
+mod show;
+mod text;
+mod wait;
+
+use crate::output::Output;
+use clap::Subcommand;
+
+/// See what waits between the services, and decide on messages that could not be applied.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples, next to a running `cargo xtask up`:
+  . .stampede/up/secrets.env
+  stampede messages lag
+  stampede messages list
+  stampede messages replay payment-17 --yes --why 'mended by 1.4.1'")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show what waits: messages to be sent and to be read, parked keys and dead letters
+    Lag(lag::Args),
+    /// List dead letters
+    List(list::Args),
+    /// Show one dead letter: its headers, its payload, what was decided, and what waits behind it
+    Show(show::Args),
+    /// Let dead letters be applied again, once: each key with all that waits behind it, in its order
+    Replay(replay::Args),
+    /// Skip dead letters for good
+    Discard(discard::Args),
+}
+
+/// Obeys, and returns whether all is as it should be.
+pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
+    match args.verb {
+        Verb::Lag(args) => lag::run(args, output).await.map(|()| true),
+        Verb::List(args) => list::run(args, output).await.map(|()| true),
+        Verb::Show(args) => show::run(args, output).await.map(|()| true),
+        Verb::Replay(args) => replay::run(args, output).await,
+        Verb::Discard(args) => discard::run(args, output).await,
+    }
+}

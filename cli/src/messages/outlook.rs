@@ -1,0 +1,314 @@
+//! What is, and what will be, without the messages that an operator thinks of discarding: the order that they are
+//! about, and how its money and units come to their end.
+
+use super::{
+    plan::{Chain, Plan},
+    schemas::Schemas,
+    text::printable,
+};
+use serde::Serialize;
+use sqlx::{MySql, QueryBuilder};
+use stampede_proto::messages;
+use stampede_vocab::{OrderId, PaymentId, Service};
+use std::{
+    collections::HashMap,
+    fmt::{self, Display},
+};
+
+/// What is without some messages of a key.
+#[derive(Debug, Serialize)]
+pub struct Outlook {
+    /// The order that they are about; none for those of an event.
+    pub order: Option<OrderNow>,
+    /// What follows, once for each type of message.
+    pub without: Vec<Without>,
+}
+
+/// An order as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OrderNow {
+    pub order_id: OrderId,
+    /// None if there is no such order.
+    pub state: Option<String>,
+    /// Units that the ledger has for it.
+    pub committed_units: i64,
+    pub payment: Option<PaymentNow>,
+}
+
+/// The payment of an order as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PaymentNow {
+    pub state: String,
+    pub currency: String,
+    pub captured_minor: i64,
+    pub refunded_minor: i64,
+}
+
+/// What follows if a message never takes effect.
+#[derive(Debug, PartialEq, Serialize)]
+pub struct Without {
+    /// Its name; empty for a record that is no message.
+    pub message: String,
+    pub then: &'static str,
+}
+
+/// For whoever reads it: what follows if it never takes effect there.
+const CONSEQUENCES: &[(Service, &str, &str)] = &[
+    (
+        Service::Payment,
+        "PaymentRequested",
+        "the attempt is not charged; an order that is PAYING expires at its deadline, and gives back units and coupon",
+    ),
+    (
+        Service::Payment,
+        "RefundRequested",
+        "an order that is REFUNDING asks for its refund again by itself, so that the money goes back all the same",
+    ),
+    (
+        Service::Payment,
+        "OrderExpired",
+        "a charge that is queued may still be made; its money then buys the units again or goes back by itself",
+    ),
+    (
+        Service::Payment,
+        "OrderCancelled",
+        "a charge that is queued may still be made; its money then goes back by itself",
+    ),
+    (
+        Service::Order,
+        "PaymentApproved",
+        "the money stays captured, and an order that is PAYING expires without it: nobody asks for it again, so better \
+         replay it, or give the money back by hand at the provider; `stampede audit` names it",
+    ),
+    (
+        Service::Order,
+        "PaymentDeclined",
+        "an order that is PAYING cannot be paid again; it expires at its deadline, and gives back units and coupon",
+    ),
+    (
+        Service::Order,
+        "PaymentRefunded",
+        "the money is back; an order that is REFUNDING asks again by itself, and is then answered again",
+    ),
+    (
+        Service::Order,
+        "StockCommitted",
+        "an order that is PAID asks again by itself, and is then answered again and fulfilled",
+    ),
+    (
+        Service::Order,
+        "StockRejected",
+        "an order that is PAID asks again by itself, and is then answered again: it gets its units or its money back",
+    ),
+    (
+        Service::Inventory,
+        "EventScheduled",
+        "the stock keeps its items and times until the event is rescheduled; `stampede audit` names the difference",
+    ),
+    (
+        Service::Inventory,
+        "EventCancelled",
+        "the stock goes on being sold until its closing time: StageStock can move that; `stampede audit` names it",
+    ),
+    (Service::Inventory, "OrderPaidLate", "an order that is PAID asks for its units again by itself"),
+    (Service::Inventory, "OrderCancelled", UNITS_STAY),
+    (Service::Inventory, "OrderExpired", UNITS_STAY),
+    (Service::Inventory, "OrderRefunded", UNITS_STAY),
+    (Service::Coupon, "OrderFulfilled", COUPON_IS_SETTLED),
+    (Service::Coupon, "OrderCancelled", COUPON_IS_SETTLED),
+    (Service::Coupon, "OrderExpired", COUPON_IS_SETTLED),
+    (
+        Service::Coupon,
+        "OrderRefunded",
+        "a coupon that was used stays used, and the buyer does not get it back; `stampede audit` names it",
+    ),
+];
+
+const UNITS_STAY: &str = "the units and gifts of the order stay taken: nobody gives them back later, so better replay \
+     it; `stampede audit` names them";
+const COUPON_IS_SETTLED: &str =
+    "a coupon that is held for the order is settled all the same, by the sweep of old holds";
+const UNKNOWN: &str = "nothing is known of such a message: `stampede audit` says whether all is well without it";
+const NO_MESSAGE: &str = "it is no message of ours: nothing is missing, unless its sender meant it as one";
+
+/// Looks at what the plan is about, key by key.
+pub async fn read(schemas: &Schemas, plan: &Plan) -> anyhow::Result<Vec<Outlook>> {
+    let ids = order_ids(schemas, plan).await?;
+    let mut distinct: Vec<OrderId> = ids.values().copied().collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let orders = orders(schemas, &distinct).await?;
+    let outlook = |chain: &Chain| Outlook {
+        order: ids.get(&chain.key.key).and_then(|id| orders.get(id)).cloned(),
+        without: without(chain),
+    };
+    Ok(plan.chains.iter().map(outlook).collect())
+}
+
+/// The orders that the keys are about. A payment knows its order, and the key of anything else is no order.
+async fn order_ids(schemas: &Schemas, plan: &Plan) -> anyhow::Result<HashMap<String, OrderId>> {
+    let keys = || plan.chains.iter().map(|chain| &chain.key.key);
+    let mut ids: HashMap<String, OrderId> = keys().filter_map(|key| Some((key.clone(), key.parse().ok()?))).collect();
+    let payments: Vec<PaymentId> = keys().filter_map(|key| key.parse().ok()).collect();
+    if payments.is_empty() {
+        return Ok(ids);
+    }
+    let table = schemas.table(Service::Payment, "payments");
+    let select = format!("SELECT id, order_id FROM {table} WHERE id IN ");
+    let query = with_ids(select, payments.iter().map(PaymentId::as_bytes), "");
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = schemas.read("payments", query).await?;
+    for (payment, order) in rows {
+        ids.insert(PaymentId::try_from_bytes(&payment)?.to_string(), OrderId::try_from_bytes(&order)?);
+    }
+    Ok(ids)
+}
+
+fn with_ids<'i>(select: String, ids: impl Iterator<Item = &'i [u8]>, behind: &str) -> QueryBuilder<MySql> {
+    let mut query = QueryBuilder::new(select);
+    query.push("(");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id);
+    }
+    query.push(")").push(behind);
+    query
+}
+
+async fn orders(schemas: &Schemas, ids: &[OrderId]) -> anyhow::Result<HashMap<OrderId, OrderNow>> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let nothing = |id: &OrderId| (*id, OrderNow { order_id: *id, state: None, committed_units: 0, payment: None });
+    let mut orders: HashMap<OrderId, OrderNow> = ids.iter().map(nothing).collect();
+    let bytes = || ids.iter().map(OrderId::as_bytes);
+
+    let table = schemas.table(Service::Order, "orders");
+    let query = with_ids(format!("SELECT id, state FROM {table} WHERE id IN "), bytes(), "");
+    let states: Vec<(Vec<u8>, String)> = schemas.read("orders", query).await?;
+    for (id, state) in states {
+        known(&mut orders, &id, |order| order.state = Some(state))?;
+    }
+    let table = schemas.table(Service::Inventory, "ledger");
+    let select =
+        format!("SELECT order_id, CAST(SUM(units) AS SIGNED) FROM {table} WHERE state = 'COMMITTED' AND order_id IN ");
+    let units: Vec<(Vec<u8>, i64)> =
+        schemas.read("the ledger", with_ids(select, bytes(), " GROUP BY order_id")).await?;
+    for (id, units) in units {
+        known(&mut orders, &id, |order| order.committed_units = units)?;
+    }
+    let table = schemas.table(Service::Payment, "payments");
+    let select =
+        format!("SELECT order_id, state, currency, captured_minor, refunded_minor FROM {table} WHERE order_id IN ");
+    let payments: Vec<(Vec<u8>, String, String, i64, i64)> =
+        schemas.read("payments", with_ids(select, bytes(), "")).await?;
+    for (id, state, currency, captured_minor, refunded_minor) in payments {
+        let payment = PaymentNow { state, currency, captured_minor, refunded_minor };
+        known(&mut orders, &id, |order| order.payment = Some(payment))?;
+    }
+    Ok(orders)
+}
+
+fn known(orders: &mut HashMap<OrderId, OrderNow>, id: &[u8], note: impl FnOnce(&mut OrderNow)) -> anyhow::Result<()> {
+    if let Some(order) = orders.get_mut(&OrderId::try_from_bytes(id)?) {
+        note(order);
+    }
+    Ok(())
+}
+
+fn without(chain: &Chain) -> Vec<Without> {
+    let mut all: Vec<Without> = Vec::new();
+    for letter in &chain.letters {
+        let message = messages::name(&letter.message_type).unwrap_or(&letter.message_type);
+        let then = if letter.is_message() { consequence(chain.key.consumer, message) } else { NO_MESSAGE };
+        let one = Without { message: message.to_owned(), then };
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
+}
+
+fn consequence(reader: Service, message: &str) -> &'static str {
+    let known = CONSEQUENCES.iter().find(|(by, name, _)| *by == reader && *name == message);
+    known.map_or(UNKNOWN, |(_, _, then)| *then)
+}
+
+impl Display for Outlook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(order) = &self.order {
+            writeln!(f, "{order}")?;
+        }
+        for (index, Without { message, then }) in self.without.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            let name = if message.is_empty() { "a record that is no message" } else { message.as_str() };
+            write!(f, "{newline}without {}: {then}", printable(name, 128))?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for OrderNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            Some(state) => write!(f, "order {} is {state}, {} units are taken", self.order_id, self.committed_units)?,
+            None => write!(f, "there is no order {}, {} units are taken", self.order_id, self.committed_units)?,
+        }
+        match &self.payment {
+            Some(PaymentNow { state, currency, captured_minor, refunded_minor }) => write!(
+                f,
+                ", its payment is {state}: of minor units {captured_minor} {currency} captured, {refunded_minor} refunded"
+            ),
+            None => write!(f, ", nothing was ever charged"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{letter::tests::letter, plan::Key};
+
+    #[test]
+    fn it_is_said_of_every_message_what_follows_without_it() {
+        let mut all = Vec::new();
+        for reader in Service::ALL {
+            for writer in reader.reads() {
+                all.extend(reader.takes(writer).iter().map(|name| (reader, *name)));
+            }
+        }
+        let missing: Vec<_> = all.iter().filter(|(reader, name)| consequence(*reader, name) == UNKNOWN).collect();
+        assert!(missing.is_empty(), "say in CONSEQUENCES what follows without {missing:?}");
+        assert_eq!(CONSEQUENCES.len(), all.len(), "there are others than are taken");
+    }
+
+    #[test]
+    fn each_type_is_explained_once() {
+        let letters: Vec<_> = ["PaymentRequested", "OrderExpired", "PaymentRequested"]
+            .iter()
+            .zip(1..)
+            .map(|(name, row)| letter(row, name, "ord_1"))
+            .collect();
+        let chain = Chain { key: Key::of(&letters[0]), letters };
+        let names: Vec<_> = without(&chain).into_iter().map(|without| without.message).collect();
+        assert_eq!(names, ["PaymentRequested", "OrderExpired"]);
+    }
+
+    #[test]
+    fn an_order_is_shown_with_its_money_and_units() {
+        let order_id: OrderId = "ord_0000000000000000000000001a".parse().unwrap();
+        let payment = PaymentNow {
+            state: "CAPTURED".to_owned(),
+            currency: "EUR".to_owned(),
+            captured_minor: 1_999,
+            refunded_minor: 0,
+        };
+        let order = OrderNow { order_id, state: Some("PAYING".to_owned()), committed_units: 2, payment: Some(payment) };
+        let without = vec![Without { message: "PaymentApproved".to_owned(), then: UNKNOWN }];
+        let text = Outlook { order: Some(order), without }.to_string();
+        assert!(text.starts_with("order ord_0000000000000000000000001a is PAYING, 2 units are taken"), "{text}");
+        assert!(
+            text.contains("1999 EUR captured, 0 refunded") && text.contains("\nwithout PaymentApproved:"),
+            "{text}"
+        );
+    }
+}

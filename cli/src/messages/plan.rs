@@ -1,0 +1,193 @@
+//! What a decision is about: keys, and their letters that nobody has decided on.
+
+use super::{
+    filter::{Target, Wanted},
+    id::{LetterId, by_name},
+    letter::{COLUMNS, Row, Summary},
+    schemas::Schemas,
+    show,
+};
+use anyhow::ensure;
+use serde::Serialize;
+use sqlx::{MySql, QueryBuilder};
+use stampede_vocab::{Service, Timestamp};
+
+/// Most letters that are read for a plan.
+const LETTERS: usize = 1_000;
+
+/// A key of a topic, as one service reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    #[serde(serialize_with = "by_name")]
+    pub consumer: Service,
+    pub topic: String,
+    /// Empty for a record that is no message.
+    pub key: String,
+}
+
+/// A key with its letters that a decision is about.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    pub key: Key,
+    /// In the order in which they will be applied.
+    pub letters: Vec<Summary>,
+}
+
+/// What a decision is about.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub chains: Vec<Chain>,
+    /// There are more keys or letters than these.
+    pub has_more: bool,
+}
+
+impl Key {
+    /// The key of this letter.
+    pub fn of(letter: &Summary) -> Self {
+        Self { consumer: letter.consumer, topic: letter.topic.clone(), key: letter.key.clone() }
+    }
+}
+
+impl Plan {
+    /// The letters of these, by their keys.
+    fn of(letters: Vec<Summary>, has_more: bool) -> Self {
+        let mut chains: Vec<Chain> = Vec::new();
+        for letter in letters {
+            let key = Key::of(&letter);
+            match chains.iter_mut().find(|chain| chain.key == key) {
+                Some(chain) => chain.letters.push(letter),
+                None => chains.push(Chain { key, letters: vec![letter] }),
+            }
+        }
+        Self { chains, has_more }
+    }
+
+    /// Every letter of it.
+    pub fn letters(&self) -> impl Iterator<Item = &Summary> {
+        self.chains.iter().flat_map(|chain| &chain.letters)
+    }
+}
+
+/// Reads the letters themselves that are meant, at most so many.
+pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
+    let now = Timestamp::now();
+    let wanted = match target {
+        Target::One(id) => {
+            let letter = show::summary(schemas, *id, now).await?;
+            return Ok(Plan::of(vec![letter].into_iter().filter(|letter| letter.state == "WAITING").collect(), false));
+        }
+        Target::All(wanted) => wanted,
+    };
+    let mut letters = Vec::new();
+    for consumer in wanted.consumers() {
+        let mut query = waiting(schemas, consumer);
+        wanted.push(&mut query);
+        query.push(format_args!(" ORDER BY id LIMIT {}", most + 1 - letters.len()));
+        letters.extend(read(schemas, consumer, query, now).await?);
+        if letters.len() > most {
+            break;
+        }
+    }
+    let has_more = letters.len() > most;
+    letters.truncate(most);
+    Ok(Plan::of(letters, has_more))
+}
+
+/// Reads the keys of the letters that are meant, at most so many, each with all its letters. Fails if the one letter that
+/// is meant is no message.
+pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
+    let (now, mut has_more, mut all) = (Timestamp::now(), false, Vec::new());
+    let mut room = most;
+    for (consumer, mut keys) in keys(schemas, target, most).await? {
+        has_more |= keys.len() > room;
+        keys.truncate(room);
+        room -= keys.len();
+        if keys.is_empty() {
+            continue;
+        }
+        let mut query = waiting(schemas, consumer);
+        query.push(" AND kind <> 'UNREADABLE' AND (topic, message_key) IN (");
+        let mut list = query.separated(", ");
+        for (topic, key) in &keys {
+            list.push("(").push_bind_unseparated(topic.as_str()).push_unseparated(", ");
+            list.push_bind_unseparated(key.as_str()).push_unseparated(")");
+        }
+        query.push(format_args!(") ORDER BY id LIMIT {}", LETTERS + 1));
+        let mut letters = read(schemas, consumer, query, now).await?;
+        has_more |= letters.len() > LETTERS;
+        letters.truncate(LETTERS);
+        all.extend(letters);
+    }
+    Ok(Plan::of(all, has_more))
+}
+
+/// Topic and key.
+type Name = (String, String);
+
+/// The keys of the letters that are meant, by consumer; of each consumer one more than so many if there are.
+async fn keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Vec<(Service, Vec<Name>)>> {
+    match target {
+        Target::One(id) => Ok(vec![(id.consumer, vec![key_of(schemas, *id).await?])]),
+        Target::All(wanted) => {
+            let mut keys = Vec::new();
+            for consumer in wanted.consumers() {
+                keys.push((consumer, keys_of(schemas, wanted, consumer, most).await?));
+            }
+            Ok(keys)
+        }
+    }
+}
+
+async fn key_of(schemas: &Schemas, id: LetterId) -> anyhow::Result<Name> {
+    let letter = show::summary(schemas, id, Timestamp::now()).await?;
+    ensure!(
+        letter.is_message(),
+        "{id} is no message, so it cannot be replayed: mend its sender, and `stampede messages discard {id}`"
+    );
+    Ok((letter.topic, letter.key))
+}
+
+async fn keys_of(schemas: &Schemas, wanted: &Wanted, consumer: Service, most: usize) -> anyhow::Result<Vec<Name>> {
+    let table = schemas.letters(consumer);
+    let mut query = QueryBuilder::new(format!(
+        "SELECT topic, message_key FROM {table} WHERE state = 'WAITING' AND kind <> 'UNREADABLE'"
+    ));
+    wanted.push(&mut query);
+    query.push(format_args!(" GROUP BY topic, message_key ORDER BY MIN(id) LIMIT {}", most + 1));
+    schemas.read(&format!("dead letters of {consumer}"), query).await
+}
+
+/// The letters of a consumer that nobody has decided on.
+fn waiting(schemas: &Schemas, consumer: Service) -> QueryBuilder<MySql> {
+    QueryBuilder::new(format!("SELECT {COLUMNS} FROM {} WHERE state = 'WAITING'", schemas.letters(consumer)))
+}
+
+async fn read(
+    schemas: &Schemas,
+    consumer: Service,
+    query: QueryBuilder<MySql>,
+    now: Timestamp,
+) -> anyhow::Result<Vec<Summary>> {
+    let rows: Vec<Row> = schemas.read(&format!("dead letters of {consumer}"), query).await?;
+    Ok(rows.into_iter().map(|row| Summary::of(consumer, row, now)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::letter::tests::letter;
+
+    #[test]
+    fn letters_stay_in_their_order_within_their_key() {
+        let letters = [(1, "ord_1"), (2, "ord_2"), (5, "ord_1"), (9, "ord_1")];
+        let letters = letters.map(|(row, key)| letter(row, "PaymentRequested", key)).to_vec();
+        let plan = Plan::of(letters, false);
+        let chains: Vec<(&str, Vec<i64>)> = plan
+            .chains
+            .iter()
+            .map(|chain| (chain.key.key.as_str(), chain.letters.iter().map(|letter| letter.id.row).collect()))
+            .collect();
+        assert_eq!(chains, [("ord_1", vec![1, 5, 9]), ("ord_2", vec![2])]);
+        assert_eq!(plan.letters().count(), 4);
+    }
+}

@@ -1,0 +1,275 @@
+//! `stampede messages show`: everything about one dead letter, and the chain of its key.
+
+use super::{
+    id::LetterId,
+    letter::{COLUMNS, Row, Summary, letters_table},
+    payload::{Payload, hex},
+    schemas::{Schemas, Server},
+    text::{age, printable, time},
+};
+use crate::output::{Output, print_json, print_text};
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{FromRow, QueryBuilder};
+use stampede_vocab::Timestamp;
+use std::fmt::{self, Display};
+
+/// Most letters of the key that are shown.
+const CHAIN: usize = 100;
+/// Longest text of others that people are shown.
+const TEXT: usize = 2_000;
+
+/// Show one dead letter: its headers, its payload, what was decided, and what waits behind it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  stampede messages show payment-17
+  stampede messages show payment-17 -o json | jq '.payload.decoded'")]
+pub struct Args {
+    /// Which: an id that `messages list` prints
+    #[arg(value_name = "ID")]
+    id: LetterId,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+/// What is stored beside a [`Row`].
+#[derive(Debug, FromRow)]
+struct Rest {
+    record_key: Option<Vec<u8>>,
+    source: String,
+    message_id: String,
+    headers: String,
+    payload: Vec<u8>,
+    copied_us: Option<i64>,
+    decided_by: Option<String>,
+    decided_why: Option<String>,
+    decided_us: Option<i64>,
+}
+
+/// Everything about a letter.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    letter: Summary,
+    /// CloudEvents source and id.
+    source: String,
+    message_id: String,
+    /// The key of a record that is no message.
+    record_key_hex: Option<String>,
+    /// Every header as it came.
+    headers: Value,
+    payload: Payload,
+    /// When Kafka took the copy.
+    copied_time: Option<String>,
+    /// The last decision; none if nobody has decided.
+    decided: Option<Decided>,
+    /// None if its key is not parked.
+    parked: Option<Parked>,
+    /// The letters of its key, the first ones, whatever was decided on them.
+    chain: Vec<Summary>,
+    chain_has_more: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Decided {
+    by: String,
+    why: String,
+    time: Option<String>,
+}
+
+#[derive(Debug, FromRow)]
+struct ParkRow {
+    from_offset: i64,
+    parked_us: i64,
+}
+
+/// Since when the key is parked.
+#[derive(Debug, Serialize)]
+struct Parked {
+    from_offset: i64,
+    since: String,
+}
+
+/// Prints it.
+pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
+    let schemas = Schemas::connect(&args.server).await?;
+    let shown = read(&schemas, args.id).await?;
+    if output.json { print_json(&shown) } else { print_text(&shown) }
+}
+
+/// Reads one letter in short.
+pub async fn summary(schemas: &Schemas, id: LetterId, now: Timestamp) -> anyhow::Result<Summary> {
+    let query = of_letter(schemas, COLUMNS, id);
+    let rows: Vec<Row> = schemas.read(&format!("dead letters of {}", id.consumer), query).await?;
+    let row = rows.into_iter().next().with_context(|| {
+        format!("there is no dead letter {id}: `stampede messages list --state all` prints those there are")
+    })?;
+    Ok(Summary::of(id.consumer, row, now))
+}
+
+fn of_letter(schemas: &Schemas, columns: &str, id: LetterId) -> QueryBuilder<sqlx::MySql> {
+    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM {} WHERE id = ", schemas.letters(id.consumer)));
+    query.push_bind(id.row);
+    query
+}
+
+async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
+    let now = Timestamp::now();
+    let letter = summary(schemas, id, now).await?;
+    let columns = "record_key, source, message_id, headers, payload, copied_us, decided_by, decided_why, decided_us";
+    let what = format!("dead letters of {}", id.consumer);
+    let rest: Vec<Rest> = schemas.read(&what, of_letter(schemas, columns, id)).await?;
+    let rest = rest.into_iter().next().context("the letter has just been removed by hand")?;
+    let (parked, mut chain) = if letter.is_message() {
+        (park(schemas, &letter).await?, chain(schemas, &letter, now).await?)
+    } else {
+        (None, Vec::new())
+    };
+    let chain_has_more = chain.len() > CHAIN;
+    chain.truncate(CHAIN);
+    Ok(Shown {
+        source: rest.source,
+        message_id: rest.message_id,
+        record_key_hex: rest.record_key.as_deref().map(hex),
+        // Headers that somebody has made unreadable are shown as they are.
+        headers: serde_json::from_str(&rest.headers).unwrap_or(Value::String(rest.headers)),
+        payload: Payload::of(&letter.message_type, &rest.payload),
+        copied_time: rest.copied_us.map(time),
+        decided: rest.decided_by.map(|by| Decided {
+            by,
+            why: rest.decided_why.unwrap_or_default(),
+            time: rest.decided_us.map(time),
+        }),
+        parked,
+        chain,
+        chain_has_more,
+        letter,
+    })
+}
+
+async fn park(schemas: &Schemas, letter: &Summary) -> anyhow::Result<Option<Parked>> {
+    let table = schemas.table(letter.consumer, "inbox_parked");
+    let mut query = QueryBuilder::new(format!("SELECT from_offset, parked_us FROM {table} WHERE topic = "));
+    query.push_bind(letter.topic.as_str()).push(" AND message_key = ").push_bind(letter.key.as_str());
+    let rows: Vec<ParkRow> = schemas.read(&format!("parked keys of {}", letter.consumer), query).await?;
+    let parked = |row: ParkRow| Parked { from_offset: row.from_offset, since: time(row.parked_us) };
+    Ok(rows.into_iter().next().map(parked))
+}
+
+/// The letters of the same key, and one more than are shown if there are.
+async fn chain(schemas: &Schemas, letter: &Summary, now: Timestamp) -> anyhow::Result<Vec<Summary>> {
+    let table = schemas.letters(letter.consumer);
+    let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM {table} WHERE topic = "));
+    query.push_bind(letter.topic.as_str()).push(" AND message_key = ").push_bind(letter.key.as_str());
+    query.push(format_args!(" AND kind <> 'UNREADABLE' ORDER BY id LIMIT {}", CHAIN + 1));
+    let rows: Vec<Row> = schemas.read(&format!("dead letters of {}", letter.consumer), query).await?;
+    Ok(rows.into_iter().map(|row| Summary::of(letter.consumer, row, now)).collect())
+}
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = &self.letter;
+        writeln!(f, "{}: {}, {}", letter.id, letter.kind, letter.state)?;
+        writeln!(f, "message    {} {} of {}", letter.name(), text(&self.message_id), text(&self.source))?;
+        writeln!(f, "place      {} {}/{}", letter.topic, letter.partition, letter.offset)?;
+        match &self.record_key_hex {
+            Some(key) => writeln!(f, "key        {key} (hexadecimal)")?,
+            None => writeln!(f, "key        {}", text(&letter.key))?,
+        }
+        writeln!(f, "set aside  {} ({} ago): {}", letter.set_aside_time, age(letter.age_s), text(&letter.reason))?;
+        if let Some(error) = &letter.last_error {
+            writeln!(f, "replayed   {} times, the last one failed: {}", letter.attempts, text(error))?;
+        }
+        if let Some(Decided { by, why, time }) = &self.decided {
+            let time = time.as_deref().unwrap_or("unknown");
+            writeln!(f, "decided    {time} by {}: {}", text(by), text(why))?;
+        }
+        writeln!(f, "copied     {}", self.copied_time.as_deref().unwrap_or("not yet"))?;
+        self.write_headers(f)?;
+        self.write_payload(f)?;
+        self.write_chain(f)
+    }
+}
+
+impl Shown {
+    fn write_headers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "headers")?;
+        let Some(headers) = self.headers.as_array() else {
+            return writeln!(f, "  {}", text(&self.headers.to_string()));
+        };
+        for header in headers {
+            let part = |name: &str| header[name].as_str();
+            let value = part("text").map(str::to_owned).or_else(|| part("hex").map(|hex| format!("0x{hex}")));
+            writeln!(f, "  {}: {}", text(part("key").unwrap_or_default()), text(&value.unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    fn write_payload(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "payload ({} bytes)", self.payload.bytes)?;
+        if let Some(decoded) = &self.payload.decoded {
+            // JSON escapes what could harm a terminal.
+            return writeln!(f, "{decoded:#}");
+        }
+        writeln!(f, "  {}", self.payload.hex.as_deref().unwrap_or_default())
+    }
+
+    fn write_chain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.parked {
+            Some(Parked { from_offset, since }) => {
+                writeln!(f, "its key is parked since {since}, from offset {from_offset} on; its letters:")?;
+            }
+            None if self.chain.is_empty() => return write!(f, "nothing waits behind it"),
+            None => writeln!(f, "its key is not parked; its letters:")?,
+        }
+        write!(f, "{}", letters_table(&self.chain))?;
+        if self.chain_has_more { write!(f, "\nand more: `messages list --state all --key` has all") } else { Ok(()) }
+    }
+}
+
+fn text(foreign: &str) -> String {
+    printable(foreign, TEXT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::letter::tests::letter;
+    use serde_json::json;
+
+    fn shown() -> Shown {
+        let letter = letter(7, "PaymentRequested", "ord_1");
+        Shown {
+            source: "/stampede/order".to_owned(),
+            message_id: "m1".to_owned(),
+            record_key_hex: None,
+            headers: json!([{"key": "ce_id", "text": "m\u{1b}1"}, {"key": "odd", "hex": "ff"}, {"key": "none"}]),
+            payload: Payload::of("of.nobody", b"\xff"),
+            copied_time: None,
+            decided: Some(Decided { by: "ann".to_owned(), why: "mended".to_owned(), time: Some("then".to_owned()) }),
+            parked: Some(Parked { from_offset: 17, since: "noon".to_owned() }),
+            chain: vec![letter.clone()],
+            chain_has_more: false,
+            letter,
+        }
+    }
+
+    #[test]
+    fn everything_is_shown_and_nothing_harms_a_terminal() {
+        let text = shown().to_string();
+        for part in ["payment-7: POISON, WAITING", "m1 of /stampede/order", "ce_id: m 1", "odd: 0xff", "none: \n"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.contains("then by ann: mended") && text.contains("since noon, from offset 17"), "{text}");
+        assert!(text.contains("payload (1 bytes)\n  ff") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn json_has_the_letter_at_the_top() {
+        let json = serde_json::to_value(shown()).unwrap();
+        assert_eq!((&json["id"], &json["chain"][0]["id"]), (&"payment-7".into(), &"payment-7".into()));
+        assert_eq!((&json["payload"]["hex"], &json["parked"]["from_offset"]), (&"ff".into(), &17.into()));
+    }
+}
