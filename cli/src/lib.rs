@@ -2,8 +2,8 @@
 //! its messages.
 //!
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
-//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages writes down what was decided on dead
-//! letters, which their services then carry out.
+//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages writes down what was decided on
+//! dead letters, which their services then carry out.
 
 mod acknowledged;
 pub mod audit;
@@ -26,8 +26,8 @@ use output::Output;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process
-/// is not ready, or a decision on messages is not carried out; 2: the command could not do its work; 143 and 130: it was
+/// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process is
+/// not ready, or a decision on messages is not carried out; 2: the command could not do its work; 143 and 130: it was
 /// stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
 /// `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {

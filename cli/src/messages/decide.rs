@@ -143,7 +143,7 @@ impl Decision {
     async fn write(&self, conn: &mut MySqlConnection) -> Result<Vec<i64>, DbError> {
         let park = format!("SELECT from_offset FROM {} WHERE topic = ? AND message_key = ? FOR UPDATE", self.parked);
         sqlx::query(AssertSqlSafe(park)).bind(&self.topic).bind(&self.key).fetch_optional(&mut *conn).await?;
-        let ids: Vec<i64> = self.undecided().build_query_scalar().fetch_all(&mut *conn).await?;
+        let ids: Vec<i64> = self.undecided().build_query_scalar::<i64>().fetch_all(&mut *conn).await?;
         if !ids.is_empty() {
             let changed = self.update(&ids).build().execute(conn).await?.rows_affected();
             ensure_rows("a decision on dead letters", changed, ids.len())?;

@@ -256,7 +256,7 @@ impl Display for OrderNow {
         match &self.payment {
             Some(PaymentNow { state, currency, captured_minor, refunded_minor }) => write!(
                 f,
-                ", its payment is {state}: of minor units {captured_minor} {currency} captured, {refunded_minor} refunded"
+                ", its payment is {state}: captured {captured_minor}, refunded {refunded_minor} in {currency}, minor units"
             ),
             None => write!(f, ", nothing was ever charged"),
         }
@@ -307,7 +307,7 @@ mod tests {
         let text = Outlook { order: Some(order), without }.to_string();
         assert!(text.starts_with("order ord_0000000000000000000000001a is PAYING, 2 units are taken"), "{text}");
         assert!(
-            text.contains("1999 EUR captured, 0 refunded") && text.contains("\nwithout PaymentApproved:"),
+            text.contains("captured 1999, refunded 0 in EUR, minor") && text.contains("\nwithout PaymentApproved:"),
             "{text}"
         );
     }

@@ -93,8 +93,8 @@ pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow:
     Ok(Plan::of(letters, has_more))
 }
 
-/// Reads the keys of the letters that are meant, at most so many, each with all its letters. Fails if the one letter that
-/// is meant is no message.
+/// Reads the keys of the letters that are meant, at most so many, each with all its letters. Fails if the one letter
+/// that is meant is no message.
 pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let (now, mut has_more, mut all) = (Timestamp::now(), false, Vec::new());
     let mut room = most;

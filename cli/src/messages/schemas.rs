@@ -8,7 +8,7 @@ use stampede_vocab::Service;
 use std::time::Duration;
 
 /// Longest wait for the database, and for one statement or transaction.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the messages are.
 #[derive(Debug, Clone, clap::Args)]

@@ -129,7 +129,16 @@ spread_ms = 500
 
 #[test]
 fn help_has_an_example_of_everything() {
-    for command in [&[][..], &["prepare"], &["simulate"], &["audit"], &["token"], &["completions"]] {
+    for command in [
+        &[][..],
+        &["prepare"],
+        &["simulate"],
+        &["audit"],
+        &["messages"],
+        &["messages", "replay"],
+        &["token"],
+        &["completions"],
+    ] {
         let output = run(&[command, &["--help"]].concat());
         assert!(output.status.success() && output.stderr.is_empty(), "{command:?}: {output:?}");
         assert!(out(&output).contains("Example"), "{command:?}: {}", out(&output));

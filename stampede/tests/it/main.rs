@@ -10,6 +10,7 @@ mod command;
 mod costs;
 mod counters;
 mod crowd;
+mod dead_letters;
 mod faults;
 mod history;
 mod load_tools;
