@@ -254,12 +254,19 @@ impl Display for OrderNow {
             None => write!(f, "there is no order {}, {} units are taken", self.order_id, self.committed_units)?,
         }
         match &self.payment {
-            Some(PaymentNow { state, currency, captured_minor, refunded_minor }) => write!(
-                f,
-                ", its payment is {state}: captured {captured_minor}, refunded {refunded_minor} in {currency}, minor units"
-            ),
+            Some(payment) => write!(f, ", {payment}"),
             None => write!(f, ", nothing was ever charged"),
         }
+    }
+}
+
+impl Display for PaymentNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, currency, captured_minor, refunded_minor } = self;
+        write!(
+            f,
+            "its payment is {state}: captured {captured_minor}, refunded {refunded_minor} in {currency}, minor units"
+        )
     }
 }
 

@@ -197,7 +197,8 @@ async fn write_letter(world: &World, kind: &str, key: &str, offset: i64) -> Stri
     let written = format!(
         "INSERT INTO dead_letters (consumer, topic, partition_no, record_offset, message_key, source, message_id, \
          message_type, headers, payload, reason, kind, set_aside_us) VALUES ('payment', '{topic}', 0, {offset}, \
-         '{key}', '/stampede/order', 'm{offset}', 'stampede.message.v1.PaymentRequested', '[]', '', 'a reason', '{kind}', 1)"
+         '{key}', '/stampede/order', 'm{offset}', 'stampede.message.v1.PaymentRequested', '[]', '', 'a reason', \
+         '{kind}', 1)"
     );
     sql(world, Service::Payment, &written).await;
     if kind != "UNREADABLE" {
