@@ -35,7 +35,7 @@ impl FromStr for LetterId {
     fn from_str(text: &str) -> Result<Self, String> {
         let parsed = text.rsplit_once('-').and_then(|(name, row)| {
             let consumer = consumers().find(|consumer| consumer.name() == name)?;
-            Some(Self { consumer, row: row.parse().ok().filter(|row| *row > 0)? })
+            Some(Self { consumer, row: row.parse::<i64>().ok().filter(|row| *row > 0)? })
         });
         parsed.ok_or_else(|| {
             let names: Vec<_> = consumers().map(Service::name).collect();
