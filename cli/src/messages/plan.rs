@@ -61,11 +61,6 @@ impl Plan {
         }
         Self { chains, has_more }
     }
-
-    /// Every letter of it.
-    pub fn letters(&self) -> impl Iterator<Item = &Summary> {
-        self.chains.iter().flat_map(|chain| &chain.letters)
-    }
 }
 
 /// Reads the letters themselves that are meant, at most so many.
@@ -188,6 +183,5 @@ mod tests {
             .map(|chain| (chain.key.key.as_str(), chain.letters.iter().map(|letter| letter.id.row).collect()))
             .collect();
         assert_eq!(chains, [("ord_1", vec![1, 5, 9]), ("ord_2", vec![2])]);
-        assert_eq!(plan.letters().count(), 4);
     }
 }
