@@ -10,7 +10,7 @@ use crate::cli::{DemoArgs, Profile};
 use crate::down;
 use crate::fleet::Fleet;
 use crate::launch::Tier;
-use crate::mesh::{self, Layout, Mesh};
+use crate::mesh::{self, Layout, Mesh, Tuning};
 use crate::ports::Ports;
 use crate::secrets::Secrets;
 use crate::servers::{ServerPorts, Servers};
@@ -37,7 +37,7 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;
     let secrets = Secrets::of_run(&run)?;
-    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms };
+    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms, tuning: Tuning::default() };
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
     let acknowledged = run.join("acknowledged.json");
@@ -65,7 +65,7 @@ fn sale_file(workspace: &Workspace, named: &Path) -> PathBuf {
 }
 
 /// How long the sale lets an order wait for its payment, which the mesh is configured with.
-fn pay_window_ms(sale: &Sale) -> Option<u64> {
+pub fn pay_window_ms(sale: &Sale) -> Option<u64> {
     sale.pay_window_ms.as_ref().map(|window| u64::from(window.get_ref().get()))
 }
 

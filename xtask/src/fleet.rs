@@ -1,6 +1,9 @@
 //! The supervised children of one run: started, waited for, watched, and stopped in order.
 //! A fleet that goes out of scope stops what is still running, whatever the reason.
 
+mod beside;
+mod strikes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -19,11 +22,10 @@ use crate::shell;
 use crate::state::{Process, Recorded, State};
 use crate::workspace::make_directory;
 
-/// Poll interval of children and signals.
-const TICK: Duration = Duration::from_millis(20);
+pub use crate::fleet::beside::Beside;
 
-/// How long a command that runs next to the fleet may take to stop.
-const COMMAND_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Poll interval of children and signals.
+pub const TICK: Duration = Duration::from_millis(20);
 
 /// How much of a dead child's log is shown.
 const TAIL_LINES: usize = 20;
@@ -33,6 +35,8 @@ struct Member {
     child: Child,
     log: PathBuf,
     ended: bool,
+    /// Whether it was ended on purpose, and is not missed until it is started again.
+    is_away: bool,
 }
 
 /// The children of one run.
@@ -67,7 +71,7 @@ impl Fleet {
     pub fn start(&mut self, launch: Launch) -> anyhow::Result<()> {
         let child = launch.spawn(&self.run)?;
         let log = launch.log(&self.run);
-        self.members.push(Member { launch, child, log, ended: false });
+        self.members.push(Member { launch, child, log, ended: false, is_away: false });
         self.write_down()
     }
 
@@ -97,21 +101,26 @@ impl Fleet {
 
     /// Runs a command that shows itself in the terminal until it ends. Any child's death and Ctrl-C end it before, and
     /// are the error, rather than the failures of the command that follow from them.
-    pub fn run_command(&mut self, mut command: Command) -> anyhow::Result<ExitStatus> {
-        let mut child = command.spawn().with_context(|| format!("cannot run {}", shell::describe(&command)))?;
+    pub fn run_command(&mut self, command: Command) -> anyhow::Result<ExitStatus> {
+        let mut beside = Beside::start(command)?;
         loop {
-            let ended = child.try_wait().with_context(|| format!("cannot wait for {}", shell::describe(&command)))?;
-            if let Err(reason) = self.check() {
-                if ended.is_none() {
-                    stop_child(&mut child, COMMAND_STOP_TIMEOUT);
-                }
-                return Err(reason);
-            }
+            let ended = beside.ended()?;
+            self.check()?;
             if let Some(status) = ended {
                 return Ok(status);
             }
             thread::sleep(TICK);
         }
+    }
+
+    /// Lets time pass. Any child's death and Ctrl-C end it before.
+    pub fn stay(&mut self, time: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.check()?;
+            thread::sleep(TICK);
+        }
+        Ok(())
     }
 
     /// Fails if a child has died or the contributor has interrupted.
@@ -148,7 +157,7 @@ impl Fleet {
     }
 
     fn first_death(&mut self) -> Option<String> {
-        self.members.iter_mut().find_map(|member| {
+        self.members.iter_mut().filter(|member| !member.is_away).find_map(|member| {
             let status = member.child.try_wait().ok().flatten()?;
             member.ended = true;
             Some(obituary(&member.launch.name, status, &member.log))
@@ -163,7 +172,7 @@ impl Fleet {
     fn write_down(&self) -> anyhow::Result<()> {
         let own = i32::try_from(std::process::id()).context("a process id fits")?;
         let supervisor = Process::of(own).context("cannot read /proc: is it mounted?")?;
-        let children = self.members.iter().filter_map(|member| {
+        let children = self.members.iter().filter(|member| !member.is_away).filter_map(|member| {
             let process = Process::of(pid_of(&member.child).as_raw())?;
             Some(Recorded { name: member.launch.name.clone(), process })
         });
@@ -182,6 +191,8 @@ fn stop_together(members: &mut [&mut Member]) {
         member.ended = member.ended || matches!(member.child.try_wait(), Ok(Some(_)));
         if !member.ended {
             signal(&member.child, Signal::SIGTERM);
+            // One that stands still hears of it once it goes on.
+            signal(&member.child, Signal::SIGCONT);
         }
     }
     let started = Instant::now();

@@ -1,7 +1,7 @@
 //! Starting one long-lived child: its log file, its account, and its tie to this process.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -55,7 +55,17 @@ impl Launch {
     /// thread only.
     pub fn spawn(&self, run: &Path) -> anyhow::Result<Child> {
         let log = self.log(run);
-        let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        self.spawn_writing_to(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
+    }
+
+    /// Does the same with one that was started before: its log goes on.
+    pub fn spawn_again(&self, run: &Path) -> anyhow::Result<Child> {
+        let log = self.log(run);
+        let output = OpenOptions::new().create(true).append(true).open(&log);
+        self.spawn_writing_to(output.with_context(|| format!("cannot write {}", log.display()))?)
+    }
+
+    fn spawn_writing_to(&self, output: File) -> anyhow::Result<Child> {
         let errors = output.try_clone().context("cannot share the log file")?;
         Command::new("setpriv")
             .args(["--pdeathsig", "TERM"])

@@ -6,7 +6,7 @@ use crate::cli::{Profile, UpArgs};
 use crate::down;
 use crate::fleet::Fleet;
 use crate::launch::Tier;
-use crate::mesh::{self, Layout, Mesh};
+use crate::mesh::{self, Layout, Mesh, Tuning};
 use crate::ports::Ports;
 use crate::secrets::Secrets;
 use crate::servers::{ServerPorts, Servers};
@@ -32,7 +32,7 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
     servers.write_test_environment(fleet.run())?;
     let mesh =
-        Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms };
+        Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms, tuning: Tuning::default() };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     print_summary(&mesh, &fleet);

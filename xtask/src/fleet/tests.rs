@@ -138,6 +138,41 @@ fn a_death_ends_the_command_next_to_the_fleet_at_once() {
     assert!(!Process::of(pid).is_some_and(Process::is_alive), "the command is not left behind");
 }
 
+#[test]
+fn one_that_is_ended_on_purpose_is_not_missed_and_its_log_goes_on_when_it_is_back() {
+    let scratch = Scratch::new("fleet-struck");
+    let mut fleet = Fleet::open(scratch.path()).expect("writable");
+    fleet.start(shell_child("order", Tier::Service, "echo up; exec sleep 60")).expect("sh is there");
+    let log = scratch.path().join("logs/order.log");
+    let said = |times| fs::read_to_string(&log).is_ok_and(|text| text == "up\n".repeat(times));
+    eventually("it speaks", || said(1));
+    let first = Process::of(fleet.pids(&[Tier::Service])[0]).expect("it runs");
+
+    fleet.kill("order").expect("it runs");
+    assert!(!first.is_alive());
+    fleet.check().expect("nobody is missed");
+    assert!(fleet.kill("order").is_err() && fleet.freeze("order").is_err(), "there is nobody to strike");
+    assert!(State::read(scratch.path()).expect("readable").expect("written down").children.is_empty());
+
+    fleet.start_again("order").expect("sh is there");
+    eventually("it speaks again", || said(2));
+    fleet.terminate(&["order".to_owned()]).expect("it runs");
+    fleet.check().expect("nobody is missed");
+    assert!(fleet.start_again("inventory").is_err(), "there is none of this name");
+}
+
+#[test]
+fn one_that_stands_still_stops_with_the_others() {
+    let scratch = Scratch::new("fleet-frozen");
+    let mut fleet = Fleet::open(scratch.path()).expect("writable");
+    fleet.start(shell_child("redis", Tier::Server, "exec sleep 60")).expect("sh is there");
+    let process = Process::of(fleet.pids(&[Tier::Server])[0]).expect("it runs");
+    fleet.freeze("redis").expect("it runs");
+    let started = Instant::now();
+    fleet.stop();
+    assert!(!process.is_alive() && started.elapsed() < SOON, "it took the wish to stop, and was not killed for it");
+}
+
 /// Signals are sent to another process: they would stop the fleets of all tests in this one.
 #[test]
 fn ctrl_c_and_termination_stop_every_child_and_are_no_error() {

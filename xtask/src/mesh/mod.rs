@@ -3,6 +3,7 @@
 
 mod layout;
 mod operator;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use crate::fleet::Fleet;
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
 use crate::mesh::layout::Instance;
-use crate::mesh::operator::{SCHEMA_PREFIX, TOPIC_PREFIX};
+use crate::mesh::operator::TOPIC_PREFIX;
 use crate::probe;
 use crate::replicas::replicated;
 use crate::secrets::Secrets;
@@ -25,6 +26,8 @@ use crate::ui::Step;
 use crate::workspace::Workspace;
 
 pub use crate::mesh::layout::Layout;
+pub use crate::mesh::operator::SCHEMA_PREFIX;
+pub use crate::mesh::tuning::Tuning;
 
 /// A process starts in under a second; a busy machine is slower.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -51,6 +54,8 @@ pub struct Mesh<'a> {
     pub secrets: &'a Secrets,
     /// How long an order may wait for its payment, in milliseconds; none leaves it at the service's own setting.
     pub pay_window_ms: Option<u64>,
+    /// What this run sets otherwise than all others.
+    pub tuning: Tuning,
 }
 
 impl Mesh<'_> {
@@ -63,10 +68,19 @@ impl Mesh<'_> {
             for instance in self.layout.of(process) {
                 fleet.start(self.launch(instance))?;
             }
-            for instance in self.layout.of(process) {
-                fleet.wait_ready(&instance.name, READY_TIMEOUT, || probe::http_ready(instance.admin_port))?;
-            }
+            self.wait_ready(fleet, process)?;
             step.done(&self.layout.urls(process));
+        }
+        Ok(())
+    }
+
+    /// Waits until all replicas of a process are ready, and the payment sandbox answers.
+    pub fn wait_ready(&self, fleet: &mut Fleet, process: Process) -> anyhow::Result<()> {
+        if process == Process::Sandbox {
+            return fleet.wait_ready("sandbox", READY_TIMEOUT, || probe::http_answers(self.layout.sandbox()));
+        }
+        for instance in self.layout.of(process) {
+            fleet.wait_ready(&instance.name, READY_TIMEOUT, || probe::http_ready(instance.admin_port))?;
         }
         Ok(())
     }
@@ -77,12 +91,15 @@ impl Mesh<'_> {
         let args = [
             format!("--listen-addr=127.0.0.1:{port}"),
             format!("--journal={}", self.servers.data().join("sandbox.journal").display()),
-            format!("--webhook-url={}/v1/payments:webhook", self.layout.gateway_url()),
+            format!(
+                "--webhook-url={}/v1/payments:webhook",
+                self.tuning.led(Process::Sandbox, &self.layout.gateway_url())
+            ),
         ];
         let mut launch = self.process(Process::Sandbox, "sandbox", Tier::Provider, args.to_vec());
         launch.env.push(("STAMPEDE_WEBHOOK_SECRET".into(), self.secrets.webhook.clone()));
         fleet.start(launch)?;
-        fleet.wait_ready("sandbox", READY_TIMEOUT, || probe::http_answers(port))?;
+        self.wait_ready(fleet, Process::Sandbox)?;
         step.done(&self.layout.provider_url());
         Ok(())
     }
@@ -126,6 +143,8 @@ impl Mesh<'_> {
             Process::Sandbox => Vec::new(),
         };
         env.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        env.values_mut().for_each(|value| *value = self.tuning.led(process, value));
+        env.extend(self.tuning.settings_of(process));
         env
     }
 

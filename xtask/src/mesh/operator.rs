@@ -31,8 +31,13 @@ impl Mesh<'_> {
 
     /// A simulation of this sale, to be run in the foreground.
     pub fn simulate(&self, sale: &Path) -> Command {
+        self.simulate_through(&self.layout.gateway_url(), sale)
+    }
+
+    /// The same with a crowd that goes another way to the gateway.
+    pub fn simulate_through(&self, gateway_url: &str, sale: &Path) -> Command {
         let mut command = self.operator();
-        command.arg("simulate").arg(sale).args(["--gateway-url", &self.layout.gateway_url()]);
+        command.arg("simulate").arg(sale).args(["--gateway-url", gateway_url]);
         command.env("STAMPEDE_AUTH_SECRET", &self.secrets.auth);
         command
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use crate::identity::Identity;
 use crate::launch::{Launch, Tier};
-use crate::servers::STOP_TIMEOUT;
+use crate::servers::{STOP_TIMEOUT, ServerPorts};
 use crate::setup::kafka_libraries;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -20,18 +20,27 @@ const CLUSTER_ID: &str = "c3RhbXBlZGUtZGV2LTAwMQ";
 /// all tests of a run.
 const JVM: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
+/// One more port of Kafka. It tells those who come there to go on by another one, which leads there.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// The name of the listener: capital letters.
+    pub name: String,
+    pub port: u16,
+    /// The port that it sends its clients to.
+    pub leads_by: u16,
+}
+
 /// A Kafka on its own data directory, which is formatted the first time.
 pub fn launch(
     workspace: &Workspace,
     data: &Path,
     identity: Identity,
-    port: u16,
-    controller_port: u16,
+    ports: &ServerPorts,
 ) -> anyhow::Result<Launch> {
     let home = data.join("kafka");
     identity.own_directory(&home)?;
     let properties = home.join("server.properties");
-    write_properties(workspace, &properties, &home.join("data"), port, controller_port)?;
+    write_properties(workspace, &properties, &home.join("data"), ports)?;
     let java = Java {
         program: shell::find_program("java").context("java is gone; run cargo xtask setup")?,
         class_path: class_path(&kafka_libraries(workspace))?,
@@ -51,20 +60,21 @@ pub fn launch(
     })
 }
 
-fn write_properties(
-    workspace: &Workspace,
-    to: &Path,
-    data: &Path,
-    port: u16,
-    controller_port: u16,
-) -> anyhow::Result<()> {
+fn write_properties(workspace: &Workspace, to: &Path, data: &Path, ports: &ServerPorts) -> anyhow::Result<()> {
     let from = workspace.root().join("deploy/dev/kafka/server.properties");
     let template = fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?;
-    let filled = template
-        .replace("{{port}}", &port.to_string())
-        .replace("{{controller_port}}", &controller_port.to_string())
-        .replace("{{data}}", &data.display().to_string());
-    fs::write(to, filled).with_context(|| format!("cannot write {}", to.display()))
+    fs::write(to, filled(&template, data, ports)).with_context(|| format!("cannot write {}", to.display()))
+}
+
+fn filled(template: &str, data: &Path, ports: &ServerPorts) -> String {
+    let doors = |entry: fn(&Door) -> String| ports.doors.iter().map(entry).collect::<String>();
+    template
+        .replace("{{port}}", &ports.kafka.to_string())
+        .replace("{{controller_port}}", &ports.kafka_controller.to_string())
+        .replace("{{doors}}", &doors(|door| format!(",{}://127.0.0.1:{}", door.name, door.port)))
+        .replace("{{ways}}", &doors(|door| format!(",{}://127.0.0.1:{}", door.name, door.leads_by)))
+        .replace("{{protocols}}", &doors(|door| format!(",{}:PLAINTEXT", door.name)))
+        .replace("{{data}}", &data.display().to_string())
 }
 
 /// One explicit list in a stable order.
@@ -103,5 +113,25 @@ impl Java {
             .args(["format", "--cluster-id", CLUSTER_ID, "--feature", "share.version=0", "--config"])
             .arg(properties);
         shell::quiet(&mut command).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Ports;
+
+    #[test]
+    fn a_door_is_one_more_listener_and_sends_its_clients_by_another_port() {
+        let template = include_str!("../../../deploy/dev/kafka/server.properties");
+        let mut ports = ServerPorts::anywhere(&mut Ports::default(), 30_000).expect("ports are free");
+        let without = filled(template, Path::new("/data"), &ports);
+        ports.add_door(Door { name: "ORDER".into(), port: 1_234, leads_by: 5_678 });
+        let with = filled(template, Path::new("/data"), &ports);
+        assert!(!with.contains("{{") && !without.contains("{{") && !without.contains("ORDER"), "{with}");
+        let line = |name: &str| with.lines().find(|line| line.starts_with(name)).expect("it is there").to_owned();
+        assert!(line("listeners=").ends_with(",ORDER://127.0.0.1:1234"), "{with}");
+        assert!(line("advertised.listeners=").ends_with(",ORDER://127.0.0.1:5678"), "{with}");
+        assert!(line("listener.security.protocol.map=").ends_with(",ORDER:PLAINTEXT"), "{with}");
     }
 }

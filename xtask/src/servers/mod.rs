@@ -23,6 +23,8 @@ use crate::servers::cluster::Cluster;
 use crate::ui::Step;
 use crate::workspace::{Workspace, remove_file};
 
+pub use crate::servers::kafka::Door;
+
 /// How long a server may take to be ready: a crash recovery of a big data directory included.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -42,16 +44,40 @@ const PASSWORD: &str = "stampede";
 const CREATE_ACCOUNT: &str = "CREATE USER IF NOT EXISTS 'stampede'@'127.0.0.1' IDENTIFIED BY 'stampede';\n\
      GRANT ALL ON *.* TO 'stampede'@'127.0.0.1' WITH GRANT OPTION;\n";
 
+/// One of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Redis,
+    /// MySQL or MariaDB.
+    Database,
+    Kafka,
+}
+
 /// The ports of one run's servers.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ServerPorts {
     redis: u16,
     database: u16,
     kafka: u16,
     kafka_controller: u16,
+    doors: Vec<Door>,
 }
 
 impl ServerPorts {
+    /// Where clients reach a server.
+    pub fn of(&self, server: Server) -> u16 {
+        match server {
+            Server::Redis => self.redis,
+            Server::Database => self.database,
+            Server::Kafka => self.kafka,
+        }
+    }
+
+    /// Lets Kafka listen at one more port, for clients who come by another way.
+    pub fn add_door(&mut self, door: Door) {
+        self.doors.push(door);
+    }
+
     /// The ports that `up` and `demo` prefer.
     pub fn preferred(ports: &mut Ports, requested: &PortArgs) -> anyhow::Result<Self> {
         Ok(Self {
@@ -59,6 +85,7 @@ impl ServerPorts {
             database: ports.pick("the database", requested.database_port, 7306)?,
             kafka: ports.pick("Kafka", requested.kafka_port, 7092)?,
             kafka_controller: ports.pick("Kafka's controller", None, 7093)?,
+            doors: Vec::new(),
         })
     }
 
@@ -69,6 +96,7 @@ impl ServerPorts {
             database: ports.pick("the database", None, first)?,
             kafka: ports.pick("Kafka", None, first)?,
             kafka_controller: ports.pick("Kafka's controller", None, first)?,
+            doors: Vec::new(),
         })
     }
 }
@@ -76,6 +104,7 @@ impl ServerPorts {
 /// Running servers, as their clients name them.
 #[derive(Debug, Clone)]
 pub struct Servers {
+    database: Database,
     ports: ServerPorts,
     data: PathBuf,
     cluster: Option<Cluster>,
@@ -90,12 +119,12 @@ impl Servers {
         ports: ServerPorts,
     ) -> anyhow::Result<Self> {
         let identity = Identity::for_servers(workspace)?;
-        let servers = Self { ports, data: data_of(fleet.run(), database), cluster: None };
-        let data = &servers.data;
+        let servers = Self { database, ports, data: data_of(fleet.run(), database), cluster: None };
+        let (data, ports) = (&servers.data, &servers.ports);
 
         let step = Step::begin("redis", "starting");
         fleet.start(redis::launch(data, identity, ports.redis)?)?;
-        fleet.wait_ready("redis", READY_TIMEOUT, || probe::redis(ports.redis))?;
+        servers.wait_ready(fleet, Server::Redis)?;
         step.done(&servers.admin_redis_url());
 
         let database_step = Step::begin(database.name(), "starting");
@@ -104,12 +133,32 @@ impl Servers {
             Database::Mariadb => mariadb::launch(data, identity, ports.database)?,
         })?;
         let kafka_step = Step::begin("kafka", "starting");
-        fleet.start(kafka::launch(workspace, data, identity, ports.kafka, ports.kafka_controller)?)?;
-        fleet.wait_ready(database.name(), READY_TIMEOUT, || probe::database(ports.database))?;
+        fleet.start(kafka::launch(workspace, data, identity, ports)?)?;
+        servers.wait_ready(fleet, Server::Database)?;
         database_step.done(&servers.database_url());
-        fleet.wait_ready("kafka", READY_TIMEOUT, || probe::kafka(ports.kafka))?;
+        servers.wait_ready(fleet, Server::Kafka)?;
         kafka_step.done(&servers.kafka_brokers());
         Ok(servers)
+    }
+
+    /// Waits until a server answers.
+    pub fn wait_ready(&self, fleet: &mut Fleet, server: Server) -> anyhow::Result<()> {
+        let port = self.ports.of(server);
+        let ready: fn(u16) -> bool = match server {
+            Server::Redis => probe::redis,
+            Server::Database => probe::database,
+            Server::Kafka => probe::kafka,
+        };
+        fleet.wait_ready(self.name(server), READY_TIMEOUT, || ready(port))
+    }
+
+    /// The name of a server in the fleet, and of the folder of its data.
+    pub fn name(&self, server: Server) -> &'static str {
+        match server {
+            Server::Redis => "redis",
+            Server::Database => self.database.name(),
+            Server::Kafka => "kafka",
+        }
     }
 
     /// Starts a cluster beside them, for all that tests keep in Redis but the timers of events. Its ports are from

@@ -1,0 +1,40 @@
+//! A command that runs next to the fleet, to its end or until it is dropped.
+
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::stop_child;
+use crate::shell;
+
+/// How long it may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A command under way. It is stopped when it is dropped.
+pub struct Beside {
+    child: Child,
+    typed: String,
+}
+
+impl Beside {
+    /// Starts a command.
+    pub fn start(mut command: Command) -> anyhow::Result<Self> {
+        let typed = shell::describe(&command);
+        let child = command.spawn().with_context(|| format!("cannot run {typed}"))?;
+        Ok(Self { child, typed })
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("cannot wait for {}", self.typed))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            stop_child(&mut self.child, STOP_TIMEOUT);
+        }
+    }
+}
