@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::replicas::Replicas;
+use crate::replicas::{self, Replicas};
 
 /// Everything a contributor does with Stampede: set up, run, demonstrate, check.
 #[derive(Debug, Parser)]
@@ -25,12 +25,14 @@ pub enum Command {
     Setup(SetupArgs),
     /// Run the whole mesh on its own servers, in the foreground, until Ctrl-C
     Up(UpArgs),
-    /// Stop what a killed `up`, `demo`, `bench` or `test` left running, by the process ids it wrote down
+    /// Stop what a killed `up`, `demo`, `bench`, `chaos` or `test` left running, by the process ids it wrote down
     Down,
     /// Play a whole sale through a fresh mesh and prove that its promises held
     Demo(DemoArgs),
     /// Put load on a mesh with ghz or JMeter, and say what a call costs
     Bench(BenchArgs),
+    /// Break one thing after another while small sales go on, and prove each time that the promises held
+    Chaos(ChaosArgs),
     /// Run every check there is, or the tests whose name contains NAME
     Test(TestArgs),
     /// Format the Rust code, and write the lists of processes in deploy/
@@ -297,6 +299,30 @@ pub struct JmeterArgs {
     pub load: LoadArgs,
 }
 
+/// Flags of `chaos`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask chaos --minutes 20\n  cargo xtask chaos --seed 7 --json > chaos.json")]
+pub struct ChaosArgs {
+    /// How long to go on; the round under way is played to its end
+    #[arg(long, value_name = "MINUTES", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_440))]
+    pub minutes: u32,
+    /// The seed of the plan: the same seed breaks the same things in the same order [default: another one each time]
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// Print the faults and verdicts as JSON in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// How to build.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The database to run on
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
+    /// How many processes of a service to run; of those that have more than one, one is struck alone too
+    #[arg(long, value_name = "SERVICE=N,...", default_value = replicas::of_each(2))]
+    pub replicas: Replicas,
+}
+
 /// Flags of `test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
@@ -333,7 +359,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "test"] {
+        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "chaos", "test"] {
             let found =
                 path.split(' ').fold(&mut command, |above, name| above.find_subcommand_mut(name).expect("it is there"));
             let help = found.render_help().to_string();

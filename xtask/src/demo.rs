@@ -37,7 +37,14 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::pick(&mut ports, &args.ports, &args.replicas)?;
     let servers = phases.time("servers", || Servers::start(&mut fleet, workspace, args.database, server_ports))?;
     let secrets = Secrets::of_run(&run)?;
-    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms, tuning: Tuning::default() };
+    let mesh = Mesh {
+        program,
+        servers: &servers,
+        layout: &layout,
+        secrets: &secrets,
+        pay_window_ms,
+        tuning: Tuning::default(),
+    };
     phases.time("mesh", || mesh.prepare().and_then(|()| mesh.start(&mut fleet)))?;
 
     let acknowledged = run.join("acknowledged.json");

@@ -1,4 +1,4 @@
-//! `cargo xtask down`: stops what a killed `up`, `demo`, `bench` or `test` left, by the ids it wrote down.
+//! `cargo xtask down`: stops what a killed `up`, `demo`, `bench`, `chaos` or `test` left, by the ids it wrote down.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::bench;
+use crate::chaos;
 use crate::state::{Process, State};
 use crate::ui::{Step, say};
 use crate::workspace::{Workspace, remove_directory};
@@ -21,7 +22,7 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut found = 0;
-    for name in ["up", "demo", bench::RUN] {
+    for name in ["up", "demo", bench::RUN, chaos::RUN] {
         found += usize::from(stop_run(name, &workspace.run(name))?);
     }
     for (name, run) in test_runs(workspace) {
@@ -95,6 +96,8 @@ fn stop(process: Process, within: Duration) -> anyhow::Result<()> {
     for (signal, timeout) in [(Signal::SIGTERM, within), (Signal::SIGKILL, CHILD_TIMEOUT)] {
         // A process that ends in between is what is wanted.
         let _ended = kill(Pid::from_raw(process.pid), signal);
+        // One that stands still hears of it once it goes on.
+        let _goes_on = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
         if ends_within(process, timeout) {
             return Ok(());
         }

@@ -6,6 +6,7 @@
 //! needs more than a linker to build.
 
 mod bench;
+mod chaos;
 mod cli;
 mod containers;
 mod counts;
@@ -62,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down => down::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
+        Command::Chaos(args) => chaos::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),

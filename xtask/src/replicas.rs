@@ -10,6 +10,11 @@ pub fn replicated() -> impl Iterator<Item = Process> {
     Process::all().filter(|process| *process != Process::Sandbox)
 }
 
+/// So many of each, as `--replicas` takes it.
+pub fn of_each(count: usize) -> String {
+    replicated().map(|process| format!("{process}={count}")).collect::<Vec<_>>().join(",")
+}
+
 /// More than this on one machine is a slip of the finger.
 const MAX_REPLICAS: usize = 9;
 
@@ -62,6 +67,8 @@ mod tests {
     fn counts_are_read_and_the_rest_is_one() {
         let replicas: Replicas = "order=2, event=3".parse().expect("well formed");
         assert_eq!((replicas.of(Service::Order), replicas.of(Service::Event), replicas.of(Service::Coupon)), (2, 3, 1));
+        let two: Replicas = of_each(2).parse().expect("well formed");
+        assert!(replicated().all(|process| two.of(process) == 2));
         assert_eq!("".parse::<Replicas>().expect("empty is fine").of(Service::Order), 1);
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use crate::chaos;
 use crate::cli::{Database, RedisKind, TestArgs};
 use crate::containers;
 use crate::counts::Counts;
@@ -65,6 +66,10 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
             Needs::RunningServers => on_up(workspace, args, &mut counts),
             Needs::Servers => on_own(workspace, args, &mut counts),
         });
+    }
+    // It has servers of its own, of which Redis is one.
+    if built && all && needs == Needs::Servers && args.redis == RedisKind::Server {
+        report.step("chaos", || chaos::check(workspace, args.database));
     }
     report.print();
     println!("{} passed, {} failed", counts.passed, counts.failed);

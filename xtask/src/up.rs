@@ -31,8 +31,14 @@ pub fn run(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode> {
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
     servers.write_test_environment(fleet.run())?;
-    let mesh =
-        Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms: args.pay_window_ms, tuning: Tuning::default() };
+    let mesh = Mesh {
+        program,
+        servers: &servers,
+        layout: &layout,
+        secrets: &secrets,
+        pay_window_ms: args.pay_window_ms,
+        tuning: Tuning::default(),
+    };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     print_summary(&mesh, &fleet);

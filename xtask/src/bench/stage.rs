@@ -104,7 +104,14 @@ fn on_own(
     let secrets = Secrets::of_run(&run)?;
     let servers = Servers::start(&mut fleet, workspace, load.database, server_ports)?;
     let pay_window_ms = Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS);
-    let mesh = Mesh { program, servers: &servers, layout: &layout, secrets: &secrets, pay_window_ms, tuning: Tuning::default() };
+    let mesh = Mesh {
+        program,
+        servers: &servers,
+        layout: &layout,
+        secrets: &secrets,
+        pay_window_ms,
+        tuning: Tuning::default(),
+    };
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     let stage = Stage {

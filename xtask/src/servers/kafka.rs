@@ -31,12 +31,7 @@ pub struct Door {
 }
 
 /// A Kafka on its own data directory, which is formatted the first time.
-pub fn launch(
-    workspace: &Workspace,
-    data: &Path,
-    identity: Identity,
-    ports: &ServerPorts,
-) -> anyhow::Result<Launch> {
+pub fn launch(workspace: &Workspace, data: &Path, identity: Identity, ports: &ServerPorts) -> anyhow::Result<Launch> {
     let home = data.join("kafka");
     identity.own_directory(&home)?;
     let properties = home.join("server.properties");

@@ -161,6 +161,16 @@ impl Servers {
         }
     }
 
+    /// The folder in which a server keeps its data.
+    pub fn folder(&self, server: Server) -> PathBuf {
+        self.data.join(self.name(server))
+    }
+
+    /// The folder of the socket file by which the root of the database comes in, without a password, and its name.
+    pub fn socket(&self) -> (PathBuf, String) {
+        (self.folder(Server::Database).join("data"), format!("{}.sock", self.name(Server::Database)))
+    }
+
     /// Starts a cluster beside them, for all that tests keep in Redis but the timers of events. Its ports are from
     /// `first` on.
     pub fn add_cluster(

@@ -1,0 +1,354 @@
+//! What is broken in a run, in which order and when: all of it follows from a seed. It touches nothing.
+
+use std::fmt;
+use std::time::Duration;
+
+use stampede_vocab::{Process, Service};
+
+use crate::chaos::dice::Dice;
+use crate::replicas::{Replicas, replicated};
+use crate::servers::Server;
+use crate::ui::seconds;
+
+/// How many orders of its sale are placed at most before a fault strikes: a fraction of what the crowd wants.
+const MOST_ORDERS_BEFORE: u64 = 12;
+/// How long a fault is kept up, in milliseconds, unless its kind says otherwise. A commit may be on its way as long:
+/// that of an order for 7 s by default, before its units go back (`--order-write-limit-ms`, `--unwritten-order-age-ms`).
+const SHORTEST_MS: u64 = 1_000;
+const LONGEST_MS: u64 = 5_000;
+
+/// Who is struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// One replica of a process that has more.
+    One(Process),
+    /// All replicas of a process.
+    All(Process),
+    /// A server.
+    Server(Server),
+}
+
+/// How a process or a server is struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// It is killed, and started again after a while.
+    Kill,
+    /// It stands still for a while.
+    Freeze,
+    /// It is stopped as in a roll-out, and started again at once.
+    Restart,
+}
+
+/// What Redis has lost when it is back after a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    Everything,
+    /// What it wrote to its append-only file in the last two seconds.
+    LastSeconds,
+}
+
+/// What the database says no to. A number chooses among the tables of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A table is there under another name.
+    TableAway(Service, u64),
+    /// A table takes no more rows, as when the disk is full.
+    TableFull(Service, u64),
+    /// Another session has locked every row of a table.
+    RowsLocked(Service, u64),
+    /// Every connection of a service is killed, at the beginning and at the end.
+    ConnectionsKilled(Service),
+    /// Every connection is killed, and the server takes hardly any new one.
+    ConnectionsExhausted,
+}
+
+/// The way from a process to one that it calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    pub from: Process,
+    pub to: Far,
+}
+
+/// The far end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Far {
+    Server(Server),
+    /// The payment provider, or the gateway for the provider's notices.
+    Process(Process),
+}
+
+/// What is the matter with a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// All arrives late.
+    Slow,
+    /// Nothing arrives, and nobody is told.
+    Cut,
+    /// Every connection is closed.
+    Refused,
+}
+
+/// One thing that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Blow(Target, Blow),
+    RedisLoses(Loss),
+    Database(Trouble),
+    Link(Link, Harm),
+}
+
+/// One sale, and what is broken in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    pub fault: Fault,
+    /// It strikes once so many orders of the sale are placed,
+    pub after_orders: u64,
+    /// and so long after that.
+    pub delay: Duration,
+    /// How long it is kept up; zero for a restart, which takes as long as it takes.
+    pub lasts: Duration,
+}
+
+impl Link {
+    /// Every way from a process to a server, to the payment provider, and back from that.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Process::all().flat_map(|from| ends_of(from).into_iter().map(move |to| Self { from, to }))
+    }
+
+    /// The way of the provider's notices.
+    const fn is_of_notices(self) -> bool {
+        matches!(self.from, Process::Sandbox)
+    }
+}
+
+fn ends_of(process: Process) -> Vec<Far> {
+    let mut ends = match process {
+        Process::Sandbox => vec![Far::Process(Process::Gateway)],
+        Process::Service(Service::Payment) => vec![Far::Process(Process::Sandbox)],
+        Process::Service(_) | Process::Gateway => Vec::new(),
+    };
+    if let Process::Service(_) = process {
+        ends.extend([Far::Server(Server::Database), Far::Server(Server::Kafka)]);
+    }
+    ends.extend(process.redis().map(|_| Far::Server(Server::Redis)));
+    ends
+}
+
+/// The first rounds of a seed. Every fault comes once before any comes again, and the kinds of fault take turns.
+pub fn draw(seed: u64, replicas: &Replicas, rounds: usize) -> Vec<Round> {
+    let mut dice = Dice::of(seed);
+    let mut plan = Vec::new();
+    while plan.len() < rounds {
+        let faults = cycle(&mut dice, replicas);
+        plan.extend(faults.into_iter().map(|fault| Round::draw(fault, &mut dice)));
+    }
+    plan.truncate(rounds);
+    plan
+}
+
+fn cycle(dice: &mut Dice, replicas: &Replicas) -> Vec<Fault> {
+    let mut kinds = kinds(dice, replicas);
+    kinds.iter_mut().for_each(|faults| dice.shuffle(faults));
+    let longest = kinds.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest).flat_map(|turn| kinds.iter().filter_map(move |faults| faults.get(turn).copied())).collect()
+}
+
+fn kinds(dice: &mut Dice, replicas: &Replicas) -> [Vec<Fault>; 7] {
+    let redis = [Loss::Everything, Loss::LastSeconds].map(Fault::RedisLoses);
+    let (notices, links): (Vec<Link>, Vec<Link>) = Link::all().partition(|link| link.is_of_notices());
+    let provider = notices.into_iter().map(|link| Fault::Link(link, Harm::Refused));
+    [
+        processes(replicas),
+        blows(Target::Server(Server::Redis)).chain(redis).collect(),
+        troubles(dice),
+        links.into_iter().flat_map(|link| [Harm::Slow, Harm::Cut].map(|harm| Fault::Link(link, harm))).collect(),
+        blows(Target::Server(Server::Database)).collect(),
+        blows(Target::Server(Server::Kafka)).collect(),
+        blows(Target::All(Process::Sandbox)).chain(provider).collect(),
+    ]
+}
+
+fn blows(target: Target) -> impl Iterator<Item = Fault> {
+    [Blow::Kill, Blow::Freeze, Blow::Restart].into_iter().map(move |blow| Fault::Blow(target, blow))
+}
+
+fn processes(replicas: &Replicas) -> Vec<Fault> {
+    let one = replicated().filter(|process| replicas.of(*process) > 1).map(Target::One);
+    one.chain(replicated().map(Target::All)).flat_map(blows).collect()
+}
+
+fn troubles(dice: &mut Dice) -> Vec<Fault> {
+    let mut all = vec![Trouble::ConnectionsExhausted];
+    for service in Service::ALL {
+        let mut table = || dice.below(1_000);
+        all.extend([
+            Trouble::TableAway(service, table()),
+            Trouble::TableFull(service, table()),
+            Trouble::RowsLocked(service, table()),
+            Trouble::ConnectionsKilled(service),
+        ]);
+    }
+    all.into_iter().map(Fault::Database).collect()
+}
+
+impl Round {
+    fn draw(fault: Fault, dice: &mut Dice) -> Self {
+        let after_orders = dice.between(1, MOST_ORDERS_BEFORE);
+        let delay_ms = dice.below(400);
+        let lasts_ms = match fault {
+            Fault::Blow(_, Blow::Restart) => 0,
+            Fault::Database(Trouble::TableAway(..) | Trouble::TableFull(..)) => 3_000,
+            Fault::Database(Trouble::RowsLocked(..)) => 4_000,
+            // Every notice of the sale.
+            Fault::Link(_, Harm::Refused) => 8_000,
+            Fault::Blow(..) | Fault::RedisLoses(_) | Fault::Database(_) | Fault::Link(..) => {
+                dice.between(SHORTEST_MS, LONGEST_MS)
+            }
+        };
+        let [delay, lasts] = [delay_ms, lasts_ms].map(Duration::from_millis);
+        Self { fault, after_orders, delay, lasts }
+    }
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (fault, orders, delay_ms) = (self.fault.to_string(), self.after_orders, self.delay.as_millis());
+        write!(f, "{fault:<48} after {orders:>2} orders and {delay_ms:>3} ms")?;
+        if self.lasts.is_zero() { Ok(()) } else { write!(f, ", for {}", seconds(self.lasts)) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blow(target, blow) => write!(f, "{target}: {}", blow.name()),
+            Self::RedisLoses(Loss::Everything) => f.write_str("redis: killed, and back without its data"),
+            Self::RedisLoses(Loss::LastSeconds) => f.write_str("redis: killed, and back without its last 2 s"),
+            Self::Database(trouble) => write!(f, "{trouble}"),
+            Self::Link(Link { from, to }, harm) => write!(f, "{from} to {to}: {}", harm.name()),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableAway(service, _) => write!(f, "database: a table of {service} renamed away"),
+            Self::TableFull(service, _) => write!(f, "database: a table of {service} full"),
+            Self::RowsLocked(service, _) => write!(f, "database: all rows of a table of {service} locked"),
+            Self::ConnectionsKilled(service) => write!(f, "database: all connections of {service} killed"),
+            Self::ConnectionsExhausted => f.write_str("database: connections exhausted"),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(process) => write!(f, "one replica of {process}"),
+            Self::All(process) => write!(f, "{process}"),
+            Self::Server(server) => f.write_str(name_of(*server)),
+        }
+    }
+}
+
+impl fmt::Display for Far {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server(server) => f.write_str(name_of(*server)),
+            Self::Process(process) => write!(f, "{process}"),
+        }
+    }
+}
+
+impl Blow {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill -9",
+            Self::Freeze => "frozen",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+impl Harm {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Slow => "slow",
+            Self::Cut => "cut",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+const fn name_of(server: Server) -> &'static str {
+    match server {
+        Server::Redis => "redis",
+        Server::Database => "database",
+        Server::Kafka => "kafka",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::replicas;
+
+    fn two_of_each() -> Replicas {
+        replicas::of_each(2).parse().expect("well formed")
+    }
+
+    fn named(plan: &[Round]) -> Vec<String> {
+        plan.iter().map(|round| round.fault.to_string()).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_plan_each_time_however_long_it_is() {
+        let (short, long) = (draw(7, &two_of_each(), 10), draw(7, &two_of_each(), 300));
+        assert_eq!(short, long[..10]);
+        assert_ne!(named(&short), named(&draw(8, &two_of_each(), 10)));
+    }
+
+    #[test]
+    fn every_fault_comes_once_before_any_comes_again() {
+        let mut dice = Dice::of(1);
+        let count: usize = kinds(&mut dice, &two_of_each()).iter().map(Vec::len).sum();
+        let plan = named(&draw(1, &two_of_each(), 2 * count));
+        let [first, second] = [&plan[..count], &plan[count..]].map(|half| half.iter().collect::<BTreeSet<_>>());
+        assert_eq!((first.len(), second.len()), (count, count));
+        for process in replicated() {
+            for blow in ["kill -9", "frozen", "restart"] {
+                assert!(first.contains(&format!("{process}: {blow}")), "{process}: {blow}");
+                assert!(first.contains(&format!("one replica of {process}: {blow}")), "{process}: {blow}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_replica_of_several_is_struck_only_where_there_are_several() {
+        let alone = named(&draw(1, &Replicas::default(), 200));
+        assert!(alone.iter().all(|fault| !fault.starts_with("one replica")));
+    }
+
+    #[test]
+    fn the_first_rounds_are_of_all_kinds() {
+        let mut dice = Dice::of(3);
+        let kinds = kinds(&mut dice, &Replicas::default());
+        // Which table it is differs, and does not matter here.
+        let named_kinds = kinds.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
+        let first = named(&draw(9, &Replicas::default(), named_kinds.len()));
+        assert!(named_kinds.iter().zip(&first).all(|(kind, fault)| kind.contains(fault)), "{first:?}");
+    }
+
+    #[test]
+    fn every_service_has_links_to_all_that_it_uses() {
+        let links: Vec<String> = Link::all().map(|link| format!("{} to {}", link.from, link.to)).collect();
+        for link in ["order to kafka", "event to redis", "gateway to redis", "payment to sandbox", "sandbox to gateway"]
+        {
+            assert!(links.iter().any(|one| one == link), "{link}: {links:?}");
+        }
+        assert!(!links.iter().any(|one| one == "order to redis" || one == "gateway to kafka"), "{links:?}");
+    }
+}

@@ -1,0 +1,242 @@
+//! A stretch of the network between a process and a server, which can be slow, cut, or closed. It knows no protocol.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// Most bytes that are passed on at once.
+const CHUNK: usize = 64 * 1024;
+/// A thread carries one direction of a connection, and calls nothing deep.
+const STACK: usize = 128 * 1024;
+/// Most connections at a time, far more than all pools of a process have.
+const MAX_CONNECTIONS: usize = 512;
+/// Longest wait for a server to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How what is sent arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// At once.
+    Flows,
+    /// So much later, in each direction.
+    Slow(Duration),
+    /// Not before it flows again: neither bytes nor ends of connections.
+    Cut,
+    /// Never: connections are closed, and new ones too.
+    Refused,
+}
+
+struct Shared {
+    traffic: Mutex<Traffic>,
+    changed: Condvar,
+    connections: AtomicUsize,
+}
+
+/// A proxy in front of servers on the loopback, of which each connection gets one that takes it, in turn.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+impl Proxy {
+    /// Listens in front of the servers at these ports.
+    pub fn open(servers: Vec<u16>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free for a proxy")?;
+        let port = listener.local_addr().context("a listener has an address")?.port();
+        let (traffic, changed) = (Mutex::new(Traffic::Flows), Condvar::new());
+        let shared = Arc::new(Shared { traffic, changed, connections: AtomicUsize::new(0) });
+        let accepting = Arc::clone(&shared);
+        spawn(move || accept_all(&listener, &servers, &accepting)).context("cannot start a thread for a proxy")?;
+        Ok(Self { port, shared })
+    }
+
+    /// Where clients connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes how everything arrives from now on.
+    pub fn set(&self, traffic: Traffic) {
+        *self.shared.traffic() = traffic;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// What is left of the connections ends with it.
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.set(Traffic::Refused);
+    }
+}
+
+impl Shared {
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as long as it takes on the way. Whether it arrives.
+    fn arrives(&self) -> bool {
+        let whole = self.changed.wait_while(self.traffic(), |traffic| *traffic == Traffic::Cut);
+        let traffic = *whole.unwrap_or_else(PoisonError::into_inner);
+        if let Traffic::Slow(by) = traffic {
+            thread::sleep(by);
+        }
+        traffic != Traffic::Refused
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name("proxy".into()).stack_size(STACK).spawn(work).map(drop)
+}
+
+/// Takes connections until the program ends.
+fn accept_all(listener: &TcpListener, servers: &[u16], shared: &Arc<Shared>) {
+    for (turn, client) in listener.incoming().enumerate() {
+        let Ok(client) = client else { continue };
+        if shared.connections.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+            continue;
+        }
+        let mut servers = servers.to_vec();
+        let first = turn % servers.len().max(1);
+        servers.rotate_left(first);
+        let shared = Arc::clone(shared);
+        // Without a thread the client's connection is closed, as by a proxy that is overloaded.
+        drop(spawn(move || {
+            shared.connections.fetch_add(1, Ordering::Relaxed);
+            carry(&client, &servers, &shared);
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }));
+    }
+}
+
+/// Carries one connection until either side ends it. Where no server takes it, the client's is closed at once.
+fn carry(client: &TcpStream, servers: &[u16], shared: &Arc<Shared>) {
+    if !shared.arrives() {
+        return;
+    }
+    let Some(server) = servers.iter().find_map(|port| connect(*port)) else { return };
+    // Small requests and answers would wait for one another else.
+    if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
+        return;
+    }
+    let (Ok(to_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) else { return };
+    let answers = Arc::clone(shared);
+    if spawn(move || pass_on(&from_server, &to_client, &answers)).is_ok() {
+        pass_on(client, &server, shared);
+    }
+}
+
+fn connect(port: u16) -> Option<TcpStream> {
+    TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_TIMEOUT).ok()
+}
+
+/// Passes bytes on in one direction. The end of either side is that of both.
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let length = from.read(&mut chunk).unwrap_or(0);
+        if !shared.arrives() || length == 0 || to.write_all(&chunk[..length]).is_err() {
+            break;
+        }
+    }
+    for side in [from, to] {
+        // It may have ended already, which is the aim.
+        let _ended = side.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Longer than anything here takes on a busy machine.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A server that says everything again, on any number of connections.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.expect("it connects");
+                let shared = Shared {
+                    traffic: Mutex::new(Traffic::Flows),
+                    changed: Condvar::new(),
+                    connections: AtomicUsize::new(0),
+                };
+                thread::spawn(move || pass_on(&client, &client, &shared));
+            }
+        });
+        port
+    }
+
+    fn client_of(proxy: &Proxy) -> TcpStream {
+        let stream = connect(proxy.port()).expect("the proxy listens");
+        stream.set_read_timeout(Some(SOON)).expect("a time-out is no problem");
+        stream
+    }
+
+    /// What comes back of one byte.
+    fn exchange(mut stream: &TcpStream) -> Option<u8> {
+        let mut byte = [0];
+        stream.write_all(b"x").and_then(|()| stream.read_exact(&mut byte)).ok().map(|()| byte[0])
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_later_when_it_is_slow() {
+        let proxy = Proxy::open(vec![echo()]).expect("a port is free");
+        let stream = client_of(&proxy);
+        assert_eq!(exchange(&stream), Some(b'x'));
+        let by = Duration::from_millis(50);
+        proxy.set(Traffic::Slow(by));
+        let started = Instant::now();
+        assert_eq!(exchange(&stream), Some(b'x'));
+        assert!(started.elapsed() >= 2 * by, "there and back");
+    }
+
+    #[test]
+    fn nothing_arrives_on_a_cut_link_until_it_flows_again_and_then_all_does() {
+        let proxy = Proxy::open(vec![echo()]).expect("a port is free");
+        let mut stream = client_of(&proxy);
+        assert_eq!(exchange(&stream), Some(b'x'));
+        proxy.set(Traffic::Cut);
+        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a time-out is no problem");
+        assert_eq!(exchange(&stream), None);
+        proxy.set(Traffic::Flows);
+        stream.set_read_timeout(Some(SOON)).expect("a time-out is no problem");
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("it was kept");
+        assert_eq!(byte, *b"x");
+    }
+
+    #[test]
+    fn a_link_that_refuses_ends_what_is_there_and_takes_nothing_new() {
+        let proxy = Proxy::open(vec![echo()]).expect("a port is free");
+        let stream = client_of(&proxy);
+        assert_eq!(exchange(&stream), Some(b'x'));
+        proxy.set(Traffic::Refused);
+        assert_eq!(exchange(&stream), None);
+        assert_eq!(exchange(&client_of(&proxy)), None);
+        proxy.set(Traffic::Flows);
+        assert_eq!(exchange(&client_of(&proxy)), Some(b'x'));
+    }
+
+    #[test]
+    fn who_comes_while_one_server_is_away_gets_another() {
+        let away = {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+            listener.local_addr().expect("bound").port()
+        };
+        let proxy = Proxy::open(vec![away, echo()]).expect("a port is free");
+        for _ in 0..4 {
+            assert_eq!(exchange(&client_of(&proxy)), Some(b'x'));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One round: a crowd comes, a fault strikes and is taken out, the crowd goes home, and the audit says what held.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::chaos::outcome::{Outcome, whole_ms};
+use crate::chaos::plan::Round;
+use crate::chaos::sql::Session;
+use crate::chaos::strike::{Stage, Strike};
+use crate::chaos::told::Told;
+use crate::fleet::{Beside, Fleet, TICK};
+use crate::mesh::SCHEMA_PREFIX;
+use crate::workspace::make_directory;
+
+/// Longest time from the crowd's start to the orders after which a fault strikes.
+const PLACED_WITHIN: Duration = Duration::from_secs(30);
+/// Time between two looks at the orders.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time until the last order of a sale has ended, and what it takes to read the aftermath.
+const SALE_WITHIN_S: u64 = 60;
+const HOME_WITHIN: Duration = Duration::from_secs(SALE_WITHIN_S + 60);
+/// Longest time until nothing moves any more: longer than units and coupons wait for an order that was never written.
+const QUIET_WITHIN_S: u64 = 60;
+/// Latest opening and closing. An event cannot turn while its service or what that needs is away: longer than a fault
+/// lasts and a server takes to be back. It must not turn early or twice, as ever.
+const TURNS_WITHIN_MS: u64 = 30_000;
+
+/// The files of a run's rounds.
+pub struct Files {
+    folder: PathBuf,
+    /// The sale that is played.
+    pub sale: PathBuf,
+}
+
+impl Files {
+    /// Makes the folder, and writes the sale.
+    pub fn make(run: &Path, sale: &str) -> anyhow::Result<Self> {
+        let folder = run.join("rounds");
+        make_directory(&folder)?;
+        let file = folder.join("sale.toml");
+        fs::write(&file, sale).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { folder, sale: file })
+    }
+
+    fn of(&self, number: usize, name: &str) -> PathBuf {
+        self.folder.join(format!("{number}-{name}"))
+    }
+
+    fn all_told(&self) -> PathBuf {
+        self.folder.join("acknowledged.json")
+    }
+}
+
+/// What all rounds of a run share.
+pub struct Rounds<'a> {
+    pub stage: Stage<'a>,
+    pub files: Files,
+    /// How many buyers come to a sale, if not those of its file.
+    pub buyers: Option<u32>,
+    /// What the crowds were told so far.
+    pub told: Told,
+}
+
+impl Rounds<'_> {
+    /// Plays one round. Fails where it could not be played to its end.
+    pub fn play(&mut self, fleet: &mut Fleet, number: usize, round: &Round) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        let mut outcome = Outcome::of(number, round);
+        let mut orders = Orders::now(&self.stage)?;
+        let mut crowd = Beside::start(self.crowd(number)?)?;
+        if orders.wait_for(fleet, &mut crowd, round.after_orders)? {
+            fleet.stay(round.delay)?;
+            let strike = Strike::begin(&self.stage, fleet, round.fault)?;
+            fleet.stay(round.lasts)?;
+            strike.end(fleet)?;
+        } else {
+            outcome.fail(format!("it did not strike: there were not {} orders in time", round.after_orders));
+        }
+        self.see_home(fleet, crowd, number, &mut outcome)?;
+        self.stage.wait_ready(fleet)?;
+        self.audit(fleet, number, &mut outcome)?;
+        outcome.took_ms = whole_ms(started.elapsed());
+        Ok(outcome)
+    }
+
+    fn crowd(&self, number: usize) -> anyhow::Result<Command> {
+        let mut crowd = self.stage.mesh.simulate_through(&self.stage.links.gateway_url(), &self.files.sale);
+        crowd.args(["--seed", &number.to_string(), "--deadline-s", &SALE_WITHIN_S.to_string()]);
+        crowd.arg("--acknowledged").arg(self.files.of(number, "acknowledged.json"));
+        crowd.arg("--json").arg(self.files.of(number, "sale.json"));
+        if let Some(buyers) = self.buyers {
+            crowd.args(["--buyers", &buyers.to_string()]);
+        }
+        self.logged(crowd, number, "sale.log")
+    }
+
+    /// Waits until the crowd has gone home, and reads what it has seen. What it did not reckon with is counted only.
+    fn see_home(
+        &mut self,
+        fleet: &mut Fleet,
+        mut crowd: Beside,
+        number: usize,
+        outcome: &mut Outcome,
+    ) -> anyhow::Result<()> {
+        let until = Instant::now() + HOME_WITHIN;
+        let status = loop {
+            match crowd.ended()? {
+                None if Instant::now() < until => fleet.stay(TICK)?,
+                ended => break ended,
+            }
+        };
+        if !matches!(status.and_then(|status| status.code()), Some(0 | 1)) {
+            let log = self.files.of(number, "sale.log");
+            outcome.fail(format!("the sale could not be played to its end: {}", log.display()));
+            return Ok(());
+        }
+        outcome.read_sale(&json_of(&self.files.of(number, "sale.json"))?);
+        self.told.add(Told::read(&self.files.of(number, "acknowledged.json"))?);
+        Ok(())
+    }
+
+    /// Holds every promise against all that was sold and told in the run so far.
+    fn audit(&self, fleet: &mut Fleet, number: usize, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let (told, result) = (self.files.all_told(), self.files.of(number, "audit.json"));
+        self.told.write(&told)?;
+        let mut audit = self.stage.mesh.audit(Some(&told));
+        audit.args(["--quiet-deadline-s", &QUIET_WITHIN_S.to_string()]);
+        audit.args(["--open-within-ms", &TURNS_WITHIN_MS.to_string()]);
+        audit.arg("--json").arg(&result);
+        let status = fleet.run_command(self.logged(audit, number, "audit.log")?)?;
+        match status.code() {
+            Some(0 | 1) => outcome.read_audit(&json_of(&result)?),
+            _ => {
+                let log = self.files.of(number, "audit.log");
+                outcome.fail(format!("the audit could not be made: {}", log.display()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The command, with what it says in a file.
+    fn logged(&self, mut command: Command, number: usize, name: &str) -> anyhow::Result<Command> {
+        let path = self.files.of(number, name);
+        let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        command.stderr(log.try_clone().context("cannot share the log file")?).stdout(log);
+        Ok(command)
+    }
+}
+
+/// The orders of one round, to be counted.
+struct Orders {
+    session: Session,
+    before: u64,
+}
+
+impl Orders {
+    fn now(stage: &Stage<'_>) -> anyhow::Result<Self> {
+        let mut orders = Self { session: stage.session()?, before: 0 };
+        orders.before = orders.count()?;
+        Ok(orders)
+    }
+
+    fn count(&mut self) -> anyhow::Result<u64> {
+        self.session.number(&format!("SELECT COUNT(*) FROM `{SCHEMA_PREFIX}order`.orders"))
+    }
+
+    /// Waits until so many are placed. False if the crowd has gone home before, or it takes too long.
+    fn wait_for(&mut self, fleet: &mut Fleet, crowd: &mut Beside, count: u64) -> anyhow::Result<bool> {
+        let until = Instant::now() + PLACED_WITHIN;
+        while self.count()? < self.before + count {
+            if crowd.ended()?.is_some() || Instant::now() > until {
+                return Ok(false);
+            }
+            fleet.check()?;
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(true)
+    }
+}
+
+fn json_of(file: &Path) -> anyhow::Result<Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))
+}

@@ -1,0 +1,121 @@
+//! What the database is made to say no to, in statements that MySQL and MariaDB both take.
+
+use anyhow::{Context, ensure};
+use stampede_vocab::Service;
+
+use crate::chaos::plan::Trouble;
+use crate::chaos::sql::Session;
+use crate::mesh::SCHEMA_PREFIX;
+
+/// How often a statement is tried that waits for a lock of somebody else's: 5 s each time.
+const TRIES: usize = 3;
+const PATIENCE: &str = "SET SESSION lock_wait_timeout = 5, innodb_lock_wait_timeout = 5";
+
+/// A trouble under way, with the session that has made it.
+pub struct UnderWay {
+    session: Session,
+    remedy: Remedy,
+}
+
+/// What ends it.
+enum Remedy {
+    Statement(String),
+    /// The same again.
+    Kill(String),
+}
+
+impl UnderWay {
+    /// Makes a trouble.
+    pub fn begin(mut session: Session, trouble: Trouble) -> anyhow::Result<Self> {
+        session.run(PATIENCE)?;
+        let remedy = match trouble {
+            Trouble::TableAway(service, choice) => rename(&mut session, service, choice)?,
+            Trouble::TableFull(service, choice) => fill(&mut session, service, choice)?,
+            Trouble::RowsLocked(service, choice) => lock(&mut session, service, choice)?,
+            Trouble::ConnectionsKilled(service) => {
+                let whose = format!("DB = '{}'", schema_of(service));
+                kill(&mut session, &whose)?;
+                Remedy::Kill(whose)
+            }
+            Trouble::ConnectionsExhausted => exhaust(&mut session)?,
+        };
+        Ok(Self { session, remedy })
+    }
+
+    /// Ends it.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        match self.remedy {
+            Remedy::Statement(sql) => insist(&mut self.session, &[&sql]),
+            Remedy::Kill(whose) => kill(&mut self.session, &whose),
+        }
+    }
+}
+
+fn rename(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
+    let table = table_of(session, service, choice)?;
+    let away = format!("`{}`.`chaos_away`", schema_of(service));
+    insist(session, &[&format!("RENAME TABLE {table} TO {away}")])?;
+    Ok(Remedy::Statement(format!("RENAME TABLE {away} TO {table}")))
+}
+
+/// A trigger says what the server does when the disk is full.
+fn fill(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
+    let table = table_of(session, service, choice)?;
+    let trigger = format!("`{}`.`chaos_full`", schema_of(service));
+    let refuse = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1114, MESSAGE_TEXT = 'The table is full'";
+    insist(session, &[&format!("CREATE TRIGGER {trigger} BEFORE INSERT ON {table} FOR EACH ROW {refuse}")])?;
+    Ok(Remedy::Statement(format!("DROP TRIGGER {trigger}")))
+}
+
+fn lock(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
+    let table = table_of(session, service, choice)?;
+    insist(session, &["BEGIN", &format!("SELECT 1 FROM {table} FOR UPDATE")])?;
+    Ok(Remedy::Statement("ROLLBACK".to_owned()))
+}
+
+/// This session stays; MariaDB lets in ten at least.
+fn exhaust(session: &mut Session) -> anyhow::Result<Remedy> {
+    let most = session.number("SELECT @@GLOBAL.max_connections")?;
+    session.run("SET GLOBAL max_connections = 1")?;
+    kill(session, &format!("DB LIKE '{}%'", SCHEMA_PREFIX.replace('_', "\\_")))?;
+    Ok(Remedy::Statement(format!("SET GLOBAL max_connections = {most}")))
+}
+
+/// Kills the connections that are in the list of processes under this condition.
+fn kill(session: &mut Session, whose: &str) -> anyhow::Result<()> {
+    let ids = session.rows(&format!("SELECT ID FROM information_schema.PROCESSLIST WHERE {whose}"))?;
+    for id in ids {
+        // One that has ended by itself meanwhile is as good.
+        drop(session.run(&format!("KILL {id}")));
+    }
+    Ok(())
+}
+
+/// Runs statements, all of them again if somebody else's lock is in the way.
+fn insist(session: &mut Session, statements: &[&str]) -> anyhow::Result<()> {
+    let mut run = || statements.iter().try_for_each(|sql| session.run(sql));
+    let mut outcome = run();
+    for _ in 1..TRIES {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = run();
+    }
+    outcome
+}
+
+/// One of the tables of a service, chosen by a number: the same one each time, as long as there are the same tables.
+fn table_of(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<String> {
+    let schema = schema_of(service);
+    let tables = session.rows(&format!(
+        "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{schema}' \
+         AND TABLE_TYPE = 'BASE TABLE' AND TABLE_NAME NOT LIKE '\\_%' ORDER BY TABLE_NAME"
+    ))?;
+    ensure!(!tables.is_empty(), "{schema} has no tables");
+    let chosen = usize::try_from(choice).context("a choice is small")? % tables.len();
+    Ok(format!("`{schema}`.`{}`", tables[chosen]))
+}
+
+fn schema_of(service: Service) -> String {
+    format!("{SCHEMA_PREFIX}{service}")
+}
