@@ -38,7 +38,8 @@ impl Schemas {
     pub async fn connect(server: &Server) -> anyhow::Result<Self> {
         let schema = format!("{}{}", server.schema_prefix, Service::Order);
         check_name(&schema)?;
-        let config = DbConfig { max_connections: 2, acquire_timeout: TIMEOUT, work_timeout: TIMEOUT };
+        let config =
+            DbConfig { max_connections: 2, acquire_timeout: TIMEOUT, work_timeout: TIMEOUT, idle_timeout: 2 * TIMEOUT };
         let db = Database::connect(&with_schema(&server.database_url, &schema), config)
             .await
             .context("the database cannot be reached: check --database-url and --schema-prefix")?;

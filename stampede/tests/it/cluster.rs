@@ -6,7 +6,7 @@ use crate::{
     redis_faults::on_redis,
 };
 use stampede_lua::Keys;
-use stampede_testkit::{OwnCluster, Process, Service, World};
+use stampede_testkit::{OwnCluster, Process, Service, World, heavy};
 
 /// The sale: orders and claims go on for longer than a replica takes to be the master. There are kettles for everybody,
 /// so that to hear of none is an anomaly, and few lamps.
@@ -56,6 +56,7 @@ const ORDERS_AFTER: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_the_master_of_its_event_is_lost() {
+    let _turn = heavy().await;
     let (world, cluster) = tokio::join!(World::prepared(), OwnCluster::start());
     let (world, mut cluster) = (world.unwrap(), cluster.unwrap());
     let mesh = on_redis(&cluster.url())

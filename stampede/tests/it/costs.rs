@@ -7,7 +7,7 @@ use crate::{
 };
 use sqlx::MySqlPool;
 use stampede_proto::event::v1::{CreateEventRequest, NewItem};
-use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually, heavy};
 use std::{rc::Rc, time::Duration};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -133,6 +133,7 @@ fn sum(tally: &Tally) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_writes_no_more_than_it_has_to() {
+    let _turn = heavy().await;
     let (sale, counters) = counted_sale().await;
     settle(&sale).await;
     let before = counters.read().await;

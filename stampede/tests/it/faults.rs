@@ -2,7 +2,7 @@
 //! one replica of each service is lost for good.
 
 use crate::crowd::{Crowd, Orders};
-use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, heavy};
 use std::time::Duration;
 
 /// The sale: everything that a crowd does, in about a minute.
@@ -74,6 +74,7 @@ async fn survives(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
+    let _turn = heavy().await;
     // The way in, and the services behind it. (The payment provider is somebody else's.)
     let every = [Process::Gateway].into_iter().chain(Service::ALL.map(Process::Service));
     survives(MeshBuilder::default(), every, async |mesh, process| {
@@ -87,6 +88,7 @@ async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_over_replicas_keeps_its_promises_while_one_of_each_is_lost_for_good() {
+    let _turn = heavy().await;
     let mesh = Service::ALL.into_iter().fold(MeshBuilder::default(), |mesh, service| mesh.replicas(service, 2));
     // Two are left of the service whose whole work is to open the event once.
     let mesh = mesh.replicas(Service::Event, 3);

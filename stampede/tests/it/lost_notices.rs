@@ -9,7 +9,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, MySqlPool};
 use stampede_proto::event::v1::{CreateEventRequest, NewItem};
-use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually, heavy};
 use stampede_vocab::Timestamp;
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::{
@@ -152,6 +152,7 @@ async fn others_buy(sale: &Sale, units: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_was_charged_at_a_power_cut_has_the_goods_or_the_money_within_a_minute() {
+    let _turn = heavy().await;
     let orders = many();
     let late = orders / LATE_ONE_IN;
     let refunded = late / 2;

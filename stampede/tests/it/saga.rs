@@ -18,7 +18,7 @@ use stampede_proto::{
     order::v1::{CancelOrderRequest, Order, OrderState, PayOrderRequest, RefundOrderRequest},
 };
 use stampede_testkit::{
-    Break, BreakAt, MeshBuilder, Process, Proxy, Service, World, as_buyer, as_operator, buyer, eventually,
+    Break, BreakAt, MeshBuilder, Process, Proxy, Service, World, as_buyer, as_operator, buyer, eventually, heavy,
 };
 use stampede_vocab::{CouponId, OrderId, PaymentId, RequestId, Timestamp, UserId};
 use std::{collections::BTreeMap, future::ready, rc::Rc, time::Duration};
@@ -338,6 +338,7 @@ async fn everything_fails(stand: &Rc<Stand>) -> Vec<Broken> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
+    let _turn = heavy().await;
     let stand = Rc::new(Stand::new().await);
     for Broken { step, at, by } in everything_fails(&stand).await {
         eventually(&format!("{step}: fails at its {at:?}"), || ready((by.count() == 1).then_some(()))).await;

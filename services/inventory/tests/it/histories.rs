@@ -23,7 +23,7 @@ use stampede_proto::{
     },
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Service, as_operator, as_service, buyer, eventually};
+use stampede_testkit::{AdminRedis, Service, as_operator, as_service, buyer, eventually, heavy};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::transport::Channel;
@@ -474,6 +474,7 @@ fn replicas_of(seed: u64) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_nothing_is_sold_twice_lost_or_stuck() {
+    let _turn = heavy().await;
     let test = "whatever_happens_nothing_is_sold_twice_lost_or_stuck";
     let mut runs = Runs::of(test, "STAMPEDE_TEST_HISTORIES", HISTORIES);
     for replicas in 1..=REPLICAS {

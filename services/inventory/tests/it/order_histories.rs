@@ -21,7 +21,7 @@ use stampede_proto::{
     order::v1::{CancelOrderRequest, order_service_client::OrderServiceClient},
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Mesh, Service, World, as_buyer, as_service, buyer};
+use stampede_testkit::{AdminRedis, Mesh, Service, World, as_buyer, as_service, buyer, heavy};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -370,6 +370,7 @@ async fn kill_in_turn(mesh: &mut Mesh) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dies_what_is_placed_is_kept_and_the_rest_comes_back() {
+    let _turn = heavy().await;
     let test = "whoever_dies_what_is_placed_is_kept_and_the_rest_comes_back";
     let mut runs = Runs::of(test, "STAMPEDE_TEST_ORDER_HISTORIES", HISTORIES);
     let mesh = with_order().replicas(Service::Inventory, REPLICAS);

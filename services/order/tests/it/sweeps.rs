@@ -7,7 +7,7 @@ use sqlx::Connection;
 use stampede_proto::order::v1::OrderState;
 use stampede_testkit::buyer;
 use stampede_vocab::OrderId;
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -34,13 +34,15 @@ async fn who_waits_for_a_locked_order_keeps_no_other_call_waiting() -> Result<()
     let mut lock = conn.begin().await?;
     sqlx::query("SELECT 1 FROM orders WHERE id = ? FOR UPDATE").bind(id.uuid()).execute(&mut *lock).await?;
     // As many as there are batches at a time.
-    let mut waiting = pin!(try_join_all([sale.pay(&locked, "p"), sale.pay(&locked, "p")]));
+    let mut waiting = Box::pin(try_join_all([sale.pay(&locked, "p"), sale.pay(&locked, "p")]));
     let early = timeout(Duration::from_millis(500), waiting.as_mut()).await;
     assert!(early.is_err(), "the order is locked: {early:?}");
     assert_eq!(sale.pay(&free, "p").await?.state(), OrderState::Paying);
     assert!(waiting.as_mut().now_or_never().is_none(), "the other call has waited for the lock");
     lock.rollback().await?;
-    for paying in waiting.await? {
+    let paid = waiting.as_mut().await?;
+    drop(waiting);
+    for paying in paid {
         assert_eq!((paying.state(), paying.payment_attempts), (OrderState::Paying, 1));
     }
     sale.mesh.stop().await
