@@ -279,24 +279,26 @@ impl LedgerBatch {
 
     /// The answer that the order has been given to its late payment, with the item of the row.
     fn late_answer(&self, order_id: OrderId) -> Option<(LateAnswer, ItemId)> {
-        self.live_entries(order_id).find_map(|entry| Some((entry.late_answer?, entry.line.item_id)))
+        let answers = self.live_entries(order_id).filter_map(|entry| Some((entry.late_answer?, entry.line.item_id)));
+        // The rows of an order are in no certain order.
+        answers.min_by_key(|(_, item_id)| *item_id)
     }
 
-    /// Answers a late payment as it was answered the first time: the order may wait for it again. One that has given its
-    /// units back since, because it was refunded, gets none.
+    /// Answers a late payment as it was answered the first time, to the byte: the order may wait for it again. One that has
+    /// given its units back since, because it was refunded, is told so.
     fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         match self.late_answer(order.order_id) {
             Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },
-            Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => {
-                Answer::Rejected { reason: RejectReason::SoldOut, item_id }
-            }
+            Some((LateAnswer::Committed, item_id)) if !self.has_units(order.order_id) => Answer::GivenBack { item_id },
             None if !self.has_units(order.order_id) => self.commit_again(order, now),
             // It has them, and from now on keeps them until it is refunded.
             Some((LateAnswer::Committed, _)) | None => {
                 let late_answer = Some(LateAnswer::Committed);
                 let rows: Vec<_> =
                     self.live_entries(order.order_id).map(|entry| Entry { late_answer, ..*entry }).collect();
-                let lines = rows.iter().map(|row| row.line).collect();
+                // In the order of the first answer, whatever that of the rows is.
+                let of_item = |line: &OrderedLine| rows.iter().find(|row| row.line.item_id == line.item_id);
+                let lines = order.lines.iter().filter_map(of_item).map(|row| row.line).collect();
                 self.put(order.order_id, rows);
                 Answer::Committed { lines }
             }
@@ -306,7 +308,7 @@ impl LedgerBatch {
     /// A gift that went to somebody else meanwhile is no reason to refuse the units: the buyer gets them without it.
     fn commit_again(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         if let Some((reason, item_id)) = order.lines.iter().find_map(|line| self.objection(order.user_id, line)) {
-            self.note_rejection(order, (reason, item_id), now);
+            let item_id = self.note_rejection(order, (reason, item_id), now);
             return Answer::Rejected { reason, item_id };
         }
         let before = self.live_entries(order.order_id).next();
@@ -331,28 +333,35 @@ impl LedgerBatch {
         Answer::Committed { lines }
     }
 
-    /// Notes the answer in the row of the item, so that a repeat takes no units that are free by then. An order that the
-    /// ledger has never had gets a row, unless there is no such item.
-    fn note_rejection(&mut self, order: &OrderedUnits, (reason, item_id): (RejectReason, ItemId), now: Timestamp) {
+    /// Notes the answer in the row of the item, so that a repeat takes no units that are free by then. An item that the
+    /// ledger has never had for this order gets a row; if there is no such item at all, another row of the order keeps the
+    /// answer. Returns the item of the row, which a repeat names too.
+    fn note_rejection(
+        &mut self,
+        order: &OrderedUnits,
+        (reason, item_id): (RejectReason, ItemId),
+        now: Timestamp,
+    ) -> ItemId {
         let late_answer = Some(LateAnswer::Rejected(reason));
-        let of_item = self.live_entries(order.order_id).find(|entry| entry.line.item_id == item_id);
-        let known = of_item.or_else(|| self.live_entries(order.order_id).next()).copied();
+        let known = self.live_entries(order.order_id).find(|entry| entry.line.item_id == item_id).copied();
+        let other = self.live_entries(order.order_id).min_by_key(|entry| entry.line.item_id).copied();
         let line = order.lines.iter().find(|line| line.item_id == item_id && self.items.contains_key(&item_id));
         let new = |line: &OrderedLine| Entry {
             order_id: order.order_id,
             user_id: order.user_id,
             event_id: order.event_id,
-            arrival: 0,
+            arrival: other.map_or(0, |entry| entry.arrival),
             granted_at: None,
             fingerprint: None,
             line: *line,
             state: EntryState::Released { committed_at: now, released_at: now },
             late_answer,
         };
-        let row = known.map(|entry| Entry { late_answer, ..entry }).or_else(|| line.map(new));
+        let row = known.or_else(|| line.map(new)).or(other).map(|entry| Entry { late_answer, ..entry });
         if let Some(row) = row {
             self.put(order.order_id, vec![row]);
         }
+        row.map_or(item_id, |row| row.line.item_id)
     }
 
     /// The rows of an order that was written or may still be.

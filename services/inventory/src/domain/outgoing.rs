@@ -42,6 +42,11 @@ pub enum Answer {
         /// Item at fault.
         item_id: ItemId,
     },
+    /// Nothing is committed any more: it was, until the money was given back.
+    GivenBack {
+        /// One of its items.
+        item_id: ItemId,
+    },
 }
 
 /// One message of the service: the answer to one order.

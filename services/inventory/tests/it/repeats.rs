@@ -28,6 +28,14 @@ async fn a_refunded_order_takes_no_units_when_its_late_payment_is_repeated() {
     sale.order_says(&order, &[Step::Expired, Step::PaidLate, Step::Refunded, Step::PaidLate]).await;
     let rejected = rejected("SOLD_OUT", &sale, 1);
     assert_eq!(sale.answered(&order, 3).await, [Answer::Committed, rejected.clone(), rejected]);
+    // What is said otherwise than before comes behind it.
+    let versions: Vec<i64> =
+        sqlx::query_scalar("SELECT aggregate_version FROM outbox WHERE aggregateid = ? ORDER BY id")
+            .bind(order.order_id.to_string())
+            .fetch_all(&mut *sale.inventory_db.acquire().await.unwrap())
+            .await
+            .unwrap();
+    assert!(versions[0] < versions[1] && versions[1] == versions[2], "{versions:?}");
     assert_eq!(sale.in_ledger(&order).await, 0);
     sale.stock_becomes(1, level(3, 0, 0)).await;
 }

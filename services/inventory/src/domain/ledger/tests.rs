@@ -322,7 +322,43 @@ fn a_repeat_of_a_late_payment_takes_nothing_once_it_was_refunded() {
     let asks = [Ask::ReleaseUnpaid(order_id(1)), paid_late(1, &[(1, 1)]), Ask::Release(order_id(1))];
     let (has_unit, answers) = repeated(&asks, &[]);
     assert!(!has_unit);
-    assert_eq!(answers[7], rejected(RejectReason::SoldOut, 1));
+    assert_eq!(answers[7], Some(Answer::GivenBack { item_id: item_id(1) }));
+}
+
+/// The answer to order 1 before and after what it changed was written and read again, where rows are in the order of
+/// their key.
+fn answered_twice(ledger: &mut LedgerBatch, items: &[Item], ask: &Ask) -> [Option<Answer>; 3] {
+    let first = ledger.apply(ask, LATER);
+    let in_batch = ledger.apply(ask, LATER);
+    let mut changes = std::mem::replace(ledger, self::ledger(Vec::new())).changes();
+    changes.entries.sort_by_key(|row| (row.order_id, row.line.item_id));
+    [first, in_batch, reread(items, &changes).apply(ask, LATER)]
+}
+
+#[test]
+fn a_repeat_of_a_late_payment_gets_the_same_bytes_whatever_order_its_lines_have() {
+    let items = [item(1, 1), item(2, 1)];
+    let mut ledger = ledger(items.to_vec());
+    ledger.reserve(&grant(1, &[(2, 1, 0), (1, 1, 0)]), NOW);
+    ledger.apply(&Ask::ReleaseUnpaid(order_id(1)), NOW);
+    let [first, in_batch, later] = answered_twice(&mut ledger, &items, &paid_late(1, &[(2, 1), (1, 1)]));
+    let line = |n| OrderedLine { item_id: item_id(n), units: 1, gift_units: 0 };
+    assert_eq!(first, Some(Answer::Committed { lines: vec![line(2), line(1)] }));
+    assert_eq!((&in_batch, &later), (&first, &first));
+}
+
+#[test]
+fn a_repeat_of_a_rejected_late_payment_names_the_same_item() {
+    // The order has item 3 in the ledger, and not the one at fault, which is in the stock or is not.
+    for at_fault in [1, 9] {
+        let items = [item(1, 0), item(3, 1)];
+        let mut ledger = ledger(items.to_vec());
+        ledger.reserve(&grant(1, &[(3, 1, 0)]), NOW);
+        ledger.apply(&Ask::ReleaseUnpaid(order_id(1)), NOW);
+        let answers = answered_twice(&mut ledger, &items, &paid_late(1, &[(3, 1), (at_fault, 1)]));
+        let named = if at_fault == 1 { 1 } else { 3 };
+        assert_eq!(answers, [(); 3].map(|()| rejected(RejectReason::SoldOut, named)), "{at_fault}");
+    }
 }
 
 #[test]
