@@ -1,5 +1,8 @@
 //! Each message of an outbox meets its record in Kafka. Both are read side by side, so only what has not met yet is kept
-//! in memory, and of the rest a hash of its id.
+//! in memory, and of the rest hashes of its names.
+//!
+//! A message has two names: its id, and the number of its row, which a relay gives to Kafka as the id while consumers of
+//! an earlier release run. Its record has either, and a repeat the other one if the relay was started anew between.
 
 use super::outbox::{Content, Written, hash};
 use crate::kafka::Carried;
@@ -24,7 +27,12 @@ pub struct Seen {
 #[derive(Default)]
 pub struct Meeting {
     messages: HashMap<String, Waiting>,
+    /// Ids of these messages by the numbers of their rows, where those are not the ids.
+    numbers: HashMap<String, String>,
     records: HashMap<String, Seen>,
+    /// How many have met.
+    pairs: usize,
+    /// Hashes of both names of each.
     met: HashSet<u64>,
     /// Records whose id has met already: repeats, unless they say something else.
     again: HashMap<String, Vec<Content>>,
@@ -37,7 +45,7 @@ pub struct Meeting {
 impl Meeting {
     /// Returns how many messages are both in the outbox and in Kafka.
     pub fn met(&self) -> usize {
-        self.met.len()
+        self.pairs
     }
 
     /// Takes a message of the outbox.
@@ -47,9 +55,16 @@ impl Meeting {
             self.reused.push(named(key, id));
             return;
         }
-        if let Some(seen) = self.records.remove(id) {
-            self.meet(id, &message.content, &seen.content);
+        let number = message.number.to_string();
+        let seen: Vec<Seen> = [id, &number].into_iter().filter_map(|name| self.records.remove(name)).collect();
+        if let Some((first, others)) = seen.split_first() {
+            self.meet((id, message.number), &message.content, &first.content);
+            let others = others.iter().filter(|other| other.content != first.content);
+            self.reused.extend(others.map(|other| named(&other.content.key, id)));
             return;
+        }
+        if *id != number {
+            self.numbers.insert(number, id.clone());
         }
         let waiting = Waiting {
             number: message.number,
@@ -63,14 +78,16 @@ impl Meeting {
 
     /// Takes a record of Kafka.
     pub fn record(&mut self, record: &Carried) {
-        let (id, content) = (&record.id, Content::of_record(record));
+        let id = &self.numbers.get(&record.id).unwrap_or(&record.id).clone();
+        let content = Content::of_record(record);
         if self.met.contains(&hash(id)) {
             let said = self.again.entry(id.clone()).or_default();
             if !said.contains(&content) {
                 said.push(content);
             }
         } else if let Some(waiting) = self.messages.remove(id) {
-            self.meet(id, &waiting.content, &content);
+            self.numbers.remove(&waiting.number.to_string());
+            self.meet((id, waiting.number), &waiting.content, &content);
         } else if let Some(first) = self.records.get(id) {
             if first.content != content {
                 self.reused.push(named(&record.key, id));
@@ -80,8 +97,9 @@ impl Meeting {
         }
     }
 
-    fn meet(&mut self, id: &str, written: &Content, carried: &Content) {
-        self.met.insert(hash(id));
+    fn meet(&mut self, (id, number): (&str, u64), written: &Content, carried: &Content) {
+        self.pairs += 1;
+        self.met.extend([hash(id), hash(&number.to_string())]);
         let differences = written.differences(carried);
         if !differences.is_empty() {
             self.altered.push(format!("{} (message {id}: another {})", written.key, differences.join(", ")));
@@ -94,9 +112,10 @@ impl Meeting {
         !self.again.is_empty()
     }
 
-    /// Compares a message with the later records of its id.
+    /// Compares a message with the later records of its names.
     pub fn compare_again(&mut self, message: &Written) {
-        let said = self.again.remove(&message.id).unwrap_or_default();
+        let names = [message.id.clone(), message.number.to_string()];
+        let said: Vec<Content> = names.iter().filter_map(|name| self.again.remove(name)).flatten().collect();
         let others = said.iter().filter(|content| **content != message.content);
         self.reused.extend(others.map(|other| named(&other.key, &message.id)));
     }
@@ -122,8 +141,8 @@ mod tests {
     }
 
     fn written(id: &str, key: &str, version: i64) -> Written {
-        let (id, content) = (id.to_owned(), content(key, version));
-        Written { number: 1, id, partition: 0, payload: Vec::new(), content, written_us: 1 }
+        let (number, id, content) = (id.parse().unwrap_or(7), id.to_owned(), content(key, version));
+        Written { number, id, partition: 0, payload: Vec::new(), content, written_us: 1 }
     }
 
     fn carried(id: &str, key: &str, version: i64) -> Carried {
@@ -141,6 +160,32 @@ mod tests {
         let (messages, records) = meeting.alone();
         assert_eq!((meeting.met(), messages.len(), records.len()), (2, 0, 0));
         assert!(meeting.altered.is_empty() && meeting.reused.is_empty() && !meeting.has_repeats());
+    }
+
+    #[test]
+    fn a_message_has_two_names_whichever_its_record_and_the_repeats_have() {
+        let record = |name: &str| carried(name, "a", 1);
+        for (before, after) in [(vec!["7"], vec!["own", "7"]), (vec!["own", "7"], vec![]), (vec![], vec!["7", "own"])] {
+            let mut meeting = Meeting::default();
+            before.iter().for_each(|name| meeting.record(&record(name)));
+            meeting.message(&written("own", "a", 1));
+            after.iter().for_each(|name| meeting.record(&record(name)));
+            meeting.compare_again(&written("own", "a", 1));
+            let (messages, records) = meeting.alone();
+            assert_eq!((meeting.met(), messages.len(), records.len()), (1, 0, 0), "{before:?}, {after:?}");
+            assert!(meeting.altered.is_empty() && meeting.reused.is_empty() && !meeting.has_repeats());
+        }
+    }
+
+    #[test]
+    fn another_message_under_the_number_of_a_row_is_named() {
+        let mut meeting = Meeting::default();
+        meeting.message(&written("own", "a", 1));
+        meeting.record(&carried("own", "a", 1));
+        meeting.record(&carried("7", "b", 1));
+        meeting.compare_again(&written("own", "a", 1));
+        assert_eq!(meeting.reused, ["b (message own)"]);
+        assert_eq!(meeting.met(), 1);
     }
 
     #[test]
