@@ -5,7 +5,7 @@ use stampede_proto::{
     coupon::v1::CouponState,
     order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest},
 };
-use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_testkit::{Service, as_buyer, as_operator, buyer};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,6 +87,25 @@ async fn money_that_comes_after_the_deadline_buys_the_units_again_or_goes_back()
     sale.until(first, &kettle, OrderState::Fulfilled).await;
     sale.until(second, &rarity, OrderState::Refunded).await;
     sale.audit();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_of_which_a_restored_order_does_not_know_buys_the_units_again_or_goes_back() {
+    let sale = Sale::open(Duration::from_secs(3)).await;
+    let user = buyer();
+    let coupon = sale.claim(user).await;
+    let (plain, with_coupon) =
+        (sale.bought(user, &[(0, 1)], "").await, sale.bought(user, &[(0, 1)], &coupon.coupon_id).await);
+    // The database of order is what it was before it heard that they are paid; the offsets of its consumers are not.
+    let orders = sale.world.database(Service::Order).await.unwrap();
+    let restore =
+        "UPDATE orders SET state = 'PAYING', version = version - 1, fulfilled_at_us = NULL WHERE state = 'FULFILLED'";
+    let restored = sqlx::query(restore).execute(&mut *orders.acquire().await.unwrap()).await.unwrap();
+    assert_eq!(restored.rows_affected(), 2);
+    sale.until(user, &plain, OrderState::Fulfilled).await;
+    sale.until(user, &with_coupon, OrderState::Refunded).await;
+    sale.until_left(0, 9, 1).await;
+    sale.mesh.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -178,8 +178,16 @@ impl Payment {
     }
 
     /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
-    /// Returns the message to publish, if there is one.
+    ///
+    /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost, as
+    /// with a database that was restored. So that is published again, and the order takes its units again or gives the
+    /// money back. Returns the message to publish, if there is one.
     pub fn stop(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
+        if let PaymentState::Captured { attempt } = self.state {
+            self.touch(now);
+            let fact = Fact::Approved { attempt, captured: self.amount };
+            return Some(self.message(self.traceparent(attempt), fact));
+        }
         let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
         let number = waiting.number;
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))

@@ -159,6 +159,17 @@ fn an_ended_order_stops_only_what_the_provider_does_not_know() {
 }
 
 #[test]
+fn an_ended_order_is_told_again_of_the_money_that_was_captured() {
+    let mut payment = captured();
+    let version = payment.version;
+    let message = payment.stop(LATER).expect("it must be published");
+    assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
+    assert_eq!((message.version, payment.state), (version + 1, PaymentState::Captured { attempt: 1 }));
+    payment.request_refund(eur(500), LATER).unwrap();
+    assert_eq!(payment.stop(LATER), None, "the order knows of it");
+}
+
+#[test]
 fn an_attempt_that_waits_is_handed_to_one_process() {
     let mut payment = requested();
     let version = payment.version;

@@ -31,17 +31,20 @@ async fn every_message_may_come_again_at_any_time() -> Result<()> {
     let captured = sale.reaches(&order, PaymentState::Captured).await;
     sale.publish(&order, approved.clone()).await?;
     assert_eq!(sale.published_names(&order, 4).await[2..], ["PaymentApproved"; 2]);
+    // An order that ends unpaid has not heard of it.
+    sale.publish(&order, order.expired()).await?;
+    assert_eq!(sale.published_names(&order, 5).await[4..], ["PaymentApproved"]);
     assert_eq!(now(&sale, &order).await, Some(untimed(captured)));
 
     sale.publish(&order, refund.clone()).await?;
     let refunded = sale.reaches(&order, PaymentState::Refunded).await;
     sale.publish(&order, refund.clone()).await?;
-    assert_eq!(sale.published_names(&order, 6).await[4..], ["PaymentRefunded"; 2]);
+    assert_eq!(sale.published_names(&order, 7).await[5..], ["PaymentRefunded"; 2]);
 
     // All of it once more, and an end that the order never had. Nobody waits for the first attempt any more.
     let (charges, refunds) = (sale.charges(&order).await?, sale.refunds(&order).await?);
     sale.publish_all([declined, approved, order.expired(), refund].map(|message| (order, message))).await?;
-    assert_eq!(sale.published_names(&order, 8).await[6..], ["PaymentApproved", "PaymentRefunded"]);
+    assert_eq!(sale.published_names(&order, 9).await[7..], ["PaymentApproved", "PaymentRefunded"]);
     assert_eq!(now(&sale, &order).await, Some(untimed(refunded)));
     let versions: Vec<_> = sale.published(&order).await?.into_iter().map(|(_, version)| version).collect();
     assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
