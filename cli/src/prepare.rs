@@ -1,5 +1,7 @@
 //! `stampede prepare`: makes what a mesh needs before it starts, and brings it to this release. Safe to repeat.
 
+mod floors;
+
 use crate::output::{Output, print_json, print_text};
 use anyhow::{Context, anyhow, bail};
 use rdkafka::{
@@ -94,6 +96,7 @@ async fn make_schemas(args: &Args) -> anyhow::Result<Vec<PreparedSchema>> {
         let config = DbConfig { max_connections: 2, acquire_timeout: CONNECT_TIMEOUT, ..DbConfig::default() };
         let db = Database::connect(&with_schema(base, &name), config).await?;
         schema.migrate(&db).await?;
+        floors::raise(&with_schema(&url, &name)).await.with_context(|| format!("the floors of {name}"))?;
         made.push(PreparedSchema { name, version: schema.version() });
     }
     Ok(made)

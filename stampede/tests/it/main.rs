@@ -17,6 +17,7 @@ mod load_tools;
 mod lost_notices;
 mod message_breaks;
 mod messages;
+mod prepare;
 mod provider;
 mod purchase;
 mod redis_faults;

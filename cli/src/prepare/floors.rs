@@ -1,0 +1,69 @@
+//! The floors of an outbox before the first relay that keeps them.
+//!
+//! A relay of an earlier release lists what it has not sent, and raises no floor. So the floor of its outbox is where the
+//! migration has set it, however long ago, and the first relay that goes by it would send everything since then again.
+
+use anyhow::{Context, bail};
+use sqlx::{Connection, MySqlConnection};
+
+/// Longest wait for transactions that use the outbox.
+const LOCK_TIMEOUT: &str = "SET SESSION lock_wait_timeout = 30";
+
+/// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then is
+/// above the floor.
+const LOCK: &str = "LOCK TABLES outbox READ, outbox_unsent READ, outbox_relays READ, outbox_leases WRITE";
+
+/// Relays that keep floors, by their names.
+const KEEPERS: [&str; 2] = [
+    "SELECT COUNT(*) FROM outbox_leases WHERE owner LIKE '2-%'",
+    "SELECT COUNT(*) FROM outbox_relays WHERE owner LIKE '2-%'",
+];
+
+/// Raises the floors of the outbox at `url` to what is sent, unless a release that keeps them has run on it.
+pub async fn raise(url: &str) -> anyhow::Result<()> {
+    let mut conn = MySqlConnection::connect(url).await?;
+    if !has_keepers(&mut conn).await? {
+        sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut conn).await?;
+        // If this fails, the lock ends with the connection.
+        sqlx::raw_sql(LOCK).execute(&mut conn).await.context("the outbox is in use: try again")?;
+        raise_locked(&mut conn).await?;
+        sqlx::raw_sql("UNLOCK TABLES").execute(&mut conn).await?;
+    }
+    conn.close().await?;
+    Ok(())
+}
+
+async fn has_keepers(conn: &mut MySqlConnection) -> anyhow::Result<bool> {
+    for sql in KEEPERS {
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut *conn).await?;
+        if count > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn raise_locked(conn: &mut MySqlConnection) -> anyhow::Result<()> {
+    if has_keepers(conn).await? || has_unlisted(conn).await? {
+        return Ok(());
+    }
+    let unsent: Option<u64> = sqlx::query_scalar("SELECT MIN(id) FROM outbox_unsent").fetch_one(&mut *conn).await?;
+    let last: Option<u64> = sqlx::query_scalar("SELECT MAX(id) FROM outbox").fetch_one(&mut *conn).await?;
+    let floor = unsent.map(|id| id.saturating_sub(1)).or(last).unwrap_or(0);
+    let raise = sqlx::query("UPDATE outbox_leases SET floor_id = GREATEST(floor_id, ?)").bind(floor);
+    raise.execute(conn).await?;
+    Ok(())
+}
+
+/// Whether there are messages above a floor that were never listed, sent or not: those of a release that has no list have
+/// ids of their own.
+async fn has_unlisted(conn: &mut MySqlConnection) -> anyhow::Result<bool> {
+    let floor: Option<u64> =
+        sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;
+    let Some(floor) = floor else { bail!("outbox_leases is empty") };
+    let unlisted: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE id > ? AND message_id IS NOT NULL")
+        .bind(floor)
+        .fetch_one(conn)
+        .await?;
+    Ok(unlisted > 0)
+}
