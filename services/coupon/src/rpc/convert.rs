@@ -78,13 +78,13 @@ pub fn hold_requests(request: &proto::HoldCouponsRequest) -> Result<Vec<HoldRequ
     Ok(field::each("holds", &request.holds, hold_request)?)
 }
 
-/// The answer to one hold.
-pub fn hold_result(held: &Held) -> proto::HoldCouponResult {
-    let outcome = match held {
+/// The answer to one hold; none if the coupon cannot be read.
+pub fn hold_result(held: Option<&Held>) -> proto::HoldCouponResult {
+    let outcome = held.map(|held| match held {
         Ok(held) => Outcome::Coupon(coupon(held)),
         Err(error) => Outcome::Refusal(proto::HoldCouponRefusal { reason: refusal_reason(error).into() }),
-    };
-    proto::HoldCouponResult { outcome: Some(outcome) }
+    });
+    proto::HoldCouponResult { outcome }
 }
 
 /// A campaign as the contract shows it.

@@ -87,7 +87,8 @@ impl CouponService for CouponRpc {
     ) -> Result<Response<proto::HoldCouponsResponse>, Status> {
         Identity::of(&request)?.require_service()?;
         let held = self.hold.run(convert::hold_requests(request.get_ref())?).await?;
-        Ok(Response::new(proto::HoldCouponsResponse { results: held.iter().map(convert::hold_result).collect() }))
+        let results = held.iter().map(|held| convert::hold_result(held.as_ref().ok())).collect();
+        Ok(Response::new(proto::HoldCouponsResponse { results }))
     }
 
     async fn release_coupon(

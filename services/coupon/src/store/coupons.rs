@@ -16,6 +16,20 @@ const SELECT: &str = "SELECT id, campaign_id, user_id, rank_no, state, order_id,
 /// Most rows of one statement with a CASE, whose cost grows with the square of the rows.
 const MAX_CASES: usize = 128;
 
+/// A coupon as it was read. A row that cannot be read concerns its coupon alone.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub id: CouponId,
+    pub rank: i32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// The coupon, or why its row makes none.
+    pub coupon: Result<Coupon, DbError>,
+}
+
+/// Coupons that exist, by id: each alone, or why its row makes none.
+pub type ById = HashMap<CouponId, Result<Coupon, DbError>>;
+
 /// Inserts the coupons of these claims. Fails with a unique violation, and inserts none, if a user has a coupon or a
 /// rank is taken.
 pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
@@ -43,18 +57,18 @@ pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Resu
 }
 
 /// Returns the coupons of these ids that exist.
-pub async fn find_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+pub async fn find_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
     by_id(conn, ids, "").await
 }
 
 /// Returns the coupons of these ids that exist, locked until the end of the transaction. Locks in id order, so that
 /// overlapping batches wait for each other and do not deadlock.
-pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
     by_id(conn, ids, " ORDER BY id FOR UPDATE").await
 }
 
 /// [`lock_many`] without those that another transaction has locked.
-pub async fn lock_free(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<HashMap<CouponId, Coupon>, DbError> {
+pub async fn lock_free(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
@@ -150,7 +164,7 @@ pub async fn newest_of_user(
     campaign_id: Option<CampaignId>,
     after: Option<(Timestamp, Uuid)>,
     limit: u32,
-) -> Result<Vec<Coupon>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = Statement::new(SELECT);
     query.push("WHERE user_id = ").push_bind(user_id.uuid());
     if let Some(campaign_id) = campaign_id {
@@ -171,7 +185,7 @@ pub async fn ranked_of_campaign(
     campaign_id: CampaignId,
     after_rank: i32,
     limit: u32,
-) -> Result<Vec<Coupon>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = Statement::new(SELECT);
     query.push("WHERE campaign_id = ").push_bind(campaign_id.uuid());
     query.push(" AND rank_no > ").push_bind(after_rank);
@@ -220,7 +234,7 @@ pub async fn held_since(
     requested_before: Timestamp,
     after: Option<(Timestamp, CouponId)>,
     limit: u32,
-) -> Result<Vec<Coupon>, DbError> {
+) -> Result<Vec<Stored>, DbError> {
     let mut query = Statement::new(SELECT);
     query.push("WHERE state = 'HELD' AND updated_us <= ").push_bind(requested_before.micros());
     if let Some((updated_at, id)) = after {
@@ -232,11 +246,7 @@ pub async fn held_since(
     read_all(conn, query).await
 }
 
-async fn by_id(
-    conn: &mut MySqlConnection,
-    ids: &[CouponId],
-    ending: &'static str,
-) -> Result<HashMap<CouponId, Coupon>, DbError> {
+async fn by_id(conn: &mut MySqlConnection, ids: &[CouponId], ending: &'static str) -> Result<ById, DbError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
@@ -245,11 +255,21 @@ async fn by_id(
     query.push_list(ids.iter().map(CouponId::uuid));
     query.push(ending);
     let coupons = read_all(conn, query).await?;
-    Ok(coupons.into_iter().map(|coupon| (coupon.id, coupon)).collect())
+    Ok(coupons.into_iter().map(|stored| (stored.id, stored.coupon)).collect())
 }
 
-async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Coupon>, DbError> {
-    query.fetch_rows(conn).await?.iter().map(coupon).collect()
+async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Stored>, DbError> {
+    query.fetch_rows(conn).await?.iter().map(stored).collect()
+}
+
+fn stored(row: &MySqlRow) -> Result<Stored, DbError> {
+    Ok(Stored {
+        id: CouponId::from_uuid(row.try_get("id")?),
+        rank: row.try_get("rank_no")?,
+        created_at: Timestamp::from_micros(row.try_get("created_us")?),
+        updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
+        coupon: coupon(row),
+    })
 }
 
 fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {

@@ -68,6 +68,7 @@ impl ClaimCoupon {
         match call(&self.storer, Unstored::in_current_trace(ranked)).await? {
             Stored::Coupon(coupon) => Ok(coupon),
             Stored::RankRefused => Err(ClaimRefusal::NotReady.into()),
+            Stored::Unreadable(error) => Err(error.into()),
         }
     }
 
@@ -123,5 +124,8 @@ async fn find_all(db: Database, ids: Vec<CouponId>) -> Vec<Result<Option<Coupon>
         let ids = &ids;
         async move { store::coupons::find_many(&mut conn, ids).await }
     });
-    each(found.await.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect()), ids.len())
+    match found.await {
+        Ok(found) => ids.iter().map(|id| found.get(id).cloned().transpose()).collect(),
+        Err(error) => vec![Err(error); ids.len()],
+    }
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     domain::{Campaign, Coupon},
-    store,
-    usecase::{Campaigns, Error, campaigns::CampaignsById},
+    store::{self, coupons::Stored},
+    usecase::{Campaigns, Error, campaigns::CampaignsById, readable},
 };
-use sqlx::{MySql, MySqlConnection, pool::PoolConnection};
+use sqlx::{MySql, pool::PoolConnection};
 use stampede_db::{Database, DbError};
 use stampede_service::{Page, Paging};
 use stampede_vocab::{CampaignId, CouponId, UserId};
@@ -39,7 +39,7 @@ impl CouponList {
     }
 
     /// Sort value and id of a coupon in the list.
-    fn position(self, coupon: &Coupon) -> (i64, Uuid) {
+    fn position(self, coupon: &Stored) -> (i64, Uuid) {
         let sorted_by = match self {
             Self::OfUser { .. } => coupon.created_at.micros(),
             Self::OfCampaign(_) => coupon.rank.into(),
@@ -64,18 +64,20 @@ impl FindCoupons {
     /// Returns one coupon, if the caller may see it: `owner` is `None` for one who may see everybody's.
     pub async fn get(&self, id: CouponId, owner: Option<UserId>) -> Result<FoundCoupon, Error> {
         let read = |mut conn: PoolConnection<MySql>| async move {
-            let found = store::coupons::find_many(&mut conn, &[id]).await?.remove(&id);
+            let found = store::coupons::find_many(&mut conn, &[id]).await?.remove(&id).transpose()?;
             let visible = found.filter(|coupon| owner.is_none_or(|owner| owner == coupon.user_id));
-            self.with_campaigns(&mut conn, visible.into_iter().collect()).await
+            let Some(coupon) = visible else { return Ok(None) };
+            let campaigns = self.campaigns.get_on(&mut conn, [coupon.campaign_id]).await?;
+            with_campaign(coupon, &campaigns).map(Some)
         };
-        self.db.run("find_coupon", read).await?.pop().ok_or(Error::CouponNotFound)
+        self.db.run("find_coupon", read).await?.ok_or(Error::CouponNotFound)
     }
 
-    /// Returns a page of the list.
+    /// Returns a page of the list, without the coupons that cannot be read.
     pub async fn list(&self, list: CouponList, paging: Paging) -> Result<Page<FoundCoupon>, Error> {
         let (after, limit) = (&paging, paging.limit());
         let read = |mut conn: PoolConnection<MySql>| async move {
-            let coupons = match list {
+            let stored = match list {
                 CouponList::OfUser { user_id, campaign_id } => {
                     store::coupons::newest_of_user(&mut conn, user_id, campaign_id, after.after_time(), limit).await?
                 }
@@ -84,24 +86,22 @@ impl FindCoupons {
                     store::coupons::ranked_of_campaign(&mut conn, campaign, after_rank, limit).await?
                 }
             };
-            self.with_campaigns(&mut conn, coupons).await
+            let ids = stored.iter().filter_map(|stored| Some(stored.coupon.as_ref().ok()?.campaign_id));
+            let campaigns = self.campaigns.get_on(&mut conn, ids.collect::<Vec<_>>()).await?;
+            Ok::<_, DbError>((stored, campaigns))
         };
-        let found = self.db.run("list_coupons", read).await?;
-        Ok(paging.cut(found, |(coupon, _)| list.position(coupon)))
+        let (stored, campaigns) = self.db.run("list_coupons", read).await?;
+        // Cut with those that cannot be read, or a page that has one would look like the last.
+        let Page { rows, next_page_token } = paging.cut(stored, |stored| list.position(stored));
+        let coupons = rows.into_iter().filter_map(readable);
+        let rows = coupons.map(|coupon| with_campaign(coupon, &campaigns)).collect::<Result<_, _>>()?;
+        Ok(Page { rows, next_page_token })
     }
+}
 
-    async fn with_campaigns(
-        &self,
-        conn: &mut MySqlConnection,
-        coupons: Vec<Coupon>,
-    ) -> Result<Vec<FoundCoupon>, DbError> {
-        let ids = coupons.iter().map(|coupon| coupon.campaign_id);
-        let campaigns: CampaignsById = self.campaigns.get_on(conn, ids).await?;
-        let with_campaign = |coupon: Coupon| {
-            let campaign = campaigns.get(&coupon.campaign_id).cloned();
-            let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", coupon.id));
-            Ok((coupon.clone(), campaign.ok_or_else(missing)?))
-        };
-        coupons.into_iter().map(with_campaign).collect()
+fn with_campaign(coupon: Coupon, campaigns: &CampaignsById) -> Result<FoundCoupon, DbError> {
+    match campaigns.get(&coupon.campaign_id) {
+        Some(campaign) => Ok((coupon, campaign.clone())),
+        None => Err(DbError::inconsistent(format!("coupon {} is of no campaign", coupon.id))),
     }
 }

@@ -11,9 +11,14 @@ use stampede_db::DbError;
 use stampede_vocab::{CouponId, Timestamp};
 use std::collections::BTreeSet;
 
+/// Places of the ends that were left out, and why.
+pub type LeftOut = Vec<(usize, DbError)>;
+
 /// Applies the ends of orders in the order given, inside the caller's transaction. It is idempotent: a message, a
 /// release and the sweep may all report the same end, at any later time and behind a later one.
-pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<(), DbError> {
+///
+/// Leaves out the ends whose coupon cannot be read, and returns their places, and why.
+pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<LeftOut, DbError> {
     let coupons = LockedCoupons::lock(conn, coupon_ids(ended)).await?;
     follow_all(conn, coupons, ended, now).await
 }
@@ -23,7 +28,7 @@ pub async fn follow_free_orders(
     conn: &mut MySqlConnection,
     ended: &[EndedOrder],
     now: Timestamp,
-) -> Result<(), DbError> {
+) -> Result<LeftOut, DbError> {
     let coupons = LockedCoupons::lock_free(conn, coupon_ids(ended)).await?;
     follow_all(conn, coupons, ended, now).await
 }
@@ -37,7 +42,7 @@ async fn follow_all(
     mut coupons: LockedCoupons,
     ended: &[EndedOrder],
     now: Timestamp,
-) -> Result<(), DbError> {
+) -> Result<LeftOut, DbError> {
     let mut refunded = store::refunded_orders::of_coupons(conn, &doubtful(&coupons, ended)).await?;
     let mut newly_refunded = BTreeSet::new();
     for order in ended {
@@ -55,8 +60,11 @@ async fn follow_all(
             coupons.put(stepped);
         }
     }
+    let unreadable = |(place, order): (usize, &EndedOrder)| Some((place, coupons.error(order.coupon_id)?.clone()));
+    let unreadable = ended.iter().enumerate().filter_map(unreadable).collect();
     coupons.save(conn, now).await?;
-    store::refunded_orders::insert(conn, &newly_refunded, now).await
+    store::refunded_orders::insert(conn, &newly_refunded, now).await?;
+    Ok(unreadable)
 }
 
 /// The coupons that fulfilled orders have neither on hold nor used: either they were paid after they had expired, or they

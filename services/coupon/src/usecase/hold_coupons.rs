@@ -25,9 +25,10 @@ impl HoldCoupons {
         Self { db, campaigns }
     }
 
-    /// Holds coupons for orders, each independently. Returns the answers in the order given. Fails with none held by
-    /// this call. A repeat is safe; a hold that nobody repeats is returned as an orphan.
-    pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Held>, Error> {
+    /// Holds coupons for orders, each independently. Returns the answers in the order given, an error for a coupon that
+    /// cannot be read. Fails with none held by this call. A repeat is safe; a hold that nobody repeats is returned as an
+    /// orphan.
+    pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
         let work = self.db.transact("hold_coupons", move |conn| {
@@ -43,11 +44,10 @@ async fn hold_on(
     campaigns: &Campaigns,
     requests: &[HoldRequest],
     now: Timestamp,
-) -> Result<Vec<Held>, DbError> {
+) -> Result<Vec<Result<Held, DbError>>, DbError> {
     let mut coupons = LockedCoupons::lock(conn, requests.iter().map(|request| request.coupon_id).collect()).await?;
     let campaigns = campaigns.get_on(conn, coupons.campaign_ids()).await?;
-    let answers =
-        requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect::<Result<_, _>>()?;
+    let answers = requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect();
     coupons.save(conn, now).await?;
     Ok(answers)
 }
@@ -59,6 +59,10 @@ fn decide(
     request: &HoldRequest,
     now: Timestamp,
 ) -> Result<Held, DbError> {
+    if let Some(error) = coupons.error(request.coupon_id) {
+        tracing::error!(coupon.id = %request.coupon_id, error.cause = %error, "coupon cannot be read");
+        return Err(error.clone());
+    }
     let Some(coupon) = coupons.get(request.coupon_id) else { return Ok(Err(HoldRefusal::NotFound)) };
     let campaign = campaigns.get(&coupon.campaign_id);
     let missing = || DbError::inconsistent(format!("coupon {} is of no campaign", request.coupon_id));

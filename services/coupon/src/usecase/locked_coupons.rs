@@ -1,6 +1,9 @@
 //! The coupons that one transaction decides on: locked, as they are after the steps so far, written once at the end.
 
-use crate::{domain::Coupon, store};
+use crate::{
+    domain::Coupon,
+    store::{self, coupons::ById},
+};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::{CampaignId, CouponId, Timestamp};
@@ -8,7 +11,7 @@ use std::collections::HashMap;
 
 pub struct LockedCoupons {
     /// As they were when they were locked.
-    locked: HashMap<CouponId, Coupon>,
+    locked: ById,
     /// After the last step of each that has made one.
     changed: HashMap<CouponId, Coupon>,
 }
@@ -28,14 +31,19 @@ impl LockedCoupons {
         Ok(Self { locked: store::coupons::lock_free(conn, &ids).await?, changed: HashMap::new() })
     }
 
-    /// The coupon as it is by now; `None` if it does not exist.
+    /// The coupon as it is by now; `None` if it does not exist, or cannot be read.
     pub fn get(&self, id: CouponId) -> Option<&Coupon> {
-        self.changed.get(&id).or_else(|| self.locked.get(&id))
+        self.changed.get(&id).or_else(|| self.locked.get(&id)?.as_ref().ok())
+    }
+
+    /// Why the coupon cannot be read; `None` if it can, or does not exist.
+    pub fn error(&self, id: CouponId) -> Option<&DbError> {
+        self.locked.get(&id)?.as_ref().err()
     }
 
     /// The campaigns that they are of.
     pub fn campaign_ids(&self) -> Vec<CampaignId> {
-        self.locked.values().map(|coupon| coupon.campaign_id).collect()
+        self.locked.values().flatten().map(|coupon| coupon.campaign_id).collect()
     }
 
     /// Records the coupon as a transition has left it.

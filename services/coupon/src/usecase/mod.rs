@@ -34,7 +34,9 @@ pub use stage_campaign::StageCampaign;
 pub use staging_queue::StagingQueue;
 pub use store_claims::StoreClaims;
 
+use crate::{domain::Coupon, store::coupons::Stored as StoredCoupon};
 use stampede_batch::{BatchConfig, Batcher};
+use stampede_db::DbError;
 
 /// Most calls of one batch: the limit of one script call and of one statement.
 const MAX_BATCH: usize = stampede_lua::coupon::MAX_CLAIMS;
@@ -59,6 +61,12 @@ where
     Error: From<E>,
 {
     Ok(batcher.call(question).await??)
+}
+
+/// Returns a coupon that could be read. One that could not is logged and left out of what has others in it.
+fn readable(stored: StoredCoupon) -> Option<Coupon> {
+    let log = |error: &DbError| tracing::error!(coupon.id = %stored.id, error.cause = %error, "coupon cannot be read");
+    stored.coupon.inspect_err(log).ok()
 }
 
 /// Returns the outcome of a batch as one answer for each of its `questions`.

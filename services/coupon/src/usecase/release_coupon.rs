@@ -21,9 +21,12 @@ impl ReleaseCoupon {
         let releaser = Batcher::new(batches_that_must_run("release_coupons"), move |released: Vec<EndedOrder>| {
             let (db, now) = (db.clone(), Timestamp::now());
             async move {
-                let count = released.len();
-                let outcome = release_all(&db, released, now).await;
-                vec![outcome; count]
+                let mut answers = vec![Ok(()); released.len()];
+                match release_all(&db, released, now).await {
+                    Ok(unreadable) => unreadable.into_iter().for_each(|(place, error)| answers[place] = Err(error)),
+                    Err(error) => answers.fill(Err(error)),
+                }
+                answers
             }
         });
         Self { releaser }
@@ -35,7 +38,11 @@ impl ReleaseCoupon {
     }
 }
 
-async fn release_all(db: &Database, released: Vec<EndedOrder>, now: Timestamp) -> Result<(), DbError> {
+async fn release_all(
+    db: &Database,
+    released: Vec<EndedOrder>,
+    now: Timestamp,
+) -> Result<Vec<(usize, DbError)>, DbError> {
     let released: Arc<[EndedOrder]> = released.into();
     db.transact("release_coupons", move |conn| {
         let released = released.clone();

@@ -2,9 +2,9 @@
 //! the order of each old hold; this use case reads the pages of holds and applies the results.
 
 use crate::{
-    domain::{Coupon, EndedOrder},
-    store,
-    usecase::follow_free_orders,
+    domain::EndedOrder,
+    store::{self, coupons::Stored},
+    usecase::{follow_free_orders, readable},
 };
 use stampede_db::{Database, DbError};
 use stampede_vocab::{CouponId, OrderId, Timestamp};
@@ -44,10 +44,10 @@ impl ReturnOrphans {
                 store::coupons::held_since(&mut conn, requested_before, after, BATCH_SIZE).await
             })
             .await?;
+        // One that cannot be read is passed by, and keeps the sweep from none behind it.
         let last = coupons.last().filter(|_| coupons.len() == BATCH_SIZE as usize);
-        let next = last.map(|coupon| (coupon.updated_at, coupon.id));
-        let hold = |coupon: &Coupon| Some((coupon.id, coupon.state.order_id()?));
-        Ok(HeldPage { holds: coupons.iter().filter_map(hold).collect(), requested_before, next })
+        let next = last.map(|stored| (stored.updated_at, stored.id));
+        Ok(HeldPage { holds: coupons.into_iter().filter_map(hold).collect(), requested_before, next })
     }
 
     /// Applies the ends of the orders of a page. Leaves out the coupons that somebody else has locked, which are on the
@@ -57,6 +57,7 @@ impl ReturnOrphans {
             return Ok(());
         }
         let (ended, now): (Arc<[EndedOrder]>, _) = (ended.into(), Timestamp::now());
+        // Those whose coupon cannot be read any more are left out: the next pass comes by them, and logs it.
         self.db
             .transact("return_orphans", move |conn| {
                 let ended = ended.clone();
@@ -65,4 +66,9 @@ impl ReturnOrphans {
             .await?;
         Ok(())
     }
+}
+
+fn hold(stored: Stored) -> Option<(CouponId, OrderId)> {
+    let coupon = readable(stored)?;
+    Some((coupon.id, coupon.state.order_id()?))
 }

@@ -3,7 +3,10 @@
 
 use crate::{
     domain::{Coupon, OutgoingMessage, RankedClaim},
-    store::{self, coupons::RankOwners},
+    store::{
+        self,
+        coupons::{ById as Coupons, RankOwners},
+    },
     usecase::{Acknowledger, StagingQueue},
 };
 use sqlx::MySqlConnection;
@@ -11,14 +14,12 @@ use stampede_db::{Database, DbError};
 use stampede_outbox::{Outbox, current_traceparent};
 use stampede_vocab::{CampaignId, CouponId, backoff};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
 /// Attempts of a batch that conflicts with rows of concurrent batches.
 const ATTEMPTS: u32 = 5;
-
-type Coupons = HashMap<CouponId, Coupon>;
 
 /// A ranked claim whose row may be missing.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub enum Stored {
     Coupon(Coupon),
     /// The rank is somebody else's, or beyond the quota: Redis is inconsistent with the rows.
     RankRefused,
+    /// The user has a coupon, whose row cannot be read.
+    Unreadable(DbError),
 }
 
 #[derive(Clone)]
@@ -72,7 +75,11 @@ impl StoreClaims {
     }
 
     fn answer(&self, ranked: &RankedClaim, coupons: &Coupons) -> Stored {
-        let coupon = coupons.get(&ranked.claim.coupon_id());
+        let coupon = match coupons.get(&ranked.claim.coupon_id()) {
+            Some(Err(error)) => return Stored::Unreadable(error.clone()),
+            Some(Ok(coupon)) => Some(coupon),
+            None => None,
+        };
         // No coupon: the rank is taken or beyond the quota. A coupon of another rank: the user was ranked twice. Both
         // happen only to a Redis that has forgotten ranks, so the campaign is rebuilt from the rows.
         if coupon.is_none_or(|coupon| coupon.rank != ranked.rank) {
@@ -128,7 +135,7 @@ async fn issue(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupo
     store::coupons::insert(conn, &ranked).await?;
     append_messages(conn, claims).await?;
     let coupons = ranked.iter().map(|ranked| ranked.coupon());
-    Ok(coupons.map(|coupon| (coupon.id, coupon)).collect())
+    Ok(coupons.map(|coupon| (coupon.id, Ok(coupon))).collect())
 }
 
 /// Appends one message for each campaign, in the trace of its first claim. This comes last in the transaction: it locks
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn a_claim_is_missing_unless_it_is_stored_or_its_rank_is_somebody_elses() {
         let (mine, other) = (claim(1, 3), claim(2, 3));
-        let stored = Coupons::from([(mine.coupon_id(), mine.ranked.coupon())]);
+        let stored = Coupons::from([(mine.coupon_id(), Ok(mine.ranked.coupon()))]);
         assert!(is_missing(&mine, &Coupons::new(), &RankOwners::new()));
         assert!(!is_missing(&mine, &stored, &RankOwners::new()), "stored between the two reads");
         assert!(!is_missing(&mine, &stored, &owned_by(&mine)));

@@ -2,6 +2,7 @@
 
 use crate::{messages, usecase::follow_orders};
 use sqlx::MySqlConnection;
+use stampede_db::DbError;
 use stampede_inbox::{Boxed, HandleError, Handler, Message};
 use stampede_service::decode;
 use stampede_vocab::Timestamp;
@@ -21,8 +22,13 @@ impl Handler for Consumer {
     fn apply<'c>(&'c self, conn: &'c mut MySqlConnection, batch: &'c [Message]) -> Boxed<'c, Result<(), HandleError>> {
         Box::pin(async move {
             let decoded = decode(batch, |message| messages::decode(&message.message_type, &message.payload))?;
-            let ended: Vec<_> = decoded.into_iter().map(|(_, ended)| ended).collect();
-            Ok(follow_orders(conn, &ended, Timestamp::now()).await?)
+            let (indexes, ended): (Vec<usize>, Vec<_>) = decoded.into_iter().unzip();
+            match follow_orders(conn, &ended, Timestamp::now()).await?.into_iter().next() {
+                // What a newer version has written waits for a replica that can read it.
+                Some((_, error @ DbError::Newer(_))) => Err(HandleError::Db(error)),
+                Some((place, error)) => Err(HandleError::Poison { index: indexes[place], detail: error.to_string() }),
+                None => Ok(()),
+            }
         })
     }
 

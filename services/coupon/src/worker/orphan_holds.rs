@@ -58,7 +58,7 @@ impl OrphanHolds {
     async fn page(&mut self, after: Option<Place>) -> anyhow::Result<Option<Place>> {
         let page = self.orphans.page(self.age, after).await?;
         if page.holds.is_empty() {
-            return Ok(None);
+            return Ok(page.next);
         }
         let order_ids = page.holds.iter().map(|(_, order_id)| order_id.to_string()).collect();
         let found = self.orders.look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;

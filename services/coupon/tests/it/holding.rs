@@ -5,7 +5,8 @@ use anyhow::Result;
 use futures_util::future::join_all;
 use sqlx::Connection;
 use stampede_proto::coupon::v1::{
-    Coupon, CouponHold, CouponState, CreateCampaignRequest, HoldCouponsRequest, ReleaseCouponRequest,
+    Coupon, CouponHold, CouponState, CreateCampaignRequest, HoldCouponsRequest, ListCouponsRequest,
+    ReleaseCouponRequest, hold_coupon_result::Outcome,
 };
 use stampede_status::Reason;
 use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, as_service, buyer};
@@ -109,6 +110,39 @@ async fn only_services_hold_and_release() -> Result<()> {
     for refused in refused {
         assert_eq!(refused.as_ref().map(reason), Some(Reason::PermissionDenied));
     }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_coupon_that_cannot_be_read_fails_alone() -> Result<()> {
+    let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_COUPON_UNWRITTEN_HOLD_AGE_MS", 300).set(
+        Service::Coupon,
+        "STAMPEDE_ORDER_WRITE_LIMIT_MS",
+        200,
+    );
+    let sale = Sale::open_with(settings, [Service::Coupon, Service::Order]).await?;
+    let campaign = sale.campaign(3).await?;
+    let owner = buyer();
+    let (bad, good) = (sale.claim(&campaign, owner, "a").await?, sale.claim(&campaign, buyer(), "a").await?);
+    let other = sale.claim(&sale.create(new_campaign("other")).await?, owner, "a").await?;
+    // Both are on hold for orders that nobody has written; the sweep comes to the bad one first.
+    sale.hold(hold_request(&bad, order(1))).await?;
+    sale.tamper(&bad, "UPDATE coupons SET request_id = '', updated_us = updated_us - 1 WHERE id = ?").await?;
+    sale.hold(hold_request(&good, order(2))).await?;
+    sale.reaches(&good, CouponState::Issued).await;
+
+    let requests = [hold_request(&bad, order(1)), hold_request(&good, order(3))];
+    let request = as_service(HoldCouponsRequest { holds: requests.into() });
+    let results = sale.client.clone().hold_coupons(request).await?.into_inner().results;
+    assert!(results[0].outcome.is_none(), "{results:?}");
+    assert!(matches!(&results[1].outcome, Some(Outcome::Coupon(_))), "{results:?}");
+    let released = join_all([sale.release(&bad, order(1)), sale.release(&good, order(3))]).await;
+    assert_eq!(released.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true], "{released:?}");
+    assert_eq!(sale.now(&good).await?.state(), CouponState::Issued);
+
+    let list = ListCouponsRequest::default();
+    let listed = sale.client.clone().list_coupons(as_buyer(owner, list)).await?.into_inner().coupons;
+    assert_eq!(listed, [other]);
     sale.mesh.stop().await
 }
 
