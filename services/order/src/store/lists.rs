@@ -48,7 +48,7 @@ pub async fn of_event(
 
 async fn page(conn: &mut MySqlConnection, mut select: Statement) -> Result<Vec<Stored>, DbError> {
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
-    assemble(conn, rows).await
+    assemble(conn, rows, false).await
 }
 
 /// Returns the states of those of these orders that exist. Waits for one that is being written: a caller that learns

@@ -63,7 +63,7 @@ pub async fn load(
     conn: &mut MySqlConnection,
     ids: &[OrderId],
 ) -> Result<HashMap<OrderId, Result<Order, DbError>>, DbError> {
-    let found = select(conn, ids, "").await?;
+    let found = select(conn, ids, None).await?;
     Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
 }
 
@@ -74,24 +74,24 @@ pub async fn lock(
     ids: &[OrderId],
     lock: Lock,
 ) -> Result<BTreeMap<OrderId, Result<Order, DbError>>, DbError> {
-    let how = match lock {
-        Lock::Wait => " ORDER BY id FOR UPDATE",
-        Lock::Skip => " ORDER BY id FOR UPDATE SKIP LOCKED",
-    };
-    let found = select(conn, ids, how).await?;
+    let found = select(conn, ids, Some(lock)).await?;
     Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
 }
 
-async fn select(conn: &mut MySqlConnection, ids: &[OrderId], how: &'static str) -> Result<Vec<Stored>, DbError> {
+async fn select(conn: &mut MySqlConnection, ids: &[OrderId], lock: Option<Lock>) -> Result<Vec<Stored>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
     let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (PRIMARY) WHERE id IN "]);
     select.push_list(&ids);
-    select.push(how);
+    select.push(match lock {
+        None => "",
+        Some(Lock::Wait) => " ORDER BY id FOR UPDATE",
+        Some(Lock::Skip) => " ORDER BY id FOR UPDATE SKIP LOCKED",
+    });
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
-    assemble(conn, rows).await
+    assemble(conn, rows, lock.is_some()).await
 }
 
 /// An order with transitions to write.
@@ -215,7 +215,7 @@ pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: 
     select.push_bind(after.map_or(Uuid::nil(), |order| order.uuid()));
     select.push(" ORDER BY id LIMIT ").push_bind(limit);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
-    assemble(conn, rows).await
+    assemble(conn, rows, false).await
 }
 
 /// Counts the orders in each of these states, which are not terminal; leaves out a state without orders.

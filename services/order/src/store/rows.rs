@@ -60,8 +60,12 @@ pub struct Stored {
 /// Converts rows to orders, and reads everything that belongs to them by one query a table; most have nothing there.
 ///
 /// Related rows are read after the order's row, so everything that it refers to exists. Rows that another transaction
-/// has added since are left out.
-pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) -> Result<Vec<Stored>, DbError> {
+/// has added since are left out; where the orders are locked, `are_locked`, nobody has.
+pub(super) async fn assemble(
+    conn: &mut MySqlConnection,
+    rows: Vec<OrderRow>,
+    are_locked: bool,
+) -> Result<Vec<Stored>, DbError> {
     let ids_of = |wanted: fn(&OrderRow) -> bool| -> Vec<Uuid> {
         rows.iter().filter(|row| wanted(row)).map(|row| row.id).collect()
     };
@@ -73,6 +77,7 @@ pub(super) async fn assemble(conn: &mut MySqlConnection, rows: Vec<OrderRow>) ->
             lines: lines.remove(&row.id).unwrap_or_default(),
             pay_requests: pay_requests.remove(&row.id).unwrap_or_default(),
             end_request: end_requests.remove(&row.id),
+            are_all: are_locked,
         };
         Stored {
             id: OrderId::from_uuid(row.id),
@@ -89,6 +94,8 @@ struct Parts {
     lines: Vec<LineRow>,
     pay_requests: Vec<PayRequestRow>,
     end_request: Option<EndRequestRow>,
+    /// Whether nobody has added any since the row of the order was read.
+    are_all: bool,
 }
 
 impl OrderRow {
@@ -124,7 +131,7 @@ impl OrderRow {
             },
             coupon: self.coupon_id.map(CouponId::from_uuid),
             arrival: self.arrival,
-            pay_requests: self.pay_requests(&parts.pay_requests)?,
+            pay_requests: self.pay_requests(parts)?,
             end_request: self.end_request(parts.end_request.as_ref())?,
             asks: self.asks,
             form: if self.line_list.is_some() { Form::OneRow } else { Form::Tables },
@@ -146,17 +153,20 @@ impl OrderRow {
     }
 
     /// Returns the payment requests that the row refers to.
-    fn pay_requests(&self, rows: &[PayRequestRow]) -> Result<Vec<PayRequest>, DbError> {
+    fn pay_requests(&self, parts: &Parts) -> Result<Vec<PayRequest>, DbError> {
         let attempts = usize::try_from(self.payment_attempts).map_err(|error| self.inconsistent(error))?;
         let mut requests = match &self.pay_list {
             Some(list) => packed::payments(list).map_err(|error| self.inconsistent(error))?,
             None => Vec::new(),
         };
-        for row in rows {
+        for row in &parts.pay_requests {
             requests.push(row.pay_request().map_err(|error| self.inconsistent(error))?);
         }
         if requests.len() < attempts {
             return Err(self.inconsistent("it lacks some of its payments"));
+        }
+        if parts.are_all && requests.len() > attempts {
+            return Err(self.inconsistent("it has more payments than it counts"));
         }
         requests.truncate(attempts);
         Ok(requests)

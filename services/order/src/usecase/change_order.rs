@@ -19,9 +19,17 @@ impl ChangeOrder {
     /// Changes orders in batches.
     pub fn new(transitions: Transitions) -> Self {
         let waiting = transitions.clone();
+        let change_free = move |changes| {
+            let transitions = transitions.clone();
+            async move { transitions.run_each_unlocked("change_orders", changes).await }
+        };
+        let change_all = move |changes| {
+            let transitions = waiting.clone();
+            async move { transitions.run_each("change_locked_orders", changes).await }
+        };
         Self {
-            queue: Batcher::new(batch("change_orders"), move |changes| change_free(transitions.clone(), changes)),
-            locked: Batcher::new(batch("change_locked_orders"), move |changes| change_all(waiting.clone(), changes)),
+            queue: Batcher::new(batch("change_orders"), change_free),
+            locked: Batcher::new(batch("change_locked_orders"), change_all),
         }
     }
 
@@ -55,22 +63,5 @@ impl ChangeOrder {
             Outcome::Unknown => Err(CommandRefusal::NotFound.into()),
             Outcome::Unreadable(error) => Err(error.into()),
         }
-    }
-}
-
-async fn change_free(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
-    let count = changes.len();
-    each(count, transitions.run_unlocked("change_orders", changes).await)
-}
-
-async fn change_all(transitions: Transitions, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
-    let count = changes.len();
-    each(count, transitions.run("change_locked_orders", changes).await)
-}
-
-fn each(count: usize, changed: Result<Vec<Outcome>, DbError>) -> Vec<Result<Outcome, DbError>> {
-    match changed {
-        Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error); count],
     }
 }

@@ -54,11 +54,19 @@ impl FinishPending {
         if answers.is_empty() {
             return Ok(());
         }
-        let outcomes = self.transitions.run("finish_pending", answers.iter().map(change).collect()).await?;
-        for (answer, outcome) in answers.iter().zip(&outcomes) {
-            self.give_back_if_cancelled(answer, outcome).await;
+        let outcomes = self.transitions.run_each("finish_pending", answers.iter().map(change).collect()).await;
+        let mut failed = Ok(());
+        for (answer, outcome) in answers.iter().zip(outcomes) {
+            match outcome {
+                Ok(outcome) => self.give_back_if_cancelled(answer, &outcome).await,
+                Err(error) if error.is_of_data() => {
+                    let id = answer.0.id;
+                    tracing::error!(order.id = %id, error.cause = %error, "order is left as it is, it cannot change");
+                }
+                Err(error) => failed = Err(error),
+            }
         }
-        Ok(())
+        failed
     }
 
     async fn reserve<'o>(&self, order: &'o Order) -> Option<Answer<'o>> {

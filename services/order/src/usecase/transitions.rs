@@ -98,16 +98,50 @@ impl Transitions {
 
     /// Applies the changes in a transaction of this name. Returns one outcome for each change, in order.
     pub async fn run(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
-        self.run_with(name, Lock::Wait, changes).await
+        self.run_with(name, Lock::Wait, changes.into()).await
+    }
+
+    /// [`Transitions::run`] for changes of which none may fail another. What the database refuses for a reason in the
+    /// data is written again in halves, until the change that it is about is alone. Returns one answer for each change,
+    /// in order.
+    pub async fn run_each(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
+        self.run_halves(name, Lock::Wait, changes).await
+    }
+
+    /// [`Transitions::run_each`] without the orders that somebody else has locked.
+    pub async fn run_each_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
+        self.run_halves(name, Lock::Skip, changes).await
+    }
+
+    async fn run_halves(
+        &self,
+        name: &'static str,
+        lock: Lock,
+        changes: Vec<Change>,
+    ) -> Vec<Result<Outcome, DbError>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        let mut parts: Vec<Arc<[Change]>> = vec![changes.into()];
+        while let Some(part) = parts.pop() {
+            match self.run_with(name, lock, part.clone()).await {
+                Ok(outcomes) => answers.extend(outcomes.into_iter().map(Ok)),
+                Err(error) if error.is_of_data() && part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    // The last one is the next.
+                    parts.extend([Arc::from(second), Arc::from(first)]);
+                }
+                Err(error) => answers.extend(part.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        answers
     }
 
     /// [`Transitions::run`] without the orders that somebody else has locked: for what is tried again anyway.
     pub async fn run_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
-        self.run_with(name, Lock::Skip, changes).await
+        self.run_with(name, Lock::Skip, changes.into()).await
     }
 
-    async fn run_with(&self, name: &'static str, lock: Lock, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
-        let (changes, this) = (Arc::new(changes), self.clone());
+    async fn run_with(&self, name: &'static str, lock: Lock, changes: Arc<[Change]>) -> Result<Vec<Outcome>, DbError> {
+        let this = self.clone();
         let advanced = self
             .db
             .transact(name, move |conn| {

@@ -106,13 +106,21 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
     for new in &asked {
         firsts.entry(new.order.id).or_insert_with(|| new.clone());
     }
-    match write_new(&db, firsts).await {
-        Ok(mut known) => {
-            outbox.wake();
-            asked.into_iter().map(|new| known.answer(new.order)).collect()
+    let mut known = Known::default();
+    let mut parts = vec![firsts];
+    while let Some(mut part) = parts.pop() {
+        let Err(error) = write_new(&db, &mut known, &mut part).await else { continue };
+        match part.keys().nth(part.len() / 2).copied() {
+            // One of them is at fault, which the other half does not have.
+            Some(middle) if error.is_of_data() && part.len() > 1 => {
+                let second = part.split_off(&middle);
+                parts.extend([second, part]);
+            }
+            _ => known.failed.extend(part.into_keys().map(|id| (id, error.clone()))),
         }
-        Err(error) => vec![Err(WriteError::Failed(error)); asked.len()],
     }
+    outbox.wake();
+    asked.into_iter().map(|new| known.answer(new.order)).collect()
 }
 
 /// The state of a batch before its answers are given.
@@ -120,10 +128,12 @@ async fn write_all(db: Database, outbox: Outbox, asked: Vec<NewOrder>) -> Vec<Re
 struct Known {
     existing: HashMap<OrderId, Result<Order, DbError>>,
     late: HashSet<OrderId>,
+    failed: HashMap<OrderId, DbError>,
 }
 
 impl Known {
-    /// An order is new unless its id exists, in the database or earlier in the batch, or its write limit has passed.
+    /// An order is new unless its id exists, in the database or earlier in the batch, its write limit has passed, or it
+    /// could not be written.
     fn answer(&mut self, order: Order) -> Result<Written, WriteError> {
         if let Some(existing) = self.existing.get(&order.id) {
             let existing = existing.clone().map_err(WriteError::Failed)?;
@@ -131,6 +141,9 @@ impl Known {
         }
         if self.late.contains(&order.id) {
             return Err(WriteError::TooLate);
+        }
+        if let Some(error) = self.failed.get(&order.id) {
+            return Err(WriteError::Failed(error.clone()));
         }
         self.existing.insert(order.id, Ok(order.clone()));
         Ok(Written::New(Box::new(order)))
@@ -144,16 +157,16 @@ impl Known {
     }
 }
 
-/// Writes those that do not exist and are in time, and returns the others.
-async fn write_new(db: &Database, mut waiting: BTreeMap<OrderId, NewOrder>) -> Result<Known, DbError> {
-    let mut known = Known::default();
+/// Writes those that do not exist and are in time, and notes the others. If it fails, those that were not written are
+/// left in `waiting`.
+async fn write_new(db: &Database, known: &mut Known, waiting: &mut BTreeMap<OrderId, NewOrder>) -> Result<(), DbError> {
     for _ in 0..ATTEMPTS {
-        known.leave_late(&mut waiting);
+        known.leave_late(waiting);
         if waiting.is_empty() {
-            return Ok(known);
+            return Ok(());
         }
         match insert(db, waiting.values().cloned().collect()).await {
-            Ok(()) => return Ok(known),
+            Ok(()) => return Ok(()),
             Err(InsertError::Late) => {}
             Err(InsertError::Db(error)) if error.unique_violation().is_some() => {
                 let ids: Vec<OrderId> = waiting.keys().copied().collect();

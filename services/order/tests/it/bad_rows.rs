@@ -2,9 +2,10 @@
 
 use crate::sale::{Sale, buyer_of, refusal};
 use anyhow::Result;
+use futures_util::future::join_all;
 use stampede_proto::order::v1::{ListOrdersRequest, Order, OrderState};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{as_buyer, buyer, eventually};
+use stampede_testkit::{MeshBuilder, as_buyer, buyer, eventually};
 use std::time::Duration;
 
 /// No currency is written so.
@@ -49,6 +50,38 @@ async fn an_order_that_cannot_be_read_fails_alone_and_others_go_on_beside_it() -
     sale.approve(&paying).await?;
     sale.reaches(first, OrderState::Fulfilled).await;
     eventually("its message is set aside", || async { (sale.parked_keys().await.ok()? == 1).then_some(()) }).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_of_one_order_fails_that_one_alone() -> Result<()> {
+    let sale = Sale::beside_an_earlier_release(MeshBuilder::default()).await?;
+    let mut orders = Vec::new();
+    for _ in 0..9 {
+        orders.push(sale.payable_lamp(buyer()).await?);
+    }
+    let bad = orders[4].clone();
+    let paying = sale.pay(&bad, "1").await?;
+    sale.decline(&paying).await?;
+    sale.reaches(&bad, OrderState::AwaitingPayment).await;
+    // Its next payment has the number of one that is there.
+    sale.tamper(&bad, "UPDATE orders SET payment_attempts = 0 WHERE id = ?").await?;
+    // The first two go out alone, and while they are under way the others become one batch.
+    let paid = join_all(orders.iter().map(|order| sale.pay(order, "2"))).await;
+    for (order, paid) in orders.iter().zip(paid) {
+        match paid {
+            Ok(paying) => assert_eq!(paying.state(), OrderState::Paying),
+            Err(status) => assert_eq!((order, refusal(&status).0), (&bad, Reason::Internal)),
+        }
+    }
+    assert_eq!(sale.now(&bad).await?.state(), OrderState::AwaitingPayment);
+
+    // One whose payments are more than it counts is known under its lock.
+    let one_more = "INSERT INTO pay_requests SELECT order_id, 2, 'x', request_fingerprint, asked_us \
+                    FROM pay_requests WHERE order_id = ?";
+    sale.tamper(&orders[0], one_more).await?;
+    let refused = sale.pay(&orders[0], "3").await.unwrap_err();
+    assert_eq!(refusal(&refused).0, Reason::Internal);
     sale.mesh.stop().await
 }
 
