@@ -250,6 +250,15 @@ pub const BREAKS: &[Break] = &[
         named: &[(3, "charged twice", Id::Payment)],
     },
     Break {
+        by: &[
+            (Service::Payment, "CREATE TABLE kept AS SELECT * FROM payments WHERE order_id = {order}"),
+            (Service::Payment, "UPDATE kept SET id = {a}"),
+            (Service::Payment, "INSERT INTO payments SELECT * FROM kept"),
+        ],
+        mended_by: &[(Service::Payment, "DELETE FROM payments WHERE id = {a}"), (Service::Payment, "DROP TABLE kept")],
+        named: &[(3, "an order with more than one payment", Id::Order)],
+    },
+    Break {
         by: &[(Service::Payment, "UPDATE attempts SET state = 'DECLINED' WHERE payment_id = {payment}")],
         mended_by: &[(Service::Payment, "UPDATE attempts SET state = 'APPROVED' WHERE payment_id = {payment}")],
         named: &[(3, "captured by an attempt that was not approved", Id::Payment)],

@@ -54,6 +54,13 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 3,
+        what: "an order with more than one payment",
+        // Each could be charged once, and is right by itself.
+        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT(COUNT(*), ' payments') AS detail FROM {payment}.payments \
+              GROUP BY order_id HAVING COUNT(*) > 1",
+    },
+    Check {
+        promise: 3,
         what: "captured by an attempt that was not approved",
         sql: "SELECT 'pay' AS kind, p.id AS id, CONCAT('attempt ', p.captured_attempt, ' is ', COALESCE(a.state, 'unknown')) AS detail \
               FROM {payment}.payments p LEFT JOIN {payment}.attempts a ON a.payment_id = p.id AND a.attempt = p.captured_attempt \
