@@ -240,6 +240,24 @@ async fn a_dead_letter_moves_while_it_is_replayed_and_is_left_out_once_discarded
     assert!(audit.holds && !audit.left_out.iter().any(|what| what.contains("discarded")), "{audit:#?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_often_an_order_was_paid_is_left_out_once_a_request_was_discarded() {
+    let sold = Sold::new().await;
+    let declined = "INSERT INTO attempts (payment_id, attempt, state, payment_method, checks, decline_code, created_us, \
+                    updated_us) VALUES ({payment}, 2, 'DECLINED', 'x', 0, 'order_ended', 0, 0)";
+    sold.run(&[(Service::Payment, declined)]).await;
+    let untried = "an order was paid for another number of times than it asked";
+    sold.assert_named(AT_ONCE, &[(4, untried, Id::Order)]);
+    let of_order = format!("UPDATE dead_letters SET state = 'DISCARDED', message_key = '{}'", sold.order());
+    sold.run(&[(Service::Payment, LETTER), (Service::Payment, &of_order)]).await;
+    sold.assert_named(AT_ONCE, &[(4, untried, Id::Order)]);
+    let of_request = "UPDATE dead_letters SET message_type = 'stampede.message.v1.PaymentRequested'";
+    sold.run(&[(Service::Payment, of_request)]).await;
+    let audit = sold.sale.run_audit(AT_ONCE);
+    assert!(audit.holds, "{audit:#?}");
+    assert!(audit.left_out.iter().any(|what| what.contains("how often 1 orders were paid")), "{audit:#?}");
+}
+
 /// Removes all records of all topics, as Kafka does after its retention.
 async fn empty_topics(sold: &Sold) {
     let world = &sold.sale.world;

@@ -6,6 +6,7 @@ use crate::{
     kafka::Carried,
 };
 use sqlx::{Row, mysql::MySqlRow};
+use stampede_proto::messages;
 use stampede_vocab::Service;
 use std::collections::{HashMap, HashSet};
 
@@ -16,6 +17,8 @@ pub struct Letters {
     unapplied: HashSet<(i32, i64, String)>,
     /// Places of all.
     known: HashSet<(i32, i64)>,
+    /// Keys and types of those that were discarded.
+    discarded: HashSet<(String, String)>,
 }
 
 /// A row of the table.
@@ -26,12 +29,14 @@ struct Letter {
     id: String,
     kind: String,
     state: String,
+    message_type: String,
 }
 
 /// The kind and the state are compared here, so that an unknown one is found.
 const LETTERS: &str = "SELECT CAST(partition_no AS SIGNED), CAST(record_offset AS SIGNED), \
      COALESCE(CONVERT(message_key USING utf8mb4), ''), COALESCE(CONVERT(message_id USING utf8mb4), ''), \
-     CONVERT(kind USING utf8mb4), CONVERT(state USING utf8mb4) FROM {reader}.dead_letters WHERE topic = ? ORDER BY id";
+     CONVERT(kind USING utf8mb4), CONVERT(state USING utf8mb4), CONVERT(message_type USING utf8mb4) \
+     FROM {reader}.dead_letters WHERE topic = ? ORDER BY id";
 
 impl Letter {
     fn read(row: &MySqlRow) -> anyhow::Result<Self> {
@@ -42,6 +47,7 @@ impl Letter {
             id: row.try_get(3)?,
             kind: row.try_get(4)?,
             state: row.try_get(5)?,
+            message_type: row.try_get(6)?,
         })
     }
 
@@ -72,6 +78,7 @@ impl Letters {
             }
             if letter.state == "DISCARDED" {
                 discarded += 1;
+                letters.discarded.insert((letter.key.clone(), letter.message_type.clone()));
             } else {
                 waiting.push(letter.name());
             }
@@ -87,6 +94,12 @@ impl Letters {
     /// Returns whether this record was set aside and never replayed: it has no effect, which is named as such.
     pub fn has(&self, record: &Carried) -> bool {
         !self.unapplied.is_empty() && self.unapplied.contains(&(record.partition, record.offset, record.id.clone()))
+    }
+
+    /// Returns the keys of which messages of this name were discarded.
+    pub fn discarded(&self, name: &str) -> impl Iterator<Item = &str> {
+        let of_name = move |(_, message_type): &&(String, String)| messages::name(message_type) == Some(name);
+        self.discarded.iter().filter(of_name).map(|(key, _)| key.as_str())
     }
 
     /// Names the copies in Kafka of letters that the table does not have: a replica of an earlier release has set them

@@ -27,7 +27,9 @@ use effects::Reading;
 use letters::Letters;
 use meeting::{Meeting, named};
 use outbox::{Floors, Pages};
+use prost::Name;
 use sequence::Sequence;
+use stampede_proto::message::v1 as proto;
 use stampede_vocab::{Service, Timestamp};
 use states::Tallies;
 use transitions::Published;
@@ -54,6 +56,9 @@ pub async fn compare(sources: &Sources, args: &Args, retention: Retention, audit
     for writer in Service::ALL {
         let mut topic = Topic::of(sources, args, writer, audit).await?;
         topic.read(args, &mut states).await?;
+        if writer == Service::Order {
+            states.orders.leave_payments_out(topic.discarded(Service::Payment, proto::PaymentRequested::NAME));
+        }
         topic.report(retention, &mut compared, audit);
     }
     audit.figure(4, "messages sent", i64::try_from(compared.sent)?);
@@ -144,6 +149,12 @@ impl<'s> Topic<'s> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the keys of which this reader has discarded messages of this name.
+    fn discarded(&self, reader: Service, name: &str) -> impl Iterator<Item = &str> {
+        let readings = self.readers.iter().filter(move |reading| reading.reader == reader);
+        readings.flat_map(move |reading| reading.letters.discarded(name))
     }
 
     /// Notes what was found.

@@ -9,7 +9,7 @@ use prost::{Message, Name};
 use sqlx::{Row, mysql::MySqlRow};
 use stampede_proto::{message::v1 as proto, messages};
 use stampede_vocab::{OrderId, PaymentId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Orders of one page.
 const PAGE: usize = 1_000;
@@ -31,7 +31,11 @@ pub struct Tally {
 
 /// The messages of all orders.
 #[derive(Default)]
-pub struct Tallies(HashMap<OrderId, Tally>);
+pub struct Tallies {
+    by_order: HashMap<OrderId, Tally>,
+    /// Orders whose request to pay an operator has discarded.
+    not_asked: HashSet<String>,
+}
 
 /// An order as it is stored.
 struct Stored {
@@ -67,7 +71,7 @@ impl Tallies {
     /// Counts a message of the order service.
     pub fn count(&mut self, message: &Written) {
         let Ok(order) = message.content.key.parse::<OrderId>() else { return };
-        let tally = self.0.entry(order).or_default();
+        let tally = self.by_order.entry(order).or_default();
         tally.last_version = tally.last_version.max(message.content.version);
         match messages::name(&message.content.message_type) {
             Some(proto::OrderPlaced::NAME) => tally.placed += 1,
@@ -85,24 +89,35 @@ impl Tallies {
         }
     }
 
+    /// Leaves out how often these orders were paid: an operator has discarded a request of theirs.
+    pub fn leave_payments_out<'k>(&mut self, orders: impl Iterator<Item = &'k str>) {
+        self.not_asked.extend(orders.map(str::to_owned));
+    }
+
     /// Compares each order with what was written about it, and with how often its payment was tried.
     pub async fn compare(mut self, sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
-        let (mut wrong, mut untried, mut after) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wrong, mut untried, mut after, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), 0);
         loop {
             let rows = sources.rows_with(&format!("{ORDERS}{PAGE}"), after).await?;
             let page = rows.iter().map(Stored::read).collect::<anyhow::Result<Vec<_>>>()?;
             let Some(last) = page.last() else { break };
             after = last.id.as_bytes().to_vec();
             for (order, tried) in page.iter().zip(tries(sources, &page).await?) {
-                if tried != i64::from(order.payment_attempts) {
+                let is_tried = tried == i64::from(order.payment_attempts);
+                if !is_tried && self.not_asked.contains(&order.id.to_string()) {
+                    left_out += 1;
+                } else if !is_tried {
                     untried.push(format!("{} (asked for {}, tried {tried})", order.id, order.payment_attempts));
                 }
-                let tally = self.0.remove(&order.id).unwrap_or_default();
+                let tally = self.by_order.remove(&order.id).unwrap_or_default();
                 let is_kept = order.created_us >= retention.outboxes_since.micros();
                 wrong.extend(tally.objections(order, is_kept).map(|objection| format!("{} ({objection})", order.id)));
             }
         }
-        let unknown = self.0.keys().map(ToString::to_string).collect();
+        if left_out > 0 {
+            audit.leave_out(format!("how often {left_out} orders were paid whose request an operator has discarded"));
+        }
+        let unknown = self.by_order.keys().map(ToString::to_string).collect();
         audit.breach(4, "messages of an order that does not exist", unknown);
         audit.breach(4, "an order was paid for another number of times than it asked", untried);
         audit.breach(7, "an order's states and its messages are not the same", wrong);
