@@ -255,9 +255,9 @@ pub async fn replayed(conn: &mut MySqlConnection, id: i64, topic: &str, key: &st
     unpark_if_settled(conn, topic, key).await
 }
 
-/// Lets the key go if none of its letters is waited for. Its park is locked.
+/// Lets the key go if none of its letters is waited for, and the first of them is here. Its park is locked.
 pub async fn unpark_if_settled(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
-    if first_open(conn, topic, key).await?.is_none() {
+    if first_open(conn, topic, key).await?.is_none() && !rows::waits_for_kafka(conn, topic, key).await? {
         rows::unpark(conn, topic, key).await?;
     }
     Ok(())

@@ -172,9 +172,13 @@ async fn replay_in<H: Handler>(
     rows::lock_park(conn, topic, key).await?;
     let first = letter::first_open(conn, topic, key).await?;
     let Some(first) = first.filter(Stored::is_to_be_replayed) else { return Ok(None) };
+    let poison = |why: String| Failure::Poison { index: 0, why };
+    if rows::waits_for_kafka(conn, topic, key).await? {
+        let why = "the first letter of its key is in Kafka alone, where an earlier release has put it";
+        return Err(poison(why.to_owned()));
+    }
     let id = first.id;
-    let poison = |error: serde_json::Error| Failure::Poison { index: 0, why: format!("its headers: {error}") };
-    let message = [first.into_message().map_err(poison)?];
+    let message = [first.into_message().map_err(|error| poison(format!("its headers: {error}")))?];
     let effects = handler.apply(conn, &message).await.map_err(|error| Failure::of_handler(error, 1))?;
     letter::replayed(conn, id, topic, key).await?;
     Ok(Some(effects))

@@ -146,6 +146,21 @@ pub async fn park(
     Ok(())
 }
 
+/// Returns whether the key is parked behind a letter that is not here: an earlier release has put it into Kafka, and
+/// nowhere else.
+pub async fn waits_for_kafka(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<bool, DbError> {
+    let waits: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM inbox_parked p WHERE p.topic = ? AND p.message_key = ? \
+         AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
+                         AND d.record_offset = p.from_offset)",
+    )
+    .bind(topic)
+    .bind(key)
+    .fetch_one(conn)
+    .await?;
+    Ok(waits > 0)
+}
+
 /// Lets the messages of the key be applied again.
 pub async fn unpark(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
     sqlx::query("DELETE FROM inbox_parked WHERE topic = ? AND message_key = ?")

@@ -138,6 +138,35 @@ async fn a_replay_that_fails_again_waits_with_what_is_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_replayed_before_a_letter_of_an_earlier_release() {
+    let bench = sick().await;
+    let (stop, task) = bench.start_consumer();
+    let waiting = [letter("a", "sick", "POISON", "WAITING"), letter("a", "three", "PARKED", "WAITING")];
+    bench.until_letters(&waiting).await;
+    // An earlier release has parked the key behind a letter that it has sent to Kafka, and nowhere else.
+    bench.sql("UPDATE inbox_parked SET from_offset = from_offset - 1").await;
+    bench.sql(MEDICINE).await;
+    bench.sql(REPLAY).await;
+    eventually("it is refused", || async {
+        let why: Option<String> = sqlx::query_scalar("SELECT last_error FROM dead_letters ORDER BY id LIMIT 1")
+            .fetch_one(&mut *bench.db.acquire().await.unwrap())
+            .await
+            .unwrap();
+        why.filter(|why| why.contains("in Kafka alone"))
+    })
+    .await;
+    assert_eq!(bench.letters().await, waiting);
+    assert_eq!((bench.notes("a").await, bench.parked().await), (vec!["one".to_owned()], vec!["a".to_owned()]));
+
+    bench.sql("UPDATE inbox_parked SET from_offset = from_offset + 1").await;
+    bench.sql(REPLAY).await;
+    bench.until_notes("a", &["one", "sick", "three"]).await;
+    bench.until_parked(&[]).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_arrives_during_a_replay_is_replayed_behind_it() {
     let bench = sick().await;
     let (stop, task) = bench.start_consumer();
