@@ -1,12 +1,12 @@
 //! An order that somebody has locked keeps no other waiting, neither in the sweep of deadlines nor in a call.
 
-use crate::sale::Sale;
+use crate::sale::{Sale, eur};
 use anyhow::Result;
 use futures_util::{FutureExt, future::try_join_all};
 use sqlx::Connection;
-use stampede_proto::order::v1::OrderState;
+use stampede_proto::order::v1::{OrderState, PlaceOrderRequest};
 use stampede_testkit::buyer;
-use stampede_vocab::OrderId;
+use stampede_vocab::{ItemId, OrderId};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -44,6 +44,32 @@ async fn who_waits_for_a_locked_order_keeps_no_other_call_waiting() -> Result<()
     drop(waiting);
     for paying in paid {
         assert_eq!((paying.state(), paying.payment_attempts), (OrderState::Paying, 1));
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn orders_that_the_database_refuses_keep_no_other_from_expiring_however_many() -> Result<()> {
+    let sale = Sale::with_time_to_pay(Duration::from_secs(4)).await?;
+    let event = sale.another_event(2, &[eur(100), eur(100), eur(100)]).await?;
+    let mut orders = Vec::new();
+    for n in 0..24 {
+        let wish = sale.wish("r", &[(ItemId::derive(event, n % 3), 1)]);
+        orders.push(sale.place(buyer(), PlaceOrderRequest { event_id: event.to_string(), ..wish }).await?);
+    }
+    let good = orders.split_off(20);
+    // Their next version would be out of range. They are due before the others.
+    for bad in &orders {
+        sale.tamper(bad, "UPDATE orders SET version = 9223372036854775807 WHERE id = ?").await?;
+    }
+    for order in &good {
+        sale.reaches(order, OrderState::Expired).await;
+    }
+    for bad in &orders {
+        sale.tamper(bad, "UPDATE orders SET version = 1 WHERE id = ?").await?;
+    }
+    for bad in &orders {
+        sale.reaches(bad, OrderState::Expired).await;
     }
     sale.mesh.stop().await
 }
