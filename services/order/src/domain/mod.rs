@@ -20,4 +20,4 @@ pub use pay_request::PayRequest;
 pub use pricing::Prices;
 pub use reservation::Reserved;
 pub use state::{RefundOrigin, State, StateName};
-pub use transition::{Input, MAX_PATIENCE, NoStep, PaymentPolicy, Step};
+pub use transition::{Input, LAST_PATIENCE, MANY_ASKS, MAX_PATIENCE, NoStep, PaymentPolicy, Step};

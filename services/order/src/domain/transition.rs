@@ -81,6 +81,11 @@ impl Input {
 
 /// Longest time between two messages that ask for the same answer, but for the spread.
 pub const MAX_PATIENCE: Duration = Duration::from_secs(3_600);
+/// How often an order asks before it is unlikely that asking helps. Its question may be a dead letter, behind which each
+/// further one is set aside.
+pub const MANY_ASKS: i32 = 16;
+/// Time between two messages from then on, but for the spread.
+pub const LAST_PATIENCE: Duration = Duration::from_secs(86_400);
 
 /// How long orders may take to be paid, and others to answer for them.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +102,10 @@ impl PaymentPolicy {
     /// Returns how long this order waits for an answer before it asks again. Up to a quarter longer for some than for
     /// others, so that what an outage has gathered is not asked all at once.
     fn patience_of(&self, order: &Order) -> Duration {
-        let doubled = self.patience.saturating_mul(1_u32 << order.asks.clamp(0, 16)).min(MAX_PATIENCE);
+        let doubled = match order.asks {
+            MANY_ASKS.. => LAST_PATIENCE,
+            asks => self.patience.saturating_mul(1_u32 << asks.clamp(0, MANY_ASKS)).min(MAX_PATIENCE),
+        };
         let spread = u32::from(order.id.as_bytes()[15]);
         doubled.saturating_add((doubled / 1_024).saturating_mul(spread))
     }

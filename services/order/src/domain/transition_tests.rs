@@ -312,9 +312,19 @@ fn whoever_owes_an_answer_is_asked_for_it_again_after_a_time_that_doubles_up_to_
     let (second, body, asks) = asked(state(StateName::Paid), 1);
     assert_eq!((body, asks), (Some("OrderPaidLate"), 2));
     assert!((60..=76).contains(&second), "{second} s");
-    let (last, ..) = asked(state(StateName::Paid), i32::MAX - 1);
-    assert!((3_600..=4_500).contains(&last), "{last} s");
+    let (later, ..) = asked(state(StateName::Paid), MANY_ASKS - 1);
+    assert!((3_600..=4_500).contains(&later), "{later} s");
     let mut answered = Order { asks: 3, ..order_in(state(StateName::Refunding), None) };
     take(&mut answered, Input::PaymentRefunded);
     assert_eq!(answered.asks, 0);
+}
+
+#[test]
+fn who_has_asked_many_times_asks_once_a_day() {
+    for asks in [MANY_ASKS, i32::MAX] {
+        let order = Order { asks, ..order_in(state(StateName::Paid), None) };
+        let asked_after = |time| order.clone().apply(&Input::AskAgain, order.updated_at.plus(time), &POLICY);
+        assert_eq!(asked_after(LAST_PATIENCE - Duration::from_secs(1)), Err(NoStep::Ignored));
+        assert!(asked_after(LAST_PATIENCE + LAST_PATIENCE / 4).is_ok());
+    }
 }

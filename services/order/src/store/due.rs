@@ -3,7 +3,7 @@
 //! They are read without locks, so the caller must check each again under its lock. A page goes on behind the one
 //! before it, so that orders at which nothing can be done keep nobody from the others.
 
-use crate::domain::{MAX_PATIENCE, PaymentPolicy};
+use crate::domain::{LAST_PATIENCE, MANY_ASKS, MAX_PATIENCE, PaymentPolicy};
 use sqlx::{MySql, MySqlConnection};
 use stampede_db::{DbError, Statement};
 use stampede_vocab::Timestamp;
@@ -46,8 +46,9 @@ pub async fn waiting(
     waiting.push_bind(-now.minus(policy.patience).micros()).push(" AND ").push_bind(after_us);
     waiting.push(" AND (due_us < ").push_bind(after_us).push(" OR id < ").push_bind(after_id).push(")");
     // The bound without the spread: what is read too early the domain leaves for a later round.
-    waiting.push(" AND updated_us <= ").push_bind(now.micros()).push(" - LEAST(").push_bind(micros(policy.patience));
-    waiting.push(" * (1 << LEAST(asks, 16)), ").push_bind(micros(MAX_PATIENCE)).push(")");
+    waiting.push(" AND updated_us <= ").push_bind(now.micros()).push(" - IF(asks >= ").push_bind(MANY_ASKS);
+    waiting.push(", ").push_bind(micros(LAST_PATIENCE)).push(", LEAST(").push_bind(micros(policy.patience));
+    waiting.push(" * (1 << asks), ").push_bind(micros(MAX_PATIENCE)).push("))");
     waiting.push(" ORDER BY due_us DESC, id DESC LIMIT ").push_bind(limit);
     waiting.fetch_all(conn).await
 }

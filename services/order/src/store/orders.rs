@@ -218,6 +218,16 @@ pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: 
     assemble(conn, rows, false).await
 }
 
+/// Counts the orders that have asked so often for an answer that they wait for.
+pub async fn count_unanswered(conn: &mut MySqlConnection, asks: i32) -> Result<u64, DbError> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE due_us < 0 AND asks >= ?")
+            .bind(asks)
+            .fetch_one(conn)
+            .await?;
+    Ok(count.unsigned_abs())
+}
+
 /// Counts the orders in each of these states, which are not terminal; leaves out a state without orders.
 pub async fn count_by_state(
     conn: &mut MySqlConnection,

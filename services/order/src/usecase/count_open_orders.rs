@@ -1,6 +1,9 @@
 //! Counts the orders in states that are not terminal.
 
-use crate::{domain::StateName, store};
+use crate::{
+    domain::{MANY_ASKS, StateName},
+    store,
+};
 use stampede_db::{Database, DbError};
 use std::collections::BTreeMap;
 
@@ -14,6 +17,15 @@ impl CountOpenOrders {
     /// Counts orders of this schema.
     pub fn new(db: Database) -> Self {
         Self { db }
+    }
+
+    /// Returns the number of orders that have asked many times for an answer, and have none.
+    pub async fn unanswered(&self) -> Result<u64, DbError> {
+        self.db
+            .run("count_unanswered_orders", |mut conn| async move {
+                store::orders::count_unanswered(&mut conn, MANY_ASKS).await
+            })
+            .await
     }
 
     /// Returns the number of orders in each such state, zero included.
