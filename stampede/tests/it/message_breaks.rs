@@ -222,4 +222,11 @@ pub const WITHOUT_EFFECT: &[&[WithoutEffect]] = &[
             mended_by: "UPDATE orders SET state = 'FULFILLED', last_decline = 'card_declined' WHERE id = {declined}",
         },
     ],
+    &[
+        WithoutEffect {
+            message: (Service::Order, "PaymentDeclined"), key: "{declined_payment}",
+            by: "UPDATE orders SET state = 'CANCELLED', last_decline = NULL, payment_attempts = 1 WHERE id = {declined}",
+            mended_by: "UPDATE orders SET state = 'FULFILLED', last_decline = 'card_declined', payment_attempts = 2 WHERE id = {declined}",
+        },
+    ],
 ];

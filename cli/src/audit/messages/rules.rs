@@ -56,12 +56,15 @@ pub const RULES: &[Rule] = &[
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED')",
     },
+    // An order that was cancelled was not being paid, so it has heard of its last payment. One that has expired may have
+    // done so before.
     Rule {
         reader: Service::Order,
         message: "PaymentDeclined",
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR (o.state = 'PAYING' AND o.payment_attempts <= m.number) \
-              OR (o.state = 'AWAITING_PAYMENT' AND o.last_decline IS NULL)",
+              OR (o.state = 'AWAITING_PAYMENT' AND o.last_decline IS NULL) \
+              OR (o.state = 'CANCELLED' AND o.last_decline IS NULL AND o.payment_attempts = m.number)",
     },
     Rule {
         reader: Service::Order,
