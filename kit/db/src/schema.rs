@@ -129,15 +129,38 @@ mod tests {
         }
     }
 
+    /// What takes away what an earlier release may use: it reads a column, and forces a key.
+    const TAKING: [&str; 6] = ["DROP COLUMN", "DROP TABLE", "RENAME", "DROP KEY", "DROP INDEX", "DROP FOREIGN KEY"];
+
+    /// Files that drop a key of which no program that may run on the schema takes notice: a foreign key that only
+    /// refused what nobody writes, a key that comes again with more columns, and keys that nobody names there.
+    const UNNOTICED: [(Service, i64); 8] = [
+        (Service::Coupon, 5),
+        (Service::Event, 5),
+        (Service::Inventory, 8),
+        (Service::Inventory, 9),
+        (Service::Order, 8),
+        (Service::Order, 10),
+        (Service::Payment, 6),
+        (Service::Payment, 9),
+    ];
+
     #[test]
     fn what_takes_something_away_says_so_in_its_name() {
+        let mut unnoticed = Vec::new();
         for schema in Service::ALL.map(Schema::of) {
             for migration in schema.migrator.iter() {
                 let sql = migration.sql.as_str().to_uppercase();
-                let contracts = ["DROP COLUMN", "DROP TABLE", "RENAME"].iter().any(|taking| sql.contains(taking));
+                let contracts = TAKING.iter().any(|taking| sql.contains(taking));
                 let named = migration.description.starts_with(CONTRACT);
-                assert_eq!(contracts, named, "{} {}: {}", schema.service, migration.version, migration.description);
+                if contracts && !named {
+                    unnoticed.push((schema.service, migration.version));
+                } else {
+                    assert_eq!(contracts, named, "{} {}", schema.service, migration.version);
+                }
             }
         }
+        unnoticed.sort_by_key(|(service, version)| (service.name(), *version));
+        assert_eq!(unnoticed, UNNOTICED);
     }
 }

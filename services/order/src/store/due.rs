@@ -23,7 +23,7 @@ pub async fn overdue(
 ) -> Result<Vec<Due>, DbError> {
     let (after_us, after_id) = after.unwrap_or((1, Uuid::nil()));
     let overdue = sqlx::query_as::<MySql, Due>(
-        "SELECT due_us, id FROM orders FORCE INDEX (ix_orders_due) \
+        "SELECT due_us, id FROM orders FORCE INDEX (ix_orders_waiting) \
          WHERE due_us BETWEEN ? AND ? AND (due_us > ? OR id > ?) \
          AND (state = 'AWAITING_PAYMENT' OR (state = 'PAYING' AND due_us <= ?)) \
          ORDER BY due_us, id LIMIT ?",
@@ -42,7 +42,8 @@ pub async fn waiting(
     limit: u32,
 ) -> Result<Vec<Due>, DbError> {
     let (after_us, after_id) = after.unwrap_or((-1, Uuid::max()));
-    let mut waiting = Statement::new("SELECT due_us, id FROM orders FORCE INDEX (ix_orders_due) WHERE due_us BETWEEN ");
+    let mut waiting =
+        Statement::new("SELECT due_us, id FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us BETWEEN ");
     waiting.push_bind(-now.minus(policy.patience).micros()).push(" AND ").push_bind(after_us);
     waiting.push(" AND (due_us < ").push_bind(after_us).push(" OR id < ").push_bind(after_id).push(")");
     // The bound without the spread: what is read too early the domain leaves for a later round.

@@ -210,8 +210,11 @@ async fn update_lines(conn: &mut MySqlConnection, order: &Order) -> Result<(), D
 
 /// Returns up to `limit` orders that an earlier release has left pending, in id order, after `after`.
 pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: u32) -> Result<Vec<Stored>, DbError> {
-    let mut select =
-        Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_due) WHERE due_us = 0 AND id > "]);
+    let mut select = Statement::concat([
+        "SELECT ",
+        COLUMNS,
+        " FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us = 0 AND id > ",
+    ]);
     select.push_bind(after.map_or(Uuid::nil(), |order| order.uuid()));
     select.push(" ORDER BY id LIMIT ").push_bind(limit);
     let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
@@ -220,11 +223,12 @@ pub async fn pending(conn: &mut MySqlConnection, after: Option<OrderId>, limit: 
 
 /// Counts the orders that have asked so often for an answer that they wait for.
 pub async fn count_unanswered(conn: &mut MySqlConnection, asks: i32) -> Result<u64, DbError> {
-    let count: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE due_us < 0 AND asks >= ?")
-            .bind(asks)
-            .fetch_one(conn)
-            .await?;
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us < 0 AND asks >= ?",
+    )
+    .bind(asks)
+    .fetch_one(conn)
+    .await?;
     Ok(count.unsigned_abs())
 }
 
@@ -234,7 +238,7 @@ pub async fn count_by_state(
     states: &[StateName],
 ) -> Result<Vec<(StateName, u64)>, DbError> {
     let mut select = Statement::new(
-        "SELECT state, COUNT(*) FROM orders FORCE INDEX (ix_orders_due) WHERE due_us IS NOT NULL AND state IN ",
+        "SELECT state, COUNT(*) FROM orders FORCE INDEX (ix_orders_waiting) WHERE due_us IS NOT NULL AND state IN ",
     );
     select.push_list(states.iter().map(|state| state.as_str()));
     select.push(" GROUP BY state");
