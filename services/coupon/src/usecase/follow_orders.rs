@@ -18,7 +18,11 @@ pub type LeftOut = Vec<(usize, DbError)>;
 /// release and the sweep may all report the same end, at any later time and behind a later one.
 ///
 /// Leaves out the ends whose coupon cannot be read, and returns their places, and why.
-pub async fn follow_orders(conn: &mut MySqlConnection, ended: &[EndedOrder], now: Timestamp) -> Result<LeftOut, DbError> {
+pub async fn follow_orders(
+    conn: &mut MySqlConnection,
+    ended: &[EndedOrder],
+    now: Timestamp,
+) -> Result<LeftOut, DbError> {
     let coupons = LockedCoupons::lock(conn, coupon_ids(ended)).await?;
     follow_all(conn, coupons, ended, now).await
 }

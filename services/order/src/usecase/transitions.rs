@@ -96,14 +96,9 @@ impl Transitions {
         Self { db, outbox, policy, changes }
     }
 
-    /// Applies the changes in a transaction of this name. Returns one outcome for each change, in order.
-    pub async fn run(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
-        self.run_with(name, Lock::Wait, changes.into()).await
-    }
-
-    /// [`Transitions::run`] for changes of which none may fail another. What the database refuses for a reason in the
-    /// data is written again in halves, until the change that it is about is alone. Returns one answer for each change,
-    /// in order.
+    /// Applies the changes in a transaction of this name, and lets none fail another: what the database refuses for a
+    /// reason in the data is written again in halves, until the change that it is about is alone. Returns one answer for
+    /// each change, in order.
     pub async fn run_each(&self, name: &'static str, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
         self.run_halves(name, Lock::Wait, changes).await
     }
@@ -113,12 +108,7 @@ impl Transitions {
         self.run_halves(name, Lock::Skip, changes).await
     }
 
-    async fn run_halves(
-        &self,
-        name: &'static str,
-        lock: Lock,
-        changes: Vec<Change>,
-    ) -> Vec<Result<Outcome, DbError>> {
+    async fn run_halves(&self, name: &'static str, lock: Lock, changes: Vec<Change>) -> Vec<Result<Outcome, DbError>> {
         let mut answers = Vec::with_capacity(changes.len());
         let mut parts: Vec<Arc<[Change]>> = vec![changes.into()];
         while let Some(part) = parts.pop() {
@@ -135,7 +125,8 @@ impl Transitions {
         answers
     }
 
-    /// [`Transitions::run`] without the orders that somebody else has locked: for what is tried again anyway.
+    /// Applies the changes, without the orders that somebody else has locked, in one transaction of this name: for what
+    /// is tried again anyway. Returns one outcome for each change, in order.
     pub async fn run_unlocked(&self, name: &'static str, changes: Vec<Change>) -> Result<Vec<Outcome>, DbError> {
         self.run_with(name, Lock::Skip, changes.into()).await
     }
