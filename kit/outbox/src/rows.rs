@@ -49,6 +49,11 @@ pub struct Answer {
 }
 
 /// Reads all that is asked for in one round trip.
+///
+/// The gaps are read after what is behind the cursor, by a later snapshot: a message waits for the row of its aggregate
+/// until the one before it has committed, so whoever sees a message behind the cursor sees in the gaps each one before
+/// it. The other way round the one before could come in between. Of two that are behind the cursor one snapshot has
+/// both, or not the later one.
 pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, DbError> {
     let mut statements = Statements::new();
     let by_id = (!ask.ids.is_empty()).then(|| {
@@ -56,15 +61,15 @@ pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, D
         select.push("id IN ").push_list(ask.ids).push(" ORDER BY id");
         statements.push(select)
     });
+    let next = (ask.limit > 0).then(|| {
+        let mut select = select(ask.own);
+        select.push("id > ").push_bind(ask.after).push(" ORDER BY id LIMIT ").push_bind(ask.limit);
+        statements.push(select)
+    });
     let filled = (!ask.gaps.is_empty()).then(|| {
         let mut select = select(ask.own);
         push_ranges(&mut select, ask.gaps);
         select.push(" ORDER BY id LIMIT ").push_bind(FILLED);
-        statements.push(select)
-    });
-    let next = (ask.limit > 0).then(|| {
-        let mut select = select(ask.own);
-        select.push("id > ").push_bind(ask.after).push(" ORDER BY id LIMIT ").push_bind(ask.limit);
         statements.push(select)
     });
     let answers = statements.run(conn).await?;

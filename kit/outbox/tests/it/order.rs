@@ -1,11 +1,12 @@
 //! The order of each aggregate, with relays that are killed, stand still, go on and join; and a control that shows that
 //! a loss of order would be seen.
 
-use crate::bench::{Bench, Running};
+use crate::bench::{Bench, Running, message};
 use futures_util::future::join_all;
 use rdkafka::message::{Header, OwnedHeaders};
 use stampede_db::Statement;
 use stampede_kafka::{Producer, Record};
+use stampede_outbox::append;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
@@ -70,6 +71,35 @@ async fn relays_that_die_and_stand_still_lose_nothing_and_keep_the_order() {
     for relay in [second, third, fourth, fifth] {
         relay.stop().await;
     }
+}
+
+/// Writes two versions of one aggregate, the first of which commits late, when others are long written: at that moment
+/// the second one is written.
+async fn write_late_and_next(bench: &Bench, relay: &Running, aggregate: usize, others: usize) {
+    let mut late = bench.db.acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut *late).await.unwrap();
+    append(&mut late, &[message(aggregate, 1)]).await.unwrap();
+    for other in 0..others {
+        bench.write(10_000 + aggregate * 100 + other, 1).await;
+        relay.outbox.wake();
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut *late).await.unwrap();
+    bench.write(aggregate, 2).await;
+    relay.outbox.wake();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_commits_late_is_sent_before_its_successor() {
+    const AGGREGATES: usize = 200;
+    const OTHERS: usize = 2;
+    let bench = Bench::new().await;
+    let relay = bench.start_relay();
+    for aggregate in 0..AGGREGATES {
+        write_late_and_next(&bench, &relay, aggregate, OTHERS).await;
+    }
+    let received = bench.received(AGGREGATES * (2 + OTHERS)).await;
+    assert_eq!(inversions(&received), 0);
+    relay.stop().await;
 }
 
 fn text<'a>(key: &'a str, value: &'a [u8]) -> Header<'a, &'a [u8]> {
