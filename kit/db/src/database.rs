@@ -5,7 +5,7 @@ use crate::{
     kept_alive::{KeptAlive, answers},
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlPool,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlConnection, MySqlPool,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
     pool::PoolConnection,
 };
@@ -141,6 +141,20 @@ impl Database {
         Ok(self.pool.acquire().await?)
     }
 
+    /// Opens a connection beside those of the pool, with the same settings, to the server that the URL leads to now:
+    /// one of the pool may be to the server that it led to before. Fails if the server does not answer within the
+    /// acquire time-out.
+    pub async fn open_apart(&self) -> Result<MySqlConnection, DbError> {
+        let options = self.pool.connect_options();
+        let opened = async {
+            let mut conn = Box::pin(options.connect()).await?;
+            conn.execute(AssertSqlSafe(self.config.session())).await?;
+            Ok::<_, DbError>(conn)
+        };
+        let after = self.config.acquire_timeout;
+        timeout(after, opened).await.unwrap_or(Err(DbError::TimedOut { name: "open_connection", after }))
+    }
+
     /// Runs `work`, which uses connections of this pool, until the work time-out. The connection of work that is given
     /// up is closed unless it answers soon.
     pub async fn in_time<T, E: From<DbError>>(
@@ -184,7 +198,7 @@ impl Database {
         &self.pool
     }
 
-    /// How long a connection that was taken out of the pool may be unused: after that the server may have ended it.
+    /// How long a connection that is none of the pool may be unused: after that the server may have ended it.
     pub fn longest_unused(&self) -> Duration {
         self.config.untested()
     }

@@ -112,3 +112,15 @@ async fn a_connection_that_the_server_has_ended_is_replaced() {
     let now = eventually("there is a connection", || async { connection_id(&db).await.ok() }).await;
     assert_ne!(now, before);
 }
+
+#[tokio::test]
+async fn a_connection_apart_is_a_new_one_with_the_settings_of_the_pool() {
+    let (world, _) = rows().await;
+    let db = one_connection(&world.service_database_url(Service::Event), SILENCE).await;
+    let settings = "SELECT CAST(CONNECTION_ID() AS SIGNED), CAST(@@wait_timeout AS SIGNED)";
+    let of_pool: (i64, i64) = sqlx::query_as(settings).fetch_one(&mut *db.acquire().await.unwrap()).await.unwrap();
+    let mut apart = db.open_apart().await.unwrap();
+    let of_other: (i64, i64) = sqlx::query_as(settings).fetch_one(&mut apart).await.unwrap();
+    assert_ne!(of_other.0, of_pool.0);
+    assert_eq!((of_other.1, of_pool.1), (2, 2));
+}

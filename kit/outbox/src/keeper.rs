@@ -120,7 +120,8 @@ impl Keeper {
         let is_broken = report.broken_until.is_some_and(|until| started < until);
         let released = self.released(report, is_broken);
         let db = self.db.clone();
-        let stood = db.in_time("renew_leases", Box::pin(self.stand(&mut conn, &floors, &released, is_broken))).await;
+        let standing = self.stand(&mut conn, &floors, &released, (is_new, is_broken));
+        let stood = db.in_time("renew_leases", Box::pin(standing)).await;
         let standing = match stood {
             Ok(standing) => standing,
             Err(error) => {
@@ -153,9 +154,9 @@ impl Keeper {
         conn: &mut MySqlConnection,
         floors: &BTreeMap<u16, u64>,
         released: &[u16],
-        is_broken: bool,
+        (is_new, is_broken): (bool, bool),
     ) -> Result<Standing, DbError> {
-        let standing = lease::renew(conn, &self.owner, floors, released).await?;
+        let standing = lease::renew(conn, &self.owner, floors, released, is_new).await?;
         for partition in released {
             self.leaving.remove(partition);
         }

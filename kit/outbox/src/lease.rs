@@ -20,6 +20,19 @@ pub const NAME_PREFIX: &str = "2-";
 /// The database's clock in microseconds, so that relays on machines with different clocks agree.
 const NOW_US: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
 
+/// An epoch that no lease of the partition had before, on whatever server: one that has lost the last commits of
+/// another would give the same numbers again.
+const NEW_EPOCH: &str = "GREATEST(epoch + 1, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED))";
+
+/// Where a partition stands in the database.
+#[derive(Debug, Clone, Copy)]
+pub struct Floor {
+    /// That of its lease.
+    pub epoch: u64,
+    /// Everything up to here has been sent.
+    pub id: u64,
+}
+
 /// What the leases look like to one relay.
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -37,11 +50,15 @@ pub struct Standing {
 
 /// Registers this relay as alive, renews its leases, writes down their floors, and ends the leases of what is
 /// `released`: one commit, in one round trip with the reading of what the leases look like then.
+///
+/// Over a new connection the leases get new epochs: by them the reading side knows whether the server that it reads
+/// from is the one that the leases are kept on.
 pub async fn renew(
     conn: &mut MySqlConnection,
     owner: &str,
     floors: &BTreeMap<u16, u64>,
     released: &[u16],
+    is_new: bool,
 ) -> Result<Standing, DbError> {
     let mut statements = Statements::new();
     statements.push(Statement::new("START TRANSACTION"));
@@ -52,6 +69,9 @@ pub async fn renew(
     // An expired lease is not renewed: another relay may be about to take it.
     let mut extend = Statement::concat(["UPDATE outbox_leases SET expires_us = ", NOW_US, " + "]);
     extend.push_bind(TERM_US);
+    if is_new {
+        extend.push(", epoch = ").push(NEW_EPOCH);
+    }
     push_floors(&mut extend, floors);
     extend.push(" WHERE owner = ").push_bind(owner).push(" AND expires_us > ").push(NOW_US);
     statements.push(extend);
@@ -68,7 +88,8 @@ pub async fn renew(
 pub async fn take(conn: &mut MySqlConnection, owner: &str, wanted: usize) -> Result<Standing, DbError> {
     let mut statements = Statements::new();
     let mut update = Statement::new("UPDATE outbox_leases SET owner = ");
-    update.push_bind(owner).push(", epoch = epoch + 1, expires_us = ").push(NOW_US).push(" + ").push_bind(TERM_US);
+    update.push_bind(owner).push(", epoch = ").push(NEW_EPOCH);
+    update.push(", expires_us = ").push(NOW_US).push(" + ").push_bind(TERM_US);
     update.push(" WHERE ");
     push_is_free(&mut update);
     update.push(" ORDER BY partition_no LIMIT ").push_bind(u32::try_from(wanted).unwrap_or(u32::MAX));
@@ -84,10 +105,10 @@ pub async fn forget_dead(conn: &mut MySqlConnection) -> Result<(), DbError> {
 }
 
 /// Returns the floors of the partitions that this relay holds.
-pub async fn floors(conn: &mut MySqlConnection, owner: &str) -> Result<BTreeMap<u16, u64>, DbError> {
-    let mut select = Statement::new("SELECT partition_no, floor_id FROM outbox_leases WHERE owner = ");
-    let rows: Vec<(u16, u64)> = select.push_bind(owner).fetch_all(conn).await?;
-    Ok(rows.into_iter().collect())
+pub async fn floors(conn: &mut MySqlConnection, owner: &str) -> Result<BTreeMap<u16, Floor>, DbError> {
+    let mut select = Statement::new("SELECT partition_no, epoch, floor_id FROM outbox_leases WHERE owner = ");
+    let rows: Vec<(u16, u64, u64)> = select.push_bind(owner).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(partition, epoch, id)| (partition, Floor { epoch, id })).collect())
 }
 
 /// Writes the floors down, gives every lease back, and removes this relay from those that are alive.

@@ -367,9 +367,11 @@ impl Sending {
         // By this connection: the server that it is to may have lost what another one had.
         let floors = lease::floors(conn, &self.owner).await?;
         for (partition, epoch) in new {
-            if let Some(floor) = floors.get(&partition) {
-                self.reading.enter(partition, epoch, *floor);
-            }
+            let floor = floors.get(&partition).filter(|floor| floor.epoch == epoch);
+            // A server that the leases are not kept on has other messages, or has them later. Or they have changed just
+            // now.
+            let floor = floor.ok_or_else(|| DbError::inconsistent("these are not the leases that this relay keeps"))?;
+            self.reading.enter(partition, epoch, floor.id);
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! A connection of the relay's own.
 //!
-//! It is not one of the pool, so a flood of calls does not keep the relay from renewing its leases. A process has two
-//! of them, beside those that its pool may have. And whoever gets a new one knows that it may be to another server, or
-//! to one that was restarted and has lost its last commits: what was read over the connection before counts for nothing
-//! then.
+//! It is none of the pool, so a flood of calls does not keep the relay from renewing its leases. A process has two of
+//! them, beside those that its pool may have. And whoever gets a new one knows that it may be to another server, or to
+//! one that was restarted and has lost its last commits: what was read over the connection before counts for nothing
+//! then. It is opened when it is asked for: one that the pool has had for long may be to the primary of before.
 
 use sqlx::{Connection, MySqlConnection};
 use stampede_db::{Database, DbError};
@@ -31,7 +31,7 @@ impl Session {
         {
             return Ok((conn, false));
         }
-        Ok((self.db.acquire().await?.detach(), true))
+        Ok((self.db.open_apart().await?, true))
     }
 
     /// Hands the connection back.

@@ -82,8 +82,12 @@ impl Bench {
     }
 
     pub fn start_relay_to(&self, brokers: &str) -> Running {
+        self.start_relay_on(brokers, self.db.clone())
+    }
+
+    pub fn start_relay_on(&self, brokers: &str, db: Database) -> Running {
         let config = RelayConfig::new(brokers, self.world.topic_prefix(), Service::Event);
-        let (outbox, relay) = Relay::new(config, self.db.clone()).unwrap();
+        let (outbox, relay) = Relay::new(config, db).unwrap();
         let stop = CancellationToken::new();
         let (frozen, is_frozen) = watch::channel(false);
         let task = tokio::spawn(freezable(relay.run(stop.clone()), is_frozen));

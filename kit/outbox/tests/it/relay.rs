@@ -1,8 +1,9 @@
 //! One relay or two: what comes late, what is left when it stops, where the next one begins.
 
 use crate::bench::{Bench, message};
+use stampede_db::{Database, DbConfig};
 use stampede_outbox::append;
-use stampede_testkit::eventually;
+use stampede_testkit::{Proxy, Service, eventually};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -136,4 +137,26 @@ async fn relays_share_the_partitions_and_one_that_is_new_repeats_nothing() {
     assert_eq!(bench.records(), 80);
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_connects_anew_gives_its_leases_new_epochs_and_goes_on_from_the_floors() {
+    let bench = Bench::new().await;
+    let link = Proxy::to_url(&bench.world.service_database_url(Service::Event)).await.unwrap();
+    let db = Database::connect(link.url(), DbConfig::default()).await.unwrap();
+    let relay = bench.start_relay_on(bench.world.brokers(), db);
+    bench.write(1, 1).await;
+    bench.settled().await;
+    let before = bench.count("SELECT CAST(MAX(epoch) AS SIGNED) FROM outbox_leases").await;
+    // To another server for all that it knows.
+    link.cut();
+    eventually("every lease has another epoch", || async {
+        let least = bench.count("SELECT CAST(MIN(epoch) AS SIGNED) FROM outbox_leases").await;
+        (least > before).then_some(())
+    })
+    .await;
+    bench.write(1, 2).await;
+    bench.settled().await;
+    assert_eq!(bench.received(2).await.get("evt_1"), Some(&vec![1, 2]));
+    relay.stop().await;
 }
