@@ -1,6 +1,6 @@
 //! Ids that are missing below the cursor: of a transaction that has not committed, or of none at all.
 
-use std::{collections::BTreeMap, ops::Bound, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, ops::Bound, time::Duration};
 use tokio::time::Instant;
 
 /// A range of ids, both ends included.
@@ -22,9 +22,7 @@ struct Missing {
 #[derive(Debug, Default)]
 pub struct Gaps {
     ranges: BTreeMap<u64, Missing>,
-    /// First id of the range that was probed last, so that all have their turn.
-    probed: u64,
-    /// The same of the check whether a range is empty for good.
+    /// First id of the range that was last checked for being empty for good, so that all have their turn.
     checked: u64,
 }
 
@@ -70,14 +68,25 @@ impl Gaps {
         true
     }
 
-    /// Returns up to `count` ranges that end at or below `up_to`, others than the last time as long as there are.
-    pub fn take_unprobed(&mut self, up_to: u64, count: usize) -> Vec<Gap> {
-        let gaps = self.after(self.probed, count, |missing| missing.last <= up_to);
-        self.probed = gaps.last().map_or(0, |gap| gap.first);
-        gaps
+    /// Returns how many ranges are missing.
+    pub fn count(&self) -> usize {
+        self.ranges.len()
     }
 
-    /// The same of those that have been missing for `age`.
+    /// Returns whether an id is missing.
+    pub fn has(&self, id: u64) -> bool {
+        self.ranges.range(..=id).next_back().is_some_and(|(_, missing)| id <= missing.last)
+    }
+
+    /// Returns up to `most` ranges that have in them all that is missing at or below `up_to`, in their order. With more
+    /// gaps than that they have more in them.
+    pub fn cover(&self, up_to: u64, most: usize) -> Vec<Gap> {
+        let below = self.ranges.range(..=up_to);
+        joined(below.map(|(&first, missing)| Gap { first, last: missing.last.min(up_to) }).collect(), most)
+    }
+
+    /// Returns up to `count` ranges that end at or below `up_to` and have been missing for `age`, others than the last
+    /// time as long as there are.
     pub fn take_due(&mut self, up_to: u64, count: usize, age: Duration, now: Instant) -> Vec<Gap> {
         let is_due = |missing: &Missing| missing.last <= up_to && now.saturating_duration_since(missing.since) >= age;
         let gaps = self.after(self.checked, count, is_due);
@@ -100,6 +109,27 @@ impl Gaps {
             }
         }
     }
+}
+
+/// Joins ranges to `most` or fewer, in their order: neighbours with the least between them.
+pub fn joined(mut gaps: Vec<Gap>, most: usize) -> Vec<Gap> {
+    let most = most.max(1);
+    if gaps.len() <= most {
+        return gaps;
+    }
+    gaps.sort_unstable_by_key(|gap| gap.first);
+    let mut between: Vec<u64> = gaps.windows(2).map(|pair| pair[1].first - pair[0].last).collect();
+    between.sort_unstable_by_key(|distance| Reverse(*distance));
+    // Fewer than `most` neighbours are further apart.
+    let near = between[most - 1];
+    let mut covers: Vec<Gap> = Vec::with_capacity(most);
+    for gap in gaps {
+        match covers.last_mut() {
+            Some(cover) if gap.first - cover.last <= near => cover.last = gap.last,
+            _ => covers.push(gap),
+        }
+    }
+    covers
 }
 
 #[cfg(test)]
@@ -140,14 +170,38 @@ mod tests {
 
     #[test]
     fn ranges_take_turns_and_none_is_named_twice_at_a_time() {
-        let mut gaps = Gaps::default();
+        let (mut gaps, now) = (Gaps::default(), Instant::now());
         for first in [10, 20, 30] {
-            gaps.add(gap(first, first), Instant::now());
+            gaps.add(gap(first, first), now);
         }
-        assert_eq!(gaps.take_unprobed(100, 2), [gap(10, 10), gap(20, 20)]);
-        assert_eq!(gaps.take_unprobed(100, 2), [gap(30, 30), gap(10, 10)]);
-        assert_eq!(gaps.take_unprobed(100, 9).len(), 3);
-        assert_eq!(gaps.take_unprobed(25, 9).len(), 2);
+        assert_eq!(gaps.take_due(100, 2, Duration::ZERO, now), [gap(10, 10), gap(20, 20)]);
+        assert_eq!(gaps.take_due(100, 2, Duration::ZERO, now), [gap(30, 30), gap(10, 10)]);
+        assert_eq!(gaps.take_due(100, 9, Duration::ZERO, now).len(), 3);
+        assert_eq!(gaps.take_due(25, 9, Duration::ZERO, now).len(), 2);
+    }
+
+    #[test]
+    fn a_cover_has_every_gap_and_joins_what_is_near() {
+        let mut gaps = Gaps::default();
+        for (first, last) in [(2, 3), (5, 6), (8, 9), (100, 100), (103, 110)] {
+            gaps.add(gap(first, last), Instant::now());
+        }
+        assert_eq!(gaps.cover(200, 5).len(), 5);
+        assert_eq!(gaps.cover(200, 2), [gap(2, 9), gap(100, 110)]);
+        assert_eq!(gaps.cover(105, 2), [gap(2, 9), gap(100, 105)], "no further than that");
+        assert_eq!(gaps.cover(200, 1), [gap(2, 110)]);
+        assert!(gaps.cover(1, 5).is_empty());
+        assert!(gaps.has(2) && gaps.has(110) && !gaps.has(4) && !gaps.has(111) && !gaps.has(1));
+        assert_eq!(joined(vec![gap(30, 30), gap(1, 1), gap(20, 20)], 2), [gap(1, 1), gap(20, 30)]);
+    }
+
+    #[test]
+    fn the_gaps_of_a_server_that_counts_in_steps_are_one_range() {
+        let mut gaps = Gaps::default();
+        for row in 0..1_000 {
+            gaps.add(gap(3 * row + 1, 3 * row + 2), Instant::now());
+        }
+        assert_eq!(gaps.cover(u64::MAX, 200), [gap(1, 2_999)]);
     }
 
     #[test]

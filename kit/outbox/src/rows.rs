@@ -6,7 +6,9 @@ use stampede_db::{DbError, Statement, Statements};
 use std::collections::BTreeSet;
 
 /// Most rows that are taken out of gaps at a time: a large transaction may fill them with many.
-const FILLED: u32 = 1_000;
+pub const FILLED: u32 = 1_000;
+/// Most ids that are read of ranges with more in them than gaps.
+pub const COVERED: u32 = 50_000;
 
 /// A message.
 #[derive(Debug, Clone, FromRow)]
@@ -35,6 +37,8 @@ pub struct Ask<'a> {
     pub ids: &'a [u64],
     /// Rows that have come into these gaps.
     pub gaps: &'a [Gap],
+    /// Ids alone that are in these ranges by now.
+    pub covers: &'a [Gap],
     /// The first `limit` rows behind this id.
     pub after: u64,
     pub limit: u32,
@@ -45,6 +49,7 @@ pub struct Ask<'a> {
 pub struct Answer {
     pub by_id: Vec<Row>,
     pub filled: Vec<Row>,
+    pub covered: Vec<u64>,
     pub next: Vec<Row>,
 }
 
@@ -72,8 +77,20 @@ pub async fn read(conn: &mut MySqlConnection, ask: &Ask<'_>) -> Result<Answer, D
         select.push(" ORDER BY id LIMIT ").push_bind(FILLED);
         statements.push(select)
     });
+    let covered = (!ask.covers.is_empty()).then(|| {
+        let mut select = Statement::new("SELECT id FROM outbox FORCE INDEX (PRIMARY) WHERE ");
+        push_ranges(&mut select, ask.covers);
+        select.push(" ORDER BY id LIMIT ").push_bind(COVERED);
+        statements.push(select)
+    });
     let answers = statements.run(conn).await?;
-    Ok(Answer { by_id: answers.rows(by_id)?, filled: answers.rows(filled)?, next: answers.rows(next)? })
+    let ids: Vec<(u64,)> = answers.rows(covered)?;
+    Ok(Answer {
+        by_id: answers.rows(by_id)?,
+        filled: answers.rows(filled)?,
+        covered: ids.into_iter().map(|(id,)| id).collect(),
+        next: answers.rows(next)?,
+    })
 }
 
 /// The index is forced, or a short table would be read whole, together with what others are writing to it.
@@ -94,8 +111,8 @@ fn push_ranges(select: &mut Statement, gaps: &[Gap]) {
     }
 }
 
-/// Returns which ids of these gaps have a row by now. Fails with [`DbError::is_locked`] if the row of one was inserted
-/// by a transaction that has not ended: this read takes locks, and does not wait for them.
+/// Returns which ids of these ranges have a row by now. Fails with [`DbError::is_locked`] if the row of one was
+/// inserted by a transaction that has not ended: this read takes locks, and does not wait for them.
 pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet<u64>, DbError> {
     let mut select = Statement::new("SELECT id FROM outbox FORCE INDEX (PRIMARY) WHERE ");
     push_ranges(&mut select, gaps);

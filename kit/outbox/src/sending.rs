@@ -3,6 +3,9 @@
 //! It waits for acknowledgements as long as it holds the lease: a slow Kafka makes it slow. What is on its way is given
 //! up, and sent again by the next holder, only when the lease is lost.
 
+mod read;
+
+use self::read::{AGAIN, CHECKED, ROUND};
 use crate::{
     append::hash,
     desk::{Desk, Lease, Report, View},
@@ -10,13 +13,12 @@ use crate::{
     lease,
     meters::Meters,
     reading::Reading,
-    rows::{self, Answer, Ask, Row},
+    rows::{Answer, FILLED, Row},
     send::{Flight, Sender, Unqueued},
     session::Session,
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rdkafka::error::KafkaError;
-use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_kafka::partition_of;
 use stampede_vocab::Linger;
@@ -28,14 +30,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Rows behind the cursor of one round.
-const ROUND: u32 = 1_000;
-/// Messages of one round that had to wait until now.
-const AGAIN: usize = 500;
-/// With so many messages waiting, no more are read: the memory of this process is not the place for them.
-const MOST_WAITING: usize = 100_000;
-/// Gaps that are looked into in one round.
-const PROBED: usize = 200;
 /// A round has a SELECT, requests to Kafka, and wakes every reader, for one message as for many.
 const LINGER: Linger =
     Linger { min: Duration::from_millis(10), per_message: Duration::from_millis(1), max: Duration::from_millis(100) };
@@ -48,19 +42,6 @@ const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_millis(200);
 /// Longest time to send what is left when the process stops: well within its drain, even if Kafka is silent.
 const FINISH: Duration = Duration::from_secs(3);
-
-/// How long an id has to be missing before it may be given up, and only if no transaction holds its row then.
-///
-/// A server gives an id to a row within the INSERT that writes it, and from the end of that statement to the end of the
-/// transaction the row is there and locked: a locking read meets the lock, and the id is not given up however long the
-/// transaction takes. What it cannot meet is a row of an INSERT that is still running. One into an outbox waits for no
-/// row and no foreign key, and takes milliseconds; a server that stands still for seconds does not answer this relay
-/// either. An id that is missing after so long, and that no lock guards, was rolled back or never given.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
-/// Time between two checks of what may be given up.
-const CHECK: Duration = Duration::from_millis(200);
-/// Gaps of one check, at most: a server in steps of three leaves one behind each row.
-const CHECKED: usize = 500;
 
 /// The sending of one relay.
 pub struct Sending {
@@ -327,82 +308,13 @@ impl Sending {
         let round = Round {
             read: answer.next.len() + drawn.len(),
             is_full: answer.next.len() >= ROUND as usize
+                || answer.filled.len() >= FILLED as usize
                 || (drawn.len() >= AGAIN && self.flow.has_ready(Instant::now())),
         };
         for row in self.note(answer, drawn) {
             self.send(&row);
         }
         Ok(round)
-    }
-
-    /// Returns what there is to be sent, and which of it had waited; `None` if this relay sends no partition.
-    async fn read(&mut self, conn: &mut MySqlConnection) -> Result<Option<(Answer, Vec<Item>)>, DbError> {
-        self.enter(conn).await?;
-        let own: Vec<u16> = self.reading.lanes().keys().copied().collect();
-        if own.is_empty() {
-            return Ok(None);
-        }
-        self.give_up_gaps(conn).await?;
-        let after = self.reading.cursor();
-        let gaps = self.reading.gaps.take_unprobed(after, PROBED);
-        let limit = if self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
-        let drawn = self.flow.draw(AGAIN, Instant::now());
-        let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
-        let answer = rows::read(conn, &Ask { own: &own, ids: &ids, gaps: &gaps, after, limit }).await?;
-        Ok(Some((answer, drawn)))
-    }
-
-    /// Begins with the partitions that are new, at their floors.
-    async fn enter(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let is_new =
-            |partition: &u16, lease: &Lease| !lease.is_leaving && !self.reading.lanes().contains_key(partition);
-        let leases = self.seen.leases.iter();
-        let new: Vec<(u16, u64)> = leases
-            .filter(|(partition, lease)| is_new(partition, lease))
-            .map(|(partition, lease)| (*partition, lease.epoch))
-            .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        // By this connection: the server that it is to may have lost what another one had.
-        let floors = lease::floors(conn, &self.owner).await?;
-        for (partition, epoch) in new {
-            let floor = floors.get(&partition).filter(|floor| floor.epoch == epoch);
-            // A server that the leases are not kept on has other messages, or has them later. Or they have changed just
-            // now.
-            let floor = floor.ok_or_else(|| DbError::inconsistent("these are not the leases that this relay keeps"))?;
-            self.reading.enter(partition, epoch, floor.id);
-        }
-        Ok(())
-    }
-
-    /// Gives up ids that have been missing for long and that no transaction has written.
-    async fn give_up_gaps(&mut self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let now = Instant::now();
-        if now < self.check_at {
-            return Ok(());
-        }
-        self.check_at = now + CHECK;
-        let cursor = self.reading.cursor();
-        let mut gaps = self.reading.gaps.take_due(cursor, self.checked, GIVEN_UP_AFTER, now);
-        if gaps.is_empty() {
-            return Ok(());
-        }
-        match rows::ids_in(conn, &gaps).await {
-            Ok(there) => {
-                // What has come since is read by the next probe.
-                gaps.retain(|gap| there.range(gap.first..=gap.last).next().is_none());
-                self.reading.gaps.give_up(&gaps);
-                self.checked = (self.checked * 2).min(CHECKED);
-                tracing::debug!(messaging.topic = %self.topic, outbox.gaps = gaps.len(), "ids without a message are given up");
-                Ok(())
-            }
-            Err(error) if error.is_locked() => {
-                self.checked = (self.checked / 2).max(1);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
     }
 
     /// Takes note of what was read. Returns what is to be sent, in the order of ids.
