@@ -9,7 +9,7 @@ use rdkafka::{
 use stampede_kafka::{Producer, Record, Undelivered};
 use stampede_vocab::Service;
 use std::{sync::OnceLock, time::Duration};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Header with the reason.
 const REASON: &str = "stampede_dead_letter_reason";
@@ -45,7 +45,8 @@ impl Copies {
         let producer = self.producer()?;
         let delivered = producer.send(copy)?.acknowledged(Instant::now() + SEND_TIMEOUT).await;
         if delivered.is_err() {
-            producer.purge();
+            // What is sent next must not be given up with it.
+            let _ = timeout(SEND_TIMEOUT, producer.purge()).await;
         }
         delivered
     }

@@ -21,5 +21,5 @@ mod producer;
 mod reach;
 
 pub use partition::partition_of;
-pub use producer::{Delivery, Producer, Record, Undelivered};
+pub use producer::{Delivery, Producer, Purging, Record, Undelivered};
 pub use reach::{KafkaUnreachable, reach_kafka};

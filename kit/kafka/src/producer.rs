@@ -88,6 +88,19 @@ impl Delivery {
     }
 }
 
+/// A purge under way. As a future it ends once the client has nothing left of what it had; it goes on if this is
+/// dropped.
+#[derive(Debug)]
+pub struct Purging(oneshot::Receiver<()>);
+
+impl Future for Purging {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(drop)
+    }
+}
+
 /// The producer, with a thread of its own that hands out what became of its records.
 pub struct Producer {
     // Dropped before the thread is told, which then is the last to have it: to close a client may take a while, and
@@ -130,9 +143,21 @@ impl Producer {
         Ok(Delivery(delivery))
     }
 
-    /// Gives up whatever is queued or on its way: the one way in which a record is.
-    pub fn purge(&self) {
-        self.inner.purge(PurgeConfig::default().queue().inflight());
+    /// Gives up whatever is queued or on its way: the one way in which a record is. What is sent before the purge has
+    /// ended may be given up with it.
+    pub fn purge(&self) -> Purging {
+        let all = PurgeConfig::default().queue().inflight();
+        let (done, purging) = oneshot::channel();
+        let producer = self.inner.clone();
+        // It waits for every thread of the client, and one of them may be waiting for a name server.
+        let started = thread::Builder::new().name("kafka purging".into()).spawn(move || {
+            producer.purge(all);
+            let _ = done.send(());
+        });
+        if started.is_err() {
+            self.inner.purge(all);
+        }
+        Purging(purging)
     }
 
     /// Returns why this producer can never send again; `None` while it can. It then has to be replaced by a new one:
@@ -209,7 +234,7 @@ mod tests {
         let [first, second] = [record(), record()].map(|record| producer.send(record).unwrap());
         let soon = Instant::now() + Duration::from_millis(50);
         assert!(matches!(first.acknowledged(soon).await, Err(Undelivered::TimedOut)));
-        producer.purge();
+        timeout_at(Instant::now() + Duration::from_secs(10), producer.purge()).await.expect("it ends soon");
         let later = Instant::now() + Duration::from_secs(10);
         assert!(matches!(second.acknowledged(later).await, Err(Undelivered::Refused(_))));
     }

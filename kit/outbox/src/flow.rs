@@ -43,9 +43,12 @@ impl Slot {
     /// yet, and takes the second one, the client concludes that it must have the first as well, and reports it as
     /// acknowledged (KAFKA-15591, and issue 921 of confluent-kafka-go). It is lost.
     fn room(&self, most: usize, now: Instant) -> usize {
-        let is_known = self.known_until.is_some_and(|until| now < until);
-        let most = if is_known { most } else { 1 };
+        let most = if self.is_known(now) { most } else { 1 };
         most.saturating_sub(self.in_flight)
+    }
+
+    fn is_known(&self, now: Instant) -> bool {
+        self.known_until.is_some_and(|until| now < until)
     }
 }
 
@@ -95,6 +98,12 @@ impl Flow {
     /// Returns whether any of these partitions has a message on its way.
     pub fn has_in_flight(&self, of: impl Fn(u16) -> bool) -> bool {
         self.sending.values().any(|item| of(item.partition))
+    }
+
+    /// Returns whether a partition of the topic may have forgotten the producer while several messages are on their way
+    /// to it: they have to be recalled, and sent one at a time.
+    pub fn is_forgotten(&self, now: Instant) -> bool {
+        self.slots.iter().any(|slot| slot.in_flight > 1 && !slot.is_known(now))
     }
 
     /// Returns whether something waits that could be sent now.
@@ -156,16 +165,13 @@ impl Flow {
         self.last_ticket
     }
 
-    /// Keeps back a message that was refused, and every later one of its aggregate: those on their way are sent again
-    /// behind it.
-    pub fn refused(&mut self, item: Item, now: Instant) {
-        let behind = |other: &Item| other.key == item.key && other.id > item.id;
-        let tickets: Vec<u64> =
-            self.sending.iter().filter(|(_, other)| behind(other)).map(|(ticket, _)| *ticket).collect();
-        let recalled: Vec<Item> = tickets.into_iter().filter_map(|ticket| self.landed(ticket)).collect();
+    /// Keeps back a message that was refused, and every later one of its aggregate. Returns whether such are on their
+    /// way: then everything has to be recalled, or they would overtake it.
+    pub fn refused(&mut self, item: Item, now: Instant) -> bool {
         self.stuck.keys.insert(item.key);
-        self.stuck.items.extend(recalled.into_iter().chain([item]).map(|item| (item.id, item)));
+        self.stuck.items.insert(item.id, item);
         self.stuck.until.get_or_insert(now + RETRY);
+        self.sending.values().any(|other| other.key == item.key && other.id > item.id)
     }
 
     /// Ends a sending, well or not. Returns its message; `None` if it was given up before.
@@ -180,7 +186,7 @@ impl Flow {
         self.slots[item.slot].known_until = Some(now + KNOWN_FOR);
     }
 
-    /// Lets everything that is on its way wait again: the producer was purged.
+    /// Lets everything that is on its way wait again: the producer is being purged.
     pub fn recall(&mut self) {
         for slot in &mut self.slots {
             slot.in_flight = 0;
@@ -268,12 +274,44 @@ mod tests {
         let (mut flow, now) = (known(1), Instant::now());
         let tickets: Vec<u64> = (1..=3).map(|id| flow.queued(item(id, 0, id % 2))).collect();
         let first = flow.landed(tickets[0]).unwrap();
-        flow.refused(first, now);
+        assert!(flow.refused(first, now), "3 is on its way");
+        flow.recall();
         assert!(flow.landed(tickets[2]).is_none(), "3 is sent again, behind 1");
+        let again = flow.draw(100, now);
+        assert_eq!(ids(&again), [2, 3]);
+        let [second, third] = [again[0], again[1]].map(|item| flow.admits(item, now));
+        assert!(second && !third);
         assert!(!flow.admits(item(5, 0, 1), Instant::now()));
         assert!(flow.admits(item(6, 0, 0), Instant::now()));
         assert!(flow.draw(100, now).is_empty());
         assert_eq!(ids(&flow.draw(100, now + RETRY)), [1, 3, 5]);
+    }
+
+    #[test]
+    fn a_refusal_with_nothing_behind_it_recalls_nothing() {
+        let (mut flow, now) = (known(1), Instant::now());
+        let tickets: Vec<u64> = (1..=3).map(|id| flow.queued(item(id, 0, id % 2))).collect();
+        let last = flow.landed(tickets[2]).unwrap();
+        assert!(!flow.refused(last, now), "1 is before it, and 2 is of another aggregate");
+        assert_eq!(flow.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_partition_that_may_have_forgotten_the_producer_must_not_have_two_messages_on_their_way() {
+        let (mut flow, now) = (known(1), Instant::now());
+        let first = flow.queued(item(1, 0, 1));
+        assert!(!flow.is_forgotten(now + KNOWN_FOR + RETRY), "one alone is no harm");
+        flow.queued(item(2, 0, 2));
+        flow.queued(item(3, 0, 3));
+        assert!(!flow.is_forgotten(now) && flow.is_forgotten(now + KNOWN_FOR + RETRY));
+        let landed = flow.landed(first).unwrap();
+        flow.acknowledged(landed, now + KNOWN_FOR);
+        assert!(!flow.is_forgotten(now + KNOWN_FOR + RETRY), "it was just heard of");
+        let later = now + 2 * KNOWN_FOR + RETRY;
+        assert!(flow.is_forgotten(later));
+        flow.recall();
+        assert!(!flow.is_forgotten(later));
+        assert_eq!(ids(&flow.draw(100, later)), [2], "one at a time");
     }
 
     #[test]

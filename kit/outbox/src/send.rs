@@ -2,7 +2,7 @@
 
 use crate::{headers, rows::Row};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use stampede_kafka::{Delivery, Producer, Record};
+use stampede_kafka::{Delivery, Producer, Purging, Record};
 use std::{
     future::Future,
     pin::Pin,
@@ -76,9 +76,10 @@ impl Sender {
         self.counting = Some(AbortOnDropHandle::new(tokio::spawn(counting)));
     }
 
-    /// Drops what is queued or on its way, so that none of it is sent once another relay has the partition.
-    pub fn purge(&self) {
-        self.producer.purge();
+    /// Drops what is queued or on its way, so that none of it is sent once another relay has the partition. Nothing may
+    /// be queued until that is done.
+    pub fn purge(&self) -> Purging {
+        self.producer.purge()
     }
 
     /// Returns why this producer can never send again; `None` while it can.

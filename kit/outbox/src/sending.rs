@@ -20,13 +20,13 @@ use crate::{
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use rdkafka::error::KafkaError;
 use stampede_db::{Database, DbError};
-use stampede_kafka::partition_of;
+use stampede_kafka::{Purging, partition_of};
 use stampede_vocab::Linger;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     task::coop::unconstrained,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,8 @@ pub struct Sending {
     partitions: u32,
     counted: watch::Receiver<u32>,
     flights: FuturesUnordered<Flight>,
+    /// What the producer may still have of messages that were given up: nothing is sent until it has ended.
+    purging: Option<Purging>,
     flow: Flow,
     reading: Reading,
     woken: Arc<Notify>,
@@ -99,6 +101,7 @@ impl Sending {
             partitions: 0,
             counted,
             flights: FuturesUnordered::new(),
+            purging: None,
             flow: Flow::new(1),
             reading: Reading::default(),
             woken,
@@ -143,8 +146,8 @@ impl Sending {
         }
         if self.flow.in_flight() + self.flow.waiting() > 0 {
             tracing::warn!(messaging.topic = %self.topic, "stopped before everything was sent; the next relay sends it");
-            self.sender.purge();
-            self.flow.recall();
+            self.recall();
+            self.purged().await;
         }
         self.tell();
     }
@@ -164,7 +167,7 @@ impl Sending {
                 Ok(()) = self.counted.changed() => return,
                 Some((ticket, outcome)) = self.flights.next(), if !self.flights.is_empty() => {
                     self.landed(ticket, outcome);
-                    if may_be_woken && self.flow.has_ready(Instant::now()) {
+                    if may_be_woken && self.has_ready() {
                         return;
                     }
                 }
@@ -180,7 +183,15 @@ impl Sending {
             self.landed(ticket, outcome);
         }
         self.replace_broken_producer();
+        if self.flow.is_forgotten(Instant::now()) {
+            tracing::warn!(
+                messaging.topic = %self.topic,
+                "Kafka has acknowledged nothing for long, sending one message at a time"
+            );
+            self.recall();
+        }
         self.follow();
+        self.purged().await;
         let round = match self.try_round().await {
             Ok(round) => round,
             Err(error) => {
@@ -207,9 +218,44 @@ impl Sending {
             Err(_) if self.sender.fatal_error().is_some() => self.flow.wait(item),
             Err(error) => {
                 tracing::warn!(outbox.id = item.id, messaging.topic = %self.topic, error.cause = %error, "message was not acknowledged, it is sent again");
-                self.flow.refused(item, Instant::now());
+                self.refused(item);
             }
         }
+    }
+
+    /// Keeps back a message that was refused, and what is behind it.
+    fn refused(&mut self, item: Item) {
+        if self.flow.refused(item, Instant::now()) {
+            self.recall();
+        }
+    }
+
+    /// Gives up what is on its way, to send it again.
+    fn recall(&mut self) {
+        self.purge();
+        self.flow.recall();
+    }
+
+    fn purge(&mut self) {
+        // One that is under way is enough: nothing was queued since it began.
+        if self.purging.is_none() {
+            self.purging = Some(self.sender.purge());
+        }
+    }
+
+    /// Waits until the producer has nothing left of what was given up; not for long at a time, as the leases have to be
+    /// looked at.
+    async fn purged(&mut self) {
+        if let Some(purging) = &mut self.purging
+            && timeout(POLL_INTERVAL_ALONE, purging).await.is_ok()
+        {
+            self.purging = None;
+        }
+    }
+
+    /// Returns whether something waits that could be sent now.
+    fn has_ready(&self) -> bool {
+        self.purging.is_none() && self.flow.has_ready(Instant::now())
     }
 
     /// Makes the producer anew if it can never send again, and gives the leases up for as long as another relay needs
@@ -227,7 +273,7 @@ impl Sending {
     /// Forgets everything, so that it is read again from the floors.
     fn start_over(&mut self) {
         if self.flow.in_flight() > 0 {
-            self.sender.purge();
+            self.purge();
         }
         // Nobody hears what becomes of those on their way: their tickets are given anew.
         self.flights.clear();
@@ -279,8 +325,7 @@ impl Sending {
         if self.flow.has_in_flight(|partition| lost.contains(&partition)) {
             tracing::warn!(messaging.topic = %self.topic, outbox.partitions = lost.len(), "leases were lost with messages on their way; the next holder sends them");
             // The producer does not know partitions of the outbox: all is given up, and what is still held sent again.
-            self.sender.purge();
-            self.flow.recall();
+            self.recall();
             for (partition, _) in self.reading.lanes().iter().filter(|(_, lane)| lane.is_leaving) {
                 self.flow.drop_waiting(*partition);
             }
@@ -298,6 +343,7 @@ impl Sending {
         let (mut conn, is_new) = self.session.open().await?;
         if is_new {
             self.start_over();
+            self.purged().await;
         }
         let (db, until) = (self.db.clone(), self.seen.valid_until);
         let read = db.in_time("read_outbox", Box::pin(self.read(&mut conn)));
@@ -309,7 +355,7 @@ impl Sending {
             read: answer.next.len() + drawn.len(),
             is_full: answer.next.len() >= ROUND as usize
                 || answer.filled.len() >= FILLED as usize
-                || (drawn.len() >= AGAIN && self.flow.has_ready(Instant::now())),
+                || (drawn.len() >= AGAIN && self.has_ready()),
         };
         for row in self.note(answer, drawn) {
             self.send(&row);
@@ -340,14 +386,14 @@ impl Sending {
         let slot = partition_of(row.aggregate_id.as_bytes(), self.partitions);
         let item = Item { id: row.id, partition: row.partition_no, slot: slot as usize, key: hash(&row.aggregate_id) };
         let now = Instant::now();
-        if now >= self.seen.valid_until || self.partitions == 0 {
+        if now >= self.seen.valid_until || self.partitions == 0 || self.purging.is_some() {
             // The next look at the leases says whether it is still to be sent by this relay.
             self.flow.wait(item);
         } else if self.flow.admits(item, now) {
             match self.sender.enqueue(row, slot) {
                 Ok(delivery) => self.flights.push(Flight { ticket: self.flow.queued(item), delivery }),
                 Err(Unqueued::Full) => self.flow.wait(item),
-                Err(Unqueued::Refused) => self.flow.refused(item, now),
+                Err(Unqueued::Refused) => self.refused(item),
             }
         }
     }
@@ -355,7 +401,8 @@ impl Sending {
     /// Leaves a report, and measures.
     fn tell(&mut self) {
         let floors = self.reading.floors();
-        let is_drained = |partition: &u16| !self.flow.has_in_flight(|of| of == *partition);
+        let is_idle = self.purging.is_none();
+        let is_drained = |partition: &u16| is_idle && !self.flow.has_in_flight(|of| of == *partition);
         let drained = self.leaving().filter(is_drained).collect();
         let (generation, broken_until) = (self.seen.generation, self.broken_until);
         self.desk.leave(Report { generation, floors, drained, broken_until });

@@ -50,7 +50,8 @@ impl Sending {
         let has_more_in_them = self.reading.gaps.count() > PROBED;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
         let limit = if self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
-        let drawn = self.flow.draw(AGAIN, Instant::now());
+        let again = if self.purging.is_none() { AGAIN } else { 0 };
+        let drawn = self.flow.draw(again, Instant::now());
         let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
         let ask = Ask { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
         let mut answer = rows::read(conn, &ask).await?;
