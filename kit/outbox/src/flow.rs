@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 /// Pause before a message that was refused is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Pause after the producer had no room for any, unless something lands before.
+const FULL: Duration = Duration::from_millis(100);
 /// Most messages on their way at a time, over all partitions of the topic. The producer takes 20,000.
 const IN_FLIGHT: usize = 16_000;
 /// How long a partition of the topic is taken to know the producer after an acknowledgement. Brokers remember one for a
@@ -70,6 +72,8 @@ pub struct Flow {
     sending: HashMap<u64, Item>,
     last_ticket: u64,
     stuck: Stuck,
+    /// Until then nothing is offered to the producer.
+    closed_until: Option<Instant>,
 }
 
 impl Flow {
@@ -82,7 +86,12 @@ impl Flow {
             sending: HashMap::new(),
             last_ticket: 0,
             stuck: Stuck::default(),
+            closed_until: None,
         }
+    }
+
+    fn is_closed(&self, now: Instant) -> bool {
+        self.closed_until.is_some_and(|until| now < until)
     }
 
     /// Returns how many messages wait.
@@ -108,6 +117,9 @@ impl Flow {
 
     /// Returns whether something waits that could be sent now.
     pub fn has_ready(&self, now: Instant) -> bool {
+        if self.is_closed(now) {
+            return false;
+        }
         let has_room = |slot: &Slot| !slot.waiting.is_empty() && slot.room(self.most_of_slot, now) > 0;
         self.stuck.until.is_some_and(|until| until <= now) || self.slots.iter().any(has_room)
     }
@@ -115,6 +127,9 @@ impl Flow {
     /// Takes out up to `count` waiting messages for which there is room. They have to be offered again, in the order of
     /// their ids, before any later one.
     pub fn draw(&mut self, count: usize, now: Instant) -> Vec<Item> {
+        if self.is_closed(now) {
+            return Vec::new();
+        }
         self.release_stuck(now);
         let most = self.most_of_slot;
         let with_room = self.slots.iter_mut().filter(|slot| slot.room(most, now) > 0);
@@ -145,11 +160,17 @@ impl Flow {
         }
         let slot = &self.slots[item.slot];
         let is_next = slot.waiting.first_key_value().is_none_or(|(first, _)| item.id < *first);
-        let is_admitted = is_next && slot.room(self.most_of_slot, now) > 0;
+        let is_admitted = is_next && slot.room(self.most_of_slot, now) > 0 && !self.is_closed(now);
         if !is_admitted {
             self.wait(item);
         }
         is_admitted
+    }
+
+    /// Lets a message wait for which the producer has no room, and every other one.
+    pub fn full(&mut self, item: Item, now: Instant) {
+        self.wait(item);
+        self.closed_until = Some(now + FULL);
     }
 
     /// Lets a message wait for room.
@@ -178,6 +199,7 @@ impl Flow {
     pub fn landed(&mut self, ticket: u64) -> Option<Item> {
         let item = self.sending.remove(&ticket)?;
         self.slots[item.slot].in_flight -= 1;
+        self.closed_until = None;
         Some(item)
     }
 
@@ -312,6 +334,19 @@ mod tests {
         flow.recall();
         assert!(!flow.is_forgotten(later));
         assert_eq!(ids(&flow.draw(100, later)), [2], "one at a time");
+    }
+
+    #[test]
+    fn a_producer_without_room_is_left_alone_until_something_lands_or_for_a_moment() {
+        let (mut flow, now) = (known(2), Instant::now());
+        let ticket = flow.queued(item(1, 0, 1));
+        flow.full(item(2, 0, 2), now);
+        assert!(!flow.has_ready(now) && !flow.admits(item(3, 1, 3), now));
+        assert!(flow.draw(100, now).is_empty());
+        assert!(flow.has_ready(now + FULL));
+        assert!(flow.landed(ticket).is_some());
+        assert!(flow.has_ready(now));
+        assert_eq!(ids(&flow.draw(100, now)), [2, 3]);
     }
 
     #[test]

@@ -351,16 +351,14 @@ impl Sending {
         let read = timeout_at(until, read).await.unwrap_or(Err(DbError::BrokenOff("read_outbox")))?;
         self.session.keep(conn);
         let Some((answer, drawn)) = read else { return Ok(Round::default()) };
-        let round = Round {
-            read: answer.next.len() + drawn.len(),
-            is_full: answer.next.len() >= ROUND as usize
-                || answer.filled.len() >= FILLED as usize
-                || (drawn.len() >= AGAIN && self.has_ready()),
-        };
+        let read = answer.next.len() + drawn.len();
+        let is_behind = answer.next.len() >= ROUND as usize || answer.filled.len() >= FILLED as usize;
+        let has_drawn_all_it_may = drawn.len() >= AGAIN;
         for row in self.note(answer, drawn) {
             self.send(&row);
         }
-        Ok(round)
+        // Not if the producer has just refused them for want of room.
+        Ok(Round { read, is_full: is_behind || (has_drawn_all_it_may && self.has_ready()) })
     }
 
     /// Takes note of what was read. Returns what is to be sent, in the order of ids.
@@ -392,7 +390,7 @@ impl Sending {
         } else if self.flow.admits(item, now) {
             match self.sender.enqueue(row, slot) {
                 Ok(delivery) => self.flights.push(Flight { ticket: self.flow.queued(item), delivery }),
-                Err(Unqueued::Full) => self.flow.wait(item),
+                Err(Unqueued::Full) => self.flow.full(item, now),
                 Err(Unqueued::Refused) => self.refused(item),
             }
         }
