@@ -203,7 +203,9 @@ impl Database {
         self.config.untested()
     }
 
-    pub(crate) fn work_timeout(&self) -> Duration {
+    /// Longest time of one try of a unit of work: whoever writes for longer loses the connection, and with it what was
+    /// written.
+    pub fn work_timeout(&self) -> Duration {
         self.config.work_timeout
     }
 

@@ -23,14 +23,16 @@ const MOST_WAITING: usize = 100_000;
 /// have them in them.
 const PROBED: usize = 200;
 
-/// How long an id has to be missing before it may be given up, and only if no transaction holds its row then.
+/// How much longer than the work time-out an id has to be missing before it may be given up, and only if no transaction
+/// holds its row then.
 ///
 /// A server gives an id to a row within the INSERT that writes it, and from the end of that statement to the end of the
 /// transaction the row is there and locked: a locking read meets the lock, and the id is not given up however long the
 /// transaction takes. What it cannot meet is a row of an INSERT that is still running. One into an outbox waits for no
-/// row and no foreign key, and takes milliseconds; a server that stands still for seconds does not answer this relay
-/// either. An id that is missing after so long, and that no lock guards, was rolled back or never given.
-const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
+/// row and no foreign key, and takes milliseconds. One that takes longer than the work time-out is not committed: its
+/// process, which has the same time-out, has closed the connection by then. So an id that is missing for longer than
+/// that, and that no lock guards, was rolled back or never given, or will be rolled back.
+const GIVEN_UP_MARGIN: Duration = Duration::from_secs(2);
 /// Time between two checks of what may be given up.
 const CHECK: Duration = Duration::from_millis(200);
 /// Gaps of one check, at most: a server in steps of three leaves one behind each row.
@@ -112,7 +114,8 @@ impl Sending {
         }
         self.check_at = now + CHECK;
         let cursor = self.reading.cursor();
-        let mut gaps = self.reading.gaps.take_due(cursor, self.checked, GIVEN_UP_AFTER, now);
+        let age = self.db.work_timeout() + GIVEN_UP_MARGIN;
+        let mut gaps = self.reading.gaps.take_due(cursor, self.checked, age, now);
         if gaps.is_empty() {
             return Ok(());
         }
