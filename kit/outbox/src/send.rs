@@ -97,11 +97,16 @@ impl Sender {
 
     /// Queues a message for a partition of the topic, behind those before it.
     pub fn enqueue(&self, message: &Row, partition: u32) -> Result<Delivery, Unqueued> {
+        let Some(payload) = &message.payload else {
+            // One of a partition that is not this relay's. It would look as an empty message does.
+            tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, "message was read without its payload, trying again");
+            return Err(Unqueued::Refused);
+        };
         let record = Record {
             topic: &self.topic,
             partition: Some(partition),
             key: Some(message.aggregate_id.as_bytes()),
-            payload: Some(message.payload.as_deref().unwrap_or_default()),
+            payload: Some(payload),
             headers: headers::of(message, &self.source, self.row_ids),
         };
         self.producer.send(record).map_err(|error| {
@@ -121,5 +126,32 @@ async fn count(producer: Arc<Producer>, topic: String, count: watch::Sender<u32>
             count.send_if_modified(|known| std::mem::replace(known, partitions) != partitions);
         }
         sleep(if answer.is_some() { COUNTED_AGAIN } else { COUNT_RETRY }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(payload: Option<Vec<u8>>) -> Row {
+        Row {
+            id: 1,
+            partition_no: 0,
+            aggregate_id: "evt_1".to_owned(),
+            aggregate_version: 1,
+            message_type: "stampede.message.v1.EventOpened".to_owned(),
+            payload,
+            traceparent: None,
+            message_id: None,
+            created_us: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_without_its_payload_is_not_sent_and_an_empty_one_is() {
+        // Nobody listens there.
+        let sender = Sender::new("127.0.0.1:1".to_owned(), "any".to_owned(), "/any".to_owned(), false).unwrap();
+        assert_eq!(sender.enqueue(&row(None), 0).err(), Some(Unqueued::Refused));
+        assert!(sender.enqueue(&row(Some(Vec::new())), 0).is_ok());
     }
 }
