@@ -9,6 +9,7 @@ use crate::{
     letters::{AT_A_TIME, Letters},
     loud::{Loud, Telling},
     message::Unreadable,
+    positions::Positions,
     progress::Progress,
     rows::{self, Aside},
     trace,
@@ -76,15 +77,28 @@ impl<H: Handler> Applier<H> {
         Self { db, handler, letters, client, progress, stop, limit, failures: 0, time_outs: 0, faults: 0, loud }
     }
 
-    /// Applies the batch. Returns once every message of it is applied or is a dead letter.
-    pub async fn apply(&mut self, batch: Vec<Message>) -> Result<(), Unapplied> {
+    /// Returns how many messages are worth reading at a time.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Applies the batch, whose records are up to these positions, and lets the client commit what is done. Returns
+    /// once every message of it is applied or is a dead letter.
+    pub async fn apply(&mut self, batch: Vec<Message>, positions: &Positions) -> Result<(), Unapplied> {
         // The next one is the last.
         let mut pieces = vec![without_repeats(batch)];
         while let Some(piece) = pieces.pop() {
-            if !piece.is_empty() {
-                pieces.extend(self.step(piece).await?);
+            if piece.is_empty() {
+                continue;
+            }
+            pieces.extend(self.step(piece).await?);
+            if let Some(next) = pieces.last() {
+                // All of it together may take longer than the consumer keeps its partitions.
+                self.client.store(&positions.without(pieces.iter().flatten()));
+                self.still_owns(next)?;
             }
         }
+        self.client.store(&positions.without(std::iter::empty()));
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! The Kafka client of a consumer: whether a partition is still its own, and how it is closed.
 
 use crate::progress::Progress;
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{Consumer as _, StreamConsumer},
+};
 use std::{ops::Deref, thread, time::Duration};
 use tokio::time::timeout;
 
@@ -21,6 +24,14 @@ impl Client {
     pub fn owns(&self, topic: &str, partition: i32) -> bool {
         let has = || self.assignment().is_ok_and(|all| all.find_partition(topic, partition).is_some());
         !self.assignment_lost() && has()
+    }
+
+    /// Lets the client commit these offsets in the background.
+    pub fn store(&self, positions: &TopicPartitionList) {
+        if let Err(error) = self.store_offsets(positions) {
+            // After a rebalance another consumer has the partition, and reads the batch again, which changes nothing.
+            tracing::warn!(error.cause = %error, "offsets will not be committed");
+        }
     }
 
     /// Commits what is stored and leaves the group. Returns once that is done, or if Kafka does not answer in time: then

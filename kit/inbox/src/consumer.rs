@@ -9,12 +9,13 @@ use crate::{
     letters::Letters,
     loud::Telling,
     message::Unreadable,
+    positions::Positions,
     replay::Replay,
 };
 use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
+    ClientConfig, Message as _,
     consumer::{Consumer as _, StreamConsumer},
     error::KafkaError,
     message::BorrowedMessage,
@@ -130,8 +131,8 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
     settings
         .set("bootstrap.servers", &config.brokers)
         .set("group.id", &config.group)
-        // Offsets are stored here once a batch is applied. The client commits them in the background, and when the
-        // consumer leaves: a commit after each batch would be a good part of the load on Kafka.
+        // Offsets are stored here once a piece of a batch is applied. The client commits them in the background, and when
+        // the consumer leaves: a commit after each batch would be a good part of the load on Kafka.
         .set("enable.auto.commit", "true")
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false")
@@ -190,17 +191,13 @@ impl<H: Handler> Reader<'_, H> {
         }
     }
 
-    /// Applies the batch, then stores its offsets.
+    /// Applies the batch, and stores its offsets piece by piece.
     async fn apply(&mut self, drained: Drained) -> Result<(), Unapplied> {
         let Drained { batch, unreadable, positions, .. } = drained;
         self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
-        self.applier.apply(batch).await?;
+        // First, so that the positions are those of the messages alone.
         self.applier.set_aside_unreadable(&unreadable).await?;
-        if let Err(error) = self.client.store_offsets(&positions) {
-            // After a rebalance another consumer has the partition, and reads the batch again, which changes nothing.
-            tracing::warn!(error.cause = %error, "offsets will not be committed");
-        }
-        Ok(())
+        self.applier.apply(batch, &positions).await
     }
 
     /// Waits for the next record. Returns `None` once stopped.
@@ -237,15 +234,15 @@ impl<H: Handler> Reader<'_, H> {
         }
     }
 
-    /// Reads what is at hand behind `first`, up to a batch, without waiting. Of messages of other types only the offset
+    /// Reads what is at hand behind `first`, without waiting, up to what is applied at a time: nothing is read
+    /// meanwhile, and who reads nothing for a minute loses its partitions. Of messages of other types only the offset
     /// is kept: they have no effect that a repeat could double.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());
-        let (mut next, mut oldest, mut read) = (HashMap::new(), HashMap::new(), 0);
+        let (mut positions, mut oldest, mut read) = (Positions::default(), HashMap::new(), 0);
         let mut record = Some(first);
         while let Some(message) = record {
-            // The position of a partition is the offset to read next, not the last one that was read.
-            next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
+            positions.read(message.topic(), message.partition(), message.offset());
             if let Some(written_ms) = message.timestamp().to_millis() {
                 let written = Timestamp::from_micros(written_ms.saturating_mul(1_000));
                 let oldest = oldest.entry(message.topic().to_owned()).or_insert(written);
@@ -258,14 +255,8 @@ impl<H: Handler> Reader<'_, H> {
             read += 1;
             // Skipped records count as well: a topic of nothing else would never fill a batch, and never store an
             // offset.
-            let full = batch.len() + unreadable.len() >= BATCH || read >= MAX_READ;
+            let full = batch.len() + unreadable.len() >= self.applier.limit() || read >= MAX_READ;
             record = if full { None } else { self.at_hand() };
-        }
-        let mut positions = TopicPartitionList::with_capacity(next.len());
-        for ((topic, partition), offset) in next {
-            positions
-                .add_partition_offset(&topic, partition, Offset::Offset(offset))
-                .expect("an offset that was read is valid");
         }
         Drained { batch, unreadable, positions, oldest }
     }
@@ -280,8 +271,8 @@ impl<H: Handler> Reader<'_, H> {
 struct Drained {
     batch: Vec<Message>,
     unreadable: Vec<Unreadable>,
-    /// The offsets to store once all of it is applied or set aside.
-    positions: TopicPartitionList,
+    /// The offsets to store once it is applied or set aside.
+    positions: Positions,
     /// When the oldest record of each topic was written.
     oldest: HashMap<String, Timestamp>,
 }

@@ -45,6 +45,7 @@ mod letter;
 mod letters;
 mod loud;
 mod message;
+mod positions;
 mod progress;
 mod replay;
 mod rows;

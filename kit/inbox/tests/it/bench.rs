@@ -268,6 +268,27 @@ impl Bench {
         tokio::task::spawn_blocking(commit).await.unwrap();
     }
 
+    /// The offsets that the group has committed, of all partitions together.
+    pub async fn committed(&self) -> i64 {
+        let mut settings = ClientConfig::new();
+        settings
+            .set("bootstrap.servers", self.world.brokers())
+            .set("group.id", format!("{}.order", self.world.topic_prefix()));
+        let topic = self.topic();
+        let fetch = move || {
+            let client: BaseConsumer = settings.create().unwrap();
+            let mut all = TopicPartitionList::new();
+            for partition in 0..4 {
+                all.add_partition(&topic, partition);
+            }
+            let committed = client.committed_offsets(all, Duration::from_secs(10)).unwrap();
+            let offsets = committed.elements().into_iter().filter_map(|element| element.offset().to_raw());
+            // Negative where nothing is committed.
+            offsets.map(|offset| offset.max(0)).sum::<i64>()
+        };
+        tokio::task::spawn_blocking(fetch).await.unwrap()
+    }
+
     /// The copies in Kafka, once there are so many.
     pub async fn copies(&self, count: usize) -> Vec<Copied> {
         let reader: StreamConsumer = ClientConfig::new()

@@ -1,6 +1,7 @@
 //! While a server is at fault the consumer waits, and sets nothing aside.
 
 use crate::bench::{A_WHILE, Bench, letter};
+use stampede_testkit::eventually;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,6 +60,30 @@ async fn a_batch_that_takes_too_long_gets_smaller() {
     let (stop, task) = bench.start_impatient(Duration::from_secs(1)).await;
     bench.until_notes("a", &["slow"; MESSAGES]).await;
     assert!(bench.letters().await.is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_of_a_slow_batch_is_committed_while_the_rest_waits() {
+    /// Together they take longer than the consumer has.
+    const MESSAGES: usize = 60;
+    let bench = Bench::new().await;
+    for _ in 0..MESSAGES {
+        bench.send("a", "slow").await;
+    }
+    // The last one is waited for without end.
+    bench
+        .sql(
+            "CREATE TRIGGER not_yet BEFORE INSERT ON notes FOR EACH ROW IF NEW.message_id = 'm60' THEN \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not yet'; END IF",
+        )
+        .await;
+    let (stop, task) = bench.start_impatient(Duration::from_secs(1)).await;
+    eventually("a part of it is committed", || async { (1..60).contains(&bench.committed().await).then_some(()) })
+        .await;
+    bench.sql("DROP TRIGGER not_yet").await;
+    bench.until_notes("a", &["slow"; MESSAGES]).await;
     stop.cancel();
     task.await.unwrap();
 }
