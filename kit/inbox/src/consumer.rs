@@ -106,7 +106,7 @@ impl<H: Handler> Consumer<H> {
     pub async fn run(self, stop: CancellationToken) {
         let Self { db, handler, client, progress, letters, written, applied, group, config } = self;
         let copies = Copies::new(config.brokers.clone(), config.service);
-        let replay = Replay { db: db.clone(), handler: handler.clone(), copies, written };
+        let replay = Replay::new(db.clone(), handler.clone(), copies, written);
         let _replay = AbortOnDropHandle::new(tokio::spawn(replay.run()));
         let measured = gauges::measure(db.clone(), progress.clone(), config.topics.clone());
         let _measured = AbortOnDropHandle::new(tokio::spawn(measured));

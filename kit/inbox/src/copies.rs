@@ -8,7 +8,7 @@ use rdkafka::{
 };
 use stampede_kafka::{Producer, Record, Undelivered};
 use stampede_vocab::Service;
-use std::{sync::OnceLock, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// Header with the reason.
@@ -23,17 +23,17 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Copies {
     brokers: String,
     consumer: Service,
-    producer: OnceLock<Producer>,
+    producer: Option<Producer>,
 }
 
 impl Copies {
     /// Sends to `brokers` what `consumer` has set aside.
     pub fn new(brokers: String, consumer: Service) -> Self {
-        Self { brokers, consumer, producer: OnceLock::new() }
+        Self { brokers, consumer, producer: None }
     }
 
     /// Returns once Kafka has the copy. One that it does not take in time is dropped here: it is sent again.
-    pub async fn send(&self, letter: &Stored) -> Result<(), Undelivered> {
+    pub async fn send(&mut self, letter: &Stored) -> Result<(), Undelivered> {
         let topic = format!("{}.{}.dlq", letter.topic, self.consumer);
         let copy = Record {
             topic: &topic,
@@ -51,12 +51,11 @@ impl Copies {
         delivered
     }
 
-    fn producer(&self) -> Result<&Producer, KafkaError> {
-        if let Some(producer) = self.producer.get() {
-            return Ok(producer);
-        }
-        let started = Producer::new(&self.brokers)?;
-        Ok(self.producer.get_or_init(|| started))
+    /// Returns the producer: another one if it can never send again.
+    fn producer(&mut self) -> Result<&Producer, KafkaError> {
+        let usable = self.producer.take().filter(|producer| producer.fatal_error().is_none());
+        let producer = usable.map_or_else(|| Producer::new(&self.brokers), Ok)?;
+        Ok(self.producer.insert(producer))
     }
 }
 

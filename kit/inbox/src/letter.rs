@@ -317,23 +317,32 @@ pub async fn due(conn: &mut MySqlConnection) -> Result<Due, DbError> {
     Ok(due)
 }
 
-/// Returns up to `limit` keys, with their topic, of which a letter is to be replayed.
-pub async fn to_replay(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<(String, String)>, DbError> {
+/// Returns up to `limit` keys, with their topic, of which a letter is to be replayed: the next ones behind this one.
+pub async fn to_replay(
+    conn: &mut MySqlConnection,
+    (topic, key): &(String, String),
+    limit: u32,
+) -> Result<Vec<(String, String)>, DbError> {
     let keys: Vec<(String, String)> = sqlx::query_as(
-        "SELECT DISTINCT topic, message_key FROM dead_letters WHERE state = 'REPLAY' AND kind <> 'UNREADABLE' LIMIT ?",
+        "SELECT DISTINCT topic, message_key FROM dead_letters WHERE state = 'REPLAY' AND kind <> 'UNREADABLE' \
+         AND (topic > ? OR (topic = ? AND message_key > ?)) ORDER BY topic, message_key LIMIT ?",
     )
+    .bind(topic)
+    .bind(topic)
+    .bind(key)
     .bind(limit)
     .fetch_all(conn)
     .await?;
     Ok(keys)
 }
 
-/// Returns up to `limit` letters that have no copy in Kafka, the first one first.
-pub async fn uncopied(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Stored>, DbError> {
+/// Returns up to `limit` letters that have no copy in Kafka: the next ones behind this one.
+pub async fn uncopied(conn: &mut MySqlConnection, behind: i64, limit: u32) -> Result<Vec<Stored>, DbError> {
     let letters: Vec<Stored> = sqlx::query_as(
         "SELECT id, topic, partition_no, record_offset, message_key, record_key, source, message_id, message_type, \
-         headers, payload, reason, state FROM dead_letters WHERE copied_us IS NULL ORDER BY id LIMIT ?",
+         headers, payload, reason, state FROM dead_letters WHERE copied_us IS NULL AND id > ? ORDER BY id LIMIT ?",
     )
+    .bind(behind)
     .bind(limit)
     .fetch_all(conn)
     .await?;

@@ -12,22 +12,55 @@ use crate::{
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_kafka::Undelivered;
-use stampede_vocab::Timestamp;
-use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use stampede_vocab::{Timestamp, backoff_within};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::Instant};
 
 /// Time between two looks, which cost one statement.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Most keys or letters of one look.
 const AT_A_TIME: u32 = 100;
+/// Longest time for the keys of one look. The next one goes on behind them.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Shortest and longest wait before a key is tried again whose replay has failed.
+const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Looks after the dead letters of one consumer.
 pub struct Replay<H> {
-    pub db: Database,
-    pub handler: Arc<H>,
-    pub copies: Copies,
+    db: Database,
+    handler: Arc<H>,
+    copies: Copies,
     /// Wakes it when there are new letters.
-    pub written: Arc<Notify>,
+    written: Arc<Notify>,
+    failing: Failing,
+    /// The last key that had its turn to be replayed, and the last letter of which a copy was to be sent: the first
+    /// ones must not keep the others from having theirs.
+    replayed: Key,
+    copied: i64,
+}
+
+/// Keys whose replay has failed for what passes: how often, and when they are tried again.
+#[derive(Debug, Default)]
+struct Failing(HashMap<Key, (u32, Instant)>);
+
+impl Failing {
+    fn waits(&self, key: &Key) -> bool {
+        self.0.get(key).is_some_and(|(_, until)| Instant::now() < *until)
+    }
+
+    fn failed(&mut self, key: Key) {
+        let now = Instant::now();
+        let (shortest, longest) = WAITS;
+        // Nobody says what became of a key that is not tried again.
+        self.0.retain(|_, (_, until)| now < *until + longest);
+        let (failures, until) = self.0.entry(key).or_insert((0, now));
+        *until = now + backoff_within(shortest, longest, *failures);
+        *failures += 1;
+    }
+
+    fn passed(&mut self, key: &Key) {
+        self.0.remove(key);
+    }
 }
 
 /// Why a round ended early.
@@ -43,8 +76,13 @@ enum RoundError {
 type Key = (String, String);
 
 impl<H: Handler> Replay<H> {
+    /// For the consumer with this handler.
+    pub fn new(db: Database, handler: Arc<H>, copies: Copies, written: Arc<Notify>) -> Self {
+        Self { db, handler, copies, written, failing: Failing::default(), replayed: Key::default(), copied: 0 }
+    }
+
     /// Looks after them until it is dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut loud = Loud::default();
         loop {
             tokio::select! {
@@ -58,29 +96,47 @@ impl<H: Handler> Replay<H> {
         }
     }
 
-    async fn round(&self) -> Result<(), RoundError> {
+    /// Does what there is to do. A part that fails does not keep the others from being done.
+    async fn round(&mut self) -> Result<(), RoundError> {
         let due = self.db.run("dead_letters_due", |mut conn| async move { letter::due(&mut conn).await }).await?;
-        if due.replay != 0 {
-            self.replay().await?;
-        }
-        if due.parked != 0 {
-            self.unpark_settled().await?;
-        }
-        if due.copy != 0 {
-            self.copy().await?;
-        }
-        Ok(())
+        let replayed = if due.replay != 0 { self.replay().await } else { Ok(()) };
+        let unparked = if due.parked != 0 { self.unpark_settled().await } else { Ok(()) };
+        let copied = if due.copy != 0 { self.copy().await } else { Ok(()) };
+        replayed?;
+        unparked?;
+        copied
     }
 
-    async fn replay(&self) -> Result<(), DbError> {
+    /// Replays the keys that have their turn. Returns the first failure.
+    async fn replay(&mut self) -> Result<(), DbError> {
+        let behind = self.replayed.clone();
         let keys = self.db.run("letters_to_replay", |mut conn| async move {
             letter::refuse_unreadable(&mut conn).await?;
-            letter::to_replay(&mut conn, AT_A_TIME).await
+            letter::to_replay(&mut conn, &behind, AT_A_TIME).await
         });
-        for key in keys.await? {
-            self.replay_key(Arc::new(key)).await?;
+        let keys = keys.await?;
+        let (is_last, started) = (keys.len() < AT_A_TIME as usize, Instant::now());
+        let mut outcome: Result<(), DbError> = Ok(());
+        for key in keys {
+            if started.elapsed() >= LONGEST {
+                return outcome;
+            }
+            self.replayed.clone_from(&key);
+            if self.failing.waits(&key) {
+                continue;
+            }
+            match self.replay_key(Arc::new(key.clone())).await {
+                Ok(()) => self.failing.passed(&key),
+                Err(error) => {
+                    self.failing.failed(key);
+                    outcome = outcome.and(Err(error));
+                }
+            }
         }
-        Ok(())
+        if is_last {
+            self.replayed = Key::default();
+        }
+        outcome
     }
 
     /// Applies the letters of the key one after the other, until one fails or none is left.
@@ -126,10 +182,11 @@ impl<H: Handler> Replay<H> {
         noted.await
     }
 
-    /// Lets keys go whose letters were all discarded.
+    /// Lets keys go whose letters were all discarded. Returns the first failure.
     async fn unpark_settled(&self) -> Result<(), DbError> {
         let keys =
             self.db.run("settled_keys", |mut conn| async move { rows::settled(&mut conn, AT_A_TIME).await }).await?;
+        let mut outcome: Result<(), DbError> = Ok(());
         for key in keys {
             let key = Arc::new(key);
             let unparked = self.db.transact("unpark_key", move |conn| {
@@ -142,25 +199,39 @@ impl<H: Handler> Replay<H> {
                     Ok(())
                 })
             });
-            unparked.await?;
+            outcome = outcome.and(unparked.await);
         }
-        Ok(())
+        outcome
     }
 
-    /// Sends the copies that are missing. A crash before it is noted sends one twice.
-    async fn copy(&self) -> Result<(), RoundError> {
+    /// Sends the copies that are missing, those that Kafka does not take again after all others. Returns the first
+    /// failure. A crash before it is noted sends one twice.
+    async fn copy(&mut self) -> Result<(), RoundError> {
+        let behind = self.copied;
         let letters: Vec<Stored> = self
             .db
-            .run("uncopied_letters", |mut conn| async move { letter::uncopied(&mut conn, AT_A_TIME).await })
+            .run("uncopied_letters", |mut conn| async move { letter::uncopied(&mut conn, behind, AT_A_TIME).await })
             .await?;
+        let is_last = letters.len() < AT_A_TIME as usize;
+        let mut outcome: Result<(), RoundError> = Ok(());
         for letter in letters {
-            self.copies.send(&letter).await?;
-            let (id, now_us) = (letter.id, Timestamp::now().micros());
-            let noted =
-                self.db.run("letter_copied", |mut conn| async move { letter::copied(&mut conn, id, now_us).await });
-            noted.await?;
+            self.copied = letter.id;
+            match self.copies.send(&letter).await {
+                Ok(()) => self.note_copied(letter.id).await?,
+                // Kafka may be away, and each of the others would be waited for as well.
+                Err(error @ Undelivered::TimedOut) => return outcome.and(Err(error.into())),
+                Err(error) => outcome = outcome.and(Err(error.into())),
+            }
         }
-        Ok(())
+        if is_last {
+            self.copied = 0;
+        }
+        outcome
+    }
+
+    async fn note_copied(&self, id: i64) -> Result<(), DbError> {
+        let now_us = Timestamp::now().micros();
+        self.db.run("letter_copied", |mut conn| async move { letter::copied(&mut conn, id, now_us).await }).await
     }
 }
 
@@ -193,5 +264,33 @@ fn tell(loud: &mut Loud, error: &RoundError) {
             "dead letters cannot be seen to, trying again"
         ),
         Telling::Silent => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_fails_is_tried_less_and_less_often_until_it_passes() {
+        let mut failing = Failing::default();
+        let [sick, well] = ["sick", "well"].map(|key| ("t".to_owned(), key.to_owned()));
+        let (shortest, longest) = WAITS;
+        failing.failed(sick.clone());
+        assert!(failing.waits(&sick) && !failing.waits(&well));
+        advance(shortest).await;
+        assert!(!failing.waits(&sick));
+        for _ in 0..10 {
+            failing.failed(sick.clone());
+        }
+        advance(longest / 3).await;
+        assert!(failing.waits(&sick), "half of the longest wait at least");
+        failing.passed(&sick);
+        assert!(!failing.waits(&sick));
+        failing.failed(sick);
+        advance(3 * longest).await;
+        failing.failed(well);
+        assert_eq!(failing.0.len(), 1, "a key of which nothing was heard is forgotten");
     }
 }

@@ -205,3 +205,30 @@ async fn what_is_discarded_is_skipped_and_lets_its_key_go() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_cannot_be_replayed_now_holds_up_no_other_and_no_decision() {
+    let bench = Bench::new().await;
+    for (key, text) in [("a", "sick"), ("b", "sick"), ("c", "poison")] {
+        bench.send(key, text).await;
+    }
+    let (stop, task) = bench.start_consumer();
+    eventually("all are set aside", || async { (bench.letters().await.len() == 3).then_some(()) }).await;
+    bench.sql(MEDICINE).await;
+    bench
+        .sql(
+            "CREATE TRIGGER not_yet BEFORE INSERT ON notes FOR EACH ROW IF NEW.message_key = 'a' THEN \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not yet'; END IF",
+        )
+        .await;
+    bench.sql("UPDATE dead_letters SET state = 'DISCARDED' WHERE message_key = 'c'").await;
+    bench.sql(REPLAY).await;
+    bench.until_notes("b", &["sick"]).await;
+    bench.until_parked(&["a"]).await;
+    assert!(bench.letters().await.contains(&letter("a", "sick", "POISON", "REPLAY")), "it is tried again");
+    bench.sql("DROP TRIGGER not_yet").await;
+    bench.until_notes("a", &["sick"]).await;
+    bench.until_parked(&[]).await;
+    stop.cancel();
+    task.await.unwrap();
+}
