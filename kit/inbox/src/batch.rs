@@ -219,27 +219,33 @@ impl<H: Handler> Applier<H> {
         Ok(())
     }
 
-    /// Writes letters, however long the server is at fault. Gives up if their partitions were given to another consumer,
-    /// which may have applied them.
+    /// Writes letters, however long the server is at fault: fewer at a time after one time-out. Gives up if their
+    /// partitions were given to another consumer, which may have applied them.
     async fn write(&mut self, letters: Vec<Letter>) -> Result<Vec<Outcome>, Unapplied> {
-        let letters = Arc::new(letters);
-        loop {
+        let (mut outcomes, mut at_a_time) = (Vec::with_capacity(letters.len()), letters.len());
+        while outcomes.len() < letters.len() {
+            let left = &letters[outcomes.len()..];
+            let letters = Arc::new(left[..at_a_time.min(left.len())].to_vec());
             let places: HashSet<_> = letters.iter().map(|letter| (&letter.topic, letter.partition)).collect();
             if places.iter().any(|(topic, partition)| !self.client.owns(topic, *partition)) {
                 return Err(Unapplied::Lost);
             }
             match self.letters.set_aside(&letters).await {
-                Ok(outcomes) => {
+                Ok(written) => {
                     self.moves();
-                    return Ok(outcomes);
+                    outcomes.extend(written);
                 }
                 Err(error) => {
+                    if matches!(error, DbError::TimedOut { .. }) {
+                        at_a_time = (letters.len() / 2).max(1);
+                    }
                     let first = &letters[0];
                     self.tell((&first.topic, first.partition, first.offset), &error);
                     self.wait_longer().await?;
                 }
             }
         }
+        Ok(outcomes)
     }
 
     fn still_owns(&self, piece: &[Message]) -> Result<(), Unapplied> {

@@ -1,6 +1,12 @@
 //! The SQL of dead letters: what could not be applied, what was decided on it, and what became of that.
 
-use crate::{Headers, Message, message, message::Unreadable, rows};
+use crate::{
+    Headers, Message,
+    chain::{Chain, Chains},
+    message,
+    message::Unreadable,
+    rows,
+};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use std::collections::HashMap;
@@ -102,20 +108,30 @@ pub async fn set_aside(
     conn: &mut MySqlConnection,
     consumer: &str,
     letter: &Letter,
+    chains: &mut Chains,
     now_us: i64,
 ) -> Result<Outcome, DbError> {
     let has_key = letter.kind != Kind::Unreadable;
-    let is_parked = has_key && rows::lock_park(conn, &letter.topic, &letter.key).await?;
-    if letter.kind == Kind::Parked && !is_parked {
+    let mut chain = if has_key { chains.of(letter) } else { None };
+    if chain.is_some_and(Chain::is_settled) {
+        // The decision has let the key go. What looks after that may only not have come to it.
+        rows::unpark(conn, &letter.topic, &letter.key).await?;
+        chain = None;
+        chains.set(letter, chain);
+    }
+    if letter.kind == Kind::Parked && chain.is_none() {
         return Ok(Outcome::NotParked);
     }
     if exists(conn, letter).await? {
         return Ok(Outcome::Known);
     }
-    let is_replayed = is_parked && is_being_replayed(conn, &letter.topic, &letter.key).await?;
+    let is_replayed = chain.is_some_and(Chain::is_being_replayed);
     insert(conn, consumer, letter, if is_replayed { "REPLAY" } else { "WAITING" }, now_us).await?;
-    if has_key && !is_parked {
-        rows::park(conn, (&letter.topic, &letter.key), letter.offset, now_us).await?;
+    if has_key {
+        if chain.is_none() {
+            rows::park(conn, (&letter.topic, &letter.key), letter.offset, now_us).await?;
+        }
+        chains.set(letter, Some(Chain::with(chain, is_replayed)));
     }
     Ok(Outcome::Written)
 }
@@ -133,19 +149,6 @@ async fn exists(conn: &mut MySqlConnection, letter: &Letter) -> Result<bool, DbE
     .fetch_optional(conn)
     .await?;
     Ok(id.is_some())
-}
-
-/// Whether all open letters of the key are to be replayed.
-async fn is_being_replayed(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<bool, DbError> {
-    let states: Vec<(String,)> = sqlx::query_as(
-        "SELECT DISTINCT state FROM dead_letters WHERE topic = ? AND message_key = ? AND kind <> 'UNREADABLE' \
-         AND state IN ('WAITING', 'REPLAY')",
-    )
-    .bind(topic)
-    .bind(key)
-    .fetch_all(conn)
-    .await?;
-    Ok(!states.is_empty() && states.iter().all(|(state,)| state == "REPLAY"))
 }
 
 async fn insert(

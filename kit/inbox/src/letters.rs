@@ -1,6 +1,9 @@
 //! Sets records aside: letters and parks of their keys, all in one transaction.
 
-use crate::letter::{self, Kind, Letter, Outcome};
+use crate::{
+    chain::Chains,
+    letter::{self, Kind, Letter, Outcome},
+};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_db::{Database, DbError};
 use stampede_vocab::{Service, Timestamp};
@@ -41,9 +44,10 @@ impl Letters {
             let letters = written.clone();
             Box::pin(async move {
                 let now_us = Timestamp::now().micros();
+                let mut chains = Chains::lock(conn, &letters).await?;
                 let mut outcomes = Vec::with_capacity(letters.len());
                 for letter in letters.iter() {
-                    outcomes.push(letter::set_aside(conn, consumer.name(), letter, now_us).await?);
+                    outcomes.push(letter::set_aside(conn, consumer.name(), letter, &mut chains, now_us).await?);
                 }
                 Ok(outcomes)
             })

@@ -35,6 +35,7 @@
 #![warn(missing_docs)]
 
 mod batch;
+mod chain;
 mod client;
 mod consumer;
 mod copies;

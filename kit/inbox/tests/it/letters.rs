@@ -232,3 +232,45 @@ async fn a_key_that_cannot_be_replayed_now_holds_up_no_other_and_no_decision() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_right_after_a_decision_is_applied() {
+    let bench = Bench::new().await;
+    let (stop, task) = bench.start_consumer();
+    let mut expected = Vec::new();
+    for text in ["one", "two", "three"] {
+        bench.send("a", "poison").await;
+        bench.until_parked(&["a"]).await;
+        bench.sql("UPDATE dead_letters SET state = 'DISCARDED' WHERE state = 'WAITING'").await;
+        // Most likely before anybody has seen that the key is to be let go.
+        bench.send("a", text).await;
+        expected.push(text);
+        bench.until_notes("a", &expected).await;
+    }
+    assert!(bench.letters().await.iter().all(|(_, text, _, state)| text == "poison" && state == "DISCARDED"));
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_chain_is_set_aside_in_its_order() {
+    /// More than are written at a time.
+    const MESSAGES: usize = 250;
+    let bench = Bench::new().await;
+    bench.send("a", "poison").await;
+    let mut expected = vec![letter("a", "poison", "POISON", "WAITING")];
+    for n in 0..MESSAGES {
+        let (key, text) = (["a", "b"][n % 2], format!("{n}"));
+        bench.send(key, &text).await;
+        if key == "a" {
+            expected.push(letter("a", &text, "PARKED", "WAITING"));
+        }
+    }
+    let (stop, task) = bench.start_consumer();
+    bench.until_letters(&expected).await;
+    eventually("the other key goes on", || async { (bench.notes("b").await.len() == MESSAGES / 2).then_some(()) })
+        .await;
+    assert!(bench.notes("a").await.is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
