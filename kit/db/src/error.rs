@@ -105,12 +105,13 @@ impl DbError {
     /// Returns whether the work itself is at fault, so that it fails the same however long one waits: what it writes is
     /// refused, what it reads cannot be, or it panics. Anything else passes, though it may take hours and somebody who
     /// mends it: a full disk, a server that stops, too many connections, a password that was changed, a table that is
-    /// not there, a row of a newer release.
+    /// not there, a column of another type, a row of a newer release.
     pub fn is_reproducible(&self) -> bool {
         match self {
             Self::Sqlx(error) => match &**error {
                 sqlx::Error::Database(_) => self.server_error().is_some_and(|error| refuses_data(error.number())),
-                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => true,
+                sqlx::Error::ColumnDecode { source, .. } => !is_of_another_type(&**source),
+                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) => true,
                 _ => false,
             },
             Self::Inconsistent(_) | Self::Panicked(_) => true,
@@ -130,6 +131,12 @@ impl DbError {
             _ => None,
         }
     }
+}
+
+/// Whether a column has not the type that the program reads it as: then every row has the same failure, and it is the
+/// schema that is at fault. The library has no other sign of it than the text.
+fn is_of_another_type(source: &(dyn std::error::Error + 'static)) -> bool {
+    source.to_string().starts_with("mismatched types")
 }
 
 fn refuses_data(number: u16) -> bool {
@@ -200,8 +207,12 @@ mod tests {
         {
             assert!(own.is_reproducible(), "{own}");
         }
+        let column = |source: &str| sqlx::Error::ColumnDecode { index: "c".to_owned(), source: source.into() };
+        assert!(DbError::from(column("invalid length: expected 16 bytes")).is_reproducible());
         let timed_out = DbError::TimedOut { name: "w", after: Duration::from_secs(5) };
-        let others = [sqlx::Error::PoolTimedOut, sqlx::Error::PoolClosed, sqlx::Error::ColumnNotFound("c".to_owned())];
+        let retyped = column("mismatched types; Rust type `i32` is not compatible with SQL type `BIGINT`");
+        let renamed = sqlx::Error::ColumnNotFound("c".to_owned());
+        let others = [sqlx::Error::PoolTimedOut, sqlx::Error::PoolClosed, renamed, retyped];
         let passing =
             [DbError::newer("state X"), DbError::Schema("behind".to_owned()), DbError::BrokenOff("w"), timed_out];
         for passing in passing.into_iter().chain(others.map(DbError::from)) {

@@ -100,7 +100,8 @@ async fn send(sql: String, conn: &mut MySqlConnection) -> Result<Vec<Answer>, Db
 fn checked(answers: Vec<Answer>, expected: &[Option<Expected>]) -> Result<Answers, DbError> {
     if answers.len() != expected.len() {
         let (got, sent) = (answers.len(), expected.len());
-        return Err(DbError::inconsistent(format!("{sent} statements got {got} answers")));
+        // Of the server or what is between: nothing that was written has caused it.
+        return Err(sqlx::Error::Protocol(format!("{sent} statements got {got} answers")).into());
     }
     for (answer, expected) in answers.iter().zip(expected) {
         if let Some(Expected { what, rows }) = expected {

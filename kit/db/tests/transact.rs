@@ -223,6 +223,17 @@ async fn only_what_is_written_is_refused_for_good_on_both_servers() {
 }
 
 #[tokio::test]
+async fn a_column_of_another_type_is_no_fault_of_a_row() {
+    let db = ledger().await;
+    let mut conn = db.acquire().await.unwrap();
+    let read = sqlx::query_as::<_, (i32,)>("SELECT CAST(1 AS CHAR)").fetch_one(&mut *conn).await;
+    let retyped: DbError = read.unwrap_err().into();
+    assert!(!retyped.is_reproducible(), "{retyped}");
+    let missing: DbError = sqlx::query_as::<_, (i32,)>("SELECT NULL").fetch_one(&mut *conn).await.unwrap_err().into();
+    assert!(missing.is_reproducible(), "{missing}");
+}
+
+#[tokio::test]
 async fn a_lock_that_outlives_its_retries_is_unavailable_and_says_when_to_try_again() {
     let world = World::new().unwrap();
     let db = ledger_in(&world).await;
