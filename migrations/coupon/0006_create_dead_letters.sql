@@ -13,7 +13,7 @@ CREATE TABLE dead_letters (
     message_key VARCHAR(64) CHARACTER SET ascii NOT NULL,
     -- The key of an UNREADABLE record as it came.
     record_key MEDIUMBLOB NULL,
-    -- CloudEvents source, id and type; empty for an UNREADABLE one.
+    -- CloudEvents source, id and type; for an UNREADABLE one empty, but the id, which is a hash of the record.
     source VARCHAR(64) CHARACTER SET ascii NOT NULL,
     message_id VARCHAR(64) CHARACTER SET ascii NOT NULL,
     message_type VARCHAR(128) CHARACTER SET ascii NOT NULL,

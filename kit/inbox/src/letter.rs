@@ -7,6 +7,7 @@ use crate::{
     message::Unreadable,
     rows,
 };
+use sha2::{Digest, Sha256};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::DbError;
 use std::collections::HashMap;
@@ -72,6 +73,19 @@ impl Letter {
     }
 }
 
+/// Names a record that is no message by what is in it: another one may come to its place, in a topic that was made
+/// anew.
+fn hash(record: &Unreadable) -> String {
+    let (key, headers) = (record.key.as_deref().unwrap_or_default(), record.headers.to_json());
+    let mut hash = Sha256::new();
+    for part in [key, headers.as_bytes(), record.payload.as_deref().unwrap_or_default()] {
+        // With its length, or two parts could be cut elsewhere.
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into_iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl From<&Unreadable> for Letter {
     fn from(record: &Unreadable) -> Self {
         Self {
@@ -82,7 +96,7 @@ impl From<&Unreadable> for Letter {
             key: String::new(),
             record_key: record.key.clone(),
             source: String::new(),
-            id: String::new(),
+            id: hash(record),
             message_type: String::new(),
             headers: record.headers.clone(),
             payload: record.payload.clone().unwrap_or_default(),
@@ -365,4 +379,29 @@ pub async fn count_open(conn: &mut MySqlConnection) -> Result<HashMap<String, u6
             .fetch_all(conn)
             .await?;
     Ok(counts.into_iter().map(|(topic, count)| (topic, count.unsigned_abs())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreadable(key: &[u8], payload: &[u8]) -> Letter {
+        Letter::from(&Unreadable {
+            topic: "t".to_owned(),
+            partition: 0,
+            offset: 7,
+            part: "ce_type",
+            key: Some(key.to_vec()),
+            payload: Some(payload.to_vec()),
+            headers: Headers::default(),
+        })
+    }
+
+    #[test]
+    fn another_record_at_the_place_of_an_unreadable_one_has_another_name() {
+        let ids = [unreadable(b"a", b"b"), unreadable(b"a", b"c"), unreadable(b"ab", b"")].map(|letter| letter.id);
+        assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2], "{ids:?}");
+        assert_eq!(ids[0], unreadable(b"a", b"b").id);
+        assert!(ids.iter().all(|id| id.len() == 64 && id.is_ascii()), "as the column holds it");
+    }
 }

@@ -82,7 +82,9 @@ impl Letters {
             } else {
                 waiting.push(letter.name());
             }
-            letters.unapplied.insert((letter.partition, letter.offset, letter.id));
+            // The id of one that is no message is a hash of it.
+            let id = if letter.kind == "UNREADABLE" { String::new() } else { letter.id };
+            letters.unapplied.insert((letter.partition, letter.offset, id));
         }
         if discarded > 0 {
             audit.leave_out(format!("{discarded} messages of {writer} in {reader}, which an operator has discarded"));
