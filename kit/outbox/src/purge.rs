@@ -26,7 +26,7 @@ const PARTITION: u16 = 0;
 pub struct Purge {
     db: Database,
     view: watch::Receiver<View>,
-    /// Nothing is left up to here, so that no batch walks over what was deleted.
+    /// Nothing old is left up to here, so that no batch walks over what was deleted.
     from: u64,
 }
 
@@ -63,11 +63,10 @@ impl Purge {
         };
         let purged: Result<Purged, DbError> = self.db.in_time("purge_outbox", purged).await;
         match purged {
-            Ok(Purged::Batch(last)) => {
-                self.from = last;
-                NEXT_BATCH
+            Ok(Purged { up_to, is_full }) => {
+                self.from = up_to;
+                if is_full { NEXT_BATCH } else { EVERY }
             }
-            Ok(Purged::Rest) => EVERY,
             Err(error) => {
                 tracing::warn!(error.cause = %error, "sent messages could not be purged");
                 EVERY

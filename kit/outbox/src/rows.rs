@@ -122,34 +122,72 @@ pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet
 
 /// The outcome of one step of the purge.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Purged {
-    /// All of a full batch, up to this id: there may be more.
-    Batch(u64),
-    /// What there was.
-    Rest,
+pub struct Purged {
+    /// Nothing old is left up to here.
+    pub up_to: u64,
+    /// There may be more of it behind.
+    pub is_full: bool,
 }
 
-/// Deletes messages behind the id `from` that were written before this instant and sent from every partition: the first
-/// `limit` at most.
+/// Deletes messages behind the id `from` that were written before this instant and sent from every partition: those
+/// among the first `limit`.
+///
+/// A message is never kept for another one's sake: the clock of a writer may have been wrong.
 pub async fn purge(conn: &mut MySqlConnection, from: u64, before_us: i64, limit: u32) -> Result<Purged, DbError> {
     let floor: Option<u64> =
         sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;
-    let (count, last, newest_us): (i64, Option<u64>, Option<i64>) = sqlx::query_as(
-        "SELECT COUNT(*), MAX(id), MAX(created_us) FROM (SELECT id, created_us FROM outbox \
+    let (count, last, kept, old): (i64, Option<u64>, Option<u64>, i64) = sqlx::query_as(
+        "SELECT COUNT(*), MAX(id), CAST(MIN(IF(created_us < ?, NULL, id)) AS UNSIGNED), \
+         COUNT(IF(created_us < ?, 1, NULL)) FROM (SELECT id, created_us FROM outbox \
          WHERE id > ? AND id <= ? ORDER BY id LIMIT ?) AS batch",
     )
+    .bind(before_us)
+    .bind(before_us)
     .bind(from)
     .bind(floor.unwrap_or(0))
     .bind(limit)
     .fetch_one(&mut *conn)
     .await?;
-    let Some(last) = last else { return Ok(Purged::Rest) };
-    sqlx::query("DELETE FROM outbox WHERE id > ? AND id <= ? AND created_us < ?")
-        .bind(from)
-        .bind(last)
-        .bind(before_us)
-        .execute(conn)
-        .await?;
-    let is_all = count >= i64::from(limit) && newest_us.is_some_and(|newest_us| newest_us < before_us);
-    Ok(if is_all { Purged::Batch(last) } else { Purged::Rest })
+    let Some(last) = last else { return Ok(Purged { up_to: from, is_full: false }) };
+    if old > 0 {
+        sqlx::query("DELETE FROM outbox WHERE id > ? AND id <= ? AND created_us < ?")
+            .bind(from)
+            .bind(last)
+            .bind(before_us)
+            .execute(conn)
+            .await?;
+    }
+    // With little of it old, what is behind is hardly older.
+    let is_full = count >= i64::from(limit) && 2 * old >= count;
+    Ok(Purged { up_to: kept.map_or(last, |kept| kept - 1), is_full })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stampede_testkit::{Service, World};
+
+    #[tokio::test]
+    async fn a_row_of_the_future_keeps_no_other_from_being_purged() {
+        let db = World::new().unwrap().schema(Service::Event).await.unwrap();
+        let mut conn = db.acquire().await.unwrap();
+        for (id, created_us) in [(1_u64, 1_i64), (2, i64::MAX), (3, 1), (4, 1), (5, 1), (6, 100)] {
+            let mut insert = Statement::new(
+                "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, id, \
+                 created_us) VALUES (3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', ",
+            );
+            insert.push_bind(id).push(", ").push_bind(created_us).push(")");
+            insert.execute(&mut conn).await.unwrap();
+        }
+        sqlx::raw_sql("UPDATE outbox_leases SET floor_id = 100").execute(&mut *conn).await.unwrap();
+        let (mut purged, mut steps) = (Purged { up_to: 0, is_full: true }, 0);
+        while purged.is_full {
+            purged = purge(&mut conn, purged.up_to, 50, 2).await.unwrap();
+            steps += 1;
+            assert!(steps < 10, "it comes to an end");
+        }
+        let left: Vec<u64> =
+            sqlx::query_scalar("SELECT id FROM outbox ORDER BY id").fetch_all(&mut *conn).await.unwrap();
+        assert_eq!((left, purged.up_to), (vec![2, 6], 1));
+    }
 }
