@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// Messages of a batch that are not to be applied, by their index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Aside {
-    /// Those that are dead letters, whatever was decided on them.
+    /// Those that are dead letters, whatever was decided on them, and repeats of those that were discarded.
     pub letters: Vec<usize>,
     /// Those behind a dead letter of their key.
     pub parked: Vec<usize>,
@@ -35,13 +35,16 @@ impl Park {
 pub async fn aside(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Aside, DbError> {
     let mut aside = Aside::default();
     // Mostly there are none of either, and EXISTS is the cheapest statement.
-    let (any_letter, any_parked): (i64, i64) =
-        sqlx::query_as("SELECT EXISTS (SELECT 1 FROM dead_letters), EXISTS (SELECT 1 FROM inbox_parked)")
-            .fetch_one(&mut *conn)
-            .await?;
+    let (any_letter, any_discarded, any_parked): (i64, i64, i64) = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM dead_letters), EXISTS (SELECT 1 FROM dead_letters WHERE state = 'DISCARDED'), \
+         EXISTS (SELECT 1 FROM inbox_parked)",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
     if any_letter != 0 {
         let letters = letters(conn, batch).await?;
-        let is_letter = |message: &Message| letters.contains(&name(message));
+        let discarded = if any_discarded != 0 { discarded(conn, batch).await? } else { HashSet::new() };
+        let is_letter = |message: &Message| letters.contains(&name(message)) || discarded.contains(&identity(message));
         aside.letters = (0..batch.len()).filter(|index| is_letter(&batch[*index])).collect();
     }
     if any_parked != 0 {
@@ -88,6 +91,29 @@ async fn letters(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSe
     }
     let rows: Vec<Name> = select.fetch_all(conn).await?;
     Ok(rows.into_iter().collect())
+}
+
+/// What a message is known by wherever it comes: topic, key, source and id.
+type Identity = (String, String, String, String);
+
+fn identity(message: &Message) -> Identity {
+    let Message { topic, key, source, id, .. } = message;
+    (topic.clone(), key.clone(), source.clone(), id.clone())
+}
+
+/// The discarded letters of the keys that the batch has messages of.
+async fn discarded(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<Identity>, DbError> {
+    let mut discarded = HashSet::new();
+    for (topic, keys) in by_topic(batch) {
+        let mut select = Statement::new(
+            "SELECT topic, message_key, source, message_id FROM dead_letters WHERE state = 'DISCARDED' \
+             AND kind <> 'UNREADABLE' AND topic = ",
+        );
+        select.push_bind(topic).push(" AND message_key IN ").push_list(keys);
+        let rows: Vec<Identity> = select.fetch_all(&mut *conn).await?;
+        discarded.extend(rows);
+    }
+    Ok(discarded)
 }
 
 /// Returns the parked keys that the batch has messages of.

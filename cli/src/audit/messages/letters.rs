@@ -15,6 +15,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Letters {
     /// Place and id of those that were never replayed.
     unapplied: HashSet<(i32, i64, String)>,
+    /// Ids of those that were discarded: a repeat of one has no effect either.
+    discarded_ids: HashSet<String>,
     /// Places of all.
     known: HashSet<(i32, i64)>,
     /// Keys and types of those that were discarded.
@@ -79,6 +81,7 @@ impl Letters {
             if letter.state == "DISCARDED" {
                 discarded += 1;
                 letters.discarded.insert((letter.key.clone(), letter.message_type.clone()));
+                letters.discarded_ids.insert(letter.id.clone());
             } else {
                 waiting.push(letter.name());
             }
@@ -95,7 +98,11 @@ impl Letters {
 
     /// Returns whether this record was set aside and never replayed: it has no effect, which is named as such.
     pub fn has(&self, record: &Carried) -> bool {
-        !self.unapplied.is_empty() && self.unapplied.contains(&(record.partition, record.offset, record.id.clone()))
+        let is_letter = |record: &Carried| {
+            self.unapplied.contains(&(record.partition, record.offset, record.id.clone()))
+                || self.discarded_ids.contains(&record.id)
+        };
+        !self.unapplied.is_empty() && is_letter(record)
     }
 
     /// Returns the keys of which messages of this name were discarded.

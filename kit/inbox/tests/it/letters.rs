@@ -274,3 +274,22 @@ async fn a_long_chain_is_set_aside_in_its_order() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_what_was_discarded_is_skipped_too() {
+    let bench = Bench::new().await;
+    let (stop, task) = bench.start_consumer();
+    let id = bench.send("a", "sick").await;
+    bench.until_parked(&["a"]).await;
+    bench.sql("UPDATE dead_letters SET state = 'DISCARDED'").await;
+    bench.until_parked(&[]).await;
+    bench.sql(MEDICINE).await;
+    bench.send_again(&id, "a", "sick").await;
+    bench.send("a", "sick").await;
+    bench.until_notes("a", &["sick"]).await;
+    bench.send("a", "four").await;
+    bench.until_notes("a", &["sick", "four"]).await;
+    assert_eq!(bench.letters().await, [letter("a", "sick", "POISON", "DISCARDED")]);
+    stop.cancel();
+    task.await.unwrap();
+}
