@@ -110,7 +110,7 @@ async fn count_in_steps(bench: &Bench) {
              created_us) SELECT MAX(id) + 3, 3, 'event', ",
         );
         insert.push_bind(format!("evt_{}", 1_000 + aggregate));
-        insert.push(", 1, 'stampede.message.v1.EventOpened', '', 1700000000000000 FROM outbox");
+        insert.push(", 1, 'stampede.message.v1.EventOpened', '', MAX(created_us) FROM outbox");
         insert.execute(&mut bench.db.acquire().await.unwrap()).await.unwrap();
     }
 }
