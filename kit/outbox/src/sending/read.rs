@@ -52,8 +52,8 @@ impl Sending {
         let has_more_in_them = self.reading.gaps.count() > PROBED;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
         let limit = if self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
-        let again = if self.purging.is_none() { AGAIN } else { 0 };
-        let drawn = self.flow.draw(again, Instant::now());
+        let may_send = self.purging.is_none();
+        let drawn = if may_send { self.flow.draw(AGAIN, Instant::now()) } else { Vec::new() };
         let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
         let ask = Ask { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
         let mut answer = rows::read(conn, &ask).await?;
