@@ -1,8 +1,8 @@
 //! A channel to a service, over all of its replicas that are ready.
 //!
 //! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached, DEADLINE_EXCEEDED if none
-//! answered in time. A call that never got onto a connection is retried; one that did is not, because it may have taken
-//! effect: a caller whose call is idempotent makes it again, and most often reaches another replica. So a replica that
+//! answered in time. A call that no handler can have seen is retried: one that never got onto a connection, or that a
+//! replica refused while it left. Any other is not, because it may have taken effect: a caller whose call is idempotent makes it again, and most often reaches another replica. So a replica that
 //! stands still costs its callers no more than the probes that find it, since the calls that it has fail as UNAVAILABLE
 //! then.
 
@@ -108,8 +108,7 @@ impl MeshChannel {
             if is_caused_by::<TimeoutExpired>(&error) {
                 return Err(Deadline::exceeded());
             }
-            // A request that found no connection was never sent, so a retry cannot double it.
-            if !is_caused_by::<ConnectError>(&error) || Instant::now() >= give_up {
+            if !was_never_handled(&error) || Instant::now() >= give_up {
                 return Err(self.unreachable(error_chain(&error)));
             }
             self.shared.replicas.probe_now.notify_waiters();
@@ -129,12 +128,31 @@ impl MeshChannel {
     }
 }
 
+/// Returns whether the replica cannot have begun with the request, so that a retry does not double it: it found no
+/// connection, or was still queued when that one ended, or came behind the last stream that a leaving replica takes
+/// (RFC 9113, 6.8 and 8.7).
+fn was_never_handled(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| {
+        let is_unsent = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+        cause.is::<ConnectError>() || is_unsent || cause.downcast_ref::<h2::Error>().is_some_and(is_refusal)
+    })
+}
+
+fn is_refusal(error: &h2::Error) -> bool {
+    let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (is_leaving || is_refused)
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|cause| cause.is::<E>())
+    causes(error).any(|cause| cause.is::<E>())
 }
 
 /// Returns the error with all its causes: the transport itself says little more than "transport error".
 fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |&error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
