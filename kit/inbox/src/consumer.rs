@@ -90,7 +90,7 @@ impl<H: Handler> Consumer<H> {
         let letters = Letters::new(db.clone(), config.service, &config.topics, written.clone());
         let applied = global::meter("stampede.inbox")
             .u64_counter("stampede_inbox_messages")
-            .with_description("Messages that were read, duplicates among them")
+            .with_description("Messages that were applied or set aside, duplicates among them")
             .build();
         let group = KeyValue::new("group", config.group.clone());
         Ok(Self { db, handler, client, progress, letters, written, applied, group, config })
@@ -169,13 +169,15 @@ impl<H: Handler> Reader<'_, H> {
             let drained = self.drain(first);
             let pause = LINGER.after(drained.batch.len());
             self.progress.begins(drained.oldest.clone());
-            let applied = self.apply(drained).await;
-            self.progress.ends();
-            match applied {
+            match self.apply(drained).await {
                 Ok(()) => {
+                    self.progress.ends();
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
-                Err(error @ Unapplied::Lost) => self.join_anew(&error),
+                Err(error @ Unapplied::Lost) => {
+                    self.progress.gives_up();
+                    self.join_anew(&error);
+                }
                 // Its offsets are not stored, so the next consumer reads the batch again.
                 Err(Unapplied::Stopped) => break,
             }
@@ -194,10 +196,13 @@ impl<H: Handler> Reader<'_, H> {
     /// Applies the batch, and stores its offsets piece by piece.
     async fn apply(&mut self, drained: Drained) -> Result<(), Unapplied> {
         let Drained { batch, unreadable, positions, .. } = drained;
-        self.applied.add(batch.len() as u64, std::slice::from_ref(&self.group));
+        let messages = batch.len() as u64;
         // First, so that the positions are those of the messages alone.
         self.applier.set_aside_unreadable(&unreadable).await?;
-        self.applier.apply(batch, &positions).await
+        self.applier.apply(batch, &positions).await?;
+        // Only now: one that reads the same batch again and again takes nothing.
+        self.applied.add(messages, std::slice::from_ref(&self.group));
+        Ok(())
     }
 
     /// Waits for the next record. Returns `None` once stopped.

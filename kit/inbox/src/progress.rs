@@ -17,6 +17,9 @@ use tokio::time::Instant;
 /// How long a consumer may apply nothing, or be in no group, before it stands still.
 const STANDS_AFTER: Duration = Duration::from_secs(30);
 
+/// How long after a batch was given up it may come again to this consumer. After that another one has it.
+const COMES_AGAIN: Duration = Duration::from_secs(30);
+
 /// Failures to read that are no further apart are one: the client tries again sooner.
 const ONE_FAILURE: Duration = Duration::from_secs(10);
 
@@ -28,8 +31,11 @@ pub struct Progress {
 
 #[derive(Debug)]
 struct Inner {
-    /// Since when nothing of the batch under way was applied; `None` without one.
+    /// Since when nothing of the batch under way was applied, however often it was given up and read again; `None`
+    /// without one.
     waits_since: Option<Instant>,
+    /// When the batch was given up; `None` if it was not.
+    given_up: Option<Instant>,
     /// When the oldest record of the batch under way was written, by topic.
     in_hand: HashMap<String, Timestamp>,
     /// When a record of the topic was last applied.
@@ -52,6 +58,21 @@ struct Failing {
     loud: Loud,
 }
 
+impl Inner {
+    /// Whether the batch was given up, and may come again.
+    fn is_between(&self) -> bool {
+        self.given_up.is_some_and(|given_up| given_up.elapsed() <= COMES_AGAIN)
+    }
+
+    /// Forgets a batch that was given up and did not come again.
+    fn forget_given_up(&mut self) {
+        if self.given_up.is_some() && !self.is_between() {
+            (self.waits_since, self.given_up) = (None, None);
+            self.in_hand.clear();
+        }
+    }
+}
+
 impl Failing {
     fn new() -> Self {
         let now = Instant::now();
@@ -69,6 +90,7 @@ impl Progress {
         let now = Some(Instant::now());
         let inner = Inner {
             waits_since: None,
+            given_up: None,
             in_hand: HashMap::new(),
             applied: HashMap::new(),
             lag: HashMap::new(),
@@ -82,7 +104,8 @@ impl Progress {
     /// Returns whether the consumer has applied nothing of its batch, could not read a partition, or was in no group,
     /// for longer than half a minute.
     pub fn stands_still(&self) -> bool {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.forget_given_up();
         let is_long = |since: Option<Instant>| since.is_some_and(|since| since.elapsed() > STANDS_AFTER);
         let failing = inner.failing.as_ref().filter(|failing| !failing.is_over());
         is_long(inner.waits_since) || is_long(inner.alone_since) || is_long(failing.map(|failing| failing.since))
@@ -107,7 +130,9 @@ impl Progress {
     /// A batch was read, whose oldest records are these.
     pub(crate) fn begins(&self, oldest: HashMap<String, Timestamp>) {
         let mut inner = self.inner();
-        inner.waits_since = Some(Instant::now());
+        inner.forget_given_up();
+        inner.given_up = None;
+        inner.waits_since.get_or_insert_with(Instant::now);
         inner.in_hand = oldest;
     }
 
@@ -116,7 +141,12 @@ impl Progress {
         self.inner().waits_since = Some(Instant::now());
     }
 
-    /// All of the batch was applied, or it was given up.
+    /// The batch was given up. It is as old, and waits as long, when it comes again.
+    pub(crate) fn gives_up(&self) {
+        self.inner().given_up = Some(Instant::now());
+    }
+
+    /// All of the batch was applied.
     pub(crate) fn ends(&self) {
         let mut inner = self.inner();
         inner.waits_since = None;
@@ -134,7 +164,8 @@ impl Progress {
     /// How far behind the topic is in time: the age of the oldest record that is being applied, or without one the time
     /// since the last one while there are messages that were not read.
     pub(crate) fn lag_in_time(&self, topic: &str) -> Duration {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.forget_given_up();
         let behind = inner.lag.get(topic).copied().unwrap_or(0) > 0;
         match (inner.in_hand.get(topic), inner.applied.get(topic)) {
             (Some(written), _) => Timestamp::now().since(*written),
@@ -153,8 +184,11 @@ impl ClientContext for Progress {
         let unread: Vec<String> = statistics.topics.iter().flat_map(|(name, topic)| unread_of(name, topic)).collect();
         let lag = statistics.topics.into_iter().map(|(name, topic)| (name, lag_of(&topic)));
         let mut inner = self.inner();
-        inner.unread = unread;
-        inner.lag.extend(lag);
+        // A client that is about to join its group again knows of no message.
+        if !inner.is_between() {
+            inner.unread = unread;
+            inner.lag.extend(lag);
+        }
     }
 }
 
@@ -215,6 +249,35 @@ mod tests {
         advance(2 * STANDS_AFTER).await;
         busy.ends();
         assert!(!busy.stands_still(), "it has nothing to do");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_given_up_and_comes_again_has_stood_still_all_the_time() {
+        let (progress, written) = (assigned(), Timestamp::now().minus(Duration::from_secs(100)));
+        let oldest = || HashMap::from([("t".to_owned(), written)]);
+        for round in 0..3 {
+            progress.begins(oldest());
+            advance(STANDS_AFTER + Duration::from_secs(30)).await;
+            assert!(progress.stands_still(), "round {round}");
+            progress.gives_up();
+            advance(Duration::from_secs(5)).await;
+            assert!(progress.stands_still(), "it joins its group again, round {round}");
+            assert!(progress.lag_in_time("t") >= Duration::from_secs(100), "round {round}");
+        }
+        progress.begins(oldest());
+        assert!(progress.stands_still());
+        progress.moves();
+        assert!(!progress.stands_still());
+        progress.ends();
+
+        progress.begins(oldest());
+        advance(2 * STANDS_AFTER).await;
+        progress.gives_up();
+        advance(COMES_AGAIN + Duration::from_millis(1)).await;
+        assert!(!progress.stands_still(), "another consumer has it");
+        assert_eq!(progress.lag_in_time("t"), Duration::ZERO);
+        progress.begins(oldest());
+        assert!(!progress.stands_still(), "that is another batch");
     }
 
     #[tokio::test(start_paused = true)]
