@@ -44,7 +44,7 @@ pub struct Act {
 pub enum Verdict {
     /// The key is applied again, whatever of it waits.
     Replay,
-    /// These letters are skipped for good.
+    /// These letters are skipped for good, and with each its repeats.
     Discard,
 }
 
@@ -151,13 +151,21 @@ impl Decision {
         Ok(ids)
     }
 
-    /// Locks those that nobody has decided on.
+    /// Locks those that nobody has decided on. The repeat of a message is the same message: it would bring the effect
+    /// that was decided against.
     fn undecided(&self) -> QueryBuilder<MySql> {
         let mut select = QueryBuilder::new(format!("SELECT id FROM {} WHERE topic = ", self.letters));
         select.push_bind(self.topic.as_str()).push(" AND message_key = ").push_bind(self.key.as_str());
         select.push(" AND state = 'WAITING'");
         match &self.only {
-            Some(only) => push_ids(&mut select, only),
+            Some(only) => {
+                select.push(" AND (");
+                push_list(&mut select, only);
+                let same = " OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM ";
+                select.push(same).push(&self.letters).push(" WHERE kind <> 'UNREADABLE' AND ");
+                push_list(&mut select, only);
+                select.push(")))");
+            }
             None => {
                 select.push(" AND kind <> 'UNREADABLE'");
             }
@@ -181,7 +189,12 @@ impl Decision {
 
 /// Appends that the id is one of these, of which there must be one.
 pub fn push_ids(query: &mut QueryBuilder<MySql>, ids: &[i64]) {
-    query.push(" AND id IN (");
+    query.push(" AND ");
+    push_list(query, ids);
+}
+
+fn push_list(query: &mut QueryBuilder<MySql>, ids: &[i64]) {
+    query.push("id IN (");
     let mut list = query.separated(", ");
     for id in ids {
         list.push(id);
@@ -246,8 +259,11 @@ mod tests {
              AND kind <> 'UNREADABLE' ORDER BY id FOR UPDATE"
         );
         let discard = decision(Some(vec![3, 4]), Verdict::Discard);
-        assert!(
-            discard.undecided().into_string().ends_with("state = 'WAITING' AND id IN (3, 4) ORDER BY id FOR UPDATE")
+        assert_eq!(
+            discard.undecided().into_string(),
+            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state = 'WAITING' \
+             AND (id IN (3, 4) OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM \
+             `s`.dead_letters WHERE kind <> 'UNREADABLE' AND id IN (3, 4)))) ORDER BY id FOR UPDATE"
         );
         assert_eq!(
             discard.update(&[4]).into_string(),

@@ -18,8 +18,8 @@ use crate::output::Output;
   stampede messages discard --key ord_01j9z4n5k6m7p8q9r0s1t2v3w4 --yes --why 'a test order'
 
 Without --yes nothing is changed: it says how the order is now, and how its money and units come to their end without
-the message. An ID is that letter alone: what waits behind it goes on waiting, to be replayed or discarded. There is no
-way back.
+the message. An ID is that letter and its repeats, in which the same message came again: what else waits behind it goes
+on waiting, to be replayed or discarded. There is no way back.
 
 Exit code 0: all were skipped, or nothing was to be changed. 1: a key was not let go before the deadline, or somebody
 else had decided. 2: it could not do its work.")]

@@ -272,6 +272,18 @@ pub async fn replayed(conn: &mut MySqlConnection, id: i64, topic: &str, key: &st
     unpark_if_settled(conn, topic, key).await
 }
 
+/// Notes that a letter is not applied, since the same message was discarded before, and lets its key go if it was the
+/// last one.
+pub async fn skipped(conn: &mut MySqlConnection, id: i64, topic: &str, key: &str) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE dead_letters SET state = 'DISCARDED', last_error = 'the same message was discarded' WHERE id = ?",
+    )
+    .bind(id)
+    .execute(&mut *conn)
+    .await?;
+    unpark_if_settled(conn, topic, key).await
+}
+
 /// Lets the key go if none of its letters is waited for, and the first of them is here. Its park is locked.
 pub async fn unpark_if_settled(conn: &mut MySqlConnection, topic: &str, key: &str) -> Result<(), DbError> {
     if first_open(conn, topic, key).await?.is_none() && !rows::waits_for_kafka(conn, topic, key).await? {

@@ -72,6 +72,16 @@ enum RoundError {
     Copy(#[from] Undelivered),
 }
 
+/// What one step of the replay of a key has done.
+enum Step<E> {
+    /// A letter was applied, with these effects.
+    Applied(E),
+    /// A letter was skipped: the same message was discarded.
+    Skipped,
+    /// None was to be replayed.
+    None,
+}
+
 /// A key with its topic.
 type Key = (String, String);
 
@@ -148,8 +158,9 @@ impl<H: Handler> Replay<H> {
     async fn replay_key(&self, key: Arc<Key>) -> Result<(), DbError> {
         loop {
             match self.replay_first(key.clone()).await {
-                Ok(Some(effects)) => self.handler.committed(effects).await,
-                Ok(None) => return Ok(()),
+                Ok(Step::Applied(effects)) => self.handler.committed(effects).await,
+                Ok(Step::Skipped) => {}
+                Ok(Step::None) => return Ok(()),
                 Err(failure) if failure.is_reproducible() => return self.not_replayed(key, &failure).await,
                 Err(Failure::Db(error)) => return Err(error),
                 Err(failure) => return Err(DbError::inconsistent(failure.to_string())),
@@ -159,7 +170,7 @@ impl<H: Handler> Replay<H> {
 
     /// Applies the first letter of the key that is waited for, if it is to be replayed. Its park is locked: what arrives
     /// meanwhile queues behind it.
-    async fn replay_first(&self, key: Arc<Key>) -> Result<Option<H::Effects>, Failure> {
+    async fn replay_first(&self, key: Arc<Key>) -> Result<Step<H::Effects>, Failure> {
         let handler = self.handler.clone();
         let replayed = self.db.transact_with("replay_message", move |conn| {
             let (handler, key) = (handler.clone(), key.clone());
@@ -244,10 +255,10 @@ async fn replay_in<H: Handler>(
     conn: &mut MySqlConnection,
     handler: &H,
     (topic, key): &Key,
-) -> Result<Option<H::Effects>, Failure> {
+) -> Result<Step<H::Effects>, Failure> {
     rows::lock_park(conn, topic, key).await?;
     let first = letter::first_open(conn, topic, key).await?;
-    let Some(first) = first.filter(Stored::is_to_be_replayed) else { return Ok(None) };
+    let Some(first) = first.filter(Stored::is_to_be_replayed) else { return Ok(Step::None) };
     let poison = |why: String| Failure::Poison { index: 0, why };
     if rows::waits_for_kafka(conn, topic, key).await? {
         let why = "the first letter of its key is in Kafka alone, where an earlier release has put it";
@@ -255,9 +266,13 @@ async fn replay_in<H: Handler>(
     }
     let id = first.id;
     let message = [first.into_message().map_err(|error| poison(format!("its headers: {error}")))?];
+    if rows::is_discarded(conn, &message[0]).await? {
+        letter::skipped(conn, id, topic, key).await?;
+        return Ok(Step::Skipped);
+    }
     let effects = handler.apply(conn, &message).await.map_err(|error| Failure::of_handler(error, 1))?;
     letter::replayed(conn, id, topic, key).await?;
-    Ok(Some(effects))
+    Ok(Step::Applied(effects))
 }
 
 fn tell(loud: &mut Loud, error: &RoundError) {

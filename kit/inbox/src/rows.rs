@@ -101,6 +101,12 @@ fn identity(message: &Message) -> Identity {
     (topic.clone(), key.clone(), source.clone(), id.clone())
 }
 
+/// Returns whether a letter of this message was discarded, wherever it came.
+pub async fn is_discarded(conn: &mut MySqlConnection, message: &Message) -> Result<bool, DbError> {
+    let discarded = discarded(conn, std::slice::from_ref(message)).await?;
+    Ok(discarded.contains(&identity(message)))
+}
+
 /// The discarded letters of the keys that the batch has messages of.
 async fn discarded(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashSet<Identity>, DbError> {
     let mut discarded = HashSet::new();

@@ -293,3 +293,24 @@ async fn a_repeat_of_what_was_discarded_is_skipped_too() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_letter_that_repeats_what_was_discarded_is_not_replayed() {
+    let bench = Bench::new().await;
+    let (stop, task) = bench.start_consumer();
+    let id = bench.send("a", "sick").await;
+    bench.until_parked(&["a"]).await;
+    bench.send_again(&id, "a", "sick").await;
+    bench.send("a", "three").await;
+    let [first, again, three] = [("sick", "POISON"), ("sick", "PARKED"), ("three", "PARKED")];
+    bench.until_letters(&[first, again, three].map(|(text, kind)| letter("a", text, kind, "WAITING"))).await;
+    bench.sql("UPDATE dead_letters SET state = 'DISCARDED' WHERE kind = 'POISON'").await;
+    bench.sql(MEDICINE).await;
+    bench.sql(REPLAY).await;
+    bench.until_notes("a", &["three"]).await;
+    bench.until_parked(&[]).await;
+    let ends = [(first, "DISCARDED"), (again, "DISCARDED"), (three, "REPLAYED")];
+    assert_eq!(bench.letters().await, ends.map(|((text, kind), state)| letter("a", text, kind, state)));
+    stop.cancel();
+    task.await.unwrap();
+}
