@@ -104,6 +104,7 @@ pub async fn decide(
         key: key.key.clone(),
         only: (verdict == Verdict::Discard).then(|| chain.letters.iter().map(|letter| letter.id.row).collect()),
         verdict,
+        takes_back: verdict == Verdict::Discard && chain.letters.iter().any(|letter| letter.state == "REPLAY"),
         record: record.clone(),
         at_us: Timestamp::now().micros(),
     });
@@ -133,13 +134,15 @@ struct Decision {
     /// All of the key without.
     only: Option<Vec<i64>>,
     verdict: Verdict,
+    /// Letters that are to be replayed, and were not yet, are taken as well.
+    takes_back: bool,
     record: Arc<Record>,
     at_us: i64,
 }
 
 impl Decision {
-    /// Writes it down. The park of the key is locked first, as the consumer does: what is set aside meanwhile comes
-    /// before the decision, or finds it.
+    /// Writes it down. The park of the key is locked first, as the consumer and its replay do: what is set aside or
+    /// replayed meanwhile comes before the decision, or finds it.
     async fn write(&self, conn: &mut MySqlConnection) -> Result<Vec<i64>, DbError> {
         let park = format!("SELECT from_offset FROM {} WHERE topic = ? AND message_key = ? FOR UPDATE", self.parked);
         sqlx::query(AssertSqlSafe(park)).bind(&self.topic).bind(&self.key).fetch_optional(&mut *conn).await?;
@@ -156,7 +159,7 @@ impl Decision {
     fn undecided(&self) -> QueryBuilder<MySql> {
         let mut select = QueryBuilder::new(format!("SELECT id FROM {} WHERE topic = ", self.letters));
         select.push_bind(self.topic.as_str()).push(" AND message_key = ").push_bind(self.key.as_str());
-        select.push(" AND state = 'WAITING'");
+        select.push(" AND state IN ").push(self.states());
         match &self.only {
             Some(only) => {
                 select.push(" AND (");
@@ -174,6 +177,11 @@ impl Decision {
         select
     }
 
+    /// The states of what is decided on.
+    fn states(&self) -> &'static str {
+        if self.takes_back { "('WAITING', 'REPLAY')" } else { "('WAITING')" }
+    }
+
     fn update(&self, ids: &[i64]) -> QueryBuilder<MySql> {
         let state = match self.verdict {
             Verdict::Replay => "REPLAY",
@@ -181,7 +189,7 @@ impl Decision {
         };
         let mut update = QueryBuilder::new(format!("UPDATE {} SET state = '{state}', decided_by = ", self.letters));
         update.push_bind(self.record.by.as_str()).push(", decided_why = ").push_bind(self.record.why.as_str());
-        update.push(", decided_us = ").push_bind(self.at_us).push(" WHERE state = 'WAITING'");
+        update.push(", decided_us = ").push_bind(self.at_us).push(" WHERE state IN ").push(self.states());
         push_ids(&mut update, ids);
         update
     }
@@ -223,7 +231,7 @@ mod tests {
         Act { yes: true, why, by, no_wait: false, deadline_s: 1 }
     }
 
-    fn decision(only: Option<Vec<i64>>, verdict: Verdict) -> Decision {
+    fn decision(only: Option<Vec<i64>>, verdict: Verdict, takes_back: bool) -> Decision {
         Decision {
             letters: "`s`.dead_letters".to_owned(),
             parked: "`s`.inbox_parked".to_owned(),
@@ -231,6 +239,7 @@ mod tests {
             key: "k".to_owned(),
             only,
             verdict,
+            takes_back,
             record: Arc::new(Record { by: "ann".to_owned(), why: "it's mended".to_owned() }),
             at_us: 1,
         }
@@ -252,23 +261,27 @@ mod tests {
 
     #[test]
     fn only_what_nobody_has_decided_on_is_changed() {
-        let replay = decision(None, Verdict::Replay);
+        let replay = decision(None, Verdict::Replay, false);
         assert_eq!(
             replay.undecided().into_string(),
-            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state = 'WAITING' \
+            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state IN ('WAITING') \
              AND kind <> 'UNREADABLE' ORDER BY id FOR UPDATE"
         );
-        let discard = decision(Some(vec![3, 4]), Verdict::Discard);
+        let discard = decision(Some(vec![3, 4]), Verdict::Discard, false);
         assert_eq!(
             discard.undecided().into_string(),
-            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state = 'WAITING' \
+            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state IN ('WAITING') \
              AND (id IN (3, 4) OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM \
              `s`.dead_letters WHERE kind <> 'UNREADABLE' AND id IN (3, 4)))) ORDER BY id FOR UPDATE"
         );
         assert_eq!(
             discard.update(&[4]).into_string(),
             "UPDATE `s`.dead_letters SET state = 'DISCARDED', decided_by = ?, decided_why = ?, decided_us = ? \
-             WHERE state = 'WAITING' AND id IN (4)"
+             WHERE state IN ('WAITING') AND id IN (4)"
         );
+        let back = decision(Some(vec![3]), Verdict::Discard, true);
+        for sql in [back.undecided().into_string(), back.update(&[3]).into_string()] {
+            assert!(sql.contains(" state IN ('WAITING', 'REPLAY') AND "), "{sql}");
+        }
     }
 }

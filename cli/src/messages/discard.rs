@@ -19,7 +19,8 @@ use crate::output::Output;
 
 Without --yes nothing is changed: it says how the order is now, and how its money and units come to their end without
 the message. An ID is that letter and its repeats, in which the same message came again: what else waits behind it goes
-on waiting, to be replayed or discarded. There is no way back.
+on waiting, to be replayed or discarded. So a replay that fails over and over can be taken back. There is no way back
+from here.
 
 Exit code 0: all were skipped, or nothing was to be changed. 1: a key was not let go before the deadline, or somebody
 else had decided. 2: it could not do its work.")]

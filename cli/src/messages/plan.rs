@@ -63,13 +63,15 @@ impl Plan {
     }
 }
 
-/// Reads the letters themselves that are meant, at most so many.
+/// Reads the letters themselves that are meant, at most so many: those that wait, and the one that is named also if it
+/// is to be replayed and was not yet.
 pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow::Result<Plan> {
     let now = Timestamp::now();
     let wanted = match target {
         Target::One(id) => {
             let letter = show::summary(schemas, *id, now).await?;
-            return Ok(Plan::of(vec![letter].into_iter().filter(|letter| letter.state == "WAITING").collect(), false));
+            let is_open = matches!(letter.state.as_str(), "WAITING" | "REPLAY");
+            return Ok(Plan::of(if is_open { vec![letter] } else { Vec::new() }, false));
         }
         Target::All(wanted) => wanted,
     };

@@ -312,6 +312,16 @@ pub async fn not_replayed(
     Ok(())
 }
 
+/// Notes why a letter cannot be replayed now. It is tried again.
+pub async fn hindered(conn: &mut MySqlConnection, id: i64, error: &str) -> Result<(), DbError> {
+    sqlx::query("UPDATE dead_letters SET attempts = attempts + 1, last_error = ? WHERE id = ? AND state = 'REPLAY'")
+        .bind(cut(error))
+        .bind(id)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Puts back what nobody can replay, since it is no message.
 pub async fn refuse_unreadable(conn: &mut MySqlConnection) -> Result<(), DbError> {
     sqlx::query(

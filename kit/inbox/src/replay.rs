@@ -13,7 +13,14 @@ use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_kafka::Undelivered;
 use stampede_vocab::{Timestamp, backoff_within};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{sync::Notify, time::Instant};
 
 /// Time between two looks, which cost one statement.
@@ -157,26 +164,41 @@ impl<H: Handler> Replay<H> {
     /// Applies the letters of the key one after the other, until one fails or none is left.
     async fn replay_key(&self, key: Arc<Key>) -> Result<(), DbError> {
         loop {
-            match self.replay_first(key.clone()).await {
+            let tried = Arc::new(AtomicI64::new(0));
+            let outcome = self.replay_first(key.clone(), tried.clone()).await;
+            match outcome {
                 Ok(Step::Applied(effects)) => self.handler.committed(effects).await,
                 Ok(Step::Skipped) => {}
                 Ok(Step::None) => return Ok(()),
                 Err(failure) if failure.is_reproducible() => return self.not_replayed(key, &failure).await,
-                Err(Failure::Db(error)) => return Err(error),
+                Err(Failure::Db(error)) => {
+                    self.note_hindered(tried.load(Ordering::Relaxed), &error).await;
+                    return Err(error);
+                }
                 Err(failure) => return Err(DbError::inconsistent(failure.to_string())),
             }
         }
     }
 
-    /// Applies the first letter of the key that is waited for, if it is to be replayed. Its park is locked: what arrives
-    /// meanwhile queues behind it.
-    async fn replay_first(&self, key: Arc<Key>) -> Result<Step<H::Effects>, Failure> {
+    /// Applies the first letter of the key that is waited for, if it is to be replayed, and notes which one it is. Its
+    /// park is locked: what arrives meanwhile queues behind it.
+    async fn replay_first(&self, key: Arc<Key>, tried: Arc<AtomicI64>) -> Result<Step<H::Effects>, Failure> {
         let handler = self.handler.clone();
         let replayed = self.db.transact_with("replay_message", move |conn| {
-            let (handler, key) = (handler.clone(), key.clone());
-            Box::pin(async move { replay_in(conn, &*handler, &key).await })
+            let (handler, key, tried) = (handler.clone(), key.clone(), tried.clone());
+            Box::pin(async move { replay_in(conn, &*handler, &key, &tried).await })
         });
         replayed.await
+    }
+
+    /// Notes what a letter waits for, if the database takes even that.
+    async fn note_hindered(&self, id: i64, error: &DbError) {
+        let why = error.to_string();
+        let noted =
+            self.db.run("letter_hindered", |mut conn| async move { letter::hindered(&mut conn, id, &why).await }).await;
+        if let Err(error) = noted {
+            tracing::debug!(error.cause = %error, "why a dead letter could not be replayed now was not noted");
+        }
     }
 
     async fn not_replayed(&self, key: Arc<Key>, failure: &Failure) -> Result<(), DbError> {
@@ -255,10 +277,12 @@ async fn replay_in<H: Handler>(
     conn: &mut MySqlConnection,
     handler: &H,
     (topic, key): &Key,
+    tried: &AtomicI64,
 ) -> Result<Step<H::Effects>, Failure> {
     rows::lock_park(conn, topic, key).await?;
     let first = letter::first_open(conn, topic, key).await?;
     let Some(first) = first.filter(Stored::is_to_be_replayed) else { return Ok(Step::None) };
+    tried.store(first.id, Ordering::Relaxed);
     let poison = |why: String| Failure::Poison { index: 0, why };
     if rows::waits_for_kafka(conn, topic, key).await? {
         let why = "the first letter of its key is in Kafka alone, where an earlier release has put it";

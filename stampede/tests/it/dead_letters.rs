@@ -244,7 +244,15 @@ async fn a_decision_that_nobody_carries_out_is_not_waited_for_without_end() {
     let (decided, outcome) = (&report["keys"][0]["decided"], &report["keys"][0]["outcome"]);
     assert_eq!((code, &outcome["pending"]), (Some(1), &2.into()), "{report}");
     assert_eq!(*decided, Value::from(vec![first.as_str(), second.as_str()]));
-    // It is decided on; what is decided on is not decided on again.
+    // What was not replayed yet can be taken back by its id; what is done with is not decided on again.
+    let (code, back) = run(&world, &[&["discard", second.as_str()][..], &record].concat());
+    let (decided, outcome) = (&back["keys"][0]["decided"], &back["keys"][0]["outcome"]);
+    assert_eq!(
+        (code, decided, &outcome["discarded"]),
+        (Some(0), &Value::from(vec![second.as_str()]), &1.into()),
+        "{back}"
+    );
+    assert_eq!(run(&world, &["show", &second]).1["state"], "DISCARDED");
     let (code, again) = run(&world, &[&["discard", second.as_str()][..], &record].concat());
     assert_eq!((code, &again["keys"]), (Some(1), &Value::Array(Vec::new())), "{again}");
     let (code, at_once) = run(&world, &[&["replay", other.as_str(), "--no-wait"][..], &record].concat());

@@ -226,6 +226,14 @@ async fn a_key_that_cannot_be_replayed_now_holds_up_no_other_and_no_decision() {
     bench.until_notes("b", &["sick"]).await;
     bench.until_parked(&["a"]).await;
     assert!(bench.letters().await.contains(&letter("a", "sick", "POISON", "REPLAY")), "it is tried again");
+    eventually("it says what it waits for", || async {
+        let why: Option<String> = sqlx::query_scalar("SELECT last_error FROM dead_letters WHERE message_key = 'a'")
+            .fetch_one(&mut *bench.db.acquire().await.unwrap())
+            .await
+            .unwrap();
+        why.filter(|why| why.contains("not yet"))
+    })
+    .await;
     bench.sql("DROP TRIGGER not_yet").await;
     bench.until_notes("a", &["sick"]).await;
     bench.until_parked(&[]).await;
