@@ -22,6 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Most messages of one transaction.
@@ -30,6 +31,10 @@ pub const BATCH: usize = 500;
 const ATTEMPTS: u32 = 5;
 /// Shortest and longest wait while the server is at fault.
 const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// Shortest and longest wait before a message that this release cannot apply is left to whoever gets its partition.
+const LEFT_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// How long after that the next one is not one of the same.
+const ONE_ROLL_OUT: Duration = Duration::from_secs(60);
 /// Time-outs in a row before the pieces get smaller: the first may be a server that stood still.
 const TIME_OUTS: u32 = 2;
 
@@ -42,6 +47,9 @@ pub enum Unapplied {
     /// Another consumer has a partition of it.
     #[error("a partition of the batch was given to another consumer")]
     Lost,
+    /// All that this release can apply of it is applied.
+    #[error("a message of the batch is left to a replica of a newer release")]
+    Newer,
 }
 
 /// Applies batches of one consumer.
@@ -59,6 +67,17 @@ pub struct Applier<H> {
     time_outs: u32,
     faults: u32,
     loud: Loud,
+    newer: Newer,
+}
+
+/// What only a newer release can apply.
+#[derive(Default)]
+struct Newer {
+    /// The messages of the batch under way, and those behind one of them.
+    messages: Piece,
+    /// How often in a row such were left, and when the last time.
+    left: Option<(u32, Instant)>,
+    loud: Loud,
 }
 
 /// A piece that is still to be applied, or what is left of it.
@@ -73,8 +92,20 @@ impl<H: Handler> Applier<H> {
         (client, progress): (Arc<Client>, Progress),
         stop: CancellationToken,
     ) -> Self {
-        let (limit, loud) = (BATCH, Loud::default());
-        Self { db, handler, letters, client, progress, stop, limit, failures: 0, time_outs: 0, faults: 0, loud }
+        Self {
+            db,
+            handler,
+            letters,
+            client,
+            progress,
+            stop,
+            limit: BATCH,
+            failures: 0,
+            time_outs: 0,
+            faults: 0,
+            loud: Loud::default(),
+            newer: Newer::default(),
+        }
     }
 
     /// Returns how many messages are worth reading at a time.
@@ -83,23 +114,37 @@ impl<H: Handler> Applier<H> {
     }
 
     /// Applies the batch, whose records are up to these positions, and lets the client commit what is done. Returns
-    /// once every message of it is applied or is a dead letter.
+    /// once every message of it is applied or is a dead letter. What only a newer release can apply it leaves to others,
+    /// once all the rest is done.
     pub async fn apply(&mut self, batch: Vec<Message>, positions: &Positions) -> Result<(), Unapplied> {
         // The next one is the last.
         let mut pieces = vec![without_repeats(batch)];
+        self.newer.messages.clear();
         while let Some(piece) = pieces.pop() {
             if piece.is_empty() {
                 continue;
             }
-            pieces.extend(self.step(piece).await?);
+            let left = self.step(piece).await?;
+            pieces.extend(left);
+            take_behind(&mut self.newer.messages, &mut pieces);
             if let Some(next) = pieces.last() {
                 // All of it together may take longer than the consumer keeps its partitions.
-                self.client.store(&positions.without(pieces.iter().flatten()));
+                self.client.store(&positions.without(pieces.iter().flatten().chain(&self.newer.messages)));
                 self.still_owns(next)?;
             }
         }
-        self.client.store(&positions.without(std::iter::empty()));
-        Ok(())
+        let newer = std::mem::take(&mut self.newer.messages);
+        self.client.store(&positions.without(newer.iter()));
+        if newer.is_empty() { Ok(()) } else { self.leave().await }
+    }
+
+    /// Gives the batch up after a while, longer each time: this consumer may get the partition again.
+    async fn leave(&mut self) -> Result<(), Unapplied> {
+        let times = self.newer.times_left();
+        self.newer.left = Some((times.saturating_add(1), Instant::now()));
+        let (shortest, longest) = LEFT_AFTER;
+        self.pause(backoff_within(shortest, longest, times)).await?;
+        Err(Unapplied::Newer)
     }
 
     /// Tries one piece. Returns what is left of it, the part to be tried next at the end.
@@ -120,7 +165,7 @@ impl<H: Handler> Applier<H> {
             }
             Err(Failure::Aside(aside)) => self.leave_out(piece, aside).await,
             Err(Failure::Poison { index, why }) => self.set_aside(piece, &[index], Kind::Poison, &why).await,
-            Err(Failure::Db(error)) if error.is_reproducible() => self.isolate(piece, &error).await,
+            Err(Failure::Db(error)) if error.is_of_data() => self.isolate(piece, &error).await,
             Err(Failure::Db(error)) => {
                 if matches!(error, DbError::TimedOut { .. }) {
                     self.shrink(piece.len());
@@ -173,6 +218,11 @@ impl<H: Handler> Applier<H> {
             tracing::warn!(error.cause = %error, inbox.batch = piece.len(), "a batch fails for what is in it, trying its halves");
             let behind = piece.split_off(piece.len() / 2);
             return Ok(vec![behind, piece]);
+        }
+        if matches!(error, DbError::Newer(_)) {
+            self.newer.tell(&piece[0], error);
+            self.newer.messages.extend(piece);
+            return Ok(Vec::new());
         }
         self.faults += 1;
         if self.faults < ATTEMPTS {
@@ -294,6 +344,45 @@ impl<H: Handler> Applier<H> {
             () = self.stop.cancelled() => Err(Unapplied::Stopped),
             () = tokio::time::sleep(time) => Ok(()),
         }
+    }
+}
+
+impl Newer {
+    fn times_left(&self) -> u32 {
+        match self.left {
+            Some((times, at)) if at.elapsed() < ONE_ROLL_OUT => times,
+            _ => 0,
+        }
+    }
+
+    fn tell(&mut self, message: &Message, error: &DbError) {
+        if self.times_left() == 0 {
+            self.loud.passes();
+        }
+        if self.loud.fails() != Telling::Silent {
+            tracing::error!(
+                messaging.topic = %message.topic,
+                messaging.partition = message.partition,
+                messaging.offset = message.offset,
+                error.cause = %error,
+                "a message waits for a replica of a newer release, and its key with it"
+            );
+        }
+    }
+}
+
+/// Takes what has the key of one of these messages out of the pieces, of which the last comes first: nothing overtakes
+/// what is left to others.
+fn take_behind(messages: &mut Piece, pieces: &mut [Piece]) {
+    let keys: HashSet<_> = messages.iter().map(|message| (message.topic.clone(), message.key.clone())).collect();
+    if keys.is_empty() {
+        return;
+    }
+    for piece in pieces.iter_mut().rev() {
+        let is_behind = |message: &Message| keys.contains(&(message.topic.clone(), message.key.clone()));
+        let (behind, others): (Piece, Piece) = std::mem::take(piece).into_iter().partition(is_behind);
+        *piece = others;
+        messages.extend(behind);
     }
 }
 

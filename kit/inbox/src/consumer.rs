@@ -174,7 +174,7 @@ impl<H: Handler> Reader<'_, H> {
                     self.progress.ends();
                     stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 }
-                Err(error @ Unapplied::Lost) => {
+                Err(error @ (Unapplied::Lost | Unapplied::Newer)) => {
                     self.progress.gives_up();
                     self.join_anew(&error);
                 }

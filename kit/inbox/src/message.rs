@@ -118,8 +118,8 @@ fn header<'m>(record: &'m BorrowedMessage<'_>, name: &str) -> Option<&'m str> {
 /// Why a batch could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum HandleError {
-    /// The database. The batch is tried again; if [`DbError::is_reproducible`] says that waiting does not help, its
-    /// halves are, until the message at fault is found.
+    /// The database. The batch is tried again; if [`DbError::is_of_data`] says that one message may be at fault, its
+    /// halves are, until that is found. One that is of a newer release is left to a replica of that.
     #[error(transparent)]
     Db(#[from] DbError),
     /// One message can never be applied: it becomes a dead letter, and the batch is tried without it.

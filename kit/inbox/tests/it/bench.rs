@@ -28,8 +28,9 @@ const TAKEN: &str = "stampede.message.v1.PaymentApproved";
 /// Longer than any message is tried before it is set aside.
 pub const A_WHILE: Duration = Duration::from_secs(3);
 
-/// Notes each message in a table, once. Refuses the payload "poison", and "sick" while there is no medicine; is refused
-/// by the database on "impossible"; panics on "panic"; takes its time on "slow".
+/// Notes each message in a table, once. Refuses the payload "poison", and "sick" while there is no medicine; finds a row
+/// of a newer release on "newer" until then; is refused by the database on "impossible"; panics on "panic"; takes its
+/// time on "slow".
 struct Notes;
 
 impl Handler for Notes {
@@ -44,6 +45,9 @@ impl Handler for Notes {
             for (index, message) in batch.iter().enumerate() {
                 if message.payload == b"poison" || (message.payload == b"sick" && !has_medicine(conn).await?) {
                     return Err(HandleError::Poison { index, detail: "it says so itself".to_owned() });
+                }
+                if message.payload == b"newer" && !has_medicine(conn).await? {
+                    return Err(DbError::newer("a state that is not known here").into());
                 }
                 assert_ne!(message.payload, b"panic", "a bug in the handler");
                 if message.payload == b"slow" {

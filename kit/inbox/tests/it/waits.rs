@@ -87,3 +87,25 @@ async fn what_is_done_of_a_slow_batch_is_committed_while_the_rest_waits() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_of_a_newer_release_holds_up_its_own_key_alone() {
+    let bench = Bench::new().await;
+    for text in ["newer", "behind it"] {
+        bench.send("a", text).await;
+    }
+    let others: Vec<String> = (0..20).map(|n| format!("key-{n}")).collect();
+    for key in &others {
+        bench.send(key, "fine").await;
+    }
+    let (stop, task) = bench.start_consumer();
+    for key in &others {
+        bench.until_notes(key, &["fine"]).await;
+    }
+    assert_eq!((bench.letters().await, bench.notes("a").await), (Vec::new(), Vec::new()));
+    bench.sql("INSERT INTO medicine VALUES ()").await;
+    bench.until_notes("a", &["newer", "behind it"]).await;
+    assert!(bench.letters().await.is_empty());
+    stop.cancel();
+    task.await.unwrap();
+}
