@@ -77,8 +77,9 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
     (
         Service::Order,
         "PaymentApproved",
-        "the money stays captured, and an order that is PAYING expires without it: nobody asks for it again, so better \
-         replay it, or give the money back by hand at the provider; `stampede audit` names it",
+        "an order that is PAYING expires at its deadline; payment then says again that it has the money, and the order \
+         takes its units again or gives the money back. Of an order that had ended before, the money stays captured: \
+         replay it",
     ),
     (
         Service::Order,
