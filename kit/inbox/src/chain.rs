@@ -1,4 +1,4 @@
-//! What is known of the parked keys of some letters, read at once.
+//! The parked keys of a batch of letters: locked, with the states of their letters, in one round trip.
 
 use crate::letter::{Kind, Letter};
 use sqlx::MySqlConnection;

@@ -41,7 +41,7 @@ pub struct Message {
     pub headers: Headers,
 }
 
-/// A record that is no message of ours. Only its place names it.
+/// A record that is no message of ours. Its place and a hash of what is in it name it.
 #[derive(Debug, thiserror::Error)]
 #[error("{topic}[{partition}]@{offset} has no readable {part}")]
 pub(crate) struct Unreadable {

@@ -1,5 +1,5 @@
-//! What is done about dead letters in the background: those that an operator wants replayed are applied, in the order of
-//! their key, keys of which none is waited for are let go, and Kafka gets its copies.
+//! Replays dead letters that an operator has decided to replay, unparks keys without open letters, and sends copies to
+//! Kafka.
 
 use crate::{
     Handler,

@@ -1,4 +1,4 @@
-//! The SQL of the relay on the messages themselves. None of it walks over rows that were read before, or are gone.
+//! The SQL of the relay on the messages themselves. Only the look into many gaps reads ids again that were read before.
 
 use crate::gaps::Gap;
 use sqlx::{FromRow, MySqlConnection};
