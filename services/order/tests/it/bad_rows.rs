@@ -1,12 +1,11 @@
 //! A row that makes no order harms its order, and none beside it.
 
-use crate::sale::{Sale, buyer_of, refusal};
+use crate::sale::{LONG, Sale, buyer_of, refusal};
 use anyhow::Result;
 use futures_util::future::join_all;
 use stampede_proto::order::v1::{ListOrdersRequest, Order, OrderState};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{MeshBuilder, as_buyer, buyer, eventually};
-use std::time::Duration;
 
 /// No currency is written so.
 const SPOIL: &str = "UPDATE orders SET currency = 'e?!' WHERE id = ?";
@@ -102,12 +101,15 @@ async fn a_state_of_a_newer_version_is_left_to_a_replica_of_that_version() -> Re
 
 #[tokio::test]
 async fn the_sweep_expires_the_others() -> Result<()> {
-    let sale = Sale::with_time_to_pay(Duration::from_secs(1)).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let (bad, refused, good) =
         (sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?);
     sale.tamper(&bad, SPOIL).await?;
     // Its next version would be out of range, which fails the whole statement.
     sale.tamper(&refused, "UPDATE orders SET version = 9223372036854775807 WHERE id = ?").await?;
+    for order in [&bad, &refused, &good] {
+        sale.time_is_over(order).await?;
+    }
     sale.reaches(&good, OrderState::Expired).await;
     sale.tamper(&refused, "UPDATE orders SET version = 1 WHERE id = ?").await?;
     sale.reaches(&refused, OrderState::Expired).await;

@@ -1,6 +1,6 @@
 //! Orders with a coupon: it is held with the order, and returns whenever the order comes to nothing.
 
-use crate::sale::{DISCOUNT, LAMP_PRICE, Sale, UNITS, eur, refusal, refused};
+use crate::sale::{DISCOUNT, LAMP_PRICE, LONG, Sale, UNITS, eur, refusal, refused};
 use anyhow::Result;
 use stampede_proto::{
     coupon::v1::{Coupon, CouponState},
@@ -9,7 +9,6 @@ use stampede_proto::{
 use stampede_status::Reason;
 use stampede_testkit::{buyer, eventually};
 use stampede_vocab::UserId;
-use std::time::Duration;
 
 async fn coupon_is(sale: &Sale, coupon: &Coupon, state: CouponState) {
     eventually(&format!("{} is {state:?}", coupon.coupon_id), || async {
@@ -74,9 +73,10 @@ async fn a_coupon_returns_with_an_order_that_is_cancelled_and_a_repeat_does_not_
 
 #[tokio::test]
 async fn a_late_payment_with_a_coupon_is_refunded() -> Result<()> {
-    let sale = Sale::with_time_to_pay(Duration::from_secs(1)).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let (order, coupon) = lamp_with_coupon(&sale, buyer()).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     coupon_is(&sale, &coupon, CouponState::Issued).await;
     sale.approve(&paying).await?;

@@ -1,6 +1,6 @@
 //! Orders that come to nothing: everything returns, exactly once.
 
-use crate::sale::{Sale, UNITS, refusal, refused};
+use crate::sale::{LONG, Sale, UNITS, refusal, refused};
 use anyhow::Result;
 use futures_util::future::{join_all, try_join_all};
 use stampede_proto::order::v1::OrderState;
@@ -8,7 +8,7 @@ use stampede_status::{Problem, Reason};
 use stampede_testkit::buyer;
 use std::time::Duration;
 
-/// Short enough to wait for, long enough to start a payment within.
+/// Short enough to wait for.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn what_is_being_paid_is_not_cancelled() -> Result<()> {
 #[tokio::test]
 async fn an_order_that_is_not_paid_in_time_expires() -> Result<()> {
     let sale = Sale::with_time_to_pay(A_MOMENT).await?;
-    let order = sale.payable_lamp(buyer()).await?;
+    let order = sale.place(buyer(), sale.wish("lamp", &[(sale.lamp, 1)])).await?;
     let expired = sale.reaches(&order, OrderState::Expired).await;
     assert_eq!(expired.pay_deadline, order.pay_deadline);
     let (ended, deadline) = (expired.update_time.expect("set"), expired.pay_deadline.expect("set"));
@@ -78,7 +78,7 @@ async fn an_order_that_is_not_paid_in_time_expires() -> Result<()> {
 #[tokio::test]
 async fn a_crowd_that_walks_away_leaves_nothing_behind() -> Result<()> {
     let sale = Sale::with_time_to_pay(A_MOMENT).await?;
-    let crowd = (0..UNITS).map(|_| sale.payable_lamp(buyer()));
+    let crowd = (0..UNITS).map(|_| sale.place(buyer(), sale.wish("lamp", &[(sale.lamp, 1)])));
     for order in try_join_all(crowd).await? {
         sale.reaches(&order, OrderState::Expired).await;
         assert_eq!(sale.published(&order).await?.len(), 2, "placed and expired, each told once");
@@ -89,9 +89,10 @@ async fn a_crowd_that_walks_away_leaves_nothing_behind() -> Result<()> {
 
 #[tokio::test]
 async fn a_late_payment_takes_the_units_again() -> Result<()> {
-    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.settles_at(sale.lamp, UNITS).await;
     sale.approve(&paying).await?;
@@ -103,9 +104,10 @@ async fn a_late_payment_takes_the_units_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_late_payment_for_what_is_sold_out_is_refunded() -> Result<()> {
-    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.settles_at(sale.lamp, UNITS).await;
     // Others buy all there is, and pay in time.

@@ -1,6 +1,6 @@
 //! What was acknowledged is never lost: the service is killed in the middle of things and goes on.
 
-use crate::sale::{Sale, UNITS};
+use crate::sale::{LONG, Sale, UNITS};
 use anyhow::Result;
 use stampede_proto::order::v1::OrderState;
 use stampede_testkit::{Service, buyer, eventually};
@@ -35,10 +35,10 @@ async fn accepted_orders_survive_a_kill_and_move_on() -> Result<()> {
 
 #[tokio::test]
 async fn deadlines_are_kept_across_a_kill() -> Result<()> {
-    let mut sale = Sale::with_time_to_pay(Duration::from_secs(1)).await?;
+    let mut sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     sale.mesh.kill_9(Service::Order)?;
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    sale.time_is_over(&order).await?;
     sale.mesh.restart(Service::Order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.settles_at(sale.lamp, UNITS).await;

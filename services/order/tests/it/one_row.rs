@@ -1,10 +1,9 @@
 //! An order is one row with all that belongs to it, unless an earlier release has run on the schema.
 
-use crate::sale::{KETTLE_PRICE, Sale, UNITS};
+use crate::sale::{KETTLE_PRICE, LONG, Sale, UNITS};
 use anyhow::Result;
 use stampede_proto::order::v1::{GoodsKind, Order, OrderState};
 use stampede_testkit::{MeshBuilder, Service, buyer};
-use std::time::Duration;
 
 const LINES: &str = "SELECT COUNT(*) FROM order_lines WHERE order_id = ?";
 const GOODS: &str = "SELECT COUNT(*) FROM goods WHERE order_id = ?";
@@ -85,14 +84,17 @@ async fn a_repeat_of_any_payment_starts_nothing_however_many_there_were() -> Res
 #[tokio::test]
 async fn an_order_that_was_paid_late_has_no_gift_that_went_to_somebody_else() -> Result<()> {
     for one_row in [true, false] {
-        let settings = MeshBuilder::default()
-            .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", Duration::from_secs(1).as_millis())
-            .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0);
+        let settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis()).set(
+            Service::Order,
+            "STAMPEDE_ORDER_PAYING_GRACE_MS",
+            0,
+        );
         let sale =
             if one_row { Sale::open_with(settings).await? } else { Sale::beside_an_earlier_release(settings).await? };
         let late = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 1)])).await?;
         assert_eq!(late.lines[0].gift_units, 1);
         let paying = sale.pay(&late, "p").await?;
+        sale.time_is_over(&late).await?;
         sale.reaches(&late, OrderState::Expired).await;
         sale.settles_at(sale.kettle, UNITS).await;
         let other = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 1)])).await?;

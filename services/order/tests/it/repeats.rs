@@ -1,7 +1,7 @@
 //! Every message comes twice, and again behind what came later: it takes effect once. Each is a message of its own to
 //! the consumer, as after a restore of its sender's database, so that nothing but the state of the order knows it.
 
-use crate::sale::{Sale, UNITS, eur};
+use crate::sale::{LONG, Sale, UNITS, eur};
 use anyhow::Result;
 use prost::Message;
 use stampede_proto::{
@@ -10,10 +10,6 @@ use stampede_proto::{
 };
 use stampede_testkit::{MeshBuilder, Service, buyer, eventually};
 use stampede_vocab::ItemId;
-use std::time::Duration;
-
-/// Short enough to wait for, long enough to start a payment within.
-const A_MOMENT: Duration = Duration::from_secs(1);
 
 async fn commits(sale: &Sale, order: &Order) -> Result<()> {
     let committed = messages::StockCommitted { order_id: order.order_id.clone(), lines: Vec::new() };
@@ -72,9 +68,10 @@ async fn what_the_payment_says_of_an_order_takes_effect_once() -> Result<()> {
 
 #[tokio::test]
 async fn a_late_payment_and_its_units_take_effect_once() -> Result<()> {
-    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.approve(&paying).await?;
     sale.approve(&paying).await?;
@@ -97,7 +94,7 @@ async fn a_late_payment_and_its_units_take_effect_once() -> Result<()> {
 
 #[tokio::test]
 async fn a_late_payment_for_what_is_sold_out_is_refunded_once() -> Result<()> {
-    let sale = Sale::with_time_to_pay(A_MOMENT).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let event = sale.another_event(2, &[eur(100)]).await?;
     let wish = |units| PlaceOrderRequest {
         event_id: event.to_string(),
@@ -105,6 +102,7 @@ async fn a_late_payment_for_what_is_sold_out_is_refunded_once() -> Result<()> {
     };
     let order = sale.place(buyer(), wish(1)).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     // Two others buy all there is, and pay in time; it may take a moment until the units are back.
     for _ in 0..2 {
@@ -144,12 +142,13 @@ async fn times(sale: &Sale, order: &Order, name: &str) -> usize {
 #[tokio::test]
 async fn whoever_owes_an_answer_is_asked_again_until_it_comes() -> Result<()> {
     let settings = MeshBuilder::default()
-        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", A_MOMENT.as_millis())
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
         .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0)
         .set(Service::Order, "STAMPEDE_ORDER_ASK_AGAIN_MS", 300);
     let sale = Sale::open_with(settings).await?;
     let order = sale.payable_lamp(buyer()).await?;
     let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.settles_at(sale.lamp, UNITS).await;
     sale.mesh.freeze(Service::Inventory, 0)?;

@@ -37,6 +37,9 @@ pub const UNITS: i32 = 10;
 /// What a coupon takes off.
 pub const DISCOUNT: i64 = 700;
 
+/// Long enough to pay for whatever a test prepares; it ends by [`Sale::time_is_over`].
+pub const LONG: Duration = Duration::from_secs(600);
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Services that take part.
@@ -347,6 +350,15 @@ impl Sale {
         let id: OrderId = order.order_id.parse()?;
         let changed = sqlx::query(sql).bind(id.uuid()).execute(&mut *self.connection().await?).await?;
         ensure!(changed.rows_affected() > 0, "nothing was changed by {sql}");
+        Ok(())
+    }
+
+    /// Ends the time to pay of an order now.
+    pub async fn time_is_over(&self, order: &Order) -> Result<()> {
+        let (id, now): (OrderId, _) = (order.order_id.parse()?, Timestamp::now());
+        let end = sqlx::query("UPDATE orders SET pay_deadline_us = ? WHERE id = ?").bind(now.micros()).bind(id.uuid());
+        let ended = end.execute(&mut *self.connection().await?).await?.rows_affected();
+        ensure!(ended == 1, "{} has no time to pay", order.order_id);
         Ok(())
     }
 

@@ -1,23 +1,29 @@
 //! An order that somebody has locked keeps no other waiting, neither in the sweep of deadlines nor in a call.
 
-use crate::sale::{Sale, eur};
+use crate::sale::{LONG, Sale, eur};
 use anyhow::Result;
 use futures_util::{FutureExt, future::try_join_all};
 use sqlx::Connection;
 use stampede_proto::order::v1::{OrderState, PlaceOrderRequest};
-use stampede_testkit::buyer;
+use stampede_testkit::{Service, buyer};
 use stampede_vocab::{ItemId, OrderId};
 use std::time::Duration;
 use tokio::time::timeout;
 
 #[tokio::test]
 async fn an_order_that_somebody_has_locked_keeps_no_other_from_expiring() -> Result<()> {
-    let sale = Sale::with_time_to_pay(Duration::from_secs(1)).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let (locked, free) = (sale.payable_lamp(buyer()).await?, sale.payable_lamp(buyer()).await?);
     let id: OrderId = locked.order_id.parse()?;
     let mut conn = sale.connection().await?;
+    // Or the sweep could come before the lock.
+    sale.mesh.freeze(Service::Order, 0)?;
+    for order in [&locked, &free] {
+        sale.time_is_over(order).await?;
+    }
     let mut lock = conn.begin().await?;
     sqlx::query("SELECT 1 FROM orders WHERE id = ? FOR UPDATE").bind(id.uuid()).execute(&mut *lock).await?;
+    sale.mesh.thaw(Service::Order, 0)?;
     sale.reaches(&free, OrderState::Expired).await;
     assert_eq!(sale.now(&locked).await?.state(), OrderState::AwaitingPayment);
     lock.rollback().await?;
@@ -50,7 +56,7 @@ async fn who_waits_for_a_locked_order_keeps_no_other_call_waiting() -> Result<()
 
 #[tokio::test]
 async fn orders_that_the_database_refuses_keep_no_other_from_expiring_however_many() -> Result<()> {
-    let sale = Sale::with_time_to_pay(Duration::from_secs(4)).await?;
+    let sale = Sale::with_time_to_pay(LONG).await?;
     let event = sale.another_event(2, &[eur(100), eur(100), eur(100)]).await?;
     let mut orders = Vec::new();
     for n in 0..24 {
@@ -61,6 +67,9 @@ async fn orders_that_the_database_refuses_keep_no_other_from_expiring_however_ma
     // Their next version would be out of range. They are due before the others.
     for bad in &orders {
         sale.tamper(bad, "UPDATE orders SET version = 9223372036854775807 WHERE id = ?").await?;
+    }
+    for order in orders.iter().chain(&good) {
+        sale.time_is_over(order).await?;
     }
     for order in &good {
         sale.reaches(order, OrderState::Expired).await;
