@@ -26,14 +26,22 @@ const PARTITION: u16 = 0;
 pub struct Purge {
     db: Database,
     view: watch::Receiver<View>,
-    /// Nothing old is left up to here, so that no batch walks over what was deleted.
+    /// Nothing at all is left up to here, so that no look walks over what was deleted.
     from: u64,
+    /// Where the look under way goes on, and whether it has kept anything; `None` between two.
+    look: Option<Look>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: u64,
+    has_kept: bool,
 }
 
 impl Purge {
     /// For the relay that has these leases.
     pub fn new(db: Database, view: watch::Receiver<View>) -> Self {
-        Self { db, view, from: 0 }
+        Self { db, view, from: 0, look: None }
     }
 
     /// Purges until `halt`.
@@ -55,16 +63,21 @@ impl Purge {
 
     /// Deletes one batch. Returns the pause before the next one.
     async fn batch(&mut self) -> Duration {
-        let before_us = Timestamp::now().minus(RETENTION).micros();
-        let from = self.from;
+        let now = Timestamp::now();
+        let times_us = (now.minus(RETENTION).micros(), now.micros());
+        let look = self.look.unwrap_or(Look { at: self.from, has_kept: false });
         let purged = async {
             let mut conn = self.db.acquire().await?;
-            rows::purge(&mut conn, from, before_us, BATCH).await
+            rows::purge(&mut conn, look.at, times_us, BATCH).await
         };
         let purged: Result<Purged, DbError> = self.db.in_time("purge_outbox", purged).await;
         match purged {
-            Ok(Purged { up_to, is_full }) => {
-                self.from = up_to;
+            Ok(Purged { kept, last, is_full }) => {
+                if !look.has_kept {
+                    self.from = kept.map_or(last, |kept| kept - 1);
+                }
+                let has_kept = look.has_kept || kept.is_some();
+                self.look = is_full.then_some(Look { at: last, has_kept });
                 if is_full { NEXT_BATCH } else { EVERY }
             }
             Err(error) => {

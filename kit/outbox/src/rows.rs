@@ -123,32 +123,40 @@ pub async fn ids_in(conn: &mut MySqlConnection, gaps: &[Gap]) -> Result<BTreeSet
 /// The outcome of one step of the purge.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// Nothing old is left up to here.
-    pub up_to: u64,
+    /// The first message that was kept.
+    pub kept: Option<u64>,
+    /// The last one that was looked at: nothing old is left between `from` and here.
+    pub last: u64,
     /// There may be more of it behind.
     pub is_full: bool,
 }
 
-/// Deletes messages behind the id `from` that were written before this instant and sent from every partition: those
-/// among the first `limit`.
+/// Deletes messages behind the id `from` that were written before the first of these instants and sent from every
+/// partition: those among the first `limit`. The second one is now.
 ///
 /// A message is never kept for another one's sake: the clock of a writer may have been wrong.
-pub async fn purge(conn: &mut MySqlConnection, from: u64, before_us: i64, limit: u32) -> Result<Purged, DbError> {
+pub async fn purge(
+    conn: &mut MySqlConnection,
+    from: u64,
+    (before_us, now_us): (i64, i64),
+    limit: u32,
+) -> Result<Purged, DbError> {
     let floor: Option<u64> =
         sqlx::query_scalar("SELECT MIN(floor_id) FROM outbox_leases").fetch_one(&mut *conn).await?;
-    let (count, last, kept, old): (i64, Option<u64>, Option<u64>, i64) = sqlx::query_as(
+    let (count, last, kept, old, future): (i64, Option<u64>, Option<u64>, i64, i64) = sqlx::query_as(
         "SELECT COUNT(*), MAX(id), CAST(MIN(IF(created_us < ?, NULL, id)) AS UNSIGNED), \
-         COUNT(IF(created_us < ?, 1, NULL)) FROM (SELECT id, created_us FROM outbox \
+         COUNT(IF(created_us < ?, 1, NULL)), COUNT(IF(created_us > ?, 1, NULL)) FROM (SELECT id, created_us FROM outbox \
          WHERE id > ? AND id <= ? ORDER BY id LIMIT ?) AS batch",
     )
     .bind(before_us)
     .bind(before_us)
+    .bind(now_us)
     .bind(from)
     .bind(floor.unwrap_or(0))
     .bind(limit)
     .fetch_one(&mut *conn)
     .await?;
-    let Some(last) = last else { return Ok(Purged { up_to: from, is_full: false }) };
+    let Some(last) = last else { return Ok(Purged { kept: None, last: from, is_full: false }) };
     if old > 0 {
         sqlx::query("DELETE FROM outbox WHERE id > ? AND id <= ? AND created_us < ?")
             .bind(from)
@@ -157,9 +165,9 @@ pub async fn purge(conn: &mut MySqlConnection, from: u64, before_us: i64, limit:
             .execute(conn)
             .await?;
     }
-    // With little of it old, what is behind is hardly older.
-    let is_full = count >= i64::from(limit) && 2 * old >= count;
-    Ok(Purged { up_to: kept.map_or(last, |kept| kept - 1), is_full })
+    // With most of it young, what is behind is hardly older. What is of the future says nothing.
+    let is_full = count >= i64::from(limit) && 2 * (old + future) >= count;
+    Ok(Purged { kept, last, is_full })
 }
 
 #[cfg(test)]
@@ -168,10 +176,12 @@ mod tests {
     use stampede_testkit::{Service, World};
 
     #[tokio::test]
-    async fn a_row_of_the_future_keeps_no_other_from_being_purged() {
+    async fn rows_of_the_future_keep_no_other_from_being_purged() {
         let db = World::new().unwrap().schema(Service::Event).await.unwrap();
         let mut conn = db.acquire().await.unwrap();
-        for (id, created_us) in [(1_u64, 1_i64), (2, i64::MAX), (3, 1), (4, 1), (5, 1), (6, 100)] {
+        let future = i64::MAX;
+        let rows = [(1_u64, 1), (2, future), (3, future), (4, future), (5, 1), (6, 1), (7, future), (8, 1), (9, 100)];
+        for (id, created_us) in rows.into_iter().chain([(10, 100), (11, 100), (12, 1)]) {
             let mut insert = Statement::new(
                 "INSERT INTO outbox (partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, id, \
                  created_us) VALUES (3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', ",
@@ -180,14 +190,14 @@ mod tests {
             insert.execute(&mut conn).await.unwrap();
         }
         sqlx::raw_sql("UPDATE outbox_leases SET floor_id = 100").execute(&mut *conn).await.unwrap();
-        let (mut purged, mut steps) = (Purged { up_to: 0, is_full: true }, 0);
+        let (mut purged, mut kept) = (Purged { kept: None, last: 0, is_full: true }, Vec::new());
         while purged.is_full {
-            purged = purge(&mut conn, purged.up_to, 50, 2).await.unwrap();
-            steps += 1;
-            assert!(steps < 10, "it comes to an end");
+            purged = purge(&mut conn, purged.last, (50, 200), 2).await.unwrap();
+            kept.push(purged.kept);
+            assert!(kept.len() < 10, "it comes to an end");
         }
         let left: Vec<u64> =
             sqlx::query_scalar("SELECT id FROM outbox ORDER BY id").fetch_all(&mut *conn).await.unwrap();
-        assert_eq!((left, purged.up_to), (vec![2, 6], 1));
+        assert_eq!((left, kept[0]), (vec![2, 3, 4, 7, 9, 10, 11, 12], Some(2)), "behind young ones nothing is old");
     }
 }
