@@ -15,12 +15,17 @@ const LATE: Duration = Duration::from_secs(5);
 /// Time between two such lines.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How many messages are unsent, and when the oldest of them was written, in microseconds.
+pub type Unsent = (usize, Option<i64>);
+
 /// The counter and the gauges of one relay.
 pub struct Meters {
     sent: Counter<u64>,
     unsent: Gauge<u64>,
     oldest_age: Gauge<f64>,
     topic: KeyValue,
+    /// What was last known to be unsent.
+    last: Unsent,
     measured: Option<Instant>,
     warned: Option<Instant>,
 }
@@ -40,9 +45,12 @@ impl Meters {
                 .build(),
             oldest_age: meter
                 .f64_gauge("stampede_outbox_oldest_unsent_age_seconds")
-                .with_description("Age of the oldest message of these; 0 where there is none")
+                .with_description(
+                    "Age of the oldest message of these; 0 where there is none, and growing while it cannot send",
+                )
                 .build(),
             topic: KeyValue::new("topic", topic),
+            last: (0, None),
             measured: None,
             warned: None,
         }
@@ -53,25 +61,52 @@ impl Meters {
         self.sent.add(1, std::slice::from_ref(&self.topic));
     }
 
-    /// Measures what is unsent, no more than once a second.
-    pub fn measure(&mut self, unsent: impl FnOnce() -> (usize, Option<i64>)) {
+    /// Measures what is unsent, no more than once a second; where nobody knows (`None`), it is what was known last, and
+    /// grows older.
+    pub fn measure(&mut self, unsent: impl FnOnce() -> Option<Unsent>) {
         if self.measured.is_some_and(|measured| measured.elapsed() < INTERVAL) {
             return;
         }
         self.measured = Some(Instant::now());
-        let (count, oldest_us) = unsent();
-        let age_us = oldest_us.map_or(0, |created_us| (Timestamp::now().micros() - created_us).max(0));
-        let age = Duration::from_micros(age_us.unsigned_abs());
+        let known = unsent();
+        let (count, age) = self.note(known, Timestamp::now());
         self.unsent.record(count as u64, &[]);
         self.oldest_age.record(age.as_secs_f64(), &[]);
         if age >= LATE && self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
             self.warned = Some(Instant::now());
+            let why = match known {
+                Some(_) => "Kafka does not acknowledge in time, waiting for it",
+                None => "messages wait, and this relay has no lease to send them",
+            };
             tracing::warn!(
                 messaging.topic = %self.topic.value,
                 outbox.unsent = count,
                 outbox.oldest_ms = age.as_millis(),
-                "Kafka does not acknowledge in time, waiting for it"
+                "{why}"
             );
         }
+    }
+
+    /// Returns how many messages are unsent as far as it is known, and the age of the oldest.
+    fn note(&mut self, unsent: Option<Unsent>, now: Timestamp) -> (usize, Duration) {
+        self.last = unsent.unwrap_or(self.last);
+        let (count, oldest_us) = self.last;
+        let age_us = oldest_us.map_or(0, |created_us| (now.micros() - created_us).max(0));
+        (count, Duration::from_micros(age_us.unsigned_abs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_known_last_grows_older_until_more_is_known() {
+        let mut meters = Meters::new("t".to_owned());
+        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
+        assert_eq!(meters.note(Some((3, Some(1_000_000))), at(2)), (3, Duration::from_secs(1)));
+        assert_eq!(meters.note(None, at(31)), (3, Duration::from_secs(30)), "a relay that cannot send");
+        assert_eq!(meters.note(Some((0, None)), at(32)), (0, Duration::ZERO));
+        assert_eq!(meters.note(None, at(33)), (0, Duration::ZERO));
     }
 }

@@ -69,6 +69,8 @@ pub struct Sending {
     /// given up.
     checked: usize,
     broken_until: Option<Instant>,
+    /// Other relays have every partition, as far as is known.
+    others_send: bool,
 }
 
 /// What a round has read.
@@ -111,6 +113,7 @@ impl Sending {
             check_at: Instant::now(),
             checked: CHECKED,
             broken_until: None,
+            others_send: false,
         }
     }
 
@@ -287,6 +290,7 @@ impl Sending {
         let known = self.seen.generation;
         self.seen = self.view.borrow_and_update().clone();
         self.broken_until = self.broken_until.filter(|until| now < *until);
+        self.others_send = now < self.seen.valid_until && self.seen.leases.is_empty() && self.seen.has_others;
         if now >= self.seen.valid_until || self.broken_until.is_some() {
             self.seen.leases.clear();
         }
@@ -404,7 +408,9 @@ impl Sending {
         let drained = self.leaving().filter(is_drained).collect();
         let (generation, broken_until) = (self.seen.generation, self.broken_until);
         self.desk.leave(Report { generation, floors, drained, broken_until });
-        let reading = &self.reading;
-        self.meters.measure(|| reading.unsent());
+        // Without a partition nothing is known of what waits, and nothing of it is sent, unless others do that.
+        let (reading, others_send) = (&self.reading, self.others_send);
+        let is_known = others_send || !reading.lanes().is_empty();
+        self.meters.measure(|| is_known.then(|| reading.unsent()));
     }
 }
