@@ -166,13 +166,14 @@ impl<H: Handler> Replay<H> {
         loop {
             let tried = Arc::new(AtomicI64::new(0));
             let outcome = self.replay_first(key.clone(), tried.clone()).await;
+            let tried = tried.load(Ordering::Relaxed);
             match outcome {
                 Ok(Step::Applied(effects)) => self.handler.committed(effects).await,
                 Ok(Step::Skipped) => {}
                 Ok(Step::None) => return Ok(()),
-                Err(failure) if failure.is_reproducible() => return self.not_replayed(key, &failure).await,
+                Err(failure) if failure.is_reproducible() => return self.not_replayed(key, tried, &failure).await,
                 Err(Failure::Db(error)) => {
-                    self.note_hindered(tried.load(Ordering::Relaxed), &error).await;
+                    self.note_hindered(tried, &error).await;
                     return Err(error);
                 }
                 Err(failure) => return Err(DbError::inconsistent(failure.to_string())),
@@ -201,17 +202,19 @@ impl<H: Handler> Replay<H> {
         }
     }
 
-    async fn not_replayed(&self, key: Arc<Key>, failure: &Failure) -> Result<(), DbError> {
+    /// Notes that the letter of this id cannot be applied, if it still is the one to be replayed next: another replica
+    /// may have been faster, or an operator.
+    async fn not_replayed(&self, key: Arc<Key>, id: i64, failure: &Failure) -> Result<(), DbError> {
         let why = failure.to_string();
-        tracing::error!(messaging.topic = %key.0, messaging.key = %key.1, error.cause = %why, "dead letter could not be replayed, it waits for another decision");
+        tracing::error!(messaging.topic = %key.0, messaging.key = %key.1, inbox.letter = id, error.cause = %why, "dead letter could not be replayed, it waits for another decision");
         let noted = self.db.transact("letter_not_replayed", move |conn| {
             let (key, why) = (key.clone(), why.clone());
             Box::pin(async move {
                 let (topic, name) = &*key;
                 rows::lock_park(conn, topic, name).await?;
                 match letter::first_open(conn, topic, name).await? {
-                    Some(first) if first.is_to_be_replayed() => {
-                        letter::not_replayed(conn, first.id, (topic, name), &why).await
+                    Some(first) if first.id == id && first.is_to_be_replayed() => {
+                        letter::not_replayed(conn, id, (topic, name), &why).await
                     }
                     _ => Ok(()),
                 }
