@@ -40,9 +40,10 @@ pub struct Replay<H> {
     /// Wakes it when there are new letters.
     written: Arc<Notify>,
     failing: Failing,
-    /// The last key that had its turn to be replayed, and the last letter of which a copy was to be sent: the first
-    /// ones must not keep the others from having theirs.
+    /// The last key that had its turn to be replayed, or to be let go, and the last letter of which a copy was to be sent:
+    /// the first ones must not keep the others from having theirs.
     replayed: Key,
+    unparked: Key,
     copied: i64,
 }
 
@@ -95,7 +96,8 @@ type Key = (String, String);
 impl<H: Handler> Replay<H> {
     /// For the consumer with this handler.
     pub fn new(db: Database, handler: Arc<H>, copies: Copies, written: Arc<Notify>) -> Self {
-        Self { db, handler, copies, written, failing: Failing::default(), replayed: Key::default(), copied: 0 }
+        let (failing, replayed, unparked) = (Failing::default(), Key::default(), Key::default());
+        Self { db, handler, copies, written, failing, replayed, unparked, copied: 0 }
     }
 
     /// Looks after them until it is dropped.
@@ -223,12 +225,20 @@ impl<H: Handler> Replay<H> {
         noted.await
     }
 
-    /// Lets keys go whose letters were all discarded. Returns the first failure.
-    async fn unpark_settled(&self) -> Result<(), DbError> {
-        let keys =
-            self.db.run("settled_keys", |mut conn| async move { rows::settled(&mut conn, AT_A_TIME).await }).await?;
+    /// Lets the keys go that have their turn and whose letters were all discarded. Returns the first failure.
+    async fn unpark_settled(&mut self) -> Result<(), DbError> {
+        let behind = self.unparked.clone();
+        let keys = self
+            .db
+            .run("settled_keys", |mut conn| async move { rows::settled(&mut conn, &behind, AT_A_TIME).await })
+            .await?;
+        let (is_last, started) = (keys.len() < AT_A_TIME as usize, Instant::now());
         let mut outcome: Result<(), DbError> = Ok(());
         for key in keys {
+            if started.elapsed() >= LONGEST {
+                return outcome;
+            }
+            self.unparked.clone_from(&key);
             let key = Arc::new(key);
             let unparked = self.db.transact("unpark_key", move |conn| {
                 let key = key.clone();
@@ -241,6 +251,9 @@ impl<H: Handler> Replay<H> {
                 })
             });
             outcome = outcome.and(unparked.await);
+        }
+        if is_last {
+            self.unparked = Key::default();
         }
         outcome
     }

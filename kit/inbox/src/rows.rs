@@ -203,16 +203,25 @@ pub async fn unpark(conn: &mut MySqlConnection, topic: &str, key: &str) -> Resul
     Ok(())
 }
 
-/// Returns up to `limit` parked keys, with their topic, of which a letter is here and none is waited for any more. The
-/// letters of an earlier release are in Kafka alone: their keys stay parked.
-pub async fn settled(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<(String, String)>, DbError> {
+/// Returns up to `limit` parked keys, with their topic, of which a letter is here and none is waited for any more: the
+/// next ones behind this one. The letters of an earlier release are in Kafka alone: their keys stay parked.
+pub async fn settled(
+    conn: &mut MySqlConnection,
+    (topic, key): &(String, String),
+    limit: u32,
+) -> Result<Vec<(String, String)>, DbError> {
     let keys: Vec<(String, String)> = sqlx::query_as(
         "SELECT p.topic, p.message_key FROM inbox_parked p \
-         WHERE EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
-                       AND d.record_offset = p.from_offset) \
+         WHERE (p.topic > ? OR (p.topic = ? AND p.message_key > ?)) \
+         AND EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
+                     AND d.record_offset = p.from_offset) \
          AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.topic = p.topic AND d.message_key = p.message_key \
-                         AND d.kind <> 'UNREADABLE' AND d.state IN ('WAITING', 'REPLAY')) LIMIT ?",
+                         AND d.kind <> 'UNREADABLE' AND d.state IN ('WAITING', 'REPLAY')) \
+         ORDER BY p.topic, p.message_key LIMIT ?",
     )
+    .bind(topic)
+    .bind(topic)
+    .bind(key)
     .bind(limit)
     .fetch_all(conn)
     .await?;
