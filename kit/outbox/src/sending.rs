@@ -40,6 +40,8 @@ const POLL_INTERVAL_WITH_OTHERS: Duration = Duration::from_millis(20);
 const POLL_INTERVAL_ALONE: Duration = Duration::from_millis(250);
 /// Pause after a failure of the database.
 const RETRY: Duration = Duration::from_millis(200);
+/// Time between two log lines about a Kafka client that cannot be made anew.
+const TELL_BROKEN: Duration = Duration::from_secs(60);
 /// Longest time to send what is left when the process stops: well within its drain, even if Kafka is silent.
 const FINISH: Duration = Duration::from_secs(3);
 
@@ -68,7 +70,10 @@ pub struct Sending {
     /// Gaps of the next check: fewer after one that met a lock, so that one transaction does not keep all from being
     /// given up.
     checked: usize,
+    /// Until then the leases are given up, and a Kafka client that is broken is not made anew again.
     broken_until: Option<Instant>,
+    /// When it was last told that none can be made.
+    told_broken: Option<Instant>,
     /// Other relays have every partition, as far as is known.
     others_send: bool,
 }
@@ -113,6 +118,7 @@ impl Sending {
             check_at: Instant::now(),
             checked: CHECKED,
             broken_until: None,
+            told_broken: None,
             others_send: false,
         }
     }
@@ -262,15 +268,27 @@ impl Sending {
     }
 
     /// Makes the producer anew if it can never send again, and gives the leases up for as long as another relay needs
-    /// to take them.
+    /// to take them. If no other can be made it tries again after that.
     fn replace_broken_producer(&mut self) {
         let Some(reason) = self.sender.fatal_error() else { return };
-        tracing::error!(messaging.topic = %self.topic, error.cause = reason, "the Kafka producer is broken for good, making another");
-        if let Err(error) = self.sender.replace() {
-            tracing::error!(messaging.topic = %self.topic, error.cause = %error, "no Kafka producer can be made");
+        let now = Instant::now();
+        if self.broken_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let is_told = self.told_broken.is_some_and(|told| now.duration_since(told) < TELL_BROKEN);
+        if !is_told {
+            tracing::error!(messaging.topic = %self.topic, error.cause = reason, "the Kafka producer is broken for good, making another");
+        }
+        match self.sender.replace() {
+            Ok(()) => self.told_broken = None,
+            Err(_) if is_told => {}
+            Err(error) => {
+                tracing::error!(messaging.topic = %self.topic, error.cause = %error, "no Kafka producer can be made, trying again");
+                self.told_broken = Some(now);
+            }
         }
         self.start_over();
-        self.broken_until = Some(Instant::now() + lease::TERM);
+        self.broken_until = Some(now + lease::TERM);
     }
 
     /// Forgets everything, so that it is read again from the floors.
