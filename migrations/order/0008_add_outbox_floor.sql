@@ -5,17 +5,9 @@
 -- version before writes.
 ALTER TABLE outbox ADD COLUMN message_id VARCHAR(36) CHARACTER SET ascii NULL;
 
--- Everything of the partition with this id or a lower one has been sent.
+-- Everything of the partition with this id or a lower one has been sent. `stampede prepare` raises it before a relay goes
+-- by it: that needs a lock for which writers may have to wait, and is tried again where it comes to nothing.
 ALTER TABLE outbox_leases ADD COLUMN floor_id BIGINT UNSIGNED NOT NULL DEFAULT 0;
 
 -- What is listed there must not keep an old message from being purged.
 ALTER TABLE outbox_unsent DROP FOREIGN KEY fk_outbox_unsent_id;
-
--- The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible here
--- is above the floor.
-LOCK TABLES outbox READ, outbox_unsent READ, outbox_leases WRITE;
-UPDATE outbox_leases SET floor_id = COALESCE(
-    (SELECT MIN(id) - 1 FROM outbox_unsent),
-    (SELECT MAX(id) FROM outbox),
-    0);
-UNLOCK TABLES;

@@ -1,13 +1,20 @@
 //! The floors of an outbox before the first relay that keeps them.
 //!
-//! A relay of an earlier release lists what it has not sent, and raises no floor. So the floor of its outbox is where the
-//! migration has set it, however long ago, and the first relay that goes by it would send everything since then again.
+//! A relay of an earlier release lists what it has not sent, and raises no floor. So the floor of its outbox is 0, or where
+//! this has raised it, however long ago, and the first relay that goes by it would send everything since then again.
 
 use anyhow::{Context, bail};
 use sqlx::{Connection, MySqlConnection};
+use stampede_db::DbError;
+use std::time::Duration;
+use tokio::time::sleep;
 
-/// Longest wait for transactions that use the outbox.
-const LOCK_TIMEOUT: &str = "SET SESSION lock_wait_timeout = 30";
+/// Longest wait for transactions that use the outbox. Who writes a message waits as well meanwhile.
+const LOCK_TIMEOUT: &str = "SET SESSION lock_wait_timeout = 3";
+/// Tries to lock it.
+const TRIES: u32 = 5;
+/// Longest pause before the next try, in which whoever has waited goes on.
+const RETRY_AFTER: Duration = Duration::from_secs(4);
 
 /// The lock waits for transactions that have written messages, and lets no other begin: an id that is not visible then is
 /// above the floor.
@@ -23,14 +30,28 @@ const KEEPERS: [&str; 2] = [
 pub async fn raise(url: &str) -> anyhow::Result<()> {
     let mut conn = MySqlConnection::connect(url).await?;
     if !has_keepers(&mut conn).await? {
-        sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut conn).await?;
+        lock(&mut conn).await?;
         // If this fails, the lock ends with the connection.
-        sqlx::raw_sql(LOCK).execute(&mut conn).await.context("the outbox is in use: try again")?;
         raise_locked(&mut conn).await?;
         sqlx::raw_sql("UNLOCK TABLES").execute(&mut conn).await?;
     }
     conn.close().await?;
     Ok(())
+}
+
+async fn lock(conn: &mut MySqlConnection) -> anyhow::Result<()> {
+    sqlx::raw_sql(LOCK_TIMEOUT).execute(&mut *conn).await?;
+    let mut tried = 1;
+    loop {
+        match sqlx::raw_sql(LOCK).execute(&mut *conn).await.map_err(DbError::from) {
+            Err(error) if error.is_locked() && tried < TRIES => {
+                tracing::info!(error.cause = %error, "the outbox is in use, trying again");
+                sleep(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.0))).await;
+                tried += 1;
+            }
+            outcome => return outcome.map(drop).context("the outbox is in use: try again"),
+        }
+    }
 }
 
 async fn has_keepers(conn: &mut MySqlConnection) -> anyhow::Result<bool> {
