@@ -78,11 +78,12 @@ impl Gaps {
         self.ranges.range(..=id).next_back().is_some_and(|(_, missing)| id <= missing.last)
     }
 
-    /// Returns up to `most` ranges that have in them all that is missing at or below `up_to`, in their order. With more
-    /// gaps than that they have more in them.
-    pub fn cover(&self, up_to: u64, most: usize) -> Vec<Gap> {
-        let below = self.ranges.range(..=up_to);
-        joined(below.map(|(&first, missing)| Gap { first, last: missing.last.min(up_to) }).collect(), most)
+    /// Returns up to `most` ranges that have in them all that is missing from `from` to `up_to`, in their order. With
+    /// more gaps than that they have more in them.
+    pub fn cover(&self, from: u64, up_to: u64, most: usize) -> Vec<Gap> {
+        let within = self.ranges.range(..=up_to).filter(|(_, missing)| missing.last >= from);
+        let part = |(&first, missing): (&u64, &Missing)| Gap { first: first.max(from), last: missing.last.min(up_to) };
+        joined(within.map(part).collect(), most)
     }
 
     /// Returns up to `count` ranges that end at or below `up_to` and have been missing for `age`, others than the last
@@ -186,11 +187,13 @@ mod tests {
         for (first, last) in [(2, 3), (5, 6), (8, 9), (100, 100), (103, 110)] {
             gaps.add(gap(first, last), Instant::now());
         }
-        assert_eq!(gaps.cover(200, 5).len(), 5);
-        assert_eq!(gaps.cover(200, 2), [gap(2, 9), gap(100, 110)]);
-        assert_eq!(gaps.cover(105, 2), [gap(2, 9), gap(100, 105)], "no further than that");
-        assert_eq!(gaps.cover(200, 1), [gap(2, 110)]);
-        assert!(gaps.cover(1, 5).is_empty());
+        assert_eq!(gaps.cover(0, 200, 5).len(), 5);
+        assert_eq!(gaps.cover(0, 200, 2), [gap(2, 9), gap(100, 110)]);
+        assert_eq!(gaps.cover(0, 105, 2), [gap(2, 9), gap(100, 105)], "no further than that");
+        assert_eq!(gaps.cover(0, 200, 1), [gap(2, 110)]);
+        assert_eq!(gaps.cover(6, 200, 2), [gap(6, 9), gap(100, 110)], "nothing before that");
+        assert_eq!(gaps.cover(104, 200, 2), [gap(104, 110)]);
+        assert!(gaps.cover(0, 1, 5).is_empty() && gaps.cover(111, 200, 5).is_empty());
         assert!(gaps.has(2) && gaps.has(110) && !gaps.has(4) && !gaps.has(111) && !gaps.has(1));
         assert_eq!(joined(vec![gap(30, 30), gap(1, 1), gap(20, 20)], 2), [gap(1, 1), gap(20, 30)]);
     }
@@ -201,7 +204,7 @@ mod tests {
         for row in 0..1_000 {
             gaps.add(gap(3 * row + 1, 3 * row + 2), Instant::now());
         }
-        assert_eq!(gaps.cover(u64::MAX, 200), [gap(1, 2_999)]);
+        assert_eq!(gaps.cover(0, u64::MAX, 200), [gap(1, 2_999)]);
     }
 
     #[test]

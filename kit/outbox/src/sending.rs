@@ -5,7 +5,7 @@
 
 mod read;
 
-use self::read::{AGAIN, CHECKED, ROUND};
+use self::read::{AGAIN, CHECKED, Held, ROUND};
 use crate::{
     append::hash,
     desk::{Desk, Lease, Report, View},
@@ -60,6 +60,8 @@ pub struct Sending {
     purging: Option<Purging>,
     flow: Flow,
     reading: Reading,
+    /// What was read behind the cursor, until every gap has been looked into; `None` if there is no such.
+    held: Option<Held>,
     woken: Arc<Notify>,
     desk: Arc<Desk>,
     meters: Meters,
@@ -111,6 +113,7 @@ impl Sending {
             purging: None,
             flow: Flow::new(1),
             reading: Reading::default(),
+            held: None,
             woken,
             desk,
             view,
@@ -299,7 +302,7 @@ impl Sending {
         // Nobody hears what becomes of those on their way: their tickets are given anew.
         self.flights.clear();
         self.flow = Flow::new(self.partitions);
-        self.reading = Reading::default();
+        (self.reading, self.held) = (Reading::default(), None);
     }
 
     /// Looks at the leases, and leaves what is held no more.
@@ -374,7 +377,8 @@ impl Sending {
         self.session.keep(conn);
         let Some((answer, drawn)) = read else { return Ok(Round::default()) };
         let read = answer.next.len() + drawn.len();
-        let is_behind = answer.next.len() >= ROUND as usize || answer.filled.len() >= FILLED as usize;
+        let has_more = answer.next.len() >= ROUND as usize || answer.filled.len() >= FILLED as usize;
+        let is_behind = has_more || self.held.is_some();
         let has_drawn_all_it_may = drawn.len() >= AGAIN;
         for row in self.note(answer, drawn) {
             self.send(&row);

@@ -108,7 +108,7 @@ impl Model {
     }
 
     fn probe(&mut self, count: usize) {
-        for gap in self.reading.gaps.cover(self.reading.cursor, count) {
+        for gap in self.reading.gaps.cover(0, self.reading.cursor, count) {
             for (id, partition) in self.committed(gap.first, gap.last) {
                 let is_new = self.reading.find(id, partition, 0);
                 self.note(is_new, id, partition);

@@ -6,7 +6,7 @@ use crate::{
     flow::Item,
     gaps::joined,
     lease,
-    rows::{self, Answer, Ask, COVERED, FILLED},
+    rows::{self, Answer, Ask, COVERED, FILLED, Row},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -38,6 +38,21 @@ const CHECK: Duration = Duration::from_millis(200);
 /// Gaps of one check, at most: a server in steps of three leaves one behind each row.
 pub(super) const CHECKED: usize = 10_000;
 
+/// Rows from behind the cursor that are not passed on yet: some of the gaps have not been looked into since they were
+/// read.
+///
+/// It may take several rounds to look into all. What these rows follow was committed before they were read, so each of
+/// those rounds sees it; rows that are read later may follow something that has come into a gap since it was looked into.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The cursor and the partitions that they were read with.
+    after: u64,
+    own: Vec<u16>,
+    next: Vec<Row>,
+    /// The gaps have been looked into up to here.
+    looked_to: u64,
+}
+
 impl Sending {
     /// Returns what there is to be sent, and which of it had waited; `None` if this relay sends no partition.
     pub(super) async fn read(&mut self, conn: &mut MySqlConnection) -> Result<Option<(Answer, Vec<Item>)>, DbError> {
@@ -48,38 +63,48 @@ impl Sending {
         }
         self.give_up_gaps(conn).await?;
         let after = self.reading.cursor();
-        let gaps = self.reading.gaps.cover(after, PROBED);
+        let held = self.held.take().filter(|held| held.after == after && held.own == own);
+        let from = held.as_ref().map_or(0, |held| held.looked_to + 1);
+        let gaps = self.reading.gaps.cover(from, after, PROBED);
         let has_more_in_them = self.reading.gaps.count() > PROBED;
         let (gaps, covers) = if has_more_in_them { (Vec::new(), gaps) } else { (gaps, Vec::new()) };
-        let limit = if self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
+        let limit = if held.is_none() && self.flow.waiting() < MOST_WAITING { ROUND } else { 0 };
         let may_send = self.purging.is_none();
         let drawn = if may_send { self.flow.draw(AGAIN, Instant::now()) } else { Vec::new() };
         let ids: Vec<u64> = drawn.iter().map(|item| item.id).collect();
         let ask = Ask { own: &own, ids: &ids, gaps: &gaps, covers: &covers, after, limit };
         let mut answer = rows::read(conn, &ask).await?;
-        if !self.fill(conn, &own, &mut answer).await? {
+        answer.next.extend(held.into_iter().flat_map(|held| held.next));
+        if let Some(looked_to) = self.fill(conn, &own, &mut answer).await? {
             // Some of it may be behind what is left in the gaps.
-            answer.next.clear();
+            let next = std::mem::take(&mut answer.next);
+            self.held = Some(Held { after, own, next, looked_to });
         }
         Ok(Some((answer, drawn)))
     }
 
-    /// Reads the rows that have come into gaps, where only their ids are known. Returns whether these are all.
+    /// Reads the rows that have come into gaps, where only their ids are known. Returns up to where the gaps have been
+    /// looked into; `None` if these are all.
     async fn fill(
         &mut self,
         conn: &mut MySqlConnection,
         own: &[u16],
         Answer { filled, covered, .. }: &mut Answer,
-    ) -> Result<bool, DbError> {
-        let is_covered = covered.len() < COVERED as usize;
+    ) -> Result<Option<u64>, DbError> {
         let mut ids = std::mem::take(covered);
+        let mut looked_to = if ids.len() >= COVERED as usize { ids.last().copied() } else { None };
         ids.retain(|id| self.reading.gaps.has(*id));
-        ids.truncate(FILLED as usize);
+        if ids.len() >= FILLED as usize {
+            ids.truncate(FILLED as usize);
+            looked_to = ids.last().copied();
+        }
         if !ids.is_empty() {
             let ask = Ask { own, ids: &ids, gaps: &[], covers: &[], after: 0, limit: 0 };
             *filled = rows::read(conn, &ask).await?.by_id;
+        } else if filled.len() >= FILLED as usize {
+            looked_to = filled.last().map(|row| row.id);
         }
-        Ok(is_covered && filled.len() < FILLED as usize)
+        Ok(looked_to)
     }
 
     /// Begins with the partitions that are new, at their floors.
