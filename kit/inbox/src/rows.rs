@@ -20,15 +20,25 @@ struct Park {
     from_offset: i64,
     /// Partition of the first letter; `None` for one of an earlier release, which is in Kafka alone.
     partition: Option<i32>,
+    /// When the key was parked.
+    parked_us: i64,
 }
 
 impl Park {
     /// Whether it holds the message back. An earlier one of the same partition is from before the dead letter, and has
-    /// taken effect: it is a repeat.
+    /// taken effect: it is a repeat. But one that was written since is none: the topic was made anew, and counts from 0
+    /// again.
     fn holds(self, message: &Message) -> bool {
         let is_moved = self.partition.is_some_and(|partition| partition != message.partition);
-        is_moved || message.offset >= self.from_offset
+        let is_newer = written_us(message).is_some_and(|written_us| written_us > self.parked_us);
+        is_moved || is_newer || message.offset >= self.from_offset
     }
+}
+
+/// When the message was written, by the clock of its writer.
+fn written_us(message: &Message) -> Option<i64> {
+    let time: jiff::Timestamp = message.headers.text("ce_time")?.parse().ok()?;
+    Some(time.as_microsecond())
 }
 
 /// Returns which messages of the batch are not to be applied; mostly none.
@@ -128,12 +138,14 @@ async fn parked(conn: &mut MySqlConnection, batch: &[Message]) -> Result<HashMap
     for (topic, keys) in by_topic(batch) {
         let mut select = Statement::new(
             "SELECT p.message_key, p.from_offset, (SELECT d.partition_no FROM dead_letters d WHERE d.topic = p.topic \
-             AND d.message_key = p.message_key AND d.record_offset = p.from_offset ORDER BY d.id LIMIT 1) \
-             FROM inbox_parked p WHERE p.topic = ",
+             AND d.message_key = p.message_key AND d.record_offset = p.from_offset ORDER BY d.id LIMIT 1), \
+             p.parked_us FROM inbox_parked p WHERE p.topic = ",
         );
         select.push_bind(topic).push(" AND p.message_key IN ").push_list(keys);
-        let rows: Vec<(String, i64, Option<i32>)> = select.fetch_all(&mut *conn).await?;
-        let park = |(key, from_offset, partition)| ((topic.to_owned(), key), Park { from_offset, partition });
+        let rows: Vec<(String, i64, Option<i32>, i64)> = select.fetch_all(&mut *conn).await?;
+        let park = |(key, from_offset, partition, parked_us)| {
+            ((topic.to_owned(), key), Park { from_offset, partition, parked_us })
+        };
         parked.extend(rows.into_iter().map(park));
     }
     Ok(parked)
@@ -233,4 +245,37 @@ pub async fn count_parked(conn: &mut MySqlConnection) -> Result<HashMap<String, 
     let counts: Vec<(String, i64)> =
         sqlx::query_as("SELECT topic, COUNT(*) FROM inbox_parked GROUP BY topic").fetch_all(conn).await?;
     Ok(counts.into_iter().map(|(topic, count)| (topic, count.unsigned_abs())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Headers;
+
+    fn message(partition: i32, offset: i64, time: &str) -> Message {
+        Message {
+            source: "/stampede/payment".to_owned(),
+            id: "m".to_owned(),
+            sequence: 0,
+            message_type: "stampede.message.v1.PaymentApproved".to_owned(),
+            key: "a".to_owned(),
+            payload: Vec::new(),
+            traceparent: None,
+            topic: "t".to_owned(),
+            partition,
+            offset,
+            headers: Headers::from_json(&format!(r#"[{{"key":"ce_time","text":"{time}"}}]"#)).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_park_holds_what_is_behind_its_letter_or_was_written_since() {
+        let parked_us = 1_700_000_000_000_000;
+        let park = Park { from_offset: 500, partition: Some(0), parked_us };
+        let (before, since) = ("2023-11-14T22:13:19Z", "2023-11-14T22:13:20.000001Z");
+        assert!(park.holds(&message(0, 500, before)));
+        assert!(!park.holds(&message(0, 499, before)) && !park.holds(&message(0, 499, "")), "they are repeats");
+        assert!(park.holds(&message(0, 3, since)), "the topic was made anew");
+        assert!(park.holds(&message(1, 3, before)), "it has more partitions now");
+    }
 }
