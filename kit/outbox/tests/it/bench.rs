@@ -143,8 +143,13 @@ impl Bench {
 
     /// Reads until `count` different messages have come, and returns the versions of each key in order of arrival.
     pub async fn received(&self, count: usize) -> BTreeMap<String, Vec<i64>> {
+        self.received_from(&self.topic(), count).await
+    }
+
+    /// The same of any topic.
+    pub async fn received_from(&self, topic: &str, count: usize) -> BTreeMap<String, Vec<i64>> {
         let mut versions: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        for (key, version, _) in self.first_deliveries(count).await {
+        for (key, version, _) in self.deliveries_of(topic, count).await {
             versions.entry(key).or_default().push(version);
         }
         versions
@@ -152,8 +157,12 @@ impl Bench {
 
     /// Reads until `count` different messages have come, and returns key, version and id of each in order of arrival.
     pub async fn first_deliveries(&self, count: usize) -> Vec<(String, i64, String)> {
+        self.deliveries_of(&self.topic(), count).await
+    }
+
+    async fn deliveries_of(&self, topic: &str, count: usize) -> Vec<(String, i64, String)> {
         let consumer = self.consumer();
-        consumer.subscribe(&[&self.topic()]).unwrap();
+        consumer.subscribe(&[topic]).unwrap();
         let mut seen = BTreeSet::new();
         let mut messages = Vec::new();
         let read = async {
