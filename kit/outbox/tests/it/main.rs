@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 mod bench;
+mod brokers;
 mod fresh;
 mod order;
 mod relay;
