@@ -119,14 +119,15 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     Ok(())
 }
 
-/// Claims queued attempts, oldest first. Skips those that another process is claiming. Yields an error for one that is
+/// Claims queued attempts of this time or later, oldest first. Skips those that another process is claiming. Yields an error for one that is
 /// claimed and cannot be read.
 pub async fn claim_requested(
     conn: &mut MySqlConnection,
-    limit: u32,
+    (from, limit): (Timestamp, u32),
     claim: Claim,
 ) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     let mut queued = Statement::new("SELECT payment_id, attempt FROM attempts WHERE state = 'REQUESTED'");
+    queued.push(" AND due_us >= ").push_bind(from.micros());
     queued.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     let keys: Vec<KeyRow> = queued.fetch_all(&mut *conn).await?;
     take(conn, &keys, Claimable::Requested, claim).await

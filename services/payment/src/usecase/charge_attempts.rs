@@ -8,6 +8,18 @@ use crate::{
     store::attempts,
 };
 use stampede_db::DbError;
+use stampede_vocab::Timestamp;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Time between two looks at all that is queued. Those in between begin where the last one has ended: the index keeps the
+/// places of what was charged for as long as somebody reads as of before, and a look walks over them.
+const WHOLE_LOOK: Duration = Duration::from_secs(5);
+/// How much older than that an attempt may be that was not there: its transaction had not ended, or its clock is behind.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Charges attempts. Cheap to clone.
 #[derive(Clone)]
@@ -15,12 +27,14 @@ pub struct ChargeAttempts {
     context: Context,
     provider: HttpProvider,
     settle: SettleAttempts,
+    /// When a look at all has left nothing queued.
+    looked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
 }
 
 impl ChargeAttempts {
     /// Charges through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleAttempts) -> Self {
-        Self { context, provider, settle }
+        Self { context, provider, settle, looked: Arc::default() }
     }
 
     /// Waits until this replica has queued an attempt that it did not take over.
@@ -30,12 +44,23 @@ impl ChargeAttempts {
 
     /// Claims attempts to charge, at most `limit`, for this process alone until the lease ends.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
-        let claim = self.context.claim();
+        let (claim, started, looked) = (self.context.claim(), Instant::now(), self.looked());
+        let from = looked.map_or(Timestamp::from_micros(0), |at| at.minus(LATE));
         let claimed = self
             .context
             .db
-            .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, limit, claim)));
-        Ok(readable(claimed.await?))
+            .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, (from, limit), claim)));
+        let claimed = claimed.await?;
+        if looked.is_none() && claimed.len() < limit as usize {
+            *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some((started, claim.now));
+        }
+        Ok(readable(claimed))
+    }
+
+    /// Up to when nothing is queued; `None` if all has to be looked at again.
+    fn looked(&self) -> Option<Timestamp> {
+        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.filter(|(at, _)| at.elapsed() < WHOLE_LOOK).map(|(_, now)| now)
     }
 
     /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks
