@@ -16,6 +16,9 @@ const MOST_ORDERS_BEFORE: u64 = 12;
 /// that of an order for 7 s by default, before its units go back (`--order-write-limit-ms`, `--unwritten-order-age-ms`).
 const SHORTEST_MS: u64 = 1_000;
 const LONGEST_MS: u64 = 5_000;
+/// The same of one replica that stands still beside another: longer than the database keeps what a silent session has
+/// locked, 8 s by default. What it has begun is rolled back by then, and it must know that when it goes on.
+const FROZEN_MS: (u64, u64) = (9_000, 14_000);
 
 /// Who is struck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +202,7 @@ impl Round {
             Fault::Blow(_, Blow::Restart) => 0,
             Fault::Database(Trouble::TableAway(..) | Trouble::TableFull(..)) => 3_000,
             Fault::Database(Trouble::RowsLocked(..)) => 4_000,
+            Fault::Blow(Target::One(_), Blow::Freeze) => dice.between(FROZEN_MS.0, FROZEN_MS.1),
             // Every notice of the sale.
             Fault::Link(_, Harm::Refused) => 8_000,
             Fault::Blow(..) | Fault::RedisLoses(_) | Fault::Database(_) | Fault::Link(..) => {
@@ -330,6 +334,16 @@ mod tests {
     fn one_replica_of_several_is_struck_only_where_there_are_several() {
         let alone = named(&draw(1, &Replicas::default(), 200));
         assert!(alone.iter().all(|fault| !fault.starts_with("one replica")));
+    }
+
+    #[test]
+    fn only_a_replica_beside_another_stands_still_for_longer_than_its_session_is_kept() {
+        let kept = Duration::from_secs(8);
+        for round in draw(1, &two_of_each(), 200) {
+            let is_one = matches!(round.fault, Fault::Blow(Target::One(_), Blow::Freeze));
+            assert_eq!(round.lasts > kept, is_one, "{round}");
+        }
+        assert!(draw(1, &Replicas::default(), 200).iter().all(|round| round.lasts <= kept));
     }
 
     #[test]
