@@ -42,6 +42,7 @@ struct Rest {
     message_id: String,
     headers: String,
     payload: Vec<u8>,
+    /// Below 0 while it is being sent.
     copied_us: Option<i64>,
     decided_by: Option<String>,
     decided_why: Option<String>,
@@ -136,7 +137,7 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
         // Headers that somebody has made unreadable are shown as they are.
         headers: serde_json::from_str(&rest.headers).unwrap_or(Value::String(rest.headers)),
         payload: Payload::of(&letter.message_type, &rest.payload),
-        copied_time: rest.copied_us.map(time),
+        copied_time: rest.copied_us.filter(|us| *us > 0).map(time),
         decided: rest.decided_by.map(|by| Decided {
             by,
             why: rest.decided_why.unwrap_or_default(),

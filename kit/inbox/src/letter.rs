@@ -348,7 +348,7 @@ pub struct Due {
 pub async fn due(conn: &mut MySqlConnection) -> Result<Due, DbError> {
     let due: Due = sqlx::query_as(
         "SELECT EXISTS (SELECT 1 FROM dead_letters WHERE state = 'REPLAY') AS replay, \
-         EXISTS (SELECT 1 FROM dead_letters WHERE copied_us IS NULL) AS copy, \
+         EXISTS (SELECT 1 FROM dead_letters WHERE copied_us IS NULL OR copied_us < 0) AS copy, \
          EXISTS (SELECT 1 FROM inbox_parked) AS parked",
     )
     .fetch_one(conn)
@@ -375,17 +375,36 @@ pub async fn to_replay(
     Ok(keys)
 }
 
-/// Returns up to `limit` letters that have no copy in Kafka: the next ones behind this one.
-pub async fn uncopied(conn: &mut MySqlConnection, behind: i64, limit: u32) -> Result<Vec<Stored>, DbError> {
+/// Claims letters that have no copy in Kafka, and that no other process is sending, until then, which names the claim: the
+/// negated time takes the place of that of the copy. Returns up to `limit` of them, the next ones behind this one.
+pub async fn claim_uncopied(
+    conn: &mut MySqlConnection,
+    behind: i64,
+    (now_us, until_us): (i64, i64),
+    limit: u32,
+) -> Result<Vec<Stored>, DbError> {
+    let claim = sqlx::query(
+        "UPDATE dead_letters SET copied_us = ? WHERE id > ? AND (copied_us IS NULL OR copied_us BETWEEN ? AND -1) \
+         ORDER BY id LIMIT ?",
+    );
+    let claimed = claim.bind(-until_us).bind(behind).bind(-now_us).bind(limit).execute(&mut *conn).await?;
+    if claimed.rows_affected() == 0 {
+        return Ok(Vec::new());
+    }
     let letters: Vec<Stored> = sqlx::query_as(
         "SELECT id, topic, partition_no, record_offset, message_key, record_key, source, message_id, message_type, \
-         headers, payload, reason, state FROM dead_letters WHERE copied_us IS NULL AND id > ? ORDER BY id LIMIT ?",
+         headers, payload, reason, state FROM dead_letters WHERE copied_us = ? ORDER BY id",
     )
-    .bind(behind)
-    .bind(limit)
+    .bind(-until_us)
     .fetch_all(conn)
     .await?;
     Ok(letters)
+}
+
+/// Lets others have what is left of a claim.
+pub async fn release_uncopied(conn: &mut MySqlConnection, until_us: i64) -> Result<(), DbError> {
+    sqlx::query("UPDATE dead_letters SET copied_us = NULL WHERE copied_us = ?").bind(-until_us).execute(conn).await?;
+    Ok(())
 }
 
 /// Notes that Kafka has the copy of a letter.

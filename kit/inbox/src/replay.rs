@@ -29,6 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const AT_A_TIME: u32 = 100;
 /// Longest time for the keys of one look. The next one goes on behind them.
 const LONGEST: Duration = Duration::from_secs(10);
+/// How long letters are claimed to send their copies, less up to half. Longer than a look that is not held up.
+const CLAIMED: Duration = Duration::from_secs(30);
 /// Shortest and longest wait before a key is tried again whose replay has failed.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -259,13 +261,28 @@ impl<H: Handler> Replay<H> {
     }
 
     /// Sends the copies that are missing, those that Kafka does not take again after all others. Returns the first
-    /// failure. A crash before it is noted sends one twice.
+    /// failure. A crash before it is noted sends one twice, and so does a look that takes longer than its claim.
     async fn copy(&mut self) -> Result<(), RoundError> {
-        let behind = self.copied;
+        let (behind, now) = (self.copied, Timestamp::now());
+        let until_us = now.plus(backoff_within(CLAIMED, CLAIMED, 0)).micros();
+        let times_us = (now.micros(), until_us);
         let letters: Vec<Stored> = self
             .db
-            .run("uncopied_letters", |mut conn| async move { letter::uncopied(&mut conn, behind, AT_A_TIME).await })
+            .run("uncopied_letters", |mut conn| async move {
+                letter::claim_uncopied(&mut conn, behind, times_us, AT_A_TIME).await
+            })
             .await?;
+        let copied = self.copy_claimed(letters).await;
+        if copied.is_err() {
+            let released = self
+                .db
+                .run("release_letters", |mut conn| async move { letter::release_uncopied(&mut conn, until_us).await });
+            released.await?;
+        }
+        copied
+    }
+
+    async fn copy_claimed(&mut self, letters: Vec<Stored>) -> Result<(), RoundError> {
         let is_last = letters.len() < AT_A_TIME as usize;
         let mut outcome: Result<(), RoundError> = Ok(());
         for letter in letters {
