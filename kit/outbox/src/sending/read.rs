@@ -161,3 +161,6 @@ impl Sending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@
 use crate::bench::{Bench, Running, message};
 use futures_util::future::join_all;
 use rdkafka::message::{Header, OwnedHeaders};
-use stampede_db::{Database, DbConfig, Statement};
+use stampede_db::Statement;
 use stampede_kafka::{Producer, Record};
 use stampede_outbox::append;
-use stampede_testkit::{Service, eventually};
+use stampede_testkit::Service;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
@@ -132,36 +132,6 @@ async fn with_many_gaps_what_commits_late_is_sent_before_its_successor() {
     let received = bench.received(901 + AGGREGATES * (2 + OTHERS)).await;
     assert_eq!(inversions(&received), 0);
     bench.settled().await;
-    relay.stop().await;
-}
-
-/// The same, quickly, in powers of two. Returns how many there are.
-async fn double_in_steps(bench: &Bench, times: u32) -> i64 {
-    bench.write(0, 1).await;
-    let mut conn = bench.db.acquire().await.unwrap();
-    sqlx::raw_sql("UPDATE outbox SET id = 3, partition_no = 3").execute(&mut *conn).await.unwrap();
-    for time in 0..times {
-        let mut insert = Statement::new(
-            "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
-             created_us) SELECT id + ",
-        );
-        let further = 3_u64 << time;
-        insert.push_bind(further).push(", partition_no, aggregatetype, CONCAT('evt_', id + ").push_bind(further);
-        insert.push("), 1, type, '', created_us FROM outbox").execute(&mut conn).await.unwrap();
-    }
-    1 << times
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_gaps_than_are_looked_into_at_a_time_do_not_make_it_wait_until_they_are_given_up() {
-    let bench = Bench::new().await;
-    let messages = double_in_steps(&bench, 16).await;
-    // They are given up later than this test waits.
-    let (work_timeout, idle_timeout) = (Duration::from_secs(60), Duration::from_secs(90));
-    let config = DbConfig { work_timeout, idle_timeout, ..DbConfig::default() };
-    let db = Database::connect(&bench.world.service_database_url(Service::Event), config).await.unwrap();
-    let relay = bench.start_relay_on(bench.world.brokers(), db);
-    eventually("all are sent", || async { (bench.records() >= messages).then_some(()) }).await;
     relay.stop().await;
 }
 

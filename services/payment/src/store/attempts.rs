@@ -119,8 +119,8 @@ pub async fn save(conn: &mut MySqlConnection, attempts: &[(PaymentId, &Attempt)]
     Ok(())
 }
 
-/// Claims queued attempts of this time or later, oldest first. Skips those that another process is claiming. Yields an error for one that is
-/// claimed and cannot be read.
+/// Claims queued attempts of this time or later, oldest first. Skips those that another process is claiming. Yields an
+/// error for one that is claimed and cannot be read.
 pub async fn claim_requested(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),

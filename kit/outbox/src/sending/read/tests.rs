@@ -1,0 +1,88 @@
+//! With more rows among the gaps than one statement covers, all is read and passed on long before a gap is given up.
+
+use super::*;
+use crate::{
+    PARTITIONS,
+    desk::{Desk, View},
+    send::Sender,
+};
+use stampede_db::{Database, DbConfig, Statement};
+use stampede_testkit::{Service, World};
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
+
+/// Whose leases they are, and their epoch.
+const OWNER: &str = "2-test";
+const EPOCH: u64 = 7;
+
+/// Writes rows as a server in steps of three does: two to the power of `times`, from id 3 on.
+async fn write_in_steps(conn: &mut MySqlConnection, times: u32) {
+    let mut first = Statement::new(
+        "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
+         created_us) VALUES (3, 3, 'event', 'evt_1', 1, 'stampede.message.v1.EventOpened', '', 1)",
+    );
+    first.execute(conn).await.unwrap();
+    for time in 0..times {
+        let mut double = Statement::new(
+            "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
+             created_us) SELECT id + ",
+        );
+        double.push_bind(3_u64 << time).push(", partition_no, aggregatetype, aggregateid, aggregate_version, type, ");
+        double.push("payload, created_us FROM outbox").execute(conn).await.unwrap();
+    }
+}
+
+async fn lease_all(conn: &mut MySqlConnection) {
+    let mut lease = Statement::new("UPDATE outbox_leases SET owner = ");
+    lease.push_bind(OWNER).push(", epoch = ").push_bind(EPOCH).execute(conn).await.unwrap();
+}
+
+/// One with all leases, whose messages go nowhere.
+fn sending(db: Database) -> Sending {
+    let sender = Sender::new("127.0.0.1:1".to_owned(), "any".to_owned(), "/any".to_owned(), false).unwrap();
+    let (_, view) = watch::channel(View::none());
+    let (woken, desk) = (Arc::new(Notify::new()), Arc::new(Desk::default()));
+    let mut sending = Sending::new(db, OWNER.to_owned(), "any".to_owned(), sender, woken, desk, view);
+    let lease = |partition| (partition, Lease { epoch: EPOCH, is_leaving: false });
+    sending.seen.leases = (0..PARTITIONS).map(lease).collect();
+    sending
+}
+
+#[tokio::test]
+async fn more_gaps_than_one_statement_covers_are_looked_into_in_turn() {
+    const TIMES: u32 = 12;
+    let world = World::new().unwrap();
+    let schema = world.schema(Service::Event).await.unwrap();
+    let mut conn = schema.acquire().await.unwrap();
+    write_in_steps(&mut conn, TIMES).await;
+    lease_all(&mut conn).await;
+    // No gap is given up while this test runs.
+    let (work_timeout, idle_timeout) = (Duration::from_secs(600), Duration::from_secs(700));
+    let config = DbConfig { work_timeout, idle_timeout, ..DbConfig::default() };
+    let url = world.service_database_url(Service::Event);
+    let mut sending = sending(Database::connect(&url, config).await.unwrap());
+
+    let (mut read, mut rounds) = (Vec::new(), 0);
+    while read.len() < 1 << TIMES {
+        let (answer, drawn) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
+        read.extend(sending.note(answer, drawn).into_iter().map(|row| row.id));
+        rounds += 1;
+        assert!(rounds < 100, "{} rows were read", read.len());
+    }
+    let expected: Vec<u64> = (1..=1 << TIMES).map(|number| 3 * number).collect();
+    assert_eq!(read, expected, "each once, in their order");
+    assert!(rounds > 10, "the gaps took more than one statement");
+
+    // What comes late is found where a gap was.
+    let mut late = Statement::new(
+        "INSERT INTO outbox (id, partition_no, aggregatetype, aggregateid, aggregate_version, type, payload, \
+         created_us) VALUES (4, 3, 'event', 'evt_2', 1, 'stampede.message.v1.EventOpened', '', 1)",
+    );
+    late.execute(&mut conn).await.unwrap();
+    let mut found = Vec::new();
+    for _ in 0..40 {
+        let (answer, drawn) = sending.read(&mut conn).await.unwrap().expect("it has every partition");
+        found.extend(sending.note(answer, drawn).into_iter().map(|row| row.id));
+    }
+    assert_eq!(found, [4]);
+}
