@@ -57,7 +57,7 @@ const SEEDS: u64 = 1_000_000;
 
 /// The short run that is one of the checks: always the same plan, whose first rounds are of all kinds.
 const CHECK_SEED: u64 = 766;
-const CHECK_TIME: Duration = Duration::from_secs(70);
+const CHECK_TIME: Duration = Duration::from_secs(50);
 const CHECK_BUYERS: u32 = 40;
 
 /// What is run, and for how long.
