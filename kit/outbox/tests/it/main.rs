@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 mod bench;
-mod brokers;
 mod fresh;
 mod order;
 mod relay;
