@@ -11,12 +11,16 @@ use anyhow::{Context, bail, ensure};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::BorrowedMessage,
 };
 use std::time::Duration;
 
 /// Longest wait for one answer of Kafka, and for the next message while there must be one.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest wait of one look for a message.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The offsets of one partition.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +28,20 @@ pub struct Span {
     partition: i32,
     low: i64,
     high: i64,
+}
+
+/// Returns the next message; `None` if there is none for now, or the client has lost a connection, which it makes anew by
+/// itself. Whoever calls it again has a deadline.
+fn next(client: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError> {
+    match client.poll(POLL_TIMEOUT).transpose() {
+        Err(error) if is_passing(&error) => Ok(None),
+        outcome => outcome,
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure))
 }
 
 /// Returns a client that commits nothing.

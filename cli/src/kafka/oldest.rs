@@ -1,15 +1,12 @@
 //! Finds out when the oldest of some records was written, by reading one record of each partition.
 
-use super::{READ_TIMEOUT, client};
+use super::{READ_TIMEOUT, client, next};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
 use stampede_vocab::Timestamp;
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 /// Returns when the oldest of these records, by partition and offset, was written; `None` if there are none, or if
 /// Kafka does not show one of each partition in time.
@@ -37,8 +34,7 @@ fn read_one_of_each(
         if Instant::now() >= until {
             return Ok(None);
         }
-        let Some(record) = client.poll(Duration::from_millis(100)) else { continue };
-        let record = record?;
+        let Some(record) = next(client)? else { continue };
         if !awaited.remove(&record.partition()) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! Reads everything that a topic has now, in batches, so that no more than a few of them are in memory.
 
-use super::{READ_TIMEOUT, Span, client};
+use super::{READ_TIMEOUT, Span, client, next};
 use anyhow::ensure;
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -8,10 +8,7 @@ use rdkafka::{
     message::{BorrowedHeaders, BorrowedMessage, Headers},
 };
 use stampede_vocab::Timestamp;
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Instant};
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
     task::{JoinHandle, spawn_blocking},
@@ -100,8 +97,7 @@ fn drain(
     let (mut read, mut batch) = (0, Vec::with_capacity(BATCH));
     while read < wanted {
         ensure!(Instant::now() < until, "{topic}: {read} of {wanted} messages, then none for {READ_TIMEOUT:?}");
-        let Some(message) = client.poll(Duration::from_millis(100)) else { continue };
-        let message = message?;
+        let Some(message) = next(client)? else { continue };
         read += 1;
         let sent_us = message.timestamp().to_millis().unwrap_or(0) * 1_000;
         first_at.entry(message.partition()).or_insert(Timestamp::from_micros(sent_us));
