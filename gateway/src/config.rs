@@ -1,6 +1,6 @@
 //! The configuration of the gateway: flags and environment.
 
-use crate::{auth::Lives, transcode::CallLimits, upstream_config::UpstreamConfig};
+use crate::{auth::Lives, transcode::CallLimits, upstream_config::UpstreamConfig, web_config::WebConfig};
 use clap::Parser;
 use secrecy::SecretString;
 use stampede_chassis::{CommonConfig, HasCommon};
@@ -49,6 +49,10 @@ pub struct Config {
     /// Bounds of one request, and of all of them together.
     #[command(flatten)]
     pub limits: LimitConfig,
+
+    /// What browsers, and caches in front, may do.
+    #[command(flatten)]
+    pub web: WebConfig,
 
     /// The configuration that every process has.
     #[command(flatten)]

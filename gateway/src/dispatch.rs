@@ -1,8 +1,9 @@
 //! The handler behind the layers: reads the body up to its limit, and calls the endpoint of the route.
 
 use crate::{
+    auth::ticket_path_of,
     gateway::Gateway,
-    routes::{Endpoint, Native, Route},
+    routes::{Endpoint, Lookup, Native, Route},
     trace_id::TraceId,
     transcode::{Call, refuse_query},
 };
@@ -13,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
 use stampede_chassis::Identity;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// Longest wait for a body, which is small. Guards against slow-body attacks.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// The media type of bodies.
+const JSON: &str = "application/json";
 
 /// Answers a request that has a route and may use it; `caller` is `None` where a route is open to all.
 pub async fn dispatch(
@@ -36,17 +39,25 @@ pub async fn dispatch(
         Endpoint::Native(native) => {
             refuse_query(parts.uri.query().unwrap_or_default())?;
             let body = read(body, gateway.body_limit).await?;
-            answer(gateway, *native, &body).await
+            require_json(&parts.headers, &body)?;
+            answer(gateway, *native, caller, &body).await
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
             let body = if rpc.has_body { read(body, gateway.body_limit).await? } else { Bytes::new() };
-            gateway.transcoder.call(Call { rpc, caller, trace_id, uri: &parts.uri, body: &body }).await
+            require_json(&parts.headers, &body)?;
+            let (uri, headers, cache_control) = (&parts.uri, &parts.headers, gateway.caching.control(route));
+            gateway.transcoder.call(Call { rpc, caller, trace_id, uri, headers, cache_control, body: &body }).await
         }
     }
 }
 
-async fn answer(gateway: &Gateway, native: Native, body: &[u8]) -> Result<Response, Problem> {
+async fn answer(
+    gateway: &Gateway,
+    native: Native,
+    caller: Option<&Identity>,
+    body: &[u8],
+) -> Result<Response, Problem> {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match native {
         Native::Index => Ok(index().into_response()),
@@ -56,6 +67,20 @@ async fn answer(gateway: &Gateway, native: Native, body: &[u8]) -> Result<Respon
         }
         Native::VerifyToken => Ok((no_store, Json(gateway.auth.verify(body)?)).into_response()),
         Native::RefreshToken => Ok((no_store, Json(gateway.auth.refresh(body).await?)).into_response()),
+        Native::IssueTicket => {
+            let caller =
+                caller.ok_or_else(|| Problem::internal_error("tickets are given to callers without a name"))?;
+            let ticket = gateway.tickets.issue(caller, path_of_stream(gateway, body)?)?;
+            Ok((StatusCode::CREATED, no_store, Json(ticket)).into_response())
+        }
+    }
+}
+
+fn path_of_stream(gateway: &Gateway, body: &[u8]) -> Result<String, Problem> {
+    let path = ticket_path_of(body)?;
+    match gateway.table.find(&Method::GET, &path) {
+        Lookup::Found(route) if route.is_stream() => Ok(path),
+        _ => Err(Problem::invalid_field("path", "must be the path of a stream, such as /v1/orders/{order_id}:watch")),
     }
 }
 
@@ -66,6 +91,7 @@ fn index() -> Json<serde_json::Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "links": {
             "token": "/v1/auth/tokens",
+            "ticket": "/v1/auth/tickets",
             "events": "/v1/events",
             "campaigns": "/v1/campaigns",
             "coupons": "/v1/coupons",
@@ -78,7 +104,7 @@ fn index() -> Json<serde_json::Value> {
 
 async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
     // One deadline for the whole body, not one for each chunk: a byte a second would keep the connection for ever.
-    let late = |_| Problem::new(Reason::DeadlineExceeded, "the body of the request did not arrive in time");
+    let late = |_| Problem::new(Reason::BodyTimeout, "the body of the request did not arrive in time");
     let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await.map_err(late)?;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| {
         if error.is::<LengthLimitError>() {
@@ -87,4 +113,51 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
             Problem::new(Reason::Cancelled, "the body of the request broke off")
         }
     })
+}
+
+/// Refuses what says of itself that it is no JSON, or not JSON yet. What says nothing is taken for it; an empty body may
+/// say what it likes.
+fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
+    let coding = text(header::CONTENT_ENCODING).unwrap_or("identity");
+    if !coding.eq_ignore_ascii_case("identity") {
+        return Err(Problem::new(Reason::UnsupportedMediaType, "the body must not be compressed or otherwise encoded"));
+    }
+    let media_type = text(header::CONTENT_TYPE).unwrap_or(JSON);
+    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media_type == JSON || (media_type.starts_with("application/") && media_type.ends_with("+json")) {
+        return Ok(());
+    }
+    let problem = format!("the body must be JSON (Content-Type: {JSON})");
+    Err(Problem::new(Reason::UnsupportedMediaType, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_is_taken_for_json() {
+        for (name, value, is_taken) in [
+            ("accept", "text/html", true),
+            ("content-type", "application/json", true),
+            ("content-type", "Application/JSON; charset=utf-8", true),
+            ("content-type", "application/vnd.example+json", true),
+            ("content-encoding", "identity", true),
+            ("content-type", "text/plain", false),
+            ("content-type", "application/x-www-form-urlencoded", false),
+            ("content-type", "application/jsonp", false),
+            ("content-type", "", false),
+            ("content-encoding", "gzip", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            let refused = require_json(&headers, b"{}").err().map(|problem| problem.reason());
+            assert_eq!(refused, (!is_taken).then_some(Reason::UnsupportedMediaType), "{name}: {value}");
+            assert!(require_json(&headers, b"").is_ok(), "{name}: {value}");
+        }
+    }
 }

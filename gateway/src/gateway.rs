@@ -1,7 +1,8 @@
 //! The state that all requests share: the route table, the channels to the services, the tokens, the bound.
 
 use crate::{
-    auth::Auth,
+    auth::{Auth, Tickets},
+    caching::Caching,
     layers::Metrics,
     routes::{Endpoint, Table},
     transcode::{Transcoder, Upstreams},
@@ -17,6 +18,10 @@ pub struct Gateway {
     pub transcoder: Transcoder,
     /// Issues and checks tokens.
     pub auth: Auth,
+    /// Issues and checks tickets for streams.
+    pub tickets: Tickets,
+    /// How answers may be kept.
+    pub caching: Caching,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// Bounds the requests under way.

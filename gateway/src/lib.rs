@@ -10,6 +10,7 @@
 //! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
 
 mod auth;
+mod caching;
 mod config;
 mod dispatch;
 mod gateway;
@@ -19,12 +20,14 @@ mod routes;
 mod trace_id;
 mod transcode;
 mod upstream_config;
+mod web_config;
 
 pub use config::Config;
 
 use anyhow::Context;
-use auth::{AccessTokens, Auth, FirstTokens};
+use auth::{AccessTokens, Auth, FirstTokens, Tickets};
 use axum::Router;
+use caching::Caching;
 use gateway::Gateway;
 use layers::Metrics;
 use routes::Table;
@@ -50,11 +53,14 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         table,
         transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
         auth: Auth::new(tokens, first, redis, config.lives()),
+        tickets: Tickets::new(&config.auth_secret)?,
+        caching: Caching::new(config.web.public_max_age_s),
         body_limit: config.limits.body_limit_bytes,
         shed: Shed::over(config.limits.max_in_flight),
         metrics: Metrics::new(),
     };
     let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
+    let router = config.web.around(router);
     Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services))
 }
 

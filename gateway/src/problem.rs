@@ -13,6 +13,8 @@ use stampede_status::{Problem, Reason};
 pub struct Refusal {
     problem: Problem,
     allow: Option<HeaderValue>,
+    /// Whether the request came with credentials.
+    presented: bool,
 }
 
 impl Refusal {
@@ -20,16 +22,25 @@ impl Refusal {
     pub fn method_not_allowed(allow: HeaderValue) -> Self {
         let methods = allow.to_str().unwrap_or_default().to_owned();
         let problem = Problem::new(Reason::MethodNotAllowed, format!("this path takes {methods}"));
-        Self { problem, allow: Some(allow) }
+        Self { problem, allow: Some(allow), presented: false }
+    }
+
+    /// Tells who presented credentials that these are not valid, and not only that there are to be some.
+    #[must_use]
+    pub fn presented(mut self, presented: bool) -> Self {
+        self.presented = presented;
+        self
     }
 
     /// The answer to the request of this trace.
     pub fn into_response(self, trace_id: &TraceId) -> Response {
-        let Self { problem, allow } = self;
+        let Self { problem, allow, presented } = self;
         let mut response = Response::new(Body::from(problem.to_json(trace_id.as_str()).to_string()));
         *response.status_mut() = problem.http();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // Some could be kept by caches that decide for themselves.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(allow) = allow {
             headers.insert(header::ALLOW, allow);
         }
@@ -38,7 +49,7 @@ impl Refusal {
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(challenge) = challenge(problem.reason()) {
+        if let Some(challenge) = challenge(problem.reason(), presented) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
@@ -47,15 +58,15 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, allow: None }
+        Self { problem, allow: None, presented: false }
     }
 }
 
 /// The `WWW-Authenticate` header for a bad bearer token (RFC 6750). Webhook signatures are no bearer tokens.
-fn challenge(reason: Reason) -> Option<HeaderValue> {
+fn challenge(reason: Reason, presented: bool) -> Option<HeaderValue> {
     match reason {
-        Reason::Unauthenticated => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),
-        Reason::TokenExpired | Reason::TokenReused => {
+        Reason::Unauthenticated if !presented => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),
+        Reason::Unauthenticated | Reason::TokenExpired | Reason::TokenReused => {
             Some(HeaderValue::from_static(r#"Bearer realm="stampede", error="invalid_token""#))
         }
         _ => None,
@@ -89,10 +100,20 @@ mod tests {
             let response = written(Problem::new(reason, "what happened").into());
             assert_eq!(response.status(), status, "{reason}");
             assert_eq!(response.headers()["content-type"], "application/problem+json");
-            let extra: Vec<_> = response.headers().iter().filter(|(name, _)| *name != "content-type").collect();
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            let of_all = ["content-type", "cache-control"];
+            let extra = response.headers().iter().filter(|(name, _)| !of_all.contains(&name.as_str()));
+            let extra: Vec<_> = extra.collect();
             let extra = extra.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).next();
             assert_eq!(extra, header, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_token_that_was_presented_is_said_to_be_invalid() {
+        let refusal = Refusal::from(Problem::new(Reason::Unauthenticated, "the access token is not valid"));
+        let response = written(refusal.presented(true));
+        assert_eq!(response.headers()["www-authenticate"], r#"Bearer realm="stampede", error="invalid_token""#);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use stampede_lua::{
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
 
-use crate::transcode::{malformed, unknown_field};
+use crate::transcode::{object, unknown_field};
 
 /// How long tokens live.
 #[derive(Debug, Clone, Copy)]
@@ -134,21 +134,15 @@ impl Auth {
 }
 
 /// The fields of a body that may have only these; an empty body has none.
-fn fields(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, Problem> {
-    if body.trim_ascii().is_empty() {
-        return Ok(Map::new());
-    }
-    let object = match serde_json::from_slice(body).map_err(|error| malformed(&error))? {
-        Value::Object(object) => object,
-        _ => return Err(Problem::new(Reason::MalformedJson, "the body must be a JSON object")),
-    };
+pub(super) fn fields(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, Problem> {
+    let object = object(body)?;
     match object.keys().find(|name| !known.contains(&name.as_str())) {
         Some(name) => Err(unknown_field(name)),
         None => Ok(object),
     }
 }
 
-fn text(fields: &Map<String, Value>, name: &str) -> Result<String, Problem> {
+pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<String, Problem> {
     match fields.get(name) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(_) => Err(Problem::invalid_field(name, "must be a string")),
@@ -164,6 +158,6 @@ fn whole_seconds(life: Duration) -> i64 {
     i64::try_from(life.as_secs()).unwrap_or(i64::MAX / 2)
 }
 
-fn rfc3339(seconds: i64) -> String {
+pub(super) fn rfc3339(seconds: i64) -> String {
     prost_types::Timestamp { seconds, nanos: 0 }.to_string()
 }

@@ -15,13 +15,14 @@ use crate::{
     problem::Refusal,
     routes::{Lookup, Route},
     trace_id::{HEADER, TraceId},
+    transcode::has_ended,
 };
 use axum::{
     extract::{Request, State},
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use http::StatusCode;
-use stampede_chassis::{catch_panic, telemetry};
+use http::{HeaderValue, StatusCode, header};
+use stampede_chassis::{Identity, catch_panic, telemetry};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
@@ -31,6 +32,7 @@ use tracing::{Instrument, Span, error_span, field::Empty};
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
+    let presented = request.headers().contains_key(header::AUTHORIZATION);
     let route = find(&gateway, &request);
     let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name), &request);
     let trace_id = TraceId::of(&span);
@@ -38,9 +40,10 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
         Ok(route) => {
             let answer = catch_panic(admit(&gateway, &route, &trace_id, request));
             let outcome = answer.instrument(span.clone()).await.flatten();
-            (Some(route), outcome.map_err(Refusal::from))
+            (Some(route), outcome.map_err(|problem| Refusal::from(problem).presented(presented)))
         }
-        Err(refusal) => (None, Err(refusal)),
+        Err(Unrouted::Options(allow)) => (None, Ok((StatusCode::NO_CONTENT, [(header::ALLOW, allow)]).into_response())),
+        Err(Unrouted::Refused(refusal)) => (None, Err(refusal)),
     };
     let mut response = span.in_scope(|| outcome.unwrap_or_else(|refusal| refusal.into_response(&trace_id)));
     response.headers_mut().insert(HEADER, trace_id.header());
@@ -52,17 +55,42 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
 /// Answers a request that has a route, if the bound has room for it and its caller may use the route.
 async fn admit(gateway: &Gateway, route: &Route, trace_id: &TraceId, request: Request) -> Result<Response, Problem> {
     let _permit = gateway.shed.admit()?;
-    let caller = authenticate(&gateway.auth.tokens, route.access, request.headers())?;
+    if route.is_stream() && has_ended(request.headers()) {
+        // A browser stops to come back at this.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let caller = identify(gateway, route, &request)?;
     dispatch(gateway, route, caller.as_ref(), trace_id, request).await
 }
 
-fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Refusal> {
-    let path = request.uri().path();
-    match gateway.table.find(request.method(), path) {
-        Lookup::Found(route) => Ok(route),
-        Lookup::WrongMethod(allow) => Err(Refusal::method_not_allowed(allow)),
-        Lookup::Unknown => Err(Problem::new(Reason::UnknownPath, format!("there is nothing under {path}")).into()),
+/// Who calls: by a ticket where a stream came with one, else by a token.
+fn identify(gateway: &Gateway, route: &Route, request: &Request) -> Result<Option<Identity>, Problem> {
+    if route.is_stream()
+        && let Some(caller) = gateway.tickets.caller(route.access, request.uri())?
+    {
+        return Ok(Some(caller));
     }
+    authenticate(&gateway.auth.tokens, route.access, request.headers())
+}
+
+/// The answer to a request that leads to no route.
+enum Unrouted {
+    Refused(Refusal),
+    /// It asks what the path takes.
+    Options(HeaderValue),
+}
+
+fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
+    let path = request.uri().path();
+    Err(match gateway.table.find(request.method(), path) {
+        Lookup::Found(route) => return Ok(route),
+        Lookup::Options(allow) => Unrouted::Options(allow),
+        Lookup::WrongMethod(allow) => Unrouted::Refused(Refusal::method_not_allowed(allow)),
+        Lookup::Unknown => {
+            let problem = Problem::new(Reason::UnknownPath, format!("there is nothing under {path}"));
+            Unrouted::Refused(problem.into())
+        }
+    })
 }
 
 fn span_of(name: &str, request: &Request) -> Span {

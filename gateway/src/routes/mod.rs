@@ -12,7 +12,7 @@ mod template;
 use self::template::TemplateError;
 pub use self::{
     field_path::{FieldPath, named},
-    rpc::Rpc,
+    rpc::{Rpc, TICKET},
     table::{Endpoint, Lookup, Native, Route, Table},
 };
 

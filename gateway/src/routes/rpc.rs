@@ -4,6 +4,9 @@ use super::{RouteError, field_path::FieldPath, field_path::named, template::Vari
 use http::uri::PathAndQuery;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
+/// The query parameter of streams that stands for their caller, for callers that cannot send a header.
+pub const TICKET: &str = "ticket";
+
 /// A method of the contract as one `google.api.http` rule binds it.
 #[derive(Debug)]
 pub struct Rpc {
@@ -21,6 +24,8 @@ pub struct Rpc {
     pub response_body: Option<FieldDescriptor>,
     /// Whether it is a stream of answers.
     pub streaming: bool,
+    /// The field of the request that makes a repeat known, if it has one; the header `Idempotency-Key` stands for it.
+    pub request_id: Option<FieldDescriptor>,
     /// The variable of the path.
     pub variable: Option<PathVariable>,
 }
@@ -55,6 +60,9 @@ impl Rpc {
             return Err(fault("a stream of requests cannot come over HTTP/JSON".into()));
         }
         let (input, output) = (method.input(), method.output());
+        if method.is_server_streaming() && named(&input, TICKET).is_some() {
+            return Err(fault(format!("its field {TICKET} is the parameter by which callers of streams are known")));
+        }
         let service = method.parent_service().full_name().to_owned();
         let grpc_path = PathAndQuery::try_from(format!("/{service}/{}", method.name()))
             .map_err(|error| fault(error.to_string()))?;
@@ -68,6 +76,7 @@ impl Rpc {
             has_body,
             response_body,
             streaming: method.is_server_streaming(),
+            request_id: request_id(&input).filter(|_| has_body),
             variable: variable.map(|variable| path_variable(&input, variable)).transpose().map_err(fault)?,
             input,
             output,
@@ -83,9 +92,18 @@ fn message_field(message: &MessageDescriptor, name: &str) -> Result<FieldDescrip
     }
 }
 
+fn request_id(input: &MessageDescriptor) -> Option<FieldDescriptor> {
+    let field = input.get_field_by_name("request_id")?;
+    (field.kind() == Kind::String && !field.is_list()).then_some(field)
+}
+
 fn path_variable(input: &MessageDescriptor, variable: Variable<'_>) -> Result<PathVariable, String> {
     let Variable { field, segment } = variable;
     let found = FieldPath::resolve(input, field);
     let field = found.ok_or_else(|| format!("{} has no field {field}", input.full_name()))?;
+    let last = field.last();
+    if last.is_list() || last.is_map() || matches!(last.kind(), Kind::Message(_)) {
+        return Err(format!("{} cannot stand in a path: it is not a single value", last.full_name()));
+    }
     Ok(PathVariable { field, segment })
 }

@@ -4,7 +4,7 @@ use super::{Access, RouteError, annotation, rpc::Rpc};
 use http::{HeaderValue, Method};
 use matchit::Router;
 use prost_reflect::DescriptorPool;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// The endpoints of the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +17,17 @@ pub enum Native {
     VerifyToken,
     /// The next pair of tokens.
     RefreshToken,
+    /// A ticket for one stream.
+    IssueTicket,
 }
 
 impl Native {
-    const ROUTES: [(Method, &'static str, Native); 4] = [
-        (Method::GET, "/", Native::Index),
-        (Method::POST, "/v1/auth/tokens", Native::IssueToken),
-        (Method::POST, "/v1/auth/tokens:verify", Native::VerifyToken),
-        (Method::POST, "/v1/auth/tokens:refresh", Native::RefreshToken),
+    const ROUTES: [(Method, &'static str, Access, Native); 5] = [
+        (Method::GET, "/", Access::Public, Native::Index),
+        (Method::POST, "/v1/auth/tokens", Access::Public, Native::IssueToken),
+        (Method::POST, "/v1/auth/tokens:verify", Access::Public, Native::VerifyToken),
+        (Method::POST, "/v1/auth/tokens:refresh", Access::Public, Native::RefreshToken),
+        (Method::POST, "/v1/auth/tickets", Access::Buyer, Native::IssueTicket),
     ];
 }
 
@@ -56,6 +59,11 @@ impl Route {
     fn new(method: Method, template: &str, access: Access, endpoint: Endpoint) -> Self {
         Self { name: format!("{method} {template}"), method, template: template.into(), access, endpoint }
     }
+
+    /// Whether its answer is a stream of events.
+    pub fn is_stream(&self) -> bool {
+        matches!(&self.endpoint, Endpoint::Rpc(rpc) if rpc.streaming)
+    }
 }
 
 /// All routes at one template.
@@ -69,6 +77,8 @@ struct Place {
 pub enum Lookup {
     /// It is answered.
     Found(Arc<Route>),
+    /// It asks which methods the path takes: the value of an `Allow` header.
+    Options(HeaderValue),
     /// The path is known, under these methods only: the value of an `Allow` header.
     WrongMethod(HeaderValue),
     /// The path is not known.
@@ -86,7 +96,7 @@ impl Table {
     /// Reads the routes of an encoded descriptor set and adds the gateway's own.
     pub fn of_contract(descriptor_set: &[u8]) -> Result<Self, RouteError> {
         let pool = DescriptorPool::decode(descriptor_set)?;
-        let own = |(method, template, native)| Route::new(method, template, Access::Public, Endpoint::Native(native));
+        let own = |(method, template, access, native)| Route::new(method, template, access, Endpoint::Native(native));
         let mut routes: Vec<Route> = Native::ROUTES.map(own).into();
         for binding in annotation::bindings(&pool)? {
             let endpoint = Endpoint::Rpc(Arc::new(binding.rpc));
@@ -117,9 +127,14 @@ impl Table {
         self.routes.iter().map(Arc::as_ref)
     }
 
-    /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out.
+    /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out. `OPTIONS *` asks about all paths
+    /// together.
     pub fn find(&self, method: &Method, path: &str) -> Lookup {
-        let Ok(found) = self.places.at(path) else { return Lookup::Unknown };
+        if *method == Method::OPTIONS && path == "*" {
+            return Lookup::Options(HeaderValue::from_static("GET, HEAD, POST, OPTIONS"));
+        }
+        let path = unescaped(path);
+        let Ok(found) = self.places.at(&path) else { return Lookup::Unknown };
         // No id has a colon: what follows one is a verb, and not one of this place.
         if found.params.iter().any(|(_, value)| value.contains(':')) {
             return Lookup::Unknown;
@@ -127,6 +142,7 @@ impl Table {
         let wanted = if method == Method::HEAD { &Method::GET } else { method };
         match found.value.routes.iter().find(|route| route.method == *wanted) {
             Some(route) => Lookup::Found(Arc::clone(route)),
+            None if *method == Method::OPTIONS => Lookup::Options(found.value.allow()),
             None => Lookup::WrongMethod(found.value.allow()),
         }
     }
@@ -134,9 +150,37 @@ impl Table {
 
 impl Place {
     fn allow(&self) -> HeaderValue {
-        let methods: Vec<_> = self.routes.iter().map(|route| route.method.as_str()).collect();
+        let mut methods: Vec<_> = self.routes.iter().map(|route| route.method.as_str()).collect();
+        if methods.contains(&"GET") {
+            methods.push("HEAD");
+        }
+        methods.push("OPTIONS");
         HeaderValue::from_str(&methods.join(", ")).expect("method names are header text")
     }
+}
+
+/// Undoes the encoding of characters that need none: such a path is the same one by RFC 3986, 6.2.2.2. A slash or a
+/// colon that is encoded belongs to a variable and stays so.
+fn unescaped(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = path.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.map(char::from) {
+            Some(char) if char.is_ascii_alphanumeric() || "-._~".contains(char) => {
+                plain.push(char);
+                plain.push_str(&part[2..]);
+            }
+            _ => {
+                plain.push('%');
+                plain.push_str(part);
+            }
+        }
+    }
+    Cow::Owned(plain)
 }
 
 #[cfg(test)]
@@ -163,6 +207,15 @@ mod tests {
             (Method::GET, "/", "Index"),
             (Method::POST, "/v1/auth/tokens", "IssueToken"),
             (Method::POST, "/v1/auth/tokens:refresh", "RefreshToken"),
+            (Method::POST, "/v1/auth/tickets", "IssueTicket"),
+            (Method::GET, "/v1/%65vents", "/stampede.event.v1.EventService/ListEvents"),
+            (Method::GET, "/%761/orders/%6Frd_1", "/stampede.order.v1.OrderService/GetOrder"),
+            (Method::POST, "/v1/orders/ord_1:p%61y", "/stampede.order.v1.OrderService/PayOrder"),
+            (Method::GET, "/v1/orders/ord_1%3Awatch", "/stampede.order.v1.OrderService/GetOrder"),
+            (Method::GET, "/v1/orders/a%2Fb", "/stampede.order.v1.OrderService/GetOrder"),
+            (Method::GET, "/v1/%", "Unknown"),
+            (Method::GET, "/v1/%6", "Unknown"),
+            (Method::GET, "/v1/%+5vents", "Unknown"),
             (Method::POST, "/v1/orders", "/stampede.order.v1.OrderService/PlaceOrder"),
             (Method::GET, "/v1/orders", "/stampede.order.v1.OrderService/ListOrders"),
             (Method::HEAD, "/v1/orders/ord_1", "/stampede.order.v1.OrderService/GetOrder"),
@@ -178,7 +231,7 @@ mod tests {
             (Method::GET, "/v1/events//stock", "Unknown"),
             (Method::GET, "/v1/events/evt_1/stock/more", "Unknown"),
             (Method::GET, "", "Unknown"),
-            (Method::OPTIONS, "*", "Unknown"),
+            (Method::GET, "*", "Unknown"),
         ] {
             assert_eq!(grpc_path(method, path), expected, "{path}");
         }
@@ -217,9 +270,20 @@ mod tests {
             Lookup::WrongMethod(allow) => {
                 let mut methods: Vec<_> = allow.to_str().unwrap().split(", ").collect();
                 methods.sort_unstable();
-                assert_eq!(methods, ["GET", "POST"]);
+                assert_eq!(methods, ["GET", "HEAD", "OPTIONS", "POST"]);
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_a_path_takes_can_be_asked_for() {
+        for (path, expected) in [("*", "GET, HEAD, POST, OPTIONS"), ("/v1/orders/ord_1:pay", "POST, OPTIONS")] {
+            match table().find(&Method::OPTIONS, path) {
+                Lookup::Options(allow) => assert_eq!(allow, expected, "{path}"),
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+        assert!(matches!(table().find(&Method::OPTIONS, "/v1/nothing"), Lookup::Unknown));
     }
 }

@@ -2,18 +2,23 @@
 //!
 //! Decides nothing about who may call; that is done before. Knows no service and no message.
 
+mod answer;
 mod call;
 mod codec;
-mod fault;
+mod decimal;
+mod idempotency;
 mod json;
 mod query;
 mod request;
 mod response;
 mod stream;
 mod text;
+mod tree;
+mod value;
 
 pub use self::{
     call::{Call, CallLimits, Transcoder, Upstreams},
-    json::{malformed, unknown_field},
+    json::{object, unknown_field},
     query::refuse as refuse_query,
+    stream::has_ended,
 };

@@ -1,7 +1,7 @@
 //! Query parameters: those fields of a request that are neither in its path nor in its body.
 
 use super::{json::unknown_field, text};
-use crate::routes::{FieldPath, Rpc};
+use crate::routes::{FieldPath, Rpc, TICKET};
 use prost_reflect::DynamicMessage;
 use stampede_status::Problem;
 use std::borrow::Cow;
@@ -11,6 +11,10 @@ pub fn apply(rpc: &Rpc, query: &str, message: &mut DynamicMessage) -> Result<(),
     let mut seen: Vec<FieldPath> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // Says who calls, which was found out before.
+        if rpc.streaming && name == TICKET {
+            continue;
+        }
         let path = accepted(rpc, &decode(&"query", name)?)?;
         if !path.last().is_list() && seen.contains(&path) {
             return Err(Problem::invalid_field(path.to_string(), "is given twice"));

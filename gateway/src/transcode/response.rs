@@ -12,6 +12,9 @@ const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(t
 /// The JSON text of an answer, or of the one field of it that the rule names.
 pub fn to_json(rpc: &Rpc, message: &DynamicMessage) -> Result<Vec<u8>, Problem> {
     let Some(field) = &rpc.response_body else { return write(message) };
+    if !message.has_field(field) {
+        return Err(Problem::internal_error(format!("the answer has no {}", field.full_name())));
+    }
     match message.get_field(field).as_ref() {
         Value::Message(inner) => write(inner),
         other => Err(Problem::internal_error(format!("{} is not a message: {other:?}", field.full_name()))),
@@ -33,6 +36,7 @@ mod tests {
     use prost::Message;
     use serde_json::json;
     use stampede_proto::{coupon::v1 as coupon, inventory::v1 as inventory, r#type::v1::Money};
+    use stampede_status::Reason;
 
     fn rendered(method: Method, path: &str, answer: impl Message) -> serde_json::Value {
         let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
@@ -61,6 +65,15 @@ mod tests {
             "order_id": "",
         });
         assert_eq!(rendered(Method::POST, "/v1/campaigns/cmp_1:claim", answer), expected);
+    }
+
+    #[test]
+    fn an_answer_without_its_named_field_is_a_fault_of_the_service() {
+        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let Lookup::Found(route) = table.find(&Method::GET, "/v1/orders/ord_1") else { panic!("no route") };
+        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("the gateway's own") };
+        let problem = to_json(rpc, &DynamicMessage::new(rpc.output.clone())).unwrap_err();
+        assert_eq!(problem.reason(), Reason::Internal);
     }
 
     #[test]

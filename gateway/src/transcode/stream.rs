@@ -1,28 +1,56 @@
-//! Streams of a service as server-sent events: one `data:` line of JSON for each message.
+//! Streams of a service as server-sent events, for `EventSource` of browsers and for plain readers.
 //!
-//! A failure half way is sent as an event of type `error` with the same problem+json that a unary call would have been
-//! answered with; then the stream ends. A gateway that is about to leave ends its streams after the message at hand.
+//! - A message is one `data:` line of JSON. Its `id:` names what it says; who comes back with that id
+//!   (`Last-Event-ID`) and would be shown the same first is not shown it again.
+//! - `time` comes first, with `retry:`, and then whenever the stream was quiet for a while: the time of the server, to
+//!   count down by.
+//! - `problem` is a failure half way, as the problem+json that a unary call would have been answered with.
+//! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
+//! - `drain` says that this gateway leaves: come back, and be served by another.
 
-use super::response;
+use super::{answer::name_of, response};
 use crate::{routes::Rpc, trace_id::TraceId};
-use axum::response::{
-    IntoResponse, Response, Sse,
-    sse::{Event, KeepAlive},
+use axum::response::{IntoResponse, Response, Sse, sse::Event};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream, Stream},
 };
-use futures_util::{Stream, StreamExt, future::ready};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prost_reflect::DynamicMessage;
+use serde_json::json;
 use stampede_status::Problem;
-use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
+use stampede_vocab::Timestamp;
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-/// Interval of keep-alive comments on a quiet stream; proxies cut off at 30 to 60 seconds.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Interval of the time on a quiet stream; proxies cut off at 30 to 60 seconds.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a browser waits before it comes back; a random part of it, so that a crowd does not come back together.
+const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
+/// Bytes of the hash that names a message.
+const ID_BYTES: usize = 8;
+/// The id of the end. No message has it: theirs are hexadecimal digits.
+const END_ID: &str = "end";
+/// The id of the event that a reader saw last.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Turns off response buffering in nginx and other proxies.
 const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+
+/// Whether the reader comes back although the stream has ended.
+pub fn has_ended(headers: &HeaderMap) -> bool {
+    headers.get(LAST_EVENT_ID).is_some_and(|id| id == END_ID)
+}
+
+/// The id of the event that the reader saw last.
+pub fn last_seen(headers: &HeaderMap) -> Option<String> {
+    headers.get(LAST_EVENT_ID)?.to_str().ok().map(str::to_owned)
+}
 
 /// One open stream.
 pub struct Events {
@@ -30,6 +58,8 @@ pub struct Events {
     pub rpc: Arc<Rpc>,
     /// Names the request in a problem half way.
     pub trace_id: TraceId,
+    /// The id of the event that the reader saw last, until the first message is compared with it.
+    pub last_seen: Option<String>,
     /// Its place among the streams that may be open, held for as long as it is.
     pub _permit: OwnedSemaphorePermit,
 }
@@ -40,44 +70,144 @@ impl Events {
     where
         S: Stream<Item = Result<DynamicMessage, Status>> + Send + 'static,
     {
-        let events = messages
-            .map(move |message| self.event(message))
-            .scan(false, |failed, event| ready(event.unless_after(failed)))
-            .take_until(draining.cancelled_owned());
-        ([NO_BUFFERING], Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let live = Live {
+            events: self,
+            messages: messages.boxed(),
+            draining: Box::pin(draining.cancelled_owned()),
+            heartbeat,
+            phase: Phase::Opening,
+        };
+        ([NO_BUFFERING], Sse::new(stream::unfold(live, Live::next))).into_response()
     }
 
-    fn event(&self, message: Result<DynamicMessage, Status>) -> Outcome {
+    /// The event of a message, unless it is what the reader saw last; or the problem that it has become.
+    fn message(&mut self, message: Result<DynamicMessage, Status>) -> Result<Option<Event>, Event> {
         let json = message
             .map_err(|status| Problem::from_status(&status))
             .and_then(|message| response::to_json(&self.rpc, &message));
         match json {
-            Ok(json) => Outcome::Message(Event::default().data(String::from_utf8_lossy(&json))),
+            Ok(json) => {
+                let id = name_of(&json, ID_BYTES);
+                // Only the first: a state that was left and has come back is news.
+                let is_known = self.last_seen.take().is_some_and(|seen| seen == id);
+                Ok((!is_known).then(|| Event::default().id(id).data(String::from_utf8_lossy(&json))))
+            }
             Err(problem) => {
                 let json = problem.to_json(self.trace_id.as_str()).to_string();
-                Outcome::Failure(Event::default().event("error").data(json))
+                Err(Event::default().event("problem").data(json))
             }
         }
     }
 }
 
-enum Outcome {
-    Message(Event),
-    Failure(Event),
+/// A stream on its way to the reader.
+struct Live {
+    events: Events,
+    messages: BoxStream<'static, Result<DynamicMessage, Status>>,
+    /// Made once: each one that is made takes a lock that all streams have in common.
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    heartbeat: Interval,
+    phase: Phase,
 }
 
-impl Outcome {
-    /// The event, or the end of the stream if the one before was a failure.
-    fn unless_after(self, failed: &mut bool) -> Option<Result<Event, Infallible>> {
-        if *failed {
-            return None;
-        }
-        Some(Ok(match self {
-            Self::Message(event) => event,
-            Self::Failure(event) => {
-                *failed = true;
-                event
+enum Phase {
+    Opening,
+    Open,
+    Over,
+}
+
+/// What a stream waits for.
+enum Happened {
+    Drain,
+    Quiet,
+    Message(Result<DynamicMessage, Status>),
+    End,
+}
+
+impl Live {
+    /// The next event, and the stream after it.
+    async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
+        let event = match self.phase {
+            Phase::Opening => {
+                self.phase = Phase::Open;
+                time().retry(retry())
             }
-        }))
+            Phase::Open => self.open().await,
+            Phase::Over => return None,
+        };
+        Some((Ok(event), self))
+    }
+
+    async fn open(&mut self) -> Event {
+        loop {
+            let event = match self.happens().await {
+                Happened::Quiet => return time(),
+                Happened::Drain => Err(named("drain").retry(retry())),
+                Happened::End => Err(named("end").id(END_ID)),
+                Happened::Message(message) => self.events.message(message),
+            };
+            match event {
+                Ok(Some(event)) => {
+                    self.heartbeat.reset();
+                    return event;
+                }
+                Ok(None) => {}
+                Err(last) => {
+                    self.phase = Phase::Over;
+                    return last;
+                }
+            }
+        }
+    }
+
+    async fn happens(&mut self) -> Happened {
+        tokio::select! {
+            biased;
+            () = self.draining.as_mut() => Happened::Drain,
+            _ = self.heartbeat.tick() => Happened::Quiet,
+            message = self.messages.next() => message.map_or(Happened::End, Happened::Message),
+        }
+    }
+}
+
+fn time() -> Event {
+    named("time")
+}
+
+/// An event of the gateway itself. All have data, as browsers do not dispatch one without.
+fn named(name: &str) -> Event {
+    Event::default().event(name).data(json!({ "server_time": server_time(Timestamp::now()) }).to_string())
+}
+
+fn server_time(now: Timestamp) -> String {
+    // Milliseconds are as good as the clocks of readers are.
+    let (seconds, millis) = (now.micros().div_euclid(1_000_000), now.micros().rem_euclid(1_000_000) / 1_000);
+    let nanos = i32::try_from(millis * 1_000_000).expect("less than a second");
+    prost_types::Timestamp { seconds, nanos }.to_string()
+}
+
+fn retry() -> Duration {
+    Duration::from_millis(rand::random_range(RETRY_MS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_told_to_the_millisecond() {
+        assert_eq!(server_time(Timestamp::from_micros(1_767_225_600_123_456)), "2026-01-01T00:00:00.123Z");
+    }
+
+    #[test]
+    fn who_comes_back_says_what_they_saw() {
+        let mut headers = HeaderMap::new();
+        assert!(!has_ended(&headers) && last_seen(&headers).is_none());
+        headers.insert(LAST_EVENT_ID, HeaderValue::from_static("0123456789abcdef"));
+        assert_eq!((has_ended(&headers), last_seen(&headers).as_deref()), (false, Some("0123456789abcdef")));
+        headers.insert(LAST_EVENT_ID, HeaderValue::from_static(END_ID));
+        assert!(has_ended(&headers));
     }
 }

@@ -1,9 +1,12 @@
 //! Fields from plain text, as it stands in a path or in a query parameter.
 
+use super::{
+    tree::Json,
+    value::{Place, single},
+};
 use crate::routes::FieldPath;
 use percent_encoding::percent_decode_str;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
-use serde_json::json;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
 use stampede_status::Problem;
 use std::borrow::Cow;
 
@@ -16,13 +19,11 @@ pub fn decode<'t>(field: &dyn std::fmt::Display, text: &'t str) -> Result<Cow<'t
 
 /// Sets the field, or puts the value behind the others where it is repeated.
 pub fn set(message: &mut DynamicMessage, path: &FieldPath, text: &str) -> Result<(), Problem> {
-    let parent = parent_of(message, path);
     let field = path.last();
-    let value = value_of(parent, field, text)
-        .map_err(|problem| Problem::invalid_field(path.to_string(), format!("\"{text}\" is not allowed: {problem}")))?;
-    match (parent.get_field_mut(field), value) {
-        (Value::List(list), Value::List(one)) => list.extend(one),
-        (slot, value) => *slot = value,
+    let value = single(field, json_of(field, text), Place::Path(path))?;
+    match parent_of(message, path).get_field_mut(field) {
+        Value::List(list) => list.push(value),
+        slot => *slot = value,
     }
     Ok(())
 }
@@ -40,19 +41,15 @@ fn parent_of<'m>(message: &'m mut DynamicMessage, path: &FieldPath) -> &'m mut D
     })
 }
 
-/// A list of one where the field is repeated.
-fn value_of(parent: &DynamicMessage, field: &FieldDescriptor, text: &str) -> Result<Value, String> {
-    let one = match field.kind() {
-        Kind::String => Value::String(text.to_owned()),
-        Kind::Bool => Value::Bool(text.parse().map_err(|_| "expected true or false".to_owned())?),
-        // Everything else has a JSON form that is a string: numbers, names of enums, bytes, times.
-        _ => return from_json_text(parent, field, text),
+/// The text as a body would have it. Most kinds have a JSON form that is a string.
+fn json_of<'t>(field: &FieldDescriptor, text: &'t str) -> Json<'t> {
+    let is_number = || text.parse::<i32>().ok().map(|number| Json::Number(number.into()));
+    let is_bool = || text.parse::<bool>().ok().map(Json::Bool);
+    let other = match field.kind() {
+        Kind::Bool => is_bool(),
+        Kind::Message(inner) if inner.full_name() == "google.protobuf.BoolValue" => is_bool(),
+        Kind::Enum(_) => is_number(),
+        _ => None,
     };
-    Ok(if field.is_list() { Value::List(vec![one]) } else { one })
-}
-
-fn from_json_text(parent: &DynamicMessage, field: &FieldDescriptor, text: &str) -> Result<Value, String> {
-    let json = if field.is_list() { json!({ field.name(): [text] }) } else { json!({ field.name(): text }) };
-    let read = DynamicMessage::deserialize(parent.descriptor(), json).map_err(|error| error.to_string())?;
-    Ok(read.get_field(field).into_owned())
+    other.unwrap_or(Json::Text(Cow::Borrowed(text)))
 }

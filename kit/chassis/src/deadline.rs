@@ -57,7 +57,7 @@ impl Deadline {
     }
 
     /// Reads the header; one that cannot be read counts as absent.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Deadline> {
+    pub fn from_headers(headers: &HeaderMap) -> Option<Deadline> {
         let wait = parse_timeout(headers.get(GRPC_TIMEOUT)?.to_str().ok()?)?;
         Instant::now().checked_add(wait).map(Deadline)
     }

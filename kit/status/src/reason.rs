@@ -44,6 +44,7 @@ reasons! {
     MalformedJson "MALFORMED_JSON" InvalidArgument "The body is not valid JSON";
     MalformedMessage "MALFORMED_MESSAGE" InvalidArgument "The request cannot be decoded";
     UnknownField "UNKNOWN_FIELD" InvalidArgument "The request has a field that does not exist";
+    UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE" InvalidArgument "The body is not in a format that is taken";
 
     Unauthenticated "UNAUTHENTICATED" Unauthenticated "The request carries no valid credentials";
     TokenExpired "TOKEN_EXPIRED" Unauthenticated "The token has expired";
@@ -59,6 +60,7 @@ reasons! {
     PaymentNotFound "PAYMENT_NOT_FOUND" NotFound "There is no such payment";
     UnknownPath "UNKNOWN_PATH" NotFound "There is nothing under this path";
     MethodNotAllowed "METHOD_NOT_ALLOWED" Unimplemented "The method is not offered here";
+    NotImplemented "NOT_IMPLEMENTED" Unimplemented "The service does not offer this yet";
 
     RequestIdReused "REQUEST_ID_REUSED" AlreadyExists "The request id was used before for a different request";
 
@@ -80,6 +82,7 @@ reasons! {
     OrderNotCancellable "ORDER_NOT_CANCELLABLE" FailedPrecondition "The order cannot be cancelled in its state";
     OrderNotRefundable "ORDER_NOT_REFUNDABLE" FailedPrecondition "The order cannot be refunded in its state";
 
+    BodyTimeout "BODY_TIMEOUT" DeadlineExceeded "The body of the request did not arrive in time";
     BodyTooLarge "BODY_TOO_LARGE" OutOfRange "The request is larger than is accepted";
     Throttled "THROTTLED" ResourceExhausted "The caller sends too many requests";
     NotReady "NOT_READY" Unavailable "What was asked for is being prepared";
@@ -96,22 +99,13 @@ impl Reason {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
     }
 
-    /// The HTTP status this reason is answered with; it follows from the gRPC code.
+    /// The HTTP status this reason is answered with. It follows from the gRPC code, but for what is known over HTTP only.
     pub fn http(self) -> StatusCode {
-        match self.code() {
-            Code::InvalidArgument => StatusCode::BAD_REQUEST,
-            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Code::PermissionDenied => StatusCode::FORBIDDEN,
-            Code::NotFound => StatusCode::NOT_FOUND,
-            Code::Unimplemented => StatusCode::METHOD_NOT_ALLOWED,
-            Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
-            Code::OutOfRange => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
-            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            // nginx's number for a caller that went away; nobody is left to read it.
-            Code::Cancelled => StatusCode::from_u16(499).expect("499 is a valid status code"),
-            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+        match self {
+            Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            _ => http_of(self.code()),
         }
     }
 
@@ -141,6 +135,24 @@ impl Reason {
             Code::Cancelled => Reason::Cancelled,
             Code::Ok | Code::Unknown | Code::FailedPrecondition | Code::Internal | Code::DataLoss => Reason::Internal,
         }
+    }
+}
+
+fn http_of(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => StatusCode::CONFLICT,
+        Code::OutOfRange => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        // nginx's number for a caller that went away; nobody is left to read it.
+        Code::Cancelled => StatusCode::from_u16(499).expect("499 is a valid status code"),
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -186,6 +198,9 @@ mod tests {
             (Reason::PermissionDenied, Code::PermissionDenied, 403),
             (Reason::OrderNotFound, Code::NotFound, 404),
             (Reason::MethodNotAllowed, Code::Unimplemented, 405),
+            (Reason::NotImplemented, Code::Unimplemented, 501),
+            (Reason::UnsupportedMediaType, Code::InvalidArgument, 415),
+            (Reason::BodyTimeout, Code::DeadlineExceeded, 408),
             (Reason::RequestIdReused, Code::AlreadyExists, 409),
             (Reason::SoldOut, Code::FailedPrecondition, 409),
             (Reason::OrderNotRefundable, Code::FailedPrecondition, 409),

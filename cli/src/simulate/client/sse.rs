@@ -1,5 +1,5 @@
-//! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `error` if it is the last
-//! one and says why.
+//! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `problem` if it is the last
+//! one and says why. Events of other types are those of the gateway itself, such as the time.
 
 use bytes::BytesMut;
 
@@ -24,7 +24,7 @@ impl Events {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Returns the next whole event. Comments, by which a quiet stream shows that it is alive, are skipped.
+    /// Returns the next whole event. Comments, and what the gateway says of itself, are skipped.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
             let end = self.buffer.windows(2).position(|two| two == b"\n\n")?;
@@ -42,7 +42,8 @@ impl Event {
         let mut event = Self { is_error: false, data: Vec::new() };
         for line in block.split(|byte| *byte == b'\n') {
             match line {
-                b"event: error" => event.is_error = true,
+                b"event: problem" => event.is_error = true,
+                _ if line.starts_with(b"event: ") => return None,
                 _ => event.data.extend_from_slice(line.strip_prefix(b"data: ").unwrap_or_default()),
             }
         }
@@ -56,7 +57,7 @@ mod tests {
 
     #[test]
     fn events_are_read_however_they_are_cut() {
-        let text = b":\n\ndata: {\"a\":1}\n\nevent: error\ndata: {\"b\":2}\n\ndata: {";
+        let text = b":\n\nretry: 5\nevent: time\ndata: {}\n\nid: x\ndata: {\"a\":1}\n\nevent: problem\ndata: {\"b\":2}\n\ndata: {";
         for cut in 0..text.len() {
             let mut events = Events::default();
             let mut read = Vec::new();

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Most streams that are open at a time; further ones wait. The gateway allows 8,192 streams and 16,384 connections.
 pub const MAX_WATCHES: usize = 2_000;
-/// Longest silence of a live stream: the gateway sends a comment every 15 seconds.
+/// Longest silence of a live stream: the gateway tells the time every 15 seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(40);
 
 /// An answer whose body is still to come. Dropping it closes the connection at once.

@@ -1,0 +1,104 @@
+//! What browsers, and caches in front of the gateway, may do with answers; and the layers that see to it.
+//!
+//! They are around the one handler of the gateway and not in it, as they are kept by others and know nothing of it. Each
+//! costs a request two boxes, so what is not configured is left out.
+
+use axum::Router;
+use http::{HeaderName, HeaderValue, Method, header};
+use std::time::Duration;
+use tower_http::{
+    CompressionLevel,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate, SizeAbove},
+    },
+    cors::{AllowOrigin, CorsLayer},
+};
+
+/// How long a browser may keep the answer to a preflight; no browser keeps it for longer.
+const PREFLIGHT_LIFE: Duration = Duration::from_secs(7_200);
+
+/// What browsers, and caches in front, may do.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Browsers and caches")]
+pub struct WebConfig {
+    /// Origins whose pages may use the API (CORS), comma separated, such as https://shop.example; * for all. None, unless
+    /// given.
+    #[arg(long, env = "STAMPEDE_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub cors_origins: Vec<HeaderValue>,
+
+    /// How long any cache may keep an answer that is the same for everybody, in seconds; 0 has it ask each time.
+    #[arg(long, env = "STAMPEDE_PUBLIC_MAX_AGE_S", value_name = "SECONDS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub public_max_age_s: u32,
+
+    /// Answers of so many bytes and more are compressed for who takes that (gzip); 0 compresses none.
+    #[arg(long, env = "STAMPEDE_COMPRESS_FROM_BYTES", value_name = "BYTES", default_value_t = 1_024)]
+    pub compress_from_bytes: u16,
+}
+
+impl WebConfig {
+    /// Puts the layers around the router.
+    pub fn around(&self, router: Router) -> Router {
+        let router = match self.compress_from_bytes {
+            0 => router,
+            bytes => router.layer(compression(bytes)),
+        };
+        if self.cors_origins.is_empty() { router } else { router.layer(self.cors()) }
+    }
+
+    /// Pages send their tokens themselves, in a header: there are no cookies, so credentials are not allowed.
+    fn cors(&self) -> CorsLayer {
+        let origins = if self.cors_origins.iter().any(|origin| origin == "*") {
+            AllowOrigin::any()
+        } else {
+            AllowOrigin::list(self.cors_origins.clone())
+        };
+        CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::HEAD, Method::POST])
+            .allow_headers(
+                ["authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "traceparent"]
+                    .map(HeaderName::from_static),
+            )
+            .expose_headers([
+                header::ALLOW,
+                header::ETAG,
+                header::RETRY_AFTER,
+                header::WWW_AUTHENTICATE,
+                HeaderName::from_static(crate::trace_id::HEADER),
+            ])
+            .max_age(PREFLIGHT_LIFE)
+    }
+}
+
+fn compression(from_bytes: u16) -> CompressionLayer<impl Predicate> {
+    // An event has to go out when it happens, and not when a block of the compressor is full.
+    let large = SizeAbove::new(from_bytes).and(NotForContentType::const_new("text/event-stream"));
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(large)
+}
+
+/// `*`, or an origin as browsers send it: scheme and host, with a port if it is not that of the scheme.
+fn origin(text: &str) -> Result<HeaderValue, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_origin = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
+    if text != "*" && !is_origin {
+        return Err("an origin is a scheme and a host without a slash behind it, such as https://shop.example".into());
+    }
+    HeaderValue::from_str(text).map_err(|_| "an origin is ASCII".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_as_browsers_send_it() {
+        for text in ["*", "https://shop.example", "http://127.0.0.1:3000"] {
+            assert_eq!(origin(text).unwrap(), text);
+        }
+        for text in ["", "shop.example", "https://", "https://shop.example/", "https://*.example", "https://a@b"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
+    }
+}
