@@ -139,6 +139,13 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_is_a_fault_of_the_caller() {
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let problem = read(body, 1_000).await.unwrap_err();
+        assert_eq!((problem.reason(), problem.http().as_u16()), (Reason::BodyTimeout, 408));
+    }
+
     #[test]
     fn only_json_is_taken_for_json() {
         for (name, value, is_taken) in [

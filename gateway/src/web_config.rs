@@ -1,7 +1,7 @@
 //! What browsers, and caches in front of the gateway, may do with answers; and the layers that see to it.
 //!
-//! They are around the one handler of the gateway and not in it, as they are kept by others and know nothing of it. Each
-//! costs a request two boxes, so what is not configured is left out.
+//! They are around the one handler of the gateway and not in it, as they are kept by others and know nothing of it.
+//! Each costs a request two boxes, so what is not configured is left out.
 
 use axum::Router;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -22,8 +22,8 @@ const PREFLIGHT_LIFE: Duration = Duration::from_secs(7_200);
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Browsers and caches")]
 pub struct WebConfig {
-    /// Origins whose pages may use the API (CORS), comma separated, such as https://shop.example; * for all. None, unless
-    /// given.
+    /// Origins whose pages may use the API (CORS), comma separated, such as https://shop.example; * for all. None,
+    /// unless given.
     #[arg(long, env = "STAMPEDE_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 

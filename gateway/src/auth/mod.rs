@@ -2,8 +2,8 @@
 //!
 //! An access token is a JWT, so any replica can check it without a server. A refresh token is good for one use. The
 //! first one of a login is signed and holds the whole state; those after it are random texts, of which Redis has the
-//! valid one. A ticket stands for an access token where no header can be sent, for one stream. Services never see a token,
-//! only whom it names.
+//! valid one. A ticket stands for an access token for one stream, where no header can be sent. Services never see any of
+//! them, only whom it names.
 
 mod access_token;
 mod caller;

@@ -22,8 +22,8 @@ use tonic::{
 /// The role of a caller without a token. It is no role of any service, so it has no rights.
 const ANONYMOUS: &str = "anonymous";
 
-/// Largest answer of a service, in bytes. The largest that the contract allows is a list of 100 events of 100 items with
-/// a gift, whose titles have 200 characters each: 18 MB, if all of them take four bytes.
+/// Largest answer of a service, in bytes. The largest that the contract allows is a list of 100 events of 100 items
+/// with a gift, whose titles have 200 characters each: 18 MB, if all of them take four bytes.
 const MAX_ANSWER_BYTES: usize = 24 << 20;
 
 /// The channels by the full name of the service.

@@ -94,6 +94,19 @@ mod tests {
                 r#"{"eventId":"evt_1","maxTotal":{"minorUnits":5,"currency":"EUR"}}"#,
                 json!({"event_id": "evt_1", "max_total": {"minor_units": "5", "currency": "EUR"}}),
             ),
+            (
+                Method::POST,
+                "/v1/orders",
+                r#"{"lines":[{"units":1e2},{"units":"1e2"},{"units":"1.0"}],"max_total":{"minor_units":1.0},"coupon_id":null}"#,
+                json!({"lines": [{"units": 100}, {"units": 100}, {"units": 1}], "max_total": {"minor_units": "1"}}),
+            ),
+            (
+                Method::POST,
+                "/v1/events",
+                r#"{"opens_at":"2026-01-31T09:00:00Z"}"#,
+                json!({"opens_at": "2026-01-31T09:00:00Z"}),
+            ),
+            (Method::GET, "/v1/orders/ord_1:watch?ticket=x.y.z", "", json!({"order_id": "ord_1"})),
         ] {
             assert_eq!(assembled(method, uri, body).unwrap(), expected, "{uri} {body}");
         }
@@ -133,8 +146,26 @@ mod tests {
             (Method::POST, "/v1/orders", r#"{"lines":[{"unit":1}]}"#, UnknownField, Some("lines[0].unit")),
             (Method::POST, "/v1/orders", r#"{"maxTotal":{"minor":1}}"#, UnknownField, Some("max_total.minor")),
             (Method::POST, "/v1/events", r#"{"opens_at":"tomorrow"}"#, InvalidField, Some("opens_at")),
+            (Method::POST, "/v1/orders", r#"{"request_id":"a","request_id":"a"}"#, InvalidField, Some("request_id")),
+            (Method::POST, "/v1/orders", r#"{"request_id":"a","requestId":"b"}"#, InvalidField, Some("request_id")),
+            (Method::POST, "/v1/orders", r#"{"coupon_id":null,"coupon_id":"c"}"#, InvalidField, Some("coupon_id")),
+            (Method::POST, "/v1/orders", r#"{"lines":[{"units":1,"units":1}]}"#, InvalidField, Some("lines[0].units")),
+            (Method::POST, "/v1/orders", r#"{"lines":[{"units":"+2"}]}"#, InvalidField, Some("lines[0].units")),
+            (Method::POST, "/v1/orders", r#"{"lines":[{"units":2147483648}]}"#, InvalidField, Some("lines[0].units")),
+            (Method::POST, "/v1/orders", r#"{"lines":[null]}"#, InvalidField, Some("lines[0]")),
+            (
+                Method::POST,
+                "/v1/orders",
+                r#"{"max_total":{"minor_units":9.223372036854775808e18}}"#,
+                InvalidField,
+                Some("max_total.minor_units"),
+            ),
+            (Method::GET, "/v1/orders?ticket=x.y.z", "", UnknownField, Some("ticket")),
         ] {
             let problem = assembled(method, uri, body).expect_err(uri);
+            for word in ["expected", "invalid", "serde", "type"] {
+                assert!(!problem.detail().contains(word), "the words of a library: {problem}");
+            }
             assert_eq!((problem.reason(), problem.field_path()), (reason, field), "{uri} {body}: {problem}");
         }
     }

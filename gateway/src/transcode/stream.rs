@@ -195,6 +195,32 @@ fn retry() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::{Endpoint, Lookup, Table};
+    use http_body_util::BodyExt;
+    use tokio::sync::Semaphore;
+
+    fn events() -> Events {
+        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let Lookup::Found(route) = table.find(&http::Method::GET, "/v1/events:watch") else { panic!("no route") };
+        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("the gateway's own") };
+        Events {
+            rpc: Arc::clone(rpc),
+            trace_id: TraceId::of_test(),
+            last_seen: None,
+            _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_stream_tells_the_time() {
+        let started = Instant::now();
+        let mut body = events().response(stream::pending(), CancellationToken::new()).into_body();
+        for beats in 0..3 {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(frame.starts_with(b"event: time\n"), "{frame:?}");
+            assert!(started.elapsed() >= HEARTBEAT * beats, "{beats}");
+        }
+    }
 
     #[test]
     fn the_time_is_told_to_the_millisecond() {

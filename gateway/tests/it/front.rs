@@ -2,7 +2,7 @@
 
 use axum::{Router, body::Body, response::Response};
 use clap::Parser;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
@@ -106,6 +106,14 @@ pub fn request(method: &str, path: &str, token: &str, body: &str) -> Request<Bod
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     request.body(Body::from(body.to_owned())).unwrap()
+}
+
+/// The same request with these headers.
+pub fn with(mut request: Request<Body>, headers: &[(&'static str, &str)]) -> Request<Body> {
+    for (name, value) in headers {
+        request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    request
 }
 
 /// A token as `stampede token` makes it.

@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod caching;
+mod cross_origin;
 mod front;
+mod protocol;
 mod reflection;
 mod refusals;
 mod services;
 mod streams;
+mod tickets;
 mod tokens;
 mod unary;

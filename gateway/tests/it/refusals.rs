@@ -31,6 +31,19 @@ async fn bad_requests_are_refused_before_any_service_is_called() {
             ("POST", "/v1/orders", &buyer, "{\"lines\":[{\"units\":\"x\"}]}"),
             (400, "INVALID_FIELD", Some("lines[0].units")),
         ),
+        (
+            ("POST", "/v1/orders", &buyer, "{\"requestId\":\"a\",\"request_id\":\"b\"}"),
+            (400, "INVALID_FIELD", Some("request_id")),
+        ),
+        (
+            ("POST", "/v1/auth/tokens:verify", "", "{\"access_token\":\"a\",\"access_token\":\"b\"}"),
+            (400, "INVALID_FIELD", Some("access_token")),
+        ),
+        (("POST", "/v1/auth/tickets", "", "{}"), (401, "UNAUTHENTICATED", None)),
+        (("POST", "/v1/auth/tickets", &buyer, "{}"), (400, "INVALID_FIELD", Some("path"))),
+        (("POST", "/v1/auth/tickets", &buyer, "{\"path\":\"/v1/orders/ord_1\"}"), (400, "INVALID_FIELD", Some("path"))),
+        (("GET", "/v1/orders/ord_1:watch?ticket=no.ticket.atall", &buyer, ""), (401, "UNAUTHENTICATED", None)),
+        (("GET", "/v1/orders/ord_1?ticket=no.ticket.atall", &buyer, ""), (400, "UNKNOWN_FIELD", Some("ticket"))),
         (("POST", "/v1/orders", &buyer, &large), (413, "BODY_TOO_LARGE", None)),
         (("POST", "/v1/auth/tokens", "", &large), (413, "BODY_TOO_LARGE", None)),
         (("GET", "/v1/events?page=2", "", ""), (400, "UNKNOWN_FIELD", Some("page"))),
@@ -57,7 +70,11 @@ async fn bad_requests_are_refused_before_any_service_is_called() {
 async fn a_wrong_method_is_told_the_right_ones() {
     let front = Front::start(&[]).await;
     let answer = front.send(request("PUT", "/v1/auth/tokens:verify", "", "")).await;
-    assert_eq!(answer.headers[header::ALLOW], "POST");
+    assert_eq!(answer.headers[header::ALLOW], "POST, OPTIONS");
+    let answer = front.send(request("PUT", "/v1/orders", "", "")).await;
+    let mut methods: Vec<_> = answer.headers[header::ALLOW].to_str().unwrap().split(", ").collect();
+    methods.sort_unstable();
+    assert_eq!(methods, ["GET", "HEAD", "OPTIONS", "POST"]);
 }
 
 #[tokio::test]
@@ -65,6 +82,8 @@ async fn a_missing_token_is_challenged() {
     let front = Front::start(&[]).await;
     let answer = front.get("/v1/orders", "").await;
     assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer realm=\"stampede\"");
+    let answer = front.get("/v1/orders", "no.token.atall").await;
+    assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer realm=\"stampede\", error=\"invalid_token\"");
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! Services whose answers depend on the request, served as a process would serve them: so that a test sees what the
 //! gateway sends on, and can let a stream break where it wants.
 
+use axum::{Router, extract, routing::any};
 use futures_util::{Stream, StreamExt, stream};
 use stampede_chassis::{Grpc, Workers, serve_on};
 use stampede_proto::{
     event::v1::{
         CancelEventRequest, CancelEventResponse, CreateEventRequest, CreateEventResponse, Event, GetEventRequest,
-        GetEventResponse, ListEventsRequest, ListEventsResponse, RescheduleEventRequest, RescheduleEventResponse,
-        WatchEventsRequest, WatchEventsResponse,
+        GetEventResponse, Gift, Item, ListEventsRequest, ListEventsResponse, RescheduleEventRequest,
+        RescheduleEventResponse, WatchEventsRequest, WatchEventsResponse,
         event_service_server::{EventService, EventServiceServer},
     },
     payment::v1::{
@@ -20,17 +21,29 @@ use stampede_status::{Problem, Reason};
 use std::{pin::Pin, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status, body::Body, service::Routes};
 
-/// Serves both until the guard is dropped. Returns the URL.
+/// Path of the only call of the order service that is answered here.
+const WATCH_ORDER: &str = "/stampede.order.v1.OrderService/WatchOrder";
+
+/// Serves them until the guard is dropped. Returns the URL.
 pub async fn serve() -> (String, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let routes = Routes::new(PaymentServiceServer::new(Payments)).add_service(EventServiceServer::new(Events));
+    let orders = Router::new().route(WATCH_ORDER, any(watch_order));
+    let routes = Routes::from(orders)
+        .add_service(PaymentServiceServer::new(Payments))
+        .add_service(EventServiceServer::new(Events));
     let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.payment.v1.PaymentService"]);
     let stop = CancellationToken::new();
     tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
     (url, stop.drop_guard())
+}
+
+/// Refuses to show an order, and says to whom.
+async fn watch_order(request: extract::Request) -> http::Response<Body> {
+    let user = request.headers().get("x-stampede-user").and_then(|user| user.to_str().ok()).unwrap_or("nobody");
+    Status::from(Problem::new(Reason::OrderNotFound, user)).into_http()
 }
 
 struct Payments;
@@ -82,6 +95,16 @@ impl PaymentService for Payments {
 
 struct Events;
 
+fn largest_item() -> Item {
+    let title = "\u{1d11e}".repeat(200);
+    Item {
+        item_id: "itm_1".into(),
+        title: title.clone(),
+        gift: Some(Gift { title, total_units: 1 }),
+        ..Item::default()
+    }
+}
+
 fn event(event_id: &str) -> Result<WatchEventsResponse, Status> {
     let event = Event { event_id: event_id.to_owned(), name: "line\nbreak".into(), ..Event::default() };
     Ok(WatchEventsResponse { event: Some(event) })
@@ -110,16 +133,24 @@ impl EventService for Events {
         }))
     }
 
-    async fn create_event(&self, _: Request<CreateEventRequest>) -> Result<Response<CreateEventResponse>, Status> {
-        Err(Status::unimplemented(""))
+    /// Answers with the request id in place of the name.
+    async fn create_event(
+        &self,
+        request: Request<CreateEventRequest>,
+    ) -> Result<Response<CreateEventResponse>, Status> {
+        let event = Event { name: request.into_inner().request_id, ..Event::default() };
+        Ok(Response::new(CreateEventResponse { event: Some(event) }))
     }
 
     async fn get_event(&self, _: Request<GetEventRequest>) -> Result<Response<GetEventResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn list_events(&self, _: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
-        Ok(Response::new(ListEventsResponse::default()))
+    /// Answers with as many events as are asked for, each as large as one may be.
+    async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
+        let event = Event { event_id: "evt_1".into(), items: vec![largest_item(); 100], ..Event::default() };
+        let count = usize::try_from(request.into_inner().page_size).unwrap();
+        Ok(Response::new(ListEventsResponse { events: vec![event; count], ..ListEventsResponse::default() }))
     }
 
     async fn reschedule_event(

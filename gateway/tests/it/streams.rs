@@ -1,7 +1,7 @@
-//! Streams as server-sent events: whole, broken half way, and ended by a gateway that leaves.
+//! Streams as server-sent events: whole, broken half way, opened again, and ended by a gateway that leaves.
 
 use crate::{
-    front::{Answer, Front, request},
+    front::{Front, request, with},
     services,
 };
 use http_body_util::BodyExt;
@@ -19,24 +19,81 @@ fn path(id: &str) -> String {
     format!("/v1/events:watch?event_ids={id}")
 }
 
-/// The events of a stream: type (empty for a message) and data.
-fn events(answer: &Answer) -> Vec<(String, Value)> {
+/// One event of a stream. A message has no type.
+struct Event {
+    kind: String,
+    id: String,
+    data: Value,
+}
+
+/// The events of a stream.
+fn events(text: &str) -> Vec<Event> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned()).unwrap_or_default()
     };
-    let blocks = answer.text.split("\n\n").filter(|block| block.contains("data:"));
-    blocks.map(|block| (field(block, "event:"), serde_json::from_str(&field(block, "data:")).unwrap())).collect()
+    let blocks = text.split("\n\n").filter(|block| block.contains("data:"));
+    let read = |block| Event {
+        kind: field(block, "event:"),
+        id: field(block, "id:"),
+        data: serde_json::from_str(&field(block, "data:")).unwrap(),
+    };
+    blocks.map(read).collect()
+}
+
+fn kinds(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.kind.as_str()).collect()
+}
+
+/// The ids of the events that the messages of a stream show.
+fn shown(events: &[Event]) -> Vec<&str> {
+    let messages = events.iter().filter(|event| event.kind.is_empty());
+    messages.map(|message| message.data["event"]["event_id"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn each_message_is_one_line_of_json() {
+async fn a_stream_tells_the_time_then_its_messages_then_that_it_ends() {
     let (front, _guard) = front(&[]).await;
     let answer = front.get(&path("end"), "").await;
     assert_eq!(answer.headers["content-type"], "text/event-stream");
-    let events = events(&answer);
-    let ids: Vec<_> = events.iter().map(|(_, message)| message["event"]["event_id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["evt_1", "evt_2"]);
-    assert_eq!(events[0].1["event"]["name"], "line\nbreak");
+    assert_eq!(answer.headers["cache-control"], "no-cache");
+    let events = events(&answer.text);
+    assert_eq!(kinds(&events), ["time", "", "", "end"]);
+    assert_eq!(shown(&events), ["evt_1", "evt_2"]);
+    assert_eq!(events[1].data["event"]["name"], "line\nbreak");
+    for event in [&events[0], &events[3]] {
+        assert!(event.data["server_time"].as_str().unwrap().ends_with('Z'), "{}", event.data);
+    }
+    assert!(answer.text.starts_with("event: time") && answer.text.contains("\nretry: "), "{}", answer.text);
+    assert_ne!(events[1].id, events[2].id);
+    assert_eq!((events[1].id.len(), events[3].id.as_str()), (16, "end"));
+}
+
+/// The ids that are shown to who comes back and saw this event last.
+async fn shown_again(front: &Front, last_seen: &str) -> Vec<String> {
+    let again = with(request("GET", &path("end"), "", ""), &[("last-event-id", last_seen)]);
+    let events = events(&front.send(again).await.text);
+    shown(&events).into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn who_comes_back_is_not_shown_again_what_they_saw_last() {
+    let (front, _guard) = front(&[]).await;
+    let first = events(&front.get(&path("end"), "").await.text);
+    assert_eq!(shown_again(&front, &first[1].id).await, ["evt_2"]);
+    assert_eq!(shown_again(&front, &first[2].id).await, ["evt_1", "evt_2"], "one may have changed meanwhile");
+    assert_eq!(shown_again(&front, "nonsense").await, ["evt_1", "evt_2"]);
+}
+
+#[tokio::test]
+async fn who_comes_back_after_the_end_is_told_to_stay_away() {
+    // No service is there to be asked.
+    let front = Front::start(&[]).await;
+    let back = |path: &str| with(request("GET", path, "", ""), &[("last-event-id", "end")]);
+    for path in ["/v1/events:watch?event_ids=evt_1", "/v1/orders/ord_1:watch?ticket=of.long.ago"] {
+        let answer = front.send(back(path)).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""), "{path}");
+    }
+    assert_eq!(front.send(back("/v1/orders")).await.reason(), "UNAUTHENTICATED", "it is no stream");
 }
 
 #[tokio::test]
@@ -51,23 +108,25 @@ async fn a_stream_that_is_refused_is_an_ordinary_problem() {
 async fn a_stream_that_breaks_half_way_says_so_and_ends() {
     let (front, _guard) = front(&[]).await;
     let answer = front.get(&path("break"), "").await;
-    let events = events(&answer);
-    assert_eq!(events.len(), 3);
-    let (kind, problem) = &events[2];
-    assert_eq!((kind.as_str(), &problem["reason"]), ("error", &Value::from("UNAVAILABLE")));
+    let events = events(&answer.text);
+    assert_eq!(kinds(&events), ["time", "", "", "problem"]);
+    let problem = &events[3].data;
+    assert_eq!(problem["reason"], "UNAVAILABLE");
     assert_eq!(problem["trace_id"], answer.headers["x-trace-id"].to_str().unwrap());
     assert!(!answer.text.contains("secret"));
 }
 
 #[tokio::test]
-async fn streams_end_when_the_gateway_leaves() {
+async fn a_gateway_that_leaves_says_so_and_not_that_the_stream_has_ended() {
     let (front, _guard) = front(&[]).await;
     let mut body = front.open(request("GET", &path("stay"), "", "")).await.into_body();
     assert!(body.frame().await.unwrap().unwrap().is_data());
     front.workers.draining().cancel();
     let rest = tokio::time::timeout(Duration::from_secs(2), body.collect()).await;
     let rest = rest.expect("the stream ends").unwrap().to_bytes();
-    assert!(!String::from_utf8_lossy(&rest).contains("error"), "it ends without a failure");
+    let events = events(&String::from_utf8_lossy(&rest));
+    assert_eq!(events.last().map(|event| (event.kind.as_str(), event.id.as_str())), Some(("drain", "")));
+    assert!(!kinds(&events).contains(&"end") && !kinds(&events).contains(&"problem"));
 }
 
 #[tokio::test]

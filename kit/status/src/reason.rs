@@ -99,7 +99,7 @@ impl Reason {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
     }
 
-    /// The HTTP status this reason is answered with. It follows from the gRPC code, but for what is known over HTTP only.
+    /// The HTTP status this reason is answered with. It follows from the gRPC code, but for what only HTTP knows.
     pub fn http(self) -> StatusCode {
         match self {
             Reason::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -1,5 +1,5 @@
-//! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `problem` if it is the last
-//! one and says why. Events of other types are those of the gateway itself, such as the time.
+//! Server-sent events, as far as the gateway writes them: one line of JSON an event, of type `problem` if it is the
+//! last one and says why. Events of other types are those of the gateway itself, such as the time.
 
 use bytes::BytesMut;
 
@@ -57,7 +57,8 @@ mod tests {
 
     #[test]
     fn events_are_read_however_they_are_cut() {
-        let text = b":\n\nretry: 5\nevent: time\ndata: {}\n\nid: x\ndata: {\"a\":1}\n\nevent: problem\ndata: {\"b\":2}\n\ndata: {";
+        let text = b":\n\nretry: 5\nevent: time\ndata: {}\n\n\
+            id: x\ndata: {\"a\":1}\n\nevent: problem\ndata: {\"b\":2}\n\ndata: {";
         for cut in 0..text.len() {
             let mut events = Events::default();
             let mut read = Vec::new();
