@@ -1,5 +1,6 @@
 //! Measures reading and writing JSON by descriptors, as the gateway does for each call: `cargo bench -p
-//! stampede-gateway`. The gateway's own modules are private, so this calls the same functions with the same options.
+//! stampede-gateway`. The gateway's own modules are private, so this calls the library: answers are written by the same
+//! function with the same options, and requests are read by what the gateway's own reader is to be compared with.
 
 use divan::{Bencher, black_box, counter::BytesCount};
 use prost::Message;

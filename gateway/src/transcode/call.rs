@@ -129,7 +129,7 @@ impl Transcoder {
 }
 
 /// What a failure of a service is to a caller of the gateway.
-fn failure(status: &Status) -> Problem {
+pub(super) fn failure(status: &Status) -> Problem {
     let problem = Problem::from_status(status);
     match problem.reason() {
         // The route is in the contract of the gateway, so the path and the method are right: the service is older.

@@ -8,7 +8,7 @@
 //! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
 //! - `drain` says that this gateway leaves: come back, and be served by another.
 
-use super::{answer::name_of, response};
+use super::{answer::name_of, call::failure, response};
 use crate::{routes::Rpc, trace_id::TraceId};
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use futures_util::{
@@ -18,7 +18,6 @@ use futures_util::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost_reflect::DynamicMessage;
 use serde_json::json;
-use stampede_status::Problem;
 use stampede_vocab::Timestamp;
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 use tokio::{
@@ -84,9 +83,8 @@ impl Events {
 
     /// The event of a message, unless it is what the reader saw last; or the problem that it has become.
     fn message(&mut self, message: Result<DynamicMessage, Status>) -> Result<Option<Event>, Event> {
-        let json = message
-            .map_err(|status| Problem::from_status(&status))
-            .and_then(|message| response::to_json(&self.rpc, &message));
+        let json =
+            message.map_err(|status| failure(&status)).and_then(|message| response::to_json(&self.rpc, &message));
         match json {
             Ok(json) => {
                 let id = name_of(&json, ID_BYTES);
