@@ -18,11 +18,15 @@ use axum::{
 };
 use prometheus::{Encoder, TextEncoder};
 use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body, codegen::Service, service::Routes};
 use tower::ServiceExt;
 
-use crate::{Workers, health::Health};
+use crate::{
+    Workers,
+    health::Health,
+    serve::{HttpBounds, http},
+};
 
 /// The admin server of a process, which serves until this is dropped.
 pub struct Admin {
@@ -41,9 +45,7 @@ impl Admin {
         let router = router(workers.clone(), &health, reflection.clone());
         let server = tokio::spawn(async move {
             let _health = health.follow(workers).await;
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(error.cause = %error, "the admin server stopped");
-            }
+            http::serve(listener, router, HttpBounds::of_admin(), CancellationToken::new()).await;
         });
         Admin { reflection, _server: AbortOnDropHandle::new(server) }
     }

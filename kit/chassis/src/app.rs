@@ -7,7 +7,7 @@ use tonic_reflection::server::{
     v1::{ServerReflection, ServerReflectionServer},
 };
 
-use crate::health::Health;
+use crate::{health::Health, serve::HttpBounds};
 
 /// A process serves one of these.
 pub enum App {
@@ -26,6 +26,7 @@ pub struct Grpc {
 /// The HTTP router of a process that stands before gRPC services.
 pub struct Http {
     router: Router,
+    bounds: HttpBounds,
     contract: Contract,
 }
 
@@ -72,12 +73,22 @@ impl Http {
     /// `descriptor_set` is an encoded `FileDescriptorSet` with at least the gRPC services that the
     /// router leads to, which are given by their full names.
     pub fn new(router: Router, descriptor_set: &'static [u8], services: Vec<String>) -> Http {
-        Http { router, contract: Contract { descriptor_set, services } }
+        Http { router, bounds: HttpBounds::default(), contract: Contract { descriptor_set, services } }
+    }
+
+    /// The same, whose clients can hold on to so much.
+    #[must_use]
+    pub fn within(self, bounds: HttpBounds) -> Http {
+        Http { bounds, ..self }
     }
 
     /// The router.
     pub fn into_router(self) -> Router {
         self.router
+    }
+
+    pub(crate) fn into_parts(self) -> (Router, HttpBounds) {
+        (self.router, self.bounds)
     }
 }
 

@@ -28,8 +28,8 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_LISTEN_ADDR", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub listen_addr: SocketAddr,
 
-    /// Address for GET /healthz, /readyz and /metrics, and for gRPC health and reflection [default: 100 ports above
-    /// --listen-addr].
+    /// Address for GET /healthz, /readyz and /metrics, and for gRPC health and reflection [default: 127.0.0.1, 100
+    /// ports above --listen-addr]. Keep it off public networks.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_ADMIN_ADDR", value_name = "HOST:PORT")]
     pub admin_addr: Option<SocketAddr>,
 
@@ -78,14 +78,14 @@ pub trait HasCommon {
 }
 
 impl CommonConfig {
-    /// Where the admin server listens.
+    /// Where the admin server listens: on this machine alone, unless told otherwise, wherever the process serves.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin_addr.unwrap_or_else(|| {
             let port = match self.listen_addr.port() {
                 0 => 0,
                 port => port.saturating_add(ADMIN_PORT_OFFSET),
             };
-            SocketAddr::new(self.listen_addr.ip(), port)
+            SocketAddr::from((Ipv4Addr::LOCALHOST, port))
         })
     }
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(config.listen_addr.to_string(), "127.0.0.1:7104");
         assert_eq!(config.admin_addr().to_string(), "127.0.0.1:7204");
         let moved = parse_as(ORDER, &["--listen-addr", "0.0.0.0:9000"]).unwrap();
-        assert_eq!(moved.admin_addr().to_string(), "0.0.0.0:9100");
+        assert_eq!(moved.admin_addr().to_string(), "127.0.0.1:9100", "not on public networks");
         let free = parse_as(ORDER, &["--listen-addr", "127.0.0.1:0"]).unwrap();
         assert_eq!(free.admin_addr().port(), 0);
     }

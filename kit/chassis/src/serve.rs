@@ -2,7 +2,7 @@
 //!
 //! The listeners and the stop are parameters, so a test serves on port 0 what a process serves.
 
-mod http;
+pub(crate) mod http;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+pub use self::http::HttpBounds;
 
 use crate::{Admin, Grpc, Workers, app::App, health::Health, layers::Layered};
 
@@ -91,7 +93,8 @@ async fn serve(
     match app {
         App::Grpc(grpc) => serve_grpc(listener, grpc, reflection, workers, close).await,
         App::Http(http) => {
-            http::serve(listener, http.into_router(), close).await;
+            let (router, bounds) = http.into_parts();
+            http::serve(listener, router, bounds, close).await;
             Ok(())
         }
     }

@@ -28,7 +28,7 @@ use tower::Service;
 use super::{
     probe::probe,
     propagate,
-    replicas::{CallError, Replica, Replicas, endpoint},
+    replicas::{CallError, Lane, Replica, Replicas, endpoint},
 };
 use crate::Deadline;
 
@@ -44,6 +44,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct MeshChannel {
     pub(super) shared: Arc<Shared>,
+    lane: Lane,
 }
 
 pub(super) struct Shared {
@@ -88,7 +89,14 @@ impl MeshChannel {
                 Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
             }
         }
-        MeshChannel { shared: Arc::new(Shared { name, replicas, _probes: probes }) }
+        MeshChannel { shared: Arc::new(Shared { name, replicas, _probes: probes }), lane: Lane::Calls }
+    }
+
+    /// The same replicas by a connection to each that is for streams alone, so that one that is not read holds up no
+    /// call. What comes must be read as it comes, since streams hold up each other.
+    #[must_use]
+    pub fn for_streams(&self) -> MeshChannel {
+        MeshChannel { shared: Arc::clone(&self.shared), lane: Lane::Streams }
     }
 
     /// Sends the request once it can be put onto a connection.
@@ -100,7 +108,7 @@ impl MeshChannel {
         loop {
             let replica = self.replica(give_up).await?;
             let copy = Request::from_parts(head.clone(), Body::new(Full::new(message.clone())));
-            let error = match replica.call(copy).await {
+            let error = match replica.call(self.lane, copy).await {
                 Ok(response) => return Ok(response),
                 Err(CallError::Silent) => return Err(self.unreachable("the replica has fallen silent".to_owned())),
                 Err(CallError::Transport(error)) => error,

@@ -27,6 +27,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
+/// Windows of the connection for streams, which is another: one that is not read takes nothing from the calls, and 256
+/// of them are needed to take all from the other streams. Whoever opens streams reads them always.
+const WATCH_STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const WATCH_CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
 /// How a replica at this URL is reached. Fails if it is malformed.
 pub(super) fn endpoint(url: &str) -> Result<Endpoint, transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
@@ -90,9 +95,19 @@ impl Replicas {
     }
 }
 
-/// One replica, with a connection of its own that is made for the first call.
+/// The connection to a replica that a call is made on: they never share a flow-control window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Calls with one answer.
+    Calls,
+    /// Streams of answers.
+    Streams,
+}
+
+/// One replica, with connections of its own that are made for the first call of each lane.
 pub(super) struct Replica {
-    channel: Channel,
+    calls: Channel,
+    streams: Channel,
     /// Calls that it has not begun to answer.
     under_way: AtomicUsize,
     silent: CancellationToken,
@@ -110,13 +125,22 @@ impl Replica {
     /// The replica that is reached so. Needs a tokio runtime.
     pub(super) fn at(endpoint: &Endpoint) -> Arc<Replica> {
         let (under_way, silent) = (AtomicUsize::new(0), CancellationToken::new());
-        Arc::new(Replica { channel: endpoint.connect_lazy(), under_way, silent })
+        let watching = endpoint
+            .clone()
+            .initial_stream_window_size(WATCH_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(WATCH_CONNECTION_WINDOW_BYTES);
+        let (calls, streams) = (endpoint.connect_lazy(), watching.connect_lazy());
+        Arc::new(Replica { calls, streams, under_way, silent })
     }
 
     /// Makes a call. Fails at once when the replica has fallen silent.
-    pub(super) async fn call(&self, request: Request<Body>) -> Result<Response<Body>, CallError> {
+    pub(super) async fn call(&self, lane: Lane, request: Request<Body>) -> Result<Response<Body>, CallError> {
         let _under_way = UnderWay::begin(&self.under_way);
-        match self.silent.run_until_cancelled(self.channel.clone().oneshot(request)).await {
+        let channel = match lane {
+            Lane::Calls => self.calls.clone(),
+            Lane::Streams => self.streams.clone(),
+        };
+        match self.silent.run_until_cancelled(channel.oneshot(request)).await {
             Some(outcome) => outcome.map_err(CallError::Transport),
             None => Err(CallError::Silent),
         }

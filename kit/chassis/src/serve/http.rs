@@ -1,84 +1,205 @@
 //! The HTTP server: HTTP/1.1 and HTTP/2 without TLS on one port, with a bound on everything a client can hold on to.
 //!
-//! It is independent of what is served.
+//! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it ends
+//! or refuses a connection.
+
+mod bounds;
+mod connections;
+mod life;
+mod metrics;
+mod socket;
+mod stall;
+
+pub use bounds::HttpBounds;
+
+use std::{
+    convert::Infallible,
+    fmt::Display,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
+use hyper::{Request, Response, Version, body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
+    rt::{TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulConnection},
 };
-use std::{io, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
 
-/// Most connections at a time; further ones wait in the backlog of the listener.
-const MAX_CONNECTIONS: usize = 16_384;
-/// Longest wait for the head of the next request; so long may a connection also be idle.
-const HEAD_DEADLINE: Duration = Duration::from_secs(60);
-/// Largest head of a request, in bytes.
-const HEAD_LIMIT: usize = 32 * 1024;
-/// Most headers of a request.
-const MAX_HEADERS: usize = 64;
-/// Most requests at a time on one HTTP/2 connection.
-const MAX_HTTP2_STREAMS: u32 = 1_024;
-/// Interval and time-out of HTTP/2 pings.
-const HTTP2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+use self::{
+    connections::{Connections, Place},
+    life::{Exchange, Verdict},
+    metrics::{Cuts, Open},
+    socket::Socket,
+    stall::{StreamTasks, Watched},
+};
+use crate::peer::Peer;
+
 /// Pause after a connection could not be accepted, which is when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// The answer to a connection that there is no place for.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 2\r\nconnection: close\r\n\r\n\
+    {\"type\":\"https://stampede.dev/errors#OVERLOADED\",\"title\":\"The service has more work than it can take\",\
+    \"status\":503,\"detail\":\"too many connections are open\",\"reason\":\"OVERLOADED\",\"trace_id\":\"\",\
+    \"retry_after_ms\":2000}";
+
 /// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let server = Arc::new(builder());
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    while let Some((socket, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
-        // Answers are small and written at once; waiting for more to send would only delay them.
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(error.cause = %error, "connection lost before its first request");
-            continue;
+pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: HttpBounds, stop: CancellationToken) {
+    let server = Arc::new(Server::new(router, bounds));
+    let tasks = TaskTracker::new();
+    while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
+        if let Some(place) = server.admit(&socket, address.ip()) {
+            tasks.spawn(Arc::clone(&server).converse(socket, address.ip(), place, stop.child_token()));
         }
-        let service = TowerToHyperService::new(router.clone());
-        let connection = server.serve_connection(TokioIo::new(socket), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = connection.await {
-                tracing::debug!(error.cause = %error, "connection broke off");
-            }
-        });
     }
     drop(listener);
-    graceful.shutdown().await;
+    tasks.close();
+    tasks.wait().await;
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// What all connections share.
+struct Server {
+    router: Router,
+    protocols: auto::Builder<StreamTasks>,
+    connections: Arc<Connections>,
+    bounds: Arc<HttpBounds>,
+    open: Open,
+    cuts: Cuts,
+}
+
+impl Server {
+    fn new(router: Router, bounds: HttpBounds) -> Server {
+        let (cuts, bounds) = (Cuts::new(bounds.listener), Arc::new(bounds));
+        Server {
+            router,
+            protocols: protocols(&bounds, cuts.clone()),
+            connections: Connections::new(Arc::clone(&bounds)),
+            open: Open::new(bounds.listener),
+            cuts,
+            bounds,
+        }
+    }
+
+    /// A place for the connection, or none and an answer that says so.
+    fn admit(&self, socket: &TcpStream, address: IpAddr) -> Option<Place> {
+        if let Err(error) = socket::prepare(socket, self.bounds.vanish_deadline) {
+            tracing::debug!(error.cause = %error, "connection lost before its first request");
+            return None;
+        }
+        match self.connections.admit(address) {
+            Ok(place) => Some(place),
+            Err(bound) => {
+                self.cuts.count(bound);
+                socket::send_now(socket, NO_PLACE);
+                None
+            }
+        }
+    }
+
+    /// Answers the requests of one connection until it ends.
+    async fn converse(self: Arc<Self>, socket: TcpStream, address: IpAddr, place: Place, stop: CancellationToken) {
+        let _counted = self.open.count();
+        let life = Arc::clone(&place.life);
+        let io = TokioIo::new(Socket::new(socket, Arc::clone(&life), self.bounds.stall_deadline));
+        let router = self.router.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let exchange = life.ask(request.version() == Version::HTTP_2);
+            answer(router.clone(), Peer(address), exchange, request)
+        });
+        let connection = self.protocols.serve_connection(io, service);
+        self.hold_to_bounds(connection, &place, &stop).await;
+    }
+
+    /// Runs a connection, and ends it for the bounds that need a clock.
+    async fn hold_to_bounds<C>(&self, connection: C, place: &Place, stop: &CancellationToken)
+    where
+        C: GracefulConnection,
+        C::Error: Display,
+    {
+        let mut connection = pin!(connection);
+        let mut leaving = None;
+        // Those that began together do not end together.
+        let retires = Instant::now() + self.bounds.max_age.mul_f64(rand::random_range(0.9..=1.0));
+        let mut look = pin!(sleep_until(Instant::now()));
+        loop {
+            let leaves_for = tokio::select! {
+                outcome = connection.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(error.cause = %error, "connection broke off");
+                    }
+                    return;
+                }
+                () = place.life.cut.cancelled() => return self.cuts.count("full"),
+                () = stop.cancelled(), if leaving.is_none() => None,
+                () = look.as_mut() => match place.life.judge(&self.bounds, leaving, retires) {
+                    Verdict::Wait(until) => {
+                        look.as_mut().reset(until);
+                        continue;
+                    }
+                    Verdict::Cut(bound) => return self.cuts.count(bound),
+                    Verdict::Leave(bound) => Some(bound),
+                },
+            };
+            if let Some(bound) = leaves_for {
+                self.cuts.count(bound);
+            }
+            connection.as_mut().graceful_shutdown();
+            leaving = Some(Instant::now());
+            look.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
+        }
+    }
+}
+
+fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {
+    let mut builder = auto::Builder::new(StreamTasks { stall_deadline: bounds.stall_deadline, cuts });
+    // The heads of HTTP/1 have their deadline from `life`, which also knows connections that said nothing yet.
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(HEAD_LIMIT)
-        .max_headers(MAX_HEADERS);
+        .header_read_timeout(None::<Duration>)
+        .max_buf_size(bounds::HEAD_LIMIT)
+        .max_headers(bounds::MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_HTTP2_STREAMS)
-        .max_header_list_size(u32::try_from(HEAD_LIMIT).expect("a few KiB"))
-        .keep_alive_interval(HTTP2_PING.0)
-        .keep_alive_timeout(HTTP2_PING.1);
+        .max_concurrent_streams(bounds.max_http2_streams)
+        .max_header_list_size(u32::try_from(bounds::HEAD_LIMIT).expect("a few KiB"))
+        .initial_stream_window_size(bounds::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(bounds::CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(bounds::SEND_BUFFER_BYTES)
+        .keep_alive_interval(bounds.ping_interval)
+        .keep_alive_timeout(bounds.ping_interval);
     builder
 }
 
-/// The next connection that there is a place for. A failure of one is none of the server's.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+/// Answers one request, which knows where it comes from.
+async fn answer(
+    router: Router,
+    peer: Peer,
+    exchange: Exchange,
+    mut request: Request<Incoming>,
+) -> Result<Response<Watched>, Infallible> {
+    request.extensions_mut().insert(peer);
+    let response = router.oneshot(request).await?;
+    Ok(response.map(|body| Watched::new(body, exchange)))
+}
+
+/// The next connection. A failure of one is none of the server's.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => return (socket, place),
+            Ok(accepted) => return accepted,
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 tracing::warn!(error.cause = %error, "cannot accept connections");

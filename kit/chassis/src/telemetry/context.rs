@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
-    global,
+    Context, global,
     propagation::{Extractor, Injector},
-    trace::{TraceContextExt, TraceId},
+    trace::{SpanContext, TraceContextExt, TraceId, TraceState},
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -14,11 +14,35 @@ const TRACEPARENT: &str = "traceparent";
 /// Makes the remote span that the headers name the parent of `span`, which must not have been
 /// entered yet, and puts the id of its trace into the span's field `trace_id`, if it has one.
 pub fn adopt_parent(span: &Span, headers: &HeaderMap) {
-    if headers.contains_key(TRACEPARENT) {
-        let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Incoming(headers)));
+    if let Some(parent) = remote(headers) {
         // A disabled span, or no telemetry at all, as in tests: then there is nothing to link.
-        let _ = span.set_parent(parent);
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent));
     }
+    record_trace_id(span);
+}
+
+/// Leaves `span` in a trace of its own, with a link to the remote span that the headers name: a stranger decides
+/// neither what is recorded nor how it is called.
+pub fn link_stranger(span: &Span, headers: &HeaderMap) {
+    if let Some(stranger) = remote(headers) {
+        span.add_link(stranger);
+    }
+    record_trace_id(span);
+}
+
+/// The span that the headers name. Its `tracestate` is left out: nobody here reads it, and it may be longer than all
+/// headers of a service may be together.
+fn remote(headers: &HeaderMap) -> Option<SpanContext> {
+    if !headers.contains_key(TRACEPARENT) {
+        return None;
+    }
+    let context = global::get_text_map_propagator(|propagator| propagator.extract(&Incoming(headers)));
+    let named = context.span().span_context().clone();
+    let bare = SpanContext::new(named.trace_id(), named.span_id(), named.trace_flags(), true, TraceState::NONE);
+    named.is_valid().then_some(bare)
+}
+
+fn record_trace_id(span: &Span) {
     if span.has_field("trace_id")
         && let Some(id) = trace_id(span)
     {
@@ -104,6 +128,23 @@ mod tests {
             let sent = sent_in(&span_of_a_call_with(PARENT)).unwrap();
             assert_eq!(sent[..36], PARENT[..36], "same trace");
             assert_ne!(sent[36..52], PARENT[36..52], "a span of our own");
+        });
+    }
+
+    #[test]
+    fn a_stranger_names_no_trace_and_no_state_is_sent_on() {
+        with_unsampled_spans(|| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, HeaderValue::from_static(PARENT));
+            headers.insert("tracestate", HeaderValue::from_static("vendor=state"));
+            let span = info_span!("http");
+            link_stranger(&span, &headers);
+            assert_ne!(sent_in(&span).unwrap()[..36], PARENT[..36]);
+            let span = info_span!("http");
+            adopt_parent(&span, &headers);
+            let mut sent = HeaderMap::new();
+            span.in_scope(|| inject(&mut sent));
+            assert!(!sent.get("tracestate").is_some_and(|state| !state.is_empty()), "{sent:?}");
         });
     }
 

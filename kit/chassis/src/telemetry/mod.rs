@@ -29,7 +29,7 @@ use tracing_subscriber::{
 
 use crate::{CommonConfig, config::LogFormat};
 
-pub use context::{adopt_parent, inject, trace_id};
+pub use context::{adopt_parent, inject, link_stranger, trace_id};
 pub use metrics::duration_histogram;
 
 pub(crate) use metrics::install as install_metrics;

@@ -1,0 +1,57 @@
+//! How many connections there are, and how many were closed for a bound.
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, UpDownCounter},
+};
+
+/// Connections that are open, by listener.
+pub(super) struct Open {
+    gauge: UpDownCounter<i64>,
+    labels: [KeyValue; 1],
+}
+
+/// A connection that is counted for as long as this is held.
+pub(super) struct Counted<'a>(&'a Open);
+
+impl Open {
+    pub(super) fn new(listener: &'static str) -> Open {
+        let gauge = global::meter("stampede")
+            .i64_up_down_counter("http.server.open_connections")
+            .with_description("Connections that are open.")
+            .build();
+        Open { gauge, labels: [KeyValue::new("listener", listener)] }
+    }
+
+    pub(super) fn count(&self) -> Counted<'_> {
+        self.gauge.add(1, &self.labels);
+        Counted(self)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.gauge.add(-1, &self.0.labels);
+    }
+}
+
+/// Connections, and streams of HTTP/2, that were ended by a bound, by its name.
+#[derive(Clone)]
+pub(super) struct Cuts {
+    counter: Counter<u64>,
+    listener: &'static str,
+}
+
+impl Cuts {
+    pub(super) fn new(listener: &'static str) -> Cuts {
+        let counter = global::meter("stampede")
+            .u64_counter("http.server.cut_connections")
+            .with_description("Connections and streams that were ended by a bound.")
+            .build();
+        Cuts { counter, listener }
+    }
+
+    pub(super) fn count(&self, bound: &'static str) {
+        self.counter.add(1, &[KeyValue::new("listener", self.listener), KeyValue::new("bound", bound)]);
+    }
+}

@@ -1,0 +1,128 @@
+//! The socket of a connection: a peer that has vanished, or does not read, ends it.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::{bounds::SOCKET_SEND_BYTES, life::Life};
+
+/// Sets how long the kernel waits for a peer, and how much it keeps for one.
+pub(super) fn prepare(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
+    // Answers are small and written at once; waiting for more to send would only delay them.
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
+    // An idle peer is asked for a sign of life; one that was sent something owes the acknowledgement.
+    let (time, interval) = (vanish_deadline / 2, vanish_deadline / 4);
+    let whole_seconds = |wait: Duration| Duration::from_secs(wait.as_secs().max(1));
+    let keepalive = TcpKeepalive::new().with_time(whole_seconds(time)).with_interval(whole_seconds(interval));
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(vanish_deadline))?;
+    Ok(())
+}
+
+/// Sends what fits, without waiting.
+pub(super) fn send_now(socket: &TcpStream, bytes: &[u8]) {
+    // Who is refused may be gone already.
+    let _ = SockRef::from(socket).send(bytes);
+}
+
+/// A socket whose writes fail when the peer takes nothing for too long.
+pub(super) struct Socket {
+    inner: TcpStream,
+    life: Arc<Life>,
+    stall_deadline: Duration,
+    /// Runs while a write waits.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration) -> Socket {
+        Socket { inner, life, stall_deadline, stall: None }
+    }
+
+    /// Counts the time of a write that waits.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stall = None;
+            return outcome;
+        }
+        let deadline = self.stall_deadline;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(deadline)));
+        stall.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.life.arrived();
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.in_time(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.in_time(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.in_time(cx, outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::serve::HttpBounds;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_gives_up_a_peer_that_has_vanished_within_half_a_minute() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        prepare(&socket, HttpBounds::default().vanish_deadline).unwrap();
+        let socket = SockRef::from(&socket);
+        assert!(socket.keepalive().unwrap());
+        let (idle, unacknowledged) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_user_timeout().unwrap().unwrap());
+        assert!(idle + unacknowledged < Duration::from_secs(30), "{idle:?} {unacknowledged:?}");
+    }
+}

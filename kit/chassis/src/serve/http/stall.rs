@@ -1,0 +1,199 @@
+//! Readers of HTTP/2 that take nothing: each stream is its own task, which ends when its answer stands still.
+//!
+//! A connection that reads nothing at all is found by its socket. One that reads, but gives a stream no window, is found
+//! here alone: whoever writes the body waits for the window, and nothing else would wake it.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::{
+    body::{Body as HttpBody, Frame, SizeHint},
+    rt::Executor,
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{bounds::CHUNK_BYTES, life::Exchange, metrics::Cuts};
+
+tokio::task_local! {
+    static PROGRESS: Arc<Progress>;
+}
+
+/// Whether the body of an answer waits for its reader.
+#[derive(Default)]
+struct Progress {
+    /// When the body last gave something that was not asked for more of since.
+    given: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    fn given(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the streams of HTTP/2 connections.
+#[derive(Clone)]
+pub(super) struct StreamTasks {
+    pub(super) stall_deadline: Duration,
+    pub(super) cuts: Cuts,
+}
+
+impl<F> Executor<F> for StreamTasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let StreamTasks { stall_deadline, cuts } = self.clone();
+        tokio::spawn(async move {
+            // A stream that is dropped is reset.
+            if until_stalled(stream, stall_deadline).await.is_none() {
+                cuts.count("stalled");
+            }
+        });
+    }
+}
+
+/// Runs a stream to its end; `None` if its reader took nothing for so long.
+async fn until_stalled<F: Future>(stream: F, deadline: Duration) -> Option<F::Output> {
+    let progress = Arc::new(Progress::default());
+    let mut stream = pin!(PROGRESS.scope(Arc::clone(&progress), stream));
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(move |cx| {
+        if let Poll::Ready(output) = stream.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let Some(given) = *progress.given() else {
+            timer = None;
+            return Poll::Pending;
+        };
+        let late = given + deadline;
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(late)));
+        if timer.deadline() != late {
+            timer.as_mut().reset(late);
+        }
+        timer.as_mut().poll(cx).map(|()| None)
+    })
+    .await
+}
+
+/// The body of an answer, given out in small parts, so that it ends no sooner than nearly all of it is written.
+pub(super) struct Watched {
+    inner: Body,
+    /// What of the last frame is still to be given.
+    rest: Bytes,
+    /// None over HTTP/1, where the socket tells it.
+    progress: Option<Arc<Progress>>,
+    _exchange: Exchange,
+}
+
+impl Watched {
+    pub(super) fn new(inner: Body, exchange: Exchange) -> Watched {
+        let progress = PROGRESS.try_with(Arc::clone).ok();
+        Watched { inner, rest: Bytes::new(), progress, _exchange: exchange }
+    }
+
+    fn note(&self, given: Option<Instant>) {
+        if let Some(progress) = &self.progress {
+            *progress.given() = given;
+        }
+    }
+
+    /// Gives the beginning of a frame of data, and keeps what is behind it.
+    fn part(&mut self, mut data: Bytes) -> Frame<Bytes> {
+        let part = data.split_to(data.len().min(CHUNK_BYTES));
+        self.rest = data;
+        Frame::data(part)
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.rest.is_empty() {
+            let rest = std::mem::take(&mut self.rest);
+            self.note(Some(Instant::now()));
+            return Poll::Ready(Some(Ok(self.part(rest))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            self.note(None);
+            return Poll::Pending;
+        };
+        self.note(Some(Instant::now()));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| match frame.into_data() {
+                Ok(data) => self.part(data),
+                Err(trailers) => trailers,
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (inner, rest) = (self.inner.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower() + rest);
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::serve::http::life::Life;
+
+    fn watched(body: Body) -> Watched {
+        Watched::new(body, Life::begin().ask(true))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_whose_reader_takes_nothing_ends() {
+        let started = Instant::now();
+        let stands_still = async {
+            let mut body = watched(Body::from("answer"));
+            body.frame().await.unwrap().unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(until_stalled(stands_still, Duration::from_secs(15)).await, None);
+        assert_eq!(started.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_has_nothing_to_send_goes_on() {
+        let quiet = async {
+            let mut body = watched(Body::from_stream(futures_util::stream::pending::<Result<Bytes, axum::Error>>()));
+            let silence = tokio::time::timeout(Duration::from_secs(100), body.frame()).await;
+            assert!(silence.is_err());
+        };
+        assert_eq!(until_stalled(quiet, Duration::from_secs(15)).await, Some(()));
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_is_given_in_parts_and_its_length_is_known() {
+        let whole = Bytes::from(vec![7_u8; CHUNK_BYTES * 2 + 1]);
+        let mut body = watched(Body::from(whole.clone()));
+        let mut lengths = Vec::new();
+        assert_eq!(body.size_hint().exact(), Some(whole.len() as u64));
+        while !body.is_end_stream() {
+            lengths.push(body.frame().await.unwrap().unwrap().into_data().unwrap().len());
+        }
+        assert_eq!(lengths, [CHUNK_BYTES, CHUNK_BYTES, 1]);
+    }
+}
