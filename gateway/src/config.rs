@@ -1,6 +1,6 @@
 //! The configuration of the gateway: flags and environment.
 
-use crate::{auth::Lives, transcode::CallLimits, upstream_config::UpstreamConfig, web_config::WebConfig};
+use crate::{auth::Lives, bounds::LimitConfig, upstream_config::UpstreamConfig, web_config::WebConfig};
 use clap::Parser;
 use secrecy::SecretString;
 use stampede_chassis::{CommonConfig, HasCommon};
@@ -59,28 +59,6 @@ pub struct Config {
     pub common: CommonConfig,
 }
 
-/// Bounds of one request, and of all of them together.
-#[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Limits")]
-pub struct LimitConfig {
-    /// Longest wait for a service, in milliseconds.
-    #[arg(long, env = "STAMPEDE_REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 5_000,
-          value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    pub request_timeout_ms: u64,
-
-    /// Largest body of a request, in bytes.
-    #[arg(long, env = "STAMPEDE_BODY_LIMIT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024)]
-    pub body_limit_bytes: usize,
-
-    /// Requests under way at a time; more are answered OVERLOADED.
-    #[arg(long, env = "STAMPEDE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 8_192)]
-    pub max_in_flight: usize,
-
-    /// Open event streams; more are answered OVERLOADED.
-    #[arg(long, env = "STAMPEDE_MAX_STREAMS", value_name = "COUNT", default_value_t = 8_192)]
-    pub max_streams: usize,
-}
-
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
         &self.common
@@ -91,12 +69,5 @@ impl Config {
     /// How long tokens live.
     pub fn lives(&self) -> Lives {
         Lives { access: Duration::from_secs(self.access_ttl_s), refresh: Duration::from_secs(self.refresh_ttl_s) }
-    }
-}
-
-impl LimitConfig {
-    /// The limits of calls.
-    pub fn call(&self) -> CallLimits {
-        CallLimits { deadline: Duration::from_millis(self.request_timeout_ms), max_streams: self.max_streams }
     }
 }

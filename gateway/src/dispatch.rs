@@ -1,28 +1,25 @@
-//! The handler behind the layers: reads the body up to its limit, and calls the endpoint of the route.
+//! The handler behind the layers: reads the body up to its limit, takes the places that the request needs, and calls the
+//! endpoint of its route.
 
 use crate::{
     auth::ticket_path_of,
     gateway::Gateway,
+    hold::Class,
     routes::{Endpoint, Lookup, Native, Route},
     trace_id::TraceId,
     transcode::{Call, refuse_query},
 };
 use axum::{
     Json,
-    body::Body,
     extract::Request,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::json;
-use stampede_chassis::Identity;
+use stampede_chassis::{Identity, keep};
 use stampede_status::{DOCS_BASE, Problem, Reason};
-use std::time::Duration;
 
-/// Longest wait for a body, which is small. Guards against slow-body attacks.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// The media type of bodies.
 const JSON: &str = "application/json";
 
@@ -35,19 +32,30 @@ pub async fn dispatch(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    let (holds, class) = (&gateway.holds, Class::of(route));
+    let holder = holds.holder(&parts, caller);
     match &route.endpoint {
         Endpoint::Native(native) => {
             refuse_query(parts.uri.query().unwrap_or_default())?;
-            let body = read(body, gateway.body_limit).await?;
+            let body = holds.read(body, &holder).await?;
             require_json(&parts.headers, &body)?;
-            answer(gateway, *native, caller, &body).await
+            let place = holds.request(&holder, class)?;
+            holds.answer(&holder, place, answer(gateway, *native, caller, &body).await?)
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
-            let body = if rpc.has_body { read(body, gateway.body_limit).await? } else { Bytes::new() };
+            let body = if rpc.has_body { holds.read(body, &holder).await? } else { Bytes::new() };
             require_json(&parts.headers, &body)?;
+            // Not before: a place is for the call and its answer, never for a body that trickles in.
+            let place = holds.request(&holder, class)?;
             let (uri, headers, cache_control) = (&parts.uri, &parts.headers, gateway.caching.control(route));
-            gateway.transcoder.call(Call { rpc, caller, trace_id, uri, headers, cache_control, body: &body }).await
+            let call = Call { rpc, caller, trace_id, uri, headers, cache_control, body: &body };
+            if rpc.streaming {
+                let stream = holds.stream(&holder, class, uri)?;
+                // The place of the request is free once the stream begins; that of the stream when it ends.
+                return Ok(keep(gateway.transcoder.call(call).await?, stream));
+            }
+            holds.answer(&holder, place, gateway.transcoder.call(call).await?)
         }
     }
 }
@@ -102,19 +110,6 @@ fn index() -> Json<serde_json::Value> {
     }))
 }
 
-async fn read(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    // One deadline for the whole body, not one for each chunk: a byte a second would keep the connection for ever.
-    let late = |_| Problem::new(Reason::BodyTimeout, "the body of the request did not arrive in time");
-    let body = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, limit).collect()).await.map_err(late)?;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Problem::new(Reason::BodyTooLarge, format!("the body may have {limit} bytes")).meta("limit_bytes", limit)
-        } else {
-            Problem::new(Reason::Cancelled, "the body of the request broke off")
-        }
-    })
-}
-
 /// Refuses what says of itself that it is no JSON, or not JSON yet. What says nothing is taken for it; an empty body may
 /// say what it likes.
 fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
@@ -138,13 +133,6 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_arrive_is_a_fault_of_the_caller() {
-        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let problem = read(body, 1_000).await.unwrap_err();
-        assert_eq!((problem.reason(), problem.http().as_u16()), (Reason::BodyTimeout, 408));
-    }
 
     #[test]
     fn only_json_is_taken_for_json() {

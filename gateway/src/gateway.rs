@@ -1,13 +1,14 @@
-//! The state that all requests share: the route table, the channels to the services, the tokens, the bound.
+//! The state that all requests share: the route table, the channels to the services, the tokens, the bounds.
 
 use crate::{
     auth::{Auth, Tickets},
     caching::Caching,
+    hold::Holds,
     layers::Metrics,
     routes::{Endpoint, Table},
     transcode::{Transcoder, Upstreams},
 };
-use stampede_chassis::{MeshChannel, Shed};
+use stampede_chassis::MeshChannel;
 use std::collections::HashMap;
 
 /// The gateway, apart from its server.
@@ -22,10 +23,8 @@ pub struct Gateway {
     pub tickets: Tickets,
     /// How answers may be kept.
     pub caching: Caching,
-    /// Largest body of a request, in bytes.
-    pub body_limit: usize,
-    /// Bounds the requests under way.
-    pub shed: Shed,
+    /// Bounds what clients hold.
+    pub holds: Holds,
     /// Measures the requests.
     pub metrics: Metrics,
 }

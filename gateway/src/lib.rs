@@ -2,7 +2,8 @@
 //!
 //! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
-//! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`).
+//! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`). What clients
+//! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`).
 //!
 //! A new RPC needs no code here. The only state of the gateway is which refresh tokens were used, in Redis, and it has
 //! nothing of a service but its descriptor.
@@ -10,10 +11,12 @@
 //! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
 
 mod auth;
+mod bounds;
 mod caching;
 mod config;
 mod dispatch;
 mod gateway;
+mod hold;
 mod layers;
 mod problem;
 mod routes;
@@ -29,9 +32,10 @@ use auth::{AccessTokens, Auth, FirstTokens, Tickets};
 use axum::Router;
 use caching::Caching;
 use gateway::Gateway;
+use hold::Holds;
 use layers::Metrics;
 use routes::Table;
-use stampede_chassis::{Http, MeshChannel, Shed, Workers, wait_for};
+use stampede_chassis::{Http, MeshChannel, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
@@ -55,13 +59,12 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         auth: Auth::new(tokens, first, redis, config.lives()),
         tickets: Tickets::new(&config.auth_secret)?,
         caching: Caching::new(config.web.public_max_age_s),
-        body_limit: config.limits.body_limit_bytes,
-        shed: Shed::over(config.limits.max_in_flight),
+        holds: Holds::new(&config.limits),
         metrics: Metrics::new(),
     };
     let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
     let router = config.web.around(router);
-    Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services))
+    Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services).within(config.limits.http()))
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Redis> {

@@ -14,7 +14,7 @@ pub const HEADER: &str = "x-trace-id";
 pub struct TraceId(Arc<str>);
 
 impl TraceId {
-    /// The id of the trace of this span: the caller's if the request came with a `traceparent`, else a new one.
+    /// The id of the trace of this span: that of the `traceparent` of a trusted proxy, else a new one.
     pub fn of(span: &Span) -> Self {
         Self(telemetry::trace_id(span).unwrap_or_else(fresh).into())
     }

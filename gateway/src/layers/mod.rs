@@ -1,5 +1,5 @@
-//! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, the bound on
-//! requests under way, and the caller (which is [`crate::auth`]'s).
+//! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, and the caller
+//! (which is [`crate::auth`]'s). What a request holds is bounded behind them, once its body is there ([`crate::hold`]).
 //!
 //! Like the layers of a service they are one handler and not a stack: what one finds is handed to the next, and nothing
 //! is boxed in between.
@@ -27,14 +27,19 @@ use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
 
-/// Answers a request, and makes what happens to it visible by the name of its route: a span, child of the caller's, a
-/// measurement, and the body of a problem.
+/// Answers a request, and makes what happens to it visible by the name of its route: a span, child of a
+/// trusted caller's, a measurement, and the body of a problem.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
     let route = find(&gateway, &request);
-    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name), &request);
+    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name));
+    if gateway.holds.trusts(request.extensions()) {
+        telemetry::adopt_parent(&span, request.headers());
+    } else {
+        telemetry::link_stranger(&span, request.headers());
+    }
     let trace_id = TraceId::of(&span);
     let (route, outcome) = match route {
         Ok(route) => {
@@ -52,9 +57,8 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     response
 }
 
-/// Answers a request that has a route, if the bound has room for it and its caller may use the route.
+/// Answers a request that has a route, if its caller may use it.
 async fn admit(gateway: &Gateway, route: &Route, trace_id: &TraceId, request: Request) -> Result<Response, Problem> {
-    let _permit = gateway.shed.admit()?;
     if route.is_stream() && has_ended(request.headers()) {
         // A browser stops to come back at this.
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -93,18 +97,16 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-fn span_of(name: &str, request: &Request) -> Span {
+fn span_of(name: &str) -> Span {
     // Of the highest level, so that no log filter takes the trace's id from the lines that it lets through.
-    let span = error_span!(
+    error_span!(
         "http",
         otel.name = name,
         otel.kind = "server",
         otel.status_code = Empty,
         http.response.status_code = Empty,
         trace_id = Empty,
-    );
-    telemetry::adopt_parent(&span, request.headers());
-    span
+    )
 }
 
 /// A span is in error when the server failed, not when it refused.

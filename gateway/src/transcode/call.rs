@@ -1,7 +1,7 @@
 //! One call: from the HTTP request of a route to the HTTP response, through the service that answers it.
 
 use super::{answer, codec::DynamicCodec, idempotency, request, response, stream};
-use crate::{routes::Rpc, trace_id::TraceId};
+use crate::{hold::newest, routes::Rpc, trace_id::TraceId};
 use axum::response::Response;
 use http::{HeaderMap, HeaderValue, Uri};
 use prost_reflect::DynamicMessage;
@@ -11,7 +11,6 @@ use stampede_chassis::{
 };
 use stampede_status::{Problem, Reason};
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
@@ -34,8 +33,6 @@ pub type Upstreams = HashMap<String, MeshChannel>;
 pub struct CallLimits {
     /// Longest wait for a unary answer, and for the start of a stream.
     pub deadline: Duration,
-    /// Streams that may be open at a time.
-    pub max_streams: usize,
 }
 
 /// One request, checked and read, on its way to a service.
@@ -59,14 +56,13 @@ pub struct Call<'r> {
 pub struct Transcoder {
     upstreams: Upstreams,
     limits: CallLimits,
-    streams: Arc<Semaphore>,
     draining: CancellationToken,
 }
 
 impl Transcoder {
     /// Calls through `upstreams`; open streams end when `draining` is cancelled.
     pub fn new(upstreams: Upstreams, limits: CallLimits, draining: CancellationToken) -> Self {
-        Self { upstreams, limits, streams: Arc::new(Semaphore::new(limits.max_streams)), draining }
+        Self { upstreams, limits, draining }
     }
 
     /// Makes the call and renders what comes back.
@@ -91,10 +87,6 @@ impl Transcoder {
     }
 
     async fn stream(&self, call: &Call<'_>, request: Request<DynamicMessage>) -> Result<Response, Problem> {
-        // Before the call, and held until the stream ends: streams are not bounded by the limit of requests in flight.
-        let permit = Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_| Problem::new(Reason::Overloaded, "too many streams are open"))?;
         let mut grpc = self.client(call.rpc)?;
         let codec = DynamicCodec::new(call.rpc.output.clone());
         let answer = self
@@ -107,15 +99,15 @@ impl Transcoder {
             rpc: Arc::clone(call.rpc),
             trace_id: call.trace_id.clone(),
             last_seen: stream::last_seen(call.headers),
-            _permit: permit,
         };
-        Ok(events.response(answer.into_inner(), self.draining.clone()))
+        Ok(events.response(newest(answer.into_inner()), self.draining.clone()))
     }
 
     fn client(&self, rpc: &Rpc) -> Result<Grpc<MeshChannel>, Problem> {
         let channel = self.upstreams.get(&rpc.service);
         let channel = channel.ok_or_else(|| Problem::unavailable(short_name(rpc), "no upstream is configured"))?;
-        Ok(Grpc::new(channel.clone()).max_decoding_message_size(MAX_ANSWER_BYTES))
+        let channel = if rpc.streaming { channel.for_streams() } else { channel.clone() };
+        Ok(Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// Bounds the wait, also by the time that the caller has (`grpc-timeout`) if that is less. The channel sends the

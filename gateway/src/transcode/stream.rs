@@ -6,10 +6,10 @@
 //!   count down by.
 //! - `problem` is a failure half way, as the problem+json that a unary call would have been answered with.
 //! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
-//! - `drain` says that this gateway leaves: come back, and be served by another.
+//! - `drain` says that this gateway leaves, or that the stream has become old: come back, and be served by another.
 
 use super::{answer::name_of, call::failure, response};
-use crate::{routes::Rpc, trace_id::TraceId};
+use crate::{bounds::STREAM_LIFE, routes::Rpc, trace_id::TraceId};
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use futures_util::{
     StreamExt,
@@ -20,10 +20,7 @@ use prost_reflect::DynamicMessage;
 use serde_json::json;
 use stampede_vocab::Timestamp;
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
@@ -59,8 +56,6 @@ pub struct Events {
     pub trace_id: TraceId,
     /// The id of the event that the reader saw last, until the first message is compared with it.
     pub last_seen: Option<String>,
-    /// Its place among the streams that may be open, held for as long as it is.
-    pub _permit: OwnedSemaphorePermit,
 }
 
 impl Events {
@@ -75,6 +70,7 @@ impl Events {
             events: self,
             messages: messages.boxed(),
             draining: Box::pin(draining.cancelled_owned()),
+            old: Box::pin(sleep(STREAM_LIFE.mul_f64(rand::random_range(0.9..=1.0)))),
             heartbeat,
             phase: Phase::Opening,
         };
@@ -106,6 +102,7 @@ struct Live {
     messages: BoxStream<'static, Result<DynamicMessage, Status>>,
     /// Made once: each one that is made takes a lock that all streams have in common.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    old: Pin<Box<Sleep>>,
     heartbeat: Interval,
     phase: Phase,
 }
@@ -164,6 +161,7 @@ impl Live {
         tokio::select! {
             biased;
             () = self.draining.as_mut() => Happened::Drain,
+            () = self.old.as_mut() => Happened::Drain,
             _ = self.heartbeat.tick() => Happened::Quiet,
             message = self.messages.next() => message.map_or(Happened::End, Happened::Message),
         }
@@ -195,18 +193,12 @@ mod tests {
     use super::*;
     use crate::routes::{Endpoint, Lookup, Table};
     use http_body_util::BodyExt;
-    use tokio::sync::Semaphore;
 
     fn events() -> Events {
         let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
         let Lookup::Found(route) = table.find(&http::Method::GET, "/v1/events:watch") else { panic!("no route") };
         let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("the gateway's own") };
-        Events {
-            rpc: Arc::clone(rpc),
-            trace_id: TraceId::of_test(),
-            last_seen: None,
-            _permit: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
-        }
+        Events { rpc: Arc::clone(rpc), trace_id: TraceId::of_test(), last_seen: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,6 +210,15 @@ mod tests {
             assert!(frame.starts_with(b"event: time\n"), "{frame:?}");
             assert!(started.elapsed() >= HEARTBEAT * beats, "{beats}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_stream_asks_its_reader_to_come_back() {
+        let answer = events().response(stream::pending(), CancellationToken::new());
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes);
+        let last = text.trim_end().rsplit("\n\n").next().unwrap();
+        assert!(last.starts_with("event: drain\n") && last.contains("\nretry: "), "{last}");
     }
 
     #[test]

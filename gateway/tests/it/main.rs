@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod attacks;
 mod caching;
 mod cross_origin;
 mod front;
+mod holds;
 mod protocol;
+mod raw;
 mod reflection;
 mod refusals;
 mod services;

@@ -16,6 +16,11 @@ async fn bad_requests_are_refused_before_any_service_is_called() {
         (("GET", "/v1/nothing", "", ""), (404, "UNKNOWN_PATH", None)),
         (("POST", "/v1/orders/ord_1:payy", &buyer, "{}"), (404, "UNKNOWN_PATH", None)),
         (("GET", "/v1/orders/", &buyer, ""), (404, "UNKNOWN_PATH", None)),
+        // An empty verb is no second name.
+        (("POST", "/v1/auth/tokens:", "", "{}"), (404, "UNKNOWN_PATH", None)),
+        (("GET", "/v1/events:", "", ""), (404, "UNKNOWN_PATH", None)),
+        (("POST", "/v1/orders:", &buyer, "{}"), (404, "UNKNOWN_PATH", None)),
+        (("GET", "/v1/orders/ord_1:", &buyer, ""), (404, "UNKNOWN_PATH", None)),
         (("POST", "/stampede.order.v1.OrderService/LookUpOrders", &operator, "{}"), (404, "UNKNOWN_PATH", None)),
         (("DELETE", "/v1/orders", &buyer, ""), (405, "METHOD_NOT_ALLOWED", None)),
         (("GET", "/v1/auth/tokens", "", ""), (405, "METHOD_NOT_ALLOWED", None)),

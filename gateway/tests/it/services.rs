@@ -4,6 +4,7 @@
 use axum::{Router, extract, routing::any};
 use futures_util::{Stream, StreamExt, stream};
 use stampede_chassis::{Grpc, Workers, serve_on};
+use stampede_lua::gate::UserId;
 use stampede_proto::{
     event::v1::{
         CancelEventRequest, CancelEventResponse, CreateEventRequest, CreateEventResponse, Event, GetEventRequest,
@@ -110,6 +111,12 @@ fn event(event_id: &str) -> Result<WatchEventsResponse, Status> {
     Ok(WatchEventsResponse { event: Some(event) })
 }
 
+/// An event of 64 KiB, with an id of its own, so that none replaces another.
+fn large() -> Result<WatchEventsResponse, Status> {
+    let event_id = format!("evt_{}", UserId::random());
+    Ok(WatchEventsResponse { event: Some(Event { event_id, name: "x".repeat(64 * 1024), ..Event::default() }) })
+}
+
 #[tonic::async_trait]
 impl EventService for Events {
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
@@ -125,6 +132,8 @@ impl EventService for Events {
             || Err(Problem::new(Reason::Unavailable, "the ledger is not available").internal("a secret").into());
         Ok(Response::new(match ids.first().map(String::as_str) {
             Some("break") => begin.chain(stream::iter([broken()])).boxed(),
+            // Two MiB, far more than one stream may have unread.
+            Some("flood") => stream::iter((0..32).map(|_| large())).chain(stream::pending()).boxed(),
             Some("stay") => begin.chain(stream::pending()).boxed(),
             Some("end") => begin.boxed(),
             _ => {
@@ -146,11 +155,16 @@ impl EventService for Events {
         Err(Status::unimplemented(""))
     }
 
-    /// Answers with as many events as are asked for, each as large as one may be.
+    /// Answers with as many events as are asked for, each as large as one may be; one of 64 KiB for the page "large".
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
-        let event = Event { event_id: "evt_1".into(), items: vec![largest_item(); 100], ..Event::default() };
-        let count = usize::try_from(request.into_inner().page_size).unwrap();
-        Ok(Response::new(ListEventsResponse { events: vec![event; count], ..ListEventsResponse::default() }))
+        let request = request.into_inner();
+        let events = if request.page_token == "large" {
+            large()?.event.into_iter().collect()
+        } else {
+            let event = Event { event_id: "evt_1".into(), items: vec![largest_item(); 100], ..Event::default() };
+            vec![event; usize::try_from(request.page_size).unwrap()]
+        };
+        Ok(Response::new(ListEventsResponse { events, ..ListEventsResponse::default() }))
     }
 
     async fn reschedule_event(

@@ -85,6 +85,7 @@ reasons! {
     BodyTimeout "BODY_TIMEOUT" DeadlineExceeded "The body of the request did not arrive in time";
     BodyTooLarge "BODY_TOO_LARGE" OutOfRange "The request is larger than is accepted";
     Throttled "THROTTLED" ResourceExhausted "The caller sends too many requests";
+    SlowReader "SLOW_READER" Unavailable "The stream was not read for too long";
     NotReady "NOT_READY" Unavailable "What was asked for is being prepared";
     Overloaded "OVERLOADED" Unavailable "The service has more work than it can take";
     Unavailable "UNAVAILABLE" Unavailable "Something the service depends on does not answer";
@@ -113,7 +114,7 @@ impl Reason {
     pub const fn default_retry(self) -> Option<Duration> {
         match self {
             Reason::NotReady => Some(Duration::from_millis(500)),
-            Reason::Overloaded | Reason::Unavailable => Some(Duration::from_secs(1)),
+            Reason::SlowReader | Reason::Overloaded | Reason::Unavailable => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -1,0 +1,170 @@
+//! Every bound of the gateway on its clients, in one place: what they may hold, how much of it, and for how long.
+//!
+//! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
+//! logins and claims a minute, are not here.
+
+use crate::{hold::PoolBounds, transcode::CallLimits};
+use stampede_chassis::{HttpBounds, Network, Networks};
+use std::time::Duration;
+
+/// Longest wait for a whole body, which is small.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for the next part of a body.
+pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
+/// Answers of more bytes count by their bytes until they are written. Smaller ones are bounded by their number.
+pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
+/// The largest answer there is as JSON: each address may have one, whatever its share.
+pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
+/// How long a watcher may take nothing while something waits for it.
+pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
+/// Messages that wait for one watcher, one a subject; the contract lets nobody watch more.
+pub const MAX_WAITING_MESSAGES: usize = 128;
+/// Longest life of a stream; less up to a tenth by chance, so that not all come again at once.
+pub const STREAM_LIFE: Duration = Duration::from_secs(3_600);
+
+/// Bounds of one request, and of all of them together.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitConfig {
+    /// Longest wait for a service, in milliseconds.
+    #[arg(long, env = "STAMPEDE_REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 5_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub request_timeout_ms: u64,
+
+    /// Largest body of a request, in bytes.
+    #[arg(long, env = "STAMPEDE_BODY_LIMIT_BYTES", value_name = "BYTES", default_value_t = 64 * 1024)]
+    pub body_limit_bytes: usize,
+
+    /// Requests under way at a time, from the end of their body to the end of their answer. Each class, such as
+    /// payments, has a share of its own; more are answered OVERLOADED.
+    #[arg(long, env = "STAMPEDE_MAX_IN_FLIGHT", value_name = "COUNT", default_value_t = 8_192)]
+    pub max_in_flight: usize,
+
+    /// Open event streams; more are answered OVERLOADED.
+    #[arg(long, env = "STAMPEDE_MAX_STREAMS", value_name = "COUNT", default_value_t = 32_768)]
+    pub max_streams: usize,
+
+    /// Subjects of all open event streams together, such as the events that are watched, each counted for each watcher.
+    #[arg(long, env = "STAMPEDE_MAX_SUBJECTS", value_name = "COUNT", default_value_t = 65_536)]
+    pub max_subjects: usize,
+
+    /// Bytes of bodies that have not arrived whole.
+    #[arg(long, env = "STAMPEDE_MAX_UNFINISHED_BYTES", value_name = "BYTES", default_value_t = 16 << 20)]
+    pub max_unfinished_bytes: usize,
+
+    /// Bytes of large answers that have not been read.
+    #[arg(long, env = "STAMPEDE_MAX_UNREAD_BYTES", value_name = "BYTES", default_value_t = 64 << 20)]
+    pub max_unread_bytes: usize,
+
+    /// Connections at a time; over it the idlest are closed, and then newcomers.
+    #[arg(long, env = "STAMPEDE_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 32_768)]
+    pub max_connections: usize,
+
+    /// The part of each of these bounds that one address may take, in percent; a /64 of IPv6 is one address. More is
+    /// answered THROTTLED. Set 100 where all buyers come from one address, as in a load test.
+    #[arg(long, env = "STAMPEDE_ADDRESS_SHARE_PERCENT", value_name = "PERCENT", default_value_t = 12,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub address_share_percent: u8,
+
+    /// Requests of one buyer under way at a time.
+    #[arg(long, env = "STAMPEDE_MAX_IN_FLIGHT_OF_USER", value_name = "COUNT", default_value_t = 64)]
+    pub max_in_flight_of_user: usize,
+
+    /// Open event streams of one buyer.
+    #[arg(long, env = "STAMPEDE_MAX_STREAMS_OF_USER", value_name = "COUNT", default_value_t = 16)]
+    pub max_streams_of_user: usize,
+
+    /// Proxies in front of the gateway, by address or network, comma separated. What they say in x-forwarded-for and
+    /// traceparent is believed; what others say is not.
+    #[arg(long, env = "STAMPEDE_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Longest wait for the head of a request, from the first moment of a connection, in milliseconds.
+    #[arg(long, env = "STAMPEDE_HEAD_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub head_timeout_ms: u64,
+
+    /// How long a connection may be without a request, in milliseconds.
+    #[arg(long, env = "STAMPEDE_IDLE_TIMEOUT_MS", value_name = "MS", default_value_t = 60_000,
+          value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub idle_timeout_ms: u64,
+
+    /// Age at which a connection is asked to end once its requests are answered, in seconds.
+    #[arg(long, env = "STAMPEDE_MAX_CONNECTION_AGE_S", value_name = "SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub max_connection_age_s: u64,
+
+    /// How long a reader may take nothing of its answer, in milliseconds.
+    #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS", default_value_t = 15_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub read_stall_ms: u64,
+
+    /// How often a peer over HTTP/2 is asked whether it is there, and how long its answer may take, in milliseconds.
+    #[arg(long, env = "STAMPEDE_PING_INTERVAL_MS", value_name = "MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub ping_interval_ms: u64,
+}
+
+impl LimitConfig {
+    /// The limits of calls.
+    pub fn call(&self) -> CallLimits {
+        CallLimits { deadline: Duration::from_millis(self.request_timeout_ms) }
+    }
+
+    /// The bounds of connections.
+    pub fn http(&self) -> HttpBounds {
+        HttpBounds {
+            max_connections: self.max_connections,
+            max_connections_of_address: self.of_address(self.max_connections),
+            trusted_proxies: self.trusted(),
+            head_deadline: Duration::from_millis(self.head_timeout_ms),
+            idle_deadline: Duration::from_millis(self.idle_timeout_ms),
+            max_age: Duration::from_secs(self.max_connection_age_s),
+            stall_deadline: Duration::from_millis(self.read_stall_ms),
+            ping_interval: Duration::from_millis(self.ping_interval_ms),
+            ..HttpBounds::default()
+        }
+    }
+
+    /// The proxies that are believed.
+    pub fn trusted(&self) -> Networks {
+        self.trusted_proxies.clone().into()
+    }
+
+    /// Requests under way.
+    pub fn requests(&self) -> PoolBounds {
+        let of_user = self.max_in_flight_of_user;
+        PoolBounds { of_user, has_classes: true, ..self.pool("requests", "requests are under way", self.max_in_flight) }
+    }
+
+    /// Bytes of bodies that arrive.
+    pub fn bodies(&self) -> PoolBounds {
+        self.pool("body_bytes", "bodies are arriving", self.max_unfinished_bytes)
+    }
+
+    /// Bytes of large answers that are not written.
+    pub fn answers(&self) -> PoolBounds {
+        let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
+        PoolBounds { of_address: pool.of_address.max(LARGEST_ANSWER_BYTES), ..pool }
+    }
+
+    /// Open streams.
+    pub fn streams(&self) -> PoolBounds {
+        PoolBounds { of_user: self.max_streams_of_user, ..self.pool("streams", "streams are open", self.max_streams) }
+    }
+
+    /// What the open streams are about.
+    pub fn subjects(&self) -> PoolBounds {
+        self.pool("subjects", "subjects are watched", self.max_subjects)
+    }
+
+    /// A pool that is bounded by its total and the share of an address.
+    fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
+        PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, has_classes: false }
+    }
+
+    /// Of a small total too an address has something.
+    fn of_address(&self, total: usize) -> usize {
+        (total.saturating_mul(usize::from(self.address_share_percent)) / 100).max(1)
+    }
+}

@@ -1,0 +1,93 @@
+//! Reads a body that arrives in its own time: it must make progress, it has an end, and what is there of it counts.
+//!
+//! One that arrives whole, as nearly all do, is never counted: so no crowd of slow ones can refuse it.
+
+use super::pool::Place;
+use crate::bounds::BODY_DEADLINE;
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use stampede_status::{Problem, Reason};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// The body, of at most `limit` bytes. `take` and `grow` count the bytes of one that is not whole yet.
+pub async fn read(
+    body: Body,
+    limit: usize,
+    progress: Duration,
+    take: impl Fn(usize) -> Result<Place, Problem>,
+    grow: impl Fn(&mut Place, usize) -> Result<(), Problem>,
+) -> Result<Bytes, Problem> {
+    let mut body = Limited::new(body, limit);
+    let end = Instant::now() + BODY_DEADLINE;
+    let first = next(&mut body, limit, end.min(Instant::now() + progress)).await?.unwrap_or_default();
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut place = take(first.len().max(1))?;
+    let mut whole = BytesMut::from(&first[..]);
+    while let Some(part) = next(&mut body, limit, end.min(Instant::now() + progress)).await? {
+        grow(&mut place, part.len())?;
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next bytes; none at the end.
+async fn next(body: &mut Limited<Body>, limit: usize, deadline: Instant) -> Result<Option<Bytes>, Problem> {
+    loop {
+        let late = |_| Problem::new(Reason::BodyTimeout, "the body of the request did not arrive in time");
+        match timeout_at(deadline, body.frame()).await.map_err(late)? {
+            None => return Ok(None),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                let detail = format!("the body may have {limit} bytes");
+                return Err(Problem::new(Reason::BodyTooLarge, detail).meta("limit_bytes", limit));
+            }
+            Some(Err(_)) => return Err(Problem::new(Reason::Cancelled, "the body of the request broke off")),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{StreamExt, stream};
+
+    type Part = Result<&'static str, std::io::Error>;
+
+    /// A body that arrives in parts.
+    fn slow(parts: Vec<&'static str>, every: Duration) -> Body {
+        Body::from_stream(stream::iter(parts).then(move |part| async move {
+            tokio::time::sleep(every).await;
+            Part::Ok(part)
+        }))
+    }
+
+    async fn read_uncounted(body: Body) -> Result<Bytes, Reason> {
+        let none = |_| Err(Problem::new(Reason::Overloaded, "none is counted"));
+        let grow = |_: &mut Place, _| Ok(());
+        let outcome = read(body, 10, Duration::from_secs(2), none, grow).await;
+        outcome.map_err(|problem| problem.reason())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_go_on_arriving_is_given_up() {
+        let late = slow(vec!["a"], Duration::from_secs(3));
+        assert_eq!(read_uncounted(late).await, Err(Reason::BodyTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_arrives_in_parts_is_counted_and_one_that_is_whole_is_not() {
+        let parts = slow(vec!["a", "b"], Duration::from_secs(1));
+        assert_eq!(read_uncounted(parts).await, Err(Reason::Overloaded));
+        assert_eq!(read_uncounted(Body::from("ab")).await, Ok(Bytes::from("ab")));
+        assert_eq!(read_uncounted(Body::empty()).await, Ok(Bytes::new()));
+        assert_eq!(read_uncounted(Body::from("12345678901")).await, Err(Reason::BodyTooLarge));
+    }
+}

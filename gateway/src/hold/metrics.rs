@@ -1,0 +1,34 @@
+//! How much is held, and how often a bound refused.
+
+use super::{Class, pool::Pool};
+use opentelemetry::{KeyValue, global, metrics::Counter};
+use std::sync::Weak;
+
+/// Refusals by what would have been held, and by whose bound.
+pub fn refusals() -> Counter<u64> {
+    global::meter("stampede")
+        .u64_counter("stampede.gateway.refused")
+        .with_description("Requests that a bound on what clients hold refused.")
+        .build()
+}
+
+/// Shows what is held of each pool, for as long as it lives. A request costs nothing by this.
+pub fn observe<const N: usize>(pools: [Weak<Pool>; N]) {
+    global::meter("stampede")
+        .u64_observable_gauge("stampede.gateway.held")
+        .with_description("Units that clients hold: requests, bytes of bodies and answers, streams, subjects.")
+        .with_callback(move |gauge| {
+            for pool in pools.iter().filter_map(Weak::upgrade) {
+                let (kept, common) = pool.in_use();
+                let name = KeyValue::new("held", pool.bounds.name);
+                gauge.observe(common as u64, &[name.clone(), KeyValue::new("share", "common")]);
+                if pool.bounds.has_classes {
+                    for class in Class::ALL {
+                        let share = KeyValue::new("share", class.name());
+                        gauge.observe(kept[class.number()] as u64, &[name.clone(), share]);
+                    }
+                }
+            }
+        })
+        .build();
+}

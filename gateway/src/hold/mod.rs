@@ -1,0 +1,155 @@
+//! What clients hold on to beyond their connections: requests under way, bodies that arrive, answers that nobody reads,
+//! streams and their subjects.
+//!
+//! Each is a [`Pool`], whose bounds are in `crate::bounds`: by all, by address, by buyer. A refusal of one client is
+//! THROTTLED, one of all is OVERLOADED; both say when to come again, and both are counted.
+
+mod body;
+mod class;
+mod metrics;
+mod newest;
+mod pool;
+
+use self::pool::{By, Pool};
+pub use self::{
+    class::Class,
+    newest::newest,
+    pool::{Place, PoolBounds},
+};
+
+use crate::{
+    bounds::{BODY_PROGRESS_DEADLINE, COUNTED_ANSWER_BYTES, LimitConfig},
+    routes::TICKET,
+};
+use axum::{body::HttpBody, response::Response};
+use bytes::Bytes;
+use http::{Uri, request::Parts};
+use opentelemetry::{KeyValue, metrics::Counter};
+use stampede_chassis::{Block, Identity, Networks, Peer, Role, keep};
+use stampede_status::{Problem, Reason};
+use std::{sync::Arc, time::Duration};
+
+/// Who holds something.
+#[derive(Debug, Clone, Default)]
+pub struct Holder {
+    /// The client's address; `None` without a connection, as in tests.
+    pub block: Option<Block>,
+    /// The buyer of the token. An operator is known, and has no bound of their own.
+    pub user: Option<Arc<str>>,
+}
+
+/// All that clients hold.
+pub struct Holds {
+    requests: Arc<Pool>,
+    bodies: Arc<Pool>,
+    answers: Arc<Pool>,
+    streams: Arc<Pool>,
+    subjects: Arc<Pool>,
+    body_limit: usize,
+    trusted: Networks,
+    refusals: Counter<u64>,
+}
+
+/// What a stream holds: its place and those of its subjects.
+pub type StreamPlace = (Place, Place);
+
+impl Holds {
+    /// Nothing is held yet.
+    pub fn new(limits: &LimitConfig) -> Self {
+        let holds = Self {
+            requests: Pool::new(limits.requests()),
+            bodies: Pool::new(limits.bodies()),
+            answers: Pool::new(limits.answers()),
+            streams: Pool::new(limits.streams()),
+            subjects: Pool::new(limits.subjects()),
+            body_limit: limits.body_limit_bytes,
+            trusted: limits.trusted(),
+            refusals: metrics::refusals(),
+        };
+        let pools = [&holds.requests, &holds.bodies, &holds.answers, &holds.streams, &holds.subjects];
+        metrics::observe(pools.map(Arc::downgrade));
+        holds
+    }
+
+    /// Whether the request comes by a proxy whose word is taken.
+    pub fn trusts(&self, extensions: &http::Extensions) -> bool {
+        extensions.get::<Peer>().is_some_and(|peer| self.trusted.contain(peer.0))
+    }
+
+    /// Who sends this request.
+    pub fn holder(&self, parts: &Parts, caller: Option<&Identity>) -> Holder {
+        let peer = parts.extensions.get::<Peer>();
+        let block = peer.map(|peer| Block::of(peer.client(&parts.headers, &self.trusted)));
+        let buyer = caller.filter(|caller| caller.role == Role::Buyer);
+        Holder { block, user: buyer.map(|buyer| Arc::from(buyer.user_id.as_str())) }
+    }
+
+    /// Reads a body whole. Until it is, it counts by its bytes, and it must go on arriving.
+    pub async fn read(&self, body: axum::body::Body, holder: &Holder) -> Result<Bytes, Problem> {
+        let take = |units| self.take(&self.bodies, holder, Class::PublicReads, units);
+        let grow = |place: &mut Place, units| place.grow(units).map_err(|by| self.refused(&self.bodies, by));
+        body::read(body, self.body_limit, BODY_PROGRESS_DEADLINE, take, grow).await
+    }
+
+    /// A place for a request whose body is there: until its answer is written.
+    pub fn request(&self, holder: &Holder, class: Class) -> Result<Place, Problem> {
+        self.take(&self.requests, holder, class, 1)
+    }
+
+    /// A place for a stream and for each of its subjects.
+    pub fn stream(&self, holder: &Holder, class: Class, uri: &Uri) -> Result<StreamPlace, Problem> {
+        let stream = self.take(&self.streams, holder, class, 1)?;
+        let subjects = self.take(&self.subjects, holder, class, subjects(uri))?;
+        Ok((stream, subjects))
+    }
+
+    /// The answer, which keeps the place of its request until it is written; a large one also counts by its bytes.
+    pub fn answer(&self, holder: &Holder, place: Place, answer: Response) -> Result<Response, Problem> {
+        let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        if bytes <= COUNTED_ANSWER_BYTES {
+            return Ok(keep(answer, place));
+        }
+        let unread = self.take(&self.answers, holder, Class::PublicReads, bytes)?;
+        Ok(keep(answer, (place, unread)))
+    }
+
+    fn take(&self, pool: &Arc<Pool>, holder: &Holder, class: Class, units: usize) -> Result<Place, Problem> {
+        pool.take(holder, class, units).map_err(|by| self.refused(pool, by))
+    }
+
+    /// Counts a refusal and says when to come again: not all at once.
+    fn refused(&self, pool: &Pool, by: By) -> Problem {
+        let what = pool.bounds.what;
+        let (reason, detail, by) = match by {
+            By::All => (Reason::Overloaded, format!("too many {what}"), "all"),
+            By::Address => (Reason::Throttled, format!("too many {what} from this address"), "address"),
+            By::User => (Reason::Throttled, format!("too many {what} for this buyer"), "user"),
+        };
+        self.refusals.add(1, &[KeyValue::new("held", pool.bounds.name), KeyValue::new("by", by)]);
+        Problem::new(reason, detail).retry_after(Duration::from_millis(rand::random_range(1_000..3_000)))
+    }
+}
+
+/// How much a stream is about: the values of its query, such as the ids of the events that are watched; else the one of
+/// its path. A ticket says who asks and not what for.
+fn subjects(uri: &Uri) -> usize {
+    let query = uri.query().unwrap_or_default();
+    query.split('&').filter(|pair| !pair.is_empty() && pair.split('=').next() != Some(TICKET)).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_counts_by_what_it_is_about() {
+        for (uri, expected) in [
+            ("/v1/events/evt_1/stock:watch", 1),
+            ("/v1/events:watch?event_ids=a", 1),
+            ("/v1/events:watch?event_ids=a&event_ids=b&&event_ids=c", 3),
+            ("/v1/events:watch?event_ids=a&event_ids=b&ticket=c.d.e", 2),
+        ] {
+            assert_eq!(subjects(&Uri::from_static(uri)), expected, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The messages of a stream for a reader of any speed: read from the service as they come, and replaced by the newest of
+//! their subject until they are taken.
+//!
+//! So what one reader does not take is neither in the window of the connection to the service nor in a queue. A reader
+//! that stands still is given up, with an error as the last thing it will find.
+
+use crate::bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE};
+use futures_util::{Stream, StreamExt, stream};
+use prost_reflect::{DynamicMessage, Value};
+use stampede_status::{Problem, Reason};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, interval},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+/// Reads `messages` from now on, whether or not what is returned is.
+pub fn newest<S>(messages: S) -> impl Stream<Item = Result<DynamicMessage, Status>> + Send + 'static
+where
+    S: Stream<Item = Result<DynamicMessage, Status>> + Send + 'static,
+{
+    let slot = Arc::new(Slot::default());
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump(messages, Arc::clone(&slot))));
+    stream::unfold((slot, pump), |(slot, pump)| async move {
+        let message = slot.next().await?;
+        Some((message, (slot, pump)))
+    })
+    .fuse()
+}
+
+/// Puts each message into the slot, until the service or the reader ends it.
+async fn pump(messages: impl Stream<Item = Result<DynamicMessage, Status>>, slot: Arc<Slot>) {
+    let mut messages = pin!(messages);
+    let mut looks = interval(WATCHER_STALL_DEADLINE / 4);
+    let end = loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(Ok(message)) => slot.put(message),
+                Some(Err(status)) => break Some(status),
+                None => break None,
+            },
+            _ = looks.tick() => {
+                if slot.stands_still() {
+                    break Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into());
+                }
+            }
+        }
+    };
+    slot.end(end);
+}
+
+/// What waits for the reader.
+#[derive(Default)]
+struct Slot {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest of each subject, in the order in which the subjects were first heard of since.
+    waiting: VecDeque<(Option<String>, DynamicMessage)>,
+    /// When the first of them began to wait, or the last was taken.
+    waits_since: Option<Instant>,
+    /// The end of the stream: an error, or none.
+    end: Option<Option<Status>>,
+}
+
+impl Slot {
+    fn put(&self, message: DynamicMessage) {
+        let subject = subject(&message);
+        let mut state = self.state();
+        match state.waiting.iter_mut().find(|(other, _)| *other == subject) {
+            Some((_, older)) => *older = message,
+            None => {
+                if state.waiting.len() >= MAX_WAITING_MESSAGES {
+                    state.waiting.pop_front();
+                }
+                state.waiting.push_back((subject, message));
+            }
+        }
+        state.waits_since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    fn end(&self, end: Option<Status>) {
+        self.state().end = Some(end);
+        self.changed.notify_one();
+    }
+
+    /// Whether something waits that nobody took for too long.
+    fn stands_still(&self) -> bool {
+        self.state().waits_since.is_some_and(|since| since.elapsed() >= WATCHER_STALL_DEADLINE)
+    }
+
+    /// The next message, or the error that ends the stream; none after that.
+    async fn next(&self) -> Option<Result<DynamicMessage, Status>> {
+        loop {
+            if let Some(next) = self.take() {
+                return next;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Option<Result<DynamicMessage, Status>>> {
+        let mut state = self.state();
+        if let Some((_, message)) = state.waiting.pop_front() {
+            state.waits_since = (!state.waiting.is_empty()).then(Instant::now);
+            return Some(Some(Ok(message)));
+        }
+        // After its error the stream has ended too.
+        let end = state.end.as_mut()?;
+        Some(end.take().map(Err))
+    }
+
+    /// Nothing under this lock can panic.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a message is about: by the rule of the contract, the first field of a stream's message is the resource, and the
+/// first field of that its id. One that is a list, or has no id, replaces all that came before it.
+fn subject(message: &DynamicMessage) -> Option<String> {
+    let resource = message.get_field_by_number(1)?;
+    let id = resource.as_message()?.get_field_by_number(1)?;
+    match id.as_ref() {
+        Value::String(id) => Some(id.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use prost_reflect::DescriptorPool;
+    use stampede_proto::event::v1::{Event, WatchEventsResponse};
+    use std::time::Duration;
+
+    fn event(id: &str, name: &str) -> Result<DynamicMessage, Status> {
+        let contract = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let descriptor = contract.get_message_by_name("stampede.event.v1.WatchEventsResponse").unwrap();
+        let event = Event { event_id: id.to_owned(), name: name.to_owned(), ..Event::default() };
+        let message = WatchEventsResponse { event: Some(event) };
+        Ok(DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).unwrap())
+    }
+
+    fn name(message: &DynamicMessage) -> String {
+        let message = WatchEventsResponse::decode(message.encode_to_vec().as_slice()).unwrap();
+        message.event.unwrap().name
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_gets_the_newest_of_each_subject() {
+        let messages = [event("evt_1", "a"), event("evt_2", "b"), event("evt_1", "c"), event("evt_1", "d")];
+        let read = newest(stream::iter(messages).chain(stream::pending()));
+        let mut read = pin!(read);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(name(&read.next().await.unwrap().unwrap()), "d");
+        assert_eq!(name(&read.next().await.unwrap().unwrap()), "b");
+        let more = tokio::time::timeout(Duration::from_secs(1), read.next()).await;
+        assert!(more.is_err(), "there is no more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stands_still_is_given_up_and_told_why() {
+        let mut read = pin!(newest(stream::iter([event("evt_1", "a")]).chain(stream::pending())));
+        tokio::time::sleep(WATCHER_STALL_DEADLINE * 2).await;
+        assert_eq!(name(&read.next().await.unwrap().unwrap()), "a");
+        let end = read.next().await.unwrap().unwrap_err();
+        assert_eq!(Problem::from_status(&end).reason(), Reason::SlowReader);
+        assert!(read.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_waits_is_not_given_up() {
+        let late = stream::once(async {
+            tokio::time::sleep(WATCHER_STALL_DEADLINE * 3).await;
+            event("evt_1", "late")
+        });
+        let mut read = pin!(newest(late));
+        assert_eq!(name(&read.next().await.unwrap().unwrap()), "late");
+        assert!(read.next().await.is_none());
+    }
+}

@@ -1,0 +1,228 @@
+//! A pool of something that clients hold on to, counted in units: so many in all, so many of one address and of one
+//! buyer.
+//!
+//! Whoever gets a [`Place`] gives it back by dropping it. Nobody ever waits for one.
+
+use super::{Class, Holder};
+use stampede_chassis::Block;
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The bounds of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolBounds {
+    /// Name of what is held, in metrics.
+    pub name: &'static str,
+    /// What it is to the reader of a refusal, such as "requests are under way".
+    pub what: &'static str,
+    /// Units in all.
+    pub total: usize,
+    /// Units of one address.
+    pub of_address: usize,
+    /// Units of one buyer.
+    pub of_user: usize,
+    /// Whether each class has units kept for it.
+    pub has_classes: bool,
+}
+
+/// Whose bound is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// That of all clients together.
+    All,
+    /// That of the address.
+    Address,
+    /// That of the buyer.
+    User,
+}
+
+/// A pool, shared by all requests.
+#[derive(Debug)]
+pub struct Pool {
+    pub bounds: PoolBounds,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Of what is kept for nobody.
+    common: usize,
+    /// Of what is kept for each class.
+    kept: [usize; Class::COUNT],
+    by_address: HashMap<Block, usize>,
+    by_user: HashMap<Arc<str>, usize>,
+}
+
+/// Units that are held, until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    pool: Arc<Pool>,
+    holder: Holder,
+    /// The class out of whose own units they are.
+    kept_for: Option<Class>,
+    units: usize,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(bounds: PoolBounds) -> Arc<Self> {
+        Arc::new(Self { bounds, held: Mutex::default() })
+    }
+
+    /// Takes so many units, first of those that are kept for the class. Fails with whose bound is reached.
+    pub fn take(self: &Arc<Self>, holder: &Holder, class: Class, units: usize) -> Result<Place, By> {
+        let mut held = self.held();
+        self.check_holder(&held, holder, units)?;
+        let kept_for = (held.kept[class.number()] + units <= self.kept(class)).then_some(class);
+        match kept_for {
+            Some(class) => held.kept[class.number()] += units,
+            None => self.take_common(&mut held, units)?,
+        }
+        held.count(holder, units);
+        drop(held);
+        Ok(Place { pool: Arc::clone(self), holder: holder.clone(), kept_for, units })
+    }
+
+    /// How many units of each class's own, and then of nobody's, are held.
+    pub fn in_use(&self) -> ([usize; Class::COUNT], usize) {
+        let held = self.held();
+        (held.kept, held.common)
+    }
+
+    fn kept(&self, class: Class) -> usize {
+        if self.bounds.has_classes { self.bounds.total * class.kept_percent() / 100 } else { 0 }
+    }
+
+    fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
+        let of = |count: Option<&usize>| count.copied().unwrap_or(0) + units;
+        if holder.block.is_some_and(|block| of(held.by_address.get(&block)) > self.bounds.of_address) {
+            return Err(By::Address);
+        }
+        if holder.user.as_ref().is_some_and(|user| of(held.by_user.get(user)) > self.bounds.of_user) {
+            return Err(By::User);
+        }
+        Ok(())
+    }
+
+    fn take_common(&self, held: &mut Held, units: usize) -> Result<(), By> {
+        let common = self.bounds.total - Class::ALL.iter().map(|class| self.kept(*class)).sum::<usize>();
+        if held.common + units > common {
+            return Err(By::All);
+        }
+        held.common += units;
+        Ok(())
+    }
+
+    /// Nothing under this lock can panic.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn count(&mut self, holder: &Holder, units: usize) {
+        if let Some(block) = holder.block {
+            *self.by_address.entry(block).or_default() += units;
+        }
+        if let Some(user) = &holder.user {
+            *self.by_user.entry(Arc::clone(user)).or_default() += units;
+        }
+    }
+}
+
+fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(units);
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Place {
+    /// Takes so many units more, of those that are kept for nobody: for a pool without classes.
+    pub fn grow(&mut self, units: usize) -> Result<(), By> {
+        let mut held = self.pool.held();
+        self.pool.check_holder(&held, &self.holder, units)?;
+        self.pool.take_common(&mut held, units)?;
+        held.count(&self.holder, units);
+        self.units += units;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.pool.held();
+        match self.kept_for {
+            Some(class) => held.kept[class.number()] -= self.units,
+            None => held.common -= self.units,
+        }
+        if let Some(block) = &self.holder.block {
+            give_back(&mut held.by_address, block, self.units);
+        }
+        if let Some(user) = &self.holder.user {
+            give_back(&mut held.by_user, user, self.units);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn pool(total: usize, of_address: usize, of_user: usize) -> Arc<Pool> {
+        Pool::new(PoolBounds { name: "requests", what: "", total, of_address, of_user, has_classes: true })
+    }
+
+    fn holder(last: u8, user: &str) -> Holder {
+        let user = (!user.is_empty()).then(|| Arc::from(user));
+        Holder { block: Some(Block::of(IpAddr::from([192, 0, 2, last]))), user }
+    }
+
+    #[test]
+    fn reads_never_take_what_is_kept_for_payments() {
+        let pool = pool(100, 1_000, 1_000);
+        let mut places = Vec::new();
+        let refused = loop {
+            match pool.take(&holder(1, ""), Class::PublicReads, 1) {
+                Ok(place) => places.push(place),
+                Err(by) => break by,
+            }
+        };
+        assert_eq!(refused, By::All);
+        let paid: Vec<_> = (0..12).map(|_| pool.take(&holder(2, ""), Class::Paying, 1)).collect();
+        assert!(paid.iter().all(Result::is_ok));
+        assert_eq!(pool.take(&holder(2, ""), Class::Paying, 1).err(), Some(By::All));
+        drop(places);
+        assert!(pool.take(&holder(2, ""), Class::Paying, 1).is_ok());
+    }
+
+    #[test]
+    fn an_address_and_a_buyer_have_their_share_and_a_place_comes_back() {
+        let pool = pool(1_000, 3, 2);
+        let first = pool.take(&holder(1, "usr_1"), Class::OwnReads, 2).unwrap();
+        assert_eq!(pool.take(&holder(2, "usr_1"), Class::OwnReads, 1).err(), Some(By::User));
+        assert_eq!(pool.take(&holder(1, "usr_2"), Class::OwnReads, 2).err(), Some(By::Address));
+        drop(first);
+        assert!(pool.take(&holder(1, "usr_2"), Class::OwnReads, 2).is_ok());
+        assert_eq!(pool.in_use(), ([0; Class::COUNT], 0));
+        assert!(pool.held().by_address.is_empty() && pool.held().by_user.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn a_place_grows_up_to_the_bound_and_gives_all_of_it_back() {
+        let bounds = PoolBounds { name: "bodies", what: "", total: 10, of_address: 8, of_user: 8, has_classes: false };
+        let pool = Pool::new(bounds);
+        let mut place = pool.take(&holder(1, ""), Class::Paying, 1).unwrap();
+        place.grow(7).unwrap();
+        assert_eq!(place.grow(1), Err(By::Address));
+        assert_eq!(pool.in_use().1, 8);
+        drop(place);
+        assert_eq!(pool.in_use().1, 0);
+    }
+}

@@ -1,0 +1,188 @@
+//! Strangers who hold on to connections, bodies, answers and streams, on a real port. Whatever they hold, an honest
+//! client is served, and what they held comes back by itself.
+
+use crate::raw::{Door, PATIENCE, ask_on, closed_after, frame};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_or_half_is_closed() {
+    let door = Door::open(&[("--head-timeout-ms", "500")]).await;
+    let beginnings: [&[u8]; 4] = [
+        b"",
+        b"PRI * HTTP/2.0\r\n",
+        b"GET / HTTP/1.1\r\nhost:",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ];
+    for beginning in beginnings {
+        let mut socket = door.connect().await;
+        socket.write_all(beginning).await.unwrap();
+        assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
+        let after = closed_after(&mut socket).await;
+        assert!(after < SOON, "{beginning:?}: {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_head_that_trickles_is_late_too() {
+    let door = Door::open(&[("--head-timeout-ms", "500")]).await;
+    let mut socket = door.connect().await;
+    socket.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+    socket.write_all(b"GET /").await.unwrap();
+    assert!(closed_after(&mut socket).await < SOON);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let door = Door::open(&[("--idle-timeout-ms", "300")]).await;
+    let mut http1 = door.connect().await;
+    http1.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+    assert!(http1.read(&mut [0; 4096]).await.unwrap() > 0);
+    assert!(closed_after(&mut http1).await < SOON);
+    let mut http2 = door.connect_http2().await;
+    http2.open("HEAD", "/", true).await;
+    http2.wait_for(frame::GOAWAY, 1).await;
+    // It answers nothing, and so it is closed all the same.
+    assert!(closed_after(&mut http2.socket).await < PATIENCE);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_asked_to_leave() {
+    let door = Door::open(&[("--max-connection-age-s", "1")]).await;
+    let mut http2 = door.connect_http2().await;
+    http2.open("GET", "/v1/events:watch?event_ids=stay", true).await;
+    http2.wait_for(frame::GOAWAY, 1).await;
+}
+
+#[tokio::test]
+async fn one_address_has_its_share_of_connections_and_others_have_theirs() {
+    let door = Door::open(&[("--max-connections", "16"), ("--address-share-percent", "25")]).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut socket = door.connect().await;
+        // A request that is answered shows that the connection has its place.
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
+        assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+        held.push(socket);
+    }
+    let mut refused = door.connect().await;
+    let mut answer = String::new();
+    let _ = refused.read_to_string(&mut answer).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"OVERLOADED\""), "{answer}");
+    let other = door.connect_from([127, 0, 0, 2]).await;
+    assert!(ask_on(other, "GET", "/").await.starts_with("HTTP/1.1 200"));
+    drop(held);
+    door.ask_until("GET", "/", "200").await;
+}
+
+#[tokio::test]
+async fn when_all_connections_are_taken_the_silent_make_room() {
+    let door = Door::open(&[("--max-connections", "8"), ("--address-share-percent", "100")]).await;
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        silent.push(door.connect().await);
+    }
+    for _ in 0..10 {
+        assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_hold_no_place() {
+    let flags = [("--max-in-flight", "8"), ("--address-share-percent", "100")];
+    let door = Door::open(&flags).await;
+    let mut attackers = Vec::new();
+    for _ in 0..3 {
+        let mut http2 = door.connect_http2().await;
+        for _ in 0..100 {
+            http2.open("POST", "/v1/auth/tokens", false).await;
+        }
+        attackers.push(http2);
+    }
+    let started = Instant::now();
+    let mut asked = 0;
+    while started.elapsed() < Duration::from_secs(1) {
+        assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
+        assert!(door.ask("POST", "/v1/auth/tokens").await.starts_with("HTTP/1.1 201"));
+        asked += 1;
+    }
+    assert!(asked >= 5, "{asked}");
+    for http2 in &mut attackers {
+        http2.wait_for(frame::HEADERS, 100).await;
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_not_read_take_the_place_of_no_other_class_and_are_cut() {
+    // Of 50 places 3 are kept for reads for all, 3 for logins, and 19 for whoever comes first.
+    let flags = [("--max-in-flight", "50"), ("--address-share-percent", "100"), ("--read-stall-ms", "1500")];
+    let door = Door::open(&flags).await;
+    let mut http2 = door.connect_http2().await;
+    for _ in 0..60 {
+        http2.open("GET", "/", true).await;
+    }
+    door.ask_until("GET", "/", "503").await;
+    assert!(door.ask("POST", "/v1/auth/tokens").await.starts_with("HTTP/1.1 201"));
+    http2.wait_for(frame::RST_STREAM, 20).await;
+    door.ask_until("GET", "/", "200").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_read_in_time_is_whole_however_large() {
+    let door = Door::open(&[]).await;
+    let answer = door.ask("GET", "/v1/events?page_token=large").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.len() > 64 * 1024, "{} bytes", answer.len());
+    assert!(answer.contains("content-length: ") && answer.ends_with('}'));
+    // More than the share of one address, and yet a list that the contract allows.
+    let answer = door.ask("GET", "/v1/events?page_size=100").await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.len() > 16_000_000, "{} bytes", answer.len());
+}
+
+/// The watchers of one service, and the calls to it, come over one connection each: who does not read stops nobody.
+#[tokio::test]
+async fn watchers_who_do_not_read_stop_no_call_and_free_their_places() {
+    let flags = [("--max-streams", "40"), ("--address-share-percent", "100"), ("--read-stall-ms", "4000")];
+    let door = Door::open(&flags).await;
+    let path = "/v1/events:watch?event_ids=flood";
+    let mut http2 = door.connect_http2().await;
+    for _ in 0..40 {
+        http2.open("GET", path, true).await;
+    }
+    http2.wait_for(frame::HEADERS, 40).await;
+    assert!(door.ask("GET", path).await.starts_with("HTTP/1.1 503"), "all places of streams are held");
+    for _ in 0..50 {
+        let asked = Instant::now();
+        assert!(door.ask("GET", "/v1/events").await.starts_with("HTTP/1.1 200"));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    http2.wait_for(frame::RST_STREAM, 40).await;
+    door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
+}
+
+#[tokio::test]
+async fn a_watcher_over_http1_who_does_not_read_is_cut() {
+    let flags = [("--max-streams", "1"), ("--read-stall-ms", "500")];
+    let door = Door::open(&flags).await;
+    let mut socket = door.connect().await;
+    let request = b"GET /v1/events:watch?event_ids=flood HTTP/1.1\r\nhost: test\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    socket.readable().await.unwrap();
+    // What the kernels of both sides keep is bounded; once that is full, the writer waits in vain.
+    door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_gone_and_its_stream_with_it() {
+    let door = Door::open(&[("--ping-interval-ms", "300"), ("--max-streams", "1")]).await;
+    let mut http2 = door.connect_http2().await;
+    http2.open("GET", "/v1/events:watch?event_ids=stay", true).await;
+    http2.wait_for(frame::HEADERS, 1).await;
+    assert!(closed_after(&mut http2.socket).await < SOON);
+    door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
+}
