@@ -1,5 +1,5 @@
-//! The handler behind the layers: reads the body up to its limit, takes the places that the request needs, and calls the
-//! endpoint of its route.
+//! The handler behind the layers: reads the body up to its limit, takes the places that the request needs, and calls
+//! the endpoint of its route.
 
 use crate::{
     auth::ticket_path_of,
@@ -110,8 +110,8 @@ fn index() -> Json<serde_json::Value> {
     }))
 }
 
-/// Refuses what says of itself that it is no JSON, or not JSON yet. What says nothing is taken for it; an empty body may
-/// say what it likes.
+/// Refuses what says of itself that it is no JSON, or not JSON yet. What says nothing is taken for it; an empty body
+/// may say what it likes.
 fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() {
         return Ok(());

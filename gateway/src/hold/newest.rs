@@ -1,5 +1,5 @@
-//! The messages of a stream for a reader of any speed: read from the service as they come, and replaced by the newest of
-//! their subject until they are taken.
+//! The messages of a stream for a reader of any speed: read from the service as they come, and replaced by the newest
+//! of their subject until they are taken.
 //!
 //! So what one reader does not take is neither in the window of the connection to the service nor in a queue. A reader
 //! that stands still is given up, with an error as the last thing it will find.

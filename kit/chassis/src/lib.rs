@@ -63,7 +63,7 @@ pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;
 pub use identity::{Identity, Role};
 pub use keep::keep;
-pub use layers::{Shed, catch_panic};
+pub use layers::catch_panic;
 pub use peer::{Block, Network, Networks, NotANetwork, Peer};
 pub use process::run;
 pub use serve::{HttpBounds, serve_on};

@@ -27,10 +27,10 @@ use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 use tracing::Instrument;
 
-use self::{drain::Draining, explain::explain, metrics::Call};
+use self::{drain::Draining, explain::explain, metrics::Call, shed::Shed};
 use crate::Deadline;
 
-pub use self::{panics::catch_panic, shed::Shed};
+pub use self::panics::catch_panic;
 
 /// How long a caller waits who does not say it.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! The HTTP server: HTTP/1.1 and HTTP/2 without TLS on one port, with a bound on everything a client can hold on to.
 //!
-//! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it ends
-//! or refuses a connection.
+//! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it
+//! ends or refuses a connection.
 
 mod bounds;
 mod connections;

@@ -1,6 +1,7 @@
 //! The places of connections: so many in all, so many of one address.
 //!
-//! When all are taken the idlest make room, those without any request first. Who is busy is never closed for a newcomer.
+//! When all are taken the idlest make room, those without any request first. Who is busy is never closed for a
+//! newcomer.
 
 use std::{
     collections::HashMap,

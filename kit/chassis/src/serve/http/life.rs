@@ -89,8 +89,9 @@ impl Life {
         if idle.is_some_and(|deadline| deadline <= now) {
             return Verdict::Leave("idle");
         }
-        // A head that begins right after this one look is late no sooner than that.
-        let soonest = [head, idle].into_iter().flatten().fold(now + bounds.head_deadline, Instant::min);
+        // What begins right after this look is late no sooner than that.
+        let next_look = now + bounds.head_deadline.min(bounds.idle_deadline);
+        let soonest = [head, idle].into_iter().flatten().fold(next_look, Instant::min);
         Verdict::Wait(soonest.min(retires))
     }
 

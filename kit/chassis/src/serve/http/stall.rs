@@ -1,7 +1,7 @@
 //! Readers of HTTP/2 that take nothing: each stream is its own task, which ends when its answer stands still.
 //!
-//! A connection that reads nothing at all is found by its socket. One that reads, but gives a stream no window, is found
-//! here alone: whoever writes the body waits for the window, and nothing else would wake it.
+//! A connection that reads nothing at all is found by its socket. One that reads, but gives a stream no window, is
+//! found here alone: whoever writes the body waits for the window, and nothing else would wake it.
 
 use std::{
     future::poll_fn,
