@@ -25,8 +25,8 @@ use crate::{Admin, Grpc, Workers, app::App, health::Health, layers::Layered};
 /// what memory holds, and far above what the process can answer in time.
 const MAX_CALLS: usize = 8192;
 
-/// Streams on one connection. The gateway sends the calls and the watchers of all buyers over one
-/// connection to each replica, so this bounds its watchers.
+/// Streams on one connection. The gateway sends the calls of all buyers over one connection to each replica, and their
+/// watchers over another, so this bounds its watchers.
 const MAX_STREAMS: u32 = 65_536;
 
 /// Callers give up calls by the hundred when a crowd leaves; hyper's default of 20 resets that are

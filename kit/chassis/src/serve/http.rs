@@ -80,6 +80,7 @@ struct Server {
 
 impl Server {
     fn new(router: Router, bounds: HttpBounds) -> Server {
+        let bounds = within_open_files(bounds);
         let (cuts, bounds) = (Cuts::new(bounds.listener), Arc::new(bounds));
         Server {
             router,
@@ -159,6 +160,13 @@ impl Server {
             look.as_mut().reset(Instant::now() + bounds::LEAVE_DEADLINE);
         }
     }
+}
+
+/// Leaves an eighth of the files that the process may open to all else: without one no connection can be refused.
+fn within_open_files(bounds: HttpBounds) -> HttpBounds {
+    let Ok((files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return bounds };
+    let room = usize::try_from(files / 8 * 7).unwrap_or(usize::MAX);
+    HttpBounds { max_connections: bounds.max_connections.min(room), ..bounds }
 }
 
 fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {

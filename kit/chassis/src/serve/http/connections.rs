@@ -122,12 +122,13 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Network;
 
     fn connections(max: usize, of_address: usize) -> Arc<Connections> {
         Connections::new(Arc::new(HttpBounds {
             max_connections: max,
             max_connections_of_address: of_address,
-            trusted_proxies: vec!["10.0.0.1".parse().unwrap()].into(),
+            trusted_proxies: vec!["10.0.0.1".parse::<Network>().unwrap()].into(),
             ..HttpBounds::default()
         }))
     }
