@@ -4,43 +4,51 @@
 -- Decides: a family that exists was opened by this token before, so somebody has a copy, and the family is shut (see
 -- rotate.lua). The key stays at least until the first token's time is up, so that it cannot open the family twice.
 --
--- The next token is drawn at random for each call. So if it is the valid one already, this very call ran before and its
--- answer was lost on the way: it gets that answer again, and nothing changes.
+-- The next token follows from the one presented. So if it is the valid one already, this call or an earlier one like it
+-- ran before, and its answer was lost on the way: for a while it gets that answer again, and nothing changes.
 --
 -- Only the SHA-256 of a token is kept, so whoever reads Redis cannot refresh with what is there.
 --
--- KEYS[1]  the family, a hash: user, role, current (SHA-256 of the valid token in hex, empty once it is shut),
---          rotated_us (when that became the valid one, in microseconds since the epoch), first_until_ms (end of the
---          first token's time, in milliseconds since the epoch)
+-- KEYS[1]  the family, a hash: user, role, current (SHA-256 of the valid token in hex, empty once it is shut, '-' once
+--          its owner has ended it), rotated_us (when that became the valid one, in microseconds since the epoch),
+--          first_until_ms (end of the first token's time, in milliseconds since the epoch)
 -- ARGV[1]  user id
 -- ARGV[2]  role
--- ARGV[3]  SHA-256 of the next token, in hex; names the call
--- ARGV[4]  life of the next token in milliseconds
--- ARGV[5]  end of the first token's time, in milliseconds since the epoch
--- Returns  {'rotated', user, role, rotated_us} | {'reused'} | {'unknown'} (its time is up)
+-- ARGV[3]  life of the next token in milliseconds
+-- ARGV[4]  end of the first token's time, in milliseconds since the epoch
+-- ARGV[5]  how long the answer can be had again, in milliseconds
+-- ARGV[6]  and on: SHA-256 of the next token in hex, by each key that it may be made with; the first is for a new one
+-- Returns  {'rotated', user, role, rotated_us, which of the next ones, from 1} | {'reused'} | {'ended'} |
+--          {'unknown'} (its time is up)
 
 local family = redis.call('HMGET', KEYS[1], 'current', 'rotated_us')
 local current, rotated_us = family[1], family[2]
--- Before the time is looked at: it may have ended since the call ran first.
-if current == ARGV[3] then
-  return {'rotated', ARGV[1], ARGV[2], rotated_us}
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+
+-- Before the time of the token is looked at: it may have ended since the call ran first.
+for i = 6, #ARGV do
+  if current == ARGV[i] and now_us - tonumber(rotated_us) <= ARGV[5] * 1000 then
+    return {'rotated', ARGV[1], ARGV[2], rotated_us, tostring(i - 5)}
+  end
 end
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local first_left_ms = tonumber(ARGV[5]) - now_ms
+local first_left_ms = tonumber(ARGV[4]) - math.floor(now_us / 1000)
 if first_left_ms <= 0 then
   return {'unknown'}
 end
 
+if current == '-' then
+  return {'ended'}
+end
 if current then
   redis.call('HSET', KEYS[1], 'current', '')
   return {'reused'}
 end
 
 -- As text, which is what a repeat reads: %.0f is exact to 2^53.
-local now_us = string.format('%.0f', time[1] * 1000000 + time[2])
-redis.call('HSET', KEYS[1], 'user', ARGV[1], 'role', ARGV[2], 'current', ARGV[3], 'rotated_us', now_us,
-  'first_until_ms', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[4]), first_left_ms)))
-return {'rotated', ARGV[1], ARGV[2], now_us}
+local now = string.format('%.0f', now_us)
+redis.call('HSET', KEYS[1], 'user', ARGV[1], 'role', ARGV[2], 'current', ARGV[6], 'rotated_us', now,
+  'first_until_ms', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[3]), first_left_ms)))
+return {'rotated', ARGV[1], ARGV[2], now, '1'}

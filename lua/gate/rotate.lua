@@ -4,25 +4,34 @@
 -- can tell which, so the family is shut: its `current` is emptied, which is the hash of no token. The key stays until
 -- its time is up, so that later tries are told the same.
 --
--- The next token is drawn at random for each call. So if it is the valid one already, this very call ran before and its
--- answer was lost on the way: it gets that answer again, and nothing changes.
+-- The next token follows from the one presented. So if it is the valid one already, this call or an earlier one like it
+-- ran before, and its answer was lost on the way: for a while it gets that answer again, and nothing changes.
 --
--- KEYS[1]  the family, a hash: user, role, current (SHA-256 of the valid token in hex, empty once it is shut),
---          rotated_us (when that became the valid one, in microseconds since the epoch), first_until_ms (end of the
---          first token's time, in milliseconds since the epoch)
+-- KEYS[1]  the family, a hash: user, role, current (SHA-256 of the valid token in hex, empty once it is shut, '-' once
+--          its owner has ended it), rotated_us (when that became the valid one, in microseconds since the epoch),
+--          first_until_ms (end of the first token's time, in milliseconds since the epoch)
 -- ARGV[1]  SHA-256 of the token presented, in hex
--- ARGV[2]  SHA-256 of the next token, in hex; names the call
--- ARGV[3]  life of the next token in milliseconds
--- Returns  {'rotated', user, role, rotated_us} | {'reused'} | {'unknown'} (never opened, or its time is up)
+-- ARGV[2]  life of the next token in milliseconds
+-- ARGV[3]  how long the answer can be had again, in milliseconds
+-- ARGV[4]  and on: SHA-256 of the next token in hex, by each key that it may be made with; the first is for a new one
+-- Returns  {'rotated', user, role, rotated_us, which of the next ones, from 1} | {'reused'} | {'ended'} |
+--          {'unknown'} (never opened, or its time is up)
 
 local family = redis.call('HMGET', KEYS[1], 'user', 'role', 'current', 'rotated_us', 'first_until_ms')
 local user, role, current, rotated_us = family[1], family[2], family[3], family[4]
+if current == '-' then
+  return {'ended'}
+end
 if not user then
   return {'unknown'}
 end
 
-if current == ARGV[2] then
-  return {'rotated', user, role, rotated_us}
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+for i = 4, #ARGV do
+  if current == ARGV[i] and now_us - tonumber(rotated_us) <= ARGV[3] * 1000 then
+    return {'rotated', user, role, rotated_us, tostring(i - 3)}
+  end
 end
 
 if current == '' or current ~= ARGV[1] then
@@ -30,12 +39,10 @@ if current == '' or current ~= ARGV[1] then
   return {'reused'}
 end
 
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 -- Never forgotten before the first token is: it would open the family again.
-local first_left_ms = tonumber(family[5] or '0') - now_ms
+local first_left_ms = tonumber(family[5] or '0') - math.floor(now_us / 1000)
 -- As text, which is what a repeat reads: %.0f is exact to 2^53.
-local now_us = string.format('%.0f', time[1] * 1000000 + time[2])
-redis.call('HSET', KEYS[1], 'current', ARGV[2], 'rotated_us', now_us)
-redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[3]), first_left_ms)))
-return {'rotated', user, role, now_us}
+local now = string.format('%.0f', now_us)
+redis.call('HSET', KEYS[1], 'current', ARGV[4], 'rotated_us', now)
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(tonumber(ARGV[2]), first_left_ms)))
+return {'rotated', user, role, now, '1'}

@@ -1,8 +1,16 @@
-//! The gate scripts: refresh tokens and their rotation.
+//! The gate scripts: refresh tokens and their rotation, what is revoked, and how much a caller may do.
 //!
 //! A family is one login. Its name is part of every token of it, so that one key holds all there is to know and a login
 //! costs one small hash however often it is refreshed, and nothing until it is: what a first token says is signed by who
 //! issues it, and only its use is written down. Later tokens come here as SHA-256 hashes, never as themselves.
+
+mod limit;
+mod revoked;
+
+pub use self::{
+    limit::{Admission, Bucket, OpenOrders, admit, placed, settled},
+    revoked::{Revocation, revoke, revoked_since},
+};
 
 use crate::{Args, FromRedisValue, Redis, RedisError, Script, script::script};
 use std::time::Duration;
@@ -13,6 +21,12 @@ pub use stampede_vocab::{Timestamp, UserId};
 script!(EPOCH, "gate/epoch");
 script!(OPEN, "gate/open");
 script!(ROTATE, "gate/rotate");
+script!(END, "gate/end");
+script!(REVOKE, "gate/revoke");
+script!(REVOKED, "gate/revoked");
+script!(ADMIT, "gate/admit");
+script!(PLACED, "gate/placed");
+script!(SETTLED, "gate/settled");
 
 /// The time in which first tokens are good, as long as Redis has not forgotten which of them were used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +52,22 @@ pub struct FirstToken {
     pub expires_at: Timestamp,
 }
 
+/// What takes the place of a token that is presented.
+#[derive(Debug, Clone, Copy)]
+pub struct Next<'a> {
+    /// SHA-256 of the next token in hex, by each key that it may be made with. It must follow from the token presented;
+    /// the first is for a new one, the others are known if they were made before.
+    pub hashes: &'a [String],
+    /// How long it is good.
+    pub life: Duration,
+    /// How long a repeat of the token presented is answered with it again.
+    pub repeat: Duration,
+}
+
 /// What became of a refresh token that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotation {
-    /// It was the valid one; the next one has taken its place.
+    /// It was the valid one, or is the one before and presented again; the next one has taken its place.
     Rotated {
         /// Whom the family was issued to.
         user: UserId,
@@ -49,9 +75,13 @@ pub enum Rotation {
         role: String,
         /// When, by the clock of Redis.
         at: Timestamp,
+        /// Which of the hashes that were given is the valid one's.
+        next: usize,
     },
     /// It was used before. The whole family is shut from now on.
     Reused,
+    /// Its owner has ended the family.
+    Ended,
     /// No such token: it was never issued, or its time or its epoch is over.
     Unknown,
 }
@@ -65,41 +95,54 @@ pub async fn epoch(redis: &Redis, fresh: &str) -> Result<Epoch, RedisError> {
     Ok(Epoch { name, now: Timestamp::from_micros(now_us) })
 }
 
-/// Exchanges a first token, which must be of this `epoch`, for the token of `next_hash`, which must be drawn for this
-/// call: a call with the same one is a repeat and gets the same answer.
-pub async fn open(
-    redis: &Redis,
-    first: &FirstToken,
-    epoch: &Epoch,
-    next_hash: &str,
-    life: Duration,
-) -> Result<Rotation, RedisError> {
+/// Exchanges a first token, which must be of this `epoch`, for the next one. The same token again gets the same answer for
+/// a while.
+pub async fn open(redis: &Redis, first: &FirstToken, epoch: &Epoch, next: Next<'_>) -> Result<Rotation, RedisError> {
     if first.epoch != epoch.name {
         return Ok(Rotation::Unknown);
     }
     let keys = [redis.keys().gate_family(&first.family)];
     let until_ms = first.expires_at.micros() / 1_000;
-    let args =
-        Args::new().with(first.user.to_string()).with(&first.role).with(next_hash).with(millis(life)).with(until_ms);
-    exchange(redis, &OPEN, &keys, &args).await
+    let args = Args::new().with(first.user.to_string()).with(&first.role).with(millis(next.life)).with(until_ms);
+    exchange(redis, &OPEN, &keys, args, next).await
 }
 
-/// Puts the token of `next_hash` in the place of the one presented, if that is the valid one of `family`. It must be
-/// drawn for this call: a call with the same one is a repeat and gets the same answer.
+/// Puts the next token in the place of the one presented, if that is the valid one of `family`. The same token again gets
+/// the same answer for a while.
 pub async fn rotate(
     redis: &Redis,
     family: &str,
     presented_hash: &str,
-    next_hash: &str,
-    life: Duration,
+    next: Next<'_>,
 ) -> Result<Rotation, RedisError> {
     let keys = [redis.keys().gate_family(family)];
-    let args = Args::new().with(presented_hash).with(next_hash).with(millis(life));
-    exchange(redis, &ROTATE, &keys, &args).await
+    let args = Args::new().with(presented_hash).with(millis(next.life));
+    exchange(redis, &ROTATE, &keys, args, next).await
 }
 
-async fn exchange(redis: &Redis, script: &Script, keys: &[String], args: &Args) -> Result<Rotation, RedisError> {
-    let reply = redis.invoke(script, keys, args).await?;
+/// Ends a family at the wish of its owner, who holds the valid token, or has shown by a signature that the family is
+/// theirs (`None`). Returns whether that is so. One that was never opened is remembered for `life`, that of its first token.
+pub async fn end(
+    redis: &Redis,
+    family: &str,
+    presented_hash: Option<&str>,
+    life: Duration,
+) -> Result<bool, RedisError> {
+    let keys = [redis.keys().gate_family(family)];
+    let args = Args::new().with(presented_hash.unwrap_or_default()).with(millis(life));
+    let reply = redis.invoke(&END, &keys, &args).await?;
+    bool::from_redis_value(reply).map_err(|error| RedisError::reply(END.name(), error))
+}
+
+async fn exchange(
+    redis: &Redis,
+    script: &Script,
+    keys: &[String],
+    args: Args,
+    next: Next<'_>,
+) -> Result<Rotation, RedisError> {
+    let args = next.hashes.iter().fold(args.with(millis(next.repeat)), |args, hash| args.with(hash));
+    let reply = redis.invoke(script, keys, &args).await?;
     let words = Vec::<String>::from_redis_value(reply).map_err(|error| RedisError::reply(script.name(), error))?;
     read_rotation(&words).ok_or_else(|| RedisError::reply(script.name(), words))
 }
@@ -107,11 +150,13 @@ async fn exchange(redis: &Redis, script: &Script, keys: &[String], args: &Args) 
 fn read_rotation(words: &[String]) -> Option<Rotation> {
     match words {
         [word] if word == "reused" => Some(Rotation::Reused),
+        [word] if word == "ended" => Some(Rotation::Ended),
         [word] if word == "unknown" => Some(Rotation::Unknown),
-        [word, user, role, rotated_us] if word == "rotated" => Some(Rotation::Rotated {
+        [word, user, role, rotated_us, which] if word == "rotated" => Some(Rotation::Rotated {
             user: user.parse().ok()?,
             role: role.clone(),
             at: Timestamp::from_micros(rotated_us.parse().ok()?),
+            next: which.parse::<usize>().ok()?.checked_sub(1)?,
         }),
         _ => None,
     }

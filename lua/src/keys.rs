@@ -90,6 +90,26 @@ impl Keys {
         format!("{}gate:epoch", self.prefix)
     }
 
+    /// How much a caller may still do of one act. `subject` is a user, a login, an order or a network.
+    pub fn gate_bucket(&self, subject: &str, act: &str) -> String {
+        format!("{}gate:{{{subject}}}:{act}", self.prefix)
+    }
+
+    /// The open orders of a user or a network.
+    pub fn gate_open_orders(&self, subject: &str) -> String {
+        format!("{}gate:{{{subject}}}:open", self.prefix)
+    }
+
+    /// The logins whose access tokens are refused, by when those end.
+    pub fn gate_revoked(&self) -> String {
+        format!("{}gate:{{revoked}}", self.prefix)
+    }
+
+    /// The same by when they were written down.
+    pub fn gate_revoked_since(&self) -> String {
+        format!("{}gate:{{revoked}}:since", self.prefix)
+    }
+
     fn event_timer(&self, event: EventId, timer: Timer) -> String {
         format!("{}event:{{{event}}}:{}", self.prefix, timer.as_str())
     }

@@ -5,7 +5,7 @@
 use stampede_lua::{
     Keys, Redis, RedisConfig,
     coupon::{self, Loaded, Outcome, Plan},
-    gate::{self, FirstToken, Rotation},
+    gate::{self, Admission, Bucket, FirstToken, Next, OpenOrders, Rotation},
     stock::{
         Cause, Decision, Hold, LedgerCopy, LedgerUnits, Reservation, ShelfItem, Snapshot, StagedItem, Staging, Stock,
         WantedLine,
@@ -188,11 +188,37 @@ async fn coupons_are_ranked_and_tokens_rotated_wherever_their_keys_are() {
         let (user, role) = (user_id(number), "buyer".to_owned());
         let first = FirstToken { family: family.clone(), user, role, epoch: epoch.name.clone(), expires_at };
         let life = Duration::from_secs(60);
-        let opened = gate::open(&redis, &first, &epoch, "hash-1", life).await.unwrap();
+        let hashes = ["hash-1", "hash-2", "hash-3"].map(|hash| [hash.to_owned()]);
+        let [to_first, to_second, to_third] = [0, 1, 2].map(|at| Next { hashes: &hashes[at], life, repeat: life });
+        let opened = gate::open(&redis, &first, &epoch, to_first).await.unwrap();
         assert!(matches!(opened, Rotation::Rotated { .. }), "{opened:?}");
-        let rotated = gate::rotate(&redis, &family, "hash-1", "hash-2", life).await.unwrap();
+        let rotated = gate::rotate(&redis, &family, "hash-1", to_second).await.unwrap();
         assert!(matches!(rotated, Rotation::Rotated { .. }), "{rotated:?}");
-        assert_eq!(gate::rotate(&redis, &family, "hash-1", "hash-3", life).await.unwrap(), Rotation::Reused);
+        assert_eq!(gate::rotate(&redis, &family, "hash-1", to_third).await.unwrap(), Rotation::Reused);
+        assert!(gate::end(&redis, &family, None, life).await.unwrap());
+        assert!(gate::revoke(&redis, &family, epoch.now.plus(life)).await.unwrap());
+    }
+    let (revoked, _) = gate::revoked_since(&redis, LONG_AGO).await.unwrap();
+    assert_eq!(revoked.len(), 10, "one list, wherever the families are");
+}
+
+#[tokio::test]
+async fn callers_are_limited_wherever_their_keys_are() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let minute = Duration::from_secs(60);
+    // Ten of each lie on more than one master.
+    for number in 1..=10 {
+        let (user, order) = (user_id(number).to_string(), order_id(number));
+        let bucket = Bucket { subject: &user, act: "order", burst: 2, interval: minute };
+        let open = Some(OpenOrders { most: 1, order });
+        assert_eq!(gate::admit(&redis, bucket, open).await.unwrap(), Admission::Admitted);
+        gate::placed(&redis, &user, order, minute).await.unwrap();
+        let another = Some(OpenOrders { most: 1, order: order_id(number + 100) });
+        assert!(matches!(gate::admit(&redis, bucket, another).await.unwrap(), Admission::Open(_)));
+        gate::settled(&redis, &user, order).await.unwrap();
+        assert_eq!(gate::admit(&redis, bucket, another).await.unwrap(), Admission::Admitted);
+        assert!(matches!(gate::admit(&redis, bucket, None).await.unwrap(), Admission::Throttled(_)));
     }
 }
 

@@ -1,14 +1,15 @@
-//! Refresh tokens on a real Redis: rotation, reuse, repeats, expiry.
+//! Refresh tokens on a real Redis: rotation, reuse, repeats, expiry, and the end of a login.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 use stampede_lua::{
     Redis, RedisConfig,
-    gate::{self, Epoch, FirstToken, Rotation, UserId},
+    gate::{self, Epoch, FirstToken, Next, Rotation, UserId},
 };
 use std::time::Duration;
 
 const LIFE: Duration = Duration::from_secs(60);
+const REPEAT: Duration = Duration::from_secs(60);
 
 async fn redis() -> Redis {
     let url = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
@@ -30,7 +31,8 @@ async fn first(redis: &Redis, life: Duration) -> FirstToken {
 
 async fn open(redis: &Redis, first: &FirstToken, next: &str, life: Duration) -> Rotation {
     let epoch = gate::epoch(redis, "fresh").await.unwrap();
-    gate::open(redis, first, &epoch, next, life).await.unwrap()
+    let hashes = [next.to_owned()];
+    gate::open(redis, first, &epoch, Next { hashes: &hashes, life, repeat: REPEAT }).await.unwrap()
 }
 
 /// A family whose valid token is `hash-1`.
@@ -41,7 +43,27 @@ async fn family(redis: &Redis, life: Duration) -> (String, UserId) {
 }
 
 async fn rotate(redis: &Redis, family: &str, presented: &str, next: &str) -> Rotation {
-    gate::rotate(redis, family, presented, next, LIFE).await.unwrap()
+    rotate_to(redis, family, presented, &[next], LIFE, REPEAT).await
+}
+
+async fn rotate_to(
+    redis: &Redis,
+    family: &str,
+    presented: &str,
+    next: &[&str],
+    life: Duration,
+    repeat: Duration,
+) -> Rotation {
+    let hashes: Vec<_> = next.iter().map(|hash| (*hash).to_owned()).collect();
+    gate::rotate(redis, family, presented, Next { hashes: &hashes, life, repeat }).await.unwrap()
+}
+
+/// Which of the hashes of the next token it is.
+fn which(rotation: &Rotation) -> Option<usize> {
+    match rotation {
+        Rotation::Rotated { next, .. } => Some(*next),
+        _ => None,
+    }
 }
 
 #[tokio::test]
@@ -64,7 +86,7 @@ async fn a_first_token_is_remembered_as_used_until_its_time_is_up() {
     // Later tokens live shorter than the first one: the family is kept for the first one's sake.
     let short = Duration::from_millis(20);
     assert!(matches!(open(&redis, &first, "hash-1", short).await, Rotation::Rotated { .. }));
-    let rotated = gate::rotate(&redis, &first.family, "hash-1", "hash-2", short).await.unwrap();
+    let rotated = rotate_to(&redis, &first.family, "hash-1", &["hash-2"], short, REPEAT).await;
     assert!(matches!(rotated, Rotation::Rotated { .. }));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused);
@@ -79,7 +101,9 @@ async fn a_first_token_of_an_epoch_that_is_gone_is_unknown() {
     let epoch = gate::epoch(&redis, "fresh").await.unwrap();
     assert_eq!(epoch.name, first.epoch, "an epoch lasts");
     let emptied = Epoch { name: "another".to_owned(), ..epoch };
-    assert_eq!(gate::open(&redis, &first, &emptied, "hash-1", LIFE).await.unwrap(), Rotation::Unknown);
+    let hashes = ["hash-1".to_owned()];
+    let next = Next { hashes: &hashes, life: LIFE, repeat: REPEAT };
+    assert_eq!(gate::open(&redis, &first, &emptied, next).await.unwrap(), Rotation::Unknown);
 }
 
 #[tokio::test]
@@ -88,7 +112,7 @@ async fn a_valid_token_is_exchanged_again_and_again() {
     let (family, user) = family(&redis, LIFE).await;
     for (presented, next) in [("hash-1", "hash-2"), ("hash-2", "hash-3"), ("hash-3", "hash-4")] {
         match rotate(&redis, &family, presented, next).await {
-            Rotation::Rotated { user: owner, role, at } => {
+            Rotation::Rotated { user: owner, role, at, .. } => {
                 assert_eq!((owner, role.as_str()), (user, "buyer"));
                 let now = gate::epoch(&redis, "fresh").await.unwrap().now;
                 assert!(now.since(at) < Duration::from_secs(5) && at <= now, "{at:?} is not the time of Redis");
@@ -188,4 +212,45 @@ async fn a_rotation_prolongs_the_family() {
 async fn what_was_never_issued_is_unknown() {
     let redis = redis().await;
     assert_eq!(rotate(&redis, &UserId::random().to_string(), "hash-1", "hash-2").await, Rotation::Unknown);
+}
+
+#[tokio::test]
+async fn a_lost_answer_can_be_had_again_for_a_while_and_then_its_token_shuts_the_family() {
+    let redis = redis().await;
+    let (family, _) = family(&redis, LIFE).await;
+    let short = Duration::from_millis(300);
+    let rotated = rotate_to(&redis, &family, "hash-1", &["hash-2"], LIFE, short).await;
+    assert_eq!(rotate_to(&redis, &family, "hash-1", &["hash-2"], LIFE, short).await, rotated);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(rotate_to(&redis, &family, "hash-1", &["hash-2"], LIFE, short).await, Rotation::Reused);
+    assert_eq!(rotate(&redis, &family, "hash-2", "hash-3").await, Rotation::Reused, "the valid one goes with it");
+}
+
+#[tokio::test]
+async fn a_repeat_is_known_by_whichever_key_its_answer_was_made_with() {
+    let redis = redis().await;
+    let (family, _) = family(&redis, LIFE).await;
+    assert_eq!(which(&rotate_to(&redis, &family, "hash-1", &["old-2", "new-2"], LIFE, REPEAT).await), Some(0));
+    // Another replica, which signs with the new key already, gets the repeat.
+    assert_eq!(which(&rotate_to(&redis, &family, "hash-1", &["new-2", "old-2"], LIFE, REPEAT).await), Some(1));
+    assert_eq!(which(&rotate_to(&redis, &family, "old-2", &["new-3", "old-3"], LIFE, REPEAT).await), Some(0));
+    assert_eq!(which(&rotate(&redis, &family, "new-3", "new-4").await), Some(0));
+}
+
+#[tokio::test]
+async fn a_login_that_its_owner_ended_takes_no_token_any_more() {
+    let redis = redis().await;
+    let (family, _) = family(&redis, LIFE).await;
+    assert!(!gate::end(&redis, &family, Some("hash-x"), LIFE).await.unwrap(), "that is not the valid token");
+    assert!(gate::end(&redis, &family, Some("hash-1"), LIFE).await.unwrap());
+    assert_eq!(rotate(&redis, &family, "hash-1", "hash-2").await, Rotation::Ended);
+    assert!(!gate::end(&redis, &UserId::random().to_string(), Some("hash-1"), LIFE).await.unwrap(), "there is none");
+}
+
+#[tokio::test]
+async fn a_login_can_be_ended_before_its_first_token_is_used() {
+    let redis = redis().await;
+    let first = first(&redis, LIFE).await;
+    assert!(gate::end(&redis, &first.family, None, LIFE).await.unwrap());
+    assert_eq!(open(&redis, &first, "hash-1", LIFE).await, Rotation::Ended);
 }

@@ -23,6 +23,13 @@ pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
     "SET",
     "TIME",
     "UNLINK",
+    "ZADD",
+    "ZCARD",
+    "ZCOUNT",
+    "ZRANGE",
+    "ZREM",
+    "ZREMRANGEBYSCORE",
+    "ZSCORE",
 ];
 
 /// Keys, channels, and the commands that processes themselves send, but INFO, which scripts call too. What is not here

@@ -1,0 +1,29 @@
+-- Writes down that the access tokens of a login are refused from now on, for every gateway to read (see revoked.lua).
+--
+-- An entry is the name of the login and the end of its tokens. It is removed some time after that end: by then the tokens
+-- have expired by themselves. The list is bounded: where there is no place nothing is written, and the caller is told.
+--
+-- KEYS[1]  the entries by their ends, a sorted set in milliseconds since the epoch
+-- KEYS[2]  the same entries by when they were written, a sorted set in microseconds since the epoch
+-- ARGV[1]  the entry
+-- ARGV[2]  its end, in milliseconds since the epoch
+-- ARGV[3]  most entries
+-- Returns  1, or 0 if there are too many
+
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local over = redis.call('ZRANGE', KEYS[1], '-inf', string.format('%.0f', now_us / 1000), 'BYSCORE', 'LIMIT', 0, 100)
+if #over > 0 then
+  redis.call('ZREM', KEYS[1], unpack(over))
+  redis.call('ZREM', KEYS[2], unpack(over))
+end
+
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  return 1
+end
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
+  return 0
+end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+redis.call('ZADD', KEYS[2], string.format('%.0f', now_us), ARGV[1])
+return 1
