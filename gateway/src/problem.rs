@@ -66,7 +66,7 @@ impl From<Problem> for Refusal {
 fn challenge(reason: Reason, presented: bool) -> Option<HeaderValue> {
     match reason {
         Reason::Unauthenticated if !presented => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),
-        Reason::Unauthenticated | Reason::TokenExpired | Reason::TokenReused => {
+        Reason::Unauthenticated | Reason::TokenExpired | Reason::TokenReused | Reason::TokenRevoked => {
             Some(HeaderValue::from_static(r#"Bearer realm="stampede", error="invalid_token""#))
         }
         _ => None,

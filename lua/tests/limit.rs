@@ -119,7 +119,7 @@ async fn a_revoked_login_is_read_by_all_and_once() {
     let redis = redis().await;
     let now = gate::epoch(&redis, "fresh").await.unwrap().now;
     let read = async |since| gate::revoked_since(&redis, since).await.unwrap();
-    assert_eq!(read(Timestamp::from_micros(0)).await.0, []);
+    assert!(read(Timestamp::from_micros(0)).await.0.is_empty());
     for _ in 0..3 {
         assert!(gate::revoke(&redis, "login-1", now.plus(MINUTE)).await.unwrap());
     }

@@ -1,8 +1,10 @@
 //! Access tokens: JWTs signed with HS256.
 
-use super::jwt::{Jwt, SecretError, random_id};
+use super::{
+    jwt::{Jwt, random_id},
+    secrets::{SecretError, Secrets},
+};
 use jsonwebtoken::errors::ErrorKind;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use stampede_chassis::{Identity, Role};
 use stampede_status::{Problem, Reason};
@@ -24,6 +26,20 @@ pub struct Claims {
     pub iss: String,
     /// Makes two tokens of the same second different.
     pub jti: String,
+    /// The family of refresh tokens that it came with; not there in one that was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<String>,
+}
+
+/// Whom a token is issued to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Id of the user.
+    pub user: String,
+    /// Their role.
+    pub role: Role,
+    /// The family of refresh tokens that it comes with.
+    pub family: String,
 }
 
 /// Signs and checks access tokens.
@@ -32,15 +48,16 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Takes the shared secret. Signs and checks one token at once, so that what does not work shows at start-up.
-    pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
-        let tokens = Self { jwt: Jwt::new(secret, ISSUER)? };
+    /// Takes the shared secrets. Signs and checks one token at once, so that what does not work shows at start-up.
+    pub fn new(secrets: &Secrets) -> Result<Self, SecretError> {
+        let tokens = Self { jwt: Jwt::new(secrets, ISSUER) };
         tokens.try_out()?;
         Ok(tokens)
     }
 
     fn try_out(&self) -> Result<(), SecretError> {
-        let claims = Claims::new("usr_0", Role::Buyer, 0, i64::from(u32::MAX));
+        let holder = Holder { user: "usr_0".to_owned(), role: Role::Buyer, family: "0".to_owned() };
+        let claims = Claims::new(&holder, 0, i64::from(u32::MAX));
         self.jwt
             .sign(&claims)
             .and_then(|token| self.jwt.read::<Claims>(&token))
@@ -48,12 +65,13 @@ impl AccessTokens {
             .map_err(|error| SecretError::Crypto(error.to_string()))
     }
 
-    /// A token for `user`, good from `iat` to `exp` (seconds since the epoch).
-    pub fn issue(&self, user: &str, role: Role, iat: i64, exp: i64) -> Result<String, Problem> {
-        self.jwt.sign(&Claims::new(user, role, iat, exp)).map_err(Problem::internal_error)
+    /// A token for `holder`, good from `iat` to `exp` (seconds since the epoch).
+    pub fn issue(&self, holder: &Holder, iat: i64, exp: i64) -> Result<String, Problem> {
+        self.jwt.sign(&Claims::new(holder, iat, exp)).map_err(Problem::internal_error)
     }
 
-    /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`.
+    /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`. Whether its
+    /// login was revoked is not asked here.
     pub fn check(&self, token: &str) -> Result<(Claims, Identity), Problem> {
         let claims: Claims = self.jwt.read(token).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the access token has expired"),
@@ -71,15 +89,21 @@ impl AccessTokens {
 }
 
 impl Claims {
-    fn new(user: &str, role: Role, iat: i64, exp: i64) -> Self {
+    fn new(holder: &Holder, iat: i64, exp: i64) -> Self {
         Self {
-            sub: user.to_owned(),
-            role: role.as_str().to_owned(),
+            sub: holder.user.clone(),
+            role: holder.role.as_str().to_owned(),
             iat,
             exp,
             iss: ISSUER.to_owned(),
             jti: random_id(),
+            family: Some(holder.family.clone()),
         }
+    }
+
+    /// The name by which the token is revoked: its family, or its own for one that has none.
+    pub fn login(&self) -> &str {
+        self.family.as_deref().unwrap_or(&self.jti)
     }
 }
 
@@ -90,50 +114,83 @@ fn not_ours() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::SecretString;
 
     const LATER: i64 = 4_000_000_000;
+    const ONE: &str = "0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "another secret of thirty-two bytes";
 
-    fn tokens(secret: &str) -> AccessTokens {
-        AccessTokens::new(&SecretString::from(secret)).unwrap()
+    fn tokens(signing: &str, other: Option<&str>) -> AccessTokens {
+        let other = other.map(SecretString::from);
+        AccessTokens::new(&Secrets::new(&SecretString::from(signing), other.as_ref()).unwrap()).unwrap()
     }
 
     fn ours() -> AccessTokens {
-        tokens("0123456789abcdef0123456789abcdef")
+        tokens(ONE, None)
+    }
+
+    fn holder(role: Role) -> Holder {
+        Holder { user: "usr_1".to_owned(), role, family: "f1".to_owned() }
+    }
+
+    fn good(tokens: &AccessTokens) -> String {
+        tokens.issue(&holder(Role::Buyer), 5, LATER).unwrap()
     }
 
     #[test]
     fn a_token_says_who_calls() {
-        let token = ours().issue("usr_1", Role::Operator, 5, LATER).unwrap();
+        let token = ours().issue(&holder(Role::Operator), 5, LATER).unwrap();
         let (claims, identity) = ours().check(&token).unwrap();
         assert_eq!(identity, Identity { user_id: "usr_1".into(), role: Role::Operator });
         assert_eq!((claims.iat, claims.exp, claims.iss.as_str()), (5, LATER, "stampede"));
+        assert_eq!(claims.login(), "f1");
     }
 
     #[test]
     fn what_was_not_signed_by_us_or_has_expired_is_refused() {
-        let good = ours().issue("usr_1", Role::Buyer, 5, LATER).unwrap();
-        let mut forged = good.clone();
+        let token = good(&ours());
+        let mut forged = token.clone();
         forged.replace_range(0..1, "x");
-        let foreign = tokens("another secret of thirty-two bytes").issue("usr_1", Role::Buyer, 5, LATER).unwrap();
-        let expired = ours().issue("usr_1", Role::Buyer, 5, 10).unwrap();
-        let service = ours().issue("usr_1", Role::Service, 5, LATER).unwrap();
+        let expired = ours().issue(&holder(Role::Buyer), 5, 10).unwrap();
+        let service = ours().issue(&holder(Role::Service), 5, LATER).unwrap();
         // {"alg":"none"} with the same claims and no signature.
-        let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", good.split('.').nth(1).unwrap());
-        for (token, reason) in [
-            (forged, Reason::Unauthenticated),
-            (foreign, Reason::Unauthenticated),
-            (unsigned, Reason::Unauthenticated),
-            (service, Reason::Unauthenticated),
-            (String::new(), Reason::Unauthenticated),
-            (expired, Reason::TokenExpired),
-        ] {
-            assert_eq!(ours().check(&token).unwrap_err().reason(), reason, "{token}");
+        let unsigned = format!("eyJhbGciOiJub25lIn0.{}.", token.split('.').nth(1).unwrap());
+        for checking in [ours(), tokens(ONE, Some("a third secret, of thirty-two bytes"))] {
+            for (token, reason) in [
+                (&forged, Reason::Unauthenticated),
+                (&good(&tokens(OTHER, None)), Reason::Unauthenticated),
+                (&unsigned, Reason::Unauthenticated),
+                (&service, Reason::Unauthenticated),
+                (&String::new(), Reason::Unauthenticated),
+                (&expired, Reason::TokenExpired),
+            ] {
+                assert_eq!(checking.check(token).unwrap_err().reason(), reason, "{token}");
+            }
         }
     }
 
     #[test]
-    fn a_short_secret_is_refused() {
-        let refused = AccessTokens::new(&SecretString::from("too short"));
-        assert!(matches!(refused, Err(SecretError::TooShort(9))));
+    fn a_key_is_changed_while_tokens_of_both_are_good() {
+        let (before, after) = (good(&tokens(ONE, None)), good(&tokens(OTHER, None)));
+        // First every gateway learns the new key, then it signs with it, then the old one goes.
+        for checking in [tokens(ONE, Some(OTHER)), tokens(OTHER, Some(ONE))] {
+            for token in [&before, &after] {
+                assert!(checking.check(token).is_ok(), "{token}");
+            }
+        }
+        assert!(tokens(OTHER, None).check(&before).is_err());
+    }
+
+    #[test]
+    fn a_token_that_names_no_key_may_be_of_any() {
+        let claims = Claims { family: None, ..Claims::new(&holder(Role::Buyer), 5, LATER) };
+        let by_hand = |secret: &str| {
+            let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+            jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+        };
+        for secret in [ONE, OTHER] {
+            let (read, _) = tokens(ONE, Some(OTHER)).check(&by_hand(secret)).unwrap();
+            assert_eq!(read.login(), claims.jti);
+        }
     }
 }

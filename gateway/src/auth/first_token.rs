@@ -1,11 +1,10 @@
 //! First refresh tokens: `rf_<JWT>`. What is to be known of a login is in its first token, signed, so that a login is
-//! written down nowhere until somebody refreshes it: logins cost nothing and are not bounded.
+//! written down nowhere until somebody refreshes it.
 //!
 //! Redis alone has whether it was used (`stampede_lua::gate`).
 
-use super::jwt::{Jwt, SecretError, random_id};
+use super::{jwt::Jwt, secrets::Secrets};
 use jsonwebtoken::errors::ErrorKind;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use stampede_chassis::Role;
 use stampede_lua::gate::{Epoch, FirstToken, Timestamp, UserId};
@@ -39,20 +38,27 @@ pub struct FirstTokens {
 }
 
 impl FirstTokens {
-    /// Takes the shared secret.
-    pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
-        Ok(Self { jwt: Jwt::new(secret, ISSUER)? })
+    /// Takes the shared secrets.
+    pub fn new(secrets: &Secrets) -> Self {
+        Self { jwt: Jwt::new(secrets, ISSUER) }
     }
 
-    /// The first token of a new family.
-    pub fn issue(&self, user: UserId, role: Role, epoch: &Epoch, life: Duration) -> Result<String, Problem> {
+    /// The first token of `family`, a new one, of this epoch.
+    pub fn issue(
+        &self,
+        family: &str,
+        user: UserId,
+        role: Role,
+        epoch: &Epoch,
+        life: Duration,
+    ) -> Result<String, Problem> {
         let life_s = i64::try_from(life.as_secs()).unwrap_or(i64::MAX / MICROS_PER_SECOND / 2);
         let claims = Claims {
             sub: user.to_string(),
             role: role.as_str().to_owned(),
             exp: epoch.now.micros() / MICROS_PER_SECOND + life_s,
             iss: ISSUER.to_owned(),
-            jti: random_id(),
+            jti: family.to_owned(),
             epoch: epoch.name.clone(),
         };
         let signed = self.jwt.sign(&claims).map_err(Problem::internal_error)?;
@@ -86,16 +92,17 @@ fn not_ours() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::AccessTokens;
+    use crate::auth::access_token::{AccessTokens, Holder};
+    use secrecy::SecretString;
 
     const LIFE: Duration = Duration::from_secs(60);
 
-    fn secret(text: &str) -> SecretString {
-        SecretString::from(text)
+    fn secrets(text: &str) -> Secrets {
+        Secrets::new(&SecretString::from(text), None).unwrap()
     }
 
     fn ours() -> FirstTokens {
-        FirstTokens::new(&secret("0123456789abcdef0123456789abcdef")).unwrap()
+        FirstTokens::new(&secrets("0123456789abcdef0123456789abcdef"))
     }
 
     fn epoch(now_s: i64) -> Epoch {
@@ -103,31 +110,31 @@ mod tests {
     }
 
     #[test]
-    fn a_token_reads_back_and_each_opens_a_family_of_its_own() {
+    fn a_token_reads_back_and_opens_its_family() {
         let user = UserId::random();
         let later = epoch(4_000_000_000);
-        let text = ours().issue(user, Role::Buyer, &later, LIFE).unwrap();
+        let text = ours().issue("f1", user, Role::Buyer, &later, LIFE).unwrap();
         let read = ours().read(&text).unwrap().unwrap();
         assert_eq!((read.user, read.role.as_str(), read.epoch.as_str()), (user, "buyer", "e1"));
         assert_eq!(read.expires_at.micros(), 4_000_000_060 * MICROS_PER_SECOND);
-        let other = ours().issue(user, Role::Buyer, &later, LIFE).unwrap();
-        assert_ne!(ours().read(&other).unwrap().unwrap().family, read.family);
+        assert_eq!(read.family, "f1");
     }
 
     #[test]
     fn what_was_not_signed_by_us_as_a_first_token_is_refused() {
         let reason = |text: &str| ours().read(text).unwrap().unwrap_err().reason();
         let user = UserId::random();
-        let foreign = FirstTokens::new(&secret("another secret of thirty-two bytes")).unwrap();
-        let foreign = foreign.issue(user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
+        let foreign = FirstTokens::new(&secrets("another secret of thirty-two bytes"));
+        let foreign = foreign.issue("f1", user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
         assert_eq!(reason(&foreign), Reason::Unauthenticated);
-        let access = AccessTokens::new(&secret("0123456789abcdef0123456789abcdef")).unwrap();
-        let issued = access.issue(&user.to_string(), Role::Buyer, 5, 4_000_000_000).unwrap();
+        let access = AccessTokens::new(&secrets("0123456789abcdef0123456789abcdef")).unwrap();
+        let holder = Holder { user: user.to_string(), role: Role::Buyer, family: "f1".to_owned() };
+        let issued = access.issue(&holder, 5, 4_000_000_000).unwrap();
         assert_eq!(reason(&format!("{PREFIX}{issued}")), Reason::Unauthenticated);
-        let old = ours().issue(user, Role::Buyer, &epoch(5), LIFE).unwrap();
+        let old = ours().issue("f1", user, Role::Buyer, &epoch(5), LIFE).unwrap();
         assert_eq!(reason(&old), Reason::TokenExpired);
         assert!(ours().read(&issued).is_none(), "it does not claim to be one");
-        let first = ours().issue(user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
+        let first = ours().issue("f1", user, Role::Buyer, &epoch(4_000_000_000), LIFE).unwrap();
         let signed = first.strip_prefix(PREFIX).unwrap();
         assert_eq!(access.check(signed).unwrap_err().reason(), Reason::Unauthenticated, "nor is it an access token");
     }

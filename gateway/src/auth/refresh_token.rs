@@ -1,9 +1,9 @@
-//! Refresh tokens after the first: `rt_<family>_<secret>`, both random. The family is where Redis keeps the hash of the
-//! valid one.
+//! Refresh tokens after the first: `rt_<family>_<secret>`. The family is random, and is where Redis keeps the hash of the
+//! valid one; the secret follows from the token before it, by a key that only gateways have.
 
+use super::secrets::hex;
 use sha2::{Digest, Sha256};
 use stampede_status::{Problem, Reason};
-use std::fmt::Write;
 
 const PREFIX: &str = "rt_";
 /// 128 bits in hex.
@@ -19,17 +19,17 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// A new token of this family.
-    pub fn of_family(family: &str) -> Self {
-        Self { family: family.to_owned(), secret: fresh_secret() }
+    /// The token of this family with this secret, 256 bits in hex.
+    pub fn new(family: &str, secret: String) -> Self {
+        Self { family: family.to_owned(), secret }
     }
 
     /// Reads what a caller presents.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         text.strip_prefix(PREFIX)
             .and_then(|rest| rest.split_once('_'))
-            .filter(|(family, secret)| hex(family, FAMILY_LEN) && hex(secret, SECRET_LEN))
+            .filter(|(family, secret)| is_hex(family, FAMILY_LEN) && is_hex(secret, SECRET_LEN))
             .map(|(family, secret)| Self { family: family.to_owned(), secret: secret.to_owned() })
             .ok_or_else(|| Problem::new(Reason::Unauthenticated, "the refresh token is not valid"))
     }
@@ -44,20 +44,11 @@ impl RefreshToken {
         format!("{PREFIX}{}_{}", self.family, self.secret)
     }
 
-    /// Returns the hash to be stored: SHA-256 in hex. The secret has 256 random bits, so a plain hash is enough.
+    /// Returns the hash to be stored: SHA-256 in hex. The secret has 256 bits that nobody can guess, so a plain hash is
+    /// enough.
     pub fn hash(&self) -> String {
-        let mut hex = String::with_capacity(64);
-        for byte in Sha256::digest(self.secret.as_bytes()) {
-            write!(hex, "{byte:02x}").expect("a string takes any text");
-        }
-        hex
+        hex(&Sha256::digest(self.secret.as_bytes()))
     }
-}
-
-/// From the generator of the thread, which is seeded by the system and fit for secrets.
-fn fresh_secret() -> String {
-    let [high, low]: [u128; 2] = rand::random();
-    format!("{high:032x}{low:032x}")
 }
 
 #[cfg(test)]
@@ -67,19 +58,17 @@ mod tests {
     const FAMILY: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn a_token_reads_back_and_the_next_one_stays_in_the_family() {
-        let first = RefreshToken::of_family(FAMILY);
-        let next = RefreshToken::of_family(first.family());
+    fn a_token_reads_back_and_its_hash_does_not_tell_it() {
+        let first = RefreshToken::new(FAMILY, "a".repeat(SECRET_LEN));
         assert!(RefreshToken::parse(&first.reveal()).is_ok_and(|read| read == first));
-        assert_eq!(first.family(), next.family());
-        assert_ne!(first.hash(), next.hash());
+        assert_ne!(first.hash(), RefreshToken::new(FAMILY, "b".repeat(SECRET_LEN)).hash());
         assert_eq!(first.hash().len(), 64);
         assert!(!first.hash().contains(&first.secret));
     }
 
     #[test]
     fn what_is_no_token_is_refused() {
-        let good = RefreshToken::of_family(FAMILY).reveal();
+        let good = RefreshToken::new(FAMILY, "a".repeat(SECRET_LEN)).reveal();
         for text in ["", "rt_", "rt__", &good[3..], &good[..good.len() - 1], &good.to_uppercase(), &format!("{good}0")]
         {
             assert!(RefreshToken::parse(text).is_err(), "{text}");

@@ -49,6 +49,7 @@ reasons! {
     Unauthenticated "UNAUTHENTICATED" Unauthenticated "The request carries no valid credentials";
     TokenExpired "TOKEN_EXPIRED" Unauthenticated "The token has expired";
     TokenReused "TOKEN_REUSED" Unauthenticated "The refresh token was used before";
+    TokenRevoked "TOKEN_REVOKED" Unauthenticated "The login that the token is of has ended";
     InvalidSignature "INVALID_SIGNATURE" Unauthenticated "The signature does not match the content";
     PermissionDenied "PERMISSION_DENIED" PermissionDenied "The caller's role does not allow this";
 
@@ -196,6 +197,7 @@ mod tests {
             (Reason::InvalidField, Code::InvalidArgument, 400),
             (Reason::TotalOverflow, Code::InvalidArgument, 400),
             (Reason::TokenReused, Code::Unauthenticated, 401),
+            (Reason::TokenRevoked, Code::Unauthenticated, 401),
             (Reason::PermissionDenied, Code::PermissionDenied, 403),
             (Reason::OrderNotFound, Code::NotFound, 404),
             (Reason::MethodNotAllowed, Code::Unimplemented, 405),

@@ -1,0 +1,60 @@
+//! Counts what was refused, and what was let through without being asked for.
+
+use super::Act;
+use opentelemetry::{KeyValue, global, metrics::Counter};
+
+/// For whom an act is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// One order.
+    Order,
+    /// One user or login.
+    Token,
+    /// One address.
+    Address,
+}
+
+impl By {
+    /// The name in metrics and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Order => "order",
+            Self::Token => "token",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// The instruments of the limits.
+pub struct Meters {
+    throttled: Counter<u64>,
+    unasked: Counter<u64>,
+}
+
+impl Meters {
+    /// Counts through the global meter, as it is now.
+    pub fn new() -> Self {
+        let meter = global::meter("stampede.gateway");
+        let throttled = meter
+            .u64_counter("stampede_gateway_throttled")
+            .with_description("Acts that were refused because there were too many, by act and for whom")
+            .build();
+        let unasked = meter
+            .u64_counter("stampede_gateway_limits_unasked")
+            .with_description("Acts that were let through because Redis did not say in time whether they may")
+            .build();
+        // From the start: a series that begins with its first count hides that count from who looks at increases.
+        unasked.add(0, &[]);
+        Self { throttled, unasked }
+    }
+
+    /// Counts a refusal.
+    pub fn throttled(&self, act: Act, by: By) {
+        self.throttled.add(1, &[KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]);
+    }
+
+    /// Counts what was let through unasked.
+    pub fn unasked(&self) {
+        self.unasked.add(1, &[]);
+    }
+}

@@ -1,0 +1,136 @@
+//! How much of each act is allowed, and why: the one place for these numbers.
+//!
+//! Each is so much at once, and one more after an interval. `--act-limits-factor` multiplies all of them. A limit by token
+//! is of one user, or of one login where no user is known yet; new users cost nothing, so it keeps mistakes small and
+//! nothing else. A limit by address is what stops a stranger: an IPv4 address or an IPv6 /64, behind which may be a
+//! household, an office, or some hundred phones of one provider.
+
+use std::time::Duration;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// A new anonymous buyer.
+    Login,
+    /// The next pair of tokens, or the end of a login.
+    Refresh,
+    /// A claim of a coupon.
+    Claim,
+    /// An order.
+    Order,
+    /// A payment of an order.
+    Payment,
+    /// A cancellation of an order.
+    Cancel,
+}
+
+/// So much at once, and one more after each interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub burst: u32,
+    pub interval: Duration,
+}
+
+/// The limits of one act; `None` for no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rule {
+    /// Of one order.
+    pub by_order: Option<Rate>,
+    /// Of one user or login.
+    pub by_token: Option<Rate>,
+    /// Of one address.
+    pub by_address: Option<Rate>,
+}
+
+/// Most orders that a user has open, that is, neither paid nor cancelled nor expired. Each holds units that nobody else can
+/// buy; a person pays one before ordering the next, and five leave room for a second try in several events.
+pub const OPEN_BY_TOKEN: u32 = 5;
+/// Most of everybody at one address: twenty such persons, or a hundred with one each.
+pub const OPEN_BY_ADDRESS: u32 = 100;
+/// How long an order counts as open that is not settled: the time to pay, as order has it by default.
+pub const OPEN_FOR: Duration = Duration::from_secs(600);
+
+impl Act {
+    /// The name in metrics, in answers and in Redis.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::Claim => "claim",
+            Self::Order => "order",
+            Self::Payment => "payment",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The act that a method of a service is, by its path; `None` for one that is not limited.
+    pub fn of_rpc(grpc_path: &str) -> Option<Self> {
+        match grpc_path {
+            "/stampede.coupon.v1.CouponService/ClaimCoupon" => Some(Self::Claim),
+            "/stampede.order.v1.OrderService/PlaceOrder" => Some(Self::Order),
+            "/stampede.order.v1.OrderService/PayOrder" => Some(Self::Payment),
+            "/stampede.order.v1.OrderService/CancelOrder" => Some(Self::Cancel),
+            _ => None,
+        }
+    }
+
+    /// Its limits.
+    pub const fn rule(self) -> Rule {
+        match self {
+            // Everybody behind one address logs in when a sale is announced. Costs one signature and no memory.
+            Self::Login => Rule { by_order: None, by_token: None, by_address: per_minute(300, 300) },
+            // A client refreshes once in the life of an access token, a quarter of an hour; ten are retries. The first of
+            // a login writes a key for a day: ten a second of one address are 200 MB a day, which the bound on
+            // memory stops too.
+            Self::Refresh => Rule { by_order: None, by_token: per_minute(10, 10), by_address: per_minute(600, 600) },
+            // One coupon a campaign, and retries with the same request_id until it is answered.
+            Self::Claim => Rule { by_order: None, by_token: per_minute(30, 30), by_address: per_minute(600, 600) },
+            // A buyer tries again when units return. So few at once that what is under way is not far over the bound on open
+            // orders, which counts what was answered.
+            Self::Order => Rule { by_order: None, by_token: per_minute(10, 30), by_address: per_minute(300, 600) },
+            // Each is a request to the provider, and a card that is tested. Some cards of one person, each with a retry;
+            // then the order allows one more a minute until its time is up.
+            Self::Payment => Rule {
+                by_order: per_minute(6, 1),
+                by_token: per_minute(20, 4),
+                by_address: per_minute(300, 120),
+            },
+            // A cancelled order gives its units back and lets the next one be placed: as often as orders, less often
+            // in a row.
+            Self::Cancel => Rule { by_order: None, by_token: per_minute(10, 5), by_address: per_minute(300, 120) },
+        }
+    }
+}
+
+/// `burst` at once, and `count` a minute.
+const fn per_minute(burst: u32, count: u32) -> Option<Rate> {
+    Some(Rate { burst, interval: Duration::from_micros(60_000_000 / count as u64) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::{Endpoint, Table};
+
+    #[test]
+    fn every_limited_method_is_one_of_the_contract() {
+        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let acts = table.routes().filter_map(|route| match &route.endpoint {
+            Endpoint::Rpc(rpc) => Act::of_rpc(rpc.grpc_path.as_str()),
+            Endpoint::Native(_) => None,
+        });
+        assert_eq!(acts.count(), 4, "a method was renamed");
+    }
+
+    #[test]
+    fn an_address_may_do_more_than_a_user_and_a_user_more_than_is_done_with_an_order() {
+        for act in [Act::Login, Act::Refresh, Act::Claim, Act::Order, Act::Payment, Act::Cancel] {
+            let Rule { by_order, by_token, by_address } = act.rule();
+            let address = by_address.unwrap();
+            for (less, more) in [(by_order, by_token), (by_token, Some(address))] {
+                let (Some(less), Some(more)) = (less, more) else { continue };
+                assert!(less.burst <= more.burst && less.interval >= more.interval, "{act:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The calls that are limited, and what becomes of the orders that they place or settle.
+//!
+//! An order counts as open once it is answered as AWAITING_PAYMENT, and no longer once it is answered as anything else:
+//! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is asked for again. What was never
+//! answered may have been placed, so it counts: whoever hangs up gains nothing by it.
+
+use super::{Act, Acts, Source, Who, rules::OPEN_FOR};
+use prost_reflect::DynamicMessage;
+use stampede_chassis::Identity;
+use stampede_lua::gate;
+use stampede_proto::order::v1::OrderState;
+use stampede_status::{Problem, Reason};
+use stampede_vocab::{OrderId, RequestId, UserId};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// A call that was let through, until it is answered.
+pub struct Tab {
+    acts: Arc<Acts>,
+    act: Act,
+    subjects: Vec<String>,
+    /// The order; `None` once the tab is closed.
+    order: Option<OrderId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Placed,
+    Settled,
+}
+
+impl Acts {
+    /// Counts a call, if its method is limited. `THROTTLED` if there were too many.
+    pub async fn call(
+        self: &Arc<Self>,
+        grpc_path: &str,
+        caller: Option<&Identity>,
+        source: Option<&Source>,
+        message: &DynamicMessage,
+    ) -> Result<Option<Tab>, Problem> {
+        let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
+        let who = who(act, caller, source, message);
+        self.admit(act, &who).await?;
+        Ok(who.order.or(who.placing).map(|order| Tab {
+            acts: Arc::clone(self),
+            act,
+            subjects: who.token.into_iter().chain(who.source.map(|source| source.as_str().to_owned())).collect(),
+            order: Some(order),
+        }))
+    }
+}
+
+fn who(act: Act, caller: Option<&Identity>, source: Option<&Source>, message: &DynamicMessage) -> Who {
+    let text = |name| Some(message.get_field_by_name(name)?.as_str()?.to_owned());
+    let user = caller.and_then(|caller| caller.user_id.parse::<UserId>().ok());
+    // As order derives it. What is no id is refused by the service.
+    let placing = || Some(OrderId::derive(user?, &RequestId::parse(&text("request_id")?).ok()?));
+    Who {
+        token: caller.map(|caller| caller.user_id.clone()),
+        source: source.cloned(),
+        order: text("order_id").and_then(|id| id.parse().ok()),
+        placing: if act == Act::Order { placing() } else { None },
+    }
+}
+
+impl Tab {
+    /// Writes down what the answer says of the order.
+    pub async fn close(mut self, answer: Result<&DynamicMessage, &Problem>) {
+        if let (Some(order), Some(change)) = (self.order, change(self.act, answer)) {
+            write(&self.acts, &self.subjects, order, change).await;
+        }
+        // After the write, which a caller who hangs up would cut.
+        self.order = None;
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        let Some(order) = self.order.take().filter(|_| self.act == Act::Order) else { return };
+        // Only a runtime polls calls, and while that ends nothing is counted any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (acts, subjects) = (Arc::clone(&self.acts), std::mem::take(&mut self.subjects));
+        runtime.spawn(async move { write(&acts, &subjects, order, Change::Placed).await });
+    }
+}
+
+fn change(act: Act, answer: Result<&DynamicMessage, &Problem>) -> Option<Change> {
+    match answer {
+        Ok(message) => match state(message)? {
+            state if state == i32::from(OrderState::AwaitingPayment) => Some(Change::Placed),
+            _ => Some(Change::Settled),
+        },
+        Err(problem) => (act == Act::Order && may_be_placed(problem.reason())).then_some(Change::Placed),
+    }
+}
+
+/// Whether the order may be stored all the same, by what the contract says of each reason.
+fn may_be_placed(reason: Reason) -> bool {
+    matches!(reason, Reason::Unavailable | Reason::DeadlineExceeded | Reason::Internal | Reason::Cancelled)
+}
+
+fn state(message: &DynamicMessage) -> Option<i32> {
+    message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
+}
+
+async fn write(acts: &Acts, subjects: &[String], order: OrderId, change: Change) {
+    for subject in subjects {
+        match change {
+            Change::Placed => acts.ask(gate::placed(&acts.redis, subject, order, OPEN_FOR)).await,
+            Change::Settled => acts.ask(gate::settled(&acts.redis, subject, order)).await,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use prost_reflect::DescriptorPool;
+    use stampede_proto::order::v1::{Order, PlaceOrderRequest, PlaceOrderResponse};
+
+    fn message(name: &str, encoded: &[u8]) -> DynamicMessage {
+        let pool = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
+        DynamicMessage::decode(pool.get_message_by_name(name).unwrap(), encoded).unwrap()
+    }
+
+    fn answered(state: OrderState) -> DynamicMessage {
+        let order = Order { state: state.into(), ..Order::default() };
+        message("stampede.order.v1.PlaceOrderResponse", &PlaceOrderResponse { order: Some(order) }.encode_to_vec())
+    }
+
+    #[test]
+    fn an_order_counts_while_it_waits_for_its_payment_and_when_nobody_knows() {
+        let change = |answer: &Result<DynamicMessage, Problem>| change(Act::Order, answer.as_ref());
+        assert_eq!(change(&Ok(answered(OrderState::AwaitingPayment))), Some(Change::Placed));
+        for ended in [OrderState::Paying, OrderState::Fulfilled, OrderState::Cancelled, OrderState::Expired] {
+            assert_eq!(change(&Ok(answered(ended))), Some(Change::Settled), "{ended:?}");
+        }
+        for (reason, expected) in [
+            (Reason::SoldOut, None),
+            (Reason::RequestIdReused, None),
+            (Reason::Overloaded, None),
+            (Reason::NotReady, None),
+            (Reason::DeadlineExceeded, Some(Change::Placed)),
+            (Reason::Unavailable, Some(Change::Placed)),
+        ] {
+            assert_eq!(change(&Err(Problem::new(reason, "refused"))), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_the_same_order() {
+        let user = UserId::random();
+        let caller = Identity { user_id: user.to_string(), role: stampede_chassis::Role::Buyer };
+        let request = PlaceOrderRequest { request_id: "r-1".to_owned(), ..PlaceOrderRequest::default() };
+        let request = message("stampede.order.v1.PlaceOrderRequest", &request.encode_to_vec());
+        let known = who(Act::Order, Some(&caller), None, &request);
+        assert_eq!(known.placing, Some(OrderId::derive(user, &RequestId::parse("r-1").unwrap())));
+        assert_eq!((known.token, known.order), (Some(caller.user_id.clone()), None));
+        assert_eq!(who(Act::Claim, Some(&caller), None, &request).placing, None);
+    }
+}
