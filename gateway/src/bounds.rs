@@ -1,7 +1,7 @@
 //! Every bound of the gateway on its clients, in one place: what they may hold, how much of it, and for how long.
 //!
 //! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
-//! logins and claims a minute, are not here.
+//! logins and claims a minute, are in `crate::acts`.
 
 use crate::{hold::PoolBounds, transcode::CallLimits};
 use stampede_chassis::{HttpBounds, Network, Networks};

@@ -22,7 +22,7 @@ pub struct Config {
     /// Redis: redis://[user:password@]host:port[/database]; or a cluster, except in the event service:
     /// redis-cluster://[user:password@]host:port[,host:port...].
     #[arg(long, env = "STAMPEDE_REDIS_URL", hide_env_values = true, value_name = "URL")]
-    pub redis_url: String,
+    pub redis_url: SecretString,
 
     /// Prefix of every Redis key.
     #[arg(long, env = "STAMPEDE_REDIS_KEY_PREFIX", value_name = "PREFIX", default_value = "")]
@@ -31,6 +31,11 @@ pub struct Config {
     /// Key that access tokens are signed with (HS256): at least 32 bytes, the same on every replica.
     #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub auth_secret: SecretString,
+
+    /// Another key whose tokens are taken too: the next or the last --auth-secret, while that is changed. All replicas
+    /// first get the next one here, then as --auth-secret with the last one here, then without it.
+    #[arg(long, env = "STAMPEDE_AUTH_SECRET_OTHER", value_name = "SECRET", hide_env_values = true)]
+    pub auth_secret_other: Option<SecretString>,
 
     /// Life of an access token, in seconds.
     #[arg(long, env = "STAMPEDE_ACCESS_TTL_S", value_name = "SECONDS", default_value_t = 900,
@@ -41,6 +46,17 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_REFRESH_TTL_S", value_name = "SECONDS", default_value_t = 86_400,
           value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub refresh_ttl_s: u64,
+
+    /// How long a refresh whose answer was lost can be repeated, in seconds; after that the same token ends its login.
+    #[arg(long, env = "STAMPEDE_REFRESH_REPEAT_S", value_name = "SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(5..=3_600))]
+    pub refresh_repeat_s: u64,
+
+    /// Multiplies what a user and an address may do of each act (gateway/src/acts/rules.rs): more than 1 for a load
+    /// test from few addresses, 0 for no limits.
+    #[arg(long, env = "STAMPEDE_ACT_LIMITS_FACTOR", value_name = "FACTOR", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub act_limits_factor: u32,
 
     /// Where the services are.
     #[command(flatten)]
@@ -68,6 +84,10 @@ impl HasCommon for Config {
 impl Config {
     /// How long tokens live.
     pub fn lives(&self) -> Lives {
-        Lives { access: Duration::from_secs(self.access_ttl_s), refresh: Duration::from_secs(self.refresh_ttl_s) }
+        Lives {
+            access: Duration::from_secs(self.access_ttl_s),
+            refresh: Duration::from_secs(self.refresh_ttl_s),
+            repeat: Duration::from_secs(self.refresh_repeat_s),
+        }
     }
 }

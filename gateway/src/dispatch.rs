@@ -2,7 +2,7 @@
 //! the endpoint of its route.
 
 use crate::{
-    auth::ticket_path_of,
+    auth::{Caller, ticket_path_of},
     gateway::Gateway,
     hold::Class,
     routes::{Endpoint, Lookup, Native, Route},
@@ -17,7 +17,7 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
-use stampede_chassis::{Identity, keep};
+use stampede_chassis::{Block, keep};
 use stampede_status::{DOCS_BASE, Problem, Reason};
 
 /// The media type of bodies.
@@ -27,20 +27,20 @@ const JSON: &str = "application/json";
 pub async fn dispatch(
     gateway: &Gateway,
     route: &Route,
-    caller: Option<&Identity>,
+    caller: Option<&Caller>,
     trace_id: &TraceId,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let (holds, class) = (&gateway.holds, Class::of(route));
-    let holder = holds.holder(&parts, caller);
+    let holder = holds.holder(&parts, caller.map(|caller| &caller.identity));
     match &route.endpoint {
         Endpoint::Native(native) => {
             refuse_query(parts.uri.query().unwrap_or_default())?;
             let body = holds.read(body, &holder).await?;
             require_json(&parts.headers, &body)?;
             let place = holds.request(&holder, class)?;
-            holds.answer(&holder, place, answer(gateway, *native, caller, &body).await?)
+            holds.answer(&holder, place, answer(gateway, *native, caller, holder.block, &body).await?)
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
@@ -48,14 +48,24 @@ pub async fn dispatch(
             require_json(&parts.headers, &body)?;
             // Not before: a place is for the call and its answer, never for a body that trickles in.
             let place = holds.request(&holder, class)?;
-            let (uri, headers, cache_control) = (&parts.uri, &parts.headers, gateway.caching.control(route));
-            let call = Call { rpc, caller, trace_id, uri, headers, cache_control, body: &body };
+            // A call is over before its token is; a stream may not be.
+            let end = caller.filter(|_| rpc.streaming).map(|caller| gateway.auth.end_of(caller));
+            let call = Call {
+                rpc,
+                caller: caller.map(|caller| &caller.identity),
+                block: holder.block,
+                trace_id,
+                uri: &parts.uri,
+                headers: &parts.headers,
+                cache_control: gateway.caching.control(route),
+                body: &body,
+            };
             if rpc.streaming {
-                let stream = holds.stream(&holder, class, uri)?;
+                let stream = holds.stream(&holder, class, &parts.uri)?;
                 // The place of the request is free once the stream begins; that of the stream when it ends.
-                return Ok(keep(gateway.transcoder.call(call).await?, stream));
+                return Ok(keep(gateway.transcoder.call(call, end).await?, stream));
             }
-            holds.answer(&holder, place, gateway.transcoder.call(call).await?)
+            holds.answer(&holder, place, gateway.transcoder.call(call, end).await?)
         }
     }
 }
@@ -63,18 +73,23 @@ pub async fn dispatch(
 async fn answer(
     gateway: &Gateway,
     native: Native,
-    caller: Option<&Identity>,
+    caller: Option<&Caller>,
+    block: Option<Block>,
     body: &[u8],
 ) -> Result<Response, Problem> {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match native {
         Native::Index => Ok(index().into_response()),
         Native::IssueToken => {
-            let pair = gateway.auth.issue(body).await?;
+            let pair = gateway.auth.issue(body, block).await?;
             Ok((StatusCode::CREATED, no_store, Json(pair)).into_response())
         }
         Native::VerifyToken => Ok((no_store, Json(gateway.auth.verify(body)?)).into_response()),
-        Native::RefreshToken => Ok((no_store, Json(gateway.auth.refresh(body).await?)).into_response()),
+        Native::RefreshToken => Ok((no_store, Json(gateway.auth.refresh(body, block).await?)).into_response()),
+        Native::RevokeToken => {
+            gateway.auth.revoke(body, block).await?;
+            Ok((no_store, Json(json!({}))).into_response())
+        }
         Native::IssueTicket => {
             let caller =
                 caller.ok_or_else(|| Problem::internal_error("tickets are given to callers without a name"))?;

@@ -3,13 +3,16 @@
 //! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
 //! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`). What clients
-//! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`).
+//! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited
+//! (`acts`, by the figures in `acts::rules`).
 //!
-//! A new RPC needs no code here. The only state of the gateway is which refresh tokens were used, in Redis, and it has
-//! nothing of a service but its descriptor.
+//! A new RPC needs no code here, unless it is to be limited too. The only state of the gateway is in Redis: which
+//! refresh tokens were used, which logins are revoked, and how much was done; and it has nothing of a service but its
+//! descriptor.
 //!
 //! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
 
+mod acts;
 mod auth;
 mod bounds;
 mod caching;
@@ -27,25 +30,30 @@ mod web_config;
 
 pub use config::Config;
 
+use acts::Acts;
 use anyhow::Context;
-use auth::{AccessTokens, Auth, FirstTokens, Tickets};
+use auth::{Auth, Revoked, Secrets, Tickets, Tokens};
 use axum::Router;
 use caching::Caching;
 use gateway::Gateway;
 use hold::Holds;
 use layers::Metrics;
 use routes::Table;
-use stampede_chassis::{Http, MeshChannel, Workers, wait_for};
+use secrecy::ExposeSecret;
+use stampede_chassis::{Http, MeshChannel, Stage, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
 
 /// Reads the contract, connects to Redis and the services, and makes what is served.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
-    let tokens = AccessTokens::new(&config.auth_secret)?;
-    let first = FirstTokens::new(&config.auth_secret)?;
+    let secrets = Secrets::new(&config.auth_secret, config.auth_secret_other.as_ref())?;
+    let tickets = Tickets::new(&secrets);
+    let tokens = Tokens::new(secrets)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
+    let revoked = revoked_logins(&config, &redis, &workers).await?;
+    let acts = Arc::new(Acts::new(redis.clone(), config.act_limits_factor));
     let channels: HashMap<_, _> = config
         .upstreams
         .services()
@@ -55,9 +63,9 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {
         table,
-        transcoder: Transcoder::new(upstreams, config.limits.call(), workers.draining()),
-        auth: Auth::new(tokens, first, redis, config.lives()),
-        tickets: Tickets::new(&config.auth_secret)?,
+        transcoder: Transcoder::new(upstreams, Arc::clone(&acts), config.limits.call(), workers.draining()),
+        auth: Auth::new(tokens, revoked, acts, redis, config.lives()),
+        tickets,
         caching: Caching::new(config.web.public_max_age_s),
         holds: Holds::new(&config.limits),
         metrics: Metrics::new(),
@@ -69,10 +77,20 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
 
 async fn connect(config: &Config) -> anyhow::Result<Redis> {
     let redis = wait_for("Redis", config.common.wait_for_servers(), || {
-        let (url, key_prefix) = (config.redis_url.clone(), config.redis_key_prefix.clone());
+        let (url, key_prefix) = (config.redis_url.expose_secret().to_owned(), config.redis_key_prefix.clone());
         Redis::connect(RedisConfig { url, key_prefix })
     })
     .await?;
     redis.require_noeviction().await?;
     Ok(redis)
+}
+
+/// Reads which logins are revoked before anybody is let in, and goes on looking.
+async fn revoked_logins(config: &Config, redis: &Redis, workers: &Workers) -> anyhow::Result<Arc<Revoked>> {
+    let read = || Revoked::load(redis.clone());
+    let (revoked, since) = wait_for("the list of revoked logins", config.common.wait_for_servers(), read).await?;
+    let revoked = Arc::new(revoked);
+    let followed = Arc::clone(&revoked);
+    workers.spawn(Stage::Consumer, "revoked logins", |stop| followed.follow(since, stop));
+    Ok(revoked)
 }

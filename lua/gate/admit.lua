@@ -1,8 +1,8 @@
 -- Lets an act through, or says when to come again.
 --
--- Decides by a bucket that has room for some acts at once and gets room for one more each interval. What is kept of it is
--- when it will be empty again. So nothing is kept of a caller who does little, and nothing of anybody for longer than it
--- matters. A caller who is refused pays nothing for it.
+-- Decides by a bucket that has room for some acts at once and gets room for one more each interval. What is kept of it
+-- is when it will be empty again. So nothing is kept of a caller who does little, and nothing of anybody for longer
+-- than it matters. A caller who is refused pays nothing for it.
 --
 -- Where the caller's open orders are bounded too, an order that is among them is let through: it is a repeat.
 --

@@ -1,8 +1,8 @@
 //! The gate scripts: refresh tokens and their rotation, what is revoked, and how much a caller may do.
 //!
 //! A family is one login. Its name is part of every token of it, so that one key holds all there is to know and a login
-//! costs one small hash however often it is refreshed, and nothing until it is: what a first token says is signed by who
-//! issues it, and only its use is written down. Later tokens come here as SHA-256 hashes, never as themselves.
+//! costs one small hash however often it is refreshed, and nothing until it is: what a first token says is signed by
+//! who issues it, and only its use is written down. Later tokens come here as SHA-256 hashes, never as themselves.
 
 mod limit;
 mod revoked;
@@ -95,8 +95,8 @@ pub async fn epoch(redis: &Redis, fresh: &str) -> Result<Epoch, RedisError> {
     Ok(Epoch { name, now: Timestamp::from_micros(now_us) })
 }
 
-/// Exchanges a first token, which must be of this `epoch`, for the next one. The same token again gets the same answer for
-/// a while.
+/// Exchanges a first token, which must be of this `epoch`, for the next one. The same token again gets the same answer
+/// for a while.
 pub async fn open(redis: &Redis, first: &FirstToken, epoch: &Epoch, next: Next<'_>) -> Result<Rotation, RedisError> {
     if first.epoch != epoch.name {
         return Ok(Rotation::Unknown);
@@ -107,21 +107,17 @@ pub async fn open(redis: &Redis, first: &FirstToken, epoch: &Epoch, next: Next<'
     exchange(redis, &OPEN, &keys, args, next).await
 }
 
-/// Puts the next token in the place of the one presented, if that is the valid one of `family`. The same token again gets
-/// the same answer for a while.
-pub async fn rotate(
-    redis: &Redis,
-    family: &str,
-    presented_hash: &str,
-    next: Next<'_>,
-) -> Result<Rotation, RedisError> {
+/// Puts the next token in the place of the one presented, if that is the valid one of `family`. The same token again
+/// gets the same answer for a while.
+pub async fn rotate(redis: &Redis, family: &str, presented_hash: &str, next: Next<'_>) -> Result<Rotation, RedisError> {
     let keys = [redis.keys().gate_family(family)];
     let args = Args::new().with(presented_hash).with(millis(next.life));
     exchange(redis, &ROTATE, &keys, args, next).await
 }
 
 /// Ends a family at the wish of its owner, who holds the valid token, or has shown by a signature that the family is
-/// theirs (`None`). Returns whether that is so. One that was never opened is remembered for `life`, that of its first token.
+/// theirs (`None`). Returns whether that is so. One that was never opened is remembered for `life`, that of its first
+/// token.
 pub async fn end(
     redis: &Redis,
     family: &str,

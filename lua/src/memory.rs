@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 /// Part of `maxmemory`, in per cent, above which nothing new is put there. What is left is for those who buy and claim
 /// from what is there already: a server that is full refuses their writes too, as it evicts nothing.
 const FILLED_PERCENT: u64 = 80;
+/// The same for logins, which strangers make for nothing: they stop before what is sold is held up by them.
+const LOGINS_PERCENT: u64 = 75;
 
 /// The memory of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +35,10 @@ impl Memory {
         part(self, other).cmp(&part(other, self))
     }
 
-    /// Whether so much is in use that nothing new may be put there. Never where there is no bound.
-    fn is_filled(self) -> bool {
+    /// Whether more than so much is in use. Never where there is no bound.
+    fn is_over(self, percent: u64) -> bool {
         let percent_of = |bytes: u64| u128::from(bytes) * 100;
-        self.max_bytes > 0 && percent_of(self.used_bytes) > u128::from(self.max_bytes) * u128::from(FILLED_PERCENT)
+        self.max_bytes > 0 && percent_of(self.used_bytes) > u128::from(self.max_bytes) * u128::from(percent)
     }
 }
 
@@ -54,7 +56,12 @@ impl Redis {
     /// What is only put back after a loss is never to be held up by this.
     pub async fn require_room(&self) -> Result<(), RedisError> {
         let memory = self.memory().await?;
-        if memory.is_filled() { Err(RedisError::Filled(memory)) } else { Ok(()) }
+        if memory.is_over(FILLED_PERCENT) { Err(RedisError::Filled(memory)) } else { Ok(()) }
+    }
+
+    /// Returns whether more logins may be written down. Those that are there are never held up by this.
+    pub async fn has_room_for_logins(&self) -> Result<bool, RedisError> {
+        Ok(!self.memory().await?.is_over(LOGINS_PERCENT))
     }
 
     /// Reads `INFO memory` of the server, or of each master of a cluster.
@@ -96,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_new_may_fill_four_fifths_and_any_amount_of_what_has_no_bound() {
-        let is_filled = |used_bytes, max_bytes| Memory { used_bytes, max_bytes }.is_filled();
+        let is_filled = |used_bytes, max_bytes| Memory { used_bytes, max_bytes }.is_over(FILLED_PERCENT);
         assert!(!is_filled(800, 1_000));
         assert!(is_filled(801, 1_000));
         assert!(!is_filled(u64::MAX, 0));

@@ -1,22 +1,22 @@
 //! Limits on what callers do: how often by user and by address, and how many orders they may have open.
 //!
-//! What was done is counted in Redis, so the limits hold for all gateways together. Where Redis does not answer at once,
-//! acts are let through and counted as such: a limit protects a sale, and must not stop one.
+//! What was done is counted in Redis, so the limits hold for all gateways together. Where Redis does not answer at
+//! once, acts are let through and counted as such: a limit protects a sale, and must not stop one.
 //!
-//! Who a caller is was checked before, and what a request says was read. So a refusal names no secret, and a request that
-//! makes no sense costs its caller nothing.
+//! Who a caller is was checked before, and what a request says was read. So a refusal names no secret, and a request
+//! that makes no sense costs its caller nothing.
 
 mod meters;
 mod rules;
-mod source;
 mod tab;
 
-pub use self::{rules::Act, source::Source};
+pub use self::rules::Act;
 
 use self::{
     meters::{By, Meters},
     rules::{OPEN_BY_ADDRESS, OPEN_BY_TOKEN, Rate},
 };
+use stampede_chassis::Block;
 use stampede_lua::{
     Redis, RedisError,
     gate::{self, Admission, Bucket, OpenOrders},
@@ -29,8 +29,8 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// Longest wait for Redis. It answers within a millisecond, or something is wrong.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait for Redis, a connection to it included. It answers within a millisecond, or something is wrong.
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// How long Redis is not asked after it did not answer, so that not every request waits for it.
 const REST: Duration = Duration::from_secs(1);
 /// Shortest wait that a caller is told.
@@ -49,8 +49,8 @@ pub struct Acts {
 pub struct Who {
     /// The user, or the login where no user is known.
     pub token: Option<String>,
-    /// Where the request is from.
-    pub source: Option<Source>,
+    /// The address that the request is from.
+    pub block: Option<Block>,
     /// The order that is acted on.
     pub order: Option<OrderId>,
     /// The order that is placed.
@@ -77,8 +77,8 @@ impl Acts {
         if let (Some(token), Some(rate)) = (&who.token, rule.by_token) {
             self.check(act, By::Token, token, rate, self.open_orders(OPEN_BY_TOKEN, who)).await?;
         }
-        if let (Some(source), Some(rate)) = (&who.source, rule.by_address) {
-            self.check(act, By::Address, source.as_str(), rate, self.open_orders(OPEN_BY_ADDRESS, who)).await?;
+        if let (Some(block), Some(rate)) = (who.block, rule.by_address) {
+            self.check(act, By::Address, &block.to_string(), rate, self.open_orders(OPEN_BY_ADDRESS, who)).await?;
         }
         Ok(())
     }

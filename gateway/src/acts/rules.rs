@@ -1,8 +1,8 @@
 //! How much of each act is allowed, and why: the one place for these numbers.
 //!
-//! Each is so much at once, and one more after an interval. `--act-limits-factor` multiplies all of them. A limit by token
-//! is of one user, or of one login where no user is known yet; new users cost nothing, so it keeps mistakes small and
-//! nothing else. A limit by address is what stops a stranger: an IPv4 address or an IPv6 /64, behind which may be a
+//! Each is so much at once, and one more after an interval. `--act-limits-factor` multiplies all of them. A limit by
+//! token is of one user, or of one login where no user is known yet; new users cost nothing, so it keeps mistakes small
+//! and nothing else. A limit by address is what stops a stranger: an IPv4 address or an IPv6 /64, behind which may be a
 //! household, an office, or some hundred phones of one provider.
 
 use std::time::Duration;
@@ -42,8 +42,8 @@ pub struct Rule {
     pub by_address: Option<Rate>,
 }
 
-/// Most orders that a user has open, that is, neither paid nor cancelled nor expired. Each holds units that nobody else can
-/// buy; a person pays one before ordering the next, and five leave room for a second try in several events.
+/// Most orders that a user has open, that is, neither paid nor cancelled nor expired. Each holds units that nobody else
+/// can buy; a person pays one before ordering the next, and five leave room for a second try in several events.
 pub const OPEN_BY_TOKEN: u32 = 5;
 /// Most of everybody at one address: twenty such persons, or a hundred with one each.
 pub const OPEN_BY_ADDRESS: u32 = 100;
@@ -79,22 +79,20 @@ impl Act {
         match self {
             // Everybody behind one address logs in when a sale is announced. Costs one signature and no memory.
             Self::Login => Rule { by_order: None, by_token: None, by_address: per_minute(300, 300) },
-            // A client refreshes once in the life of an access token, a quarter of an hour; ten are retries. The first of
-            // a login writes a key for a day: ten a second of one address are 200 MB a day, which the bound on
+            // A client refreshes once in the life of an access token, a quarter of an hour; ten are retries. The first
+            // of a login writes a key for a day: ten a second of one address are 200 MB a day, which the bound on
             // memory stops too.
             Self::Refresh => Rule { by_order: None, by_token: per_minute(10, 10), by_address: per_minute(600, 600) },
             // One coupon a campaign, and retries with the same request_id until it is answered.
             Self::Claim => Rule { by_order: None, by_token: per_minute(30, 30), by_address: per_minute(600, 600) },
-            // A buyer tries again when units return. So few at once that what is under way is not far over the bound on open
-            // orders, which counts what was answered.
+            // A buyer tries again when units return. So few at once that what is under way is not far over the bound on
+            // open orders, which counts what was answered.
             Self::Order => Rule { by_order: None, by_token: per_minute(10, 30), by_address: per_minute(300, 600) },
-            // Each is a request to the provider, and a card that is tested. Some cards of one person, each with a retry;
-            // then the order allows one more a minute until its time is up.
-            Self::Payment => Rule {
-                by_order: per_minute(6, 1),
-                by_token: per_minute(20, 4),
-                by_address: per_minute(300, 120),
-            },
+            // Each is a request to the provider, and a card that is tested. Some cards of one person, each with a
+            // retry; then the order allows one more a minute until its time is up.
+            Self::Payment => {
+                Rule { by_order: per_minute(6, 1), by_token: per_minute(20, 4), by_address: per_minute(300, 120) }
+            }
             // A cancelled order gives its units back and lets the next one be placed: as often as orders, less often
             // in a row.
             Self::Cancel => Rule { by_order: None, by_token: per_minute(10, 5), by_address: per_minute(300, 120) },

@@ -4,9 +4,9 @@
 //! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is asked for again. What was never
 //! answered may have been placed, so it counts: whoever hangs up gains nothing by it.
 
-use super::{Act, Acts, Source, Who, rules::OPEN_FOR};
+use super::{Act, Acts, Who, rules::OPEN_FOR};
 use prost_reflect::DynamicMessage;
-use stampede_chassis::Identity;
+use stampede_chassis::{Block, Identity};
 use stampede_lua::gate;
 use stampede_proto::order::v1::OrderState;
 use stampede_status::{Problem, Reason};
@@ -35,29 +35,29 @@ impl Acts {
         self: &Arc<Self>,
         grpc_path: &str,
         caller: Option<&Identity>,
-        source: Option<&Source>,
+        block: Option<Block>,
         message: &DynamicMessage,
     ) -> Result<Option<Tab>, Problem> {
         let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
-        let who = who(act, caller, source, message);
+        let who = who(act, caller, block, message);
         self.admit(act, &who).await?;
         Ok(who.order.or(who.placing).map(|order| Tab {
             acts: Arc::clone(self),
             act,
-            subjects: who.token.into_iter().chain(who.source.map(|source| source.as_str().to_owned())).collect(),
+            subjects: who.token.into_iter().chain(who.block.map(|block| block.to_string())).collect(),
             order: Some(order),
         }))
     }
 }
 
-fn who(act: Act, caller: Option<&Identity>, source: Option<&Source>, message: &DynamicMessage) -> Who {
+fn who(act: Act, caller: Option<&Identity>, block: Option<Block>, message: &DynamicMessage) -> Who {
     let text = |name| Some(message.get_field_by_name(name)?.as_str()?.to_owned());
     let user = caller.and_then(|caller| caller.user_id.parse::<UserId>().ok());
     // As order derives it. What is no id is refused by the service.
     let placing = || Some(OrderId::derive(user?, &RequestId::parse(&text("request_id")?).ok()?));
     Who {
         token: caller.map(|caller| caller.user_id.clone()),
-        source: source.cloned(),
+        block,
         order: text("order_id").and_then(|id| id.parse().ok()),
         placing: if act == Act::Order { placing() } else { None },
     }

@@ -70,8 +70,8 @@ impl AccessTokens {
         self.jwt.sign(&Claims::new(holder, iat, exp)).map_err(Problem::internal_error)
     }
 
-    /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`. Whether its
-    /// login was revoked is not asked here.
+    /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`. Whether
+    /// its login was revoked is not asked here.
     pub fn check(&self, token: &str) -> Result<(Claims, Identity), Problem> {
         let claims: Claims = self.jwt.read(token).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the access token has expired"),

@@ -1,31 +1,42 @@
 //! Who calls a route, and whether they may.
 
-use super::access_token::AccessTokens;
+use super::{endpoints::Auth, session::Session};
 use crate::routes::Access;
 use http::{HeaderMap, header};
 use stampede_chassis::Identity;
 use stampede_status::{Problem, Reason};
 
+/// Who calls, and until when they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Whom the token names.
+    pub identity: Identity,
+    /// The time that it is good for.
+    pub session: Session,
+}
+
 /// Checks the token if the route wants one, and returns who calls. An open route ignores the token, so a buyer with an
 /// old one can still see what is on sale.
-pub fn authenticate(tokens: &AccessTokens, access: Access, headers: &HeaderMap) -> Result<Option<Identity>, Problem> {
+pub fn authenticate(auth: &Auth, access: Access, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
     Ok(match access {
         Access::Public => None,
-        Access::Buyer => Some(identify(tokens, headers)?),
+        Access::Buyer => Some(identify(auth, headers)?),
         Access::Operator => {
-            let identity = identify(tokens, headers)?;
+            let caller = identify(auth, headers)?;
             // No access token has the role of a service, which may do this too.
-            identity.require_operator()?;
-            Some(identity)
+            caller.identity.require_operator()?;
+            Some(caller)
         }
     })
 }
 
-fn identify(tokens: &AccessTokens, headers: &HeaderMap) -> Result<Identity, Problem> {
+/// The one place where credentials become a caller. Another kind (a token of an OpenID provider, a client's
+/// certificate) is one more way to a [`Caller`]; nothing behind it knows how they showed who they are.
+fn identify(auth: &Auth, headers: &HeaderMap) -> Result<Caller, Problem> {
     let token = bearer(headers).ok_or_else(|| {
         Problem::new(Reason::Unauthenticated, "send an access token as \"Authorization: Bearer <token>\"")
     })?;
-    tokens.check(token).map(|(_, identity)| identity)
+    auth.check(token)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -1,17 +1,30 @@
-//! The token endpoints of the gateway: issue, verify, refresh.
+//! The token endpoints of the gateway: issue, verify, refresh, revoke.
 
-use super::{access_token::AccessTokens, first_token::FirstTokens, jwt::random_id, refresh_token::RefreshToken};
+use super::{
+    access_token::{AccessTokens, Holder},
+    caller::Caller,
+    first_token::FirstTokens,
+    jwt::random_id,
+    refresh_token::RefreshToken,
+    revoked::Revoked,
+    secrets::{SecretError, Secrets},
+    session::{Session, is_revoked},
+};
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use stampede_chassis::Role;
+use stampede_chassis::{Block, Role};
 use stampede_lua::{
     Redis, RedisError,
-    gate::{self, Epoch, FirstToken, Rotation, Timestamp, UserId},
+    gate::{self, Epoch, Next, Rotation, Timestamp, UserId},
 };
 use stampede_status::{Problem, Reason};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::transcode::{object, unknown_field};
+use crate::{
+    acts::{Act, Acts, Who},
+    transcode::{object, unknown_field},
+};
 
 /// How long tokens live.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +33,29 @@ pub struct Lives {
     pub access: Duration,
     /// A refresh token.
     pub refresh: Duration,
+    /// How long a refresh can be repeated.
+    pub repeat: Duration,
 }
 
-/// Issues, checks and refreshes tokens.
-pub struct Auth {
-    pub tokens: AccessTokens,
+/// What signs and reads tokens.
+pub struct Tokens {
+    access: AccessTokens,
     first: FirstTokens,
+    secrets: Secrets,
+}
+
+impl Tokens {
+    /// Takes the shared secrets.
+    pub fn new(secrets: Secrets) -> Result<Self, SecretError> {
+        Ok(Self { access: AccessTokens::new(&secrets)?, first: FirstTokens::new(&secrets), secrets })
+    }
+}
+
+/// Issues, checks, refreshes and revokes tokens.
+pub struct Auth {
+    tokens: Tokens,
+    revoked: Arc<Revoked>,
+    acts: Arc<Acts>,
     redis: Redis,
     lives: Lives,
 }
@@ -53,24 +83,45 @@ pub struct Verification {
 }
 
 impl Auth {
-    /// Keeps in `redis` which refresh tokens were used.
-    pub fn new(tokens: AccessTokens, first: FirstTokens, redis: Redis, lives: Lives) -> Self {
-        Self { tokens, first, redis, lives }
+    /// Keeps in `redis` which refresh tokens were used, and counts logins and refreshes by `acts`.
+    pub fn new(tokens: Tokens, revoked: Arc<Revoked>, acts: Arc<Acts>, redis: Redis, lives: Lives) -> Self {
+        Self { tokens, revoked, acts, redis, lives }
+    }
+
+    /// Whom an access token names, and until when. `TOKEN_EXPIRED`, `TOKEN_REVOKED` or `UNAUTHENTICATED` if it is good
+    /// no more, or never was.
+    pub fn check(&self, token: &str) -> Result<Caller, Problem> {
+        let (claims, identity) = self.tokens.access.check(token)?;
+        self.unless_revoked(Caller { identity, session: Session::new(claims.login().to_owned(), claims.exp) })
+    }
+
+    /// The caller, whose token or ticket is good by itself. `TOKEN_REVOKED` if their login has ended meanwhile.
+    pub fn unless_revoked(&self, caller: Caller) -> Result<Caller, Problem> {
+        if self.revoked.has(caller.session.login()) { Err(is_revoked()) } else { Ok(caller) }
+    }
+
+    /// Waits for the end of a caller's session. Returns why it has ended.
+    pub fn end_of(&self, caller: &Caller) -> BoxFuture<'static, Problem> {
+        Box::pin(caller.session.clone().end(Arc::clone(&self.revoked)))
     }
 
     /// A new anonymous buyer with a first pair of tokens.
-    pub async fn issue(&self, body: &[u8]) -> Result<TokenPair, Problem> {
+    pub async fn issue(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         fields(body, &[])?;
-        let (user, role) = (UserId::random(), Role::Buyer);
+        self.acts.admit(Act::Login, &Who { block, ..Who::default() }).await?;
+        let (user, role, family) = (UserId::random(), Role::Buyer, random_id());
         let epoch = self.epoch().await?;
-        let refresh = self.first.issue(user, role, &epoch, self.lives.refresh)?;
-        self.pair(user, role, refresh, epoch.now)
+        let refresh = self.tokens.first.issue(&family, user, role, &epoch, self.lives.refresh)?;
+        self.pair(Holder { user: user.to_string(), role, family }, refresh, epoch.now)
     }
 
     /// Returns whether the token in the body is valid now. An invalid token is an answer, not an error.
     pub fn verify(&self, body: &[u8]) -> Result<Verification, Problem> {
         let token = text(&fields(body, &["access_token"])?, "access_token")?;
-        let Ok((claims, identity)) = self.tokens.check(&token) else { return Ok(Verification::default()) };
+        let Ok((claims, identity)) = self.tokens.access.check(&token) else { return Ok(Verification::default()) };
+        if self.revoked.has(claims.login()) {
+            return Ok(Verification::default());
+        }
         Ok(Verification {
             active: true,
             user_id: Some(identity.user_id),
@@ -79,56 +130,122 @@ impl Auth {
         })
     }
 
-    /// The next pair for a refresh token that was not used before.
-    pub async fn refresh(&self, body: &[u8]) -> Result<TokenPair, Problem> {
+    /// The next pair for a refresh token that was not used before. For a while the same token gets the same next one,
+    /// as its answer may have been lost.
+    pub async fn refresh(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         let presented = text(&fields(body, &["refresh_token"])?, "refresh_token")?;
-        let (next, rotation) = match self.first.read(&presented) {
-            Some(first) => self.open(&first?).await?,
-            None => self.rotate(&RefreshToken::parse(&presented)?).await?,
-        };
-        match rotation {
-            Rotation::Rotated { user, role, at } => {
-                let role = role.parse().map_err(|_| Problem::internal_error(format!("a family of role {role}")))?;
-                self.pair(user, role, next.reveal(), at)
+        let first = self.tokens.first.read(&presented).transpose()?;
+        let later = if first.is_none() { Some(RefreshToken::parse(&presented)?) } else { None };
+        let family = first.as_ref().map(|first| first.family.as_str()).or(later.as_ref().map(RefreshToken::family));
+        let family = family.unwrap_or_default().to_owned();
+        self.count_refresh(&family, block).await?;
+
+        let next: Vec<_> =
+            self.tokens.secrets.next_tokens(&presented).into_iter().map(|s| RefreshToken::new(&family, s)).collect();
+        let hashes: Vec<_> = next.iter().map(RefreshToken::hash).collect();
+        let to = Next { hashes: &hashes, life: self.lives.refresh, repeat: self.lives.repeat };
+        let rotation = match (&first, &later) {
+            (Some(first), _) => {
+                self.require_room()?;
+                gate::open(&self.redis, first, &self.epoch().await?, to).await
             }
-            Rotation::Reused => Err(Problem::new(
-                Reason::TokenReused,
-                "the refresh token was used before; all tokens that came from it are refused from now on",
-            )),
+            (None, Some(later)) => gate::rotate(&self.redis, &family, &later.hash(), to).await,
+            (None, None) => Ok(Rotation::Unknown),
+        };
+        match rotation.map_err(unavailable)? {
+            Rotation::Rotated { user, role, at, next: which } => {
+                let role = role.parse().map_err(|_| Problem::internal_error(format!("a family of role {role}")))?;
+                let next = next.get(which).ok_or_else(|| Problem::internal_error("a token that was not offered"))?;
+                self.pair(Holder { user: user.to_string(), role, family }, next.reveal(), at)
+            }
+            Rotation::Reused => {
+                self.refuse_access(&family).await?;
+                Err(is_reused())
+            }
+            Rotation::Ended => Err(is_revoked()),
             Rotation::Unknown => {
                 Err(Problem::new(Reason::TokenExpired, "the refresh token has expired, or was never issued"))
             }
         }
     }
 
-    async fn open(&self, first: &FirstToken) -> Result<(RefreshToken, Rotation), Problem> {
-        let next = RefreshToken::of_family(&first.family);
-        let epoch = self.epoch().await?;
-        let opened = gate::open(&self.redis, first, &epoch, &next.hash(), self.lives.refresh).await;
-        Ok((next, opened.map_err(unavailable)?))
+    /// Ends the login that the token in the body is of: none of its tokens is taken any more. For a token that is not
+    /// valid nothing is done, and that is no error (RFC 7009).
+    pub async fn revoke(&self, body: &[u8], block: Option<Block>) -> Result<(), Problem> {
+        let fields = fields(body, &["access_token", "refresh_token"])?;
+        if fields.contains_key("access_token") && fields.contains_key("refresh_token") {
+            return Err(Problem::invalid_field("refresh_token", "one token is enough: leave out the other"));
+        }
+        if fields.contains_key("access_token") {
+            return self.revoke_access(&text(&fields, "access_token")?, block).await;
+        }
+        self.revoke_refresh(&text(&fields, "refresh_token")?, block).await
     }
 
-    async fn rotate(&self, presented: &RefreshToken) -> Result<(RefreshToken, Rotation), Problem> {
-        let (family, life) = (presented.family(), self.lives.refresh);
-        let next = RefreshToken::of_family(family);
-        let rotated = gate::rotate(&self.redis, family, &presented.hash(), &next.hash(), life).await;
-        Ok((next, rotated.map_err(unavailable)?))
+    async fn revoke_access(&self, token: &str, block: Option<Block>) -> Result<(), Problem> {
+        let Ok((claims, _)) = self.tokens.access.check(token) else { return Ok(()) };
+        self.count_refresh(claims.login(), block).await?;
+        match &claims.family {
+            Some(family) => self.end_signed(family).await,
+            None => {
+                self.revoked.add(claims.login(), Timestamp::from_micros(claims.exp.saturating_mul(1_000_000))).await
+            }
+        }
+    }
+
+    async fn revoke_refresh(&self, token: &str, block: Option<Block>) -> Result<(), Problem> {
+        if let Some(first) = self.tokens.first.read(token) {
+            let Ok(first) = first else { return Ok(()) };
+            self.count_refresh(&first.family, block).await?;
+            return self.end_signed(&first.family).await;
+        }
+        let Ok(later) = RefreshToken::parse(token) else { return Ok(()) };
+        let family = later.family();
+        self.count_refresh(family, block).await?;
+        let ended = gate::end(&self.redis, family, Some(&later.hash()), self.lives.refresh).await;
+        if ended.map_err(unavailable)? { self.refuse_access(family).await } else { Ok(()) }
+    }
+
+    /// Ends a family that a signature names. It may be one of which nothing is written down yet, so it takes room.
+    async fn end_signed(&self, family: &str) -> Result<(), Problem> {
+        self.refuse_access(family).await?;
+        self.require_room()?;
+        gate::end(&self.redis, family, None, self.lives.refresh).await.map(drop).map_err(unavailable)
+    }
+
+    /// Refuses the access tokens of a family, before it is said that they are. The newest was issued a moment ago at
+    /// most.
+    async fn refuse_access(&self, family: &str) -> Result<(), Problem> {
+        let now = self.epoch().await?.now.max(Timestamp::now());
+        self.revoked.add(family, now.plus(self.lives.access)).await
+    }
+
+    async fn count_refresh(&self, login: &str, block: Option<Block>) -> Result<(), Problem> {
+        let who = Who { token: Some(login.to_owned()), block, ..Who::default() };
+        self.acts.admit(Act::Refresh, &who).await
+    }
+
+    /// Fails if Redis has so little room left that a login more would be at the cost of what is sold.
+    fn require_room(&self) -> Result<(), Problem> {
+        if self.revoked.has_room() {
+            return Ok(());
+        }
+        Err(Problem::new(Reason::Overloaded, "there is no room for more logins at the moment"))
     }
 
     async fn epoch(&self) -> Result<Epoch, Problem> {
         gate::epoch(&self.redis, &random_id()).await.map_err(unavailable)
     }
 
-    fn pair(&self, user: UserId, role: Role, refresh_token: String, now: Timestamp) -> Result<TokenPair, Problem> {
+    fn pair(&self, holder: Holder, refresh_token: String, now: Timestamp) -> Result<TokenPair, Problem> {
         let now_s = now.micros() / 1_000_000;
         let access_exp = now_s + whole_seconds(self.lives.access);
-        let user_id = user.to_string();
         Ok(TokenPair {
-            access_token: self.tokens.issue(&user_id, role, now_s, access_exp)?,
+            access_token: self.tokens.access.issue(&holder, now_s, access_exp)?,
             access_expires_at: rfc3339(access_exp),
             refresh_token,
             refresh_expires_at: rfc3339(now_s + whole_seconds(self.lives.refresh)),
-            user_id,
+            user_id: holder.user,
         })
     }
 }
@@ -152,6 +269,11 @@ pub(super) fn text(fields: &Map<String, Value>, name: &str) -> Result<String, Pr
 
 fn unavailable(error: RedisError) -> Problem {
     Problem::unavailable("the token store", error)
+}
+
+fn is_reused() -> Problem {
+    let detail = "the refresh token was used before; all tokens that came from it are refused from now on";
+    Problem::new(Reason::TokenReused, detail)
 }
 
 fn whole_seconds(life: Duration) -> i64 {

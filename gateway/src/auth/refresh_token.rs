@@ -1,5 +1,5 @@
-//! Refresh tokens after the first: `rt_<family>_<secret>`. The family is random, and is where Redis keeps the hash of the
-//! valid one; the secret follows from the token before it, by a key that only gateways have.
+//! Refresh tokens after the first: `rt_<family>_<secret>`. The family is random, and is where Redis keeps the hash of
+//! the valid one; the secret follows from the token before it, by a key that only gateways have.
 
 use super::secrets::hex;
 use sha2::{Digest, Sha256};
@@ -26,7 +26,8 @@ impl RefreshToken {
 
     /// Reads what a caller presents.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let is_hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let is_hex =
+            |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         text.strip_prefix(PREFIX)
             .and_then(|rest| rest.split_once('_'))
             .filter(|(family, secret)| is_hex(family, FAMILY_LEN) && is_hex(secret, SECRET_LEN))

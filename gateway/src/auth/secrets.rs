@@ -52,8 +52,8 @@ impl Secrets {
         self.bytes().map(|secret| (key_id(secret), secret))
     }
 
-    /// Returns the secret part of the token that follows from this one, by each key: 256 bits in hex. Nobody without the
-    /// key can tell it, whatever tokens they have seen.
+    /// Returns the secret part of the token that follows from this one, by each key: 256 bits in hex. Nobody without
+    /// the key can tell it, whatever tokens they have seen.
     pub fn next_tokens(&self, presented: &str) -> Vec<String> {
         let next = |secret: &[u8]| {
             let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");

@@ -1,16 +1,19 @@
 //! Tickets: who opens a stream, for readers that cannot send a header, as `EventSource` of browsers cannot.
 //!
 //! A ticket stands in the address of the stream (`?ticket=`), where logs and histories may keep it. So it is good for
-//! that one path and for some seconds, and for nothing else: it is no access token, and none can be had for it.
+//! that one path and for some seconds, and for nothing else: it is no access token, and none can be had for it. Its
+//! stream ends with the access token that it was given for, and when the login ends.
 
 use super::{
+    caller::Caller,
     endpoints::{fields, rfc3339, text},
-    jwt::{Jwt, SecretError},
+    jwt::Jwt,
+    secrets::Secrets,
+    session::Session,
 };
 use crate::routes::{Access, TICKET};
 use http::Uri;
 use jsonwebtoken::errors::ErrorKind;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use stampede_chassis::{Identity, Role};
 use stampede_status::{Problem, Reason};
@@ -31,6 +34,10 @@ struct Claims {
     iss: String,
     /// The only path that it opens.
     path: String,
+    /// Name of the login that it was given to, by which it is revoked too.
+    login: String,
+    /// End of the access token that it was given for, and of the stream, in seconds since the epoch.
+    session_exp: i64,
 }
 
 /// A ticket, as it is given.
@@ -47,36 +54,40 @@ pub struct Tickets {
 }
 
 impl Tickets {
-    /// Takes the shared secret.
-    pub fn new(secret: &SecretString) -> Result<Self, SecretError> {
-        Ok(Self { jwt: Jwt::new(secret, ISSUER)? })
+    /// Takes the shared secrets.
+    pub fn new(secrets: &Secrets) -> Self {
+        Self { jwt: Jwt::new(secrets, ISSUER) }
     }
 
-    /// A ticket for the stream at `path`, in the name of who asks for it.
-    pub fn issue(&self, caller: &Identity, path: String) -> Result<Ticket, Problem> {
-        let exp = Timestamp::now().micros() / 1_000_000 + LIFE_S;
+    /// A ticket for the stream at `path`, in the name of who asks for it, and good no longer than their token.
+    pub fn issue(&self, caller: &Caller, path: String) -> Result<Ticket, Problem> {
+        let Caller { identity, session } = caller;
+        let exp = session.exp().min(Timestamp::now().micros() / 1_000_000 + LIFE_S);
         let claims = Claims {
-            sub: caller.user_id.clone(),
-            role: caller.role.as_str().to_owned(),
+            sub: identity.user_id.clone(),
+            role: identity.role.as_str().to_owned(),
             exp,
             iss: ISSUER.to_owned(),
             path: path.clone(),
+            login: session.login().to_owned(),
+            session_exp: session.exp(),
         };
         let ticket = self.jwt.sign(&claims).map_err(Problem::internal_error)?;
         Ok(Ticket { ticket, path, expires_at: rfc3339(exp) })
     }
 
-    /// Who opens a stream that wants to know, if a ticket says it. One that is there must be good.
-    pub fn caller(&self, access: Access, uri: &Uri) -> Result<Option<Identity>, Problem> {
+    /// Who opens a stream that wants to know, if a ticket says it. One that is there must be good. Whether its login
+    /// was revoked is not asked here.
+    pub fn caller(&self, access: Access, uri: &Uri) -> Result<Option<Caller>, Problem> {
         let Some(ticket) = in_query(uri).filter(|_| access != Access::Public) else { return Ok(None) };
-        let identity = self.check(ticket, uri.path())?;
+        let caller = self.check(ticket, uri.path())?;
         if access == Access::Operator {
-            identity.require_operator()?;
+            caller.identity.require_operator()?;
         }
-        Ok(Some(identity))
+        Ok(Some(caller))
     }
 
-    fn check(&self, ticket: &str, path: &str) -> Result<Identity, Problem> {
+    fn check(&self, ticket: &str, path: &str) -> Result<Caller, Problem> {
         let claims: Claims = self.jwt.read(ticket).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the ticket has expired"),
             _ => refused("the ticket is not valid"),
@@ -85,7 +96,10 @@ impl Tickets {
             return Err(refused("the ticket is for another path"));
         }
         match claims.role.parse::<Role>() {
-            Ok(role @ (Role::Buyer | Role::Operator)) => Ok(Identity { user_id: claims.sub, role }),
+            Ok(role @ (Role::Buyer | Role::Operator)) => Ok(Caller {
+                identity: Identity { user_id: claims.sub, role },
+                session: Session::new(claims.login, claims.session_exp),
+            }),
             Ok(Role::Service) | Err(_) => Err(refused("the ticket is not valid")),
         }
     }
@@ -108,31 +122,38 @@ fn refused(problem: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::AccessTokens;
+    use crate::auth::access_token::{AccessTokens, Holder};
+    use secrecy::SecretString;
 
     const PATH: &str = "/v1/orders/ord_1:watch";
+    const LATER: i64 = 4_000_000_000;
 
-    fn secret() -> SecretString {
-        SecretString::from("0123456789abcdef0123456789abcdef")
+    fn secrets(signing: &str, other: Option<&str>) -> Secrets {
+        Secrets::new(&SecretString::from(signing), other.map(SecretString::from).as_ref()).unwrap()
     }
 
-    fn tickets() -> Tickets {
-        Tickets::new(&secret()).unwrap()
+    fn ours() -> Secrets {
+        secrets("0123456789abcdef0123456789abcdef", None)
     }
 
-    fn buyer() -> Identity {
-        Identity { user_id: "usr_1".to_owned(), role: Role::Buyer }
+    fn buyer(session_exp: i64) -> Caller {
+        let identity = Identity { user_id: "usr_1".to_owned(), role: Role::Buyer };
+        Caller { identity, session: Session::new("f1".to_owned(), session_exp) }
     }
 
-    fn opened(access: Access, uri: &str) -> Result<Option<Identity>, Reason> {
-        tickets().caller(access, &uri.parse().unwrap()).map_err(|problem| problem.reason())
+    fn ticket() -> String {
+        Tickets::new(&ours()).issue(&buyer(LATER), PATH.to_owned()).unwrap().ticket
+    }
+
+    fn opened(access: Access, uri: &str) -> Result<Option<Caller>, Reason> {
+        Tickets::new(&ours()).caller(access, &uri.parse().unwrap()).map_err(|problem| problem.reason())
     }
 
     #[test]
-    fn a_ticket_opens_its_path_and_no_other() {
-        let ticket = tickets().issue(&buyer(), PATH.to_owned()).unwrap().ticket;
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={ticket}")), Ok(Some(buyer())));
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?a=b&ticket={ticket}")), Ok(Some(buyer())));
+    fn a_ticket_opens_its_path_and_no_other_for_the_session_of_who_asked() {
+        let ticket = ticket();
+        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={ticket}")), Ok(Some(buyer(LATER))));
+        assert_eq!(opened(Access::Buyer, &format!("{PATH}?a=b&ticket={ticket}")), Ok(Some(buyer(LATER))));
         assert_eq!(opened(Access::Buyer, PATH), Ok(None), "a header may say it");
         assert_eq!(opened(Access::Public, &format!("{PATH}?ticket={ticket}")), Ok(None), "nobody asks");
         let elsewhere = format!("/v1/orders/ord_2:watch?ticket={ticket}");
@@ -141,24 +162,26 @@ mod tests {
     }
 
     #[test]
-    fn no_other_token_passes_for_a_ticket_nor_the_other_way_round() {
-        let access = AccessTokens::new(&secret()).unwrap();
-        let token = access.issue("usr_1", Role::Buyer, 5, 4_000_000_000).unwrap();
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={token}")), Err(Reason::Unauthenticated));
-        let ticket = tickets().issue(&buyer(), PATH.to_owned()).unwrap().ticket;
-        assert_eq!(access.check(&ticket).unwrap_err().reason(), Reason::Unauthenticated);
+    fn a_ticket_is_good_while_its_key_is_changed() {
+        let uri: Uri = format!("{PATH}?ticket={}", ticket()).parse().unwrap();
+        let next = "another secret of thirty-two bytes";
+        let changing = Tickets::new(&secrets(next, Some("0123456789abcdef0123456789abcdef")));
+        assert_eq!(changing.caller(Access::Buyer, &uri).unwrap(), Some(buyer(LATER)));
+        assert!(Tickets::new(&secrets(next, None)).caller(Access::Buyer, &uri).is_err());
     }
 
     #[test]
-    fn an_old_ticket_is_refused() {
-        let claims = Claims {
-            sub: "usr_1".to_owned(),
-            role: "buyer".to_owned(),
-            exp: 1_000,
-            iss: ISSUER.to_owned(),
-            path: PATH.to_owned(),
-        };
-        let ticket = tickets().jwt.sign(&claims).unwrap();
+    fn no_other_token_passes_for_a_ticket_nor_the_other_way_round() {
+        let access = AccessTokens::new(&ours()).unwrap();
+        let holder = Holder { user: "usr_1".to_owned(), role: Role::Buyer, family: "f1".to_owned() };
+        let token = access.issue(&holder, 5, LATER).unwrap();
+        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={token}")), Err(Reason::Unauthenticated));
+        assert_eq!(access.check(&ticket()).unwrap_err().reason(), Reason::Unauthenticated);
+    }
+
+    #[test]
+    fn a_ticket_is_good_no_longer_than_the_token_that_it_was_given_for() {
+        let ticket = Tickets::new(&ours()).issue(&buyer(1_000), PATH.to_owned()).unwrap().ticket;
         assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={ticket}")), Err(Reason::TokenExpired));
     }
 }

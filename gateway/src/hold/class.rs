@@ -15,7 +15,7 @@ pub enum Class {
     Ordering,
     /// A coupon is claimed.
     Claiming,
-    /// A token is issued, checked or refreshed.
+    /// A token is issued, checked, refreshed or revoked.
     Logins,
     /// An operator runs the sale.
     Operators,

@@ -9,7 +9,7 @@ mod metrics;
 pub use self::metrics::Metrics;
 
 use crate::{
-    auth::authenticate,
+    auth::{Caller, authenticate},
     dispatch::dispatch,
     gateway::Gateway,
     problem::Refusal,
@@ -22,7 +22,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use stampede_chassis::{Identity, catch_panic, telemetry};
+use stampede_chassis::{catch_panic, telemetry};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
@@ -68,13 +68,13 @@ async fn admit(gateway: &Gateway, route: &Route, trace_id: &TraceId, request: Re
 }
 
 /// Who calls: by a ticket where a stream came with one, else by a token.
-fn identify(gateway: &Gateway, route: &Route, request: &Request) -> Result<Option<Identity>, Problem> {
+fn identify(gateway: &Gateway, route: &Route, request: &Request) -> Result<Option<Caller>, Problem> {
     if route.is_stream()
         && let Some(caller) = gateway.tickets.caller(route.access, request.uri())?
     {
-        return Ok(Some(caller));
+        return gateway.auth.unless_revoked(caller).map(Some);
     }
-    authenticate(&gateway.auth.tokens, route.access, request.headers())
+    authenticate(&gateway.auth, route.access, request.headers())
 }
 
 /// The answer to a request that leads to no route.

@@ -17,16 +17,19 @@ pub enum Native {
     VerifyToken,
     /// The next pair of tokens.
     RefreshToken,
+    /// The end of a login.
+    RevokeToken,
     /// A ticket for one stream.
     IssueTicket,
 }
 
 impl Native {
-    const ROUTES: [(Method, &'static str, Access, Native); 5] = [
+    const ROUTES: [(Method, &'static str, Access, Native); 6] = [
         (Method::GET, "/", Access::Public, Native::Index),
         (Method::POST, "/v1/auth/tokens", Access::Public, Native::IssueToken),
         (Method::POST, "/v1/auth/tokens:verify", Access::Public, Native::VerifyToken),
         (Method::POST, "/v1/auth/tokens:refresh", Access::Public, Native::RefreshToken),
+        (Method::POST, "/v1/auth/tokens:revoke", Access::Public, Native::RevokeToken),
         (Method::POST, "/v1/auth/tickets", Access::Buyer, Native::IssueTicket),
     ];
 }
@@ -207,6 +210,7 @@ mod tests {
             (Method::GET, "/", "Index"),
             (Method::POST, "/v1/auth/tokens", "IssueToken"),
             (Method::POST, "/v1/auth/tokens:refresh", "RefreshToken"),
+            (Method::POST, "/v1/auth/tokens:revoke", "RevokeToken"),
             (Method::POST, "/v1/auth/tickets", "IssueTicket"),
             (Method::GET, "/v1/%65vents", "/stampede.event.v1.EventService/ListEvents"),
             (Method::GET, "/%761/orders/%6Frd_1", "/stampede.order.v1.OrderService/GetOrder"),

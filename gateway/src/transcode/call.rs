@@ -1,12 +1,16 @@
 //! One call: from the HTTP request of a route to the HTTP response, through the service that answers it.
 
 use super::{answer, codec::DynamicCodec, idempotency, request, response, stream};
-use crate::{hold::newest, routes::Rpc, trace_id::TraceId};
+use crate::{acts::Acts, auth::UntilEnd, hold::newest, routes::Rpc, trace_id::TraceId};
 use axum::response::Response;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, pending},
+};
 use http::{HeaderMap, HeaderValue, Uri};
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{
-    Deadline, Identity, MeshChannel,
+    Block, Deadline, Identity, MeshChannel,
     identity::{ROLE_METADATA, USER_METADATA},
 };
 use stampede_status::{Problem, Reason};
@@ -42,6 +46,8 @@ pub struct Call<'r> {
     pub rpc: &'r Arc<Rpc>,
     /// Who calls; `None` without a token.
     pub caller: Option<&'r Identity>,
+    /// The address that it is from, as far as that is known.
+    pub block: Option<Block>,
     /// Names the request in problems.
     pub trace_id: &'r TraceId,
     /// Path and query.
@@ -55,25 +61,36 @@ pub struct Call<'r> {
 /// Turns HTTP/JSON requests into gRPC calls and their answers back.
 pub struct Transcoder {
     upstreams: Upstreams,
+    acts: Arc<Acts>,
     limits: CallLimits,
     draining: CancellationToken,
 }
 
 impl Transcoder {
-    /// Calls through `upstreams`; open streams end when `draining` is cancelled.
-    pub fn new(upstreams: Upstreams, limits: CallLimits, draining: CancellationToken) -> Self {
-        Self { upstreams, limits, draining }
+    /// Calls through `upstreams` what `acts` admits; open streams end when `draining` is cancelled.
+    pub fn new(upstreams: Upstreams, acts: Arc<Acts>, limits: CallLimits, draining: CancellationToken) -> Self {
+        Self { upstreams, acts, limits, draining }
     }
 
-    /// Makes the call and renders what comes back.
-    pub async fn call(&self, call: Call<'_>) -> Result<Response, Problem> {
+    /// Makes the call and renders what comes back. A stream ends with `end`, that of its caller's session.
+    pub async fn call(&self, call: Call<'_>, end: Option<BoxFuture<'static, Problem>>) -> Result<Response, Problem> {
         let mut message = request::assemble(call.rpc, call.uri, call.body)?;
         idempotency::apply(call.rpc, call.headers, &mut message)?;
+        // The message is whole now: an order is known by its request_id, wherever that was given.
+        let tab = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;
         let request = Request::from_parts(metadata(&call)?, http::Extensions::default(), message);
-        if call.rpc.streaming { self.stream(&call, request).await } else { self.unary(&call, request).await }
+        if call.rpc.streaming {
+            return self.stream(&call, request, end.unwrap_or_else(|| pending().boxed())).await;
+        }
+        let answer = self.unary(&call, request).await;
+        if let Some(tab) = tab {
+            tab.close(answer.as_ref()).await;
+        }
+        let json = response::to_json(call.rpc, &answer?)?;
+        Ok(answer::json(json, call.cache_control, call.headers))
     }
 
-    async fn unary(&self, call: &Call<'_>, request: Request<DynamicMessage>) -> Result<Response, Problem> {
+    async fn unary(&self, call: &Call<'_>, request: Request<DynamicMessage>) -> Result<DynamicMessage, Problem> {
         let mut grpc = self.client(call.rpc)?;
         let codec = DynamicCodec::new(call.rpc.output.clone());
         let answer = self
@@ -82,11 +99,15 @@ impl Transcoder {
                 grpc.unary(request, call.rpc.grpc_path.clone(), codec).await
             })
             .await?;
-        let json = response::to_json(call.rpc, answer.get_ref())?;
-        Ok(answer::json(json, call.cache_control, call.headers))
+        Ok(answer.into_inner())
     }
 
-    async fn stream(&self, call: &Call<'_>, request: Request<DynamicMessage>) -> Result<Response, Problem> {
+    async fn stream(
+        &self,
+        call: &Call<'_>,
+        request: Request<DynamicMessage>,
+        end: BoxFuture<'static, Problem>,
+    ) -> Result<Response, Problem> {
         let mut grpc = self.client(call.rpc)?;
         let codec = DynamicCodec::new(call.rpc.output.clone());
         let answer = self
@@ -100,7 +121,7 @@ impl Transcoder {
             trace_id: call.trace_id.clone(),
             last_seen: stream::last_seen(call.headers),
         };
-        Ok(events.response(newest(answer.into_inner()), self.draining.clone()))
+        Ok(events.response(newest(UntilEnd::new(answer.into_inner(), end)), self.draining.clone()))
     }
 
     fn client(&self, rpc: &Rpc) -> Result<Grpc<MeshChannel>, Problem> {

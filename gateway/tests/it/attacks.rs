@@ -95,7 +95,8 @@ async fn when_all_connections_are_taken_the_silent_make_room() {
 
 #[tokio::test]
 async fn bodies_that_do_not_come_hold_no_place() {
-    let flags = [("--max-in-flight", "8"), ("--address-share-percent", "100")];
+    // The honest client logs in as often as it can.
+    let flags = [("--max-in-flight", "8"), ("--address-share-percent", "100"), ("--act-limits-factor", "0")];
     let door = Door::open(&flags).await;
     let mut attackers = Vec::new();
     for _ in 0..3 {

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
-use stampede_chassis::{Http, Workers};
+use stampede_chassis::{Http, Peer, Workers};
 use stampede_gateway::Config;
 use stampede_lua::gate::UserId;
 use stampede_vocab::Service;
@@ -72,9 +72,9 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     let prefix = format!("test-gateway:{}:", UserId::random());
     let services = Service::ALL.map(|service| format!("--{service}-urls"));
     let nowhere = services.iter().map(|flag| (flag.as_str(), NOBODY));
-    let defaults = nowhere.chain([("--redis-url", redis.as_str())]);
-    let mut settings = vec![("--auth-secret", SECRET), ("--redis-key-prefix", prefix.as_str())];
-    settings.extend(defaults.filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name)));
+    let own = [("--redis-url", redis.as_str()), ("--auth-secret", SECRET), ("--redis-key-prefix", prefix.as_str())];
+    let defaults = nowhere.chain(own).filter(|(name, _)| !flags.iter().any(|(flag, _)| flag == name));
+    let mut settings: Vec<_> = defaults.collect();
     settings.extend(flags);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let config = Config::try_parse_from(["gateway"].into_iter().chain(args)).unwrap();
@@ -113,6 +113,12 @@ pub fn with(mut request: Request<Body>, headers: &[(&'static str, &str)]) -> Req
     for (name, value) in headers {
         request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
     }
+    request
+}
+
+/// The same request from this address, as the server tells it.
+pub fn from(address: &str, mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().insert(Peer(address.parse().unwrap()));
     request
 }
 

@@ -2,16 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod acts;
 mod attacks;
 mod caching;
 mod cross_origin;
 mod front;
 mod holds;
+mod orders;
 mod protocol;
 mod raw;
 mod reflection;
 mod refusals;
 mod services;
+mod sessions;
 mod streams;
 mod tickets;
 mod tokens;

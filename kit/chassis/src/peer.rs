@@ -29,6 +29,15 @@ impl Block {
     }
 }
 
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(first) => write!(f, "{first}/64"),
+        }
+    }
+}
+
 /// A network, such as `10.0.0.0/8`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -153,6 +162,8 @@ mod tests {
         ] {
             assert_eq!(Block::of(ip(one)) == Block::of(ip(other)), same, "{one} {other}");
         }
+        assert_eq!(Block::of(ip("::ffff:192.0.2.1")).to_string(), "192.0.2.1");
+        assert_eq!(Block::of(ip("2001:db8:0:1:aaaa::1")).to_string(), "2001:db8:0:1::/64");
     }
 
     #[test]

@@ -278,8 +278,9 @@ impl Mesh {
             ("STAMPEDE_PROVIDER_URL", self.url(Process::Sandbox)),
             ("STAMPEDE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
             ("STAMPEDE_AUTH_SECRET", AUTH_SECRET.to_owned()),
-            // Every buyer comes from this machine, and a test names the traces that it looks for.
+            // A whole crowd comes from one address, this machine's, and a test names the traces that it looks for.
             ("STAMPEDE_ADDRESS_SHARE_PERCENT", "100".to_owned()),
+            ("STAMPEDE_ACT_LIMITS_FACTOR", "1000000".to_owned()),
             ("STAMPEDE_TRUSTED_PROXIES", "127.0.0.1".to_owned()),
             ("STAMPEDE_SANDBOX_JOURNAL", self.folder.path().join("provider.jsonl").display().to_string()),
         ]

@@ -1,7 +1,7 @@
 //! The logins whose access tokens are refused, from the moment that each was revoked until its tokens have expired.
 //!
-//! An access token is checked without a server, so every gateway reads this list now and then. It is one list in one hash
-//! slot, and bounded.
+//! An access token is checked without a server, so every gateway reads this list now and then. It is one list in one
+//! hash slot, and bounded.
 
 use super::{REVOKE, REVOKED};
 use crate::{Args, FromRedisValue, Redis, RedisError};
@@ -75,10 +75,8 @@ mod tests {
     fn a_page_is_entries_with_their_times() {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let (page, last) = read_page(&words(&["a 60000", "5", "b 120000", "7"])).unwrap();
-        let until = |login: &str, ms: i64| Revocation {
-            login: login.to_owned(),
-            until: Timestamp::from_micros(ms * 1_000),
-        };
+        let until =
+            |login: &str, ms: i64| Revocation { login: login.to_owned(), until: Timestamp::from_micros(ms * 1_000) };
         assert_eq!(page, [until("a", 60_000), until("b", 120_000)]);
         assert_eq!(last, Some(Timestamp::from_micros(7)));
         assert_eq!(read_page(&[]), Some((Vec::new(), None)));

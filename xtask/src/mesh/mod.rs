@@ -139,10 +139,11 @@ impl Mesh<'_> {
         env.extend(process.calls().iter().map(|peer| (peer.urls_variable(), self.layout.urls(*peer))));
         let own = match process {
             Process::Service(service) => self.environment_of_service(service),
+            // A whole crowd comes from one address, this machine's.
             Process::Gateway => vec![
                 ("STAMPEDE_AUTH_SECRET", self.secrets.auth.clone()),
-                // Every buyer comes from this machine.
                 ("STAMPEDE_ADDRESS_SHARE_PERCENT", "100".to_owned()),
+                ("STAMPEDE_ACT_LIMITS_FACTOR", "1000000".to_owned()),
             ],
             Process::Sandbox => Vec::new(),
         };

@@ -1,0 +1,252 @@
+//! Limits on what callers do: by user, by address, by order, over all gateways, and off by a flag.
+
+use crate::{
+    front::{Answer, Front, SECRET, from, request},
+    orders,
+    raw::Door,
+};
+use futures_util::{StreamExt, future::join_all, stream};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::json;
+use stampede_vocab::{OrderId, UserId};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::DropGuard;
+use uuid::Uuid;
+
+/// A gateway before an order service that takes every order.
+async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
+    let (url, guard) = orders::serve().await;
+    let flags: Vec<_> = [("--order-urls", url.as_str())].into_iter().chain(flags.iter().copied()).collect();
+    (Front::start(&flags).await, guard)
+}
+
+/// A token of a new user.
+fn buyer() -> String {
+    let claims = json!({
+        "sub": UserId::random().to_string(), "role": "buyer", "iat": 0, "exp": 4_000_000_000_i64, "iss": "stampede",
+        "jti": "1",
+    });
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+fn order_id(number: u128) -> OrderId {
+    OrderId::from_uuid(Uuid::from_u128(number))
+}
+
+async fn place(front: &Front, token: &str, request_id: &str, event_id: &str) -> Answer {
+    let body = json!({ "request_id": request_id, "event_id": event_id });
+    front.post("/v1/orders", token, &body).await
+}
+
+fn is_throttled(answer: &Answer, act: &str, by: &str) {
+    assert_eq!((answer.reason().as_str(), answer.status.as_u16()), ("THROTTLED", 429), "{answer:?}");
+    let metadata = &answer.json()["metadata"];
+    assert_eq!((&metadata["act"], &metadata["by"]), (&json!(act), &json!(by)));
+    let seconds: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=900).contains(&seconds), "{seconds}");
+}
+
+/// The answers to many requests, of which fewer are under way at a time than one buyer may have.
+async fn all<F: Future<Output = Answer>>(requests: impl Iterator<Item = F>) -> Vec<Answer> {
+    stream::iter(requests).buffer_unordered(32).collect().await
+}
+
+fn throttled(answers: &[Answer]) -> Vec<&Answer> {
+    answers.iter().filter(|answer| answer.status == 429).collect()
+}
+
+#[tokio::test]
+async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
+    let front = Front::start(&[]).await;
+    let login = |address: String| front.send(from(&address, request("POST", "/v1/auth/tokens", "", "{}")));
+    // Each from another address of one network.
+    let answers = all((0..310).map(|n| login(format!("2001:db8::{n:x}")))).await;
+    let refused = throttled(&answers);
+    assert!((1..=10).contains(&refused.len()), "{}: 300 at once, and one more each 200 ms", refused.len());
+    refused.iter().for_each(|answer| is_throttled(answer, "login", "address"));
+    assert_eq!(login("2001:db8:0:1::1".to_owned()).await.status, 201, "the network beside it is another");
+    assert_eq!(login("192.0.2.1".to_owned()).await.status, 201);
+}
+
+#[tokio::test]
+async fn retries_are_told_apart_so_that_nobody_comes_back_at_once() {
+    let front = Front::start(&[]).await;
+    let body = json!({ "refresh_token": front.new_buyer().await["refresh_token"] });
+    let answers = all((0..40).map(|_| front.post("/v1/auth/tokens:refresh", "", &body))).await;
+    let refused = throttled(&answers);
+    assert!(refused.len() >= 20, "{}", refused.len());
+    refused.iter().for_each(|answer| is_throttled(answer, "refresh", "token"));
+    let mut waits: Vec<_> = refused.iter().map(|answer| answer.json()["retry_after_ms"].to_string()).collect();
+    waits.sort();
+    waits.dedup();
+    assert!(waits.len() > refused.len() / 2, "{waits:?}");
+}
+
+#[tokio::test]
+async fn claims_are_limited_by_user_and_one_who_claims_too_often_holds_up_nobody_else() {
+    let front = Front::start(&[]).await;
+    let (greedy, other) = (buyer(), buyer());
+    let claim = |token: &str| {
+        let body = json!({ "request_id": "r" }).to_string();
+        front.send(from("192.0.2.7", request("POST", "/v1/campaigns/cmp_1:claim", token, &body)))
+    };
+    let answers = all((0..700).map(|_| claim(&greedy))).await;
+    let refused = throttled(&answers);
+    assert!(refused.len() >= 640, "{} of 700 were refused", refused.len());
+    refused.iter().for_each(|answer| is_throttled(answer, "claim", "token"));
+    // There is no coupon service; what matters is that it is asked.
+    assert_eq!(claim(&other).await.reason(), "UNAVAILABLE", "at the same address, which is not used up");
+}
+
+#[tokio::test]
+async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
+    let (front, _guard) = front(&[]).await;
+    let token = buyer();
+    let mut placed = Vec::new();
+    for number in 0..5 {
+        let answer = place(&front, &token, &format!("r-{number}"), "e").await;
+        placed.push(answer.json()["order_id"].as_str().unwrap().to_owned());
+    }
+    is_throttled(&place(&front, &token, "r-5", "e").await, "order", "token");
+    assert_eq!(place(&front, &token, "r-0", "e").await.json()["order_id"], placed[0], "a repeat is no new order");
+    let pay = json!({ "request_id": "p", "payment_method": "pm_card" });
+    assert_eq!(front.post(&format!("/v1/orders/{}:pay", placed[0]), &token, &pay).await.status, 200);
+    assert_eq!(place(&front, &token, "r-5", "e").await.status, 200);
+    is_throttled(&place(&front, &token, "r-6", "e").await, "order", "token");
+    let cancel = json!({ "request_id": "c" });
+    assert_eq!(front.post(&format!("/v1/orders/{}:cancel", placed[1]), &token, &cancel).await.status, 200);
+    assert_eq!(place(&front, &token, "r-6", "e").await.status, 200);
+    assert_eq!(place(&front, &buyer(), "r-5", "e").await.status, 200, "another user has a bound of their own");
+}
+
+#[tokio::test]
+async fn an_order_that_was_refused_is_not_open() {
+    let (front, _guard) = front(&[]).await;
+    let token = buyer();
+    for number in 0..7 {
+        assert_eq!(place(&front, &token, &format!("r-{number}"), "sold-out").await.reason(), "SOLD_OUT");
+    }
+    assert_eq!(place(&front, &token, "r-7", "e").await.status, 200);
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_before_the_answer_has_an_open_order_too() {
+    let (front, _guard) = front(&[]).await;
+    let token = buyer();
+    for number in 0..5 {
+        let order = place(&front, &token, &format!("r-{number}"), "hangs");
+        assert!(tokio::time::timeout(Duration::from_millis(200), order).await.is_err(), "it hangs");
+    }
+    stampede_testkit::eventually("all of them count", || async {
+        let answer = place(&front, &token, "r-9", "sold-out").await;
+        answer.json()["detail"].as_str()?.contains("orders are open").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_is_paid_a_few_times_whoever_tries_and_however_its_id_is_written() {
+    let (front, _guard) = front(&[]).await;
+    let id = order_id(7).to_string();
+    let pay = |number: u32| {
+        // The same order by another path.
+        let path = if number % 2 == 0 { id.clone() } else { id.replacen("ord_", "%6Frd_", 1) };
+        let body = json!({ "request_id": format!("p-{number}"), "payment_method": "pm_card_declined" }).to_string();
+        front.send(request("POST", &format!("/v1/orders/{path}:pay"), &buyer(), &body))
+    };
+    for number in 0..6 {
+        assert_eq!(pay(number).await.status, 200, "{number}");
+    }
+    is_throttled(&pay(6).await, "payment", "order");
+    is_throttled(&pay(7).await, "payment", "order");
+}
+
+#[tokio::test]
+async fn a_user_pays_and_cancels_so_many_orders() {
+    let (front, _guard) = front(&[]).await;
+    for (verb, act, most) in [("pay", "payment", 20), ("cancel", "cancel", 10)] {
+        let token = buyer();
+        let body = match verb {
+            "pay" => json!({ "request_id": "p", "payment_method": "pm_card" }),
+            _ => json!({ "request_id": "c" }),
+        };
+        let sent = (0..most + 5).map(|number| {
+            let path = format!("/v1/orders/{}:{verb}", order_id(100 + number));
+            front.send(request("POST", &path, &token, &body.to_string()))
+        });
+        let answers = join_all(sent).await;
+        let refused = throttled(&answers);
+        assert!((4..=5).contains(&refused.len()), "{verb}: {}", refused.len());
+        refused.iter().for_each(|answer| is_throttled(answer, act, "token"));
+    }
+}
+
+#[tokio::test]
+async fn gateways_count_together_and_a_request_that_makes_no_sense_costs_nothing() {
+    let (url, _guard) = orders::serve().await;
+    let prefix = format!("test-gateway:{}:", UserId::random());
+    let flags = [("--order-urls", url.as_str()), ("--redis-key-prefix", prefix.as_str())];
+    let fronts = [Front::start(&flags).await, Front::start(&flags).await];
+    let token = buyer();
+    for _ in 0..20 {
+        assert_eq!(fronts[0].post("/v1/orders", &token, &json!({ "lines": 7 })).await.reason(), "INVALID_FIELD");
+    }
+    for number in 0..10 {
+        let answer = place(&fronts[number % 2], &token, &format!("r-{number}"), "sold-out").await;
+        assert_eq!(answer.reason(), "SOLD_OUT", "{number}");
+    }
+    let answers = join_all((10..14).map(|number| {
+        let (front, token) = (&fronts[number % 2], token.clone());
+        async move { place(front, &token, &format!("r-{number}"), "sold-out").await }
+    }))
+    .await;
+    assert!(!throttled(&answers).is_empty());
+}
+
+#[tokio::test]
+async fn a_load_test_raises_all_limits_by_one_flag_or_does_without() {
+    for factor in ["1000", "0"] {
+        let (front, _guard) = front(&[("--act-limits-factor", factor)]).await;
+        let token = buyer();
+        let answers = all((0..100).map(|number| {
+            let (front, token) = (&front, token.clone());
+            async move { place(front, &token, &format!("r-{number}"), "e").await }
+        }))
+        .await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{factor}: {}", throttled(&answers).len());
+    }
+}
+
+#[tokio::test]
+async fn callers_are_let_through_at_once_while_redis_hangs() {
+    let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
+    let url = redis.url();
+    let (front, _guard) = front(&[("--redis-url", &url)]).await;
+    let token = buyer();
+    assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
+    redis.pause(Duration::from_secs(2)).await.unwrap();
+    for number in 1..30 {
+        let answer = tokio::time::timeout(Duration::from_secs(1), place(&front, &token, &format!("r-{number}"), "e"));
+        assert_eq!(answer.await.expect("it does not wait for Redis").status, 200, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_tells_the_address_of_a_connection() {
+    let door = Door::open(&[]).await;
+    let mut stream = door.connect().await;
+    let login = "POST /v1/auth/tokens HTTP/1.1\r\nhost: gateway\r\ncontent-length: 0\r\n\r\n";
+    let mut answers = String::new();
+    let mut chunk = [0_u8; 16_384];
+    // Far more than are allowed at once; one answer may take two reads.
+    for _ in 0..2_000 {
+        stream.write_all(login.as_bytes()).await.unwrap();
+        let length = stream.read(&mut chunk).await.unwrap();
+        answers.push_str(&String::from_utf8_lossy(&chunk[..length]));
+        if answers.contains("HTTP/1.1 429 ") {
+            return;
+        }
+    }
+    panic!("all logins of one connection are admitted");
+}

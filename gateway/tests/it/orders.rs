@@ -1,0 +1,89 @@
+//! An order service that takes every order and keeps none, so that a test sees what the gateway lets through.
+
+use futures_util::{Stream, StreamExt, stream};
+use stampede_chassis::{Grpc, Workers, identity::USER_METADATA, serve_on};
+use stampede_proto::order::v1::{
+    CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
+    LookUpOrdersRequest, LookUpOrdersResponse, Order, OrderState, PayOrderRequest, PayOrderResponse, PlaceOrderRequest,
+    PlaceOrderResponse, RefundOrderRequest, RefundOrderResponse, WatchOrderRequest, WatchOrderResponse,
+    order_service_server::{OrderService, OrderServiceServer},
+};
+use stampede_status::{Problem, Reason};
+use stampede_vocab::{OrderId, RequestId};
+use std::{pin::Pin, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Response, Status, service::Routes};
+
+/// Serves until the guard is dropped. Returns the URL.
+pub async fn serve() -> (String, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Routes::new(OrderServiceServer::new(Orders));
+    let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.order.v1.OrderService"]);
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
+    (url, stop.drop_guard())
+}
+
+struct Orders;
+
+fn order(order_id: String, state: OrderState) -> Option<Order> {
+    Some(Order { order_id, state: state.into(), ..Order::default() })
+}
+
+#[tonic::async_trait]
+impl OrderService for Orders {
+    type WatchOrderStream = Pin<Box<dyn Stream<Item = Result<WatchOrderResponse, Status>> + Send>>;
+
+    /// Refuses what is bought in the event `sold-out`, and never answers for `hangs`.
+    async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<PlaceOrderResponse>, Status> {
+        let user = request.metadata().get(USER_METADATA).unwrap().to_str().unwrap().parse().unwrap();
+        let request = request.into_inner();
+        match request.event_id.as_str() {
+            "sold-out" => return Err(Problem::new(Reason::SoldOut, "there is nothing left").into()),
+            "hangs" => std::future::pending().await,
+            _ => {}
+        }
+        let order_id = OrderId::derive(user, &RequestId::parse(&request.request_id).unwrap());
+        Ok(Response::new(PlaceOrderResponse { order: order(order_id.to_string(), OrderState::AwaitingPayment) }))
+    }
+
+    async fn pay_order(&self, request: Request<PayOrderRequest>) -> Result<Response<PayOrderResponse>, Status> {
+        let order = order(request.into_inner().order_id, OrderState::Paying);
+        Ok(Response::new(PayOrderResponse { order }))
+    }
+
+    async fn cancel_order(
+        &self,
+        request: Request<CancelOrderRequest>,
+    ) -> Result<Response<CancelOrderResponse>, Status> {
+        let order = order(request.into_inner().order_id, OrderState::Cancelled);
+        Ok(Response::new(CancelOrderResponse { order }))
+    }
+
+    /// Sends the order once, and stays.
+    async fn watch_order(
+        &self,
+        request: Request<WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let order = order(request.into_inner().order_id, OrderState::AwaitingPayment);
+        Ok(Response::new(stream::iter([Ok(WatchOrderResponse { order })]).chain(stream::pending()).boxed()))
+    }
+
+    async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_orders(&self, _: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        Ok(Response::new(ListOrdersResponse::default()))
+    }
+
+    async fn refund_order(&self, _: Request<RefundOrderRequest>) -> Result<Response<RefundOrderResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn look_up_orders(&self, _: Request<LookUpOrdersRequest>) -> Result<Response<LookUpOrdersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
