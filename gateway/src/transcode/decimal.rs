@@ -19,7 +19,7 @@ pub fn whole_of_number(number: &Number) -> Option<i128> {
     }
     let float = number.as_f64()?;
     let is_exact = float.fract() == 0.0 && float.abs() < EXACT_BELOW;
-    is_exact.then(|| float as i128)
+    is_exact.then_some(float as i128)
 }
 
 /// The whole number that a text is, by the grammar of JSON numbers.

@@ -135,7 +135,8 @@ async fn whoever_hangs_up_before_the_answer_has_an_open_order_too() {
     let (front, _guard) = front(&[]).await;
     let token = buyer();
     for number in 0..5 {
-        let order = place(&front, &token, &format!("r-{number}"), "hangs");
+        let request_id = format!("r-{number}");
+        let order = place(&front, &token, &request_id, "hangs");
         assert!(tokio::time::timeout(Duration::from_millis(200), order).await.is_err(), "it hangs");
     }
     stampede_testkit::eventually("all of them count", || async {
@@ -151,7 +152,7 @@ async fn an_order_is_paid_a_few_times_whoever_tries_and_however_its_id_is_writte
     let id = order_id(7).to_string();
     let pay = |number: u32| {
         // The same order by another path.
-        let path = if number % 2 == 0 { id.clone() } else { id.replacen("ord_", "%6Frd_", 1) };
+        let path = if number.is_multiple_of(2) { id.clone() } else { id.replacen("ord_", "%6Frd_", 1) };
         let body = json!({ "request_id": format!("p-{number}"), "payment_method": "pm_card_declined" }).to_string();
         front.send(request("POST", &format!("/v1/orders/{path}:pay"), &buyer(), &body))
     };
@@ -227,7 +228,8 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
     assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
     redis.pause(Duration::from_secs(2)).await.unwrap();
     for number in 1..30 {
-        let answer = tokio::time::timeout(Duration::from_secs(1), place(&front, &token, &format!("r-{number}"), "e"));
+        let request_id = format!("r-{number}");
+        let answer = tokio::time::timeout(Duration::from_secs(1), place(&front, &token, &request_id, "e"));
         assert_eq!(answer.await.expect("it does not wait for Redis").status, 200, "{number}");
     }
 }
