@@ -30,7 +30,7 @@ pub struct Config {
     #[command(flatten)]
     pub write_limit: OrderWriteLimitArgs,
 
-    /// Replicas of the order service, comma separated: http://host:port.
+    /// Replicas of the order service, comma separated: http://host:port, or dns:///host:port for all that DNS has.
     #[arg(long, env = "STAMPEDE_ORDER_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
     pub order_urls: Vec<String>,
 

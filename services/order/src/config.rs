@@ -27,11 +27,11 @@ pub struct Config {
     #[command(flatten)]
     pub write_limit: OrderWriteLimitArgs,
 
-    /// Replicas of the inventory service, comma separated: http://host:port.
+    /// Replicas of the inventory service, comma separated: http://host:port, or dns:///host:port for all that DNS has.
     #[arg(long, env = "STAMPEDE_INVENTORY_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
     pub inventory_urls: Vec<String>,
 
-    /// Replicas of the coupon service, comma separated: http://host:port.
+    /// Replicas of the coupon service, comma separated: http://host:port, or dns:///host:port for all that DNS has.
     #[arg(long, env = "STAMPEDE_COUPON_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
     pub coupon_urls: Vec<String>,
 

@@ -235,7 +235,7 @@ mod tests {
             RedisUse::Main => "STAMPEDE_REDIS_URL_FILE: /secrets/redis/url".to_owned(),
             RedisUse::Timers => "STAMPEDE_REDIS_URL_FILE: /secrets/redis/event_url".to_owned(),
         }));
-        let url = |peer: &Service| format!("{}: http://{peer}:{}", peer.urls_variable(), Process::from(*peer).port());
+        let url = |peer: &Service| format!("{}: dns:///{peer}:{}", peer.urls_variable(), Process::from(*peer).port());
         all.extend(process.calls().iter().map(url));
         if process == Process::Gateway {
             all.extend(Service::ALL.map(|service| format!("{service}: *when-ready")));

@@ -8,6 +8,9 @@
 
 use std::{
     error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -26,6 +29,7 @@ use tonic::{ConnectError, Status, TimeoutExpired, body::Body};
 use tower::Service;
 
 use super::{
+    discover::{discover, look_up, name_in},
     probe::probe,
     propagate,
     replicas::{CallError, Lane, Replica, Replicas, endpoint},
@@ -77,13 +81,26 @@ impl Service<Request<Body>> for MeshChannel {
 }
 
 impl MeshChannel {
-    /// Returns a channel to the service `name`, whose replicas are at `urls` (such as `http://host:7103`).
-    /// The replicas are probed in the background, on the current runtime. A malformed URL is
-    /// logged and left out.
+    /// Returns a channel to the service `name`, whose replicas are at `urls`: one at `http://host:7103`, and one at each
+    /// address that DNS has for the host of `dns:///host:7103`. They are looked up and probed in the background, on the
+    /// current runtime. A malformed URL is logged and left out.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
+        MeshChannel::resolving(urls, name, look_up)
+    }
+
+    /// The same, where names are looked up like this.
+    pub(super) fn resolving<F, Fut>(urls: &[String], name: &'static str, look_up: F) -> MeshChannel
+    where
+        F: Fn(String) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
         let replicas = Replicas::new();
         let mut probes = JoinSet::new();
         for url in urls {
+            if let Some(many) = name_in(url) {
+                probes.spawn(discover(many.to_owned(), look_up.clone(), replicas.clone()));
+                continue;
+            }
             match endpoint(url) {
                 Ok(endpoint) => drop(probes.spawn(probe(endpoint, replicas.clone()))),
                 Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
@@ -120,6 +137,7 @@ impl MeshChannel {
                 return Err(self.unreachable(error_chain(&error)));
             }
             self.shared.replicas.probe_now.notify_waiters();
+            self.shared.replicas.look_up_now.notify_waiters();
             sleep(backoff(attempt)).await;
             attempt += 1;
         }

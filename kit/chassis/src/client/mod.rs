@@ -1,6 +1,7 @@
 //! Calls to other services: balanced over the replicas that are ready, with the context of the
 //! call that is being handled.
 
+mod discover;
 mod mesh;
 mod probe;
 mod propagate;

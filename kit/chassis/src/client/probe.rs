@@ -105,6 +105,15 @@ impl ProbedEndpoint {
     }
 }
 
+impl Drop for ProbedEndpoint {
+    /// An endpoint that is not probed any more, since its address is gone, takes no new calls.
+    fn drop(&mut self) {
+        if let Some(replica) = self.ready.take() {
+            self.replicas.remove(&replica);
+        }
+    }
+}
+
 /// Decides from the findings whether an endpoint is in.
 #[derive(Default)]
 struct HealthState {

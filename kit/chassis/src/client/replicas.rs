@@ -52,12 +52,19 @@ pub(super) struct Replicas {
     turn: Arc<AtomicUsize>,
     /// Notified when a call could not connect, so that the next probe does not wait for its tick.
     pub(super) probe_now: Arc<Notify>,
+    /// Notified when a call found nobody to take it, so that names are looked up before it is their time.
+    pub(super) look_up_now: Arc<Notify>,
 }
 
 impl Replicas {
     /// None is ready yet.
     pub(super) fn new() -> Replicas {
-        Replicas { ready: watch::Sender::new(Vec::new()), turn: Arc::default(), probe_now: Arc::default() }
+        Replicas {
+            ready: watch::Sender::new(Vec::new()),
+            turn: Arc::default(),
+            probe_now: Arc::default(),
+            look_up_now: Arc::default(),
+        }
     }
 
     /// How many are ready.
@@ -82,6 +89,7 @@ impl Replicas {
             if let Some(replica) = self.least_busy() {
                 return replica;
             }
+            self.look_up_now.notify_waiters();
             // Never fails: the sender is in this value.
             let _ = changes.changed().await;
         }

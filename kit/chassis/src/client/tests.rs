@@ -1,6 +1,10 @@
 //! A mesh over real replicas that come, go and die.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tonic::Code;
@@ -219,6 +223,83 @@ async fn a_call_that_gets_no_answer_is_deadline_exceeded() {
     let call = set.scope(call(mesh, "/test.Calls/Never"));
     assert_eq!(call.await.unwrap_err().code(), Code::DeadlineExceeded);
     assert_eq!(set.remaining(), Duration::ZERO);
+}
+
+/// What DNS has for a name, as a test sets it.
+#[derive(Clone, Default)]
+struct Dns(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Dns {
+    fn set(&self, replicas: &[&Replica]) {
+        let address = |replica: &&Replica| replica.url.trim_start_matches("http://").parse::<SocketAddr>().unwrap();
+        *self.0.lock().unwrap() = replicas.iter().map(address).collect();
+    }
+
+    /// A channel to all that this has for the name.
+    fn mesh(&self) -> MeshChannel {
+        let dns = self.clone();
+        MeshChannel::resolving(&["dns:///test:7100".to_owned()], "test", move |name| {
+            assert_eq!(name, "test:7100");
+            let addresses = dns.0.lock().unwrap().clone();
+            async move { Ok(addresses) }
+        })
+    }
+}
+
+/// Waits up to ten seconds until these replicas, and no others, answer a number of calls of which none fails.
+async fn until_answered_by(mesh: &MeshChannel, expected: &[i32]) {
+    let give_up = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (numbers, failed) = answers(mesh, 50).await;
+        if (numbers.as_slice(), failed) == (expected, 0) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{numbers:?} answered, and {failed} calls failed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_added_to_a_name_gets_its_share() {
+    let (first, second, dns) = (Replica::start(1), Replica::start(2), Dns::default());
+    dns.set(&[&first]);
+    let mesh = dns.mesh();
+    until_answered_by(&mesh, &[1]).await;
+    dns.set(&[&first, &second]);
+    until_answered_by(&mesh, &[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_whose_replicas_were_all_replaced_is_looked_up_at_once() {
+    let (mut old, new, dns) = (Replica::start(1), Replica::start(2), Dns::default());
+    dns.set(&[&old]);
+    let mesh = dns.mesh();
+    until_answered_by(&mesh, &[1]).await;
+    dns.set(&[&new]);
+    old.kill();
+    let started = Instant::now();
+    until_answered_by(&mesh, &[2]).await;
+    assert!(started.elapsed() < Duration::from_secs(4), "it waited for its turn: {:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_without_an_answer_changes_nothing() {
+    let (replica, dns) = (Replica::start(1), Dns::default());
+    let mesh = dns.mesh();
+    assert_eq!(call(mesh.clone(), "/test.Calls/Number").await.unwrap_err().code(), Code::Unavailable);
+    dns.set(&[&replica]);
+    until_answered_by(&mesh, &[1]).await;
+    dns.set(&[]);
+    let still = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < still {
+        assert_eq!(answers(&mesh, 100).await, (vec![1], 0));
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_by_the_system() {
+    let process = Process::start(3, Workers::new(), DRAIN).await;
+    let mesh = MeshChannel::connect(&[format!("dns:///localhost:{}", process.address.port())], "test");
+    assert_eq!(call(mesh, "/test.Calls/Number").await.unwrap(), 3);
 }
 
 #[tokio::test]
