@@ -51,7 +51,9 @@ fn flag(service: Service) -> Arg {
         .value_delimiter(',')
         .action(ArgAction::Append)
         .default_value(format!("http://127.0.0.1:{}", Process::from(service).port()))
-        .help(format!("Replicas of the {service} service, comma separated: http://host:port, or dns:///host:port for all that DNS has"))
+        .help(format!(
+            "Replicas of the {service} service, comma separated: http://host:port, or dns:///host:port for all that DNS has"
+        ))
         .help_heading("Services")
 }
 

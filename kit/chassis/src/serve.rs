@@ -9,6 +9,7 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context;
+use stampede_vocab::backoff_within;
 use tokio::{
     net::TcpListener,
     time::{Instant, sleep, timeout_at},
@@ -40,6 +41,10 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// A connection that does not answer a ping is closed after the two together.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection older than this, or than half of it, is closed once its calls are answered, so that callers behind a
+/// balancer of connections find the replicas that were added since. Open streams stay on it. Tests wait less.
+const CONNECTION_AGE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(20) };
 
 /// How long callers get to see NOT_SERVING before connections close: a probe and its answer.
 const LAME_DUCK: Duration = Duration::from_millis(350);
@@ -120,6 +125,8 @@ async fn serve_grpc(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        // Of its own in each process, so that those that started together do not close all connections together.
+        .max_connection_age(backoff_within(CONNECTION_AGE, CONNECTION_AGE, 0))
         .serve_with_incoming_shutdown(calls, TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
         .await
         .context("gRPC")

@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::*;
 use crate::{
-    Stage,
+    MeshChannel, Stage,
     for_tests::{Process, call, open_watch, reflected_services},
     telemetry::install_metrics,
 };
@@ -193,6 +193,33 @@ async fn a_stream_is_ended_and_does_not_hold_up_the_stop() {
     assert_eq!(stream.message().await.unwrap_err().code(), Code::Unavailable);
     process.serving.await.unwrap().unwrap();
     assert!(stopped.elapsed() < DRAIN / 2);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_closed_once_its_calls_are_answered() {
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let connection = TokioIo::new(TcpStream::connect(process.address).await.unwrap());
+    let (_sender, driver) =
+        hyper::client::conn::http2::handshake::<_, _, Full<bytes::Bytes>>(TokioExecutor::new(), connection)
+            .await
+            .unwrap();
+    let closed = tokio::time::timeout(CONNECTION_AGE + Duration::from_secs(1), driver).await;
+    assert!(closed.is_ok(), "the server leaves it open");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_and_no_stream_fails_when_connections_grow_old() {
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let mesh = MeshChannel::connect(&[process.url()], "test");
+    let mut stream = open_watch(mesh.clone()).await.unwrap();
+    assert!(stream.message().await.unwrap().is_some());
+    let until = Instant::now() + 2 * CONNECTION_AGE;
+    while Instant::now() < until {
+        let calls = join_all((0..20).map(|_| call(mesh.clone(), "/test.Calls/Number"))).await;
+        assert!(calls.iter().all(|answer| matches!(answer, Ok(1))), "{calls:?}");
+    }
+    let more = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
+    assert!(more.is_err(), "the stream is still open and has nothing to say: {more:?}");
 }
 
 #[tokio::test]
