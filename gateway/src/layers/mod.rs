@@ -21,7 +21,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use stampede_chassis::{catch_panic, telemetry};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
@@ -34,12 +34,8 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
     let route = find(&gateway, &request);
-    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name));
-    if gateway.holds.trusts(request.extensions()) {
-        telemetry::adopt_parent(&span, request.headers());
-    } else {
-        telemetry::link_stranger(&span, request.headers());
-    }
+    let is_trusted = gateway.holds.trusts(request.extensions());
+    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name), &request, is_trusted);
     let trace_id = TraceId::of(&span);
     let (route, outcome) = match route {
         Ok(route) => {
@@ -98,16 +94,30 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-fn span_of(name: &str) -> Span {
-    // Of the highest level, so that no log filter takes the trace's id from the lines that it lets through.
-    error_span!(
+/// The span of a request, a child of a trusted caller's. It is of the highest level, so that no log filter takes the
+/// trace's id from the lines that it lets through.
+fn span_of(name: &str, request: &Request, is_trusted: bool) -> Span {
+    let (headers, none) = (request.headers(), HeaderMap::new());
+    if let Some(trace) = telemetry::passed_on(if is_trusted { headers } else { &none }) {
+        // Nobody is sent this span: it only names the trace in the lines of the log.
+        let span = error_span!("http", otel.name = name, trace_id = trace.trace_id());
+        telemetry::note(&span, trace);
+        return span;
+    }
+    let span = error_span!(
         "http",
         otel.name = name,
         otel.kind = "server",
         otel.status_code = Empty,
         http.response.status_code = Empty,
         trace_id = Empty,
-    )
+    );
+    if is_trusted {
+        telemetry::adopt_parent(&span, headers);
+    } else {
+        telemetry::link_stranger(&span, headers);
+    }
+    span
 }
 
 /// A span is in error when the server failed, not when it refused.

@@ -32,6 +32,7 @@ mod redis_user;
 mod request_id;
 mod service;
 mod timestamp;
+mod traceparent;
 
 pub use backoff::{backoff, backoff_from, backoff_within};
 pub use fingerprint::Fingerprint;
@@ -45,3 +46,4 @@ pub use redis_user::{REDIS_SCRIPT_COMMANDS, REDIS_USER, redis_rules, redis_users
 pub use request_id::RequestId;
 pub use service::{ADMIN_PORT_OFFSET, Process, RedisUse, Service, UnknownProcess};
 pub use timestamp::Timestamp;
+pub use traceparent::Traceparent;

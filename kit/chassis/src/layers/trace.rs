@@ -8,10 +8,16 @@ use tracing::{Span, error_span, field::Empty};
 use super::code_in;
 use crate::telemetry;
 
-/// The span of a call.
+/// The span of a call. It is of the highest level, so that no log filter takes the trace's id from the lines that it lets
+/// through.
 pub(crate) fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
-    // Of the highest level, so that no log filter takes the trace's id from the lines that it lets through.
+    if let Some(trace) = telemetry::passed_on(request.headers()) {
+        // Nobody is sent this span: it only names the trace in the lines of the log.
+        let span = error_span!("rpc", otel.name = method, trace_id = trace.trace_id());
+        telemetry::note(&span, trace);
+        return span;
+    }
     let span =
         error_span!("rpc", otel.name = method, otel.kind = "server", otel.status_code = Empty, trace_id = Empty,);
     telemetry::adopt_parent(&span, request.headers());

@@ -1,4 +1,7 @@
 //! W3C trace context: into a span from what arrived, and out of a span into what is sent.
+//!
+//! With a collector spans are those of OpenTelemetry, which know their trace. Without one nobody would ever see them:
+//! then a span only notes the `traceparent` that it came with, or that of a new trace, and that is passed on as it is.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
@@ -6,10 +9,45 @@ use opentelemetry::{
     propagation::{Extractor, Injector},
     trace::{SpanContext, TraceContextExt, TraceId, TraceState},
 };
-use tracing::Span;
+use stampede_vocab::Traceparent;
+use tracing::{Span, dispatcher};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::{Layer, Registry, registry::LookupSpan};
 
 const TRACEPARENT: &str = "traceparent";
+
+/// The layer of a process whose spans are sent to nobody. It does nothing: that it is there is the sign.
+pub(super) struct PassedOn;
+
+impl Layer<Registry> for PassedOn {}
+
+/// The trace that these headers are part of, or a new one, where spans are sent to nobody. A span of this request has to
+/// name it in its field `trace_id`, and to [`note`] it. `None` where OpenTelemetry has to be asked.
+pub fn passed_on(headers: &HeaderMap) -> Option<Traceparent> {
+    let sent_to_nobody = dispatcher::get_default(|dispatch| dispatch.downcast_ref::<PassedOn>().is_some());
+    sent_to_nobody.then(|| {
+        let arrived = headers.get(TRACEPARENT).and_then(|header| header.to_str().ok());
+        arrived.and_then(Traceparent::parse).unwrap_or_else(Traceparent::random)
+    })
+}
+
+/// Makes what happens within this span part of the trace.
+pub fn note(span: &Span, trace: Traceparent) {
+    span.with_subscriber(|(id, dispatch)| {
+        if let Some(span) = dispatch.downcast_ref::<Registry>().and_then(|registry| registry.span(id)) {
+            span.extensions_mut().replace(trace);
+        }
+    });
+}
+
+/// The trace that was noted in this span or in one around it.
+fn noted(span: &Span) -> Option<Traceparent> {
+    let noted = span.with_subscriber(|(id, dispatch)| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+        span.scope().find_map(|span| span.extensions().get::<Traceparent>().copied())
+    });
+    noted.flatten()
+}
 
 /// Makes the remote span that the headers name the parent of `span`, which must not have been
 /// entered yet, and puts the id of its trace into the span's field `trace_id`, if it has one.
@@ -52,13 +90,22 @@ fn record_trace_id(span: &Span) {
 
 /// The id of the trace that `span` is part of, 32 hexadecimal digits; `None` without telemetry, as in tests.
 pub fn trace_id(span: &Span) -> Option<String> {
+    if let Some(trace) = noted(span) {
+        return Some(trace.trace_id());
+    }
     let id = span.context().span().span_context().trace_id();
     (id != TraceId::INVALID).then(|| id.to_string())
 }
 
 /// Writes the context of the current span into the headers of a call.
 pub fn inject(headers: &mut HeaderMap) {
-    let context = Span::current().context();
+    let span = Span::current();
+    if let Some(trace) = noted(&span) {
+        let header = HeaderValue::try_from(trace.to_string()).expect("digits and dashes make a header value");
+        headers.insert(TRACEPARENT, header);
+        return;
+    }
+    let context = span.context();
     global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut Outgoing(headers)));
 }
 
@@ -98,7 +145,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// Runs with a subscriber as the process has it without a collector.
+    /// Runs with a subscriber as the process has it with a collector, of a trace that is not sampled.
     fn with_unsampled_spans(work: impl FnOnce()) {
         global::set_text_map_propagator(TraceContextPropagator::new());
         let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
@@ -160,6 +207,49 @@ mod tests {
             assert_eq!(trace_id(&span_of_a_call_with("00-xyz")).map(|id| id.len()), Some(32));
         });
         assert_eq!(trace_id(&Span::none()), None);
+    }
+
+    /// Runs with a subscriber as the process has it without a collector.
+    fn without_collector(work: impl FnOnce()) {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(PassedOn), work);
+    }
+
+    /// The span of a request with these headers, as the layers make it.
+    fn noting_span(headers: &HeaderMap) -> Span {
+        let trace = passed_on(headers).unwrap();
+        let span = info_span!("rpc", trace_id = trace.trace_id());
+        note(&span, trace);
+        span
+    }
+
+    #[test]
+    fn without_a_collector_a_trace_is_passed_on_as_it_came() {
+        without_collector(|| {
+            let name = HeaderName::from_static(TRACEPARENT);
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(PARENT))]);
+            let span = noting_span(&headers);
+            assert_eq!(sent_in(&span).as_deref(), Some(PARENT));
+            assert_eq!(trace_id(&span).as_deref(), Some(&PARENT[3..35]));
+            let within = span.in_scope(|| info_span!("part of it"));
+            assert_eq!(sent_in(&within).as_deref(), Some(PARENT), "what is within a span is part of its trace");
+        });
+    }
+
+    #[test]
+    fn without_a_collector_a_request_without_a_trace_begins_one() {
+        without_collector(|| {
+            let span = noting_span(&HeaderMap::new());
+            let sent = sent_in(&span).unwrap();
+            assert_eq!(trace_id(&span).as_deref(), Some(&sent[3..35]));
+            assert_ne!(sent_in(&noting_span(&HeaderMap::new())), Some(sent));
+            assert_eq!(sent_in(&Span::none()), None);
+        });
+    }
+
+    #[test]
+    fn where_spans_are_sent_nothing_is_passed_on_beside_them() {
+        with_unsampled_spans(|| assert_eq!(passed_on(&HeaderMap::new()), None));
+        assert_eq!(passed_on(&HeaderMap::new()), None, "nor without telemetry");
     }
 
     #[test]

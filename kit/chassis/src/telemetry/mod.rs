@@ -1,7 +1,7 @@
 //! Logs, spans and metrics of the process.
 //!
 //! Logs go to stderr. Spans always exist, so that a trace begun elsewhere passes through, but are
-//! recorded and sent only if there is a collector. Metrics gather in the default Prometheus
+//! those of OpenTelemetry, recorded and sent, only if there is a collector. Metrics gather in the default Prometheus
 //! registry, which the admin port serves.
 
 mod context;
@@ -27,9 +27,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use self::context::PassedOn;
 use crate::{CommonConfig, config::LogFormat};
 
-pub use context::{adopt_parent, inject, link_stranger, trace_id};
+pub use context::{adopt_parent, inject, link_stranger, note, passed_on, trace_id};
 pub use metrics::duration_histogram;
 
 pub(crate) use metrics::install as install_metrics;
@@ -41,7 +42,8 @@ type BoxLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// The exporters that must be flushed before the process ends.
 pub(crate) struct Telemetry {
-    tracer: SdkTracerProvider,
+    /// None without a collector.
+    tracer: Option<SdkTracerProvider>,
     meter: SdkMeterProvider,
 }
 
@@ -54,8 +56,9 @@ impl Telemetry {
             .with_attribute(KeyValue::new(attribute::SERVICE_VERSION, env!("CARGO_PKG_VERSION")))
             .build();
         let meter = install_metrics(service, resource.clone())?;
-        let tracer = tracer_provider(config, resource)?;
-        let layers = vec![log_layer(config), span_layer(&tracer, config.otlp_endpoint.is_some())];
+        let collector = config.otlp_endpoint.as_deref();
+        let tracer = collector.map(|endpoint| tracer_provider(endpoint, config, resource)).transpose()?;
+        let layers = vec![log_layer(config), tracer.as_ref().map_or_else(passing_layer, span_layer)];
         tracing_subscriber::registry().with(layers).try_init().context("cannot start logging")?;
         std::panic::set_hook(Box::new(log_panic));
         Ok(Telemetry { tracer, meter })
@@ -63,7 +66,8 @@ impl Telemetry {
 
     /// Sends what is still here. Must be called outside of async code: it blocks.
     pub(crate) fn flush(&self) {
-        for result in [self.tracer.shutdown_with_timeout(FLUSH), self.meter.shutdown_with_timeout(FLUSH)] {
+        let spans = self.tracer.as_ref().map(|tracer| tracer.shutdown_with_timeout(FLUSH));
+        for result in spans.into_iter().chain([self.meter.shutdown_with_timeout(FLUSH)]) {
             if let Err(error) = result {
                 tracing::warn!(error.cause = %error, "the last spans or metrics may be lost");
             }
@@ -80,33 +84,32 @@ fn log_layer(config: &CommonConfig) -> BoxLayer {
     }
 }
 
-/// Without a collector nothing is sampled, and events are not even looked at.
-fn tracer_provider(config: &CommonConfig, resource: Resource) -> anyhow::Result<SdkTracerProvider> {
-    let builder = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = &config.otlp_endpoint else {
-        return Ok(builder.with_sampler(Sampler::AlwaysOff).build());
-    };
+fn tracer_provider(endpoint: &str, config: &CommonConfig, resource: Resource) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()
         .with_context(|| format!("--otlp-endpoint {endpoint:?} cannot be used"))?;
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.otlp_sample_ratio)));
+    let builder = SdkTracerProvider::builder().with_resource(resource);
     Ok(builder.with_sampler(sampler).with_batch_exporter(exporter).build())
 }
 
 /// Exports spans from INFO up, whatever the log filter is: a quiet log must not break traces.
-fn span_layer(provider: &SdkTracerProvider, exported: bool) -> BoxLayer {
+fn span_layer(provider: &SdkTracerProvider) -> BoxLayer {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("stampede"))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_context_activation(false)
-        .with_filter(filter_fn(move |metadata| {
-            *metadata.level() <= LevelFilter::INFO && (exported || metadata.is_span())
-        }))
+        .with_filter(filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO))
         .boxed()
+}
+
+/// Keeps the spans that note their trace, whatever the log filter is.
+fn passing_layer() -> BoxLayer {
+    PassedOn.with_filter(filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO && metadata.is_span())).boxed()
 }
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {

@@ -1,0 +1,97 @@
+//! A place in a trace, as the header `traceparent` of W3C Trace Context has it.
+
+use std::fmt;
+
+/// Bytes of the form that every version begins with.
+const LEN: usize = 55;
+
+/// The trace that work is part of, and the span that caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traceparent {
+    trace_id: u128,
+    span_id: u64,
+    flags: u8,
+}
+
+impl Traceparent {
+    /// The begin of a new trace, which is not sampled.
+    pub fn random() -> Self {
+        // Zero means none.
+        Self { trace_id: rand::random::<u128>().max(1), span_id: rand::random::<u64>().max(1), flags: 0 }
+    }
+
+    /// Reads the header; `None` for what names no trace.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (known, more) = text.split_at_checked(LEN)?;
+        let [version, trace_id, span_id, flags] = fields(known)?;
+        // Later versions may go on, behind another dash.
+        let is_whole = more.is_empty() || version != "00" && more.starts_with('-');
+        let read = Self {
+            trace_id: u128::from_str_radix(hex(trace_id, 32)?, 16).ok()?,
+            span_id: u64::from_str_radix(hex(span_id, 16)?, 16).ok()?,
+            flags: u8::from_str_radix(hex(flags, 2)?, 16).ok()?,
+        };
+        let names_a_span = hex(version, 2)? != "ff" && read.trace_id != 0 && read.span_id != 0;
+        (is_whole && names_a_span).then_some(read)
+    }
+
+    /// The id of the trace: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+}
+
+/// As the header has it.
+impl fmt::Display for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+}
+
+fn fields(text: &str) -> Option<[&str; 4]> {
+    let mut fields = text.split('-');
+    let all = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];
+    fields.next().is_none().then_some(all)
+}
+
+/// The text, if it is so many digits in lower case.
+fn hex(text: &str, len: usize) -> Option<&str> {
+    (text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_header_reads_back() {
+        let read = Traceparent::parse(HEADER).unwrap();
+        assert_eq!((read.to_string().as_str(), read.trace_id().as_str()), (HEADER, &HEADER[3..35]));
+        let newer = HEADER.replacen("00", "01", 1) + "-more";
+        assert_eq!(Traceparent::parse(&newer), Some(read), "a newer version begins like ours");
+    }
+
+    #[test]
+    fn what_names_no_trace_is_none() {
+        let long = format!("{HEADER}-more");
+        let (no_trace, no_span) = (
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        );
+        let (version, upper) = (HEADER.replacen("00", "ff", 1), HEADER.to_uppercase());
+        let sign = HEADER.replacen("-b7", "-+7", 1);
+        for text in ["", "00-xyz", &HEADER[1..], &long, no_trace, no_span, &version, &upper, &sign, &"é".repeat(40)] {
+            assert_eq!(Traceparent::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_new_trace_is_one_of_its_own_and_not_sampled() {
+        let new = Traceparent::random();
+        assert_eq!(Traceparent::parse(&new.to_string()), Some(new));
+        assert_ne!(Traceparent::random().trace_id(), new.trace_id());
+        assert!(new.to_string().ends_with("-00"));
+    }
+}
