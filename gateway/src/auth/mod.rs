@@ -16,6 +16,7 @@ mod revoked;
 mod secrets;
 mod session;
 mod ticket;
+mod verified;
 
 pub use self::{
     caller::{Caller, authenticate},
