@@ -84,6 +84,13 @@ impl Replicas {
 
     /// Waits until one is ready, and returns the one that has the fewest calls to answer.
     pub(super) async fn next(&self) -> Arc<Replica> {
+        match self.least_busy() {
+            Some(replica) => replica,
+            None => self.first_ready().await,
+        }
+    }
+
+    async fn first_ready(&self) -> Arc<Replica> {
         let mut changes = self.ready.subscribe();
         loop {
             if let Some(replica) = self.least_busy() {
