@@ -5,6 +5,7 @@
 mod audit;
 mod boards;
 mod breaks;
+mod calls;
 mod cluster;
 mod command;
 mod costs;
@@ -21,6 +22,7 @@ mod prepare;
 mod provider;
 mod purchase;
 mod redis_faults;
+mod roles;
 mod saga;
 mod sale;
 mod sold;

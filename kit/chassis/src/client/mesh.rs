@@ -81,9 +81,9 @@ impl Service<Request<Body>> for MeshChannel {
 }
 
 impl MeshChannel {
-    /// Returns a channel to the service `name`, whose replicas are at `urls`: one at `http://host:7103`, and one at each
-    /// address that DNS has for the host of `dns:///host:7103`. They are looked up and probed in the background, on the
-    /// current runtime. A malformed URL is logged and left out.
+    /// Returns a channel to the service `name`, whose replicas are at `urls`: one at `http://host:7103`, and one at
+    /// each address that DNS has for the host of `dns:///host:7103`. They are looked up and probed in the background,
+    /// on the current runtime. A malformed URL is logged and left out.
     pub fn connect(urls: &[String], name: &'static str) -> MeshChannel {
         MeshChannel::resolving(urls, name, look_up)
     }

@@ -8,8 +8,8 @@ use tracing::{Span, error_span, field::Empty};
 use super::code_in;
 use crate::telemetry;
 
-/// The span of a call. It is of the highest level, so that no log filter takes the trace's id from the lines that it lets
-/// through.
+/// The span of a call. It is of the highest level, so that no log filter takes the trace's id from the lines that it
+/// lets through.
 pub(crate) fn span_of(request: &Request<Body>) -> Span {
     let method = request.uri().path().trim_start_matches('/');
     if let Some(trace) = telemetry::passed_on(request.headers()) {

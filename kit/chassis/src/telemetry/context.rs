@@ -21,8 +21,8 @@ pub(super) struct PassedOn;
 
 impl Layer<Registry> for PassedOn {}
 
-/// The trace that these headers are part of, or a new one, where spans are sent to nobody. A span of this request has to
-/// name it in its field `trace_id`, and to [`note`] it. `None` where OpenTelemetry has to be asked.
+/// The trace that these headers are part of, or a new one, where spans are sent to nobody. A span of this request has
+/// to name it in its field `trace_id`, and to [`note`] it. `None` where OpenTelemetry has to be asked.
 pub fn passed_on(headers: &HeaderMap) -> Option<Traceparent> {
     let sent_to_nobody = dispatcher::get_default(|dispatch| dispatch.downcast_ref::<PassedOn>().is_some());
     sent_to_nobody.then(|| {

@@ -1,0 +1,287 @@
+//! Every RPC with every role, at the gateway and on the port of its service, and with the ids of somebody else. The
+//! RPCs are those of the contracts: a new one fails here until the policies say whom it is for.
+
+use crate::{
+    calls::{Caller, Ports, Rpc, rpcs},
+    sale::{LONG, Sale, fresh, stampede_reason},
+};
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use prost::Message;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use stampede_proto::{
+    coupon::v1::CouponState, order::v1::OrderState, payment::v1::ListPaymentsRequest, r#type::v1::Access,
+};
+use stampede_testkit::{Mesh, Process, World, as_buyer, buyer};
+use std::process::Command;
+use tonic::{Code, Status};
+
+/// Whom an RPC is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// Everybody, with or without an identity.
+    Anybody,
+    /// Everybody with an identity, and a buyer for what is their own.
+    Owner,
+    /// Operators, and services.
+    Operator,
+    /// Services.
+    Service,
+}
+
+use Policy::{Anybody, Operator, Owner, Service};
+
+const POLICIES: [(&str, Policy); 31] = [
+    ("event.CreateEvent", Operator),
+    ("event.GetEvent", Anybody),
+    ("event.ListEvents", Anybody),
+    ("event.RescheduleEvent", Operator),
+    ("event.CancelEvent", Operator),
+    ("event.WatchEvents", Anybody),
+    ("coupon.CreateCampaign", Operator),
+    ("coupon.GetCampaign", Anybody),
+    ("coupon.ListCampaigns", Anybody),
+    ("coupon.ClaimCoupon", Owner),
+    ("coupon.GetCoupon", Owner),
+    ("coupon.ListCoupons", Owner),
+    ("coupon.HoldCoupons", Service),
+    ("coupon.ReleaseCoupon", Service),
+    ("inventory.StageStock", Service),
+    ("inventory.Reserve", Service),
+    ("inventory.Release", Service),
+    ("inventory.GetStock", Anybody),
+    ("inventory.WatchStock", Anybody),
+    ("inventory.Reconcile", Operator),
+    ("order.PlaceOrder", Owner),
+    ("order.GetOrder", Owner),
+    ("order.ListOrders", Owner),
+    ("order.PayOrder", Owner),
+    ("order.CancelOrder", Owner),
+    ("order.RefundOrder", Operator),
+    ("order.WatchOrder", Owner),
+    ("order.LookUpOrders", Service),
+    ("payment.GetPayment", Owner),
+    ("payment.ListPayments", Owner),
+    ("payment.HandleWebhook", Anybody),
+];
+
+impl Policy {
+    fn of(rpc: &Rpc) -> Self {
+        let found = POLICIES.iter().find(|(name, _)| *name == rpc.name);
+        found.unwrap_or_else(|| panic!("{} has no policy: say in POLICIES whom it is for", rpc.name)).1
+    }
+
+    /// What the contract has to say, by which the gateway goes.
+    fn access(self) -> Access {
+        match self {
+            Anybody => Access::Public,
+            Owner => Access::Buyer,
+            Operator => Access::Operator,
+            Service => Access::Unspecified,
+        }
+    }
+
+    /// Whether a caller who says this to a service gets through.
+    fn lets_in(self, caller: &Caller) -> bool {
+        match self {
+            Anybody => true,
+            Owner => caller.is_known(),
+            Operator => matches!(caller, Caller::Operator | Caller::Service),
+            Service => matches!(caller, Caller::Service),
+        }
+    }
+
+    /// Whether the holder of a token of this role gets through the gateway; `""` is none, and any other text no token.
+    fn admits(self, role: &str) -> bool {
+        match self {
+            Anybody => true,
+            Owner => matches!(role, "buyer" | "operator"),
+            Operator => role == "operator",
+            Service => false,
+        }
+    }
+}
+
+/// Whether the reason is who calls, and not what they ask for.
+fn is_refusal(reason: &str) -> bool {
+    matches!(reason, "UNAUTHENTICATED" | "PERMISSION_DENIED" | "TOKEN_EXPIRED")
+}
+
+#[test]
+fn every_rpc_has_a_policy_and_the_contract_says_the_same() {
+    let rpcs = rpcs();
+    for rpc in &rpcs {
+        assert_eq!(rpc.access, Policy::of(rpc).access(), "{}", rpc.name);
+        assert_eq!(rpc.http.is_some(), rpc.access != Access::Unspecified, "{} has a route or no caller", rpc.name);
+    }
+    for (name, _) in POLICIES {
+        assert!(rpcs.iter().any(|rpc| rpc.name == name), "there is no {name} any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_refuses_every_role_that_an_rpc_is_not_for() {
+    let world = World::prepared().await.unwrap();
+    let mesh = Mesh::start(&world).await.unwrap();
+    let ports = Ports::of(&mesh).await;
+    let callers =
+        [Caller::Nobody, Caller::Anonymous, Caller::MadeUp, Caller::Buyer(buyer()), Caller::Operator, Caller::Service];
+    for rpc in rpcs() {
+        for caller in &callers {
+            // The empty message: who calls is judged first, so what is missing in it is told to nobody else.
+            let outcome = ports.call(&rpc, caller, Vec::new()).await;
+            let refused = outcome.as_ref().is_err_and(|status| is_refusal(&stampede_reason(status)));
+            assert_eq!(!refused, Policy::of(&rpc).lets_in(caller), "{} by {caller:?}: {outcome:?}", rpc.name);
+        }
+    }
+    mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_refuses_every_token_that_a_route_is_not_for() {
+    let world = World::prepared().await.unwrap();
+    let mesh = Mesh::start(&world).await.unwrap();
+    let tokens = [
+        ("", String::new()),
+        ("made up", "made.up.token".to_owned()),
+        ("buyer", token(&mesh, "buyer")),
+        ("operator", token(&mesh, "operator")),
+    ];
+    for rpc in rpcs() {
+        for (role, token) in &tokens {
+            let (status, reason) = request(&mesh, &rpc, token).await;
+            if rpc.http.is_none() {
+                assert_eq!(status, StatusCode::NOT_FOUND, "{} can be reached from outside", rpc.name);
+                continue;
+            }
+            assert_ne!(reason, "UNKNOWN_PATH", "{}", rpc.name);
+            assert_eq!(!is_refusal(&reason), Policy::of(&rpc).admits(role), "{} by \"{role}\": {reason}", rpc.name);
+        }
+    }
+    mesh.stop().await.unwrap();
+}
+
+/// A token as an operator makes it.
+fn token(mesh: &Mesh, role: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    let output = command.args(["token", "--role", role, "--auth-secret", mesh.auth_secret()]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Asks the gateway for the route, or under the name of the RPC where it has none. Returns the status, and the reason
+/// of a problem.
+async fn request(mesh: &Mesh, rpc: &Rpc, token: &str) -> (StatusCode, String) {
+    let (method, path) = rpc.http.clone().unwrap_or_else(|| (http::Method::POST, rpc.path.clone()));
+    let uri = format!("{}{path}", mesh.url(Process::Gateway));
+    let body = if method == http::Method::POST { "{}" } else { "" };
+    let mut request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, "application/json");
+    if !token.is_empty() {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let answer = client.request(request.body(Full::from(body)).unwrap()).await.unwrap();
+    let status = answer.status();
+    if status.is_success() {
+        // It may be a stream, which does not end.
+        return (status, String::new());
+    }
+    let problem = answer.into_body().collect().await.unwrap().to_bytes();
+    let problem: serde_json::Value = serde_json::from_slice(&problem).unwrap();
+    (status, problem["reason"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_somebody_elses_cannot_be_found() {
+    let sale = Sale::open(LONG).await;
+    let (owner, stranger) = (buyer(), buyer());
+    let coupon = sale.claim(owner).await;
+    let order = sale.placed(owner, &[(0, 1)], "").await;
+    let bought = sale.bought(owner, &[(0, 1)], "").await;
+    let listed = ListPaymentsRequest { order_id: bought.order_id.clone(), ..ListPaymentsRequest::default() };
+    let payments = sale.mesh.payment().list_payments(as_buyer(owner, listed)).await.unwrap().into_inner().payments;
+    let theirs = Theirs {
+        private: vec![
+            owner.to_string(),
+            order.order_id.clone(),
+            bought.order_id,
+            coupon.coupon_id.clone(),
+            payments[0].payment_id.clone(),
+        ],
+        ids: [
+            ("order_id", order.order_id.clone()),
+            ("coupon_id", coupon.coupon_id.clone()),
+            ("payment_id", payments[0].payment_id.clone()),
+            ("campaign_id", coupon.campaign_id.clone()),
+            ("event_id", sale.event.event_id.clone()),
+            ("item_id", sale.event.items[0].item_id.clone()),
+            ("payment_method", "pm_card_ok".to_owned()),
+        ],
+    };
+    let ports = Ports::of(&sale.mesh).await;
+    let of_owners: Vec<Rpc> = rpcs().into_iter().filter(|rpc| Policy::of(rpc) == Owner).collect();
+    for rpc in &of_owners {
+        let outcome = ports.call(rpc, &Caller::Buyer(stranger), theirs.request(&rpc.input)).await;
+        assert!(theirs.are_hidden_in(&outcome), "{}: {outcome:?}", rpc.name);
+    }
+    assert_eq!(sale.get(owner, &order).await.state(), OrderState::AwaitingPayment, "a stranger changed it");
+    sale.until_coupon(owner, &coupon, CouponState::Issued).await;
+    for rpc in &of_owners {
+        let outcome = ports.call(rpc, &Caller::Buyer(owner), theirs.request(&rpc.input)).await;
+        let found = outcome.as_ref().map_or_else(Status::code, |_| Code::Ok) != Code::NotFound;
+        assert!(found, "{} does not find what is the caller's own, so it proves nothing: {outcome:?}", rpc.name);
+    }
+    sale.mesh.stop().await.unwrap();
+}
+
+/// What belongs to one buyer.
+struct Theirs {
+    /// What no answer to anybody else may have in it.
+    private: Vec<String>,
+    /// The values of request fields, by their names.
+    ids: [(&'static str, String); 7],
+}
+
+impl Theirs {
+    /// A request for all of it, as far as the message has fields for it.
+    fn request(&self, message: &MessageDescriptor) -> Vec<u8> {
+        self.filled(message).encode_to_vec()
+    }
+
+    fn filled(&self, message: &MessageDescriptor) -> DynamicMessage {
+        let mut filled = DynamicMessage::new(message.clone());
+        for field in message.fields() {
+            if let Some(value) = self.value(&field) {
+                filled.set_field(&field, if field.is_list() { Value::List(vec![value]) } else { value });
+            }
+        }
+        filled
+    }
+
+    fn value(&self, field: &FieldDescriptor) -> Option<Value> {
+        match (field.kind(), field.name()) {
+            (Kind::String, "request_id") => Some(Value::String(fresh())),
+            (Kind::String, name) => {
+                let known = self.ids.iter().find(|(id, _)| *id == name || format!("{id}s") == name);
+                assert!(known.is_some() || !name.contains("_id"), "{name}: say here whose it is");
+                known.map(|(_, value)| Value::String(value.clone()))
+            }
+            (Kind::Int32, "units") => Some(Value::I32(1)),
+            (Kind::Message(inner), _) if field.is_list() => Some(Value::Message(self.filled(&inner))),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing of it is in the answer, not even that it exists.
+    fn are_hidden_in(&self, outcome: &Result<Vec<u8>, Status>) -> bool {
+        match outcome {
+            Ok(answer) => {
+                let answer = String::from_utf8_lossy(answer);
+                !self.private.iter().any(|id| answer.contains(id.as_str()))
+            }
+            Err(status) => status.code() == Code::NotFound,
+        }
+    }
+}
