@@ -2,7 +2,10 @@
 //! gateway sends on, and can let a stream break where it wants.
 
 use axum::{Router, extract, routing::any};
-use futures_util::{Stream, StreamExt, stream};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, future::ready, stream};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::{BodyExt, Full};
 use stampede_chassis::{Grpc, Workers, serve_on};
 use stampede_lua::gate::UserId;
 use stampede_proto::{
@@ -45,6 +48,25 @@ pub async fn serve() -> (String, DropGuard) {
 async fn watch_order(request: extract::Request) -> http::Response<Body> {
     let user = request.headers().get("x-stampede-user").and_then(|user| user.to_str().ok()).unwrap_or("nobody");
     Status::from(Problem::new(Reason::OrderNotFound, user)).into_http()
+}
+
+/// Serves every method that has a route with an empty resource, until the guard is dropped. Returns the URL.
+pub async fn serve_anything() -> (String, DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let grpc = Grpc::new(Routes::from(Router::new().fallback(empty_resource)), &[], &[]);
+    let stop = CancellationToken::new();
+    tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
+    (url, stop.drop_guard())
+}
+
+/// An answer of the gRPC protocol, byte by byte: a message whose field 1 is an empty message, since that is where every
+/// answer has its resource, and that all went well.
+async fn empty_resource() -> http::Response<axum::body::Body> {
+    let went_well = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 10, 0])).with_trailers(ready(Some(Ok(went_well))));
+    let response = http::Response::builder().header("content-type", "application/grpc");
+    response.body(axum::body::Body::new(message)).unwrap()
 }
 
 struct Payments;
