@@ -29,7 +29,7 @@ pub enum Command {
     Down,
     /// Play a whole sale through a fresh mesh and prove that its promises held
     Demo(DemoArgs),
-    /// Put load on a mesh with ghz or JMeter, and say what a call costs
+    /// Put load on a mesh with ghz or JMeter, or on the gateway alone with wrk, and say what a call costs
     Bench(BenchArgs),
     /// Break one thing after another while small sales go on, and prove each time that the promises held
     Chaos(ChaosArgs),
@@ -241,6 +241,8 @@ pub enum Generator {
     Ghz(GhzArgs),
     /// HTTP to the gateway, by the plans of jmeter-bench/
     Jmeter(JmeterArgs),
+    /// HTTP through the gateway alone to a bare gRPC handler, by wrk, beside a bare hop in the same run
+    Gateway(GatewayArgs),
 }
 
 /// Which mesh the load is put on, and for how long.
@@ -297,6 +299,24 @@ pub struct JmeterArgs {
     /// Where and how long.
     #[command(flatten)]
     pub load: LoadArgs,
+}
+
+/// Flags of `bench gateway`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask bench gateway --rounds 5 --json > gateway.json")]
+pub struct GatewayArgs {
+    /// How long each case is measured in each round
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// How often each case is measured, in turn with the others; the median is shown
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Print the figures as JSON in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// How to build: with all optimisations, unless --dev is given.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
 }
 
 /// Flags of `chaos`.
@@ -359,7 +379,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "chaos", "test"] {
+        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "bench gateway", "chaos", "test"] {
             let found =
                 path.split(' ').fold(&mut command, |above, name| above.find_subcommand_mut(name).expect("it is there"));
             let help = found.render_help().to_string();

@@ -1,15 +1,19 @@
 //! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and reports the results: rates and
-//! latencies, outcomes by reason, what each call cost, and whether every promise still held.
+//! latencies, outcomes by reason, what each call cost, and whether every promise still held. The gateway can be
+//! measured alone too.
 
 mod costs;
+mod gateway;
 mod ghz;
 mod jmeter;
+mod laboratory;
 mod metrics;
 mod page;
 mod plan;
 mod samples;
 mod seed;
 mod stage;
+mod wrk;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,7 @@ pub fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> 
     let as_it_should_be = match &args.generator {
         Generator::Ghz(args) => ghz::run(workspace, args)?,
         Generator::Jmeter(args) => jmeter::run(workspace, args)?,
+        Generator::Gateway(args) => gateway::run(workspace, args)?,
     };
     Ok(if as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -252,6 +252,16 @@ impl Servers {
     }
 }
 
+/// Starts Redis without the others, with data of its own, and returns its URL for the processes.
+pub fn start_redis(fleet: &mut Fleet, workspace: &Workspace, port: u16) -> anyhow::Result<String> {
+    let step = Step::begin("redis", "starting");
+    let launch = redis::launch(&fleet.run().join("data"), Identity::for_servers(workspace)?, port)?;
+    fleet.start(launch)?;
+    fleet.wait_ready("redis", READY_TIMEOUT, || probe::redis(port))?;
+    step.done(&format!("redis://127.0.0.1:{port}"));
+    Ok(format!("redis://{REDIS_USER}:{PASSWORD}@127.0.0.1:{port}/0"))
+}
+
 /// Redis, Kafka and the payment provider hold state about the orders of one database. Each kind of database has all of
 /// them to itself, so a run on the other kind finds nothing that it does not know of.
 fn data_of(run: &Path, database: Database) -> PathBuf {

@@ -1,5 +1,5 @@
 //! Requirements of load and container tests: ghz, built from its source; JMeter, whose jars come through Maven; Docker
-//! Compose. Exact versions.
+//! Compose, each in an exact version; and wrk as the distribution has it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,15 @@ const CONFIG: &str = "config.jar";
 
 const PYTHON: Requirement =
     Requirement { what: "Python 3 with venv", probe: Probe::PythonVenv, packages: &["python3-venv"] };
+
+/// Any version: what is measured is the processes that it calls.
+const WRK: Requirement = Requirement { what: "wrk", probe: Probe::Program("wrk"), packages: &["wrk"] };
+
+/// The program wrk, which distributions have.
+pub fn wrk() -> anyhow::Result<PathBuf> {
+    apt::provide(&[WRK])?;
+    shell::find_program("wrk").context("wrk is gone")
+}
 
 /// The program ghz, built the first time.
 pub fn ghz(workspace: &Workspace) -> anyhow::Result<PathBuf> {

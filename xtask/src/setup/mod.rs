@@ -16,7 +16,7 @@ use crate::ui::{Step, say};
 use crate::workspace::Workspace;
 
 pub use crate::setup::kafka::{fetch as fetch_kafka, libraries as kafka_libraries};
-pub use crate::setup::load::{compose, ghz, jmeter};
+pub use crate::setup::load::{compose, ghz, jmeter, wrk};
 
 const REDIS: [Requirement; 1] = [Requirement {
     what: "Redis 7 or later",
@@ -60,6 +60,11 @@ pub fn everything(workspace: &Workspace, database: Database) -> anyhow::Result<(
 /// Provides the requirements of the build alone.
 pub fn compiler() -> anyhow::Result<()> {
     apt::provide(&BUILD)
+}
+
+/// Provides the requirements of the build and Redis.
+pub fn redis() -> anyhow::Result<()> {
+    apt::provide(&[&BUILD[..], &SUPERVISION, &REDIS].concat())
 }
 
 /// Provides the requirements of the build and of the checks that need no server.
