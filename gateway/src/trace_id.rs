@@ -16,7 +16,7 @@ pub struct TraceId(Arc<str>);
 impl TraceId {
     /// The id of the trace of this span: that of the `traceparent` of a trusted proxy, else a new one.
     pub fn of(span: &Span) -> Self {
-        Self(telemetry::trace_id(span).unwrap_or_else(fresh).into())
+        Self::from(telemetry::trace_id(span).unwrap_or_else(fresh))
     }
 
     #[cfg(test)]
@@ -32,6 +32,13 @@ impl TraceId {
     /// As the header has it.
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("hexadecimal digits are header text")
+    }
+}
+
+impl From<String> for TraceId {
+    /// The id of these digits.
+    fn from(digits: String) -> Self {
+        Self(digits.into())
     }
 }
 

@@ -35,8 +35,8 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     let presented = request.headers().contains_key(header::AUTHORIZATION);
     let route = find(&gateway, &request);
     let is_trusted = gateway.holds.trusts(request.extensions());
-    let span = span_of(route.as_ref().map_or(method.as_str(), |route| &route.name), &request, is_trusted);
-    let trace_id = TraceId::of(&span);
+    let name = route.as_ref().map_or(method.as_str(), |route| &route.name);
+    let (span, trace_id) = span_of(name, request.headers(), is_trusted);
     let (route, outcome) = match route {
         Ok(route) => {
             let answer = catch_panic(admit(&gateway, &route, &trace_id, request));
@@ -94,15 +94,17 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-/// The span of a request, a child of a trusted caller's. It is of the highest level, so that no log filter takes the
-/// trace's id from the lines that it lets through.
-fn span_of(name: &str, request: &Request, is_trusted: bool) -> Span {
-    let (headers, none) = (request.headers(), HeaderMap::new());
+/// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that no
+/// log filter takes that id from the lines that it lets through.
+fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
+    // A stranger decides neither what is recorded nor how it is called.
+    let none = HeaderMap::new();
     if let Some(trace) = telemetry::passed_on(if is_trusted { headers } else { &none }) {
         // Nobody is sent this span: it only names the trace in the lines of the log.
-        let span = error_span!("http", otel.name = name, trace_id = trace.trace_id());
+        let trace_id = TraceId::from(trace.trace_id());
+        let span = error_span!("http", otel.name = name, trace_id = trace_id.as_str());
         telemetry::note(&span, trace);
-        return span;
+        return (span, trace_id);
     }
     let span = error_span!(
         "http",
@@ -117,7 +119,8 @@ fn span_of(name: &str, request: &Request, is_trusted: bool) -> Span {
     } else {
         telemetry::link_stranger(&span, headers);
     }
-    span
+    let trace_id = TraceId::of(&span);
+    (span, trace_id)
 }
 
 /// A span is in error when the server failed, not when it refused.
