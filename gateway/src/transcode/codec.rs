@@ -4,8 +4,18 @@ use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tonic::{
     Status,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
+
+/// Capacity of a buffer to begin with. Most messages are smaller, and each open stream keeps a buffer for as long as it
+/// is open.
+const BUFFER_BYTES: usize = 1_024;
+/// Bytes after which what is encoded is handed over; tonic's own.
+const YIELD_BYTES: usize = 32 * 1_024;
+
+fn small_buffers() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+}
 
 /// Encodes any message and decodes those of one descriptor.
 #[derive(Debug)]
@@ -46,6 +56,10 @@ impl Encoder for DynamicEncoder {
     fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        small_buffers()
+    }
 }
 
 /// The receiving half.
@@ -62,5 +76,9 @@ impl Decoder for DynamicDecoder {
         DynamicMessage::decode(self.output.clone(), buffer)
             .map(Some)
             .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        small_buffers()
     }
 }
