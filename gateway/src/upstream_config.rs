@@ -52,7 +52,8 @@ fn flag(service: Service) -> Arg {
         .action(ArgAction::Append)
         .default_value(format!("http://127.0.0.1:{}", Process::from(service).port()))
         .help(format!(
-            "Replicas of the {service} service, comma separated: http://host:port, or dns:///host:port for all that DNS has"
+            "Replicas of the {service} service, comma separated: http://host:port, or dns:///host:port for all that \
+             DNS has"
         ))
         .help_heading("Services")
 }

@@ -27,15 +27,15 @@ use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
 
-/// Answers a request, and makes what happens to it visible by the name of its route: a span, child of a
-/// trusted caller's, a measurement, and the body of a problem.
+/// Answers a request, and makes what happens to it visible by the name of its route: a span, child of a trusted
+/// caller's, a measurement, and the body of a problem.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
     let route = find(&gateway, &request);
     let is_trusted = gateway.holds.trusts(request.extensions());
-    let name = route.as_ref().map_or(method.as_str(), |route| &route.name);
+    let name = route.as_ref().map_or(method.as_str(), |route| route.name.as_str());
     let (span, trace_id) = span_of(name, request.headers(), is_trusted);
     let (route, outcome) = match route {
         Ok(route) => {
@@ -94,8 +94,8 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-/// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that no
-/// log filter takes that id from the lines that it lets through.
+/// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that
+/// no log filter takes that id from the lines that it lets through.
 fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
     // A stranger decides neither what is recorded nor how it is called.
     let none = HeaderMap::new();

@@ -3,8 +3,8 @@
 //! It fails quickly and in the product's own words: UNAVAILABLE if no replica can be reached, DEADLINE_EXCEEDED if none
 //! answered in time. A call that no handler can have seen is retried: one that never got onto a connection, or that a
 //! replica refused while it left. Any other is not, because it may have taken effect: a caller whose call is idempotent
-//! makes it again, and most often reaches another replica. So a replica that stands still costs its callers no more than
-//! the probes that find it, since the calls that it has fail as UNAVAILABLE then.
+//! makes it again, and most often reaches another replica. So a replica that stands still costs its callers no more
+//! than the probes that find it, since the calls that it has fail as UNAVAILABLE then.
 
 use std::{
     error::Error,
