@@ -20,9 +20,9 @@ pub struct PoolBounds {
     pub what: &'static str,
     /// Units in all.
     pub total: usize,
-    /// Units of one address.
+    /// Units of one address; it has no bound of its own if that is no less than all.
     pub of_address: usize,
-    /// Units of one buyer.
+    /// Units of one buyer; likewise.
     pub of_user: usize,
     /// Whether each class has units kept for it.
     pub has_classes: bool,
@@ -97,11 +97,14 @@ impl Pool {
     }
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
-        let of = |count: Option<&usize>| count.copied().unwrap_or(0) + units;
-        if holder.block.is_some_and(|block| of(held.by_address.get(&block)) > self.bounds.of_address) {
+        // Who may have all has no bound of their own: what is refused to them is refused to everybody.
+        let is_over = |bound: usize, count: Option<&usize>| {
+            bound < self.bounds.total && count.copied().unwrap_or(0) + units > bound
+        };
+        if holder.block.is_some_and(|block| is_over(self.bounds.of_address, held.by_address.get(&block))) {
             return Err(By::Address);
         }
-        if holder.user.as_ref().is_some_and(|user| of(held.by_user.get(user)) > self.bounds.of_user) {
+        if holder.user.as_ref().is_some_and(|user| is_over(self.bounds.of_user, held.by_user.get(user))) {
             return Err(By::User);
         }
         Ok(())
@@ -212,6 +215,16 @@ mod tests {
         assert!(pool.take(&holder(1, "usr_2"), Class::OwnReads, 2).is_ok());
         assert_eq!(pool.in_use(), ([0; Class::COUNT], 0));
         assert!(pool.held().by_address.is_empty() && pool.held().by_user.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn who_may_have_all_is_refused_by_the_bound_of_all() {
+        let bounds = PoolBounds { name: "streams", what: "", total: 2, of_address: 2, of_user: 2, has_classes: false };
+        let pool = Pool::new(bounds);
+        let held = [1, 2].map(|_| pool.take(&holder(1, "usr_1"), Class::PublicReads, 1).unwrap());
+        assert_eq!(pool.take(&holder(1, "usr_1"), Class::PublicReads, 1).err(), Some(By::All));
+        drop(held);
+        assert!(pool.take(&holder(1, "usr_1"), Class::PublicReads, 1).is_ok());
     }
 
     #[test]
