@@ -29,7 +29,7 @@ pub(super) struct Connections {
 
 struct Table {
     next_id: u64,
-    lives: HashMap<u64, Arc<Life>>,
+    open: HashMap<u64, (Arc<Life>, Option<Block>)>,
     by_block: HashMap<Block, usize>,
     next_search: Instant,
 }
@@ -39,12 +39,11 @@ pub(super) struct Place {
     pub(super) life: Arc<Life>,
     connections: Arc<Connections>,
     id: u64,
-    block: Option<Block>,
 }
 
 impl Connections {
     pub(super) fn new(bounds: Arc<HttpBounds>) -> Arc<Connections> {
-        let table = Table { next_id: 0, lives: HashMap::new(), by_block: HashMap::new(), next_search: Instant::now() };
+        let table = Table { next_id: 0, open: HashMap::new(), by_block: HashMap::new(), next_search: Instant::now() };
         Arc::new(Connections { bounds, table: Mutex::new(table) })
     }
 
@@ -52,20 +51,18 @@ impl Connections {
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, &'static str> {
         let block = (!self.bounds.trusted_proxies.contain(address)).then(|| Block::of(address));
         let mut table = self.table();
-        if block.is_some_and(|block| table.of(block) >= self.bounds.max_connections_of_address) {
+        let (max, of_address) = (self.bounds.max_connections, self.bounds.max_connections_of_address);
+        // An address that may have all has no bound of its own: for its newcomers too the silent make room.
+        if of_address < max && block.is_some_and(|block| table.of(block) >= of_address) {
             return Err("address");
         }
-        if table.lives.len() >= self.bounds.max_connections && !table.make_room(self.bounds.max_connections) {
+        if table.open.len() >= max && !table.make_room(max) {
             return Err("full");
         }
-        let (id, life) = (table.next_id, Life::begin());
-        table.next_id += 1;
-        table.lives.insert(id, Arc::clone(&life));
-        if let Some(block) = block {
-            *table.by_block.entry(block).or_default() += 1;
-        }
+        let life = Life::begin();
+        let id = table.enter(Arc::clone(&life), block);
         drop(table);
-        Ok(Place { life, connections: Arc::clone(self), id, block })
+        Ok(Place { life, connections: Arc::clone(self), id })
     }
 
     /// Nothing under this lock can panic.
@@ -79,13 +76,36 @@ impl Table {
         self.by_block.get(&block).copied().unwrap_or(0)
     }
 
+    fn enter(&mut self, life: Arc<Life>, block: Option<Block>) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.open.insert(id, (life, block));
+        if let Some(block) = block {
+            *self.by_block.entry(block).or_default() += 1;
+        }
+        id
+    }
+
+    /// Gives its place back, also in the share of its address; `None` if it has none any more.
+    fn leave(&mut self, id: u64) -> Option<Arc<Life>> {
+        let (life, block) = self.open.remove(&id)?;
+        let Some(block) = block else { return Some(life) };
+        if let Some(count) = self.by_block.get_mut(&block) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_block.remove(&block);
+            }
+        }
+        Some(life)
+    }
+
     /// Closes the idlest; returns whether there were any.
     fn make_room(&mut self, max: usize) -> bool {
         let now = Instant::now();
         if now < self.next_search {
             return false;
         }
-        let quiet = self.lives.iter().filter_map(|(id, life)| life.quiet().map(|quiet| (quiet, *id)));
+        let quiet = self.open.iter().filter_map(|(id, (life, _))| life.quiet().map(|quiet| (quiet, *id)));
         let mut idlest: Vec<((bool, Instant), u64)> = quiet.collect();
         let wanted = (max / ROOM_SHARE).max(1);
         if idlest.len() > wanted {
@@ -97,7 +117,7 @@ impl Table {
             return false;
         }
         for (_, id) in &idlest {
-            if let Some(life) = self.lives.remove(id) {
+            if let Some(life) = self.leave(*id) {
                 life.cut.cancel();
             }
         }
@@ -107,15 +127,8 @@ impl Table {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = self.connections.table();
-        table.lives.remove(&self.id);
-        let Some(block) = self.block else { return };
-        if let Some(count) = table.by_block.get_mut(&block) {
-            *count -= 1;
-            if *count == 0 {
-                table.by_block.remove(&block);
-            }
-        }
+        // One that was closed for a newcomer has left already.
+        drop(self.connections.table().leave(self.id));
     }
 }
 
@@ -160,5 +173,27 @@ mod tests {
         let _busy = third.life.ask(false);
         assert_eq!(connections.admit(from(4)).err(), Some("full"));
         drop(exchange);
+    }
+
+    #[tokio::test]
+    async fn the_silent_make_room_for_a_newcomer_from_an_address_that_may_have_all() {
+        let connections = connections(2, 2);
+        let silent = [1, 1].map(|last| connections.admit(from(last)).unwrap());
+        let newcomer = connections.admit(from(1)).unwrap();
+        assert!(silent[0].life.cut.is_cancelled(), "the one that has been silent for longest");
+        assert!(!silent[1].life.cut.is_cancelled() && !newcomer.life.cut.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn who_is_closed_for_a_newcomer_gives_the_share_of_its_address_back_at_once() {
+        let connections = connections(3, 2);
+        let silent = [1, 1, 2].map(|last| connections.admit(from(last)).unwrap());
+        let _other = connections.admit(from(3)).unwrap();
+        assert!(silent[0].life.cut.is_cancelled());
+        let newcomer = connections.admit(from(1)).unwrap();
+        drop(silent);
+        assert_eq!(connections.table().of(Block::of(from(1))), 1, "nobody gives a place back twice");
+        drop(newcomer);
+        assert!(connections.table().by_block.len() == 1, "only the other one is left");
     }
 }
