@@ -162,11 +162,21 @@ impl Server {
     }
 }
 
-/// Leaves an eighth of the files that the process may open to all else: without one no connection can be refused.
+/// Leaves an eighth of the files that the process may open to all else: without one no connection can be refused. One
+/// address has the same part of what is left.
 fn within_open_files(bounds: HttpBounds) -> HttpBounds {
     let Ok((files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return bounds };
     let room = usize::try_from(files / 8 * 7).unwrap_or(usize::MAX);
-    HttpBounds { max_connections: bounds.max_connections.min(room), ..bounds }
+    within(room, bounds)
+}
+
+fn within(room: usize, bounds: HttpBounds) -> HttpBounds {
+    let (max, of_address) = (bounds.max_connections, bounds.max_connections_of_address);
+    if max <= room {
+        return bounds;
+    }
+    let of_address = (of_address.saturating_mul(room) / max).max(1);
+    HttpBounds { max_connections: room, max_connections_of_address: of_address, ..bounds }
 }
 
 fn protocols(bounds: &HttpBounds, cuts: Cuts) -> auto::Builder<StreamTasks> {
@@ -220,4 +230,18 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_few_open_files_one_address_has_the_same_part_of_fewer_connections() {
+        let bounds = || HttpBounds { max_connections: 1_000, max_connections_of_address: 120, ..HttpBounds::default() };
+        let fewer = within(100, bounds());
+        assert_eq!((fewer.max_connections, fewer.max_connections_of_address), (100, 12));
+        let same = within(1_000, bounds());
+        assert_eq!((same.max_connections, same.max_connections_of_address), (1_000, 120));
+    }
 }
