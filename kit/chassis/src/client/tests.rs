@@ -246,9 +246,9 @@ impl Dns {
     }
 }
 
-/// Waits up to ten seconds until these replicas, and no others, answer a number of calls of which none fails.
+/// Waits up to half a minute until these replicas, and no others, answer a number of calls of which none fails.
 async fn until_answered_by(mesh: &MeshChannel, expected: &[i32]) {
-    let give_up = Instant::now() + Duration::from_secs(10);
+    let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         let (numbers, failed) = answers(mesh, 50).await;
         if (numbers.as_slice(), failed) == (expected, 0) {
