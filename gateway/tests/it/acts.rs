@@ -9,7 +9,7 @@ use futures_util::{StreamExt, future::join_all, stream};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use stampede_vocab::{OrderId, UserId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::DropGuard;
 use uuid::Uuid;
@@ -61,9 +61,13 @@ async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
     let front = Front::start(&[]).await;
     let login = |address: String| front.send(from(&address, request("POST", "/v1/auth/tokens", "", "{}")));
     // Each from another address of one network.
-    let answers = all((0..310).map(|n| login(format!("2001:db8::{n:x}")))).await;
+    let started = Instant::now();
+    let answers = all((0..400).map(|n| login(format!("2001:db8::{n:x}")))).await;
     let refused = throttled(&answers);
-    assert!((1..=10).contains(&refused.len()), "{}: 300 at once, and one more each 200 ms", refused.len());
+    let more = usize::try_from(started.elapsed().as_millis() / 200).unwrap();
+    let admitted = answers.len() - refused.len();
+    assert!((300..=301 + more).contains(&admitted), "{admitted}: 300 at once, and one more each 200 ms");
+    assert!(!refused.is_empty());
     refused.iter().for_each(|answer| is_throttled(answer, "login", "address"));
     assert_eq!(login("2001:db8:0:1::1".to_owned()).await.status, 201, "the network beside it is another");
     assert_eq!(login("192.0.2.1".to_owned()).await.status, 201);
@@ -134,11 +138,11 @@ async fn an_order_that_was_refused_is_not_open() {
 async fn whoever_hangs_up_before_the_answer_has_an_open_order_too() {
     let (front, _guard) = front(&[]).await;
     let token = buyer();
-    for number in 0..5 {
-        let request_id = format!("r-{number}");
-        let order = place(&front, &token, &request_id, "hangs");
-        assert!(tokio::time::timeout(Duration::from_millis(200), order).await.is_err(), "it hangs");
-    }
+    let request_ids: Vec<_> = (0..5).map(|number| format!("r-{number}")).collect();
+    let orders = request_ids.iter().map(|request_id| place(&front, &token, request_id, "hangs"));
+    // Long enough for all of them to reach the service.
+    let hung = orders.map(|order| tokio::time::timeout(Duration::from_secs(2), order));
+    assert!(join_all(hung).await.iter().all(Result::is_err), "they hang");
     stampede_testkit::eventually("all of them count", || async {
         let answer = place(&front, &token, "r-9", "sold-out").await;
         answer.json()["detail"].as_str()?.contains("orders are open").then_some(())
@@ -226,10 +230,11 @@ async fn callers_are_let_through_at_once_while_redis_hangs() {
     let (front, _guard) = front(&[("--redis-url", &url)]).await;
     let token = buyer();
     assert_eq!(place(&front, &token, "r-0", "e").await.status, 200);
-    redis.pause(Duration::from_secs(2)).await.unwrap();
+    // For longer than all of them take: then it would refuse the sixth.
+    redis.pause(Duration::from_secs(60)).await.unwrap();
     for number in 1..30 {
         let request_id = format!("r-{number}");
-        let answer = tokio::time::timeout(Duration::from_secs(1), place(&front, &token, &request_id, "e"));
+        let answer = tokio::time::timeout(Duration::from_millis(2_500), place(&front, &token, &request_id, "e"));
         assert_eq!(answer.await.expect("it does not wait for Redis").status, 200, "{number}");
     }
 }

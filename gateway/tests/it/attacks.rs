@@ -2,35 +2,43 @@
 //! client is served, and what they held comes back by itself.
 
 use crate::raw::{Door, PATIENCE, ask_on, closed_after, frame};
+use futures_util::future::join_all;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
 
-const SOON: Duration = Duration::from_secs(5);
+/// The deadline of a head, in milliseconds: long enough for an honest client of a slow machine.
+const HEAD_TIMEOUT: (&str, &str) = ("--head-timeout-ms", "1500");
+/// Longest until a connection is closed for its deadline; less than the deadlines that hold without a flag.
+const SOON: Duration = Duration::from_secs(8);
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_or_half_is_closed() {
-    let door = Door::open(&[("--head-timeout-ms", "500")]).await;
+    let door = Door::open(&[HEAD_TIMEOUT]).await;
     let beginnings: [&[u8]; 4] = [
         b"",
         b"PRI * HTTP/2.0\r\n",
         b"GET / HTTP/1.1\r\nhost:",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
     ];
-    for beginning in beginnings {
-        let mut socket = door.connect().await;
-        socket.write_all(beginning).await.unwrap();
-        assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
-        let after = closed_after(&mut socket).await;
-        assert!(after < SOON, "{beginning:?}: {after:?}");
-    }
+    let closed = beginnings.map(|beginning| {
+        let door = &door;
+        async move {
+            let mut socket = door.connect().await;
+            socket.write_all(beginning).await.unwrap();
+            assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
+            let after = closed_after(&mut socket).await;
+            assert!(after < SOON, "{beginning:?}: {after:?}");
+        }
+    });
+    join_all(closed).await;
 }
 
 #[tokio::test]
 async fn a_second_head_that_trickles_is_late_too() {
-    let door = Door::open(&[("--head-timeout-ms", "500")]).await;
+    let door = Door::open(&[HEAD_TIMEOUT]).await;
     let mut socket = door.connect().await;
     socket.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
@@ -40,7 +48,7 @@ async fn a_second_head_that_trickles_is_late_too() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let door = Door::open(&[("--idle-timeout-ms", "300")]).await;
+    let door = Door::open(&[("--idle-timeout-ms", "1500"), ("--ping-interval-ms", "60000")]).await;
     let mut http1 = door.connect().await;
     http1.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
     assert!(http1.read(&mut [0; 4096]).await.unwrap() > 0);
@@ -106,14 +114,10 @@ async fn bodies_that_do_not_come_hold_no_place() {
         }
         attackers.push(http2);
     }
-    let started = Instant::now();
-    let mut asked = 0;
-    while started.elapsed() < Duration::from_secs(1) {
+    for _ in 0..20 {
         assert!(door.ask("GET", "/").await.starts_with("HTTP/1.1 200"));
         assert!(door.ask("POST", "/v1/auth/tokens").await.starts_with("HTTP/1.1 201"));
-        asked += 1;
     }
-    assert!(asked >= 5, "{asked}");
     for http2 in &mut attackers {
         http2.wait_for(frame::HEADERS, 100).await;
     }
@@ -122,7 +126,7 @@ async fn bodies_that_do_not_come_hold_no_place() {
 #[tokio::test]
 async fn answers_that_are_not_read_take_the_place_of_no_other_class_and_are_cut() {
     // Of 50 places 3 are kept for reads for all, 3 for logins, and 19 for whoever comes first.
-    let flags = [("--max-in-flight", "50"), ("--address-share-percent", "100"), ("--read-stall-ms", "1500")];
+    let flags = [("--max-in-flight", "50"), ("--address-share-percent", "100"), ("--read-stall-ms", "5000")];
     let door = Door::open(&flags).await;
     let mut http2 = door.connect_http2().await;
     for _ in 0..60 {
@@ -136,7 +140,8 @@ async fn answers_that_are_not_read_take_the_place_of_no_other_class_and_are_cut(
 
 #[tokio::test]
 async fn an_answer_that_is_read_in_time_is_whole_however_large() {
-    let door = Door::open(&[]).await;
+    // An answer of 16 MB takes its time where nothing is optimised.
+    let door = Door::open(&[("--request-timeout-ms", "30000")]).await;
     let answer = door.ask("GET", "/v1/events?page_token=large").await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.len() > 64 * 1024, "{} bytes", answer.len());
     assert!(answer.contains("content-length: ") && answer.ends_with('}'));
@@ -148,7 +153,13 @@ async fn an_answer_that_is_read_in_time_is_whole_however_large() {
 /// The watchers of one service, and the calls to it, come over one connection each: who does not read stops nobody.
 #[tokio::test]
 async fn watchers_who_do_not_read_stop_no_call_and_free_their_places() {
-    let flags = [("--max-streams", "40"), ("--address-share-percent", "100"), ("--read-stall-ms", "4000")];
+    let flags = [
+        ("--max-streams", "40"),
+        ("--address-share-percent", "100"),
+        ("--read-stall-ms", "8000"),
+        // It answers none.
+        ("--ping-interval-ms", "60000"),
+    ];
     let door = Door::open(&flags).await;
     let path = "/v1/events:watch?event_ids=flood";
     let mut http2 = door.connect_http2().await;
@@ -160,7 +171,8 @@ async fn watchers_who_do_not_read_stop_no_call_and_free_their_places() {
     for _ in 0..50 {
         let asked = Instant::now();
         assert!(door.ask("GET", "/v1/events").await.starts_with("HTTP/1.1 200"));
-        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        // Whoever waited for a watcher would wait until it is cut.
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     }
     http2.wait_for(frame::RST_STREAM, 40).await;
     door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
@@ -180,10 +192,10 @@ async fn a_watcher_over_http1_who_does_not_read_is_cut() {
 
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_is_gone_and_its_stream_with_it() {
-    let door = Door::open(&[("--ping-interval-ms", "300"), ("--max-streams", "1")]).await;
+    let door = Door::open(&[("--ping-interval-ms", "1500"), ("--max-streams", "1")]).await;
     let mut http2 = door.connect_http2().await;
     http2.open("GET", "/v1/events:watch?event_ids=stay", true).await;
     http2.wait_for(frame::HEADERS, 1).await;
-    assert!(closed_after(&mut http2.socket).await < SOON);
+    assert!(closed_after(&mut http2.socket).await < Duration::from_secs(15), "without the flag it takes 20 s");
     door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
 }

@@ -16,7 +16,7 @@ const WATCH: &str = "/v1/events:watch?event_ids=stay";
 
 async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     let (url, guard) = services::serve().await;
-    let urls = [("--event-urls", url.as_str()), ("--payment-urls", url.as_str()), ("--request-timeout-ms", "700")];
+    let urls = [("--event-urls", url.as_str()), ("--payment-urls", url.as_str())];
     let flags: Vec<_> = urls.into_iter().chain(flags.iter().copied()).collect();
     (Front::start(&flags).await, guard)
 }
@@ -72,7 +72,7 @@ async fn streams_are_bounded_by_what_they_are_about_too() {
 
 #[tokio::test]
 async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted() {
-    let (front, _guard) = front(&[("--max-in-flight-of-user", "1")]).await;
+    let (front, _guard) = front(&[("--max-in-flight-of-user", "1"), ("--request-timeout-ms", "700")]).await;
     let slow = "/v1/payments?page_token=slow";
     let buyer = good_token("buyer");
     let (first, second) = tokio::join!(front.get(slow, &buyer), async {

@@ -4,6 +4,7 @@
 use crate::{front::build, services};
 use stampede_chassis::{Workers, serve_on};
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -14,8 +15,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Longest wait for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for what must come, however slow the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Types of HTTP/2 frames.
@@ -62,7 +63,7 @@ impl Door {
     pub async fn connect_http2(&self) -> Http2 {
         let mut socket = self.connect().await;
         socket.write_all(PREFACE).await.unwrap();
-        let mut http2 = Http2 { socket, next_stream: 1 };
+        let mut http2 = Http2 { socket, next_stream: 1, seen: HashMap::new() };
         // SETTINGS_INITIAL_WINDOW_SIZE is 0.
         http2.send(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
         http2
@@ -109,6 +110,8 @@ pub async fn closed_after(socket: &mut TcpStream) -> Duration {
 pub struct Http2 {
     pub socket: TcpStream,
     next_stream: u32,
+    /// How many frames of each kind were read.
+    seen: HashMap<u8, usize>,
 }
 
 impl Http2 {
@@ -139,17 +142,16 @@ impl Http2 {
         self.send(frame::HEADERS, end_headers | end_stream, stream, &head).await;
     }
 
-    /// Reads until as many frames of this kind have come.
+    /// Reads until as many frames of this kind have come in all, also while others were waited for.
     pub async fn wait_for(&mut self, kind: u8, count: usize) {
-        let mut seen = 0;
         let reading = async {
-            while seen < count {
+            while self.seen.get(&kind).copied().unwrap_or(0) < count {
                 let mut head = [0; 9];
                 self.socket.read_exact(&mut head).await.expect("a frame comes before the end");
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
                 let mut payload = vec![0; usize::try_from(length).unwrap()];
                 self.socket.read_exact(&mut payload).await.expect("a frame is whole");
-                seen += usize::from(head[3] == kind);
+                *self.seen.entry(head[3]).or_default() += 1;
             }
         };
         timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("of {count} frames {kind} there were fewer"));

@@ -114,7 +114,7 @@ async fn path_with_ticket(front: &Front, token: &str) -> String {
 }
 
 async fn rest(body: Body) -> String {
-    let rest = tokio::time::timeout(Duration::from_secs(10), body.collect()).await;
+    let rest = tokio::time::timeout(Duration::from_secs(30), body.collect()).await;
     String::from_utf8(rest.expect("the stream ends").unwrap().to_bytes().to_vec()).unwrap()
 }
 

@@ -122,7 +122,7 @@ async fn a_gateway_that_leaves_says_so_and_not_that_the_stream_has_ended() {
     let mut body = front.open(request("GET", &path("stay"), "", "")).await.into_body();
     assert!(body.frame().await.unwrap().unwrap().is_data());
     front.workers.draining().cancel();
-    let rest = tokio::time::timeout(Duration::from_secs(2), body.collect()).await;
+    let rest = tokio::time::timeout(Duration::from_secs(10), body.collect()).await;
     let rest = rest.expect("the stream ends").unwrap().to_bytes();
     let events = events(&String::from_utf8_lossy(&rest));
     assert_eq!(events.last().map(|event| (event.kind.as_str(), event.id.as_str())), Some(("drain", "")));
