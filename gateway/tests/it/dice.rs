@@ -92,7 +92,8 @@ impl Dice {
     }
 
     pub fn number(&mut self) -> Value {
-        serde_json::from_str(self.pick(&ODD_NUMBERS)).unwrap()
+        let number: &str = self.pick(&ODD_NUMBERS);
+        serde_json::from_str(number).unwrap()
     }
 
     /// Any JSON, not deeper than this.
