@@ -92,7 +92,7 @@ impl Dice {
     }
 
     pub fn number(&mut self) -> Value {
-        let number: &str = self.pick(&ODD_NUMBERS);
+        let number = *self.pick(&ODD_NUMBERS);
         serde_json::from_str(number).unwrap()
     }
 
