@@ -16,9 +16,9 @@ const ORDER: &str = r#"{"order_id":"ord_2x4y6z8e0n9gqvk3m5r7t1c2d0","user_id":"u
     "subtotal":{"minor_units":"3998","currency":"EUR"},"discount":{"minor_units":"500","currency":"EUR"},
     "total":{"minor_units":"3498","currency":"EUR"},"coupon_id":"cpn_0000000000000000000000001c","arrival":"4711",
     "payment_attempts":1,"pay_deadline":"2026-01-02T03:14:05.000006Z","last_decline":"","goods":[{"item_id":
-    "itm_0000000000000000000000001a","kind":"GOODS_KIND_ITEM","units":2,"granted_at":"2026-01-02T03:04:06Z"}],
+    "itm_0000000000000000000000001a","kind":"GOODS_KIND_ITEM","units":2,"grant_time":"2026-01-02T03:04:06Z"}],
     "create_time":"2026-01-02T03:04:05.000006Z","update_time":"2026-01-02T03:04:06Z",
-    "fulfilled_at":"2026-01-02T03:04:06Z","version":"3"}"#;
+    "fulfill_time":"2026-01-02T03:04:06Z","version":"3"}"#;
 
 fn main() {
     divan::main();

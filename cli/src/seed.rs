@@ -58,7 +58,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Seeded {
     event_id: EventId,
-    opens_at: String,
+    open_time: String,
     item_ids: Vec<ItemId>,
     campaign_id: Option<CampaignId>,
     orders: Vec<SeededOrder>,
@@ -86,12 +86,12 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let timeline = Timeline::from_now(opens_in, lasts, claims_before);
     let created = setup::create(&client, &operator, &sale, &timeline).await?;
     if !args.before_opening {
-        sleep_until(timeline.instant(timeline.opens_at)).await;
+        sleep_until(timeline.instant(timeline.open_time)).await;
     }
     let orders = place_orders(&client, &args, &created).await?;
     let Created { event, items, campaign } = created;
-    let opens_at = crate::simulate::wire::rfc3339(timeline.opens_at);
-    let seeded = Seeded { event_id: event, opens_at, item_ids: items, campaign_id: campaign, orders };
+    let open_time = crate::simulate::wire::rfc3339(timeline.open_time);
+    let seeded = Seeded { event_id: event, open_time, item_ids: items, campaign_id: campaign, orders };
     if output.json { print_json(&seeded) } else { print_text(seeded.assignments()) }
 }
 

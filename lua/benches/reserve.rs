@@ -46,8 +46,8 @@ impl Shelf {
         let staging = Staging {
             event_id: event,
             event_version: 1,
-            opens_at: LONG_AGO,
-            closes_at: FAR,
+            open_time: LONG_AGO,
+            close_time: FAR,
             items_expire_at: FAR,
             arrivals_at_least: 0,
             compared_on,

@@ -59,9 +59,9 @@ pub struct Plan {
     /// Ranks there are.
     pub quota: i32,
     /// When claims open.
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// When claims close.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
     /// When Redis may forget the campaign, but for claims that are not known to be stored.
     pub expires_at: Timestamp,
 }
@@ -159,8 +159,8 @@ pub async fn stage(
     let args = Args::new()
         .with(invalid_epoch.unwrap_or(0))
         .with(plan.quota)
-        .with(plan.opens_at.micros())
-        .with(plan.closes_at.micros())
+        .with(plan.open_time.micros())
+        .with(plan.close_time.micros())
         .with(plan.expires_at.micros() / 1_000);
     let keys = [redis.keys().coupon_campaign(campaign)];
     let (word, epoch): (String, i64) = parse(&STAGE, redis.invoke(&STAGE, &keys, &args).await?)?;

@@ -28,9 +28,9 @@ pub struct Timers {
     /// Its version: the timers of an older one never replace those of a newer one.
     pub version: i64,
     /// When it opens, unless that is past.
-    pub opens_at: Option<Timestamp>,
+    pub open_time: Option<Timestamp>,
     /// When it closes, unless that is past.
-    pub closes_at: Option<Timestamp>,
+    pub close_time: Option<Timestamp>,
 }
 
 /// Outcome of [`arm`].
@@ -44,7 +44,7 @@ pub enum Armed {
 
 /// Arms these timers and removes the others of the event. Doing it again changes nothing.
 pub async fn arm(redis: &Redis, timers: Timers) -> Result<Armed, RedisError> {
-    let args = Args::new().with(timers.version).with(millis(timers.opens_at)).with(millis(timers.closes_at));
+    let args = Args::new().with(timers.version).with(millis(timers.open_time)).with(millis(timers.close_time));
     let reply = redis.invoke(&ARM, &keys(redis, timers.event_id), &args).await?;
     match i64::from_redis_value_ref(&reply) {
         Ok(1) => Ok(Armed::Yes),

@@ -81,8 +81,8 @@ impl Event {
         let staging = Staging {
             event_id: self.id,
             event_version: 1,
-            opens_at: LONG_AGO,
-            closes_at: FAR,
+            open_time: LONG_AGO,
+            close_time: FAR,
             items_expire_at: FAR,
             arrivals_at_least: 0,
             compared_on: compared_on.to_owned(),
@@ -167,7 +167,7 @@ async fn events_on_different_masters_are_sold_and_synced_side_by_side() {
 async fn coupons_are_ranked_and_tokens_rotated_wherever_their_keys_are() {
     let cluster = OwnCluster::start().await.unwrap();
     let redis = connect(&cluster).await;
-    let plan = Plan { quota: 2, opens_at: LONG_AGO, closes_at: FAR, expires_at: FAR };
+    let plan = Plan { quota: 2, open_time: LONG_AGO, close_time: FAR, expires_at: FAR };
     // Ten of each lie on more than one master.
     for number in 1..=10 {
         let campaign = CampaignId::from_uuid(Uuid::from_u128(number));

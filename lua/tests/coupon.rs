@@ -15,8 +15,8 @@ use uuid::Uuid;
 const HOUR_US: i64 = 3_600_000_000;
 const ALWAYS: Plan = Plan {
     quota: 3,
-    opens_at: Timestamp::from_micros(0),
-    closes_at: Timestamp::from_micros(i64::MAX / 4096),
+    open_time: Timestamp::from_micros(0),
+    close_time: Timestamp::from_micros(i64::MAX / 4096),
     expires_at: Timestamp::from_micros(i64::MAX / 4096),
 };
 
@@ -171,13 +171,13 @@ async fn the_window_is_that_of_the_server_and_a_repeat_is_answered_outside_it() 
     let now = campaign.rank(1, "a").await.claimed_at;
     let (past, future) = (Timestamp::from_micros(now.micros() - 1), Timestamp::from_micros(now.micros() + HOUR_US));
 
-    let early = Campaign::staged(Plan { opens_at: future, ..ALWAYS }).await;
+    let early = Campaign::staged(Plan { open_time: future, ..ALWAYS }).await;
     assert_eq!(early.claim(&[(1, "a")]).await, [Outcome::NotOpen]);
-    let late = Campaign::staged(Plan { closes_at: past, ..ALWAYS }).await;
+    let late = Campaign::staged(Plan { close_time: past, ..ALWAYS }).await;
     assert_eq!(late.claim(&[(1, "a")]).await, [Outcome::Closed]);
 
     let over = Campaign::missing().await;
-    let epoch = over.start(Plan { closes_at: past, ..ALWAYS }, None).await;
+    let epoch = over.start(Plan { close_time: past, ..ALWAYS }, None).await;
     over.load(epoch, &[(user(1), 1)], true).await;
     let outcomes = over.claim(&[(1, "a"), (2, "a")]).await;
     assert!(matches!(&outcomes[0], Outcome::Stored(ranked) if ranked.rank == 1), "{outcomes:?}");

@@ -58,8 +58,8 @@ fn event() -> EventId {
     EventId::from_uuid(UserId::random().uuid())
 }
 
-fn both(event_id: EventId, version: i64, opens_at: Timestamp, closes_at: Timestamp) -> Timers {
-    Timers { event_id, version, opens_at: Some(opens_at), closes_at: Some(closes_at) }
+fn both(event_id: EventId, version: i64, open_time: Timestamp, close_time: Timestamp) -> Timers {
+    Timers { event_id, version, open_time: Some(open_time), close_time: Some(close_time) }
 }
 
 fn millis(at: Timestamp) -> Option<i64> {
@@ -88,7 +88,7 @@ async fn an_open_event_has_its_closing_timer_only() {
     let (event_id, soon, later) = (event(), bench.in_ms(60_000).await, bench.in_ms(120_000).await);
     arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap();
 
-    let opened = Timers { opens_at: None, version: 2, ..both(event_id, 2, soon, later) };
+    let opened = Timers { open_time: None, version: 2, ..both(event_id, 2, soon, later) };
     assert_eq!(arm(&bench.redis, opened).await.unwrap(), Armed::Yes);
     assert_eq!(bench.armed(event_id).await, [None, millis(later)]);
 
@@ -114,12 +114,12 @@ async fn an_expired_timer_is_heard_after_its_time_and_nobody_elses_is() {
     let event_id = event();
 
     // The stranger's timers expire first, under another prefix.
-    let (early, opens_at, closes_at) = (bench.in_ms(50).await, bench.in_ms(300).await, bench.in_ms(600).await);
+    let (early, open_time, close_time) = (bench.in_ms(50).await, bench.in_ms(300).await, bench.in_ms(600).await);
     arm(&stranger.redis, both(event(), 1, early, early.plus(Duration::from_millis(1)))).await.unwrap();
-    arm(&bench.redis, both(event_id, 1, opens_at, closes_at)).await.unwrap();
+    arm(&bench.redis, both(event_id, 1, open_time, close_time)).await.unwrap();
 
     // Redis looks at samples of the keys that expire: it does not promise to tell of the earlier one first.
-    let mut waited_for = vec![(Timer::Opens, opens_at), (Timer::Closes, closes_at)];
+    let mut waited_for = vec![(Timer::Opens, open_time), (Timer::Closes, close_time)];
     while !waited_for.is_empty() {
         let heard =
             tokio::time::timeout(NOTIFICATION_TIMEOUT, expirations.next(1)).await.expect("heard in time").unwrap();

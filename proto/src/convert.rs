@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_time_is_rounded_up_to_a_microsecond() {
         for (nanos, micros) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (999_999_999, 1_000_000)] {
-            assert_eq!(time("opens_at", at(2, nanos)), Ok(Timestamp::from_micros(2_000_000 + micros)), "{nanos}");
+            assert_eq!(time("open_time", at(2, nanos)), Ok(Timestamp::from_micros(2_000_000 + micros)), "{nanos}");
         }
     }
 
@@ -83,7 +83,7 @@ mod tests {
     fn a_time_that_is_none_is_refused_by_field() {
         let last = (LAST_SECOND, 999_999_001);
         for bad in [None, at(-1, 0), at(LAST_SECOND + 1, 0), at(0, -1), at(0, 1_000_000_000), at(last.0, last.1)] {
-            assert_eq!(time("closes_at", bad).unwrap_err().field, "closes_at", "{bad:?}");
+            assert_eq!(time("close_time", bad).unwrap_err().field, "close_time", "{bad:?}");
         }
     }
 

@@ -89,7 +89,7 @@ impl Buyer {
     /// An accepted order, if they get one.
     async fn order(&self) -> Option<Order> {
         let plan = self.plan();
-        let opening = self.stage.timeline.instant(self.stage.timeline.opens_at);
+        let opening = self.stage.timeline.instant(self.stage.timeline.open_time);
         let lines = &plan.lines;
         if let Some(early_by) = plan.early_by {
             let early = self.place("order-early", Intent::OrderEarly(lines), opening - early_by).await;
@@ -111,7 +111,7 @@ impl Buyer {
     /// an answer: the next try is sent as soon as that is there, and is late by as much.
     async fn come_back(&self, first: Instant) -> Option<Order> {
         let stage = &self.stage;
-        let closes = stage.timeline.instant(stage.timeline.closes_at);
+        let closes = stage.timeline.instant(stage.timeline.close_time);
         let modest = [PlannedLine { units: 1, ..self.plan().lines[0] }];
         for (attempt, due) in (2..).zip(come_back_times(first, stage.come_back_every, closes)) {
             sleep_until(due).await;

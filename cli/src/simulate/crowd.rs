@@ -36,7 +36,7 @@ pub async fn play(stage: &Arc<Stage>) {
 /// Everything that is to happen, in the order of time.
 fn schedule(stage: &Stage) -> Vec<(Instant, usize, Errand)> {
     let timeline = &stage.timeline;
-    let opening = timeline.instant(timeline.opens_at);
+    let opening = timeline.instant(timeline.open_time);
     let claims_open = timeline.instant(timeline.claims_open_at);
     let mut schedule = Vec::with_capacity(2 * stage.plan.buyers.len());
     for (number, plan) in stage.plan.buyers.iter().enumerate() {

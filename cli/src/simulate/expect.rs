@@ -102,13 +102,13 @@ impl Expectations {
     }
 
     /// Whether a request with this intent may be refused so. The answer came `now`; the sale is to close at
-    /// `closes_at`.
-    pub fn allow(&self, intent: Intent<'_>, failure: &Failure, now: Timestamp, closes_at: Timestamp) -> bool {
+    /// `close_time`.
+    pub fn allow(&self, intent: Intent<'_>, failure: &Failure, now: Timestamp, close_time: Timestamp) -> bool {
         let Failure::Refused(problem) = failure else { return false };
         let is_past = |at: Timestamp| now.plus(CLOCKS_DIFFER) >= at;
         match (intent, problem.reason.as_str()) {
             (Intent::Claim | Intent::ClaimTwice, "SOLD_OUT") => self.coupons_run_out,
-            (Intent::Claim | Intent::ClaimTwice, "CAMPAIGN_CLOSED") => is_past(closes_at),
+            (Intent::Claim | Intent::ClaimTwice, "CAMPAIGN_CLOSED") => is_past(close_time),
             (Intent::ClaimTwice, "ALREADY_CLAIMED") => true,
             (Intent::Order(lines) | Intent::OrderEarly(lines) | Intent::ComeBack(lines), "SOLD_OUT") => {
                 self.runs_out(problem, lines)
@@ -116,7 +116,7 @@ impl Expectations {
             (
                 Intent::Order(_) | Intent::OrderEarly(_) | Intent::ComeBack(_) | Intent::OrderOverLimit(_),
                 "EVENT_CLOSED",
-            ) => is_past(closes_at),
+            ) => is_past(close_time),
             (Intent::OrderEarly(_), "EVENT_NOT_OPEN") => true,
             (Intent::OrderOverLimit(_), "LIMIT_REACHED" | "SOLD_OUT") => true,
             (Intent::Pay(deadline), "PAYMENT_DEADLINE_PASSED") => deadline.is_some_and(is_past),
@@ -220,7 +220,7 @@ mod tests {
             create_time: at(0),
             update_time: at(update_us),
             pay_deadline: Some(at(100)),
-            fulfilled_at: None,
+            fulfill_time: None,
         }
     }
 

@@ -99,7 +99,7 @@ mod tests {
             create_time: at,
             update_time: at,
             pay_deadline: None,
-            fulfilled_at: None,
+            fulfill_time: None,
         }
     }
 

@@ -70,7 +70,7 @@ mod tests {
             create_time: at,
             update_time: at,
             pay_deadline: Some(pay_deadline),
-            fulfilled_at: None,
+            fulfill_time: None,
         }
     }
 

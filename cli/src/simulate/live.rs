@@ -73,11 +73,11 @@ pub fn in_order(items: &[ItemId], mut stocks: Vec<Stock>) -> Vec<Stock> {
 fn phase(stage: &Stage) -> String {
     let timeline = &stage.timeline;
     let now = timeline.now();
-    if now < timeline.opens_at {
-        format!("opens in {:.1} s", timeline.opens_at.since(now).as_secs_f64())
-    } else if now < timeline.closes_at {
-        format!("open for {:.1} s", now.since(timeline.opens_at).as_secs_f64())
+    if now < timeline.open_time {
+        format!("opens in {:.1} s", timeline.open_time.since(now).as_secs_f64())
+    } else if now < timeline.close_time {
+        format!("open for {:.1} s", now.since(timeline.open_time).as_secs_f64())
     } else {
-        format!("closed for {:.1} s", now.since(timeline.closes_at).as_secs_f64())
+        format!("closed for {:.1} s", now.since(timeline.close_time).as_secs_f64())
     }
 }

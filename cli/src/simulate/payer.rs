@@ -107,10 +107,10 @@ impl Buyer {
     /// Counts an outcome. Measures it by the order's own times, which are finer than those of its watch.
     fn report_payment(&self, begun: &Order, outcome: &Order, card: Card, due: Instant) {
         let (stats, timeline) = (&self.stage.stats, &self.stage.timeline);
-        let ended_at = outcome.fulfilled_at.unwrap_or(outcome.update_time);
+        let ended_at = outcome.fulfill_time.unwrap_or(outcome.update_time);
         stats.answered(Step::Payment, Answer::Accepted, ended_at.since(timeline.time(due)));
-        if let (OrderState::Paying, Card::Good, Some(fulfilled_at)) = (begun.state, card, outcome.fulfilled_at) {
-            stats.took(Timed::PayToFulfilled, fulfilled_at.since(begun.update_time));
+        if let (OrderState::Paying, Card::Good, Some(fulfill_time)) = (begun.state, card, outcome.fulfill_time) {
+            stats.took(Timed::PayToFulfilled, fulfill_time.since(begun.update_time));
         }
         let declined = outcome.state == OrderState::AwaitingPayment;
         stats.count(Step::Payment, if declined { "DECLINED" } else { state_name(outcome.state) });

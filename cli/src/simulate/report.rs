@@ -176,8 +176,8 @@ impl Report {
 /// Returns the anomalies of the sale as a whole.
 fn anomalies(sale: &Sale, stage: &Stage, aftermath: &Aftermath) -> Vec<Anomaly> {
     let mut anomalies = of_orders(stage, &aftermath.orders);
-    match aftermath.event.opened_at {
-        Some(opened_at) if opened_at >= aftermath.event.opens_at => {}
+    match aftermath.event.actual_open_time {
+        Some(actual_open_time) if actual_open_time >= aftermath.event.open_time => {}
         Some(_) => anomalies.push(Anomaly::of_sale("OPENED_EARLY", "the event opened before its time")),
         None => anomalies.push(Anomaly::of_sale("NEVER_OPENED", "the event is still not open")),
     }
@@ -228,20 +228,20 @@ fn wrong_end(order: &Order) -> Option<Anomaly> {
 }
 
 fn opened_late_ms(event: &Event) -> Option<f64> {
-    Some(event.opened_at?.since(event.opens_at).as_secs_f64() * 1_000.0)
+    Some(event.actual_open_time?.since(event.open_time).as_secs_f64() * 1_000.0)
 }
 
 fn took_s(stage: &Stage, orders: &[Order]) -> f64 {
-    let last = orders.iter().map(|order| order.update_time).max().unwrap_or(stage.timeline.opens_at);
-    last.since(stage.timeline.opens_at).as_secs_f64()
+    let last = orders.iter().map(|order| order.update_time).max().unwrap_or(stage.timeline.open_time);
+    last.since(stage.timeline.open_time).as_secs_f64()
 }
 
 fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<Timed, Percentiles> {
     let mut latencies = totals.latencies.clone();
     let mut to_fulfilled = Latency::default();
     for order in orders {
-        if let Some(fulfilled_at) = order.fulfilled_at {
-            to_fulfilled.record(fulfilled_at.since(order.create_time));
+        if let Some(fulfill_time) = order.fulfill_time {
+            to_fulfilled.record(fulfill_time.since(order.create_time));
         }
     }
     latencies.insert(Timed::OrderToFulfilled, to_fulfilled.percentiles());
@@ -250,7 +250,7 @@ fn latencies(totals: &Totals, orders: &[Order]) -> BTreeMap<Timed, Percentiles> 
 
 fn fulfilled(orders: &[Order]) -> RateMeter {
     let mut meter = RateMeter::default();
-    orders.iter().filter_map(|order| order.fulfilled_at).for_each(|at| meter.record(at));
+    orders.iter().filter_map(|order| order.fulfill_time).for_each(|at| meter.record(at));
     meter
 }
 
@@ -296,7 +296,7 @@ mod tests {
             create_time: at(0),
             update_time: at(update_us),
             pay_deadline: Some(at(100)),
-            fulfilled_at: None,
+            fulfill_time: None,
         };
         wrong_end(&order).map(|anomaly| anomaly.outcome)
     }

@@ -68,8 +68,8 @@ fn new_event<'a>(request_id: &'a str, sale: &'a Sale, timeline: &Timeline) -> Cr
     CreateEvent {
         request_id,
         name: sale.name.as_str(),
-        opens_at: rfc3339(timeline.opens_at),
-        closes_at: rfc3339(timeline.closes_at),
+        open_time: rfc3339(timeline.open_time),
+        close_time: rfc3339(timeline.close_time),
         items: sale.items.get_ref().iter().map(new_item).collect(),
     }
 }
@@ -101,8 +101,8 @@ async fn create_campaign(
         quota: campaign.quota.get(),
         discount: campaign.discount.get_ref().money(),
         event_id,
-        opens_at: rfc3339(timeline.claims_open_at),
-        closes_at: rfc3339(timeline.closes_at),
+        open_time: rfc3339(timeline.claims_open_at),
+        close_time: rfc3339(timeline.close_time),
     };
     let call = Call::post("/v1/campaigns", &request).bearing(operator);
     let created: Campaign =
@@ -114,7 +114,7 @@ async fn create_campaign(
 /// opening.
 async fn staged(client: &Client, event: EventId, timeline: &Timeline) -> anyhow::Result<()> {
     let call = Call::get(format!("/v1/events/{event}/stock"));
-    let opening = timeline.instant(timeline.opens_at);
+    let opening = timeline.instant(timeline.open_time);
     loop {
         match client.call_once::<Stocks>(&call).await {
             Ok(_) => return Ok(()),

@@ -52,7 +52,7 @@ impl Stage {
         let step = intent.step();
         self.stats.answered(step, Answer::Refused, due.elapsed());
         self.stats.count(step, failure.reason());
-        if !self.expectations.allow(intent, failure, self.timeline.now(), self.timeline.closes_at) {
+        if !self.expectations.allow(intent, failure, self.timeline.now(), self.timeline.close_time) {
             self.record_anomaly(buyer, step, failure.reason(), failure.detail(), failure.trace_id());
         }
     }

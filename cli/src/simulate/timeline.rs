@@ -10,9 +10,9 @@ pub struct Timeline {
     start: Instant,
     start_at: Timestamp,
     /// When the event opens.
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// When it closes.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
     /// When coupons can be claimed; the opening without a campaign.
     pub claims_open_at: Timestamp,
 }
@@ -21,13 +21,13 @@ impl Timeline {
     /// A sale that opens `opens_in` from now.
     pub fn from_now(opens_in: Duration, lasts: Duration, claims_before: Duration) -> Self {
         let start_at = Timestamp::now();
-        let opens_at = start_at.plus(opens_in);
+        let open_time = start_at.plus(opens_in);
         Self {
             start: Instant::now(),
             start_at,
-            opens_at,
-            closes_at: opens_at.plus(lasts),
-            claims_open_at: opens_at.minus(claims_before),
+            open_time,
+            close_time: open_time.plus(lasts),
+            claims_open_at: open_time.minus(claims_before),
         }
     }
 
@@ -48,6 +48,6 @@ impl Timeline {
 
     /// Milliseconds from the opening to `instant`; negative before it.
     pub fn since_opening_ms(&self, instant: Instant) -> i64 {
-        (self.time(instant).micros() - self.opens_at.micros()) / 1_000
+        (self.time(instant).micros() - self.open_time.micros()) / 1_000
     }
 }

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 pub struct CreateEvent<'a> {
     pub request_id: &'a str,
     pub name: &'a str,
-    pub opens_at: String,
-    pub closes_at: String,
+    pub open_time: String,
+    pub close_time: String,
     pub items: Vec<NewItem<'a>>,
 }
 
@@ -44,8 +44,8 @@ pub struct CreateCampaign<'a> {
     pub quota: u32,
     pub discount: Money,
     pub event_id: EventId,
-    pub opens_at: String,
-    pub closes_at: String,
+    pub open_time: String,
+    pub close_time: String,
 }
 
 /// Request of ClaimCoupon; the campaign is in the path.
@@ -99,9 +99,9 @@ pub struct TokenPair {
 pub struct Event {
     pub event_id: EventId,
     #[serde(deserialize_with = "time")]
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     #[serde(default, deserialize_with = "time_if_any")]
-    pub opened_at: Option<Timestamp>,
+    pub actual_open_time: Option<Timestamp>,
     pub items: Vec<EventItem>,
 }
 
@@ -153,7 +153,7 @@ pub struct Order {
     #[serde(default, deserialize_with = "time_if_any")]
     pub pay_deadline: Option<Timestamp>,
     #[serde(default, deserialize_with = "time_if_any")]
-    pub fulfilled_at: Option<Timestamp>,
+    pub fulfill_time: Option<Timestamp>,
 }
 
 impl Order {
@@ -232,9 +232,9 @@ mod tests {
     const ORDER: &str = r#"{"order_id":"ord_2x4y6z8e0n9gqvk3m5r7t1c2d0","user_id":"usr_1",
         "state":"ORDER_STATE_FULFILLED","lines":[{"units":1}],"arrival":"17","version":"4",
         "create_time":"2026-01-02T03:04:05.000006Z","update_time":"2026-01-02T03:04:06Z",
-        "fulfilled_at":"2026-01-02T03:04:06Z"}"#;
+        "fulfill_time":"2026-01-02T03:04:06Z"}"#;
     const EVENT: &str = r#"{"event_id":"evt_2x4y6z8e0n9gqvk3m5r7t1c2d0","state":"EVENT_STATE_SCHEDULED",
-        "opens_at":"2026-01-02T03:04:05Z","items":[]}"#;
+        "open_time":"2026-01-02T03:04:05Z","items":[]}"#;
 
     fn message(name: &str) -> MessageDescriptor {
         let contract = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
@@ -300,13 +300,13 @@ mod tests {
     fn an_order_is_read_as_the_gateway_writes_it() {
         let order: Order = serde_json::from_slice(ORDER.as_bytes()).unwrap();
         assert_eq!((order.state, order.arrival, order.version), (OrderState::Fulfilled, 17, 4));
-        assert_eq!(order.fulfilled_at, Some(order.update_time));
+        assert_eq!(order.fulfill_time, Some(order.update_time));
         assert_eq!(rfc3339(order.create_time), "2026-01-02T03:04:05.000006Z");
     }
 
     #[test]
     fn what_is_unset_may_be_left_out() {
         let event: Event = serde_json::from_slice(EVENT.as_bytes()).unwrap();
-        assert_eq!(event.opened_at, None);
+        assert_eq!(event.actual_open_time, None);
     }
 }

@@ -103,8 +103,8 @@ mod tests {
             (
                 Method::POST,
                 "/v1/events",
-                r#"{"opens_at":"2026-01-31T09:00:00Z"}"#,
-                json!({"opens_at": "2026-01-31T09:00:00Z"}),
+                r#"{"open_time":"2026-01-31T09:00:00Z"}"#,
+                json!({"open_time": "2026-01-31T09:00:00Z"}),
             ),
             (Method::GET, "/v1/orders/ord_1:watch?ticket=x.y.z", "", json!({"order_id": "ord_1"})),
         ] {
@@ -145,7 +145,7 @@ mod tests {
             (Method::POST, "/v1/orders", r#"{"lines":[{"units":1.5}]}"#, InvalidField, Some("lines[0].units")),
             (Method::POST, "/v1/orders", r#"{"lines":[{"unit":1}]}"#, UnknownField, Some("lines[0].unit")),
             (Method::POST, "/v1/orders", r#"{"maxTotal":{"minor":1}}"#, UnknownField, Some("max_total.minor")),
-            (Method::POST, "/v1/events", r#"{"opens_at":"tomorrow"}"#, InvalidField, Some("opens_at")),
+            (Method::POST, "/v1/events", r#"{"open_time":"tomorrow"}"#, InvalidField, Some("open_time")),
             (Method::POST, "/v1/orders", r#"{"request_id":"a","request_id":"a"}"#, InvalidField, Some("request_id")),
             (Method::POST, "/v1/orders", r#"{"request_id":"a","requestId":"b"}"#, InvalidField, Some("request_id")),
             (Method::POST, "/v1/orders", r#"{"coupon_id":null,"coupon_id":"c"}"#, InvalidField, Some("coupon_id")),

@@ -25,9 +25,9 @@ pub struct ShelfEvent {
     /// Version of the event.
     pub event_version: i64,
     /// Reservations are taken from here on ...
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// ... until before here.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
     /// How many holds were ever granted.
     pub arrivals: i64,
     /// Whether it was compared with the ledger since the server began to run. Until then it may be an old copy, and
@@ -125,8 +125,8 @@ impl ShelfEvent {
         let &[event_version, opens_us, closes_us, arrivals, is_compared] = numbers else {
             return Err(RedisError::reply(script, numbers));
         };
-        let (opens_at, closes_at) = (Timestamp::from_micros(opens_us), Timestamp::from_micros(closes_us));
-        Ok(Self { event_version, opens_at, closes_at, arrivals, is_compared: is_compared == 1 })
+        let (open_time, close_time) = (Timestamp::from_micros(opens_us), Timestamp::from_micros(closes_us));
+        Ok(Self { event_version, open_time, close_time, arrivals, is_compared: is_compared == 1 })
     }
 }
 

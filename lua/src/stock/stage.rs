@@ -12,9 +12,9 @@ pub struct Staging {
     /// Its version; an older one than is staged changes nothing.
     pub event_version: i64,
     /// Reservations are taken from here on ...
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// ... until before here.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
     /// When Redis may forget the items. It keeps the window, so that a closed event stays closed.
     pub items_expire_at: Timestamp,
     /// Arrivals are counted on from this at least: 0 for an event of which nothing was lost.
@@ -73,8 +73,8 @@ impl Staging {
     pub(super) fn args(&self) -> Args {
         let mut args = Args::new()
             .with(self.event_version)
-            .with(self.opens_at.micros())
-            .with(self.closes_at.micros())
+            .with(self.open_time.micros())
+            .with(self.close_time.micros())
             .with(self.items_expire_at.micros() / 1_000)
             .with(self.arrivals_at_least)
             .with(self.compared_on.as_str());

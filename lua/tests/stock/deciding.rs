@@ -47,8 +47,8 @@ async fn an_item_that_was_lost_is_not_ready_and_a_foreign_one_is_not_found() {
     let staging = Staging {
         event_id: shelf.event,
         event_version: 1,
-        opens_at: LONG_AGO,
-        closes_at: FAR,
+        open_time: LONG_AGO,
+        close_time: FAR,
         items_expire_at: expired,
         arrivals_at_least: 0,
         compared_on: shelf.stock.snapshot(shelf.event, &[]).await.unwrap().run_id,

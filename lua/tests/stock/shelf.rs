@@ -45,32 +45,47 @@ impl Shelf {
         shelf
     }
 
-    pub async fn stage(&self, version: i64, opens_at: Timestamp, closes_at: Timestamp, items: Vec<StagedItem>) -> bool {
-        self.stage_after(version, (opens_at, closes_at), items, 0).await
+    pub async fn stage(
+        &self,
+        version: i64,
+        open_time: Timestamp,
+        close_time: Timestamp,
+        items: Vec<StagedItem>,
+    ) -> bool {
+        self.stage_after(version, (open_time, close_time), items, 0).await
     }
 
     pub async fn stage_after(
         &self,
         event_version: i64,
-        (opens_at, closes_at): (Timestamp, Timestamp),
+        (open_time, close_time): (Timestamp, Timestamp),
         items: Vec<StagedItem>,
         arrivals_at_least: i64,
     ) -> bool {
-        let staging = self.staging(event_version, (opens_at, closes_at), items, arrivals_at_least).await;
+        let staging = self.staging(event_version, (open_time, close_time), items, arrivals_at_least).await;
         self.stock.stage(&staging).await.unwrap()
     }
 
     pub async fn staging(
         &self,
         event_version: i64,
-        (opens_at, closes_at): (Timestamp, Timestamp),
+        (open_time, close_time): (Timestamp, Timestamp),
         items: Vec<StagedItem>,
         arrivals_at_least: i64,
     ) -> Staging {
         let event_id = self.event;
         let compared_on = self.stock.snapshot(event_id, &[]).await.unwrap().run_id;
         let items_expire_at = FAR;
-        Staging { event_id, event_version, opens_at, closes_at, items_expire_at, arrivals_at_least, compared_on, items }
+        Staging {
+            event_id,
+            event_version,
+            open_time,
+            close_time,
+            items_expire_at,
+            arrivals_at_least,
+            compared_on,
+            items,
+        }
     }
 
     pub async fn reserve(&self, asks: &[Reservation]) -> Vec<Decision> {

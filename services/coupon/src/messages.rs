@@ -40,7 +40,7 @@ fn issued(coupon: &Coupon) -> message::CouponIssued {
         campaign_id: coupon.campaign_id.to_string(),
         user_id: coupon.user_id.to_string(),
         rank: coupon.rank,
-        issued_at: Some(timestamp(coupon.created_at)),
+        create_time: Some(timestamp(coupon.created_at)),
     }
 }
 
@@ -106,8 +106,8 @@ mod tests {
         let read = message::CouponsIssued::decode(sent.payload.as_slice()).unwrap().coupons;
         let ids: Vec<_> = read.iter().map(|issued| issued.coupon_id.clone()).collect();
         assert_eq!(ids, [coupons[0].id.to_string(), coupons[1].id.to_string()]);
-        let issued_at = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
-        assert_eq!((read[0].rank, read[0].issued_at), (3, Some(issued_at)));
+        let create_time = prost_types::Timestamp { seconds: 1, nanos: 500_000_000 };
+        assert_eq!((read[0].rank, read[0].create_time), (3, Some(create_time)));
     }
 
     #[test]

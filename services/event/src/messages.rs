@@ -13,29 +13,29 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
             let payload = scheduled(*event_id, *version, *times, items);
             row(*event_id, *version, &payload)
         }
-        OutgoingMessage::Opened { event_id, version, opens_at, opened_at } => {
+        OutgoingMessage::Opened { event_id, version, open_time, actual_open_time } => {
             let payload = proto::EventOpened {
                 event_id: event_id.to_string(),
                 version: *version,
-                opens_at: Some(timestamp(*opens_at)),
-                opened_at: Some(timestamp(*opened_at)),
+                open_time: Some(timestamp(*open_time)),
+                actual_open_time: Some(timestamp(*actual_open_time)),
             };
             row(*event_id, *version, &payload)
         }
-        OutgoingMessage::Closed { event_id, version, closes_at, closed_at } => {
+        OutgoingMessage::Closed { event_id, version, close_time, actual_close_time } => {
             let payload = proto::EventClosed {
                 event_id: event_id.to_string(),
                 version: *version,
-                closes_at: Some(timestamp(*closes_at)),
-                closed_at: Some(timestamp(*closed_at)),
+                close_time: Some(timestamp(*close_time)),
+                actual_close_time: Some(timestamp(*actual_close_time)),
             };
             row(*event_id, *version, &payload)
         }
-        OutgoingMessage::Cancelled { event_id, version, cancelled_at } => {
+        OutgoingMessage::Cancelled { event_id, version, cancel_time } => {
             let payload = proto::EventCancelled {
                 event_id: event_id.to_string(),
                 version: *version,
-                cancelled_at: Some(timestamp(*cancelled_at)),
+                cancel_time: Some(timestamp(*cancel_time)),
             };
             row(*event_id, *version, &payload)
         }
@@ -46,8 +46,8 @@ fn scheduled(event_id: EventId, version: i64, times: Times, items: &[Item]) -> p
     proto::EventScheduled {
         event_id: event_id.to_string(),
         version,
-        opens_at: Some(timestamp(times.opens_at())),
-        closes_at: Some(timestamp(times.closes_at())),
+        open_time: Some(timestamp(times.open_time())),
+        close_time: Some(timestamp(times.close_time())),
         items: items.iter().map(scheduled_item).collect(),
     }
 }

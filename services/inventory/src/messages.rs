@@ -92,7 +92,7 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
 }
 
 fn shelf(event: proto::EventScheduled) -> Result<Shelf, InvalidField> {
-    let window = Window::new(time("opens_at", event.opens_at)?, time("closes_at", event.closes_at)?)?;
+    let window = Window::new(time("open_time", event.open_time)?, time("close_time", event.close_time)?)?;
     let items = field::each("items", event.items, shelf_item)?;
     Shelf::new(field::id("event_id", &event.event_id)?, event.version, window, items)
 }
@@ -112,7 +112,7 @@ fn withdrawal(event: &proto::EventCancelled) -> Result<Withdrawal, InvalidField>
     Ok(Withdrawal {
         event_id: field::id("event_id", &event.event_id)?,
         event_version: event.version,
-        cancelled_at: time("cancelled_at", event.cancelled_at)?,
+        cancel_time: time("cancel_time", event.cancel_time)?,
     })
 }
 

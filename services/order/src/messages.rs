@@ -76,7 +76,7 @@ fn capped(reason: &str) -> String {
 /// Returns the full name and the bytes of the message.
 fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
     match body {
-        MessageBody::Placed { buyer, event, lines, coupon, total, arrival, placed_at, pay_by } => {
+        MessageBody::Placed { buyer, event, lines, coupon, total, arrival, create_time, pay_deadline } => {
             encoded(&message::OrderPlaced {
                 order_id,
                 user_id: buyer.to_string(),
@@ -85,8 +85,8 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
                 coupon_id: text(*coupon),
                 total: Some((*total).into()),
                 arrival: *arrival,
-                placed_at: Some(timestamp(*placed_at)),
-                pay_by: pay_by.map(timestamp),
+                create_time: Some(timestamp(*create_time)),
+                pay_deadline: pay_deadline.map(timestamp),
             })
         }
         MessageBody::PaidLate { buyer, event, lines } => encoded(&message::OrderPaidLate {
@@ -101,7 +101,7 @@ fn payload(order_id: String, body: &MessageBody) -> (String, Vec<u8>) {
             order_id,
             user_id: buyer.to_string(),
             coupon_id: text(*coupon),
-            fulfilled_at: Some(timestamp(*at)),
+            fulfill_time: Some(timestamp(*at)),
         }),
         MessageBody::Refunded { coupon } => encoded(&message::OrderRefunded { order_id, coupon_id: text(*coupon) }),
         MessageBody::PaymentRequested { buyer, attempt, amount, method } => encoded(&message::PaymentRequested {

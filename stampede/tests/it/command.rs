@@ -90,8 +90,8 @@ fn line(lines: &mut impl BufRead) -> Option<String> {
     (lines.read_line(&mut line).ok()? > 0).then(|| line.trim_end().to_owned())
 }
 
-const EVENT: &str = r#"{"event_id":"evt_0000000000000000000000001a","opens_at":"2026-01-02T03:04:05Z",
-    "opened_at":"2026-01-02T03:04:05.001Z","items":[{"item_id":"itm_0000000000000000000000001a"}]}"#;
+const EVENT: &str = r#"{"event_id":"evt_0000000000000000000000001a","open_time":"2026-01-02T03:04:05Z",
+    "actual_open_time":"2026-01-02T03:04:05.001Z","items":[{"item_id":"itm_0000000000000000000000001a"}]}"#;
 const STOCK: &str = r#"{"stocks":[{"item_id":"itm_0000000000000000000000001a","total_units":5,"left_units":5,
     "committed_units":0,"held_units":0,"left_gift_units":0}]}"#;
 const PLACED: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"ORDER_STATE_AWAITING_PAYMENT","arrival":"1",

@@ -90,8 +90,8 @@ async fn sale(units: usize) -> Sale {
     let request = CreateEventRequest {
         request_id: fresh(),
         name: "a sale with a power cut".to_owned(),
-        opens_at: in_us(Duration::from_millis(1_500)),
-        closes_at: in_us(LONG),
+        open_time: in_us(Duration::from_millis(1_500)),
+        close_time: in_us(LONG),
         items: vec![NewItem {
             title: "a kettle".to_owned(),
             unit_price: eur(1_999),

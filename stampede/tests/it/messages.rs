@@ -135,8 +135,8 @@ async fn cancelled_event(sale: &Sale) -> EventId {
     let request = CreateEventRequest {
         request_id: fresh(),
         name: "a sale that is called off".to_owned(),
-        opens_at: in_us(Duration::from_secs(300)),
-        closes_at: in_us(Duration::from_secs(600)),
+        open_time: in_us(Duration::from_secs(300)),
+        close_time: in_us(Duration::from_secs(600)),
         items: vec![item],
     };
     let event = sale.mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();

@@ -152,8 +152,8 @@ async fn campaign(mesh: &Mesh) -> Campaign {
         quota: 10,
         discount: eur(1_000),
         event_id: String::new(),
-        opens_at: in_us(Duration::ZERO),
-        closes_at: in_us(Duration::from_secs(600)),
+        open_time: in_us(Duration::ZERO),
+        close_time: in_us(Duration::from_secs(600)),
     };
     mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner().campaign.unwrap()
 }

@@ -93,8 +93,8 @@ fn new_event(opens_in: Duration, closes_in: Duration, items: Vec<NewItem>) -> Cr
     CreateEventRequest {
         request_id: fresh(),
         name: "a sale in which everything fails".to_owned(),
-        opens_at: in_us(opens_in),
-        closes_at: in_us(closes_in),
+        open_time: in_us(opens_in),
+        close_time: in_us(closes_in),
         items,
     }
 }

@@ -63,8 +63,8 @@ impl Sale {
         let request = CreateEventRequest {
             request_id: fresh(),
             name: "a sale".to_owned(),
-            opens_at: in_us(OPENS_IN),
-            closes_at: in_us(Duration::from_secs(600)),
+            open_time: in_us(OPENS_IN),
+            close_time: in_us(Duration::from_secs(600)),
             items: vec![item("a kettle", 10, 3, gift), item("a rarity", 1, 1, None)],
         };
         let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
@@ -155,8 +155,8 @@ impl Sale {
             quota: 5,
             discount: eur(1_000),
             event_id: self.event.event_id.clone(),
-            opens_at: in_us(Duration::ZERO),
-            closes_at: in_us(Duration::from_secs(600)),
+            open_time: in_us(Duration::ZERO),
+            close_time: in_us(Duration::from_secs(600)),
         };
         let campaign =
             self.mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner().campaign.unwrap();

@@ -95,8 +95,8 @@ async fn open_event(mesh: &Mesh) -> Event {
     let request = CreateEventRequest {
         request_id: fresh(),
         name: "a traced sale".to_owned(),
-        opens_at: in_us(Duration::ZERO),
-        closes_at: in_us(Duration::from_secs(600)),
+        open_time: in_us(Duration::ZERO),
+        close_time: in_us(Duration::from_secs(600)),
         items: vec![item],
     };
     let event = mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();

@@ -26,8 +26,8 @@ pub fn buy(project: &Project, gateway: &str) -> anyhow::Result<String> {
         &json!({
             "request_id": "compose-test",
             "name": "A walk through Stampede",
-            "opens_at": now("+8 seconds")?.trim(),
-            "closes_at": now("+1 hour")?.trim(),
+            "open_time": now("+8 seconds")?.trim(),
+            "close_time": now("+1 hour")?.trim(),
             "items": [{
                 "title": "Lantern",
                 "unit_price": {"minor_units": "1999", "currency": "EUR"},

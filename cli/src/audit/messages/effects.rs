@@ -129,7 +129,7 @@ fn facts(name: &str, payload: &[u8]) -> anyhow::Result<Vec<Facts>> {
         proto::EventCancelled::NAME => {
             let cancelled = proto::EventCancelled::decode(payload)?;
             let id: EventId = field::id("event_id", &cancelled.event_id)?;
-            let closes_us = time("cancelled_at", cancelled.cancelled_at)?.micros();
+            let closes_us = time("cancel_time", cancelled.cancel_time)?.micros();
             Facts { id: hex(id.as_bytes()), version: cancelled.version, closes_us, ..Facts::default() }
         }
         _ => anyhow::bail!("{name} is not known to the audit"),
@@ -153,8 +153,8 @@ fn of_event(scheduled: proto::EventScheduled) -> anyhow::Result<Vec<Facts>> {
     let event = Facts {
         id: hex(id.as_bytes()),
         version: scheduled.version,
-        opens_us: time("opens_at", scheduled.opens_at)?.micros(),
-        closes_us: time("closes_at", scheduled.closes_at)?.micros(),
+        opens_us: time("open_time", scheduled.open_time)?.micros(),
+        closes_us: time("close_time", scheduled.close_time)?.micros(),
         ..Facts::default()
     };
     let of_item = |item: &proto::ScheduledItem| {

@@ -19,9 +19,9 @@ pub struct CampaignTerms {
     /// The only event in which the coupons count; `None` for any.
     pub event_id: Option<EventId>,
     /// When claims open.
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// When claims close.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
 }
 
 impl CampaignTerms {
@@ -36,16 +36,16 @@ impl CampaignTerms {
         if self.discount.minor_units < 1 {
             return Err(InvalidField::new("discount.minor_units", "must be more than zero"));
         }
-        if self.closes_at <= self.opens_at {
-            return Err(InvalidField::new("closes_at", "must be after opens_at"));
+        if self.close_time <= self.open_time {
+            return Err(InvalidField::new("close_time", "must be after open_time"));
         }
         Ok(())
     }
 
     /// Refuses a campaign that would be over before it is created.
     pub fn check_not_over(&self, now: Timestamp) -> Result<(), InvalidField> {
-        if self.closes_at <= now {
-            return Err(InvalidField::new("closes_at", "must be in the future"));
+        if self.close_time <= now {
+            return Err(InvalidField::new("close_time", "must be in the future"));
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Campaign {
 
     /// Returns whether its claims have closed.
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.terms.closes_at
+        now >= self.terms.close_time
     }
 }
 
@@ -89,8 +89,8 @@ mod tests {
             quota: 1_000,
             discount: Money::new(500, "EUR".parse().unwrap()),
             event_id: None,
-            opens_at: Timestamp::from_micros(10),
-            closes_at: Timestamp::from_micros(20),
+            open_time: Timestamp::from_micros(10),
+            close_time: Timestamp::from_micros(20),
         }
     }
 
@@ -109,7 +109,7 @@ mod tests {
             ("quota", CampaignTerms { quota: 0, ..terms() }),
             ("quota", CampaignTerms { quota: MAX_QUOTA + 1, ..terms() }),
             ("discount.minor_units", CampaignTerms { discount: free, ..terms() }),
-            ("closes_at", CampaignTerms { closes_at: terms().opens_at, ..terms() }),
+            ("close_time", CampaignTerms { close_time: terms().open_time, ..terms() }),
         ];
         for (field, bad) in cases {
             assert_eq!(bad.check().unwrap_err().field, field);
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_campaign_that_would_be_over_already_is_refused() {
         assert!(terms().check_not_over(Timestamp::from_micros(19)).is_ok());
-        assert_eq!(terms().check_not_over(Timestamp::from_micros(20)).unwrap_err().field, "closes_at");
+        assert_eq!(terms().check_not_over(Timestamp::from_micros(20)).unwrap_err().field, "close_time");
     }
 
     #[test]

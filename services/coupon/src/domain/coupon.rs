@@ -231,8 +231,8 @@ mod tests {
             quota: 10,
             discount: Money::new(500, "EUR".parse().unwrap()),
             event_id: Some(event(1)),
-            opens_at: Timestamp::from_micros(0),
-            closes_at: Timestamp::from_micros(10),
+            open_time: Timestamp::from_micros(0),
+            close_time: Timestamp::from_micros(10),
         }
     }
 

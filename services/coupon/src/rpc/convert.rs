@@ -63,8 +63,8 @@ pub fn terms(request: proto::CreateCampaignRequest) -> Result<CampaignTerms, Pro
         quota: request.quota,
         discount: money("discount", request.discount.as_ref())?,
         event_id: field::optional_id("event_id", &request.event_id)?,
-        opens_at: time("opens_at", request.opens_at)?,
-        closes_at: time("closes_at", request.closes_at)?,
+        open_time: time("open_time", request.open_time)?,
+        close_time: time("close_time", request.close_time)?,
     })
 }
 
@@ -97,8 +97,8 @@ pub fn campaign(found: &IssuedCampaign) -> proto::Campaign {
         quota: terms.quota,
         discount: Some(terms.discount.into()),
         event_id: terms.event_id.map(|event_id| event_id.to_string()).unwrap_or_default(),
-        opens_at: Some(timestamp(terms.opens_at)),
-        closes_at: Some(timestamp(terms.closes_at)),
+        open_time: Some(timestamp(terms.open_time)),
+        close_time: Some(timestamp(terms.close_time)),
         issued: *issued,
         create_time: Some(timestamp(campaign.created_at)),
     }

@@ -28,8 +28,8 @@ pub async fn insert(conn: &mut MySqlConnection, campaign: &Campaign) -> Result<(
     .bind(terms.discount.minor_units)
     .bind(terms.discount.currency.as_str())
     .bind(terms.event_id.map(|event_id| event_id.uuid()))
-    .bind(terms.opens_at.micros())
-    .bind(terms.closes_at.micros())
+    .bind(terms.open_time.micros())
+    .bind(terms.close_time.micros())
     .bind(campaign.created_at.micros())
     .execute(conn)
     .await?;
@@ -127,7 +127,7 @@ fn terms(row: &MySqlRow) -> Result<CampaignTerms, DbError> {
         quota: row.try_get("quota")?,
         discount: Money::new(row.try_get("discount_minor")?, currency),
         event_id: row.try_get::<Option<Uuid>, _>("event_id")?.map(EventId::from_uuid),
-        opens_at: Timestamp::from_micros(row.try_get("opens_at_us")?),
-        closes_at: Timestamp::from_micros(row.try_get("closes_at_us")?),
+        open_time: Timestamp::from_micros(row.try_get("opens_at_us")?),
+        close_time: Timestamp::from_micros(row.try_get("closes_at_us")?),
     })
 }

@@ -75,7 +75,7 @@ impl FinishClaims {
     /// Finishes the claims of one campaign. Returns its id if it is settled.
     async fn finish_campaign(&self, campaign: &Campaign, age: Duration) -> Option<CampaignId> {
         let now = Timestamp::now();
-        if now < campaign.terms.opens_at {
+        if now < campaign.terms.open_time {
             return None;
         }
         let is_over = campaign.is_over(now.minus(END_MARGIN));

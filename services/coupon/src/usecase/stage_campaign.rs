@@ -40,9 +40,9 @@ impl StageCampaign {
         let terms = &campaign.terms;
         let plan = Plan {
             quota: terms.quota,
-            opens_at: terms.opens_at,
-            closes_at: terms.closes_at,
-            expires_at: terms.closes_at.plus(KEPT_AFTER_CLOSING),
+            open_time: terms.open_time,
+            close_time: terms.close_time,
+            expires_at: terms.close_time.plus(KEPT_AFTER_CLOSING),
         };
         match coupon::stage(&self.redis, campaign.id, plan, invalid_epoch).await? {
             Staging::Ready => Ok(()),

@@ -32,11 +32,11 @@ const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
     ("discount.minor_units", |r| r.discount = Some(Money { minor_units: -1, currency: "EUR".to_owned() })),
     ("discount.currency", |r| r.discount = Some(Money { minor_units: 1, currency: "eur".to_owned() })),
     ("event_id", |r| r.event_id = "cmp_0000000000000000000000001a".to_owned()),
-    ("opens_at", |r| r.opens_at = None),
-    ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
-    ("closes_at", |r| r.closes_at = None),
-    ("closes_at", |r| r.closes_at = r.opens_at),
-    ("closes_at", |r| { r.opens_at = Some(timestamp(stampede_vocab::Timestamp::from_micros(0))); r.closes_at = Some(timestamp(Timestamp::now())); }),
+    ("open_time", |r| r.open_time = None),
+    ("open_time", |r| r.open_time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
+    ("close_time", |r| r.close_time = None),
+    ("close_time", |r| r.close_time = r.open_time),
+    ("close_time", |r| { r.open_time = Some(timestamp(stampede_vocab::Timestamp::from_micros(0))); r.close_time = Some(timestamp(Timestamp::now())); }),
 ];
 
 #[tokio::test]

@@ -69,13 +69,13 @@ async fn the_same_request_yields_the_same_coupon_and_another_none() -> Result<()
 async fn claims_are_taken_within_the_window_only() -> Result<()> {
     let sale = Sale::open().await?;
     let now = Timestamp::now();
-    let early = CreateCampaignRequest { opens_at: Some(timestamp(now.plus(HOUR / 2))), ..new_campaign("early") };
+    let early = CreateCampaignRequest { open_time: Some(timestamp(now.plus(HOUR / 2))), ..new_campaign("early") };
     let early = sale.create(early).await?;
     assert_eq!(reason(&sale.claim(&early, buyer(), "a").await.expect_err("early")), Reason::CampaignNotOpen);
 
-    let closes_at = now.plus(Duration::from_secs(2));
+    let close_time = now.plus(Duration::from_secs(2));
     let brief =
-        CreateCampaignRequest { quota: 100_000, closes_at: Some(timestamp(closes_at)), ..new_campaign("brief") };
+        CreateCampaignRequest { quota: 100_000, close_time: Some(timestamp(close_time)), ..new_campaign("brief") };
     let brief = sale.create(brief).await?;
     let user = buyer();
     let coupon = sale.claim(&brief, user, "a").await?;
@@ -85,7 +85,7 @@ async fn claims_are_taken_within_the_window_only() -> Result<()> {
         Some(())
     })
     .await;
-    assert!(Timestamp::now() >= closes_at, "closed early");
+    assert!(Timestamp::now() >= close_time, "closed early");
     assert_eq!(sale.claim(&brief, user, "a").await?, coupon, "a repeat is answered after the window");
     sale.mesh.stop().await
 }

@@ -22,8 +22,8 @@ async fn forgotten_at(sale: &Sale, campaign: &Campaign) -> Result<i64> {
 async fn a_campaign_is_kept_for_a_day_after_its_end() -> Result<()> {
     let sale = Sale::open().await?;
     let campaign = sale.campaign(10).await?;
-    let closes_at = campaign.closes_at.context("a time")?;
-    let closes_ms = closes_at.seconds * 1_000 + i64::from(closes_at.nanos) / 1_000_000;
+    let close_time = campaign.close_time.context("a time")?;
+    let closes_ms = close_time.seconds * 1_000 + i64::from(close_time.nanos) / 1_000_000;
     assert_eq!(forgotten_at(&sale, &campaign).await?, closes_ms + DAY_MS);
     sale.claim(&campaign, buyer(), "a").await?;
     assert_eq!(forgotten_at(&sale, &campaign).await?, closes_ms + DAY_MS, "a claim leaves it as it is");
@@ -33,8 +33,8 @@ async fn a_campaign_is_kept_for_a_day_after_its_end() -> Result<()> {
 #[tokio::test]
 async fn a_campaign_that_redis_has_forgotten_is_answered_as_closed_and_stays_forgotten() -> Result<()> {
     let sale = Sale::open().await?;
-    let closes_at = Some(timestamp(Timestamp::now().plus(Duration::from_secs(3))));
-    let campaign = sale.create(CreateCampaignRequest { closes_at, ..new_campaign("short") }).await?;
+    let close_time = Some(timestamp(Timestamp::now().plus(Duration::from_secs(3))));
+    let campaign = sale.create(CreateCampaignRequest { close_time, ..new_campaign("short") }).await?;
     let user = buyer();
     let coupon = sale.claim(&campaign, user, "a").await?;
     eventually("it is over", || async {

@@ -204,8 +204,8 @@ pub fn new_campaign(request_id: &str) -> CreateCampaignRequest {
         quota: 10,
         discount: Some(Money { minor_units: 500, currency: "EUR".to_owned() }),
         event_id: String::new(),
-        opens_at: Some(timestamp(now.minus(HOUR))),
-        closes_at: Some(timestamp(now.plus(HOUR))),
+        open_time: Some(timestamp(now.minus(HOUR))),
+        close_time: Some(timestamp(now.plus(HOUR))),
     }
 }
 

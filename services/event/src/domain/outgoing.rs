@@ -20,24 +20,24 @@ pub enum OutgoingMessage {
         event_id: EventId,
         version: i64,
         /// When it was to open.
-        opens_at: Timestamp,
+        open_time: Timestamp,
         /// When it did.
-        opened_at: Timestamp,
+        actual_open_time: Timestamp,
     },
     /// An event closed at its time.
     Closed {
         event_id: EventId,
         version: i64,
         /// When it was to close.
-        closes_at: Timestamp,
+        close_time: Timestamp,
         /// When it did.
-        closed_at: Timestamp,
+        actual_close_time: Timestamp,
     },
     /// An event was cancelled.
     Cancelled {
         event_id: EventId,
         version: i64,
         /// When it was cancelled.
-        cancelled_at: Timestamp,
+        cancel_time: Timestamp,
     },
 }

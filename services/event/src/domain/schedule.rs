@@ -10,33 +10,33 @@ use std::{fmt, time::Duration};
 /// When an event opens and when it closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    opens_at: Timestamp,
-    closes_at: Timestamp,
+    open_time: Timestamp,
+    close_time: Timestamp,
 }
 
 impl Times {
-    /// Fails with the field `closes_at` if that is not after `opens_at`.
-    pub fn new(opens_at: Timestamp, closes_at: Timestamp) -> Result<Self, InvalidField> {
-        if closes_at > opens_at {
-            Ok(Self { opens_at, closes_at })
+    /// Fails with the field `close_time` if that is not after `open_time`.
+    pub fn new(open_time: Timestamp, close_time: Timestamp) -> Result<Self, InvalidField> {
+        if close_time > open_time {
+            Ok(Self { open_time, close_time })
         } else {
-            Err(InvalidField::new("closes_at", "must be after opens_at"))
+            Err(InvalidField::new("close_time", "must be after open_time"))
         }
     }
 
     /// When the event opens.
-    pub fn opens_at(self) -> Timestamp {
-        self.opens_at
+    pub fn open_time(self) -> Timestamp {
+        self.open_time
     }
 
     /// When it closes; after it opens.
-    pub fn closes_at(self) -> Timestamp {
-        self.closes_at
+    pub fn close_time(self) -> Timestamp {
+        self.close_time
     }
 
-    /// Fails with the field `opens_at` if the event would open before `earliest`; `problem` says what is required.
+    /// Fails with the field `open_time` if the event would open before `earliest`; `problem` says what is required.
     pub fn opening_from(self, earliest: Timestamp, problem: impl Into<String>) -> Result<Self, InvalidField> {
-        if self.opens_at >= earliest { Ok(self) } else { Err(InvalidField::new("opens_at", problem)) }
+        if self.open_time >= earliest { Ok(self) } else { Err(InvalidField::new("open_time", problem)) }
     }
 }
 
@@ -48,21 +48,21 @@ pub enum State {
     /// Selling.
     Open {
         /// When it did open.
-        opened_at: Timestamp,
+        actual_open_time: Timestamp,
     },
     /// Its closing time has passed.
     Closed {
         /// When it did open.
-        opened_at: Timestamp,
+        actual_open_time: Timestamp,
         /// When it did close.
-        closed_at: Timestamp,
+        actual_close_time: Timestamp,
     },
     /// Ended by an operator.
     Cancelled {
         /// When it did open, if it came to that.
-        opened_at: Option<Timestamp>,
+        actual_open_time: Option<Timestamp>,
         /// When it was cancelled.
-        cancelled_at: Timestamp,
+        cancel_time: Timestamp,
     },
 }
 
@@ -73,11 +73,11 @@ impl State {
     }
 
     /// When the event did open, if it has.
-    pub fn opened_at(self) -> Option<Timestamp> {
+    pub fn actual_open_time(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled => None,
-            Self::Open { opened_at } | Self::Closed { opened_at, .. } => Some(opened_at),
-            Self::Cancelled { opened_at, .. } => opened_at,
+            Self::Open { actual_open_time } | Self::Closed { actual_open_time, .. } => Some(actual_open_time),
+            Self::Cancelled { actual_open_time, .. } => actual_open_time,
         }
     }
 
@@ -85,8 +85,8 @@ impl State {
     pub fn ended_at(self) -> Option<Timestamp> {
         match self {
             Self::Scheduled | Self::Open { .. } => None,
-            Self::Closed { closed_at, .. } => Some(closed_at),
-            Self::Cancelled { cancelled_at, .. } => Some(cancelled_at),
+            Self::Closed { actual_close_time, .. } => Some(actual_close_time),
+            Self::Cancelled { cancel_time, .. } => Some(cancel_time),
         }
     }
 
@@ -130,8 +130,8 @@ impl Schedule {
     /// When time next changes the state; `None` if it never will.
     pub fn due_at(&self) -> Option<Timestamp> {
         match self.state {
-            State::Scheduled => Some(self.times.opens_at),
-            State::Open { .. } => Some(self.times.closes_at),
+            State::Scheduled => Some(self.times.open_time),
+            State::Open { .. } => Some(self.times.close_time),
             State::Closed { .. } | State::Cancelled { .. } => None,
         }
     }
@@ -139,7 +139,9 @@ impl Schedule {
     /// Opens the event. It must be SCHEDULED and its opening must not lie after `now`.
     pub fn open(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
-            State::Scheduled if self.times.opens_at <= now => Ok(self.changed(State::Open { opened_at: now }, now)),
+            State::Scheduled if self.times.open_time <= now => {
+                Ok(self.changed(State::Open { actual_open_time: now }, now))
+            }
             _ => Err(self.not_due()),
         }
     }
@@ -147,8 +149,8 @@ impl Schedule {
     /// Closes the event. It must be OPEN and its closing must not lie after `now`.
     pub fn close(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
-            State::Open { opened_at } if self.times.closes_at <= now => {
-                Ok(self.changed(State::Closed { opened_at, closed_at: now }, now))
+            State::Open { actual_open_time } if self.times.close_time <= now => {
+                Ok(self.changed(State::Closed { actual_open_time, actual_close_time: now }, now))
             }
             _ => Err(self.not_due()),
         }
@@ -157,10 +159,10 @@ impl Schedule {
     /// Moves the event to `times`. It must be SCHEDULED, with more than `lead` left to its opening.
     pub fn reschedule(self, times: Times, now: Timestamp, lead: Duration) -> Result<Self, Refusal> {
         match self.state {
-            State::Scheduled if self.times.opens_at > now.plus(lead) => {
+            State::Scheduled if self.times.open_time > now.plus(lead) => {
                 Ok(Self { times, ..self.changed(State::Scheduled, now) })
             }
-            State::Scheduled => Err(Refusal::TooLate { left: self.times.opens_at.since(now), lead }),
+            State::Scheduled => Err(Refusal::TooLate { left: self.times.open_time.since(now), lead }),
             state => Err(Refusal::NotScheduled { state }),
         }
     }
@@ -169,7 +171,7 @@ impl Schedule {
     pub fn cancel(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
             State::Scheduled | State::Open { .. } => {
-                let state = State::Cancelled { opened_at: self.state.opened_at(), cancelled_at: now };
+                let state = State::Cancelled { actual_open_time: self.state.actual_open_time(), cancel_time: now };
                 Ok(self.changed(state, now))
             }
             State::Cancelled { .. } => Ok(self),
@@ -226,14 +228,14 @@ impl Advanced {
     /// Returns the messages to publish, the openings first.
     pub fn messages(&self) -> Vec<OutgoingMessage> {
         let opened = self.opened.iter().filter_map(|schedule| {
-            let opened_at = schedule.state.opened_at()?;
+            let actual_open_time = schedule.state.actual_open_time()?;
             let Schedule { event_id, version, times, .. } = *schedule;
-            Some(OutgoingMessage::Opened { event_id, version, opens_at: times.opens_at, opened_at })
+            Some(OutgoingMessage::Opened { event_id, version, open_time: times.open_time, actual_open_time })
         });
         let closed = self.closed.iter().filter_map(|schedule| {
-            let closed_at = schedule.state.ended_at()?;
+            let actual_close_time = schedule.state.ended_at()?;
             let Schedule { event_id, version, times, .. } = *schedule;
-            Some(OutgoingMessage::Closed { event_id, version, closes_at: times.closes_at, closed_at })
+            Some(OutgoingMessage::Closed { event_id, version, close_time: times.close_time, actual_close_time })
         });
         opened.chain(closed).collect()
     }
@@ -259,9 +261,9 @@ mod tests {
     fn every_state() -> [Schedule; 4] {
         [
             State::Scheduled,
-            State::Open { opened_at: at(100) },
-            State::Closed { opened_at: at(100), closed_at: at(200) },
-            State::Cancelled { opened_at: None, cancelled_at: at(50) },
+            State::Open { actual_open_time: at(100) },
+            State::Closed { actual_open_time: at(100), actual_close_time: at(200) },
+            State::Cancelled { actual_open_time: None, cancel_time: at(50) },
         ]
         .map(schedule)
     }
@@ -331,16 +333,16 @@ mod tests {
 
     #[test]
     fn an_event_closes_after_it_opens() {
-        assert_eq!(Times::new(at(5), at(5)).unwrap_err().field, "closes_at");
-        assert_eq!(Times::new(at(6), at(5)).unwrap_err().field, "closes_at");
+        assert_eq!(Times::new(at(5), at(5)).unwrap_err().field, "close_time");
+        assert_eq!(Times::new(at(6), at(5)).unwrap_err().field, "close_time");
         let times = Times::new(at(5), at(6)).unwrap();
-        assert_eq!(times.opening_from(at(6), "must not be in the past").unwrap_err().field, "opens_at");
+        assert_eq!(times.opening_from(at(6), "must not be in the past").unwrap_err().field, "open_time");
         assert!(times.opening_from(at(5), "must not be in the past").is_ok());
     }
 
     #[test]
     fn cancelling_an_open_event_remembers_that_it_opened() {
-        let cancelled = schedule(State::Open { opened_at: at(100) }).cancel(at(120)).unwrap();
-        assert_eq!((cancelled.state.opened_at(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
+        let cancelled = schedule(State::Open { actual_open_time: at(100) }).cancel(at(120)).unwrap();
+        assert_eq!((cancelled.state.actual_open_time(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
     }
 }

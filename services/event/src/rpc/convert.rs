@@ -19,17 +19,17 @@ const MAX_WATCHED: usize = 100;
 pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<NewEvent, Problem> {
     let request_id = RequestId::parse(&request.request_id)?;
     let fingerprint = fingerprint(&request);
-    let times = times(request.opens_at, request.closes_at)?;
+    let times = times(request.open_time, request.close_time)?;
     let items = field::each("items", request.items, new_item)?;
     Ok(NewEvent::new((caller, request_id, fingerprint), request.name, times, items)?)
 }
 
 /// Both times of an event.
 pub fn times(
-    opens_at: Option<prost_types::Timestamp>,
-    closes_at: Option<prost_types::Timestamp>,
+    open_time: Option<prost_types::Timestamp>,
+    close_time: Option<prost_types::Timestamp>,
 ) -> Result<Times, Problem> {
-    Ok(Times::new(time("opens_at", opens_at)?, time("closes_at", closes_at)?)?)
+    Ok(Times::new(time("open_time", open_time)?, time("close_time", close_time)?)?)
 }
 
 /// The id in the field `event_id`.
@@ -59,11 +59,11 @@ pub fn event(event: Event) -> proto::Event {
         event_id: schedule.event_id.to_string(),
         name: event.name,
         state: state(schedule.state).into(),
-        opens_at: Some(timestamp(schedule.times.opens_at())),
-        closes_at: Some(timestamp(schedule.times.closes_at())),
+        open_time: Some(timestamp(schedule.times.open_time())),
+        close_time: Some(timestamp(schedule.times.close_time())),
         items: event.items.into_iter().map(item).collect(),
-        opened_at: schedule.state.opened_at().map(timestamp),
-        closed_at: schedule.state.ended_at().map(timestamp),
+        actual_open_time: schedule.state.actual_open_time().map(timestamp),
+        actual_close_time: schedule.state.ended_at().map(timestamp),
         create_time: Some(timestamp(event.created_at)),
         update_time: Some(timestamp(schedule.updated_at)),
         version: schedule.version,

@@ -64,7 +64,7 @@ impl EventService for EventRpc {
         Identity::of(&request)?.require_operator()?;
         let request = request.into_inner();
         let id = convert::event_id(&request.event_id)?;
-        let times = convert::times(request.opens_at, request.closes_at)?;
+        let times = convert::times(request.open_time, request.close_time)?;
         let event = self.reschedule.run(id, times).await?;
         Ok(Response::new(proto::RescheduleEventResponse { event: Some(convert::event(event)) }))
     }

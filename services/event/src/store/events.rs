@@ -45,8 +45,8 @@ pub async fn insert(conn: &mut MySqlConnection, new: &NewEvent, event: &Event) -
     .bind(new.fingerprint.as_bytes())
     .bind(&event.name)
     .bind(schedule.state.as_str())
-    .bind(schedule.times.opens_at().micros())
-    .bind(schedule.times.closes_at().micros())
+    .bind(schedule.times.open_time().micros())
+    .bind(schedule.times.close_time().micros())
     .bind(schedule.due_at().map(Timestamp::micros))
     .bind(schedule.version)
     .bind(event.created_at.micros())
@@ -185,9 +185,9 @@ pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Sche
          due_at_us = ?, version = ?, updated_us = ? WHERE id = ? AND state = ? AND version = ?",
     )
     .bind(after.state.as_str())
-    .bind(after.times.opens_at().micros())
-    .bind(after.times.closes_at().micros())
-    .bind(after.state.opened_at().map(Timestamp::micros))
+    .bind(after.times.open_time().micros())
+    .bind(after.times.close_time().micros())
+    .bind(after.state.actual_open_time().map(Timestamp::micros))
     .bind(after.state.ended_at().map(Timestamp::micros))
     .bind(after.due_at().map(Timestamp::micros))
     .bind(after.version)
@@ -230,15 +230,19 @@ impl ScheduleRow {
     }
 
     fn state(&self) -> Result<State, DbError> {
-        let opened_at = self.opened_at_us.map(Timestamp::from_micros);
+        let actual_open_time = self.opened_at_us.map(Timestamp::from_micros);
         let ended_at = self.closed_at_us.map(Timestamp::from_micros);
-        match (self.state.as_str(), opened_at, ended_at) {
+        match (self.state.as_str(), actual_open_time, ended_at) {
             ("SCHEDULED", None, None) => Ok(State::Scheduled),
-            ("OPEN", Some(opened_at), None) => Ok(State::Open { opened_at }),
-            ("CLOSED", Some(opened_at), Some(closed_at)) => Ok(State::Closed { opened_at, closed_at }),
-            ("CANCELLED", opened_at, Some(cancelled_at)) => Ok(State::Cancelled { opened_at, cancelled_at }),
-            (state, opened_at, ended_at) => Err(DbError::inconsistent(format!(
-                "{} is {state}, opened at {opened_at:?}, ended at {ended_at:?}",
+            ("OPEN", Some(actual_open_time), None) => Ok(State::Open { actual_open_time }),
+            ("CLOSED", Some(actual_open_time), Some(actual_close_time)) => {
+                Ok(State::Closed { actual_open_time, actual_close_time })
+            }
+            ("CANCELLED", actual_open_time, Some(cancel_time)) => {
+                Ok(State::Cancelled { actual_open_time, cancel_time })
+            }
+            (state, actual_open_time, ended_at) => Err(DbError::inconsistent(format!(
+                "{} is {state}, opened at {actual_open_time:?}, ended at {ended_at:?}",
                 EventId::from_uuid(self.id)
             ))),
         }

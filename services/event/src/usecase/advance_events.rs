@@ -82,8 +82,8 @@ async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced
 }
 
 fn record(advanced: &Advanced, committed_at: Timestamp) {
-    let opened = advanced.opened.iter().map(|schedule| (schedule, "open", schedule.times.opens_at()));
-    let closed = advanced.closed.iter().map(|schedule| (schedule, "close", schedule.times.closes_at()));
+    let opened = advanced.opened.iter().map(|schedule| (schedule, "open", schedule.times.open_time()));
+    let closed = advanced.closed.iter().map(|schedule| (schedule, "close", schedule.times.close_time()));
     for (Schedule { event_id, .. }, transition, due_at) in opened.chain(closed) {
         let late = committed_at.since(due_at);
         LATENESS.record(late.as_secs_f64(), &[KeyValue::new("transition", transition)]);

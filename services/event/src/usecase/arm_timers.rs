@@ -71,8 +71,8 @@ impl ArmTimers {
         let timers = Timers {
             event_id: schedule.event_id,
             version: schedule.version,
-            opens_at: (schedule.state == State::Scheduled).then(|| schedule.times.opens_at()),
-            closes_at: Some(schedule.times.closes_at()),
+            open_time: (schedule.state == State::Scheduled).then(|| schedule.times.open_time()),
+            close_time: Some(schedule.times.close_time()),
         };
         timer::arm(&self.redis, timers).await.map(drop)
     }

@@ -37,7 +37,7 @@ async fn cancel(conn: &mut MySqlConnection, id: EventId) -> Result<Schedule, Err
     let after = before.cancel(Timestamp::now())?;
     if after != before {
         let message =
-            OutgoingMessage::Cancelled { event_id: id, version: after.version, cancelled_at: after.updated_at };
+            OutgoingMessage::Cancelled { event_id: id, version: after.version, cancel_time: after.updated_at };
         store_change(conn, &before, &after, message).await?;
     }
     Ok(after)

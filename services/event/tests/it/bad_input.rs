@@ -25,12 +25,12 @@ const BAD_EVENTS: [(&str, Spoil); 23] = [
     ("request_id", |r| r.request_id = "x".repeat(65)),
     ("name", |r| r.name.clear()),
     ("name", |r| r.name = "x".repeat(201)),
-    ("opens_at", |r| r.opens_at = None),
-    ("opens_at", |r| r.opens_at = Some(timestamp(Timestamp::now().minus(MINUTE)))),
-    ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: 0, nanos: -1 })),
-    ("opens_at", |r| r.opens_at = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
-    ("closes_at", |r| r.closes_at = None),
-    ("closes_at", |r| r.closes_at = r.opens_at),
+    ("open_time", |r| r.open_time = None),
+    ("open_time", |r| r.open_time = Some(timestamp(Timestamp::now().minus(MINUTE)))),
+    ("open_time", |r| r.open_time = Some(prost_types::Timestamp { seconds: 0, nanos: -1 })),
+    ("open_time", |r| r.open_time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 })),
+    ("close_time", |r| r.close_time = None),
+    ("close_time", |r| r.close_time = r.open_time),
     ("items", |r| r.items.clear()),
     ("items", |r| r.items = vec![r.items[0].clone(); 101]),
     ("items[1].title", |r| r.items[1].title.clear()),
@@ -73,9 +73,9 @@ async fn cancel(client: &mut Client, event_id: &str) -> Status {
 }
 
 async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration, lasts: Duration) -> Status {
-    let opens_at = Timestamp::now().plus(opens_in);
-    let (opens_at, closes_at) = (Some(timestamp(opens_at)), Some(timestamp(opens_at.plus(lasts))));
-    let request = RescheduleEventRequest { event_id: event_id.to_owned(), opens_at, closes_at };
+    let open_time = Timestamp::now().plus(opens_in);
+    let (open_time, close_time) = (Some(timestamp(open_time)), Some(timestamp(open_time.plus(lasts))));
+    let request = RescheduleEventRequest { event_id: event_id.to_owned(), open_time, close_time };
     client.reschedule_event(as_operator(request)).await.expect_err("no event, or bad times")
 }
 
@@ -102,8 +102,8 @@ async fn what_is_malformed_or_unknown_is_refused_by_every_method() -> Result<()>
         (Reason::InvalidField, Some("event_id"), cancel(c, "").await),
         (Reason::EventNotFound, Some("event_id"), cancel(c, UNKNOWN).await),
         (Reason::InvalidField, Some("event_id"), reschedule(c, "x", MINUTE, MINUTE).await),
-        (Reason::InvalidField, Some("opens_at"), reschedule(c, UNKNOWN, Duration::ZERO, MINUTE).await),
-        (Reason::InvalidField, Some("closes_at"), reschedule(c, UNKNOWN, MINUTE, Duration::ZERO).await),
+        (Reason::InvalidField, Some("open_time"), reschedule(c, UNKNOWN, Duration::ZERO, MINUTE).await),
+        (Reason::InvalidField, Some("close_time"), reschedule(c, UNKNOWN, MINUTE, Duration::ZERO).await),
         (Reason::EventNotFound, Some("event_id"), reschedule(c, UNKNOWN, MINUTE, MINUTE).await),
         (Reason::InvalidField, Some("event_ids"), watch(c, vec![]).await),
         (Reason::InvalidField, Some("event_ids"), watch(c, vec![unknown.clone(); 101]).await),

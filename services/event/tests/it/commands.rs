@@ -14,11 +14,11 @@ use tonic::{Request, Status, metadata::AsciiMetadataValue};
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration) -> Result<Event, Status> {
-    let opens_at = Timestamp::now().plus(opens_in);
+    let open_time = Timestamp::now().plus(opens_in);
     let request = RescheduleEventRequest {
         event_id: event_id.to_owned(),
-        opens_at: Some(timestamp(opens_at)),
-        closes_at: Some(timestamp(opens_at.plus(MINUTE))),
+        open_time: Some(timestamp(open_time)),
+        close_time: Some(timestamp(open_time.plus(MINUTE))),
     };
     Ok(client.reschedule_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
 }
@@ -60,8 +60,8 @@ async fn an_event_is_moved_while_there_is_time_and_opens_at_its_new_time() -> Re
     let moved = reschedule(&mut client, &created.event_id, LEAD * 2).await?;
     assert_eq!((moved.version, moved.state(), moved.items.len()), (2, EventState::Scheduled, 2));
     let open = reaches(&client, &created.event_id, EventState::Open).await;
-    assert_eq!(open.opens_at, moved.opens_at);
-    assert!(micros(open.opened_at.as_ref())? >= micros(moved.opens_at.as_ref())?);
+    assert_eq!(open.open_time, moved.open_time);
+    assert!(micros(open.actual_open_time.as_ref())? >= micros(moved.open_time.as_ref())?);
 
     let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("it is open");
     assert_eq!(refusal(&refused).0, Reason::EventNotScheduled);
@@ -82,7 +82,7 @@ async fn an_event_about_to_open_is_not_moved() -> Result<()> {
     let refused = reschedule(&mut client, &created.event_id, MINUTE).await.expect_err("too late");
     assert_eq!(refusal(&refused).0, Reason::RescheduleTooLate);
     let open = reaches(&client, &created.event_id, EventState::Open).await;
-    assert_eq!((open.opens_at, open.version), (created.opens_at, 2));
+    assert_eq!((open.open_time, open.version), (created.open_time, 2));
     mesh.stop().await
 }
 
@@ -96,7 +96,7 @@ async fn a_cancelled_event_stays_cancelled_and_never_opens() -> Result<()> {
 
     let cancelled = cancel(&mut client, &created.event_id).await?;
     assert_eq!((cancelled.state(), cancelled.version), (EventState::Cancelled, 2));
-    assert!(cancelled.closed_at.is_some() && cancelled.opened_at.is_none());
+    assert!(cancelled.actual_close_time.is_some() && cancelled.actual_open_time.is_none());
     assert_eq!(cancel(&mut client, &created.event_id).await?, cancelled);
 
     // The marker was to open no earlier, so the cancelled one had its chance.
@@ -146,11 +146,11 @@ async fn messages_of_a_command_carry_the_operators_trace() -> Result<()> {
     let mut client = mesh.event();
     let created = client.create_event(traced(request("sale", MINUTE, MINUTE))).await?.into_inner();
     let event_id = created.event.context("an event")?.event_id;
-    let opens_at = Timestamp::now().plus(2 * MINUTE);
+    let open_time = Timestamp::now().plus(2 * MINUTE);
     let moved = RescheduleEventRequest {
         event_id: event_id.clone(),
-        opens_at: Some(timestamp(opens_at)),
-        closes_at: Some(timestamp(opens_at.plus(MINUTE))),
+        open_time: Some(timestamp(open_time)),
+        close_time: Some(timestamp(open_time.plus(MINUTE))),
     };
     client.reschedule_event(traced(moved)).await?;
     client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone() })).await?;

@@ -84,7 +84,7 @@ async fn an_event_whose_sale_passed_unseen_opens_and_closes_afterwards() -> Resu
     mesh.restart(Service::Event).await?;
 
     let closed = reaches(&mesh.event(), &created.event_id, EventState::Closed).await;
-    assert_eq!(closed.opened_at, closed.closed_at);
+    assert_eq!(closed.actual_open_time, closed.actual_close_time);
     assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
     mesh.stop().await
 }

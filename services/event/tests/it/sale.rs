@@ -44,12 +44,12 @@ fn settings() -> MeshBuilder {
 
 /// A request for an event that opens in `opens_in` and is open for `lasts`.
 pub fn request(request_id: &str, opens_in: Duration, lasts: Duration) -> CreateEventRequest {
-    let opens_at = Timestamp::now().plus(opens_in);
+    let open_time = Timestamp::now().plus(opens_in);
     CreateEventRequest {
         request_id: request_id.to_owned(),
         name: "Midnight sale".to_owned(),
-        opens_at: Some(timestamp(opens_at)),
-        closes_at: Some(timestamp(opens_at.plus(lasts))),
+        open_time: Some(timestamp(open_time)),
+        close_time: Some(timestamp(open_time.plus(lasts))),
         items: vec![item("Lamp", None), item("Kettle", Some(Gift { title: "Tea".to_owned(), total_units: 5 }))],
     }
 }
@@ -94,7 +94,7 @@ pub fn whole_sale() -> Vec<(String, i64)> {
 
 /// How late it opened, in microseconds; negative if it was early.
 pub fn late_us(event: &Event) -> Result<i64> {
-    Ok(micros(event.opened_at.as_ref())? - micros(event.opens_at.as_ref())?)
+    Ok(micros(event.actual_open_time.as_ref())? - micros(event.open_time.as_ref())?)
 }
 
 /// The reason and the field of a refusal.

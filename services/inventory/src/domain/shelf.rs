@@ -4,13 +4,13 @@ use crate::domain::RefusalReason;
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
 use std::collections::HashSet;
 
-/// When an event takes reservations: from `opens_at` until before `closes_at`.
+/// When an event takes reservations: from `open_time` until before `close_time`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// From here on ...
-    pub opens_at: Timestamp,
+    pub open_time: Timestamp,
     /// ... until before here. A cancelled event may close before it opens.
-    pub closes_at: Timestamp,
+    pub close_time: Timestamp,
 }
 
 /// An item as an event offers it.
@@ -44,24 +44,24 @@ pub struct Withdrawal {
     pub event_id: EventId,
     pub event_version: i64,
     /// When it was cancelled.
-    pub cancelled_at: Timestamp,
+    pub cancel_time: Timestamp,
 }
 
 impl Window {
     /// A window that opens before it closes.
-    pub fn new(opens_at: Timestamp, closes_at: Timestamp) -> Result<Self, InvalidField> {
-        if opens_at < closes_at {
-            Ok(Self { opens_at, closes_at })
+    pub fn new(open_time: Timestamp, close_time: Timestamp) -> Result<Self, InvalidField> {
+        if open_time < close_time {
+            Ok(Self { open_time, close_time })
         } else {
-            Err(InvalidField::new("closes_at", "must be later than opens_at"))
+            Err(InvalidField::new("close_time", "must be later than open_time"))
         }
     }
 
     /// Why nothing is sold at this time; `None` inside the window.
     pub fn refusal_at(&self, time: Timestamp) -> Option<RefusalReason> {
-        if time >= self.closes_at {
+        if time >= self.close_time {
             Some(RefusalReason::EventClosed)
-        } else if time < self.opens_at {
+        } else if time < self.open_time {
             Some(RefusalReason::EventNotOpen)
         } else {
             None

@@ -28,7 +28,7 @@ pub fn event_id(text: &str) -> Result<EventId, Problem> {
 /// The items to stage.
 pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     let event_id = event_id(&request.event_id)?;
-    let window = Window::new(time("opens_at", request.opens_at)?, time("closes_at", request.closes_at)?)?;
+    let window = Window::new(time("open_time", request.open_time)?, time("close_time", request.close_time)?)?;
     let items = field::each("items", request.items, shelf_item)?;
     Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
@@ -46,14 +46,14 @@ pub fn reservation_refs(request: &proto::ReleaseRequest) -> Result<Vec<(OrderId,
 }
 
 fn reservation_ref(reservation: &proto::ReservationRef) -> Result<(OrderId, Timestamp), InvalidField> {
-    Ok((field::id("order_id", &reservation.order_id)?, time("asked_at", reservation.asked_at)?))
+    Ok((field::id("order_id", &reservation.order_id)?, time("request_time", reservation.request_time)?))
 }
 
 /// The answer to one reservation.
 pub fn result(reserved: Reserved) -> proto::ReservationResult {
     let outcome = match reserved {
-        Reserved::Units { units, unit_prices, asked_at } => {
-            proto::reservation_result::Outcome::Reserved(units_in_ledger(&units, &unit_prices, asked_at))
+        Reserved::Units { units, unit_prices, request_time } => {
+            proto::reservation_result::Outcome::Reserved(units_in_ledger(&units, &unit_prices, request_time))
         }
         Reserved::Refused(refusal) => proto::reservation_result::Outcome::Refusal(refused(&refusal)),
     };
@@ -101,12 +101,12 @@ fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidFi
     Ok(EventReservation { event_id: field::id("event_id", &wanted.event_id)?, reservation })
 }
 
-fn units_in_ledger(units: &ReservedUnits, unit_prices: &[Money], asked_at: Option<Timestamp>) -> proto::Reserved {
+fn units_in_ledger(units: &ReservedUnits, unit_prices: &[Money], request_time: Option<Timestamp>) -> proto::Reserved {
     proto::Reserved {
         lines: units.lines.iter().zip(unit_prices).map(reserved_line).collect(),
         arrival: units.arrival,
-        asked_at: asked_at.map(timestamp),
-        committed_at: Some(timestamp(units.committed_at)),
+        request_time: request_time.map(timestamp),
+        commit_time: Some(timestamp(units.committed_at)),
     }
 }
 
@@ -203,8 +203,8 @@ mod tests {
         proto::StageStockRequest {
             event_id: EVENT.into(),
             event_version: 1,
-            opens_at: seconds(1),
-            closes_at: seconds(2),
+            open_time: seconds(1),
+            close_time: seconds(2),
             items: vec![proto::StagedItem {
                 item_id: ITEM.into(),
                 total_units: 5,
@@ -221,8 +221,8 @@ mod tests {
         let table: [(Spoil, &str); 8] = [
             (|request| request.event_id = "x".into(), "event_id"),
             (|request| request.event_version = 0, "event_version"),
-            (|request| request.opens_at = None, "opens_at"),
-            (|request| request.closes_at = request.opens_at, "closes_at"),
+            (|request| request.open_time = None, "open_time"),
+            (|request| request.close_time = request.open_time, "close_time"),
             (|request| request.items.clear(), "items"),
             (|request| request.items.extend(request.items.clone()), "items[1].item_id"),
             (|request| request.items[0].total_units = 0, "items[0].total_units"),

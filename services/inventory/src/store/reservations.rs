@@ -15,8 +15,8 @@ pub fn push_insert(statements: &mut Statements, reservations: &[Reservation]) {
         return;
     }
     let mut query = Statement::new("INSERT INTO reservations (order_id, asked_at_us) ");
-    query.push_values(reservations, |mut row, (order_id, asked_at)| {
-        row.push_bind(order_id.uuid()).push_bind(asked_at.micros());
+    query.push_values(reservations, |mut row, (order_id, request_time)| {
+        row.push_bind(order_id.uuid()).push_bind(request_time.micros());
     });
     statements.push_expecting(query, "writing who has asked", reservations.len());
 }
@@ -63,10 +63,10 @@ pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> R
     let last: Vec<OrderId> = last.into_iter().collect();
     delete(conn, &last).await?;
     // Rare: another request for the same order is under way. So this may be a statement for each.
-    for (order_id, asked_at) in shared {
+    for (order_id, request_time) in shared {
         sqlx::query("DELETE FROM reservations WHERE order_id = ? AND asked_at_us = ?")
             .bind(order_id.uuid())
-            .bind(asked_at.micros())
+            .bind(request_time.micros())
             .execute(&mut *conn)
             .await?;
     }

@@ -47,8 +47,8 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
         row.push_bind(item.item_id.uuid())
             .push_bind(shelf.event_id.uuid())
             .push_bind(shelf.event_version)
-            .push_bind(shelf.window.opens_at.micros())
-            .push_bind(shelf.window.closes_at.micros())
+            .push_bind(shelf.window.open_time.micros())
+            .push_bind(shelf.window.close_time.micros())
             .push_bind(item.total_units)
             .push_bind(item.limit_per_buyer)
             .push_bind(item.gift_total_units)
@@ -100,7 +100,7 @@ pub async fn withdraw(conn: &mut MySqlConnection, withdrawals: &[Withdrawal]) ->
             .push_unseparated(" AS BINARY(16)) AS event_id, CAST(")
             .push_bind_unseparated(withdrawal.event_version)
             .push_unseparated(" AS SIGNED) AS event_version, CAST(")
-            .push_bind_unseparated(withdrawal.cancelled_at.micros())
+            .push_bind_unseparated(withdrawal.cancel_time.micros())
             .push_unseparated(" AS SIGNED) AS cancelled_at_us");
     }
     query.push(
@@ -131,7 +131,7 @@ pub async fn closings(conn: &mut MySqlConnection, events: &[EventId]) -> Result<
     let mut query = Statement::new("SELECT event_id, MAX(closes_at_us) FROM stock WHERE event_id IN ");
     query.push_list(events.iter().map(EventId::uuid)).push(" GROUP BY event_id");
     let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|(id, closes_at)| (EventId::from_uuid(id), Timestamp::from_micros(closes_at))).collect())
+    Ok(rows.into_iter().map(|(id, close_time)| (EventId::from_uuid(id), Timestamp::from_micros(close_time))).collect())
 }
 
 /// The events that open before `soon` and had not closed at `closing_after`, in the order of their ids.
@@ -283,8 +283,8 @@ impl Row {
             event_id: EventId::from_uuid(self.event_id),
             event_version: self.event_version,
             window: Window {
-                opens_at: Timestamp::from_micros(self.opens_at_us),
-                closes_at: Timestamp::from_micros(self.closes_at_us),
+                open_time: Timestamp::from_micros(self.opens_at_us),
+                close_time: Timestamp::from_micros(self.closes_at_us),
             },
             shelf: ShelfItem {
                 item_id,

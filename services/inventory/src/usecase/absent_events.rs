@@ -72,7 +72,7 @@ impl AbsentEvents {
             let now = Timestamp::now();
             let absence = |event: EventId| match closings.get(&event) {
                 None => Some((event, Absence::NeverStaged)),
-                Some(closes_at) if closes_at.plus(COMPARED_AFTER_CLOSING) <= now => Some((event, Absence::Over)),
+                Some(close_time) if close_time.plus(COMPARED_AFTER_CLOSING) <= now => Some((event, Absence::Over)),
                 Some(_) => None,
             };
             let found: Absences = events.into_iter().filter_map(absence).collect();

@@ -39,7 +39,7 @@ const ROUNDS: u32 = 4;
 pub(super) struct Committed {
     pub outcome: ReservationOutcome,
     /// Names this request when the units are given back; none if the order is known to be written.
-    pub asked_at: Option<Timestamp>,
+    pub request_time: Option<Timestamp>,
     /// Price of one unit of each line of a reservation, as staged.
     pub unit_prices: Vec<Money>,
 }
@@ -164,11 +164,12 @@ async fn commit(
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
     let prices: Vec<Vec<Money>> = outcomes.iter().map(|outcome| unit_prices(&ledger, outcome)).collect();
     let changes = ledger.changes();
-    let asked = asked_at(grants, &outcomes, open, now);
+    let asked = request_time(grants, &outcomes, open, now);
     write(conn, grants, &outcomes, &changes, &asked).await?;
     let committed = outcomes.into_iter().zip(asked).zip(prices);
-    let committed =
-        committed.map(|((outcome, asked_at), unit_prices)| Committed { outcome, asked_at, unit_prices }).collect();
+    let committed = committed
+        .map(|((outcome, request_time), unit_prices)| Committed { outcome, request_time, unit_prices })
+        .collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
 }
 
@@ -186,7 +187,7 @@ async fn write(
     let new = grants.iter().zip(outcomes);
     let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
     let new: HashMap<OrderId, &Grant> = new.map(|(grant, _)| (grant.order_id, grant)).collect();
-    let asked = grants.iter().zip(asked).filter_map(|(grant, asked_at)| Some((grant.order_id, (*asked_at)?)));
+    let asked = grants.iter().zip(asked).filter_map(|(grant, request_time)| Some((grant.order_id, (*request_time)?)));
     let mut writes = Statements::new();
     push_changes(&mut writes, changes);
     let rows = store::ledger::push_of_orders_locked(&mut writes, &new.keys().copied().collect::<Vec<_>>());
@@ -208,7 +209,7 @@ fn unit_prices(ledger: &LedgerBatch, outcome: &ReservationOutcome) -> Vec<Money>
 
 /// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their order
 /// is known to be written, which those in `open` are not.
-fn asked_at(
+fn request_time(
     grants: &[Grant],
     outcomes: &[ReservationOutcome],
     open: HashSet<OrderId>,
@@ -218,11 +219,11 @@ fn asked_at(
     let new = grants.iter().zip(outcomes);
     let new = new.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if units.is_new));
     open.extend(new.map(|(grant, _)| grant.order_id));
-    let asked_at = |(index, (grant, outcome)): (u64, (&Grant, &ReservationOutcome))| {
+    let request_time = |(index, (grant, outcome)): (u64, (&Grant, &ReservationOutcome))| {
         let is_reserved = matches!(outcome, ReservationOutcome::Reserved(_));
         (is_reserved && open.contains(&grant.order_id)).then(|| now.plus(Duration::from_micros(index)))
     };
-    (0..).zip(grants.iter().zip(outcomes)).map(asked_at).collect()
+    (0..).zip(grants.iter().zip(outcomes)).map(request_time).collect()
 }
 
 fn buyers(grant: &Grant) -> impl Iterator<Item = (ItemId, UserId)> + '_ {

@@ -40,7 +40,7 @@ pub enum Reserved {
         /// Price of one unit of each line.
         unit_prices: Vec<Money>,
         /// Names this request when the units are given back; none if the order is known to be written.
-        asked_at: Option<Timestamp>,
+        request_time: Option<Timestamp>,
     },
     /// Nothing is taken.
     Refused(Refusal),
@@ -216,9 +216,9 @@ impl ReserveUnits {
             }
             Decided::Failed(error) => return Err(error),
         };
-        let Committed { outcome, asked_at, unit_prices } = self.commit.commit(grant).await?;
+        let Committed { outcome, request_time, unit_prices } = self.commit.commit(grant).await?;
         Ok(match outcome {
-            ReservationOutcome::Reserved(units) => Reserved::Units { units, unit_prices, asked_at },
+            ReservationOutcome::Reserved(units) => Reserved::Units { units, unit_prices, request_time },
             ReservationOutcome::Refused(refusal) => Reserved::Refused(refusal),
         })
     }

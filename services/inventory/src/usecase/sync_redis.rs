@@ -77,9 +77,9 @@ impl SyncRedis {
         let staging = Staging {
             event_id: newest.event_id,
             event_version: newest.event_version,
-            opens_at: newest.window.opens_at,
-            closes_at: newest.window.closes_at,
-            items_expire_at: newest.window.closes_at.plus(KEPT_AFTER_CLOSING),
+            open_time: newest.window.open_time,
+            close_time: newest.window.close_time,
+            items_expire_at: newest.window.close_time.plus(KEPT_AFTER_CLOSING),
             arrivals_at_least,
             compared_on: run_id.to_owned(),
             items: items.iter().map(staged_item).collect(),

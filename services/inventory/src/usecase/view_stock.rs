@@ -120,11 +120,11 @@ impl Reader {
 
 /// Whether nobody compares what Redis has of the item any more: nothing can be on hold, and the ledger says all.
 fn is_forgotten(item: &Item, now: Timestamp) -> bool {
-    now >= item.window.closes_at.plus(COMPARED_AFTER_CLOSING)
+    now >= item.window.close_time.plus(COMPARED_AFTER_CLOSING)
 }
 
 fn staged_view(items: &[Item], snapshot: &Snapshot) -> Option<StockView> {
-    let closed = snapshot.now >= snapshot.event.filter(|event| event.is_compared)?.closes_at;
+    let closed = snapshot.now >= snapshot.event.filter(|event| event.is_compared)?.close_time;
     let level = |(item, staged): (&Item, &Option<stampede_lua::stock::ShelfItem>)| {
         let staged = staged.as_ref()?;
         Some(StockLevel {

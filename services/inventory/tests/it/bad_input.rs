@@ -102,7 +102,7 @@ async fn a_bad_release_names_its_field_and_gives_nothing_back() {
         (vec![], "reservations"),
         (vec![good.clone(); 257], "reservations"),
         (bad(|reservation| reservation.order_id = "ord_1".into()), "reservations[1].order_id"),
-        (bad(|reservation| reservation.asked_at = None), "reservations[1].asked_at"),
+        (bad(|reservation| reservation.request_time = None), "reservations[1].request_time"),
     ];
     for (reservations, field) in table {
         let status = sale.api().release(as_service(proto::ReleaseRequest { reservations })).await.unwrap_err();
@@ -118,7 +118,7 @@ async fn a_bad_shelf_names_its_field_and_stages_nothing() {
     let table: [(&str, Spoil); 9] = [
         ("event_id", |shelf| shelf.event_id.clear()),
         ("event_version", |shelf| shelf.event_version = 0),
-        ("closes_at", |shelf| shelf.closes_at = shelf.opens_at),
+        ("close_time", |shelf| shelf.close_time = shelf.open_time),
         ("items", |shelf| shelf.items.clear()),
         ("items[1].item_id", |shelf| shelf.items[1].item_id = shelf.items[0].item_id.clone()),
         ("items[1].total_units", |shelf| shelf.items[1].total_units = -1),

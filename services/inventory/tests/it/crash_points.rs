@@ -161,8 +161,8 @@ async fn comes_right(stand: &Stand, order: &Order, found: &Found) {
     let repeat = sale.reserved(order).await;
     for same in found.answer.iter().chain([&sale.reserved(order).await]) {
         assert_eq!(
-            (same.arrival, &same.lines, same.committed_at),
-            (repeat.arrival, &repeat.lines, repeat.committed_at),
+            (same.arrival, &same.lines, same.commit_time),
+            (repeat.arrival, &repeat.lines, repeat.commit_time),
             "after {:?}",
             found.point
         );

@@ -5,7 +5,7 @@ use prost::Message;
 use stampede_proto::{message::v1 as message, r#type::v1::Money};
 use stampede_vocab::ItemId;
 
-/// The message of a release whose orders could not be paid at once: it has no `pay_by`.
+/// The message of a release whose orders could not be paid at once: it has no `pay_deadline`.
 fn placed(order: &Order) -> (&'static str, Vec<u8>) {
     let line = |(item, units): &(ItemId, i32)| message::OrderedLine {
         item_id: item.to_string(),
@@ -20,8 +20,8 @@ fn placed(order: &Order) -> (&'static str, Vec<u8>) {
         coupon_id: String::new(),
         total: Some(Money { minor_units: 1_999, currency: "EUR".into() }),
         arrival: 1,
-        placed_at: Some(seconds_from_now(0)),
-        pay_by: None,
+        create_time: Some(seconds_from_now(0)),
+        pay_deadline: None,
     };
     ("stampede.message.v1.OrderPlaced", placed.encode_to_vec())
 }

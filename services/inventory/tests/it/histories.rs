@@ -108,8 +108,8 @@ impl<'g> History<'g> {
         let request = proto::StageStockRequest {
             event_id: event_id.to_string(),
             event_version: 1,
-            opens_at: Some(seconds_from_now(-60)),
-            closes_at: Some(seconds_from_now(3_600)),
+            open_time: Some(seconds_from_now(-60)),
+            close_time: Some(seconds_from_now(3_600)),
             items: items.clone(),
         };
         ground.sale.api().stage_stock(as_service(request)).await.unwrap();
@@ -251,8 +251,8 @@ impl<'g> History<'g> {
             return Err("an order that has ended got units".into());
         }
         if let Some(first) = &known.reserved {
-            let same = (first.arrival, &first.lines, first.committed_at)
-                == (reserved.arrival, &reserved.lines, reserved.committed_at);
+            let same = (first.arrival, &first.lines, first.commit_time)
+                == (reserved.arrival, &reserved.lines, reserved.commit_time);
             known.asked.push(reserved);
             return if same { Ok(()) } else { Err("a repeat got another answer".into()) };
         }
@@ -343,7 +343,7 @@ impl<'g> History<'g> {
         let Some(asked) = self.orders[index].asked.pop() else { return Ok(()) };
         let order_id = self.orders[index].order.order_id.to_string();
         let event_id = self.event_id.to_string();
-        let reservations = vec![proto::ReservationRef { event_id, order_id, asked_at: asked.asked_at }];
+        let reservations = vec![proto::ReservationRef { event_id, order_id, request_time: asked.request_time }];
         let request = as_service(proto::ReleaseRequest { reservations });
         let released = self.ground.sale.api().release(request).await.unwrap().into_inner().released;
         self.steps.push(format!("{} takes one of its requests back: {released}", self.name(index)));

@@ -69,8 +69,8 @@ async fn one_event_of_next_year_that_was_lost_comes_back_when_somebody_asks() {
     let sale = Sale::on_redis(&redis).await;
     all_compared(&redis, &sale).await;
     let next_year = proto::StageStockRequest {
-        opens_at: Some(seconds_from_now(365 * 86_400)),
-        closes_at: Some(seconds_from_now(366 * 86_400)),
+        open_time: Some(seconds_from_now(365 * 86_400)),
+        close_time: Some(seconds_from_now(366 * 86_400)),
         ..sale.shelf(2)
     };
     sale.api().stage_stock(as_service(next_year)).await.unwrap();

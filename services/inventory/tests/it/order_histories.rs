@@ -106,8 +106,8 @@ impl<'g> History<'g> {
         let request = proto::StageStockRequest {
             event_id: event_id.to_string(),
             event_version: 1,
-            opens_at: Some(seconds_from_now(-60)),
-            closes_at: Some(seconds_from_now(3_600)),
+            open_time: Some(seconds_from_now(-60)),
+            close_time: Some(seconds_from_now(3_600)),
             items: shelf.clone(),
         };
         // A replica may just have been killed.

@@ -94,13 +94,13 @@ fn marker(sale: &Sale, index: usize) -> StageStockRequest {
 #[tokio::test]
 async fn an_older_version_of_an_event_moves_nothing_back() {
     let sale = Sale::unstaged(&[]).await;
-    let closes_at = seconds_from_now(7_200);
-    let moved = StageStockRequest { closes_at: Some(closes_at), ..sale.shelf(3) };
+    let close_time = seconds_from_now(7_200);
+    let moved = StageStockRequest { close_time: Some(close_time), ..sale.shelf(3) };
     for shelf in [sale.shelf(1), moved.clone(), moved.clone(), sale.shelf(1), marker(&sale, 2)] {
         sale.event_scheduled(shelf).await;
     }
     items_become(&sale, 2, 1).await;
-    assert_eq!(items_at(&sale, 3, Some(closes_at.seconds * 1_000_000)).await, 2);
+    assert_eq!(items_at(&sale, 3, Some(close_time.seconds * 1_000_000)).await, 2);
 
     sale.event_cancelled(4).await;
     items_become(&sale, 4, 3).await;
@@ -110,5 +110,5 @@ async fn an_older_version_of_an_event_moves_nothing_back() {
     }
     items_become(&sale, 2, 1).await;
     assert_eq!(items_at(&sale, 4, None).await, 3);
-    assert_eq!(items_at(&sale, 4, Some(closes_at.seconds * 1_000_000)).await, 0, "it closed when it was cancelled");
+    assert_eq!(items_at(&sale, 4, Some(close_time.seconds * 1_000_000)).await, 0, "it closed when it was cancelled");
 }

@@ -29,7 +29,7 @@ async fn what_is_answered_as_reserved_is_in_the_ledger() {
     assert_eq!((reserved.arrival, reserved.lines.len()), (1, 2));
     assert_eq!(reserved.lines[0].gift_units, 1);
     assert_eq!(reserved.lines[0].unit_price.as_ref().unwrap().minor_units, 1999);
-    assert!(reserved.committed_at.is_some() && reserved.asked_at.is_some());
+    assert!(reserved.commit_time.is_some() && reserved.request_time.is_some());
     sale.stock_becomes(1, level(2, 1, 0)).await;
     sale.stock_becomes(0, Level { left: 3, committed: 2, held: 0, left_gifts: 1 }).await;
     assert_eq!(sale.refusal(&order.again()).await, (RefusalReason::LimitReached, 0));
@@ -65,7 +65,7 @@ async fn a_repeat_gets_the_same_answer_when_all_is_sold_and_another_request_does
     }
     sale.stock_becomes(1, level(0, 3, 0)).await;
     let repeat = sale.reserved(&order).await;
-    assert_eq!((repeat.arrival, &repeat.lines, repeat.committed_at), (first.arrival, &first.lines, first.committed_at));
+    assert_eq!((repeat.arrival, &repeat.lines, repeat.commit_time), (first.arrival, &first.lines, first.commit_time));
     assert_eq!(sale.stock(1).await, Some(level(0, 3, 0)), "it took nothing");
 
     let other = proto::Reservation { request_fingerprint: vec![2; 32], ..order.reservation() };
@@ -92,7 +92,7 @@ async fn the_last_of_those_who_asked_gives_the_units_back() {
     let sale = Sale::open().await;
     let order = sale.order([1, 1]);
     let (first, second) = (sale.reserved(&order).await, sale.reserved(&order).await);
-    assert_ne!(first.asked_at, second.asked_at);
+    assert_ne!(first.request_time, second.request_time);
     assert_eq!(release(&sale, &order, &first).await, 0, "the second needs them");
     assert_eq!(release(&sale, &order, &first).await, 0, "a repeat of the same is not the second");
     assert_eq!(sale.in_ledger(&order).await, 2);

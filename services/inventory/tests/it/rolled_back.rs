@@ -97,7 +97,7 @@ async fn ask(mut replica: InventoryServiceClient<Channel>, order: &Order) -> Opt
 }
 
 fn assert_same(first: &proto::Reserved, repeat: &proto::Reserved) {
-    assert_eq!((first.arrival, &first.lines, first.committed_at), (repeat.arrival, &repeat.lines, repeat.committed_at));
+    assert_eq!((first.arrival, &first.lines, first.commit_time), (repeat.arrival, &repeat.lines, repeat.commit_time));
 }
 
 async fn staged_on(redis: &OwnRedis) -> Sale {

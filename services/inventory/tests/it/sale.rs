@@ -158,8 +158,8 @@ impl Sale {
         proto::StageStockRequest {
             event_id: self.event_id.to_string(),
             event_version,
-            opens_at: Some(seconds_from_now(-60)),
-            closes_at: Some(seconds_from_now(3_600)),
+            open_time: Some(seconds_from_now(-60)),
+            close_time: Some(seconds_from_now(3_600)),
             items: vec![item(0, 5, 2, 2), item(1, 3, 1, 0)],
         }
     }
@@ -219,8 +219,8 @@ impl Sale {
         let scheduled = message::EventScheduled {
             event_id: shelf.event_id.clone(),
             version: shelf.event_version,
-            opens_at: shelf.opens_at,
-            closes_at: shelf.closes_at,
+            open_time: shelf.open_time,
+            close_time: shelf.close_time,
             items: shelf.items.into_iter().map(item).collect(),
         };
         let scheduled = ("stampede.message.v1.EventScheduled", scheduled.encode_to_vec());
@@ -231,7 +231,7 @@ impl Sale {
     pub async fn event_cancelled(&self, version: i64) {
         let event_id = self.event_id.to_string();
         let cancelled =
-            message::EventCancelled { event_id: event_id.clone(), version, cancelled_at: Some(seconds_from_now(0)) };
+            message::EventCancelled { event_id: event_id.clone(), version, cancel_time: Some(seconds_from_now(0)) };
         self.events.says(event_id, &[("stampede.message.v1.EventCancelled", cancelled.encode_to_vec())]).await;
     }
 
@@ -462,7 +462,7 @@ pub fn rejected(reason: &str, sale: &Sale, index: usize) -> Answer {
 /// Names a request for units, to take it back.
 pub fn reservation_ref(sale: &Sale, order: &Order, reserved: &proto::Reserved) -> proto::ReservationRef {
     let (event_id, order_id) = (sale.event_id.to_string(), order.order_id.to_string());
-    proto::ReservationRef { event_id, order_id, asked_at: reserved.asked_at }
+    proto::ReservationRef { event_id, order_id, request_time: reserved.request_time }
 }
 
 /// Whether a new buyer is refused for this reason.

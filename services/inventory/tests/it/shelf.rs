@@ -10,8 +10,8 @@ async fn an_event_stages_itself_moves_its_window_and_closes_when_it_is_cancelled
     let sale = Sale::unstaged(&[]).await;
     let shelf = sale.shelf(1);
     let tomorrow = proto::StageStockRequest {
-        opens_at: Some(seconds_from_now(86_400)),
-        closes_at: Some(seconds_from_now(90_000)),
+        open_time: Some(seconds_from_now(86_400)),
+        close_time: Some(seconds_from_now(90_000)),
         ..shelf.clone()
     };
     sale.event_scheduled(tomorrow).await;
@@ -79,10 +79,10 @@ async fn an_order_is_known_though_its_event_is_before_its_opening_again() {
     sale.stock_becomes(1, level(2, 1, 0)).await;
 
     // As it looks to the script, too, when the clock of Redis is set back.
-    let later = proto::StageStockRequest { opens_at: Some(seconds_from_now(1_800)), ..sale.shelf(2) };
+    let later = proto::StageStockRequest { open_time: Some(seconds_from_now(1_800)), ..sale.shelf(2) };
     sale.api().stage_stock(as_service(later)).await.unwrap();
     assert!(is_refused(&sale, RefusalReason::EventNotOpen).await);
     let repeat = sale.reserved(&order).await;
-    assert_eq!((repeat.arrival, repeat.committed_at), (first.arrival, first.committed_at));
+    assert_eq!((repeat.arrival, repeat.commit_time), (first.arrival, first.commit_time));
     assert_eq!(sale.refusal(&order.again()).await, (RefusalReason::EventNotOpen, 0), "another order");
 }

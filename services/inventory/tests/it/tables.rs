@@ -61,11 +61,11 @@ pub async fn buyer_of(sale: &Sale, version: i64) -> UserId {
 
 /// Writes so many events of one item that open in a year.
 pub async fn plan_events(sale: &Sale, count: i64) {
-    let opens_at = Timestamp::now().micros() + YEAR_US;
+    let open_time = Timestamp::now().micros() + YEAR_US;
     let rows = format!(
         "INSERT INTO stock (item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, limit_per_buyer, \
          gift_total_units, unit_price_minor, currency) \
-         SELECT UNHEX(MD5(CONCAT('i', n))), UNHEX(MD5(CONCAT('e', n))), 1, {opens_at}, {opens_at} + 3600000000, 10, 1, \
+         SELECT UNHEX(MD5(CONCAT('i', n))), UNHEX(MD5(CONCAT('e', n))), 1, {open_time}, {open_time} + 3600000000, 10, 1, \
          0, 100, 'EUR' FROM {} WHERE n < {count}",
         numbers()
     );

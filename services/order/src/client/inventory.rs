@@ -57,11 +57,11 @@ impl Inventory {
 
     /// Withdraws a reservation whose order was not written. The units are freed when every concurrent duplicate of the
     /// request has withdrawn too; those of an order that is known to be written are not touched.
-    pub async fn release(&self, event: EventId, order: OrderId, asked_at: Timestamp) -> Result<(), PeerError> {
+    pub async fn release(&self, event: EventId, order: OrderId, request_time: Timestamp) -> Result<(), PeerError> {
         let reservation = inventory::ReservationRef {
             event_id: event.to_string(),
             order_id: order.to_string(),
-            asked_at: Some(timestamp(asked_at)),
+            request_time: Some(timestamp(request_time)),
         };
         let request = inventory::ReleaseRequest { reservations: vec![reservation] };
         let call = || {
@@ -116,8 +116,9 @@ fn outcome(draft: &Draft, result: inventory::ReservationResult) -> Result<Result
 fn reserved(reserved: inventory::Reserved) -> Result<Reserved, InvalidField> {
     field::ensure_count("lines", reserved.lines.len(), 1..=usize::MAX)?;
     let lines = field::each("lines", &reserved.lines, reserved_line)?;
-    let asked_at = reserved.asked_at.map(|asked_at| time("asked_at", Some(asked_at))).transpose()?;
-    Ok(Reserved { lines, arrival: reserved.arrival, asked_at, is_committed: reserved.committed_at.is_some() })
+    let request_time =
+        reserved.request_time.map(|request_time| time("request_time", Some(request_time))).transpose()?;
+    Ok(Reserved { lines, arrival: reserved.arrival, request_time, is_committed: reserved.commit_time.is_some() })
 }
 
 fn reserved_line(line: &inventory::ReservedLine) -> Result<Line, InvalidField> {

@@ -85,7 +85,7 @@ pub struct Goods {
     /// Units of it.
     pub units: i32,
     /// When they were granted.
-    pub granted_at: Timestamp,
+    pub grant_time: Timestamp,
 }
 
 /// The state of one order, for sweeps that look up orders which may never have been written.
@@ -99,9 +99,9 @@ pub struct OrderStatus {
 }
 
 impl Order {
-    /// Returns a new order of reserved units: to be paid before `pay_by`, or pending until they are committed. It is
+    /// Returns a new order of reserved units: to be paid before `pay_deadline`, or pending until they are committed. It is
     /// one row until whoever writes it says otherwise.
-    pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_by: Timestamp) -> Self {
+    pub fn place(draft: &Draft, reserved: Reserved, prices: Prices, now: Timestamp, pay_deadline: Timestamp) -> Self {
         Self {
             id: draft.order,
             buyer: draft.buyer,
@@ -109,7 +109,7 @@ impl Order {
             request: draft.request.clone(),
             fingerprint: draft.fingerprint(),
             version: 1,
-            state: if reserved.is_committed { State::AwaitingPayment { pay_by } } else { State::Pending },
+            state: if reserved.is_committed { State::AwaitingPayment { pay_deadline } } else { State::Pending },
             lines: reserved.lines,
             prices,
             coupon: draft.coupon,
@@ -132,8 +132,8 @@ impl Order {
             coupon: self.coupon,
             total: self.prices.total,
             arrival: self.arrival,
-            placed_at: self.created_at,
-            pay_by: self.state.pay_by(),
+            create_time: self.created_at,
+            pay_deadline: self.state.pay_deadline(),
         })
     }
 
@@ -149,13 +149,13 @@ impl Order {
 
     /// Returns the goods that were granted: every item, then every gift; none before it is fulfilled.
     pub fn goods(&self) -> Vec<Goods> {
-        let Some(at) = self.state.fulfilled_at() else { return Vec::new() };
+        let Some(at) = self.state.fulfill_time() else { return Vec::new() };
         let items = self.lines.iter().map(|line| (line.item, GoodsKind::Item, line.units.get()));
         let gifts = self.lines.iter().map(|line| (line.item, GoodsKind::Gift, line.gift_units));
         items
             .chain(gifts)
             .filter(|&(_, _, units)| units > 0)
-            .map(|(item, kind, units)| Goods { item, kind, units, granted_at: at })
+            .map(|(item, kind, units)| Goods { item, kind, units, grant_time: at })
             .collect()
     }
 

@@ -31,9 +31,9 @@ pub enum MessageBody {
         /// Order of arrival in the event.
         arrival: i64,
         /// When it was accepted.
-        placed_at: Timestamp,
+        create_time: Timestamp,
         /// Until when it can be paid.
-        pay_by: Option<Timestamp>,
+        pay_deadline: Option<Timestamp>,
     },
     /// It was paid after it had expired: its units are to be committed again.
     PaidLate {

@@ -11,7 +11,7 @@ pub struct Reserved {
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
     /// Names this reservation when it is withdrawn; `None` if the order is known to be written.
-    pub asked_at: Option<Timestamp>,
+    pub request_time: Option<Timestamp>,
     /// Whether the ledger has committed the units. An inventory of an earlier release answers before the commit, and
     /// reports the commit by message.
     pub is_committed: bool,

@@ -7,37 +7,37 @@ use stampede_vocab::Timestamp;
 pub enum State {
     /// Accepted before its units were committed, with an inventory of an earlier release; to be finished.
     Pending,
-    /// The units are committed; may be paid until `pay_by`.
+    /// The units are committed; may be paid until `pay_deadline`.
     AwaitingPayment {
         /// The payment deadline.
-        pay_by: Timestamp,
+        pay_deadline: Timestamp,
     },
     /// A payment is under way.
     Paying {
         /// The deadline as of the start of the payment.
-        pay_by: Timestamp,
+        pay_deadline: Timestamp,
     },
     /// Paid after it had expired; its units are being committed again.
     Paid {
         /// The deadline that was missed.
-        pay_by: Timestamp,
+        pay_deadline: Timestamp,
     },
     /// Paid, and the goods are granted.
     Fulfilled {
         /// The deadline that was met, or missed by a late payment.
-        pay_by: Timestamp,
+        pay_deadline: Timestamp,
         /// When the goods were granted.
         at: Timestamp,
     },
     /// Not paid in time.
     Expired {
         /// The deadline that was missed.
-        pay_by: Timestamp,
+        pay_deadline: Timestamp,
     },
     /// Cancelled by the buyer.
     Cancelled {
         /// The deadline, if the units had been committed.
-        pay_by: Option<Timestamp>,
+        pay_deadline: Option<Timestamp>,
     },
     /// The money is on its way back.
     Refunding(RefundOrigin),
@@ -49,9 +49,9 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefundOrigin {
     /// The deadline, if the units had ever been committed.
-    pub pay_by: Option<Timestamp>,
+    pub pay_deadline: Option<Timestamp>,
     /// When the goods were granted, if they were.
-    pub fulfilled_at: Option<Timestamp>,
+    pub fulfill_time: Option<Timestamp>,
 }
 
 /// The name of a state, without its data.
@@ -139,24 +139,24 @@ impl State {
     }
 
     /// Returns the payment deadline; `None` if the units were never committed.
-    pub const fn pay_by(&self) -> Option<Timestamp> {
+    pub const fn pay_deadline(&self) -> Option<Timestamp> {
         match self {
             Self::Pending => None,
-            Self::AwaitingPayment { pay_by }
-            | Self::Paying { pay_by }
-            | Self::Paid { pay_by }
-            | Self::Fulfilled { pay_by, .. }
-            | Self::Expired { pay_by } => Some(*pay_by),
-            Self::Cancelled { pay_by } => *pay_by,
-            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.pay_by,
+            Self::AwaitingPayment { pay_deadline }
+            | Self::Paying { pay_deadline }
+            | Self::Paid { pay_deadline }
+            | Self::Fulfilled { pay_deadline, .. }
+            | Self::Expired { pay_deadline } => Some(*pay_deadline),
+            Self::Cancelled { pay_deadline } => *pay_deadline,
+            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.pay_deadline,
         }
     }
 
     /// Returns when the goods were granted; `None` if they never were.
-    pub const fn fulfilled_at(&self) -> Option<Timestamp> {
+    pub const fn fulfill_time(&self) -> Option<Timestamp> {
         match self {
             Self::Fulfilled { at, .. } => Some(*at),
-            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.fulfilled_at,
+            Self::Refunding(refund_origin) | Self::Refunded(refund_origin) => refund_origin.fulfill_time,
             _ => None,
         }
     }
@@ -172,7 +172,7 @@ impl State {
     pub const fn has_returned_coupon(&self) -> bool {
         match self {
             Self::Expired { .. } | Self::Cancelled { .. } | Self::Refunded(_) => true,
-            Self::Refunding(refund_origin) => refund_origin.fulfilled_at.is_none(),
+            Self::Refunding(refund_origin) => refund_origin.fulfill_time.is_none(),
             Self::Pending
             | Self::AwaitingPayment { .. }
             | Self::Paying { .. }

@@ -119,7 +119,7 @@ pub struct Step {
     /// The state after.
     pub to: State,
     /// The payment deadline that it sets.
-    pub pay_by: Option<Timestamp>,
+    pub pay_deadline: Option<Timestamp>,
     /// The payment request that it starts, with its number.
     pub pay_request: Option<(i32, PayRequest)>,
     /// The request that ends the order.
@@ -148,7 +148,7 @@ impl Step {
     }
 
     /// Returns when it grants the goods, if it does.
-    pub const fn fulfilled_at(&self) -> Option<Timestamp> {
+    pub const fn fulfill_time(&self) -> Option<Timestamp> {
         if let State::Fulfilled { at, .. } = self.to { Some(at) } else { None }
     }
 }
@@ -214,7 +214,7 @@ impl Order {
         Step {
             from: self.state.name(),
             to,
-            pay_by: None,
+            pay_deadline: None,
             pay_request: None,
             end_request: None,
             decline: None,
@@ -227,10 +227,10 @@ impl Order {
     fn stock_committed(&self, gifts: &[(ItemId, i32)], now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         let step = match self.state {
             State::Pending => {
-                let pay_by = now.plus(policy.pay_window);
-                Step { pay_by: Some(pay_by), ..self.to(State::AwaitingPayment { pay_by }) }
+                let pay_deadline = now.plus(policy.pay_window);
+                Step { pay_deadline: Some(pay_deadline), ..self.to(State::AwaitingPayment { pay_deadline }) }
             }
-            State::Paid { pay_by } => self.fulfil(pay_by, now),
+            State::Paid { pay_deadline } => self.fulfil(pay_deadline, now),
             _ => return Err(NoStep::Ignored),
         };
         let differs = |&(item, units): &(ItemId, i32)| {
@@ -242,7 +242,7 @@ impl Order {
     fn stock_rejected(&self) -> Result<Step, NoStep> {
         match self.state {
             State::Pending => Ok(self
-                .to(State::Cancelled { pay_by: None })
+                .to(State::Cancelled { pay_deadline: None })
                 .publishing(MessageBody::Cancelled { coupon: self.coupon })),
             State::Paid { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
@@ -256,9 +256,9 @@ impl Order {
     /// another order, so the total no longer holds.
     fn payment_approved(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
         match self.state {
-            State::Paying { pay_by } if attempt == self.attempts() => Ok(self.fulfil(pay_by, now)),
-            State::Expired { pay_by } if self.coupon.is_none() => {
-                Ok(self.to(State::Paid { pay_by }).publishing(self.paid_late()))
+            State::Paying { pay_deadline } if attempt == self.attempts() => Ok(self.fulfil(pay_deadline, now)),
+            State::Expired { pay_deadline } if self.coupon.is_none() => {
+                Ok(self.to(State::Paid { pay_deadline }).publishing(self.paid_late()))
             }
             State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
@@ -267,8 +267,8 @@ impl Order {
 
     fn payment_declined(&self, attempt: i32, code: &str) -> Result<Step, NoStep> {
         match self.state {
-            State::Paying { pay_by } if attempt == self.attempts() => {
-                Ok(Step { decline: Some(code.to_owned()), ..self.to(State::AwaitingPayment { pay_by }) })
+            State::Paying { pay_deadline } if attempt == self.attempts() => {
+                Ok(Step { decline: Some(code.to_owned()), ..self.to(State::AwaitingPayment { pay_deadline }) })
             }
             _ => Err(NoStep::Ignored),
         }
@@ -279,7 +279,7 @@ impl Order {
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
             State::Refunding(refund_origin) => {
-                let coupon = self.coupon.filter(|_| refund_origin.fulfilled_at.is_some());
+                let coupon = self.coupon.filter(|_| refund_origin.fulfill_time.is_some());
                 Ok(self.to(State::Refunded(refund_origin)).publishing(MessageBody::Refunded { coupon }))
             }
             _ => Err(NoStep::Ignored),
@@ -296,9 +296,9 @@ impl Order {
             });
         }
         match self.state {
-            State::AwaitingPayment { pay_by } if now < pay_by => Ok(Step {
+            State::AwaitingPayment { pay_deadline } if now < pay_deadline => Ok(Step {
                 pay_request: Some((self.attempts() + 1, request.clone())),
-                ..self.to(State::Paying { pay_by }).publishing(MessageBody::PaymentRequested {
+                ..self.to(State::Paying { pay_deadline }).publishing(MessageBody::PaymentRequested {
                     buyer: self.buyer,
                     attempt: self.attempts() + 1,
                     amount: self.prices.total,
@@ -316,7 +316,7 @@ impl Order {
         match self.state {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
             State::Pending | State::AwaitingPayment { .. } => Ok(self
-                .to(State::Cancelled { pay_by: self.state.pay_by() })
+                .to(State::Cancelled { pay_deadline: self.state.pay_deadline() })
                 .publishing(MessageBody::Cancelled { coupon: self.coupon })
                 .requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
@@ -333,8 +333,10 @@ impl Order {
 
     fn expire(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         match self.state {
-            State::AwaitingPayment { pay_by } if pay_by <= now => Ok(self.end_unpaid(pay_by)),
-            State::Paying { pay_by } if pay_by.plus(policy.paying_grace) <= now => Ok(self.end_unpaid(pay_by)),
+            State::AwaitingPayment { pay_deadline } if pay_deadline <= now => Ok(self.end_unpaid(pay_deadline)),
+            State::Paying { pay_deadline } if pay_deadline.plus(policy.paying_grace) <= now => {
+                Ok(self.end_unpaid(pay_deadline))
+            }
             _ => Err(NoStep::Ignored),
         }
     }
@@ -357,17 +359,18 @@ impl Order {
         if self.buyer == user { Ok(self) } else { Err(NoStep::Refused(CommandRefusal::NotFound)) }
     }
 
-    fn fulfil(&self, pay_by: Timestamp, at: Timestamp) -> Step {
+    fn fulfil(&self, pay_deadline: Timestamp, at: Timestamp) -> Step {
         let body = MessageBody::Fulfilled { buyer: self.buyer, coupon: self.coupon, at };
-        self.to(State::Fulfilled { pay_by, at }).publishing(body)
+        self.to(State::Fulfilled { pay_deadline, at }).publishing(body)
     }
 
-    fn end_unpaid(&self, pay_by: Timestamp) -> Step {
-        self.to(State::Expired { pay_by }).publishing(MessageBody::Expired { coupon: self.coupon })
+    fn end_unpaid(&self, pay_deadline: Timestamp) -> Step {
+        self.to(State::Expired { pay_deadline }).publishing(MessageBody::Expired { coupon: self.coupon })
     }
 
     fn give_money_back(&self) -> Step {
-        let refund_origin = RefundOrigin { pay_by: self.state.pay_by(), fulfilled_at: self.state.fulfilled_at() };
+        let refund_origin =
+            RefundOrigin { pay_deadline: self.state.pay_deadline(), fulfill_time: self.state.fulfill_time() };
         self.to(State::Refunding(refund_origin)).publishing(self.refund_requested())
     }
 

@@ -64,7 +64,7 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let event = EventId::from_uuid(Uuid::from_u128(3));
     let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
     let line = Line { item: wanted.item, units: wanted.units, unit_price: eur(50), gift_units: 1 };
-    let reserved = Reserved { lines: vec![line], arrival: 7, asked_at: None, is_committed: true };
+    let reserved = Reserved { lines: vec![line], arrival: 7, request_time: None, is_committed: true };
     let prices = Prices::of(&reserved.lines).unwrap();
     let mut order = Order::place(&draft, reserved, prices, Timestamp::from_micros(1), PAY_BY);
     if state != State::Pending {
@@ -81,15 +81,15 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
 }
 
 fn state(name: StateName) -> State {
-    let refund_origin = RefundOrigin { pay_by: Some(PAY_BY), fulfilled_at: Some(EARLY) };
+    let refund_origin = RefundOrigin { pay_deadline: Some(PAY_BY), fulfill_time: Some(EARLY) };
     match name {
         StateName::Pending => State::Pending,
-        StateName::AwaitingPayment => State::AwaitingPayment { pay_by: PAY_BY },
-        StateName::Paying => State::Paying { pay_by: PAY_BY },
-        StateName::Paid => State::Paid { pay_by: PAY_BY },
-        StateName::Fulfilled => State::Fulfilled { pay_by: PAY_BY, at: EARLY },
-        StateName::Expired => State::Expired { pay_by: PAY_BY },
-        StateName::Cancelled => State::Cancelled { pay_by: Some(PAY_BY) },
+        StateName::AwaitingPayment => State::AwaitingPayment { pay_deadline: PAY_BY },
+        StateName::Paying => State::Paying { pay_deadline: PAY_BY },
+        StateName::Paid => State::Paid { pay_deadline: PAY_BY },
+        StateName::Fulfilled => State::Fulfilled { pay_deadline: PAY_BY, at: EARLY },
+        StateName::Expired => State::Expired { pay_deadline: PAY_BY },
+        StateName::Cancelled => State::Cancelled { pay_deadline: Some(PAY_BY) },
         StateName::Refunding => State::Refunding(refund_origin),
         StateName::Refunded => State::Refunded(refund_origin),
     }
@@ -183,8 +183,8 @@ fn a_placed_order_is_payable_and_an_earlier_release_s_pending_one_gets_the_whole
     assert_eq!(order_in(state(StateName::AwaitingPayment), None).placed().body.name(), "OrderPlaced");
     let mut order = order_in(State::Pending, None);
     let step = order.apply(&committed(), EARLY, &POLICY).expect("a step");
-    assert_eq!((step.body, step.pay_by), (None, order.state.pay_by()));
-    assert_eq!(order.state.pay_by(), Some(EARLY.plus(POLICY.pay_window)));
+    assert_eq!((step.body, step.pay_deadline), (None, order.state.pay_deadline()));
+    assert_eq!(order.state.pay_deadline(), Some(EARLY.plus(POLICY.pay_window)));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn an_approved_payment_grants_the_item_and_its_gift() {
     let mut order = order_in(state(StateName::Paying), coupon());
     let message = take(&mut order, Input::PaymentApproved { attempt: 2 });
     assert_eq!(message, MessageBody::Fulfilled { buyer: user(1), coupon: coupon(), at: EARLY });
-    let granted: Vec<_> = order.goods().iter().map(|goods| (goods.kind, goods.units, goods.granted_at)).collect();
+    let granted: Vec<_> = order.goods().iter().map(|goods| (goods.kind, goods.units, goods.grant_time)).collect();
     assert_eq!(granted, [(GoodsKind::Item, 2, EARLY), (GoodsKind::Gift, 1, EARLY)]);
 }
 
@@ -215,7 +215,7 @@ fn whatever_ends_unpaid_returns_its_coupon() {
     assert_eq!(take(&mut rejected, Input::StockRejected), MessageBody::Cancelled { coupon: coupon() });
     let mut cancelled = order_in(state(StateName::AwaitingPayment), coupon());
     assert_eq!(take(&mut cancelled, cancel(1, "cancel-1")), MessageBody::Cancelled { coupon: coupon() });
-    let mut expired = order_in(State::AwaitingPayment { pay_by: EARLY }, coupon());
+    let mut expired = order_in(State::AwaitingPayment { pay_deadline: EARLY }, coupon());
     assert_eq!(take(&mut expired, Input::DeadlinePassed), MessageBody::Expired { coupon: coupon() });
     assert!([rejected, cancelled, expired].iter().all(|order| order.state.has_returned_coupon()));
 }
@@ -261,7 +261,7 @@ fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
     take(&mut order, refund(3, "refund-1"));
     assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
     assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: coupon() });
-    assert_eq!((order.state.fulfilled_at(), order.goods().len()), (Some(EARLY), 2));
+    assert_eq!((order.state.fulfill_time(), order.goods().len()), (Some(EARLY), 2));
 }
 
 #[test]

@@ -82,11 +82,11 @@ pub fn order(order: Order) -> proto::Order {
         coupon_id: order.coupon.map(|coupon| coupon.to_string()).unwrap_or_default(),
         arrival: order.arrival,
         payment_attempts: order.attempts(),
-        pay_deadline: order.state.pay_by().map(timestamp),
+        pay_deadline: order.state.pay_deadline().map(timestamp),
         goods: order.goods().iter().map(goods).collect(),
         create_time: Some(timestamp(order.created_at)),
         update_time: Some(timestamp(order.updated_at)),
-        fulfilled_at: order.state.fulfilled_at().map(timestamp),
+        fulfill_time: order.state.fulfill_time().map(timestamp),
         version: order.version,
         last_decline: order.last_decline.unwrap_or_default(),
     }
@@ -110,7 +110,7 @@ fn goods(goods: &Goods) -> proto::Goods {
         item_id: goods.item.to_string(),
         kind: kind.into(),
         units: goods.units,
-        granted_at: Some(timestamp(goods.granted_at)),
+        grant_time: Some(timestamp(goods.grant_time)),
     }
 }
 

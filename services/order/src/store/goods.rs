@@ -25,7 +25,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Res
                 .push_bind(goods.item.uuid())
                 .push_bind(code(goods.kind))
                 .push_bind(goods.units)
-                .push_bind(goods.granted_at.micros());
+                .push_bind(goods.grant_time.micros());
         });
         insert.execute(&mut *conn).await?;
     }

@@ -49,7 +49,7 @@ pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
             .push_bind(order.coupon.map(|coupon| coupon.uuid()))
             .push_bind(order.arrival)
             .push_bind(order.attempts())
-            .push_bind(order.state.pay_by().map(Timestamp::micros))
+            .push_bind(order.state.pay_deadline().map(Timestamp::micros))
             .push_bind(order.created_at.micros())
             .push_bind(order.updated_at.micros())
             .push_bind((order.form == Form::OneRow).then(|| packed::pack_lines(order)));
@@ -126,9 +126,9 @@ impl Assignment {
             to,
             versions: steps.iter().map(|_| 1_i64).sum(),
             attempts: steps.iter().map(|step| i64::from(step.pay_request.is_some())).sum(),
-            pay_deadline_us: steps.iter().rev().find_map(|step| step.pay_by).map(Timestamp::micros),
+            pay_deadline_us: steps.iter().rev().find_map(|step| step.pay_deadline).map(Timestamp::micros),
             last_decline: steps.iter().rev().find_map(|step| step.decline.clone()),
-            fulfilled_at_us: steps.iter().find_map(Step::fulfilled_at).map(Timestamp::micros),
+            fulfilled_at_us: steps.iter().find_map(Step::fulfill_time).map(Timestamp::micros),
             updated_us: order.updated_at.micros(),
             asks: order.asks,
         }
@@ -155,7 +155,7 @@ pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(
         }
     }
     let fulfilled: Vec<&Order> =
-        steps.iter().filter(|(_, step)| step.fulfilled_at().is_some()).map(|(order, _)| *order).collect();
+        steps.iter().filter(|(_, step)| step.fulfill_time().is_some()).map(|(order, _)| *order).collect();
     goods::insert(conn, &fulfilled).await?;
     pay_requests::insert(conn, &steps).await?;
     let ended: Vec<_> = steps.iter().filter_map(|(order, step)| Some((*order, step.end_request.as_ref()?))).collect();

@@ -122,7 +122,7 @@ mod tests {
         let request = RequestId::parse("r").unwrap();
         let draft = Draft::new(buyer, request, event, wanted.to_vec(), None, None).unwrap();
         let prices = Prices::of(&lines).unwrap();
-        let reserved = Reserved { lines, arrival: 1, asked_at: None, is_committed: true };
+        let reserved = Reserved { lines, arrival: 1, request_time: None, is_committed: true };
         Order::place(&draft, reserved, prices, Timestamp::from_micros(1), Timestamp::from_micros(2))
     }
 

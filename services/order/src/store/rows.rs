@@ -187,17 +187,17 @@ impl OrderRow {
         let Some(name) = StateName::parse(&self.state) else {
             return Err(DbError::newer(format!("order {} is {}", OrderId::from_uuid(self.id), self.state)));
         };
-        let pay_by = self.pay_deadline_us.map(Timestamp::from_micros);
-        let fulfilled_at = self.fulfilled_at_us.map(Timestamp::from_micros);
-        let refund_origin = RefundOrigin { pay_by, fulfilled_at };
-        match (name, pay_by, fulfilled_at) {
+        let pay_deadline = self.pay_deadline_us.map(Timestamp::from_micros);
+        let fulfill_time = self.fulfilled_at_us.map(Timestamp::from_micros);
+        let refund_origin = RefundOrigin { pay_deadline, fulfill_time };
+        match (name, pay_deadline, fulfill_time) {
             (StateName::Pending, None, None) => Ok(State::Pending),
-            (StateName::AwaitingPayment, Some(pay_by), None) => Ok(State::AwaitingPayment { pay_by }),
-            (StateName::Paying, Some(pay_by), None) => Ok(State::Paying { pay_by }),
-            (StateName::Paid, Some(pay_by), None) => Ok(State::Paid { pay_by }),
-            (StateName::Fulfilled, Some(pay_by), Some(at)) => Ok(State::Fulfilled { pay_by, at }),
-            (StateName::Expired, Some(pay_by), None) => Ok(State::Expired { pay_by }),
-            (StateName::Cancelled, pay_by, None) => Ok(State::Cancelled { pay_by }),
+            (StateName::AwaitingPayment, Some(pay_deadline), None) => Ok(State::AwaitingPayment { pay_deadline }),
+            (StateName::Paying, Some(pay_deadline), None) => Ok(State::Paying { pay_deadline }),
+            (StateName::Paid, Some(pay_deadline), None) => Ok(State::Paid { pay_deadline }),
+            (StateName::Fulfilled, Some(pay_deadline), Some(at)) => Ok(State::Fulfilled { pay_deadline, at }),
+            (StateName::Expired, Some(pay_deadline), None) => Ok(State::Expired { pay_deadline }),
+            (StateName::Cancelled, pay_deadline, None) => Ok(State::Cancelled { pay_deadline }),
             (StateName::Refunding, ..) => Ok(State::Refunding(refund_origin)),
             (StateName::Refunded, ..) => Ok(State::Refunded(refund_origin)),
             (

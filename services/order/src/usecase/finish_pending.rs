@@ -82,9 +82,9 @@ impl FinishPending {
     /// Nobody else frees the units of an order that was cancelled before they were reserved.
     async fn give_back_if_cancelled(&self, (order, reserved): &Answer<'_>, outcome: &Outcome) {
         let Outcome::Stayed(now, NoStep::Ignored) = outcome else { return };
-        let asked_at: Option<Timestamp> = reserved.as_ref().and_then(|reserved| reserved.asked_at);
-        let Some(asked_at) = asked_at.filter(|_| matches!(now.state, State::Cancelled { .. })) else { return };
-        if let Err(error) = self.inventory.release(order.event, order.id, asked_at).await {
+        let request_time: Option<Timestamp> = reserved.as_ref().and_then(|reserved| reserved.request_time);
+        let Some(request_time) = request_time.filter(|_| matches!(now.state, State::Cancelled { .. })) else { return };
+        if let Err(error) = self.inventory.release(order.event, order.id, request_time).await {
             tracing::warn!(order.id = %order.id, error.cause = %error, "the units of a cancelled order could not be given back");
         }
     }

@@ -89,14 +89,14 @@ impl PlaceOrder {
     /// after `begin_by`; an order that has its units is finished.
     async fn prepare(&self, draft: &Draft, begin_by: Deadline, held: &mut Held) -> Result<Order, Error> {
         let reserved = begin_by.scope(self.inventory.reserve(draft)).await??;
-        held.stock = reserved.asked_at;
+        held.stock = reserved.request_time;
         let mut prices = Prices::of(&reserved.lines)?;
         if let Some(coupon) = draft.coupon {
             prices = prices.less(self.hold_coupon(draft, coupon, &prices, held).await?)?;
         }
         let now = Timestamp::now();
-        let pay_by = now.plus(self.policy.pay_window);
-        Ok(Order::place(draft, reserved, prices.within(draft.max_total)?, now, pay_by))
+        let pay_deadline = now.plus(self.policy.pay_window);
+        Ok(Order::place(draft, reserved, prices.within(draft.max_total)?, now, pay_deadline))
     }
 
     async fn hold_coupon(
@@ -150,8 +150,8 @@ impl PlaceOrder {
 
     /// Frees what it can; the sweeps find the rest. Units that a duplicate has reserved too stay with it.
     async fn give_back(&self, draft: &Draft, held: Held) {
-        if let Some(asked_at) = held.stock {
-            left_to_sweep(self.inventory.release(draft.event, draft.order, asked_at).await);
+        if let Some(request_time) = held.stock {
+            left_to_sweep(self.inventory.release(draft.event, draft.order, request_time).await);
         }
         if let Some(coupon) = held.coupon {
             left_to_sweep(self.coupons.release(coupon, draft).await);

@@ -66,9 +66,9 @@ async fn outside_its_window_an_event_sells_nothing() -> Result<()> {
     let sale = Sale::open().await?;
     let now = Timestamp::now();
     let windows = [(2, now.plus(DAY), Reason::EventNotOpen), (3, now.minus(DAY), Reason::EventClosed)];
-    for (number, opens_at, reason) in windows {
+    for (number, open_time, reason) in windows {
         let event = EventId::from_uuid(Uuid::from_u128(number));
-        sale.stage(event, opens_at).await?;
+        sale.stage(event, open_time).await?;
         let mut wish = sale.wish("r", &[(ItemId::derive(event, 0), 1)]);
         wish.event_id = event.to_string();
         let status = sale.place(buyer(), wish).await.unwrap_err();

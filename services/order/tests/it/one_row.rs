@@ -19,8 +19,8 @@ async fn bought(sale: &Sale, order: &Order) -> Result<()> {
     sale.approve(&sale.pay(order, "p").await?).await?;
     let fulfilled = sale.reaches(order, OrderState::Fulfilled).await;
     assert_eq!(fulfilled.lines, order.lines);
-    let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.granted_at)).collect();
-    let at = fulfilled.fulfilled_at;
+    let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.grant_time)).collect();
+    let at = fulfilled.fulfill_time;
     assert_eq!(goods, [(GoodsKind::Item, 2, at), (GoodsKind::Gift, 1, at)]);
     assert_eq!(sale.pay(order, "p").await?, fulfilled, "a repeat of the payment");
     let total = "SELECT CAST(SUM(units * unit_price_minor) AS SIGNED) FROM all_order_lines WHERE order_id = ?";

@@ -15,8 +15,8 @@ async fn a_paid_order_is_fulfilled_with_its_items_and_its_gift() -> Result<()> {
     assert_eq!((paying.state(), paying.payment_attempts, paying.version), (OrderState::Paying, 1, 2));
     sale.approve(&paying).await?;
     let fulfilled = sale.reaches(&placed, OrderState::Fulfilled).await;
-    let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.granted_at)).collect();
-    let at = fulfilled.fulfilled_at;
+    let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.grant_time)).collect();
+    let at = fulfilled.fulfill_time;
     assert!(at.is_some());
     assert_eq!(goods, [(GoodsKind::Item, 2, at), (GoodsKind::Gift, 1, at)]);
     let published = [("OrderPlaced", 1), ("PaymentRequested", 2), ("OrderFulfilled", 3)];
@@ -87,7 +87,7 @@ async fn an_operator_refunds_a_fulfilled_order_and_its_units_return() -> Result<
     assert_eq!(Problem::from_status(&other).metadata()["state"], "REFUNDING");
     sale.money_is_back(&order).await?;
     let refunded = sale.reaches(&order, OrderState::Refunded).await;
-    assert_eq!((refunded.goods.len(), refunded.fulfilled_at.is_some()), (1, true), "kept as a record");
+    assert_eq!((refunded.goods.len(), refunded.fulfill_time.is_some()), (1, true), "kept as a record");
     let repeat = sale.mesh.order().refund_order(as_operator(refund("r"))).await?.into_inner().order;
     assert_eq!(repeat, Some(refunded), "a repeat is known when the money is back too");
     sale.settles_at(sale.lamp, UNITS).await;

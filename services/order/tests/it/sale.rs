@@ -120,10 +120,10 @@ impl Sale {
     }
 
     /// Puts lamps and kettles on the shelf of an event that opens then and is open for two hours.
-    pub async fn stage(&self, event: EventId, opens_at: Timestamp) -> Result<()> {
+    pub async fn stage(&self, event: EventId, open_time: Timestamp) -> Result<()> {
         let lamp = StagedItem { limit_per_buyer: 2, ..item(event, 0, eur(LAMP_PRICE)) };
         let kettle = StagedItem { gift_total_units: 1, ..item(event, 1, eur(KETTLE_PRICE)) };
-        self.stage_items(event, opens_at, vec![lamp, kettle]).await
+        self.stage_items(event, open_time, vec![lamp, kettle]).await
     }
 
     /// Opens another event with items of these prices, of which a buyer may have 5, and returns it.
@@ -134,12 +134,12 @@ impl Sale {
         Ok(event)
     }
 
-    async fn stage_items(&self, event: EventId, opens_at: Timestamp, items: Vec<StagedItem>) -> Result<()> {
+    async fn stage_items(&self, event: EventId, open_time: Timestamp, items: Vec<StagedItem>) -> Result<()> {
         let request = StageStockRequest {
             event_id: event.to_string(),
             event_version: 1,
-            opens_at: Some(timestamp(opens_at)),
-            closes_at: Some(timestamp(opens_at.plus(2 * HOUR))),
+            open_time: Some(timestamp(open_time)),
+            close_time: Some(timestamp(open_time.plus(2 * HOUR))),
             items,
         };
         self.mesh.inventory().stage_stock(as_service(request)).await?;
@@ -286,11 +286,11 @@ impl Sale {
         let id: OrderId = order.order_id.parse()?;
         let mut conn = self.inventory.acquire().await?;
         let query = sqlx::query_scalar("SELECT asked_at_us FROM reservations WHERE order_id = ?").bind(id.uuid());
-        let asked_at = Timestamp::from_micros(query.fetch_one(&mut *conn).await?);
+        let request_time = Timestamp::from_micros(query.fetch_one(&mut *conn).await?);
         let reservation = ReservationRef {
             event_id: order.event_id.clone(),
             order_id: order.order_id.clone(),
-            asked_at: Some(timestamp(asked_at)),
+            request_time: Some(timestamp(request_time)),
         };
         let request = as_service(ReleaseRequest { reservations: vec![reservation] });
         let released = self.mesh.inventory().release(request).await?.into_inner().released;
@@ -450,8 +450,8 @@ pub fn campaign(request_id: &str) -> CreateCampaignRequest {
         quota: 5,
         discount: Some(eur(DISCOUNT)),
         event_id: String::new(),
-        opens_at: Some(timestamp(Timestamp::now().minus(HOUR))),
-        closes_at: Some(timestamp(Timestamp::now().plus(HOUR))),
+        open_time: Some(timestamp(Timestamp::now().minus(HOUR))),
+        close_time: Some(timestamp(Timestamp::now().plus(HOUR))),
     }
 }
 

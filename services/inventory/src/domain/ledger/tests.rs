@@ -13,7 +13,7 @@ pub(in crate::domain) fn item(n: u128, total_units: i32) -> Item {
     Item {
         event_id: EventId::from_uuid(Uuid::nil()),
         event_version: 1,
-        window: Window { opens_at: NOW, closes_at: LATER },
+        window: Window { open_time: NOW, close_time: LATER },
         shelf: ShelfItem {
             item_id: item_id(n),
             total_units,
