@@ -21,8 +21,8 @@ pub struct Page<T> {
 }
 
 impl Paging {
-    /// Reads `page_size` and `page_token` of a request. `list` names the list and its filter, and has no `.`: a token
-    /// is good for no other list.
+    /// Reads `page_size` and `page_token` of a request. `list` names the list and its filter: a token is good for no
+    /// other list.
     pub fn parse(list: impl Into<String>, page_size: i32, page_token: &str) -> Result<Self, InvalidField> {
         let (list, size) = (list.into(), PageSize::parse(page_size)?);
         let after = PageToken::parse(&list, page_token)?;
@@ -81,6 +81,6 @@ mod tests {
     fn what_is_wrong_is_named() {
         let token = Paging::parse("orders", 1, "").unwrap().cut(vec![2, 1], position).next_page_token;
         assert_eq!(Paging::parse("coupons", 1, &token).unwrap_err().field, "page_token");
-        assert_eq!(Paging::parse("orders", 101, "").unwrap_err().field, "page_size");
+        assert_eq!(Paging::parse("orders", -1, "").unwrap_err().field, "page_size");
     }
 }

@@ -19,6 +19,7 @@
 
 mod backoff;
 mod base32;
+mod base64url;
 pub mod field;
 mod fingerprint;
 mod id;

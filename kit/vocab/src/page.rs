@@ -1,20 +1,24 @@
 //! Pages of a list: how many, and where the next one starts.
 
-use crate::{InvalidField, base32};
+use crate::{InvalidField, base64url};
 use std::fmt;
 use uuid::Uuid;
 
-/// Rows of one page, 1 to 100.
+/// Rows of one page, 1 to [`PageSize::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize(u32);
 
 impl PageSize {
-    /// Takes 1 to 100, and 0 as 50; the error names the field `page_size`.
+    /// The most rows of one page.
+    pub const MAX: u32 = 100;
+
+    /// Takes 0 as 50, and more than the most as the most (AIP-158): a reader follows the token and not the number. The
+    /// error is of a negative size, and names the field `page_size`.
     pub fn parse(size: i32) -> Result<Self, InvalidField> {
-        match size {
-            0 => Ok(Self(50)),
-            1..=100 => Ok(Self(size.unsigned_abs())),
-            _ => Err(InvalidField::new("page_size", "must be 1 to 100, or 0 for 50")),
+        match u32::try_from(size) {
+            Ok(0) => Ok(Self(50)),
+            Ok(size) => Ok(Self(size.min(Self::MAX))),
+            Err(_) => Err(InvalidField::new("page_size", "must not be negative; 0 is 50")),
         }
     }
 
@@ -26,7 +30,9 @@ impl PageSize {
 
 /// The start of the next page of a list: after the row with this sort value and id.
 ///
-/// Its text names the list that it is of, so a token is never taken for one of another list.
+/// Its text is not to be read by people, and says nothing of whose list it is of. It has a checksum over the list, so
+/// that a token is never taken for one of another list. The checksum is no signature: a list shows only what its caller
+/// may see, wherever it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageToken {
     list: String,
@@ -36,8 +42,13 @@ pub struct PageToken {
     pub id: Uuid,
 }
 
+/// The form of the text, its first byte.
+const FORM: u8 = 1;
+/// Bytes of a token: the form, the checksum, the sort value and the id. A multiple of three, as [`base64url`] wants.
+const LEN: usize = 1 + 8 + 8 + 16;
+
 impl PageToken {
-    /// The token of the page after this row. `list` names the list and its filter and has no `.`.
+    /// The token of the page after this row. `list` names the list and its filter.
     pub fn new(list: impl Into<String>, after: i64, id: Uuid) -> Self {
         Self { list: list.into(), after, id }
     }
@@ -56,20 +67,37 @@ impl PageToken {
     }
 
     fn read(list: &str, token: &str) -> Option<Self> {
-        let mut parts = token.split('.');
-        let (name, after, id) = (parts.next()?, parts.next()?, parts.next()?);
-        if name != list || parts.next().is_some() {
+        // What is too long is not decoded first.
+        if token.len() != LEN / 3 * 4 {
             return None;
         }
-        Some(Self::new(list, after.parse().ok()?, Uuid::from_u128(base32::decode(id)?)))
+        let bytes = base64url::decode(token)?;
+        let (_, rest) = bytes.split_first_chunk::<9>()?;
+        let (after, id) = rest.split_first_chunk::<8>()?;
+        let read = Self::new(list, i64::from_be_bytes(*after), Uuid::from_slice(id).ok()?);
+        (read.bytes() == *bytes).then_some(read)
     }
+
+    fn bytes(&self) -> [u8; LEN] {
+        let mut bytes = [0; LEN];
+        bytes[0] = FORM;
+        bytes[9..17].copy_from_slice(&self.after.to_be_bytes());
+        bytes[17..].copy_from_slice(self.id.as_bytes());
+        let checked = [&bytes[9..], self.list.as_bytes()].concat();
+        bytes[1..9].copy_from_slice(&fnv1a(&checked).to_be_bytes());
+        bytes
+    }
+}
+
+/// The checksum FNV-1a of 64 bits.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 impl fmt::Display for PageToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = base32::encode(self.id.as_u128());
-        let id = std::str::from_utf8(&id).expect("base32 is ASCII");
-        write!(f, "{}.{}.{id}", self.list, self.after)
+        f.write_str(&base64url::encode(&self.bytes()))
     }
 }
 
@@ -77,16 +105,16 @@ impl fmt::Display for PageToken {
 mod tests {
     use super::*;
     use proptest::{
-        prelude::{any, prop_assert_eq, proptest},
+        prelude::{any, prop_assert, prop_assert_eq, proptest},
         sample::Index,
     };
 
     #[test]
     fn sizes_are_bounded() {
-        assert_eq!(PageSize::parse(0).unwrap().get(), 50);
-        assert_eq!(PageSize::parse(100).unwrap().get(), 100);
-        assert!(PageSize::parse(101).is_err());
-        assert!(PageSize::parse(-1).is_err());
+        for (asked, rows) in [(0, 50), (1, 1), (100, 100), (101, 100), (i32::MAX, 100)] {
+            assert_eq!(PageSize::parse(asked).unwrap().get(), rows, "{asked}");
+        }
+        assert_eq!(PageSize::parse(-1).unwrap_err().field, "page_size");
     }
 
     #[test]
@@ -95,31 +123,46 @@ mod tests {
         assert_eq!(PageToken::parse("orders", &token.to_string()), Ok(Some(token.clone())));
         assert_eq!(PageToken::parse("orders", ""), Ok(None));
         assert_eq!(PageToken::parse("coupons", &token.to_string()).unwrap_err().field, "page_token");
-        assert!(PageToken::parse("orders", "orders.x.y").is_err());
+    }
+
+    #[test]
+    fn what_was_never_issued_is_refused() {
+        let legible = "orders.1767225600000000.00000000000000000000000009";
+        let foreign_form = base64url::encode(&[2; LEN]);
+        for token in ["x", legible, &"A".repeat(44), &foreign_form, &"ä".repeat(22)] {
+            assert_eq!(PageToken::parse("orders", token).unwrap_err().field, "page_token", "{token}");
+        }
+    }
+
+    #[test]
+    fn whose_list_it_is_cannot_be_read_from_a_token() {
+        let user = "01j9qz7w3k5v8x2m4n6p8r0s2t";
+        let text = PageToken::new(format!("orders:usr_{user}"), 1, Uuid::from_u128(9)).to_string();
+        let bytes = base64url::decode(&text).unwrap();
+        let holds = |part: &str| text.contains(part) || bytes.windows(part.len()).any(|at| at == part.as_bytes());
+        assert!(!holds("orders") && !holds(user) && !holds("usr"), "{text}");
     }
 
     proptest! {
         #[test]
-        fn every_token_reads_back(list in "[a-z_/=]{1,20}", after: i64, id: u128) {
+        fn every_token_reads_back(list in "[a-z_/=.]{1,20}", after: i64, id: u128) {
             let token = PageToken::new(list.clone(), after, Uuid::from_u128(id));
             prop_assert_eq!(PageToken::parse(&list, &token.to_string()), Ok(Some(token)));
         }
 
         #[test]
-        fn a_damaged_token_is_another_token_or_refused_by_its_field(
+        fn a_damaged_token_is_refused_by_its_field(
             after: i64,
             id: u128,
             place in any::<Index>(),
-            with in "[.a-z0-9-]{0,2}",
+            with in "[.a-zA-Z0-9_-]{0,2}",
         ) {
-            let mut text = PageToken::new("orders", after, Uuid::from_u128(id)).to_string();
+            let whole = PageToken::new("orders", after, Uuid::from_u128(id)).to_string();
+            let mut text = whole.clone();
             let place = place.index(text.len());
             text.replace_range(place..=place, &with);
             match PageToken::parse("orders", &text) {
-                Ok(token) => {
-                    let token = token.expect("it is not empty");
-                    prop_assert_eq!(PageToken::parse("orders", &token.to_string()), Ok(Some(token)));
-                }
+                Ok(_) => prop_assert!(text == whole, "{text} is taken"),
                 Err(error) => prop_assert_eq!(error.field, "page_token"),
             }
         }

@@ -170,11 +170,10 @@ async fn bad_ids_and_pages_are_refused_by_their_field() -> Result<()> {
     assert_eq!(refusal(&refused), (Reason::InvalidField, Some("campaign_id".to_owned())));
     let refused = client.get_coupon(as_operator(GetCouponRequest::default())).await.expect_err("an id");
     assert_eq!(refusal(&refused), (Reason::InvalidField, Some("coupon_id".to_owned())));
-    for page_size in [-1, 101] {
-        let request = ListCampaignsRequest { page_size, ..Default::default() };
-        let refused = client.list_campaigns(request).await.expect_err("a size");
-        assert_eq!(refusal(&refused), (Reason::InvalidField, Some("page_size".to_owned())));
-    }
+    let page = |page_size| ListCampaignsRequest { page_size, ..Default::default() };
+    let refused = client.list_campaigns(page(-1)).await.expect_err("a size");
+    assert_eq!(refusal(&refused), (Reason::InvalidField, Some("page_size".to_owned())));
+    client.list_campaigns(page(i32::MAX)).await?;
     let request = ListCampaignsRequest { page_token: "coupons.1.x".to_owned(), ..Default::default() };
     let refused = client.list_campaigns(request).await.expect_err("a token");
     assert_eq!(refusal(&refused), (Reason::InvalidPageToken, Some("page_token".to_owned())));
