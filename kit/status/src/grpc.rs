@@ -7,20 +7,34 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{DOMAIN, Problem, Reason};
 
+/// Most bytes of each text in a status. A status travels in trailers, of which peers take 16 KiB, and the detail is in
+/// it three times, once of them with up to three bytes a byte.
+const MAX_TEXT_BYTES: usize = 512;
+/// Most facts in a status.
+const MAX_FACTS: usize = 8;
+
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Status {
         problem.log_internal();
-        let reason = problem.reason();
-        let metadata: HashMap<_, _> = problem.metadata().clone().into_iter().collect();
+        let (reason, detail) = (problem.reason(), bounded(problem.detail()));
+        let facts = problem.metadata().iter().take(MAX_FACTS);
+        let metadata: HashMap<_, _> =
+            facts.map(|(key, value)| (bounded(key).to_owned(), bounded(value).to_owned())).collect();
         let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+        details.add_help_link(reason.title(), reason.docs_url());
         if let Some(field) = problem.field_path() {
-            details.add_bad_request_violation(field, problem.detail());
+            details.add_bad_request_violation(bounded(field), detail);
         }
         if let Some(delay) = problem.retry_delay() {
             details.set_retry_info(Some(delay));
         }
-        Status::with_error_details(reason.code(), problem.detail(), details)
+        Status::with_error_details(reason.code(), detail, details)
     }
+}
+
+/// The beginning of a text that is too long, as texts may quote what the caller has sent.
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
 impl Problem {
@@ -96,6 +110,29 @@ mod tests {
             assert_eq!(status.code(), reason.code());
             assert_eq!(Problem::from_status(&status), sent);
         }
+    }
+
+    #[test]
+    fn a_status_links_to_the_page_that_explains_its_reason() {
+        let details = Status::from(Problem::new(Reason::SoldOut, "none is left")).get_error_details();
+        let links = &details.help().expect("a help").links;
+        assert_eq!(links.len(), 1);
+        assert_eq!(
+            (links[0].description.as_str(), &links[0].url),
+            (Reason::SoldOut.title(), &Reason::SoldOut.docs_url())
+        );
+    }
+
+    #[test]
+    fn what_a_caller_has_sent_does_not_make_a_status_too_large_for_its_peers() {
+        let long = "\u{e4}".repeat(50_000);
+        let problem = Problem::new(Reason::InvalidField, long.clone()).field(long.clone());
+        let facts = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        let status = Status::from(facts.iter().fold(problem, |problem, key| problem.meta(*key, &long)));
+        assert!(status.message().len() <= MAX_TEXT_BYTES && long.starts_with(status.message()));
+        // As the trailers carry them: one percent-encoded, the other in base64.
+        let bytes = 3 * status.message().len() + status.details().len().div_ceil(3) * 4;
+        assert!(bytes < 12 << 10, "{bytes}");
     }
 
     #[test]

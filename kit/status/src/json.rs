@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(
             problem.to_json("0af7651916cd43dd8448eb211c80319c"),
             json!({
-                "type": "https://stampede.dev/errors#SOLD_OUT",
+                "type": "https://stampede.sale/errors#SOLD_OUT",
                 "title": "There are not enough units left",
                 "status": 409,
                 "detail": "2 units are left",

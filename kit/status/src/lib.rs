@@ -31,7 +31,7 @@ pub use problem::Problem;
 pub use reason::Reason;
 
 /// The `domain` of every `google.rpc.ErrorInfo` this product sends.
-pub const DOMAIN: &str = "stampede";
+pub const DOMAIN: &str = "stampede.sale";
 
 /// Where each reason is explained; the reason's name is the fragment.
-pub const DOCS_BASE: &str = "https://stampede.dev/errors";
+pub const DOCS_BASE: &str = "https://stampede.sale/errors";

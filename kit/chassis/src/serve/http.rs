@@ -50,7 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The answer to a connection that there is no place for.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 2\r\nconnection: close\r\n\r\n\
-    {\"type\":\"https://stampede.dev/errors#OVERLOADED\",\"title\":\"The service has more work than it can take\",\
+    {\"type\":\"https://stampede.sale/errors#OVERLOADED\",\"title\":\"The service has more work than it can take\",\
     \"status\":503,\"detail\":\"too many connections are open\",\"reason\":\"OVERLOADED\",\"trace_id\":\"\",\
     \"retry_after_ms\":2000}";
 
