@@ -41,7 +41,7 @@ static STAGE: Script = Script::new(
 );
 
 /// Most reservations that one call decides.
-pub const MAX_RESERVATIONS: usize = 256;
+pub const MAX_RESERVATIONS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
 /// The door to the stock of all events. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -1,6 +1,31 @@
-//! Limits that more than one service has to keep, or a promise of one would be broken by another.
+//! Limits that more than one service has to keep, or a promise of one would be broken by another; and those that the
+//! contract tells its clients as `stampede.type.v1.bounds`, which a test compares.
 
 use std::time::Duration;
+
+/// Most characters of a name or a title.
+pub const MAX_NAME_CHARS: usize = 200;
+
+/// Most items of one event.
+pub const MAX_EVENT_ITEMS: usize = 100;
+
+/// Most units of one item, and most gifts of it.
+pub const MAX_TOTAL_UNITS: i32 = 10_000_000;
+
+/// Most units of one item for one buyer.
+pub const MAX_LIMIT_PER_BUYER: i32 = 1_000;
+
+/// Most coupons of one campaign.
+pub const MAX_QUOTA: i32 = 10_000_000;
+
+/// Most events of one watch.
+pub const MAX_WATCHED_EVENTS: usize = 100;
+
+/// Most lines of one order.
+pub const MAX_ORDER_LINES: usize = 20;
+
+/// Most orders, reservations or holds that one call between services is about.
+pub const MAX_PER_CALL: usize = 256;
 
 /// Most characters of the token of a card or wallet: what order takes, payment must be able to store.
 pub const MAX_PAYMENT_METHOD_CHARS: usize = 255;

@@ -1,11 +1,9 @@
 //! A campaign: immutable once created, so it may be cached for ever.
 
-use stampede_vocab::{CampaignId, EventId, InvalidField, Money, RequestId, Timestamp, UserId};
-
-/// Most coupons that one campaign may have.
-const MAX_QUOTA: i32 = 10_000_000;
-/// Most characters of a name.
-const MAX_NAME_CHARS: usize = 200;
+use stampede_vocab::{
+    CampaignId, EventId, InvalidField, Money, RequestId, Timestamp, UserId,
+    limits::{MAX_NAME_CHARS, MAX_QUOTA},
+};
 
 /// The terms of a campaign, chosen by its creator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +26,10 @@ impl CampaignTerms {
     /// Refuses terms that no campaign can have at any time.
     pub fn check(&self) -> Result<(), InvalidField> {
         if !(1..=MAX_NAME_CHARS).contains(&self.name.chars().count()) {
-            return Err(InvalidField::new("name", "must be 1 to 200 characters"));
+            return Err(InvalidField::new("name", format!("must be 1 to {MAX_NAME_CHARS} characters")));
         }
         if !(1..=MAX_QUOTA).contains(&self.quota) {
-            return Err(InvalidField::new("quota", "must be 1 to 10000000"));
+            return Err(InvalidField::new("quota", format!("must be 1 to {MAX_QUOTA}")));
         }
         if self.discount.minor_units < 1 {
             return Err(InvalidField::new("discount.minor_units", "must be more than zero"));

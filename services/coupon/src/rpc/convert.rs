@@ -11,11 +11,11 @@ use stampede_proto::{
 };
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
-use stampede_vocab::{CampaignId, CouponId, Fingerprint, InvalidField, RequestId, UserId, field};
+use stampede_vocab::{CampaignId, CouponId, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_PER_CALL};
 use std::ops::RangeInclusive;
 
 /// How many holds one call may have.
-const HOLDS: RangeInclusive<usize> = 1..=256;
+const HOLDS: RangeInclusive<usize> = 1..=MAX_PER_CALL;
 
 /// The id in the field `campaign_id`.
 pub fn campaign_id(text: &str) -> Result<CampaignId, Problem> {

@@ -1,16 +1,10 @@
 //! An event as an operator requests it: valid by construction, but for its times, which need a clock.
 
 use crate::domain::{Event, Gift, Item, Schedule, Times};
-use stampede_vocab::{Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId};
-
-/// Most items of one event.
-const MAX_ITEMS: usize = 100;
-/// Most characters of a name or a title.
-const MAX_TITLE_CHARS: usize = 200;
-/// Most units of one item, and most gifts.
-const MAX_TOTAL_UNITS: i32 = 10_000_000;
-/// Most units of one item for one buyer.
-const MAX_LIMIT_PER_BUYER: i32 = 1_000;
+use stampede_vocab::{
+    Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId,
+    limits::{MAX_EVENT_ITEMS, MAX_LIMIT_PER_BUYER, MAX_NAME_CHARS, MAX_TOTAL_UNITS},
+};
 
 /// A request to create an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +21,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// Takes a name of 1 to 200 characters and 1 to [`MAX_ITEMS`] items in one currency. The error names the field.
+    /// Takes a name of 1 to 200 characters and 1 to [`MAX_EVENT_ITEMS`] items in one currency. The error names the
+    /// field.
     pub fn new(
         (creator, request_id, fingerprint): (UserId, RequestId, Fingerprint),
         name: String,
@@ -116,10 +111,10 @@ fn check_gift(gift: &Gift) -> Result<(), InvalidField> {
 
 fn check_title(field: &str, title: &str) -> Result<(), InvalidField> {
     let chars = title.chars().count();
-    if (1..=MAX_TITLE_CHARS).contains(&chars) && !title.trim().is_empty() {
+    if (1..=MAX_NAME_CHARS).contains(&chars) && !title.trim().is_empty() {
         Ok(())
     } else {
-        Err(InvalidField::new(field, format!("must be 1 to {MAX_TITLE_CHARS} characters, not all blank")))
+        Err(InvalidField::new(field, format!("must be 1 to {MAX_NAME_CHARS} characters, not all blank")))
     }
 }
 
@@ -129,8 +124,8 @@ fn check_range(field: &str, value: i32, max: i32) -> Result<(), InvalidField> {
 
 fn check_one_currency(items: &[NewItem]) -> Result<(), InvalidField> {
     let currency = match items {
-        [first, ..] if items.len() <= MAX_ITEMS => first.currency(),
-        _ => return Err(InvalidField::new("items", format!("must be 1 to {MAX_ITEMS} items"))),
+        [first, ..] if items.len() <= MAX_EVENT_ITEMS => first.currency(),
+        _ => return Err(InvalidField::new("items", format!("must be 1 to {MAX_EVENT_ITEMS} items"))),
     };
     match items.iter().position(|item| item.currency() != currency) {
         None => Ok(()),

@@ -12,11 +12,13 @@ use stampede_proto::{
     inventory::v1 as proto,
 };
 use stampede_status::Problem;
-use stampede_vocab::{EventId, Fingerprint, InvalidField, Money, OrderId, Quantity, Timestamp, field};
+use stampede_vocab::{
+    EventId, Fingerprint, InvalidField, Money, OrderId, Quantity, Timestamp, field, limits::MAX_ORDER_LINES,
+};
 use std::{collections::HashSet, ops::RangeInclusive};
 
 /// How many lines an order may have.
-const LINES: RangeInclusive<usize> = 1..=20;
+const LINES: RangeInclusive<usize> = 1..=MAX_ORDER_LINES;
 /// How many reservations one call may have.
 const PER_CALL: RangeInclusive<usize> = 1..=MAX_RESERVATIONS;
 

@@ -7,7 +7,7 @@ use stampede_vocab::{
 use std::collections::HashMap;
 
 /// Most lines of one order.
-const MAX_LINES: usize = 20;
+const MAX_LINES: usize = stampede_vocab::limits::MAX_ORDER_LINES;
 
 /// A requested line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

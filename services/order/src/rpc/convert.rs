@@ -15,7 +15,7 @@ use stampede_status::Problem;
 use stampede_vocab::{InvalidField, OrderId, Quantity, RequestId, UserId, field, limits::MAX_PAYMENT_METHOD_CHARS};
 
 /// Most ids of one look-up.
-const MAX_IDS: usize = 256;
+const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
 /// Reads a requested order.
 pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
