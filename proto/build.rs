@@ -16,14 +16,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_source_info(true).include_imports(true);
     // Every file of ours; what they import comes along.
     compiler.open_files(contracts(&root.join("stampede"))?)?;
+    // The details of errors are carried as `Any`: tools show them if reflection tells what they are.
+    compiler.open_files(contracts(&root.join("google/rpc"))?)?;
 
     // Only the encoded form keeps the extension options (google.api.http, stampede.type.v1.access).
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptor.binpb"), compiler.encode_file_descriptor_set())?;
 
-    // The annotations are read by reflection, so no Rust code is needed for google.api.
+    // The annotations are read by reflection, and the details by tonic-types: no Rust code is needed for either.
     let mut files = compiler.file_descriptor_set();
-    files.file.retain(|file| file.package() != "google.api");
+    files.file.retain(|file| !["google.api", "google.rpc"].contains(&file.package()));
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     let builder = tonic_prost_build::configure().build_transport(false).include_file("mod.rs");

@@ -20,7 +20,7 @@ pub struct Caller {
 pub fn authenticate(auth: &Auth, access: Access, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
     Ok(match access {
         Access::Public => None,
-        Access::Buyer => Some(identify(auth, headers)?),
+        Access::Authenticated => Some(identify(auth, headers)?),
         Access::Operator => {
             let caller = identify(auth, headers)?;
             // No access token has the role of a service, which may do this too.

@@ -152,12 +152,12 @@ mod tests {
     #[test]
     fn a_ticket_opens_its_path_and_no_other_for_the_session_of_who_asked() {
         let ticket = ticket();
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={ticket}")), Ok(Some(buyer(LATER))));
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?a=b&ticket={ticket}")), Ok(Some(buyer(LATER))));
-        assert_eq!(opened(Access::Buyer, PATH), Ok(None), "a header may say it");
+        assert_eq!(opened(Access::Authenticated, &format!("{PATH}?ticket={ticket}")), Ok(Some(buyer(LATER))));
+        assert_eq!(opened(Access::Authenticated, &format!("{PATH}?a=b&ticket={ticket}")), Ok(Some(buyer(LATER))));
+        assert_eq!(opened(Access::Authenticated, PATH), Ok(None), "a header may say it");
         assert_eq!(opened(Access::Public, &format!("{PATH}?ticket={ticket}")), Ok(None), "nobody asks");
         let elsewhere = format!("/v1/orders/ord_2:watch?ticket={ticket}");
-        assert_eq!(opened(Access::Buyer, &elsewhere), Err(Reason::Unauthenticated));
+        assert_eq!(opened(Access::Authenticated, &elsewhere), Err(Reason::Unauthenticated));
         assert_eq!(opened(Access::Operator, &format!("{PATH}?ticket={ticket}")), Err(Reason::PermissionDenied));
     }
 
@@ -166,8 +166,8 @@ mod tests {
         let uri: Uri = format!("{PATH}?ticket={}", ticket()).parse().unwrap();
         let next = "another secret of thirty-two bytes";
         let changing = Tickets::new(&secrets(next, Some("0123456789abcdef0123456789abcdef")));
-        assert_eq!(changing.caller(Access::Buyer, &uri).unwrap(), Some(buyer(LATER)));
-        assert!(Tickets::new(&secrets(next, None)).caller(Access::Buyer, &uri).is_err());
+        assert_eq!(changing.caller(Access::Authenticated, &uri).unwrap(), Some(buyer(LATER)));
+        assert!(Tickets::new(&secrets(next, None)).caller(Access::Authenticated, &uri).is_err());
     }
 
     #[test]
@@ -175,13 +175,13 @@ mod tests {
         let access = AccessTokens::new(&ours()).unwrap();
         let holder = Holder { user: "usr_1".to_owned(), role: Role::Buyer, family: "f1".to_owned() };
         let token = access.issue(&holder, 5, LATER).unwrap();
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={token}")), Err(Reason::Unauthenticated));
+        assert_eq!(opened(Access::Authenticated, &format!("{PATH}?ticket={token}")), Err(Reason::Unauthenticated));
         assert_eq!(access.check(&ticket()).unwrap_err().reason(), Reason::Unauthenticated);
     }
 
     #[test]
     fn a_ticket_is_good_no_longer_than_the_token_that_it_was_given_for() {
         let ticket = Tickets::new(&ours()).issue(&buyer(1_000), PATH.to_owned()).unwrap().ticket;
-        assert_eq!(opened(Access::Buyer, &format!("{PATH}?ticket={ticket}")), Err(Reason::TokenExpired));
+        assert_eq!(opened(Access::Authenticated, &format!("{PATH}?ticket={ticket}")), Err(Reason::TokenExpired));
     }
 }

@@ -58,8 +58,8 @@ impl Class {
             (Endpoint::Native(Native::Index), _) => Self::PublicReads,
             (Endpoint::Native(_), _) => Self::Logins,
             (Endpoint::Rpc(_), Access::Operator) => Self::Operators,
-            (Endpoint::Rpc(_), Access::Buyer) if route.method == Method::GET => Self::OwnReads,
-            (Endpoint::Rpc(_), Access::Buyer) => Self::Ordering,
+            (Endpoint::Rpc(_), Access::Authenticated) if route.method == Method::GET => Self::OwnReads,
+            (Endpoint::Rpc(_), Access::Authenticated) => Self::Ordering,
             (Endpoint::Rpc(_), Access::Public) => Self::PublicReads,
         }
     }

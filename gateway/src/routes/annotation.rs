@@ -47,7 +47,7 @@ impl Options {
         match proto::Access::try_from(number).ok()? {
             proto::Access::Unspecified => None,
             proto::Access::Public => Some(Access::Public),
-            proto::Access::Buyer => Some(Access::Buyer),
+            proto::Access::Authenticated => Some(Access::Authenticated),
             proto::Access::Operator => Some(Access::Operator),
         }
     }

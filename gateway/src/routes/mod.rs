@@ -21,8 +21,8 @@ pub use self::{
 pub enum Access {
     /// Anybody.
     Public,
-    /// Anybody with a valid token.
-    Buyer,
+    /// Anybody with a valid token, of whatever role.
+    Authenticated,
     /// Only a token of role operator.
     Operator,
 }

@@ -30,7 +30,7 @@ impl Native {
         (Method::POST, "/v1/auth/tokens:verify", Access::Public, Native::VerifyToken),
         (Method::POST, "/v1/auth/tokens:refresh", Access::Public, Native::RefreshToken),
         (Method::POST, "/v1/auth/tokens:revoke", Access::Public, Native::RevokeToken),
-        (Method::POST, "/v1/auth/tickets", Access::Buyer, Native::IssueTicket),
+        (Method::POST, "/v1/auth/tickets", Access::Authenticated, Native::IssueTicket),
     ];
 }
 
@@ -265,7 +265,7 @@ mod tests {
         };
         assert_eq!(access(Method::POST, "/v1/events"), Access::Operator);
         assert_eq!(access(Method::GET, "/v1/events"), Access::Public);
-        assert_eq!(access(Method::POST, "/v1/orders"), Access::Buyer);
+        assert_eq!(access(Method::POST, "/v1/orders"), Access::Authenticated);
     }
 
     #[test]

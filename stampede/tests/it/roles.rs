@@ -77,7 +77,7 @@ impl Policy {
     fn access(self) -> Access {
         match self {
             Anybody => Access::Public,
-            Owner => Access::Buyer,
+            Owner => Access::Authenticated,
             Operator => Access::Operator,
             Service => Access::Unspecified,
         }
