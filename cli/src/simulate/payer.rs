@@ -7,7 +7,7 @@ use super::{
     expect::{Intent, leads_there, state_name},
     plan::{Card, Ending},
     step::{Answer, Step, Timed},
-    wire::{CancelOrder, Order, OrderEvent, PayOrder},
+    wire::{CancelOrder, Order, PayOrder},
 };
 use stampede_proto::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
@@ -55,7 +55,7 @@ impl Buyer {
             return Some(order);
         }
         let call = Call::get(format!("/v1/orders/{}:watch", order.order_id)).bearing(self.token());
-        let take = |OrderEvent { order: newest }: OrderEvent| {
+        let take = |newest: Order| {
             self.stage.follow.record(&newest);
             (newest.version > order.version && newest.state != OrderState::Paying).then_some(newest)
         };

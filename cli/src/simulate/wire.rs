@@ -174,12 +174,6 @@ pub struct OrderPage {
     pub next_page_token: String,
 }
 
-/// An event of the watch of an order.
-#[derive(Deserialize)]
-pub struct OrderEvent {
-    pub order: Order,
-}
-
 /// The one shape of an error.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Problem {
@@ -285,7 +279,6 @@ mod tests {
         assert_has_fields_of::<Stock>("inventory.v1.Stock");
         assert_has_fields_of::<Order>("order.v1.Order");
         assert_has_fields_of::<OrderPage>("order.v1.ListOrdersResponse");
-        assert_has_fields_of::<OrderEvent>("order.v1.WatchOrderResponse");
     }
 
     #[test]

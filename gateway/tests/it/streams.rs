@@ -47,7 +47,7 @@ fn kinds(events: &[Event]) -> Vec<&str> {
 /// The ids of the events that the messages of a stream show.
 fn shown(events: &[Event]) -> Vec<&str> {
     let messages = events.iter().filter(|event| event.kind.is_empty());
-    messages.map(|message| message.data["event"]["event_id"].as_str().unwrap()).collect()
+    messages.map(|message| message.data["event_id"].as_str().unwrap()).collect()
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_stream_tells_the_time_then_its_messages_then_that_it_ends() {
     let events = events(&answer.text);
     assert_eq!(kinds(&events), ["time", "", "", "end"]);
     assert_eq!(shown(&events), ["evt_1", "evt_2"]);
-    assert_eq!(events[1].data["event"]["name"], "line\nbreak");
+    assert_eq!(events[1].data["name"], "line\nbreak");
     for event in [&events[0], &events[3]] {
         assert!(event.data["server_time"].as_str().unwrap().ends_with('Z'), "{}", event.data);
     }
