@@ -36,6 +36,7 @@ fn expected() -> Vec<(&'static str, Bounds)> {
         (".request_fingerprint", fingerprint),
         (".currency", currency),
         (".page_size", at_least(0)),
+        (".expected_version", at_least(1)),
         (".CreateEventRequest.name", chars(MAX_NAME_CHARS)),
         (".CreateCampaignRequest.name", chars(MAX_NAME_CHARS)),
         (".NewItem.title", chars(MAX_NAME_CHARS)),

@@ -69,6 +69,7 @@ reasons! {
     EventClosed "EVENT_CLOSED" FailedPrecondition "The event is closed";
     EventNotScheduled "EVENT_NOT_SCHEDULED" FailedPrecondition "The event is no longer merely scheduled";
     RescheduleTooLate "RESCHEDULE_TOO_LATE" FailedPrecondition "The event is too close to its opening to be rescheduled";
+    VersionMismatch "VERSION_MISMATCH" Aborted "It has changed since the version that the caller has seen";
     CampaignNotOpen "CAMPAIGN_NOT_OPEN" FailedPrecondition "The campaign is not open yet";
     CampaignClosed "CAMPAIGN_CLOSED" FailedPrecondition "The campaign is closed";
     SoldOut "SOLD_OUT" FailedPrecondition "There are not enough units left";
@@ -207,6 +208,7 @@ mod tests {
             (Reason::RequestIdReused, Code::AlreadyExists, 409),
             (Reason::SoldOut, Code::FailedPrecondition, 409),
             (Reason::OrderNotRefundable, Code::FailedPrecondition, 409),
+            (Reason::VersionMismatch, Code::Aborted, 409),
             (Reason::BodyTooLarge, Code::OutOfRange, 413),
             (Reason::Throttled, Code::ResourceExhausted, 429),
             (Reason::Cancelled, Code::Cancelled, 499),

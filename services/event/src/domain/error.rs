@@ -19,6 +19,14 @@ pub enum Refusal {
     /// The event is past the state in which its times can be moved.
     #[error("the event is {state} and its times can only be moved while it is SCHEDULED")]
     NotScheduled { state: State },
+    /// The event has changed since the version that the caller has seen.
+    #[error("the event has version {version} and not {expected}")]
+    VersionMismatch {
+        /// Version that it has.
+        version: i64,
+        /// Version that the caller expects.
+        expected: i64,
+    },
     /// The event opens too soon for every replica of inventory to receive the new time.
     #[error("the event opens in {} ms; its times can be moved until {} ms before it opens", left.as_millis(), lead.as_millis())]
     TooLate {

@@ -167,6 +167,16 @@ impl Schedule {
         }
     }
 
+    /// Fails unless this is the version that the caller has seen; any is, for `None`.
+    pub fn ensure_version(&self, expected: Option<i64>) -> Result<(), Refusal> {
+        match expected {
+            Some(expected) if expected != self.version => {
+                Err(Refusal::VersionMismatch { version: self.version, expected })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Ends the event for good. A cancelled one stays as it is; a closed one cannot be cancelled.
     pub fn cancel(self, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
@@ -329,6 +339,17 @@ mod tests {
         let in_time = Timestamp::from_micros(just_too_late.micros() - 1);
         let moved = schedule(State::Scheduled).reschedule(times, in_time, LEAD).unwrap();
         assert_eq!((moved.due_at(), moved.version), (Some(at(300)), 8));
+    }
+
+    #[test]
+    fn only_another_version_than_the_one_seen_is_a_mismatch() {
+        let schedule = schedule(State::Scheduled);
+        assert_eq!(schedule.ensure_version(None), Ok(()));
+        assert_eq!(schedule.ensure_version(Some(7)), Ok(()));
+        for expected in [6, 8] {
+            let mismatch = Refusal::VersionMismatch { version: 7, expected };
+            assert_eq!(schedule.ensure_version(Some(expected)), Err(mismatch));
+        }
     }
 
     #[test]

@@ -9,11 +9,8 @@ use stampede_proto::{
 };
 use stampede_service::Page;
 use stampede_status::Problem;
-use stampede_vocab::{EventId, Fingerprint, InvalidField, RequestId, UserId, field};
+use stampede_vocab::{EventId, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_WATCHED_EVENTS};
 use std::collections::HashSet;
-
-/// Most events of one watch.
-const MAX_WATCHED: usize = 100;
 
 /// The event that the request creates.
 pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<NewEvent, Problem> {
@@ -37,9 +34,17 @@ pub fn event_id(text: &str) -> Result<EventId, Problem> {
     Ok(field::id("event_id", text)?)
 }
 
+/// The version that the caller has seen; `None` for any.
+pub fn expected_version(version: Option<i64>) -> Result<Option<i64>, Problem> {
+    match version {
+        Some(version) if version < 1 => Err(Problem::invalid_field("expected_version", "must be at least 1, or unset")),
+        version => Ok(version),
+    }
+}
+
 /// The ids of a watch, each once.
 pub fn watched_ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
-    field::ensure_count("event_ids", texts.len(), 1..=MAX_WATCHED)?;
+    field::ensure_count("event_ids", texts.len(), 1..=MAX_WATCHED_EVENTS)?;
     let mut seen = HashSet::new();
     let mut ids = field::ids("event_ids", texts)?;
     ids.retain(|id| seen.insert(*id));
@@ -114,6 +119,15 @@ mod tests {
         let other = proto::CreateEventRequest { name: "Sales".to_owned(), ..request.clone() };
         assert_eq!(fingerprint(&request), fingerprint(&renamed));
         assert_ne!(fingerprint(&request), fingerprint(&other));
+    }
+
+    #[test]
+    fn an_expected_version_is_one_that_an_event_can_have() {
+        assert_eq!(expected_version(None).unwrap(), None);
+        assert_eq!(expected_version(Some(1)).unwrap(), Some(1));
+        for bad in [0, -1] {
+            assert_eq!(expected_version(Some(bad)).unwrap_err().field_path(), Some("expected_version"), "{bad}");
+        }
     }
 
     #[test]

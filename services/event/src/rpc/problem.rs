@@ -41,6 +41,9 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::NotScheduled { state } => {
             Problem::new(Reason::EventNotScheduled, detail).field("event_id").meta("state", state)
         }
+        Refusal::VersionMismatch { version, .. } => {
+            Problem::new(Reason::VersionMismatch, detail).field("expected_version").meta("version", version)
+        }
         Refusal::TooLate { .. } => Problem::new(Reason::RescheduleTooLate, detail).field("event_id"),
         Refusal::Closed { state } => Problem::new(Reason::EventClosed, detail).field("event_id").meta("state", state),
         // Time causes these transitions, never a caller.

@@ -65,7 +65,8 @@ impl EventService for EventRpc {
         let request = request.into_inner();
         let id = convert::event_id(&request.event_id)?;
         let times = convert::times(request.open_time, request.close_time)?;
-        let event = self.reschedule.run(id, times).await?;
+        let expected_version = convert::expected_version(request.expected_version)?;
+        let event = self.reschedule.run(id, times, expected_version).await?;
         Ok(Response::new(proto::RescheduleEventResponse { event: Some(convert::event(event)) }))
     }
 

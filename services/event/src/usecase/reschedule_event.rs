@@ -28,16 +28,16 @@ impl RescheduleEvent {
         Self { db, changes, lead }
     }
 
-    /// Moves the event to `times`. Fails once less than the lead is left, because the replicas of inventory
-    /// must receive the new window before the old one begins.
-    pub async fn run(&self, id: EventId, times: Times) -> Result<Event, Error> {
+    /// Moves the event to `times`, if it has the version that the caller has seen. Fails once less than the lead is
+    /// left, because the replicas of inventory must receive the new window before the old one begins.
+    pub async fn run(&self, id: EventId, times: Times, expected_version: Option<i64>) -> Result<Event, Error> {
         let lead = self.lead;
         let earliest = Timestamp::now().plus(lead);
         times
             .opening_from(earliest, format!("must be at least {} ms ahead", lead.as_millis()))
             .map_err(Refusal::from)?;
         let work = self.db.transact_with("reschedule_event", move |conn| {
-            Box::pin(async move { move_times(conn, id, times, lead).await })
+            Box::pin(async move { move_times(conn, id, (times, expected_version), lead).await })
         });
         let event = work.await?;
         self.changes.times_committed(&event.schedule).await;
@@ -45,10 +45,17 @@ impl RescheduleEvent {
     }
 }
 
-async fn move_times(conn: &mut MySqlConnection, id: EventId, times: Times, lead: Duration) -> Result<Event, Error> {
+async fn move_times(
+    conn: &mut MySqlConnection,
+    id: EventId,
+    (times, expected_version): (Times, Option<i64>),
+    lead: Duration,
+) -> Result<Event, Error> {
     let before = lock_one(conn, id).await?;
     // Read after the lock: waiting for it must not shorten the lead.
     let after = before.reschedule(times, Timestamp::now(), lead)?;
+    // Last: that it has opened says more than that its version is another.
+    before.ensure_version(expected_version)?;
     let unmoved = store::events::load(conn, &[id]).await?.pop();
     let unmoved = unmoved.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
     let event = Event { schedule: after, ..unmoved };

@@ -2,23 +2,33 @@
 
 use crate::sale::{Client, LEAD, create, get, messages, micros, reaches, refusal, replica, request, world};
 use anyhow::{Context, Result};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use stampede_proto::convert::timestamp;
 use stampede_proto::event::v1::{CancelEventRequest, Event, EventState, ListEventsRequest, RescheduleEventRequest};
-use stampede_status::Reason;
+use stampede_status::{Problem, Reason};
 use stampede_testkit::{Service, as_buyer, as_operator, buyer};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
-use tonic::{Request, Status, metadata::AsciiMetadataValue};
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn reschedule(client: &mut Client, event_id: &str, opens_in: Duration) -> Result<Event, Status> {
+    reschedule_if(client, event_id, opens_in, None).await
+}
+
+async fn reschedule_if(
+    client: &mut Client,
+    event_id: &str,
+    opens_in: Duration,
+    expected_version: Option<i64>,
+) -> Result<Event, Status> {
     let open_time = Timestamp::now().plus(opens_in);
     let request = RescheduleEventRequest {
         event_id: event_id.to_owned(),
         open_time: Some(timestamp(open_time)),
         close_time: Some(timestamp(open_time.plus(MINUTE))),
+        expected_version,
     };
     Ok(client.reschedule_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
 }
@@ -69,6 +79,30 @@ async fn an_event_is_moved_while_there_is_time_and_opens_at_its_new_time() -> Re
     let published: Vec<_> = published.iter().map(|(name, version)| (name.as_str(), *version)).collect();
     let scheduled = "stampede.message.v1.EventScheduled";
     assert_eq!(published, [(scheduled, 1), (scheduled, 2), ("stampede.message.v1.EventOpened", 3)]);
+    mesh.stop().await
+}
+
+#[tokio::test]
+async fn of_two_operators_who_saw_the_same_version_one_moves_the_event() -> Result<()> {
+    let world = world().await?;
+    let mesh = replica(&world).await?;
+    let created = create(&mut mesh.event(), request("sale", MINUTE, MINUTE)).await?;
+
+    let at_once = [2_u32, 3].map(|minutes| {
+        let (mut client, id, seen) = (mesh.event(), created.event_id.clone(), created.version);
+        async move { reschedule_if(&mut client, &id, minutes * MINUTE, Some(seen)).await }
+    });
+    let (moved, refused): (Vec<_>, Vec<_>) = join_all(at_once).await.into_iter().partition(Result::is_ok);
+    let moved: Vec<_> = moved.into_iter().flatten().collect();
+    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
+    assert_eq!((moved.len(), refused.len()), (1, 1), "{moved:?} {refused:?}");
+    assert_eq!(get(&mut mesh.event(), &created.event_id).await?, moved[0]);
+
+    let problem = Problem::from_status(&refused[0]);
+    assert_eq!((problem.reason(), refused[0].code()), (Reason::VersionMismatch, Code::Aborted));
+    assert_eq!(problem.metadata()["version"], moved[0].version.to_string());
+    let seen_again = reschedule_if(&mut mesh.event(), &created.event_id, MINUTE, Some(moved[0].version)).await?;
+    assert_eq!(seen_again.version, moved[0].version + 1);
     mesh.stop().await
 }
 
@@ -151,6 +185,7 @@ async fn messages_of_a_command_carry_the_operators_trace() -> Result<()> {
         event_id: event_id.clone(),
         open_time: Some(timestamp(open_time)),
         close_time: Some(timestamp(open_time.plus(MINUTE))),
+        expected_version: None,
     };
     client.reschedule_event(traced(moved)).await?;
     client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone() })).await?;
