@@ -16,10 +16,11 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 pub type Check = (&'static str, fn(&Workspace) -> anyhow::Result<()>);
 
 /// All of them, the quick ones first.
-pub const CHECKS: [Check; 7] = [
+pub const CHECKS: [Check; 8] = [
     ("fmt", check_format),
     ("tidy", tidy::run),
     ("buf lint", lint_contracts),
+    ("buf format", check_contract_format),
     ("buf breaking", compare_contracts),
     ("cargo deny", judge_dependencies),
     ("alerts", test_alerts),
@@ -36,9 +37,14 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Formats the code in place, and writes what follows from the registry of services.
+/// Formats code and contracts in place, and writes what follows from the registry of services.
 pub fn format(workspace: &Workspace) -> anyhow::Result<()> {
     shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all"]))?;
+    if tools::buf(workspace).exists() {
+        shell::shown(&mut format_contracts(workspace, &["--write"]))?;
+    } else {
+        say("the contracts are left as they are: buf is not here, and `cargo xtask lint` fetches it");
+    }
     lists::write(workspace)
 }
 
@@ -73,6 +79,17 @@ fn test_alerts(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn lint_contracts(workspace: &Workspace) -> anyhow::Result<()> {
     shell::shown(Command::new(tools::buf(workspace)).current_dir(workspace.root()).arg("lint"))
+}
+
+fn check_contract_format(workspace: &Workspace) -> anyhow::Result<()> {
+    shell::shown(&mut format_contracts(workspace, &["--diff", "--exit-code"]))
+}
+
+/// The format of our own contracts. What is vendored is theirs.
+fn format_contracts(workspace: &Workspace, how: &[&str]) -> Command {
+    let mut buf = Command::new(tools::buf(workspace));
+    buf.current_dir(workspace.root()).args(["format", "--path", "proto/stampede"]).args(how);
+    buf
 }
 
 /// Compares the contracts with those of the last commit, or, where nothing has changed since, with
