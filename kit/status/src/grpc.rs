@@ -7,6 +7,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{DOMAIN, Problem, Reason};
 
+/// The domain that releases before this one sent. It is still read, so that callers may be replaced before the services
+/// that they call.
+const FORMER_DOMAIN: &str = "stampede";
 /// Most bytes of each text in a status. A status travels in trailers, of which peers take 16 KiB, and the detail is in
 /// it three times, once of them with up to three bytes a byte.
 const MAX_TEXT_BYTES: usize = 512;
@@ -46,7 +49,7 @@ impl Problem {
     pub fn from_status(status: &Status) -> Problem {
         let details = status.get_error_details();
         match details.error_info() {
-            Some(info) if info.domain == DOMAIN => {
+            Some(info) if [DOMAIN, FORMER_DOMAIN].contains(&info.domain.as_str()) => {
                 let reason = Reason::parse(&info.reason).unwrap_or_else(|| Reason::of_code(status.code()));
                 let problem = Problem::new(reason, status.message());
                 restore(problem, &details)
@@ -158,6 +161,15 @@ mod tests {
         let problem = Problem::from_status(&status);
         assert_eq!((problem.reason(), problem.detail()), (Reason::Throttled, "slow down"));
         assert_eq!(problem.metadata()["a"], "b");
+    }
+
+    #[test]
+    fn a_reason_of_the_release_before_is_known_and_that_of_a_stranger_is_not() {
+        for (domain, reason) in [("stampede", Reason::SoldOut), ("example.com", Reason::Internal)] {
+            let details = ErrorDetails::with_error_info("SOLD_OUT", domain, HashMap::<String, String>::new());
+            let status = Status::with_error_details(Code::FailedPrecondition, "none is left", details);
+            assert_eq!(Problem::from_status(&status).reason(), reason, "{domain}");
+        }
     }
 
     #[test]
