@@ -69,7 +69,7 @@ reasons! {
     EventClosed "EVENT_CLOSED" FailedPrecondition "The event is closed";
     EventNotScheduled "EVENT_NOT_SCHEDULED" FailedPrecondition "The event is no longer merely scheduled";
     RescheduleTooLate "RESCHEDULE_TOO_LATE" FailedPrecondition "The event is too close to its opening to be rescheduled";
-    VersionMismatch "VERSION_MISMATCH" Aborted "It has changed since the version that the caller has seen";
+    VersionMismatch "VERSION_MISMATCH" Aborted "The resource has changed since the caller read it";
     CampaignNotOpen "CAMPAIGN_NOT_OPEN" FailedPrecondition "The campaign is not open yet";
     CampaignClosed "CAMPAIGN_CLOSED" FailedPrecondition "The campaign is closed";
     SoldOut "SOLD_OUT" FailedPrecondition "There are not enough units left";
