@@ -1,6 +1,6 @@
 //! Conversions between the values that every contract carries and those of `stampede_vocab`.
 
-use crate::r#type::v1::Money as ProtoMoney;
+use crate::r#type::v1::{DeclineCode, Money as ProtoMoney};
 use prost_types::Timestamp as ProtoTimestamp;
 use stampede_vocab::{InvalidField, Money, Timestamp};
 
@@ -64,9 +64,33 @@ pub fn time(field: &str, at: Option<ProtoTimestamp>) -> Result<Timestamp, Invali
     Ok(Timestamp::from_micros(micros))
 }
 
+/// Returns the decline code for a text, as a provider gives it and as rows and messages carry it. `PROVIDER_OTHER` for
+/// one that is not in the list, and unspecified for the empty one.
+pub fn decline_code(text: &str) -> DeclineCode {
+    match text {
+        "" => DeclineCode::Unspecified,
+        "card_declined" => DeclineCode::CardDeclined,
+        "insufficient_funds" => DeclineCode::InsufficientFunds,
+        "expired_card" => DeclineCode::ExpiredCard,
+        "invalid_payment_method" => DeclineCode::InvalidPaymentMethod,
+        "order_ended" => DeclineCode::OrderEnded,
+        _ => DeclineCode::ProviderOther,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_decline_code_is_known_by_its_own_name() {
+        for code in (1..).map_while(|number| DeclineCode::try_from(number).ok()) {
+            let text = code.as_str_name().trim_start_matches("DECLINE_CODE_").to_ascii_lowercase();
+            assert_eq!(decline_code(&text), code, "{text}");
+        }
+        assert_eq!(decline_code(""), DeclineCode::Unspecified);
+        assert_eq!(decline_code("lost_card"), DeclineCode::ProviderOther);
+    }
 
     fn at(seconds: i64, nanos: i32) -> Option<ProtoTimestamp> {
         Some(ProtoTimestamp { seconds, nanos })

@@ -53,7 +53,7 @@ mod tests {
         let payload = Payload::of(&message_type, &bytes);
         let decoded = payload.decoded.unwrap();
         assert_eq!((&decoded["order_id"], &decoded["attempt"]), (&"ord_1".into(), &2.into()));
-        assert_eq!(decoded["decline_code"], "");
+        assert_eq!(decoded["decline_code"], "DECLINE_CODE_UNSPECIFIED");
         assert_eq!((payload.bytes, payload.hex), (bytes.len(), None));
     }
 

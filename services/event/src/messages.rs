@@ -59,6 +59,8 @@ fn scheduled_item(item: &Item) -> proto::ScheduledItem {
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift.as_ref().map_or(0, |gift| gift.total_units),
         unit_price: Some(item.unit_price.into()),
+        title: item.title.clone(),
+        gift_title: item.gift.as_ref().map(|gift| gift.title.clone()).unwrap_or_default(),
     }
 }
 

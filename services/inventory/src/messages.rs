@@ -1,7 +1,8 @@
 //! What Kafka carries: messages of event and order into the domain, the ledger's answers out of it.
 
 use crate::domain::{
-    Answer, Ask, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Window, Withdrawal,
+    Answer, Ask, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Titles, Window,
+    Withdrawal,
 };
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
@@ -65,7 +66,7 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, De
 pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     let order_id = message.order_id.to_string();
     let reject = |reason: RejectReason, item_id: ItemId| {
-        let (reason, item_id) = (reason.as_str().to_owned(), item_id.to_string());
+        let (reason, item_id) = (reject_reason(reason).into(), item_id.to_string());
         messages::encode(&proto::StockRejected { order_id: order_id.clone(), reason, item_id })
     };
     let (aggregate_version, (message_type, payload)) = match &message.answer {
@@ -91,21 +92,28 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
     }
 }
 
+const fn reject_reason(reason: RejectReason) -> proto::StockRejectReason {
+    match reason {
+        RejectReason::SoldOut => proto::StockRejectReason::SoldOut,
+        RejectReason::LimitReached => proto::StockRejectReason::LimitReached,
+    }
+}
+
 fn shelf(event: proto::EventScheduled) -> Result<Shelf, InvalidField> {
     let window = Window::new(time("open_time", event.open_time)?, time("close_time", event.close_time)?)?;
-    let items = field::each("items", event.items, shelf_item)?;
+    let items = field::each("items", event.items, offered)?;
     Shelf::new(field::id("event_id", &event.event_id)?, event.version, window, items)
 }
 
-fn shelf_item(item: proto::ScheduledItem) -> Result<ShelfItem, InvalidField> {
-    ShelfItem {
+fn offered(item: proto::ScheduledItem) -> Result<Offered, InvalidField> {
+    let numbers = ShelfItem {
         item_id: field::id("item_id", &item.item_id)?,
         total_units: item.total_units,
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift_total_units,
         unit_price: money("unit_price", item.unit_price.as_ref())?,
-    }
-    .checked()
+    };
+    Ok(Offered { item: numbers.checked()?, titles: Titles::new(item.title, item.gift_title)? })
 }
 
 fn withdrawal(event: &proto::EventCancelled) -> Result<Withdrawal, InvalidField> {
@@ -181,7 +189,7 @@ mod tests {
             (ORDER, "stampede.message.v1.StockRejected")
         );
         let sent = proto::StockRejected::decode(&row.payload[..]).unwrap();
-        assert_eq!((sent.reason.as_str(), sent.item_id), ("LIMIT_REACHED", item_id.to_string()));
+        assert_eq!((sent.reason(), &sent.item_id), (proto::StockRejectReason::LimitReached, &item_id.to_string()));
     }
 
     #[test]

@@ -4,7 +4,11 @@ use crate::domain::{Action, Fact, OrderRequest, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
-use stampede_proto::{convert::amount, message::v1 as proto, messages};
+use stampede_proto::{
+    convert::{amount, decline_code},
+    message::v1 as proto,
+    messages,
+};
 use stampede_vocab::{InvalidField, OrderId, field, limits::MAX_PAYMENT_METHOD_CHARS};
 
 /// Why a payload cannot be decoded.
@@ -28,8 +32,8 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
             messages::encode(&proto::PaymentApproved { payment_id, order_id, attempt: *attempt, captured })
         }
         Fact::Declined { attempt, code } => {
-            let decline_code = code.clone();
-            messages::encode(&proto::PaymentDeclined { payment_id, order_id, attempt: *attempt, decline_code })
+            let (attempt, provider_code, decline_code) = (*attempt, code.clone(), decline_code(code).into());
+            messages::encode(&proto::PaymentDeclined { payment_id, order_id, attempt, provider_code, decline_code })
         }
         Fact::Refunded { refunded } => {
             messages::encode(&proto::PaymentRefunded { payment_id, order_id, refunded: Some((*refunded).into()) })
@@ -87,8 +91,8 @@ fn stop(order: &str) -> Result<(OrderId, Action), InvalidField> {
 mod tests {
     use super::*;
     use stampede_inbox::Headers;
-    use stampede_proto::r#type::v1::Money as ProtoMoney;
-    use stampede_vocab::Service;
+    use stampede_proto::r#type::v1::{DeclineCode, Money as ProtoMoney};
+    use stampede_vocab::{PaymentId, Service};
     use uuid::Uuid;
 
     const ORDER: &str = "ord_0000000000000000000000001a";
@@ -116,6 +120,21 @@ mod tests {
             attempt: 1,
             amount: Some(ProtoMoney { minor_units: 500, currency: "EUR".to_owned() }),
             payment_method: "pm_card_ok".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_decline_is_told_by_the_list_and_in_the_words_of_the_provider() {
+        for (code, listed) in [("order_ended", DeclineCode::OrderEnded), ("lost_card", DeclineCode::ProviderOther)] {
+            let sent = encode(&OutgoingMessage {
+                payment_id: PaymentId::from_uuid(Uuid::nil()),
+                order_id: ORDER.parse().unwrap(),
+                version: 2,
+                traceparent: None,
+                fact: Fact::Declined { attempt: 1, code: code.to_owned() },
+            });
+            let read = proto::PaymentDeclined::decode(sent.payload.as_slice()).unwrap();
+            assert_eq!((read.decline_code(), read.provider_code.as_str()), (listed, code));
         }
     }
 

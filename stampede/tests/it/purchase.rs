@@ -4,6 +4,7 @@ use crate::sale::{LONG, Sale, eur, fresh, stampede_reason};
 use stampede_proto::{
     coupon::v1::CouponState,
     order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest},
+    r#type::v1::DeclineCode,
 };
 use stampede_testkit::{Service, as_buyer, as_operator, buyer};
 use std::time::Duration;
@@ -59,7 +60,7 @@ async fn a_declined_card_is_tried_again_and_a_time_out_is_asked_for_not_charged_
     let order = sale.placed(user, &[(0, 1)], "").await;
     sale.pay(user, &order, "pm_card_declined").await.unwrap();
     let declined = sale.until(user, &order, OrderState::AwaitingPayment).await;
-    assert_eq!((declined.payment_attempts, declined.last_decline.as_str()), (1, "card_declined"));
+    assert_eq!((declined.payment_attempts, declined.last_decline()), (1, DeclineCode::CardDeclined));
     sale.pay(user, &order, "pm_card_ok").await.unwrap();
     sale.until(user, &order, OrderState::Fulfilled).await;
 

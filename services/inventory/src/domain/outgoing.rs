@@ -13,7 +13,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// As messages carry it.
+    /// As the ledger keeps it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SoldOut => "SOLD_OUT",

@@ -1,7 +1,8 @@
 //! A reservation on its way into the ledger, and what the ledger answers to it.
 
-use crate::domain::{Entry, OrderedLine, ledger::EntryState};
-use stampede_vocab::{EventId, Fingerprint, ItemId, OrderId, Timestamp, UserId};
+use crate::domain::{Entry, OrderedLine, Titles, ledger::EntryState};
+use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
+use std::sync::Arc;
 
 /// What the script has granted to one order, to be committed before the caller hears of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,15 @@ pub struct ReservedUnits {
     pub committed_at: Timestamp,
     /// Whether this call committed them; false for a repeat.
     pub is_new: bool,
+}
+
+/// What the item of a line costs and is called, as staged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Price of one unit.
+    pub unit_price: Money,
+    /// Shared by the orders of a batch.
+    pub titles: Arc<Titles>,
 }
 
 /// Why nothing is taken.

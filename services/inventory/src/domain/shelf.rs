@@ -1,6 +1,6 @@
 //! What an event puts on the shelf: its window and its items. Valid by construction.
 
-use crate::domain::RefusalReason;
+use crate::domain::{RefusalReason, Titles};
 use stampede_vocab::{EventId, InvalidField, ItemId, Money, Timestamp};
 use std::collections::HashSet;
 
@@ -26,6 +26,15 @@ pub struct ShelfItem {
     pub unit_price: Money,
 }
 
+/// An item of an event, and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// What there is, for how much, and for whom.
+    pub item: ShelfItem,
+    /// What it is called. Titles that are empty leave those that are known.
+    pub titles: Titles,
+}
+
 /// Everything that an event offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shelf {
@@ -35,7 +44,7 @@ pub struct Shelf {
     /// When it takes reservations.
     pub window: Window,
     /// Its items, none twice.
-    pub items: Vec<ShelfItem>,
+    pub items: Vec<Offered>,
 }
 
 /// A cancelled event: nothing more may be sold.
@@ -86,14 +95,14 @@ impl Shelf {
         event_id: EventId,
         event_version: i64,
         window: Window,
-        items: Vec<ShelfItem>,
+        items: Vec<Offered>,
     ) -> Result<Self, InvalidField> {
         at_least("event_version", event_version, 1)?;
         if items.is_empty() {
             return Err(InvalidField::new("items", "must be at least one"));
         }
         let mut seen = HashSet::with_capacity(items.len());
-        match items.iter().position(|item| !seen.insert(item.item_id)) {
+        match items.iter().position(|offered| !seen.insert(offered.item.item_id)) {
             Some(index) => Err(InvalidField::new(format!("items[{index}].item_id"), "must not be there twice")),
             None => Ok(Self { event_id, event_version, window, items }),
         }

@@ -2,7 +2,8 @@
 
 use crate::{
     domain::{
-        Drift, OrderedLine, Refusal, RefusalReason, ReservedUnits, Shelf, ShelfItem, StockLevel, StockView, Window,
+        Drift, Label, Offered, OrderedLine, Refusal, RefusalReason, ReservedUnits, Shelf, ShelfItem, StockLevel,
+        StockView, Titles, Window,
     },
     usecase::{EventReservation, Reserved},
 };
@@ -13,7 +14,7 @@ use stampede_proto::{
 };
 use stampede_status::Problem;
 use stampede_vocab::{
-    EventId, Fingerprint, InvalidField, Money, OrderId, Quantity, Timestamp, field, limits::MAX_ORDER_LINES,
+    EventId, Fingerprint, InvalidField, OrderId, Quantity, Timestamp, field, limits::MAX_ORDER_LINES,
 };
 use std::{collections::HashSet, ops::RangeInclusive};
 
@@ -31,7 +32,7 @@ pub fn event_id(text: &str) -> Result<EventId, Problem> {
 pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     let event_id = event_id(&request.event_id)?;
     let window = Window::new(time("open_time", request.open_time)?, time("close_time", request.close_time)?)?;
-    let items = field::each("items", request.items, shelf_item)?;
+    let items = field::each("items", request.items, offered)?;
     Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
 
@@ -54,8 +55,8 @@ fn reservation_ref(reservation: &proto::ReservationRef) -> Result<(OrderId, Time
 /// The answer to one reservation.
 pub fn result(reserved: Reserved) -> proto::ReservationResult {
     let outcome = match reserved {
-        Reserved::Units { units, unit_prices, request_time } => {
-            proto::reservation_result::Outcome::Reserved(units_in_ledger(&units, &unit_prices, request_time))
+        Reserved::Units { units, labels, request_time } => {
+            proto::reservation_result::Outcome::Reserved(units_in_ledger(&units, &labels, request_time))
         }
         Reserved::Refused(refusal) => proto::reservation_result::Outcome::Refusal(refused(&refusal)),
     };
@@ -76,15 +77,15 @@ pub fn drift(drift: Drift) -> proto::Drift {
     }
 }
 
-fn shelf_item(item: proto::StagedItem) -> Result<ShelfItem, InvalidField> {
-    ShelfItem {
+fn offered(item: proto::StagedItem) -> Result<Offered, InvalidField> {
+    let numbers = ShelfItem {
         item_id: field::id("item_id", &item.item_id)?,
         total_units: item.total_units,
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift_total_units,
         unit_price: money("unit_price", item.unit_price.as_ref())?,
-    }
-    .checked()
+    };
+    Ok(Offered { item: numbers.checked()?, titles: Titles::new(item.title, item.gift_title)? })
 }
 
 fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidField> {
@@ -103,21 +104,23 @@ fn reservation(wanted: proto::Reservation) -> Result<EventReservation, InvalidFi
     Ok(EventReservation { event_id: field::id("event_id", &wanted.event_id)?, reservation })
 }
 
-fn units_in_ledger(units: &ReservedUnits, unit_prices: &[Money], request_time: Option<Timestamp>) -> proto::Reserved {
+fn units_in_ledger(units: &ReservedUnits, labels: &[Label], request_time: Option<Timestamp>) -> proto::Reserved {
     proto::Reserved {
-        lines: units.lines.iter().zip(unit_prices).map(reserved_line).collect(),
+        lines: units.lines.iter().zip(labels).map(reserved_line).collect(),
         arrival: units.arrival,
         request_time: request_time.map(timestamp),
         commit_time: Some(timestamp(units.committed_at)),
     }
 }
 
-fn reserved_line((line, unit_price): (&OrderedLine, &Money)) -> proto::ReservedLine {
+fn reserved_line((line, label): (&OrderedLine, &Label)) -> proto::ReservedLine {
     proto::ReservedLine {
         item_id: line.item_id.to_string(),
         units: line.units,
-        unit_price: Some((*unit_price).into()),
+        unit_price: Some(label.unit_price.into()),
         gift_units: line.gift_units,
+        title: label.titles.item.clone(),
+        gift_title: label.titles.gift.clone(),
     }
 }
 
@@ -213,6 +216,8 @@ mod tests {
                 limit_per_buyer: 1,
                 gift_total_units: 0,
                 unit_price,
+                title: "Lamp".into(),
+                gift_title: String::new(),
             }],
         }
     }
@@ -220,7 +225,7 @@ mod tests {
     #[test]
     fn a_bad_shelf_is_named_with_its_field() {
         type Spoil = fn(&mut proto::StageStockRequest);
-        let table: [(Spoil, &str); 8] = [
+        let table: [(Spoil, &str); 9] = [
             (|request| request.event_id = "x".into(), "event_id"),
             (|request| request.event_version = 0, "event_version"),
             (|request| request.open_time = None, "open_time"),
@@ -229,6 +234,7 @@ mod tests {
             (|request| request.items.extend(request.items.clone()), "items[1].item_id"),
             (|request| request.items[0].total_units = 0, "items[0].total_units"),
             (|request| request.items[0].unit_price = None, "items[0].unit_price"),
+            (|request| request.items[0].title = "x".repeat(201), "items[0].title"),
         ];
         assert!(shelf(staged()).is_ok());
         for (spoil, field) in table {

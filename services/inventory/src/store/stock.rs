@@ -1,15 +1,15 @@
 //! The table `stock`.
 
-use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Window, Withdrawal};
+use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Titles, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{EventId, ItemId, Money, Timestamp};
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
 const COLUMNS: &str = "item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, committed_units, \
                        limit_per_buyer, gift_total_units, gift_committed_units, unit_price_minor, currency, version, \
-                       arrivals_floor, numbered_changes";
+                       arrivals_floor, numbered_changes, title, gift_title";
 
 #[derive(FromRow)]
 struct Row {
@@ -30,20 +30,29 @@ struct Row {
     numbered_changes: i64,
 }
 
+/// What the columns have beside those of [`Row`].
+#[derive(FromRow)]
+struct TitlesRow {
+    item_id: Uuid,
+    title: Option<String>,
+    gift_title: Option<String>,
+}
+
 /// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is
 /// committed.
 pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
-    let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |item| (shelf, item))).collect();
+    let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |offered| (shelf, offered))).collect();
     if rows.is_empty() {
         return Ok(());
     }
     // The order of the keys, as everybody locks them.
-    rows.sort_by_key(|(_, item)| item.item_id);
+    rows.sort_by_key(|(_, offered)| offered.item.item_id);
     let mut query = Statement::new(
         "INSERT INTO stock (item_id, event_id, event_version, opens_at_us, closes_at_us, total_units, limit_per_buyer, \
-         gift_total_units, unit_price_minor, currency) ",
+         gift_total_units, unit_price_minor, currency, title, gift_title) ",
     );
-    query.push_values(rows, |mut row, (shelf, item)| {
+    query.push_values(rows, |mut row, (shelf, offered)| {
+        let item = &offered.item;
         row.push_bind(item.item_id.uuid())
             .push_bind(shelf.event_id.uuid())
             .push_bind(shelf.event_version)
@@ -53,7 +62,9 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
             .push_bind(item.limit_per_buyer)
             .push_bind(item.gift_total_units)
             .push_bind(item.unit_price.minor_units)
-            .push_bind(item.unit_price.currency.to_string());
+            .push_bind(item.unit_price.currency.to_string())
+            .push_bind(if_told(&offered.titles.item))
+            .push_bind(if_told(&offered.titles.gift));
     });
     query.push(" ON DUPLICATE KEY UPDATE ");
     let mut updates = query.separated(", ");
@@ -65,6 +76,8 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
         ("gift_total_units", "GREATEST(VALUES(gift_total_units), gift_committed_units)"),
         ("unit_price_minor", "VALUES(unit_price_minor)"),
         ("currency", "VALUES(currency)"),
+        ("title", "COALESCE(VALUES(title), title)"),
+        ("gift_title", "COALESCE(VALUES(gift_title), gift_title)"),
         ("is_over", "FALSE"),
         // Last, since the others compare with it and are set from left to right.
         ("event_version", "VALUES(event_version)"),
@@ -75,6 +88,11 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
     }
     query.execute(conn).await?;
     Ok(())
+}
+
+/// A title as it is stored: NULL if it was not told.
+fn if_told(title: &str) -> Option<&str> {
+    (!title.is_empty()).then_some(title)
 }
 
 /// Lets places of arrival in an event go on from `floor` at least, from now on.
@@ -218,6 +236,15 @@ pub fn push_lock(statements: &mut Statements, items: &[ItemId]) -> Option<Place>
 /// The items that such a statement has read.
 pub fn items(answers: &Answers, place: Option<Place>) -> Result<Vec<Item>, DbError> {
     answers.rows(place)?.into_iter().map(Row::item).collect()
+}
+
+/// What the items that such a statement has read are called.
+pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId, Arc<Titles>>, DbError> {
+    let titles = |row: TitlesRow| {
+        let titles = Titles { item: row.title.unwrap_or_default(), gift: row.gift_title.unwrap_or_default() };
+        (ItemId::from_uuid(row.item_id), Arc::new(titles))
+    };
+    Ok(answers.rows(place)?.into_iter().map(titles).collect())
 }
 
 /// Adds the statement that adds what was taken and takes off what came back, for locked items; the rows of the ledger are

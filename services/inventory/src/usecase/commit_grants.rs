@@ -8,7 +8,7 @@ use super::{
     sync_redis::EventSync,
 };
 use crate::{
-    domain::{Changes, Entry, Grant, LedgerBatch, ReservationOutcome},
+    domain::{Changes, Entry, Grant, Label, LedgerBatch, OrderedLine, ReservationOutcome, Titles},
     store,
 };
 use futures_util::future::BoxFuture;
@@ -40,8 +40,8 @@ pub(super) struct Committed {
     pub outcome: ReservationOutcome,
     /// Names this request when the units are given back; none if the order is known to be written.
     pub request_time: Option<Timestamp>,
-    /// Price of one unit of each line of a reservation, as staged.
-    pub unit_prices: Vec<Money>,
+    /// What each line of a reservation costs and is called, as staged.
+    pub labels: Vec<Label>,
 }
 
 type Answers = Vec<Result<Committed, DbError>>;
@@ -162,14 +162,14 @@ async fn commit(
     let mut ledger = places.ledger.read(read)?;
     let now = Timestamp::now();
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
-    let prices: Vec<Vec<Money>> = outcomes.iter().map(|outcome| unit_prices(&ledger, outcome)).collect();
+    let titles = places.ledger.titles(read)?;
+    let labels: Vec<Vec<Label>> = outcomes.iter().map(|outcome| labels(&ledger, &titles, outcome)).collect();
     let changes = ledger.changes();
     let asked = request_time(grants, &outcomes, open, now);
     write(conn, grants, &outcomes, &changes, &asked).await?;
-    let committed = outcomes.into_iter().zip(asked).zip(prices);
-    let committed = committed
-        .map(|((outcome, request_time), unit_prices)| Committed { outcome, request_time, unit_prices })
-        .collect();
+    let committed = outcomes.into_iter().zip(asked).zip(labels);
+    let committed =
+        committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
 }
 
@@ -200,11 +200,17 @@ async fn write(
     if store::ledger::entries(&answers, rows)?.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
 }
 
-fn unit_prices(ledger: &LedgerBatch, outcome: &ReservationOutcome) -> Vec<Money> {
-    match outcome {
-        ReservationOutcome::Reserved(units) => ledger.unit_prices(&units.lines),
-        ReservationOutcome::Refused(_) => Vec::new(),
-    }
+fn labels(
+    ledger: &LedgerBatch,
+    titles: &HashMap<ItemId, Arc<Titles>>,
+    outcome: &ReservationOutcome,
+) -> Vec<Label> {
+    let ReservationOutcome::Reserved(units) = outcome else { return Vec::new() };
+    let label = |(line, unit_price): (&OrderedLine, Money)| Label {
+        unit_price,
+        titles: titles.get(&line.item_id).cloned().unwrap_or_default(),
+    };
+    units.lines.iter().zip(ledger.unit_prices(&units.lines)).map(label).collect()
 }
 
 /// When each has asked for what is reserved, each at an instant of its own: of new orders, and of repeats unless their order

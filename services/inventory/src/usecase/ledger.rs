@@ -3,14 +3,17 @@
 
 use super::sync_redis::{EventSync, ledger_copy};
 use crate::{
-    domain::{Changes, LedgerBatch},
+    domain::{Changes, LedgerBatch, Titles},
     store,
 };
 use sqlx::MySqlConnection;
 use stampede_db::{Answers, DbError, Place, Statements};
 use stampede_lua::stock::LedgerCopy;
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// How often the items of a batch are locked whose orders gain rows meanwhile.
 const ROUNDS: u32 = 3;
@@ -75,6 +78,11 @@ impl LedgerPlaces {
         let locked = store::stock::items(answers, self.items)?;
         let entries = store::ledger::entries(answers, self.entries)?;
         Ok(LedgerBatch::new(locked, entries, store::ledger::buyers_of_rows(answers, self.units)?))
+    }
+
+    /// What the items are called that these statements have read.
+    pub(super) fn titles(self, answers: &Answers) -> Result<HashMap<ItemId, Arc<Titles>>, DbError> {
+        store::stock::titles(answers, self.items)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     script_turns::ScriptTurns,
 };
 use crate::{
-    domain::{Entry, Grant, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
+    domain::{Entry, Grant, Label, OrderedLine, Refusal, RefusalReason, ReservationOutcome, ReservedUnits},
     store,
 };
 use futures_util::{future::join_all, join};
@@ -20,7 +20,7 @@ use stampede_lua::{
     RedisError,
     stock::{Cause, Decision, Hold, Reservation, Stock, WantedLine},
 };
-use stampede_vocab::{EventId, ItemId, Money, OrderId, Timestamp};
+use stampede_vocab::{EventId, ItemId, OrderId, Timestamp};
 use std::collections::{HashMap, HashSet};
 
 /// A reservation with the event that its items are of.
@@ -37,8 +37,8 @@ pub enum Reserved {
     /// The units are in the ledger.
     Units {
         units: ReservedUnits,
-        /// Price of one unit of each line.
-        unit_prices: Vec<Money>,
+        /// What each line costs and is called.
+        labels: Vec<Label>,
         /// Names this request when the units are given back; none if the order is known to be written.
         request_time: Option<Timestamp>,
     },
@@ -216,9 +216,9 @@ impl ReserveUnits {
             }
             Decided::Failed(error) => return Err(error),
         };
-        let Committed { outcome, request_time, unit_prices } = self.commit.commit(grant).await?;
+        let Committed { outcome, request_time, labels } = self.commit.commit(grant).await?;
         Ok(match outcome {
-            ReservationOutcome::Reserved(units) => Reserved::Units { units, unit_prices, request_time },
+            ReservationOutcome::Reserved(units) => Reserved::Units { units, labels, request_time },
             ReservationOutcome::Refused(refusal) => Reserved::Refused(refusal),
         })
     }

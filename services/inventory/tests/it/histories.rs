@@ -103,6 +103,7 @@ impl<'g> History<'g> {
             limit_per_buyer: random.between(1, 2),
             gift_total_units: random.between(0, 2),
             unit_price: Some(Money { minor_units: 1_999, currency: "EUR".into() }),
+            ..proto::StagedItem::default()
         };
         let items: Vec<_> = (0..ITEMS).map(|index| item(index, &mut random)).collect();
         let request = proto::StageStockRequest {

@@ -31,7 +31,7 @@ async fn a_late_payment_takes_the_units_again_if_there_are_any() {
         sale.reserved(&sale.order([0, 1])).await;
     }
     sale.order_says(&order, &[Step::PaidLate]).await;
-    assert_eq!(sale.answered(&order, 1).await, [rejected("SOLD_OUT", &sale, 1)]);
+    assert_eq!(sale.answered(&order, 1).await, [rejected(StockRejectReason::SoldOut, &sale, 1)]);
 }
 
 #[tokio::test]

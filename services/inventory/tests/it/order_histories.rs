@@ -334,6 +334,7 @@ fn item(event_id: EventId, index: usize, random: &mut Random) -> proto::StagedIt
         limit_per_buyer: random.between(1, 2),
         gift_total_units: random.between(0, 2),
         unit_price: Some(Money { minor_units: 1_999, currency: "EUR".into() }),
+        ..proto::StagedItem::default()
     }
 }
 

@@ -26,7 +26,7 @@ async fn a_refunded_order_takes_no_units_when_its_late_payment_is_repeated() {
     let lived = [Step::Expired, Step::PaidLate, Step::Refunded, Step::Refunded];
     sale.order_says(&order, &lived).await;
     sale.order_says(&order, &[Step::Expired, Step::PaidLate, Step::Refunded, Step::PaidLate]).await;
-    let rejected = rejected("SOLD_OUT", &sale, 1);
+    let rejected = rejected(StockRejectReason::SoldOut, &sale, 1);
     assert_eq!(sale.answered(&order, 3).await, [Answer::Committed, rejected.clone(), rejected]);
     // What is said otherwise than before comes behind it.
     let versions: Vec<i64> =
@@ -51,7 +51,7 @@ async fn a_rejected_late_payment_stays_rejected_when_there_are_units_again() {
         sale.reserved(other).await;
     }
     sale.order_says(&order, &[Step::PaidLate]).await;
-    let rejected = rejected("SOLD_OUT", &sale, 1);
+    let rejected = rejected(StockRejectReason::SoldOut, &sale, 1);
     assert_eq!(sale.answered(&order, 1).await, std::slice::from_ref(&rejected));
     for other in &others {
         sale.order_says(other, &[Step::Cancelled, Step::Cancelled]).await;

@@ -9,7 +9,7 @@ use stampede_proto::{
     inventory::v1::{
         self as proto, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
     },
-    message::v1 as message,
+    message::v1::{self as message, StockRejectReason},
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
@@ -148,12 +148,14 @@ impl Sale {
 
     /// What is staged, open from a minute ago for an hour.
     pub fn shelf(&self, event_version: i64) -> proto::StageStockRequest {
-        let item = |index, total_units, limit_per_buyer, gift_total_units| proto::StagedItem {
+        let item = |index: usize, total_units, limit_per_buyer, gift_total_units: i32| proto::StagedItem {
             item_id: self.item(index).to_string(),
             total_units,
             limit_per_buyer,
             gift_total_units,
             unit_price: Some(Money { minor_units: 1999, currency: "EUR".into() }),
+            title: format!("Item {index}"),
+            gift_title: if gift_total_units > 0 { format!("Gift of item {index}") } else { String::new() },
         };
         proto::StageStockRequest {
             event_id: self.event_id.to_string(),
@@ -215,6 +217,8 @@ impl Sale {
             limit_per_buyer: item.limit_per_buyer,
             gift_total_units: item.gift_total_units,
             unit_price: item.unit_price,
+            title: item.title,
+            gift_title: item.gift_title,
         };
         let scheduled = message::EventScheduled {
             event_id: shelf.event_id.clone(),
@@ -347,7 +351,7 @@ pub struct Level {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Committed,
-    Rejected { reason: String, item_id: String },
+    Rejected { reason: StockRejectReason, item_id: String },
 }
 
 fn answer(message_type: &str, payload: &[u8]) -> Answer {
@@ -355,7 +359,7 @@ fn answer(message_type: &str, payload: &[u8]) -> Answer {
         "stampede.message.v1.StockCommitted" => Answer::Committed,
         "stampede.message.v1.StockRejected" => {
             let rejected = message::StockRejected::decode(payload).unwrap();
-            Answer::Rejected { reason: rejected.reason, item_id: rejected.item_id }
+            Answer::Rejected { reason: rejected.reason(), item_id: rejected.item_id }
         }
         other => panic!("{other}"),
     }
@@ -455,8 +459,8 @@ pub fn field_path(status: &Status) -> Option<String> {
 }
 
 /// The answer that the item of this index has no units for the order.
-pub fn rejected(reason: &str, sale: &Sale, index: usize) -> Answer {
-    Answer::Rejected { reason: reason.to_owned(), item_id: sale.item(index).to_string() }
+pub fn rejected(reason: StockRejectReason, sale: &Sale, index: usize) -> Answer {
+    Answer::Rejected { reason, item_id: sale.item(index).to_string() }
 }
 
 /// Names a request for units, to take it back.

@@ -2,7 +2,10 @@
 //! field at fault.
 
 use crate::domain::{Attempt, AttemptState, Payment, PaymentState};
-use stampede_proto::{convert::timestamp, payment::v1 as proto};
+use stampede_proto::{
+    convert::{decline_code, timestamp},
+    payment::v1 as proto,
+};
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{OrderId, PaymentId, UserId, field};
@@ -59,17 +62,19 @@ fn payment_state(state: PaymentState) -> proto::PaymentState {
 
 fn attempt(attempt: Attempt) -> proto::Attempt {
     use proto::AttemptState as Shown;
-    let (state, decline_code, charge_id) = match attempt.state {
+    let (state, provider_code, charge_id) = match attempt.state {
         AttemptState::Requested => (Shown::Requested, None, None),
         AttemptState::Charging { .. } => (Shown::Charging, None, None),
         AttemptState::Unknown { .. } => (Shown::Unknown, None, None),
         AttemptState::Approved { charge_id } => (Shown::Approved, None, charge_id),
         AttemptState::Declined { code } => (Shown::Declined, Some(code), None),
     };
+    let provider_code = provider_code.unwrap_or_default();
     proto::Attempt {
         attempt: attempt.number,
         state: state.into(),
-        decline_code: decline_code.unwrap_or_default(),
+        decline_code: decline_code(&provider_code).into(),
+        provider_code,
         provider_charge_id: charge_id.unwrap_or_default(),
         create_time: Some(timestamp(attempt.created_at)),
     }

@@ -2,7 +2,10 @@
 
 use crate::sale::{Order, PRICE, Sale, eur};
 use anyhow::Result;
-use stampede_proto::payment::v1::{AttemptState, PaymentState};
+use stampede_proto::{
+    payment::v1::{AttemptState, PaymentState},
+    r#type::v1::DeclineCode,
+};
 use stampede_testkit::{MeshBuilder, Service};
 
 #[tokio::test]
@@ -31,14 +34,14 @@ async fn after_a_decline_another_card_may_be_tried() -> Result<()> {
     let sale = Sale::open().await?;
     let order = Order::new();
     for (attempt, card, code) in [
-        (1, "pm_card_declined", "card_declined"),
-        (2, "pm_card_insufficient_funds", "insufficient_funds"),
-        (3, "pm_card_of_another_shop", "invalid_payment_method"),
+        (1, "pm_card_declined", DeclineCode::CardDeclined),
+        (2, "pm_card_insufficient_funds", DeclineCode::InsufficientFunds),
+        (3, "pm_card_of_another_shop", DeclineCode::InvalidPaymentMethod),
     ] {
         sale.pay(&order, attempt, card).await?;
         let payment = sale.attempt_reaches(&order, attempt, AttemptState::Declined).await;
         let last = payment.attempts.last().expect("an attempt");
-        assert_eq!((payment.state(), last.decline_code.as_str()), (PaymentState::Open, code));
+        assert_eq!((payment.state(), last.decline_code()), (PaymentState::Open, code));
     }
     sale.pay(&order, 4, "pm_card_ok").await?;
     let payment = sale.reaches(&order, PaymentState::Captured).await;

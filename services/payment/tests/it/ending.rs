@@ -2,7 +2,10 @@
 
 use crate::sale::{Order, Sale};
 use anyhow::Result;
-use stampede_proto::payment::v1::{AttemptState, PaymentState};
+use stampede_proto::{
+    payment::v1::{AttemptState, PaymentState},
+    r#type::v1::DeclineCode,
+};
 use stampede_testkit::{MeshBuilder, Process, Service};
 
 #[tokio::test]
@@ -20,7 +23,7 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
     sale.publish(&waiting, waiting.expired()).await?;
 
     let payment = sale.attempt_reaches(&waiting, 1, AttemptState::Declined).await;
-    assert_eq!(payment.attempts[0].decline_code, "order_ended");
+    assert_eq!(payment.attempts[0].decline_code(), DeclineCode::OrderEnded);
     assert_eq!(sale.published(&waiting).await?, [("PaymentDeclined".to_owned(), 2)]);
 
     // Nothing of it comes back to life: who asks again is told the same, and an end that comes again changes nothing.

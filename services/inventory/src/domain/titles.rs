@@ -1,0 +1,38 @@
+//! What items and their gifts are called. Nothing is decided by it: orders show it.
+
+use stampede_vocab::{InvalidField, limits::MAX_TITLE_CHARS};
+
+/// The titles of an item, as its event told them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Titles {
+    /// Title of the item; empty if it was not told.
+    pub item: String,
+    /// Title of its gift; empty if there is none, or it was not told.
+    pub gift: String,
+}
+
+impl Titles {
+    /// Fails for a title that is too long; the error names the field.
+    pub fn new(item: String, gift: String) -> Result<Self, InvalidField> {
+        for (field, title) in [("title", &item), ("gift_title", &gift)] {
+            if title.chars().count() > MAX_TITLE_CHARS {
+                return Err(InvalidField::new(field, format!("must be at most {MAX_TITLE_CHARS} characters")));
+            }
+        }
+        Ok(Self { item, gift })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_is_as_long_as_an_event_may_have_it() {
+        let long = |chars| "ä".repeat(chars);
+        assert!(Titles::new(long(MAX_TITLE_CHARS), long(MAX_TITLE_CHARS)).is_ok());
+        let field = |item, gift| Titles::new(long(item), long(gift)).unwrap_err().field;
+        assert_eq!(field(MAX_TITLE_CHARS + 1, 0), "title");
+        assert_eq!(field(0, MAX_TITLE_CHARS + 1), "gift_title");
+    }
+}
