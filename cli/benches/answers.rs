@@ -12,11 +12,13 @@ mod wire;
 
 const ORDER: &str = r#"{"order_id":"ord_2x4y6z8e0n9gqvk3m5r7t1c2d0","user_id":"usr_0000000000000000000000001b",
     "event_id":"evt_6zr8ffxwndaart51cqabf0xqbp","state":"ORDER_STATE_FULFILLED","lines":[{"item_id":
-    "itm_0000000000000000000000001a","units":2,"unit_price":{"minor_units":"1999","currency":"EUR"},"gift_units":1}],
+    "itm_0000000000000000000000001a","units":2,"unit_price":{"minor_units":"1999","currency":"EUR"},"gift_units":1,
+    "title":"Kettle","gift_title":"Tea set"}],
     "subtotal":{"minor_units":"3998","currency":"EUR"},"discount":{"minor_units":"500","currency":"EUR"},
     "total":{"minor_units":"3498","currency":"EUR"},"coupon_id":"cpn_0000000000000000000000001c","arrival":"4711",
-    "payment_attempts":1,"pay_deadline":"2026-01-02T03:14:05.000006Z","last_decline":"","goods":[{"item_id":
-    "itm_0000000000000000000000001a","kind":"GOODS_KIND_ITEM","units":2,"grant_time":"2026-01-02T03:04:06Z"}],
+    "payment_attempts":1,"pay_deadline":"2026-01-02T03:14:05.000006Z","payment_id":"pay_0000000000000000000000001d",
+    "last_decline":"DECLINE_CODE_UNSPECIFIED","goods":[{"item_id":"itm_0000000000000000000000001a",
+    "kind":"GOODS_KIND_ITEM","units":2,"grant_time":"2026-01-02T03:04:06Z","title":"Kettle"}],
     "create_time":"2026-01-02T03:04:05.000006Z","update_time":"2026-01-02T03:04:06Z",
     "fulfill_time":"2026-01-02T03:04:06Z","version":"3"}"#;
 

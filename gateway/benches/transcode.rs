@@ -50,8 +50,14 @@ fn order_to_json(bencher: Bencher<'_, '_>) {
 
 fn order() -> Order {
     let eur = |minor_units| Some(Money { minor_units, currency: "EUR".to_owned() });
-    let line =
-        |item_id: &str, units| OrderLine { item_id: item_id.to_owned(), units, unit_price: eur(1_999), gift_units: 1 };
+    let line = |item_id: &str, units| OrderLine {
+        item_id: item_id.to_owned(),
+        units,
+        unit_price: eur(1_999),
+        gift_units: 1,
+        title: "Kettle".to_owned(),
+        gift_title: "Tea set".to_owned(),
+    };
     Order {
         order_id: "ord_2x4y6z8e0n9gqvk3m5r7t1c2d0".to_owned(),
         user_id: "usr_0000000000000000000000001b".to_owned(),

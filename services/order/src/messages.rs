@@ -53,7 +53,7 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Inp
         }
         Some(message::PaymentDeclined::NAME) => {
             let declined = message::PaymentDeclined::decode(payload)?;
-            let code = capped(&declined.decline_code);
+            let code = capped(&declined.provider_code);
             (declined.order_id, Input::PaymentDeclined { attempt: declined.attempt, code })
         }
         Some(message::PaymentRefunded::NAME) => {
@@ -155,7 +155,7 @@ mod tests {
         let declined = message::PaymentDeclined {
             order_id: order().to_string(),
             attempt: 2,
-            decline_code: "x".repeat(100),
+            provider_code: "x".repeat(100),
             ..Default::default()
         };
         let decoded = decode("stampede.message.v1.PaymentDeclined", &declined.encode_to_vec()).unwrap();

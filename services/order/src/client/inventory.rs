@@ -127,6 +127,8 @@ fn reserved_line(line: &inventory::ReservedLine) -> Result<Line, InvalidField> {
         units: Quantity::new(line.units.into())?,
         unit_price: money("unit_price", line.unit_price.as_ref())?,
         gift_units: line.gift_units,
+        title: line.title.as_str().into(),
+        gift_title: line.gift_title.as_str().into(),
     })
 }
 

@@ -5,7 +5,7 @@ use stampede_vocab::{RequestId, UserId};
 /// How a person ends an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndVerb {
-    /// The buyer cancels it before it is paid.
+    /// The buyer or an operator cancels it before it is paid.
     Cancel,
     /// An operator gives the money back.
     Refund,

@@ -3,6 +3,7 @@
 mod draft;
 mod end_request;
 mod error;
+mod filter;
 mod order;
 mod outgoing;
 mod pay_request;
@@ -14,6 +15,7 @@ mod transition;
 pub use draft::{Draft, Wanted};
 pub use end_request::{EndRequest, EndVerb};
 pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};
+pub use filter::OrderFilter;
 pub use order::{Form, Goods, GoodsKind, Line, Order, OrderStatus};
 pub use outgoing::{MessageBody, OutgoingMessage};
 pub use pay_request::PayRequest;

@@ -1,7 +1,10 @@
 //! Orders, their lines and their goods.
 
 use super::{Draft, EndRequest, MessageBody, OutgoingMessage, PayRequest, Prices, Reserved, State, StateName};
-use stampede_vocab::{CouponId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId};
+use stampede_vocab::{
+    CouponId, EventId, Fingerprint, ItemId, Money, OrderId, PaymentId, Quantity, RequestId, Timestamp, UserId,
+};
+use std::sync::Arc;
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +56,8 @@ pub enum Form {
     Tables,
 }
 
-/// One line of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One line of an order. Its titles are shared, since an order is copied for its message and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Item bought.
     pub item: ItemId,
@@ -64,6 +67,10 @@ pub struct Line {
     pub unit_price: Money,
     /// Gifts that come with it.
     pub gift_units: i32,
+    /// Title of the item when it was reserved; empty if it was not known.
+    pub title: Arc<str>,
+    /// Title of the gift of the item, whether it comes with it or not; empty if there is none, or it was not known.
+    pub gift_title: Arc<str>,
 }
 
 /// The item or its gift.
@@ -76,7 +83,7 @@ pub enum GoodsKind {
 }
 
 /// A grant of units of an item or gift, once the order is paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goods {
     /// The item, or the item that the gift came with.
     pub item: ItemId,
@@ -86,6 +93,8 @@ pub struct Goods {
     pub units: i32,
     /// When they were granted.
     pub grant_time: Timestamp,
+    /// Title of the item or the gift; empty if it was not known.
+    pub title: Arc<str>,
 }
 
 /// The state of one order, for sweeps that look up orders which may never have been written.
@@ -142,6 +151,11 @@ impl Order {
         i32::try_from(self.pay_requests.len()).expect("a buyer does not pay two thousand million times")
     }
 
+    /// Returns the id of its payment; `None` before the first payment request.
+    pub fn payment(&self) -> Option<PaymentId> {
+        (!self.pay_requests.is_empty()).then(|| PaymentId::derive(self.id))
+    }
+
     /// Returns whether this request has ended the order.
     pub(super) fn was_ended_by(&self, request: &EndRequest) -> bool {
         self.end_request.as_ref() == Some(request)
@@ -150,13 +164,16 @@ impl Order {
     /// Returns the goods that were granted: every item, then every gift; none before it is fulfilled.
     pub fn goods(&self) -> Vec<Goods> {
         let Some(at) = self.state.fulfill_time() else { return Vec::new() };
-        let items = self.lines.iter().map(|line| (line.item, GoodsKind::Item, line.units.get()));
-        let gifts = self.lines.iter().map(|line| (line.item, GoodsKind::Gift, line.gift_units));
-        items
-            .chain(gifts)
-            .filter(|&(_, _, units)| units > 0)
-            .map(|(item, kind, units)| Goods { item, kind, units, grant_time: at })
-            .collect()
+        let grant = |line: &Line, kind, units, title: &Arc<str>| Goods {
+            item: line.item,
+            kind,
+            units,
+            grant_time: at,
+            title: Arc::clone(title),
+        };
+        let items = self.lines.iter().map(|line| grant(line, GoodsKind::Item, line.units.get(), &line.title));
+        let gifts = self.lines.iter().map(|line| grant(line, GoodsKind::Gift, line.gift_units, &line.gift_title));
+        items.chain(gifts).filter(|goods| goods.units > 0).collect()
     }
 
     /// Returns the message that it was placed.

@@ -66,7 +66,8 @@ mod tests {
 
     fn line(units: i64, unit_price: Money) -> Line {
         let item = ItemId::from_uuid(Uuid::nil());
-        Line { item, units: Quantity::new(units).unwrap(), unit_price, gift_units: 0 }
+        let (title, gift_title) = ("Lamp".into(), "".into());
+        Line { item, units: Quantity::new(units).unwrap(), unit_price, gift_units: 0, title, gift_title }
     }
 
     #[test]

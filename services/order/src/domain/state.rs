@@ -2,6 +2,9 @@
 
 use stampede_vocab::Timestamp;
 
+/// An end of an earlier release.
+const REJECTED: &str = "REJECTED";
+
 /// The state of an order and its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -34,7 +37,7 @@ pub enum State {
         /// The deadline that was missed.
         pay_deadline: Timestamp,
     },
-    /// Cancelled by the buyer.
+    /// Cancelled by the buyer or an operator.
     Cancelled {
         /// The deadline, if the units had been committed.
         pay_deadline: Option<Timestamp>,
@@ -114,10 +117,15 @@ impl StateName {
         }
     }
 
+    /// Returns every name that [`StateName::parse`] reads as this state.
+    pub fn stored_names(self) -> impl Iterator<Item = &'static str> {
+        [self.as_str()].into_iter().chain((self == Self::Cancelled).then_some(REJECTED))
+    }
+
     /// Parses a name that [`StateName::as_str`] returned, or REJECTED: an earlier release accepted such an order and
     /// refused it later. It reads as cancelled, since it ended with nothing.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = if text == "REJECTED" { Self::Cancelled.as_str() } else { text };
+        let text = if text == REJECTED { Self::Cancelled.as_str() } else { text };
         Self::ALL.into_iter().find(|name| name.as_str() == text)
     }
 }
@@ -190,7 +198,9 @@ mod tests {
     fn every_name_reads_back() {
         for name in StateName::ALL {
             assert_eq!(StateName::parse(name.as_str()), Some(name));
+            assert!(name.stored_names().all(|stored| StateName::parse(stored) == Some(name)), "{name:?}");
         }
+        assert!(StateName::Cancelled.stored_names().any(|stored| stored == "REJECTED"));
         assert_eq!(StateName::parse("pending"), None);
         assert_eq!(StateName::parse("REJECTED"), Some(StateName::Cancelled));
     }

@@ -41,10 +41,12 @@ pub enum Input {
         /// Token of the card or wallet.
         method: String,
     },
-    /// The buyer cancels.
+    /// The buyer or an operator cancels.
     Cancel {
+        /// The only user whose orders the caller may cancel; `None` for everybody's.
+        owner: Option<UserId>,
         /// Caller.
-        buyer: UserId,
+        by: UserId,
         /// The caller's idempotency key.
         request: RequestId,
     },
@@ -180,8 +182,9 @@ impl Order {
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
             Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now),
-            Input::Cancel { buyer, request } => {
-                self.owned_by(*buyer)?.cancel(EndRequest { verb: EndVerb::Cancel, by: *buyer, id: request.clone() })
+            Input::Cancel { owner, by, request } => {
+                let order = owner.map_or(Ok(self), |owner| self.owned_by(owner))?;
+                order.cancel(EndRequest { verb: EndVerb::Cancel, by: *by, id: request.clone() })
             }
             Input::Refund { operator, request } => {
                 self.refund(EndRequest { verb: EndVerb::Refund, by: *operator, id: request.clone() })

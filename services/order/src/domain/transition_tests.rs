@@ -49,7 +49,18 @@ fn pay_with(buyer: u128, name: &str, method: &str) -> Input {
 }
 
 fn cancel(buyer: u128, name: &str) -> Input {
-    Input::Cancel { buyer: user(buyer), request: request(name) }
+    Input::Cancel { owner: Some(user(buyer)), by: user(buyer), request: request(name) }
+}
+
+#[test]
+fn an_operator_cancels_anybodys_order_and_only_their_own_repeat_is_known() {
+    let by_operator = |name| Input::Cancel { owner: None, by: user(3), request: request(name) };
+    let mut order = order_in(state(StateName::AwaitingPayment), None);
+    let step = order.apply(&by_operator("c"), EARLY, &POLICY).unwrap();
+    assert_eq!(step.end_request, Some(EndRequest { verb: EndVerb::Cancel, by: user(3), id: request("c") }));
+    assert_eq!(order.apply(&by_operator("c"), EARLY, &POLICY), Err(NoStep::AlreadyApplied));
+    let refused = NoStep::Refused(CommandRefusal::NotCancellable(StateName::Cancelled));
+    assert_eq!(order.apply(&cancel(1, "c"), EARLY, &POLICY), Err(refused));
 }
 
 fn refund(operator: u128, name: &str) -> Input {
@@ -63,7 +74,14 @@ fn order_in(state: State, coupon: Option<CouponId>) -> Order {
     let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
     let event = EventId::from_uuid(Uuid::from_u128(3));
     let draft = Draft::new(user(1), request("place"), event, vec![wanted], coupon, None).unwrap();
-    let line = Line { item: wanted.item, units: wanted.units, unit_price: eur(50), gift_units: 1 };
+    let line = Line {
+        item: wanted.item,
+        units: wanted.units,
+        unit_price: eur(50),
+        gift_units: 1,
+        title: "Kettle".into(),
+        gift_title: "Tea set".into(),
+    };
     let reserved = Reserved { lines: vec![line], arrival: 7, request_time: None, is_committed: true };
     let prices = Prices::of(&reserved.lines).unwrap();
     let mut order = Order::place(&draft, reserved, prices, Timestamp::from_micros(1), PAY_BY);

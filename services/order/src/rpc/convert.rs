@@ -2,17 +2,21 @@
 //! field at fault.
 
 use crate::{
-    domain::{Draft, Goods, GoodsKind, Line, Order, OrderStatus, StateName, Wanted},
+    domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, StateName, Wanted},
     usecase::Listing,
 };
 use stampede_chassis::Identity;
 use stampede_proto::{
-    convert::{amount, timestamp},
+    convert::{amount, decline_code, time, timestamp},
     order::v1 as proto,
 };
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{InvalidField, OrderId, Quantity, RequestId, UserId, field, limits::MAX_PAYMENT_METHOD_CHARS};
+use std::collections::BTreeSet;
+
+/// Most states of a filter. There are fewer, and a repeat does no harm.
+const MAX_STATES: usize = 16;
 
 /// Most ids of one look-up.
 const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
@@ -51,16 +55,50 @@ pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, S
     Ok((order, request_id, request.payment_method))
 }
 
-/// Reads which list, and which page of it. Fails for an operator who names no event.
-pub fn listing(identity: &Identity, request: &proto::ListOrdersRequest) -> Result<(Listing, Paging), Problem> {
+/// Reads which list, which orders of it, and which page of those. Fails for a buyer who names somebody else, and where
+/// states would be searched for in everything that was ever sold.
+pub fn listing(
+    identity: &Identity,
+    request: &proto::ListOrdersRequest,
+) -> Result<(Listing, OrderFilter, Paging), Problem> {
     let event = field::optional_id("event_id", &request.event_id)?;
-    let listing = match (identity.owner()?, event) {
+    let filter = filter(request)?;
+    let listing = match (buyer(identity, &request.user_id)?, event) {
         (Some(buyer), event) => Listing::OfBuyer { buyer, event },
         (None, Some(event)) => Listing::OfEvent(event),
-        (None, None) => return Err(Problem::invalid_field("event_id", "must name the event whose orders to list")),
+        (None, None) => Listing::All,
     };
-    let paging = Paging::parse(listing.name(), request.page_size, &request.page_token)?;
-    Ok((listing, paging))
+    if listing == Listing::All && !filter.states.is_empty() && filter.from.is_none() {
+        let problem = "must be set where states are asked for, and neither an event nor a buyer is";
+        return Err(Problem::invalid_field("create_time_from", problem));
+    }
+    let paging = Paging::parse(listing.name(&filter), request.page_size, &request.page_token)?;
+    Ok((listing, filter, paging))
+}
+
+/// Returns the buyer whose orders to list; `None` for everybody's.
+fn buyer(identity: &Identity, asked: &str) -> Result<Option<UserId>, Problem> {
+    let asked: Option<UserId> = field::optional_id("user_id", asked)?;
+    let Some(own) = identity.owner()? else { return Ok(asked) };
+    if asked.is_some_and(|asked| asked != own) {
+        return Err(Problem::invalid_field("user_id", "must be your own id, or empty"));
+    }
+    Ok(Some(own))
+}
+
+fn filter(request: &proto::ListOrdersRequest) -> Result<OrderFilter, InvalidField> {
+    field::ensure_count("states", request.states.len(), 0..=MAX_STATES)?;
+    let mut states = BTreeSet::new();
+    for (index, number) in request.states.iter().enumerate() {
+        let mut names = StateName::ALL.into_iter().filter(|name| i32::from(state(*name)) == *number).peekable();
+        if names.peek().is_none() {
+            return Err(InvalidField::new(format!("states[{index}]"), "must be a state of an order"));
+        }
+        states.extend(names);
+    }
+    let from = request.create_time_from.map(|from| time("create_time_from", Some(from))).transpose()?;
+    let until = request.create_time_until.map(|until| time("create_time_until", Some(until))).transpose()?;
+    OrderFilter::new(states, from, until)
 }
 
 pub fn order_ids(request: &proto::LookUpOrdersRequest) -> Result<Vec<OrderId>, Problem> {
@@ -88,7 +126,8 @@ pub fn order(order: Order) -> proto::Order {
         update_time: Some(timestamp(order.updated_at)),
         fulfill_time: order.state.fulfill_time().map(timestamp),
         version: order.version,
-        last_decline: order.last_decline.unwrap_or_default(),
+        payment_id: order.payment().map(|payment| payment.to_string()).unwrap_or_default(),
+        last_decline: order.last_decline.as_deref().map(decline_code).unwrap_or_default().into(),
     }
 }
 
@@ -98,6 +137,8 @@ fn line(line: &Line) -> proto::OrderLine {
         units: line.units.get(),
         unit_price: Some(line.unit_price.into()),
         gift_units: line.gift_units,
+        title: line.title.to_string(),
+        gift_title: if line.gift_units > 0 { line.gift_title.to_string() } else { String::new() },
     }
 }
 
@@ -111,6 +152,7 @@ fn goods(goods: &Goods) -> proto::Goods {
         kind: kind.into(),
         units: goods.units,
         grant_time: Some(timestamp(goods.grant_time)),
+        title: goods.title.to_string(),
     }
 }
 
@@ -151,7 +193,7 @@ mod tests {
     use stampede_chassis::Role;
     use stampede_proto::r#type::v1 as kind;
     use stampede_status::Reason;
-    use stampede_vocab::{EventId, ItemId, PageToken};
+    use stampede_vocab::{EventId, ItemId, PageToken, Timestamp};
     use uuid::Uuid;
 
     fn valid() -> proto::PlaceOrderRequest {
@@ -218,21 +260,77 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_lists_an_event_and_a_buyer_what_is_theirs() {
-        let user_id = UserId::from_uuid(Uuid::from_u128(1)).to_string();
-        let identity = |role| Identity { user_id: user_id.clone(), role };
-        let request = |page_token: &str| proto::ListOrdersRequest {
-            page_token: page_token.to_owned(),
+    fn a_page_token_is_of_its_list_and_filter() {
+        let caller = caller(Role::Buyer);
+        let (_, _, paging) = listing(&caller, &proto::ListOrdersRequest::default()).unwrap();
+        assert_eq!((paging.after(), paging.limit()), (None, 51));
+        let page = |list: String| proto::ListOrdersRequest {
+            page_token: PageToken::new(list, 1, Uuid::nil()).to_string(),
             ..proto::ListOrdersRequest::default()
         };
-        let (list, paging) = listing(&identity(Role::Buyer), &request("")).unwrap();
-        assert!(matches!(list, Listing::OfBuyer { event: None, .. }));
-        assert_eq!((paging.after(), paging.limit()), (None, 51));
-        let refused = listing(&identity(Role::Operator), &request("")).unwrap_err();
-        assert_eq!(refused.field_path(), Some("event_id"));
-        let foreign = PageToken::new("orders-somebody", 1, Uuid::nil()).to_string();
-        let refused = listing(&identity(Role::Buyer), &request(&foreign)).unwrap_err();
-        assert_eq!(refused.reason(), Reason::InvalidPageToken);
+        let own = page(format!("orders-{}", user(1)));
+        assert!(listing(&caller, &own).is_ok());
+        let paid = vec![proto::OrderState::Paid.into()];
+        for foreign in [page("orders-somebody".to_owned()), proto::ListOrdersRequest { states: paid, ..own }] {
+            assert_eq!(listing(&caller, &foreign).unwrap_err().reason(), Reason::InvalidPageToken);
+        }
+    }
+
+    fn user(number: u128) -> UserId {
+        UserId::from_uuid(Uuid::from_u128(number))
+    }
+
+    /// User 1.
+    fn caller(role: Role) -> Identity {
+        Identity { user_id: user(1).to_string(), role }
+    }
+
+    #[test]
+    fn a_buyer_lists_what_is_theirs_and_an_operator_anything() {
+        let request = |event: &str, of: &str| proto::ListOrdersRequest {
+            event_id: event.to_owned(),
+            user_id: of.to_owned(),
+            ..proto::ListOrdersRequest::default()
+        };
+        let event = EventId::from_uuid(Uuid::from_u128(3));
+        let (event_text, own, other) = (event.to_string(), user(1).to_string(), user(2).to_string());
+        let list = |role, event: &str, of: &str| listing(&caller(role), &request(event, of)).map(|(list, _, _)| list);
+        for of in ["", own.as_str()] {
+            let all_own = list(Role::Buyer, "", of).unwrap();
+            assert_eq!(all_own, Listing::OfBuyer { buyer: user(1), event: None });
+        }
+        assert_eq!(list(Role::Buyer, "", &other).unwrap_err().field_path(), Some("user_id"));
+        let of_other = list(Role::Operator, &event_text, &other).unwrap();
+        assert_eq!(of_other, Listing::OfBuyer { buyer: user(2), event: Some(event) });
+        assert_eq!(list(Role::Operator, &event_text, "").unwrap(), Listing::OfEvent(event));
+        assert_eq!(list(Role::Operator, "", "").unwrap(), Listing::All);
+    }
+
+    #[test]
+    fn a_filter_is_read_with_all_that_a_state_is_stored_as() {
+        let time = |seconds: i64| Some(stampede_proto::convert::timestamp(Timestamp::from_micros(seconds * 1_000_000)));
+        let request = |states: &[i32], from, until| proto::ListOrdersRequest {
+            states: states.to_vec(),
+            create_time_from: from,
+            create_time_until: until,
+            ..proto::ListOrdersRequest::default()
+        };
+        let of =
+            |role, request: &proto::ListOrdersRequest| listing(&caller(role), request).map(|(_, filter, _)| filter);
+        let payable = i32::from(proto::OrderState::AwaitingPayment);
+        let read = of(Role::Operator, &request(&[payable, payable], time(1), time(2))).unwrap();
+        assert_eq!(read.states.into_iter().collect::<Vec<_>>(), [StateName::Pending, StateName::AwaitingPayment]);
+        assert_eq!(
+            (read.from, read.until),
+            (Some(Timestamp::from_micros(1_000_000)), Some(Timestamp::from_micros(2_000_000)))
+        );
+        let fault = |role, bad| of(role, &bad).unwrap_err().field_path().unwrap().to_owned();
+        assert_eq!(fault(Role::Buyer, request(&[payable, 0], None, None)), "states[1]");
+        assert_eq!(fault(Role::Buyer, request(&[99], None, None)), "states[0]");
+        assert_eq!(fault(Role::Buyer, request(&[payable; 17], None, None)), "states");
+        assert_eq!(fault(Role::Buyer, request(&[], time(2), time(2))), "create_time_until");
+        assert_eq!(fault(Role::Operator, request(&[payable], None, time(2))), "create_time_from");
+        assert!(of(Role::Buyer, &request(&[payable], None, None)).is_ok());
     }
 
     #[test]

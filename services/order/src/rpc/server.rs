@@ -48,8 +48,8 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::ListOrdersRequest>,
     ) -> Result<Response<proto::ListOrdersResponse>, Status> {
-        let (listing, paging) = convert::listing(&Identity::of(&request)?, request.get_ref())?;
-        let page = self.list.run(listing, paging).await?;
+        let (listing, filter, paging) = convert::listing(&Identity::of(&request)?, request.get_ref())?;
+        let page = self.list.run(listing, &filter, paging).await?;
         Ok(Response::new(convert::page(page)))
     }
 
@@ -67,10 +67,11 @@ impl OrderService for OrderRpc {
         &self,
         request: Request<proto::CancelOrderRequest>,
     ) -> Result<Response<proto::CancelOrderResponse>, Status> {
-        let buyer = Identity::of(&request)?.user()?;
+        let identity = Identity::of(&request)?;
+        let (owner, by) = (identity.owner()?, identity.user()?);
         let proto::CancelOrderRequest { order_id, request_id } = request.get_ref();
         let (id, request_id) = convert::end(order_id, request_id)?;
-        let order = self.change.cancel(id, buyer, request_id).await?;
+        let order = self.change.cancel(id, owner, by, request_id).await?;
         Ok(Response::new(proto::CancelOrderResponse { order: Some(convert::order(order)) }))
     }
 

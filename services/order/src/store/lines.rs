@@ -17,6 +17,8 @@ pub(super) struct LineRow {
     units: i32,
     unit_price_minor: i64,
     gift_units: i32,
+    title: Option<String>,
+    gift_title: Option<String>,
 }
 
 impl LineRow {
@@ -27,6 +29,8 @@ impl LineRow {
             units: Quantity::new(self.units.into()).map_err(inconsistent)?,
             unit_price: Money::new(self.unit_price_minor, currency),
             gift_units: self.gift_units,
+            title: self.title.as_deref().unwrap_or_default().into(),
+            gift_title: self.gift_title.as_deref().unwrap_or_default().into(),
         })
     }
 }
@@ -40,7 +44,8 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let rows: Vec<_> = orders.iter().filter(|order| order.form == Form::Tables).flat_map(numbered).collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
         let mut insert = Statement::new(
-            "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units) ",
+            "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units, title, \
+             gift_title) ",
         );
         insert.push_values(rows, |mut row, (order, number, line)| {
             row.push_bind(order)
@@ -48,7 +53,9 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
                 .push_bind(line.item.uuid())
                 .push_bind(line.units.get())
                 .push_bind(line.unit_price.minor_units)
-                .push_bind(line.gift_units);
+                .push_bind(line.gift_units)
+                .push_bind(&*line.title)
+                .push_bind(&*line.gift_title);
         });
         statements.push_expecting(insert, "writing lines", rows.len());
     }
@@ -78,7 +85,8 @@ pub(super) async fn load(conn: &mut MySqlConnection, orders: &[Uuid]) -> Result<
         return Ok(by_order);
     }
     let mut select = Statement::new(
-        "SELECT order_id, item_id, units, unit_price_minor, gift_units FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",
+        "SELECT order_id, item_id, units, unit_price_minor, gift_units, title, gift_title \
+         FROM order_lines FORCE INDEX (PRIMARY) WHERE order_id IN ",
     );
     select.push_list(orders);
     select.push(" ORDER BY order_id, line_no");

@@ -1,7 +1,8 @@
-//! Pages of orders, and look-ups of many orders' states.
+//! Pages of orders, and look-ups of many orders' states. Each list is read along one index, by which it is also sorted;
+//! what a filter leaves out is passed over on the way.
 
 use super::rows::{COLUMNS, OrderRow, Stored, assemble};
-use crate::domain::{OrderStatus, StateName};
+use crate::domain::{OrderFilter, OrderStatus, StateName};
 use sqlx::MySqlConnection;
 use stampede_db::{DbError, Statement};
 use stampede_vocab::{CouponId, EventId, OrderId, UserId};
@@ -12,37 +13,76 @@ pub async fn of_buyer(
     conn: &mut MySqlConnection,
     buyer: UserId,
     event: Option<EventId>,
+    filter: &OrderFilter,
     after: Option<(i64, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Stored>, DbError> {
-    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE user_id = "]);
+    let mut select =
+        Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_buyer) WHERE user_id = "]);
     select.push_bind(buyer.uuid());
     if let Some(event) = event {
         select.push(" AND event_id = ").push_bind(event.uuid());
     }
-    if let Some((created_us, id)) = after {
-        // Redundant, but the index can seek by this half.
-        select.push(" AND created_us <= ").push_bind(created_us);
-        select.push(" AND (created_us < ").push_bind(created_us).push(" OR id < ").push_bind(id).push(")");
-    }
-    select.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    page(conn, select).await
+    push_filter(&mut select, filter);
+    newest_first(conn, select, after, limit).await
+}
+
+/// Returns at most `limit` orders of everybody, newest first, after this position.
+pub async fn all(
+    conn: &mut MySqlConnection,
+    filter: &OrderFilter,
+    after: Option<(i64, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Stored>, DbError> {
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_created) WHERE TRUE"]);
+    push_filter(&mut select, filter);
+    newest_first(conn, select, after, limit).await
 }
 
 /// Returns at most `limit` orders of an event in their order of arrival, after this position.
 pub async fn of_event(
     conn: &mut MySqlConnection,
     event: EventId,
+    filter: &OrderFilter,
     after: Option<(i64, Uuid)>,
     limit: u32,
 ) -> Result<Vec<Stored>, DbError> {
-    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders WHERE event_id = "]);
+    let mut select =
+        Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (ix_orders_arrival) WHERE event_id = "]);
     select.push_bind(event.uuid());
+    push_filter(&mut select, filter);
     if let Some((arrival, id)) = after {
         select.push(" AND arrival >= ").push_bind(arrival);
         select.push(" AND (arrival > ").push_bind(arrival).push(" OR id > ").push_bind(id).push(")");
     }
     select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
+    page(conn, select).await
+}
+
+fn push_filter(select: &mut Statement, filter: &OrderFilter) {
+    if let Some(from) = filter.from {
+        select.push(" AND created_us >= ").push_bind(from.micros());
+    }
+    if let Some(until) = filter.until {
+        select.push(" AND created_us < ").push_bind(until.micros());
+    }
+    if !filter.states.is_empty() {
+        select.push(" AND state IN ").push_list(filter.states.iter().flat_map(|state| state.stored_names()));
+    }
+}
+
+async fn newest_first(
+    conn: &mut MySqlConnection,
+    mut select: Statement,
+    after: Option<(i64, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Stored>, DbError> {
+    if let Some((created_us, id)) = after {
+        // Redundant, but the index can seek by this half.
+        select.push(" AND created_us <= ").push_bind(created_us);
+        select.push(" AND (created_us < ").push_bind(created_us).push(" OR id < ").push_bind(id).push(")");
+    }
+    select.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
     page(conn, select).await
 }
 

@@ -30,6 +30,11 @@ struct PackedLine {
     units: i32,
     price: i64,
     gifts: i32,
+    /// Left out if it is not known, as in what an earlier release has written.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    title: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    gift_title: String,
 }
 
 impl PackedLine {
@@ -39,6 +44,8 @@ impl PackedLine {
             units: Quantity::new(self.units.into())?,
             unit_price: Money::new(self.price, currency),
             gift_units: self.gifts,
+            title: self.title.as_str().into(),
+            gift_title: self.gift_title.as_str().into(),
         })
     }
 }
@@ -63,6 +70,8 @@ pub(super) fn pack_lines(order: &Order) -> String {
         units: line.units.get(),
         price: line.unit_price.minor_units,
         gifts: line.gift_units,
+        title: line.title.to_string(),
+        gift_title: line.gift_title.to_string(),
     };
     let lines: Vec<PackedLine> = order.lines.iter().map(packed).collect();
     serde_json::to_string(&lines).expect("numbers and text are JSON")
@@ -116,6 +125,8 @@ mod tests {
             units: wanted.units,
             unit_price: Money::new(1_999, "EUR".parse().unwrap()),
             gift_units: 1,
+            title: "가습기 \"Fog\"".into(),
+            gift_title: "".into(),
         };
         let lines: Vec<Line> = wanted.iter().map(line).collect();
         let (buyer, event) = (UserId::from_uuid(Uuid::nil()), EventId::from_uuid(Uuid::nil()));
@@ -130,12 +141,13 @@ mod tests {
     fn lines_are_read_as_they_were_written_and_by_their_names() {
         let order = order();
         let text = pack_lines(&order);
-        let first = r#"[{"item":"00000000000000000000000000000001","units":2,"price":1999,"gifts":1},"#;
-        assert!(text.starts_with(first), "{text}");
+        let first = r#"[{"item":"00000000000000000000000000000001","units":2,"price":1999,"gifts":1,"title":"가습기"#;
+        assert!(text.starts_with(first) && !text.contains("gift_title"), "{text}");
         assert_eq!(lines(&text, "EUR".parse().unwrap()).unwrap(), order.lines);
         // As a server that stores JSON in a sequence of its own gives it back.
         let turned = r#"[{"gifts": 0, "price": 5, "units": 1, "item": "00000000000000000000000000000001"}]"#;
-        assert_eq!(lines(turned, "EUR".parse().unwrap()).unwrap()[0].unit_price.minor_units, 5);
+        let turned = lines(turned, "EUR".parse().unwrap()).unwrap();
+        assert_eq!((turned[0].unit_price.minor_units, &*turned[0].title), (5, ""));
         for bad in ["", "[{}]", text.replace("\"units\":2", "\"units\":0").as_str()] {
             assert!(lines(bad, "EUR".parse().unwrap()).is_err(), "{bad}");
         }

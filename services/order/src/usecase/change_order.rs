@@ -40,9 +40,16 @@ impl ChangeOrder {
         self.change(order, Input::Pay { buyer, request, method }).await
     }
 
-    /// Cancels an order that is not being paid. A repeat of the request returns the order.
-    pub async fn cancel(&self, order: OrderId, buyer: UserId, request: RequestId) -> Result<Order, Error> {
-        self.change(order, Input::Cancel { buyer, request }).await
+    /// Cancels an order that is not being paid, if the caller may: `owner` is `None` for one who may cancel everybody's.
+    /// A repeat of the request by the same caller returns the order.
+    pub async fn cancel(
+        &self,
+        order: OrderId,
+        owner: Option<UserId>,
+        by: UserId,
+        request: RequestId,
+    ) -> Result<Order, Error> {
+        self.change(order, Input::Cancel { owner, by, request }).await
     }
 
     /// Refunds a fulfilled order. A repeat of the request returns the order.

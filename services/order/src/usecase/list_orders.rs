@@ -2,7 +2,7 @@
 
 use super::{Error, readable};
 use crate::{
-    domain::Order,
+    domain::{Order, OrderFilter},
     store::{Stored, lists},
 };
 use stampede_db::Database;
@@ -22,22 +22,25 @@ pub enum Listing {
     },
     /// All orders of an event, in their order of arrival.
     OfEvent(EventId),
+    /// Everybody's, newest first.
+    All,
 }
 
 impl Listing {
     /// Name of the list and its filter, which its page tokens carry.
-    pub fn name(&self) -> String {
+    pub fn name(&self, filter: &OrderFilter) -> String {
         match self {
-            Self::OfBuyer { buyer, event: None } => format!("orders-{buyer}"),
-            Self::OfBuyer { buyer, event: Some(event) } => format!("orders-{buyer}-{event}"),
-            Self::OfEvent(event) => format!("orders-{event}"),
+            Self::OfBuyer { buyer, event: None } => format!("orders-{buyer}{filter}"),
+            Self::OfBuyer { buyer, event: Some(event) } => format!("orders-{buyer}-{event}{filter}"),
+            Self::OfEvent(event) => format!("orders-{event}{filter}"),
+            Self::All => format!("orders{filter}"),
         }
     }
 
     /// Returns the sort value and the id of an order in the list.
     fn position(&self, order: &Stored) -> (i64, Uuid) {
         let sorted_by = match self {
-            Self::OfBuyer { .. } => order.created_at.micros(),
+            Self::OfBuyer { .. } | Self::All => order.created_at.micros(),
             Self::OfEvent(_) => order.arrival,
         };
         (sorted_by, order.id.uuid())
@@ -56,13 +59,16 @@ impl ListOrders {
         Self { db }
     }
 
-    /// Returns a page of the list, without the orders that cannot be read.
-    pub async fn run(&self, listing: Listing, paging: Paging) -> Result<Page<Order>, Error> {
+    /// Returns a page of those of the list that the filter takes, without the orders that cannot be read.
+    pub async fn run(&self, listing: Listing, filter: &OrderFilter, paging: Paging) -> Result<Page<Order>, Error> {
         let (after, limit) = (paging.after(), paging.limit());
         let read = self.db.run("list_orders", |mut conn| async move {
             match listing {
-                Listing::OfBuyer { buyer, event } => lists::of_buyer(&mut conn, buyer, event, after, limit).await,
-                Listing::OfEvent(event) => lists::of_event(&mut conn, event, after, limit).await,
+                Listing::OfBuyer { buyer, event } => {
+                    lists::of_buyer(&mut conn, buyer, event, filter, after, limit).await
+                }
+                Listing::OfEvent(event) => lists::of_event(&mut conn, event, filter, after, limit).await,
+                Listing::All => lists::all(&mut conn, filter, after, limit).await,
             }
         });
         // Cut with those that cannot be read, or a page that has one would look like the last.

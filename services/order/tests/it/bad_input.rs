@@ -201,8 +201,12 @@ async fn a_call_says_who_calls_and_a_list_what_it_is_of() -> Result<()> {
     let mut client = sale.mesh.order();
     let nobody = client.place_order(Request::new(sale.wish("r", &[(sale.lamp, 1)]))).await.unwrap_err();
     assert_eq!((refusal(&nobody).0, nobody.code()), (Reason::Unauthenticated, Code::Unauthenticated));
-    let nothing = client.list_orders(as_operator(ListOrdersRequest::default())).await.unwrap_err();
-    assert_eq!(refusal(&nothing), refused(Reason::InvalidField, "event_id"));
+    let whole_past = ListOrdersRequest { states: vec![OrderState::Paying.into()], ..ListOrdersRequest::default() };
+    let whole_past = client.list_orders(as_operator(whole_past)).await.unwrap_err();
+    assert_eq!(refusal(&whole_past), refused(Reason::InvalidField, "create_time_from"));
+    let of_other = ListOrdersRequest { user_id: buyer().to_string(), ..ListOrdersRequest::default() };
+    let of_other = client.list_orders(as_buyer(buyer(), of_other)).await.unwrap_err();
+    assert_eq!(refusal(&of_other), refused(Reason::InvalidField, "user_id"));
     let page = ListOrdersRequest { page_size: -1, ..ListOrdersRequest::default() };
     let negative = client.list_orders(as_buyer(buyer(), page)).await.unwrap_err();
     assert_eq!(refusal(&negative), refused(Reason::InvalidField, "page_size"));

@@ -14,7 +14,7 @@ const SPOIL: &str = "UPDATE orders SET currency = 'e?!' WHERE id = ?";
 async fn listed(sale: &Sale, order: &Order) -> Result<Vec<String>> {
     let (mut ids, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListOrdersRequest { page_size: 1, page_token, event_id: String::new() };
+        let request = ListOrdersRequest { page_size: 1, page_token, ..ListOrdersRequest::default() };
         let page = sale.mesh.order().list_orders(as_buyer(buyer_of(order), request)).await?.into_inner();
         ids.extend(page.orders.into_iter().map(|order| order.order_id));
         if page.next_page_token.is_empty() {

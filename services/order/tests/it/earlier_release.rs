@@ -29,8 +29,10 @@ async fn is_answered(sale: &Sale, order: &Order, is_committed: bool) -> Result<(
     let (name, payload) = if is_committed {
         ("StockCommitted", messages::StockCommitted { order_id, lines: Vec::new() }.encode_to_vec())
     } else {
-        let (reason, item_id) = ("SOLD_OUT".to_owned(), sale.lamp.to_string());
-        ("StockRejected", messages::StockRejected { order_id, reason, item_id }.encode_to_vec())
+        let item_id = sale.lamp.to_string();
+        let rejected = messages::StockRejected { order_id, item_id, ..messages::StockRejected::default() };
+        // Its reason was a text, in a field of another number.
+        ("StockRejected", [rejected.encode_to_vec(), b"\x12\x08SOLD_OUT".to_vec()].concat())
     };
     sale.inventory_tells(order, &format!("stampede.message.v1.{name}"), payload).await
 }

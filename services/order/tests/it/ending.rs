@@ -1,11 +1,11 @@
 //! Orders that come to nothing: everything returns, exactly once.
 
 use crate::sale::{LONG, Sale, UNITS, refusal, refused};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::future::{join_all, try_join_all};
-use stampede_proto::order::v1::OrderState;
+use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::buyer;
+use stampede_testkit::{as_operator, buyer};
 use std::time::Duration;
 
 /// Short enough to wait for.
@@ -47,6 +47,33 @@ async fn impatient_clicks_on_cancel_end_it_once_and_two_windows_know_who_did() -
         assert_eq!(Problem::from_status(&status).metadata()["state"], "CANCELLED");
     }
     sale.settles_at(sale.lamp, UNITS).await;
+    sale.mesh.stop().await
+}
+
+/// Cancels as the operator.
+async fn cancel_for_the_buyer(sale: &Sale, order: &Order) -> Result<Order> {
+    let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: "c".to_owned() };
+    sale.mesh.order().cancel_order(as_operator(request)).await?.into_inner().order.context("an order")
+}
+
+#[tokio::test]
+async fn an_operator_cancels_for_a_buyer_and_it_is_kept_who_did() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let cancelled = cancel_for_the_buyer(&sale, &order).await?;
+    assert_eq!((cancelled.state(), &cancelled.user_id), (OrderState::Cancelled, &order.user_id));
+    assert_eq!(cancel_for_the_buyer(&sale, &order).await?, cancelled, "a repeat changes nothing");
+    // Under the same name, but another caller's.
+    let by_buyer = sale.cancel(&order, "c").await.unwrap_err();
+    assert_eq!(refusal(&by_buyer), refused(Reason::OrderNotCancellable, "order_id"));
+    let by_operator = "SELECT COUNT(*) FROM end_requests \
+                       WHERE order_id = ? AND verb = 'CANCEL' AND asked_by = UNHEX(REPEAT('07', 16))";
+    assert_eq!(sale.number(&order, by_operator).await?, 1);
+    sale.settles_at(sale.lamp, UNITS).await;
+
+    let paying = sale.payable_lamp(buyer()).await?;
+    sale.pay(&paying, "p").await?;
+    assert!(cancel_for_the_buyer(&sale, &paying).await.is_err(), "it is being paid");
     sale.mesh.stop().await
 }
 

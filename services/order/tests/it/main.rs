@@ -9,6 +9,7 @@ mod earlier_release;
 mod ending;
 mod frozen;
 mod killed;
+mod listing;
 mod one_row;
 mod paying;
 mod placing;

@@ -19,6 +19,7 @@ async fn bought(sale: &Sale, order: &Order) -> Result<()> {
     sale.approve(&sale.pay(order, "p").await?).await?;
     let fulfilled = sale.reaches(order, OrderState::Fulfilled).await;
     assert_eq!(fulfilled.lines, order.lines);
+    assert_eq!((fulfilled.lines[0].title.as_str(), fulfilled.lines[0].gift_title.as_str()), ("Kettle", "Tea set"));
     let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.grant_time)).collect();
     let at = fulfilled.fulfill_time;
     assert_eq!(goods, [(GoodsKind::Item, 2, at), (GoodsKind::Gift, 1, at)]);

@@ -1,8 +1,11 @@
 //! Paying: one charge a request, and the goods once it is approved.
 
-use crate::sale::{Sale, UNITS, refusal, refused};
+use crate::sale::{Sale, UNITS, payment_of, refusal, refused};
 use anyhow::Result;
-use stampede_proto::order::v1::{GoodsKind, OrderState, RefundOrderRequest};
+use stampede_proto::{
+    order::v1::{GoodsKind, OrderState, RefundOrderRequest},
+    r#type::v1::DeclineCode,
+};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{as_buyer, as_operator, buyer};
 
@@ -11,14 +14,16 @@ async fn a_paid_order_is_fulfilled_with_its_items_and_its_gift() -> Result<()> {
     let sale = Sale::open().await?;
     let placed = sale.place(buyer(), sale.wish("r", &[(sale.kettle, 2)])).await?;
     sale.reaches(&placed, OrderState::AwaitingPayment).await;
+    assert_eq!((placed.payment_id.as_str(), placed.last_decline()), ("", DeclineCode::Unspecified));
     let paying = sale.pay(&placed, "p-1").await?;
     assert_eq!((paying.state(), paying.payment_attempts, paying.version), (OrderState::Paying, 1, 2));
+    assert_eq!(paying.payment_id, payment_of(&placed).to_string());
     sale.approve(&paying).await?;
     let fulfilled = sale.reaches(&placed, OrderState::Fulfilled).await;
-    let goods: Vec<_> = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.grant_time)).collect();
+    let goods = fulfilled.goods.iter().map(|goods| (goods.kind(), goods.units, goods.grant_time, &*goods.title));
     let at = fulfilled.fulfill_time;
     assert!(at.is_some());
-    assert_eq!(goods, [(GoodsKind::Item, 2, at), (GoodsKind::Gift, 1, at)]);
+    assert_eq!(goods.collect::<Vec<_>>(), [(GoodsKind::Item, 2, at, "Kettle"), (GoodsKind::Gift, 1, at, "Tea set")]);
     let published = [("OrderPlaced", 1), ("PaymentRequested", 2), ("OrderFulfilled", 3)];
     assert_eq!(sale.published(&placed).await?, published.map(|(name, version)| (name.to_owned(), version)));
     sale.mesh.stop().await
@@ -31,7 +36,7 @@ async fn a_declined_payment_may_be_tried_again_under_another_request() -> Result
     let first = sale.pay(&order, "p-1").await?;
     sale.decline(&first).await?;
     let declined = sale.reaches(&order, OrderState::AwaitingPayment).await;
-    assert_eq!(declined.last_decline, "card_declined");
+    assert_eq!(declined.last_decline(), DeclineCode::CardDeclined);
     let second = sale.pay(&order, "p-2").await?;
     assert_eq!((second.state(), second.payment_attempts), (OrderState::Paying, 2));
     sale.decline(&second).await?;

@@ -37,7 +37,8 @@ async fn whole_list(
 ) -> Result<Vec<Order>> {
     let (mut orders, mut page_token) = (Vec::new(), String::new());
     loop {
-        let page = request(ListOrdersRequest { page_size, page_token, event_id: sale.event.to_string() });
+        let event_id = sale.event.to_string();
+        let page = request(ListOrdersRequest { page_size, page_token, event_id, ..ListOrdersRequest::default() });
         let page = sale.mesh.order().list_orders(page).await?.into_inner();
         assert!(page.orders.len() <= page_size as usize);
         orders.extend(page.orders);
@@ -79,7 +80,7 @@ async fn a_page_token_of_another_list_is_refused() -> Result<()> {
     let list = |page_token: &str| ListOrdersRequest {
         page_size: 1,
         page_token: page_token.to_owned(),
-        event_id: String::new(),
+        ..ListOrdersRequest::default()
     };
     let token = client.list_orders(as_buyer(somebody, list(""))).await?.into_inner().next_page_token;
     for (user, token) in [(buyer(), token.as_str()), (somebody, "nonsense")] {

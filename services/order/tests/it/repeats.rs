@@ -17,7 +17,7 @@ async fn commits(sale: &Sale, order: &Order) -> Result<()> {
 }
 
 async fn rejects(sale: &Sale, order: &Order) -> Result<()> {
-    let (reason, item_id) = ("SOLD_OUT".to_owned(), sale.lamp.to_string());
+    let (reason, item_id) = (messages::StockRejectReason::SoldOut.into(), sale.lamp.to_string());
     let rejected = messages::StockRejected { order_id: order.order_id.clone(), reason, item_id };
     sale.inventory_tells(order, "stampede.message.v1.StockRejected", rejected.encode_to_vec()).await
 }

@@ -14,7 +14,7 @@ use stampede_proto::{
         CancelOrderRequest, GetOrderRequest, NewOrderLine, Order, OrderState, PayOrderRequest, PlaceOrderRequest,
         RefundOrderRequest,
     },
-    r#type::v1::Money,
+    r#type::v1::{DeclineCode, Money},
 };
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
@@ -121,8 +121,13 @@ impl Sale {
 
     /// Puts lamps and kettles on the shelf of an event that opens then and is open for two hours.
     pub async fn stage(&self, event: EventId, open_time: Timestamp) -> Result<()> {
-        let lamp = StagedItem { limit_per_buyer: 2, ..item(event, 0, eur(LAMP_PRICE)) };
-        let kettle = StagedItem { gift_total_units: 1, ..item(event, 1, eur(KETTLE_PRICE)) };
+        let lamp = StagedItem { limit_per_buyer: 2, title: "Lamp".to_owned(), ..item(event, 0, eur(LAMP_PRICE)) };
+        let kettle = StagedItem {
+            gift_total_units: 1,
+            title: "Kettle".to_owned(),
+            gift_title: "Tea set".to_owned(),
+            ..item(event, 1, eur(KETTLE_PRICE))
+        };
         self.stage_items(event, open_time, vec![lamp, kettle]).await
     }
 
@@ -225,7 +230,8 @@ impl Sale {
             payment_id: payment_of(order).to_string(),
             order_id: order.order_id.clone(),
             attempt: order.payment_attempts,
-            decline_code: "card_declined".to_owned(),
+            provider_code: "card_declined".to_owned(),
+            decline_code: DeclineCode::CardDeclined.into(),
         };
         self.answer(order, "stampede.message.v1.PaymentDeclined", message.encode_to_vec()).await
     }
@@ -439,6 +445,7 @@ fn item(event: EventId, index: usize, price: Money) -> StagedItem {
         limit_per_buyer: 5,
         gift_total_units: 0,
         unit_price: Some(price),
+        ..StagedItem::default()
     }
 }
 
@@ -460,6 +467,7 @@ pub fn buyer_of(order: &Order) -> UserId {
     order.user_id.parse().expect("an order has a buyer")
 }
 
-fn payment_of(order: &Order) -> PaymentId {
+/// The payment of an order.
+pub fn payment_of(order: &Order) -> PaymentId {
     PaymentId::derive(order.order_id.parse::<OrderId>().expect("an order has an id"))
 }
