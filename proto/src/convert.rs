@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn every_decline_code_is_known_by_its_own_name() {
-        for code in (1..).map_while(|number| DeclineCode::try_from(number).ok()) {
+        for code in (1_i32..).map_while(|number| DeclineCode::try_from(number).ok()) {
             let text = code.as_str_name().trim_start_matches("DECLINE_CODE_").to_ascii_lowercase();
             assert_eq!(decline_code(&text), code, "{text}");
         }

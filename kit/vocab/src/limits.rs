@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// Most characters of a name or a title.
+/// Most characters of a name or a title: what event takes, inventory and order must be able to store.
 pub const MAX_NAME_CHARS: usize = 200;
 
 /// Most items of one event.
@@ -29,9 +29,6 @@ pub const MAX_PER_CALL: usize = 256;
 
 /// Most characters of the token of a card or wallet: what order takes, payment must be able to store.
 pub const MAX_PAYMENT_METHOD_CHARS: usize = 255;
-
-/// Most characters of a name or a title: what event takes, inventory and order must be able to store.
-pub const MAX_TITLE_CHARS: usize = 200;
 
 /// How long an order may take from its arrival to its row, in milliseconds, by default.
 /// Later it is not written any more, so what is set aside for it may be given back.

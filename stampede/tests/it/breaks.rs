@@ -53,7 +53,7 @@ const AS_BEFORE: &[(Service, &str)] = &[
     (Service::Order, "CREATE TABLE kept AS SELECT id, line_list FROM orders WHERE id = {order}"),
     (
         Service::Order,
-        "INSERT INTO order_lines SELECT order_id, 0, item_id, units, unit_price_minor, gift_units FROM all_order_lines WHERE order_id = {order}",
+        "INSERT INTO order_lines (order_id, line_no, item_id, units, unit_price_minor, gift_units) SELECT order_id, 0, item_id, units, unit_price_minor, gift_units FROM all_order_lines WHERE order_id = {order}",
     ),
     (Service::Order, "UPDATE orders SET line_list = NULL WHERE id = {order}"),
 ];
@@ -126,7 +126,7 @@ pub const BREAKS: &[Break] = &[
         named: &[(1, "an event offers an item that is not in the stock", Id::MadeUpItem(0xDD))],
     },
     Break {
-        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor, 0, FALSE FROM stock WHERE item_id = {item}")],
+        by: &[(Service::Inventory, "INSERT INTO stock SELECT {d}, event_id, event_version, opens_at_us, closes_at_us, total_units, 0, limit_per_buyer, gift_total_units, 0, unit_price_minor, currency, 0, arrivals_floor, 0, FALSE, NULL, NULL FROM stock WHERE item_id = {item}")],
         mended_by: &[(Service::Inventory, "DELETE FROM stock WHERE item_id = {d}")],
         named: &[
             (1, "an item is in the stock that no event offers", Id::MadeUpItem(0xDD)),

@@ -3,7 +3,7 @@
 use crate::domain::{Event, Gift, Item, Schedule, Times};
 use stampede_vocab::{
     Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId,
-    limits::{MAX_EVENT_ITEMS, MAX_LIMIT_PER_BUYER, MAX_NAME_CHARS, MAX_TITLE_CHARS, MAX_TOTAL_UNITS},
+    limits::{MAX_EVENT_ITEMS, MAX_LIMIT_PER_BUYER, MAX_NAME_CHARS, MAX_TOTAL_UNITS},
 };
 
 /// A request to create an event.

@@ -1,6 +1,6 @@
 //! What items and their gifts are called. Nothing is decided by it: orders show it.
 
-use stampede_vocab::{InvalidField, limits::MAX_TITLE_CHARS};
+use stampede_vocab::{InvalidField, limits::MAX_NAME_CHARS};
 
 /// The titles of an item, as its event told them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,8 +15,8 @@ impl Titles {
     /// Fails for a title that is too long; the error names the field.
     pub fn new(item: String, gift: String) -> Result<Self, InvalidField> {
         for (field, title) in [("title", &item), ("gift_title", &gift)] {
-            if title.chars().count() > MAX_TITLE_CHARS {
-                return Err(InvalidField::new(field, format!("must be at most {MAX_TITLE_CHARS} characters")));
+            if title.chars().count() > MAX_NAME_CHARS {
+                return Err(InvalidField::new(field, format!("must be at most {MAX_NAME_CHARS} characters")));
             }
         }
         Ok(Self { item, gift })
@@ -30,9 +30,9 @@ mod tests {
     #[test]
     fn a_title_is_as_long_as_an_event_may_have_it() {
         let long = |chars| "ä".repeat(chars);
-        assert!(Titles::new(long(MAX_TITLE_CHARS), long(MAX_TITLE_CHARS)).is_ok());
+        assert!(Titles::new(long(MAX_NAME_CHARS), long(MAX_NAME_CHARS)).is_ok());
         let field = |item, gift| Titles::new(long(item), long(gift)).unwrap_err().field;
-        assert_eq!(field(MAX_TITLE_CHARS + 1, 0), "title");
-        assert_eq!(field(0, MAX_TITLE_CHARS + 1), "gift_title");
+        assert_eq!(field(MAX_NAME_CHARS + 1, 0), "title");
+        assert_eq!(field(0, MAX_NAME_CHARS + 1), "gift_title");
     }
 }

@@ -41,7 +41,8 @@ struct TitlesRow {
 /// Writes the items of events. Of two versions of an event the newer stays; a total never falls below what is
 /// committed.
 pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), DbError> {
-    let mut rows: Vec<_> = shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |offered| (shelf, offered))).collect();
+    let mut rows: Vec<_> =
+        shelves.iter().flat_map(|shelf| shelf.items.iter().map(move |offered| (shelf, offered))).collect();
     if rows.is_empty() {
         return Ok(());
     }

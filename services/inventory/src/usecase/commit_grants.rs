@@ -200,11 +200,7 @@ async fn write(
     if store::ledger::entries(&answers, rows)?.iter().any(is_foreign) { Err(CommitError::Shared) } else { Ok(()) }
 }
 
-fn labels(
-    ledger: &LedgerBatch,
-    titles: &HashMap<ItemId, Arc<Titles>>,
-    outcome: &ReservationOutcome,
-) -> Vec<Label> {
+fn labels(ledger: &LedgerBatch, titles: &HashMap<ItemId, Arc<Titles>>, outcome: &ReservationOutcome) -> Vec<Label> {
     let ReservationOutcome::Reserved(units) = outcome else { return Vec::new() };
     let label = |(line, unit_price): (&OrderedLine, Money)| Label {
         unit_price,

@@ -1,7 +1,7 @@
 //! What becomes of an order in the ledger, and what Redis shows of it, also when Redis was lost.
 
 use crate::sale::{Answer, Level, Sale, Step, level, rejected};
-use stampede_proto::inventory::v1::RefusalReason;
+use stampede_proto::{inventory::v1::RefusalReason, message::v1::StockRejectReason};
 
 #[tokio::test]
 async fn what_an_order_does_takes_effect_in_order_and_once() {

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::sale::{Answer, Sale, Step, level, rejected, seconds_from_now};
-use stampede_proto::inventory::v1::{StageStockRequest, StagedItem};
+use stampede_proto::{
+    inventory::v1::{StageStockRequest, StagedItem},
+    message::v1::StockRejectReason,
+};
 use stampede_testkit::eventually;
 
 #[tokio::test]

@@ -37,6 +37,32 @@ async fn what_is_answered_as_reserved_is_in_the_ledger() {
 }
 
 #[tokio::test]
+async fn what_is_reserved_is_called_as_its_event_told_last() {
+    let sale = Sale::open().await;
+    let titles = async || {
+        let lines = sale.reserved(&sale.order([1, 1])).await.lines;
+        lines.into_iter().map(|line| (line.title, line.gift_title)).collect::<Vec<_>>()
+    };
+    let first = titles().await;
+    let called = |title: &str, gift_title: &str| (title.to_owned(), gift_title.to_owned());
+    assert_eq!(first, [called("Item 0", "Gift of item 0"), called("Item 1", "")]);
+
+    // As an event service of an earlier release tells it.
+    let mut untitled = sale.shelf(2);
+    for item in &mut untitled.items {
+        item.title.clear();
+        item.gift_title.clear();
+    }
+    sale.api().stage_stock(as_service(untitled)).await.unwrap();
+    assert_eq!(titles().await, first);
+
+    let mut renamed = sale.shelf(3);
+    renamed.items[1].title = "가습기".to_owned();
+    sale.api().stage_stock(as_service(renamed)).await.unwrap();
+    assert_eq!(titles().await, [called("Item 0", "Gift of item 0"), called("가습기", "")]);
+}
+
+#[tokio::test]
 async fn a_crowd_gets_all_there_is_and_not_a_unit_more() {
     let sale = Sale::open().await;
     let orders: Vec<_> = (0..40).map(|_| sale.order([1, 0])).collect();

@@ -22,6 +22,8 @@ async fn an_event_stages_itself_moves_its_window_and_closes_when_it_is_cancelled
     sale.event_scheduled(proto::StageStockRequest { event_version: 2, ..shelf }).await;
     let opened = || async { (!is_refused(&sale, RefusalReason::EventNotOpen).await).then_some(()) };
     eventually("the window has moved", opened).await;
+    let reserved = sale.reserved(&sale.order([1, 0])).await;
+    assert_eq!((reserved.lines[0].title.as_str(), reserved.lines[0].gift_title.as_str()), ("Item 0", "Gift of item 0"));
 
     sale.event_cancelled(3).await;
     // A buyer who came before the news keeps the units, so each question is another buyer's.
