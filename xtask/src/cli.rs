@@ -35,6 +35,8 @@ pub enum Command {
     Chaos(ChaosArgs),
     /// Run every check there is, or the tests whose name contains NAME
     Test(TestArgs),
+    /// Generate the clients in other languages from the contracts, and build them
+    Clients(ClientsArgs),
     /// Format the Rust code, and write the lists of processes in deploy/
     Fmt,
     /// Check formatting, clippy, the house rules and the contracts
@@ -346,10 +348,11 @@ pub struct ChaosArgs {
 /// Flags of `test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
-  cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up\n  cargo xtask test compose")]
+  cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up
+  cargo xtask test compose\n  cargo xtask test clients")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
-    /// which it needs Docker
+    /// which it needs Docker, and `clients` the clients in other languages, each if its tools are here
     pub name: Option<String>,
     /// Compile and test this crate alone, such as order or db
     #[arg(long, short, value_name = "CRATE")]
@@ -368,6 +371,40 @@ pub struct TestArgs {
     pub redis: RedisKind,
 }
 
+/// A language that there is a client in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// Python, with types
+    Python,
+    /// Go
+    Go,
+    /// TypeScript, as ECMAScript modules
+    Typescript,
+    /// Java
+    Java,
+}
+
+impl Language {
+    /// The name of its folder and its status line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Go => "go",
+            Self::Typescript => "typescript",
+            Self::Java => "java",
+        }
+    }
+}
+
+/// Flags of `clients`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  cargo xtask clients\n  cargo xtask clients python\n  cargo xtask test clients")]
+pub struct ClientsArgs {
+    /// The language [default: each whose tools are installed]
+    #[arg(value_enum, value_name = "LANG")]
+    pub language: Option<Language>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -379,7 +416,9 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for path in ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "bench gateway", "chaos", "test"] {
+        for path in
+            ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "bench gateway", "chaos", "test", "clients"]
+        {
             let found =
                 path.split(' ').fold(&mut command, |above, name| above.find_subcommand_mut(name).expect("it is there"));
             let help = found.render_help().to_string();

@@ -8,6 +8,7 @@
 mod bench;
 mod chaos;
 mod cli;
+mod clients;
 mod containers;
 mod counts;
 mod demo;
@@ -65,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Chaos(args) => chaos::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
+        Command::Clients(args) => clients::run(&workspace, &args),
         Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run(&workspace).map(|()| ExitCode::SUCCESS),

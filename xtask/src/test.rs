@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 
 use crate::chaos;
 use crate::cli::{Database, RedisKind, TestArgs};
+use crate::clients;
 use crate::containers;
 use crate::counts::Counts;
 use crate::down;
@@ -36,15 +37,10 @@ const TEST_THREADS: &str = "RUST_TEST_THREADS";
 /// Runs everything, or the tests of one crate or whose name contains the one given. A step that fails does not keep the
 /// next from running.
 pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
-    if args.name.as_deref() == Some(containers::NAME) {
-        let on_servers = args.up || args.database != Database::Mysql || args.redis != RedisKind::Server;
-        if args.package.is_some() || on_servers {
-            bail!(
-                "`test compose` tests the containers as they are: it takes neither --package nor --up nor --database \
-                 nor --redis"
-            );
-        }
-        return containers::run(workspace);
+    match args.name.as_deref() {
+        Some(containers::NAME) => return test_containers(workspace, args),
+        Some(clients::NAME) => return test_clients(workspace, args),
+        _ => {}
     }
     let mut report = Report::default();
     down::mend_tests(workspace)?;
@@ -74,6 +70,24 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
     report.print();
     println!("{} passed, {} failed", counts.passed, counts.failed);
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn test_containers(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let on_servers = args.up || args.database != Database::Mysql || args.redis != RedisKind::Server;
+    if args.package.is_some() || on_servers {
+        bail!(
+            "`test compose` tests the containers as they are: it takes neither --package nor --up nor --database \
+             nor --redis"
+        );
+    }
+    containers::run(workspace)
+}
+
+fn test_clients(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    if args.package.is_some() || args.up || args.redis != RedisKind::Server {
+        bail!("`test clients` has a mesh of its own: it takes neither --package nor --up nor --redis");
+    }
+    clients::test(workspace, args.database)
 }
 
 /// The dependencies of a set of tests.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::fleet::Fleet;
 use crate::mesh::Mesh;
-use crate::secrets::Secrets;
+use crate::secrets::{self, Secrets};
 use crate::shell;
 use crate::ui::{Step, say};
 
@@ -55,6 +55,13 @@ impl Mesh<'_> {
             command.arg("--acknowledged").arg(file);
         }
         command
+    }
+
+    /// Makes an access token of an operator.
+    pub fn operator_token(&self) -> anyhow::Result<String> {
+        let mut command = self.operator();
+        command.args(["token", "--role", "operator"]).env(secrets::AUTH, &self.secrets.auth);
+        Ok(shell::quiet(&mut command)?.trim().to_owned())
     }
 
     /// The command, tied to this process: it ends with a supervisor that is killed.

@@ -75,10 +75,11 @@ pub fn version_of(program: &Path) -> Option<(u32, u32, u32)> {
     parse_version(&shell::quiet(Command::new(program).arg("--version")).ok()?)
 }
 
-/// The first word that looks like a version: of `Redis server v=7.0.15 sha=...` and of
+/// The first word that looks like a version: of `Redis server v=7.0.15 sha=...`, of `v20.19.2`, and of
 /// `mysqld  Ver 8.0.36-0ubuntu0.22.04.1 for Linux`, whatever the path before it.
 fn parse_version(text: &str) -> Option<(u32, u32, u32)> {
     text.split([' ', '=', '\t', '\n']).find_map(|word| {
+        let word = word.strip_prefix('v').unwrap_or(word);
         let mut numbers = word.split(['.', '-', '+', '~']).map_while(|part| part.parse().ok());
         Some((numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
     })
@@ -116,6 +117,7 @@ mod tests {
             ("mariadbd  Ver 10.11.11-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)", Some((10, 11, 11))),
             ("/usr/sbin/mysqld  Ver 8.0.36-0ubuntu0.22.04.1 for Linux on x86_64 ((Ubuntu))", Some((8, 0, 36))),
             ("/opt/mysql-8.0/bin/mysqld  Ver 8.4 for Linux", Some((8, 4, 0))),
+            ("v20.19.2\n", Some((20, 19, 2))),
             ("no version here, only 42", None),
         ] {
             assert_eq!(parse_version(said), version, "{said}");

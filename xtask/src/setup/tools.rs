@@ -1,4 +1,4 @@
-//! The programs that only the checks need: buf for the contracts, cargo-deny for the dependencies.
+//! The programs that only the checks and the clients need: buf for the contracts, cargo-deny for the dependencies.
 //! Exact versions, each in a directory of its own under `.stampede/tools`.
 
 use std::fs;
@@ -34,18 +34,19 @@ pub fn cargo_deny(workspace: &Workspace) -> PathBuf {
 /// Fetches the tools, unless they are there in their versions.
 pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step::begin("tools", "looking for the tools");
-    once(&workspace.tool("buf"), BUF, fetch_buf)?;
+    fetch_buf_alone(workspace)?;
     once(&workspace.tool("cargo-deny"), CARGO_DENY, fetch_cargo_deny)?;
     step.done(&format!("buf {BUF} and cargo-deny {CARGO_DENY} are here"));
     Ok(())
 }
 
+/// Fetches buf, which also generates clients, unless it is there in its version. It needs Python's venv.
+pub fn fetch_buf_alone(workspace: &Workspace) -> anyhow::Result<()> {
+    once(&workspace.tool("buf"), BUF, fetch_buf)
+}
+
 /// Installs a tool into a directory, unless that says it holds this version already.
-pub(super) fn once(
-    directory: &Path,
-    version: &str,
-    install: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub fn once(directory: &Path, version: &str, install: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stamp = directory.join("version");
     if fs::read_to_string(&stamp).is_ok_and(|had| had == version) {
         return Ok(());

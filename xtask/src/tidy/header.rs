@@ -3,7 +3,7 @@
 use crate::tidy::Finding;
 
 /// Where such files are.
-const FOLDERS: [&str; 2] = ["deploy/", "ghz-bench/"];
+const FOLDERS: [&str; 3] = ["clients/", "deploy/", "ghz-bench/"];
 /// How the names of those end that can have a comment, and how it begins.
 const COMMENTS: [(&str, &str); 9] = [
     (".yaml", "#"),
@@ -41,6 +41,7 @@ mod tests {
         assert!(check("deploy/a.sh", "#!/bin/sh\n# Starts it.\n").is_empty());
         assert_eq!(check("deploy/compose/.env", "A=1\n").len(), 1);
         assert_eq!(check("deploy/a.sql", "--\nGRANT ALL\n").len(), 1);
+        assert_eq!(check("clients/go/buf.gen.yaml", "version: v2\n").len(), 1);
         assert!(check("deploy/a.json", "{}").is_empty() && check("kit/a.yaml", "a: 1").is_empty());
     }
 }
