@@ -33,7 +33,7 @@ def main() -> int:
                 f"--python_out={out}",
                 f"--pyi_out={out}",
                 f"--grpc_python_out={out}",
-                f"--mypy_grpc_out={out}",
+                f"--mypy_grpc_out=quiet:{out}",
                 *files,
             ]
         )
