@@ -4,7 +4,7 @@
 //! Each costs a request two boxes, so what is not configured is left out.
 
 use axum::Router;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use tower_http::{
     CompressionLevel,
@@ -17,6 +17,32 @@ use tower_http::{
 
 /// How long a browser may keep the answer to a preflight; no browser keeps it for longer.
 const PREFLIGHT_LIFE: Duration = Duration::from_secs(7_200);
+
+/// Headers that pages may send: those of HTTP, then those of Connect and gRPC-Web.
+const ALLOWED_HEADERS: [&str; 11] = [
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-none-match",
+    "last-event-id",
+    "traceparent",
+    "connect-protocol-version",
+    "connect-timeout-ms",
+    "grpc-timeout",
+    "x-grpc-web",
+    "x-user-agent",
+];
+/// Headers that pages may read; an error without a body carries its status in those of gRPC.
+const EXPOSED_HEADERS: [&str; 8] = [
+    "allow",
+    "etag",
+    "retry-after",
+    "www-authenticate",
+    crate::trace_id::HEADER,
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+];
 
 /// What browsers, and caches in front, may do.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,17 +83,8 @@ impl WebConfig {
         CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST])
-            .allow_headers(
-                ["authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "traceparent"]
-                    .map(HeaderName::from_static),
-            )
-            .expose_headers([
-                header::ALLOW,
-                header::ETAG,
-                header::RETRY_AFTER,
-                header::WWW_AUTHENTICATE,
-                HeaderName::from_static(crate::trace_id::HEADER),
-            ])
+            .allow_headers(ALLOWED_HEADERS.map(HeaderName::from_static))
+            .expose_headers(EXPOSED_HEADERS.map(HeaderName::from_static))
             .max_age(PREFLIGHT_LIFE)
     }
 }

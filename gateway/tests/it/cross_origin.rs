@@ -20,7 +20,7 @@ async fn pages_of_the_configured_origins_may_use_the_api() {
     assert!(allowed.status.is_success(), "{allowed:?}");
     assert_eq!(allowed.headers["access-control-allow-origin"], SHOP.1);
     let headers = allowed.headers["access-control-allow-headers"].to_str().unwrap();
-    for header in ["authorization", "content-type", "idempotency-key"] {
+    for header in ["authorization", "content-type", "idempotency-key", "connect-protocol-version", "x-grpc-web"] {
         assert!(headers.contains(header), "{headers}");
     }
     assert!(!allowed.headers.contains_key("access-control-allow-credentials"));
