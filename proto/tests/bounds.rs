@@ -65,7 +65,7 @@ fn expected() -> Vec<(&'static str, Bounds)> {
 }
 
 fn contract() -> DescriptorPool {
-    DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap()
+    DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).expect("it is a descriptor set")
 }
 
 fn extension(pool: &DescriptorPool, name: &str) -> ExtensionDescriptor {
