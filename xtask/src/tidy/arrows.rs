@@ -28,14 +28,15 @@ fn allowed(directory: &str) -> Option<&'static [&'static str]> {
         // Only what builds in seconds.
         "xtask" => &["sale", "vocab"],
         "kit/vocab" | "kit/watch" | "kit/kafka" | "sandbox" => &[],
-        "proto" | "kit/status" | "sale" => &["vocab"],
-        "lua" | "kit/db" | "kit/batch" | "kit/chassis" => &["status", "vocab"],
+        "proto" | "kit/status" | "kit/identity" | "sale" => &["vocab"],
+        "lua" | "kit/db" | "kit/batch" => &["status", "vocab"],
+        "kit/chassis" => &["identity", "status", "vocab"],
         // They carry bytes and do not know the contracts.
         "kit/outbox" | "kit/inbox" => &["db", "kafka", "vocab"],
         "kit/service" => &COMPOSED,
-        "kit/testkit" => &["chassis", "db", "proto", "status", "vocab"],
+        "kit/testkit" => &["chassis", "db", "identity", "proto", "status", "vocab"],
         "gateway" => &["proto", "status", "chassis", "lua", "vocab"],
-        "cli" => &["proto", "lua", "db", "vocab", "sale"],
+        "cli" => &["proto", "lua", "db", "identity", "vocab", "sale"],
         // On top of all: every service too.
         PROGRAM_DIRECTORY => &PROGRAM,
         // Never another service.

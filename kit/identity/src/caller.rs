@@ -1,0 +1,73 @@
+//! What makes a call: a process of the mesh, or an operator at a command line.
+
+use stampede_vocab::{Process, Service};
+use std::{fmt, str::FromStr};
+
+/// Name of [`Caller::Operator`]. It is the name of no process.
+const OPERATOR: &str = "operator";
+
+/// What makes a call, and signs who it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// A process of the mesh.
+    Process(Process),
+    /// An operator, who has the secret of the mesh.
+    Operator,
+}
+
+impl Caller {
+    /// The name, as entries and the contracts carry it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process(process) => process.name(),
+            Self::Operator => OPERATOR,
+        }
+    }
+}
+
+impl From<Process> for Caller {
+    fn from(process: Process) -> Self {
+        Self::Process(process)
+    }
+}
+
+impl From<Service> for Caller {
+    fn from(service: Service) -> Self {
+        Self::Process(service.into())
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is of no caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no process of the mesh, and not \"operator\"")]
+pub struct UnknownCaller(String);
+
+impl FromStr for Caller {
+    type Err = UnknownCaller;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCaller> {
+        if text == OPERATOR {
+            return Ok(Self::Operator);
+        }
+        text.parse().map(Self::Process).map_err(|_| UnknownCaller(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_caller_has_a_name_of_its_own() {
+        for caller in Process::all().map(Caller::Process).chain([Caller::Operator]) {
+            assert_eq!(caller.name().parse(), Ok(caller));
+        }
+        assert!("root".parse::<Caller>().is_err());
+    }
+}

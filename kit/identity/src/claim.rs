@@ -1,0 +1,101 @@
+//! What an entry says, and its text: `1.<caller>.<role>.<user>.<until>.<scope>`, before the signature.
+
+use crate::{Caller, Role};
+
+/// The first part of an entry. Another form gets another number, so that no signature holds for both.
+const VERSION: &str = "1";
+/// In place of a role: somebody without a token, who has no rights.
+const ANONYMOUS: &str = "anonymous";
+/// In place of a user: whom other metadata names.
+const ANY: &str = "*";
+/// The scopes.
+const ONE_METHOD: &str = "method";
+const ALL_METHODS: &str = "all";
+
+/// For whom a call is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// Who has signed, and makes the call.
+    pub caller: Caller,
+    /// Rights; none for somebody without a token.
+    pub role: Option<Role>,
+    /// The user.
+    pub user: User<'a>,
+}
+
+/// The user of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User<'a> {
+    /// The call is on nobody's behalf.
+    Nobody,
+    /// Id of the user, unparsed.
+    One(&'a str),
+    /// The user that `x-stampede-user` names: for load tests, which cannot sign for each user.
+    Any,
+}
+
+/// Which methods may be called by an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// The method with this path, such as `/stampede.order.v1.OrderService/GetOrder`.
+    Method(&'a str),
+    /// All methods that the caller may call.
+    All,
+}
+
+impl<'a> User<'a> {
+    fn parse(text: &'a str) -> Self {
+        match text {
+            "" => Self::Nobody,
+            ANY => Self::Any,
+            id => Self::One(id),
+        }
+    }
+
+    const fn as_str(self) -> &'a str {
+        match self {
+            Self::Nobody => "",
+            Self::One(id) => id,
+            Self::Any => ANY,
+        }
+    }
+}
+
+/// An entry without its signature.
+pub(crate) struct Unsigned<'a> {
+    pub claim: Claim<'a>,
+    /// Seconds since the epoch.
+    pub until_s: i64,
+    /// Whether it is for all methods.
+    pub all_methods: bool,
+}
+
+impl<'a> Unsigned<'a> {
+    pub(crate) fn text(&self) -> String {
+        let Self { claim: Claim { caller, role, user }, until_s, all_methods } = self;
+        let role = role.map_or(ANONYMOUS, Role::as_str);
+        let scope = if *all_methods { ALL_METHODS } else { ONE_METHOD };
+        format!("{VERSION}.{caller}.{role}.{}.{until_s}.{scope}", user.as_str())
+    }
+
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split('.');
+        let mut next = || parts.next();
+        if next()? != VERSION {
+            return None;
+        }
+        let caller = next()?.parse().ok()?;
+        let role = match next()? {
+            ANONYMOUS => None,
+            role => Some(role.parse().ok()?),
+        };
+        let user = User::parse(next()?);
+        let until_s = next()?.parse().ok()?;
+        let all_methods = match next()? {
+            ONE_METHOD => false,
+            ALL_METHODS => true,
+            _ => return None,
+        };
+        next().is_none().then_some(Self { claim: Claim { caller, role, user }, until_s, all_methods })
+    }
+}

@@ -1,0 +1,188 @@
+//! The keys of a mesh: the first signs, all are taken, so that a key is changed while the mesh runs.
+
+use crate::{Claim, Scope, claim::Unsigned, hex};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use std::fmt;
+
+/// A key should be as long as the hash.
+const SHORTEST: usize = 32;
+/// One to come, one that signs, one that is leaving, and one to spare: each costs a forged entry a hash.
+const MOST: usize = 4;
+/// Makes a signature here another code than any that the same secret makes elsewhere.
+const DOMAIN: &[u8] = b"stampede mesh identity\0";
+
+/// A secret that the mesh cannot sign with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeysError {
+    /// There is no key, or there are too many.
+    #[error("the mesh secret has {0} keys, one a line, and needs 1 to 4")]
+    Count(usize),
+    /// A key is too short to be safe.
+    #[error("a key of the mesh secret has {0} bytes and needs at least 32: make one with `openssl rand -hex 32`")]
+    TooShort(usize),
+}
+
+/// Why an entry is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has not the form of one.
+    #[error("it cannot be read")]
+    Unreadable,
+    /// None of the keys has signed it, or it was signed for another method.
+    #[error("its signature does not hold for this method")]
+    Forged,
+    /// It holds no more.
+    #[error("it has expired")]
+    Expired,
+}
+
+/// The keys, the one that signs first.
+#[derive(Clone)]
+pub struct Keys(Vec<Hmac<Sha256>>);
+
+impl Keys {
+    /// Reads the keys of a secret, one a line. Empty lines do not count.
+    pub fn parse(secret: &str) -> Result<Self, KeysError> {
+        let lines: Vec<&str> = secret.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.is_empty() || lines.len() > MOST {
+            return Err(KeysError::Count(lines.len()));
+        }
+        if let Some(short) = lines.iter().find(|line| line.len() < SHORTEST) {
+            return Err(KeysError::TooShort(short.len()));
+        }
+        let keyed =
+            |line: &&str| Hmac::<Sha256>::new_from_slice(line.as_bytes()).expect("HMAC takes a key of any length");
+        Ok(Self(lines.iter().map(keyed).collect()))
+    }
+
+    /// Signs for whom calls are made until a time, in seconds since the epoch.
+    pub fn sign(&self, claim: Claim<'_>, scope: Scope<'_>, until_s: i64) -> String {
+        let key = self.0.first().expect("there is a key");
+        let path = match scope {
+            Scope::Method(path) => Some(path),
+            Scope::All => None,
+        };
+        let mut entry = Unsigned { claim, until_s, all_methods: path.is_none() }.text();
+        let code = code(key, &entry, path).finalize().into_bytes();
+        entry.push('.');
+        hex::push(&mut entry, &code);
+        entry
+    }
+
+    /// Returns for whom a call of the method with this path is made. Fails unless one of the keys has signed that, and
+    /// it holds at this time, in seconds since the epoch.
+    pub fn verify<'e>(&self, entry: &'e str, path: &str, now_s: i64) -> Result<Claim<'e>, Refusal> {
+        let (text, signature) = entry.rsplit_once('.').ok_or(Refusal::Unreadable)?;
+        let unsigned = Unsigned::parse(text).ok_or(Refusal::Unreadable)?;
+        let signature = hex::read(signature).ok_or(Refusal::Unreadable)?;
+        let path = (!unsigned.all_methods).then_some(path);
+        // Compared in constant time.
+        if !self.0.iter().any(|key| code(key, text, path).verify_slice(&signature).is_ok()) {
+            return Err(Refusal::Forged);
+        }
+        if unsigned.until_s < now_s {
+            return Err(Refusal::Expired);
+        }
+        Ok(unsigned.claim)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({})", self.0.len())
+    }
+}
+
+/// The text says whether a path follows, so no entry for one method is one for all.
+fn code(key: &Hmac<Sha256>, text: &str, path: Option<&str>) -> Hmac<Sha256> {
+    let mut code = key.clone();
+    code.update(DOMAIN);
+    code.update(text.as_bytes());
+    if let Some(path) = path {
+        code.update(b"\n");
+        code.update(path.as_bytes());
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Caller, Role, User};
+    use stampede_vocab::Service;
+
+    const ONE: &str = "0123456789abcdef0123456789abcdef";
+    const OTHER: &str = "another secret of thirty-two bytes";
+    const PATH: &str = "/stampede.order.v1.OrderService/GetOrder";
+
+    fn buyer(user: &str) -> Claim<'_> {
+        Claim { caller: Caller::from(stampede_vocab::Process::Gateway), role: Some(Role::Buyer), user: User::One(user) }
+    }
+
+    fn keys(secret: &str) -> Keys {
+        Keys::parse(secret).unwrap()
+    }
+
+    #[test]
+    fn every_claim_comes_back_as_it_was_signed() {
+        let keys = keys(ONE);
+        let service = Claim { caller: Service::Order.into(), role: Some(Role::Service), user: User::Nobody };
+        let anybody = Claim { user: User::Any, ..buyer("") };
+        let anonymous = Claim { role: None, user: User::Nobody, ..buyer("") };
+        let operator = Claim { caller: Caller::Operator, role: Some(Role::Operator), user: User::One("usr_2") };
+        for claim in [buyer("usr_1"), service, anybody, anonymous, operator] {
+            for scope in [Scope::Method(PATH), Scope::All] {
+                assert_eq!(keys.verify(&keys.sign(claim, scope, 100), PATH, 100), Ok(claim));
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_holds_for_its_method_and_its_time() {
+        let keys = keys(ONE);
+        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        assert_eq!(keys.verify(&entry, "/stampede.order.v1.OrderService/PayOrder", 50), Err(Refusal::Forged));
+        assert_eq!(keys.verify(&entry, PATH, 101), Err(Refusal::Expired));
+        let of_all = keys.sign(buyer("usr_1"), Scope::All, 100);
+        assert_eq!(keys.verify(&of_all, "/any.Service/Method", 50), Ok(buyer("usr_1")));
+        assert_eq!(keys.verify(&entry.replace("method", "all"), PATH, 50), Err(Refusal::Forged));
+    }
+
+    #[test]
+    fn what_somebody_changes_is_not_believed() {
+        let keys = keys(ONE);
+        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        for (from, to) in [
+            ("usr_1", "usr_2"),
+            ("usr_1", "*"),
+            ("buyer", "operator"),
+            ("gateway", "order"),
+            (".100.", ".900."),
+            (".100.", ".100.x."),
+            ("1.gateway", "2.gateway"),
+        ] {
+            assert!(keys.verify(&entry.replacen(from, to, 1), PATH, 50).is_err(), "{from} as {to}");
+        }
+        for text in ["", ".", "1.gateway.buyer.usr_1.100.method", "a.b.c.d.e.f.g", &entry[..entry.len() - 1]] {
+            assert_eq!(keys.verify(text, PATH, 50), Err(Refusal::Unreadable), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_changed_while_both_are_taken() {
+        let by_old = keys(ONE).sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        let by_both = keys(&format!("{OTHER}\n\n{ONE}\n")).sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        assert!(keys(&format!("{OTHER}\n{ONE}")).verify(&by_old, PATH, 50).is_ok());
+        assert!(keys(OTHER).verify(&by_both, PATH, 50).is_ok(), "the first signs");
+        assert_eq!(keys(OTHER).verify(&by_old, PATH, 50), Err(Refusal::Forged));
+    }
+
+    #[test]
+    fn a_secret_that_is_none_is_refused_and_no_key_is_shown() {
+        assert_eq!(Keys::parse(" \n").unwrap_err(), KeysError::Count(0));
+        assert_eq!(Keys::parse(&[ONE; 5].join("\n")).unwrap_err(), KeysError::Count(5));
+        assert_eq!(Keys::parse(&format!("{ONE}\nshort")).unwrap_err(), KeysError::TooShort(5));
+        assert_eq!(format!("{:?}", keys(ONE)), "Keys(1)");
+    }
+}
