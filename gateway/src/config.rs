@@ -10,7 +10,7 @@ use std::time::Duration;
 const EXAMPLE: &str = "\
 Example:
   STAMPEDE_AUTH_SECRET=$(openssl rand -hex 32) stampede serve gateway --listen-addr 0.0.0.0:8080 \\
-    --redis-url redis://127.0.0.1:6379/0 --order-urls http://127.0.0.1:7104,http://127.0.0.1:7114";
+    --mesh-secret-file secrets/mesh/secret --redis-url redis://127.0.0.1:6379/0 --order-urls http://127.0.0.1:7104,http://127.0.0.1:7114";
 
 /// The gateway: HTTP/JSON outside, gRPC inside.
 ///

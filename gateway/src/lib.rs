@@ -42,6 +42,7 @@ use routes::Table;
 use secrecy::ExposeSecret;
 use stampede_chassis::{Http, MeshChannel, Stage, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
+use stampede_vocab::{Process, Service};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
 
@@ -54,11 +55,11 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let redis = connect(&config).await?;
     let revoked = revoked_logins(&config, &redis, &workers).await?;
     let acts = Arc::new(Acts::new(redis.clone(), config.act_limits_factor));
-    let channels: HashMap<_, _> = config
-        .upstreams
-        .services()
-        .map(|(service, urls)| (service.name(), MeshChannel::connect(urls, service.name())))
-        .collect();
+    let signer = config.common.mesh.signer(Process::Gateway)?;
+    let channel = |(service, urls): (Service, &[String])| {
+        (service.name(), MeshChannel::connect(urls, service.name()).signed_by(signer.clone()))
+    };
+    let channels: HashMap<_, _> = config.upstreams.services().map(channel).collect();
     let upstreams = gateway::upstreams(&table, &channels)?;
     let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {

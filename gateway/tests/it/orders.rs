@@ -20,7 +20,8 @@ pub async fn serve() -> (String, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Routes::new(OrderServiceServer::new(Orders));
-    let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.order.v1.OrderService"]);
+    let grpc =
+        Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.order.v1.OrderService"]).believing_everybody();
     let stop = CancellationToken::new();
     tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
     (url, stop.drop_guard())

@@ -33,7 +33,8 @@ async fn reflection_lists_every_service_that_the_gateway_leads_to() {
     let mut names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
     names.sort();
     let services = Service::ALL.map(|service| format!("stampede.{service}.v1.{service:?}Service"));
-    let own = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"].map(str::to_owned);
+    let own = ["health.v1.Health", "reflection.v1.ServerReflection", "reflection.v1alpha.ServerReflection"]
+        .map(|name| format!("grpc.{name}"));
     let mut expected: Vec<String> = services.into_iter().chain(own).collect();
     expected.sort();
     assert_eq!(names, expected);

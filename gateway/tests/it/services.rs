@@ -38,7 +38,8 @@ pub async fn serve() -> (String, DropGuard) {
     let routes = Routes::from(orders)
         .add_service(PaymentServiceServer::new(Payments))
         .add_service(EventServiceServer::new(Events));
-    let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.payment.v1.PaymentService"]);
+    let grpc = Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.payment.v1.PaymentService"])
+        .believing_everybody();
     let stop = CancellationToken::new();
     tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
     (url, stop.drop_guard())
@@ -54,7 +55,7 @@ async fn watch_order(request: extract::Request) -> http::Response<Body> {
 pub async fn serve_anything() -> (String, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let grpc = Grpc::new(Routes::from(Router::new().fallback(empty_resource)), &[], &[]);
+    let grpc = Grpc::new(Routes::from(Router::new().fallback(empty_resource)), &[], &[]).believing_everybody();
     let stop = CancellationToken::new();
     tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
     (url, stop.drop_guard())

@@ -4,10 +4,7 @@
 //! It serves from before the process is built until after it has drained. Reflection is UNAVAILABLE until it is known
 //! what the process serves.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     Router,
@@ -19,7 +16,7 @@ use axum::{
 use prometheus::{Encoder, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{Status, body::Body, codegen::Service, service::Routes};
+use tonic::Status;
 use tower::ServiceExt;
 
 use crate::{
@@ -34,7 +31,7 @@ pub struct Admin {
     _server: AbortOnDropHandle<()>,
 }
 
-/// The reflection service, once there is one.
+/// The reflection services, once there are some.
 type Reflection = Arc<OnceLock<Router>>;
 
 impl Admin {
@@ -50,21 +47,18 @@ impl Admin {
         Admin { reflection, _server: AbortOnDropHandle::new(server) }
     }
 
-    /// Serves this reflection service from now on; a second one is not taken.
-    pub(crate) fn reflect<S>(&self, reflection: S)
-    where
-        S: Service<Request<Body>, Error = Infallible> + tonic::server::NamedService + Clone + Send + Sync + 'static,
-        S::Response: IntoResponse,
-        S::Future: Send + 'static,
-    {
-        self.reflection.get_or_init(|| Routes::new(reflection).into_axum_router());
+    /// Serves these reflection services from now on; others are not taken after them.
+    pub(crate) fn reflect(&self, reflection: Router) {
+        self.reflection.get_or_init(|| reflection);
     }
 }
 
 fn router(workers: Workers, health: &Health, reflection: Reflection) -> Router {
     let grpc = Router::new()
         .route_service("/grpc.health.v1.Health/{method}", health.server())
-        .route("/grpc.reflection.v1.ServerReflection/{method}", any(reflect).with_state(reflection));
+        .route("/grpc.reflection.v1.ServerReflection/{method}", any(reflect))
+        .route("/grpc.reflection.v1alpha.ServerReflection/{method}", any(reflect))
+        .with_state(reflection);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))

@@ -1,13 +1,15 @@
 //! The services that a process serves.
 
+use anyhow::Context;
 use axum::Router;
 use tonic::service::Routes;
-use tonic_reflection::server::{
-    Builder,
-    v1::{ServerReflection, ServerReflectionServer},
-};
+use tonic_reflection::{pb, server::Builder};
 
-use crate::{health::Health, serve::HttpBounds};
+use crate::{guard::Guard, health::Health, mesh::Trust, serve::HttpBounds};
+
+/// The reflection services, by their names and their routes. Tools that people have ask for the older one.
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 
 /// A process serves one of these.
 pub enum App {
@@ -21,6 +23,7 @@ pub enum App {
 pub struct Grpc {
     routes: Routes,
     contract: Contract,
+    guard: Guard,
 }
 
 /// The HTTP router of a process that stands before gRPC services.
@@ -44,14 +47,32 @@ impl App {
             App::Http(http) => &http.contract,
         }
     }
+
+    /// Lets in whom the contract names, of those who are believed. A router lets in whom it likes.
+    pub(crate) fn guarded_by(self, trust: Trust) -> anyhow::Result<App> {
+        match self {
+            App::Grpc(grpc) => {
+                let guard = Guard::of_contract(grpc.contract.descriptor_set, trust).context("who may call what")?;
+                Ok(App::Grpc(Grpc { guard, ..grpc }))
+            }
+            App::Http(http) => Ok(App::Http(http)),
+        }
+    }
 }
 
 impl Grpc {
     /// `descriptor_set` is an encoded `FileDescriptorSet` with at least the services, which are
-    /// given by their full names; it may be empty if they are not to be described.
+    /// given by their full names; it may be empty if they are not to be described. A process lets in whom the contract
+    /// names ([`run`](crate::run)); one that is served alone lets in nobody.
     pub fn new(routes: Routes, descriptor_set: &'static [u8], services: &[&'static str]) -> Grpc {
         let services = services.iter().copied().map(String::from).collect();
-        Grpc { routes, contract: Contract { descriptor_set, services } }
+        Grpc { routes, contract: Contract { descriptor_set, services }, guard: Guard::Closed }
+    }
+
+    /// The same for a test: lets in everybody, as who they say that they are in plain metadata.
+    #[must_use]
+    pub fn believing_everybody(self) -> Grpc {
+        Grpc { guard: Guard::Open, ..self }
     }
 
     /// The names to report the health of.
@@ -59,13 +80,10 @@ impl Grpc {
         &self.contract.services
     }
 
-    /// All that is served: the services, their health, and reflection.
-    pub(crate) fn into_routes(
-        self,
-        health: &Health,
-        reflection: ServerReflectionServer<impl ServerReflection>,
-    ) -> Routes {
-        self.routes.add_service(health.server()).add_service(reflection).prepare()
+    /// All that is served, the services, their health, and reflection, and whom it is served to.
+    pub(crate) fn into_parts(self, health: &Health, reflection: Router) -> (Routes, Guard) {
+        let router = self.routes.add_service(health.server()).into_axum_router().merge(reflection);
+        (Routes::from(router).prepare(), self.guard)
     }
 }
 
@@ -93,17 +111,23 @@ impl Http {
 }
 
 impl Contract {
-    /// The standard reflection service: the services of the contract, health, and itself.
-    pub(crate) fn reflection(&self) -> anyhow::Result<ServerReflectionServer<impl ServerReflection + use<>>> {
-        let mut reflection = Builder::configure()
+    /// The routes of the standard reflection services: they describe the services of the contract, health, and
+    /// themselves.
+    pub(crate) fn reflection(&self) -> anyhow::Result<Router> {
+        let routes = Router::new()
+            .route_service(&format!("/{REFLECTION}/{{method}}"), self.described().build_v1()?)
+            .route_service(&format!("/{REFLECTION_ALPHA}/{{method}}"), self.described().build_v1alpha()?);
+        Ok(routes)
+    }
+
+    fn described(&self) -> Builder<'static> {
+        let builder = Builder::configure()
             .register_encoded_file_descriptor_set(self.descriptor_set)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name("grpc.health.v1.Health")
-            .with_service_name("grpc.reflection.v1.ServerReflection");
-        for service in &self.services {
-            reflection = reflection.with_service_name(service);
-        }
-        Ok(reflection.build_v1()?)
+            .register_encoded_file_descriptor_set(pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(pb::v1alpha::FILE_DESCRIPTOR_SET);
+        let own = ["grpc.health.v1.Health", REFLECTION, REFLECTION_ALPHA].into_iter();
+        own.chain(self.services.iter().map(String::as_str)).fold(builder, Builder::with_service_name)
     }
 }
 

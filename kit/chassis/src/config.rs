@@ -12,6 +12,8 @@ use clap::{Args, ValueEnum};
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
 use tracing_subscriber::filter::{ParseError, Targets};
 
+use crate::mesh::MeshArgs;
+
 /// Where `--help` lists these flags.
 const HEADING: &str = "Process";
 
@@ -60,6 +62,10 @@ pub struct CommonConfig {
     /// Threads that run the service [default: half of the cores, at least one].
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
     pub worker_threads: Option<NonZeroUsize>,
+
+    /// How the process knows the others of its mesh.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 }
 
 /// Format of log lines.

@@ -42,7 +42,7 @@ pub(crate) fn grpc(number: i32) -> Grpc {
         .route("/test.Calls/Panic", unary(|| async { panic!("a bug") as i32 }))
         .route("/test.Calls/MillisLeft", unary(|| async { millis_left() }))
         .route("/test.Calls/Watch", any_service(service_fn(watch)));
-    Grpc::new(Routes::from(router), &[], &["test.Calls"])
+    Grpc::new(Routes::from(router), &[], &["test.Calls"]).believing_everybody()
 }
 
 trait IntoNumber {

@@ -1,53 +1,20 @@
-//! Who calls: metadata set by the gateway (which drops what comes from outside under these names)
-//! or by another service.
+//! Who calls, as a handler learns it once the call was let in: the user and the role that a caller whom the process
+//! believes has signed.
 //!
-//! This is authentication's result, not authentication: a service trusts the network it is on.
-
-use std::str::FromStr;
+//! A process that calls another sets the plain metadata for whom it calls, and its [`MeshChannel`](crate::MeshChannel)
+//! sends them signed, in place of these two.
 
 use stampede_status::{Problem, Reason};
 use stampede_vocab::UserId;
-use tonic::{Request, metadata::MetadataMap};
+use tonic::Request;
 
-/// Metadata with the id of the user, such as `usr_...`.
+pub use stampede_identity::{Role, UnknownRole};
+
+/// Metadata with the id of the user, such as `usr_...`. It is believed only where everybody is.
 pub const USER_METADATA: &str = "x-stampede-user";
 
-/// Metadata with the role: `buyer`, `operator` or `service`.
+/// Metadata with the role: `buyer`, `operator` or `service`. It is believed only where everybody is.
 pub const ROLE_METADATA: &str = "x-stampede-role";
-
-/// The rights of a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Buys; sees only what is their own.
-    Buyer,
-    /// Runs sales.
-    Operator,
-    /// Another service of the mesh, on nobody's behalf in particular.
-    Service,
-}
-
-impl Role {
-    /// The role as metadata carries it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Buyer => "buyer",
-            Role::Operator => "operator",
-            Role::Service => "service",
-        }
-    }
-}
-
-impl FromStr for Role {
-    type Err = UnknownRole;
-
-    fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        [Role::Buyer, Role::Operator, Role::Service].into_iter().find(|role| role.as_str() == text).ok_or(UnknownRole)
-    }
-}
-
-/// The text names no role.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UnknownRole;
 
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +26,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads who calls; `UNAUTHENTICATED` if the request does not say.
+    /// Returns who calls; `UNAUTHENTICATED` if nobody has said so who is believed.
     pub fn of<T>(request: &Request<T>) -> Result<Identity, Problem> {
-        let role = text(request.metadata(), ROLE_METADATA)
-            .and_then(|role| role.parse::<Role>().ok())
-            .ok_or_else(unauthenticated)?;
-        let user_id = text(request.metadata(), USER_METADATA).unwrap_or_default();
-        if user_id.is_empty() && role != Role::Service {
+        let identity = request.extensions().get::<Identity>().ok_or_else(unauthenticated)?;
+        if identity.user_id.is_empty() && identity.role != Role::Service {
             return Err(unauthenticated());
         }
-        Ok(Identity { user_id: user_id.to_owned(), role })
+        Ok(identity.clone())
     }
 
     /// Returns the user who calls.
@@ -101,10 +65,6 @@ impl Identity {
     }
 }
 
-fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
-    metadata.get(name)?.to_str().ok()
-}
-
 fn unauthenticated() -> Problem {
     Problem::new(Reason::Unauthenticated, "the request does not say who calls")
 }
@@ -117,31 +77,25 @@ fn denied(detail: &str) -> Problem {
 mod tests {
     use super::*;
 
-    fn request(user: &str, role: &str) -> Request<()> {
+    fn of(user_id: &str, role: Role) -> Result<Identity, Problem> {
         let mut request = Request::new(());
-        for (name, value) in [(USER_METADATA, user), (ROLE_METADATA, role)] {
-            if !value.is_empty() {
-                request.metadata_mut().insert(name, value.parse().unwrap());
-            }
-        }
-        request
-    }
-
-    fn reason(user: &str, role: &str) -> Option<Reason> {
-        Identity::of(&request(user, role)).err().map(|problem| problem.reason())
+        request.extensions_mut().insert(Identity { user_id: user_id.to_owned(), role });
+        Identity::of(&request)
     }
 
     #[test]
     fn a_caller_is_a_user_with_a_role_or_a_service() {
-        let buyer = Identity::of(&request("usr_1", "buyer")).unwrap();
-        assert_eq!(buyer, Identity { user_id: "usr_1".to_owned(), role: Role::Buyer });
-        assert_eq!(Identity::of(&request("", "service")).unwrap().role, Role::Service);
+        let buyer = Identity { user_id: "usr_1".to_owned(), role: Role::Buyer };
+        assert_eq!(of("usr_1", Role::Buyer).unwrap(), buyer);
+        assert_eq!(of("", Role::Service).unwrap().role, Role::Service);
     }
 
     #[test]
     fn a_request_that_does_not_say_who_calls_is_refused() {
-        for (user, role) in [("", ""), ("usr_1", ""), ("", "buyer"), ("", "operator"), ("usr_1", "Operator")] {
-            assert_eq!(reason(user, role), Some(Reason::Unauthenticated), "{user:?} {role:?}");
+        let mut plain = Request::new(());
+        plain.metadata_mut().insert(ROLE_METADATA, "service".parse().unwrap());
+        for refused in [Identity::of(&plain), of("", Role::Buyer), of("", Role::Operator)] {
+            assert_eq!(refused.unwrap_err().reason(), Reason::Unauthenticated);
         }
     }
 

@@ -10,9 +10,9 @@
 //!    calls and messages wrote is still sent;
 //! 4. spans are flushed.
 //!
-//! Each layer around the services adds one thing to every call: trace context, metrics, deadlines, bounds, panics. The
-//! caller's side of them is [`MeshChannel`]. The layers that an HTTP router needs are public. This crate must not know
-//! any service, its protos or its servers.
+//! Each layer around the services adds one thing to every call: trace context, metrics, who may call, deadlines,
+//! bounds, panics. The caller's side of them is [`MeshChannel`]. The layers that an HTTP router needs are public. This
+//! crate must not know any service, its protos or its servers.
 //!
 //! ```no_run
 //! use clap::Parser;
@@ -39,6 +39,7 @@
 pub mod config;
 pub mod deadline;
 pub mod identity;
+pub mod mesh;
 pub mod serve;
 pub mod telemetry;
 
@@ -47,6 +48,7 @@ mod app;
 mod client;
 #[cfg(test)]
 mod for_tests;
+mod guard;
 mod health;
 mod keep;
 mod layers;
@@ -64,6 +66,7 @@ pub use deadline::Deadline;
 pub use identity::{Identity, Role};
 pub use keep::keep;
 pub use layers::catch_panic;
+pub use mesh::{MeshArgs, Signer, Trust};
 pub use peer::{Block, Network, Networks, NotANetwork, Peer};
 pub use process::run;
 pub use serve::{HttpBounds, serve_on};

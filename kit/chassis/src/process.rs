@@ -68,6 +68,7 @@ where
     Fut: Future<Output = anyhow::Result<A>>,
     A: Into<App>,
 {
+    let trust = common.mesh.trust().context("cannot start")?;
     let open_files = allow_open_files();
     let mut signals = Signals::listen().context("cannot start")?;
     let workers = Workers::new();
@@ -77,7 +78,7 @@ where
     let started = workers.gate("start");
     let admin = Admin::spawn(admin, workers.clone());
     let built = tokio::select! {
-        built = build(workers.clone()) => built.map(Some),
+        built = build(workers.clone()) => built.and_then(|app| Into::<App>::into(app).guarded_by(trust)).map(Some),
         failure = workers.failed() => Err(failure),
         signal = signals.next() => {
             tracing::info!(signal.name = signal, "signalled to stop before it had started");

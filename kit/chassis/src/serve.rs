@@ -9,6 +9,7 @@ mod tests;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use stampede_vocab::backoff_within;
 use tokio::{
     net::TcpListener,
@@ -16,7 +17,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use self::http::HttpBounds;
 
@@ -91,7 +91,7 @@ pub async fn serve_on(
 async fn serve(
     listener: TcpListener,
     app: App,
-    reflection: ServerReflectionServer<impl ServerReflection>,
+    reflection: Router,
     workers: Workers,
     close: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -108,15 +108,15 @@ async fn serve(
 async fn serve_grpc(
     listener: TcpListener,
     grpc: Grpc,
-    reflection: ServerReflectionServer<impl ServerReflection>,
+    reflection: Router,
     workers: Workers,
     close: CancellationToken,
 ) -> anyhow::Result<()> {
     let health = Health::of(grpc.services());
-    let routes = grpc.into_routes(&health, reflection);
+    let (routes, guard) = grpc.into_parts(&health, reflection);
     let draining = workers.draining();
     let _health = health.follow(workers).await;
-    let calls = Layered::new(routes, MAX_CALLS, draining);
+    let calls = Layered::new(routes, guard, MAX_CALLS, draining);
     // A message is at most 4 MiB, which is what tonic decodes unless a service says otherwise.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)

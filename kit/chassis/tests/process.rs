@@ -21,7 +21,7 @@ impl Bare {
     /// The same by a command that ends in starting it.
     fn of(mut command: Command, flags: &[&str]) -> Bare {
         let mut child = command
-            .args(["--listen-addr", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen-addr", "127.0.0.1:0", "--log-format", "json", "--insecure-mesh"])
             .args(flags)
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())

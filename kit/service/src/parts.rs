@@ -3,7 +3,7 @@
 use crate::{
     KafkaArgs, MessageIds, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work,
 };
-use stampede_chassis::{Grpc, Stage, Workers, wait_for};
+use stampede_chassis::{Grpc, MeshChannel, Signer, Stage, Workers, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
 use stampede_kafka::reach_kafka;
@@ -35,6 +35,7 @@ pub struct Parts {
     relay: Relay,
     service: Service,
     kafka: KafkaArgs,
+    signer: Signer,
     wait_for_servers: Duration,
     workers: Workers,
 }
@@ -44,6 +45,7 @@ impl Parts {
     ///
     /// Fails if a server does not answer in time, or the schema does not fit this program.
     pub async fn connect(service: Service, args: &ServiceArgs, workers: Workers) -> anyhow::Result<Self> {
+        let signer = args.common.mesh.signer(service)?;
         let wait = args.common.wait_for_servers();
         let db = connect(service, &args.storage, wait).await?;
         let kafka = args.kafka.clone();
@@ -52,7 +54,12 @@ impl Parts {
         let config = RelayConfig::new(&kafka.kafka_brokers, &kafka.kafka_topic_prefix, service)
             .with_row_ids(kafka.kafka_message_ids == MessageIds::Row);
         let (outbox, relay) = Relay::new(config, db.clone())?;
-        Ok(Self { db, outbox, relay, service, kafka, wait_for_servers: wait, workers })
+        Ok(Self { db, outbox, relay, service, kafka, signer, wait_for_servers: wait, workers })
+    }
+
+    /// Returns a channel to the replicas of another service at these URLs, for the calls of the service itself.
+    pub fn channel(&self, urls: &[String], to: Service) -> MeshChannel {
+        MeshChannel::connect(urls, to.name()).signed_by(self.signer.clone()).on_own_behalf()
     }
 
     /// Connects to the Redis of the service, and measures its memory from then on.

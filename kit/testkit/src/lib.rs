@@ -38,7 +38,9 @@ mod world;
 pub use self::redis::{OwnRedis, RedisCopy};
 pub use admin::AdminRedis;
 pub use breaks::{Break, BreakAt};
-pub use callers::{as_buyer, as_operator, as_service, buyer};
+pub use callers::{
+    as_buyer, as_inventory_service, as_operator, as_order_service, buyer, forged_identity, signed_identity,
+};
 pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
@@ -46,5 +48,6 @@ pub use floating::FloatingAddress;
 pub use heavy::{Turn, heavy};
 pub use mesh::{Alone, Mesh, MeshBuilder};
 pub use proxy::{FreezeAt, Proxy, Writes};
+pub use stampede_identity::{Caller, IDENTITY_METADATA, Role};
 pub use stampede_vocab::{Process, Service};
 pub use world::World;

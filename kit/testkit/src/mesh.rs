@@ -2,6 +2,7 @@
 
 use crate::{
     World,
+    callers::MESH_SECRET,
     running::{Running, free_address},
 };
 use anyhow::{Context, Result, ensure};
@@ -278,6 +279,7 @@ impl Mesh {
             ("STAMPEDE_PROVIDER_URL", self.url(Process::Sandbox)),
             ("STAMPEDE_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
             ("STAMPEDE_AUTH_SECRET", AUTH_SECRET.to_owned()),
+            ("STAMPEDE_MESH_SECRET", MESH_SECRET.to_owned()),
             // A whole crowd comes from one address, this machine's, and a test names the traces that it looks for.
             ("STAMPEDE_ADDRESS_SHARE_PERCENT", "100".to_owned()),
             ("STAMPEDE_ACT_LIMITS_FACTOR", "1000000".to_owned()),

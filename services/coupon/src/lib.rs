@@ -18,7 +18,7 @@ mod worker;
 pub use config::Config;
 
 use rpc::CouponRpc;
-use stampede_chassis::{Grpc, MeshChannel, Workers};
+use stampede_chassis::{Grpc, Workers};
 use stampede_lua::Redis;
 use stampede_proto::{
     coupon::v1::coupon_service_server::{CouponServiceServer, SERVICE_NAME},
@@ -61,7 +61,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
-    let orders = OrderServiceClient::new(MeshChannel::connect(&config.order_urls, Service::Order.name()));
+    let orders = OrderServiceClient::new(parts.channel(&config.order_urls, Service::Order));
     parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
 }
 

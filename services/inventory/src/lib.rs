@@ -20,7 +20,7 @@ pub use config::Config;
 
 use client::Orders;
 use rpc::{InventoryRpc, Outcomes};
-use stampede_chassis::{Grpc, MeshChannel, Workers};
+use stampede_chassis::{Grpc, Workers};
 use stampede_lua::stock::Stock;
 use stampede_proto::{
     inventory::v1::inventory_service_server::{InventoryServiceServer, SERVICE_NAME},
@@ -72,7 +72,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn start_unwritten_sweep(parts: &Parts, config: &Config, age: Duration, release: ReleaseReservations) {
-    let orders = Orders::new(MeshChannel::connect(&config.order_urls, Service::Order.name()));
+    let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
     let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, age);
     parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let unwritten = unwritten.clone();

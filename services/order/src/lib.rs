@@ -22,7 +22,7 @@ pub use config::Config;
 
 use client::{Coupons, Inventory};
 use rpc::OrderRpc;
-use stampede_chassis::{Grpc, MeshChannel, Workers};
+use stampede_chassis::{Grpc, Workers};
 use stampede_proto::{
     messages::taken_by,
     order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME},
@@ -52,7 +52,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Order, &config.service, workers).await?;
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
     parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
-    let inventory = Inventory::new(MeshChannel::connect(&config.inventory_urls, Service::Inventory.name()));
+    let inventory = Inventory::new(parts.channel(&config.inventory_urls, Service::Inventory));
     start_sweeps(&parts, &config, &inventory, &transitions);
     start_gauges(&parts);
     let write = WriteOrders::connect(parts.db.clone(), parts.outbox.clone()).await?;
@@ -91,7 +91,7 @@ fn start_gauges(parts: &Parts) {
 }
 
 fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transitions, write: WriteOrders) -> OrderRpc {
-    let coupons = Coupons::new(MeshChannel::connect(&config.coupon_urls, Service::Coupon.name()));
+    let coupons = Coupons::new(parts.channel(&config.coupon_urls, Service::Coupon));
     let find = FindOrder::new(parts.db.clone());
     let write_limit = config.write_limit.order_write_limit();
     OrderRpc {

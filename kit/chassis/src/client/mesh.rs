@@ -34,7 +34,7 @@ use super::{
     propagate,
     replicas::{CallError, Lane, Replica, Replicas, endpoint},
 };
-use crate::Deadline;
+use crate::{Deadline, Signer};
 
 /// How long a call waits for a replica that can be reached.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,13 +42,16 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections
 /// and probes, which end with the last of them.
 ///
-/// Each call takes along the trace, the deadline and the identity (see [`crate::Deadline`] and
-/// [`crate::identity`]). The deadline bounds the time until the answer begins. A request is read
-/// whole before it is sent, so the channel is not for streams from the client.
+/// Each call takes along the trace and the deadline ([`crate::Deadline`]), and for whom it is made, as its metadata say
+/// ([`crate::identity`]), signed by this process. One that does not say it is made by nobody and has no rights, unless
+/// the channel is for the calls of the process itself. The deadline bounds the time until the answer begins. A request
+/// is read whole before it is sent, so the channel is not for streams from the client.
 #[derive(Clone)]
 pub struct MeshChannel {
     pub(super) shared: Arc<Shared>,
     lane: Lane,
+    signer: Option<Signer>,
+    on_own_behalf: bool,
 }
 
 pub(super) struct Shared {
@@ -69,8 +72,10 @@ impl Service<Request<Body>> for MeshChannel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let deadline = propagate::deadline_of(request.headers());
         propagate::stamp(request.headers_mut(), deadline);
+        let signed = self.sign(&mut request);
         let mesh = self.clone();
         async move {
+            signed?;
             match timeout_at(deadline.instant(), mesh.send(request)).await {
                 Ok(outcome) => outcome.map_err(Status::from),
                 Err(_) => Err(Deadline::exceeded().into()),
@@ -106,14 +111,33 @@ impl MeshChannel {
                 Err(error) => tracing::error!(error.cause = %error, "{url:?} is not the URL of a replica of {name}"),
             }
         }
-        MeshChannel { shared: Arc::new(Shared { name, replicas, _probes: probes }), lane: Lane::Calls }
+        let shared = Arc::new(Shared { name, replicas, _probes: probes });
+        MeshChannel { shared, lane: Lane::Calls, signer: None, on_own_behalf: false }
+    }
+
+    /// The same, whose calls are signed by this. Without it they say in plain for whom they are.
+    #[must_use]
+    pub fn signed_by(self, signer: Signer) -> MeshChannel {
+        MeshChannel { signer: Some(signer), ..self }
+    }
+
+    /// The same for the calls of the process itself: one that does not say for whom it is has the role of a service.
+    #[must_use]
+    pub fn on_own_behalf(self) -> MeshChannel {
+        MeshChannel { on_own_behalf: true, ..self }
+    }
+
+    fn sign(&self, request: &mut Request<Body>) -> Result<(), Problem> {
+        let Some(signer) = &self.signer else { return Ok(()) };
+        let path = request.uri().path().to_owned();
+        signer.sign(request.headers_mut(), &path, self.on_own_behalf)
     }
 
     /// The same replicas by a connection to each that is for streams alone, so that one that is not read holds up no
     /// call. What comes must be read as it comes, since streams hold up each other.
     #[must_use]
     pub fn for_streams(&self) -> MeshChannel {
-        MeshChannel { shared: Arc::clone(&self.shared), lane: Lane::Streams }
+        MeshChannel { lane: Lane::Streams, ..self.clone() }
     }
 
     /// Sends the request once it can be put onto a connection.

@@ -1,15 +1,10 @@
-//! What a call takes along: the trace, the time that is left, and who calls.
+//! What every call takes along: the trace, and the time that is left.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
-use crate::{
-    Deadline, Role,
-    deadline::GRPC_TIMEOUT,
-    identity::{ROLE_METADATA, USER_METADATA},
-    telemetry,
-};
+use crate::{Deadline, deadline::GRPC_TIMEOUT, telemetry};
 
 /// How long a call may take that is not made on behalf of another.
 const DEFAULT: Duration = Duration::from_secs(5);
@@ -26,18 +21,16 @@ pub(crate) fn deadline_of(headers: &HeaderMap) -> Deadline {
     }
 }
 
-/// Writes the context of the call into its headers. A call that does not say who makes it is
-/// made by this service.
+/// Writes the context of the call into its headers.
 pub(crate) fn stamp(headers: &mut HeaderMap, deadline: Deadline) {
     telemetry::inject(headers);
     headers.insert(GRPC_TIMEOUT, deadline.to_header());
-    if !headers.contains_key(USER_METADATA) && !headers.contains_key(ROLE_METADATA) {
-        headers.insert(ROLE_METADATA, HeaderValue::from_static(Role::Service.as_str()));
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn with_timeout(text: &'static str) -> HeaderMap {
@@ -60,16 +53,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_says_how_long_it_waits_and_who_makes_it() {
+    async fn a_call_says_how_long_it_waits_and_nothing_of_who_makes_it() {
         let mut headers = HeaderMap::new();
         stamp(&mut headers, Deadline::after(Duration::from_millis(30)));
         assert_eq!(headers[GRPC_TIMEOUT], "30000u");
-        assert_eq!(headers[ROLE_METADATA], "service");
-        let mut headers = HeaderMap::from_iter([
-            (USER_METADATA.parse().unwrap(), HeaderValue::from_static("usr_1")),
-            (ROLE_METADATA.parse().unwrap(), HeaderValue::from_static("buyer")),
-        ]);
-        stamp(&mut headers, Deadline::after(DEFAULT));
-        assert_eq!(headers[ROLE_METADATA], "buyer");
+        assert!(!headers.keys().any(|name| name.as_str().starts_with("x-stampede")), "{headers:?}");
     }
 }

@@ -1,10 +1,11 @@
 //! The layers of every call on the server's side, from the outside in: span, metrics, bound, refusals without a reason,
-//! deadline and panics. The body of its answer ends at the drain.
+//! compression, who may call, deadline and panics. The body of its answer ends at the drain.
 //!
 //! All of them are one service and not a stack of services, in which each level costs every call a box for its future
 //! and a clone of all levels below. What is done before the first `await` is done as the call arrives, before anything
 //! of the server around it is waited for. The deadline relies on that.
 
+mod compression;
 mod drain;
 mod explain;
 mod metrics;
@@ -28,7 +29,7 @@ use tower::Service;
 use tracing::Instrument;
 
 use self::{drain::Draining, explain::explain, metrics::Call, shed::Shed};
-use crate::Deadline;
+use crate::{Deadline, guard::Guard};
 
 pub use self::panics::catch_panic;
 
@@ -39,15 +40,18 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Layered {
     routes: Routes,
+    guard: Guard,
     duration: Histogram<f64>,
     shed: Shed,
     draining: Arc<CancellationToken>,
 }
 
 impl Layered {
-    /// Lets at most `max_calls` be under way, open streams not counted, and ends streams when `draining` is cancelled.
-    pub(crate) fn new(routes: Routes, max_calls: usize, draining: CancellationToken) -> Layered {
-        Layered { routes, duration: metrics::duration(), shed: Shed::over(max_calls), draining: Arc::new(draining) }
+    /// Lets at most `max_calls` that `guard` admits be under way, open streams not counted, and ends streams when
+    /// `draining` is cancelled.
+    pub(crate) fn new(routes: Routes, guard: Guard, max_calls: usize, draining: CancellationToken) -> Layered {
+        let (duration, shed) = (metrics::duration(), Shed::over(max_calls));
+        Layered { routes, guard, duration, shed, draining: Arc::new(draining) }
     }
 
     /// Holds a call to its deadline, and answers DEADLINE_EXCEEDED when it passes (tonic alone would answer CANCELLED).
@@ -58,11 +62,27 @@ impl Layered {
         // Read at once, so that it is over before tonic's own timer, which starts after this.
         let deadline = Deadline::from_headers(request.headers()).unwrap_or_else(|| Deadline::after(DEFAULT_WAIT));
         request.extensions_mut().insert(deadline);
-        let answer = deadline.bound(catch_panic(self.routes.call(request)));
-        answer.map(|outcome| match outcome.flatten() {
-            Ok(Ok(response)) => response,
-            Err(problem) => Status::from(problem).into_http(),
-        })
+        let answer = match self.refusal(&mut request) {
+            Some(refusal) => Err(refusal),
+            None => Ok(deadline.bound(catch_panic(self.routes.call(request)))),
+        };
+        async move {
+            match answer {
+                Ok(answer) => match answer.await.flatten() {
+                    Ok(Ok(response)) => response,
+                    Err(problem) => Status::from(problem).into_http(),
+                },
+                Err(refusal) => refusal,
+            }
+        }
+    }
+
+    /// The answer to a call that cannot be read, or that is of somebody whom it is not for; none to any other.
+    fn refusal(&self, request: &mut Request<Body>) -> Option<Response<Body>> {
+        if let Some(refusal) = compression::refusal(request) {
+            return Some(refusal);
+        }
+        self.guard.admit(request).err().map(|problem| Status::from(problem).into_http())
     }
 }
 
@@ -124,7 +144,7 @@ mod tests {
     async fn a_call_over_the_bound_is_refused_and_a_probe_is_not() {
         let (call, probe) = ("/a.B/C", "/grpc.health.v1.Health/Check");
         let router = Router::new().route(call, any(async || ())).route(probe, any(async || ()));
-        let mut layered = Layered::new(Routes::from(router), 1, CancellationToken::new());
+        let mut layered = Layered::new(Routes::from(router), Guard::Open, 1, CancellationToken::new());
         let under_way = layered.call(request(call));
         let refused = layered.call(request(call)).await.unwrap();
         assert_eq!(code_in(refused.headers()), Some(Code::Unavailable));

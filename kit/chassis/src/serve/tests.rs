@@ -75,7 +75,12 @@ async fn the_admin_port_answers_over_grpc_too() {
     soon(async || health(&admin, "").await == ServingStatus::Serving).await;
     assert_eq!(
         reflected_services(admin).await.unwrap(),
-        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "test.Calls"]
+        [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "test.Calls"
+        ]
     );
 }
 

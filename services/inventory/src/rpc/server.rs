@@ -30,7 +30,7 @@ impl InventoryService for InventoryRpc {
         &self,
         request: Request<proto::StageStockRequest>,
     ) -> Result<Response<proto::StageStockResponse>, Status> {
-        Identity::of(&request)?.require_service()?;
+        Identity::of(&request)?.require_operator()?;
         let shelf = convert::shelf(request.into_inner())?;
         self.stage.run(shelf).await?;
         Ok(Response::new(proto::StageStockResponse {}))
