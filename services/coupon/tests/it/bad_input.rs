@@ -11,7 +11,7 @@ use stampede_proto::{
     r#type::v1::Money,
 };
 use stampede_status::Reason;
-use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
+use stampede_testkit::{as_buyer, as_operator, as_order_service, buyer};
 use stampede_vocab::Timestamp;
 use tonic::Code;
 
@@ -155,7 +155,7 @@ async fn a_bad_release_is_refused_by_its_field_and_changes_nothing() -> Result<(
     for (field, spoil) in BAD_RELEASES {
         let mut bad = release_request(&coupon, order(1));
         spoil(&mut bad);
-        let refused = sale.client.clone().release_coupon(as_service(bad)).await.expect_err(field);
+        let refused = sale.client.clone().release_coupon(as_order_service(bad)).await.expect_err(field);
         assert_eq!(refusal(&refused), (Reason::InvalidField, Some(field.to_owned())), "{refused}");
     }
     assert_eq!(sale.now(&coupon).await?, held);

@@ -5,7 +5,7 @@ use crate::sale::{Sale, hold_request, order};
 use anyhow::{Result, ensure};
 use stampede_proto::coupon::v1::{Coupon, HoldCouponsRequest};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{FreezeAt, MeshBuilder, Proxy, Service, Writes, as_service, buyer, eventually};
+use stampede_testkit::{FreezeAt, MeshBuilder, Proxy, Service, Writes, as_order_service, buyer, eventually};
 use stampede_vocab::CouponId;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ async fn what_a_replica_that_stands_still_has_locked_is_free_within_seconds() ->
     let settings = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_DATABASE_URL", link.url());
     let frozen = settings.start(&sale.world, [Service::Coupon]).await?;
     let coupon = sale.claim(&sale.campaign(1).await?, buyer(), "a").await?;
-    let hold = |n| as_service(HoldCouponsRequest { holds: vec![hold_request(&coupon, order(n))] });
+    let hold = |n| as_order_service(HoldCouponsRequest { holds: vec![hold_request(&coupon, order(n))] });
 
     // It has locked the coupon, and stands still before it gets the answer.
     link.freeze(Writes::With(b"ORDER BY id FOR UPDATE".to_vec()), FreezeAt::After(1));

@@ -9,7 +9,7 @@ use stampede_proto::coupon::v1::{
     ReleaseCouponRequest, hold_coupon_result::Outcome,
 };
 use stampede_status::Reason;
-use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, as_service, buyer};
+use stampede_testkit::{MeshBuilder, Service, as_buyer, as_operator, as_order_service, buyer};
 use stampede_vocab::{CouponId, EventId};
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ async fn a_coupon_is_held_for_one_order_and_comes_back() -> Result<()> {
     let reused = sale.hold(other).await.expect_err("another request under the same order");
     assert_eq!(reason(&reused), Reason::RequestIdReused);
     let other = ReleaseCouponRequest { request_fingerprint: vec![2; 32], ..release_request(&coupon, order(1)) };
-    sale.client.clone().release_coupon(as_service(other)).await?;
+    sale.client.clone().release_coupon(as_order_service(other)).await?;
     assert_eq!(sale.now(&coupon).await?, held, "it is not that request's to release");
     sale.release(&coupon, order(1)).await?;
     sale.release(&coupon, order(1)).await?;
@@ -132,7 +132,7 @@ async fn a_coupon_that_cannot_be_read_fails_alone() -> Result<()> {
     sale.reaches(&good, CouponState::Issued).await;
 
     let requests = [hold_request(&bad, order(1)), hold_request(&good, order(3))];
-    let request = as_service(HoldCouponsRequest { holds: requests.into() });
+    let request = as_order_service(HoldCouponsRequest { holds: requests.into() });
     let results = sale.client.clone().hold_coupons(request).await?.into_inner().results;
     assert!(results[0].outcome.is_none(), "{results:?}");
     assert!(matches!(&results[1].outcome, Some(Outcome::Coupon(_))), "{results:?}");

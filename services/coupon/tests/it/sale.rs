@@ -18,7 +18,7 @@ use stampede_proto::{
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_order_service, eventually};
 use stampede_vocab::{CouponId, EventId, OrderId, Timestamp, UserId};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -97,12 +97,12 @@ impl Sale {
 
     /// Holds coupons in one call, each with its own answer.
     pub async fn hold_all(&self, holds: Vec<CouponHold>) -> Result<Vec<Result<Coupon, Status>>, Status> {
-        let answered = self.client.clone().hold_coupons(as_service(HoldCouponsRequest { holds })).await?;
+        let answered = self.client.clone().hold_coupons(as_order_service(HoldCouponsRequest { holds })).await?;
         Ok(answered.into_inner().results.into_iter().map(held).collect())
     }
 
     pub async fn release(&self, coupon: &Coupon, order: OrderId) -> Result<(), Status> {
-        self.client.clone().release_coupon(as_service(release_request(coupon, order))).await.map(|_| ())
+        self.client.clone().release_coupon(as_order_service(release_request(coupon, order))).await.map(|_| ())
     }
 
     /// Changes the row of a coupon, `?` in the statement, as no service does.

@@ -3,7 +3,7 @@
 use crate::sale::{Sale, field_path, get_stock, level, reason, reservation_ref};
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
+use stampede_testkit::{as_buyer, as_operator, as_order_service, buyer};
 use stampede_vocab::EventId;
 use tonic::Code;
 
@@ -31,7 +31,7 @@ async fn a_batch_tells_what_is_not_there_from_what_is() {
     ];
     // The second time it is remembered.
     for _ in 0..2 {
-        let request = as_service(proto::ReserveRequest { reservations: reservations.clone() });
+        let request = as_order_service(proto::ReserveRequest { reservations: reservations.clone() });
         let results = sale.api().reserve(request).await.unwrap().into_inner().results;
         assert!(matches!(&results[1].outcome, Some(Outcome::Refusal(r)) if r.reason() == RefusalReason::EventNotFound));
         let outcomes = (&results[0].outcome, &results[2].outcome);
@@ -48,7 +48,7 @@ async fn only_services_may_reserve_and_only_operators_reconcile() {
     let denied = [
         api.reserve(as_buyer(buyer(), reserve())).await.unwrap_err(),
         api.reserve(as_operator(reserve())).await.unwrap_err(),
-        api.stage_stock(as_operator(sale.shelf(9))).await.unwrap_err(),
+        api.stage_stock(as_order_service(sale.shelf(9))).await.unwrap_err(),
         api.release(as_buyer(buyer(), proto::ReleaseRequest::default())).await.unwrap_err(),
         api.reconcile(as_buyer(buyer(), proto::ReconcileRequest::default())).await.unwrap_err(),
     ];
@@ -80,7 +80,7 @@ async fn bad_input_names_its_field_and_changes_nothing() {
         (bad(|wanted| wanted.lines.push(wanted.lines[0].clone())), "reservations[1].lines[1].item_id"),
     ];
     for (request, field) in table {
-        let status = sale.api().reserve(as_service(request)).await.unwrap_err();
+        let status = sale.api().reserve(as_order_service(request)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(Problem::from_status(&status).field_path(), Some(field));
     }
@@ -105,7 +105,7 @@ async fn a_bad_release_names_its_field_and_gives_nothing_back() {
         (bad(|reservation| reservation.request_time = None), "reservations[1].request_time"),
     ];
     for (reservations, field) in table {
-        let status = sale.api().release(as_service(proto::ReleaseRequest { reservations })).await.unwrap_err();
+        let status = sale.api().release(as_order_service(proto::ReleaseRequest { reservations })).await.unwrap_err();
         assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
     }
     sale.stock_becomes(1, level(2, 1, 0)).await;
@@ -129,7 +129,7 @@ async fn a_bad_shelf_names_its_field_and_stages_nothing() {
     for (field, spoil) in table {
         let mut shelf = sale.shelf(1);
         spoil(&mut shelf);
-        let status = sale.api().stage_stock(as_service(shelf)).await.unwrap_err();
+        let status = sale.api().stage_stock(as_operator(shelf)).await.unwrap_err();
         assert_eq!((reason(&status), field_path(&status).as_deref()), (Reason::InvalidField, Some(field)));
     }
     assert_eq!(reason(&sale.api().get_stock(get_stock(&sale)).await.unwrap_err()), Reason::EventNotFound);

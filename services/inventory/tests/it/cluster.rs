@@ -4,7 +4,7 @@
 use crate::sale::{Level, Order, Sale};
 use stampede_lua::Keys;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{OwnCluster, as_service, eventually};
+use stampede_testkit::{OwnCluster, as_order_service, eventually};
 use std::collections::BTreeSet;
 use tonic::Code;
 
@@ -23,7 +23,7 @@ fn key(sale: &Sale) -> String {
 async fn decided(sale: &Sale, order: &Order) -> Outcome {
     eventually("the order is decided", || async {
         let request = proto::ReserveRequest { reservations: vec![order.reservation()] };
-        let outcome = match sale.api().reserve(as_service(request)).await {
+        let outcome = match sale.api().reserve(as_order_service(request)).await {
             Ok(response) => response.into_inner().results.remove(0).outcome.unwrap(),
             Err(status) => {
                 assert_eq!(status.code(), Code::Unavailable, "{status:?}");

@@ -10,7 +10,7 @@ use crate::{
 use stampede_proto::inventory::v1::{
     self as proto, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
 };
-use stampede_testkit::{FreezeAt, Proxy, Writes, as_service, eventually};
+use stampede_testkit::{FreezeAt, Proxy, Writes, as_order_service, eventually};
 use std::collections::BTreeSet;
 use tokio::task::JoinHandle;
 use tonic::{Status, transport::Channel};
@@ -77,7 +77,7 @@ type Asked = JoinHandle<Result<Outcome, Status>>;
 
 async fn ask(mut api: InventoryServiceClient<Channel>, reservation: proto::Reservation) -> Result<Outcome, Status> {
     let request = proto::ReserveRequest { reservations: vec![reservation] };
-    let mut results = api.reserve(as_service(request)).await?.into_inner().results;
+    let mut results = api.reserve(as_order_service(request)).await?.into_inner().results;
     Ok(results.remove(0).outcome.unwrap())
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use stampede_db::Statement;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{FreezeAt, Service, Writes, as_service, eventually};
+use stampede_testkit::{FreezeAt, Service, Writes, as_operator, as_order_service, eventually};
 use stampede_vocab::{OrderId, UserId};
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ async fn sell_to_many(stand: &Stand) {
     let sale = &stand.sale;
     let mut shelf = sale.shelf(2);
     shelf.items[ITEM].total_units = i32::try_from(BUYERS).unwrap() + LEFT;
-    sale.api().stage_stock(as_service(shelf)).await.unwrap();
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
     let mut conn = sale.inventory_db.acquire().await.unwrap();
     let mut ledger = Statement::new(
         "INSERT INTO ledger (order_id, item_id, user_id, event_id, arrival, units, gift_units, state, \
@@ -165,7 +165,7 @@ async fn a_sweep_that_is_late_takes_nothing_from_an_order_that_came_since() {
         stand.is_granted_and_forgotten(&order).await;
         stand.redis.frozen().await;
         // The ledger has said that it does not know the order. Now it comes, and is committed and answered.
-        let request = as_service(proto::ReserveRequest { reservations: vec![order.reservation()] });
+        let request = as_order_service(proto::ReserveRequest { reservations: vec![order.reservation()] });
         let results = other.inventory().reserve(request).await.unwrap().into_inner().results;
         assert!(matches!(results[0].outcome, Some(Outcome::Reserved(_))), "{results:?}");
         stand.redis.thaw();

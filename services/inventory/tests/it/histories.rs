@@ -23,7 +23,7 @@ use stampede_proto::{
     },
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Service, as_operator, as_service, buyer, eventually, heavy};
+use stampede_testkit::{AdminRedis, Service, as_operator, as_order_service, buyer, eventually, heavy};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tonic::transport::Channel;
@@ -113,7 +113,7 @@ impl<'g> History<'g> {
             close_time: Some(seconds_from_now(3_600)),
             items: items.clone(),
         };
-        ground.sale.api().stage_stock(as_service(request)).await.unwrap();
+        ground.sale.api().stage_stock(as_operator(request)).await.unwrap();
         Self {
             ground,
             random,
@@ -345,7 +345,7 @@ impl<'g> History<'g> {
         let order_id = self.orders[index].order.order_id.to_string();
         let event_id = self.event_id.to_string();
         let reservations = vec![proto::ReservationRef { event_id, order_id, request_time: asked.request_time }];
-        let request = as_service(proto::ReleaseRequest { reservations });
+        let request = as_order_service(proto::ReleaseRequest { reservations });
         let released = self.ground.sale.api().release(request).await.unwrap().into_inner().released;
         self.steps.push(format!("{} takes one of its requests back: {released}", self.name(index)));
         let is_last = self.orders[index].asked.is_empty() && !self.orders[index].ended;

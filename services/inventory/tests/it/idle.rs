@@ -9,7 +9,7 @@ use stampede_lua::{
     stock::{Decision, Reservation, Stock, WantedLine},
 };
 use stampede_proto::inventory::v1::{self as proto, RefusalReason};
-use stampede_testkit::{OwnRedis, as_service, eventually};
+use stampede_testkit::{OwnRedis, as_operator, eventually};
 use stampede_vocab::{Fingerprint, Quantity};
 
 /// Waits until every event was compared on this run of the server.
@@ -73,7 +73,7 @@ async fn one_event_of_next_year_that_was_lost_comes_back_when_somebody_asks() {
         close_time: Some(seconds_from_now(366 * 86_400)),
         ..sale.shelf(2)
     };
-    sale.api().stage_stock(as_service(next_year)).await.unwrap();
+    sale.api().stage_stock(as_operator(next_year)).await.unwrap();
     assert_eq!(sale.refusal(&sale.order([0, 1])).await, (RefusalReason::EventNotOpen, 0));
     let mut behind = Behind::of(&sale, &redis.admin_url(), 1).await;
     behind.lose_item().await;

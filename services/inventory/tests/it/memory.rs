@@ -3,7 +3,7 @@
 use crate::sale::{Sale, reason};
 use stampede_proto::inventory::v1 as proto;
 use stampede_status::Reason;
-use stampede_testkit::{OwnRedis, as_service, buyer};
+use stampede_testkit::{OwnRedis, as_operator, buyer};
 use stampede_vocab::{EventId, ItemId, RequestId};
 
 #[tokio::test]
@@ -17,12 +17,12 @@ async fn nothing_new_is_staged_and_what_is_there_goes_on_being_sold() {
     for (item, index) in another.items.iter_mut().zip(0..) {
         item.item_id = ItemId::derive(event_id, index).to_string();
     }
-    let refused = sale.api().stage_stock(as_service(another.clone())).await.unwrap_err();
+    let refused = sale.api().stage_stock(as_operator(another.clone())).await.unwrap_err();
     assert_eq!(reason(&refused), Reason::Overloaded);
     sale.reserved(&sale.order([1, 1])).await;
     // An event that was there before may move, and be put back.
-    sale.api().stage_stock(as_service(sale.shelf(2))).await.unwrap();
+    sale.api().stage_stock(as_operator(sale.shelf(2))).await.unwrap();
 
     redis.empty().await.unwrap();
-    sale.api().stage_stock(as_service(another)).await.unwrap();
+    sale.api().stage_stock(as_operator(another)).await.unwrap();
 }

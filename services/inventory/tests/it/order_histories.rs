@@ -21,7 +21,7 @@ use stampede_proto::{
     order::v1::{CancelOrderRequest, order_service_client::OrderServiceClient},
     r#type::v1::Money,
 };
-use stampede_testkit::{AdminRedis, Mesh, Service, World, as_buyer, as_service, buyer, heavy};
+use stampede_testkit::{AdminRedis, Mesh, Service, World, as_buyer, as_operator, as_order_service, buyer, heavy};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, UserId};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -111,7 +111,7 @@ impl<'g> History<'g> {
             items: shelf.clone(),
         };
         // A replica may just have been killed.
-        while ground.replicas[0].clone().stage_stock(as_service(request.clone())).await.is_err() {
+        while ground.replicas[0].clone().stage_stock(as_operator(request.clone())).await.is_err() {
             sleep(Duration::from_millis(50)).await;
         }
         Self {
@@ -200,7 +200,7 @@ impl<'g> History<'g> {
         let reservation = self.known[index].order.reservation();
         let request = proto::ReserveRequest { reservations: vec![reservation] };
         let mut replica = self.ground.replicas[self.random.below(REPLICAS)].clone();
-        let results = replica.reserve(as_service(request)).await.map(|response| response.into_inner().results);
+        let results = replica.reserve(as_order_service(request)).await.map(|response| response.into_inner().results);
         self.steps.push(format!("order {index} takes units and is not written: {results:?}"));
         Ok(())
     }

@@ -12,7 +12,7 @@ use stampede_lua::{
     stock::{Decision, Stock},
 };
 use stampede_proto::inventory::v1::RefusalReason;
-use stampede_testkit::{OwnRedis, Service, World, as_service, eventually};
+use stampede_testkit::{OwnRedis, Service, World, as_operator, eventually};
 use std::time::Instant;
 
 /// Buyers of the item.
@@ -124,7 +124,7 @@ async fn what_is_on_hold_is_counted_while_another_hold_is_there() {
     // Nobody commits the hold, and nobody drops it.
     let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STALE_HOLD_AGE_MS", 3_600_000);
     let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
-    sale.api().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+    sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
     let (url, key_prefix) = (sale.world.redis_url().to_owned(), sale.world.redis_key_prefix());
     let stock = Stock::new(Redis::connect(RedisConfig { url, key_prefix }).await.unwrap());
     let (order, other) = (sale.order([2, 0]), sale.order([1, 0]));

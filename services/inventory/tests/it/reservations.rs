@@ -4,20 +4,20 @@
 use crate::sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref};
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{Service, as_service};
+use stampede_testkit::{Service, as_operator, as_order_service};
 use stampede_vocab::{EventId, ItemId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
 async fn staged_beside_order() -> Sale {
     let sale = Sale::unstaged(&[Service::Order]).await;
-    sale.api().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+    sale.api().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
     sale
 }
 
 async fn release(sale: &Sale, order: &Order, reserved: &proto::Reserved) -> i32 {
     let request = proto::ReleaseRequest { reservations: vec![reservation_ref(sale, order, reserved)] };
-    sale.api().release(as_service(request)).await.unwrap().into_inner().released
+    sale.api().release(as_order_service(request)).await.unwrap().into_inner().released
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_repeat_gets_the_same_answer_when_all_is_sold_and_another_request_does
     assert_eq!(sale.stock(1).await, Some(level(0, 3, 0)), "it took nothing");
 
     let other = proto::Reservation { request_fingerprint: vec![2; 32], ..order.reservation() };
-    let request = as_service(proto::ReserveRequest { reservations: vec![other] });
+    let request = as_order_service(proto::ReserveRequest { reservations: vec![other] });
     let results = sale.api().reserve(request).await.unwrap().into_inner().results;
     let refusal = proto::Refusal { reason: RefusalReason::RequestIdReused.into(), ..proto::Refusal::default() };
     assert_eq!(results[0].outcome, Some(Outcome::Refusal(refusal)));
@@ -158,7 +158,7 @@ async fn an_order_that_is_asked_for_in_two_events_at_once_gets_units_in_one() {
     for (index, item) in shelf.items.iter_mut().enumerate() {
         item.item_id = ItemId::derive(other, index).to_string();
     }
-    sale.api().stage_stock(as_service(shelf)).await.unwrap();
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
     // As many as there are units in each.
     let here: Vec<Order> = (0..5).map(|_| sale.order([1, 0])).collect();
     let elsewhere =

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{
     self as proto, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
 };
-use stampede_testkit::{OwnRedis, Service, World, as_service, eventually};
+use stampede_testkit::{OwnRedis, Service, World, as_operator, as_order_service, eventually};
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicUsize, Ordering},
@@ -89,7 +89,7 @@ impl<'s> Crowd<'s> {
 /// Redis may be away, or know too little: whoever is refused, or not answered, has nothing.
 async fn ask(mut replica: InventoryServiceClient<Channel>, order: &Order) -> Option<proto::Reserved> {
     let request = proto::ReserveRequest { reservations: vec![order.reservation()] };
-    let response = replica.reserve(as_service(request)).await.ok()?;
+    let response = replica.reserve(as_order_service(request)).await.ok()?;
     match response.into_inner().results.remove(0).outcome? {
         Outcome::Reserved(reserved) => Some(reserved),
         Outcome::Refusal(_) => None,
@@ -107,7 +107,7 @@ async fn staged_on(redis: &OwnRedis) -> Sale {
     for (item, total_units) in shelf.items.iter_mut().zip(TOTALS) {
         item.total_units = total_units;
     }
-    sale.api().stage_stock(as_service(shelf)).await.unwrap();
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
     sale
 }
 

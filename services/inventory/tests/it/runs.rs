@@ -1,7 +1,7 @@
 //! Which seeds a test of histories plays, how far it is, and what it says of those that failed.
 
 use stampede_proto::inventory::v1::{self as proto, inventory_service_client::InventoryServiceClient};
-use stampede_testkit::{as_service, eventually};
+use stampede_testkit::{as_order_service, eventually};
 use std::{
     env,
     io::Write,
@@ -91,7 +91,7 @@ pub async fn reserve_once_there_is_room(
     request: proto::ReserveRequest,
 ) -> proto::ReserveResponse {
     let answer = eventually("it is not too busy", || async {
-        match api.clone().reserve(as_service(request.clone())).await {
+        match api.clone().reserve(as_order_service(request.clone())).await {
             Err(status) if status.code() == Code::Unavailable => None,
             answer => Some(answer.expect("it is answered").into_inner()),
         }

@@ -13,7 +13,7 @@ use stampede_proto::{
     r#type::v1::Money,
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Service, World, as_service, buyer, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Service, World, as_operator, buyer, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, RequestId, Timestamp, UserId};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,7 @@ impl Sale {
     pub async fn replicated_on_redis(replicas: usize, redis: &OwnRedis) -> Self {
         let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_REDIS_URL", redis.url());
         let sale = Self::with(mesh.replicas(Service::Inventory, replicas), &[]).await;
-        sale.mesh.inventory().stage_stock(as_service(sale.shelf(1))).await.unwrap();
+        sale.mesh.inventory().stage_stock(as_operator(sale.shelf(1))).await.unwrap();
         sale
     }
 
@@ -135,7 +135,7 @@ impl Sale {
     }
 
     async fn stage(&self) {
-        self.api().stage_stock(as_service(self.shelf(1))).await.unwrap();
+        self.api().stage_stock(as_operator(self.shelf(1))).await.unwrap();
     }
 
     pub fn api(&self) -> InventoryServiceClient<Channel> {

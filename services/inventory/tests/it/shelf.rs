@@ -3,7 +3,7 @@
 use crate::sale::{Sale, get_stock, is_refused, level, seconds_from_now};
 use futures_util::StreamExt;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason};
-use stampede_testkit::{as_operator, as_service, eventually};
+use stampede_testkit::{as_operator, eventually};
 
 #[tokio::test]
 async fn an_event_stages_itself_moves_its_window_and_closes_when_it_is_cancelled() {
@@ -66,10 +66,10 @@ async fn reconciling_tells_what_differed_and_sets_it_right() {
 #[tokio::test]
 async fn an_older_version_of_an_event_changes_nothing() {
     let sale = Sale::open().await;
-    sale.api().stage_stock(as_service(sale.shelf(3))).await.unwrap();
+    sale.api().stage_stock(as_operator(sale.shelf(3))).await.unwrap();
     let mut old = sale.shelf(2);
     old.items[1].total_units = 99;
-    sale.api().stage_stock(as_service(old)).await.unwrap();
+    sale.api().stage_stock(as_operator(old)).await.unwrap();
     assert_eq!(sale.stock(1).await, Some(level(3, 0, 0)));
 }
 
@@ -82,7 +82,7 @@ async fn an_order_is_known_though_its_event_is_before_its_opening_again() {
 
     // As it looks to the script, too, when the clock of Redis is set back.
     let later = proto::StageStockRequest { open_time: Some(seconds_from_now(1_800)), ..sale.shelf(2) };
-    sale.api().stage_stock(as_service(later)).await.unwrap();
+    sale.api().stage_stock(as_operator(later)).await.unwrap();
     assert!(is_refused(&sale, RefusalReason::EventNotOpen).await);
     let repeat = sale.reserved(&order).await;
     assert_eq!((repeat.arrival, repeat.commit_time), (first.arrival, first.commit_time));

@@ -94,7 +94,8 @@ async fn a_state_of_a_newer_version_is_left_to_a_replica_of_that_version() -> Re
     assert_eq!(problem.reason(), Reason::Unavailable);
     assert!(problem.retry_delay().is_some(), "it may be asked for again");
     let look_up = stampede_proto::order::v1::LookUpOrdersRequest { order_ids: vec![order.order_id.clone()] };
-    let found = sale.mesh.order().look_up_orders(stampede_testkit::as_service(look_up)).await?.into_inner().orders;
+    let found =
+        sale.mesh.order().look_up_orders(stampede_testkit::as_inventory_service(look_up)).await?.into_inner().orders;
     assert_eq!((found.len(), found[0].state()), (1, OrderState::Unspecified), "it was written: nobody frees its units");
     sale.mesh.stop().await
 }

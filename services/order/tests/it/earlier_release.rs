@@ -9,7 +9,7 @@ use stampede_proto::{
     order::v1::{LookUpOrdersRequest, Order, OrderState, PlaceOrderRequest},
 };
 use stampede_status::Reason;
-use stampede_testkit::{as_service, buyer, eventually};
+use stampede_testkit::{as_inventory_service, buyer, eventually};
 
 /// Seconds after which an order is not left to an inventory of an earlier release any more.
 const LONG_AGO: i64 = 120;
@@ -64,7 +64,7 @@ async fn an_order_that_was_rejected_is_a_cancelled_one() -> Result<()> {
     sale.leave_as_before(&order, "REJECTED", 0).await?;
     assert_eq!(sale.now(&order).await?.state(), OrderState::Cancelled);
     let request = LookUpOrdersRequest { order_ids: vec![order.order_id.clone()] };
-    let found = sale.mesh.order().look_up_orders(as_service(request)).await?.into_inner().orders;
+    let found = sale.mesh.order().look_up_orders(as_inventory_service(request)).await?.into_inner().orders;
     assert_eq!(found[0].state(), OrderState::Cancelled);
     sale.mesh.stop().await
 }

@@ -6,7 +6,7 @@ use stampede_proto::order::v1::{
     GetOrderRequest, ListOrdersRequest, LookUpOrdersRequest, Order, OrderState, WatchOrderRequest,
 };
 use stampede_status::Reason;
-use stampede_testkit::{as_buyer, as_operator, as_service, buyer};
+use stampede_testkit::{as_buyer, as_inventory_service, as_operator, buyer};
 use stampede_vocab::{OrderId, RequestId};
 use tonic::Request;
 
@@ -116,7 +116,7 @@ async fn services_look_up_what_was_written_and_nobody_else_does() -> Result<()> 
     let never = OrderId::derive(buyer(), &RequestId::parse("never")?).to_string();
     let look_up = || LookUpOrdersRequest { order_ids: vec![never.clone(), order.order_id.clone()] };
     let mut client = sale.mesh.order();
-    let found = client.look_up_orders(as_service(look_up())).await?.into_inner().orders;
+    let found = client.look_up_orders(as_inventory_service(look_up())).await?.into_inner().orders;
     assert_eq!(found.len(), 1);
     assert_eq!((&found[0].order_id, found[0].state()), (&order.order_id, OrderState::AwaitingPayment));
     for request in [as_operator(look_up()), as_buyer(buyer_of(&order), look_up())] {

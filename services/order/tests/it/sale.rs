@@ -17,7 +17,7 @@ use stampede_proto::{
     r#type::v1::{DeclineCode, Money},
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_service, eventually};
+use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_order_service, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -147,7 +147,7 @@ impl Sale {
             close_time: Some(timestamp(open_time.plus(2 * HOUR))),
             items,
         };
-        self.mesh.inventory().stage_stock(as_service(request)).await?;
+        self.mesh.inventory().stage_stock(as_operator(request)).await?;
         Ok(())
     }
 
@@ -298,7 +298,7 @@ impl Sale {
             order_id: order.order_id.clone(),
             request_time: Some(timestamp(request_time)),
         };
-        let request = as_service(ReleaseRequest { reservations: vec![reservation] });
+        let request = as_order_service(ReleaseRequest { reservations: vec![reservation] });
         let released = self.mesh.inventory().release(request).await?.into_inner().released;
         ensure!(released == 1, "{released} orders gave their units back");
         Ok(())
@@ -400,7 +400,7 @@ impl Sale {
     /// The stock of an item of any event.
     pub async fn stock_of(&self, event: EventId, item: ItemId) -> Result<Stock> {
         let request = GetStockRequest { event_id: event.to_string() };
-        let stocks = self.mesh.inventory().get_stock(as_service(request)).await?.into_inner().stocks;
+        let stocks = self.mesh.inventory().get_stock(as_operator(request)).await?.into_inner().stocks;
         stocks.into_iter().find(|stock| stock.item_id == item.to_string()).context("the item's stock")
     }
 
