@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use tonic::{Request, metadata::AsciiMetadataValue};
 
 /// Secret that the processes of a test know each other by.
-pub(crate) const MESH_SECRET: &str = "a mesh secret of the tests, 32 bytes or more";
+pub const MESH_SECRET: &str = "a mesh secret of the tests, 32 bytes or more";
 /// How long what is signed here holds: longer than a test.
 const LIFE_S: i64 = 3_600;
 

@@ -39,7 +39,7 @@ pub use self::redis::{OwnRedis, RedisCopy};
 pub use admin::AdminRedis;
 pub use breaks::{Break, BreakAt};
 pub use callers::{
-    as_buyer, as_inventory_service, as_operator, as_order_service, buyer, forged_identity, signed_identity,
+    MESH_SECRET, as_buyer, as_inventory_service, as_operator, as_order_service, buyer, forged_identity, signed_identity,
 };
 pub use cluster::OwnCluster;
 pub use collector::{CollectedSpan, Collector};

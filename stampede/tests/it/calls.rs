@@ -2,9 +2,11 @@
 
 use bytes::{Buf, BufMut};
 use http::{Method, uri::PathAndQuery};
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, MethodDescriptor, Value};
 use stampede_proto::r#type::v1::Access;
-use stampede_testkit::{Mesh, Service};
+use stampede_testkit::{
+    self as testkit, IDENTITY_METADATA, Mesh, Process, Role, Service, forged_identity, signed_identity,
+};
 use stampede_vocab::UserId;
 use std::{collections::BTreeMap, time::Duration};
 use tonic::{
@@ -29,6 +31,8 @@ pub struct Rpc {
     pub input: MessageDescriptor,
     /// Who may call it through the gateway, by the contract.
     pub access: Access,
+    /// Which processes may call it for themselves, by the contract.
+    pub callers: Vec<String>,
     /// Its route there, with a word in place of the id.
     pub http: Option<(Method, String)>,
 }
@@ -37,13 +41,13 @@ pub struct Rpc {
 pub fn rpcs() -> Vec<Rpc> {
     let pool = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
     let option = |name| pool.get_extension_by_name(name).unwrap();
-    let (access, http) = (option("stampede.type.v1.access"), option("google.api.http"));
+    let options = ["stampede.type.v1.access", "stampede.type.v1.callers", "google.api.http"].map(option);
     let ours = pool.services().filter(|service| service.full_name().starts_with("stampede."));
     let methods = ours.flat_map(|service| service.methods().collect::<Vec<_>>());
-    methods.map(|method| rpc(&method, &access, &http)).collect()
+    methods.map(|method| rpc(&method, &options)).collect()
 }
 
-fn rpc(method: &MethodDescriptor, access: &ExtensionDescriptor, http: &ExtensionDescriptor) -> Rpc {
+fn rpc(method: &MethodDescriptor, [access, callers, http]: &[ExtensionDescriptor; 3]) -> Rpc {
     let service = method.parent_service().full_name().to_owned();
     let package = service.split('.').nth(1).unwrap();
     let options = method.options();
@@ -58,8 +62,13 @@ fn rpc(method: &MethodDescriptor, access: &ExtensionDescriptor, http: &Extension
             .as_enum_number()
             .and_then(|number| Access::try_from(number).ok())
             .unwrap(),
+        callers: texts(options.get_extension(callers).as_list().unwrap()),
         http: rule.map(|rule| route(rule.as_message().unwrap())),
     }
+}
+
+fn texts(list: &[Value]) -> Vec<String> {
+    list.iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
 fn route(rule: &DynamicMessage) -> (Method, String) {
@@ -80,34 +89,47 @@ fn route(rule: &DynamicMessage) -> (Method, String) {
 pub enum Caller {
     /// Says nothing.
     Nobody,
+    /// Says in plain, unsigned metadata that it is an operator.
+    Plain,
+    /// An operator by the secret of another mesh.
+    Forged,
     /// What the gateway says of one without a token.
     Anonymous,
-    /// A role that there is not.
-    MadeUp,
     Buyer(UserId),
     Operator,
-    Service,
+    /// A process of the mesh, for itself.
+    Service(Service),
+    /// A process of the mesh that says it were an operator.
+    Presuming(Service),
 }
 
 impl Caller {
-    /// Whether it has an identity.
-    pub fn is_known(&self) -> bool {
-        matches!(self, Self::Buyer(_) | Self::Operator | Self::Service)
+    /// The name by which the contract knows a caller that speaks for itself.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Operator => Some("operator"),
+            Self::Service(service) => Some(service.name()),
+            _ => None,
+        }
     }
 
     fn stamp(&self, metadata: &mut MetadataMap) {
-        let (role, user) = match self {
+        let somebody = || Some(UserId::random());
+        let entry = match self {
             Self::Nobody => return,
-            Self::Anonymous => ("anonymous", None),
-            Self::MadeUp => ("root", Some(UserId::random())),
-            Self::Buyer(user) => ("buyer", Some(*user)),
-            Self::Operator => ("operator", Some(UserId::random())),
-            Self::Service => ("service", Some(UserId::random())),
+            Self::Plain => {
+                metadata.insert("x-stampede-role", "operator".parse().unwrap());
+                metadata.insert("x-stampede-user", UserId::random().to_string().parse().unwrap());
+                return;
+            }
+            Self::Forged => forged_identity(testkit::Caller::Operator, Some(Role::Operator), somebody()),
+            Self::Anonymous => signed_identity(Process::Gateway, None, None),
+            Self::Buyer(user) => signed_identity(Process::Gateway, Some(Role::Buyer), Some(*user)),
+            Self::Operator => signed_identity(testkit::Caller::Operator, Some(Role::Operator), somebody()),
+            Self::Service(service) => signed_identity(*service, Some(Role::Service), None),
+            Self::Presuming(service) => signed_identity(*service, Some(Role::Operator), somebody()),
         };
-        metadata.insert("x-stampede-role", role.parse().unwrap());
-        if let Some(user) = user {
-            metadata.insert("x-stampede-user", user.to_string().parse().unwrap());
-        }
+        metadata.insert(IDENTITY_METADATA, entry.parse().unwrap());
     }
 }
 

@@ -12,9 +12,10 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use prost::Message;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use stampede_proto::{
-    coupon::v1::CouponState, order::v1::OrderState, payment::v1::ListPaymentsRequest, r#type::v1::Access,
+    coupon::v1::CouponState, inventory::v1::ReserveRequest, order::v1::OrderState, payment::v1::ListPaymentsRequest,
+    r#type::v1::Access,
 };
-use stampede_testkit::{Mesh, Process, World, as_buyer, buyer};
+use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_order_service, buyer};
 use std::process::Command;
 use tonic::{Code, Status};
 
@@ -23,15 +24,15 @@ use tonic::{Code, Status};
 enum Policy {
     /// Everybody, with or without an identity.
     Anybody,
-    /// Everybody with an identity, and a buyer for what is their own.
+    /// Buyers for what is their own, and operators.
     Owner,
-    /// Operators, and services.
+    /// Operators.
     Operator,
-    /// Services.
-    Service,
+    /// Nobody outside: these alone, each for itself.
+    Only(&'static [&'static str]),
 }
 
-use Policy::{Anybody, Operator, Owner, Service};
+use Policy::{Anybody, Only, Operator, Owner};
 
 const POLICIES: [(&str, Policy); 31] = [
     ("event.CreateEvent", Operator),
@@ -46,11 +47,11 @@ const POLICIES: [(&str, Policy); 31] = [
     ("coupon.ClaimCoupon", Owner),
     ("coupon.GetCoupon", Owner),
     ("coupon.ListCoupons", Owner),
-    ("coupon.HoldCoupons", Service),
-    ("coupon.ReleaseCoupon", Service),
-    ("inventory.StageStock", Service),
-    ("inventory.Reserve", Service),
-    ("inventory.Release", Service),
+    ("coupon.HoldCoupons", Only(&["order"])),
+    ("coupon.ReleaseCoupon", Only(&["order"])),
+    ("inventory.StageStock", Only(&["operator"])),
+    ("inventory.Reserve", Only(&["order"])),
+    ("inventory.Release", Only(&["order"])),
     ("inventory.GetStock", Anybody),
     ("inventory.WatchStock", Anybody),
     ("inventory.Reconcile", Operator),
@@ -61,7 +62,7 @@ const POLICIES: [(&str, Policy); 31] = [
     ("order.CancelOrder", Owner),
     ("order.RefundOrder", Operator),
     ("order.WatchOrder", Owner),
-    ("order.LookUpOrders", Service),
+    ("order.LookUpOrders", Only(&["coupon", "inventory"])),
     ("payment.GetPayment", Owner),
     ("payment.ListPayments", Owner),
     ("payment.HandleWebhook", Anybody),
@@ -79,17 +80,26 @@ impl Policy {
             Anybody => Access::Public,
             Owner => Access::Authenticated,
             Operator => Access::Operator,
-            Service => Access::Unspecified,
+            Only(_) => Access::Unspecified,
+        }
+    }
+
+    /// The processes that the contract has to name.
+    fn callers(self) -> &'static [&'static str] {
+        match self {
+            Only(callers) => callers,
+            Anybody | Owner | Operator => &[],
         }
     }
 
     /// Whether a caller who says this to a service gets through.
     fn lets_in(self, caller: &Caller) -> bool {
         match self {
-            Anybody => true,
-            Owner => caller.is_known(),
-            Operator => matches!(caller, Caller::Operator | Caller::Service),
-            Service => matches!(caller, Caller::Service),
+            // Whoever means to be known has to be.
+            Anybody => !matches!(caller, Caller::Forged),
+            Owner => matches!(caller, Caller::Buyer(_) | Caller::Operator),
+            Operator => matches!(caller, Caller::Operator),
+            Only(callers) => caller.name().is_some_and(|name| callers.contains(&name)),
         }
     }
 
@@ -99,7 +109,7 @@ impl Policy {
             Anybody => true,
             Owner => matches!(role, "buyer" | "operator"),
             Operator => role == "operator",
-            Service => false,
+            Only(_) => false,
         }
     }
 }
@@ -114,6 +124,7 @@ fn every_rpc_has_a_policy_and_the_contract_says_the_same() {
     let rpcs = rpcs();
     for rpc in &rpcs {
         assert_eq!(rpc.access, Policy::of(rpc).access(), "{}", rpc.name);
+        assert_eq!(rpc.callers, Policy::of(rpc).callers(), "{}", rpc.name);
         assert_eq!(rpc.http.is_some(), rpc.access != Access::Unspecified, "{} has a route or no caller", rpc.name);
     }
     for (name, _) in POLICIES {
@@ -122,12 +133,14 @@ fn every_rpc_has_a_policy_and_the_contract_says_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_refuses_every_role_that_an_rpc_is_not_for() {
+async fn a_service_refuses_every_caller_that_an_rpc_is_not_for() {
     let world = World::prepared().await.unwrap();
     let mesh = Mesh::start(&world).await.unwrap();
     let ports = Ports::of(&mesh).await;
-    let callers =
-        [Caller::Nobody, Caller::Anonymous, Caller::MadeUp, Caller::Buyer(buyer()), Caller::Operator, Caller::Service];
+    let outside =
+        [Caller::Nobody, Caller::Plain, Caller::Forged, Caller::Anonymous, Caller::Buyer(buyer()), Caller::Operator];
+    let inside = Service::ALL.into_iter().flat_map(|service| [Caller::Service(service), Caller::Presuming(service)]);
+    let callers: Vec<Caller> = outside.into_iter().chain(inside).collect();
     for rpc in rpcs() {
         for caller in &callers {
             // The empty message: who calls is judged first, so what is missing in it is told to nobody else.
@@ -136,6 +149,30 @@ async fn a_service_refuses_every_role_that_an_rpc_is_not_for() {
             assert_eq!(!refused, Policy::of(&rpc).lets_in(caller), "{} by {caller:?}: {outcome:?}", rpc.name);
         }
     }
+    mesh.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_without_a_secret_that_is_one_does_not_start() {
+    let world = World::prepared().await.unwrap();
+    for (secret, reason) in [("short", "at least 32"), ("", "needs 1 to 4")] {
+        let mesh = MeshBuilder::default().set(Service::Payment, "STAMPEDE_MESH_SECRET", secret);
+        let (code, log) = mesh.launch(&world, Service::Payment).unwrap().ended().await;
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("--mesh-secret") && log.contains(reason), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_mesh_is_changed_while_it_runs() {
+    const NEXT: &str = "the next mesh secret of the tests, 32 bytes";
+    let world = World::prepared().await.unwrap();
+    let both = format!("{NEXT}\n{}", stampede_testkit::MESH_SECRET);
+    let mesh = MeshBuilder::default().set(Service::Inventory, "STAMPEDE_MESH_SECRET", both);
+    let mesh = mesh.start(&world, [Service::Inventory]).await.unwrap();
+    let outcome = mesh.inventory().reserve(as_order_service(ReserveRequest::default())).await;
+    let refused = outcome.as_ref().is_err_and(|status| is_refusal(&stampede_reason(status)));
+    assert!(!refused, "what the older key has signed is still believed: {outcome:?}");
     mesh.stop().await.unwrap();
 }
 
