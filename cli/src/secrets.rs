@@ -21,12 +21,13 @@ const BYTES: usize = 32;
 /// Make the secrets of a mesh, each as a file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  stampede secrets --directory secrets --database-host 127.0.0.1:3306
-  stampede serve gateway --auth-secret-file secrets/auth/secret --redis-url redis://127.0.0.1:6379/0
+  stampede serve gateway --auth-secret-file secrets/auth/secret --mesh-secret-file secrets/mesh/secret \\
+    --redis-url redis://127.0.0.1:6379/0
 
 A secret that is there already is kept, so the command may be repeated. URLs, and the users of Redis, are written anew.
 With --redis-host also redis/url, redis/event_url, and redis-server/users.acl for `redis-server --aclfile`.")]
 pub struct Args {
-    /// Where to make them: auth/secret, webhook/secret, database/password, and database/*_url
+    /// Where to make them: auth/secret, mesh/secret, webhook/secret, database/password, and database/*_url
     #[arg(long, value_name = "DIRECTORY")]
     directory: PathBuf,
 
@@ -74,7 +75,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     ensure!(redis_is_plain, "--redis-host is HOST:PORT, but {:?} is not", redis_host.unwrap_or_default());
     let mut written = Written { made: Vec::new(), kept: Vec::new() };
     let of_redis = redis_host.map(|_| ["redis/password", "redis-server/admin_password"]);
-    for name in ["auth/secret", "webhook/secret", "database/password"].into_iter().chain(of_redis.into_iter().flatten())
+    for name in ["auth/secret", "mesh/secret", "webhook/secret", "database/password"]
+        .into_iter()
+        .chain(of_redis.into_iter().flatten())
     {
         let made = make_once(&args.directory.join(name), args.mode)?;
         if made { written.made.push(name.to_owned()) } else { written.kept.push(name.to_owned()) }

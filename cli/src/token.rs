@@ -1,10 +1,14 @@
-//! `stampede token`: makes the tokens that the gateway checks, one or as many as a load test has users.
+//! `stampede token`: makes the tokens that the gateway checks, one or as many as a load test has users, and the signed
+//! entries that the services' own ports check.
+
+mod mesh;
 
 use crate::output::{Output, print_json, print_text};
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
+use stampede_identity::Caller;
 use stampede_vocab::{Timestamp, UserId};
 
 /// Shortest secret that signs: the length of the hash.
@@ -13,7 +17,8 @@ const SHORTEST_SECRET: usize = 32;
 /// Make tokens, such as the operator's.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  export TOKEN=$(stampede token --role operator)
-  stampede token --role buyer --count 10000 --csv > tokens.csv")]
+  stampede token --role buyer --count 10000 --csv > tokens.csv
+  grpcurl -plaintext -H \"x-stampede-identity: $(stampede token --mesh)\" 127.0.0.1:7103 list")]
 pub struct Args {
     /// Role of the token
     #[arg(long, value_enum, default_value_t = Role::Operator)]
@@ -36,8 +41,24 @@ pub struct Args {
     ttl_s: u32,
 
     /// The secret that the gateway checks tokens with, at least 32 bytes
-    #[arg(long, env = "STAMPEDE_AUTH_SECRET", hide_env_values = true)]
-    auth_secret: String,
+    #[arg(long, env = "STAMPEDE_AUTH_SECRET", hide_env_values = true, required_unless_present = "mesh")]
+    auth_secret: Option<String>,
+
+    /// Print the value of the metadata x-stampede-identity in place of a token: for calls of the services' own ports
+    #[arg(long, requires = "mesh_secret", conflicts_with_all = ["count", "csv"])]
+    mesh: bool,
+
+    /// The secret by which the processes of the mesh know each other
+    #[arg(long, env = "STAMPEDE_MESH_SECRET", hide_env_values = true)]
+    mesh_secret: Option<String>,
+
+    /// Whose call it is: an operator's, the gateway's, or that of a service for itself, which has no other role
+    #[arg(long, requires = "mesh", value_name = "NAME", default_value = "operator")]
+    from: Caller,
+
+    /// The call is for whom the metadata x-stampede-user names: for load tests, which cannot sign for each user
+    #[arg(long, requires = "mesh", conflicts_with = "user")]
+    any_user: bool,
 }
 
 /// The role that a token grants.
@@ -70,9 +91,13 @@ struct Made {
 /// Prints the tokens. As JSON, one is an object and several are a list.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     ensure!(!(args.csv && output.json), "--csv and -o json exclude each other");
+    if let (true, Some(secret)) = (args.mesh, &args.mesh_secret) {
+        return mesh::run(args, secret, output);
+    }
+    let secret = args.auth_secret.as_deref().context("--auth-secret is missing")?;
     let users = (0..args.count).map(|_| args.user.unwrap_or_else(UserId::random));
     let make = |user_id| -> anyhow::Result<Made> {
-        let access_token = sign(user_id, args.role, i64::from(args.ttl_s), &args.auth_secret)?;
+        let access_token = sign(user_id, args.role, i64::from(args.ttl_s), secret)?;
         Ok(Made { user_id, access_token })
     };
     let made = users.map(make).collect::<anyhow::Result<Vec<_>>>()?;

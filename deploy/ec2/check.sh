@@ -235,16 +235,18 @@ handed_over() {
     mkdir -p "$stage/bin" "$stage/ec2"
     cp "$here/hand-over.sh" "$stage/ec2"
     for address in 198.51.100.10 198.51.100.11 198.51.100.12; do
-        mkdir -p "$stage/$address/stampede_"{database,redis-server,auth}-secrets
+        mkdir -p "$stage/$address/stampede_"{database,redis-server,auth,mesh}-secrets
     done
     (umask 0377 && echo of-the-database >"$stage/198.51.100.10/stampede_database-secrets/password")
     (umask 0377 && echo of-redis >"$stage/198.51.100.10/stampede_redis-server-secrets/users.acl")
     (umask 0377 && echo of-tokens >"$stage/198.51.100.10/stampede_auth-secrets/secret")
+    (umask 0377 && echo of-calls >"$stage/198.51.100.10/stampede_mesh-secrets/secret")
     cat >"$stage/bin/tofu" <<'STUB'
 #!/bin/sh
 echo database password mesh 198.51.100.10 servers 198.51.100.11
 echo redis-server users.acl mesh 198.51.100.10 servers 198.51.100.11
 echo auth secret mesh 198.51.100.10 load 198.51.100.12
+echo mesh secret mesh 198.51.100.10 load 198.51.100.12
 STUB
     cat >"$stage/bin/ssh" <<STUB
 #!/bin/bash
@@ -264,9 +266,10 @@ STUB
     [[ $(<"$stage/198.51.100.11/stampede_database-secrets/password") == of-the-database ]]
     [[ $(<"$stage/198.51.100.11/stampede_redis-server-secrets/users.acl") == of-redis ]]
     [[ $(<"$stage/198.51.100.12/stampede_auth-secrets/secret") == of-tokens ]]
+    [[ $(<"$stage/198.51.100.12/stampede_mesh-secrets/secret") == of-calls ]]
     # Rights stay, and no machine gets more than it needs.
     [[ $(stat -c %a "$stage/198.51.100.11/stampede_database-secrets/password") == 400 ]]
-    [[ $(find "$stage"/198.51.100.1[12] -type f | wc -l) == 3 ]]
+    [[ $(find "$stage"/198.51.100.1[12] -type f | wc -l) == 4 ]]
     # The servers come before what needs them.
     local started
     started=$(grep 'systemctl start' "$stage/calls" | sed -n '1,2s/ .*//p' | paste -sd' ')
@@ -492,7 +495,8 @@ for unit in sys.argv[2:]:
 assert len(named) > 10, named
 assert named <= set(config["services"]), f"no service {named - set(config['services'])}"
 volumes = {volume["name"] for volume in config["volumes"].values()}
-assert {"stampede_database-secrets", "stampede_redis-server-secrets", "stampede_auth-secrets"} <= volumes, volumes
+assert {"stampede_database-secrets", "stampede_redis-server-secrets", "stampede_auth-secrets",
+        "stampede_mesh-secrets"} <= volumes, volumes
 PYTHON
 }
 

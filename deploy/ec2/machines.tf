@@ -94,6 +94,7 @@ locals {
 
     cd /opt/stampede
     export STAMPEDE_AUTH_SECRET=$(sudo cat /var/lib/docker/volumes/stampede_auth-secrets/_data/secret)
+    export STAMPEDE_MESH_SECRET=$(sudo cat /var/lib/docker/volumes/stampede_mesh-secrets/_data/secret)
     cargo xtask bench ghz --target ${local.address.mesh}:${var.gateway_port}
     cargo xtask bench jmeter --target ${local.address.mesh}:${var.gateway_port}
   EOT

@@ -22,7 +22,10 @@ output "hand_over" {
       "database password mesh ${aws_instance.machine["mesh"].public_ip} servers ${aws_instance.machine["servers"].public_ip}",
       "redis-server users.acl mesh ${aws_instance.machine["mesh"].public_ip} servers ${aws_instance.machine["servers"].public_ip}",
     ] : [],
-    contains(keys(local.machines), "load") ? ["auth secret mesh ${aws_instance.machine["mesh"].public_ip} load ${aws_instance.machine["load"].public_ip}"] : [],
+    contains(keys(local.machines), "load") ? [
+      "auth secret mesh ${aws_instance.machine["mesh"].public_ip} load ${aws_instance.machine["load"].public_ip}",
+      "mesh secret mesh ${aws_instance.machine["mesh"].public_ip} load ${aws_instance.machine["load"].public_ip}",
+    ] : [],
   ))
 }
 

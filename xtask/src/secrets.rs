@@ -12,13 +12,17 @@ use crate::workspace::remove_file;
 
 /// The variable of the key of the gateway's tokens.
 pub const AUTH: &str = "STAMPEDE_AUTH_SECRET";
+/// The variable of the secret by which the processes of the mesh know each other.
+pub const MESH: &str = "STAMPEDE_MESH_SECRET";
 const WEBHOOK: &str = "STAMPEDE_WEBHOOK_SECRET";
 
-/// The keys that sign the gateway's tokens and the payment provider's webhooks.
+/// The keys that sign the gateway's tokens, the calls within the mesh, and the payment provider's webhooks.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secrets {
     /// HS256 key of the gateway's tokens.
     pub auth: String,
+    /// Key of the calls within the mesh.
+    pub mesh: String,
     /// Key of the payment provider's signatures.
     pub webhook: String,
 }
@@ -29,10 +33,17 @@ impl Secrets {
         let path = Self::file(run);
         match fs::read_to_string(&path) {
             Ok(text) => {
-                parse(&text).with_context(|| format!("{} has no secrets; remove it for new ones", path.display()))
+                let parsed = parse(&text);
+                let mut secrets =
+                    parsed.with_context(|| format!("{} has no secrets; remove it for new ones", path.display()))?;
+                // One of a release that had no such secret.
+                if secrets.mesh.is_empty() {
+                    secrets.mesh = random_hex()?;
+                }
+                Ok(secrets)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                Ok(Self { auth: random_hex()?, webhook: random_hex()? })
+                Ok(Self { auth: random_hex()?, mesh: random_hex()?, webhook: random_hex()? })
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -59,7 +70,7 @@ impl Secrets {
     }
 
     fn script(&self, addresses: &[(&str, String)]) -> String {
-        let secrets = [(AUTH, &self.auth), (WEBHOOK, &self.webhook)];
+        let secrets = [(AUTH, &self.auth), (MESH, &self.mesh), (WEBHOOK, &self.webhook)];
         let addresses = addresses.iter().map(|(name, value)| (*name, value));
         secrets.into_iter().chain(addresses).map(|(name, value)| format!("export {name}={value}\n")).collect()
     }
@@ -71,7 +82,7 @@ fn parse(script: &str) -> Option<Secrets> {
             |line: &str| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
         script.lines().find_map(assigned)
     };
-    Some(Secrets { auth: value(AUTH)?, webhook: value(WEBHOOK)? })
+    Some(Secrets { auth: value(AUTH)?, mesh: value(MESH).unwrap_or_default(), webhook: value(WEBHOOK)? })
 }
 
 /// 32 bytes from the kernel, as 64 hexadecimal digits.
@@ -99,9 +110,18 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again_and_half_of_it_is_not() {
-        let secrets = Secrets { auth: "a1".into(), webhook: "b2".into() };
+        let secrets = Secrets { auth: "a1".into(), mesh: "c3".into(), webhook: "b2".into() };
         assert!(parse(&secrets.script(&[("STAMPEDE_GATEWAY_URL", "http://127.0.0.1:8080".into())])) == Some(secrets));
         assert!(parse("export STAMPEDE_AUTH_SECRET=a1\n").is_none());
+    }
+
+    #[test]
+    fn a_secret_that_an_earlier_release_did_not_have_is_made() {
+        let run = Scratch::new("earlier-secrets");
+        let script = "export STAMPEDE_AUTH_SECRET=a1\nexport STAMPEDE_WEBHOOK_SECRET=b2\n";
+        fs::write(Secrets::file(run.path()), script).expect("writable");
+        let secrets = Secrets::of_run(run.path()).expect("read");
+        assert_eq!((secrets.auth.as_str(), secrets.mesh.len()), ("a1", 64));
     }
 
     #[test]

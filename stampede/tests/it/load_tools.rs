@@ -101,6 +101,31 @@ fn tokens_for_a_crowd_are_lines_under_a_header_each_of_another_user() {
 }
 
 #[test]
+fn an_entry_for_the_services_ports_is_made_from_the_secret_of_the_mesh() {
+    let secret = stampede_testkit::MESH_SECRET;
+    let made = |flags: &[&str]| {
+        let output = run(&[&["token", "--mesh", "--mesh-secret", secret][..], flags].concat());
+        assert!(output.status.success(), "{output:?}");
+        out(&output).trim_end().to_owned()
+    };
+    assert!(made(&[]).starts_with("1.operator.operator.usr_"), "an operator's by default");
+    assert!(made(&["--from", "order"]).starts_with("1.order.service.."));
+    assert!(made(&["--role", "buyer", "--any-user"]).starts_with("1.operator.buyer.*."));
+    assert!(made(&["-o", "json"]).contains("x-stampede-identity"));
+    for (flags, named) in [
+        (vec!["--mesh"], "--mesh-secret"),
+        (vec!["--mesh", "--mesh-secret", "short"], "at least 32"),
+        (vec!["--mesh", "--mesh-secret", secret, "--count", "2"], "--count"),
+        (vec!["--mesh", "--mesh-secret", secret, "--from", "root"], "no process"),
+        (vec!["--any-user"], "--mesh"),
+    ] {
+        let refused = run(&[&["token"][..], &flags].concat());
+        assert_eq!(refused.status.code(), Some(2), "{flags:?}");
+        assert!(err(&refused).contains(named), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_seed_names_the_file_or_the_answer_that_is_wrong() {
     let secret = "a secret of the tests, 32 bytes or more";
     let missing = run(&["-o", "json", "seed", "no-such.toml", "--auth-secret", secret]);

@@ -95,6 +95,7 @@ impl Runner<'_> {
         command.arg("--config").arg(&config).current_dir(self.workspace.root());
         command.env("STAMPEDE_RUN", seed::run_id()?).stdout(Stdio::null());
         command.envs(seed.ids().into_iter().map(|(name, id)| (format!("STAMPEDE_{name}"), id)));
+        command.envs(seed::identities(stage)?);
         let before = (stage::spent(fleet), stage.outcomes(service, plan.method())?);
         let status = Group::start(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{} failed ({status})", shell::describe(&command));

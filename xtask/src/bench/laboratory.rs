@@ -84,6 +84,7 @@ impl Laboratory {
             ("STAMPEDE_ADMIN_ADDR".to_owned(), at(admin)),
             ("STAMPEDE_REDIS_URL".to_owned(), redis_url),
             (secrets::AUTH.to_owned(), secrets.auth.clone()),
+            (secrets::MESH.to_owned(), secrets.mesh.clone()),
             ("STAMPEDE_WORKER_THREADS".to_owned(), "1".to_owned()),
             // One buyer at one address makes all the claims. The limits are far away, and what they cost is in.
             ("STAMPEDE_ADDRESS_SHARE_PERCENT".to_owned(), "100".to_owned()),

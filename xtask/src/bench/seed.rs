@@ -65,6 +65,22 @@ pub fn run_id() -> anyhow::Result<String> {
     Ok(uuid.chars().filter(char::is_ascii_hexdigit).take(RUN_LENGTH).collect())
 }
 
+/// The signed entries that plans call the services' own ports with, by their variables: that of any buyer, and that of
+/// the order service.
+pub fn identities(stage: &Stage) -> anyhow::Result<[(&'static str, String); 2]> {
+    let made = |flags: &[&str]| {
+        let mut command = stage.operator();
+        command.args(["token", "--mesh"]).args(flags);
+        let entry = shell::quiet(&mut command)
+            .context("the services' ports need STAMPEDE_MESH_SECRET: `. .stampede/up/secrets.env` beside an `up`")?;
+        anyhow::Ok(entry.trim().to_owned())
+    };
+    Ok([
+        ("STAMPEDE_BUYER_IDENTITY", made(&["--role", "buyer", "--any-user"])?),
+        ("STAMPEDE_ORDER_IDENTITY", made(&["--from", "order"])?),
+    ])
+}
+
 /// Writes a token for each of so many new buyers to a file, under the header `user,token`.
 pub fn write_tokens(stage: &Stage, count: u64, to: &Path) -> anyhow::Result<()> {
     let mut command: Command = stage.operator();

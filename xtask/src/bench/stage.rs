@@ -30,7 +30,7 @@ const PAY_WINDOW_MARGIN_MS: u64 = 10_000;
 pub struct Stage {
     program: PathBuf,
     gateway: String,
-    auth_secret: Option<String>,
+    secrets: Option<Secrets>,
     place: Place,
 }
 
@@ -73,7 +73,7 @@ fn on_named(
     let program = mesh::build(workspace, load.profile.or(Profile::Release))?;
     let (host, _) = target.rsplit_once(':').context("the target has a port")?;
     let place = Place::Named { host: host.to_owned() };
-    let stage = Stage { program, gateway: target.to_owned(), auth_secret: None, place };
+    let stage = Stage { program, gateway: target.to_owned(), secrets: None, place };
     let mut fleet = Fleet::open(&workspace.run(RUN))?;
     let good = work(&stage, &mut fleet)?;
     if std::env::var_os("STAMPEDE_ADMIN_DATABASE_URL").is_none() {
@@ -117,7 +117,7 @@ fn on_own(
     let stage = Stage {
         program: mesh.program.clone(),
         gateway: layout.gateway_url().trim_start_matches("http://").to_owned(),
-        auth_secret: Some(secrets.auth.clone()),
+        secrets: Some(secrets.clone()),
         place: Place::Own(layout.clone()),
     };
     let good = work(&stage, &mut fleet)?;
@@ -154,8 +154,8 @@ impl Stage {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(&self.program);
         command.env("STAMPEDE_GATEWAY_URL", format!("http://{}", self.gateway));
-        if let Some(secret) = &self.auth_secret {
-            command.env(secrets::AUTH, secret);
+        if let Some(secrets) = &self.secrets {
+            command.env(secrets::AUTH, &secrets.auth).env(secrets::MESH, &secrets.mesh);
         }
         command
     }

@@ -140,7 +140,7 @@ fn publish(variables: &mut BTreeMap<String, String>) -> anyhow::Result<String> {
 /// servers.
 fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
     let nowhere = "mysql://nobody:x@127.0.0.1:1/none";
-    let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1"];
+    let args = ["--database-url", nowhere, "--kafka-brokers", "127.0.0.1:1", "--insecure-mesh"];
     let peers = ["--inventory-urls", "http://127.0.0.1:1", "--coupon-urls", "http://127.0.0.1:1"];
     let run = [&["run", "--detach", IMAGE, "serve", "order"], &args[..], &peers[..]].concat();
     let container = docker.output(&run)?;

@@ -19,7 +19,7 @@ use crate::mesh::layout::Instance;
 use crate::mesh::operator::TOPIC_PREFIX;
 use crate::probe;
 use crate::replicas::replicated;
-use crate::secrets::Secrets;
+use crate::secrets::{self, Secrets};
 use crate::servers::Servers;
 use crate::shell;
 use crate::ui::Step;
@@ -147,6 +147,9 @@ impl Mesh<'_> {
             ],
             Process::Sandbox => Vec::new(),
         };
+        if process != Process::Sandbox {
+            env.insert(secrets::MESH.to_owned(), self.secrets.mesh.clone());
+        }
         env.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
         env.values_mut().for_each(|value| *value = self.tuning.led(process, value));
         env.extend(self.tuning.settings_of(process));
