@@ -14,6 +14,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_reflection::pb::v1alpha::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 
 use super::*;
 use crate::{
@@ -82,6 +86,21 @@ async fn the_admin_port_answers_over_grpc_too() {
             "test.Calls"
         ]
     );
+}
+
+#[tokio::test]
+async fn tools_that_ask_for_the_older_reflection_are_answered_on_both_ports() {
+    let (process, channel) = start(&Workers::new(), DRAIN).await;
+    let admin = Endpoint::from_shared(format!("http://{}", process.admin)).unwrap().connect().await.unwrap();
+    for port in [channel, admin] {
+        let wanted = MessageRequest::FileContainingSymbol("grpc.health.v1.Health".to_owned());
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(wanted) };
+        let requests = futures_util::stream::iter([request]);
+        let mut answers =
+            ServerReflectionClient::new(port).server_reflection_info(requests).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+    }
 }
 
 #[tokio::test]
