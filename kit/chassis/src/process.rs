@@ -94,6 +94,9 @@ where
         }
     };
     started.open();
+    if common.mesh.insecure_mesh {
+        tracing::warn!("whoever can connect is believed to be who they say: --insecure-mesh is for tests");
+    }
     tracing::info!(
         server.address = %address,
         admin.address = %admin_address,

@@ -103,6 +103,15 @@ fn a_refusal_to_start_is_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn a_process_that_was_not_told_whom_to_believe_does_not_start() {
+    let output = Command::new(example("bare")).args(["--listen-addr", "127.0.0.1:0"]).output();
+    let output = output.expect("the example is built");
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("stampede-sandbox: cannot start: --mesh-secret-file is missing"), "{stderr}");
+}
+
+#[test]
 fn a_process_that_cannot_start_stops_the_workers_that_it_has() {
     let (code, stderr, _) = Bare::start(&["--refuse", "no", "--tidy-up-ms", "100", "--log-filter", "info"]).end();
     assert_eq!(code, Some(1));

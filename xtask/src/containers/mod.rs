@@ -227,6 +227,7 @@ mod tests {
         let mut all = vec![format!("command: [serve, {name}]"), published];
         if process != Process::Sandbox {
             all.push(format!("STAMPEDE_ADMIN_ADDR: 0.0.0.0:{}", port + ADMIN_PORT_OFFSET));
+            all.push("mesh-secrets:/secrets/mesh:ro".to_owned());
         }
         if let Process::Service(service) = process {
             all.push(format!("STAMPEDE_DATABASE_URL_FILE: /secrets/database/{service}_url"));
