@@ -53,12 +53,12 @@ async fn what_is_reserved_is_called_as_its_event_told_last() {
         item.title.clear();
         item.gift_title.clear();
     }
-    sale.api().stage_stock(as_service(untitled)).await.unwrap();
+    sale.api().stage_stock(as_operator(untitled)).await.unwrap();
     assert_eq!(titles().await, first);
 
     let mut renamed = sale.shelf(3);
     renamed.items[1].title = "가습기".to_owned();
-    sale.api().stage_stock(as_service(renamed)).await.unwrap();
+    sale.api().stage_stock(as_operator(renamed)).await.unwrap();
     assert_eq!(titles().await, [called("Item 0", "Gift of item 0"), called("가습기", "")]);
 }
 
