@@ -40,7 +40,8 @@ pub async fn dispatch(
             let body = holds.read(body, &holder).await?;
             require_json(&parts.headers, &body)?;
             let place = holds.request(&holder, class)?;
-            holds.answer(&holder, place, answer(gateway, *native, caller, holder.block, &body).await?)
+            let answer = answer(gateway, route, *native, caller, holder.block, &parts.headers, &body).await?;
+            holds.answer(&holder, place, answer)
         }
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
@@ -72,14 +73,17 @@ pub async fn dispatch(
 
 async fn answer(
     gateway: &Gateway,
+    route: &Route,
     native: Native,
     caller: Option<&Caller>,
     block: Option<Block>,
+    headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response, Problem> {
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     match native {
         Native::Index => Ok(index().into_response()),
+        Native::Page(page) => Ok(gateway.pages.answer(page, gateway.caching.control(route), headers)),
         Native::IssueToken => {
             let pair = gateway.auth.issue(body, block).await?;
             Ok((StatusCode::CREATED, no_store, Json(pair)).into_response())
@@ -120,6 +124,8 @@ fn index() -> Json<serde_json::Value> {
             "coupons": "/v1/coupons",
             "orders": "/v1/orders",
             "payments": "/v1/payments",
+            "openapi": "/openapi.json",
+            "docs": "/docs",
             "errors": DOCS_BASE,
         },
     }))

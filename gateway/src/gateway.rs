@@ -5,6 +5,7 @@ use crate::{
     caching::Caching,
     hold::Holds,
     layers::Metrics,
+    openapi::Pages,
     routes::{Endpoint, Table},
     transcode::{Transcoder, Upstreams},
 };
@@ -23,6 +24,8 @@ pub struct Gateway {
     pub tickets: Tickets,
     /// How answers may be kept.
     pub caching: Caching,
+    /// Describes the routes.
+    pub pages: Pages,
     /// Bounds what clients hold.
     pub holds: Holds,
     /// Measures the requests.

@@ -4,7 +4,7 @@
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
 //! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`). What clients
 //! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited
-//! (`acts`, by the figures in `acts::rules`).
+//! (`acts`, by the figures in `acts::rules`). What it answers is described by the same table (`openapi`).
 //!
 //! A new RPC needs no code here, unless it is to be limited too. The only state of the gateway is in Redis: which
 //! refresh tokens were used, which logins are revoked, and how much was done; and it has nothing of a service but its
@@ -21,6 +21,7 @@ mod dispatch;
 mod gateway;
 mod hold;
 mod layers;
+mod openapi;
 mod problem;
 mod routes;
 mod trace_id;
@@ -38,6 +39,7 @@ use caching::Caching;
 use gateway::Gateway;
 use hold::Holds;
 use layers::Metrics;
+use openapi::Pages;
 use routes::Table;
 use secrecy::ExposeSecret;
 use stampede_chassis::{Http, MeshChannel, Stage, Workers, wait_for};
@@ -45,6 +47,12 @@ use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{Process, Service};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
+
+/// Describes all that the gateway answers, as OpenAPI: what it serves at `/openapi.json`, for people.
+pub fn openapi() -> anyhow::Result<String> {
+    let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
+    openapi::text(&table).context("the description cannot be written")
+}
 
 /// Reads the contract, connects to Redis and the services, and makes what is served.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
@@ -63,6 +71,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let upstreams = gateway::upstreams(&table, &channels)?;
     let services = upstreams.keys().cloned().collect();
     let gateway = Gateway {
+        pages: Pages::new(&table),
         table,
         transcoder: Transcoder::new(upstreams, Arc::clone(&acts), config.limits.call(), workers.draining()),
         auth: Auth::new(tokens, revoked, acts, redis, config.lives()),

@@ -55,7 +55,7 @@ impl Class {
             return *class;
         }
         match (&route.endpoint, route.access) {
-            (Endpoint::Native(Native::Index), _) => Self::PublicReads,
+            (Endpoint::Native(Native::Index | Native::Page(_)), _) => Self::PublicReads,
             (Endpoint::Native(_), _) => Self::Logins,
             (Endpoint::Rpc(_), Access::Operator) => Self::Operators,
             (Endpoint::Rpc(_), Access::Authenticated) if route.method == Method::GET => Self::OwnReads,
@@ -112,6 +112,7 @@ mod tests {
         let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
         for (name, class) in [
             ("GET /", Class::PublicReads),
+            ("GET /docs", Class::PublicReads),
             ("POST /v1/auth/tokens", Class::Logins),
             ("POST /v1/events", Class::Operators),
             ("GET /v1/orders/{order_id}", Class::OwnReads),

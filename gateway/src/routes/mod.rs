@@ -13,7 +13,7 @@ use self::template::TemplateError;
 pub use self::{
     field_path::{FieldPath, named},
     rpc::{Rpc, TICKET},
-    table::{Endpoint, Lookup, Native, Route, Table},
+    table::{Endpoint, Lookup, Native, Page, Route, Table},
 };
 
 /// Who may call a route.

@@ -82,6 +82,12 @@ impl Rpc {
             output,
         })
     }
+
+    /// Whether this field of the request is read from the path.
+    pub fn has_in_path(&self, field: &FieldDescriptor) -> bool {
+        let path = self.variable.as_ref().map(|variable| &variable.field);
+        path.is_some_and(|path| path.through().is_empty() && path.last() == field)
+    }
 }
 
 fn message_field(message: &MessageDescriptor, name: &str) -> Result<FieldDescriptor, String> {

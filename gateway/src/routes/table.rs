@@ -21,11 +21,24 @@ pub enum Native {
     RevokeToken,
     /// A ticket for one stream.
     IssueTicket,
+    /// The description of all of them.
+    Page(Page),
+}
+
+/// The forms in which the routes are described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The description itself, for programs.
+    OpenApi,
+    /// The page that shows it.
+    Docs,
 }
 
 impl Native {
-    const ROUTES: [(Method, &'static str, Access, Native); 6] = [
+    const ROUTES: [(Method, &'static str, Access, Native); 8] = [
         (Method::GET, "/", Access::Public, Native::Index),
+        (Method::GET, "/openapi.json", Access::Public, Native::Page(Page::OpenApi)),
+        (Method::GET, "/docs", Access::Public, Native::Page(Page::Docs)),
         (Method::POST, "/v1/auth/tokens", Access::Public, Native::IssueToken),
         (Method::POST, "/v1/auth/tokens:verify", Access::Public, Native::VerifyToken),
         (Method::POST, "/v1/auth/tokens:refresh", Access::Public, Native::RefreshToken),
@@ -208,6 +221,8 @@ mod tests {
     fn the_contract_is_reached_as_annotated() {
         for (method, path, expected) in [
             (Method::GET, "/", "Index"),
+            (Method::GET, "/openapi.json", "Page(OpenApi)"),
+            (Method::HEAD, "/docs", "Page(Docs)"),
             (Method::POST, "/v1/auth/tokens", "IssueToken"),
             (Method::POST, "/v1/auth/tokens:refresh", "RefreshToken"),
             (Method::POST, "/v1/auth/tokens:revoke", "RevokeToken"),

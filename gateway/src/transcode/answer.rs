@@ -43,7 +43,7 @@ pub fn name_of(text: &[u8], bytes: usize) -> String {
 }
 
 /// Whether `If-None-Match` names the tag, by the weak comparison. Our tags have no commas.
-fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let wanted = opaque(tag);
     let values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

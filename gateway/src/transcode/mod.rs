@@ -16,7 +16,10 @@ mod text;
 mod tree;
 mod value;
 
+#[cfg(test)]
+pub use self::request::assemble;
 pub use self::{
+    answer::{is_known, name_of},
     call::{Call, CallLimits, Transcoder, Upstreams},
     json::{object, unknown_field},
     query::refuse as refuse_query,

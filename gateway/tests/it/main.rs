@@ -11,6 +11,7 @@ mod drawn;
 mod front;
 mod fuzz;
 mod holds;
+mod openapi;
 mod orders;
 mod protocol;
 mod raw;
