@@ -42,6 +42,9 @@ pub enum Command {
     /// What the operator does
     #[command(flatten)]
     Operator(Box<stampede_cli::Command>),
+    /// Print the description of the API that the gateway serves
+    #[command(after_help = "Example:\n  stampede openapi > openapi.json")]
+    Openapi,
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  stampede completions bash > /etc/bash_completion.d/stampede")]
     Completions {
@@ -80,7 +83,22 @@ fn command() -> clap::Command {
 pub fn print_completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "stampede", &mut script);
-    match io::stdout().write_all(&script) {
+    print(&script)
+}
+
+/// Prints the description of the API on stdout.
+pub fn print_openapi() -> ExitCode {
+    match stampede_gateway::openapi() {
+        Ok(text) => print(text.as_bytes()),
+        Err(error) => {
+            eprintln!("stampede: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match io::stdout().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("stampede: stdout cannot be written to: {error}");
             ExitCode::from(2)

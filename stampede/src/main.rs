@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match command {
         Command::Serve { process } => process.run(),
         Command::Operator(command) => stampede_cli::run(*command, format),
+        Command::Openapi => cli::print_openapi(),
         Command::Completions { shell } => cli::print_completions(shell),
     }
 }

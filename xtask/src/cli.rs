@@ -37,6 +37,8 @@ pub enum Command {
     Test(TestArgs),
     /// Generate the clients in other languages from the contracts, and build them
     Clients(ClientsArgs),
+    /// Write docs/openapi.json, the description of the API, anew from the contract
+    Openapi,
     /// Format the Rust code, and write the lists of processes in deploy/
     Fmt,
     /// Check formatting, clippy, the house rules and the contracts
@@ -349,10 +351,11 @@ pub struct ChaosArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
   cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up
-  cargo xtask test compose\n  cargo xtask test clients")]
+  cargo xtask test compose\n  cargo xtask test clients\n  cargo xtask test openapi")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
-    /// which it needs Docker, and `clients` the clients in other languages, each if its tools are here
+    /// which it needs Docker, `clients` the clients in other languages, each if its tools are here, and `openapi`
+    /// whether the gateway answers as it is described
     pub name: Option<String>,
     /// Compile and test this crate alone, such as order or db
     #[arg(long, short, value_name = "CRATE")]

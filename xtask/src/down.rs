@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::bench;
 use crate::chaos;
+use crate::openapi;
 use crate::state::{Process, State};
 use crate::ui::{Step, say};
 use crate::workspace::{Workspace, remove_directory};
@@ -22,7 +23,7 @@ const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut found = 0;
-    for name in ["up", "demo", bench::RUN, chaos::RUN] {
+    for name in ["up", "demo", bench::RUN, chaos::RUN, openapi::RUN] {
         found += usize::from(stop_run(name, &workspace.run(name))?);
     }
     for (name, run) in test_runs(workspace) {

@@ -20,6 +20,7 @@ mod launch;
 mod lint;
 mod lists;
 mod mesh;
+mod openapi;
 mod ports;
 mod probe;
 mod replicas;
@@ -67,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(args) => chaos::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Clients(args) => clients::run(&workspace, &args),
+        Command::Openapi => openapi::write(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run(&workspace).map(|()| ExitCode::SUCCESS),

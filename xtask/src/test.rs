@@ -16,6 +16,7 @@ use crate::counts::Counts;
 use crate::down;
 use crate::fleet::Fleet;
 use crate::lint;
+use crate::openapi;
 use crate::ports::Ports;
 use crate::servers::{ServerPorts, Servers};
 use crate::setup;
@@ -41,6 +42,12 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
         Some(containers::NAME) => return test_containers(workspace, args),
         Some(clients::NAME) => return test_clients(workspace, args),
         _ => {}
+    }
+    if args.name.as_deref() == Some(openapi::NAME) && args.package.is_none() {
+        if args.up || args.redis != RedisKind::Server {
+            bail!("`test openapi` has a mesh of its own: it takes neither --up nor --redis");
+        }
+        return openapi::run(workspace, args.database);
     }
     let mut report = Report::default();
     down::mend_tests(workspace)?;

@@ -137,6 +137,7 @@ fn help_has_an_example_of_everything() {
         &["messages"],
         &["messages", "replay"],
         &["token"],
+        &["openapi"],
         &["completions"],
     ] {
         let output = run(&[command, &["--help"]].concat());

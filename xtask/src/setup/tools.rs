@@ -1,4 +1,5 @@
-//! The programs that only the checks and the clients need: buf for the contracts, cargo-deny for the dependencies.
+//! The programs that only the checks and the clients need: buf for the contracts, cargo-deny for the dependencies,
+//! schemathesis for the description of the API.
 //! Exact versions, each in a directory of its own under `.stampede/tools`.
 
 use std::fs;
@@ -7,6 +8,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::setup::apt;
 use crate::setup::requirement::{Probe, Requirement};
 use crate::shell;
 use crate::ui::{Step, say};
@@ -14,6 +16,7 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 
 const BUF: &str = "1.75.0";
 const CARGO_DENY: &str = "0.20.2";
+const SCHEMATHESIS: &str = "4.32.5";
 
 /// Requirements of fetching the tools.
 pub const REQUIREMENTS: [Requirement; 2] = [
@@ -55,6 +58,17 @@ pub fn once(directory: &Path, version: &str, install: impl FnOnce(&Path) -> anyh
     make_directory(directory)?;
     install(directory)?;
     fs::write(&stamp, version).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// The program that tries an API by its description, fetched the first time.
+pub fn schemathesis(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    apt::provide(&REQUIREMENTS[..1])?;
+    let directory = workspace.tool("schemathesis");
+    once(&directory, SCHEMATHESIS, |directory| {
+        say(&format!("installing schemathesis {SCHEMATHESIS} with pip into {}", directory.display()));
+        pip_install(directory, &format!("schemathesis=={SCHEMATHESIS}"))
+    })?;
+    Ok(directory.join("bin/schemathesis"))
 }
 
 fn fetch_buf(directory: &Path) -> anyhow::Result<()> {

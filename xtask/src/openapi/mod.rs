@@ -1,0 +1,32 @@
+//! The description of the API: `cargo xtask openapi` writes the copy in docs/, and `cargo xtask test openapi` holds a
+//! mesh against it.
+
+mod trial;
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::cli::Profile;
+use crate::mesh;
+use crate::setup;
+use crate::shell;
+use crate::ui::say;
+use crate::workspace::Workspace;
+
+pub use crate::openapi::trial::{NAME, RUN, run};
+
+/// The copy, from the root of the repository. A test of the gateway fails if it is not what is served.
+const COPY: &str = "docs/openapi.json";
+
+/// Writes what a gateway of this tree serves.
+pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
+    setup::compiler()?;
+    let program = mesh::build(workspace, Profile::Dev)?;
+    let text = shell::quiet(Command::new(program).arg("openapi"))?;
+    let path = workspace.root().join(COPY);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    say(&format!("{COPY} is what the gateway serves"));
+    Ok(())
+}
