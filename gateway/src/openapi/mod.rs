@@ -26,10 +26,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// What the description begins with.
-const ABOUT: &str = "A flash sale over HTTP: claim coupons, order limited stock the moment an event opens, pay, and get \
-    the goods. Fields have the names of the contract (lowerCamelCase is read too), 64-bit numbers are strings, times are \
-    RFC 3339, and money is in minor units. Whatever fails, fails as problem+json with a stable `reason`. A request that \
-    has a `request_id` can be sent again without a second effect. The same methods are served over gRPC.";
+const ABOUT: &str = "A flash sale over HTTP: claim coupons, order limited stock the moment an event opens, pay, and \
+    get the goods. Fields have the names of the contract (lowerCamelCase is read too), 64-bit numbers are strings, \
+    times are RFC 3339, and money is in minor units. Whatever fails, fails as problem+json with a stable `reason`. A \
+    request that has a `request_id` can be sent again without a second effect.";
 
 /// Writes the description of all routes of a table.
 pub fn document(table: &Table) -> Value {

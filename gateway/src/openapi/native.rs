@@ -43,8 +43,7 @@ impl Own {
 const JSON: &str = "application/json";
 
 /// The tags of these operations, with what they are about.
-pub const TAGS: [(&str, &str); 2] =
-    [("auth", "Tokens: every login begins here, also that of gRPC clients."), ("gateway", "The gateway itself.")];
+pub const TAGS: [(&str, &str); 2] = [("auth", "Tokens: every login begins here."), ("gateway", "The gateway itself.")];
 
 /// Describes an endpoint at its route.
 pub fn of(route: &Route, native: Native, example: impl FnOnce(&str) -> Example) -> Value {

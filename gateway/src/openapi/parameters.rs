@@ -27,7 +27,11 @@ pub fn shared() -> Value {
             "description": "Stands for the `request_id` of the body; if both are there, they must be the same.",
             "schema": {"type": "string", "pattern": "^[!-~]{1,64}$"},
         },
-        "IfNoneMatch": header("If-None-Match", "The `ETag` of the answer that is known: 304 if it still holds.", "\"0\""),
+        "IfNoneMatch": header(
+            "If-None-Match",
+            "The `ETag` of the answer that is known: 304 if it still holds.",
+            "\"0\"",
+        ),
         "LastEventId": header(
             "Last-Event-ID",
             "The `id` of the last event that was seen, as browsers send it. A first message that says the same is left \
