@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 /// The events of a stream beside its messages, as they are described.
 const EVENTS: &str = "Server-sent events. Those without a name have a message as their data and an `id` that names \
     what it says: the whole thing as it is now, at first and at each change. `time` tells the time of the server, at \
-    first and in silence. `problem`, `end` and `drain` are the last of a stream: it broke, nothing more will come, or this \
-    server leaves and another one is to be asked.";
+    first and in silence. `problem`, `end` and `drain` are the last of a stream: it broke, nothing more will come, or \
+    this server leaves and another one is to be asked.";
 
 /// Describes a method at its route.
 pub fn of_rpc(route: &Route, rpc: &Rpc, method: &MethodDescriptor, example: &Example, schemas: &mut Schemas) -> Value {
