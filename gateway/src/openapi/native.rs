@@ -234,6 +234,6 @@ pub fn caller(access: Access) -> &'static str {
     match access {
         Access::Public => "anybody",
         Access::Operator => "operator",
-        Access::Buyer => "any token",
+        Access::Authenticated => "any token",
     }
 }

@@ -62,8 +62,8 @@ pub fn security(route: &Route) -> Value {
     match route.access {
         Access::Public => json!([]),
         Access::Operator => json!([{"bearer": ["operator"]}]),
-        Access::Buyer if route.is_stream() => json!([{"bearer": []}, {"ticket": []}]),
-        Access::Buyer => json!([{"bearer": []}]),
+        Access::Authenticated if route.is_stream() => json!([{"bearer": []}, {"ticket": []}]),
+        Access::Authenticated => json!([{"bearer": []}]),
     }
 }
 
