@@ -273,6 +273,15 @@ mod tests {
     }
 
     #[test]
+    fn what_the_gateway_itself_does_is_in_the_table_of_repeats() {
+        const PAGE: &str = include_str!("../../../docs/idempotency.md");
+        for (method, path, _, native) in Native::ROUTES {
+            let writes = method == Method::POST && native != Native::VerifyToken;
+            assert_eq!(PAGE.contains(&format!("| `POST {path}` |")), writes, "{method} {path} in docs/idempotency.md");
+        }
+    }
+
+    #[test]
     fn access_is_what_the_contract_says() {
         let access = |method, path: &str| match table().find(&method, path) {
             Lookup::Found(route) => route.access,

@@ -166,6 +166,11 @@ impl Mesh {
         AUTH_SECRET
     }
 
+    /// The secret that the provider's notices are signed with.
+    pub fn webhook_secret(&self) -> &'static str {
+        WEBHOOK_SECRET
+    }
+
     /// The way to a service, for a client of it.
     pub fn channel(&self, service: Service) -> Channel {
         Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()

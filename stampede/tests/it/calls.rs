@@ -29,6 +29,7 @@ pub struct Rpc {
     /// Such as `/stampede.order.v1.OrderService/PlaceOrder`.
     pub path: String,
     pub input: MessageDescriptor,
+    pub output: MessageDescriptor,
     /// Who may call it through the gateway, by the contract.
     pub access: Access,
     /// Which processes may call it for themselves, by the contract.
@@ -57,6 +58,7 @@ fn rpc(method: &MethodDescriptor, [access, callers, http]: &[ExtensionDescriptor
         service: Service::ALL.into_iter().find(|one| one.name() == package).unwrap(),
         path: format!("/{service}/{}", method.name()),
         input: method.input(),
+        output: method.output(),
         access: options
             .get_extension(access)
             .as_enum_number()
@@ -148,10 +150,15 @@ impl Ports {
 
     /// Makes a call and returns the first answer; nothing for a stream that is open and has none yet.
     pub async fn call(&self, rpc: &Rpc, caller: &Caller, message: Vec<u8>) -> Result<Vec<u8>, Status> {
-        let mut grpc = Grpc::new(self.0[&rpc.service].clone());
-        grpc.ready().await.unwrap();
         let mut request = Request::new(message);
         caller.stamp(request.metadata_mut());
+        self.send(rpc, request).await
+    }
+
+    /// Sends a request that says who calls, and returns what [`Ports::call`] does.
+    pub async fn send(&self, rpc: &Rpc, request: Request<Vec<u8>>) -> Result<Vec<u8>, Status> {
+        let mut grpc = Grpc::new(self.0[&rpc.service].clone());
+        grpc.ready().await.unwrap();
         let path = PathAndQuery::try_from(rpc.path.as_str()).unwrap();
         let mut answers = grpc.server_streaming(request, path, Bytes).await?.into_inner();
         match tokio::time::timeout(FIRST_ANSWER, answers.message()).await {

@@ -14,6 +14,7 @@ mod crowd;
 mod dead_letters;
 mod faults;
 mod history;
+mod idempotency;
 mod load_tools;
 mod lost_notices;
 mod message_breaks;
