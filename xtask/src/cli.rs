@@ -351,11 +351,11 @@ pub struct ChaosArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
   cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up
-  cargo xtask test compose\n  cargo xtask test clients\n  cargo xtask test openapi")]
+  cargo xtask test compose\n  cargo xtask test clients\n  cargo xtask test openapi\n  cargo xtask test h2spec")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
-    /// which it needs Docker, `clients` the clients in other languages, each if its tools are here, and `openapi`
-    /// whether the gateway answers as it is described
+    /// which it needs Docker, `clients` the clients in other languages, each if its tools are here, `openapi` whether
+    /// the gateway answers as it is described, and `h2spec` how it speaks HTTP/2
     pub name: Option<String>,
     /// Compile and test this crate alone, such as order or db
     #[arg(long, short, value_name = "CRATE")]

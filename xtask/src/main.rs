@@ -14,6 +14,7 @@ mod counts;
 mod demo;
 mod down;
 mod fleet;
+mod h2spec;
 mod identity;
 mod interrupt;
 mod launch;

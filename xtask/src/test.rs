@@ -15,6 +15,7 @@ use crate::containers;
 use crate::counts::Counts;
 use crate::down;
 use crate::fleet::Fleet;
+use crate::h2spec;
 use crate::lint;
 use crate::openapi;
 use crate::ports::Ports;
@@ -49,8 +50,14 @@ pub fn run(workspace: &Workspace, args: &TestArgs) -> anyhow::Result<ExitCode> {
         }
         return openapi::run(workspace, args.database);
     }
-    let mut report = Report::default();
     down::mend_tests(workspace)?;
+    if args.name.as_deref() == Some(h2spec::NAME) {
+        if args.package.is_some() || args.up {
+            bail!("`test h2spec` has servers of its own: it takes neither --package nor --up");
+        }
+        return h2spec::run(workspace);
+    }
+    let mut report = Report::default();
     let needs = Needs::of(workspace, args)?;
     let all = args.name.is_none() && args.package.is_none();
     if all {

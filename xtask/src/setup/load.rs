@@ -1,4 +1,4 @@
-//! Requirements of load and container tests: ghz, built from its source; JMeter, whose jars come through Maven; Docker
+//! Requirements of load and container tests: ghz and h2spec, built from their sources; JMeter, whose jars come through Maven; Docker
 //! Compose, each in an exact version; and wrk as the distribution has it.
 
 use std::fs;
@@ -18,6 +18,11 @@ const GHZ: &str = "0.121.0";
 const LEAST_GO: (u32, u32) = (1, 23);
 /// The Go that is fetched where the machine's own is older, or there is none.
 const GO: &str = "1.24.11";
+/// The newest h2spec whose module Go takes.
+const H2SPEC: &str = "2.2.1";
+/// What it is built of, each part by its hash.
+const H2SPEC_MODULE: [(&str, &str); 2] =
+    [("go.mod", include_str!("h2spec/go.mod")), ("go.sum", include_str!("h2spec/go.sum"))];
 const JMETER: &str = "5.6.3";
 /// Docker Compose, for a docker without its plugin.
 const COMPOSE: &str = "2.40.3";
@@ -53,6 +58,28 @@ fn install_ghz(go: &Path, directory: &Path) -> anyhow::Result<()> {
     // Nothing of the contributor's own Go is touched or trusted.
     install.env("GOBIN", directory).env("GOFLAGS", "").env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
     shell::quiet(&mut install).map(drop)
+}
+
+/// The program h2spec, built the first time.
+pub fn h2spec(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let step = Step::begin("h2spec", "looking for h2spec");
+    let directory = workspace.tool("h2spec");
+    let go = || find_go(workspace);
+    tools::once(&directory, H2SPEC, |directory| install_h2spec(&go()?, directory))?;
+    step.done(&format!("h2spec {H2SPEC} is here"));
+    Ok(directory.join("h2spec"))
+}
+
+fn install_h2spec(go: &Path, directory: &Path) -> anyhow::Result<()> {
+    say(&format!("building h2spec {H2SPEC} with {} into {}: half a minute, once", go.display(), directory.display()));
+    for (name, text) in H2SPEC_MODULE {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let mut build = Command::new(go);
+    build.current_dir(directory).args(["build", "-mod=mod", "-o", "h2spec", "github.com/summerwind/h2spec/cmd/h2spec"]);
+    build.env("GOFLAGS", "").env("GOTOOLCHAIN", "local").env("GOWORK", "off").env("CGO_ENABLED", "0");
+    shell::quiet(&mut build).map(drop)
 }
 
 /// The machine's Go if it is new enough, else one of our own: distributions have older ones for years.

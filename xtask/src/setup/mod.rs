@@ -16,7 +16,7 @@ use crate::ui::{Step, say};
 use crate::workspace::Workspace;
 
 pub use crate::setup::kafka::{fetch as fetch_kafka, libraries as kafka_libraries};
-pub use crate::setup::load::{compose, ghz, jmeter, wrk};
+pub use crate::setup::load::{compose, ghz, h2spec, jmeter, wrk};
 
 const REDIS: [Requirement; 1] = [Requirement {
     what: "Redis 7 or later",

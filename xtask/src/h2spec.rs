@@ -1,0 +1,195 @@
+//! `cargo xtask test h2spec`: whether the gateway speaks HTTP/2 as RFC 9113 and 7541 say, by the cases of h2spec. It has a
+//! gateway and a Redis of its own, and no services: the page that is asked for is the gateway's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use stampede_vocab::{Process, Service};
+
+use crate::cli::Profile;
+use crate::fleet::{Beside, Fleet, TICK};
+use crate::identity::Identity;
+use crate::launch::{Launch, Tier};
+use crate::mesh;
+use crate::ports::Ports;
+use crate::probe;
+use crate::secrets::{self, Secrets};
+use crate::servers;
+use crate::setup;
+use crate::ui::{Step, say};
+use crate::workspace::{Workspace, remove_directory};
+
+/// The name by which `cargo xtask test` knows this.
+pub const NAME: &str = "h2spec";
+
+/// The cases that are known to fail, with their reasons.
+const EXCEPTIONS: &str = include_str!("h2spec/exceptions.txt");
+/// The ports are from here on.
+const FIRST_PORT: u16 = 18_200;
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one case may take, in seconds: some wait for a connection to be closed.
+const CASE_TIMEOUT_S: &str = "5";
+/// How long all of them may take.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// h2spec has more cases than this. Fewer mean that it did not run to its end.
+const LEAST_CASES: usize = 100;
+
+/// Runs all cases. Fails for one that fails and is no exception, and for an exception that passes.
+pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
+    setup::redis()?;
+    let h2spec = setup::h2spec(workspace)?;
+    let program = mesh::build(workspace, Profile::Dev)?;
+    let run = workspace.run("test").join(std::process::id().to_string());
+    let mut fleet = Fleet::open(&run)?;
+    let port = start_gateway(&mut fleet, workspace, &program)?;
+    let report = examine(&mut fleet, &h2spec, port)?;
+    fleet.stop();
+    let cases = cases(&report)?;
+    ensure!(cases.len() >= LEAST_CASES, "h2spec reported {} cases: see {}", cases.len(), run.display());
+    let faults = faults(&cases, &exceptions(EXCEPTIONS)?);
+    for fault in &faults {
+        say(&format!("  {fault}"));
+    }
+    println!("{} cases, {} faults", cases.len(), faults.len());
+    if !faults.is_empty() {
+        say(&format!("what h2spec said is in {}", run.display()));
+        return Ok(ExitCode::FAILURE);
+    }
+    remove_directory(&run)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a Redis, and a gateway whose services are all away. Returns the gateway's port.
+fn start_gateway(fleet: &mut Fleet, workspace: &Workspace, program: &Path) -> anyhow::Result<u16> {
+    let mut ports = Ports::default();
+    let mut port = |what: &str| ports.pick(what, None, FIRST_PORT);
+    let (redis, gateway, admin) = (port("Redis")?, port("the gateway")?, port("the gateway's admin side")?);
+    let redis_url = servers::start_redis(fleet, workspace, redis)?;
+    let step = Step::begin(Process::Gateway.name(), "starting");
+    let at = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
+    let mut env = vec![
+        ("STAMPEDE_LISTEN_ADDR".to_owned(), at(gateway)),
+        ("STAMPEDE_ADMIN_ADDR".to_owned(), at(admin)),
+        ("STAMPEDE_REDIS_URL".to_owned(), redis_url),
+        (secrets::AUTH.to_owned(), Secrets::of_run(fleet.run())?.auth),
+        // All cases come from one address.
+        ("STAMPEDE_ADDRESS_SHARE_PERCENT".to_owned(), "100".to_owned()),
+    ];
+    env.extend(Service::ALL.map(|service| (service.urls_variable(), format!("http://{}", at(1)))));
+    fleet.start(Launch {
+        name: Process::Gateway.to_string(),
+        tier: Tier::Gateway,
+        program: program.to_owned(),
+        args: ["serve", "gateway"].map(Into::into).into(),
+        env,
+        identity: Identity::Own,
+        stop_timeout: STOP_TIMEOUT,
+    })?;
+    fleet.wait_ready(Process::Gateway.name(), READY_TIMEOUT, || probe::http_answers(gateway))?;
+    step.done(&at(gateway));
+    Ok(gateway)
+}
+
+/// Runs h2spec to its end, and returns its report: XML of JUnit.
+fn examine(fleet: &mut Fleet, h2spec: &Path, port: u16) -> anyhow::Result<String> {
+    let (log, report): (PathBuf, PathBuf) = (fleet.run().join("h2spec.log"), fleet.run().join("h2spec.xml"));
+    let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut command = Command::new(h2spec);
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--path", "/", "--timeout", CASE_TIMEOUT_S]);
+    command.arg("--junit-report").arg(&report).stdout(output);
+    let step = Step::begin(NAME, "running its cases");
+    let mut beside = Beside::start(command)?;
+    let deadline = Instant::now() + TIMEOUT;
+    // Its exit code says that a case has failed, which the report says in more words.
+    while beside.ended()?.is_none() {
+        fleet.check()?;
+        if Instant::now() > deadline {
+            bail!("h2spec was not done within {} s; {} is what it said", TIMEOUT.as_secs(), log.display());
+        }
+        thread::sleep(TICK);
+    }
+    step.done("done");
+    fs::read_to_string(&report).with_context(|| format!("h2spec wrote no report; {} is what it said", log.display()))
+}
+
+/// The outcome of each case by its name, which is `section | case`: whether it passed.
+type Cases = BTreeMap<String, bool>;
+
+fn cases(report: &str) -> anyhow::Result<Cases> {
+    let texts = report.split("<testcase ").skip(1);
+    let case = |text: &str| {
+        let name = format!("{} | {}", attribute(text, "package")?, attribute(text, "classname")?);
+        Some((name, !text.contains("<failure") && !text.contains("<error")))
+    };
+    texts.map(case).collect::<Option<Cases>>().context("a case in the report of h2spec has no name")
+}
+
+fn attribute(text: &str, name: &str) -> Option<String> {
+    let value = text.split_once(&format!("{name}=\""))?.1.split_once('"')?.0;
+    let plain = value.replace("&#34;", "\"").replace("&#39;", "'").replace("&lt;", "<").replace("&gt;", ">");
+    Some(plain.replace("&amp;", "&"))
+}
+
+/// The names of the cases that may fail. Each has a reason.
+fn exceptions(text: &str) -> anyhow::Result<BTreeSet<String>> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let name = |line: &str| {
+        let (name, reason) = line.rsplit_once(" | ").with_context(|| format!("not a case and a reason: {line}"))?;
+        ensure!(name.contains(" | ") && !reason.trim().is_empty(), "not a section, a case and a reason: {line}");
+        Ok(name.to_owned())
+    };
+    lines.map(name).collect()
+}
+
+/// What is not as it should be, one sentence each.
+fn faults(cases: &Cases, exceptions: &BTreeSet<String>) -> Vec<String> {
+    let failed = cases.iter().filter(|(name, passed)| !**passed && !exceptions.contains(*name));
+    let failed = failed.map(|(name, _)| format!("failed: {name}"));
+    let passed = exceptions.iter().filter(|name| cases.get(*name) != Some(&false));
+    failed.chain(passed.map(|name| format!("an exception, and does not fail: {name}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
+<testsuites>
+  <testsuite name="3.5. Preface" package="http2/3.5" id="3.5" tests="2" skipped="0" failures="0" errors="1">
+    <testcase package="http2/3.5" classname="Sends a &#34;preface&#34;" time="0.0003"></testcase>
+    <testcase package="http2/3.5" classname="Sends none" time="2.0001">
+      <error>Timeout</error>
+    </testcase>
+  </testsuite>
+</testsuites>"#;
+
+    #[test]
+    fn each_case_is_read_with_its_outcome() {
+        let cases = cases(REPORT).expect("a report");
+        assert!(cases["http2/3.5 | Sends a \"preface\""]);
+        assert!(!cases["http2/3.5 | Sends none"]);
+    }
+
+    #[test]
+    fn what_fails_is_a_fault_unless_it_is_listed_and_what_passes_if_it_is() {
+        let cases = cases(REPORT).expect("a report");
+        let judged = |text: &str| faults(&cases, &exceptions(text).expect("exceptions"));
+        assert_eq!(judged(""), ["failed: http2/3.5 | Sends none"]);
+        assert!(judged("# why\nhttp2/3.5 | Sends none | a reason").is_empty());
+        let both = "http2/3.5 | Sends none | a reason\nhttp2/3.5 | Sends a \"preface\" | a reason";
+        assert_eq!(judged(both), ["an exception, and does not fail: http2/3.5 | Sends a \"preface\""]);
+    }
+
+    #[test]
+    fn every_exception_has_a_reason() {
+        exceptions(EXCEPTIONS).expect("the list can be read");
+        exceptions("http2/3.5 | Sends none").expect_err("no reason");
+    }
+}
