@@ -87,7 +87,7 @@ fn start_gateway(fleet: &mut Fleet, workspace: &Workspace, program: &Path) -> an
         name: Process::Gateway.to_string(),
         tier: Tier::Gateway,
         program: program.to_owned(),
-        args: ["serve", "gateway"].map(Into::into).into(),
+        args: ["serve", "gateway"].into_iter().map(Into::into).collect(),
         env,
         identity: Identity::Own,
         stop_timeout: STOP_TIMEOUT,
