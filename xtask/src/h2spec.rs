@@ -1,5 +1,5 @@
-//! `cargo xtask test h2spec`: whether the gateway speaks HTTP/2 as RFC 9113 and 7541 say, by the cases of h2spec. It has a
-//! gateway and a Redis of its own, and no services: the page that is asked for is the gateway's own.
+//! `cargo xtask test h2spec`: whether the gateway speaks HTTP/2 as RFC 9113 and 7541 say, by the cases of h2spec. It has
+//! a gateway and a Redis of its own, and no services: the page that is asked for is the gateway's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -4,6 +4,9 @@
 //! watcher the values of its key as they change. The cost is one load a period however many watch,
 //! and none while nobody does.
 //!
+//! Where values have versions, [`Hub::by_version`] asks for those first, and loads the values that have
+//! another one than the watchers were given: a crowd that waits costs one number a key and period.
+//!
 //! A watcher sees states, not steps: one that is slow skips to the newest. This crate must not
 //! know where the values come from, and must not remember more than the newest of each.
 //!
@@ -69,7 +72,38 @@ where
         F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = anyhow::Result<HashMap<K, V>>> + Send + 'static,
     {
-        let registry = Arc::new(Registry::default());
+        Self::start(Arc::default(), period, load)
+    }
+
+    /// Starts a hub that loads a value only if its version is another one than that of the value at hand.
+    ///
+    /// `versions` gets the keys that are watched, each once, and gives the versions of their values; a key
+    /// that has no value is left out. `load` gets those of another version, and is not called without any.
+    /// `version` is that of a value. Both fail as a load does.
+    pub fn by_version<F, FutF, G, FutG>(period: Duration, version: fn(&V) -> i64, versions: F, load: G) -> Self
+    where
+        F: Fn(Vec<K>) -> FutF + Send + Sync + 'static,
+        FutF: Future<Output = anyhow::Result<HashMap<K, i64>>> + Send + 'static,
+        G: Fn(Vec<K>) -> FutG + Send + Sync + 'static,
+        FutG: Future<Output = anyhow::Result<HashMap<K, V>>> + Send + 'static,
+    {
+        let (registry, load) = (Arc::new(Registry::default()), Arc::new(load));
+        let known = registry.clone();
+        let load_changed = move |keys: Vec<K>| {
+            let (known, load, versions) = (known.clone(), load.clone(), versions(keys));
+            async move {
+                let changed = known.outdated(versions.await?, version);
+                if changed.is_empty() { Ok(HashMap::new()) } else { load(changed).await }
+            }
+        };
+        Self::start(registry, period, load_changed)
+    }
+
+    fn start<F, Fut>(registry: Arc<Registry<K, V>>, period: Duration, load: F) -> Self
+    where
+        F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<HashMap<K, V>>> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let poll = poll::run(registry.clone(), period, load);
         tokio::spawn(stop.clone().run_until_cancelled_owned(poll));

@@ -59,6 +59,13 @@ impl<K: Eq + Hash + Clone, V: PartialEq> Registry<K, V> {
         (entries.keys().cloned().collect(), newcomers)
     }
 
+    /// The keys whose newest value is of another version than this, or that have none yet.
+    pub(crate) fn outdated(&self, versions: HashMap<K, i64>, version: fn(&V) -> i64) -> Vec<K> {
+        let entries = self.entries();
+        let at_hand = |key: &K| entries.get(key).and_then(|entry| entry.newest.borrow().as_ref().map(version));
+        versions.into_iter().filter(|(key, newest)| at_hand(key) != Some(*newest)).map(|(key, _)| key).collect()
+    }
+
     /// Hands out loaded values; watchers of a value that did not change are not woken.
     pub(crate) fn publish(&self, values: HashMap<K, V>) {
         let entries = self.entries();

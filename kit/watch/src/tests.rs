@@ -24,17 +24,29 @@ struct Table {
 impl Table {
     fn hub(&self) -> Hub<u32, &'static str> {
         let table = self.clone();
-        Hub::new(POLL_INTERVAL, move |mut keys: Vec<u32>| {
-            let table = table.clone();
+        Hub::new(POLL_INTERVAL, move |keys| table.clone().load(keys))
+    }
+
+    /// The version of a value is its length.
+    fn hub_by_version(&self) -> Hub<u32, &'static str> {
+        let (asked, loaded) = (self.clone(), self.clone());
+        let versions = move |keys: Vec<u32>| {
+            let rows = asked.rows.lock().unwrap().clone();
             async move {
-                keys.sort_unstable();
-                let rows = table.rows.lock().unwrap().clone();
-                table.loads.lock().unwrap().push(keys.clone());
-                anyhow::ensure!(!rows.contains_key(&500), "the database is away");
-                assert!(!rows.contains_key(&600), "a bug in the load");
-                Ok(rows.into_iter().filter(|(key, _)| keys.contains(key)).collect())
+                let watched = rows.into_iter().filter(|(key, _)| keys.contains(key));
+                anyhow::Ok(watched.map(|(key, value)| (key, version(&value))).collect::<HashMap<_, _>>())
             }
-        })
+        };
+        Hub::by_version(POLL_INTERVAL, version, versions, move |keys| loaded.clone().load(keys))
+    }
+
+    async fn load(self, mut keys: Vec<u32>) -> anyhow::Result<HashMap<u32, &'static str>> {
+        keys.sort_unstable();
+        let rows = self.rows.lock().unwrap().clone();
+        self.loads.lock().unwrap().push(keys.clone());
+        anyhow::ensure!(!rows.contains_key(&500), "the database is away");
+        assert!(!rows.contains_key(&600), "a bug in the load");
+        Ok(rows.into_iter().filter(|(key, _)| keys.contains(key)).collect())
     }
 
     fn put(&self, key: u32, value: &'static str) {
@@ -48,6 +60,10 @@ impl Table {
     fn loads(&self) -> Vec<Vec<u32>> {
         self.loads.lock().unwrap().clone()
     }
+}
+
+fn version(value: &&'static str) -> i64 {
+    i64::try_from(value.len()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,4 +157,46 @@ async fn a_load_that_fails_or_panics_is_tried_again() {
         table.remove(trouble);
         assert_eq!(watcher.next().await, Some("a"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_the_version_at_hand_is_not_loaded_again() {
+    let table = Table::default();
+    table.put(1, "a");
+    table.put(2, "b");
+    let hub = table.hub_by_version();
+    let (mut one, mut two) = (pin!(hub.watch(1)), pin!(hub.watch(2)));
+    assert_eq!((one.next().await, two.next().await), (Some("a"), Some("b")));
+    sleep(POLL_INTERVAL * 5).await;
+    assert_eq!(table.loads(), [vec![1, 2]], "nothing has changed");
+    table.put(1, "aa");
+    assert_eq!(one.next().await, Some("aa"));
+    let mut newcomer = pin!(hub.watch(2));
+    assert_eq!(newcomer.next().await, Some("b"));
+    assert_eq!(table.loads(), [vec![1, 2], vec![1]], "one has changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_watched_for_a_while_is_loaded_anew() {
+    let table = Table::default();
+    table.put(1, "a");
+    let hub = table.hub_by_version();
+    assert_eq!(pin!(hub.watch(1)).next().await, Some("a"));
+    sleep(POLL_INTERVAL * 3).await;
+    assert_eq!(pin!(hub.watch(1)).next().await, Some("a"));
+    assert_eq!(table.loads().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_could_not_be_loaded_is_loaded_in_the_next_period() {
+    let table = Table::default();
+    table.put(1, "a");
+    let hub = table.hub_by_version();
+    let mut watcher = pin!(hub.watch(1));
+    assert_eq!(watcher.next().await, Some("a"));
+    table.put(500, "trouble");
+    table.put(1, "aa");
+    assert!(tokio::time::timeout(POLL_INTERVAL * 3, watcher.next()).await.is_err());
+    table.remove(500);
+    assert_eq!(watcher.next().await, Some("aa"));
 }

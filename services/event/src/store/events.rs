@@ -67,6 +67,17 @@ pub async fn fingerprint(conn: &mut MySqlConnection, id: EventId) -> Result<Opti
     fingerprint.map(Some).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))
 }
 
+/// Returns the versions of those of these events that exist.
+pub async fn versions(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<(EventId, i64)>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = Statement::new("SELECT id, version FROM events WHERE id IN ");
+    query.push_list(ids.iter().map(EventId::uuid));
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id, version)| (EventId::from_uuid(id), version)).collect())
+}
+
 /// Returns the events of these ids that exist, with their items, in no order.
 pub async fn load(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Event>, DbError> {
     if ids.is_empty() {

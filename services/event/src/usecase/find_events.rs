@@ -43,4 +43,11 @@ impl FindEvents {
             self.db.run("find_events", |mut conn| async move { store::events::load(&mut conn, ids).await }).await?;
         Ok(events.into_iter().map(|event| (event.id(), event)).collect())
     }
+
+    /// Returns the versions of the events of these ids that there are.
+    pub async fn versions(&self, ids: &[EventId]) -> Result<HashMap<EventId, i64>, DbError> {
+        let versions =
+            self.db.run("event_versions", |mut conn| async move { store::events::versions(&mut conn, ids).await });
+        Ok(versions.await?.into_iter().collect())
+    }
 }

@@ -1,4 +1,5 @@
-//! Watches events until they end. One poll reads all that are watched.
+//! Watches events until they end. One poll reads the versions of all that are watched, and the events that have
+//! changed.
 
 use super::{Error, FindEvents};
 use crate::domain::{Event, Refusal};
@@ -6,7 +7,7 @@ use futures_util::{Stream, stream};
 use stampede_service::until_last;
 use stampede_vocab::EventId;
 use stampede_watch::Hub;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 /// Time between two polls of the watched events.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -21,11 +22,10 @@ pub struct WatchEvents {
 impl WatchEvents {
     /// Watches the events that `find` reads. Needs a tokio runtime.
     pub fn new(find: FindEvents) -> Self {
-        let watched = find.clone();
-        let hub = Hub::new(POLL_INTERVAL, move |ids: Vec<EventId>| {
-            let find = watched.clone();
-            async move { Ok(find.find(&ids).await?) }
-        });
+        let (asked, watched) = (find.clone(), find.clone());
+        let versions = move |ids| versions(asked.clone(), ids);
+        let load = move |ids| load(watched.clone(), ids);
+        let hub = Hub::by_version(POLL_INTERVAL, |event: &Event| event.schedule.version, versions, load);
         Self { find, hub }
     }
 
@@ -41,4 +41,12 @@ impl WatchEvents {
         });
         Ok(stream::select_all(watches.collect::<Vec<_>>()))
     }
+}
+
+async fn versions(find: FindEvents, ids: Vec<EventId>) -> anyhow::Result<HashMap<EventId, i64>> {
+    Ok(find.versions(&ids).await?)
+}
+
+async fn load(find: FindEvents, ids: Vec<EventId>) -> anyhow::Result<HashMap<EventId, Event>> {
+    Ok(find.find(&ids).await?)
 }

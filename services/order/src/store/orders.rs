@@ -11,6 +11,10 @@ use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
+/// Most ids of one statement that reads versions. The server plans a list in memory of a bounded size, and reads the
+/// whole table for a longer one (`range_optimizer_max_mem_size`, some 36,000 ids).
+const IDS_PER_STATEMENT: usize = 4_096;
+
 /// Who waits when an order that is to be locked is locked by another transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
@@ -56,6 +60,24 @@ pub fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     });
     statements.push_expecting(insert, "writing orders", orders.len());
     lines::push_insert(statements, orders);
+}
+
+/// Returns the versions of those of these orders that exist, in one round trip.
+pub async fn versions(conn: &mut MySqlConnection, ids: &[OrderId]) -> Result<HashMap<OrderId, i64>, DbError> {
+    let mut statements = Statements::new();
+    let select = |ids: &[OrderId]| {
+        let mut select = Statement::new("SELECT id, version FROM orders FORCE INDEX (PRIMARY) WHERE id IN ");
+        select.push_list(ids.iter().map(OrderId::uuid));
+        statements.push(select)
+    };
+    let places: Vec<_> = ids.chunks(IDS_PER_STATEMENT).map(select).collect();
+    let answers = statements.run(conn).await?;
+    let mut versions = HashMap::with_capacity(ids.len());
+    for place in places {
+        let rows: Vec<(Uuid, i64)> = answers.rows(Some(place))?;
+        versions.extend(rows.into_iter().map(|(id, version)| (OrderId::from_uuid(id), version)));
+    }
+    Ok(versions)
 }
 
 /// Returns those of these orders that exist, each alone: the order, or why its rows make none.

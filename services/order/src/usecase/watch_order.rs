@@ -1,13 +1,17 @@
-//! Watches single orders until they end. One poll reads all that are watched.
+//! Watches single orders until they end. One poll reads the versions of all that are watched, and the orders that have
+//! changed.
 
 use super::{Error, FindOrder, readable};
 use crate::{domain::Order, store};
 use futures_util::{Stream, StreamExt, stream};
-use stampede_db::Database;
+use stampede_db::{Database, DbError};
 use stampede_service::until_last;
 use stampede_vocab::{OrderId, UserId};
 use stampede_watch::Hub;
 use std::{collections::HashMap, time::Duration};
+
+/// Most orders that are read at a time. Many are when a crowd begins to watch.
+const AT_A_TIME: usize = 1_024;
 
 /// Watches orders. Cheap to clone.
 #[derive(Clone)]
@@ -19,7 +23,10 @@ pub struct WatchOrder {
 impl WatchOrder {
     /// Watches orders of this schema at this poll interval.
     pub fn new(db: Database, find: FindOrder, period: Duration) -> Self {
-        let hub = Hub::new(period, move |ids| read(db.clone(), ids));
+        let reading = db.clone();
+        let versions = move |ids| versions(db.clone(), ids);
+        let hub =
+            Hub::by_version(period, |order: &Order| order.version, versions, move |ids| read(reading.clone(), ids));
         Self { find, hub }
     }
 
@@ -37,8 +44,19 @@ impl WatchOrder {
     }
 }
 
+async fn versions(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<OrderId, i64>> {
+    let read = db.run("watched_versions", |mut conn| async move { store::orders::versions(&mut conn, &ids).await });
+    Ok(read.await?)
+}
+
 async fn read(db: Database, ids: Vec<OrderId>) -> anyhow::Result<HashMap<OrderId, Order>> {
-    let read = db.run("watched_orders", |mut conn| async move { store::orders::load(&mut conn, &ids).await });
+    let read = db.run("watched_orders", |mut conn| async move {
+        let mut found = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(AT_A_TIME) {
+            found.extend(store::orders::load(&mut conn, ids).await?);
+        }
+        Ok::<_, DbError>(found)
+    });
     let found = read.await?.into_iter();
     Ok(found.filter_map(|(id, order)| Some((id, readable(id, order)?))).collect())
 }
