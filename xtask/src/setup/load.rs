@@ -1,5 +1,5 @@
-//! Requirements of load and container tests: ghz and h2spec, built from their sources; JMeter, whose jars come through Maven; Docker
-//! Compose, each in an exact version; and wrk as the distribution has it.
+//! Requirements of load and container tests: ghz and h2spec, built from their sources; JMeter, whose jars come through
+//! Maven; Docker Compose, each in an exact version; and wrk as the distribution has it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
