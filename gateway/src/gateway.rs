@@ -11,6 +11,7 @@ use crate::{
 };
 use stampede_chassis::MeshChannel;
 use std::collections::HashMap;
+use tokio_util::sync::CancellationToken;
 
 /// The gateway, apart from its server.
 pub struct Gateway {
@@ -30,6 +31,8 @@ pub struct Gateway {
     pub holds: Holds,
     /// Measures the requests.
     pub metrics: Metrics,
+    /// Cancelled when this process leaves.
+    pub draining: CancellationToken,
 }
 
 /// A service of the contract without a configured upstream.

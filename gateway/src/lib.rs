@@ -79,6 +79,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         caching: Caching::new(config.web.public_max_age_s),
         holds: Holds::new(&config.limits),
         metrics: Metrics::new(),
+        draining: workers.draining(),
     };
     let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
     let router = config.web.around(router);

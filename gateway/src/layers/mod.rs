@@ -21,7 +21,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use stampede_chassis::{catch_panic, telemetry};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
@@ -33,6 +33,8 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     let started = Instant::now();
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
+    // Over HTTP/2 the server says that it leaves, by GOAWAY.
+    let leaves = request.version() < Version::HTTP_2 && gateway.draining.is_cancelled();
     let route = find(&gateway, &request);
     let is_trusted = gateway.holds.trusts(request.extensions());
     let name = route.as_ref().map_or(method.as_str(), |route| route.name.as_str());
@@ -48,6 +50,10 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     };
     let mut response = span.in_scope(|| outcome.unwrap_or_else(|refusal| refusal.into_response(&trace_id)));
     response.headers_mut().insert(HEADER, trace_id.header());
+    if leaves {
+        // The next request comes over another connection, and not while this one closes.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     record_status(&span, response.status());
     gateway.metrics.record(&method, route.as_deref(), response.status(), started.elapsed());
     response

@@ -97,3 +97,15 @@ async fn a_head_has_the_headers_of_its_get() {
     assert_eq!((head.status, head.text.as_str()), (get.status, ""));
     assert_eq!(head.headers[header::ETAG], get.headers[header::ETAG]);
 }
+
+#[tokio::test]
+async fn a_gateway_that_leaves_says_so_to_whoever_may_come_again_over_the_same_connection() {
+    let front = Front::start(&[]).await;
+    assert!(front.get("/", "").await.headers.get(header::CONNECTION).is_none());
+    front.workers.draining().cancel();
+    let answer = front.get("/", "").await;
+    assert_eq!((answer.status.as_u16(), &answer.headers[header::CONNECTION]), (200, "close"));
+    let mut over_http2 = request("GET", "/", "", "");
+    *over_http2.version_mut() = http::Version::HTTP_2;
+    assert!(front.send(over_http2).await.headers.get(header::CONNECTION).is_none(), "HTTP/2 has no such header");
+}

@@ -241,6 +241,26 @@ impl Mesh {
         self.start_one(process, 0).await
     }
 
+    /// Where all replicas of a process listen.
+    pub fn addresses(&self, process: impl Into<Process>) -> Vec<SocketAddr> {
+        self.addresses[&process.into()].iter().map(|replica| replica.listen).collect()
+    }
+
+    /// The same of their admin sides.
+    pub fn admin_addresses(&self, process: impl Into<Process>) -> Vec<SocketAddr> {
+        self.addresses[&process.into()].iter().map(|replica| replica.admin).collect()
+    }
+
+    /// Replaces a replica (0 is the first) as a rollout does: asks it to stop, waits until it has ended well, starts it
+    /// where it was, and waits until it is ready.
+    pub async fn roll(&mut self, process: impl Into<Process>, replica: usize) -> Result<()> {
+        let process = process.into();
+        let mut running = self.processes.remove(&(process, replica)).context("it is not running")?;
+        let status = running.terminate().await?;
+        ensure!(status.success(), "{process} ended with {status}:\n{}", running.log_tail());
+        self.start_one(process, replica).await
+    }
+
     /// Stops every process in the reverse order and checks that each ended well.
     pub async fn stop(mut self) -> Result<()> {
         // They are in the order of `Process::all`.

@@ -24,6 +24,7 @@ mod provider;
 mod purchase;
 mod redis_faults;
 mod roles;
+mod rolling;
 mod saga;
 mod sale;
 mod sold;

@@ -201,7 +201,7 @@ async fn the_gateway_refuses_every_token_that_a_route_is_not_for() {
 }
 
 /// A token as an operator makes it.
-fn token(mesh: &Mesh, role: &str) -> String {
+pub fn token(mesh: &Mesh, role: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
     let output = command.args(["token", "--role", role, "--auth-secret", mesh.auth_secret()]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
