@@ -13,7 +13,7 @@ use plays::{By, Look, Play};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
-use stampede_testkit::{Mesh, World, as_buyer, as_operator, as_service, eventually};
+use stampede_testkit::{Mesh, World, as_buyer, as_operator, as_order_service, eventually};
 use tonic::{Request, Status};
 
 const PAGE: &str = include_str!("../../../docs/idempotency.md");
@@ -161,7 +161,7 @@ impl By {
     fn says(self, message: Vec<u8>) -> Request<Vec<u8>> {
         match self {
             Self::Operator => as_operator(message),
-            Self::Service => as_service(message),
+            Self::Service => as_order_service(message),
             Self::Buyer(user) => as_buyer(user, message),
         }
     }
