@@ -234,7 +234,7 @@ impl Shelf {
 
     async fn staged(desk: &Desk) -> Self {
         let shelf = Self::new();
-        desk.done("inventory.StageStock", By::Service, &shelf.body(1, 10)).await;
+        desk.done("inventory.StageStock", By::Operator, &shelf.body(1, 10)).await;
         shelf
     }
 
@@ -273,7 +273,7 @@ impl Shelf {
 async fn stage_stock(desk: &Desk) -> Play {
     let shelf = Shelf::staged(desk).await;
     let (body, other) = (shelf.body(2, 20), shelf.body(2, 30));
-    Play::new(By::Service, body, shelf.look(&["totalUnits"])).other(other)
+    Play::new(By::Operator, body, shelf.look(&["totalUnits"])).other(other)
 }
 
 async fn reserve(desk: &Desk) -> Play {
