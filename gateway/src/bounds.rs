@@ -3,7 +3,7 @@
 //! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
 //! logins and claims a minute, are in `crate::acts`.
 
-use crate::{hold::PoolBounds, transcode::CallLimits};
+use crate::{hold::PoolBounds, upstream::CallLimits};
 use stampede_chassis::{HttpBounds, Network, Networks};
 use std::time::Duration;
 

@@ -12,10 +12,10 @@ Example:
   STAMPEDE_AUTH_SECRET=$(openssl rand -hex 32) stampede serve gateway --listen-addr 0.0.0.0:8080 \\
     --mesh-secret-file secrets/mesh/secret --redis-url redis://127.0.0.1:6379/0 --order-urls http://127.0.0.1:7104,http://127.0.0.1:7114";
 
-/// The gateway: HTTP/JSON outside, gRPC inside.
+/// The gateway: HTTP/JSON, gRPC, gRPC-Web and Connect outside, gRPC inside.
 ///
-/// It speaks HTTP only; health, and reflection of the services that it leads to, are on --admin-addr. It needs Redis,
-/// and calls the services as they become ready.
+/// All are on one port, with health and with reflection of what can be called from outside; reflection of all that it
+/// leads to is on --admin-addr. It needs Redis, and calls the services as they become ready.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {

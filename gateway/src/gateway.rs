@@ -1,16 +1,19 @@
 //! The state that all requests share: the route table, the channels to the services, the tokens, the bounds.
 
 use crate::{
+    acts::Acts,
     auth::{Auth, Tickets},
     caching::Caching,
+    grpc::Own,
     hold::Holds,
     layers::Metrics,
     openapi::Pages,
     routes::{Endpoint, Table},
-    transcode::{Transcoder, Upstreams},
+    transcode::Transcoder,
+    upstream::{Channels, Upstream},
 };
 use stampede_chassis::MeshChannel;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// The gateway, apart from its server.
@@ -18,7 +21,13 @@ pub struct Gateway {
     /// The routes by path.
     pub table: Table,
     /// Calls the services.
+    pub upstream: Arc<Upstream>,
+    /// Turns HTTP/JSON into such calls.
     pub transcoder: Transcoder,
+    /// The gRPC services of the gateway itself.
+    pub own: Own,
+    /// Limits what callers do.
+    pub acts: Arc<Acts>,
     /// Issues and checks tokens.
     pub auth: Auth,
     /// Issues and checks tickets for streams.
@@ -31,7 +40,7 @@ pub struct Gateway {
     pub holds: Holds,
     /// Measures the requests.
     pub metrics: Metrics,
-    /// Cancelled when this process leaves.
+    /// Cancelled when the gateway leaves.
     pub draining: CancellationToken,
 }
 
@@ -43,8 +52,8 @@ pub struct NoUpstream {
 }
 
 /// Returns the channel of each service of the table, by its package: `order` for `stampede.order.v1.OrderService`.
-pub fn upstreams(table: &Table, channels: &HashMap<&str, MeshChannel>) -> Result<Upstreams, NoUpstream> {
-    let mut upstreams = Upstreams::new();
+pub fn upstreams(table: &Table, channels: &HashMap<&str, MeshChannel>) -> Result<Channels, NoUpstream> {
+    let mut upstreams = Channels::new();
     for route in table.routes() {
         let Endpoint::Rpc(rpc) = &route.endpoint else { continue };
         let package = rpc.service.split('.').nth(1).unwrap_or_default();

@@ -1,8 +1,9 @@
-//! The gateway: HTTP/JSON outside, gRPC inside.
+//! The gateway: HTTP/JSON, gRPC, gRPC-Web and Connect outside, gRPC inside.
 //!
 //! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
-//! becomes JSON or a stream of events (`transcode`). Every failure is answered in one format (`problem`). What clients
+//! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of the same methods and has the
+//! same bounds, and its messages are passed on as they are (`grpc`). Every failure is answered in one format (`problem`). What clients
 //! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited
 //! (`acts`, by the figures in `acts::rules`). What it answers is described by the same table (`openapi`).
 //!
@@ -10,7 +11,8 @@
 //! refresh tokens were used, which logins are revoked, and how much was done; and it has nothing of a service but its
 //! descriptor.
 //!
-//! It speaks HTTP only. gRPC health and reflection, the latter of all services that it leads to, are on its admin port.
+//! gRPC health and reflection are on its port, the latter of the methods that can be called from outside, and on its admin
+//! port, of all services that it leads to.
 
 mod acts;
 mod auth;
@@ -19,6 +21,7 @@ mod caching;
 mod config;
 mod dispatch;
 mod gateway;
+mod grpc;
 mod hold;
 mod layers;
 mod openapi;
@@ -26,6 +29,7 @@ mod problem;
 mod routes;
 mod trace_id;
 mod transcode;
+mod upstream;
 mod upstream_config;
 mod web_config;
 
@@ -37,6 +41,7 @@ use auth::{Auth, Revoked, Secrets, Tickets, Tokens};
 use axum::Router;
 use caching::Caching;
 use gateway::Gateway;
+use grpc::Own;
 use hold::Holds;
 use layers::Metrics;
 use openapi::Pages;
@@ -47,6 +52,7 @@ use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{Process, Service};
 use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
+use upstream::Upstream;
 
 /// Describes all that the gateway answers, as OpenAPI: what it serves at `/openapi.json`, for people.
 pub fn openapi() -> anyhow::Result<String> {
@@ -68,13 +74,19 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         (service.name(), MeshChannel::connect(urls, service.name()).signed_by(signer.clone()))
     };
     let channels: HashMap<_, _> = config.upstreams.services().map(channel).collect();
-    let upstreams = gateway::upstreams(&table, &channels)?;
-    let services = upstreams.keys().cloned().collect();
+    let channels = gateway::upstreams(&table, &channels)?;
+    let services = channels.keys().cloned().collect();
+    let upstream = Arc::new(Upstream::new(channels, config.limits.call()));
+    let own = Own::new(&table, workers.draining()).await?;
     let gateway = Gateway {
         pages: Pages::new(&table),
         table,
-        transcoder: Transcoder::new(upstreams, Arc::clone(&acts), config.limits.call(), workers.draining()),
-        auth: Auth::new(tokens, revoked, acts, redis, config.lives()),
+        transcoder: Transcoder::new(Arc::clone(&upstream), Arc::clone(&acts), workers.draining()),
+        upstream,
+        own,
+        auth: Auth::new(tokens, revoked, Arc::clone(&acts), redis, config.lives()),
+        acts,
+        draining: workers.draining(),
         tickets,
         caching: Caching::new(config.web.public_max_age_s),
         holds: Holds::new(&config.limits),

@@ -92,6 +92,8 @@ impl WebConfig {
 fn compression(from_bytes: u16) -> CompressionLayer<impl Predicate> {
     // An event has to go out when it happens, and not when a block of the compressor is full.
     let large = SizeAbove::new(from_bytes).and(NotForContentType::const_new("text/event-stream"));
+    // gRPC compresses its messages one by one, and says so in its own words.
+    let large = large.and(NotForContentType::const_new("application/grpc"));
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(large)
 }
 

@@ -30,6 +30,11 @@ enum Change {
 }
 
 impl Acts {
+    /// Whether the calls of a method are limited.
+    pub fn limits(&self, grpc_path: &str) -> bool {
+        self.factor > 0 && Act::of_rpc(grpc_path).is_some()
+    }
+
     /// Counts a call, if its method is limited. `THROTTLED` if there were too many.
     pub async fn call(
         self: &Arc<Self>,

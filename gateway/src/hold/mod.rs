@@ -13,7 +13,7 @@ mod pool;
 use self::pool::{By, Pool};
 pub use self::{
     class::Class,
-    newest::newest,
+    newest::{newest, subject},
     pool::{Place, PoolBounds},
 };
 
@@ -96,16 +96,37 @@ impl Holds {
         self.take(&self.requests, holder, class, 1)
     }
 
-    /// A place for a stream and for each of its subjects.
+    /// A place for a stream and for each of its subjects, which `uri` names.
     pub fn stream(&self, holder: &Holder, class: Class, uri: &Uri) -> Result<StreamPlace, Problem> {
+        self.stream_about(holder, class, subjects(uri))
+    }
+
+    /// A place for a stream that is about so many subjects, and for each of them.
+    pub fn stream_about(&self, holder: &Holder, class: Class, subjects: usize) -> Result<StreamPlace, Problem> {
         let stream = self.take(&self.streams, holder, class, 1)?;
-        let subjects = self.take(&self.subjects, holder, class, subjects(uri))?;
+        let subjects = self.take(&self.subjects, holder, class, subjects)?;
         Ok((stream, subjects))
+    }
+
+    /// Most bytes of a body.
+    pub fn body_limit(&self) -> usize {
+        self.body_limit
     }
 
     /// The answer, which keeps the place of its request until it is written; a large one also counts by its bytes.
     pub fn answer(&self, holder: &Holder, place: Place, answer: Response) -> Result<Response, Problem> {
         let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
+        self.answer_of(holder, place, bytes, answer)
+    }
+
+    /// The same for an answer of so many bytes, whose body does not tell its size.
+    pub fn answer_of(
+        &self,
+        holder: &Holder,
+        place: Place,
+        bytes: usize,
+        answer: Response,
+    ) -> Result<Response, Problem> {
         if bytes <= COUNTED_ANSWER_BYTES {
             return Ok(keep(answer, place));
         }

@@ -20,13 +20,15 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-/// Reads `messages` from now on, whether or not what is returned is.
-pub fn newest<S>(messages: S) -> impl Stream<Item = Result<DynamicMessage, Status>> + Send + 'static
+/// Reads `messages` from now on, whether or not what is returned is. `subject` says what a message is about.
+pub fn newest<T, S, F>(messages: S, subject: F) -> impl Stream<Item = Result<T, Status>> + Send + 'static
 where
-    S: Stream<Item = Result<DynamicMessage, Status>> + Send + 'static,
+    T: Send + 'static,
+    S: Stream<Item = Result<T, Status>> + Send + 'static,
+    F: Fn(&T) -> Option<String> + Send + 'static,
 {
-    let slot = Arc::new(Slot::default());
-    let pump = AbortOnDropHandle::new(tokio::spawn(pump(messages, Arc::clone(&slot))));
+    let slot = Arc::new(Slot::new());
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump(messages, subject, Arc::clone(&slot))));
     stream::unfold((slot, pump), |(slot, pump)| async move {
         let message = slot.next().await?;
         Some((message, (slot, pump)))
@@ -35,13 +37,17 @@ where
 }
 
 /// Puts each message into the slot, until the service or the reader ends it.
-async fn pump(messages: impl Stream<Item = Result<DynamicMessage, Status>>, slot: Arc<Slot>) {
+async fn pump<T>(
+    messages: impl Stream<Item = Result<T, Status>>,
+    subject: impl Fn(&T) -> Option<String>,
+    slot: Arc<Slot<T>>,
+) {
     let mut messages = pin!(messages);
     let mut looks = interval(WATCHER_STALL_DEADLINE / 4);
     let end = loop {
         tokio::select! {
             message = messages.next() => match message {
-                Some(Ok(message)) => slot.put(message),
+                Some(Ok(message)) => slot.put(subject(&message), message),
                 Some(Err(status)) => break Some(status),
                 None => break None,
             },
@@ -56,25 +62,27 @@ async fn pump(messages: impl Stream<Item = Result<DynamicMessage, Status>>, slot
 }
 
 /// What waits for the reader.
-#[derive(Default)]
-struct Slot {
-    state: Mutex<State>,
+struct Slot<T> {
+    state: Mutex<State<T>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct State {
+struct State<T> {
     /// The newest of each subject, in the order in which the subjects were first heard of since.
-    waiting: VecDeque<(Option<String>, DynamicMessage)>,
+    waiting: VecDeque<(Option<String>, T)>,
     /// When the first of them began to wait, or the last was taken.
     waits_since: Option<Instant>,
     /// The end of the stream: an error, or none.
     end: Option<Option<Status>>,
 }
 
-impl Slot {
-    fn put(&self, message: DynamicMessage) {
-        let subject = subject(&message);
+impl<T> Slot<T> {
+    fn new() -> Self {
+        let state = State { waiting: VecDeque::new(), waits_since: None, end: None };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    fn put(&self, subject: Option<String>, message: T) {
         let mut state = self.state();
         match state.waiting.iter_mut().find(|(other, _)| *other == subject) {
             Some((_, older)) => *older = message,
@@ -101,7 +109,7 @@ impl Slot {
     }
 
     /// The next message, or the error that ends the stream; none after that.
-    async fn next(&self) -> Option<Result<DynamicMessage, Status>> {
+    async fn next(&self) -> Option<Result<T, Status>> {
         loop {
             if let Some(next) = self.take() {
                 return next;
@@ -110,7 +118,7 @@ impl Slot {
         }
     }
 
-    fn take(&self) -> Option<Option<Result<DynamicMessage, Status>>> {
+    fn take(&self) -> Option<Option<Result<T, Status>>> {
         let mut state = self.state();
         if let Some((_, message)) = state.waiting.pop_front() {
             state.waits_since = (!state.waiting.is_empty()).then(Instant::now);
@@ -122,14 +130,14 @@ impl Slot {
     }
 
     /// Nothing under this lock can panic.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a message is about: by the rule of the contract, the first field of a stream's message is the resource, and the
 /// first field of that its id. One that is a list, or has no id, replaces all that came before it.
-fn subject(message: &DynamicMessage) -> Option<String> {
+pub fn subject(message: &DynamicMessage) -> Option<String> {
     let resource = message.get_field_by_number(1)?;
     let id = resource.as_message()?.get_field_by_number(1)?;
     match id.as_ref() {
@@ -162,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_gets_the_newest_of_each_subject() {
         let messages = [event("evt_1", "a"), event("evt_2", "b"), event("evt_1", "c"), event("evt_1", "d")];
-        let read = newest(stream::iter(messages).chain(stream::pending()));
+        let read = newest(stream::iter(messages).chain(stream::pending()), subject);
         let mut read = pin!(read);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "d");
@@ -173,7 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stands_still_is_given_up_and_told_why() {
-        let mut read = pin!(newest(stream::iter([event("evt_1", "a")]).chain(stream::pending())));
+        let mut read = pin!(newest(stream::iter([event("evt_1", "a")]).chain(stream::pending()), subject));
         tokio::time::sleep(WATCHER_STALL_DEADLINE * 2).await;
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "a");
         let end = read.next().await.unwrap().unwrap_err();
@@ -187,7 +195,7 @@ mod tests {
             tokio::time::sleep(WATCHER_STALL_DEADLINE * 3).await;
             event("evt_1", "late")
         });
-        let mut read = pin!(newest(late));
+        let mut read = pin!(newest(late, subject));
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "late");
         assert!(read.next().await.is_none());
     }

@@ -20,10 +20,19 @@ impl Metrics {
 
     /// Records one answer. Without a route neither method nor path becomes a label: callers can make up any.
     pub fn record(&self, method: &Method, route: Option<&Route>, status: StatusCode, elapsed: Duration) {
-        let (method, template) = match route {
-            Some(route) => (method_name(method), Arc::clone(&route.template)),
-            None => ("other", Arc::from("unknown")),
-        };
+        match route {
+            Some(route) => self.measure(method_name(method), Arc::clone(&route.template), status, elapsed),
+            None => self.measure("other", Arc::from("unknown"), status, elapsed),
+        }
+    }
+
+    /// Records the answer to a call, whose route is the path of its method. Its status is that of HTTP/JSON for the same
+    /// outcome: those of gRPC are all 200.
+    pub fn record_call(&self, path: Option<&str>, status: StatusCode, elapsed: Duration) {
+        self.measure("POST", Arc::from(path.unwrap_or("unknown")), status, elapsed);
+    }
+
+    fn measure(&self, method: &'static str, template: Arc<str>, status: StatusCode, elapsed: Duration) {
         let labels = [
             KeyValue::new("http_request_method", method),
             KeyValue::new("http_route", template),

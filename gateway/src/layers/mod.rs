@@ -12,6 +12,7 @@ use crate::{
     auth::{Caller, authenticate},
     dispatch::dispatch,
     gateway::Gateway,
+    grpc::{self, Wire},
     problem::Refusal,
     routes::{Lookup, Route},
     trace_id::{HEADER, TraceId},
@@ -30,6 +31,9 @@ use tracing::{Instrument, Span, error_span, field::Empty};
 /// Answers a request, and makes what happens to it visible by the name of its route: a span, child of a trusted
 /// caller's, a measurement, and the body of a problem.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    if let Some(wire) = Wire::of(&request) {
+        return grpc::answer(&gateway, wire, request).await;
+    }
     let started = Instant::now();
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
@@ -102,7 +106,7 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
 
 /// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that
 /// no log filter takes that id from the lines that it lets through.
-fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
+pub fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
     // A stranger decides neither what is recorded nor how it is called.
     let none = HeaderMap::new();
     if let Some(trace) = telemetry::passed_on(if is_trusted { headers } else { &none }) {
@@ -130,7 +134,7 @@ fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId)
 }
 
 /// A span is in error when the server failed, not when it refused.
-fn record_status(span: &Span, status: StatusCode) {
+pub fn record_status(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");

@@ -4,7 +4,11 @@ use super::{Access, RouteError, annotation, rpc::Rpc};
 use http::{HeaderValue, Method};
 use matchit::Router;
 use prost_reflect::DescriptorPool;
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// The endpoints of the gateway itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +109,8 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Table {
     places: Router<Place>,
+    /// The routes of methods, by the path of their call in gRPC.
+    calls: HashMap<String, Arc<Route>>,
     routes: Vec<Arc<Route>>,
 }
 
@@ -135,12 +141,21 @@ impl Table {
             let conflict = |error| RouteError::Conflict { template: template.to_owned(), error };
             places.insert(template, place).map_err(conflict)?;
         }
-        Ok(Self { places, routes })
+        let calls = routes.iter().filter_map(|route| match &route.endpoint {
+            Endpoint::Rpc(rpc) => Some((rpc.grpc_path.as_str().to_owned(), Arc::clone(route))),
+            Endpoint::Native(_) => None,
+        });
+        Ok(Self { places, calls: calls.collect(), routes })
     }
 
     /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().map(Arc::as_ref)
+    }
+
+    /// Finds the method of this path in gRPC, if it can be called from outside.
+    pub fn find_call(&self, grpc_path: &str) -> Option<Arc<Route>> {
+        self.calls.get(grpc_path).cloned()
     }
 
     /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out. `OPTIONS *` asks about all paths
@@ -268,7 +283,9 @@ mod tests {
             .collect();
         for hidden in ["HoldCoupons", "ReleaseCoupon", "Reserve", "Release", "StageStock", "LookUpOrders"] {
             assert!(!reachable.iter().any(|path| path.ends_with(&format!("/{hidden}"))), "{hidden} can be reached");
+            assert!(!table.calls.keys().any(|path| path.ends_with(&format!("/{hidden}"))), "{hidden} can be called");
         }
+        assert!(reachable.iter().all(|path| table.find_call(path).is_some()), "{reachable:?}");
         assert!(reachable.len() >= 20, "{reachable:?}");
     }
 

@@ -13,7 +13,8 @@ const BUFFER_BYTES: usize = 1_024;
 /// Bytes after which what is encoded is handed over; tonic's own.
 const YIELD_BYTES: usize = 32 * 1_024;
 
-fn small_buffers() -> BufferSettings {
+/// Buffers for messages that are mostly small.
+pub fn small_buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 

@@ -20,8 +20,9 @@ mod value;
 pub use self::request::assemble;
 pub use self::{
     answer::{is_known, name_of},
-    call::{Call, CallLimits, Transcoder, Upstreams},
-    json::{object, unknown_field},
+    call::{Call, Transcoder},
+    codec::small_buffers,
+    json::{object, read as read_json, unknown_field},
     query::refuse as refuse_query,
     stream::has_ended,
 };

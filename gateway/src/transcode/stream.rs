@@ -8,8 +8,8 @@
 //! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
 //! - `drain` says that this gateway leaves, or that the stream has become old: come back, and be served by another.
 
-use super::{answer::name_of, call::failure, response};
-use crate::{bounds::STREAM_LIFE, routes::Rpc, trace_id::TraceId};
+use super::{answer::name_of, response};
+use crate::{bounds::STREAM_LIFE, routes::Rpc, trace_id::TraceId, upstream::failure};
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use futures_util::{
     StreamExt,

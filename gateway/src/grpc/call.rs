@@ -1,0 +1,131 @@
+//! One call to a service: the places that it needs, the limits on what it does, and the way there and back.
+
+use super::{
+    codec::BytesCodec,
+    connect,
+    encoding::Encoding,
+    frame, no_such_method, respond,
+    skim::{subject_of, subjects},
+    stream,
+    wire::Wire,
+};
+use crate::{
+    auth::{Caller, UntilEnd},
+    gateway::Gateway,
+    hold::{Class, Holder, Place, newest},
+    routes::{Endpoint, Route, Rpc},
+    transcode::read_json,
+    upstream::Outgoing,
+};
+use axum::{extract::Request, response::Response};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::pending};
+use http::{HeaderMap, header};
+use prost::Message;
+use prost_reflect::DynamicMessage;
+use stampede_chassis::{Deadline, keep};
+use stampede_status::{Problem, Reason};
+
+/// A call whose request is there.
+struct Asked<'g> {
+    gateway: &'g Gateway,
+    wire: Wire,
+    rpc: &'g Rpc,
+    class: Class,
+    caller: Option<&'g Caller>,
+    holder: Holder,
+    /// When the caller stops waiting, if they say it.
+    theirs: Option<Deadline>,
+    message: Bytes,
+}
+
+/// Answers a call of a method that its caller may call; `caller` is `None` where a method is open to all.
+pub async fn dispatch(
+    gateway: &Gateway,
+    wire: Wire,
+    route: &Route,
+    caller: Option<&Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Endpoint::Rpc(rpc) = &route.endpoint else { return Err(no_such_method()) };
+    let (parts, body) = request.into_parts();
+    let (theirs, class) = (wire.deadline(&parts.headers), Class::of(route));
+    if wire.is_connect() {
+        connect::check_version(&parts.headers)?;
+        if rpc.streaming {
+            let detail = "a stream is not offered in this protocol: take gRPC or gRPC-Web";
+            return Err(Problem::new(Reason::NotImplemented, detail));
+        }
+    }
+    let holder = gateway.holds.holder(&parts, caller.map(|caller| &caller.identity));
+    let body = gateway.holds.read(body, &holder).await?;
+    // Not before: a place is for the call and its answer, never for a body that trickles in.
+    let place = gateway.holds.request(&holder, class)?;
+    let message = read(wire, rpc, &parts.headers, body, gateway.holds.body_limit())?;
+    let asked = Asked { gateway, wire, rpc, class, caller, holder, theirs, message };
+    if rpc.streaming { asked.stream().await } else { asked.unary(place).await }
+}
+
+/// The request message of a body.
+fn read(wire: Wire, rpc: &Rpc, headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, Problem> {
+    match wire {
+        Wire::Grpc | Wire::Web => frame::only_message(headers, &body, limit),
+        Wire::WebText => frame::only_message(headers, &frame::of_text(&body)?, limit),
+        Wire::ConnectProto => Encoding::of(headers, header::CONTENT_ENCODING)?.decode(body, limit),
+        Wire::ConnectJson => {
+            let body = Encoding::of(headers, header::CONTENT_ENCODING)?.decode(body, limit)?;
+            Ok(read_json(&rpc.input, &body)?.encode_to_vec().into())
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// Answers once. The place is given back when the answer is written.
+    async fn unary(self, place: Place) -> Result<Response, Problem> {
+        let Self { gateway, rpc, .. } = self;
+        let path = rpc.grpc_path.as_str();
+        let identity = self.caller.map(|caller| &caller.identity);
+        let tab = if gateway.acts.limits(path) {
+            gateway.acts.call(path, identity, self.holder.block, &self.request()?).await?
+        } else {
+            None
+        };
+        let answer = gateway.upstream.unary(self.outgoing(), self.message.clone(), BytesCodec).await;
+        if let Some(tab) = tab {
+            let seen = answer.as_ref().map_err(Problem::clone).and_then(|answer| decode_answer(rpc, answer));
+            tab.close(seen.as_ref()).await;
+        }
+        let mut answer = answer?;
+        if self.wire == Wire::ConnectJson {
+            answer = connect::to_json(&decode_answer(rpc, &answer)?)?;
+        }
+        let bytes = answer.len();
+        gateway.holds.answer_of(&self.holder, place, bytes, respond::message(self.wire, answer))
+    }
+
+    /// Opens a stream. The place of the request is free once it begins; that of the stream when it ends.
+    async fn stream(self) -> Result<Response, Problem> {
+        let Self { gateway, rpc, .. } = self;
+        let held = gateway.holds.stream_about(&self.holder, self.class, subjects(&self.request()?))?;
+        let end = self.caller.map_or_else(|| pending().boxed(), |caller| gateway.auth.end_of(caller));
+        let messages = gateway.upstream.open(self.outgoing(), self.message.clone(), BytesCodec).await?;
+        let messages = newest(UntilEnd::new(messages, end), subject_of(&rpc.output));
+        let lapse = stream::lapse(gateway.draining.clone(), self.theirs);
+        Ok(keep(stream::response(self.wire, UntilEnd::new(messages.boxed(), lapse)), held))
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        let deadline = self.gateway.upstream.deadline(self.theirs);
+        Outgoing { rpc: self.rpc, caller: self.caller.map(|caller| &caller.identity), deadline }
+    }
+
+    /// The request, decoded: a bound has to know a field of it.
+    fn request(&self) -> Result<DynamicMessage, Problem> {
+        DynamicMessage::decode(self.rpc.input.clone(), self.message.clone())
+            .map_err(|_| Problem::new(Reason::MalformedMessage, "the request is not a message of this method"))
+    }
+}
+
+fn decode_answer(rpc: &Rpc, answer: &Bytes) -> Result<DynamicMessage, Problem> {
+    DynamicMessage::decode(rpc.output.clone(), answer.clone()).map_err(Problem::internal_error)
+}

@@ -1,0 +1,159 @@
+//! Calls to the services: on which channel, for how long, and in whose name.
+//!
+//! What the messages are, and in which protocol the caller sent them, is not known here.
+
+use crate::routes::Rpc;
+use stampede_chassis::{
+    Deadline, Identity, MeshChannel,
+    identity::{ROLE_METADATA, USER_METADATA},
+};
+use stampede_status::{Problem, Reason};
+use std::{collections::HashMap, future::Future, time::Duration};
+use tonic::{
+    Request, Status, Streaming,
+    client::Grpc,
+    codec::Codec,
+    metadata::{AsciiMetadataValue, MetadataMap},
+};
+
+/// The role of a caller without a token. It is no role of any service, so it has no rights.
+const ANONYMOUS: &str = "anonymous";
+
+/// Largest answer of a service, in bytes. The largest that the contract allows is a list of 100 events of 100 items
+/// with a gift, whose titles have 200 characters each: 18 MB, if all of them take four bytes.
+const MAX_ANSWER_BYTES: usize = 24 << 20;
+
+/// The channels by the full name of the service.
+pub type Channels = HashMap<String, MeshChannel>;
+
+/// The limits of calls.
+#[derive(Debug, Clone, Copy)]
+pub struct CallLimits {
+    /// Longest wait for a unary answer, and for the start of a stream.
+    pub deadline: Duration,
+}
+
+/// A call that is made for somebody.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'c> {
+    /// The method.
+    pub rpc: &'c Rpc,
+    /// Who calls; `None` without a token.
+    pub caller: Option<&'c Identity>,
+    /// When it is given up.
+    pub deadline: Deadline,
+}
+
+/// The services behind the gateway.
+pub struct Upstream {
+    channels: Channels,
+    limits: CallLimits,
+}
+
+impl Upstream {
+    /// Calls on these channels.
+    pub fn new(channels: Channels, limits: CallLimits) -> Self {
+        Self { channels, limits }
+    }
+
+    /// When a call is given up that begins now: at the bound of the gateway, or when the caller waits no longer.
+    pub fn deadline(&self, theirs: Option<Deadline>) -> Deadline {
+        let ours = Deadline::after(self.limits.deadline);
+        theirs.map_or(ours, |theirs| theirs.min(ours))
+    }
+
+    /// Makes a call that is answered once.
+    pub async fn unary<C>(&self, call: Outgoing<'_>, message: C::Encode, codec: C) -> Result<C::Decode, Problem>
+    where
+        C: Codec,
+        C::Encode: Sync,
+        C::Decode: Sync,
+    {
+        let mut grpc = self.client(call.rpc)?;
+        let request = request(call, message)?;
+        let answer = in_time(call.deadline, async {
+            grpc.ready().await?;
+            grpc.unary(request, call.rpc.grpc_path.clone(), codec).await
+        })
+        .await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Opens a stream of answers. Only its start is bounded in time.
+    pub async fn open<C>(
+        &self,
+        call: Outgoing<'_>,
+        message: C::Encode,
+        codec: C,
+    ) -> Result<Streaming<C::Decode>, Problem>
+    where
+        C: Codec,
+        C::Encode: Sync,
+        C::Decode: Sync,
+    {
+        let mut grpc = self.client(call.rpc)?;
+        let request = request(call, message)?;
+        let answer = in_time(call.deadline, async {
+            grpc.ready().await?;
+            grpc.server_streaming(request, call.rpc.grpc_path.clone(), codec).await
+        })
+        .await?;
+        Ok(answer.into_inner())
+    }
+
+    fn client(&self, rpc: &Rpc) -> Result<Grpc<MeshChannel>, Problem> {
+        let channel = self.channels.get(&rpc.service);
+        let channel = channel.ok_or_else(|| Problem::unavailable(short_name(rpc), "no upstream is configured"))?;
+        let channel = if rpc.streaming { channel.for_streams() } else { channel.clone() };
+        Ok(Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+}
+
+/// Bounds the wait. The channel sends the deadline along to the service.
+async fn in_time<T>(deadline: Deadline, work: impl Future<Output = Result<T, Status>>) -> Result<T, Problem> {
+    let outcome = deadline.bound(work).await?;
+    outcome.map_err(|status| failure(&status))
+}
+
+/// What a failure of a service is to a caller of the gateway.
+pub fn failure(status: &Status) -> Problem {
+    let problem = Problem::from_status(status);
+    match problem.reason() {
+        // The route is in the contract of the gateway, so the path and the method are right: the service is older.
+        Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
+        // The library's word for an answer that is too large. A service's own refusal of a request has a reason, and
+        // nothing internal.
+        Reason::BodyTooLarge if problem.internal_detail().is_some() => {
+            Problem::internal_error(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes: {status}"))
+        }
+        _ => problem,
+    }
+}
+
+/// `order` of `stampede.order.v1.OrderService`.
+fn short_name(rpc: &Rpc) -> &str {
+    rpc.service.split('.').nth(1).unwrap_or(&rpc.service)
+}
+
+/// The request with its metadata. That is made from the token alone: nothing that the caller sent is passed on.
+fn request<M>(call: Outgoing<'_>, message: M) -> Result<Request<M>, Problem> {
+    Ok(Request::from_parts(metadata(call.caller)?, http::Extensions::default(), message))
+}
+
+fn metadata(caller: Option<&Identity>) -> Result<MetadataMap, Problem> {
+    let mut metadata = MetadataMap::with_capacity(8);
+    match caller {
+        Some(identity) => {
+            metadata.insert(USER_METADATA, ascii(&identity.user_id)?);
+            metadata.insert(ROLE_METADATA, AsciiMetadataValue::from_static(identity.role.as_str()));
+        }
+        None => {
+            metadata.insert(ROLE_METADATA, AsciiMetadataValue::from_static(ANONYMOUS));
+        }
+    }
+    Ok(metadata)
+}
+
+fn ascii(text: &str) -> Result<AsciiMetadataValue, Problem> {
+    AsciiMetadataValue::try_from(text).map_err(Problem::internal_error)
+}
