@@ -3,8 +3,8 @@
 use crate::{auth::Lives, bounds::LimitConfig, upstream_config::UpstreamConfig, web_config::WebConfig};
 use clap::Parser;
 use secrecy::SecretString;
-use stampede_chassis::{CommonConfig, HasCommon};
-use std::time::Duration;
+use stampede_chassis::{CommonConfig, HasCommon, TlsFiles};
+use std::{path::PathBuf, time::Duration};
 
 /// Ends `--help`.
 const EXAMPLE: &str = "\
@@ -58,6 +58,15 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub act_limits_factor: u32,
 
+    /// Certificate of the gateway in PEM, with those that it is signed by: its port then speaks TLS, and nothing else. It
+    /// is read again when it changes.
+    #[arg(long, env = "STAMPEDE_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// Private key of that certificate, in PEM.
+    #[arg(long, env = "STAMPEDE_TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
+
     /// Where the services are.
     #[command(flatten)]
     pub upstreams: UpstreamConfig,
@@ -82,6 +91,12 @@ impl HasCommon for Config {
 }
 
 impl Config {
+    /// Where the certificate and its key are; `None` for a port without TLS.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.tls_cert_file.clone()?, self.tls_key_file.clone()?);
+        Some(TlsFiles { certificate, key })
+    }
+
     /// How long tokens live.
     pub fn lives(&self) -> Lives {
         Lives {

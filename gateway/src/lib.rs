@@ -47,7 +47,7 @@ use layers::Metrics;
 use openapi::Pages;
 use routes::Table;
 use secrecy::ExposeSecret;
-use stampede_chassis::{Http, MeshChannel, Stage, Workers, wait_for};
+use stampede_chassis::{Http, MeshChannel, Stage, Tls, Workers, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{Process, Service};
 use std::{collections::HashMap, sync::Arc};
@@ -62,6 +62,7 @@ pub fn openapi() -> anyhow::Result<String> {
 
 /// Reads the contract, connects to Redis and the services, and makes what is served.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
+    let tls = tls(&config).await.context("--tls-cert-file and --tls-key-file")?;
     let secrets = Secrets::new(&config.auth_secret, config.auth_secret_other.as_ref())?;
     let tickets = Tickets::new(&secrets);
     let tokens = Tokens::new(secrets)?;
@@ -91,11 +92,17 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         caching: Caching::new(config.web.public_max_age_s),
         holds: Holds::new(&config.limits),
         metrics: Metrics::new(),
-        draining: workers.draining(),
     };
     let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
     let router = config.web.around(router);
-    Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services).within(config.limits.http()))
+    Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services).within(config.limits.http()).in_tls(tls))
+}
+
+async fn tls(config: &Config) -> anyhow::Result<Option<Tls>> {
+    match config.tls_files() {
+        Some(files) => Tls::read(files).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Redis> {

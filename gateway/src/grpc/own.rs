@@ -26,14 +26,13 @@ use std::{
     convert::Infallible,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::service::Routes;
+use tonic::{codegen::Service, service::Routes};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 use tonic_reflection::server::Builder;
-use tower::Service;
 
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];

@@ -42,7 +42,7 @@ impl Admin {
         let router = router(workers.clone(), &health, reflection.clone());
         let server = tokio::spawn(async move {
             let _health = health.follow(workers).await;
-            http::serve(listener, router, HttpBounds::of_admin(), CancellationToken::new()).await;
+            http::serve(listener, router, HttpBounds::of_admin(), None, CancellationToken::new()).await;
         });
         Admin { reflection, _server: AbortOnDropHandle::new(server) }
     }

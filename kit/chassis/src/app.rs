@@ -5,7 +5,12 @@ use axum::Router;
 use tonic::service::Routes;
 use tonic_reflection::{pb, server::Builder};
 
-use crate::{guard::Guard, health::Health, mesh::Trust, serve::HttpBounds};
+use crate::{
+    guard::Guard,
+    health::Health,
+    mesh::Trust,
+    serve::{HttpBounds, Tls},
+};
 
 /// The reflection services, by their names and their routes. Tools that people have ask for the older one.
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
@@ -15,7 +20,7 @@ const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
 pub enum App {
     /// gRPC services, with health and reflection added.
     Grpc(Grpc),
-    /// An HTTP router, as it is. Health and reflection are on the admin port alone.
+    /// An HTTP router, as it is. Health and reflection are added on the admin port alone.
     Http(Http),
 }
 
@@ -30,6 +35,7 @@ pub struct Grpc {
 pub struct Http {
     router: Router,
     bounds: HttpBounds,
+    tls: Option<Tls>,
     contract: Contract,
 }
 
@@ -91,7 +97,8 @@ impl Http {
     /// `descriptor_set` is an encoded `FileDescriptorSet` with at least the gRPC services that the
     /// router leads to, which are given by their full names.
     pub fn new(router: Router, descriptor_set: &'static [u8], services: Vec<String>) -> Http {
-        Http { router, bounds: HttpBounds::default(), contract: Contract { descriptor_set, services } }
+        let contract = Contract { descriptor_set, services };
+        Http { router, bounds: HttpBounds::default(), tls: None, contract }
     }
 
     /// The same, whose clients can hold on to so much.
@@ -100,13 +107,19 @@ impl Http {
         Http { bounds, ..self }
     }
 
+    /// The same in TLS, if there is a certificate.
+    #[must_use]
+    pub fn in_tls(self, tls: Option<Tls>) -> Http {
+        Http { tls, ..self }
+    }
+
     /// The router.
     pub fn into_router(self) -> Router {
         self.router
     }
 
-    pub(crate) fn into_parts(self) -> (Router, HttpBounds) {
-        (self.router, self.bounds)
+    pub(crate) fn into_parts(self) -> (Router, HttpBounds, Option<Tls>) {
+        (self.router, self.bounds, self.tls)
     }
 }
 

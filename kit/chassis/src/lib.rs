@@ -69,6 +69,6 @@ pub use layers::catch_panic;
 pub use mesh::{MeshArgs, Signer, Trust};
 pub use peer::{Block, Network, Networks, NotANetwork, Peer};
 pub use process::run;
-pub use serve::{HttpBounds, serve_on};
+pub use serve::{HttpBounds, Tls, TlsFiles, serve_on};
 pub use wait::wait_for;
 pub use workers::{ReadyGate, Stage, Workers};

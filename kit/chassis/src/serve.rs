@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 
-pub use self::http::HttpBounds;
+pub use self::http::{HttpBounds, Tls, TlsFiles};
 
 use crate::{Admin, Grpc, Workers, app::App, health::Health, layers::Layered};
 
@@ -98,8 +98,8 @@ async fn serve(
     match app {
         App::Grpc(grpc) => serve_grpc(listener, grpc, reflection, workers, close).await,
         App::Http(http) => {
-            let (router, bounds) = http.into_parts();
-            http::serve(listener, router, bounds, close).await;
+            let (router, bounds, tls) = http.into_parts();
+            http::serve(listener, router, bounds, tls, close).await;
             Ok(())
         }
     }

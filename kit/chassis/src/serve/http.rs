@@ -1,4 +1,5 @@
-//! The HTTP server: HTTP/1.1 and HTTP/2 without TLS on one port, with a bound on everything a client can hold on to.
+//! The HTTP server: HTTP/1.1 and HTTP/2 on one port, in TLS if it has a certificate, with a bound on everything a client
+//! can hold on to.
 //!
 //! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it
 //! ends or refuses a connection.
@@ -9,8 +10,11 @@ mod life;
 mod metrics;
 mod socket;
 mod stall;
+mod tls;
+mod tls_stream;
 
 pub use bounds::HttpBounds;
+pub use tls::{Tls, TlsFiles};
 
 use std::{
     convert::Infallible,
@@ -29,10 +33,14 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulConnection},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep_until},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tower::ServiceExt;
 
 use self::{
@@ -41,6 +49,7 @@ use self::{
     metrics::{Cuts, Open},
     socket::Socket,
     stall::{StreamTasks, Watched},
+    tls_stream::TlsStream,
 };
 use crate::peer::Peer;
 
@@ -54,9 +63,18 @@ const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \"status\":503,\"detail\":\"too many connections are open\",\"reason\":\"OVERLOADED\",\"trace_id\":\"\",\
     \"retry_after_ms\":2000}";
 
-/// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait.
-pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: HttpBounds, stop: CancellationToken) {
-    let server = Arc::new(Server::new(router, bounds));
+/// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait. Speaks TLS
+/// if `tls` has a certificate, and nothing else then.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    bounds: HttpBounds,
+    tls: Option<Tls>,
+    stop: CancellationToken,
+) {
+    let tls = tls.map(Arc::new);
+    let _reload = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.follow().await })));
+    let server = Arc::new(Server::new(router, bounds, tls));
     let tasks = TaskTracker::new();
     while let Some((socket, address)) = stop.run_until_cancelled(accept(&listener)).await {
         if let Some(place) = server.admit(&socket, address.ip()) {
@@ -74,12 +92,13 @@ struct Server {
     protocols: auto::Builder<StreamTasks>,
     connections: Arc<Connections>,
     bounds: Arc<HttpBounds>,
+    tls: Option<Arc<Tls>>,
     open: Open,
     cuts: Cuts,
 }
 
 impl Server {
-    fn new(router: Router, bounds: HttpBounds) -> Server {
+    fn new(router: Router, bounds: HttpBounds, tls: Option<Arc<Tls>>) -> Server {
         let bounds = within_open_files(bounds);
         let (cuts, bounds) = (Cuts::new(bounds.listener), Arc::new(bounds));
         Server {
@@ -87,6 +106,7 @@ impl Server {
             protocols: protocols(&bounds, cuts.clone()),
             connections: Connections::new(Arc::clone(&bounds)),
             open: Open::new(bounds.listener),
+            tls,
             cuts,
             bounds,
         }
@@ -102,7 +122,9 @@ impl Server {
             Ok(place) => Some(place),
             Err(bound) => {
                 self.cuts.count(bound);
-                socket::send_now(socket, NO_PLACE);
+                if self.tls.is_none() {
+                    socket::send_now(socket, NO_PLACE);
+                }
                 None
             }
         }
@@ -111,15 +133,29 @@ impl Server {
     /// Answers the requests of one connection until it ends.
     async fn converse(self: Arc<Self>, socket: TcpStream, address: IpAddr, place: Place, stop: CancellationToken) {
         let _counted = self.open.count();
-        let life = Arc::clone(&place.life);
-        let io = TokioIo::new(Socket::new(socket, Arc::clone(&life), self.bounds.stall_deadline));
+        let socket = Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline);
+        match &self.tls {
+            None => self.speak(socket, address, &place, &stop).await,
+            Some(tls) => match tls.connection() {
+                Ok(tls) => self.speak(TlsStream::new(socket, tls), address, &place, &stop).await,
+                Err(error) => tracing::error!(error.cause = %error, "cannot begin a connection in TLS"),
+            },
+        }
+    }
+
+    /// Answers the requests that come by `io`.
+    async fn speak<I>(&self, io: I, address: IpAddr, place: &Place, stop: &CancellationToken)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (io, life) = (TokioIo::new(io), Arc::clone(&place.life));
         let router = self.router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let exchange = life.ask(request.version() == Version::HTTP_2);
             answer(router.clone(), Peer(address), exchange, request)
         });
         let connection = self.protocols.serve_connection(io, service);
-        self.hold_to_bounds(connection, &place, &stop).await;
+        self.hold_to_bounds(connection, place, stop).await;
     }
 
     /// Runs a connection, and ends it for the bounds that need a clock.
