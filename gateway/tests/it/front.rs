@@ -68,6 +68,11 @@ impl Front {
 
 /// Builds the HTTP side of a gateway with these flags.
 pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
+    try_build(flags, workers).await.unwrap()
+}
+
+/// The same where it may fail.
+pub async fn try_build(flags: &[(&str, &str)], workers: &Workers) -> anyhow::Result<Http> {
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
     let prefix = format!("test-gateway:{}:", UserId::random());
     let services = Service::ALL.map(|service| format!("--{service}-urls"));
@@ -78,7 +83,7 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     settings.extend(flags);
     let args = settings.iter().flat_map(|(name, value)| [*name, *value]);
     let config = Config::try_parse_from(["gateway", "--insecure-mesh"].into_iter().chain(args)).unwrap();
-    stampede_gateway::build(config, workers.clone()).await.unwrap()
+    stampede_gateway::build(config, workers.clone()).await
 }
 
 impl Answer {

@@ -53,9 +53,14 @@ async fn watch_order(request: extract::Request) -> http::Response<Body> {
 
 /// Serves every method that has a route with an empty resource, until the guard is dropped. Returns the URL.
 pub async fn serve_anything() -> (String, DropGuard) {
+    serve_router(Router::new().fallback(empty_resource)).await
+}
+
+/// Serves these routes as a service, until the guard is dropped. Returns the URL.
+pub async fn serve_router(router: Router) -> (String, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let grpc = Grpc::new(Routes::from(Router::new().fallback(empty_resource)), &[], &[]).believing_everybody();
+    let grpc = Grpc::new(Routes::from(router), &[], &[]).believing_everybody();
     let stop = CancellationToken::new();
     tokio::spawn(serve_on(listener, None, grpc, Workers::new(), stop.clone(), Duration::from_secs(1)));
     (url, stop.drop_guard())

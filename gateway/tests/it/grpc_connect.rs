@@ -1,0 +1,96 @@
+//! Connect for unary calls: a plain POST with protobuf or JSON, and failures as JSON with an HTTP status.
+
+use crate::{
+    front::{good_token, with},
+    grpc::{GET_PAYMENT, LIST_PAYMENTS, Reply, WATCH_EVENTS, call, front, get_payment, list_payments, send},
+};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use prost::Message;
+use serde_json::{Value, json};
+use stampede_proto::payment::v1::GetPaymentResponse;
+
+const PROTO: &str = "application/proto";
+const JSON: &str = "application/json";
+const VERSION: (&str, &str) = ("connect-protocol-version", "1");
+
+fn json(reply: &Reply) -> Value {
+    assert_eq!(reply.headers["content-type"], JSON, "{reply:?}");
+    serde_json::from_slice(&reply.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_call_is_a_plain_post_in_protobuf_or_json() {
+    let (front, _guard) = front(&[]).await;
+    let token = good_token("buyer");
+    let reply = send(&front, with(call(GET_PAYMENT, PROTO, &token, get_payment().encode_to_vec()), &[VERSION])).await;
+    assert_eq!((reply.status.as_u16(), &reply.headers["content-type"]), (200, &PROTO.parse().unwrap()));
+    let payment = GetPaymentResponse::decode(reply.body).unwrap().payment.unwrap();
+    assert_eq!(payment.payment_id, "pay_1");
+    for body in [r#"{"paymentId":"pay_1"}"#, r#"{"payment_id":"pay_1"}"#] {
+        let reply = send(&front, with(call(GET_PAYMENT, JSON, &token, body), &[VERSION])).await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(json(&reply)["payment"]["paymentId"], "pay_1", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_has_a_code_a_message_and_details() {
+    let (front, _guard) = front(&[("--request-timeout-ms", "700")]).await;
+    for (what, code, status) in [
+        ("SOLD_OUT", "failed_precondition", 400),
+        ("PAYMENT_NOT_FOUND", "not_found", 404),
+        ("NOT_READY", "unavailable", 503),
+        ("slow", "deadline_exceeded", 504),
+        ("foreign", "internal", 500),
+    ] {
+        let body = list_payments(what).encode_to_vec();
+        let reply = send(&front, with(call(LIST_PAYMENTS, PROTO, &good_token("buyer"), body), &[VERSION])).await;
+        let error = json(&reply);
+        assert_eq!((reply.status.as_u16(), &error["code"]), (status, &json!(code)), "{what}");
+        assert!(error["message"].is_string() && !error.to_string().contains("secret"), "{error}");
+        let info = error["details"].as_array().unwrap().iter().find(|one| one["type"] == "google.rpc.ErrorInfo");
+        let value = STANDARD_NO_PAD.decode(info.unwrap()["value"].as_str().unwrap()).unwrap();
+        assert!(String::from_utf8_lossy(&value).contains("stampede"), "the domain is in it");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_call_is_refused_in_the_same_form() {
+    let (front, _guard) = front(&[]).await;
+    for (path, token, code, status) in [
+        (GET_PAYMENT, String::new(), "unauthenticated", 401),
+        ("/stampede.event.v1.EventService/CreateEvent", good_token("buyer"), "permission_denied", 403),
+        ("/stampede.order.v1.OrderService/LookUpOrders", good_token("operator"), "unimplemented", 501),
+        (WATCH_EVENTS, String::new(), "unimplemented", 501),
+    ] {
+        let reply = send(&front, with(call(path, JSON, &token, "{}"), &[VERSION])).await;
+        assert_eq!((reply.status.as_u16(), &json(&reply)["code"]), (status, &json!(code)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_an_invalid_argument() {
+    let (front, _guard) = front(&[]).await;
+    let token = good_token("buyer");
+    let good = r#"{"paymentId":"pay_1"}"#;
+    for (body, headers, code) in [
+        ("{", vec![VERSION], "invalid_argument"),
+        (r#"{"nothing":1}"#, vec![VERSION], "invalid_argument"),
+        (good, vec![("connect-protocol-version", "2")], "invalid_argument"),
+        (good, vec![VERSION, ("content-encoding", "br")], "unimplemented"),
+    ] {
+        let reply = send(&front, with(call(GET_PAYMENT, JSON, &token, body), &headers)).await;
+        assert_eq!(json(&reply)["code"], code, "{body} {headers:?}");
+        assert_eq!(reply.headers["accept-encoding"], "identity,gzip");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_waits_less_is_answered_sooner() {
+    let (front, _guard) = front(&[]).await;
+    let started = std::time::Instant::now();
+    let slow = call(LIST_PAYMENTS, PROTO, &good_token("buyer"), list_payments("slow").encode_to_vec());
+    let reply = send(&front, with(slow, &[VERSION, ("connect-timeout-ms", "100")])).await;
+    assert_eq!(json(&reply)["code"], "deadline_exceeded");
+    assert!(started.elapsed().as_secs() < 4, "the gateway itself waits for 5 s");
+}
