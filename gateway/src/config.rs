@@ -58,8 +58,8 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub act_limits_factor: u32,
 
-    /// Certificate of the gateway in PEM, with those that it is signed by: its port then speaks TLS, and nothing else. It
-    /// is read again when it changes.
+    /// Certificate of the gateway in PEM, with those that it is signed by. Its port then speaks TLS, and nothing else.
+    /// It is read again when it changes.
     #[arg(long, env = "STAMPEDE_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
 

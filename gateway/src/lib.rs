@@ -2,17 +2,18 @@
 //!
 //! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
-//! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of the same methods and has the
-//! same bounds, and its messages are passed on as they are (`grpc`). Every failure is answered in one format (`problem`). What clients
-//! hold on to meanwhile is bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited
-//! (`acts`, by the figures in `acts::rules`). What it answers is described by the same table (`openapi`).
+//! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of one of the same methods and
+//! has the same bounds; its messages are passed on as they are (`grpc`). Both reach the services the same way
+//! (`upstream`). Every failure of HTTP/JSON is answered in one format (`problem`). What clients hold on to meanwhile is
+//! bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited (`acts`, by the figures in
+//! `acts::rules`). What it answers is described by the same table (`openapi`).
 //!
 //! A new RPC needs no code here, unless it is to be limited too. The only state of the gateway is in Redis: which
 //! refresh tokens were used, which logins are revoked, and how much was done; and it has nothing of a service but its
 //! descriptor.
 //!
-//! gRPC health and reflection are on its port, the latter of the methods that can be called from outside, and on its admin
-//! port, of all services that it leads to.
+//! gRPC health, and reflection of the methods that can be called from outside, are on its port. Reflection of all that
+//! it leads to is on its admin port.
 
 mod acts;
 mod auth;

@@ -1,8 +1,8 @@
-//! gRPC, gRPC-Web and Connect (unary) on the gateway's port, for the methods that it has over HTTP, with the same access
-//! and the same bounds.
+//! gRPC, gRPC-Web and Connect (unary) on the gateway's port, for the methods that it has over HTTP, with the same
+//! access and the same bounds.
 //!
-//! Messages are passed on as they came; one is decoded only where a bound needs a field of it, or where the caller speaks
-//! JSON. A method that cannot be called from outside is answered like one that does not exist. Health and reflection
+//! Messages are passed on as they came; one is decoded only where a bound needs a field of it, or where the caller
+//! speaks JSON. A method that cannot be called from outside is answered like one that does not exist. Health and reflection
 //! (`own`) show what can be called from outside, and nothing else.
 
 mod call;

@@ -1,5 +1,5 @@
-//! The HTTP server: HTTP/1.1 and HTTP/2 on one port, in TLS if it has a certificate, with a bound on everything a client
-//! can hold on to.
+//! The HTTP server: HTTP/1.1 and HTTP/2 on one port, in TLS if it has a certificate, with a bound on everything a
+//! client can hold on to.
 //!
 //! It is independent of what is served. All bounds are in `bounds`; each has a name, by which it is counted when it
 //! ends or refuses a connection.

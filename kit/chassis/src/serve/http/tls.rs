@@ -1,7 +1,7 @@
 //! TLS of a server: its certificate and key, from files that are read again as they change.
 //!
-//! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN. There is no handshake to wait for here: it is a
-//! part of reading the first request, and has the deadline of its head.
+//! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN. There is no handshake to wait for here: it
+//! is a part of reading the first request, and has the deadline of its head.
 
 use std::{
     path::{Path, PathBuf},
