@@ -2,8 +2,8 @@
 //!
 //! A request is routed by a table that was read from the annotations of the contract (`routes`). Its token is checked
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
-//! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of one of the same methods and
-//! has the same bounds; its messages are passed on as they are (`grpc`). Both reach the services the same way
+//! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of one of the same methods
+//! and has the same bounds; its messages are passed on as they are (`grpc`). Both reach the services the same way
 //! (`upstream`). Every failure of HTTP/JSON is answered in one format (`problem`). What clients hold on to meanwhile is
 //! bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited (`acts`, by the figures in
 //! `acts::rules`). What it answers is described by the same table (`openapi`).

@@ -2,8 +2,8 @@
 //! access and the same bounds.
 //!
 //! Messages are passed on as they came; one is decoded only where a bound needs a field of it, or where the caller
-//! speaks JSON. A method that cannot be called from outside is answered like one that does not exist. Health and reflection
-//! (`own`) show what can be called from outside, and nothing else.
+//! speaks JSON. A method that cannot be called from outside is answered like one that does not exist. Health and
+//! reflection (`own`) show what can be called from outside, and nothing else.
 
 mod call;
 mod codec;

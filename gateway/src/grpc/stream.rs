@@ -1,8 +1,8 @@
 //! Streams of a service as streams of gRPC and gRPC-Web.
 //!
 //! A stream ends as that of the service does, or with a status: the session of its caller is over, the caller's
-//! deadline has passed, the stream has become old, or this gateway leaves. The last two are UNAVAILABLE: open it again, and be
-//! served by another.
+//! deadline has passed, the stream has become old, or this gateway leaves. The last two are UNAVAILABLE: open it again,
+//! and be served by another.
 
 use super::{respond, wire::Wire};
 use crate::{bounds::STREAM_LIFE, upstream::failure};

@@ -8,7 +8,7 @@ async fn preflight(front: &Front) -> Answer {
     let wants = [
         SHOP,
         ("access-control-request-method", "POST"),
-        ("access-control-request-headers", "authorization,content-type,idempotency-key"),
+        ("access-control-request-headers", "authorization,content-type,idempotency-key,x-grpc-web"),
     ];
     front.send(with(request("OPTIONS", "/v1/orders", "", ""), &wants)).await
 }
