@@ -1,6 +1,7 @@
 //! What Connect has of its own: errors as JSON with an HTTP status, and messages as the JSON that its clients read.
 //!
-//! The status of each code is that of the protocol, and not that of HTTP/JSON here: clients take the code from the body.
+//! The status of each code is that of the protocol, and not that of HTTP/JSON here: clients take the code from the
+//! body.
 
 use super::encoding;
 use axum::{body::Body, response::Response};
