@@ -22,7 +22,7 @@ struct Resource {
 /// decoding what else is in them.
 pub fn subject_of(output: &MessageDescriptor) -> impl Fn(&Bytes) -> Option<String> + Send + use<> {
     let has_id = begins_with_a_resource(output);
-    move |message| {
+    move |message: &Bytes| {
         let skimmed = has_id.then(|| Skimmed::decode(message.clone()).ok()).flatten()?;
         skimmed.resource.map(|resource| resource.id.unwrap_or_default())
     }
