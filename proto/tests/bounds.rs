@@ -52,6 +52,7 @@ fn expected() -> Vec<(&'static str, Bounds)> {
         (".ReleaseRequest.reservations", values(MAX_PER_CALL)),
         (".LookUpOrdersRequest.order_ids", values(MAX_PER_CALL)),
         (".Reservation.lines", values(MAX_ORDER_LINES)),
+        (".ListOrdersRequest.states", bounds([("max_items", &MAX_FILTER_STATES)])),
         (".PlaceOrderRequest.lines", values(MAX_ORDER_LINES)),
         (".ReservationLine.units", units(Quantity::MAX)),
         (".NewOrderLine.units", units(Quantity::MAX)),

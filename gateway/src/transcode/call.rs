@@ -15,7 +15,6 @@ use futures_util::{
     future::{BoxFuture, pending},
 };
 use http::{HeaderMap, HeaderValue, Uri};
-use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Deadline, Identity};
 use stampede_status::Problem;
 use std::sync::Arc;

@@ -24,6 +24,9 @@ pub const MAX_WATCHED_EVENTS: usize = 100;
 /// Most lines of one order.
 pub const MAX_ORDER_LINES: usize = 20;
 
+/// Most states of a filter. There are fewer, and a repeat does no harm.
+pub const MAX_FILTER_STATES: usize = 16;
+
 /// Most orders, reservations or holds that one call between services is about.
 pub const MAX_PER_CALL: usize = 256;
 

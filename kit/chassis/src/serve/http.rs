@@ -11,7 +11,6 @@ mod metrics;
 mod socket;
 mod stall;
 mod tls;
-mod tls_stream;
 
 pub use bounds::HttpBounds;
 pub use tls::{Tls, TlsFiles};
@@ -35,8 +34,9 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
@@ -49,7 +49,6 @@ use self::{
     metrics::{Cuts, Open},
     socket::Socket,
     stall::{StreamTasks, Watched},
-    tls_stream::TlsStream,
 };
 use crate::peer::Peer;
 
@@ -136,10 +135,40 @@ impl Server {
         let socket = Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline);
         match &self.tls {
             None => self.speak(socket, address, &place, &stop).await,
-            Some(tls) => match tls.connection() {
-                Ok(tls) => self.speak(TlsStream::new(socket, tls), address, &place, &stop).await,
-                Err(error) => tracing::error!(error.cause = %error, "cannot begin a connection in TLS"),
-            },
+            Some(tls) => {
+                if let Some(socket) = self.shake_hands(tls, socket, &place, &stop).await {
+                    self.speak(socket, address, &place, &stop).await;
+                }
+            }
+        }
+    }
+
+    /// Agrees on keys. Whoever does not within the time of a head, is refused as one that says nothing.
+    async fn shake_hands(
+        &self,
+        tls: &Tls,
+        socket: Socket,
+        place: &Place,
+        stop: &CancellationToken,
+    ) -> Option<TlsStream<Socket>> {
+        let outcome = tokio::select! {
+            outcome = timeout(self.bounds.head_deadline, tls.accept(socket)) => outcome,
+            () = place.life.cut.cancelled() => {
+                self.cuts.count("full");
+                return None;
+            }
+            () = stop.cancelled() => return None,
+        };
+        match outcome {
+            Ok(Ok(socket)) => Some(socket),
+            Ok(Err(error)) => {
+                tracing::debug!(error.cause = %error, "no connection in TLS");
+                None
+            }
+            Err(_) => {
+                self.cuts.count("head");
+                None
+            }
         }
     }
 

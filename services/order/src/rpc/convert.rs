@@ -12,11 +12,11 @@ use stampede_proto::{
 };
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
-use stampede_vocab::{InvalidField, OrderId, Quantity, RequestId, UserId, field, limits::MAX_PAYMENT_METHOD_CHARS};
+use stampede_vocab::{
+    InvalidField, OrderId, Quantity, RequestId, UserId, field,
+    limits::{MAX_FILTER_STATES, MAX_PAYMENT_METHOD_CHARS},
+};
 use std::collections::BTreeSet;
-
-/// Most states of a filter. There are fewer, and a repeat does no harm.
-const MAX_STATES: usize = 16;
 
 /// Most ids of one look-up.
 const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
@@ -87,7 +87,7 @@ fn buyer(identity: &Identity, asked: &str) -> Result<Option<UserId>, Problem> {
 }
 
 fn filter(request: &proto::ListOrdersRequest) -> Result<OrderFilter, InvalidField> {
-    field::ensure_count("states", request.states.len(), 0..=MAX_STATES)?;
+    field::ensure_count("states", request.states.len(), 0..=MAX_FILTER_STATES)?;
     let mut states = BTreeSet::new();
     for (index, number) in request.states.iter().enumerate() {
         let mut names = StateName::ALL.into_iter().filter(|name| i32::from(state(*name)) == *number).peekable();

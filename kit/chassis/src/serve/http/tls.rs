@@ -1,7 +1,6 @@
 //! TLS of a server: its certificate and key, from files that are read again as they change.
 //!
-//! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN. There is no handshake to wait for here: it
-//! is a part of reading the first request, and has the deadline of its head.
+//! TLS 1.3 and 1.2 by rustls with aws-lc-rs, HTTP/2 and HTTP/1.1 by ALPN.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,14 +10,16 @@ use std::{
 
 use anyhow::{Context, ensure};
 use rustls::{
-    ServerConfig, ServerConnection,
+    ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
+use tokio_rustls::{Accept, TlsAcceptor};
 
 /// Time between two looks at the files. Tests wait less.
 const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(10) };
@@ -55,12 +56,10 @@ impl Tls {
         Ok(Tls { files, config: watch::Sender::new(config) })
     }
 
-    /// The server's side of a new connection.
-    pub(super) fn connection(&self) -> Result<ServerConnection, rustls::Error> {
+    /// The handshake of a new connection, with the certificate that is there now.
+    pub(super) fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: S) -> Accept<S> {
         let config = Arc::clone(&self.config.borrow());
-        let mut connection = ServerConnection::new(config)?;
-        connection.set_buffer_limit(Some(BUFFER_BYTES));
-        Ok(connection)
+        TlsAcceptor::from(config).accept_with(socket, |connection| connection.set_buffer_limit(Some(BUFFER_BYTES)))
     }
 
     /// Reads the files whenever they have changed, for new connections. One that cannot be read changes nothing.
