@@ -1,7 +1,12 @@
 //! A script as source, and the arguments it is run with.
 
-use redis::{Cmd, ToRedisArgs};
-use std::sync::OnceLock;
+use redis::{Cmd, RedisWrite, ToRedisArgs};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    iter,
+    sync::OnceLock,
+};
 
 /// A script of `lua/`, known to a server by its hash once it has run there.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ fn call(command: &str, script: &str, keys: &[String], args: &Args) -> Cmd {
         call.arg(key.as_str());
     }
     for arg in args.values() {
-        call.arg(arg.as_slice());
+        call.arg(arg);
     }
     call
 }
@@ -64,7 +69,7 @@ pub(crate) use script;
 
 /// The ARGV of one call, built up in order.
 #[derive(Debug, Default, Clone)]
-pub struct Args(Vec<Vec<u8>>);
+pub struct Args(Packed);
 
 impl Args {
     /// No arguments yet.
@@ -81,20 +86,85 @@ impl Args {
 
     /// Puts `value` behind the others.
     pub fn push(&mut self, value: impl ToRedisArgs) {
-        self.0.extend(value.to_redis_args());
+        value.write_redis_args(&mut self.0);
+    }
+
+    /// Puts the text of `value`, such as an id, behind the others.
+    pub fn push_text(&mut self, value: impl Display) {
+        self.0.write_arg_fmt(value);
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.ends.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.ends.is_empty()
     }
 
-    pub(crate) fn values(&self) -> &[Vec<u8>] {
-        &self.0
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        let Packed { bytes, ends } = &self.0;
+        let starts = iter::once(0).chain(ends.iter().copied());
+        starts.zip(ends).map(move |(start, end)| &bytes[start..*end])
+    }
+}
+
+/// The arguments as one text, and where each of them ends: a batch has hundreds, which would be as many allocations.
+#[derive(Debug, Default, Clone)]
+struct Packed {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl RedisWrite for Packed {
+    fn write_arg(&mut self, arg: &[u8]) {
+        self.bytes.extend_from_slice(arg);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn write_arg_fmt(&mut self, arg: impl Display) {
+        write!(self.bytes, "{arg}").expect("a vector takes any text");
+        self.ends.push(self.bytes.len());
+    }
+
+    fn writer_for_next_arg(&mut self) -> impl Write + '_ {
+        self.ends.push(self.bytes.len());
+        LastArg(self)
+    }
+}
+
+/// Writes on at the last argument.
+struct LastArg<'a>(&'a mut Packed);
+
+impl Write for LastArg<'_> {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        let Packed { bytes, ends } = &mut *self.0;
+        bytes.extend_from_slice(part);
+        if let Some(end) = ends.last_mut() {
+            *end = bytes.len();
+        }
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_argument_is_as_it_was_put() {
+        let mut args = Args::new().with("text").with("").with(7_u64).with(&["a", "bc"][..]);
+        args.push_text(1.5);
+        args.0.writer_for_next_arg().write_all(b"parts").expect("a vector takes any text");
+        assert_eq!(args.len(), 7);
+        let values: Vec<_> = args.values().collect();
+        let expected: [&[u8]; 7] = [b"text", b"", b"7", b"a", b"bc", b"1.5", b"parts"];
+        assert_eq!(values, expected);
     }
 }
