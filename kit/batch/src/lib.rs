@@ -85,7 +85,8 @@ pub struct Batcher<Q, A> {
 struct Call<Q, A> {
     question: Q,
     deadline: Option<Instant>,
-    reply: oneshot::Sender<Result<A, BatchError>>,
+    /// `None` if nobody waits.
+    reply: Option<oneshot::Sender<Result<A, BatchError>>>,
 }
 
 impl<Q, A> Clone for Batcher<Q, A> {
@@ -125,11 +126,20 @@ where
     /// still queued then. One that is in flight by then is answered.
     pub async fn call_by(&self, question: Q, deadline: Option<Instant>) -> Result<A, BatchError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Call { question, deadline, reply }).map_err(|refused| match refused {
+        self.send(Call { question, deadline, reply: Some(reply) })?;
+        answer.await.map_err(|_| BatchError::Closed)?
+    }
+
+    /// Queues a question whose answer nobody waits for. It is asked in its turn, whatever becomes of the caller.
+    pub fn tell(&self, question: Q) -> Result<(), BatchError> {
+        self.send(Call { question, deadline: None, reply: None })
+    }
+
+    fn send(&self, call: Call<Q, A>) -> Result<(), BatchError> {
+        self.queue.try_send(call).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => BatchError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => BatchError::Closed,
-        })?;
-        answer.await.map_err(|_| BatchError::Closed)?
+        })
     }
 }
 
@@ -177,12 +187,15 @@ impl<Q, A> Queue<Q, A> {
     /// Returns the call if it is to be made; otherwise fails it for a caller that still waits.
     fn wanted(&self, call: Call<Q, A>) -> Option<Call<Q, A>> {
         let is_late = call.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if self.config.must_run || !(is_late || call.reply.is_closed()) {
+        let is_gone = call.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
+        if self.config.must_run || !(is_late || is_gone) {
             return Some(call);
         }
         self.dropped.add(1, &[KeyValue::new("batch", self.config.name)]);
-        // Fails if the caller has gone, which is no error.
-        drop(call.reply.send(Err(BatchError::TooLate)));
+        if let Some(reply) = call.reply {
+            // Fails if the caller has gone, which is no error.
+            drop(reply.send(Err(BatchError::TooLate)));
+        }
         None
     }
 }
@@ -217,7 +230,9 @@ where
         return;
     }
     for (reply, answer) in replies.into_iter().zip(answers) {
-        // The receiver is gone if the caller was cancelled.
-        drop(reply.send(Ok(answer)));
+        if let Some(reply) = reply {
+            // The receiver is gone if the caller was cancelled.
+            drop(reply.send(Ok(answer)));
+        }
     }
 }

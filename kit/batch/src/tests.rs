@@ -111,6 +111,18 @@ async fn a_caller_who_goes_away_takes_nobody_along() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_told_is_asked_in_its_turn_though_nobody_waits_for_it() {
+    let gated = gated(BatchConfig { max_queued: 2, ..CONFIG });
+    let first = gated.spawn_call(1).await;
+    assert_eq!(gated.batcher.tell(2), Ok(()));
+    let last = gated.spawn_call(3).await;
+    assert_eq!(gated.batcher.tell(4), Err(BatchError::Overloaded));
+    gated.gate.add_permits(2);
+    assert_eq!((first.await.unwrap(), last.await.unwrap()), (Ok(2), Ok(6)));
+    assert_eq!(gated.batches(), [vec![1], vec![2, 3]]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_is_filled_with_calls_that_somebody_waits_for() {
     let gated = gated(BatchConfig { max_queued: 16, ..CONFIG });
     let first = gated.spawn_call(0).await;
