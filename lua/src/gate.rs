@@ -8,7 +8,7 @@ mod limit;
 mod revoked;
 
 pub use self::{
-    limit::{Admission, Bucket, OpenOrders, admit, placed, settled},
+    limit::{Admission, Bucket, MAX_QUESTIONS, OpenOrders, Question, ask_limits},
     revoked::{Revocation, revoke, revoked_since},
 };
 
@@ -24,9 +24,7 @@ script!(ROTATE, "gate/rotate");
 script!(END, "gate/end");
 script!(REVOKE, "gate/revoke");
 script!(REVOKED, "gate/revoked");
-script!(ADMIT, "gate/admit");
-script!(PLACED, "gate/placed");
-script!(SETTLED, "gate/settled");
+script!(LIMIT, "gate/limit");
 
 /// The time in which first tokens are good, as long as Redis has not forgotten which of them were used.
 #[derive(Debug, Clone, PartialEq, Eq)]

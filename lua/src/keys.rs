@@ -1,6 +1,7 @@
 //! The names of all keys. Every key used together carries the same hash tag, so a cluster keeps them together.
 
 use stampede_vocab::{CampaignId, EventId, ItemId};
+use std::fmt::Display;
 
 /// The two transitions of an event that time brings about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,12 +92,12 @@ impl Keys {
     }
 
     /// How much a caller may still do of one act. `subject` is a user, a login, an order or a network.
-    pub fn gate_bucket(&self, subject: &str, act: &str) -> String {
+    pub fn gate_bucket(&self, subject: impl Display, act: &str) -> String {
         format!("{}gate:{{{subject}}}:{act}", self.prefix)
     }
 
     /// The open orders of a user or a network.
-    pub fn gate_open_orders(&self, subject: &str) -> String {
+    pub fn gate_open_orders(&self, subject: impl Display) -> String {
         format!("{}gate:{{{subject}}}:open", self.prefix)
     }
 

@@ -5,7 +5,7 @@
 use stampede_lua::{
     Keys, Redis, RedisConfig,
     coupon::{self, Loaded, Outcome, Plan},
-    gate::{self, Admission, Bucket, FirstToken, Next, OpenOrders, Rotation},
+    gate::{self, Admission, Bucket, FirstToken, Next, OpenOrders, Question, Rotation},
     stock::{
         Cause, Decision, Hold, LedgerCopy, LedgerUnits, Reservation, ShelfItem, Snapshot, StagedItem, Staging, Stock,
         WantedLine,
@@ -202,24 +202,55 @@ async fn coupons_are_ranked_and_tokens_rotated_wherever_their_keys_are() {
     assert_eq!(revoked.len(), 10, "one list, wherever the families are");
 }
 
+/// One user after the other at one address, which may do so many of this act; each user may do two.
+fn claims(redis: &Redis, users: &[u128], of_address: u64) -> Vec<Question> {
+    let minute = Duration::from_secs(60);
+    let claim = |number: &u128| {
+        let user = Bucket::new(redis.keys(), user_id(*number), "claim", 2, minute);
+        Question::Act(vec![user, Bucket::new(redis.keys(), "192.0.2.1", "claim", of_address, minute)])
+    };
+    users.iter().map(claim).collect()
+}
+
 #[tokio::test]
 async fn callers_are_limited_wherever_their_keys_are() {
     let cluster = OwnCluster::start().await.unwrap();
     let redis = connect(&cluster).await;
     let minute = Duration::from_secs(60);
-    // Ten of each lie on more than one master.
-    for number in 1..=10 {
-        let (user, order) = (user_id(number).to_string(), order_id(number));
-        let bucket = Bucket { subject: &user, act: "order", burst: 2, interval: minute };
-        let open = Some(OpenOrders { most: 1, order });
-        assert_eq!(gate::admit(&redis, bucket, open).await.unwrap(), Admission::Admitted);
-        gate::placed(&redis, &user, order, minute).await.unwrap();
-        let another = Some(OpenOrders { most: 1, order: order_id(number + 100) });
-        assert!(matches!(gate::admit(&redis, bucket, another).await.unwrap(), Admission::Open(_)));
-        gate::settled(&redis, &user, order).await.unwrap();
-        assert_eq!(gate::admit(&redis, bucket, another).await.unwrap(), Admission::Admitted);
-        assert!(matches!(gate::admit(&redis, bucket, None).await.unwrap(), Admission::Throttled(_)));
-    }
+    let ask = async |questions: Vec<Question>| -> Vec<Admission> {
+        gate::ask_limits(&redis, questions).await.into_iter().map(Result::unwrap).collect()
+    };
+    // Ten of each lie on more than one master; what is about all of them is asked together.
+    let of = |number: u128| vec![OpenOrders::of(redis.keys(), user_id(number))];
+    let ordering = |number: u128, placing: u128| {
+        let bucket = Bucket::new(redis.keys(), user_id(number), "order", 2, minute);
+        Question::Act(vec![bucket.bounding(of(number).remove(0), 1, order_id(placing))])
+    };
+    let all = |question: &dyn Fn(u128) -> Question| (1..=10).map(question).collect::<Vec<_>>();
+    let admitted = [Admission::Admitted; 10];
+    assert_eq!(ask(all(&|number| ordering(number, number))).await, admitted);
+    let placed = |number| Question::Placed { order: order_id(number), of: of(number), life: minute };
+    assert_eq!(ask(all(&placed)).await, admitted);
+    let open = ask(all(&|number| ordering(number, number + 100))).await;
+    assert!(open.iter().all(|answer| matches!(answer, Admission::Open { bucket: 0, .. })), "{open:?}");
+    let settled = |number| Question::Settled { order: order_id(number), of: of(number) };
+    let mut questions = all(&|number| ordering(number, number + 100));
+    questions.extend(all(&settled));
+    assert_eq!(ask(questions).await, [Admission::Admitted; 20], "what is written is written first");
+    let full = ask(all(&|number| ordering(number, number + 100))).await;
+    assert!(full.iter().all(|answer| matches!(answer, Admission::Throttled { bucket: 0, .. })), "{full:?}");
+}
+
+#[tokio::test]
+async fn the_narrowest_limit_comes_first_wherever_the_keys_are() {
+    let cluster = OwnCluster::start().await.unwrap();
+    let redis = connect(&cluster).await;
+    let answers = gate::ask_limits(&redis, claims(&redis, &[1, 1, 1, 2, 3, 4], 4)).await;
+    let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+    assert!(matches!(answers[2], Admission::Throttled { bucket: 0, .. }), "{answers:?}");
+    assert!(matches!(answers[5], Admission::Throttled { bucket: 1, .. }), "{answers:?}");
+    let admitted = answers.iter().filter(|answer| **answer == Admission::Admitted).count();
+    assert_eq!(admitted, 4, "who was over their own limit took nothing from the address: {answers:?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use stampede_lua::{
     Redis, RedisConfig,
-    gate::{self, Admission, Bucket, OpenOrders, Timestamp, UserId},
+    gate::{self, Admission, Bucket, OpenOrders, Question, Timestamp, UserId},
 };
 use stampede_vocab::OrderId;
 use std::time::Duration;
@@ -17,44 +17,64 @@ async fn redis() -> Redis {
     Redis::connect(RedisConfig { url, key_prefix: format!("test-limit:{}:", UserId::random()) }).await.unwrap()
 }
 
-fn bucket(subject: &str, burst: u64, interval: Duration) -> Bucket<'_> {
-    Bucket { subject, act: "claim", burst, interval }
+fn bucket(redis: &Redis, subject: &str, burst: u64, interval: Duration) -> Bucket {
+    Bucket::new(redis.keys(), subject, "claim", burst, interval)
 }
 
 fn order(number: u128) -> OrderId {
     OrderId::from_uuid(Uuid::from_u128(number))
 }
 
-async fn admit(redis: &Redis, bucket: Bucket<'_>) -> Admission {
-    gate::admit(redis, bucket, None).await.unwrap()
+/// An order of `usr_1`, who may have so many open.
+fn ordering(redis: &Redis, number: u128, most: u64) -> Question {
+    let open = OpenOrders::of(redis.keys(), "usr_1");
+    Question::Act(vec![bucket(redis, "usr_1", 100, MINUTE).bounding(open, most, order(number))])
+}
+
+fn placed(redis: &Redis, number: u128, life: Duration) -> Question {
+    Question::Placed { order: order(number), of: vec![OpenOrders::of(redis.keys(), "usr_1")], life }
+}
+
+fn settled(redis: &Redis, number: u128) -> Question {
+    Question::Settled { order: order(number), of: vec![OpenOrders::of(redis.keys(), "usr_1")] }
+}
+
+/// What is answered to questions that are put together.
+async fn ask(redis: &Redis, questions: Vec<Question>) -> Vec<Admission> {
+    gate::ask_limits(redis, questions).await.into_iter().map(Result::unwrap).collect()
+}
+
+async fn admit(redis: &Redis, bucket: &Bucket) -> Admission {
+    ask(redis, vec![Question::Act(vec![bucket.clone()])]).await.remove(0)
 }
 
 #[tokio::test]
 async fn so_many_acts_are_admitted_at_once_and_the_next_after_its_time() {
     let redis = redis().await;
-    let three = bucket("usr_1", 3, MINUTE);
+    let three = bucket(&redis, "usr_1", 3, MINUTE);
     for _ in 0..3 {
-        assert_eq!(admit(&redis, three).await, Admission::Admitted);
+        assert_eq!(admit(&redis, &three).await, Admission::Admitted);
     }
     for _ in 0..3 {
-        match admit(&redis, three).await {
-            Admission::Throttled(wait) => assert!(wait > MINUTE / 2 && wait <= MINUTE, "{wait:?}"),
+        match admit(&redis, &three).await {
+            Admission::Throttled { bucket: 0, wait } => assert!(wait > MINUTE / 2 && wait <= MINUTE, "{wait:?}"),
             other => panic!("a refusal costs nothing, and admits nothing: {other:?}"),
         }
     }
-    assert_eq!(admit(&redis, bucket("usr_2", 3, MINUTE)).await, Admission::Admitted, "each has a bucket of its own");
-    let pay = Bucket { act: "pay", ..three };
-    assert_eq!(admit(&redis, pay).await, Admission::Admitted, "for each act");
+    let other = bucket(&redis, "usr_2", 3, MINUTE);
+    assert_eq!(admit(&redis, &other).await, Admission::Admitted, "each has a bucket of its own");
+    let pay = Bucket::new(redis.keys(), "usr_1", "pay", 3, MINUTE);
+    assert_eq!(admit(&redis, &pay).await, Admission::Admitted, "for each act");
 }
 
 #[tokio::test]
 async fn a_bucket_makes_room_with_time() {
     let redis = redis().await;
-    let quick = bucket("usr_1", 1, Duration::from_millis(200));
-    assert_eq!(admit(&redis, quick).await, Admission::Admitted);
-    let Admission::Throttled(wait) = admit(&redis, quick).await else { panic!("it has room for one") };
+    let quick = bucket(&redis, "usr_1", 1, Duration::from_millis(200));
+    assert_eq!(admit(&redis, &quick).await, Admission::Admitted);
+    let Admission::Throttled { wait, .. } = admit(&redis, &quick).await else { panic!("it has room for one") };
     tokio::time::sleep(wait + Duration::from_millis(20)).await;
-    assert_eq!(admit(&redis, quick).await, Admission::Admitted);
+    assert_eq!(admit(&redis, &quick).await, Admission::Admitted);
 }
 
 #[tokio::test]
@@ -63,7 +83,7 @@ async fn of_many_at_once_no_more_are_admitted() {
     let mut tries = tokio::task::JoinSet::new();
     for _ in 0..32 {
         let redis = redis.clone();
-        tries.spawn(async move { admit(&redis, bucket("usr_1", 5, MINUTE)).await });
+        tries.spawn(async move { admit(&redis, &bucket(&redis, "usr_1", 5, MINUTE)).await });
     }
     let outcomes = tries.join_all().await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == Admission::Admitted).count(), 5);
@@ -73,16 +93,74 @@ async fn of_many_at_once_no_more_are_admitted() {
 async fn nothing_is_kept_of_a_bucket_that_is_empty_again() {
     let server = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
     let redis = Redis::connect(RedisConfig { url: server.url(), key_prefix: String::new() }).await.unwrap();
-    assert_eq!(admit(&redis, bucket("usr_1", 5, Duration::from_millis(50))).await, Admission::Admitted);
+    let short = bucket(&redis, "usr_1", 5, Duration::from_millis(50));
+    assert_eq!(admit(&redis, &short).await, Admission::Admitted);
     stampede_testkit::eventually("the key is gone", || async { (server.keys().await.unwrap() == 0).then_some(()) })
         .await;
 }
 
+#[tokio::test]
+async fn each_question_of_a_call_sees_what_those_before_it_took() {
+    let redis = redis().await;
+    let claim =
+        |user: &str| Question::Act(vec![bucket(&redis, user, 2, MINUTE), bucket(&redis, "192.0.2.1", 3, MINUTE)]);
+    let answers = ask(&redis, ["usr_1", "usr_1", "usr_1", "usr_2", "usr_3"].map(claim).into()).await;
+    assert_eq!(answers[..2], [Admission::Admitted; 2]);
+    assert!(matches!(answers[2], Admission::Throttled { bucket: 0, .. }), "{answers:?}");
+    assert_eq!(answers[3], Admission::Admitted, "who was over their own limit took nothing from the address");
+    assert!(matches!(answers[4], Admission::Throttled { bucket: 1, .. }), "{answers:?}");
+}
+
+#[tokio::test]
+async fn what_is_written_in_a_call_counts_for_what_is_asked_behind_it() {
+    let redis = redis().await;
+    let questions = vec![
+        ordering(&redis, 1, 1),
+        placed(&redis, 1, MINUTE),
+        ordering(&redis, 2, 1),
+        ordering(&redis, 1, 1),
+        settled(&redis, 1),
+        ordering(&redis, 2, 1),
+        Question::Act(vec![bucket(&redis, "usr_2", 1, MINUTE)]),
+    ];
+    let answers = ask(&redis, questions).await;
+    assert!(matches!(answers[2], Admission::Open { bucket: 0, .. }), "{answers:?}");
+    let admitted = answers.iter().filter(|answer| **answer == Admission::Admitted).count();
+    assert_eq!(admitted, 6, "{answers:?}");
+}
+
+#[tokio::test]
+async fn an_order_counts_for_its_buyer_and_for_their_address() {
+    let redis = redis().await;
+    let open = |subject: &str| OpenOrders::of(redis.keys(), subject);
+    let by_both = |number: u128| {
+        let [user, address] = ["usr_1", "192.0.2.1"].map(|subject| bucket(&redis, subject, 100, MINUTE));
+        let user = user.bounding(open("usr_1"), 2, order(number));
+        Question::Act(vec![user, address.bounding(open("192.0.2.1"), 1, order(number))])
+    };
+    let of = vec![open("usr_1"), open("192.0.2.1")];
+    ask(&redis, vec![Question::Placed { order: order(1), of: of.clone(), life: MINUTE }]).await;
+    let answers = ask(&redis, vec![by_both(2), by_both(1)]).await;
+    assert!(matches!(answers[0], Admission::Open { bucket: 1, .. }), "{answers:?}");
+    assert_eq!(answers[1], Admission::Admitted, "a repeat");
+    let settled = Question::Settled { order: order(1), of };
+    assert_eq!(ask(&redis, vec![settled, by_both(2)]).await, [Admission::Admitted; 2]);
+}
+
+#[tokio::test]
+async fn as_many_questions_as_a_call_may_have_are_answered() {
+    let redis = redis().await;
+    let user = |number: usize| bucket(&redis, &format!("usr_{number}"), 1, MINUTE);
+    let act = |number: usize| Question::Act(vec![user(number), bucket(&redis, "192.0.2.1", 1_000, MINUTE)]);
+    let answers = ask(&redis, (0..gate::MAX_QUESTIONS).map(act).collect()).await;
+    assert_eq!(answers, vec![Admission::Admitted; gate::MAX_QUESTIONS]);
+    assert!(matches!(admit(&redis, &user(gate::MAX_QUESTIONS - 1)).await, Admission::Throttled { .. }));
+}
+
 async fn place(redis: &Redis, number: u128) -> Admission {
-    let open = OpenOrders { most: 2, order: order(number) };
-    let admission = gate::admit(redis, bucket("usr_1", 100, MINUTE), Some(open)).await.unwrap();
+    let admission = ask(redis, vec![ordering(redis, number, 2)]).await.remove(0);
     if admission == Admission::Admitted {
-        gate::placed(redis, "usr_1", order(number), MINUTE).await.unwrap();
+        ask(redis, vec![placed(redis, number, MINUTE)]).await;
     }
     admission
 }
@@ -93,25 +171,24 @@ async fn open_orders_are_bounded_until_one_is_settled_and_a_repeat_is_no_new_one
     assert_eq!(place(&redis, 1).await, Admission::Admitted);
     assert_eq!(place(&redis, 2).await, Admission::Admitted);
     match place(&redis, 3).await {
-        Admission::Open(wait) => assert!(wait > MINUTE / 2 && wait <= MINUTE, "{wait:?}"),
+        Admission::Open { bucket: 0, wait } => assert!(wait > MINUTE / 2 && wait <= MINUTE, "{wait:?}"),
         other => panic!("two are open: {other:?}"),
     }
     assert_eq!(place(&redis, 1).await, Admission::Admitted, "it is one of the two");
-    gate::settled(&redis, "usr_1", order(1)).await.unwrap();
+    ask(&redis, vec![settled(&redis, 1)]).await;
     assert_eq!(place(&redis, 3).await, Admission::Admitted);
-    assert!(matches!(place(&redis, 4).await, Admission::Open(_)));
+    assert!(matches!(place(&redis, 4).await, Admission::Open { .. }));
 }
 
 #[tokio::test]
 async fn an_order_counts_as_open_for_its_time_alone() {
     let redis = redis().await;
     let short = Duration::from_millis(200);
-    gate::placed(&redis, "usr_1", order(1), short).await.unwrap();
-    let asked = OpenOrders { most: 1, order: order(2) };
-    let admission = gate::admit(&redis, bucket("usr_1", 9, MINUTE), Some(asked)).await.unwrap();
-    assert!(matches!(admission, Admission::Open(wait) if wait <= short), "{admission:?}");
+    let second = ordering(&redis, 2, 1);
+    let answers = ask(&redis, vec![placed(&redis, 1, short), second.clone()]).await;
+    assert!(matches!(answers[1], Admission::Open { wait, .. } if wait <= short), "{answers:?}");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(gate::admit(&redis, bucket("usr_1", 9, MINUTE), Some(asked)).await.unwrap(), Admission::Admitted);
+    assert_eq!(ask(&redis, vec![second]).await, [Admission::Admitted]);
 }
 
 #[tokio::test]

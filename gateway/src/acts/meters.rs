@@ -15,6 +15,9 @@ pub enum By {
 }
 
 impl By {
+    /// All of them: the limit of one order is the narrowest, that of an address the widest.
+    pub const NARROWEST_FIRST: [Self; 3] = [Self::Order, Self::Token, Self::Address];
+
     /// The name in metrics and answers.
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,8 +56,8 @@ impl Meters {
         self.throttled.add(1, &[KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]);
     }
 
-    /// Counts what was let through unasked.
-    pub fn unasked(&self) {
-        self.unasked.add(1, &[]);
+    /// Counts so many that were let through unasked.
+    pub fn unasked(&self, acts: usize) {
+        self.unasked.add(acts as u64, &[]);
     }
 }

@@ -5,6 +5,7 @@
 //! and nothing else. A limit by address is what stops a stranger: an IPv4 address or an IPv6 /64, behind which may be a
 //! household, an office, or some hundred phones of one provider.
 
+use super::meters::By;
 use std::time::Duration;
 
 /// What is limited.
@@ -49,6 +50,26 @@ pub const OPEN_BY_TOKEN: u32 = 5;
 pub const OPEN_BY_ADDRESS: u32 = 100;
 /// How long an order counts as open that is not settled: the time to pay, as order has it by default.
 pub const OPEN_FOR: Duration = Duration::from_secs(600);
+
+/// Most open orders, for whom they are bounded.
+pub const fn most_open(by: By) -> Option<u32> {
+    match by {
+        By::Order => None,
+        By::Token => Some(OPEN_BY_TOKEN),
+        By::Address => Some(OPEN_BY_ADDRESS),
+    }
+}
+
+impl Rule {
+    /// The limit of this kind.
+    pub const fn of(&self, by: By) -> Option<Rate> {
+        match by {
+            By::Order => self.by_order,
+            By::Token => self.by_token,
+            By::Address => self.by_address,
+        }
+    }
+}
 
 impl Act {
     /// The name in metrics, in answers and in Redis.

@@ -3,22 +3,27 @@
 //! An order counts as open once it is answered as AWAITING_PAYMENT, and no longer once it is answered as anything else:
 //! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is asked for again. What was never
 //! answered may have been placed, so it counts: whoever hangs up gains nothing by it.
+//!
+//! That an order is settled is written down before its answer is given: whoever was told so may place the next one at
+//! once, by any gateway. That it is open is written behind the answer. The next order of its buyer sees it where they
+//! come by the same gateway, and most often by another too, as the way of the answer is longer than that to Redis; what
+//! is overtaken or lost makes the limit looser by an order.
 
-use super::{Act, Acts, Who, rules::OPEN_FOR};
+use super::{Act, Acts, Who, meters::By, rules::OPEN_FOR};
 use prost_reflect::DynamicMessage;
 use stampede_chassis::{Block, Identity};
-use stampede_lua::gate;
+use stampede_lua::gate::{OpenOrders, Question};
 use stampede_proto::order::v1::OrderState;
 use stampede_status::{Problem, Reason};
 use stampede_vocab::{OrderId, RequestId, UserId};
-use std::sync::Arc;
-use tokio::runtime::Handle;
+use std::{mem, sync::Arc};
 
 /// A call that was let through, until it is answered.
 pub struct Tab {
     acts: Arc<Acts>,
     act: Act,
-    subjects: Vec<String>,
+    /// Where the order counts as open.
+    of: Vec<OpenOrders>,
     /// The order; `None` once the tab is closed.
     order: Option<OrderId>,
 }
@@ -49,21 +54,28 @@ impl Acts {
         Ok(who.order.or(who.placing).map(|order| Tab {
             acts: Arc::clone(self),
             act,
-            subjects: who.token.into_iter().chain(who.block.map(|block| block.to_string())).collect(),
+            of: self.open_orders(&who),
             order: Some(order),
         }))
     }
+
+    fn open_orders(&self, who: &Who<'_>) -> Vec<OpenOrders> {
+        let owners = [By::Token, By::Address].into_iter().filter_map(|by| who.subject(by));
+        owners.map(|owner| OpenOrders::of(self.redis.keys(), owner)).collect()
+    }
 }
 
-fn who(act: Act, caller: Option<&Identity>, block: Option<Block>, message: &DynamicMessage) -> Who {
-    let text = |name| Some(message.get_field_by_name(name)?.as_str()?.to_owned());
-    let user = caller.and_then(|caller| caller.user_id.parse::<UserId>().ok());
+fn who<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message: &DynamicMessage) -> Who<'a> {
     // As order derives it. What is no id is refused by the service.
-    let placing = || Some(OrderId::derive(user?, &RequestId::parse(&text("request_id")?).ok()?));
+    let placing = || {
+        let user = caller?.user_id.parse::<UserId>().ok()?;
+        let request_id = message.get_field_by_name("request_id")?;
+        Some(OrderId::derive(user, &RequestId::parse(request_id.as_str()?).ok()?))
+    };
     Who {
-        token: caller.map(|caller| caller.user_id.clone()),
+        token: caller.map(|caller| caller.user_id.as_str()),
         block,
-        order: text("order_id").and_then(|id| id.parse().ok()),
+        order: message.get_field_by_name("order_id").and_then(|id| id.as_str()?.parse().ok()),
         placing: if act == Act::Order { placing() } else { None },
     }
 }
@@ -71,21 +83,29 @@ fn who(act: Act, caller: Option<&Identity>, block: Option<Block>, message: &Dyna
 impl Tab {
     /// Writes down what the answer says of the order.
     pub async fn close(mut self, answer: Result<&DynamicMessage, &Problem>) {
-        if let (Some(order), Some(change)) = (self.order, change(self.act, answer)) {
-            write(&self.acts, &self.subjects, order, change).await;
+        let Some(order) = self.order.take() else { return };
+        match change(self.act, answer) {
+            Some(Change::Placed) => self.placed(order),
+            Some(Change::Settled) => {
+                // A caller who hangs up now does not cut it: it is queued, and what is queued is asked.
+                let settled = Question::Settled { order, of: mem::take(&mut self.of) };
+                self.acts.queue.ask(settled).await;
+            }
+            None => {}
         }
-        // After the write, which a caller who hangs up would cut.
-        self.order = None;
+    }
+
+    fn placed(&mut self, order: OrderId) {
+        let of = mem::take(&mut self.of);
+        self.acts.queue.tell(Question::Placed { order, of, life: OPEN_FOR });
     }
 }
 
 impl Drop for Tab {
     fn drop(&mut self) {
-        let Some(order) = self.order.take().filter(|_| self.act == Act::Order) else { return };
-        // Only a runtime polls calls, and while that ends nothing is counted any more.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let (acts, subjects) = (Arc::clone(&self.acts), std::mem::take(&mut self.subjects));
-        runtime.spawn(async move { write(&acts, &subjects, order, Change::Placed).await });
+        if let Some(order) = self.order.take().filter(|_| self.act == Act::Order) {
+            self.placed(order);
+        }
     }
 }
 
@@ -106,15 +126,6 @@ fn may_be_placed(reason: Reason) -> bool {
 
 fn state(message: &DynamicMessage) -> Option<i32> {
     message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
-}
-
-async fn write(acts: &Acts, subjects: &[String], order: OrderId, change: Change) {
-    for subject in subjects {
-        match change {
-            Change::Placed => acts.ask(gate::placed(&acts.redis, subject, order, OPEN_FOR)).await,
-            Change::Settled => acts.ask(gate::settled(&acts.redis, subject, order)).await,
-        };
-    }
 }
 
 #[cfg(test)]
@@ -161,7 +172,7 @@ mod tests {
         let request = message("stampede.order.v1.PlaceOrderRequest", &request.encode_to_vec());
         let known = who(Act::Order, Some(&caller), None, &request);
         assert_eq!(known.placing, Some(OrderId::derive(user, &RequestId::parse("r-1").unwrap())));
-        assert_eq!((known.token, known.order), (Some(caller.user_id.clone()), None));
+        assert_eq!((known.token, known.order), (Some(caller.user_id.as_str()), None));
         assert_eq!(who(Act::Claim, Some(&caller), None, &request).placing, None);
     }
 }

@@ -221,7 +221,7 @@ impl Auth {
     }
 
     async fn count_refresh(&self, login: &str, block: Option<Block>) -> Result<(), Problem> {
-        let who = Who { token: Some(login.to_owned()), block, ..Who::default() };
+        let who = Who { token: Some(login), block, ..Who::default() };
         self.acts.admit(Act::Refresh, &who).await
     }
 

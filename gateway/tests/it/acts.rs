@@ -125,6 +125,31 @@ async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
 }
 
 #[tokio::test]
+async fn who_is_told_that_an_order_is_settled_may_place_the_next_by_any_gateway() {
+    let (url, _guard) = orders::serve().await;
+    let prefix = format!("test-gateway:{}:", UserId::random());
+    let flags = [("--order-urls", url.as_str()), ("--redis-key-prefix", prefix.as_str())];
+    let [here, there] = [Front::start(&flags).await, Front::start(&flags).await];
+    let token = buyer();
+    let mut placed = Vec::new();
+    for number in 0..5 {
+        let answer = place(&here, &token, &format!("r-{number}"), "e").await;
+        placed.push(answer.json()["order_id"].as_str().unwrap().to_owned());
+    }
+    stampede_testkit::eventually("all of them count", || async {
+        let answer = place(&there, &token, "r-5", "sold-out").await;
+        answer.json()["detail"].as_str()?.contains("orders are open").then_some(())
+    })
+    .await;
+    for (number, order) in placed.iter().take(3).enumerate() {
+        let cancel = json!({ "request_id": "c" });
+        assert_eq!(here.post(&format!("/v1/orders/{order}:cancel"), &token, &cancel).await.status, 200);
+        let next = place(&there, &token, &format!("s-{number}"), "e").await;
+        assert_eq!(next.status, 200, "{next:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_order_that_was_refused_is_not_open() {
     let (front, _guard) = front(&[]).await;
     let token = buyer();

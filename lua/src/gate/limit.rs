@@ -1,78 +1,298 @@
-//! How much a caller may do: acts in their time, and orders that are open at once.
+//! How much callers may do: acts in their time, and orders that are open at once.
 //!
-//! Each key is of one subject (a user, a login, an order, a network), so a script has one hash slot. Whoever asks for
-//! two subjects asks twice.
+//! Questions that come together are put in one call of the script, which answers one after the other. In a cluster each
+//! subject (a user, a login, an order, a network) has a hash slot of its own, so one call is made for each subject: in
+//! rounds, as an act is counted for an address only if the user may do it.
 
-use super::{ADMIT, PLACED, SETTLED, millis};
-use crate::{Args, FromRedisValue, Redis, RedisError};
+use super::{LIMIT, millis};
+use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Value};
+use futures_util::future::join_all;
 use stampede_vocab::OrderId;
-use std::time::Duration;
+use std::{collections::HashMap, fmt::Display, time::Duration};
+
+/// Most questions of one call of [`ask_limits`]: while Redis answers them it serves nobody else.
+pub const MAX_QUESTIONS: usize = 128;
 
 /// How much of one act one subject may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bucket<'a> {
-    /// Whose it is; a text without braces.
-    pub subject: &'a str,
-    /// The act.
-    pub act: &'a str,
-    /// Acts at once.
-    pub burst: u64,
-    /// Time after which one more is allowed.
-    pub interval: Duration,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    key: String,
+    burst: u64,
+    interval: Duration,
+    bound: Option<OpenBound>,
 }
 
-/// The bound on the subject's orders that nobody has paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenOrders {
-    /// Most of them.
-    pub most: u64,
-    /// The order that is about to be placed. It is let through if it is one of them.
-    pub order: OrderId,
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OpenBound {
+    orders: OpenOrders,
+    most: u64,
+    order: OrderId,
+}
+
+/// The open orders of one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenOrders(String);
+
+/// What is asked, or written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// Whether an act may be done. If so, it counts in each of its buckets; the narrowest comes first, and who is
+    /// refused by one takes nothing from those behind it.
+    Act(Vec<Bucket>),
+    /// An order counts as open for so long, unless it is settled before. Again for the same order changes nothing.
+    Placed {
+        /// The order.
+        order: OrderId,
+        /// Whose it is.
+        of: Vec<OpenOrders>,
+        /// How long it counts.
+        life: Duration,
+    },
+    /// An order counts as open no longer.
+    Settled {
+        /// The order.
+        order: OrderId,
+        /// Whose it is.
+        of: Vec<OpenOrders>,
+    },
 }
 
 /// Whether an act may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It may.
+    /// It may. Also the answer to what is written down.
     Admitted,
-    /// Too many were done; one more is allowed after this time.
-    Throttled(Duration),
-    /// Too many orders are open; the next one stops to count after this time.
-    Open(Duration),
+    /// Too many were done.
+    Throttled {
+        /// Which of its buckets has no room, from 0.
+        bucket: usize,
+        /// One more is allowed after this time.
+        wait: Duration,
+    },
+    /// Too many orders are open.
+    Open {
+        /// The bucket whose bound is reached, from 0.
+        bucket: usize,
+        /// The next one stops to count after this time.
+        wait: Duration,
+    },
 }
 
-/// Counts one act of the bucket, if that has room for it and `open` is not reached.
-pub async fn admit(redis: &Redis, bucket: Bucket<'_>, open: Option<OpenOrders>) -> Result<Admission, RedisError> {
-    let mut keys = vec![redis.keys().gate_bucket(bucket.subject, bucket.act)];
-    let mut args = Args::new().with(micros(bucket.interval)).with(bucket.burst);
-    if let Some(open) = open {
-        keys.push(redis.keys().gate_open_orders(bucket.subject));
-        args = args.with(open.most).with(open.order.to_string());
+impl Bucket {
+    /// That of `subject`, whose text has no braces: so many acts at once, and one more after each interval.
+    pub fn new(keys: &Keys, subject: impl Display, act: &str, burst: u64, interval: Duration) -> Self {
+        Self { key: keys.gate_bucket(subject, act), burst, interval, bound: None }
     }
-    let reply = redis.invoke(&ADMIT, &keys, &args).await?;
-    let (word, wait_us) =
-        <(String, u64)>::from_redis_value(reply).map_err(|error| RedisError::reply(ADMIT.name(), error))?;
+
+    /// The bucket for an act that places `order`, while fewer than `most` are open of the same subject. One that is
+    /// open is let through: it is a repeat.
+    #[must_use]
+    pub fn bounding(self, orders: OpenOrders, most: u64, order: OrderId) -> Self {
+        Self { bound: Some(OpenBound { orders, most, order }), ..self }
+    }
+}
+
+impl OpenOrders {
+    /// Those of `subject`, whose text has no braces.
+    pub fn of(keys: &Keys, subject: impl Display) -> Self {
+        Self(keys.gate_open_orders(subject))
+    }
+}
+
+/// Puts questions, at most [`MAX_QUESTIONS`], in their order. Returns one answer for each. In a cluster, where some may
+/// fail and others not, what is written down is written before an act is decided.
+pub async fn ask_limits(redis: &Redis, questions: Vec<Question>) -> Vec<Result<Admission, RedisError>> {
+    if redis.is_cluster() {
+        return ask_in_rounds(redis, &questions).await;
+    }
+    let mut call = Call::default();
+    for question in questions {
+        call.put(question);
+    }
+    let count = call.questions;
+    match call.run(redis).await {
+        Ok(admissions) => admissions.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error); count],
+    }
+}
+
+/// One call of the script, built up question by question.
+#[derive(Default)]
+struct Call {
+    keys: Vec<String>,
+    args: Args,
+    questions: usize,
+}
+
+impl Call {
+    fn put(&mut self, question: Question) {
+        self.questions += 1;
+        match question {
+            Question::Act(buckets) => {
+                self.args.push("act");
+                self.args.push(buckets.len());
+                for bucket in buckets {
+                    self.put_bucket(bucket);
+                }
+            }
+            Question::Placed { order, of, life } => {
+                self.args.push("placed");
+                self.args.push_text(order);
+                self.args.push(millis(life));
+                self.put_sets(of);
+            }
+            Question::Settled { order, of } => {
+                self.args.push("settled");
+                self.args.push_text(order);
+                self.put_sets(of);
+            }
+        }
+    }
+
+    fn put_bucket(&mut self, bucket: Bucket) {
+        self.keys.push(bucket.key);
+        self.args.push(micros(bucket.interval));
+        self.args.push(bucket.burst);
+        match bucket.bound {
+            Some(OpenBound { orders, most, order }) => {
+                self.keys.push(orders.0);
+                self.args.push(most);
+                self.args.push_text(order);
+            }
+            None => self.args.push(""),
+        }
+    }
+
+    fn put_sets(&mut self, of: Vec<OpenOrders>) {
+        self.args.push(of.len());
+        self.keys.extend(of.into_iter().map(|orders| orders.0));
+    }
+
+    async fn run(self, redis: &Redis) -> Result<Vec<Admission>, RedisError> {
+        let reply = redis.invoke(&LIMIT, &self.keys, &self.args).await?;
+        let mut values = parse::<Vec<Value>>(reply)?.into_iter();
+        let answered: usize = parse(values.next().unwrap_or(Value::Nil))?;
+        if answered != self.questions {
+            return Err(misfit("another number of answers than questions"));
+        }
+        let mut admissions = vec![Admission::Admitted; answered];
+        for value in values {
+            let (question, refusal) = read_refusal(value)?;
+            *admissions.get_mut(question).ok_or_else(|| misfit("a refusal of nothing"))? = refusal;
+        }
+        Ok(admissions)
+    }
+}
+
+/// Reads which question is refused, from 0, and how.
+fn read_refusal(value: Value) -> Result<(usize, Admission), RedisError> {
+    let (question, bucket, word, wait_us): (usize, usize, String, u64) = parse(value)?;
+    let (Some(question), Some(bucket)) = (question.checked_sub(1), bucket.checked_sub(1)) else {
+        return Err(misfit("a refusal without a place"));
+    };
+    let wait = Duration::from_micros(wait_us);
     match word.as_str() {
-        "admitted" => Ok(Admission::Admitted),
-        "throttled" => Ok(Admission::Throttled(Duration::from_micros(wait_us))),
-        "open" => Ok(Admission::Open(Duration::from_micros(wait_us))),
-        _ => Err(RedisError::reply(ADMIT.name(), word)),
+        "throttled" => Ok((question, Admission::Throttled { bucket, wait })),
+        "open" => Ok((question, Admission::Open { bucket, wait })),
+        _ => Err(misfit(word)),
     }
 }
 
-/// Counts an order as open for so long, unless it is settled before. Again for the same order changes nothing.
-pub async fn placed(redis: &Redis, subject: &str, order: OrderId, life: Duration) -> Result<(), RedisError> {
-    let args = Args::new().with(order.to_string()).with(millis(life));
-    redis.invoke(&PLACED, &[redis.keys().gate_open_orders(subject)], &args).await.map(drop)
+/// Asks a cluster: what is to be written first, then the first bucket of each act, then the second of those that may go
+/// on. One call for all that is asked of one key in a round, as many calls at a time as there are keys.
+async fn ask_in_rounds(redis: &Redis, questions: &[Question]) -> Vec<Result<Admission, RedisError>> {
+    let mut answers = vec![Ok(Admission::Admitted); questions.len()];
+    let rounds = 1 + questions.iter().map(Question::buckets).max().unwrap_or(0);
+    for round in 0..rounds {
+        let mut groups = HashMap::<&str, Group>::new();
+        for (place, question) in questions.iter().enumerate() {
+            if matches!(answers[place], Ok(Admission::Admitted)) {
+                for (key, part) in question.parts(round) {
+                    let group = groups.entry(key).or_default();
+                    group.call.put(part);
+                    group.places.push(place);
+                }
+            }
+        }
+        let calls = groups.into_values().map(|group| async move { (group.places, group.call.run(redis).await) });
+        for (places, admissions) in join_all(calls).await {
+            write_answers(&mut answers, &places, admissions, round);
+        }
+    }
+    answers
 }
 
-/// Counts an order as open no longer.
-pub async fn settled(redis: &Redis, subject: &str, order: OrderId) -> Result<(), RedisError> {
-    let args = Args::new().with(order.to_string());
-    redis.invoke(&SETTLED, &[redis.keys().gate_open_orders(subject)], &args).await.map(drop)
+/// What one round asks of one key, and of which questions that is a part.
+#[derive(Default)]
+struct Group {
+    call: Call,
+    places: Vec<usize>,
+}
+
+impl Question {
+    fn buckets(&self) -> usize {
+        match self {
+            Self::Act(buckets) => buckets.len(),
+            Self::Placed { .. } | Self::Settled { .. } => 0,
+        }
+    }
+
+    /// The parts of the question that belong to this round, each about one subject, by a key of that subject.
+    fn parts(&self, round: usize) -> Vec<(&str, Self)> {
+        match self {
+            Self::Act(buckets) => {
+                let bucket = round.checked_sub(1).and_then(|place| buckets.get(place));
+                bucket.map(|bucket| (bucket.key.as_str(), Self::Act(vec![bucket.clone()]))).into_iter().collect()
+            }
+            Self::Placed { order, of, life } if round == 0 => {
+                let part = |one: &OpenOrders| Self::Placed { order: *order, of: vec![one.clone()], life: *life };
+                of.iter().map(|one| (one.0.as_str(), part(one))).collect()
+            }
+            Self::Settled { order, of } if round == 0 => {
+                let part = |one: &OpenOrders| Self::Settled { order: *order, of: vec![one.clone()] };
+                of.iter().map(|one| (one.0.as_str(), part(one))).collect()
+            }
+            Self::Placed { .. } | Self::Settled { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Writes what a round says into the answers, of which it leaves alone those that it does not change.
+fn write_answers(
+    answers: &mut [Result<Admission, RedisError>],
+    places: &[usize],
+    admissions: Result<Vec<Admission>, RedisError>,
+    round: usize,
+) {
+    // Each act was asked for one bucket, that of the round; nothing is refused in the first one, which writes.
+    let bucket = round.saturating_sub(1);
+    match admissions {
+        Ok(admissions) => {
+            for (place, admission) in places.iter().zip(admissions) {
+                match admission {
+                    Admission::Admitted => {}
+                    Admission::Throttled { wait, .. } => answers[*place] = Ok(Admission::Throttled { bucket, wait }),
+                    Admission::Open { wait, .. } => answers[*place] = Ok(Admission::Open { bucket, wait }),
+                }
+            }
+        }
+        Err(error) => {
+            for place in places {
+                answers[*place] = Err(error.clone());
+            }
+        }
+    }
 }
 
 /// An interval of at least one microsecond, which is as good as no limit.
 fn micros(interval: Duration) -> u64 {
     u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
+fn parse<T: FromRedisValue>(value: Value) -> Result<T, RedisError> {
+    T::from_redis_value(value).map_err(misfit)
+}
+
+fn misfit(what: impl std::fmt::Debug) -> RedisError {
+    RedisError::reply(LIMIT.name(), what)
 }

@@ -35,7 +35,7 @@ fn allowed(directory: &str) -> Option<&'static [&'static str]> {
         "kit/outbox" | "kit/inbox" => &["db", "kafka", "vocab"],
         "kit/service" => &COMPOSED,
         "kit/testkit" => &["chassis", "db", "identity", "proto", "status", "vocab"],
-        "gateway" => &["proto", "status", "chassis", "lua", "vocab"],
+        "gateway" => &["proto", "status", "chassis", "lua", "batch", "vocab"],
         "cli" => &["proto", "lua", "db", "identity", "vocab", "sale"],
         // On top of all: every service too.
         PROGRAM_DIRECTORY => &PROGRAM,

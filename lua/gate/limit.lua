@@ -1,0 +1,119 @@
+-- Answers questions about what callers may do, one after the other: lets acts through or says when to come again, and
+-- keeps which orders are open. Each sees what those before it have changed.
+--
+-- An act is decided by buckets, the narrowest first. A bucket has room for some acts at once and gets room for one more
+-- each interval. What is kept of it is when it will be empty again. So nothing is kept of a caller who does little, and
+-- nothing of anybody for longer than it matters. Whoever is refused by one bucket takes nothing from it, nor from those
+-- behind it.
+--
+-- Where the open orders of a bucket's owner are bounded too, an order that is among them is let through: it is a
+-- repeat. Once placed, an order counts as open until it is settled (it is being paid, or has ended) or its time is up.
+--
+-- A call that runs twice counts acts twice, which only makes a bucket a little smaller.
+--
+-- KEYS and ARGV have what each question is about, one question behind the other:
+--   ARGV  'act', number of buckets, then for each: interval in microseconds, acts at once, most open orders ('' where
+--         they are not bounded) and, where they are, id of the order
+--   KEYS  for each bucket: the bucket, a string: when it is empty, in microseconds since the epoch; then, where they are
+--         bounded, the open orders, a sorted set by when each stops to count, in milliseconds since the epoch
+--
+--   ARGV  'placed', id of the order, how long it counts in milliseconds, number of sets
+--   KEYS  the open orders of so many owners. Again for the same order changes nothing.
+--
+--   ARGV  'settled', id of the order, number of sets
+--   KEYS  the open orders of so many owners
+--
+-- Returns {questions, refusal...}, a refusal for each act that is not let through:
+--   {question, bucket, 'throttled', wait_us}   both numbered from 1
+--   {question, bucket, 'open', wait_us}        until the next order stops to count
+
+local time = redis.call('TIME')
+local now_us = time[1] * 1000000 + time[2]
+local now_ms = math.floor(now_us / 1000)
+
+local keys_read, args_read = 0, 0
+
+local function next_key()
+  keys_read = keys_read + 1
+  return KEYS[keys_read]
+end
+
+local function next_arg()
+  args_read = args_read + 1
+  return ARGV[args_read]
+end
+
+-- Returns how long to wait until an order more may be open; nil if one may, or if this one is open already.
+local function wait_for_order(open, most, order)
+  if redis.call('ZCOUNT', open, now_ms, '+inf') < most or redis.call('ZSCORE', open, order) then
+    return nil
+  end
+  local next_one = redis.call('ZRANGE', open, now_ms, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  return math.max(0, next_one[2] * 1000 - now_us)
+end
+
+-- Takes room for one act. Returns how long to wait if there is none.
+local function take(bucket, interval_us, burst)
+  local empty_us = math.max(tonumber(redis.call('GET', bucket) or '0'), now_us)
+  local wait_us = empty_us - now_us - (burst - 1) * interval_us
+  if wait_us > 0 then
+    return wait_us
+  end
+  empty_us = empty_us + interval_us
+  -- `tostring` would round a number of 16 digits.
+  redis.call('SET', bucket, string.format('%.0f', empty_us), 'PX', math.ceil((empty_us - now_us) / 1000))
+  return nil
+end
+
+local reply = {0}
+
+local function decide_act()
+  local refused = false
+  for place = 1, tonumber(next_arg()) do
+    local bucket = next_key()
+    local interval_us = tonumber(next_arg())
+    local burst = tonumber(next_arg())
+    local most = next_arg()
+    local open, order
+    if most ~= '' then
+      open = next_key()
+      order = next_arg()
+    end
+    -- What is behind a refusal is read too: the next question begins after it.
+    if not refused then
+      local word, wait_us = 'open', open and wait_for_order(open, tonumber(most), order)
+      if not wait_us then
+        word, wait_us = 'throttled', take(bucket, interval_us, burst)
+      end
+      if wait_us then
+        refused = true
+        reply[#reply + 1] = {reply[1], place, word, wait_us}
+      end
+    end
+  end
+end
+
+local function write_placed()
+  local order = next_arg()
+  local life_ms = tonumber(next_arg())
+  for _ = 1, tonumber(next_arg()) do
+    local open = next_key()
+    redis.call('ZREMRANGEBYSCORE', open, '-inf', now_ms - 1)
+    redis.call('ZADD', open, 'NX', now_ms + life_ms, order)
+    redis.call('PEXPIRE', open, life_ms)
+  end
+end
+
+local function write_settled()
+  local order = next_arg()
+  for _ = 1, tonumber(next_arg()) do
+    redis.call('ZREM', next_key(), order)
+  end
+end
+
+local read = {act = decide_act, placed = write_placed, settled = write_settled}
+while args_read < #ARGV do
+  reply[1] = reply[1] + 1
+  read[next_arg()]()
+end
+return reply
