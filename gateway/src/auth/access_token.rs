@@ -9,6 +9,7 @@ use jsonwebtoken::errors::ErrorKind;
 use serde::{Deserialize, Serialize};
 use stampede_chassis::{Identity, Role};
 use stampede_status::{Problem, Reason};
+use std::sync::Arc;
 
 const ISSUER: &str = "stampede";
 
@@ -74,7 +75,7 @@ impl AccessTokens {
 
     /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`. Whether
     /// its login was revoked is not asked here.
-    pub fn check(&self, token: &str) -> Result<(Claims, Identity), Problem> {
+    pub fn check(&self, token: &str) -> Result<(Arc<Claims>, Identity), Problem> {
         let claims = self.verified.claims(token, || self.jwt.read(token)).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the access token has expired"),
             _ => not_ours(),

@@ -10,7 +10,7 @@ use stampede_vocab::Timestamp;
 use std::{
     collections::HashMap,
     mem,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Tokens of one generation. There are two: what was not asked for while one filled up is forgotten.
@@ -30,23 +30,23 @@ pub struct Verified {
 
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Hash, Claims>,
-    old: HashMap<Hash, Claims>,
+    young: HashMap<Hash, Arc<Claims>>,
+    old: HashMap<Hash, Arc<Claims>>,
 }
 
 impl Verified {
     /// The claims of this token, if it was verified before and has not expired since; else those that `verify` finds.
-    pub fn claims<E>(&self, token: &str, verify: impl FnOnce() -> Result<Claims, E>) -> Result<Claims, E> {
+    pub fn claims<E>(&self, token: &str, verify: impl FnOnce() -> Result<Claims, E>) -> Result<Arc<Claims>, E> {
         if token.len() > LONGEST_BYTES {
-            return verify();
+            return verify().map(Arc::new);
         }
         let hash = Hash::from(Sha256::digest(token.as_bytes()));
         let now_s = Timestamp::now().micros() / 1_000_000;
         if let Some(claims) = self.lock().find(&hash).filter(|claims| now_s < claims.exp) {
             return Ok(claims);
         }
-        let claims = verify()?;
-        self.lock().insert(hash, claims.clone());
+        let claims = Arc::new(verify()?);
+        self.lock().insert(hash, Arc::clone(&claims));
         Ok(claims)
     }
 
@@ -57,16 +57,16 @@ impl Verified {
 }
 
 impl Generations {
-    fn find(&mut self, hash: &Hash) -> Option<Claims> {
+    fn find(&mut self, hash: &Hash) -> Option<Arc<Claims>> {
         if let Some(claims) = self.young.get(hash) {
-            return Some(claims.clone());
+            return Some(Arc::clone(claims));
         }
         let claims = self.old.remove(hash)?;
-        self.insert(*hash, claims.clone());
+        self.insert(*hash, Arc::clone(&claims));
         Some(claims)
     }
 
-    fn insert(&mut self, hash: Hash, claims: Claims) {
+    fn insert(&mut self, hash: Hash, claims: Arc<Claims>) {
         if self.young.len() >= GENERATION {
             self.old = mem::take(&mut self.young);
         }
@@ -92,7 +92,7 @@ mod tests {
             anew = true;
             Ok(claims(exp))
         });
-        assert_eq!(found, Ok(claims(exp)));
+        assert_eq!(found.as_deref(), Ok(&claims(exp)));
         anew
     }
 
