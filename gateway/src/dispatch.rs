@@ -142,13 +142,20 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     if !coding.eq_ignore_ascii_case("identity") {
         return Err(Problem::new(Reason::UnsupportedMediaType, "the body must not be compressed or otherwise encoded"));
     }
-    let media_type = text(header::CONTENT_TYPE).unwrap_or(JSON);
-    let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if media_type == JSON || (media_type.starts_with("application/") && media_type.ends_with("+json")) {
+    if is_json(text(header::CONTENT_TYPE).unwrap_or(JSON)) {
         return Ok(());
     }
     let problem = format!("the body must be JSON (Content-Type: {JSON})");
     Err(Problem::new(Reason::UnsupportedMediaType, problem))
+}
+
+/// Whether this is `application/json`, or a kind of it such as `application/problem+json`, with any parameters.
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let bytes = media_type.as_bytes();
+    let begins = bytes.first_chunk::<12>().is_some_and(|start| start.eq_ignore_ascii_case(b"application/"));
+    let ends = bytes.last_chunk::<5>().is_some_and(|end| end.eq_ignore_ascii_case(b"+json"));
+    media_type.eq_ignore_ascii_case(JSON) || (begins && ends)
 }
 
 #[cfg(test)]
@@ -162,6 +169,7 @@ mod tests {
             ("content-type", "application/json", true),
             ("content-type", "Application/JSON; charset=utf-8", true),
             ("content-type", "application/vnd.example+json", true),
+            ("content-type", "APPLICATION/Vnd.Example+Json", true),
             ("content-encoding", "identity", true),
             ("content-type", "text/plain", false),
             ("content-type", "application/x-www-form-urlencoded", false),
