@@ -14,8 +14,8 @@
 -- KEYS and ARGV have what each question is about, one question behind the other:
 --   ARGV  'act', number of buckets, then for each: interval in microseconds, acts at once, most open orders ('' where
 --         they are not bounded) and, where they are, id of the order
---   KEYS  for each bucket: the bucket, a string: when it is empty, in microseconds since the epoch; then, where they are
---         bounded, the open orders, a sorted set by when each stops to count, in milliseconds since the epoch
+--   KEYS  for each bucket: the bucket, a string: when it is empty, in microseconds since the epoch; then, where they
+--         are bounded, the open orders, a sorted set by when each stops to count, in milliseconds since the epoch
 --
 --   ARGV  'placed', id of the order, how long it counts in milliseconds, number of sets
 --   KEYS  the open orders of so many owners. Again for the same order changes nothing.

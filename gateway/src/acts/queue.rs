@@ -16,8 +16,9 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 /// Longest wait for Redis, that in the queue and for a connection included. It answers within a millisecond, or
-/// something is wrong.
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// something is wrong. A little more than the half second after which a call to a cluster gives up by itself: it then
+/// sees to it that the next one asks whoever has taken over.
+const LONGEST_WAIT: Duration = Duration::from_millis(550);
 /// How long Redis is not asked after it did not answer, so that not every request waits for it.
 const REST: Duration = Duration::from_secs(1);
 
