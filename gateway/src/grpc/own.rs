@@ -1,10 +1,11 @@
 //! The services of the gateway itself: health, and reflection of what can be called from outside.
 //!
-//! Anybody may call them. Each call counts as a stream and ends as one does.
+//! Anybody may call them. Each call counts as a stream and ends as one does; what it has not sent by then is not read.
 
 use super::{respond, stream::lapse};
 use crate::{
     auth::UntilEnd,
+    bounds::BODY_DEADLINE,
     hold::{Class, Holds},
     routes::Table,
 };
@@ -20,11 +21,12 @@ use hyper::body::Frame;
 use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use stampede_chassis::{Deadline, keep};
-use stampede_status::Problem;
+use stampede_status::{Problem, Reason};
 use std::{
     collections::{BTreeSet, HashMap},
     convert::Infallible,
 };
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{codegen::Service, service::Routes};
 use tonic_health::{
@@ -85,7 +87,12 @@ impl Own {
         let theirs = Deadline::from_headers(request.headers());
         let (parts, body) = request.into_parts();
         let place = holds.stream_about(&holds.holder(&parts, None), Class::PublicReads, 1)?;
-        let Ok(response) = self.routes.clone().call(Request::from_parts(parts, body)).await;
+        let over = CancellationToken::new();
+        // Dropped with the answer, however that ends.
+        let kept = (place, over.clone().drop_guard());
+        let call = self.routes.clone().call(Request::from_parts(parts, until_over(body, over)));
+        let late = |_| Problem::new(Reason::BodyTimeout, "the message of the call did not arrive in time");
+        let Ok(response) = timeout(BODY_DEADLINE, call).await.map_err(late)?;
         if response.body().is_end_stream() {
             // It is all in the head.
             return Ok(response.map(Body::new));
@@ -94,8 +101,14 @@ impl Own {
         let frames = UntilEnd::new(BodyStream::new(body), lapse(self.draining.clone(), theirs));
         let ended = |status| Frame::trailers(respond::trailers(Some(&status)));
         let frames = frames.map(move |frame| Ok::<_, Infallible>(frame.unwrap_or_else(ended)));
-        Ok(keep(Response::from_parts(head, Body::new(StreamBody::new(frames))), place))
+        Ok(keep(Response::from_parts(head, Body::new(StreamBody::new(frames))), kept))
     }
+}
+
+/// The body of a call until the call is over. Reflection reads it on a task of its own, which would wait for its next
+/// message for as long as the connection lives, with no place.
+fn until_over(body: Body, over: CancellationToken) -> Body {
+    Body::new(StreamBody::new(BodyStream::new(body).take_until(over.cancelled_owned())))
 }
 
 /// Reports on the services, and on the whole under the empty name.

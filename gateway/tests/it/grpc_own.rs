@@ -1,12 +1,21 @@
 //! Health and reflection at the gateway's port: for anybody, and of nothing but what can be called from outside.
 
-use crate::raw::Door;
-use futures_util::stream;
+use crate::{
+    front::with,
+    grpc::{call, front, send},
+    raw::{Door, PATIENCE},
+};
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{future::pending, stream};
 use prost::Message;
 use prost_types::FileDescriptorProto;
 use stampede_vocab::Service;
+use std::convert::Infallible;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::{
-    Code,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -96,4 +105,19 @@ async fn its_streams_count_as_others_do() {
     let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     assert_eq!(health.watch(HealthCheckRequest::default()).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn what_a_call_has_not_sent_by_its_end_is_not_waited_for() {
+    const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let (front, _guard) = front(&[]).await;
+    let given_up = CancellationToken::new();
+    let never = stream::unfold(given_up.clone().drop_guard(), |held| async move {
+        pending::<()>().await;
+        Some((Ok::<_, Infallible>(Bytes::new()), held))
+    });
+    let request = call(REFLECT, "application/grpc", "", Body::from_stream(never));
+    let reply = send(&front, with(request, &[("grpc-timeout", "100m")])).await;
+    assert_eq!(Status::from_header_map(&reply.trailers).unwrap().code(), Code::DeadlineExceeded);
+    timeout(PATIENCE, given_up.cancelled()).await.expect("the body is given up with the call");
 }
