@@ -28,24 +28,34 @@ use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
 
-/// Answers a request, and makes what happens to it visible by the name of its route: a span, child of a trusted
-/// caller's, a measurement, and the body of a problem.
+/// Answers a request, in whatever protocol it comes.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    if let Some(wire) = Wire::of(&request) {
-        return grpc::answer(&gateway, wire, request).await;
+    // Over HTTP/2 the server says that it leaves, by GOAWAY.
+    let leaves = request.version() < Version::HTTP_2 && gateway.draining.is_cancelled();
+    let mut response = match Wire::of(&request) {
+        Some(wire) => grpc::answer(&gateway, wire, request).await,
+        None => answer_http(&gateway, request).await,
+    };
+    if leaves {
+        // The next request comes over another connection, and not while this one closes.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// Answers a request of HTTP/JSON, and makes what happens to it visible by the name of its route: a span, child of a
+/// trusted caller's, a measurement, and the body of a problem.
+async fn answer_http(gateway: &Gateway, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let presented = request.headers().contains_key(header::AUTHORIZATION);
-    // Over HTTP/2 the server says that it leaves, by GOAWAY.
-    let leaves = request.version() < Version::HTTP_2 && gateway.draining.is_cancelled();
-    let route = find(&gateway, &request);
+    let route = find(gateway, &request);
     let is_trusted = gateway.holds.trusts(request.extensions());
     let name = route.as_ref().map_or(method.as_str(), |route| route.name.as_str());
     let (span, trace_id) = span_of(name, request.headers(), is_trusted);
     let (route, outcome) = match route {
         Ok(route) => {
-            let answer = catch_panic(admit(&gateway, &route, &trace_id, request));
+            let answer = catch_panic(admit(gateway, &route, &trace_id, request));
             let outcome = answer.instrument(span.clone()).await.flatten();
             (Some(route), outcome.map_err(|problem| Refusal::from(problem).presented(presented)))
         }
@@ -54,10 +64,6 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     };
     let mut response = span.in_scope(|| outcome.unwrap_or_else(|refusal| refusal.into_response(&trace_id)));
     response.headers_mut().insert(HEADER, trace_id.header());
-    if leaves {
-        // The next request comes over another connection, and not while this one closes.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     record_status(&span, response.status());
     gateway.metrics.record(&method, route.as_deref(), response.status(), started.elapsed());
     response

@@ -105,6 +105,9 @@ async fn a_gateway_that_leaves_says_so_to_whoever_may_come_again_over_the_same_c
     front.workers.draining().cancel();
     let answer = front.get("/", "").await;
     assert_eq!((answer.status.as_u16(), answer.headers[header::CONNECTION].as_bytes()), (200, &b"close"[..]));
+    let connect = request("POST", "/stampede.event.v1.EventService/ListEvents", "", "{}");
+    let connect = with(connect, &[("content-type", "application/json")]);
+    assert_eq!(front.send(connect).await.headers[header::CONNECTION], "close", "in whatever protocol it comes");
     let mut over_http2 = request("GET", "/", "", "");
     *over_http2.version_mut() = http::Version::HTTP_2;
     assert!(front.send(over_http2).await.headers.get(header::CONNECTION).is_none(), "HTTP/2 has no such header");
