@@ -66,6 +66,8 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A page of the largest events is longer than what gRPC takes by itself.
+    ("grpc.max_receive_message_length", 24 * 1024 * 1024),
 )
 
 

@@ -77,6 +77,8 @@ func connect(gateway *url.URL) (*grpc.ClientConn, error) {
 		grpc.WithDisableServiceConfig(),
 		// Notices a connection that is dead and was never closed while a call or a stream waits on it.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		// A page of the largest events is longer than what gRPC takes by itself.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(24<<20)),
 	)
 }
 

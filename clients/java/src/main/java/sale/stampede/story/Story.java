@@ -162,7 +162,9 @@ public final class Story {
                 .enableRetry()
                 // Notices a connection that is dead and was never closed while a call or a stream waits on it.
                 .keepAliveTime(30, TimeUnit.SECONDS)
-                .keepAliveTimeout(10, TimeUnit.SECONDS);
+                .keepAliveTimeout(10, TimeUnit.SECONDS)
+                // A page of the largest events is longer than what gRPC takes by itself.
+                .maxInboundMessageSize(24 << 20);
         return (isPlaintext ? builder.usePlaintext() : builder.useTransportSecurity()).build();
     }
 
