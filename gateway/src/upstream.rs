@@ -121,6 +121,11 @@ pub fn failure(status: &Status) -> Problem {
     match problem.reason() {
         // The route is in the contract of the gateway, so the path and the method are right: the service is older.
         Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
+        // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its clock.
+        // A caller who was told so would throw a good token away.
+        Reason::Unauthenticated => {
+            Problem::unavailable("the service", format_args!("it does not believe this gateway: {status}"))
+        }
         // The library's word for an answer that is too large. A service's own refusal of a request has a reason, and
         // nothing internal.
         Reason::BodyTooLarge if problem.internal_detail().is_some() => {

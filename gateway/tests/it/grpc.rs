@@ -200,6 +200,7 @@ async fn failures_keep_their_details_and_lose_their_internals() {
     for (what, code, reason) in [
         ("SOLD_OUT", Code::FailedPrecondition, Reason::SoldOut),
         ("NOT_READY", Code::Unavailable, Reason::NotReady),
+        ("UNAUTHENTICATED", Code::Unavailable, Reason::Unavailable),
         ("foreign", Code::Internal, Reason::Internal),
         ("panic", Code::Internal, Reason::Internal),
         ("slow", Code::DeadlineExceeded, Reason::DeadlineExceeded),
@@ -213,7 +214,8 @@ async fn failures_keep_their_details_and_lose_their_internals() {
         if reason == Reason::SoldOut {
             assert_eq!((problem.field_path(), problem.metadata()["left"].as_str()), (Some("lines[1]"), "3"));
         }
-        assert_eq!(problem.retry_delay().is_some(), reason == Reason::NotReady, "{what}");
+        let says_when = matches!(reason, Reason::NotReady | Reason::Unavailable);
+        assert_eq!(problem.retry_delay().is_some(), says_when, "{what}");
     }
 }
 
