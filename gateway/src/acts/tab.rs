@@ -11,7 +11,7 @@
 
 use super::{Act, Acts, Who, meters::By, rules::OPEN_FOR};
 use prost_reflect::DynamicMessage;
-use stampede_chassis::{Block, Identity};
+use stampede_chassis::{Block, Identity, Role};
 use stampede_lua::gate::{OpenOrders, Question};
 use stampede_proto::order::v1::OrderState;
 use stampede_status::{Problem, Reason};
@@ -49,6 +49,10 @@ impl Acts {
         message: &DynamicMessage,
     ) -> Result<Option<Tab>, Problem> {
         let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
+        // They cancel what is others', and as many as it takes.
+        if act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator) {
+            return Ok(None);
+        }
         let who = who(act, caller, block, message);
         self.admit(act, &who).await?;
         Ok(who.order.or(who.placing).map(|order| Tab {
