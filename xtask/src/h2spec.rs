@@ -74,11 +74,13 @@ fn start_gateway(fleet: &mut Fleet, workspace: &Workspace, program: &Path) -> an
     let redis_url = servers::start_redis(fleet, workspace, redis)?;
     let step = Step::begin(Process::Gateway.name(), "starting");
     let at = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
+    let secrets = Secrets::of_run(fleet.run())?;
     let mut env = vec![
         ("STAMPEDE_LISTEN_ADDR".to_owned(), at(gateway)),
         ("STAMPEDE_ADMIN_ADDR".to_owned(), at(admin)),
         ("STAMPEDE_REDIS_URL".to_owned(), redis_url),
-        (secrets::AUTH.to_owned(), Secrets::of_run(fleet.run())?.auth),
+        (secrets::AUTH.to_owned(), secrets.auth),
+        (secrets::MESH.to_owned(), secrets.mesh),
         // All cases come from one address.
         ("STAMPEDE_ADDRESS_SHARE_PERCENT".to_owned(), "100".to_owned()),
     ];
