@@ -48,7 +48,7 @@ use layers::Metrics;
 use openapi::Pages;
 use routes::Table;
 use secrecy::ExposeSecret;
-use stampede_chassis::{Http, MeshChannel, Stage, Tls, Workers, wait_for};
+use stampede_chassis::{Http, MeshChannel, SharedClock, Stage, Tls, Workers, follow_clock, wait_for};
 use stampede_lua::{Redis, RedisConfig};
 use stampede_vocab::{Process, Service};
 use std::{collections::HashMap, sync::Arc};
@@ -69,6 +69,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let tokens = Tokens::new(secrets)?;
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     let redis = connect(&config).await?;
+    follow_redis(&config, &redis, &workers).await?;
     let revoked = revoked_logins(&config, &redis, &workers).await?;
     let acts = Arc::new(Acts::new(redis.clone(), config.act_limits_factor));
     let signer = config.common.mesh.signer(Process::Gateway)?;
@@ -114,6 +115,17 @@ async fn connect(config: &Config) -> anyhow::Result<Redis> {
     .await?;
     redis.require_noeviction().await?;
     Ok(redis)
+}
+
+/// Goes by the clock of Redis: tokens end, and pages count down, by the clock that opens the sale.
+async fn follow_redis(config: &Config, redis: &Redis, workers: &Workers) -> anyhow::Result<()> {
+    let clock = SharedClock { of: "redis", leads: true };
+    let redis = redis.clone();
+    let read = move || {
+        let redis = redis.clone();
+        async move { redis.time().await }
+    };
+    follow_clock(workers, clock, config.common.wait_for_servers(), read).await
 }
 
 /// Reads which logins are revoked before anybody is let in, and goes on looking.

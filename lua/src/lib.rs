@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 mod address;
+mod clock;
 mod connection;
 pub mod coupon;
 mod error;

@@ -63,6 +63,17 @@ pub struct CommonConfig {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_WORKER_THREADS", value_name = "COUNT")]
     pub worker_threads: Option<NonZeroUsize>,
 
+    /// Milliseconds by which the process takes the clock of its machine to be wrong: for tests of clocks that disagree.
+    #[arg(
+        long,
+        hide = true,
+        env = "STAMPEDE_CLOCK_WRONG_BY_MS",
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        value_name = "MS"
+    )]
+    pub clock_wrong_by_ms: i64,
+
     /// How the process knows the others of its mesh.
     #[command(flatten)]
     pub mesh: MeshArgs,

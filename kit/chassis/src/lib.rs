@@ -46,6 +46,7 @@ pub mod telemetry;
 mod admin;
 mod app;
 mod client;
+mod clock;
 #[cfg(test)]
 mod for_tests;
 mod guard;
@@ -61,6 +62,7 @@ mod workers;
 pub use admin::Admin;
 pub use app::{App, Grpc, Http};
 pub use client::MeshChannel;
+pub use clock::{SharedClock, follow_clock};
 pub use config::{CommonConfig, HasCommon};
 pub use deadline::Deadline;
 pub use identity::{Identity, Role};

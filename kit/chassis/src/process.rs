@@ -5,7 +5,7 @@
 use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use stampede_vocab::Process;
+use stampede_vocab::{Process, clock};
 use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,7 @@ where
     A: Into<App>,
 {
     let common = config.common().clone();
+    clock::put_wrong(common.clock_wrong_by_ms);
     let runtime = runtime(&common).context("cannot start")?;
     let telemetry = {
         let _runtime = runtime.enter();

@@ -21,6 +21,7 @@
 
 #![warn(missing_docs)]
 
+mod clock;
 mod database;
 mod error;
 mod kept_alive;

@@ -3,13 +3,13 @@
 use crate::{
     KafkaArgs, MessageIds, RedisArgs, ServiceArgs, StorageArgs, Worker, every::Every, redis_memory::RedisMemory, work,
 };
-use stampede_chassis::{Grpc, MeshChannel, Signer, Stage, Workers, wait_for};
+use stampede_chassis::{Grpc, MeshChannel, SharedClock, Signer, Stage, Workers, follow_clock, wait_for};
 use stampede_db::{Database, DbConfig, Schema};
 use stampede_inbox::{Consumer, ConsumerConfig, Handler};
 use stampede_kafka::reach_kafka;
 use stampede_lua::{Redis, RedisConfig};
 use stampede_outbox::{Outbox, Relay, RelayConfig};
-use stampede_vocab::Service;
+use stampede_vocab::{Process, Service};
 use std::{
     convert::Infallible,
     fmt::Display,
@@ -48,6 +48,7 @@ impl Parts {
         let signer = args.common.mesh.signer(service)?;
         let wait = args.common.wait_for_servers();
         let db = connect(service, &args.storage, wait).await?;
+        follow_database(service, &db, &workers, wait).await?;
         let kafka = args.kafka.clone();
         let topic = service.topic(&kafka.kafka_topic_prefix);
         wait_for("Kafka", wait, || reach_kafka(&kafka.kafka_brokers, &topic)).await?;
@@ -62,7 +63,8 @@ impl Parts {
         MeshChannel::connect(urls, to.name()).signed_by(self.signer.clone()).on_own_behalf()
     }
 
-    /// Connects to the Redis of the service, and measures its memory from then on.
+    /// Connects to the Redis of the service, goes by its clock and measures its memory from then on. Comes before what
+    /// decides by time.
     ///
     /// Fails if it does not answer in time, or may evict keys.
     pub async fn redis(&self, args: &RedisArgs) -> anyhow::Result<Redis> {
@@ -75,6 +77,7 @@ impl Parts {
                 "redis stands still while it frees what is large: set lazyfree-lazy-expire and lazyfree-lazy-user-del"
             );
         }
+        follow_redis(&redis, &self.workers, self.wait_for_servers).await?;
         let memory = RedisMemory::new(redis.clone());
         self.every("redis memory", MEMORY_INTERVAL, MEMORY_TIMEOUT, move || {
             let memory = memory.clone();
@@ -168,6 +171,27 @@ impl Parts {
     {
         self.workers.spawn(Stage::Relay, name, work);
     }
+}
+
+/// Measures the clock of the database. A service without a Redis goes by it: its replicas share nothing else.
+async fn follow_database(service: Service, db: &Database, workers: &Workers, wait: Duration) -> anyhow::Result<()> {
+    let clock = SharedClock { of: "database", leads: Process::Service(service).redis().is_none() };
+    let db = db.clone();
+    let read = move || {
+        let db = db.clone();
+        async move { db.time().await }
+    };
+    follow_clock(workers, clock, wait, read).await
+}
+
+/// Goes by the clock of Redis, by which its scripts decide.
+async fn follow_redis(redis: &Redis, workers: &Workers, wait: Duration) -> anyhow::Result<()> {
+    let redis = redis.clone();
+    let read = move || {
+        let redis = redis.clone();
+        async move { redis.time().await }
+    };
+    follow_clock(workers, SharedClock { of: "redis", leads: true }, wait, read).await
 }
 
 async fn connect(service: Service, args: &StorageArgs, wait: Duration) -> anyhow::Result<Database> {

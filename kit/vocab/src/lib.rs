@@ -20,6 +20,7 @@
 mod backoff;
 mod base32;
 mod base64url;
+pub mod clock;
 pub mod field;
 mod fingerprint;
 mod id;

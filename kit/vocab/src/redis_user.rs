@@ -32,8 +32,8 @@ pub const REDIS_SCRIPT_COMMANDS: &[&str] = &[
     "ZSCORE",
 ];
 
-/// Keys, channels, and the commands that processes themselves send, but INFO, which scripts call too. What is not here
-/// is refused: CONFIG, KEYS, FLUSHALL, DEBUG, SHUTDOWN, ACL and all the others.
+/// Keys, channels, and the commands that processes themselves send, but INFO and TIME, which scripts call too. What is
+/// not here is refused: CONFIG, KEYS, FLUSHALL, DEBUG, SHUTDOWN, ACL and all the others.
 const RIGHTS: &[&str] = &[
     "~*",
     // Where each logical database publishes its expired keys.

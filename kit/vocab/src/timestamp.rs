@@ -1,9 +1,7 @@
 //! Time as a value: instants in microseconds. What decides takes them as arguments.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use crate::clock;
+use std::{fmt, time::Duration};
 
 /// An instant: microseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,10 +13,9 @@ impl Timestamp {
         Self(micros)
     }
 
-    /// The instant now, by the clock of this machine. Domains are handed it.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    /// The instant now, by the clock that the process shares with others ([`clock`]). Domains are handed it.
     pub fn now() -> Self {
-        Self(whole_micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+        clock::shared()
     }
 
     /// Microseconds since the epoch.

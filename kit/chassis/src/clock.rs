@@ -1,0 +1,239 @@
+//! The clocks that a process reads beside that of its machine: how far they are off, each second, and which of them it
+//! goes by.
+//!
+//! The process is ready whatever they say. A clock that does not answer leaves what was measured last.
+
+use std::{fmt::Display, future::Future, time::Duration};
+
+use opentelemetry::{KeyValue, global, metrics::Gauge};
+use stampede_vocab::{
+    Timestamp,
+    clock::{self, Offset},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Stage, Workers, wait_for};
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Longest wait for one answer. Servers have shorter limits of their own, so that it is they who end what hangs.
+const TIME_OUT: Duration = Duration::from_secs(10);
+/// Most questions of one look, of which the answer with the shortest round trip counts.
+const TRIES: usize = 3;
+/// A round trip after which it is not asked again.
+const SHORT: Duration = Duration::from_millis(1);
+/// Clocks that differ by more than this need mending.
+const TOLERANCE: Duration = Duration::from_millis(20);
+/// Time between two warnings.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// A clock that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedClock {
+    /// Whose it is, as the metric names it.
+    pub of: &'static str,
+    /// Whether the process goes by it: then [`Timestamp::now`] is corrected to it.
+    pub leads: bool,
+}
+
+/// Measures now, and each second from then on, how far the machine's clock is off this one, which `read` reads; exports
+/// it as `stampede_clock_offset_seconds`, and warns if that is too much.
+///
+/// Fails if `read` does not succeed within `wait`.
+pub async fn follow_clock<R, Fut, E>(
+    workers: &Workers,
+    clock: SharedClock,
+    wait: Duration,
+    read: R,
+) -> anyhow::Result<()>
+where
+    R: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Timestamp, E>> + Send + 'static,
+    E: Display + Send + 'static,
+{
+    let mut offsets = Offsets::of(clock);
+    let first = wait_for(&format!("the clock of the {}", clock.of), wait, || look(&read)).await?;
+    offsets.take(first);
+    // To the last, as the relay goes by it too.
+    workers.spawn(Stage::Relay, "clock", move |stop| async move {
+        offsets.follow(read, stop).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Asks until an answer is back soon, and returns what the best one tells. Fails if there is none.
+async fn look<R, Fut, E>(read: &R) -> Result<Offset, String>
+where
+    R: Fn() -> Fut,
+    Fut: Future<Output = Result<Timestamp, E>>,
+    E: Display,
+{
+    let mut best: Option<Offset> = None;
+    for _ in 0..TRIES {
+        // In this order, so that the round trip is not measured too short.
+        let (asked, asked_at) = (Instant::now(), clock::machine());
+        let answer = match timeout(TIME_OUT, read()).await {
+            Ok(Ok(there)) => Offset::new(asked_at, asked.elapsed(), there),
+            // What was answered before counts.
+            Ok(Err(error)) => return best.ok_or_else(|| error.to_string()),
+            Err(_) => return best.ok_or_else(|| format!("no answer within {} s", TIME_OUT.as_secs())),
+        };
+        let narrowest = best.map_or(answer, |best| best.narrower(answer));
+        if narrowest.round_trip() <= SHORT {
+            return Ok(narrowest);
+        }
+        best = Some(narrowest);
+    }
+    best.ok_or_else(|| "it was not asked".to_owned())
+}
+
+/// What is done with each offset that was measured.
+struct Offsets {
+    clock: SharedClock,
+    seconds: Gauge<f64>,
+    /// Whether the last look had an answer.
+    is_known: bool,
+    warned: Option<Instant>,
+}
+
+impl Offsets {
+    fn of(clock: SharedClock) -> Self {
+        let seconds = global::meter("stampede")
+            .f64_gauge("stampede_clock_offset_seconds")
+            .with_description("How far another clock is ahead of the machine's")
+            .build();
+        Self { clock, seconds, is_known: true, warned: None }
+    }
+
+    async fn follow<R, Fut, E>(&mut self, read: R, stop: CancellationToken)
+    where
+        R: Fn() -> Fut,
+        Fut: Future<Output = Result<Timestamp, E>>,
+        E: Display,
+    {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = async {
+                ticks.tick().await;
+                look(&read).await
+            };
+            match stop.run_until_cancelled(next).await {
+                None => return,
+                Some(looked) => self.note(looked),
+            }
+        }
+    }
+
+    fn note(&mut self, looked: Result<Offset, String>) {
+        match looked {
+            Ok(offset) => {
+                self.is_known = true;
+                self.take(offset);
+            }
+            Err(cause) => self.note_failure(&cause),
+        }
+    }
+
+    fn take(&mut self, offset: Offset) {
+        if self.clock.leads {
+            clock::correct(offset);
+        }
+        self.seconds.record(offset.micros() as f64 / 1e6, &[KeyValue::new("against", self.clock.of)]);
+        if offset.at_least() > TOLERANCE && self.warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(
+                clock.against = self.clock.of,
+                clock.offset_us = offset.micros(),
+                "the clock of this machine is off: keep all machines on NTP"
+            );
+        }
+    }
+
+    /// Said once, and again after an answer.
+    fn note_failure(&mut self, cause: &str) {
+        if self.is_known {
+            tracing::warn!(
+                clock.against = self.clock.of,
+                error.cause = cause,
+                "a clock does not answer; what was measured last stays"
+            );
+        }
+        self.is_known = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const AHEAD: Duration = Duration::from_secs(2);
+
+    #[tokio::test]
+    async fn the_answer_that_was_back_soonest_counts() {
+        let asked = AtomicUsize::new(0);
+        let read = || {
+            let slow = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                sleep(Duration::from_millis(if slow { 300 } else { 2 })).await;
+                Ok::<_, String>(clock::machine().plus(AHEAD))
+            }
+        };
+        let offset = look(&read).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), TRIES, "none was back at once");
+        assert!(offset.round_trip() < Duration::from_millis(300), "{offset:?}");
+        let least = offset.at_least();
+        assert!(least < AHEAD + SHORT && AHEAD <= least + offset.round_trip(), "{offset:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_back_at_once_is_enough() {
+        let asked = AtomicUsize::new(0);
+        let read = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            ready(Ok::<_, String>(clock::machine()))
+        };
+        // The machine may be busy for a moment at any time, but not at each.
+        for _ in 0..10 {
+            look(&read).await.unwrap();
+        }
+        assert!(asked.load(Ordering::Relaxed) < 10 * TRIES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_without_an_answer_ends() {
+        let refused = || ready(Err::<Timestamp, _>("connection refused"));
+        assert_eq!(look(&refused).await, Err("connection refused".to_owned()));
+        let started = Instant::now();
+        let silent = pending::<Result<Timestamp, String>>;
+        assert_eq!(look(&silent).await, Err("no answer within 10 s".to_owned()));
+        assert_eq!(started.elapsed(), TIME_OUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_does_not_answer_holds_up_the_start_and_then_nothing() {
+        let workers = Workers::new();
+        let other = SharedClock { of: "database", leads: false };
+        let refused = || ready(Err::<Timestamp, _>("connection refused"));
+        let error = follow_clock(&workers, other, PERIOD, refused).await.unwrap_err();
+        assert!(error.to_string().starts_with("the clock of the database was not there"), "{error}");
+        let asked = AtomicUsize::new(0);
+        let once = move || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => ready(Ok(clock::machine())),
+            _ => ready(Err("connection refused")),
+        };
+        follow_clock(&workers, other, PERIOD, once).await.unwrap();
+        sleep(10 * PERIOD).await;
+        assert!(workers.is_ready());
+        workers.stop_all(Instant::now()).await;
+    }
+}
