@@ -26,9 +26,10 @@ use stampede_vocab::Service;
 use std::time::Duration;
 use tonic::service::Routes;
 use usecase::{
-    AdvanceEvents, ArmTimers, CancelEvent, CreateEvent, FindEvents, RescheduleEvent, ScheduleChanges, WatchEvents,
+    AdvanceEvents, ArmTimers, CancelEvent, CreateEvent, FindEvents, NoteSeen, RescheduleEvent, ScheduleChanges,
+    WatchEvents,
 };
-use worker::{DueSweep, ExpiryListener};
+use worker::{DueSweep, ExpiryListener, note_seen};
 
 /// Longest time of one round of the due sweep. A transaction under way goes on, and the next round sees what it did.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,11 +52,13 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {
-    let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone());
+    let (seen, note) = NoteSeen::new(parts.db.clone());
+    let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone(), seen);
     let sweep = DueSweep::new(advance.clone(), changes.clone(), config.sweep_interval());
     parts.work("due sweep", SWEEP_TIMEOUT, sweep);
     let listener = ExpiryListener { advance, timers, redis };
     parts.spawn("expiry listener", |stop| listener.run(stop));
+    parts.spawn_last("seen times", |stop| note_seen(note, stop));
 }
 
 fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges) -> EventRpc {

@@ -415,8 +415,21 @@ pub const BREAKS: &[Break] = &[
         mended_by: &[(Service::Event, "UPDATE events SET opens_at_us = opens_at_us - 60000000 WHERE id = {event}")],
         named: &[
             (6, "an event opened early", Id::Event),
+            (6, "an event could be seen to turn before its time, by the clock of the database", Id::Event),
             (6, "an order was taken before the event opened", Id::Order),
         ],
+    },
+    // As if it had opened by a clock two seconds ahead: what it wrote itself shows nothing.
+    Break {
+        by: &[(Service::Event, "UPDATE events SET opened_seen_us = opens_at_us - 2000000 WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET opened_seen_us = opened_at_us WHERE id = {event}")],
+        named: &[(6, "an event could be seen to turn before its time, by the clock of the database", Id::Event)],
+    },
+    // As if its commit had taken a minute.
+    Break {
+        by: &[(Service::Event, "UPDATE events SET opened_seen_us = opened_at_us + 60000000 WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET opened_seen_us = opened_at_us WHERE id = {event}")],
+        named: &[(6, "events are later than 5000 ms (p99)", Id::Text(""))],
     },
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CLOSED', closed_at_us = closes_at_us - 1, due_at_us = NULL WHERE id = {event}")],

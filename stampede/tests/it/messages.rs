@@ -283,7 +283,7 @@ async fn what_was_purged_in_its_time_is_not_taken_for_lost() {
     let two_days = 2 * 86_400_000_000_i64;
     let [events, opened, coupons, orders] = [
         format!(
-            "UPDATE events SET opens_at_us = opens_at_us - {two_days}, opened_at_us = opened_at_us - {two_days}, created_us = created_us - {two_days}, updated_us = updated_us - {two_days}"
+            "UPDATE events SET opens_at_us = opens_at_us - {two_days}, opened_at_us = opened_at_us - {two_days}, opened_seen_us = opened_seen_us - {two_days}, created_us = created_us - {two_days}, updated_us = updated_us - {two_days}"
         ),
         format!("UPDATE stock SET opens_at_us = opens_at_us - {two_days}"),
         format!("UPDATE coupons SET updated_us = updated_us - {two_days}"),

@@ -7,6 +7,7 @@ use crate::{
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{EventId, Fingerprint, Timestamp};
+use std::time::Instant;
 use uuid::Uuid;
 
 /// The columns of a [`ScheduleRow`].
@@ -187,6 +188,34 @@ pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timesta
     query.push_list(closed.iter().map(|schedule| schedule.event_id.uuid()));
     let changed = query.execute(conn).await?;
     ensure_rows("closing", changed, closed.len())
+}
+
+/// Notes that it could be seen from `committed` on that these events had opened.
+pub async fn note_opened(conn: &mut MySqlConnection, ids: &[EventId], committed: Instant) -> Result<(), DbError> {
+    note_seen(conn, "opened_seen_us", ids, committed).await
+}
+
+/// Notes that it could be seen from `committed` on that these events had closed.
+pub async fn note_closed(conn: &mut MySqlConnection, ids: &[EventId], committed: Instant) -> Result<(), DbError> {
+    note_seen(conn, "closed_seen_us", ids, committed).await
+}
+
+/// By the database's clock, less the time that has passed since.
+async fn note_seen(
+    conn: &mut MySqlConnection,
+    column: &'static str,
+    ids: &[EventId],
+    committed: Instant,
+) -> Result<(), DbError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::concat(["UPDATE events SET ", column]);
+    query.push(" = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - ");
+    query.push_bind(i64::try_from(committed.elapsed().as_micros()).unwrap_or(i64::MAX));
+    query.push(" WHERE ").push(column).push(" IS NULL AND id IN ");
+    query.push_list(ids.iter().map(EventId::uuid));
+    query.execute(conn).await.map(drop)
 }
 
 /// Replaces the locked `before` by `after`. Fails if the row differs from `before`.

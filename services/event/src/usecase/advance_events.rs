@@ -4,6 +4,7 @@
 //! serializes them: the first makes the transition, the others find nothing due. Nobody waits for it: one event that is
 //! locked, by a replica that stands still perhaps, must not make the others late.
 
+use super::SeenQueue;
 use crate::{
     domain::{Advanced, Due, Schedule},
     store,
@@ -31,12 +32,13 @@ static LATENESS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
 pub struct AdvanceEvents {
     db: Database,
     outbox: Outbox,
+    seen: SeenQueue,
 }
 
 impl AdvanceEvents {
-    /// Opens and closes events of this schema.
-    pub fn new(db: Database, outbox: Outbox) -> Self {
-        Self { db, outbox }
+    /// Opens and closes events of this schema, and hands over to `seen` what was committed.
+    pub fn new(db: Database, outbox: Outbox, seen: SeenQueue) -> Self {
+        Self { db, outbox, seen }
     }
 
     /// Makes every transition of these events that is due now, in one transaction. Leaves out the events that somebody
@@ -50,6 +52,7 @@ impl AdvanceEvents {
         });
         let advanced = work.await?;
         if !advanced.is_empty() {
+            self.seen.push(&advanced);
             self.outbox.wake();
             record(&advanced, Timestamp::now());
         }
@@ -63,7 +66,7 @@ impl AdvanceEvents {
             .await
     }
 
-    /// The time by the service's clock.
+    /// The time by the clock that all replicas go by.
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }

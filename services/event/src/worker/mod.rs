@@ -1,7 +1,10 @@
 //! The workers that open and close events: the listener is prompt, the sweep is reliable. Both call the same use case.
+//! Behind them another notes when that could be seen.
 
 mod listener;
+mod seen;
 mod sweep;
 
 pub use listener::ExpiryListener;
+pub use seen::note_seen;
 pub use sweep::DueSweep;
