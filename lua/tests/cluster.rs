@@ -13,7 +13,7 @@ use stampede_lua::{
 };
 use stampede_testkit::{OwnCluster, eventually};
 use stampede_vocab::{
-    CampaignId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId,
+    CampaignId, EventId, Fingerprint, ItemId, Money, OrderId, Quantity, RequestId, Timestamp, UserId, clock,
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -142,6 +142,8 @@ async fn events_on_different_masters_are_sold_and_synced_side_by_side() {
     let here = Event::open(&redis, 1).await;
     let there = Event::apart_from(&here, &redis, &cluster).await;
     assert_ne!(here.snapshot().await.run_id, there.snapshot().await.run_id, "each node has a run of its own");
+    let (asked_at, time) = (clock::machine(), redis.time().await.unwrap());
+    assert!(asked_at <= time && time <= clock::machine(), "all are on this machine: {time:?}, asked at {asked_at:?}");
 
     for buyer in 1..=3 {
         let (first, second) = tokio::join!(here.hold(buyer), there.hold(buyer));

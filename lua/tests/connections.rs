@@ -4,7 +4,7 @@
 
 use stampede_lua::{Redis, RedisConfig, coupon};
 use stampede_testkit::OwnRedis;
-use stampede_vocab::CampaignId;
+use stampede_vocab::{CampaignId, clock};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -56,4 +56,14 @@ async fn connections_that_break_in_use_fail_no_call() {
         assert_eq!(failed, 0, "they were used a moment ago, so they were not asked whether they live");
         server.disconnect_all().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_clock_of_the_server_is_read() {
+    let server = OwnRedis::start(&[]).await.unwrap();
+    let redis = connect(&server).await;
+    // It is the clock of this machine.
+    let before = clock::machine();
+    let there = redis.time().await.unwrap();
+    assert!(before <= there && there <= clock::machine(), "{there:?}, asked at {before:?}");
 }

@@ -6,6 +6,7 @@ use sqlx::MySqlConnection;
 use stampede_db::{Database, DbConfig, DbError};
 use stampede_status::{Problem, Reason};
 use stampede_testkit::{Service, World};
+use stampede_vocab::clock;
 use std::{
     sync::{
         Arc,
@@ -247,4 +248,13 @@ async fn a_lock_that_outlives_its_retries_is_unavailable_and_says_when_to_try_ag
     assert_eq!(problem.reason(), Reason::Unavailable);
     assert!(problem.retry_delay().is_some());
     assert!(!problem.to_string().contains("Lock wait"), "{problem}");
+}
+
+#[tokio::test]
+async fn the_clock_of_the_server_is_read() {
+    let db = World::new().unwrap().schema(Service::Event).await.unwrap();
+    // It is the clock of this machine, and the server reads it when it begins with the statement.
+    let before = clock::machine();
+    let there = db.time().await.unwrap();
+    assert!(before <= there && there <= clock::machine(), "{there:?}, asked at {before:?}");
 }

@@ -44,8 +44,13 @@ pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
 impl Sale {
     /// A mesh with an open event: item 0 with 10 units, 3 a buyer, 2 gifts; item 1 with 1 unit.
     pub async fn open(pay_window: Duration) -> Self {
+        Self::open_on(MeshBuilder::default(), pay_window).await
+    }
+
+    /// The same on a mesh with more settings.
+    pub async fn open_on(builder: MeshBuilder, pay_window: Duration) -> Self {
         let world = World::prepared().await.unwrap();
-        let mesh = MeshBuilder::default()
+        let mesh = builder
             .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", pay_window.as_millis())
             .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 500)
             .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)

@@ -38,6 +38,11 @@ pub async fn replica_without_sweep(world: &World) -> Result<Mesh> {
     settings().set(Service::Event, "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", 60_000).start(world, [Service::Event]).await
 }
 
+/// A replica on a machine whose clock is wrong by so much: ahead, or behind if it is negative.
+pub async fn replica_wrong_by(world: &World, ms: i64) -> Result<Mesh> {
+    settings().set(Service::Event, "STAMPEDE_CLOCK_WRONG_BY_MS", ms).start(world, [Service::Event]).await
+}
+
 fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", LEAD.as_millis())
 }
