@@ -4,8 +4,8 @@
 //! ([`worker`]) wait for its times. The *listener* is notified by Redis when the event's timer expires; the *due sweep*
 //! sleeps until the time in the database. Both run the same transaction: it locks the event, opens it if it is
 //! SCHEDULED and due, and writes the message. So any number of replicas, restarts and lost notifications open it once,
-//! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says. Behind them a
-//! third notes, after the commit, when others could see it.
+//! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says.
+//! Behind them a third notes, after the commit, when others could see it.
 
 mod config;
 mod domain;

@@ -3,7 +3,8 @@
 use crate::usecase::{NoteSeen, Seen};
 use tokio_util::sync::CancellationToken;
 
-/// Notes what is handed over until `stop`, and then what is left. It has a loop of its own because it goes by no rounds.
+/// Notes what is handed over until `stop`, and then what is left. It has a loop of its own because it goes by no
+/// rounds.
 pub async fn note_seen(mut note: NoteSeen, stop: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(seen)) = stop.run_until_cancelled(note.next()).await {
         write(&note, seen).await;
