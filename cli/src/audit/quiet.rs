@@ -29,6 +29,11 @@ const MOVING: &[(&str, &str)] = &[
         "reservations that are overdue",
         "SELECT COUNT(*) FROM {inventory}.reservations WHERE asked_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 60000000",
     ),
+    (
+        "cancelled events whose orders have not all ended",
+        "SELECT COUNT(*) FROM {order}.cancelled_events WHERE settled_us IS NULL \
+         AND (is_whole = FALSE OR remaining_orders > 0 OR refunding_orders > 0)",
+    ),
     ("charges on their way", "SELECT COUNT(*) FROM {payment}.attempts WHERE state NOT IN ('APPROVED', 'DECLINED')"),
     ("refunds on their way", "SELECT COUNT(*) FROM {payment}.refunds WHERE state <> 'REFUNDED'"),
     (

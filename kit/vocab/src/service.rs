@@ -49,7 +49,13 @@ macro_rules! services {
 
 services! {
     /// Sale events and their times.
-    Event: Facts { name: "event", port: 7101, calls: &[], takes: &[], redis: Some(RedisUse::Timers) };
+    Event: Facts {
+        name: "event",
+        port: 7101,
+        calls: &[Service::Inventory],
+        takes: &[],
+        redis: Some(RedisUse::Timers),
+    };
     /// Campaigns and coupons.
     Coupon: Facts {
         name: "coupon",
@@ -81,6 +87,7 @@ services! {
         port: 7104,
         calls: &[Service::Inventory, Service::Coupon],
         takes: &[
+            (Service::Event, &["EventCancelled"]),
             (Service::Inventory, &["StockCommitted", "StockRejected"]),
             (Service::Payment, &["PaymentApproved", "PaymentDeclined", "PaymentRefunded"]),
         ],

@@ -9,12 +9,12 @@ use std::time::Duration;
 const EXAMPLE: &str = "\
 Example:
   stampede serve event --database-url mysql://stampede:stampede@127.0.0.1:3306/stampede_event \\
-    --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/1";
+    --kafka-brokers 127.0.0.1:9092 --redis-url redis://127.0.0.1:6379/1 --inventory-urls http://127.0.0.1:7103";
 
 /// The event service: creates sale events, opens and closes them on time.
 ///
-/// It needs its MySQL schema (made by `stampede prepare`), Kafka, and a Redis for its timers: best a logical database
-/// or a small server of their own.
+/// It needs its MySQL schema (made by `stampede prepare`), Kafka, the inventory service, and a Redis for its timers: best
+/// a logical database or a small server of their own.
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
@@ -25,6 +25,10 @@ pub struct Config {
     /// The Redis of the timers.
     #[command(flatten)]
     pub redis: RedisArgs,
+
+    /// Replicas of the inventory service, comma separated: http://host:port, or dns:///host:port for all that DNS has.
+    #[arg(long, env = "STAMPEDE_INVENTORY_URLS", value_delimiter = ',', required = true, value_name = "URLS")]
+    pub inventory_urls: Vec<String>,
 
     /// An event cannot be rescheduled when less than this is left to its opening, in milliseconds.
     #[arg(long, env = "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", default_value_t = 5_000, value_name = "MS")]

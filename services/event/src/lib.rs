@@ -6,7 +6,11 @@
 //! SCHEDULED and due, and writes the message. So any number of replicas, restarts and lost notifications open it once,
 //! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says.
 //! Behind them a third notes, after the commit, when others could see it.
+//!
+//! Inventory hears of every event by message. Of new times and of an end it is told by a call as well ([`client`]), and
+//! the operator is answered once it has confirmed them.
 
+mod client;
 mod config;
 mod domain;
 mod messages;
@@ -18,6 +22,7 @@ mod worker;
 pub use config::Config;
 
 use anyhow::Context as _;
+use client::Inventory;
 use rpc::EventRpc;
 use stampede_chassis::{Grpc, Workers};
 use stampede_lua::Redis;
@@ -47,7 +52,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let timers = ArmTimers::new(parts.db.clone(), redis.clone());
     let changes = ScheduleChanges::new(parts.outbox.clone(), timers.clone());
     start_workers(&parts, &config, redis, timers, &changes);
-    let rpc = rpc(&parts, &config, changes);
+    let inventory = Inventory::new(parts.channel(&config.inventory_urls, Service::Inventory));
+    let rpc = rpc(&parts, &config, changes, inventory);
     let routes = Routes::new(EventServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
@@ -62,14 +68,14 @@ fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers
     parts.spawn_last("seen times", |stop| note_seen(note, stop));
 }
 
-fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges) -> EventRpc {
+fn rpc(parts: &Parts, config: &Config, changes: ScheduleChanges, inventory: Inventory) -> EventRpc {
     let db = parts.db.clone();
     let find = FindEvents::new(db.clone());
     let lead = config.reschedule_lead();
     EventRpc {
         create: CreateEvent::new(db.clone(), changes.clone()),
-        reschedule: RescheduleEvent::new(db.clone(), changes.clone(), lead),
-        cancel: CancelEvent::new(db, changes, find.clone()),
+        reschedule: RescheduleEvent::new(db.clone(), changes.clone(), inventory.clone(), lead),
+        cancel: CancelEvent::new(db, changes, find.clone(), inventory),
         watch: WatchEvents::new(find.clone()),
         find,
     }

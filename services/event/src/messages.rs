@@ -1,6 +1,6 @@
 //! Encodes the messages of this service for Kafka. Decides nothing.
 
-use crate::domain::{Item, OutgoingMessage, Times};
+use crate::domain::{Item, OutgoingMessage, PaidOrders, Times};
 use prost::{Message, Name};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{convert::timestamp, message::v1 as proto, messages};
@@ -31,11 +31,12 @@ pub fn encode(message: &OutgoingMessage) -> OutboxMessage {
             };
             row(*event_id, *version, &payload)
         }
-        OutgoingMessage::Cancelled { event_id, version, cancel_time } => {
+        OutgoingMessage::Cancelled { event_id, version, cancel_time, paid_orders } => {
             let payload = proto::EventCancelled {
                 event_id: event_id.to_string(),
                 version: *version,
                 cancel_time: Some(timestamp(*cancel_time)),
+                refund_paid_orders: *paid_orders == PaidOrders::Refund,
             };
             row(*event_id, *version, &payload)
         }

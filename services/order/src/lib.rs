@@ -3,9 +3,10 @@
 //! `PlaceOrder` reserves units, which inventory commits in the ledger, and holds the coupon. Then it writes the order
 //! and its message in one transaction, batched with other orders. The order can now be paid. Later changes come from
 //! messages (a payment was approved, declined or refunded; units for a late payment were committed or not), from
-//! requests of the buyer (pay, cancel) or an operator (refund), and from the deadline sweep. All take the same path: a
-//! batch of orders is locked, the domain decides each transition, and states and messages are written in one
-//! transaction (`usecase/transitions.rs`). An order that waits too long for another service asks it again.
+//! requests of the buyer (pay, cancel) or an operator (refund), and from sweeps: of the deadlines, and of the orders of
+//! cancelled events. All take the same path: a batch of orders is locked, the domain decides each transition, and
+//! states and messages are written in one transaction (`usecase/transitions.rs`). An order that waits too long for
+//! another service asks it again.
 //!
 //! The service has no Redis and never calls another service inside a transaction.
 
@@ -33,8 +34,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use tonic::service::Routes;
 use usecase::{
-    AskAgain, ChangeOrder, CountOpenOrders, ExpireOrders, FindOrder, FinishPending, ListOrders, PlaceOrder,
-    Transitions, WatchOrder, WriteOrders,
+    AskAgain, ChangeOrder, CountOpenOrders, EndEventOrders, EventCancellations, ExpireOrders, FindOrder, FinishPending,
+    ListOrders, PlaceOrder, Transitions, WatchOrder, WriteOrders,
 };
 use worker::{Consumer, Gauges};
 
@@ -42,6 +43,8 @@ use worker::{Consumer, Gauges};
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Poll interval for orders that an earlier release has left pending.
 const PENDING_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Poll interval for cancelled events, and the pause between two rounds through the orders of one.
+const CANCELLED_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -51,9 +54,11 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let parts = Parts::connect(Service::Order, &config.service, workers).await?;
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
-    parts.consume(taken_by(Service::Order), Consumer::new(transitions.clone()))?;
+    let consumer = Consumer::new(transitions.clone(), EventCancellations::new(parts.db.clone()));
+    parts.consume(taken_by(Service::Order), consumer)?;
     let inventory = Inventory::new(parts.channel(&config.inventory_urls, Service::Inventory));
     start_sweeps(&parts, &config, &inventory, &transitions);
+    start_end_of_event_orders(&parts, &config, transitions.clone());
     start_gauges(&parts);
     let write = WriteOrders::connect(parts.db.clone(), parts.outbox.clone()).await?;
     let rpc = rpc(&parts, &config, inventory, transitions, write);
@@ -82,6 +87,15 @@ fn start_sweeps(parts: &Parts, config: &Config, inventory: &Inventory, transitio
     });
 }
 
+fn start_end_of_event_orders(parts: &Parts, config: &Config, transitions: Transitions) {
+    let end = EndEventOrders::new(parts.db.clone(), transitions, config.write_limit.order_write_limit());
+    let end = Arc::new(Mutex::new(end));
+    parts.every("orders of cancelled events", CANCELLED_POLL_INTERVAL, ROUND_TIMEOUT, move || {
+        let end = end.clone();
+        async move { end.lock().await.run().await }
+    });
+}
+
 fn start_gauges(parts: &Parts) {
     let gauges = Gauges::new(CountOpenOrders::new(parts.db.clone()));
     parts.every("order gauges", GAUGE_INTERVAL, ROUND_TIMEOUT, move || {
@@ -99,6 +113,7 @@ fn rpc(parts: &Parts, config: &Config, inventory: Inventory, transitions: Transi
         change: ChangeOrder::new(transitions),
         list: ListOrders::new(parts.db.clone()),
         watch: WatchOrder::new(parts.db.clone(), find.clone(), config.watch_interval()),
+        cancellations: EventCancellations::new(parts.db.clone()),
         find,
     }
 }

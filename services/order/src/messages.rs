@@ -1,10 +1,10 @@
 //! Kafka messages: encodes those of this service, decodes those of others. Decides nothing.
 
-use crate::domain::{Input, Line, MessageBody, OutgoingMessage};
+use crate::domain::{Cancellation, Input, Line, MessageBody, OutgoingMessage};
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
-    convert::timestamp,
+    convert::{time, timestamp},
     message::v1 as message,
     messages::{self, encode as encoded},
 };
@@ -12,6 +12,15 @@ use stampede_vocab::{CouponId, InvalidField, ItemId, OrderId, field};
 
 /// Most characters stored of another service's reason.
 const MAX_REASON: usize = 64;
+
+/// A message of another service.
+#[derive(Clone)]
+pub enum Incoming {
+    /// An order changes by it.
+    Order(OrderId, Input),
+    /// An event was cancelled.
+    EventCancelled(Cancellation),
+}
 
 /// Why a payload cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +47,8 @@ pub fn encode(outgoing: &OutgoingMessage, traceparent: Option<String>) -> Outbox
     }
 }
 
-/// Decodes a message into an input for its order; `None` for a type that this service does not read.
-pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Input)>, DecodeError> {
+/// Decodes a message; `None` for a type that this service does not read.
+pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<Incoming>, DecodeError> {
     let (order_id, input) = match messages::name(message_type) {
         Some(message::StockCommitted::NAME) => {
             let committed = message::StockCommitted::decode(payload)?;
@@ -59,9 +68,22 @@ pub fn decode(message_type: &str, payload: &[u8]) -> Result<Option<(OrderId, Inp
         Some(message::PaymentRefunded::NAME) => {
             (message::PaymentRefunded::decode(payload)?.order_id, Input::PaymentRefunded)
         }
+        Some(message::EventCancelled::NAME) => {
+            let cancellation = cancellation(&message::EventCancelled::decode(payload)?)?;
+            return Ok(Some(Incoming::EventCancelled(cancellation)));
+        }
         _ => return Ok(None),
     };
-    Ok(Some((field::id("order_id", &order_id)?, input)))
+    Ok(Some(Incoming::Order(field::id("order_id", &order_id)?, input)))
+}
+
+fn cancellation(cancelled: &message::EventCancelled) -> Result<Cancellation, InvalidField> {
+    Ok(Cancellation {
+        event: field::id("event_id", &cancelled.event_id)?,
+        event_version: cancelled.version,
+        refund_paid: cancelled.refund_paid_orders,
+        cancel_time: time("cancel_time", cancelled.cancel_time)?,
+    })
 }
 
 fn gift_of_line(line: &message::OrderedLine) -> Result<(ItemId, i32), InvalidField> {
@@ -133,7 +155,7 @@ fn text(coupon: Option<CouponId>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_vocab::Service;
+    use stampede_vocab::{Service, Timestamp};
     use uuid::Uuid;
 
     fn order() -> OrderId {
@@ -159,8 +181,19 @@ mod tests {
             ..Default::default()
         };
         let decoded = decode("stampede.message.v1.PaymentDeclined", &declined.encode_to_vec()).unwrap();
-        let Some((id, Input::PaymentDeclined { attempt: 2, code })) = decoded else { panic!("another input") };
+        let Some(Incoming::Order(id, Input::PaymentDeclined { attempt: 2, code })) = decoded else {
+            panic!("another input")
+        };
         assert_eq!((id, code.len()), (order(), MAX_REASON));
+        let cancelled = message::EventCancelled {
+            event_id: "evt_0000000000000000000000001a".to_owned(),
+            version: 3,
+            cancel_time: Some(timestamp(Timestamp::from_micros(1))),
+            refund_paid_orders: true,
+        };
+        let decoded = decode("stampede.message.v1.EventCancelled", &cancelled.encode_to_vec()).unwrap();
+        let Some(Incoming::EventCancelled(cancellation)) = decoded else { panic!("no cancellation") };
+        assert_eq!((cancellation.event_version, cancellation.refund_paid), (3, true));
     }
 
     #[test]

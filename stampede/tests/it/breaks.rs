@@ -464,6 +464,14 @@ pub const BREAKS: &[Break] = &[
         mended_by: &[(Service::Event, "UPDATE outbox SET type = 'stampede.message.v1.EventOpened' WHERE type = 'stampede.message.v1.Other'")],
         named: &[(6, "an event was not published exactly once as EventOpened", Id::Event)],
     },
+    Break {
+        by: &[(Service::Order, "INSERT INTO cancelled_events (event_id, event_version, refund_paid_orders, cancel_us, received_us, is_whole, settled_us) VALUES ({event}, 99, TRUE, {now}, {now}, TRUE, {now})")],
+        mended_by: &[(Service::Order, "DELETE FROM cancelled_events")],
+        named: &[
+            (5, "an order of a cancelled event has not ended with it", Id::Order),
+            (5, "the orders of a cancelled event are to be treated otherwise than the event says", Id::Event),
+        ],
+    },
     // 8. The order of arrival.
     Break {
         by: &[(Service::Order, "UPDATE orders SET arrival = 0 WHERE id = {order}")],

@@ -6,6 +6,7 @@ mod audit;
 mod boards;
 mod breaks;
 mod calls;
+mod cancelled_sale;
 mod clocks;
 mod cluster;
 mod command;

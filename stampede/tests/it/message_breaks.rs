@@ -170,6 +170,11 @@ pub const WITHOUT_EFFECT: &[&[WithoutEffect]] = &[
             mended_by: "UPDATE stock SET closes_at_us = closes_at_us - 1 WHERE event_id = {cancelled_event}",
         },
         WithoutEffect {
+            message: (Service::Order, "EventCancelled"), key: "{cancelled_event}",
+            by: "UPDATE cancelled_events SET event_version = event_version - 1 WHERE event_id = {cancelled_event}",
+            mended_by: "UPDATE cancelled_events SET event_version = event_version + 1 WHERE event_id = {cancelled_event}",
+        },
+        WithoutEffect {
             message: (Service::Inventory, "OrderCancelled"), key: "{cancelled}",
             by: "UPDATE ledger SET state = 'COMMITTED' WHERE order_id = {cancelled}",
             mended_by: "UPDATE ledger SET state = 'RELEASED' WHERE order_id = {cancelled}",

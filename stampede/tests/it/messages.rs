@@ -146,7 +146,7 @@ async fn cancelled_event(sale: &Sale) -> EventId {
         (!stocks.is_empty()).then_some(())
     })
     .await;
-    let request = CancelEventRequest { event_id: event.event_id.clone() };
+    let request = CancelEventRequest { event_id: event.event_id.clone(), paid_orders: 0 };
     sale.mesh.event().cancel_event(as_operator(request)).await.unwrap();
     event.event_id.parse().unwrap()
 }

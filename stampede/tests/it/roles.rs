@@ -34,7 +34,7 @@ enum Policy {
 
 use Policy::{Anybody, Only, Operator, Owner};
 
-const POLICIES: [(&str, Policy); 31] = [
+const POLICIES: [(&str, Policy); 32] = [
     ("event.CreateEvent", Operator),
     ("event.GetEvent", Anybody),
     ("event.ListEvents", Anybody),
@@ -49,7 +49,7 @@ const POLICIES: [(&str, Policy); 31] = [
     ("coupon.ListCoupons", Owner),
     ("coupon.HoldCoupons", Only(&["order"])),
     ("coupon.ReleaseCoupon", Only(&["order"])),
-    ("inventory.StageStock", Only(&["operator"])),
+    ("inventory.StageStock", Only(&["event", "operator"])),
     ("inventory.Reserve", Only(&["order"])),
     ("inventory.Release", Only(&["order"])),
     ("inventory.GetStock", Anybody),
@@ -62,6 +62,7 @@ const POLICIES: [(&str, Policy); 31] = [
     ("order.CancelOrder", Owner),
     ("order.RefundOrder", Operator),
     ("order.WatchOrder", Owner),
+    ("order.GetCancellation", Operator),
     ("order.LookUpOrders", Only(&["coupon", "inventory"])),
     ("payment.GetPayment", Owner),
     ("payment.ListPayments", Owner),

@@ -175,7 +175,7 @@ impl Stand {
             (!stocks.is_empty()).then_some(())
         })
         .await;
-        let request = CancelEventRequest { event_id };
+        let request = CancelEventRequest { event_id, paid_orders: 0 };
         persistently("an event is cancelled", || {
             let (mut api, request) = (self.sale.mesh.event(), request.clone());
             async move { api.cancel_event(as_operator(request)).await }

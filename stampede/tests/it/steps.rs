@@ -84,6 +84,7 @@ pub const STEPS: &[Step] = &[
     writes(Event, "EventCancelled", Scheduled, &["EventCancelled"]),
     takes(Inventory, "EventScheduled", Scheduled, &["INSERT INTO stock "]),
     takes(Inventory, "EventCancelled", Scheduled, &["UPDATE stock s JOIN "]),
+    takes(Order, "EventCancelled", Scheduled, &["INSERT INTO cancelled_events "]),
 
     writes(Coupon, "CouponsIssued", Claimed, &["CouponsIssued"]),
 

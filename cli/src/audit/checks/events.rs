@@ -1,4 +1,5 @@
-//! Promises 6 and 8: when events turn, when orders are taken, and in what order.
+//! Promises 5, 6 and 8: when events turn, what becomes of the orders of a cancelled one, when orders are taken, and in
+//! what order.
 
 use super::Check;
 use crate::audit::{sources::Sources, verdict::Audit};
@@ -58,6 +59,23 @@ pub const CHECKS: &[Check] = &[
         what: "an order was taken over 30 s after the event closed",
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closes_at_us, ' us late') AS detail FROM {order}.orders o \
               JOIN {event}.events e ON e.id = o.event_id WHERE e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
+    },
+    // Until the end is noted the orders are on their way to it; those that were accepted later are found by the next look.
+    Check {
+        promise: 5,
+        what: "an order of a cancelled event has not ended with it",
+        sql: "SELECT 'ord' AS kind, o.id AS id, o.state AS detail FROM {order}.cancelled_events c \
+              STRAIGHT_JOIN {order}.orders o ON o.event_id = c.event_id WHERE o.created_us < c.settled_us \
+              AND (o.state IN ('PENDING', 'AWAITING_PAYMENT', 'PAYING', 'PAID') \
+              OR (c.refund_paid_orders AND o.state IN ('FULFILLED', 'REFUNDING')))",
+    },
+    Check {
+        promise: 5,
+        what: "the orders of a cancelled event are to be treated otherwise than the event says",
+        sql: "SELECT 'evt' AS kind, e.id AS id, CONCAT('version ', e.version, ', order has ', c.event_version) AS detail \
+              FROM {event}.events e STRAIGHT_JOIN {order}.cancelled_events c ON c.event_id = e.id \
+              WHERE e.state <> 'CANCELLED' OR e.refund_paid_orders < c.refund_paid_orders \
+              OR (e.version = c.event_version AND e.refund_paid_orders <> c.refund_paid_orders)",
     },
     Check {
         promise: 8,

@@ -72,6 +72,12 @@ pub const RULES: &[Rule] = &[
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state <> 'REFUNDED'",
     },
+    Rule {
+        reader: Service::Order,
+        message: "EventCancelled",
+        sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.cancelled_events c ON c.event_id = UNHEX(m.id) \
+              WHERE c.event_id IS NULL OR c.event_version < m.version",
+    },
     Rule { reader: Service::Order, message: "StockCommitted", sql: ANSWER_HEARD },
     Rule { reader: Service::Order, message: "StockRejected", sql: ANSWER_HEARD },
     // The window that the message has is that of the stock, unless a later message has moved it.

@@ -2,10 +2,11 @@
 
 use super::outbox::Written;
 use crate::audit::{retention::Retention, sources::Sources, verdict::Audit};
+use prost::{Message, Name};
 use sqlx::Row;
-use stampede_proto::messages;
+use stampede_proto::{message::v1::EventCancelled, messages};
 use stampede_vocab::{EventId, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The messages of an event's transitions, and when each event went through it.
 const TRANSITIONS: [(&str, &str); 3] = [
@@ -15,15 +16,19 @@ const TRANSITIONS: [(&str, &str); 3] = [
 ];
 
 /// How often each transition of each event was published.
-pub struct Published([HashMap<String, u32>; TRANSITIONS.len()]);
+pub struct Published {
+    counts: [HashMap<String, u32>; TRANSITIONS.len()],
+    /// Events that were published as cancelled with refunds.
+    refunds: HashSet<String>,
+}
 
 impl Published {
     /// Begins with the events as they are before any message is read: one that moves while messages are read may be
     /// published behind what was read. Of old transitions only that they were not published twice is compared, since the
     /// message may be purged.
     pub async fn expected(sources: &Sources, retention: Retention) -> anyhow::Result<Self> {
-        let mut published = Self(Default::default());
-        for ((_, moved), counts) in TRANSITIONS.into_iter().zip(&mut published.0) {
+        let mut published = Self { counts: Default::default(), refunds: HashSet::new() };
+        for ((_, moved), counts) in TRANSITIONS.into_iter().zip(&mut published.counts) {
             for row in sources.rows(moved).await? {
                 let event = EventId::try_from_bytes(row.try_get(0)?)?.to_string();
                 let moved_at = Timestamp::from_micros(row.try_get(1)?);
@@ -35,18 +40,27 @@ impl Published {
         Ok(published)
     }
 
-    /// Counts a message of the event service.
+    /// Counts a message of the event service. That an event was cancelled may be published once more, when its paid
+    /// orders, which were kept at first, are to be refunded.
     pub fn count(&mut self, message: &Written) {
         let name = messages::name(&message.content.message_type);
         let transition = TRANSITIONS.iter().position(|(published, _)| Some(*published) == name);
-        if let Some(counts) = transition.and_then(|transition| self.0.get_mut(transition)) {
-            *counts.entry(message.content.key.clone()).or_default() += 1;
+        let adds_refunds = name == Some(EventCancelled::NAME) && self.adds_refunds(message);
+        if let Some(counts) = transition.and_then(|transition| self.counts.get_mut(transition)) {
+            let count = counts.entry(message.content.key.clone()).or_default();
+            *count += u32::from(*count == 0 || !adds_refunds);
         }
+    }
+
+    /// Whether this is the first message that asks for the refunds of a cancelled event.
+    fn adds_refunds(&mut self, message: &Written) -> bool {
+        let cancelled = EventCancelled::decode(message.payload.as_slice()).unwrap_or_default();
+        cancelled.refund_paid_orders && self.refunds.insert(message.content.key.clone())
     }
 
     /// Names what was not published, or more than once.
     pub fn compare(self, audit: &mut Audit) {
-        for ((message, _), counts) in TRANSITIONS.into_iter().zip(self.0) {
+        for ((message, _), counts) in TRANSITIONS.into_iter().zip(self.counts) {
             let wrong = counts.into_iter().filter(|(_, count)| *count != 1);
             let named = wrong.map(|(event, count)| format!("{event} ({count} messages)")).collect();
             audit.breach(6, format!("an event was not published exactly once as {message}"), named);

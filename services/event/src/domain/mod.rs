@@ -10,4 +10,4 @@ pub use error::Refusal;
 pub use event::{Event, Gift, Item};
 pub use new_event::{NewEvent, NewItem};
 pub use outgoing::OutgoingMessage;
-pub use schedule::{Advanced, Due, Schedule, State, Times};
+pub use schedule::{Advanced, Due, PaidOrders, Schedule, State, Times};

@@ -1,6 +1,6 @@
 //! The messages that the service publishes.
 
-use crate::domain::{Item, Times};
+use crate::domain::{Item, PaidOrders, Times};
 use stampede_vocab::{EventId, Timestamp};
 
 /// One message of the service. The version orders the messages of one event.
@@ -33,11 +33,13 @@ pub enum OutgoingMessage {
         /// When it did.
         actual_close_time: Timestamp,
     },
-    /// An event was cancelled.
+    /// An event was cancelled, or its paid orders are to be refunded after they were kept.
     Cancelled {
         event_id: EventId,
         version: i64,
         /// When it was cancelled.
         cancel_time: Timestamp,
+        /// What becomes of its paid orders.
+        paid_orders: PaidOrders,
     },
 }

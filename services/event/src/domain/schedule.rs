@@ -63,7 +63,18 @@ pub enum State {
         actual_open_time: Option<Timestamp>,
         /// When it was cancelled.
         cancel_time: Timestamp,
+        /// What becomes of its paid orders.
+        paid_orders: PaidOrders,
     },
+}
+
+/// What becomes of the paid orders of a cancelled event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaidOrders {
+    /// They stay as they are.
+    Keep,
+    /// Each is refunded.
+    Refund,
 }
 
 impl State {
@@ -87,6 +98,14 @@ impl State {
             Self::Scheduled | Self::Open { .. } => None,
             Self::Closed { actual_close_time, .. } => Some(actual_close_time),
             Self::Cancelled { cancel_time, .. } => Some(cancel_time),
+        }
+    }
+
+    /// What becomes of the paid orders, if the event was cancelled.
+    pub fn paid_orders(self) -> Option<PaidOrders> {
+        match self {
+            Self::Cancelled { paid_orders, .. } => Some(paid_orders),
+            Self::Scheduled | Self::Open { .. } | Self::Closed { .. } => None,
         }
     }
 
@@ -167,6 +186,11 @@ impl Schedule {
         }
     }
 
+    /// Whether the event waits for its opening and has these times.
+    pub fn is_scheduled_at(&self, times: Times) -> bool {
+        self.state == State::Scheduled && self.times == times
+    }
+
     /// Fails unless this is the version that the caller has seen; any is, for `None`.
     pub fn ensure_version(&self, expected: Option<i64>) -> Result<(), Refusal> {
         match expected {
@@ -177,12 +201,18 @@ impl Schedule {
         }
     }
 
-    /// Ends the event for good. A cancelled one stays as it is; a closed one cannot be cancelled.
-    pub fn cancel(self, now: Timestamp) -> Result<Self, Refusal> {
+    /// Ends the event for good. A cancelled one stays as it is, unless its paid orders were kept and are to be refunded
+    /// now; a closed one cannot be cancelled.
+    pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Result<Self, Refusal> {
         match self.state {
             State::Scheduled | State::Open { .. } => {
-                let state = State::Cancelled { actual_open_time: self.state.actual_open_time(), cancel_time: now };
-                Ok(self.changed(state, now))
+                let actual_open_time = self.state.actual_open_time();
+                Ok(self.changed(State::Cancelled { actual_open_time, cancel_time: now, paid_orders }, now))
+            }
+            State::Cancelled { actual_open_time, cancel_time, paid_orders: PaidOrders::Keep }
+                if paid_orders == PaidOrders::Refund =>
+            {
+                Ok(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now))
             }
             State::Cancelled { .. } => Ok(self),
             state @ State::Closed { .. } => Err(Refusal::Closed { state }),
@@ -273,7 +303,7 @@ mod tests {
             State::Scheduled,
             State::Open { actual_open_time: at(100) },
             State::Closed { actual_open_time: at(100), actual_close_time: at(200) },
-            State::Cancelled { actual_open_time: None, cancel_time: at(50) },
+            State::Cancelled { actual_open_time: None, cancel_time: at(50), paid_orders: PaidOrders::Keep },
         ]
         .map(schedule)
     }
@@ -283,12 +313,13 @@ mod tests {
     fn each_transition_is_allowed_in_its_states_only() {
         type Transition = fn(Schedule) -> Result<Schedule, Refusal>;
         let later = |s: Schedule| s.reschedule(Times::new(at(300), at(400)).unwrap(), at(10), LEAD);
+        let cancel = |s: Schedule| s.cancel(PaidOrders::Keep, at(110));
         #[rustfmt::skip]
         let table: [(&str, Transition, [Option<&str>; 4]); 4] = [
             //                                    SCHEDULED          OPEN               CLOSED  CANCELLED
             ("open",       |s| s.open(at(100)),   [Some("OPEN"),      None,              None,   None]),
             ("close",      |s| s.close(at(200)),  [None,              Some("CLOSED"),    None,   None]),
-            ("cancel",     |s| s.cancel(at(110)), [Some("CANCELLED"), Some("CANCELLED"), None,   Some("CANCELLED")]),
+            ("cancel",     cancel,                [Some("CANCELLED"), Some("CANCELLED"), None,   Some("CANCELLED")]),
             ("reschedule", later,                 [Some("SCHEDULED"), None,              None,   None]),
         ];
         for (name, transition, expected) in table {
@@ -363,7 +394,27 @@ mod tests {
 
     #[test]
     fn cancelling_an_open_event_remembers_that_it_opened() {
-        let cancelled = schedule(State::Open { actual_open_time: at(100) }).cancel(at(120)).unwrap();
+        let cancelled = schedule(State::Open { actual_open_time: at(100) }).cancel(PaidOrders::Keep, at(120)).unwrap();
         assert_eq!((cancelled.state.actual_open_time(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
+    }
+
+    #[test]
+    fn paid_orders_that_were_kept_may_be_refunded_later_and_never_the_other_way() {
+        let kept = schedule(State::Scheduled).cancel(PaidOrders::Keep, at(50)).unwrap();
+        let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap();
+        assert_eq!(refunded.version, kept.version + 1);
+        assert_eq!(refunded.state.paid_orders(), Some(PaidOrders::Refund));
+        assert_eq!(refunded.state.ended_at(), Some(at(50)), "it was cancelled once");
+        for again in [PaidOrders::Keep, PaidOrders::Refund] {
+            assert_eq!(refunded.cancel(again, at(70)), Ok(refunded));
+        }
+    }
+
+    #[test]
+    fn an_event_is_where_it_is_to_be_only_while_it_waits() {
+        let waiting = schedule(State::Scheduled);
+        assert!(waiting.is_scheduled_at(waiting.times));
+        assert!(!waiting.is_scheduled_at(Times::new(at(300), at(400)).unwrap()));
+        assert!(!schedule(State::Open { actual_open_time: at(100) }).is_scheduled_at(waiting.times));
     }
 }

@@ -1,6 +1,6 @@
 //! Between the contract and the domain: requests in, events and problems out. Says which field is at fault.
 
-use crate::domain::{Event, Gift, Item, NewEvent, NewItem, State, Times};
+use crate::domain::{Event, Gift, Item, NewEvent, NewItem, PaidOrders, State, Times};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use stampede_proto::{
@@ -42,6 +42,15 @@ pub fn expected_version(version: Option<i64>) -> Result<Option<i64>, Problem> {
     }
 }
 
+/// What becomes of the paid orders of an event that is cancelled.
+pub fn paid_orders(value: i32) -> Result<PaidOrders, Problem> {
+    match proto::PaidOrders::try_from(value) {
+        Ok(proto::PaidOrders::Unspecified | proto::PaidOrders::Keep) => Ok(PaidOrders::Keep),
+        Ok(proto::PaidOrders::Refund) => Ok(PaidOrders::Refund),
+        Err(_) => Err(Problem::invalid_field("paid_orders", "must be PAID_ORDERS_KEEP or PAID_ORDERS_REFUND")),
+    }
+}
+
 /// The ids of a watch, each once.
 pub fn watched_ids(texts: &[String]) -> Result<Vec<EventId>, Problem> {
     field::ensure_count("event_ids", texts.len(), 1..=MAX_WATCHED_EVENTS)?;
@@ -72,6 +81,7 @@ pub fn event(event: Event) -> proto::Event {
         create_time: Some(timestamp(event.created_at)),
         update_time: Some(timestamp(schedule.updated_at)),
         version: schedule.version,
+        paid_orders: schedule.state.paid_orders().map_or(proto::PaidOrders::Unspecified, paid_orders_shown).into(),
     }
 }
 
@@ -93,6 +103,13 @@ fn state(state: State) -> proto::EventState {
         State::Open { .. } => proto::EventState::Open,
         State::Closed { .. } => proto::EventState::Closed,
         State::Cancelled { .. } => proto::EventState::Cancelled,
+    }
+}
+
+fn paid_orders_shown(paid_orders: PaidOrders) -> proto::PaidOrders {
+    match paid_orders {
+        PaidOrders::Keep => proto::PaidOrders::Keep,
+        PaidOrders::Refund => proto::PaidOrders::Refund,
     }
 }
 
@@ -128,6 +145,13 @@ mod tests {
         for bad in [0, -1] {
             assert_eq!(expected_version(Some(bad)).unwrap_err().field_path(), Some("expected_version"), "{bad}");
         }
+    }
+
+    #[test]
+    fn paid_orders_are_kept_unless_the_request_says_otherwise() {
+        assert_eq!(paid_orders(0).unwrap(), PaidOrders::Keep);
+        assert_eq!(paid_orders(proto::PaidOrders::Refund.into()).unwrap(), PaidOrders::Refund);
+        assert_eq!(paid_orders(9).unwrap_err().field_path(), Some("paid_orders"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The one table from the failures of the use cases to the problems for callers.
 
-use crate::{domain::Refusal, usecase::Error};
+use crate::{client::Unconfirmed, domain::Refusal, usecase::Error};
 use stampede_status::{Problem, Reason};
 use tonic::Status;
 
@@ -9,6 +9,7 @@ impl From<Error> for Problem {
         match error {
             Error::Refused(refusal) => refused(refusal),
             Error::Db(error) => error.into(),
+            Error::Unconfirmed(error) => unconfirmed(&error),
         }
     }
 }
@@ -30,6 +31,12 @@ pub fn watch_problem(error: Error, requested: &[String]) -> Problem {
         Some(index) => problem.field(format!("event_ids[{index}]")),
         None => problem,
     }
+}
+
+/// The change is stored and its message is on its way, so a repeat changes nothing and asks inventory again.
+fn unconfirmed(error: &Unconfirmed) -> Problem {
+    let detail = "the event is changed, but inventory has not confirmed it: send the same again until it is answered";
+    Problem::new(Reason::Unavailable, detail).internal(error)
 }
 
 fn refused(refusal: Refusal) -> Problem {

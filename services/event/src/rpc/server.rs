@@ -75,8 +75,9 @@ impl EventService for EventRpc {
         request: Request<proto::CancelEventRequest>,
     ) -> Result<Response<proto::CancelEventResponse>, Status> {
         Identity::of(&request)?.require_operator()?;
-        let id = convert::event_id(&request.get_ref().event_id)?;
-        let event = self.cancel.run(id).await?;
+        let proto::CancelEventRequest { event_id, paid_orders } = request.get_ref();
+        let id = convert::event_id(event_id)?;
+        let event = self.cancel.run(id, convert::paid_orders(*paid_orders)?).await?;
         Ok(Response::new(proto::CancelEventResponse { event: Some(convert::event(event)) }))
     }
 

@@ -1,7 +1,7 @@
 //! The table `events`.
 
 use crate::{
-    domain::{Due, Event, NewEvent, Schedule, State, Times},
+    domain::{Due, Event, NewEvent, PaidOrders, Schedule, State, Times},
     store::items,
 };
 use sqlx::{FromRow, MySqlConnection};
@@ -11,7 +11,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 /// The columns of a [`ScheduleRow`].
-const SCHEDULE: &str = "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, version, updated_us";
+const SCHEDULE: &str =
+    "id, state, opens_at_us, closes_at_us, opened_at_us, closed_at_us, refund_paid_orders, version, updated_us";
 
 #[derive(FromRow)]
 struct ScheduleRow {
@@ -21,6 +22,7 @@ struct ScheduleRow {
     closes_at_us: i64,
     opened_at_us: Option<i64>,
     closed_at_us: Option<i64>,
+    refund_paid_orders: bool,
     version: i64,
     updated_us: i64,
 }
@@ -222,13 +224,14 @@ async fn note_seen(
 pub async fn replace(conn: &mut MySqlConnection, before: &Schedule, after: &Schedule) -> Result<(), DbError> {
     let changed = sqlx::query(
         "UPDATE events SET state = ?, opens_at_us = ?, closes_at_us = ?, opened_at_us = ?, closed_at_us = ?, \
-         due_at_us = ?, version = ?, updated_us = ? WHERE id = ? AND state = ? AND version = ?",
+         refund_paid_orders = ?, due_at_us = ?, version = ?, updated_us = ? WHERE id = ? AND state = ? AND version = ?",
     )
     .bind(after.state.as_str())
     .bind(after.times.open_time().micros())
     .bind(after.times.close_time().micros())
     .bind(after.state.actual_open_time().map(Timestamp::micros))
     .bind(after.state.ended_at().map(Timestamp::micros))
+    .bind(after.state.paid_orders() == Some(PaidOrders::Refund))
     .bind(after.due_at().map(Timestamp::micros))
     .bind(after.version)
     .bind(after.updated_at.micros())
@@ -279,7 +282,8 @@ impl ScheduleRow {
                 Ok(State::Closed { actual_open_time, actual_close_time })
             }
             ("CANCELLED", actual_open_time, Some(cancel_time)) => {
-                Ok(State::Cancelled { actual_open_time, cancel_time })
+                let paid_orders = if self.refund_paid_orders { PaidOrders::Refund } else { PaidOrders::Keep };
+                Ok(State::Cancelled { actual_open_time, cancel_time, paid_orders })
             }
             (state, actual_open_time, ended_at) => Err(DbError::inconsistent(format!(
                 "{} is {state}, opened at {actual_open_time:?}, ended at {ended_at:?}",

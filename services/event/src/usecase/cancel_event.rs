@@ -4,7 +4,10 @@ use super::{
     Error, FindEvents, ScheduleChanges,
     schedule_changes::{lock_one, store_change},
 };
-use crate::domain::{Event, OutgoingMessage, Schedule};
+use crate::{
+    client::Inventory,
+    domain::{Event, OutgoingMessage, PaidOrders, Schedule, State},
+};
 use sqlx::MySqlConnection;
 use stampede_db::Database;
 use stampede_vocab::{EventId, Timestamp};
@@ -15,29 +18,36 @@ pub struct CancelEvent {
     db: Database,
     changes: ScheduleChanges,
     find: FindEvents,
+    inventory: Inventory,
 }
 
 impl CancelEvent {
-    /// Cancels events of this schema.
-    pub fn new(db: Database, changes: ScheduleChanges, find: FindEvents) -> Self {
-        Self { db, changes, find }
+    /// Cancels events of this schema, and tells inventory of it.
+    pub fn new(db: Database, changes: ScheduleChanges, find: FindEvents, inventory: Inventory) -> Self {
+        Self { db, changes, find, inventory }
     }
 
-    /// Cancels the event. A repeat returns it as it is.
-    pub async fn run(&self, id: EventId) -> Result<Event, Error> {
-        let work = self.db.transact_with("cancel_event", move |conn| Box::pin(async move { cancel(conn, id).await }));
+    /// Cancels the event. Returns once inventory sells nothing of it any more. A repeat returns it as it is, after
+    /// inventory was told again; of a repeat that asks for refunds the paid orders are refunded too.
+    pub async fn run(&self, id: EventId, paid_orders: PaidOrders) -> Result<Event, Error> {
+        let work = self
+            .db
+            .transact_with("cancel_event", move |conn| Box::pin(async move { cancel(conn, id, paid_orders).await }));
         let schedule = work.await?;
         self.changes.end_committed(&schedule).await;
-        self.find.get(id).await
+        let event = self.find.get(id).await?;
+        self.inventory.confirm(&event).await?;
+        Ok(event)
     }
 }
 
-async fn cancel(conn: &mut MySqlConnection, id: EventId) -> Result<Schedule, Error> {
+async fn cancel(conn: &mut MySqlConnection, id: EventId, paid_orders: PaidOrders) -> Result<Schedule, Error> {
     let before = lock_one(conn, id).await?;
-    let after = before.cancel(Timestamp::now())?;
-    if after != before {
-        let message =
-            OutgoingMessage::Cancelled { event_id: id, version: after.version, cancel_time: after.updated_at };
+    let after = before.cancel(paid_orders, Timestamp::now())?;
+    if let State::Cancelled { cancel_time, paid_orders, .. } = after.state
+        && after != before
+    {
+        let message = OutgoingMessage::Cancelled { event_id: id, version: after.version, cancel_time, paid_orders };
         store_change(conn, &before, &after, message).await?;
     }
     Ok(after)

@@ -1,6 +1,6 @@
 //! The failures of the use cases.
 
-use crate::domain::Refusal;
+use crate::{client::Unconfirmed, domain::Refusal};
 use stampede_db::{DbError, WorkError};
 
 /// Why a use case failed.
@@ -12,6 +12,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The change is stored, and inventory has not confirmed it.
+    #[error(transparent)]
+    Unconfirmed(#[from] Unconfirmed),
 }
 
 /// A refusal rolls the transaction back.
@@ -19,7 +22,7 @@ impl WorkError for Error {
     fn as_db_error(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
-            Self::Refused(_) => None,
+            Self::Refused(_) | Self::Unconfirmed(_) => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     schedule_changes::{lock_one, store_change},
 };
 use crate::{
+    client::Inventory,
     domain::{Event, Refusal, Times},
     store,
 };
@@ -18,29 +19,28 @@ use std::time::Duration;
 pub struct RescheduleEvent {
     db: Database,
     changes: ScheduleChanges,
+    inventory: Inventory,
     lead: Duration,
 }
 
 impl RescheduleEvent {
-    /// Moves events of this schema. `lead` is the least time between a reschedule and the old opening, and between it
-    /// and the new one.
-    pub fn new(db: Database, changes: ScheduleChanges, lead: Duration) -> Self {
-        Self { db, changes, lead }
+    /// Moves events of this schema, and tells inventory of it. `lead` is the least time between a reschedule and the old
+    /// opening, and between it and the new one.
+    pub fn new(db: Database, changes: ScheduleChanges, inventory: Inventory, lead: Duration) -> Self {
+        Self { db, changes, inventory, lead }
     }
 
-    /// Moves the event to `times`, if it has the version that the caller has seen. Fails once less than the lead is
-    /// left, because the replicas of inventory must receive the new window before the old one begins.
+    /// Moves the event to `times`, if it has the version that the caller has seen. Returns once inventory has the new
+    /// window. Fails once less than the lead is left, because inventory must receive the new window before the old one
+    /// begins. An event that has these times already stays as it is, and inventory is told again.
     pub async fn run(&self, id: EventId, times: Times, expected_version: Option<i64>) -> Result<Event, Error> {
         let lead = self.lead;
-        let earliest = Timestamp::now().plus(lead);
-        times
-            .opening_from(earliest, format!("must be at least {} ms ahead", lead.as_millis()))
-            .map_err(Refusal::from)?;
         let work = self.db.transact_with("reschedule_event", move |conn| {
             Box::pin(async move { move_times(conn, id, (times, expected_version), lead).await })
         });
         let event = work.await?;
         self.changes.times_committed(&event.schedule).await;
+        self.inventory.confirm(&event).await?;
         Ok(event)
     }
 }
@@ -52,12 +52,20 @@ async fn move_times(
     lead: Duration,
 ) -> Result<Event, Error> {
     let before = lock_one(conn, id).await?;
-    // Read after the lock: waiting for it must not shorten the lead.
-    let after = before.reschedule(times, Timestamp::now(), lead)?;
-    // Last: that it has opened says more than that its version is another.
-    before.ensure_version(expected_version)?;
     let unmoved = store::events::load(conn, &[id]).await?.pop();
     let unmoved = unmoved.ok_or_else(|| DbError::inconsistent(format!("{id} is locked and not there")))?;
+    if before.is_scheduled_at(times) {
+        // Most often a repeat: inventory had not confirmed it, or the answer was lost.
+        return Ok(unmoved);
+    }
+    // Read after the lock: waiting for it must not shorten the lead.
+    let now = Timestamp::now();
+    let after = before.reschedule(times, now, lead)?;
+    times
+        .opening_from(now.plus(lead), format!("must be at least {} ms ahead", lead.as_millis()))
+        .map_err(Refusal::from)?;
+    // Last: that it has opened says more than that its version is another.
+    before.ensure_version(expected_version)?;
     let event = Event { schedule: after, ..unmoved };
     store_change(conn, &before, &after, event.scheduled()).await?;
     Ok(event)

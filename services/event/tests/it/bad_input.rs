@@ -1,6 +1,6 @@
 //! Bad input gets the right reason, names the field, and changes nothing.
 
-use crate::sale::{Client, refusal, replica, request, world};
+use crate::sale::{Client, create, refusal, replica, request, world};
 use anyhow::Result;
 use stampede_proto::convert::timestamp;
 use stampede_proto::event::v1::{
@@ -68,7 +68,11 @@ async fn get(client: &mut Client, event_id: &str) -> Status {
 }
 
 async fn cancel(client: &mut Client, event_id: &str) -> Status {
-    let request = CancelEventRequest { event_id: event_id.to_owned() };
+    cancel_with(client, event_id, 0).await
+}
+
+async fn cancel_with(client: &mut Client, event_id: &str, paid_orders: i32) -> Status {
+    let request = CancelEventRequest { event_id: event_id.to_owned(), paid_orders };
     client.cancel_event(as_operator(request)).await.expect_err("no event")
 }
 
@@ -96,6 +100,7 @@ async fn what_is_malformed_or_unknown_is_refused_by_every_method() -> Result<()>
     let mut client = mesh.event();
     let c = &mut client;
     let unknown = UNKNOWN.to_owned();
+    let known = create(c, request("sale", MINUTE, MINUTE)).await?.event_id;
     let table = [
         (Reason::InvalidField, Some("event_id"), get(c, "evt_1").await),
         (Reason::InvalidField, Some("event_id"), get(c, &UNKNOWN.replace("evt", "ord")).await),
@@ -103,7 +108,8 @@ async fn what_is_malformed_or_unknown_is_refused_by_every_method() -> Result<()>
         (Reason::InvalidField, Some("event_id"), cancel(c, "").await),
         (Reason::EventNotFound, Some("event_id"), cancel(c, UNKNOWN).await),
         (Reason::InvalidField, Some("event_id"), reschedule(c, "x", MINUTE, MINUTE).await),
-        (Reason::InvalidField, Some("open_time"), reschedule(c, UNKNOWN, Duration::ZERO, MINUTE).await),
+        (Reason::InvalidField, Some("open_time"), reschedule(c, &known, Duration::ZERO, MINUTE).await),
+        (Reason::InvalidField, Some("paid_orders"), cancel_with(c, &known, 9).await),
         (Reason::InvalidField, Some("close_time"), reschedule(c, UNKNOWN, MINUTE, Duration::ZERO).await),
         (Reason::EventNotFound, Some("event_id"), reschedule(c, UNKNOWN, MINUTE, MINUTE).await),
         (Reason::InvalidField, Some("event_ids"), watch(c, vec![]).await),

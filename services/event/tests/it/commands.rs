@@ -34,7 +34,7 @@ async fn reschedule_if(
 }
 
 async fn cancel(client: &mut Client, event_id: &str) -> Result<Event, Status> {
-    let request = CancelEventRequest { event_id: event_id.to_owned() };
+    let request = CancelEventRequest { event_id: event_id.to_owned(), paid_orders: 0 };
     Ok(client.cancel_event(as_operator(request)).await?.into_inner().event.unwrap_or_default())
 }
 
@@ -188,7 +188,7 @@ async fn messages_of_a_command_carry_the_operators_trace() -> Result<()> {
         expected_version: None,
     };
     client.reschedule_event(traced(moved)).await?;
-    client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone() })).await?;
+    client.cancel_event(traced(CancelEventRequest { event_id: event_id.clone(), paid_orders: 0 })).await?;
 
     let mut conn = world.database(Service::Event).await?.acquire().await?;
     let query = "SELECT traceparent FROM outbox WHERE aggregateid = ? ORDER BY id";

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clocks;
 mod commands;
+mod confirming;
 mod memory;
 mod opening;
 mod sale;

@@ -18,24 +18,28 @@ use tonic::{Status, transport::Channel};
 /// Least time between a reschedule and an opening, shorter than in production so that tests are.
 pub const LEAD: Duration = Duration::from_millis(1_000);
 
+/// The service, and the one that confirms what it changes.
+pub const SERVICES: [Service; 2] = [Service::Event, Service::Inventory];
+
 pub type Client = EventServiceClient<Channel>;
 
 /// A world with all that the event service needs.
 pub async fn world() -> Result<World> {
     let world = World::new()?;
     world.schema(Service::Event).await?;
+    world.schema(Service::Inventory).await?;
     world.create_topics().await?;
     Ok(world)
 }
 
 /// One replica in the world, with the defaults but for the lead.
 pub async fn replica(world: &World) -> Result<Mesh> {
-    settings().start(world, [Service::Event]).await
+    settings().start(world, SERVICES).await
 }
 
 /// A replica whose sweep reads the database only once a minute.
 pub async fn replica_without_sweep(world: &World) -> Result<Mesh> {
-    settings().set(Service::Event, "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", 60_000).start(world, [Service::Event]).await
+    settings().set(Service::Event, "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", 60_000).start(world, SERVICES).await
 }
 
 /// A replica on a machine whose clock is wrong by so much: ahead, or behind if it is negative.

@@ -24,7 +24,7 @@ async fn a_watch_shows_each_state_and_ends_with_the_last_event() -> Result<()> {
         let states = seen.entry(event.event_id.clone()).or_default();
         states.push(event.state());
         if event.event_id == cancelled.event_id && states.len() == 1 {
-            let request = CancelEventRequest { event_id: event.event_id };
+            let request = CancelEventRequest { event_id: event.event_id, paid_orders: 0 };
             client.cancel_event(as_operator(request)).await?;
         }
     }

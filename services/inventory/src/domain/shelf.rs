@@ -66,6 +66,12 @@ impl Window {
         }
     }
 
+    /// The window of an event that was cancelled at this time.
+    #[must_use]
+    pub fn ended_at(self, cancel_time: Timestamp) -> Self {
+        Self { close_time: self.close_time.min(cancel_time), ..self }
+    }
+
     /// Why nothing is sold at this time; `None` inside the window.
     pub fn refusal_at(&self, time: Timestamp) -> Option<RefusalReason> {
         if time >= self.close_time {

@@ -31,7 +31,10 @@ pub fn event_id(text: &str) -> Result<EventId, Problem> {
 /// The items to stage.
 pub fn shelf(request: proto::StageStockRequest) -> Result<Shelf, Problem> {
     let event_id = event_id(&request.event_id)?;
-    let window = Window::new(time("open_time", request.open_time)?, time("close_time", request.close_time)?)?;
+    let mut window = Window::new(time("open_time", request.open_time)?, time("close_time", request.close_time)?)?;
+    if request.cancel_time.is_some() {
+        window = window.ended_at(time("cancel_time", request.cancel_time)?);
+    }
     let items = field::each("items", request.items, offered)?;
     Ok(Shelf::new(event_id, request.event_version, window, items)?)
 }
@@ -219,7 +222,18 @@ mod tests {
                 title: "Lamp".into(),
                 gift_title: String::new(),
             }],
+            cancel_time: None,
         }
+    }
+
+    #[test]
+    fn the_window_of_a_cancelled_event_ends_with_it() {
+        let cancelled = |seconds| {
+            let cancel_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            shelf(proto::StageStockRequest { cancel_time, ..staged() }).unwrap().window.close_time
+        };
+        assert_eq!(cancelled(0), Timestamp::from_micros(0), "before it opened");
+        assert_eq!(cancelled(3), Timestamp::from_micros(2_000_000), "it had closed before");
     }
 
     #[test]

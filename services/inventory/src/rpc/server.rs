@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 /// The use cases behind the RPCs.
 pub struct InventoryRpc {
-    /// Stages events by hand.
+    /// Stages events.
     pub stage: StageStock,
     pub reserve: ReserveUnits,
     pub release: ReleaseReservations,

@@ -1,4 +1,5 @@
-//! Stages an event by hand: for tools and repair, since the event's messages do it by themselves.
+//! Stages an event by a call: of the event service, which waits until its change is known here, or for repair. The
+//! event's messages do it by themselves.
 
 use super::{Error, Reconcile};
 use crate::{domain::Shelf, store};

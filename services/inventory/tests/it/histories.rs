@@ -112,6 +112,7 @@ impl<'g> History<'g> {
             open_time: Some(seconds_from_now(-60)),
             close_time: Some(seconds_from_now(3_600)),
             items: items.clone(),
+            cancel_time: None,
         };
         ground.sale.api().stage_stock(as_operator(request)).await.unwrap();
         Self {

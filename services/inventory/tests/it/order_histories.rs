@@ -109,6 +109,7 @@ impl<'g> History<'g> {
             open_time: Some(seconds_from_now(-60)),
             close_time: Some(seconds_from_now(3_600)),
             items: shelf.clone(),
+            cancel_time: None,
         };
         // A replica may just have been killed.
         while ground.replicas[0].clone().stage_stock(as_operator(request.clone())).await.is_err() {

@@ -163,6 +163,7 @@ impl Sale {
             open_time: Some(seconds_from_now(-60)),
             close_time: Some(seconds_from_now(3_600)),
             items: vec![item(0, 5, 2, 2), item(1, 3, 1, 0)],
+            cancel_time: None,
         }
     }
 
@@ -234,8 +235,12 @@ impl Sale {
     /// Sends that the event was cancelled now.
     pub async fn event_cancelled(&self, version: i64) {
         let event_id = self.event_id.to_string();
-        let cancelled =
-            message::EventCancelled { event_id: event_id.clone(), version, cancel_time: Some(seconds_from_now(0)) };
+        let cancelled = message::EventCancelled {
+            event_id: event_id.clone(),
+            version,
+            cancel_time: Some(seconds_from_now(0)),
+            refund_paid_orders: false,
+        };
         self.events.says(event_id, &[("stampede.message.v1.EventCancelled", cancelled.encode_to_vec())]).await;
     }
 

@@ -1,5 +1,6 @@
 //! Orders as values: their fields, their state machine, and the messages about them. No async, no I/O, no clock.
 
+mod cancellation;
 mod draft;
 mod end_request;
 mod error;
@@ -12,6 +13,7 @@ mod reservation;
 mod state;
 mod transition;
 
+pub use cancellation::{Cancellation, Progress, Tally, Treatment};
 pub use draft::{Draft, Wanted};
 pub use end_request::{EndRequest, EndVerb};
 pub use error::{CommandRefusal, CouponRefusal, PlaceRefusal, StockReason, StockRefusal};

@@ -57,6 +57,11 @@ pub enum Input {
         /// The caller's idempotency key.
         request: RequestId,
     },
+    /// The event was cancelled.
+    EventCancelled {
+        /// Whether orders that are paid are refunded.
+        refund_paid: bool,
+    },
     /// The payment deadline may have passed.
     DeadlinePassed,
     /// Another service may have waited too long with its answer.
@@ -75,6 +80,7 @@ impl Input {
             Self::Pay { .. } => "pay",
             Self::Cancel { .. } => "cancel",
             Self::Refund { .. } => "refund",
+            Self::EventCancelled { .. } => "event_cancelled",
             Self::DeadlinePassed => "deadline_passed",
             Self::AskAgain => "ask_again",
         }
@@ -189,6 +195,7 @@ impl Order {
             Input::Refund { operator, request } => {
                 self.refund(EndRequest { verb: EndVerb::Refund, by: *operator, id: request.clone() })
             }
+            Input::EventCancelled { refund_paid } => self.end_with_event(*refund_paid),
             Input::DeadlinePassed => self.expire(now, policy),
             Input::AskAgain => self.ask_again(now, policy),
         }
@@ -318,10 +325,7 @@ impl Order {
     fn cancel(&self, request: EndRequest) -> Result<Step, NoStep> {
         match self.state {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
-            State::Pending | State::AwaitingPayment { .. } => Ok(self
-                .to(State::Cancelled { pay_deadline: self.state.pay_deadline() })
-                .publishing(MessageBody::Cancelled { coupon: self.coupon })
-                .requested_by(request)),
+            State::Pending | State::AwaitingPayment { .. } => Ok(self.end_cancelled().requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotCancellable(self.state.name()))),
         }
     }
@@ -331,6 +335,15 @@ impl Order {
             _ if self.was_ended_by(&request) => Err(NoStep::AlreadyApplied),
             State::Fulfilled { .. } => Ok(self.give_money_back().requested_by(request)),
             _ => Err(NoStep::Refused(CommandRefusal::NotRefundable(self.state.name()))),
+        }
+    }
+
+    /// An order that is being paid is left to its payment, whose outcome is followed by this input again.
+    fn end_with_event(&self, refund_paid: bool) -> Result<Step, NoStep> {
+        match self.state {
+            State::Pending | State::AwaitingPayment { .. } => Ok(self.end_cancelled()),
+            State::Fulfilled { .. } if refund_paid => Ok(self.give_money_back()),
+            _ => Err(NoStep::Ignored),
         }
     }
 
@@ -369,6 +382,11 @@ impl Order {
 
     fn end_unpaid(&self, pay_deadline: Timestamp) -> Step {
         self.to(State::Expired { pay_deadline }).publishing(MessageBody::Expired { coupon: self.coupon })
+    }
+
+    fn end_cancelled(&self) -> Step {
+        self.to(State::Cancelled { pay_deadline: self.state.pay_deadline() })
+            .publishing(MessageBody::Cancelled { coupon: self.coupon })
     }
 
     fn give_money_back(&self) -> Step {

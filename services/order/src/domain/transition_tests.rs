@@ -8,16 +8,16 @@ use uuid::Uuid;
 /// The state of an order of the default kind (see [`order_in`]) after each input of [`inputs`], which are the columns.
 /// `-` is ignored, `=` is unchanged, `!` is refused; anything else is the next state.
 const TABLE: &str = "
-                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace | ask early | ask late
-PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -           | -         | -
-AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED     | -         | -
-PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED     | -         | -
-PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | PAID
-FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -           | -         | -
-EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | -
-CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -           | -         | -
-REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | REFUNDING
-REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | -
+                 | committed        | rejected  | approved  | approved old | declined         | declined old | refunded | pay    | pay again | pay foreign | cancel    | cancel again | cancel foreign | refund    | refund again | refund other | before deadline | deadline | after grace | ask early | ask late  | event off | event off, refund
+PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -           | -         | -         | CANCELLED | CANCELLED
+AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED     | -         | -         | CANCELLED | CANCELLED
+PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED     | -         | -         | -         | -
+PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | PAID      | -         | -
+FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -           | -         | -         | -         | REFUNDING
+EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | -         | -         | -
+CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -           | -         | -         | -         | -
+REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | REFUNDING | -         | -
+REFUNDED         | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | -         | -         | -
 ";
 
 const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
@@ -141,6 +141,8 @@ fn inputs() -> Vec<(Input, Timestamp)> {
         (Input::DeadlinePassed, PAY_BY.plus(POLICY.paying_grace)),
         (Input::AskAgain, Timestamp::from_micros(0).plus(POLICY.patience)),
         (Input::AskAgain, Timestamp::from_micros(1).plus(2 * POLICY.patience)),
+        (Input::EventCancelled { refund_paid: false }, EARLY),
+        (Input::EventCancelled { refund_paid: true }, EARLY),
     ]
 }
 
@@ -236,6 +238,17 @@ fn whatever_ends_unpaid_returns_its_coupon() {
     let mut expired = order_in(State::AwaitingPayment { pay_deadline: EARLY }, coupon());
     assert_eq!(take(&mut expired, Input::DeadlinePassed), MessageBody::Expired { coupon: coupon() });
     assert!([rejected, cancelled, expired].iter().all(|order| order.state.has_returned_coupon()));
+}
+
+#[test]
+fn an_event_that_is_cancelled_ends_its_orders_with_the_messages_of_any_other_end() {
+    let off = Input::EventCancelled { refund_paid: true };
+    let mut unpaid = order_in(state(StateName::AwaitingPayment), coupon());
+    assert_eq!(take(&mut unpaid, off.clone()), MessageBody::Cancelled { coupon: coupon() });
+    assert_eq!(unpaid.end_request, None, "nobody has asked for this order to be ended");
+    let mut paid = order_in(state(StateName::Fulfilled), coupon());
+    assert_eq!(take(&mut paid, off.clone()), MessageBody::RefundRequested { amount: eur(100) });
+    assert_eq!(paid.apply(&off, EARLY, &POLICY), Err(NoStep::Ignored), "one refund, however often it is said");
 }
 
 #[test]

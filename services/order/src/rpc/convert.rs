@@ -2,7 +2,7 @@
 //! field at fault.
 
 use crate::{
-    domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, StateName, Wanted},
+    domain::{Draft, Goods, GoodsKind, Line, Order, OrderFilter, OrderStatus, Progress, StateName, Wanted},
     usecase::Listing,
 };
 use stampede_chassis::Identity;
@@ -13,7 +13,7 @@ use stampede_proto::{
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
 use stampede_vocab::{
-    InvalidField, OrderId, Quantity, RequestId, UserId, field,
+    EventId, InvalidField, OrderId, Quantity, RequestId, UserId, field,
     limits::{MAX_FILTER_STATES, MAX_PAYMENT_METHOD_CHARS},
 };
 use std::collections::BTreeSet;
@@ -37,6 +37,27 @@ fn wanted(line: &proto::NewOrderLine) -> Result<Wanted, InvalidField> {
 
 pub fn order_id(text: &str) -> Result<OrderId, Problem> {
     Ok(field::id("order_id", text)?)
+}
+
+pub fn event_id(text: &str) -> Result<EventId, Problem> {
+    Ok(field::id("event_id", text)?)
+}
+
+/// Shows how far the orders of a cancelled event are.
+pub fn cancellation(progress: &Progress) -> proto::Cancellation {
+    let Progress { cancellation, tally, count_time, settle_time } = progress;
+    proto::Cancellation {
+        event_id: cancellation.event.to_string(),
+        cancel_time: Some(timestamp(cancellation.cancel_time)),
+        refund_paid_orders: cancellation.refund_paid,
+        ended_orders: tally.ended,
+        kept_orders: tally.kept,
+        refunds_begun: tally.refunding.saturating_add(tally.refunded),
+        refunds_done: tally.refunded,
+        remaining_orders: tally.remaining,
+        count_time: count_time.map(timestamp),
+        settle_time: settle_time.map(timestamp),
+    }
 }
 
 /// Reads a request to end an order: the order, and the idempotency key.
@@ -193,7 +214,7 @@ mod tests {
     use stampede_chassis::Role;
     use stampede_proto::r#type::v1 as kind;
     use stampede_status::Reason;
-    use stampede_vocab::{EventId, ItemId, PageToken, Timestamp};
+    use stampede_vocab::{ItemId, PageToken, Timestamp};
     use uuid::Uuid;
 
     fn valid() -> proto::PlaceOrderRequest {

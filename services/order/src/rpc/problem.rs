@@ -19,6 +19,7 @@ impl From<Error> for Problem {
             Error::TooLate => {
                 Self::new(Reason::Unavailable, "the order could not be written in time: repeat it as it was")
             }
+            Error::EventNotCancelled(_) => Self::new(Reason::EventNotFound, error.to_string()).field("event_id"),
             Error::BrokenOff => Self::internal_error(error),
         }
     }

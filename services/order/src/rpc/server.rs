@@ -1,7 +1,7 @@
 //! The RPCs: each reads the caller and the request, runs the use case, and converts the answer. Decides nothing.
 
 use super::convert;
-use crate::usecase::{ChangeOrder, FindOrder, ListOrders, PlaceOrder, WatchOrder};
+use crate::usecase::{ChangeOrder, EventCancellations, FindOrder, ListOrders, PlaceOrder, WatchOrder};
 use futures_util::{Stream, StreamExt};
 use stampede_chassis::Identity;
 use stampede_proto::order::v1::{self as proto, order_service_server::OrderService};
@@ -18,6 +18,8 @@ pub struct OrderRpc {
     pub find: FindOrder,
     pub list: ListOrders,
     pub watch: WatchOrder,
+    /// Tells how far the orders of cancelled events are.
+    pub cancellations: EventCancellations,
 }
 
 #[tonic::async_trait]
@@ -97,6 +99,16 @@ impl OrderService for OrderRpc {
         let orders = self.watch.run(id, owner).await?;
         let shown = orders.map(|order| Ok(proto::WatchOrderResponse { order: Some(convert::order(order)) }));
         Ok(Response::new(Box::pin(shown)))
+    }
+
+    async fn get_cancellation(
+        &self,
+        request: Request<proto::GetCancellationRequest>,
+    ) -> Result<Response<proto::GetCancellationResponse>, Status> {
+        Identity::of(&request)?.require_operator()?;
+        let event = convert::event_id(&request.get_ref().event_id)?;
+        let progress = self.cancellations.progress(event).await?;
+        Ok(Response::new(proto::GetCancellationResponse { cancellation: Some(convert::cancellation(&progress)) }))
     }
 
     async fn look_up_orders(

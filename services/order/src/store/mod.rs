@@ -1,6 +1,7 @@
 //! SQL and nothing else, one file a table or what is read of it. Every function takes a connection, inside a transaction
 //! or not.
 
+pub mod cancellations;
 pub mod due;
 mod end_requests;
 mod goods;

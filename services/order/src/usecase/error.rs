@@ -6,6 +6,7 @@ use crate::{
 };
 use stampede_batch::BatchError;
 use stampede_db::DbError;
+use stampede_vocab::EventId;
 
 /// Why a use case failed. `Clone`, since a failed batch fails for each call in it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -25,6 +26,9 @@ pub enum Error {
     /// The batch queue is full, or the batch failed.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// No cancellation of the event is known.
+    #[error("no cancellation of event {0} is known")]
+    EventNotCancelled(EventId),
     /// The write limit has passed, so units and coupon may be freed any time. The order is not written.
     #[error("the order could not be written in time")]
     TooLate,

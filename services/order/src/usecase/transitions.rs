@@ -2,8 +2,9 @@
 //! messages in one transaction.
 
 use crate::{
-    domain::{Input, NoStep, Order, PaymentPolicy, Step},
+    domain::{Input, NoStep, Order, PaymentPolicy, State, Step},
     store::{
+        cancellations,
         orders::{self, Lock, Moved},
         outbox::{self, Traced},
     },
@@ -12,7 +13,7 @@ use opentelemetry::{KeyValue, global, metrics::Counter};
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_outbox::Outbox;
-use stampede_vocab::{OrderId, Timestamp};
+use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -161,6 +162,7 @@ impl Transitions {
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
         orders::update(conn, &batch.moved()).await?;
+        cancellations::reopen(conn, &batch.paid_late(), now).await?;
         let has_messages = !batch.messages.is_empty();
         outbox::append(conn, batch.messages).await?;
         Ok(Advanced { outcomes, has_messages })
@@ -227,6 +229,13 @@ impl Batch {
             }
             Err(no_step) => Outcome::Stayed(Box::new(order.clone()), no_step),
         }
+    }
+
+    /// The events of orders that were paid after they had ended. If the event was cancelled, its orders are not all at
+    /// their ends any more.
+    fn paid_late(&self) -> BTreeSet<EventId> {
+        let changed = self.steps.keys().filter_map(|id| self.orders.get(id));
+        changed.filter(|order| matches!(order.state, State::Paid { .. })).map(|order| order.event).collect()
     }
 
     fn moved(&self) -> Vec<Moved<'_>> {

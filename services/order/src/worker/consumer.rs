@@ -1,8 +1,9 @@
-//! Consumes the messages of inventory and payment.
+//! Consumes the messages of event, inventory and payment.
 
 use crate::{
-    messages,
-    usecase::{Advanced, Change, Transitions},
+    domain::Cancellation,
+    messages::{self, Incoming},
+    usecase::{Advanced, Change, EventCancellations, Transitions},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -12,25 +13,44 @@ use stampede_service::decode;
 /// Applies the messages of the other services to their orders.
 pub struct Consumer {
     transitions: Transitions,
+    cancellations: EventCancellations,
+}
+
+/// A batch, sorted by what it concerns.
+#[derive(Default)]
+struct Sorted {
+    changes: Vec<Change>,
+    /// The place in the batch of each change.
+    indexes: Vec<usize>,
+    cancellations: Vec<Cancellation>,
 }
 
 impl Consumer {
-    /// Changes orders through these transitions.
-    pub fn new(transitions: Transitions) -> Self {
-        Self { transitions }
+    /// Changes orders through these transitions, and notes cancelled events.
+    pub fn new(transitions: Transitions, cancellations: EventCancellations) -> Self {
+        Self { transitions, cancellations }
     }
 }
 
-fn change(message: &Message) -> Result<Option<Change>, messages::DecodeError> {
-    let decoded = messages::decode(&message.message_type, &message.payload)?;
-    Ok(decoded.map(|(order, input)| Change { order, input, traceparent: message.traceparent.clone() }))
+fn sort(batch: &[Message]) -> Result<Sorted, HandleError> {
+    let mut sorted = Sorted::default();
+    for (index, incoming) in decode(batch, |message| messages::decode(&message.message_type, &message.payload))? {
+        match incoming {
+            Incoming::Order(order, input) => {
+                sorted.changes.push(Change { order, input, traceparent: batch[index].traceparent.clone() });
+                sorted.indexes.push(index);
+            }
+            Incoming::EventCancelled(cancellation) => sorted.cancellations.push(cancellation),
+        }
+    }
+    Ok(sorted)
 }
 
 impl Handler for Consumer {
     type Effects = Advanced;
 
     /// Nothing but the state of an order decides what a message does, so one that comes again, however late, finds its
-    /// order moved on and changes nothing.
+    /// order moved on and changes nothing. A cancelled event is noted with its version; its orders are ended by a worker.
     ///
     /// A message about an order that was never written becomes a dead letter: orders are never deleted, so an operator
     /// has to look at it, and it may be about money. So does one about an order whose rows make no order. One of a newer
@@ -41,7 +61,8 @@ impl Handler for Consumer {
         batch: &'c [Message],
     ) -> Boxed<'c, Result<Advanced, HandleError>> {
         Box::pin(async move {
-            let (indexes, changes): (Vec<usize>, Vec<Change>) = decode(batch, change)?.into_iter().unzip();
+            let Sorted { changes, indexes, cancellations } = sort(batch)?;
+            self.cancellations.note(conn, &cancellations).await?;
             let advanced = self.transitions.apply(conn, &changes).await?;
             if let Some((unreadable, error)) = advanced.first_unreadable() {
                 return Err(match error {

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bad_rows;
+mod cancelled_event;
 mod concurrent_duplicates;
 mod coupons;
 mod earlier_release;

@@ -55,7 +55,18 @@ pub struct Sale {
     inventory: Database,
     payments: Database,
     outbox: Outbox,
-    _relay: DropGuard,
+    /// What the event service would write goes here, and is sent.
+    pub events: Database,
+    pub event_outbox: Outbox,
+    _relays: DropGuard,
+}
+
+/// Sends what is in the outbox of a service that does not run.
+fn relay(world: &World, service: Service, db: &Database, stop: &CancellationToken) -> Result<Outbox> {
+    let config = RelayConfig::new(world.brokers(), world.topic_prefix(), service);
+    let (outbox, relay) = Relay::new(config, db.clone())?;
+    tokio::spawn(relay.run(stop.clone()));
+    Ok(outbox)
 }
 
 /// An amount in euros.
@@ -106,15 +117,26 @@ impl Sale {
     async fn open_on(world: World, settings: MeshBuilder) -> Result<Self> {
         let orders = world.database(Service::Order).await?;
         let inventory = world.database(Service::Inventory).await?;
-        let payments = world.schema(Service::Payment).await?;
-        let relay = RelayConfig::new(world.brokers(), world.topic_prefix(), Service::Payment);
-        let (outbox, relay) = Relay::new(relay, payments.clone())?;
+        let (events, payments) = (world.database(Service::Event).await?, world.database(Service::Payment).await?);
         let stop = CancellationToken::new();
-        tokio::spawn(relay.run(stop.clone()));
+        let event_outbox = relay(&world, Service::Event, &events, &stop)?;
+        let outbox = relay(&world, Service::Payment, &payments, &stop)?;
         let mesh = settings.start(&world, SERVICES).await?;
         let event = EventId::from_uuid(Uuid::from_u128(1));
         let (lamp, kettle) = (ItemId::derive(event, 0), ItemId::derive(event, 1));
-        let sale = Self { mesh, event, lamp, kettle, orders, inventory, payments, outbox, _relay: stop.drop_guard() };
+        let sale = Self {
+            mesh,
+            event,
+            lamp,
+            kettle,
+            orders,
+            inventory,
+            payments,
+            outbox,
+            events,
+            event_outbox,
+            _relays: stop.drop_guard(),
+        };
         sale.stage(event, Timestamp::now().minus(HOUR)).await?;
         Ok(sale)
     }
@@ -146,6 +168,7 @@ impl Sale {
             open_time: Some(timestamp(open_time)),
             close_time: Some(timestamp(open_time.plus(2 * HOUR))),
             items,
+            cancel_time: None,
         };
         self.mesh.inventory().stage_stock(as_operator(request)).await?;
         Ok(())

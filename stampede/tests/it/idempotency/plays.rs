@@ -141,7 +141,11 @@ async fn reschedule_event(desk: &Desk) -> Play {
 async fn cancel_event(desk: &Desk) -> Play {
     let body = json!({"event_id": scheduled(desk).await});
     let look = Look { rpc: "event.GetEvent", by: By::Operator, body: body.clone(), keys: &["state", "version"] };
-    Play::new(By::Operator, body, look).same(&["eventId", "state", "version"])
+    let other = with(&body, "paid_orders", "PAID_ORDERS_REFUND");
+    Play {
+        other_changes: true,
+        ..Play::new(By::Operator, body, look).other(other).same(&["eventId", "state", "version"])
+    }
 }
 
 fn campaign_body() -> Value {

@@ -1,0 +1,213 @@
+//! The table `cancelled_events`, and the orders of one event for a walk through them.
+//!
+//! `next_walk_us` is the token of a walk: whoever sets it has the walk, and writes nothing once somebody else has set it.
+
+use crate::domain::{Cancellation, Progress, StateName, Tally};
+use sqlx::{FromRow, MySqlConnection};
+use stampede_db::{DbError, Statement};
+use stampede_vocab::{EventId, OrderId, Timestamp};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// A cancellation whose orders are to be walked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueWalk {
+    pub event: EventId,
+    /// Whether orders that are paid are refunded.
+    pub refund_paid: bool,
+    /// When the newest message was applied.
+    pub received_at: Timestamp,
+    /// Whether all orders were counted before.
+    pub is_counted: bool,
+    /// The token.
+    pub token: Timestamp,
+}
+
+/// What a walk has counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    pub tally: Tally,
+    /// When.
+    pub at: Timestamp,
+    /// Whether of all orders.
+    pub is_whole: bool,
+    /// Whether all have ended.
+    pub is_settled: bool,
+}
+
+/// An order of a walk, and its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// Its place of arrival, and its id.
+    pub place: (i64, Uuid),
+    /// Its state; `None` for one that this version does not know.
+    pub state: Option<StateName>,
+}
+
+impl Walked {
+    pub fn order(&self) -> OrderId {
+        OrderId::from_uuid(self.place.1)
+    }
+}
+
+#[derive(FromRow)]
+struct ProgressRow {
+    event_version: i64,
+    refund_paid_orders: bool,
+    cancel_us: i64,
+    ended_orders: i32,
+    kept_orders: i32,
+    refunding_orders: i32,
+    refunded_orders: i32,
+    remaining_orders: i32,
+    counted_us: Option<i64>,
+    settled_us: Option<i64>,
+}
+
+/// Notes cancellations, and that their orders are to be walked through at once. Of two of one event the newer stays; a
+/// repeat changes nothing.
+pub async fn insert(conn: &mut MySqlConnection, cancellations: &[Cancellation], now: Timestamp) -> Result<(), DbError> {
+    if cancellations.is_empty() {
+        return Ok(());
+    }
+    let mut sorted: Vec<&Cancellation> = cancellations.iter().collect();
+    // The order of the keys, as everybody locks them.
+    sorted.sort_by_key(|cancellation| (cancellation.event, cancellation.event_version));
+    let mut insert = Statement::new(
+        "INSERT INTO cancelled_events (event_id, event_version, refund_paid_orders, cancel_us, received_us, \
+         next_walk_us) ",
+    );
+    insert.push_values(sorted, |mut row, cancellation| {
+        row.push_bind(cancellation.event.uuid())
+            .push_bind(cancellation.event_version)
+            .push_bind(i32::from(cancellation.refund_paid))
+            .push_bind(cancellation.cancel_time.micros())
+            .push_bind(now.micros())
+            .push_bind(now.micros());
+    });
+    // The version comes last, since the others compare with it and are set from left to right.
+    insert.push(
+        " ON DUPLICATE KEY UPDATE \
+         refund_paid_orders = IF(VALUES(event_version) > event_version, VALUES(refund_paid_orders), refund_paid_orders), \
+         received_us = IF(VALUES(event_version) > event_version, VALUES(received_us), received_us), \
+         next_walk_us = IF(VALUES(event_version) > event_version, VALUES(next_walk_us), next_walk_us), \
+         is_whole = IF(VALUES(event_version) > event_version, FALSE, is_whole), \
+         settled_us = IF(VALUES(event_version) > event_version, NULL, settled_us), \
+         event_version = GREATEST(VALUES(event_version), event_version)",
+    );
+    insert.execute(conn).await?;
+    Ok(())
+}
+
+/// Lets the orders of those of these events that were cancelled be walked through again, at once.
+pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now: Timestamp) -> Result<(), DbError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let mut update = Statement::new("UPDATE cancelled_events SET settled_us = NULL, next_walk_us = ");
+    update.push_bind(now.micros()).push(" WHERE event_id IN ");
+    update.push_list(events.iter().map(EventId::uuid));
+    update.execute(conn).await?;
+    Ok(())
+}
+
+/// Returns the cancellation whose walk is due the longest.
+pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<DueWalk>, DbError> {
+    let due: Option<(Uuid, bool, i64, bool, i64)> = sqlx::query_as(
+        "SELECT event_id, refund_paid_orders, received_us, is_whole, next_walk_us FROM cancelled_events \
+         WHERE next_walk_us <= ? ORDER BY next_walk_us LIMIT 1",
+    )
+    .bind(now.micros())
+    .fetch_optional(conn)
+    .await?;
+    Ok(due.map(|(event, refund_paid, received_us, is_counted, next_walk_us)| DueWalk {
+        event: EventId::from_uuid(event),
+        refund_paid,
+        received_at: Timestamp::from_micros(received_us),
+        is_counted,
+        token: Timestamp::from_micros(next_walk_us),
+    }))
+}
+
+/// Sets the next walk, or until when the one under way has the orders, with what it has counted. Returns whether the
+/// walk was still the caller's; nothing is written if it was not.
+pub async fn pass_on(
+    conn: &mut MySqlConnection,
+    walk: &DueWalk,
+    next: Option<Timestamp>,
+    count: Option<Count>,
+) -> Result<bool, DbError> {
+    let mut update = Statement::new("UPDATE cancelled_events SET next_walk_us = ");
+    update.push_bind(next.map(Timestamp::micros));
+    if let Some(Count { tally, at, is_whole, is_settled }) = count {
+        update.push(", ended_orders = ").push_bind(tally.ended);
+        update.push(", kept_orders = ").push_bind(tally.kept);
+        update.push(", refunding_orders = ").push_bind(tally.refunding);
+        update.push(", refunded_orders = ").push_bind(tally.refunded);
+        update.push(", remaining_orders = ").push_bind(tally.remaining);
+        update.push(", counted_us = ").push_bind(at.micros());
+        update.push(", is_whole = ").push_bind(i32::from(is_whole));
+        // An end that was seen before stays when it was, unless something has begun again.
+        let settled_us = is_settled.then(|| at.micros());
+        update.push(", settled_us = IF(").push_bind(settled_us).push(" IS NULL, NULL, COALESCE(settled_us, ");
+        update.push_bind(settled_us).push("))");
+    }
+    update.push(" WHERE event_id = ").push_bind(walk.event.uuid());
+    update.push(" AND next_walk_us = ").push_bind(walk.token.micros());
+    Ok(update.execute(conn).await? > 0)
+}
+
+/// Returns up to `limit` orders of an event in their order of arrival, behind `after`.
+pub async fn walk(
+    conn: &mut MySqlConnection,
+    event: EventId,
+    after: Option<(i64, Uuid)>,
+    limit: u32,
+) -> Result<Vec<Walked>, DbError> {
+    let mut select =
+        Statement::new("SELECT arrival, id, state FROM orders FORCE INDEX (ix_orders_arrival) WHERE event_id = ");
+    select.push_bind(event.uuid());
+    if let Some((arrival, id)) = after {
+        select.push(" AND arrival >= ").push_bind(arrival);
+        select.push(" AND (arrival > ").push_bind(arrival).push(" OR id > ").push_bind(id).push(")");
+    }
+    select.push(" ORDER BY arrival, id LIMIT ").push_bind(limit);
+    let rows: Vec<(i64, Uuid, String)> = select.fetch_all(conn).await?;
+    let walked =
+        |(arrival, id, state): (i64, Uuid, String)| Walked { place: (arrival, id), state: StateName::parse(&state) };
+    Ok(rows.into_iter().map(walked).collect())
+}
+
+/// Returns how far the orders of a cancelled event are; `None` if no cancellation of it is known.
+pub async fn progress(conn: &mut MySqlConnection, event: EventId) -> Result<Option<Progress>, DbError> {
+    let row: Option<ProgressRow> = sqlx::query_as(
+        "SELECT event_version, refund_paid_orders, cancel_us, ended_orders, kept_orders, refunding_orders, \
+         refunded_orders, remaining_orders, counted_us, settled_us FROM cancelled_events WHERE event_id = ?",
+    )
+    .bind(event.uuid())
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| row.progress(event)))
+}
+
+impl ProgressRow {
+    fn progress(self, event: EventId) -> Progress {
+        Progress {
+            cancellation: Cancellation {
+                event,
+                event_version: self.event_version,
+                refund_paid: self.refund_paid_orders,
+                cancel_time: Timestamp::from_micros(self.cancel_us),
+            },
+            tally: Tally {
+                ended: self.ended_orders,
+                kept: self.kept_orders,
+                refunding: self.refunding_orders,
+                refunded: self.refunded_orders,
+                remaining: self.remaining_orders,
+            },
+            count_time: self.counted_us.map(Timestamp::from_micros),
+            settle_time: self.settled_us.map(Timestamp::from_micros),
+        }
+    }
+}
