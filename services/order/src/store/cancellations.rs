@@ -19,6 +19,8 @@ pub struct DueWalk {
     pub received_at: Timestamp,
     /// Whether all orders were counted before.
     pub is_counted: bool,
+    /// Whether all had ended when they were counted last.
+    pub was_settled: bool,
     /// The token.
     pub token: Timestamp,
 }
@@ -113,18 +115,19 @@ pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now:
 
 /// Returns the cancellation whose walk is due the longest.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<DueWalk>, DbError> {
-    let due: Option<(Uuid, bool, i64, bool, i64)> = sqlx::query_as(
-        "SELECT event_id, refund_paid_orders, received_us, is_whole, next_walk_us FROM cancelled_events \
+    let due: Option<(Uuid, bool, i64, bool, Option<i64>, i64)> = sqlx::query_as(
+        "SELECT event_id, refund_paid_orders, received_us, is_whole, settled_us, next_walk_us FROM cancelled_events \
          WHERE next_walk_us <= ? ORDER BY next_walk_us LIMIT 1",
     )
     .bind(now.micros())
     .fetch_optional(conn)
     .await?;
-    Ok(due.map(|(event, refund_paid, received_us, is_counted, next_walk_us)| DueWalk {
+    Ok(due.map(|(event, refund_paid, received_us, is_counted, settled_us, next_walk_us)| DueWalk {
         event: EventId::from_uuid(event),
         refund_paid,
         received_at: Timestamp::from_micros(received_us),
         is_counted,
+        was_settled: settled_us.is_some(),
         token: Timestamp::from_micros(next_walk_us),
     }))
 }

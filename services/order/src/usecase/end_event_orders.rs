@@ -121,7 +121,7 @@ impl EndEventOrders {
         let next = next_walk(Timestamp::now(), walk.due.received_at, is_settled);
         let count = walk.count(true, is_settled);
         let is_ours = self.pass_on(&mut walk, next, Some(count)).await?;
-        if is_settled && is_ours {
+        if is_settled && is_ours && !walk.due.was_settled {
             let Tally { ended, kept, refunded, .. } = walk.tally;
             tracing::info!(
                 event.id = %walk.due.event, order.ended = ended, order.kept = kept, order.refunded = refunded,
