@@ -85,6 +85,19 @@ fn a_signal_stops_it_in_order() {
 }
 
 #[test]
+fn a_log_that_takes_no_more_ends_no_process() {
+    let mut shell = Command::new("sh");
+    // Whatever is written to this device fails as on a full disk. What the test reads of stderr is nothing.
+    shell.args(["-c", r#"exec "$0" "$@" 2>/dev/full"#]).arg(example("bare"));
+    let bare = Bare::of(shell, &["--log-filter", "trace"]);
+    // It has begun to wait for signals once it sleeps; one that comes before ends it by the signal, and without a code.
+    std::thread::sleep(Duration::from_secs(1));
+    bare.signal("-TERM");
+    let (code, _, _) = bare.end();
+    assert_eq!(code, Some(0), "it was to stop in order");
+}
+
+#[test]
 fn it_may_open_as_many_files_as_the_hard_limit_allows() {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"ulimit -Sn 256 && ulimit -Hn 512 && exec "$0" "$@""#]).arg(example("bare"));

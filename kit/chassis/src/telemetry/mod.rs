@@ -77,7 +77,9 @@ impl Telemetry {
 
 fn log_layer(config: &CommonConfig) -> BoxLayer {
     let filter = config.log_filter.clone();
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    // What cannot be written, as on a full disk, is lost: to complain of it on the same stderr would be a panic, in
+    // whatever work the event is about.
+    let layer = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     match config.log_format {
         LogFormat::Human => layer.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
