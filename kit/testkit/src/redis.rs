@@ -182,8 +182,9 @@ impl OwnRedis {
         self.obey("FLUSHALL").await
     }
 
-    /// Fails unless it answers OK.
-    async fn obey(&self, order: &str) -> Result<()> {
+    /// Sends a command as a user who may do everything, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK
+    /// within a second.
+    pub async fn obey(&self, order: &str) -> Result<()> {
         let answer = command(self.address, order).await?;
         ensure!(answer.starts_with("+OK"), "{order}: {answer}");
         Ok(())

@@ -15,6 +15,7 @@ mod counters;
 mod crowd;
 mod dead_letters;
 mod faults;
+mod field;
 mod history;
 mod idempotency;
 mod load_tools;

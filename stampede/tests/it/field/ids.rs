@@ -1,0 +1,103 @@
+//! Names that differ in little, and lists of rows that are of one time.
+
+use super::{announced, item, on_sale};
+use crate::sale::{LONG, Sale, eur};
+use sqlx::{AssertSqlSafe, MySqlPool};
+use stampede_proto::{event::v1::ListEventsRequest, order::v1::ListOrdersRequest};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer};
+use std::collections::BTreeSet;
+use tonic::Code;
+
+/// Rows of one time: more than two pages, and no whole number of them.
+const ROWS: usize = 17;
+const PAGE_SIZE: i32 = 7;
+/// More pages than any of the lists has.
+const MOST_PAGES: usize = 200;
+/// The time of all rows.
+const ONE_TIME: &str = "1750000000000000";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_told_apart_and_lists_are_whole() {
+    let world = World::prepared().await.unwrap();
+    let mesh = MeshBuilder::default()
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
+        .start(&world, Process::all())
+        .await
+        .unwrap();
+    let event = on_sale(&mesh, item(eur(1_999), 1_000, 100)).await;
+    let sale = Sale { world, mesh, event };
+    case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_none(&sale).await;
+    case_25_rows_of_one_time_are_each_on_one_page(&sale).await;
+}
+
+async fn case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_none(sale: &Sale) {
+    let user = buyer();
+    let mut orders = BTreeSet::new();
+    for request_id in ["abc", "ABC", "aBc", "abc"] {
+        let placed = sale.place_as(user, request_id, &[(0, 1)], "").await;
+        orders.insert(placed.unwrap_or_else(|refused| panic!("case 26: {request_id}: {refused:?}")).order_id);
+    }
+    assert_eq!(orders.len(), 3, "case 26: the fourth is a repeat of the first, and the others are not");
+    for request_id in ["abc ", "àbc", "ａbc", "abc\0", ""] {
+        let placed = sale.place_as(user, request_id, &[(0, 1)], "").await;
+        let Err(refused) = placed else { panic!("case 26: {request_id:?} is taken for a name") };
+        assert_eq!(refused.code(), Code::InvalidArgument, "case 26: {request_id:?}: {refused:?}");
+    }
+}
+
+/// Gives all rows of a table one time.
+async fn at_one_time(world: &World, service: Service, table: &str) {
+    let db = MySqlPool::connect(&format!("{}?ssl-mode=disabled", world.service_database_url(service))).await.unwrap();
+    let sql = format!("UPDATE {table} SET created_us = {ONE_TIME}");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&db).await.unwrap();
+    db.close().await;
+}
+
+/// All pages of a list, one after the other.
+async fn whole(page_after: impl AsyncFn(String) -> (Vec<String>, String)) -> Vec<String> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    for _ in 0..MOST_PAGES {
+        let (ids, next) = page_after(token).await;
+        all.extend(ids);
+        if next.is_empty() {
+            return all;
+        }
+        token = next;
+    }
+    panic!("case 25: a list does not end after {MOST_PAGES} pages");
+}
+
+async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
+    let user = buyer();
+    let mut orders = BTreeSet::new();
+    let mut events = BTreeSet::from([sale.event.event_id.clone()]);
+    for _ in 0..ROWS {
+        orders.insert(sale.place(user, &[(0, 1)], "").await.unwrap().order_id);
+        events.insert(announced(&sale.mesh, item(eur(1_999), 10, 1)).await.event_id);
+    }
+    at_one_time(&sale.world, Service::Order, "orders").await;
+    at_one_time(&sale.world, Service::Event, "events").await;
+    for page_size in [PAGE_SIZE, 1] {
+        let listed = whole(async |page_token| {
+            // Something newer comes into the list before each page.
+            sale.place(user, &[(0, 1)], "").await.unwrap();
+            let request = ListOrdersRequest { page_size, page_token, ..Default::default() };
+            let page = sale.mesh.order().list_orders(as_buyer(user, request)).await.unwrap().into_inner();
+            (page.orders.into_iter().map(|order| order.order_id).collect(), page.next_page_token)
+        });
+        assert_each_once("orders", listed.await, &orders);
+        let listed = whole(async |page_token| {
+            let request = ListEventsRequest { page_size, page_token };
+            let page = sale.mesh.event().list_events(as_operator(request)).await.unwrap().into_inner();
+            (page.events.into_iter().map(|event| event.event_id).collect(), page.next_page_token)
+        });
+        assert_each_once("events", listed.await, &events);
+    }
+}
+
+/// Every expected id is in the list, and once.
+fn assert_each_once(what: &str, listed: Vec<String>, expected: &BTreeSet<String>) {
+    let known: Vec<String> = listed.into_iter().filter(|id| expected.contains(id)).collect();
+    assert_eq!(known.len(), expected.len(), "case 25: {what} that are listed, and those that there are");
+    assert_eq!(BTreeSet::from_iter(known), *expected, "case 25: {what}");
+}

@@ -1,0 +1,150 @@
+//! A Kafka that takes no records for a while, and consumers that begin at the first record again.
+
+use crate::{
+    history::kept,
+    sale::{LONG, Sale, fresh},
+};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+};
+use sqlx::MySqlPool;
+use stampede_proto::order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest};
+use stampede_testkit::{Service, World, as_buyer, as_operator, buyer, eventually, heavy};
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+
+/// Longest wait for an answer of Kafka.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Orders that are paid while Kafka takes nothing.
+const ORDERS: i64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_takes_nothing_for_a_while_and_is_read_from_the_first_record_again() {
+    let _turn = heavy().await;
+    let mut sale = Sale::open(LONG).await;
+    case_07_what_kafka_refuses_for_a_while_is_sent_once_it_takes_it(&sale).await;
+    case_09_consumers_that_begin_at_the_first_record_again_change_nothing(&mut sale).await;
+}
+
+async fn case_07_what_kafka_refuses_for_a_while_is_sent_once_it_takes_it(sale: &Sale) {
+    need_replicas(&sale.world, "2").await;
+    let mut paid = Vec::new();
+    for _ in 0..ORDERS {
+        let user = buyer();
+        let order = sale.placed(user, &[(0, 1)], "").await;
+        sale.pay(user, &order, "pm_card_ok").await.unwrap();
+        paid.push((user, order));
+    }
+    // Each was placed and paid one after the other: if they were sent, there would be a few at most.
+    let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(Service::Order));
+    let orders = MySqlPool::connect(&url).await.unwrap();
+    eventually("case 7: what is told of the orders stays unsent", || async {
+        let unsent = sqlx::query_scalar("SELECT COUNT(*) FROM outbox_unsent").fetch_one(&orders).await;
+        let unsent: i64 = unsent.unwrap();
+        (unsent >= ORDERS).then_some(())
+    })
+    .await;
+    need_replicas(&sale.world, "1").await;
+    for (user, order) in &paid {
+        sale.until(*user, order, OrderState::Fulfilled).await;
+    }
+}
+
+/// Makes Kafka, which has one broker, refuse what order tells unless so many replicas are to store it.
+async fn need_replicas(world: &World, count: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", world.brokers()).create().unwrap();
+    let topic = Service::Order.topic(world.topic_prefix());
+    let setting = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("min.insync.replicas", count);
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+    for altered in admin.alter_configs(&[setting], &options).await.unwrap() {
+        altered.unwrap();
+    }
+}
+
+async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(sale: &mut Sale) {
+    sell_in_all_ways(sale).await;
+    sale.audit();
+    let before = kept(&sale.world).await;
+    for service in Service::ALL {
+        sale.mesh.kill_9(service).unwrap();
+    }
+    for reader in readers() {
+        // Kafka takes no offsets while it does not know that the members of the group are gone.
+        until(&sale.world, "case 9: a group begins anew", move |world| rewind(world, reader)).await;
+    }
+    for service in Service::ALL {
+        sale.mesh.restart(service).await.unwrap();
+    }
+    for reader in readers() {
+        until(&sale.world, "case 9: a group is at the end again", move |world| is_at_the_end(world, reader)).await;
+    }
+    sale.audit();
+    assert_eq!(kept(&sale.world).await, before, "case 9: what the first record and all later ones have changed again");
+}
+
+/// An order with a coupon, one that is cancelled and one that is refunded.
+async fn sell_in_all_ways(sale: &Sale) {
+    let user = buyer();
+    let coupon = sale.claim(user).await;
+    sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
+
+    let cancelled = sale.placed(user, &[(0, 1)], "").await;
+    let request = CancelOrderRequest { order_id: cancelled.order_id.clone(), request_id: fresh() };
+    sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
+
+    let refunded = sale.bought(user, &[(0, 1)], "").await;
+    let request = RefundOrderRequest { order_id: refunded.order_id.clone(), request_id: fresh() };
+    sale.mesh.order().refund_order(as_operator(request)).await.unwrap();
+    sale.until(user, &refunded, OrderState::Refunded).await;
+}
+
+fn readers() -> impl Iterator<Item = Service> {
+    Service::ALL.into_iter().filter(|service| service.reads().next().is_some())
+}
+
+/// Tries it until it is so. It blocks.
+async fn until(world: &World, what: &str, is_so: impl Fn(&World) -> bool + Copy + Send + 'static) {
+    eventually(what, || {
+        let world = world.clone();
+        async move { spawn_blocking(move || is_so(&world)).await.unwrap().then_some(()) }
+    })
+    .await;
+}
+
+/// A client in the place of a service: it may read and set the offsets of its group.
+fn in_place_of(reader: Service, world: &World) -> BaseConsumer {
+    let group = format!("{}.{reader}", world.topic_prefix());
+    ClientConfig::new().set("bootstrap.servers", world.brokers()).set("group.id", group).create().unwrap()
+}
+
+/// All partitions that a service reads, each at the first record.
+fn first_records(client: &BaseConsumer, reader: Service, world: &World) -> TopicPartitionList {
+    let mut all = TopicPartitionList::new();
+    for topic in reader.reads().map(|writer| writer.topic(world.topic_prefix())) {
+        let metadata = client.fetch_metadata(Some(&topic), PATIENCE).unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            all.add_partition_offset(&topic, partition.id(), Offset::Offset(0)).unwrap();
+        }
+    }
+    all
+}
+
+/// Lets the group of a service begin at the first records. Whether Kafka takes that.
+fn rewind(world: &World, reader: Service) -> bool {
+    let client = in_place_of(reader, world);
+    client.commit(&first_records(&client, reader, world), CommitMode::Sync).is_ok()
+}
+
+/// Whether the group of a service has read all that there is.
+fn is_at_the_end(world: &World, reader: Service) -> bool {
+    let client = in_place_of(reader, world);
+    let committed = client.committed_offsets(first_records(&client, reader, world), PATIENCE).unwrap();
+    committed.elements().iter().all(|element| {
+        let (_, end) = client.fetch_watermarks(element.topic(), element.partition(), PATIENCE).unwrap();
+        element.offset() == Offset::Offset(end)
+    })
+}

@@ -1,0 +1,87 @@
+//! What clients send byte by byte.
+
+use std::{net::SocketAddr, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Longest wait for what must come, however slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A request within a body: nobody but a server that has lost count answers it, with what it says of an unknown path.
+const WITHIN: &str = "GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
+const UNKNOWN: &str = "UNKNOWN_PATH";
+/// The last request on a connection.
+const LAST: &str = "GET /v1/events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+
+/// Sends it all, and reads until the connection ends.
+async fn whole(address: SocketAddr, sent: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    // A server that refuses may close before it has read everything.
+    let _ = socket.write_all(sent.as_bytes()).await;
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
+    // An end or a reset, both are closed.
+    drop(read.unwrap_or_else(|_| panic!("{sent:?} is not answered to the end: {}", String::from_utf8_lossy(&answer))));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+pub async fn case_16_what_is_in_a_body_is_never_taken_for_a_request(address: SocketAddr) {
+    let length = WITHIN.len();
+    let chunk = format!("{length:x}\r\n{WITHIN}\r\n0\r\n\r\n");
+    for (what, sent) in [
+        ("no token", format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{WITHIN}")),
+        ("in a chunk", format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{chunk}")),
+        ("a GET with a body", format!("GET /v1/events HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{WITHIN}")),
+        (
+            "two lengths",
+            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\ncontent-length: {length}\r\n\r\n{WITHIN}"),
+        ),
+        (
+            "a length and chunks",
+            format!(
+                "POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"
+            ),
+        ),
+        (
+            "a length with a sign",
+            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: +{length}\r\n\r\n{WITHIN}"),
+        ),
+        (
+            "a chunk with a sign",
+            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n+{chunk}"),
+        ),
+        (
+            "a chunk longer than all",
+            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{WITHIN}"),
+        ),
+    ] {
+        let answer = whole(address, &format!("{sent}{LAST}")).await;
+        assert!(!answer.contains(UNKNOWN), "case 16: {what}: {answer}");
+        assert!(answer.matches("HTTP/1.1 ").count() <= 2, "case 16: {what}: {answer}");
+        assert!(!answer.contains("HTTP/1.1 5"), "case 16: {what}: {answer}");
+    }
+    // What a request that is one gets, so that the text above is what a smuggled one would get.
+    let answer = whole(address, &format!("{WITHIN}{LAST}")).await;
+    assert!(answer.contains(UNKNOWN), "case 16: a request for an unknown path: {answer}");
+}
+
+pub async fn case_17_clients_of_old_get_whole_answers(address: SocketAddr) {
+    // One that waits to be told to go on is answered without its body, or told so.
+    let head = "POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 20000\r\nexpect: 100-continue\r\n\r\n";
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("case 17: an answer to Expect").unwrap();
+    assert!([b"HTTP/1.1 401", b"HTTP/1.1 100"].contains(&&status), "case 17: Expect: {:?}", status.escape_ascii().to_string());
+
+    let head = "HEAD /v1/events:watch?event_ids=evt_00000000000000000000000000 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    let answer = whole(address, head).await;
+    assert!(answer.ends_with("\r\n\r\n"), "case 17: a stream that is asked for by HEAD has no body: {answer}");
+
+    // HTTP/1.0 with what it calls keep-alive.
+    let kept = "GET /v1/events HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+    let answer = whole(address, &format!("{kept}GET /v1/events HTTP/1.0\r\n\r\n")).await;
+    assert_eq!(answer.matches(" 200 OK").count(), 2, "case 17: a connection of HTTP/1.0 that is kept: {answer}");
+}

@@ -1,0 +1,130 @@
+//! What clients send over HTTP/JSON: encodings and times that the gateway reads exactly, or refuses.
+
+use super::{raw, visitor::Visitor};
+use crate::{roles::token, sale::fresh};
+use serde_json::{Value, json};
+use stampede_testkit::{MeshBuilder, Process, World};
+
+const JSON: &str = "application/json";
+
+/// An operator who creates events.
+struct Operator {
+    gateway: Visitor,
+    token: String,
+}
+
+impl Operator {
+    /// Creates an event of this name. The status and the answer.
+    async fn create(&self, name: &str) -> (u16, Value) {
+        self.create_with(&json!({"name": name})).await
+    }
+
+    /// Creates an event with these fields in place of the usual ones.
+    async fn create_with(&self, fields: &Value) -> (u16, Value) {
+        let mut body = event();
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        self.send(JSON, body.to_string().into_bytes()).await
+    }
+
+    async fn send(&self, content_type: &str, body: Vec<u8>) -> (u16, Value) {
+        let answer = self.gateway.post("/v1/events", &self.token, content_type, body).await;
+        (answer.status.as_u16(), answer.json)
+    }
+}
+
+/// The body of an event that opens long after the test.
+fn event() -> Value {
+    let item = json!({
+        "title": "a kettle", "unit_price": {"minor_units": "1999", "currency": "EUR"}, "total_units": 10,
+        "limit_per_buyer": 1,
+    });
+    json!({
+        "request_id": fresh(), "name": "a sale", "open_time": "2090-01-01T00:00:00Z",
+        "close_time": "2091-01-01T00:00:00Z", "items": [item],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_send_is_read_exactly_or_refused() {
+    let world = World::prepared().await.unwrap();
+    // No time is of the place where a process runs.
+    let mesh = MeshBuilder::default().set_all("TZ", "America/New_York").start(&world, Process::all()).await.unwrap();
+    let gateway = Visitor::of(mesh.url(Process::Gateway));
+    let operator = Operator { gateway, token: token(&mesh, "operator") };
+    case_12_texts_come_back_by_every_code_point_or_are_refused(&operator).await;
+    case_15_a_time_is_the_same_instant_or_refused_by_its_field(&operator).await;
+    let address = mesh.addresses(Process::Gateway)[0];
+    raw::case_16_what_is_in_a_body_is_never_taken_for_a_request(address).await;
+    raw::case_17_clients_of_old_get_whole_answers(address).await;
+    mesh.stop().await.unwrap();
+}
+
+async fn case_12_texts_come_back_by_every_code_point_or_are_refused(operator: &Operator) {
+    for name in [
+        "Küche",
+        "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}",
+        "e\u{301}",
+        "\u{200f}שלום",
+        "\u{ffff}",
+        "trailing blanks  ",
+        &"\u{1f389}".repeat(200),
+    ] {
+        let (status, created) = operator.create(name).await;
+        assert_eq!((status, created["name"].as_str()), (201, Some(name)), "case 12: {name:?}: {created}");
+        let path = format!("/v1/events/{}", created["event_id"].as_str().unwrap());
+        let told = operator.gateway.get(&path, "").await;
+        assert_eq!(told.json["name"].as_str(), Some(name), "case 12: what is stored of {name:?}");
+    }
+    let (status, refused) = operator.create(&"\u{1f389}".repeat(201)).await;
+    assert_eq!((status, refused["field"].as_str()), (400, Some("name")), "case 12: 201 code points: {refused}");
+
+    let body = event().to_string();
+    let latin_1 = body.replace("a sale", "K?che").into_bytes();
+    let latin_1: Vec<u8> = latin_1.into_iter().map(|byte| if byte == b'?' { 0xfc } else { byte }).collect();
+    let utf_16: Vec<u8> = [0xfeff].into_iter().chain(body.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let half_a_pair = body.replace("a sale", r"\ud83d").into_bytes();
+    for (what, content_type, body) in [
+        ("Latin-1", JSON, latin_1.clone()),
+        ("Latin-1 that says so", "application/json; charset=ISO-8859-1", latin_1),
+        ("UTF-16", JSON, utf_16),
+        ("half a surrogate pair", JSON, half_a_pair),
+        ("no JSON", "text/plain", body.into_bytes()),
+    ] {
+        let (status, refused) = operator.send(content_type, body).await;
+        assert!([400, 415].contains(&status), "case 12: {what}: {status} {refused}");
+    }
+}
+
+async fn case_15_a_time_is_the_same_instant_or_refused_by_its_field(operator: &Operator) {
+    for (sent, told) in [
+        ("2090-06-01T12:00:00+09:00", "2090-06-01T03:00:00Z"),
+        ("2090-06-01T12:00:00-04:00", "2090-06-01T16:00:00Z"),
+        // The hour that clocks show twice in autumn.
+        ("2026-11-01T01:30:00-04:00", "2026-11-01T05:30:00Z"),
+        ("2026-11-01T01:30:00-05:00", "2026-11-01T06:30:00Z"),
+    ] {
+        let (status, created) = operator.create_with(&json!({"close_time": sent, "open_time": sent})).await;
+        // An event does not open as it closes: the same instant is seen to be the same.
+        assert_eq!(status, 400, "case 15: {sent}: {created}");
+        let (status, created) = operator.create_with(&json!({"open_time": sent})).await;
+        assert_eq!((status, created["open_time"].as_str()), (201, Some(told)), "case 15: {sent}: {created}");
+    }
+    for odd in [
+        "2090-01-01T00:00:00",
+        "2090-01-01",
+        "2090-13-01T00:00:00Z",
+        "2090-02-30T00:00:00Z",
+        "tomorrow",
+        "0001-01-01T00:00:00Z",
+        "+10000-01-01T00:00:00Z",
+        "",
+    ] {
+        let (status, refused) = operator.create_with(&json!({"open_time": odd})).await;
+        assert_eq!((status, refused["field"].as_str()), (400, Some("open_time")), "case 15: {odd:?}: {refused}");
+    }
+    // Read or refused; with ten digits, a leap second or in the last moment of all, a time is no fault of the gateway.
+    for edge in ["9999-12-31T23:59:59.999999999Z", "2090-12-31T23:59:60Z", "2090-06-01T12:00:00.1234567890Z"] {
+        let (status, answer) = operator.create_with(&json!({"close_time": edge})).await;
+        assert!([201, 400].contains(&status), "case 15: {edge}: {status} {answer}");
+    }
+}
