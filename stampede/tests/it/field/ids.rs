@@ -78,18 +78,18 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     at_one_time(&sale.world, Service::Order, "orders").await;
     at_one_time(&sale.world, Service::Event, "events").await;
     for page_size in [PAGE_SIZE, 1] {
-        let listed = whole(async |page_token| {
+        let listed = whole(async |page_token: String| {
             // Something newer comes into the list before each page.
             sale.place(user, &[(0, 1)], "").await.unwrap();
             let request = ListOrdersRequest { page_size, page_token, ..Default::default() };
             let page = sale.mesh.order().list_orders(as_buyer(user, request)).await.unwrap().into_inner();
-            (page.orders.into_iter().map(|order| order.order_id).collect(), page.next_page_token)
+            (page.orders.into_iter().map(|order| order.order_id).collect::<Vec<_>>(), page.next_page_token)
         });
         assert_each_once("orders", listed.await, &orders);
-        let listed = whole(async |page_token| {
+        let listed = whole(async |page_token: String| {
             let request = ListEventsRequest { page_size, page_token };
             let page = sale.mesh.event().list_events(as_operator(request)).await.unwrap().into_inner();
-            (page.events.into_iter().map(|event| event.event_id).collect(), page.next_page_token)
+            (page.events.into_iter().map(|event| event.event_id).collect::<Vec<_>>(), page.next_page_token)
         });
         assert_each_once("events", listed.await, &events);
     }

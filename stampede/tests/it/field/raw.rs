@@ -27,61 +27,52 @@ async fn whole(address: SocketAddr, sent: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// An order with these headers and this body.
+fn post(headers: &str, body: &str) -> String {
+    format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\n{headers}\r\n\r\n{body}")
+}
+
 pub async fn case_16_what_is_in_a_body_is_never_taken_for_a_request(address: SocketAddr) {
-    let length = WITHIN.len();
-    let chunk = format!("{length:x}\r\n{WITHIN}\r\n0\r\n\r\n");
+    let length = format!("content-length: {}", WITHIN.len());
+    let chunk = format!("{:x}\r\n{WITHIN}\r\n0\r\n\r\n", WITHIN.len());
+    let chunked = "transfer-encoding: chunked";
     for (what, sent) in [
-        ("no token", format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{WITHIN}")),
-        ("in a chunk", format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{chunk}")),
-        ("a GET with a body", format!("GET /v1/events HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n{WITHIN}")),
-        (
-            "two lengths",
-            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\ncontent-length: {length}\r\n\r\n{WITHIN}"),
-        ),
-        (
-            "a length and chunks",
-            format!(
-                "POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n{chunk}"
-            ),
-        ),
-        (
-            "a length with a sign",
-            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: +{length}\r\n\r\n{WITHIN}"),
-        ),
-        (
-            "a chunk with a sign",
-            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n+{chunk}"),
-        ),
-        (
-            "a chunk longer than all",
-            format!("POST /v1/orders HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n{WITHIN}"),
-        ),
+        ("no token", post(&length, WITHIN)),
+        ("no token, and chunks", post(chunked, &chunk)),
+        ("a GET with a body", format!("GET /v1/events HTTP/1.1\r\nhost: test\r\n{length}\r\n\r\n{WITHIN}")),
+        ("two lengths", post(&format!("content-length: 0\r\n{length}"), WITHIN)),
+        ("a length and chunks", post(&format!("content-length: 5\r\n{chunked}"), &chunk)),
+        ("a length with a sign", post(&length.replace(": ", ": +"), WITHIN)),
+        ("a chunk with a sign", post(chunked, &format!("+{chunk}"))),
+        ("a chunk longer than all", post(chunked, &format!("fffffffffffffffff\r\n{WITHIN}"))),
     ] {
         let answer = whole(address, &format!("{sent}{LAST}")).await;
         assert!(!answer.contains(UNKNOWN), "case 16: {what}: {answer}");
         assert!(answer.matches("HTTP/1.1 ").count() <= 2, "case 16: {what}: {answer}");
         assert!(!answer.contains("HTTP/1.1 5"), "case 16: {what}: {answer}");
     }
-    // What a request that is one gets, so that the text above is what a smuggled one would get.
+    // What a request gets that is one: by that it is known above that none was seen.
     let answer = whole(address, &format!("{WITHIN}{LAST}")).await;
     assert!(answer.contains(UNKNOWN), "case 16: a request for an unknown path: {answer}");
 }
 
 pub async fn case_17_clients_of_old_get_whole_answers(address: SocketAddr) {
     // One that waits to be told to go on is answered without its body, or told so.
-    let head = "POST /v1/orders HTTP/1.1\r\nhost: test\r\ncontent-length: 20000\r\nexpect: 100-continue\r\n\r\n";
     let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = post("content-length: 20000\r\nexpect: 100-continue", "");
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut status = [0; 12];
     timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("case 17: an answer to Expect").unwrap();
-    assert!([b"HTTP/1.1 401", b"HTTP/1.1 100"].contains(&&status), "case 17: Expect: {:?}", status.escape_ascii().to_string());
+    let status = String::from_utf8_lossy(&status);
+    assert!(["HTTP/1.1 401", "HTTP/1.1 100"].contains(&&*status), "case 17: Expect: {status}");
 
-    let head = "HEAD /v1/events:watch?event_ids=evt_00000000000000000000000000 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-    let answer = whole(address, head).await;
+    let stream = "/v1/events:watch?event_ids=evt_00000000000000000000000000";
+    let answer = whole(address, &format!("HEAD {stream} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")).await;
     assert!(answer.ends_with("\r\n\r\n"), "case 17: a stream that is asked for by HEAD has no body: {answer}");
 
-    // HTTP/1.0 with what it calls keep-alive.
-    let kept = "GET /v1/events HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
-    let answer = whole(address, &format!("{kept}GET /v1/events HTTP/1.0\r\n\r\n")).await;
+    // HTTP/1.0, and what keeps its connections.
+    let kept = "GET /v1/events HTTP/1.0\r\nhost: test\r\nconnection: keep-alive\r\n\r\n";
+    let last = "GET /v1/events HTTP/1.0\r\nhost: test\r\n\r\n";
+    let answer = whole(address, &format!("{kept}{last}")).await;
     assert_eq!(answer.matches(" 200 OK").count(), 2, "case 17: a connection of HTTP/1.0 that is kept: {answer}");
 }
