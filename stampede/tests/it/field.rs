@@ -3,6 +3,7 @@
 
 mod ids;
 mod kafka;
+mod late;
 mod money;
 mod raw;
 mod servers;
