@@ -194,10 +194,6 @@ impl Database {
         self.pool.close().await;
     }
 
-    pub(crate) fn pool(&self) -> &MySqlPool {
-        &self.pool
-    }
-
     /// How long a connection that is none of the pool may be unused: after that the server may have ended it.
     pub fn longest_unused(&self) -> Duration {
         self.config.untested()

@@ -43,10 +43,20 @@ impl Schema {
     /// Applies what has not been applied so far. Safe to run from several places at once. Fails if the schema has
     /// migrations that this program does not know.
     pub async fn migrate(&self, db: &Database) -> Result<(), DbError> {
-        let failed = |error| DbError::Schema(format!("the {} schema cannot be migrated: {error}", self.service));
-        self.migrator.run(db.pool()).await.map_err(failed)
+        let failed = |why: String| DbError::Schema(format!("the {} schema cannot be migrated: {why}", self.service));
+        // The lock is that of the connection, and ends with it.
+        let mut conn = db.open_apart().await?;
+        let locked: Option<i64> = sqlx::query_scalar(LOCK).fetch_one(&mut conn).await?;
+        if locked != Some(1) {
+            return Err(failed("somebody else has been at it for too long".to_owned()));
+        }
+        self.migrator.run_direct(None, &mut conn, false).await.map_err(|error| failed(error.to_string()))
     }
 }
+
+/// Waits until nobody else migrates the schema, for a minute at most. The library waits without an end, which MariaDB
+/// refuses by a mere warning, and goes on.
+const LOCK: &str = "SELECT CAST(GET_LOCK(CONCAT('migrate.', MD5(DATABASE())), 60) AS SIGNED)";
 
 /// First word of the name of a migration after which older programs cannot run.
 const CONTRACT: &str = "contract";
