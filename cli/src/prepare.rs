@@ -7,8 +7,8 @@ use anyhow::{Context, anyhow, bail};
 use rdkafka::{
     ClientConfig,
     admin::{
-        AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-        TopicReplication,
+        AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, OwnedResourceSpecifier,
+        ResourceSpecifier, TopicReplication,
     },
     client::DefaultClientContext,
     types::RDKafkaErrorCode,
@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long topics keep their records, and for good: copies of dead letters are looked at weeks later.
 const KEEP: (&str, &str) = ("retention.ms", "-1");
-/// Time between two tries to reach the database.
+/// Time between two tries to reach the database, or to see a new topic.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Make the schemas, bring them to this release, and make the topics.
@@ -176,10 +176,8 @@ async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &
         return Ok(());
     }
     let options = AdminOptions::new().request_timeout(Some(CONNECT_TIMEOUT));
-    let described = client.describe_configs(&resources, &options).await.context("Kafka does not show its settings")?;
+    let described = settings_of(client, &resources, &options).await?;
     let mut altered = Vec::new();
-    let described: Vec<_> =
-        described.into_iter().collect::<Result<_, _>>().map_err(|code| anyhow!("topics: {code}"))?;
     for described in &described {
         let OwnedResourceSpecifier::Topic(topic) = &described.specifier else { continue };
         if described.get(KEEP.0).is_some_and(|entry| entry.value.as_deref() == Some(KEEP.1)) {
@@ -199,6 +197,24 @@ async fn keep_dead_letters(client: &AdminClient<DefaultClientContext>, topics: &
         result.map_err(|(topic, code)| anyhow!("{topic:?} cannot keep its records: {code}"))?;
     }
     Ok(())
+}
+
+/// The settings of topics. One that somebody else who prepares has made a moment ago is not known to a broker at once.
+async fn settings_of(
+    client: &AdminClient<DefaultClientContext>,
+    topics: &[ResourceSpecifier<'_>],
+    options: &AdminOptions,
+) -> anyhow::Result<Vec<ConfigResource>> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    loop {
+        let described = client.describe_configs(topics, options).await.context("Kafka does not show its settings")?;
+        match described.into_iter().collect::<Result<Vec<_>, _>>() {
+            Err(RDKafkaErrorCode::UnknownTopicOrPartition) if Instant::now() < deadline => {
+                sleep(RETRY_AFTER.mul_f64(rand::random_range(0.5..1.0))).await;
+            }
+            described => return described.map_err(|code| anyhow!("topics: {code}")),
+        }
+    }
 }
 
 #[cfg(test)]
