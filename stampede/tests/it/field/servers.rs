@@ -15,11 +15,15 @@ use tonic::{Code, Status};
 const ROUNDS: usize = 3;
 /// Longer than a call to Redis waits.
 const PAUSE: Duration = Duration::from_secs(3);
-/// What makes Redis refuse every write, and what makes it take them again.
-const REFUSALS: [(&str, &str, &str); 2] = [
+/// What makes Redis refuse every write, and what makes it take them again. Of the last one nothing is refused before a
+/// copy of the data could not be written.
+const REFUSALS: [(&str, &str, &str); 3] = [
     ("too few replicas", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
     ("no memory", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    ("no disk", "CONFIG SET save \"3600 1\"", "CONFIG SET save \"\""),
 ];
+/// Lets a test say where Redis writes copies of its data.
+const MOVABLE: [(&str, &str); 1] = [("enable-protected-configs", "yes")];
 
 /// A caller may be told to come again, and never that something is broken.
 fn assert_passing(what: &str, refused: &Status) {
@@ -36,13 +40,18 @@ async fn placed_at_last(sale: &Sale, what: &str) -> Order {
     .await
 }
 
-/// Asks for three orders at once, each taken or put off.
-async fn try_to_place(sale: &Sale, what: &str) {
+/// Asks for three orders at once, each taken or put off. How many are put off.
+async fn try_to_place(sale: &Sale, what: &str) -> usize {
     let place = || sale.place(buyer(), &[(0, 1)], "");
     let (one, two, three) = tokio::join!(place(), place(), place());
-    for refused in [one, two, three].into_iter().filter_map(Result::err) {
-        assert_passing(what, &refused);
-    }
+    let refused = [one, two, three].into_iter().filter_map(Result::err);
+    refused.inspect(|refused| assert_passing(what, refused)).count()
+}
+
+/// Asks for orders until some are put off.
+async fn until_put_off(sale: &Sale, what: &str) {
+    eventually(&format!("{what}: orders are put off"), || async { (try_to_place(sale, what).await > 0).then_some(()) })
+        .await;
 }
 
 /// Ends every session that the processes of this world have with the database. Returns how many there were.
@@ -75,7 +84,7 @@ async fn case_03_sessions_that_the_database_ends_break_nothing_and_lose_no_order
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_ends_connections_and_takes_no_writes_for_a_while() {
     let _turn = heavy().await;
-    let (world, redis) = tokio::join!(World::prepared(), OwnRedis::start(&[]));
+    let (world, redis) = tokio::join!(World::prepared(), OwnRedis::start(&MOVABLE));
     let (world, redis) = (world.unwrap(), redis.unwrap());
     let mesh = on_redis(&redis.url())
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
@@ -109,9 +118,12 @@ async fn case_06_a_redis_that_takes_no_writes_puts_callers_off_and_is_used_again
     sale: &Sale,
     redis: &OwnRedis,
 ) {
+    // Nobody can make a file there. It is started, and says so in other words than OK.
+    redis.obey("CONFIG SET dir /proc").await.unwrap();
+    redis.obey("BGSAVE").await.expect_err("it says that it has started");
     for (what, refuse, take) in REFUSALS {
         redis.obey(refuse).await.unwrap();
-        try_to_place(sale, what).await;
+        until_put_off(sale, what).await;
         redis.obey(take).await.unwrap();
         placed_at_last(sale, what).await;
     }
@@ -120,7 +132,7 @@ async fn case_06_a_redis_that_takes_no_writes_puts_callers_off_and_is_used_again
     // The time after which other clients are told that the server is busy.
     redis.obey("CONFIG SET lua-time-limit 50").await.unwrap();
     redis.obey("EVAL \"while true do end\" 0").await.expect_err("it has no end, and so no answer");
-    try_to_place(sale, what).await;
+    until_put_off(sale, what).await;
     redis.obey("SCRIPT KILL").await.unwrap();
     placed_at_last(sale, what).await;
 
