@@ -38,6 +38,11 @@ pub struct Config {
     /// event opens that another replica created, if its timer is lost as well.
     #[arg(long, env = "STAMPEDE_EVENT_SWEEP_INTERVAL_MS", default_value_t = 500, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub sweep_interval_ms: u64,
+
+    /// A transition that is later than this counts as missed, in milliseconds: it is made all the same, counted and
+    /// logged with how late it was.
+    #[arg(long, env = "STAMPEDE_EVENT_MISSED_AFTER_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub missed_after_ms: u64,
 }
 
 impl Config {
@@ -49,6 +54,11 @@ impl Config {
     /// Longest time between two reads of due events.
     pub const fn sweep_interval(&self) -> Duration {
         Duration::from_millis(self.sweep_interval_ms)
+    }
+
+    /// From when on a transition counts as missed.
+    pub const fn missed_after(&self) -> Duration {
+        Duration::from_millis(self.missed_after_ms)
     }
 }
 

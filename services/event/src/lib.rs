@@ -60,7 +60,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 
 fn start_workers(parts: &Parts, config: &Config, redis: Redis, timers: ArmTimers, changes: &ScheduleChanges) {
     let (seen, note) = NoteSeen::new(parts.db.clone());
-    let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone(), seen);
+    let advance = AdvanceEvents::new(parts.db.clone(), parts.outbox.clone(), seen, config.missed_after());
     let sweep = DueSweep::new(advance.clone(), changes.clone(), config.sweep_interval());
     parts.work("due sweep", SWEEP_TIMEOUT, sweep);
     let listener = ExpiryListener { advance, timers, redis };

@@ -125,13 +125,15 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// [`lock`] without those that another transaction has locked.
-pub async fn lock_free(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Schedule>, DbError> {
+/// [`lock`] without those that another transaction has locked, and those that are not due at `now`.
+pub async fn lock_free(conn: &mut MySqlConnection, ids: &[EventId], now: Timestamp) -> Result<Vec<Schedule>, DbError> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = Statement::new("SELECT id FROM events WHERE id IN ");
+    // By the primary key alone: the index of due times would be locked in another order than the rows are.
+    let mut query = Statement::new("SELECT id FROM events FORCE INDEX (PRIMARY) WHERE id IN ");
     query.push_list(ids.iter().map(EventId::uuid));
+    query.push(" AND due_at_us <= ").push_bind(now.micros());
     query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
     let free: Vec<(Uuid,)> = query.fetch_all(&mut *conn).await?;
     let free: Vec<EventId> = free.into_iter().map(|(id,)| EventId::from_uuid(id)).collect();
@@ -139,10 +141,11 @@ pub async fn lock_free(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Ve
     lock(conn, &free).await
 }
 
-/// Returns the first `limit` events with a transition ahead, the earliest first.
-pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>, DbError> {
+/// Returns the first `limit` events whose next transition is due before `until`, the earliest first.
+pub async fn next_due(conn: &mut MySqlConnection, until: Timestamp, limit: u32) -> Result<Vec<Due>, DbError> {
     let rows: Vec<(Uuid, i64)> =
-        sqlx::query_as("SELECT id, due_at_us FROM events WHERE due_at_us IS NOT NULL ORDER BY due_at_us LIMIT ?")
+        sqlx::query_as("SELECT id, due_at_us FROM events WHERE due_at_us < ? ORDER BY due_at_us, id LIMIT ?")
+            .bind(until.micros())
             .bind(limit)
             .fetch_all(conn)
             .await?;
@@ -150,10 +153,27 @@ pub async fn next_due(conn: &mut MySqlConnection, limit: u32) -> Result<Vec<Due>
     Ok(rows.into_iter().map(due).collect())
 }
 
-/// Returns the next `limit` schedules after `after` with a transition ahead, the earliest first.
-pub async fn unfinished(conn: &mut MySqlConnection, after: Option<Due>, limit: u32) -> Result<Vec<Schedule>, DbError> {
+/// Returns the ids of those of these events that are due at `now`.
+pub async fn still_due(conn: &mut MySqlConnection, ids: &[EventId], now: Timestamp) -> Result<Vec<EventId>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = Statement::new("SELECT id FROM events WHERE due_at_us <= ");
+    query.push_bind(now.micros()).push(" AND id IN ");
+    query.push_list(ids.iter().map(EventId::uuid));
+    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
+}
+
+/// Returns the next `limit` schedules after `after` whose next transition is due before `until`, the earliest first.
+pub async fn due_before(
+    conn: &mut MySqlConnection,
+    after: Option<Due>,
+    until: Timestamp,
+    limit: u32,
+) -> Result<Vec<Schedule>, DbError> {
     let mut query = select("");
-    query.push(" WHERE due_at_us IS NOT NULL");
+    query.push(" WHERE due_at_us < ").push_bind(until.micros());
     if let Some(Due { event_id, due_at }) = after {
         query.push(" AND due_at_us >= ").push_bind(due_at.micros());
         query.push(" AND (due_at_us > ").push_bind(due_at.micros());

@@ -9,15 +9,26 @@ use crate::{
     domain::{Advanced, Due, Schedule},
     store,
 };
-use opentelemetry::{KeyValue, global, metrics::Histogram};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Histogram},
+};
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError};
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, Timestamp};
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 /// Most events of one transaction.
-pub const BATCH_SIZE: u32 = 100;
+pub const BATCH_SIZE: usize = 100;
+/// Transactions of one call at a time: while the database commits one, the next is on its way.
+const MAX_IN_FLIGHT: usize = 2;
+/// Most events that are read ahead.
+const MAX_UPCOMING: u32 = 2_000;
 
 static LATENESS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
     global::meter("stampede.event")
@@ -27,18 +38,44 @@ static LATENESS: LazyLock<Histogram<f64>> = LazyLock::new(|| {
         .build()
 });
 
+static MISSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("stampede.event")
+        .u64_counter("stampede_event_missed_transitions")
+        .with_description("Openings and closings that were later than a missed one is")
+        .build()
+});
+
 /// Opens and closes events. Cheap to clone.
 #[derive(Clone)]
 pub struct AdvanceEvents {
     db: Database,
     outbox: Outbox,
     seen: SeenQueue,
+    missed_after: Duration,
 }
 
 impl AdvanceEvents {
-    /// Opens and closes events of this schema, and hands over to `seen` what was committed.
-    pub fn new(db: Database, outbox: Outbox, seen: SeenQueue) -> Self {
-        Self { db, outbox, seen }
+    /// Opens and closes events of this schema, and hands over to `seen` what was committed. A transition that is later
+    /// than `missed_after` counts as missed.
+    pub fn new(db: Database, outbox: Outbox, seen: SeenQueue, missed_after: Duration) -> Self {
+        Self { db, outbox, seen, missed_after }
+    }
+
+    /// [`Self::run`] for many events, in batches of which each is a transaction of its own.
+    pub async fn run_all(&self, batches: Vec<Vec<EventId>>) -> Result<(), DbError> {
+        let batches = stream::iter(batches).map(Ok::<_, DbError>);
+        batches.try_for_each_concurrent(MAX_IN_FLIGHT, |ids| async move { self.run(ids).await.map(drop) }).await
+    }
+
+    /// [`Self::run_all`] for events whose timers have expired. Most often somebody has made their transitions already,
+    /// which one read finds.
+    pub async fn run_expired(&self, expired: Vec<EventId>) -> Result<(), DbError> {
+        let now = self.now();
+        let read = self
+            .db
+            .run("still_due", |mut conn| async move { store::events::still_due(&mut conn, &expired, now).await });
+        let due: Vec<EventId> = read.await?;
+        self.run_all(due.chunks(BATCH_SIZE).map(<[EventId]>::to_vec).collect()).await
     }
 
     /// Makes every transition of these events that is due now, in one transaction. Leaves out the events that somebody
@@ -54,15 +91,19 @@ impl AdvanceEvents {
         if !advanced.is_empty() {
             self.seen.push(&advanced);
             self.outbox.wake();
-            record(&advanced, Timestamp::now());
+            self.record(&advanced, Timestamp::now());
         }
         Ok(advanced)
     }
 
-    /// Returns the next events with a transition ahead, the earliest first, [`BATCH_SIZE`] at most.
-    pub async fn upcoming(&self) -> Result<Vec<Due>, DbError> {
+    /// Returns the events with a transition due before `until`, the earliest first. There is a bound to how many: more
+    /// are read once these are done.
+    pub async fn upcoming(&self, until: Timestamp) -> Result<Vec<Due>, DbError> {
         self.db
-            .run("upcoming_events", |mut conn| async move { store::events::next_due(&mut conn, BATCH_SIZE).await })
+            .run(
+                "upcoming_events",
+                |mut conn| async move { store::events::next_due(&mut conn, until, MAX_UPCOMING).await },
+            )
             .await
     }
 
@@ -70,10 +111,39 @@ impl AdvanceEvents {
     pub fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    fn record(&self, advanced: &Advanced, committed_at: Timestamp) {
+        let opened = advanced.opened.iter().map(|schedule| (schedule, "open", schedule.times.open_time()));
+        let closed = advanced.closed.iter().map(|schedule| (schedule, "close", schedule.times.close_time()));
+        for (Schedule { event_id, .. }, transition, due_at) in opened.chain(closed) {
+            let late = committed_at.since(due_at);
+            let is_missed = late > self.missed_after;
+            let labels = [KeyValue::new("transition", transition)];
+            LATENESS.record(late.as_secs_f64(), &labels);
+            // Also what was in time, so that there is a count before the first miss.
+            MISSED.add(is_missed.into(), &labels);
+            let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+            if is_missed {
+                tracing::warn!(
+                    event.id = %event_id,
+                    event.transition = transition,
+                    event.late_us = late_us,
+                    "event advanced after its time was missed"
+                );
+            } else {
+                tracing::info!(
+                    event.id = %event_id,
+                    event.transition = transition,
+                    event.late_us = late_us,
+                    "event advanced"
+                );
+            }
+        }
+    }
 }
 
 async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced, DbError> {
-    let locked = store::events::lock_free(conn, ids).await?;
+    let locked = store::events::lock_free(conn, ids, Timestamp::now()).await?;
     // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
     let advanced = Advanced::at(now, locked);
@@ -82,15 +152,4 @@ async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced
     store::events::close(conn, &advanced.closed, now).await?;
     store::outbox::append(conn, &advanced.messages()).await?;
     Ok(advanced)
-}
-
-fn record(advanced: &Advanced, committed_at: Timestamp) {
-    let opened = advanced.opened.iter().map(|schedule| (schedule, "open", schedule.times.open_time()));
-    let closed = advanced.closed.iter().map(|schedule| (schedule, "close", schedule.times.close_time()));
-    for (Schedule { event_id, .. }, transition, due_at) in opened.chain(closed) {
-        let late = committed_at.since(due_at);
-        LATENESS.record(late.as_secs_f64(), &[KeyValue::new("transition", transition)]);
-        let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
-        tracing::info!(event.id = %event_id, event.transition = transition, event.late_us = late_us, "event advanced");
-    }
 }

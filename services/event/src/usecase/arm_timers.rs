@@ -1,4 +1,7 @@
 //! The Redis timers of events. They only make transitions prompt, so no use case fails when they fail.
+//!
+//! Only transitions that are near have timers, so that neither Redis nor a new connection to it pays for all that is
+//! planned.
 
 use crate::{
     domain::{Due, Schedule, State},
@@ -10,7 +13,14 @@ use stampede_lua::{
     Redis, RedisError,
     timer::{self, Timers},
 };
+use stampede_vocab::{EventId, Timestamp};
+use std::time::Duration;
+use uuid::Uuid;
 
+/// How long before its time a transition gets its timer.
+const AHEAD: Duration = Duration::from_secs(120);
+/// The version of an event that was never changed.
+const FIRST_VERSION: i64 = 1;
 /// Events of one page.
 const BATCH_SIZE: u32 = 500;
 /// Timers that are armed concurrently.
@@ -40,13 +50,15 @@ impl ArmTimers {
         Self { db, redis }
     }
 
-    /// Arms the timers of every event with a transition ahead. Returns the number of events.
-    pub async fn arm_all(&self) -> Result<usize, ArmError> {
+    /// Arms the timers of every event whose next transition is near, except those due before `from`, which were armed
+    /// before. Returns the number of events and the time up to which they are armed, which is the next `from`.
+    pub async fn arm_near(&self, from: Option<Timestamp>) -> Result<(usize, Timestamp), ArmError> {
+        let until = Timestamp::now().plus(AHEAD);
         let mut armed = 0;
-        let mut after = None;
+        let mut after = from.map(|due_at| Due { event_id: EventId::from_uuid(Uuid::nil()), due_at });
         loop {
-            let page = self.unfinished(after).await?;
-            let Some(last) = page.last() else { return Ok(armed) };
+            let page = self.due_before(after, until).await?;
+            let Some(last) = page.last() else { return Ok((armed, until)) };
             // A cursor over due times: an event whose times move in the meantime is armed by its own change.
             after = last.due_at().map(|due_at| Due { event_id: last.event_id, due_at });
             let arming = stream::iter(&page).map(Ok::<_, RedisError>);
@@ -68,20 +80,54 @@ impl ArmTimers {
     }
 
     async fn try_arm(&self, schedule: &Schedule) -> Result<(), RedisError> {
-        let timers = Timers {
-            event_id: schedule.event_id,
-            version: schedule.version,
-            open_time: (schedule.state == State::Scheduled).then(|| schedule.times.open_time()),
-            close_time: Some(schedule.times.close_time()),
-        };
+        let timers = near_timers(schedule, Timestamp::now());
+        let has_none = timers.open_time.is_none() && timers.close_time.is_none();
+        // The timers of an earlier version have to go.
+        if has_none && schedule.version == FIRST_VERSION {
+            return Ok(());
+        }
         timer::arm(&self.redis, timers).await.map(drop)
     }
 
-    async fn unfinished(&self, after: Option<Due>) -> Result<Vec<Schedule>, DbError> {
+    async fn due_before(&self, after: Option<Due>, until: Timestamp) -> Result<Vec<Schedule>, DbError> {
         self.db
-            .run("unfinished_events", |mut conn| async move {
-                store::events::unfinished(&mut conn, after, BATCH_SIZE).await
+            .run("near_events", |mut conn| async move {
+                store::events::due_before(&mut conn, after, until, BATCH_SIZE).await
             })
             .await
+    }
+}
+
+/// The timers of those transitions ahead that are near at `now`.
+fn near_timers(schedule: &Schedule, now: Timestamp) -> Timers {
+    let until = now.plus(AHEAD);
+    let is_near = |time: &Timestamp| *time < until;
+    let open_time = (schedule.state == State::Scheduled).then(|| schedule.times.open_time());
+    Timers {
+        event_id: schedule.event_id,
+        version: schedule.version,
+        open_time: open_time.filter(is_near),
+        close_time: Some(schedule.times.close_time()).filter(is_near),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Times;
+
+    fn timers(opens_in_s: u64, closes_in_s: u64) -> [bool; 2] {
+        let now = Timestamp::from_micros(1_000_000_000);
+        let at = |seconds| now.plus(Duration::from_secs(seconds));
+        let times = Times::new(at(opens_in_s), at(closes_in_s)).unwrap();
+        let timers = near_timers(&Schedule::new(EventId::from_uuid(Uuid::nil()), times, now), now);
+        [timers.open_time.is_some(), timers.close_time.is_some()]
+    }
+
+    #[test]
+    fn only_what_is_near_has_a_timer() {
+        assert_eq!(timers(1, 2), [true, true]);
+        assert_eq!(timers(119, 120), [true, false]);
+        assert_eq!(timers(120, 121), [false, false]);
     }
 }

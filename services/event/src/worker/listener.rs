@@ -1,17 +1,24 @@
 //! The expiry listener: Redis publishes that a timer has expired, and the event advances at once.
 //!
-//! It is an optimization: nothing depends on it. It arms all timers after each connect, so a Redis that lost them gets
-//! them back.
+//! It is an optimization: nothing depends on it. It arms the timers of what is near after each connect, so a Redis that
+//! lost them gets them back, and then of what comes near, beside what expires.
 
-use crate::usecase::{AdvanceEvents, ArmTimers, BATCH_SIZE};
+use crate::usecase::{AdvanceEvents, ArmTimers};
 use stampede_lua::{Redis, timer::Expirations};
 use stampede_vocab::{EventId, backoff};
 use std::{future::Future, time::Duration};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// Time between two looks for what has come near, which is a small part of the time that timers are armed ahead.
+const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a connection must last for the next one to be made soon after it: one that is cut again and again must not
+/// have the timers armed as often.
+const STEADY: Duration = Duration::from_secs(5);
 /// Time between two pings of the connection.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Most expirations that are looked at together.
+const EXPIRED_AT_A_TIME: usize = 1_000;
 /// Longest wait for one batch. A transaction under way goes on; the next poll of the sweep finds whether it committed.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -21,7 +28,7 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ExpiryListener {
     /// Opens and closes what expires.
     pub advance: AdvanceEvents,
-    /// Arms all timers when a connection is made.
+    /// Arms the timers of what is near.
     pub timers: ArmTimers,
     /// Where the timers are.
     pub redis: Redis,
@@ -34,10 +41,14 @@ impl ExpiryListener {
         while !stop.is_cancelled() {
             match Expirations::subscribe(&self.redis).await {
                 Ok(expirations) => {
-                    failures = 0;
-                    // After the subscription, so that the expiry of a timer in between is received.
-                    self.arm_all().await;
-                    self.listen(expirations, &stop).await;
+                    let connected_at = Instant::now();
+                    tokio::select! {
+                        () = self.listen(expirations, &stop) => {}
+                        () = self.keep_armed() => {}
+                    }
+                    if connected_at.elapsed() >= STEADY {
+                        failures = 0;
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(error.cause = %error, "cannot listen for timers, the sweep goes on alone");
@@ -50,10 +61,25 @@ impl ExpiryListener {
         Ok(())
     }
 
-    async fn arm_all(&self) {
-        match in_time(self.timers.arm_all()).await {
-            Ok(armed) => tracing::info!(event.armed = armed, "listening for the timers of events"),
-            Err(error) => tracing::warn!(error.cause = %error, "timers not armed, left to the sweep"),
+    /// Arms the timers of what is near, and later of what has come near. Begins after the subscription, so that the
+    /// expiry of a timer in between is received. Never returns.
+    async fn keep_armed(&self) {
+        let (mut armed_until, mut failures) = (None, 0);
+        loop {
+            match in_time(self.timers.arm_near(armed_until)).await {
+                Ok((armed, until)) => {
+                    if armed_until.is_none() {
+                        tracing::info!(event.armed = armed, "listening for the timers of events");
+                    }
+                    (armed_until, failures) = (Some(until), 0);
+                    sleep(LOOK_INTERVAL).await;
+                }
+                Err(error) => {
+                    tracing::warn!(error.cause = %error, "timers not armed, left to the sweep");
+                    sleep(backoff(failures)).await;
+                    failures += 1;
+                }
+            }
         }
     }
 
@@ -63,7 +89,7 @@ impl ExpiryListener {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                batch = expirations.next(BATCH_SIZE as usize) => match batch {
+                batch = expirations.next(EXPIRED_AT_A_TIME) => match batch {
                     Some(batch) => self.advance(batch.into_iter().map(|(event_id, _)| event_id).collect()).await,
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
@@ -76,7 +102,7 @@ impl ExpiryListener {
     }
 
     async fn advance(&self, expired: Vec<EventId>) {
-        if let Err(error) = in_time(self.advance.run(expired)).await {
+        if let Err(error) = in_time(self.advance.run_expired(expired)).await {
             tracing::warn!(error.cause = %error, "events of expired timers not advanced, left to the sweep");
         }
     }
