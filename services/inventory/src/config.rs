@@ -50,6 +50,11 @@ pub struct Config {
     /// Milliseconds between two comparisons of Redis with the ledger. What is lost in Redis is back within two of these.
     #[arg(long, env = "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub reconcile_interval_ms: u64,
+
+    /// How long before its opening an event is first checked to be staged, in milliseconds. It is checked again when it
+    /// opens. What is missing is counted and staged.
+    #[arg(long, env = "STAMPEDE_INVENTORY_STAGING_LEAD_MS", default_value_t = 60_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1_000..=86_400_000))]
+    pub staging_lead_ms: u64,
 }
 
 impl Config {
@@ -72,6 +77,11 @@ impl Config {
     /// Time between two comparisons of Redis with the ledger.
     pub const fn reconcile_interval(&self) -> Duration {
         Duration::from_millis(self.reconcile_interval_ms)
+    }
+
+    /// Time before its opening from which on an event is checked to be staged.
+    pub const fn staging_lead(&self) -> Duration {
+        Duration::from_millis(self.staging_lead_ms)
     }
 }
 

@@ -31,8 +31,8 @@ use stampede_vocab::Service;
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use usecase::{
-    ApplyMessages, CompareAll, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten, ReserveUnits,
-    StageStock, SyncRedis, ViewStock,
+    ApplyMessages, CheckStaging, CompareAll, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten,
+    ReserveUnits, StageStock, SyncRedis, ViewStock,
 };
 use worker::{Consumer, Gauges};
 
@@ -40,6 +40,8 @@ use worker::{Consumer, Gauges};
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two measurements of the gauges.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two checks of what opens soon.
+const STAGING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -99,6 +101,11 @@ fn start_rounds(parts: &Parts, config: &Config, reconcile: &Reconcile, view: &Vi
     parts.every("reconciler", config.reconcile_interval(), ROUND_TIMEOUT, move || {
         let near = near.clone();
         async move { near.run_near().await }
+    });
+    let staging = Arc::new(CheckStaging::new(reconcile.clone(), config.staging_lead()));
+    parts.every("staging check", STAGING_CHECK_INTERVAL, ROUND_TIMEOUT, move || {
+        let staging = staging.clone();
+        async move { staging.run().await }
     });
     let gauges = Gauges::new(view.clone());
     parts.every("stock gauges", GAUGE_INTERVAL, ROUND_TIMEOUT, move || {

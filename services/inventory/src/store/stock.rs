@@ -170,6 +170,26 @@ pub async fn open_events(
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
+/// Up to `limit` events that open within these times, with when they do, the first to open first. One that was cancelled
+/// before its opening never opens.
+pub async fn opening(
+    conn: &mut MySqlConnection,
+    (from, until): (Timestamp, Timestamp),
+    limit: u32,
+) -> Result<Vec<(EventId, Timestamp)>, DbError> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT DISTINCT event_id, opens_at_us FROM stock FORCE INDEX (stock_by_opening) \
+         WHERE is_over = FALSE AND opens_at_us >= ? AND opens_at_us < ? AND closes_at_us > opens_at_us \
+         ORDER BY opens_at_us, event_id LIMIT ?",
+    )
+    .bind(from.micros())
+    .bind(until.micros())
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(id, open_time)| (EventId::from_uuid(id), Timestamp::from_micros(open_time))).collect())
+}
+
 /// Marks up to `limit` items as over, of events that opened before `soon` and had closed at `closed_at`. Returns how
 /// many. They are read without a lock first: the others, which are on sale, must not be waited for.
 pub async fn mark_over(

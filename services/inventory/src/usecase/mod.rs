@@ -4,6 +4,7 @@
 mod absent_events;
 mod apply_messages;
 mod asked_events;
+mod check_staging;
 mod commit_grants;
 mod compare_all;
 mod copy_buyers;
@@ -18,10 +19,12 @@ mod release_unwritten;
 mod reserve_units;
 mod script_turns;
 mod stage_stock;
+mod staging_watch;
 mod sync_redis;
 mod view_stock;
 
 pub use apply_messages::{ApplyMessages, Batch, Effects, LedgerRequest};
+pub use check_staging::CheckStaging;
 pub use compare_all::CompareAll;
 pub use drop_stale_holds::DropStaleHolds;
 pub use error::Error;
