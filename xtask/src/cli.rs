@@ -247,6 +247,8 @@ pub enum Generator {
     Jmeter(JmeterArgs),
     /// HTTP through the gateway alone to a bare gRPC handler, by wrk, beside a bare hop in the same run
     Gateway(GatewayArgs),
+    /// No load: events that are due at the same instant, among many that are planned, and how late they open
+    EventOpen(EventOpenArgs),
 }
 
 /// Which mesh the load is put on, and for how long.
@@ -321,6 +323,44 @@ pub struct GatewayArgs {
     /// How to build: with all optimisations, unless --dev is given.
     #[command(flatten)]
     pub profile: ProfileArgs,
+}
+
+/// Flags of `bench event-open`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask bench event-open\n  cargo xtask bench event-open --due 1000 --ahead 100000 --keys 1000000"
+)]
+pub struct EventOpenArgs {
+    /// Events that are due at the same instant
+    #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub due: u32,
+    /// Events that are planned for later
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub ahead: u32,
+    /// Other keys that expire, in the logical database of the timers
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
+    pub keys: u32,
+    /// Replicas of the event service
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub replicas: u32,
+    /// Instants of each way: the listener is cut at the first, is not at the second, and so on
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Events of each instant in which a buyer tries to be the first
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u32).range(..=100))]
+    pub orders: u32,
+    /// Time between two recovery passes of the naive way
+    #[arg(long = "recovery", value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=600))]
+    pub recovery_s: u32,
+    /// How long an idle mesh is measured
+    #[arg(long = "idle", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub idle_s: u32,
+    /// How to build: with all optimisations, unless --dev is given.
+    #[command(flatten)]
+    pub profile: ProfileArgs,
+    /// The database to run on
+    #[arg(long, value_enum, default_value_t = Database::Mysql)]
+    pub database: Database,
 }
 
 /// Flags of `chaos`.

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and reports the results: rates and
 //! latencies, outcomes by reason, what each call cost, and whether every promise still held. The gateway can be
-//! measured alone too.
+//! measured alone too, and how late events open that are due at the same instant.
 
 mod costs;
 mod gateway;
@@ -8,6 +8,7 @@ mod ghz;
 mod jmeter;
 mod laboratory;
 mod metrics;
+mod opening;
 mod page;
 mod plan;
 mod samples;
@@ -29,6 +30,7 @@ pub fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> 
         Generator::Ghz(args) => ghz::run(workspace, args)?,
         Generator::Jmeter(args) => jmeter::run(workspace, args)?,
         Generator::Gateway(args) => gateway::run(workspace, args)?,
+        Generator::EventOpen(args) => opening::run(workspace, args)?,
     };
     Ok(if as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -11,7 +11,7 @@ mod outcome;
 mod plan;
 mod proxy;
 mod round;
-mod sql;
+pub mod sql;
 mod strike;
 mod told;
 mod trouble;

@@ -1,0 +1,99 @@
+//! How many of the events that are due at one instant have not opened yet, as a reader of the database sees it.
+
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use stampede_vocab::Timestamp;
+
+use crate::chaos::sql::Session;
+
+/// How long before the instant the first look is.
+const BEFORE: Duration = Duration::from_millis(100);
+/// Time between two looks.
+const TICK: Duration = Duration::from_millis(2);
+
+/// One look.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Look {
+    /// Milliseconds since the instant, after the answer; less than nothing before it.
+    pub late_ms: f64,
+    /// Events that were due and not open.
+    pub left: u64,
+}
+
+/// All looks at one instant.
+#[derive(Debug, Clone, Serialize)]
+pub struct Curve {
+    /// Events that were due.
+    pub total: u64,
+    /// In their order.
+    pub looks: Vec<Look>,
+}
+
+impl Curve {
+    /// Looks from shortly before `due_at` on by a statement that counts what is left, until nothing is or `within` is
+    /// over.
+    pub fn watch(
+        session: &mut Session,
+        count: &str,
+        total: u32,
+        due_at: Timestamp,
+        within: Duration,
+    ) -> anyhow::Result<Self> {
+        thread::sleep(due_at.minus(BEFORE).since(Timestamp::now()));
+        let (total, end) = (u64::from(total), due_at.plus(within));
+        let mut looks = Vec::new();
+        loop {
+            let left = session.number(count)?;
+            let now = Timestamp::now();
+            looks.push(Look { late_ms: late_ms(now, due_at), left });
+            if left == 0 || now > end {
+                return Ok(Self { total, looks });
+            }
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Milliseconds after which so many of a hundred were open; none if it never came to that.
+    pub fn late_ms(&self, percent: u64) -> Option<f64> {
+        let may_be_left = self.total * (100 - percent.min(100)) / 100;
+        self.looks.iter().find(|look| look.left <= may_be_left).map(|look| look.late_ms.max(0.0))
+    }
+
+    /// How many were open before the instant.
+    pub fn early(&self) -> u64 {
+        let before = self.looks.iter().filter(|look| look.late_ms < 0.0);
+        before.map(|look| self.total.saturating_sub(look.left)).max().unwrap_or(0)
+    }
+}
+
+/// Milliseconds from `due_at` to `now`, less than nothing before it.
+pub fn late_ms(now: Timestamp, due_at: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "some seconds at most")]
+    let micros = (now.micros() - due_at.micros()) as f64;
+    micros / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(looks: &[(f64, u64)]) -> Curve {
+        let looks = looks.iter().map(|(late_ms, left)| Look { late_ms: *late_ms, left: *left }).collect();
+        Curve { total: 200, looks }
+    }
+
+    #[test]
+    fn a_share_is_open_when_no_more_than_the_rest_is_left() {
+        let curve = curve(&[(-1.0, 200), (3.0, 120), (9.0, 100), (20.0, 2), (31.0, 0)]);
+        assert_eq!([50, 99, 100].map(|percent| curve.late_ms(percent)), [Some(9.0), Some(20.0), Some(31.0)]);
+        assert_eq!(curve.early(), 0);
+    }
+
+    #[test]
+    fn what_never_opens_and_what_opens_early_is_seen() {
+        let curve = curve(&[(-5.0, 199), (10.0, 1)]);
+        assert_eq!((curve.late_ms(100), curve.early()), (None, 1));
+    }
+}

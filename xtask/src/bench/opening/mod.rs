@@ -1,0 +1,216 @@
+//! `cargo xtask bench event-open`: how late events open of which many are due at the same instant, among many that are
+//! planned, while the listener for expired timers is cut for half of the time; beside it the naive way, on the same
+//! servers. And what all that is planned costs a mesh that has nothing to do.
+
+mod buyers;
+mod curve;
+mod cutter;
+mod figures;
+mod naive;
+mod page;
+mod redis;
+mod rows;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use stampede_vocab::{Service, Timestamp};
+
+use crate::bench::opening::buyers::Shop;
+use crate::bench::opening::curve::Curve;
+use crate::bench::opening::cutter::Cutter;
+use crate::bench::opening::figures::{Figures, Opening, Way};
+use crate::bench::opening::redis::Connection;
+use crate::bench::opening::rows::table;
+use crate::bench::{RUN, stage};
+use crate::chaos::sql::Session;
+use crate::cli::{EventOpenArgs, PortArgs, Profile};
+use crate::down;
+use crate::fleet::Fleet;
+use crate::mesh::{self, Layout, Mesh, Tuning};
+use crate::ports::Ports;
+use crate::replicas::Replicas;
+use crate::secrets::{self, Secrets};
+use crate::servers::{ServerPorts, Servers};
+use crate::setup;
+use crate::shell;
+use crate::ui::{Step, say};
+use crate::workspace::{Workspace, make_directory, remove_directory};
+
+/// The logical database of the timers.
+const TIMERS: u32 = 1;
+/// Time between the writing of the events and their instant: their stock is staged by then.
+const LEAD: Duration = Duration::from_secs(20);
+/// Longest time in which the product's events may open.
+const WITHIN: Duration = Duration::from_secs(30);
+/// Time for processes to come to rest.
+const REST: Duration = Duration::from_secs(5);
+/// Keys that one script writes.
+const KEYS_AT_A_TIME: u32 = 10_000;
+/// Keys that expire in an hour or two, as sessions and baskets of a shop do.
+const WRITE_KEYS: &str = "for i = tonumber(ARGV[1]), tonumber(ARGV[2]) do \
+                          redis.call('SET', 'session:' .. i, '1', 'PX', 3600000 + i * 7 % 3600000) end return 1";
+
+/// Where the servers are.
+#[derive(Debug, Clone)]
+struct Place {
+    /// Redis, HOST:PORT.
+    redis: String,
+    /// The folder and the name of the database's socket file.
+    folder: PathBuf,
+    socket: String,
+}
+
+impl Place {
+    fn session(&self) -> anyhow::Result<Session> {
+        Session::open(&self.folder, &self.socket)
+    }
+}
+
+/// Measures; whether nothing opened early, twice or never.
+pub fn run(workspace: &Workspace, args: &EventOpenArgs) -> anyhow::Result<bool> {
+    let run = workspace.run(RUN);
+    down::mend_before("bench", &run)?;
+    setup::servers(workspace, args.database)?;
+    let program = mesh::build(workspace, args.profile.or(Profile::Release))?;
+    remove_directory(&run)?;
+    let mut fleet = Fleet::open(&run)?;
+    let requested = PortArgs::default();
+    let mut ports = Ports::reserving(&requested)?;
+    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
+    let replicas = format!("event={}", args.replicas).parse::<Replicas>().map_err(anyhow::Error::msg)?;
+    let layout = Layout::pick(&mut ports, &requested, &replicas)?;
+    let secrets = Secrets::of_run(&run)?;
+    let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
+    let mesh = Mesh {
+        program,
+        servers: &servers,
+        layout: &layout,
+        secrets: &secrets,
+        pay_window_ms: None,
+        tuning: Tuning::default(),
+    };
+    mesh.prepare()?;
+    mesh.start(&mut fleet)?;
+    let figures = Bench::new(&mesh, args)?.measure(&mut fleet)?;
+    fleet.stop();
+    keep(workspace, &figures)?;
+    Ok(figures.is_sound())
+}
+
+fn keep(workspace: &Workspace, figures: &Figures) -> anyhow::Result<()> {
+    let results = workspace.run("bench/event-open");
+    remove_directory(&results)?;
+    make_directory(&results)?;
+    figures.print();
+    fs::write(results.join("summary.json"), serde_json::to_string_pretty(figures)?)?;
+    fs::write(results.join("index.html"), page::html(figures))?;
+    say(&format!("\n  kept         {}", results.join("index.html").display()));
+    Ok(())
+}
+
+struct Bench<'a> {
+    args: &'a EventOpenArgs,
+    place: Place,
+    shop: Shop,
+}
+
+impl<'a> Bench<'a> {
+    fn new(mesh: &Mesh<'_>, args: &'a EventOpenArgs) -> anyhow::Result<Self> {
+        let (folder, socket) = mesh.servers.socket();
+        let redis = mesh.servers.admin_redis_url().trim_start_matches("redis://").to_owned();
+        let gateway = mesh.layout.gateway_url().trim_start_matches("http://").to_owned();
+        Ok(Self { args, place: Place { redis, folder, socket }, shop: Shop { gateway, token: token(mesh)? } })
+    }
+
+    fn measure(&self, fleet: &mut Fleet) -> anyhow::Result<Figures> {
+        let idle_empty_ms = self.idle(fleet, "nothing planned")?;
+        self.plan_ahead()?;
+        let idle_ahead_ms = self.idle(fleet, "all planned")?;
+        let cutter = Cutter::start(&self.place.redis);
+        let mut openings = Vec::new();
+        for way in Way::ALL {
+            for round in 0..self.args.rounds {
+                openings.push(self.open(way, round % 2 == 0)?);
+                fleet.check()?;
+            }
+        }
+        drop(cutter);
+        let EventOpenArgs { ahead, keys, replicas, recovery_s, .. } = *self.args;
+        Ok(Figures { ahead, keys, replicas, recovery_s, idle_empty_ms, idle_ahead_ms, openings })
+    }
+
+    /// Processor time of all processes and servers a second, in milliseconds, while nobody asks for anything.
+    fn idle(&self, fleet: &mut Fleet, name: &str) -> anyhow::Result<f64> {
+        let step = Step::begin("idle", name);
+        fleet.stay(REST)?;
+        let before = stage::spent(fleet);
+        fleet.stay(Duration::from_secs(self.args.idle_s.into()))?;
+        let spent: Duration = stage::spent(fleet).since(&before).values().sum();
+        let ms = spent.as_secs_f64() * 1e3 / f64::from(self.args.idle_s);
+        step.done(&format!("{name}: {ms:.1} ms a second"));
+        Ok(ms)
+    }
+
+    fn plan_ahead(&self) -> anyhow::Result<()> {
+        let step = Step::begin("plan", "writing events and keys");
+        rows::plan_ahead(&mut self.place.session()?, self.args.ahead)?;
+        let mut redis = Connection::open(&self.place.redis, TIMERS)?;
+        for from in (1..=self.args.keys).step_by(KEYS_AT_A_TIME as usize) {
+            let to = self.args.keys.min(from + KEYS_AT_A_TIME - 1);
+            redis.command(&["EVAL", WRITE_KEYS, "0", &from.to_string(), &to.to_string()])?;
+        }
+        step.done(&format!("{} events, {} keys", self.args.ahead, self.args.keys));
+        Ok(())
+    }
+
+    fn open(&self, way: Way, is_cut: bool) -> anyhow::Result<Opening> {
+        let due_at = cutter::instant(Timestamp::now().plus(LEAD), is_cut);
+        let step = Step::begin(way.as_str(), "waiting for the instant");
+        let opening = match way {
+            Way::Product => self.open_by_product(is_cut, due_at)?,
+            Way::Naive => self.open_naively(is_cut, due_at)?,
+        };
+        let p99 = page::number(opening.curve.late_ms(99));
+        step.done(&format!("listener {}, p99 {p99} ms", opening.listener()));
+        Ok(opening)
+    }
+
+    fn open_by_product(&self, is_cut: bool, due_at: Timestamp) -> anyhow::Result<Opening> {
+        let mut session = self.place.session()?;
+        let planned = rows::plan_instant(&mut session, self.args.due, due_at)?;
+        let sample = &planned[..planned.len().min(self.args.orders as usize)];
+        let (opens, events) = (due_at.micros(), table(Service::Event, "events"));
+        let left = format!("SELECT COUNT(*) FROM {events} WHERE due_at_us = {opens}");
+        let (curve, first_orders_ms) = std::thread::scope(|scope| {
+            let buyers = scope.spawn(|| buyers::first_orders(&self.shop, sample, due_at));
+            let curve = Curve::watch(&mut session, &left, self.args.due, due_at, WITHIN);
+            let orders = buyers.join().map_err(|_| anyhow::anyhow!("the buyers have panicked"));
+            anyhow::Ok((curve?, orders??))
+        })?;
+        let early = format!("SELECT COUNT(*) FROM {events} WHERE opens_at_us = {opens} AND opened_at_us < {opens}");
+        let early = curve.early().max(session.number(&early)?);
+        let double = format!(
+            "SELECT COUNT(*) - COUNT(DISTINCT aggregateid) FROM {} WHERE type = 'stampede.message.v1.EventOpened'",
+            table(Service::Event, "outbox")
+        );
+        let double = session.number(&double)?;
+        Ok(Opening { way: Way::Product, is_cut, curve, first_orders_ms, early, double })
+    }
+
+    fn open_naively(&self, is_cut: bool, due_at: Timestamp) -> anyhow::Result<Opening> {
+        let recovery = Duration::from_secs(self.args.recovery_s.into());
+        let curve = naive::open(&self.place, self.args.due, due_at, recovery)?;
+        let early = curve.early();
+        Ok(Opening { way: Way::Naive, is_cut, curve, first_orders_ms: Vec::new(), early, double: 0 })
+    }
+}
+
+/// An access token of a buyer.
+fn token(mesh: &Mesh<'_>) -> anyhow::Result<String> {
+    let mut command = Command::new(&mesh.program);
+    command.args(["token", "--role", "buyer"]).env(secrets::AUTH, &mesh.secrets.auth);
+    Ok(shell::quiet(&mut command)?.trim().to_owned())
+}
