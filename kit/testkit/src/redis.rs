@@ -177,6 +177,26 @@ impl OwnRedis {
         Ok(())
     }
 
+    /// Closes every connection that is subscribed to a channel.
+    pub async fn disconnect_subscribers(&self) -> Result<()> {
+        let answer = command(self.address, "CLIENT KILL TYPE pubsub").await?;
+        ensure!(answer.starts_with(':'), "{answer}");
+        Ok(())
+    }
+
+    /// Publishes no key that expires any more, as a server does that was set up anew without it.
+    pub async fn stop_notifying(&self) -> Result<()> {
+        self.obey("CONFIG SET notify-keyspace-events \"\"").await
+    }
+
+    /// How often a command has run so far.
+    pub async fn calls(&self, name: &str) -> Result<u64> {
+        let info = text(self.address, "INFO commandstats").await?;
+        let begin = format!("cmdstat_{name}:calls=");
+        let calls = info.lines().find_map(|line| line.strip_prefix(&begin)?.split(',').next()?.parse().ok());
+        Ok(calls.unwrap_or(0))
+    }
+
     /// Loses everything, as a restart without a copy does.
     pub async fn empty(&self) -> Result<()> {
         self.obey("FLUSHALL").await

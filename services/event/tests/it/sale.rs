@@ -1,6 +1,7 @@
 //! Fixtures of the tests: an event that opens soon, and the messages and rows that it leaves.
 
 use anyhow::{Context, Result};
+use sqlx::AssertSqlSafe;
 use stampede_db::Database;
 use stampede_proto::convert::timestamp;
 use stampede_proto::{
@@ -13,6 +14,10 @@ use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, eventually};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{Status, transport::Channel};
 
 /// Least time between a reschedule and an opening, shorter than in production so that tests are.
@@ -47,7 +52,8 @@ pub async fn replica_wrong_by(world: &World, ms: i64) -> Result<Mesh> {
     settings().set(Service::Event, "STAMPEDE_CLOCK_WRONG_BY_MS", ms).start(world, [Service::Event]).await
 }
 
-fn settings() -> MeshBuilder {
+/// The defaults but for the lead.
+pub fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", LEAD.as_millis())
 }
 
@@ -66,6 +72,35 @@ pub fn request(request_id: &str, opens_in: Duration, lasts: Duration) -> CreateE
 fn item(title: &str, gift: Option<Gift>) -> NewItem {
     let unit_price = Some(Money { minor_units: 1_999, currency: "EUR".to_owned() });
     NewItem { title: title.to_owned(), unit_price, total_units: 100, limit_per_buyer: 2, gift }
+}
+
+/// Writes so many events that open in a year.
+pub async fn plan_next_year(world: &World, count: u32) -> Result<()> {
+    let open_time = Timestamp::now().plus(Duration::from_secs(365 * 86_400)).micros();
+    let digit = "(SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
+                 UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let sql = format!(
+        "INSERT INTO events (id, creator_id, request_id, request_fingerprint, name, state, opens_at_us, closes_at_us, \
+         due_at_us, version, created_us, updated_us) SELECT UNHEX(MD5(n)), UNHEX(MD5('nobody')), CONCAT('e', n), \
+         UNHEX(SHA2(n, 256)), 'Next year', 'SCHEDULED', {open_time}, {open_time} + 1000000, {open_time}, 1, 1, 1 \
+         FROM (SELECT a.n + 10 * b.n + 100 * c.n + 1000 * d.n AS n FROM {digit} a, {digit} b, {digit} c, {digit} d) \
+         numbers WHERE n < {count}"
+    );
+    let db = world.database(Service::Event).await?;
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db.acquire().await?).await?;
+    Ok(())
+}
+
+/// The number of a series with this label on the page of metrics; none while there is no such series.
+pub async fn metric(mesh: &Mesh, name: &str, label: &str) -> Result<Option<f64>> {
+    let url = mesh.admin_url(Service::Event);
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    let is_meant = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(label);
+    Ok(page.lines().find(is_meant).and_then(|line| line.rsplit(' ').next()?.parse().ok()))
 }
 
 /// Creates it.

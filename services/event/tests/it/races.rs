@@ -1,0 +1,89 @@
+//! Operators move events at the very instant at which these open: each event is moved or opens, never half of both.
+//!
+//! `STAMPEDE_TEST_RACES=1000` runs as many, and `STAMPEDE_TEST_SEED` begins with another one.
+
+use crate::sale::{Client, create, late_us, messages, micros, reaches, refusal, request, settings, world};
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use stampede_db::Database;
+use stampede_proto::convert::timestamp;
+use stampede_proto::event::v1::{EventState, RescheduleEventRequest, event_service_client::EventServiceClient};
+use stampede_status::Reason;
+use stampede_testkit::{Service, as_operator, heavy};
+use stampede_vocab::Timestamp;
+use std::time::Duration;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Around its opening an event is moved within this, before and after it.
+const WITHIN_US: u64 = 10_000;
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|number| number.parse().expect("a number"))
+}
+
+/// A number that looks random and is always the same for a seed (SplitMix64).
+fn drawn(seed: u64) -> u64 {
+    let mixed = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Plays one race. Returns whether the event was moved.
+async fn race(mut client: Client, db: &Database, seed: u64, opens_in: Duration) -> Result<bool> {
+    let created = create(&mut client, request(&format!("race-{seed}"), opens_in, 60 * SECOND)).await?;
+    let open_time = Timestamp::from_micros(micros(created.open_time.as_ref())?);
+    let moved_at = open_time.minus(Duration::from_micros(WITHIN_US));
+    let moved_at = moved_at.plus(Duration::from_micros(drawn(seed) % (2 * WITHIN_US)));
+    sleep(moved_at.since(Timestamp::now())).await;
+
+    let later = Timestamp::now().plus(SECOND);
+    let answer = client
+        .reschedule_event(as_operator(RescheduleEventRequest {
+            event_id: created.event_id.clone(),
+            open_time: Some(timestamp(later)),
+            close_time: Some(timestamp(later.plus(60 * SECOND))),
+            expected_version: None,
+        }))
+        .await;
+    let open = reaches(&client, &created.event_id, EventState::Open).await;
+    assert!(late_us(&open)? >= 0, "race {seed}: {open:?}");
+    let published = messages(db, &created.event_id).await?;
+    let published: Vec<&str> = published.iter().filter_map(|(name, _)| name.rsplit('.').next()).collect();
+    match answer {
+        Ok(moved) => {
+            let moved = moved.into_inner().event.unwrap_or_default();
+            assert_eq!((open.open_time, open.version), (moved.open_time, 3), "race {seed}");
+            assert_eq!(published, ["EventScheduled", "EventScheduled", "EventOpened"], "race {seed}");
+            Ok(true)
+        }
+        Err(status) => {
+            let (reason, _) = refusal(&status);
+            assert!(matches!(reason, Reason::EventNotScheduled | Reason::RescheduleTooLate), "race {seed}: {status:?}");
+            assert_eq!((open.open_time, open.version), (created.open_time, 2), "race {seed}");
+            assert_eq!(published, ["EventScheduled", "EventOpened"], "race {seed}");
+            Ok(false)
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_is_moved_as_it_opens_is_moved_or_opens_and_never_both() -> Result<()> {
+    let _turn = heavy().await;
+    let first = from_environment("STAMPEDE_TEST_SEED").unwrap_or(0);
+    let count = from_environment("STAMPEDE_TEST_RACES").unwrap_or(100);
+    let world = world().await?;
+    let mesh = settings().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", 0).replicas(Service::Event, 2);
+    let mesh = mesh.start(&world, [Service::Event]).await?;
+    let (db, channels) = (world.database(Service::Event).await?, mesh.replica_channels(Service::Event));
+    // Time for all to be created.
+    let opens_in = SECOND + Duration::from_millis(10 * count);
+    let races = (first..first + count).map(|seed| {
+        let replica = usize::try_from(seed).unwrap_or(0) % channels.len();
+        race(EventServiceClient::new(channels[replica].clone()), &db, seed, opens_in)
+    });
+    let moved = try_join_all(races).await?.into_iter().filter(|is_moved| *is_moved).count();
+    println!("{moved} of {count} events were moved as they opened");
+    mesh.stop().await
+}
