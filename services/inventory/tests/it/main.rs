@@ -23,5 +23,6 @@ mod rolled_back;
 mod runs;
 mod sale;
 mod shelf;
+mod staging;
 mod stand;
 mod tables;

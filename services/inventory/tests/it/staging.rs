@@ -1,0 +1,78 @@
+//! What opens soon is checked to be staged, ahead of its opening and at it.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use crate::{
+    sale::{Sale, quick, seconds_from_now},
+    tables::Behind,
+};
+use stampede_proto::inventory::v1 as proto;
+use stampede_testkit::{Service, World, as_operator, eventually};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const HOUR_S: i64 = 3_600;
+/// Names of the metrics.
+const UNSTAGED: &str = "stampede_stock_unstaged_events";
+const FAILURES: &str = "stampede_stock_staging_failures_total";
+
+/// The number of a series of this stage on the page of metrics; none while there is no such series.
+async fn metric(sale: &Sale, name: &str, stage: &str) -> Option<f64> {
+    let url = sale.mesh.admin_url(Service::Inventory);
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    let label = format!("stage=\"{stage}\"");
+    let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+async fn metric_becomes(sale: &Sale, name: &str, stage: &str, expected: f64) {
+    eventually(&format!("{name} of {stage} is {expected}"), || async {
+        (metric(sale, name, stage).await == Some(expected)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_not_staged_before_its_opening_is_counted_until_it_is() {
+    // Nobody repairs it but an operator.
+    let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", 600_000);
+    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    metric_becomes(&sale, FAILURES, "ahead", 0.0).await;
+    let shelf = proto::StageStockRequest { open_time: Some(seconds_from_now(5)), ..sale.shelf(1) };
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
+    Behind::of(&sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+
+    metric_becomes(&sale, UNSTAGED, "ahead", 1.0).await;
+    metric_becomes(&sale, UNSTAGED, "open", 1.0).await;
+    assert_eq!(metric(&sale, UNSTAGED, "ahead").await, Some(0.0));
+    for stage in ["ahead", "open"] {
+        assert_eq!(metric(&sale, FAILURES, stage).await, Some(1.0), "{stage}");
+    }
+    let reconcile = proto::ReconcileRequest { event_id: sale.event_id.to_string() };
+    sale.api().reconcile(as_operator(reconcile)).await.unwrap();
+    metric_becomes(&sale, UNSTAGED, "open", 0.0).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_lost_far_ahead_of_its_opening_is_staged_by_the_check() {
+    let mesh = quick().set(Service::Inventory, "STAMPEDE_INVENTORY_STAGING_LEAD_MS", 3 * HOUR_S * 1_000);
+    let sale = Sale::in_world(World::prepared().await.unwrap(), mesh, &[]).await;
+    // Neither the rounds of the reconciler nor the gauges look so far ahead.
+    let shelf = proto::StageStockRequest {
+        open_time: Some(seconds_from_now(2 * HOUR_S)),
+        close_time: Some(seconds_from_now(3 * HOUR_S)),
+        ..sale.shelf(1)
+    };
+    sale.api().stage_stock(as_operator(shelf)).await.unwrap();
+    Behind::of(&sale, sale.world.admin_redis_url(), 1).await.lose_item().await;
+    eventually("the item is back", || async {
+        Behind::of(&sale, sale.world.admin_redis_url(), 1).await.field("total").await
+    })
+    .await;
+    metric_becomes(&sale, FAILURES, "ahead", 1.0).await;
+}
