@@ -77,14 +77,17 @@ pub async fn newest(
     read_all(conn, query).await
 }
 
-/// Returns a page of the campaigns that the sweeps still check, in id order, after `after`.
+/// Returns a page of the campaigns that open before `soon` and that the sweeps still check, in id order, after `after`.
 pub async fn unsettled(
     conn: &mut MySqlConnection,
+    soon: Timestamp,
     after: Option<CampaignId>,
     limit: u32,
 ) -> Result<Vec<Campaign>, DbError> {
     let mut query = Statement::new(SELECT);
-    query.push("WHERE settled_us IS NULL");
+    // The order by id would lead it through all campaigns that are planned.
+    query.push("FORCE INDEX (ix_campaigns_opening) WHERE settled_us IS NULL AND opens_at_us < ");
+    query.push_bind(soon.micros());
     if let Some(id) = after {
         query.push(" AND id > ").push_bind(id.uuid());
     }

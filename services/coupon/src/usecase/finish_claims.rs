@@ -49,12 +49,12 @@ impl FinishClaims {
 
     /// Finishes the claims of all open campaigns, and marks those as settled that are over and have none left.
     pub async fn sweep(&self, age: Duration) -> Result<(), Error> {
-        let mut after = None;
+        let (now, mut after) = (Timestamp::now(), None);
         loop {
             let page = self
                 .db
                 .run("unsettled_campaigns", |mut conn| async move {
-                    store::campaigns::unsettled(&mut conn, after, BATCH_SIZE).await
+                    store::campaigns::unsettled(&mut conn, now, after, BATCH_SIZE).await
                 })
                 .await?;
             let done = join_all(page.iter().map(|campaign| self.finish_campaign(campaign, age))).await;

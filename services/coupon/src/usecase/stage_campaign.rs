@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Campaigns staged concurrently.
 const BATCH_SIZE: u32 = 16;
+/// How long before its opening a campaign is looked after.
+const BEFORE_OPENING: Duration = Duration::from_secs(60);
 /// How long after its end Redis keeps a campaign; later MySQL alone answers. Claims that are pending then are kept until
 /// they are stored.
 const KEPT_AFTER_CLOSING: Duration = Duration::from_secs(24 * 3_600);
@@ -92,14 +94,15 @@ impl StageCampaign {
         }
     }
 
-    /// Stages every campaign that is not over and missing in Redis, but those that are being staged.
+    /// Stages every campaign that is open, or opens soon, and missing in Redis, but those that are being staged. One that
+    /// is missing long before is staged when somebody claims from it.
     pub async fn stage_missing(&self, queue: &StagingQueue) -> Result<(), Error> {
-        let mut after = None;
+        let (soon, mut after) = (Timestamp::now().plus(BEFORE_OPENING), None);
         loop {
             let page = self
                 .db
                 .run("unsettled_campaigns", |mut conn| async move {
-                    store::campaigns::unsettled(&mut conn, after, BATCH_SIZE).await
+                    store::campaigns::unsettled(&mut conn, soon, after, BATCH_SIZE).await
                 })
                 .await?;
             let now = Timestamp::now();

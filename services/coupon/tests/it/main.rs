@@ -4,6 +4,7 @@ mod bad_input;
 mod claiming;
 mod frozen;
 mod holding;
+mod idle;
 mod memory;
 mod mending;
 mod ordering;
