@@ -56,7 +56,7 @@ async fn a_campaign_of_next_year_that_was_lost_comes_back_when_somebody_claims()
         .create(CreateCampaignRequest {
             open_time: Some(timestamp(open_time)),
             close_time: Some(timestamp(open_time.plus(YEAR))),
-            ..new_campaign("next year")
+            ..new_campaign("next-year")
         })
         .await?;
     redis.empty().await?;
