@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 
 pub use self::http::{HttpBounds, Tls, TlsFiles};
 
@@ -45,6 +45,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection older than this, or than half of it, is closed once its calls are answered, so that callers behind a
 /// balancer of connections find the replicas that were added since. Open streams stay on it. Tests wait less.
 const CONNECTION_AGE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(20) };
+
+/// Longest wait for the preface of HTTP/2, by which every caller begins. Tests wait less.
+const PREFACE_DEADLINE: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(10) };
 
 /// How long callers get to see NOT_SERVING before connections close: a probe and its answer.
 const LAME_DUCK: Duration = Duration::from_millis(350);
@@ -117,6 +120,7 @@ async fn serve_grpc(
     let draining = workers.draining();
     let _health = health.follow(workers).await;
     let calls = Layered::new(routes, guard, MAX_CALLS, draining);
+    let bounds = HttpBounds { head_deadline: PREFACE_DEADLINE, ..HttpBounds::of_grpc() };
     // A message is at most 4 MiB, which is what tonic decodes unless a service says otherwise.
     Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
@@ -127,7 +131,7 @@ async fn serve_grpc(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         // Of its own in each process, so that those that started together do not close all connections together.
         .max_connection_age(backoff_within(CONNECTION_AGE, CONNECTION_AGE, 0))
-        .serve_with_incoming_shutdown(calls, TcpIncoming::from(listener).with_nodelay(Some(true)), close.cancelled())
+        .serve_with_incoming_shutdown(calls, http::incoming(listener, bounds, close.clone()), close.cancelled())
         .await
         .context("gRPC")
 }

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod connections;
+mod incoming;
 mod life;
 mod metrics;
 mod socket;
@@ -13,6 +14,7 @@ mod stall;
 mod tls;
 
 pub use bounds::HttpBounds;
+pub(crate) use incoming::incoming;
 pub use tls::{Tls, TlsFiles};
 
 use std::{

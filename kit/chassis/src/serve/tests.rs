@@ -8,7 +8,10 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_sdk::Resource;
 use stampede_status::{Problem, Reason};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -244,6 +247,22 @@ async fn no_call_and_no_stream_fails_when_connections_grow_old() {
     }
     let more = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
     assert!(more.is_err(), "the stream is still open and has nothing to say: {more:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_or_half_of_the_preface_is_closed() {
+    let (process, channel) = start(&Workers::new(), DRAIN).await;
+    let address = process.address;
+    let beginnings: [&[u8]; 2] = [b"", b"PRI * HTTP/2.0\r\n"];
+    let closed = beginnings.map(|beginning| async move {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(beginning).await.unwrap();
+        let mut rest = Vec::new();
+        // The server's settings, and then an end or a reset.
+        let _ = tokio::time::timeout(PREFACE_DEADLINE * 5, socket.read_to_end(&mut rest)).await.unwrap();
+    });
+    join_all(closed).await;
+    assert_eq!(call(channel, "/test.Calls/Number").await.unwrap(), 1);
 }
 
 #[tokio::test]

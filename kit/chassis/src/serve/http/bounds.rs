@@ -69,6 +69,16 @@ impl Default for HttpBounds {
 }
 
 impl HttpBounds {
+    /// Those of a service's gRPC port, which the processes of a mesh call. They may all come from one address.
+    pub(crate) fn of_grpc() -> HttpBounds {
+        HttpBounds {
+            listener: "grpc",
+            max_connections: 4_096,
+            max_connections_of_address: 4_096,
+            ..HttpBounds::default()
+        }
+    }
+
     /// Those of the admin port, which a few machines call.
     pub(crate) fn of_admin() -> HttpBounds {
         HttpBounds { listener: "admin", max_connections: 512, max_connections_of_address: 256, ..HttpBounds::default() }

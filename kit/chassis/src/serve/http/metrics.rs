@@ -6,13 +6,14 @@ use opentelemetry::{
 };
 
 /// Connections that are open, by listener.
+#[derive(Clone)]
 pub(super) struct Open {
     gauge: UpDownCounter<i64>,
     labels: [KeyValue; 1],
 }
 
 /// A connection that is counted for as long as this is held.
-pub(super) struct Counted<'a>(&'a Open);
+pub(super) struct Counted(Open);
 
 impl Open {
     pub(super) fn new(listener: &'static str) -> Open {
@@ -23,13 +24,13 @@ impl Open {
         Open { gauge, labels: [KeyValue::new("listener", listener)] }
     }
 
-    pub(super) fn count(&self) -> Counted<'_> {
+    pub(super) fn count(&self) -> Counted {
         self.gauge.add(1, &self.labels);
-        Counted(self)
+        Counted(self.clone())
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.gauge.add(-1, &self.0.labels);
     }

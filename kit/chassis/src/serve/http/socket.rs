@@ -19,10 +19,15 @@ use super::{bounds::SOCKET_SEND_BYTES, life::Life};
 
 /// Sets how long the kernel waits for a peer, and how much it keeps for one.
 pub(super) fn prepare(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
+    watch_peer(socket, vanish_deadline)?;
+    SockRef::from(socket).set_send_buffer_size(SOCKET_SEND_BYTES)
+}
+
+/// Sets how long the kernel waits for a peer.
+pub(super) fn watch_peer(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
     // Answers are small and written at once; waiting for more to send would only delay them.
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
-    socket.set_send_buffer_size(SOCKET_SEND_BYTES)?;
     // An idle peer is asked for a sign of life; one that was sent something owes the acknowledgement.
     let (time, interval) = (vanish_deadline / 2, vanish_deadline / 4);
     let whole_seconds = |wait: Duration| Duration::from_secs(wait.as_secs().max(1));

@@ -1,0 +1,242 @@
+//! The connections of a gRPC server, as tonic takes them: so many at a time, and none that is kept for saying nothing.
+//!
+//! What a connection does once it speaks HTTP/2 is bounded by the server: by pings, by its age, by its streams. Before
+//! that the server has no clock for it, and would keep it for ever.
+
+use std::{
+    io::{self, IoSlice},
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use super::{
+    accept,
+    bounds::HttpBounds,
+    connections::{Connections, Place},
+    life::Exchange,
+    metrics::{Counted, Cuts, Open},
+    socket::{self, Socket},
+    within_open_files,
+};
+
+/// Bytes that every HTTP/2 client sends first (RFC 9113 3.4).
+const PREFACE_BYTES: usize = 24;
+
+/// The connections that `listener` accepts and there is a place for. Those that have said nothing yet end at `close`.
+pub(crate) fn incoming(
+    listener: TcpListener,
+    bounds: HttpBounds,
+    close: CancellationToken,
+) -> impl Stream<Item = io::Result<Admitted>> {
+    let door = Door::new(bounds, close);
+    stream::unfold((listener, door), |(listener, door)| async move {
+        loop {
+            let (socket, address) = accept(&listener).await;
+            if let Some(admitted) = door.admit(socket, address.ip()) {
+                return Some((Ok(admitted), (listener, door)));
+            }
+        }
+    })
+}
+
+/// Gives places to connections.
+struct Door {
+    connections: Arc<Connections>,
+    bounds: Arc<HttpBounds>,
+    open: Open,
+    cuts: Cuts,
+    close: CancellationToken,
+}
+
+impl Door {
+    fn new(bounds: HttpBounds, close: CancellationToken) -> Door {
+        let bounds = Arc::new(within_open_files(bounds));
+        let (open, cuts) = (Open::new(bounds.listener), Cuts::new(bounds.listener));
+        Door { connections: Connections::new(Arc::clone(&bounds)), bounds, open, cuts, close }
+    }
+
+    /// The connection with its place. One that gets none is closed: HTTP/2 has no answer before a request.
+    fn admit(&self, socket: TcpStream, address: IpAddr) -> Option<Admitted> {
+        if let Err(error) = socket::watch_peer(&socket, self.bounds.vanish_deadline) {
+            tracing::debug!(error.cause = %error, "connection lost before its first call");
+            return None;
+        }
+        let place = self.connections.admit(address).inspect_err(|&bound| self.cuts.count(bound)).ok()?;
+        let silence = Silence {
+            missing: PREFACE_BYTES,
+            late: Box::pin(sleep(self.bounds.head_deadline)),
+            cut: Box::pin(place.life.cut.clone().cancelled_owned()),
+            close: Box::pin(self.close.clone().cancelled_owned()),
+        };
+        Some(Admitted {
+            socket: Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline),
+            silence: Some(silence),
+            cuts: self.cuts.clone(),
+            _busy: None,
+            place,
+            _counted: self.open.count(),
+        })
+    }
+}
+
+/// A connection that has its place.
+pub(crate) struct Admitted {
+    socket: Socket,
+    /// Until its preface has arrived whole.
+    silence: Option<Silence>,
+    cuts: Cuts,
+    /// From then on: it makes room for nobody.
+    _busy: Option<Exchange>,
+    place: Place,
+    _counted: Counted,
+}
+
+/// A connection that has not said yet that it speaks HTTP/2.
+struct Silence {
+    /// Bytes of its preface that have not arrived.
+    missing: usize,
+    late: Pin<Box<Sleep>>,
+    /// Its place is needed for a newcomer.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The process leaves.
+    close: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Silence {
+    /// The name of the bound that ends it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.late.as_mut().poll(cx).is_ready() {
+            return Poll::Ready("head");
+        }
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready("full");
+        }
+        self.close.as_mut().poll(cx).map(|()| "leaving")
+    }
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let Some(silence) = &mut this.silence else { return outcome };
+        silence.missing = silence.missing.saturating_sub(buffer.filled().len() - before);
+        if silence.missing == 0 {
+            this.silence = None;
+            this._busy = Some(this.place.life.ask(true));
+            return outcome;
+        }
+        if outcome.is_ready() {
+            // More of it is read at once.
+            return outcome;
+        }
+        let bound = ready!(silence.poll_end(cx));
+        this.cuts.count(bound);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection said nothing")))
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Calls are told who makes them by their metadata, and not by an address.
+impl Connected for Admitted {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, time::Duration};
+
+    use futures_util::StreamExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Longer than what must come takes, and shorter than the deadline of a preface.
+    const SOON: Duration = Duration::from_secs(8);
+
+    async fn ends(silent: &mut Admitted) -> bool {
+        matches!(timeout(SOON, silent.read(&mut [0; 64])).await, Ok(Err(_)))
+    }
+
+    #[tokio::test]
+    async fn when_all_places_are_taken_the_silent_make_room_and_those_that_speak_do_not() {
+        let bounds = HttpBounds { max_connections: 1, max_connections_of_address: 1, ..HttpBounds::of_grpc() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut incoming = pin!(incoming(listener, bounds, CancellationToken::new()));
+        let _silent_client = TcpStream::connect(address).await.unwrap();
+        let mut silent = incoming.next().await.unwrap().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut speaks = incoming.next().await.unwrap().unwrap();
+        assert!(ends(&mut silent).await);
+        client.write_all(PREFACE).await.unwrap();
+        speaks.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let mut rest = [0; 1];
+        let closed = tokio::select! {
+            _ = incoming.next() => panic!("there is no place"),
+            read = timeout(SOON, refused.read(&mut rest)) => read.unwrap(),
+        };
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    }
+
+    #[tokio::test]
+    async fn who_has_said_half_of_the_preface_does_not_hold_up_a_process_that_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let close = CancellationToken::new();
+        let mut incoming = pin!(incoming(listener, HttpBounds::of_grpc(), close.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut silent = incoming.next().await.unwrap().unwrap();
+        let half = &PREFACE[..PREFACE_BYTES / 2];
+        client.write_all(half).await.unwrap();
+        let mut read = vec![0; half.len()];
+        silent.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, half);
+        close.cancel();
+        assert!(ends(&mut silent).await);
+    }
+}
