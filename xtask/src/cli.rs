@@ -249,6 +249,8 @@ pub enum Generator {
     Gateway(GatewayArgs),
     /// No load: events that are due at the same instant, among many that are planned, and how late they open
     EventOpen(EventOpenArgs),
+    /// A crowd that watches an event: how soon all are told of a change, and what a watcher costs
+    Watchers(WatchersArgs),
 }
 
 /// Which mesh the load is put on, and for how long.
@@ -363,6 +365,28 @@ pub struct EventOpenArgs {
     pub database: Database,
 }
 
+/// Flags of `bench watchers`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  cargo xtask bench watchers --watchers 20000")]
+pub struct WatchersArgs {
+    /// How many watch, each by a stream of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000,
+          value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub watchers: u32,
+    /// How often the event changes
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub changes: u32,
+    /// Give each watcher an HTTP/1 connection, in place of an HTTP/2 connection for each hundred
+    #[arg(long)]
+    pub http1: bool,
+    /// Print the figures as JSON in place of the table
+    #[arg(long)]
+    pub json: bool,
+    /// Where, and for how long their silence is measured.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
 /// Flags of `chaos`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask chaos --minutes 20\n  cargo xtask chaos --seed 7 --json > chaos.json")]
@@ -459,9 +483,8 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for path in
-            ["setup", "up", "demo", "bench", "bench ghz", "bench jmeter", "bench gateway", "chaos", "test", "clients"]
-        {
+        let of_bench = ["bench", "bench ghz", "bench jmeter", "bench gateway", "bench watchers"];
+        for path in ["setup", "up", "demo", "chaos", "test", "clients"].into_iter().chain(of_bench) {
             let found =
                 path.split(' ').fold(&mut command, |above, name| above.find_subcommand_mut(name).expect("it is there"));
             let help = found.render_help().to_string();

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and reports the results: rates and
 //! latencies, outcomes by reason, what each call cost, and whether every promise still held. The gateway can be
-//! measured alone too, and how late events open that are due at the same instant.
+//! measured alone too, and with a crowd that watches; and how late events open that are due at the same instant.
 
 mod costs;
 mod gateway;
@@ -14,6 +14,7 @@ mod plan;
 mod samples;
 mod seed;
 mod stage;
+mod watchers;
 mod wrk;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ pub fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> 
         Generator::Jmeter(args) => jmeter::run(workspace, args)?,
         Generator::Gateway(args) => gateway::run(workspace, args)?,
         Generator::EventOpen(args) => opening::run(workspace, args)?,
+        Generator::Watchers(args) => watchers::run(workspace, args)?,
     };
     Ok(if as_it_should_be { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
