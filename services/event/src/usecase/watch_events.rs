@@ -31,7 +31,8 @@ impl WatchEvents {
 
     /// Returns each event as it is now and after each change, until it has ended. Fails unless every id has an event.
     pub async fn run(&self, ids: Vec<EventId>) -> Result<impl Stream<Item = Event> + Send + use<>, Error> {
-        let found = self.find.find(&ids).await?;
+        // Their versions only: a crowd that begins to watch reads each event once, by the poll.
+        let found = self.find.versions(&ids).await?;
         if let Some(id) = ids.iter().find(|id| !found.contains_key(id)) {
             return Err(Refusal::NotFound(*id).into());
         }
