@@ -27,8 +27,8 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::{Request, Response, Version, body::Incoming, service::service_fn};
+use axum::{Router, body::Body};
+use hyper::{Request, Response, StatusCode, Version, body::Incoming, header::HOST, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulConnection},
@@ -275,9 +275,21 @@ async fn answer(
     exchange: Exchange,
     mut request: Request<Incoming>,
 ) -> Result<Response<Watched>, Infallible> {
-    request.extensions_mut().insert(peer);
-    let response = router.oneshot(request).await?;
+    let response = if has_host(&request) {
+        request.extensions_mut().insert(peer);
+        router.oneshot(request).await?
+    } else {
+        let mut refusal = Response::new(Body::empty());
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        refusal
+    };
     Ok(response.map(|body| Watched::new(body, exchange)))
+}
+
+/// Whether a request says for which host it is, where it must (RFC 9112 3.2). Two answers to that are none: a proxy in
+/// front may have read the other one.
+fn has_host(request: &Request<Incoming>) -> bool {
+    request.version() != Version::HTTP_11 || request.headers().get_all(HOST).iter().count() == 1
 }
 
 /// The next connection. A failure of one is none of the server's.

@@ -266,6 +266,24 @@ async fn a_connection_that_says_nothing_or_half_of_the_preface_is_closed() {
 }
 
 #[tokio::test]
+async fn a_request_that_does_not_say_for_which_host_it_is_is_refused() {
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    for (version, host, status) in [
+        ("1.1", "", "400"),
+        ("1.1", "Host: a\r\nHost: b\r\n", "400"),
+        ("1.1", "Host: a\r\n", "200"),
+        ("1.0", "", "200"),
+    ] {
+        let mut connection = TcpStream::connect(process.admin).await.unwrap();
+        let request = format!("GET /healthz HTTP/{version}\r\n{host}Connection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_does_not_end_is_cut() {
     let (process, channel) = start(&Workers::new(), Duration::from_millis(500)).await;
     let never = tokio::spawn(call(channel, "/test.Calls/Never"));
