@@ -64,6 +64,8 @@ async fn answer_http(gateway: &Gateway, request: Request) -> Response {
     };
     let mut response = span.in_scope(|| outcome.unwrap_or_else(|refusal| refusal.into_response(&trace_id)));
     response.headers_mut().insert(HEADER, trace_id.header());
+    // What quotes a request is JSON, whatever a browser makes of it.
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     record_status(&span, response.status());
     gateway.metrics.record(&method, route.as_deref(), response.status(), started.elapsed());
     response

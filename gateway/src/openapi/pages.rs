@@ -58,7 +58,6 @@ impl Pages {
         headers.extend(cache_control.map(|value| (header::CACHE_CONTROL, value.clone())));
         if page == Page::Docs {
             headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         }
         response

@@ -30,15 +30,22 @@ async fn a_service_sees_who_calls_and_nothing_that_the_caller_made_up() {
         ("x-stampede-role", "service"),
         ("x-stampede-other", "1"),
         ("cookie", "a=b"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ] {
         request.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    // Valid (W3C Trace Context 3.3.1), and longer than all that a service takes as a head.
+    let state = (0..32).map(|vendor| format!("k{vendor:03}{}={}", "a".repeat(252), "v".repeat(256)));
+    let state = state.collect::<Vec<_>>().join(",");
+    request.headers_mut().insert("tracestate", HeaderValue::try_from(state).unwrap());
     let answer = front.send(request).await.json();
     assert_eq!(answer["payment_id"], "pay_1");
     let metadata = seen(answer["order_id"].as_str().unwrap());
     assert_eq!(metadata["x-stampede-user"], "usr_0000000000000000000000001a");
     assert_eq!(metadata["x-stampede-role"], "buyer");
-    for absent in ["authorization", "cookie", "x-stampede-other"] {
+    let trace = metadata.get("traceparent");
+    assert!(trace.is_none_or(|trace| !trace.contains("0af7651916cd43dd8448eb211c80319c")), "a stranger names no trace");
+    for absent in ["authorization", "cookie", "x-stampede-other", "tracestate"] {
         assert!(!metadata.contains_key(absent), "{absent} was sent on");
     }
     let timeout: u64 = metadata["grpc-timeout"].trim_end_matches(['u', 'm', 'S']).parse().unwrap();
