@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
+mod attacks;
 mod audit;
 mod boards;
 mod breaks;

@@ -1,0 +1,188 @@
+//! Strangers who hold what they can at the door of a real gateway, all at once and again as soon as it is taken from
+//! them. Whoever wants to buy is answered in time meanwhile, the gateway stays small, and what was held comes back by
+//! itself.
+//!
+//! That each single bound holds is tested with the gateway.
+
+use stampede_testkit::{Mesh, MeshBuilder, Process, World, eventually, heavy};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+/// Connections and requests that the gateway has room for: fewer than the strangers would have.
+const CONNECTIONS: usize = 500;
+const REQUESTS: usize = 400;
+/// Strangers who say nothing.
+const SILENT: usize = 600;
+/// Connections of strangers who send no body, and of those who read no answer; and the requests on each.
+const GREEDY: usize = 4;
+const STREAMS: u32 = 100;
+/// How long they hold one connection, and the pause before the next.
+const HOLD: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Purchases, or what stands for them, in one look.
+const ASKED: usize = 200;
+/// Within what 99 of 100 of them are answered.
+const MOST_P99: Duration = Duration::from_millis(100);
+/// How much the gateway may grow: some 64 KiB a connection, and what is unread of the answers.
+const MOST_GROWTH: f64 = 96.0 * 1024.0 * 1024.0;
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Types of HTTP/2 frames.
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_buys_is_answered_in_time_while_strangers_hold_all_that_they_can() {
+    let _turn = heavy().await;
+    let world = World::new().unwrap();
+    let mesh = MeshBuilder::default()
+        .set(Process::Gateway, "STAMPEDE_MAX_CONNECTIONS", CONNECTIONS)
+        .set(Process::Gateway, "STAMPEDE_MAX_IN_FLIGHT", REQUESTS)
+        .start(&world, [Process::Gateway])
+        .await
+        .unwrap();
+    let gateway = mesh.addresses(Process::Gateway)[0];
+    log_in(gateway).await;
+    let before = measured(&mesh, "process_resident_memory_bytes", "").await;
+
+    let strangers = attack(gateway);
+    for (metric, label) in
+        [("http_server_cut_connections_total", "full"), ("stampede_gateway_refused_total", "requests")]
+    {
+        let holds = || async { (measured(&mesh, metric, label).await > 0.0).then_some(()) };
+        eventually(&format!("strangers hold all there is: {metric} {label}"), holds).await;
+    }
+    let in_time = || async { (p99(gateway).await < MOST_P99).then_some(()) };
+    eventually("99 of 100 who buy are answered in time", in_time).await;
+    let grown = measured(&mesh, "process_resident_memory_bytes", "").await - before;
+    assert!(grown < MOST_GROWTH, "the gateway has grown by {grown} bytes");
+
+    drop(strangers);
+    let is_free = || async {
+        let open = measured(&mesh, "http_server_open_connections", "public").await;
+        let held = measured(&mesh, "stampede_gateway_held", "requests").await;
+        (open < 5.0 && held < 1.0).then_some(())
+    };
+    eventually("what was held is free", is_free).await;
+    assert!(ask(gateway, "GET", "/").await.starts_with("HTTP/1.1 200"));
+    mesh.stop().await.unwrap();
+}
+
+/// Strangers of every kind, until this is dropped.
+fn attack(gateway: SocketAddr) -> JoinSet<()> {
+    let mut strangers = JoinSet::new();
+    for _ in 0..SILENT {
+        strangers.spawn(hold(gateway, Vec::new()));
+    }
+    for _ in 0..GREEDY {
+        strangers.spawn(hold(gateway, requests("POST", "/v1/auth/tokens", false)));
+        strangers.spawn(hold(gateway, requests("GET", "/openapi.json", true)));
+    }
+    strangers
+}
+
+/// Says this, holds the connection for as long as it may, and begins again.
+async fn hold(gateway: SocketAddr, said: Vec<u8>) {
+    loop {
+        if let Ok(socket) = connect(gateway, Ipv4Addr::new(127, 0, 0, 2)).await {
+            // It may be closed at any moment.
+            let _ = timeout(HOLD, until_closed(socket, &said)).await;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn until_closed(mut socket: TcpStream, said: &[u8]) -> io::Result<()> {
+    socket.write_all(said).await?;
+    let mut heard = [0; 4096];
+    while socket.read(&mut heard).await? > 0 {}
+    Ok(())
+}
+
+async fn connect(gateway: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    socket.connect(gateway).await
+}
+
+/// How a client of HTTP/2 begins that takes no answer, and so many requests, whole or with a body to come.
+fn requests(method: &str, path: &str, is_whole: bool) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    bytes.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let mut head = Vec::new();
+    for (name, value) in [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path)] {
+        // A literal that is not indexed, its name too (RFC 7541 6.2.2).
+        head.push(0);
+        for text in [name, value] {
+            head.push(u8::try_from(text.len()).unwrap());
+            head.extend(text.as_bytes());
+        }
+    }
+    let (end_headers, end_stream) = (4, u8::from(is_whole));
+    for number in 0..STREAMS {
+        bytes.extend(frame(HEADERS, end_headers | end_stream, number * 2 + 1, &head));
+    }
+    bytes
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Logs in again and again, each time over a connection of its own. Returns the latency that one in a hundred exceeds.
+async fn p99(gateway: SocketAddr) -> Duration {
+    let mut took = Vec::with_capacity(ASKED);
+    for _ in 0..ASKED {
+        let started = Instant::now();
+        log_in(gateway).await;
+        took.push(started.elapsed());
+    }
+    took.sort_unstable();
+    took[ASKED * 99 / 100 - 1]
+}
+
+/// The first step of every purchase. Its places are kept for it.
+async fn log_in(gateway: SocketAddr) {
+    let answer = ask(gateway, "POST", "/v1/auth/tokens").await;
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+/// The whole answer to a request without a body.
+async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
+    let asked = async {
+        let mut socket = connect(address, Ipv4Addr::LOCALHOST).await?;
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
+    };
+    timeout(PATIENCE, asked).await.expect("the answer ends").unwrap()
+}
+
+/// The sum of a metric of the gateway, over the series that have this as the value of a label; of all for an empty one.
+async fn measured(mesh: &Mesh, metric: &str, value: &str) -> f64 {
+    let page = ask(mesh.admin_addresses(Process::Gateway)[0], "GET", "/metrics").await;
+    let of_metric =
+        page.lines().filter(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    let counted = of_metric.filter(|line| value.is_empty() || line.contains(&format!("=\"{value}\"")));
+    counted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
