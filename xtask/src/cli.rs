@@ -42,7 +42,7 @@ pub enum Command {
     /// Format the Rust code, and write the lists of processes in deploy/
     Fmt,
     /// Check formatting, clippy, the house rules and the contracts
-    Lint,
+    Lint(LintArgs),
     /// Check the house rules alone: the dependencies between crates, and the shape of files
     Tidy,
 }
@@ -409,6 +409,14 @@ pub struct ChaosArgs {
     /// How many processes of a service to run; of those that have more than one, one is struck alone too
     #[arg(long, value_name = "SERVICE=N,...", default_value = replicas::of_each(2))]
     pub replicas: Replicas,
+}
+
+/// Flags of `lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Check only whether a dependency has a known weakness, by the database of RustSec, which is fetched
+    #[arg(long)]
+    pub advisories: bool,
 }
 
 /// Flags of `test`.

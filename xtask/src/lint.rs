@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::cli::LintArgs;
 use crate::lists;
 use crate::setup::{self, tools};
 use crate::shell;
@@ -27,9 +28,12 @@ pub const CHECKS: [Check; 8] = [
     ("clippy", clippy),
 ];
 
-/// Runs them one after another, and stops at the first that fails.
-pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
+/// Runs them one after another, and stops at the first that fails; or that of the advisories alone.
+pub fn run(workspace: &Workspace, args: &LintArgs) -> anyhow::Result<()> {
     setup::checks(workspace)?;
+    if args.advisories {
+        return deny(workspace, &["advisories"]);
+    }
     for (name, check) in CHECKS {
         say(&format!("\n=== {name}"));
         check(workspace).with_context(|| format!("{name} failed"))?;
@@ -60,10 +64,13 @@ fn clippy(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn judge_dependencies(workspace: &Workspace) -> anyhow::Result<()> {
-    let mut deny = Command::new(tools::cargo_deny(workspace));
-    deny.current_dir(workspace.root());
     // Advisories need a database from the network that changes by the day: not a check of this tree.
-    deny.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
+    deny(workspace, &["bans", "licenses", "sources"])
+}
+
+fn deny(workspace: &Workspace, checks: &[&str]) -> anyhow::Result<()> {
+    let mut deny = Command::new(tools::cargo_deny(workspace));
+    deny.current_dir(workspace.root()).args(["--log-level", "error", "check"]).args(checks);
     shell::shown(&mut deny)
 }
 

@@ -71,7 +71,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Clients(args) => clients::run(&workspace, &args),
         Command::Openapi => openapi::write(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Fmt => lint::format(&workspace).map(|()| ExitCode::SUCCESS),
-        Command::Lint => lint::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Command::Lint(args) => lint::run(&workspace, &args).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run(&workspace).map(|()| ExitCode::SUCCESS),
     }
 }
