@@ -16,7 +16,7 @@ mod skim;
 mod stream;
 mod wire;
 
-pub use self::{own::Own, wire::Wire};
+pub use self::{codec::BytesCodec, own::Own, wire::Wire};
 
 use crate::{
     auth::authenticate,

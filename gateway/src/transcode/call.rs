@@ -1,24 +1,34 @@
 //! One call: from the HTTP request of a route to the HTTP response, through the service that answers it.
 
-use super::{answer, codec::DynamicCodec, idempotency, request, response, stream};
+use super::{
+    answer,
+    codec::DynamicCodec,
+    idempotency,
+    rendering::{Rendering, Renderings},
+    request, response, stream,
+};
 use crate::{
     acts::Acts,
     auth::UntilEnd,
-    hold::{newest, subject},
+    grpc::BytesCodec,
+    hold::newest,
     routes::Rpc,
     trace_id::TraceId,
     upstream::{Outgoing, Upstream},
 };
 use axum::response::Response;
+use bytes::Bytes;
 use futures_util::{
-    FutureExt,
+    FutureExt, StreamExt,
     future::{BoxFuture, pending},
 };
 use http::{HeaderMap, HeaderValue, Uri};
+use prost::Message;
 use stampede_chassis::{Block, Deadline, Identity};
 use stampede_status::Problem;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 /// One request, checked and read, on its way to a service.
 #[derive(Debug)]
@@ -44,12 +54,13 @@ pub struct Transcoder {
     upstream: Arc<Upstream>,
     acts: Arc<Acts>,
     draining: CancellationToken,
+    renderings: Arc<Renderings>,
 }
 
 impl Transcoder {
     /// Makes of `upstream` the calls that `acts` admits; open streams end when `draining` is cancelled.
     pub fn new(upstream: Arc<Upstream>, acts: Arc<Acts>, draining: CancellationToken) -> Self {
-        Self { upstream, acts, draining }
+        Self { upstream, acts, draining, renderings: Arc::default() }
     }
 
     /// Makes the call and renders what comes back. A stream ends with `end`, that of its caller's session.
@@ -60,12 +71,16 @@ impl Transcoder {
         let tab = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;
         let deadline = self.upstream.deadline(Deadline::from_headers(call.headers));
         let outgoing = Outgoing { rpc: call.rpc, caller: call.caller, deadline };
-        let codec = DynamicCodec::new(call.rpc.output.clone());
         if call.rpc.streaming {
-            let messages = self.upstream.open(outgoing, message, codec).await?;
-            let messages = newest(UntilEnd::new(messages, end.unwrap_or_else(|| pending().boxed())), subject);
+            let request = Bytes::from(message.encode_to_vec());
+            let messages = self.upstream.open(outgoing, request, BytesCodec).await?;
+            let (renderings, rpc) = (Arc::clone(&self.renderings), Arc::clone(call.rpc));
+            let messages = messages.map(move |message| renderings.of(&rpc, &message?).map_err(Status::from));
+            let messages = UntilEnd::new(messages, end.unwrap_or_else(|| pending().boxed()));
+            let messages = newest(messages, |message: &Arc<Rendering>| message.subject.clone());
             return Ok(events(&call).response(messages, self.draining.clone()));
         }
+        let codec = DynamicCodec::new(call.rpc.output.clone());
         let answer = self.upstream.unary(outgoing, message, codec).await;
         if let Some(tab) = tab {
             tab.close(answer.as_ref()).await;
@@ -76,9 +91,5 @@ impl Transcoder {
 }
 
 fn events(call: &Call<'_>) -> stream::Events {
-    stream::Events {
-        rpc: Arc::clone(call.rpc),
-        trace_id: call.trace_id.clone(),
-        last_seen: stream::last_seen(call.headers),
-    }
+    stream::Events { trace_id: call.trace_id.clone(), last_seen: stream::last_seen(call.headers) }
 }

@@ -9,6 +9,7 @@ mod decimal;
 mod idempotency;
 mod json;
 mod query;
+mod rendering;
 mod request;
 mod response;
 mod stream;

@@ -8,15 +8,14 @@
 //! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
 //! - `drain` says that this gateway leaves, or that the stream has become old: come back, and be served by another.
 
-use super::{answer::name_of, response};
-use crate::{bounds::STREAM_LIFE, routes::Rpc, trace_id::TraceId, upstream::failure};
+use super::rendering::Rendering;
+use crate::{bounds::STREAM_LIFE, trace_id::TraceId, upstream::failure};
 use axum::response::{IntoResponse, Response, Sse, sse::Event};
 use futures_util::{
     StreamExt,
     stream::{self, BoxStream, Stream},
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use prost_reflect::DynamicMessage;
 use serde_json::json;
 use stampede_vocab::Timestamp;
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
@@ -28,8 +27,6 @@ use tonic::Status;
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a browser waits before it comes back; a random part of it, so that a crowd does not come back together.
 const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
-/// Bytes of the hash that names a message.
-const ID_BYTES: usize = 8;
 /// The id of the end. No message has it: theirs are hexadecimal digits.
 const END_ID: &str = "end";
 /// The id of the event that a reader saw last.
@@ -50,8 +47,6 @@ pub fn last_seen(headers: &HeaderMap) -> Option<String> {
 
 /// One open stream.
 pub struct Events {
-    /// How its method is bound.
-    pub rpc: Arc<Rpc>,
     /// Names the request in a problem half way.
     pub trace_id: TraceId,
     /// The id of the event that the reader saw last, until the first message is compared with it.
@@ -62,7 +57,7 @@ impl Events {
     /// Sends the messages as they come.
     pub fn response<S>(self, messages: S, draining: CancellationToken) -> Response
     where
-        S: Stream<Item = Result<DynamicMessage, Status>> + Send + 'static,
+        S: Stream<Item = Result<Arc<Rendering>, Status>> + Send + 'static,
     {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -78,17 +73,15 @@ impl Events {
     }
 
     /// The event of a message, unless it is what the reader saw last; or the problem that it has become.
-    fn message(&mut self, message: Result<DynamicMessage, Status>) -> Result<Option<Event>, Event> {
-        let json =
-            message.map_err(|status| failure(&status)).and_then(|message| response::to_json(&self.rpc, &message));
-        match json {
-            Ok(json) => {
-                let id = name_of(&json, ID_BYTES);
+    fn message(&mut self, message: Result<Arc<Rendering>, Status>) -> Result<Option<Event>, Event> {
+        match message {
+            Ok(message) => {
                 // Only the first: a state that was left and has come back is news.
-                let is_known = self.last_seen.take().is_some_and(|seen| seen == id);
-                Ok((!is_known).then(|| Event::default().id(id).data(String::from_utf8_lossy(&json))))
+                let is_known = self.last_seen.take().is_some_and(|seen| seen == message.id);
+                Ok((!is_known).then(|| message.event.clone()))
             }
-            Err(problem) => {
+            Err(status) => {
+                let problem = failure(&status);
                 let json = problem.to_json(self.trace_id.as_str()).to_string();
                 Err(Event::default().event("problem").data(json))
             }
@@ -99,7 +92,7 @@ impl Events {
 /// A stream on its way to the reader.
 struct Live {
     events: Events,
-    messages: BoxStream<'static, Result<DynamicMessage, Status>>,
+    messages: BoxStream<'static, Result<Arc<Rendering>, Status>>,
     /// Made once: each one that is made takes a lock that all streams have in common.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     old: Pin<Box<Sleep>>,
@@ -117,7 +110,7 @@ enum Phase {
 enum Happened {
     Drain,
     Quiet,
-    Message(Result<DynamicMessage, Status>),
+    Message(Result<Arc<Rendering>, Status>),
     End,
 }
 
@@ -191,14 +184,10 @@ fn retry() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::{Endpoint, Lookup, Table};
     use http_body_util::BodyExt;
 
     fn events() -> Events {
-        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
-        let Lookup::Found(route) = table.find(&http::Method::GET, "/v1/events:watch") else { panic!("no route") };
-        let Endpoint::Rpc(rpc) = &route.endpoint else { panic!("the gateway's own") };
-        Events { rpc: Arc::clone(rpc), trace_id: TraceId::of_test(), last_seen: None }
+        Events { trace_id: TraceId::of_test(), last_seen: None }
     }
 
     #[tokio::test(start_paused = true)]
