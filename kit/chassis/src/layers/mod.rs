@@ -36,6 +36,9 @@ pub use self::panics::catch_panic;
 /// How long a caller waits who does not say it.
 const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a caller may say that they wait: for so long a request that does not arrive whole keeps its place.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
 /// The routes of a process with the layers around them.
 #[derive(Clone)]
 pub(crate) struct Layered {
@@ -60,7 +63,8 @@ impl Layered {
     /// The handler is dropped at the deadline, so work that must not stop half way belongs on a task of its own.
     fn handle(&mut self, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + use<> {
         // Read at once, so that it is over before tonic's own timer, which starts after this.
-        let deadline = Deadline::from_headers(request.headers()).unwrap_or_else(|| Deadline::after(DEFAULT_WAIT));
+        let theirs = Deadline::from_headers(request.headers()).unwrap_or_else(|| Deadline::after(DEFAULT_WAIT));
+        let deadline = theirs.min(Deadline::after(LONGEST_WAIT));
         request.extensions_mut().insert(deadline);
         let answer = match self.refusal(&mut request) {
             Some(refusal) => Err(refusal),
@@ -132,7 +136,7 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, routing::any};
+    use axum::{Extension, Router, routing::any};
 
     use super::*;
 
@@ -153,5 +157,19 @@ mod tests {
         drop(under_way);
         let admitted = layered.call(request(call)).await.unwrap();
         assert_eq!(code_in(admitted.headers()), None);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_longer_than_a_call_may_take() {
+        let answer = |Extension(deadline): Extension<Deadline>| async move {
+            [("x-left-s", deadline.remaining().as_secs().to_string())]
+        };
+        let router = Router::new().route("/a.B/C", any(answer));
+        let mut layered = Layered::new(Routes::from(router), Guard::Open, 1, CancellationToken::new());
+        let mut patient = request("/a.B/C");
+        patient.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("1H"));
+        let answer = layered.call(patient).await.unwrap();
+        let left: u64 = answer.headers()["x-left-s"].to_str().unwrap().parse().unwrap();
+        assert!((DEFAULT_WAIT.as_secs()..=LONGEST_WAIT.as_secs()).contains(&left), "{left}");
     }
 }
