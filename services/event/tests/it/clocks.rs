@@ -100,7 +100,7 @@ async fn a_cancellation_is_not_of_the_future() -> Result<()> {
     let world = world().await?;
     let replica = replica_wrong_by(&world, 2_000).await?;
     let created = create(&mut replica.event(), request("sale", 60 * SECOND, SECOND)).await?;
-    let request = CancelEventRequest { event_id: created.event_id.clone() };
+    let request = CancelEventRequest { event_id: created.event_id.clone(), ..CancelEventRequest::default() };
     replica.event().cancel_event(as_operator(request)).await?;
     let answered = Timestamp::now();
 

@@ -56,14 +56,14 @@ fn cut_until(address: &str, stop: &AtomicBool) {
 }
 
 fn is_cut(at: Timestamp) -> bool {
-    at.since(Timestamp::from_micros(0)).as_secs() / PERIOD.as_secs() % 2 == 0
+    (at.since(Timestamp::from_micros(0)).as_secs() / PERIOD.as_secs()).is_multiple_of(2)
 }
 
 /// The first instant from `earliest` on that is in the midst of a period in which is cut, or of one in which is not.
 pub fn instant(earliest: Timestamp, cut: bool) -> Timestamp {
     let since_epoch = earliest.since(Timestamp::from_micros(0)).as_secs();
     let period = since_epoch / PERIOD.as_secs() + 1;
-    let period = if (period % 2 == 0) == cut { period } else { period + 1 };
+    let period = if period.is_multiple_of(2) == cut { period } else { period + 1 };
     Timestamp::from_micros(0).plus(Duration::from_secs(period * PERIOD.as_secs())).plus(PERIOD / 2)
 }
 
