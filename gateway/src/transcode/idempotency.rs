@@ -6,6 +6,7 @@ use crate::routes::Rpc;
 use http::{HeaderMap, HeaderName};
 use prost_reflect::{DynamicMessage, Value};
 use stampede_status::Problem;
+use stampede_vocab::refuse_card_number;
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -13,10 +14,13 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 pub fn apply(rpc: &Rpc, headers: &HeaderMap, message: &mut DynamicMessage) -> Result<(), Problem> {
     let Some(field) = &rpc.request_id else { return Ok(()) };
     let Some(key) = key(headers)? else { return Ok(()) };
+    // Here already, since the answer below repeats both.
+    refuse_card_number("request_id", &key)?;
     let given = message.get_field(field).as_str().unwrap_or_default().to_owned();
     if given.is_empty() {
         message.set_field(field, Value::String(key));
     } else if given != key {
+        refuse_card_number("request_id", &given)?;
         let problem = format!("request_id is \"{given}\" and the header Idempotency-Key is \"{key}\": send only one");
         return Err(refuse(&problem).meta("request_id", given).meta("idempotency_key", key));
     }

@@ -20,7 +20,9 @@
 mod backoff;
 mod base32;
 mod base64url;
+mod card_number;
 pub mod clock;
+mod currency;
 pub mod field;
 mod fingerprint;
 mod id;
@@ -37,11 +39,13 @@ mod timestamp;
 mod traceparent;
 
 pub use backoff::{backoff, backoff_from, backoff_within};
+pub use card_number::{refuse_card_number, refuse_text_with_card_number};
+pub use currency::Currency;
 pub use fingerprint::Fingerprint;
 pub use id::{CampaignId, CouponId, EventId, ItemId, OrderId, ParseIdError, PaymentId, UserId};
 pub use invalid::InvalidField;
 pub use linger::Linger;
-pub use money::{Currency, Money, MoneyError};
+pub use money::{Money, MoneyError};
 pub use page::{PageSize, PageToken};
 pub use quantity::Quantity;
 pub use redis_user::{REDIS_SCRIPT_COMMANDS, REDIS_USER, redis_rules, redis_users_file};

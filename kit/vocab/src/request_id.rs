@@ -1,6 +1,6 @@
 //! The caller's own name for a request, which makes a repeat harmless.
 
-use crate::InvalidField;
+use crate::{InvalidField, refuse_card_number};
 
 /// 1 to 64 printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -9,6 +9,13 @@ pub struct RequestId(String);
 impl RequestId {
     /// Most characters it may have.
     pub const MAX_LEN: usize = 64;
+
+    /// Reads the id of a request as [`RequestId::parse`] does, and refuses what looks like a card number: a new id is
+    /// stored and sent on. The error names the field `request_id`, and does not repeat the id.
+    pub fn of_request(text: &str) -> Result<Self, InvalidField> {
+        refuse_card_number("request_id", text)?;
+        Self::parse(text)
+    }
 
     /// Takes 1 to 64 printable ASCII characters; the error names the field `request_id`.
     pub fn parse(text: &str) -> Result<Self, InvalidField> {
@@ -37,5 +44,17 @@ mod tests {
             assert_eq!(RequestId::parse(bad).unwrap_err().field, "request_id", "{bad:?}");
         }
         assert_eq!(RequestId::parse(&"x".repeat(64)).unwrap().as_str().len(), 64);
+    }
+
+    #[test]
+    fn a_card_number_is_no_id_of_a_new_request() {
+        for card in ["4242424242424242", "4242-4242-4242-4242"] {
+            let refused = RequestId::of_request(card).unwrap_err();
+            assert_eq!(refused.field, "request_id");
+            assert!(!refused.problem.contains("4242"), "{refused}");
+            // What is stored must stay readable.
+            assert!(RequestId::parse(card).is_ok());
+        }
+        assert!(RequestId::of_request("01936f2c-4242-4242-8242-424242424242").is_ok());
     }
 }

@@ -3,6 +3,7 @@
 use stampede_vocab::{
     CampaignId, EventId, InvalidField, Money, RequestId, Timestamp, UserId,
     limits::{MAX_NAME_CHARS, MAX_QUOTA},
+    refuse_text_with_card_number,
 };
 
 /// The terms of a campaign, chosen by its creator.
@@ -28,6 +29,7 @@ impl CampaignTerms {
         if !(1..=MAX_NAME_CHARS).contains(&self.name.chars().count()) {
             return Err(InvalidField::new("name", format!("must be 1 to {MAX_NAME_CHARS} characters")));
         }
+        refuse_text_with_card_number("name", &self.name)?;
         if !(1..=MAX_QUOTA).contains(&self.quota) {
             return Err(InvalidField::new("quota", format!("must be 1 to {MAX_QUOTA}")));
         }
@@ -104,6 +106,7 @@ mod tests {
         let cases = [
             ("name", CampaignTerms { name: String::new(), ..terms() }),
             ("name", CampaignTerms { name: "x".repeat(201), ..terms() }),
+            ("name", CampaignTerms { name: "Call 4242-4242-4242-4242".to_owned(), ..terms() }),
             ("quota", CampaignTerms { quota: 0, ..terms() }),
             ("quota", CampaignTerms { quota: MAX_QUOTA + 1, ..terms() }),
             ("discount.minor_units", CampaignTerms { discount: free, ..terms() }),

@@ -28,7 +28,7 @@ pub fn coupon_id(text: &str) -> Result<CouponId, Problem> {
 }
 
 pub fn request_id(text: &str) -> Result<RequestId, Problem> {
-    Ok(RequestId::parse(text)?)
+    Ok(RequestId::of_request(text)?)
 }
 
 /// Which page of all campaigns.

@@ -6,7 +6,7 @@ use crate::{
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{CampaignId, EventId, Money, RequestId, Timestamp, UserId};
+use stampede_vocab::{CampaignId, Currency, EventId, Money, RequestId, Timestamp, UserId};
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -124,7 +124,7 @@ fn campaign(row: &MySqlRow) -> Result<Campaign, DbError> {
 
 fn terms(row: &MySqlRow) -> Result<CampaignTerms, DbError> {
     let currency: String = row.try_get("currency")?;
-    let currency = currency.parse().map_err(|error| inconsistent("campaigns.currency", error))?;
+    let currency = Currency::stored(&currency).map_err(|error| inconsistent("campaigns.currency", error))?;
     Ok(CampaignTerms {
         name: row.try_get("name")?,
         quota: row.try_get("quota")?,

@@ -4,6 +4,7 @@ use crate::domain::{Event, Gift, Item, Schedule, Times};
 use stampede_vocab::{
     Currency, EventId, Fingerprint, InvalidField, ItemId, Money, RequestId, Timestamp, UserId,
     limits::{MAX_EVENT_ITEMS, MAX_LIMIT_PER_BUYER, MAX_NAME_CHARS, MAX_TOTAL_UNITS},
+    refuse_text_with_card_number,
 };
 
 /// A request to create an event.
@@ -112,7 +113,7 @@ fn check_gift(gift: &Gift) -> Result<(), InvalidField> {
 fn check_title(field: &str, title: &str) -> Result<(), InvalidField> {
     let chars = title.chars().count();
     if (1..=MAX_NAME_CHARS).contains(&chars) && !title.trim().is_empty() {
-        Ok(())
+        refuse_text_with_card_number(field, title)
     } else {
         Err(InvalidField::new(field, format!("must be 1 to {MAX_NAME_CHARS} characters, not all blank")))
     }
@@ -162,6 +163,7 @@ mod tests {
         let table = [
             ("title", ("", 1, 1, 1, None)),
             ("title", ("  ", 1, 1, 1, None)),
+            ("title", ("Lamp 4242 4242 4242 4242", 1, 1, 1, None)),
             ("unit_price.minor_units", ("Lamp", 0, 1, 1, None)),
             ("unit_price.minor_units", ("Lamp", -1, 1, 1, None)),
             ("total_units", ("Lamp", 1, 0, 1, None)),

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 
 /// The event that the request creates.
 pub fn new_event(caller: UserId, request: proto::CreateEventRequest) -> Result<NewEvent, Problem> {
-    let request_id = RequestId::parse(&request.request_id)?;
+    let request_id = RequestId::of_request(&request.request_id)?;
     let fingerprint = fingerprint(&request);
     let times = times(request.open_time, request.close_time)?;
     let items = field::each("items", request.items, new_item)?;

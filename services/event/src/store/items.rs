@@ -3,7 +3,7 @@
 use crate::domain::{Gift, Item};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{EventId, ItemId, Money};
+use stampede_vocab::{Currency, EventId, ItemId, Money};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -64,7 +64,7 @@ pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Hash
 impl ItemRow {
     fn item(self) -> Result<Item, DbError> {
         let id = ItemId::from_uuid(self.id);
-        let currency = self.currency.parse().map_err(|error| DbError::inconsistent(format!("{id}: {error}")))?;
+        let currency = Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))?;
         Ok(Item {
             id,
             title: self.title,

@@ -3,7 +3,7 @@
 use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Titles, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
-use stampede_vocab::{EventId, ItemId, Money, Timestamp};
+use stampede_vocab::{Currency, EventId, ItemId, Money, Timestamp};
 use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
@@ -326,7 +326,7 @@ async fn fetch(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<I
 impl Row {
     fn item(self) -> Result<Item, DbError> {
         let item_id = ItemId::from_uuid(self.item_id);
-        let currency = self.currency.parse().map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;
+        let currency = Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;
         Ok(Item {
             event_id: EventId::from_uuid(self.event_id),
             event_version: self.event_version,

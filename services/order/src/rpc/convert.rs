@@ -15,6 +15,7 @@ use stampede_status::Problem;
 use stampede_vocab::{
     EventId, InvalidField, OrderId, Quantity, RequestId, UserId, field,
     limits::{MAX_FILTER_STATES, MAX_PAYMENT_METHOD_CHARS},
+    refuse_text_with_card_number,
 };
 use std::collections::BTreeSet;
 
@@ -23,7 +24,7 @@ const MAX_IDS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
 /// Reads a requested order.
 pub fn draft(buyer: UserId, request: &proto::PlaceOrderRequest) -> Result<Draft, Problem> {
-    let request_id = RequestId::parse(&request.request_id)?;
+    let request_id = RequestId::of_request(&request.request_id)?;
     let event = field::id("event_id", &request.event_id)?;
     let lines = field::each("lines", &request.lines, wanted)?;
     let coupon = field::optional_id("coupon_id", &request.coupon_id)?;
@@ -62,7 +63,7 @@ pub fn cancellation(progress: &Progress) -> proto::Cancellation {
 
 /// Reads a request to end an order: the order, and the idempotency key.
 pub fn end(order: &str, request: &str) -> Result<(OrderId, RequestId), Problem> {
-    Ok((order_id(order)?, RequestId::parse(request)?))
+    Ok((order_id(order)?, RequestId::of_request(request)?))
 }
 
 /// Reads a request to pay: the order, the idempotency key, and the token of the card or wallet.
@@ -73,6 +74,7 @@ pub fn payment(request: proto::PayOrderRequest) -> Result<(OrderId, RequestId, S
             format!("must be the token that the payment provider gave, 1 to {MAX_PAYMENT_METHOD_CHARS} characters");
         return Err(Problem::invalid_field("payment_method", problem));
     }
+    refuse_text_with_card_number("payment_method", &request.payment_method)?;
     Ok((order, request_id, request.payment_method))
 }
 
@@ -275,7 +277,7 @@ mod tests {
             payment(proto::PayOrderRequest { order_id, request_id: "p".to_owned(), payment_method })
         };
         assert!(pay("ä".repeat(255)).is_ok());
-        for bad in [String::new(), "ä".repeat(256)] {
+        for bad in [String::new(), "ä".repeat(256), "4242 4242 4242 4242".to_owned()] {
             assert_eq!(pay(bad).unwrap_err().field_path(), Some("payment_method"));
         }
     }

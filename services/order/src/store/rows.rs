@@ -114,7 +114,7 @@ impl OrderRow {
     fn order(self, parts: &Parts) -> Result<Order, DbError> {
         // First, since of an order of a newer version nothing else need make sense.
         let state = self.state()?;
-        let currency: Currency = self.currency.parse().map_err(|error| self.inconsistent(error))?;
+        let currency = Currency::stored(&self.currency).map_err(|error| self.inconsistent(error))?;
         Ok(Order {
             id: OrderId::from_uuid(self.id),
             buyer: UserId::from_uuid(self.user_id),

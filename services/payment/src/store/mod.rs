@@ -13,7 +13,7 @@ pub use working_set::WorkingSet;
 use crate::domain::AttemptKey;
 use sqlx::FromRow;
 use stampede_db::{DbError, Statement};
-use stampede_vocab::{Currency, InvalidField, Money, PaymentId, Timestamp};
+use stampede_vocab::{Currency, Money, PaymentId, Timestamp};
 use uuid::Uuid;
 
 /// A claim of rows, until its end for whoever has made it.
@@ -81,8 +81,7 @@ fn odd_state(known: &[&str], state: &str, what: String) -> DbError {
 
 /// Returns the amount in two columns.
 fn money(minor: i64, currency: &str) -> Result<Money, DbError> {
-    let currency: Currency =
-        currency.parse().map_err(|error: InvalidField| DbError::inconsistent(error.to_string()))?;
+    let currency = Currency::stored(currency).map_err(|error| DbError::inconsistent(error.to_string()))?;
     Ok(Money::new(minor, currency))
 }
 

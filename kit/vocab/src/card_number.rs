@@ -1,0 +1,127 @@
+//! Card numbers, which this system never takes: a buyer pays with a token of the payment provider. Whoever stores or
+//! logs a card number by mistake has to answer for it, so that texts of callers are searched for them.
+
+use crate::InvalidField;
+
+/// The lengths of card numbers, in digits.
+const MIN_DIGITS: usize = 13;
+const MAX_DIGITS: usize = 19;
+
+/// Fails if the whole text is what looks like a card number, with or without blanks and dashes. For ids that callers
+/// choose: of a UUID a part may look like a card number by chance, the whole never does. The error does not repeat it.
+pub fn refuse_card_number(field: &str, text: &str) -> Result<(), InvalidField> {
+    let words: Vec<&str> = text.split(is_separator).collect();
+    if is_card_number(&words) { Err(refusal(field)) } else { Ok(()) }
+}
+
+/// Fails if a part of the text, between words and other signs, is what looks like a card number. For texts that people
+/// write, and for tokens of cards. The error does not repeat it.
+pub fn refuse_text_with_card_number(field: &str, text: &str) -> Result<(), InvalidField> {
+    let is_other = |sign: char| !(sign.is_alphanumeric() || is_separator(sign));
+    if text.split(is_other).any(has_card_number) { Err(refusal(field)) } else { Ok(()) }
+}
+
+fn refusal(field: &str) -> InvalidField {
+    InvalidField::new(field, "looks like a card number: send no card numbers, only tokens of the payment provider")
+}
+
+/// Whether words that follow each other make a card number. A word takes the digits with it that it has, as in "v2".
+fn has_card_number(text: &str) -> bool {
+    let words: Vec<&str> = text.split(is_separator).collect();
+    words.split(|word| !is_number(word)).any(is_card_number)
+}
+
+fn is_separator(sign: char) -> bool {
+    matches!(sign, ' ' | '-' | '\u{a0}' | '\u{2010}' | '\u{2011}' | '\u{2013}')
+}
+
+fn is_number(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether these are together 13 to 19 digits with a right check digit, as an issuer of cards has them. Times in
+/// milliseconds and counters begin otherwise.
+fn is_card_number(words: &[&str]) -> bool {
+    if !words.iter().all(|word| is_number(word)) {
+        return false;
+    }
+    let digits: Vec<u32> = words.iter().flat_map(|word| word.chars()).filter_map(|sign| sign.to_digit(10)).collect();
+    (MIN_DIGITS..=MAX_DIGITS).contains(&digits.len()) && is_of_issuer(&digits) && has_check_digit(&digits)
+}
+
+/// Whether cards begin like this (ISO/IEC 7812): 3 to 6, and the range from 2221 to 2720 of Mastercard.
+fn is_of_issuer(digits: &[u32]) -> bool {
+    let first_four = digits.iter().take(4).fold(0, |number, digit| number * 10 + digit);
+    matches!(first_four, 3_000..=6_999 | 2_221..=2_720)
+}
+
+/// The check of Luhn.
+fn has_check_digit(digits: &[u32]) -> bool {
+    let value = |(place, digit): (usize, &u32)| match (place % 2, digit * 2) {
+        (0, _) => *digit,
+        (_, doubled) if doubled > 9 => doubled - 9,
+        (_, doubled) => doubled,
+    };
+    digits.iter().rev().enumerate().map(value).sum::<u32>() % 10 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers for tests that issuers and providers publish.
+    const CARDS: [&str; 8] = [
+        "4242424242424242",
+        "4242 4242 4242 4242",
+        "5555-5555-5555-4444",
+        "378282246310005",
+        "4222222222222",
+        "6011 1111 1111 1117",
+        "2223003122003222",
+        "6759649826438453",
+    ];
+
+    #[test]
+    fn what_looks_like_a_card_number_is_refused_and_not_repeated() {
+        for card in CARDS {
+            for text in [card.to_owned(), format!(" {card} ")] {
+                let refused = refuse_card_number("request_id", &text).unwrap_err();
+                assert_eq!(refused.field, "request_id");
+                assert!(!refused.to_string().contains(card), "{refused}");
+            }
+            for text in [
+                card.to_owned(),
+                format!("my card {card} please"),
+                format!("card:{card}."),
+                format!("tok_{card}"),
+                format!("가습기 {card}"),
+            ] {
+                assert!(refuse_text_with_card_number("name", &text).is_err(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_numbers_are_taken() {
+        for text in [
+            "",
+            "4242424242424241",
+            "424242424242",
+            "42424242424242424242",
+            "pm_card_ok",
+            "pm_1NvQ4242424242424242Kz",
+            "1732882000003",
+            "1732882000000007",
+            "01936f2c-4242-4242-8242-424242424242",
+            "12345678-1234-4567-8901-123456789012",
+            "Sale of 2025, 20 % off from 1999",
+            "0000000000000000",
+        ] {
+            assert!(refuse_text_with_card_number("name", text).is_ok(), "{text}");
+            assert!(refuse_card_number("request_id", text).is_ok(), "{text}");
+        }
+        // Only as a whole: a random id has such parts now and then.
+        let id = "41111111-1111-4111-b1c2-abcdefabcdef";
+        assert!(refuse_card_number("request_id", id).is_ok());
+    }
+}
