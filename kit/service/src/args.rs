@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Where `--help` lists the flags of servers.
 const HEADING: &str = "Servers";
 
+/// Part of the lease of a charge that is left after two requests that take the whole time-out.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
 /// The configuration of every service: the process, its schema, and Kafka.
 #[derive(Debug, Clone, Args)]
 pub struct ServiceArgs {
@@ -99,6 +102,28 @@ impl OrderWriteLimitArgs {
             least.as_millis()
         );
         Ok(age)
+    }
+}
+
+/// How long a request to the payment provider may take. Payment keeps it; order waits for a charge under way by it.
+#[derive(Debug, Clone, Args)]
+pub struct ProviderTimeoutArgs {
+    /// How long one request to the provider may take, in milliseconds. After that the outcome is unknown, and is
+    /// looked up. The payment and order services need the same value.
+    #[arg(long, env = "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", default_value_t = 2_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    pub provider_timeout_ms: u64,
+}
+
+impl ProviderTimeoutArgs {
+    /// How long one request to the provider may take.
+    pub const fn provider_timeout(&self) -> Duration {
+        Duration::from_millis(self.provider_timeout_ms)
+    }
+
+    /// Returns the term for which a charge belongs to the process that has claimed it: a look-up and a charge, and time
+    /// to write their outcome.
+    pub fn charge_lease(&self) -> Duration {
+        self.provider_timeout() * 2 + LEASE_MARGIN
     }
 }
 

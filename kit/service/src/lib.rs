@@ -30,7 +30,7 @@ mod redis_memory;
 mod until;
 mod work;
 
-pub use args::{KafkaArgs, MessageIds, OrderWriteLimitArgs, RedisArgs, ServiceArgs, StorageArgs};
+pub use args::{KafkaArgs, MessageIds, OrderWriteLimitArgs, ProviderTimeoutArgs, RedisArgs, ServiceArgs, StorageArgs};
 pub use decode::decode;
 pub use page::{Page, Paging};
 pub use parts::Parts;

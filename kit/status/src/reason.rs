@@ -81,6 +81,7 @@ reasons! {
     PriceChanged "PRICE_CHANGED" FailedPrecondition "The price is not the one the buyer agreed to";
     OrderNotPayable "ORDER_NOT_PAYABLE" FailedPrecondition "The order cannot be paid in its state";
     PaymentDeadlinePassed "PAYMENT_DEADLINE_PASSED" FailedPrecondition "The time to pay the order has passed";
+    TooManyAttempts "TOO_MANY_ATTEMPTS" FailedPrecondition "It was tried too often, or a moment ago, to pay the order";
     OrderNotCancellable "ORDER_NOT_CANCELLABLE" FailedPrecondition "The order cannot be cancelled in its state";
     OrderNotRefundable "ORDER_NOT_REFUNDABLE" FailedPrecondition "The order cannot be refunded in its state";
 

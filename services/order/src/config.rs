@@ -1,9 +1,10 @@
 //! How the process is configured: flags and environment, nothing else.
 
 use crate::domain::PaymentPolicy;
+use anyhow::ensure;
 use clap::Parser;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_service::{OrderWriteLimitArgs, ServiceArgs};
+use stampede_service::{OrderWriteLimitArgs, ProviderTimeoutArgs, ServiceArgs};
 use std::time::Duration;
 
 /// Ends `--help`.
@@ -39,9 +40,23 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PAY_WINDOW_MS", default_value_t = 600_000, value_name = "MS")]
     pub pay_window_ms: u64,
 
-    /// Milliseconds after the deadline in which a payment under way may still succeed.
-    #[arg(long, env = "STAMPEDE_ORDER_PAYING_GRACE_MS", default_value_t = 5_000, value_name = "MS")]
+    /// Milliseconds after the deadline in which a payment under way may still succeed. It must be longer than the lease
+    /// of a charge, so that another process can finish the charge of one that was killed; 0 waits for no payment.
+    #[arg(long, env = "STAMPEDE_ORDER_PAYING_GRACE_MS", default_value_t = 15_000, value_name = "MS")]
     pub paying_grace_ms: u64,
+
+    /// How long a charge may be under way.
+    #[command(flatten)]
+    pub provider: ProviderTimeoutArgs,
+
+    /// Most payments of one order, each after the decline of the one before.
+    #[arg(long, env = "STAMPEDE_ORDER_MAX_PAY_ATTEMPTS", default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub max_pay_attempts: i32,
+
+    /// Milliseconds that a buyer has to wait after the third decline before they pay again; twice as long after each
+    /// further one, up to a minute.
+    #[arg(long, env = "STAMPEDE_ORDER_PAY_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub pay_pause_ms: u64,
 
     /// Milliseconds after which an order asks another service again for the answer that it waits for; twice as long each
     /// time, up to an hour.
@@ -58,9 +73,23 @@ pub struct Config {
 }
 
 impl Config {
+    /// Fails for flags that contradict each other.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let (grace_ms, lease) = (self.paying_grace_ms, self.provider.charge_lease());
+        ensure!(
+            grace_ms == 0 || u128::from(grace_ms) > lease.as_millis(),
+            "--paying-grace-ms is {grace_ms}, but must be 0 or more than {}, the lease of a charge by \
+             --provider-timeout-ms: the charge of a killed process would be finished after the order has expired",
+            lease.as_millis()
+        );
+        Ok(())
+    }
+
     /// Until when an order can be paid, and how long it waits for answers.
     pub const fn payment_policy(&self) -> PaymentPolicy {
         PaymentPolicy {
+            max_attempts: self.max_pay_attempts,
+            pay_pause: Duration::from_millis(self.pay_pause_ms),
             pay_window: Duration::from_millis(self.pay_window_ms),
             paying_grace: Duration::from_millis(self.paying_grace_ms),
             patience: Duration::from_millis(self.ask_again_ms),
@@ -86,5 +115,26 @@ impl Config {
 impl HasCommon for Config {
     fn common(&self) -> &CommonConfig {
         &self.service.common
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> Config {
+        let servers = ["--database-url", "mysql://x", "--kafka-brokers", "x:1"];
+        let peers = ["--inventory-urls", "http://x:1", "--coupon-urls", "http://x:2"];
+        let args = ["order"].iter().chain(&servers).chain(&peers).chain(flags);
+        Config::try_parse_from(args).expect("the flags are known")
+    }
+
+    #[test]
+    fn a_grace_that_is_over_before_the_lease_of_a_charge_is_refused_by_both_names() {
+        assert!(config(&[]).check().is_ok());
+        assert!(config(&["--paying-grace-ms", "0"]).check().is_ok());
+        assert!(config(&["--paying-grace-ms", "6001", "--provider-timeout-ms", "500"]).check().is_ok());
+        let error = config(&["--paying-grace-ms", "9000"]).check().unwrap_err().to_string();
+        assert!(error.contains("--paying-grace-ms is 9000") && error.contains("--provider-timeout-ms"), "{error}");
     }
 }

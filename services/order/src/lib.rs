@@ -50,8 +50,9 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
-/// Fails if a server does not answer in time, or the schema does not fit this program.
+/// Fails if flags contradict each other, a server does not answer in time, or the schema does not fit this program.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
+    config.check()?;
     let parts = Parts::connect(Service::Order, &config.service, workers).await?;
     let transitions = Transitions::new(parts.db.clone(), parts.outbox.clone(), config.payment_policy());
     let consumer = Consumer::new(transitions.clone(), EventCancellations::new(parts.db.clone()));

@@ -3,11 +3,8 @@
 use clap::Parser;
 use http::Uri;
 use stampede_chassis::{CommonConfig, HasCommon};
-use stampede_service::ServiceArgs;
-use std::{num::NonZeroUsize, time::Duration};
-
-/// Part of a lease that is left after two requests that take the whole time-out.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
+use stampede_service::{ProviderTimeoutArgs, ServiceArgs};
+use std::num::NonZeroUsize;
 
 /// Ends `--help`.
 const EXAMPLE: &str = "\
@@ -30,10 +27,9 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PROVIDER_URL")]
     pub provider_url: Uri,
 
-    /// How long one request to the provider may take, in milliseconds. After that the outcome is unknown, and is
-    /// looked up.
-    #[arg(long, env = "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    pub provider_timeout_ms: u64,
+    /// How long a request to the provider may take.
+    #[command(flatten)]
+    pub provider: ProviderTimeoutArgs,
 
     /// Secret that the provider signs its notices with.
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -51,18 +47,6 @@ pub struct Config {
     /// Most refunds that are sent at a time.
     #[arg(long, env = "STAMPEDE_PAYMENT_MAX_REFUNDS_IN_FLIGHT", default_value = "256")]
     pub max_refunds_in_flight: NonZeroUsize,
-}
-
-impl Config {
-    /// How long one request to the provider may take.
-    pub const fn provider_timeout(&self) -> Duration {
-        Duration::from_millis(self.provider_timeout_ms)
-    }
-
-    /// Returns the term of a claim: a look-up and a charge, and time to write their outcome.
-    pub fn lease(&self) -> Duration {
-        self.provider_timeout() * 2 + LEASE_MARGIN
-    }
 }
 
 impl HasCommon for Config {

@@ -49,9 +49,9 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// Fails if a server does not answer in time, the schema does not fit this program, or the provider's URL is of no use.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let provider = HttpProvider::new(&config.provider_url, config.provider_timeout())?;
+    let provider = HttpProvider::new(&config.provider_url, config.provider.provider_timeout())?;
     let parts = Parts::connect(Service::Payment, &config.service, workers).await?;
-    let context = Context::new(parts.db.clone(), parts.outbox.clone(), config.lease());
+    let context = Context::new(parts.db.clone(), parts.outbox.clone(), config.provider.charge_lease());
     let (settle, settle_refunds) = (SettleAttempts::new(context.clone()), SettleRefunds::new(context.clone()));
     let charge = ChargeAttempts::new(context.clone(), provider.clone(), settle.clone());
     let reconcile = ReconcileAttempts::new(context.clone(), provider.clone(), charge.clone(), settle.clone());

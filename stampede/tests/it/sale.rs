@@ -52,7 +52,7 @@ impl Sale {
         let world = World::prepared().await.unwrap();
         let mesh = builder
             .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", pay_window.as_millis())
-            .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 500)
+            .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0)
             .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500)
             .start(&world, Process::all())
             .await

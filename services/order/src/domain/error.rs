@@ -2,6 +2,7 @@
 
 use super::StateName;
 use stampede_vocab::{Currency, Money};
+use std::time::Duration;
 
 /// Why an order is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,14 @@ pub enum CommandRefusal {
     /// The payment deadline has passed.
     #[error("the time to pay is over")]
     PaymentDeadlinePassed,
+    /// Too many payments were tried, or the last one a moment ago.
+    #[error("too many payments of the order were declined")]
+    TooManyAttempts {
+        /// Payments that were tried.
+        attempts: i32,
+        /// Time until the next one; `None` if there is none.
+        wait: Option<Duration>,
+    },
     /// Not in a state to be cancelled.
     #[error("an order that is {} cannot be cancelled", .0.as_str())]
     NotCancellable(StateName),

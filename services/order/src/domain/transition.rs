@@ -95,9 +95,18 @@ pub const MANY_ASKS: i32 = 16;
 /// Time between two messages from then on, but for the spread.
 pub const LAST_PATIENCE: Duration = Duration::from_secs(86_400);
 
+/// Declines after which the buyer has to pause before the next payment; nobody mistypes more often.
+const FREE_DECLINES: i32 = 3;
+/// Longest pause between two payments of an order.
+const MAX_PAY_PAUSE: Duration = Duration::from_secs(60);
+
 /// How long orders may take to be paid, and others to answer for them.
 #[derive(Debug, Clone, Copy)]
 pub struct PaymentPolicy {
+    /// Most payments of one order.
+    pub max_attempts: i32,
+    /// Pause of the buyer after the third decline; it doubles with each further one.
+    pub pay_pause: Duration,
     /// Time to pay, from when the units are committed.
     pub pay_window: Duration,
     /// Time after the deadline in which a payment under way may still succeed.
@@ -107,6 +116,14 @@ pub struct PaymentPolicy {
 }
 
 impl PaymentPolicy {
+    /// Returns how long a buyer has to wait after so many declines: without, an order is a way to try out stolen cards.
+    fn pause_after(&self, declines: i32) -> Duration {
+        match u32::try_from(declines - FREE_DECLINES) {
+            Ok(further) => self.pay_pause.saturating_mul(2_u32.saturating_pow(further)).min(MAX_PAY_PAUSE),
+            Err(_) => Duration::ZERO,
+        }
+    }
+
     /// Returns how long this order waits for an answer before it asks again. Up to a quarter longer for some than for
     /// others, so that what an outage has gathered is not asked all at once.
     fn patience_of(&self, order: &Order) -> Duration {
@@ -187,7 +204,7 @@ impl Order {
             Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
-            Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now),
+            Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now, policy),
             Input::Cancel { owner, by, request } => {
                 let order = owner.map_or(Ok(self), |owner| self.owned_by(owner))?;
                 order.cancel(EndRequest { verb: EndVerb::Cancel, by: *by, id: request.clone() })
@@ -296,7 +313,13 @@ impl Order {
         }
     }
 
-    fn pay(&self, request: &PayRequest, method: &str, now: Timestamp) -> Result<Step, NoStep> {
+    fn pay(
+        &self,
+        request: &PayRequest,
+        method: &str,
+        now: Timestamp,
+        policy: &PaymentPolicy,
+    ) -> Result<Step, NoStep> {
         if let Some(earlier) = self.pay_requests.iter().find(|earlier| earlier.id == request.id) {
             let is_repeat = earlier.fingerprint == request.fingerprint;
             return Err(if is_repeat {
@@ -306,20 +329,41 @@ impl Order {
             });
         }
         match self.state {
-            State::AwaitingPayment { pay_deadline } if now < pay_deadline => Ok(Step {
-                pay_request: Some((self.attempts() + 1, request.clone())),
-                ..self.to(State::Paying { pay_deadline }).publishing(MessageBody::PaymentRequested {
-                    buyer: self.buyer,
-                    attempt: self.attempts() + 1,
-                    amount: self.prices.total,
-                    method: method.to_owned(),
-                })
-            }),
+            State::AwaitingPayment { pay_deadline } if now < pay_deadline => {
+                self.ensure_may_try(now, policy).map_err(NoStep::Refused)?;
+                Ok(self.try_to_pay(pay_deadline, request, method))
+            }
             State::AwaitingPayment { .. } | State::Expired { .. } => {
                 Err(NoStep::Refused(CommandRefusal::PaymentDeadlinePassed))
             }
             _ => Err(NoStep::Refused(CommandRefusal::NotPayable(self.state.name()))),
         }
+    }
+
+    /// Fails if it was tried to pay the order too often, or the last decline was a moment ago: an order that awaits its
+    /// payment has last changed by that.
+    fn ensure_may_try(&self, now: Timestamp, policy: &PaymentPolicy) -> Result<(), CommandRefusal> {
+        let attempts = self.attempts();
+        if attempts >= policy.max_attempts {
+            return Err(CommandRefusal::TooManyAttempts { attempts, wait: None });
+        }
+        let wait = self.updated_at.plus(policy.pause_after(attempts)).since(now);
+        if wait > Duration::ZERO {
+            return Err(CommandRefusal::TooManyAttempts { attempts, wait: Some(wait) });
+        }
+        Ok(())
+    }
+
+    fn try_to_pay(&self, pay_deadline: Timestamp, request: &PayRequest, method: &str) -> Step {
+        let attempt = self.attempts() + 1;
+        let body = MessageBody::PaymentRequested {
+            buyer: self.buyer,
+            attempt,
+            amount: self.prices.total,
+            method: method.to_owned(),
+        };
+        let paying = self.to(State::Paying { pay_deadline }).publishing(body);
+        Step { pay_request: Some((attempt, request.clone())), ..paying }
     }
 
     fn cancel(&self, request: EndRequest) -> Result<Step, NoStep> {

@@ -23,6 +23,8 @@ REFUNDED         | -                | -         | -         | -            | -  
 const PAY_BY: Timestamp = Timestamp::from_micros(1_000_000);
 const EARLY: Timestamp = Timestamp::from_micros(999_999);
 const POLICY: PaymentPolicy = PaymentPolicy {
+    max_attempts: 10,
+    pay_pause: Duration::from_secs(1),
     pay_window: Duration::from_secs(600),
     paying_grace: Duration::from_secs(5),
     patience: Duration::from_secs(30),
@@ -218,6 +220,33 @@ fn each_payment_is_an_attempt_of_its_own() {
     let step = order.apply(&declined, EARLY, &POLICY).expect("a step");
     assert_eq!((step.body, &step.decline), (None, &order.last_decline));
     assert_eq!(order.last_decline.as_deref(), Some("card_declined"));
+}
+
+#[test]
+fn payments_are_bounded_and_pause_longer_after_each_decline() {
+    let decline = |attempt| Input::PaymentDeclined { attempt, code: "card_declined".to_owned() };
+    let mut order = order_in(State::AwaitingPayment { pay_deadline: PAY_BY.plus(POLICY.pay_window) }, None);
+    let mut now = EARLY;
+    let mut waits = Vec::new();
+    for attempt in 3..=10 {
+        let name = format!("pay-{attempt}");
+        if let Err(NoStep::Refused(CommandRefusal::TooManyAttempts { attempts, wait: Some(wait) })) =
+            order.apply(&pay(1, &name), now, &POLICY)
+        {
+            assert_eq!(attempts, attempt - 1);
+            waits.push(wait.as_secs());
+            let too_early = now.plus(wait).minus(Duration::from_micros(1));
+            assert!(order.apply(&pay(1, &name), too_early, &POLICY).is_err());
+            now = now.plus(wait);
+            order.apply(&pay(1, &name), now, &POLICY).expect("the pause is over");
+        }
+        assert_eq!(order.attempts(), attempt);
+        order.apply(&decline(attempt), now, &POLICY).expect("it is declined");
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60]);
+    let last = CommandRefusal::TooManyAttempts { attempts: 10, wait: None };
+    assert_eq!(order.apply(&pay(1, "pay-11"), now.plus(MAX_PAY_PAUSE), &POLICY), refused_with(last));
+    assert_eq!(order.apply(&pay(1, "pay-10"), now, &POLICY), Err(NoStep::AlreadyApplied));
 }
 
 #[test]

@@ -108,6 +108,14 @@ fn not_obeyed(refusal: CommandRefusal) -> Problem {
         CommandRefusal::PaymentDeadlinePassed => {
             Problem::new(Reason::PaymentDeadlinePassed, refusal.to_string()).field("order_id")
         }
+        CommandRefusal::TooManyAttempts { attempts, wait } => {
+            let problem = Problem::new(Reason::TooManyAttempts, refusal.to_string()).field("order_id");
+            let problem = problem.meta("attempts", attempts);
+            match wait {
+                Some(wait) => problem.retry_after(wait),
+                None => problem,
+            }
+        }
         CommandRefusal::NotCancellable(state) => in_state(Reason::OrderNotCancellable, state),
         CommandRefusal::NotRefundable(state) => in_state(Reason::OrderNotRefundable, state),
     }
@@ -171,6 +179,16 @@ mod tests {
         let problem = failed(CommandRefusal::NotPayable(StateName::Paying));
         assert_eq!(problem.reason(), Reason::OrderNotPayable);
         assert_eq!(problem.metadata()["state"], "PAYING");
+    }
+
+    #[test]
+    fn only_a_pause_between_two_payments_says_when_to_come_again() {
+        let seconds = std::time::Duration::from_secs;
+        for wait in [Some(seconds(4)), None] {
+            let problem = failed(CommandRefusal::TooManyAttempts { attempts: 5, wait });
+            assert_eq!((problem.reason(), problem.retry_delay()), (Reason::TooManyAttempts, wait));
+            assert_eq!(problem.metadata()["attempts"], "5");
+        }
     }
 
     #[test]

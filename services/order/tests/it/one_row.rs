@@ -1,8 +1,9 @@
 //! An order is one row with all that belongs to it, unless an earlier release has run on the schema.
 
-use crate::sale::{KETTLE_PRICE, LONG, Sale, UNITS};
+use crate::sale::{KETTLE_PRICE, LONG, Sale, UNITS, refusal, refused};
 use anyhow::Result;
 use stampede_proto::order::v1::{GoodsKind, Order, OrderState};
+use stampede_status::{Problem, Reason};
 use stampede_testkit::{MeshBuilder, Service, buyer};
 
 const LINES: &str = "SELECT COUNT(*) FROM order_lines WHERE order_id = ?";
@@ -63,7 +64,12 @@ async fn beside_an_earlier_release_an_order_is_written_as_that_one_reads_it() ->
 
 #[tokio::test]
 async fn a_repeat_of_any_payment_starts_nothing_however_many_there_were() -> Result<()> {
-    let sale = Sale::open().await?;
+    let settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_ORDER_PAY_PAUSE_MS", 0).set(
+        Service::Order,
+        "STAMPEDE_ORDER_MAX_PAY_ATTEMPTS",
+        11,
+    );
+    let sale = Sale::open_with(settings).await?;
     let order = sale.payable_lamp(buyer()).await?;
     // More than the row has a place for.
     let names: Vec<String> = (1..=10).map(|number| format!("p-{number}")).collect();
@@ -77,8 +83,11 @@ async fn a_repeat_of_any_payment_starts_nothing_however_many_there_were() -> Res
         assert_eq!((same.state(), same.payment_attempts), (OrderState::AwaitingPayment, 10), "{name}");
     }
     assert_eq!(other_rows(&sale, &order).await?, [0, 0, 2]);
-    sale.approve(&sale.pay(&order, "p-11").await?).await?;
-    sale.reaches(&order, OrderState::Fulfilled).await;
+    sale.decline(&sale.pay(&order, "p-11").await?).await?;
+    sale.reaches(&order, OrderState::AwaitingPayment).await;
+    let again = sale.pay(&order, "p-12").await.unwrap_err();
+    assert_eq!(refusal(&again), refused(Reason::TooManyAttempts, "order_id"));
+    assert_eq!(Problem::from_status(&again).retry_delay(), None);
     sale.mesh.stop().await
 }
 

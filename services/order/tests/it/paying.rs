@@ -7,7 +7,8 @@ use stampede_proto::{
     r#type::v1::DeclineCode,
 };
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{as_buyer, as_operator, buyer};
+use stampede_testkit::{as_buyer, as_operator, buyer, eventually};
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_paid_order_is_fulfilled_with_its_items_and_its_gift() -> Result<()> {
@@ -48,6 +49,25 @@ async fn a_declined_payment_may_be_tried_again_under_another_request() -> Result
     }
     let third = sale.pay(&order, "p-3").await?;
     sale.approve(&third).await?;
+    sale.reaches(&order, OrderState::Fulfilled).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn after_the_third_decline_the_next_payment_waits() -> Result<()> {
+    let sale = Sale::open().await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    for name in ["p-1", "p-2", "p-3"] {
+        sale.decline(&sale.pay(&order, name).await?).await?;
+        sale.reaches(&order, OrderState::AwaitingPayment).await;
+    }
+    let early = sale.pay(&order, "p-4").await.unwrap_err();
+    assert_eq!(refusal(&early), refused(Reason::TooManyAttempts, "order_id"));
+    let wait = Problem::from_status(&early).retry_delay().expect("when to come again");
+    assert!(!wait.is_zero() && wait <= Duration::from_secs(1), "{wait:?}");
+    tokio::time::sleep(wait).await;
+    let paying = eventually("the pause is over", || async { sale.pay(&order, "p-4").await.ok() }).await;
+    sale.approve(&paying).await?;
     sale.reaches(&order, OrderState::Fulfilled).await;
     sale.mesh.stop().await
 }
