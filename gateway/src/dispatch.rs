@@ -46,7 +46,10 @@ pub async fn dispatch(
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
             let body = if rpc.has_body { holds.read(body, &holder).await? } else { Bytes::new() };
-            require_json(&parts.headers, &body)?;
+            // What the body is but bytes is for its reader to say.
+            if rpc.raw_body.is_none() {
+                require_json(&parts.headers, &body)?;
+            }
             // Not before: a place is for the call and its answer, never for a body that trickles in.
             let place = holds.request(&holder, class)?;
             // A call is over before its token is; a stream may not be.

@@ -35,7 +35,7 @@ const ABOUT: &str = "A flash sale over HTTP: claim coupons, order limited stock 
 pub fn document(table: &Table) -> Value {
     let examples = examples::all();
     let pool = pool_of(table);
-    let bodies = rpcs(table).filter(|(_, rpc)| rpc.has_body).map(|(_, rpc)| &rpc.input);
+    let bodies = rpcs(table).filter(|(_, rpc)| rpc.has_body && rpc.raw_body.is_none()).map(|(_, rpc)| &rpc.input);
     let mut schemas = Schemas::new(&pool, bodies);
     native::add_schemas(&mut schemas);
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();

@@ -68,6 +68,13 @@ pub fn security(route: &Route) -> Value {
 }
 
 fn body(rpc: &Rpc, example: &Example, schemas: &mut Schemas) -> Value {
+    if let Some(field) = &rpc.raw_body {
+        let content = json!({
+            "schema": {"type": "object", "description": schemas.comments.of_field(field)},
+            "example": example.body,
+        });
+        return json!({"required": true, "content": {"application/json": content}});
+    }
     let is_needed = rpc.input.fields().any(|field| !rpc.has_in_path(&field) && schemas.is_required(&field));
     // A header may stand for the only field that is needed.
     let is_needed = is_needed && rpc.input.fields().filter(|field| !rpc.has_in_path(field)).count() > 1;

@@ -57,6 +57,13 @@ pub fn of_rpc(method: &Method, rpc: &Rpc, schemas: &mut Schemas) -> Vec<Value> {
     if !rpc.has_body {
         in_query(&rpc.input, rpc, "", schemas, &mut all);
     }
+    for (name, field) in &rpc.headers {
+        let mut parameter = parameter(name.as_str(), "header", field, schemas);
+        if schemas.is_required(field) {
+            parameter["required"] = json!(true);
+        }
+        all.push(parameter);
+    }
     if rpc.request_id.is_some() {
         all.push(refer("IdempotencyKey"));
     }

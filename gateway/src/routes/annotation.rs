@@ -1,6 +1,11 @@
-//! Reads `google.api.http` and `stampede.type.v1.access` of every method in a descriptor set.
+//! Reads `google.api.http` and `stampede.type.v1.access` of every method in a descriptor set, and
+//! `stampede.type.v1.header` of the fields that they take.
 
-use super::{Access, RouteError, rpc::Rpc, template};
+use super::{
+    Access, RouteError,
+    rpc::{Rpc, Rule},
+    template,
+};
 use http::Method;
 use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor};
 use stampede_proto::r#type::v1 as proto;
@@ -24,7 +29,7 @@ pub fn bindings(pool: &DescriptorPool) -> Result<Vec<Binding>, RouteError> {
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let Some(access) = options.access(&method) else { continue };
         if let Some(rule) = options.rule(&method) {
-            bindings.push(bind(&method, access, &rule)?);
+            bindings.push(bind(&method, access, &rule, &options.header)?);
         }
     }
     Ok(bindings)
@@ -33,12 +38,17 @@ pub fn bindings(pool: &DescriptorPool) -> Result<Vec<Binding>, RouteError> {
 struct Options {
     http: ExtensionDescriptor,
     access: ExtensionDescriptor,
+    header: ExtensionDescriptor,
 }
 
 impl Options {
     fn of(pool: &DescriptorPool) -> Result<Self, RouteError> {
         let option = |name| pool.get_extension_by_name(name).ok_or(RouteError::NoOption(name));
-        Ok(Self { http: option("google.api.http")?, access: option("stampede.type.v1.access")? })
+        Ok(Self {
+            http: option("google.api.http")?,
+            access: option("stampede.type.v1.access")?,
+            header: option("stampede.type.v1.header")?,
+        })
     }
 
     fn access(&self, method: &MethodDescriptor) -> Option<Access> {
@@ -60,7 +70,12 @@ impl Options {
     }
 }
 
-fn bind(method: &MethodDescriptor, access: Access, rule: &DynamicMessage) -> Result<Binding, RouteError> {
+fn bind(
+    method: &MethodDescriptor,
+    access: Access,
+    rule: &DynamicMessage,
+    header: &ExtensionDescriptor,
+) -> Result<Binding, RouteError> {
     let fault = |problem: &str| RouteError::Binding { method: method.full_name().to_owned(), problem: problem.into() };
     let (http_method, text) = pattern(rule).ok_or_else(|| fault("its google.api.http is neither get nor post"))?;
     if rule
@@ -69,12 +84,9 @@ fn bind(method: &MethodDescriptor, access: Access, rule: &DynamicMessage) -> Res
     {
         return Err(fault("it has additional bindings: give each method one path"));
     }
-    let has_body = match text_of(rule, "body").as_str() {
-        "" => false,
-        "*" => true,
-        _ => return Err(fault("its body is a field: take the whole request, \"*\"")),
-    };
-    let rpc = Rpc::bind(method, template::variable(&text)?, has_body, &text_of(rule, "response_body"))?;
+    let (body, response_body) = (text_of(rule, "body"), text_of(rule, "response_body"));
+    let bound = Rule { variable: template::variable(&text)?, body: &body, response_body: &response_body };
+    let rpc = Rpc::bind(method, bound, header)?;
     Ok(Binding { method: http_method, text, access, rpc })
 }
 

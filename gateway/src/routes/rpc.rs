@@ -1,8 +1,8 @@
 //! One way to call one method: where each part of the request goes, and what of the response comes back.
 
 use super::{RouteError, field_path::FieldPath, field_path::named, template::Variable};
-use http::uri::PathAndQuery;
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use http::{HeaderName, uri::PathAndQuery};
+use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
 /// The query parameter of streams that stands for their caller, for callers that cannot send a header.
 pub const TICKET: &str = "ticket";
@@ -18,8 +18,12 @@ pub struct Rpc {
     pub input: MessageDescriptor,
     /// Its response message.
     pub output: MessageDescriptor,
-    /// Whether the whole request is in the HTTP body; else all that is not in the path is in query parameters.
+    /// Whether the request is in the HTTP body; else all that is not in the path is in query parameters.
     pub has_body: bool,
+    /// The text that the body is, byte for byte, where it is not the whole request as JSON.
+    pub raw_body: Option<FieldDescriptor>,
+    /// The texts that are read from headers.
+    pub headers: Vec<(HeaderName, FieldDescriptor)>,
     /// The only field of the answer that is sent; `None` for all of it.
     pub response_body: Option<FieldDescriptor>,
     /// Whether it is a stream of answers.
@@ -28,6 +32,16 @@ pub struct Rpc {
     pub request_id: Option<FieldDescriptor>,
     /// The variable of the path.
     pub variable: Option<PathVariable>,
+}
+
+/// What a `google.api.http` rule says beside method and path.
+pub struct Rule<'r> {
+    /// The variable of the path.
+    pub variable: Option<Variable<'r>>,
+    /// `*` for the whole request as JSON, or the field that is the raw body; empty if there is none.
+    pub body: &'r str,
+    /// The field of the answer that is sent; empty for all of it.
+    pub response_body: &'r str,
 }
 
 /// A request field that is read from the path.
@@ -47,14 +61,14 @@ impl PathVariable {
 }
 
 impl Rpc {
-    /// Binds `method` by the variable, `body` and `response_body` of its rule. Refuses names that are not there, so
-    /// that a mistake in an annotation shows when the gateway starts.
+    /// Binds `method` by its rule, and its fields by the option `header`. Refuses names that are not there, so that a
+    /// mistake in an annotation shows when the gateway starts.
     pub fn bind(
         method: &MethodDescriptor,
-        variable: Option<Variable<'_>>,
-        has_body: bool,
-        response_body: &str,
+        rule: Rule<'_>,
+        header: &ExtensionDescriptor,
     ) -> Result<Self, RouteError> {
+        let Rule { variable, body, response_body } = rule;
         let fault = |problem: String| RouteError::Binding { method: method.full_name().to_owned(), problem };
         if method.is_client_streaming() {
             return Err(fault("a stream of requests cannot come over HTTP/JSON".into()));
@@ -70,14 +84,20 @@ impl Rpc {
             "" => None,
             name => Some(message_field(&output, name).map_err(fault)?),
         };
+        let raw_body = match body {
+            "" | "*" => None,
+            name => Some(text_field(&input, name).map_err(fault)?),
+        };
         Ok(Self {
             grpc_path,
             service,
-            has_body,
+            has_body: !body.is_empty(),
+            headers: header_fields(&input, header).map_err(fault)?,
             response_body,
             streaming: method.is_server_streaming(),
-            request_id: request_id(&input).filter(|_| has_body),
+            request_id: request_id(&input).filter(|_| body == "*"),
             variable: variable.map(|variable| path_variable(&input, variable)).transpose().map_err(fault)?,
+            raw_body,
             input,
             output,
         })
@@ -98,9 +118,39 @@ fn message_field(message: &MessageDescriptor, name: &str) -> Result<FieldDescrip
     }
 }
 
+fn text_field(message: &MessageDescriptor, name: &str) -> Result<FieldDescriptor, String> {
+    let field = named(message, name).ok_or_else(|| format!("{} has no field {name}", message.full_name()))?;
+    if is_text(&field) { Ok(field) } else { Err(format!("{} is not a single text", field.full_name())) }
+}
+
+fn is_text(field: &FieldDescriptor) -> bool {
+    field.kind() == Kind::String && !field.is_list()
+}
+
+/// Returns the fields of a request that name a header.
+fn header_fields(
+    input: &MessageDescriptor,
+    header: &ExtensionDescriptor,
+) -> Result<Vec<(HeaderName, FieldDescriptor)>, String> {
+    let mut found = Vec::new();
+    for field in input.fields() {
+        let options = field.options();
+        if !options.has_extension(header) {
+            continue;
+        }
+        let name = options.get_extension(header).as_str().unwrap_or_default().to_owned();
+        let name = HeaderName::try_from(name).map_err(|_| format!("{} names no header", field.full_name()))?;
+        if !is_text(&field) {
+            return Err(format!("{} cannot stand in a header: it is not a single text", field.full_name()));
+        }
+        found.push((name, field));
+    }
+    Ok(found)
+}
+
 fn request_id(input: &MessageDescriptor) -> Option<FieldDescriptor> {
     let field = input.get_field_by_name("request_id")?;
-    (field.kind() == Kind::String && !field.is_list()).then_some(field)
+    is_text(&field).then_some(field)
 }
 
 fn path_variable(input: &MessageDescriptor, variable: Variable<'_>) -> Result<PathVariable, String> {

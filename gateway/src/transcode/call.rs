@@ -3,7 +3,7 @@
 use super::{
     answer,
     codec::DynamicCodec,
-    idempotency,
+    header, idempotency,
     rendering::{Rendering, Renderings},
     request, response, stream,
 };
@@ -66,6 +66,7 @@ impl Transcoder {
     /// Makes the call and renders what comes back. A stream ends with `end`, that of its caller's session.
     pub async fn call(&self, call: Call<'_>, end: Option<BoxFuture<'static, Problem>>) -> Result<Response, Problem> {
         let mut message = request::assemble(call.rpc, call.uri, call.body)?;
+        header::apply(call.rpc, call.headers, &mut message)?;
         idempotency::apply(call.rpc, call.headers, &mut message)?;
         // The message is whole now: an order is known by its request_id, wherever that was given.
         let tab = self.acts.call(call.rpc.grpc_path.as_str(), call.caller, call.block, &message).await?;

@@ -3,7 +3,7 @@
 use super::{json, query, text};
 use crate::routes::Rpc;
 use http::Uri;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, Value};
 use stampede_status::Problem;
 
 /// Puts body, query and path together.
@@ -15,7 +15,17 @@ pub fn assemble(rpc: &Rpc, uri: &Uri, body: &[u8]) -> Result<DynamicMessage, Pro
 }
 
 fn read_body(rpc: &Rpc, body: &[u8]) -> Result<DynamicMessage, Problem> {
-    if rpc.has_body { json::read(&rpc.input, body) } else { Ok(DynamicMessage::new(rpc.input.clone())) }
+    match &rpc.raw_body {
+        None if rpc.has_body => json::read(&rpc.input, body),
+        None => Ok(DynamicMessage::new(rpc.input.clone())),
+        Some(field) => {
+            let refuse = |_| Problem::invalid_field(field.name(), "must be text in UTF-8");
+            let text = std::str::from_utf8(body).map_err(refuse)?;
+            let mut message = DynamicMessage::new(rpc.input.clone());
+            message.set_field(field, Value::String(text.to_owned()));
+            Ok(message)
+        }
+    }
 }
 
 /// The path names the resource; a body that names another one is a mistake of the caller.
