@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use axum::{Json, Router, extract::State, routing::post};
+use axum::{Router, extract::State, routing::post};
 use hmac::{Hmac, KeyInit, Mac};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -81,22 +81,24 @@ async fn merchant(refusals: usize) -> (String, mpsc::UnboundedReceiver<Value>) {
     (url, notices)
 }
 
-async fn take(State(merchant): State<Merchant>, Json(body): Json<Value>) -> StatusCode {
+async fn take(State(merchant): State<Merchant>, headers: HeaderMap, body: String) -> StatusCode {
     use std::sync::atomic::Ordering::SeqCst;
     let refuse = |left: usize| left.checked_sub(1);
     if merchant.refusals.fetch_update(SeqCst, SeqCst, refuse).is_ok() {
         return StatusCode::INTERNAL_SERVER_ERROR;
     }
-    let payload = body["payload"].as_str().expect("a payload");
-    assert_eq!(body["signature"], hex_hmac(payload), "signed with the secret");
-    let notice = serde_json::from_str(payload).expect("a JSON payload");
+    let signature = headers["stampede-signature"].to_str().expect("text");
+    let (time, digits) = signature.split_once(",v1=").expect("a time and a signature");
+    let seconds = time.strip_prefix("t=").expect("a time");
+    assert_eq!(digits, hex_hmac(&format!("{seconds}.{body}")), "signed with the secret");
+    let notice = serde_json::from_str(&body).expect("a JSON body");
     merchant.received.send(notice).expect("the test still listens");
     StatusCode::OK
 }
 
-fn hex_hmac(payload: &str) -> String {
+fn hex_hmac(text: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key fits");
-    mac.update(payload.as_bytes());
+    mac.update(text.as_bytes());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

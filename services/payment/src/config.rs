@@ -35,6 +35,10 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub webhook_secret: String,
 
+    /// Another secret that notices may be signed with, while one takes the place of the other.
+    #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET_OTHER", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub webhook_secret_other: Option<String>,
+
     /// Most charges in flight at the provider at a time.
     #[arg(long, env = "STAMPEDE_PAYMENT_MAX_CHARGES_IN_FLIGHT", default_value = "256")]
     pub max_charges_in_flight: NonZeroUsize,

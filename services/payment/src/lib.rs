@@ -19,7 +19,7 @@ mod worker;
 pub use config::Config;
 
 use opentelemetry::global;
-use provider::HttpProvider;
+use provider::{HttpProvider, WebhookSecrets};
 use rpc::PaymentRpc;
 use stampede_chassis::{Grpc, Workers};
 use stampede_db::DbError;
@@ -62,7 +62,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     start_gauge(&parts, reconcile.clone());
     start_pools(&parts, &config, charging, (charge, reconcile, refund));
 
-    let webhook = HandleWebhook::new(context, settle, settle_refunds, &config.webhook_secret);
+    let secrets = WebhookSecrets::new(&config.webhook_secret, config.webhook_secret_other.as_deref());
+    let webhook = HandleWebhook::new(context, settle, settle_refunds, secrets);
     let rpc = PaymentRpc { find: FindPayments::new(parts.db.clone()), webhook };
     let routes = Routes::new(PaymentServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))

@@ -3,9 +3,11 @@
 
 mod http;
 mod notice;
+mod signature;
 
 pub use http::{HttpProvider, LookUp};
 pub use notice::{Notice, NoticeError, read_notice};
+pub use signature::WebhookSecrets;
 
 use crate::domain::Outcome;
 use serde::Deserialize;
@@ -40,14 +42,15 @@ fn outcome(
     }
 }
 
-/// Returns the id; `None` if it is longer than what is stored.
+/// Returns the id; `None` if it is longer than what is stored, empty, or not visible ASCII, as ids of providers are.
 fn bounded_id(id: String) -> Option<String> {
-    (id.chars().count() <= MAX_ID_CHARS).then_some(id)
+    let fits = (1..=MAX_ID_CHARS).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then_some(id)
 }
 
 /// Returns the decline code, cut to what is stored; `declined` if the provider gives none.
 fn code(given: Option<String>) -> String {
-    let given: String = given.unwrap_or_default().chars().take(MAX_CODE_CHARS).collect();
+    let given: String = given.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(MAX_CODE_CHARS).collect();
     if given.is_empty() { "declined".to_owned() } else { given }
 }
 

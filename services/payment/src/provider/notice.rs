@@ -1,12 +1,14 @@
-//! The notices (webhooks) of the provider: signed JSON texts.
+//! The notices (webhooks) of the provider: signed JSON texts. Nothing in them is longer than what is stored.
 
 use crate::{
     domain::{AttemptKey, Outcome, RefundKey, RefundOutcome},
-    provider::{ChargeStatus, bounded_id, money, outcome},
+    provider::{ChargeStatus, WebhookSecrets, bounded_id, money, outcome},
 };
-use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
-use sha2::Sha256;
+use stampede_vocab::Timestamp;
+
+/// Longest notice that is read.
+const MAX_NOTICE_BYTES: usize = 64 * 1024;
 
 /// The content of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub enum Notice {
 /// Why a notice is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoticeError {
-    /// The signature is wrong.
+    /// The signature is wrong, or too old.
     #[error("the signature does not fit the payload")]
     BadSignature,
     /// The text is malformed.
@@ -52,8 +54,16 @@ struct RefundNotice {
 }
 
 /// Verifies the signature of a notice and parses it. Fails if the signature is wrong, or the notice is malformed.
-pub fn read_notice(secret: &[u8], payload: &str, signature: &str) -> Result<Notice, NoticeError> {
-    verify(secret, payload, signature)?;
+pub fn read_notice(
+    secrets: &WebhookSecrets,
+    payload: &str,
+    signature: &str,
+    now: Timestamp,
+) -> Result<Notice, NoticeError> {
+    if payload.len() > MAX_NOTICE_BYTES {
+        return Err(unreadable("it is too long"));
+    }
+    secrets.verify(payload, signature, now).map_err(|_| NoticeError::BadSignature)?;
     let Kind { r#type } = parse(payload)?;
     match r#type.as_str() {
         "charge.captured" | "charge.declined" => charge_notice(payload),
@@ -76,33 +86,15 @@ fn charge_notice(payload: &str) -> Result<Notice, NoticeError> {
 }
 
 fn readable_id(id: String) -> Result<String, NoticeError> {
-    bounded_id(id).ok_or_else(|| unreadable("the id is too long"))
-}
-
-/// Compares in constant time, so that a signature cannot be guessed byte by byte.
-fn verify(secret: &[u8], payload: &str, signature: &str) -> Result<(), NoticeError> {
-    let signature = hex(signature).ok_or(NoticeError::BadSignature)?;
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
-    mac.update(payload.as_bytes());
-    mac.verify_slice(&signature).map_err(|_| NoticeError::BadSignature)
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.bytes().map(digit).collect();
-    let (pairs, rest) = digits.as_deref()?.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    }
+    bounded_id(id).ok_or_else(|| unreadable("an id is not 1 to 255 visible ASCII characters"))
 }
 
 fn parse<'a, T: Deserialize<'a>>(payload: &'a str) -> Result<T, NoticeError> {
-    serde_json::from_str(payload).map_err(unreadable)
+    // What serde says of a value would repeat it.
+    serde_json::from_str(payload).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        unreadable(format!("at line {line}, column {column}"))
+    })
 }
 
 fn unreadable(error: impl ToString) -> NoticeError {
@@ -112,10 +104,13 @@ fn unreadable(error: impl ToString) -> NoticeError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::signature::tests::{SECRET, now, sign};
     use stampede_vocab::PaymentId;
     use uuid::Uuid;
 
-    const SECRET: &[u8] = b"a secret between merchant and provider";
+    fn read(payload: &str, signature: &str) -> Result<Notice, NoticeError> {
+        read_notice(&WebhookSecrets::new(SECRET, None), payload, signature, now())
+    }
 
     fn key() -> AttemptKey {
         AttemptKey { payment_id: PaymentId::from_uuid(Uuid::from_u128(42)), attempt: 1 }
@@ -127,43 +122,29 @@ mod tests {
         )
     }
 
-    fn sign(payload: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).unwrap();
-        mac.update(payload.as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    #[test]
-    fn the_signature_is_the_well_known_one() {
-        // RFC 4231, test case 2.
-        let signature = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-        assert_eq!(verify(b"Jefe", "what do ya want for nothing?", signature), Ok(()));
-    }
-
     #[test]
     fn a_signed_notice_is_read() {
         let payload = captured(&key().to_string());
-        let notice = read_notice(SECRET, &payload, &sign(&payload)).unwrap();
+        let notice = read(&payload, &sign(&payload)).unwrap();
         let amount = money(500, "EUR").unwrap();
         assert_eq!(notice, Notice::Charge(key(), Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount }));
 
         let payload = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"re_1"}}"#, key());
         let refunded = RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) };
-        assert_eq!(read_notice(SECRET, &payload, &sign(&payload)), Ok(Notice::Refund(RefundKey(key()), refunded)));
+        assert_eq!(read(&payload, &sign(&payload)), Ok(Notice::Refund(RefundKey(key()), refunded)));
 
         let payload = r#"{"type":"payout.paid"}"#;
-        assert_eq!(read_notice(SECRET, payload, &sign(payload)), Ok(Notice::Other));
+        assert_eq!(read(payload, &sign(payload)), Ok(Notice::Other));
     }
 
     #[test]
     fn any_other_signature_is_refused_before_the_payload_is_read() {
         let payload = captured(&key().to_string());
         let good = sign(&payload);
-        let upper = good.to_uppercase();
-        for bad in ["", "00", "zz", &good[1..], &good[2..], upper.as_str(), sign("{}").as_str()] {
-            assert_eq!(read_notice(SECRET, &payload, bad), Err(NoticeError::BadSignature), "{bad}");
+        for bad in ["", "t=1", &good[1..], sign("{}").as_str()] {
+            assert_eq!(read(&payload, bad), Err(NoticeError::BadSignature), "{bad}");
         }
-        assert_eq!(read_notice(SECRET, "not JSON", &good), Err(NoticeError::BadSignature));
+        assert_eq!(read("not JSON", &good), Err(NoticeError::BadSignature));
     }
 
     #[test]
@@ -171,11 +152,21 @@ mod tests {
         let too_long = "x".repeat(256);
         let charge = captured(&key().to_string()).replace("ch_1", &too_long);
         let refund = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"{too_long}"}}"#, key());
-        for payload in ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's"), charge, refund] {
-            let notice = read_notice(SECRET, &payload, &sign(&payload));
+        let odd_ids = ["", "a b", "\u{1f389}", "\\u0000"].map(|id| captured(&key().to_string()).replace("ch_1", id));
+        let nested = format!(r#"{{"type":"charge.captured","x":{}{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
+        let huge = format!(r#"{{"type":"payout.paid","x":"{}"}}"#, "x".repeat(MAX_NOTICE_BYTES));
+        let unknown = captured(&key().to_string()).replace("EUR", "ZZZ");
+        let malformed = ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's"), charge, refund];
+        for payload in malformed.into_iter().chain(odd_ids).chain([nested, huge, unknown]) {
+            let notice = read(&payload, &sign(&payload));
             assert!(matches!(notice, Err(NoticeError::Unreadable(_))), "{payload}");
         }
-        let longest = captured(&key().to_string()).replace("ch_1", &"ä".repeat(255));
-        assert!(read_notice(SECRET, &longest, &sign(&longest)).is_ok());
+        let number = captured(&key().to_string());
+        for amount in ["\"500\"", "500.5", "9223372036854775808", "null", "[]"] {
+            let payload = number.replace(":500,", &format!(":{amount},"));
+            assert!(matches!(read(&payload, &sign(&payload)), Err(NoticeError::Unreadable(_))), "{payload}");
+        }
+        let longest = captured(&key().to_string()).replace("ch_1", &"x".repeat(255));
+        assert!(read(&longest, &sign(&longest)).is_ok());
     }
 }

@@ -1,9 +1,8 @@
 //! Handles notices of the provider, a third source of outcomes besides answers and look-ups.
 
 use super::{Context, Error, SettleAttempts, SettleRefunds};
-use crate::provider::{Notice, NoticeError, read_notice};
-use stampede_vocab::InvalidField;
-use std::sync::Arc;
+use crate::provider::{Notice, NoticeError, WebhookSecrets, read_notice};
+use stampede_vocab::{InvalidField, Timestamp};
 
 /// Handles notices. Cheap to clone.
 #[derive(Clone)]
@@ -11,13 +10,18 @@ pub struct HandleWebhook {
     context: Context,
     settle: SettleAttempts,
     settle_refunds: SettleRefunds,
-    secret: Arc<str>,
+    secrets: WebhookSecrets,
 }
 
 impl HandleWebhook {
-    /// Handles notices that are signed with `secret`.
-    pub fn new(context: Context, settle: SettleAttempts, settle_refunds: SettleRefunds, secret: &str) -> Self {
-        Self { context, settle, settle_refunds, secret: secret.into() }
+    /// Handles notices that are signed with one of these secrets.
+    pub fn new(
+        context: Context,
+        settle: SettleAttempts,
+        settle_refunds: SettleRefunds,
+        secrets: WebhookSecrets,
+    ) -> Self {
+        Self { context, settle, settle_refunds, secrets }
     }
 
     /// Applies a signed notice. It is idempotent.
@@ -25,13 +29,30 @@ impl HandleWebhook {
     /// Only notices are deduplicated by the cache of this process. Answers and look-ups are always settled, so that
     /// they repair a database that has lost a commit.
     pub async fn run(&self, payload: &str, signature: &str) -> Result<(), Error> {
-        match read_notice(self.secret.as_bytes(), payload, signature)? {
+        let notice = read_notice(&self.secrets, payload, signature, Timestamp::now())?;
+        self.apply(notice).await.map_err(of_notice)
+    }
+
+    async fn apply(&self, notice: Notice) -> Result<(), Error> {
+        match notice {
             // This process has committed it already.
             Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
             Notice::Charge(key, outcome) => self.settle.run(key, outcome).await,
             Notice::Refund(key, outcome) => self.settle_refunds.run(key, outcome).await,
             Notice::Other => Ok(()),
         }
+    }
+}
+
+/// Returns the answer to a notice that failed. What the database refuses for a reason in the data is the fault of this
+/// notice: a repeat does not help, so that the provider is not told of a failure here.
+fn of_notice(error: Error) -> Error {
+    match error {
+        Error::Db(error) if error.is_reproducible() => {
+            tracing::error!(error.cause = %error, "a notice of the provider cannot be stored");
+            InvalidField::new("payload", "cannot be stored").into()
+        }
+        error => error,
     }
 }
 

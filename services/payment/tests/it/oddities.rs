@@ -65,7 +65,7 @@ async fn an_odd_row_and_an_odd_notice_harm_none_that_are_written_with_them() -> 
         sale.reaches(order, PaymentState::Captured).await;
     }
     assert_eq!(of_newer.expect_err("it cannot be read").code(), tonic::Code::Unavailable);
-    assert_eq!(of_refused.expect_err("it cannot be written").code(), tonic::Code::Internal);
+    assert_eq!(of_refused.expect_err("it cannot be written").code(), tonic::Code::InvalidArgument);
 
     // Nothing is lost: it is told again.
     sqlx::query("UPDATE payments SET state = 'OPEN' WHERE order_id = ?")

@@ -396,9 +396,11 @@ async fn handle_webhook(desk: &Desk) -> Play {
     Play { changes: false, ..Play::new(placed.by, body, look).other(other) }
 }
 
-/// The provider's signature of a notice.
+/// The provider's signature of a notice, now.
 fn signature(desk: &Desk, payload: &str) -> String {
+    let seconds = Timestamp::now().micros() / 1_000_000;
     let mut mac = Hmac::<Sha256>::new_from_slice(desk.mesh.webhook_secret().as_bytes()).unwrap();
-    mac.update(payload.as_bytes());
-    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    mac.update(format!("{seconds}.{payload}").as_bytes());
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={seconds},v1={digits}")
 }
