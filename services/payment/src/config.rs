@@ -1,10 +1,11 @@
 //! How the process is configured: flags and environment, nothing else.
 
+use crate::provider::BreakerPolicy;
 use clap::Parser;
 use http::Uri;
 use stampede_chassis::{CommonConfig, HasCommon};
 use stampede_service::{ProviderTimeoutArgs, ServiceArgs};
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, time::Duration};
 
 /// Ends `--help`.
 const EXAMPLE: &str = "\
@@ -31,6 +32,14 @@ pub struct Config {
     #[command(flatten)]
     pub provider: ProviderTimeoutArgs,
 
+    /// Failures of the provider in a row after which requests to it are held back, but for one now and then.
+    #[arg(long, env = "STAMPEDE_PAYMENT_BREAKER_FAILURES", default_value_t = 20, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub breaker_failures: u32,
+
+    /// Milliseconds for which they are held back at first; twice as long after each further failure, up to ten seconds.
+    #[arg(long, env = "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub breaker_pause_ms: u64,
+
     /// Secret that the provider signs its notices with.
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub webhook_secret: String,
@@ -51,6 +60,17 @@ pub struct Config {
     /// Most refunds that are sent at a time.
     #[arg(long, env = "STAMPEDE_PAYMENT_MAX_REFUNDS_IN_FLIGHT", default_value = "256")]
     pub max_refunds_in_flight: NonZeroUsize,
+}
+
+impl Config {
+    /// When requests to the provider are held back.
+    pub fn breaker(&self) -> BreakerPolicy {
+        BreakerPolicy {
+            failures: self.breaker_failures,
+            pause: Duration::from_millis(self.breaker_pause_ms),
+            probe_timeout: self.provider.provider_timeout() * 2,
+        }
+    }
 }
 
 impl HasCommon for Config {

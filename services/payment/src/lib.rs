@@ -19,7 +19,7 @@ mod worker;
 pub use config::Config;
 
 use opentelemetry::global;
-use provider::{HttpProvider, WebhookSecrets};
+use provider::{Breaker, HttpProvider, WebhookSecrets};
 use rpc::PaymentRpc;
 use stampede_chassis::{Grpc, Workers};
 use stampede_db::DbError;
@@ -49,7 +49,8 @@ const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// Fails if a server does not answer in time, the schema does not fit this program, or the provider's URL is of no use.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
-    let provider = HttpProvider::new(&config.provider_url, config.provider.provider_timeout())?;
+    let breaker = Breaker::new(config.breaker());
+    let provider = HttpProvider::new(&config.provider_url, config.provider.provider_timeout(), breaker.clone())?;
     let parts = Parts::connect(Service::Payment, &config.service, workers).await?;
     let context = Context::new(parts.db.clone(), parts.outbox.clone(), config.provider.charge_lease());
     let (settle, settle_refunds) = (SettleAttempts::new(context.clone()), SettleRefunds::new(context.clone()));
@@ -57,7 +58,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let reconcile = ReconcileAttempts::new(context.clone(), provider.clone(), charge.clone(), settle.clone());
     let refund = RefundPayments::new(context.clone(), provider, settle_refunds.clone());
     let charging = Permits::new(config.max_charges_in_flight);
-    let follow = FollowOrders::new(context.clone(), charging.clone());
+    let follow = FollowOrders::new(context.clone(), charging.clone(), breaker);
     parts.consume(taken_by(Service::Payment), Consumer::new(follow, charge.clone()))?;
     start_gauge(&parts, reconcile.clone());
     start_pools(&parts, &config, charging, (charge, reconcile, refund));

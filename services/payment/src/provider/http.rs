@@ -3,7 +3,7 @@
 
 use crate::{
     domain::{AttemptKey, ChargeOrder, Outcome, Refund},
-    provider::{ChargeStatus, bounded_id, code, money, outcome},
+    provider::{Breaker, ChargeStatus, bounded_id, code, money, outcome},
 };
 use anyhow::ensure;
 use bytes::Bytes;
@@ -29,11 +29,15 @@ pub struct HttpProvider {
     client: Client<HttpConnector, Full<Bytes>>,
     base: String,
     timeout: Duration,
+    breaker: Breaker,
 }
 
 /// Why there is no reliable answer. The request may or may not have taken effect.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
+    /// The provider fails, so that it was not asked.
+    #[error("the provider was not asked, since it fails")]
+    HeldBack,
     /// The answer did not come in time.
     #[error("no answer within {} ms", .0.as_millis())]
     TimedOut(Duration),
@@ -95,13 +99,18 @@ impl HttpProvider {
     /// Returns a client of the provider at `base` (`http://host:port`). `timeout` is that of each request.
     ///
     /// Fails for any other scheme: the egress proxy encrypts what leaves the private network.
-    pub fn new(base: &Uri, timeout: Duration) -> anyhow::Result<Self> {
+    pub fn new(base: &Uri, timeout: Duration, breaker: Breaker) -> anyhow::Result<Self> {
         ensure!(base.scheme_str() == Some("http"), "the provider's URL must be http://host:port");
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(timeout));
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
-        Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), timeout })
+        Ok(Self { client, base: base.to_string().trim_end_matches('/').to_owned(), timeout, breaker })
+    }
+
+    /// The breaker that holds requests back while the provider fails.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Sends a charge. A repeat under the same key gets the answer of the first and charges nothing.
@@ -150,6 +159,9 @@ impl HttpProvider {
 
     async fn send(&self, request: http::Result<Request<Full<Bytes>>>) -> Result<Answer, ProviderError> {
         let request = request.map_err(|error| ProviderError::Unreachable(error.to_string()))?;
+        if !self.breaker.admit() {
+            return Err(ProviderError::HeldBack);
+        }
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| unreachable_because(&error))?;
             let status = response.status();
@@ -157,11 +169,18 @@ impl HttpProvider {
             let body = body.map_err(|error| ProviderError::Unreachable(error.to_string()))?.to_bytes();
             Ok(Answer { status, body })
         };
-        timeout(self.timeout, exchange).await.unwrap_or(Err(ProviderError::TimedOut(self.timeout)))
+        let answer = timeout(self.timeout, exchange).await.unwrap_or(Err(ProviderError::TimedOut(self.timeout)));
+        self.breaker.record(answer.as_ref().map_or(true, Answer::is_failure));
+        answer
     }
 }
 
 impl Answer {
+    /// Whether the provider fails or is busy, whatever it was asked.
+    fn is_failure(&self) -> bool {
+        self.status.is_server_error() || self.status == StatusCode::TOO_MANY_REQUESTS
+    }
+
     /// Returns the body of a successful answer. Fails for any other status.
     fn granted<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
         if !self.status.is_success() {

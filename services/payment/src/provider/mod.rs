@@ -1,10 +1,12 @@
 //! The adapter to the payment provider: charges, look-ups and refunds over HTTP, and the notices that it sends. It has
 //! the provider's formats and no rules of payments, so that a second provider would be a second module.
 
+mod breaker;
 mod http;
 mod notice;
 mod signature;
 
+pub use breaker::{Breaker, BreakerPolicy};
 pub use http::{HttpProvider, LookUp};
 pub use notice::{Notice, NoticeError, read_notice};
 pub use signature::WebhookSecrets;

@@ -42,8 +42,13 @@ impl ChargeAttempts {
         self.context.charges_queued.notified().await;
     }
 
-    /// Claims attempts to charge, at most `limit`, for this process alone until the lease ends.
+    /// Claims attempts to charge, at most `limit`, for this process alone until the lease ends; none while the provider
+    /// fails, so that they stay queued and are not charged if their orders end.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
+        let limit = self.provider.breaker().allowance(limit);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let (claim, started, looked) = (self.context.claim(), Instant::now(), self.looked());
         let from = looked.map_or(Timestamp::from_micros(0), |at| at.minus(LATE));
         let claimed = self

@@ -9,6 +9,7 @@
 use super::{Context, Permits};
 use crate::{
     domain::{Action, Asked, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
+    provider::Breaker,
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -69,12 +70,13 @@ pub struct Followed {
 pub struct FollowOrders {
     context: Context,
     charging: Permits,
+    breaker: Breaker,
 }
 
 impl FollowOrders {
-    /// Takes attempts over with the permits of the pool that charges.
-    pub fn new(context: Context, charging: Permits) -> Self {
-        Self { context, charging }
+    /// Takes attempts over with the permits of the pool that charges, unless the provider fails.
+    pub fn new(context: Context, charging: Permits, breaker: Breaker) -> Self {
+        Self { context, charging, breaker }
     }
 
     /// Applies requests in their order, inside the transaction that records them. Each comes with its index in the
@@ -95,7 +97,8 @@ impl FollowOrders {
             followed.apply(&mut payments, request, now).map_err(refused)?;
         }
         // After all requests: a stop later in the batch still finds the attempt queued, and declines it.
-        followed.take_over(&mut payments, &self.charging, lease_until, now);
+        let to_take_over = followed.to_take_over(&mut payments, self.breaker.is_closed());
+        followed.take_over(&mut payments, &to_take_over, &self.charging, (now, lease_until));
         payments.save(conn).await?;
         store::refunds::insert(conn, &followed.refunds).await?;
         store::outbox::append(conn, &followed.outgoing).await?;
@@ -146,11 +149,26 @@ impl Followed {
         Ok(())
     }
 
-    /// Takes over as many of the requested attempts as permits are free, in their order; the others stay queued. To be
-    /// called when all requests are applied.
-    fn take_over(&mut self, payments: &mut WorkingSet, permits: &Permits, lease_until: Timestamp, now: Timestamp) {
-        let Some(mut free) = permits.try_acquire_up_to(self.requested.len()) else { return };
-        for key in &self.requested {
+    /// Returns the requested attempts that need not be queued. If the provider is not asked, those are the ones over
+    /// nothing.
+    fn to_take_over(&self, payments: &mut WorkingSet, is_asked: bool) -> Vec<AttemptKey> {
+        let mut is_free = |key: &AttemptKey| {
+            payments.get_mut(key.payment_id).is_some_and(|payment| payment.amount.minor_units == 0)
+        };
+        self.requested.iter().filter(|key| is_asked || is_free(key)).copied().collect()
+    }
+
+    /// Takes over as many of these attempts as permits are free, in their order; the others stay queued. To be called
+    /// when all requests are applied.
+    fn take_over(
+        &mut self,
+        payments: &mut WorkingSet,
+        requested: &[AttemptKey],
+        permits: &Permits,
+        (now, lease_until): (Timestamp, Timestamp),
+    ) {
+        let Some(mut free) = permits.try_acquire_up_to(requested.len()) else { return };
+        for key in requested {
             if free.num_permits() == 0 {
                 return;
             }

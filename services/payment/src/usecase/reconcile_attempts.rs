@@ -30,8 +30,13 @@ impl ReconcileAttempts {
         self.context.db.run("count_unknown", |mut conn| async move { attempts::count_unknown(&mut conn).await }).await
     }
 
-    /// Claims attempts of unknown outcome that are due, at most `limit`, for this process alone until the lease ends.
+    /// Claims attempts of unknown outcome that are due, at most `limit`, for this process alone until the lease ends;
+    /// none while the provider fails.
     pub async fn claim(&self, limit: u32) -> Result<Vec<ChargeOrder>, DbError> {
+        let limit = self.provider.breaker().allowance(limit);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let claim = self.context.claim();
         let claimed = self
             .context

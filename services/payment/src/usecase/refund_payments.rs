@@ -27,8 +27,13 @@ impl RefundPayments {
         self.context.refunds_queued.notified().await;
     }
 
-    /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends.
+    /// Claims refunds that are due, at most `limit`, for this process alone until the lease ends; none while the provider
+    /// fails.
     pub async fn claim(&self, limit: u32) -> Result<Vec<Refund>, DbError> {
+        let limit = self.provider.breaker().allowance(limit);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let claim = self.context.claim();
         let claimed =
             self.context.db.transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, limit, claim)));
