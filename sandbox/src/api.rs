@@ -20,6 +20,7 @@ use crate::{
     card::Card,
     config::Config,
     failure::Failure,
+    fate::Fates,
     processor::{ChargeOrder, Processed, Processor, RefundOrder},
     records::{Charge, ChargeStatus, Refund},
     webhook::{Notice, Notifier},
@@ -36,6 +37,8 @@ pub(crate) struct ApiState {
     pub processor: Arc<Processor>,
     pub notifier: Notifier,
     pub config: Arc<Config>,
+    /// What happens in the seeded mode; `None` in any other.
+    pub fates: Option<Arc<Fates>>,
     pub stop: CancellationToken,
 }
 
@@ -76,7 +79,11 @@ struct CreateCharge {
 }
 
 async fn create_charge(State(api): State<ApiState>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
-    let order = charge_order(&headers, &body)?;
+    let mut order = charge_order(&headers, &body)?;
+    if let Some(fates) = &api.fates {
+        fates.meet(&order.key).await?;
+        order.card = fates.card(order.card, &order.key);
+    }
     match api.processor.charge(&order) {
         Ok(Processed::New(charge)) => {
             api.follow_up(&charge, order.card).await;
@@ -98,7 +105,7 @@ impl ApiState {
         match card {
             Card::TimeoutCaptured => sleep(self.config.slow()).await,
             Card::Late => self.capture_later(charge.id.clone()),
-            Card::Ok | Card::Declined | Card::InsufficientFunds | Card::TimeoutLost => {}
+            Card::Ok | Card::Declined | Card::InsufficientFunds | Card::Expired | Card::TimeoutLost => {}
         }
     }
 
@@ -137,9 +144,16 @@ async fn create_refund(State(api): State<ApiState>, headers: HeaderMap, body: By
         charge_id: request.charge_id,
         amount_minor: positive(request.amount_minor)?,
     };
+    if let Some(fates) = &api.fates {
+        fates.meet(&order.key).await?;
+        fates.lose_refund(&order.key).await?;
+    }
     let refund = match api.processor.refund(&order)? {
         Processed::New(refund) => {
             api.notifier.notify(Some(Notice::of_refund(&refund)));
+            if let Some(fates) = &api.fates {
+                fates.answer_refund(&order.key).await;
+            }
             refund
         }
         Processed::Repeat(refund) => refund,
@@ -212,7 +226,7 @@ fn answer_charge(charge: &Charge) -> Response {
 fn charge_order(headers: &HeaderMap, body: &[u8]) -> Result<ChargeOrder, Failure> {
     let request: CreateCharge = parse(body)?;
     let Some(card) = Card::parse(&request.payment_method) else {
-        return Err(Failure::UnknownPaymentMethod(request.payment_method));
+        return Err(Failure::UnknownPaymentMethod);
     };
     let currency_fits = request.currency.len() == 3 && request.currency.bytes().all(|byte| byte.is_ascii_uppercase());
     if !currency_fits {

@@ -9,6 +9,8 @@ pub(crate) enum Card {
     Declined,
     /// Refused for want of money.
     InsufficientFunds,
+    /// Refused, since the card has expired.
+    Expired,
     /// Captured at once, but the answer comes late.
     TimeoutCaptured,
     /// The first request under a key is lost without a trace; a repeat is captured.
@@ -18,10 +20,11 @@ pub(crate) enum Card {
 }
 
 impl Card {
-    pub(crate) const TOKENS: [(&str, Card); 6] = [
+    pub(crate) const TOKENS: [(&str, Card); 7] = [
         ("pm_card_ok", Card::Ok),
         ("pm_card_declined", Card::Declined),
         ("pm_card_insufficient_funds", Card::InsufficientFunds),
+        ("pm_card_expired", Card::Expired),
         ("pm_card_timeout_captured", Card::TimeoutCaptured),
         ("pm_card_timeout_lost", Card::TimeoutLost),
         ("pm_card_late", Card::Late),
@@ -38,6 +41,7 @@ impl Card {
         match self {
             Card::Declined => Some("card_declined"),
             Card::InsufficientFunds => Some("insufficient_funds"),
+            Card::Expired => Some("expired_card"),
             Card::Ok | Card::TimeoutCaptured | Card::TimeoutLost | Card::Late => None,
         }
     }

@@ -2,13 +2,25 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use clap::ValueEnum;
 use http::Uri;
+
+use crate::fate::FaultRate;
 
 /// Ends `--help`.
 const EXAMPLE: &str = "\
 Example:
   STAMPEDE_WEBHOOK_SECRET=... stampede serve sandbox --journal sandbox.journal \\
     --webhook-url http://127.0.0.1:8080/v1/payments:webhook";
+
+/// What decides how a charge with a good card ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Its token alone: it is captured.
+    Cards,
+    /// The seed: some meet with the faults.
+    Seeded,
+}
 
 /// A payment provider to practise against. Keeps its own records; never touches real money.
 #[derive(Clone, clap::Parser)]
@@ -37,6 +49,29 @@ pub struct Config {
     /// How long pm_card_late stays pending before it is captured.
     #[arg(long, env = "STAMPEDE_SANDBOX_LATE_MS", default_value_t = 8_000)]
     pub late_ms: u64,
+
+    /// What decides how a charge with pm_card_ok ends.
+    #[arg(long, env = "STAMPEDE_SANDBOX_MODE", value_enum, default_value_t = Mode::Cards)]
+    pub mode: Mode,
+
+    /// Number that decides which charges, refunds and notices meet with a fault in the seeded mode.
+    #[arg(long, env = "STAMPEDE_SANDBOX_SEED", default_value_t = 1)]
+    pub seed: u64,
+
+    /// How often each fault happens in the seeded mode, in percent, comma separated: delay, decline, timeout-before,
+    /// timeout-after, fail, pending, duplicate-notice, late-notice, reorder-notice.
+    #[arg(
+        long,
+        env = "STAMPEDE_SANDBOX_FAULTS",
+        value_delimiter = ',',
+        value_name = "NAME=PERCENT",
+        default_value = "delay=10,decline=5,timeout-before=2,timeout-after=2,fail=2,pending=2,duplicate-notice=10,late-notice=5,reorder-notice=10"
+    )]
+    pub faults: Vec<FaultRate>,
+
+    /// Longest delay of an answer in the seeded mode.
+    #[arg(long, env = "STAMPEDE_SANDBOX_DELAY_MS", default_value_t = 300)]
+    pub delay_ms: u64,
 
     /// Requests worked on at once; more are answered 503.
     #[arg(long, env = "STAMPEDE_SANDBOX_MAX_REQUESTS_IN_FLIGHT", default_value_t = 1_024)]

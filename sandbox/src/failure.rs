@@ -20,8 +20,8 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Invalid(String),
     /// No such test card.
-    #[error("{0:?} is no payment method of this sandbox")]
-    UnknownPaymentMethod(String),
+    #[error("the payment method is none of this sandbox")]
+    UnknownPaymentMethod,
     /// The key was used with another body.
     #[error("the idempotency key was used before with another body")]
     KeyReused,
@@ -39,6 +39,9 @@ pub(crate) enum Failure {
     /// The request was lost on its way, as the payment method pm_card_timeout_lost simulates.
     #[error("the request was lost")]
     Lost,
+    /// A failure of the provider, as the seeded mode simulates.
+    #[error("the provider failed; repeat under the same key")]
+    Broken,
     /// More requests than the sandbox works on at once.
     #[error("too many requests at once; repeat under the same key")]
     Busy,
@@ -53,11 +56,12 @@ impl Failure {
             Failure::MissingKey => (StatusCode::BAD_REQUEST, "idempotency_key_required"),
             Failure::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed_request"),
             Failure::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value"),
-            Failure::UnknownPaymentMethod(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payment_method"),
+            Failure::UnknownPaymentMethod => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payment_method"),
             Failure::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
             Failure::ChargeNotFound => (StatusCode::NOT_FOUND, "charge_not_found"),
             Failure::RefundTooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refund_exceeds_capture"),
             Failure::Lost => (StatusCode::GATEWAY_TIMEOUT, "request_lost"),
+            Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_busy"),
             Failure::JournalFailed => (StatusCode::INTERNAL_SERVER_ERROR, "book_closed"),
         }

@@ -3,12 +3,13 @@
 //! It takes charges and refunds over HTTP/JSON, each under an idempotency key, and keeps its own records in an
 //! append-only [`journal`], so that what it captured survives a kill. How a charge ends is chosen by the token of the
 //! [`card`]; some tokens answer late, lose the first request or capture long afterwards, which is where payment
-//! services go wrong. It has no orders and shares no code with the service that calls it.
+//! services go wrong. In its seeded mode good cards meet with the same troubles by chance ([`fate`]). It has no orders and shares no code with the service that calls it.
 
 mod api;
 mod card;
 mod config;
 mod failure;
+mod fate;
 mod journal;
 mod process;
 mod processor;
@@ -17,6 +18,7 @@ mod server;
 mod signature;
 mod webhook;
 
-pub use config::Config;
+pub use config::{Config, Mode};
+pub use fate::FaultRate;
 pub use process::run;
 pub use server::serve;

@@ -10,7 +10,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiState},
-    config::Config,
+    config::{Config, Mode},
+    fate::Fates,
     processor::Processor,
     webhook::Notifier,
 };
@@ -22,8 +23,9 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     let drain_timeout = config.drain_timeout();
     let processor = Arc::new(Processor::open(&config.journal)?);
     let deliveries = TaskTracker::new();
-    let notifier = notifier(&config, &deliveries);
-    let state = ApiState { processor, notifier, config: Arc::new(config), stop: stop.clone() };
+    let fates = (config.mode == Mode::Seeded).then(|| Arc::new(Fates::of(&config)));
+    let notifier = notifier(&config, &deliveries, fates.clone());
+    let state = ApiState { processor, notifier, config: Arc::new(config), fates, stop: stop.clone() };
     // Captures that a stopped process still had to make: their timers are not in the journal.
     for charge_id in state.processor.read(|records| records.pending()) {
         state.capture_later(charge_id);
@@ -53,11 +55,11 @@ pub async fn serve(listener: TcpListener, config: Config, stop: CancellationToke
     }
 }
 
-fn notifier(config: &Config, deliveries: &TaskTracker) -> Notifier {
+fn notifier(config: &Config, deliveries: &TaskTracker, fates: Option<Arc<Fates>>) -> Notifier {
     let (Some(url), Some(secret)) = (&config.webhook_url, &config.webhook_secret) else {
         return Notifier::default();
     };
-    let (notifier, delivery) = Notifier::new(url.clone(), secret.clone());
+    let (notifier, delivery) = Notifier::new(url.clone(), secret.clone(), fates);
     deliveries.spawn(delivery.run());
     notifier
 }

@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    fate::Fates,
     records::{Charge, ChargeStatus, Refund},
     signature,
 };
@@ -85,24 +86,45 @@ impl Notice {
 #[derive(Clone, Default)]
 pub(crate) struct Notifier {
     queue: Option<mpsc::Sender<Notice>>,
+    fates: Option<Arc<Fates>>,
 }
 
 impl Notifier {
     /// Returns a notifier and the delivery of its queue.
-    pub(crate) fn new(url: Uri, secret: String) -> (Notifier, Delivery) {
+    pub(crate) fn new(url: Uri, secret: String, fates: Option<Arc<Fates>>) -> (Notifier, Delivery) {
         let (sender, queue) = mpsc::channel(MAX_QUEUED);
         let post = Post { client: Client::builder(TokioExecutor::new()).build_http(), url, secret };
-        (Notifier { queue: Some(sender) }, Delivery { queue, post: Arc::new(post) })
+        (Notifier { queue: Some(sender), fates }, Delivery { queue, post: Arc::new(post) })
     }
 
-    /// Queues a notice; never waits.
+    /// Queues a notice, and in the seeded mode as often and as late as its fate is; never waits.
     pub(crate) fn notify(&self, notice: Option<Notice>) {
-        if let (Some(queue), Some(notice)) = (&self.queue, notice)
-            && queue.try_send(notice).is_err()
-        {
-            tracing::warn!("a webhook notice was dropped: the queue is full");
+        let (Some(queue), Some(notice)) = (&self.queue, notice) else { return };
+        let waits = self.fates.as_ref().map_or_else(|| vec![Duration::ZERO], |fates| fates.notices(&notice.key));
+        for wait in waits {
+            if wait.is_zero() {
+                push(queue, notice.clone());
+            } else {
+                push_later(queue.downgrade(), notice.clone(), wait);
+            }
         }
     }
+}
+
+fn push(queue: &mpsc::Sender<Notice>, notice: Notice) {
+    if queue.try_send(notice).is_err() {
+        tracing::warn!("a webhook notice was dropped: the queue is full");
+    }
+}
+
+/// Queues a notice later, unless the sandbox has stopped by then.
+fn push_later(queue: mpsc::WeakSender<Notice>, notice: Notice, wait: Duration) {
+    tokio::spawn(async move {
+        sleep(wait).await;
+        if let Some(queue) = queue.upgrade() {
+            push(&queue, notice);
+        }
+    });
 }
 
 /// Delivers queued notices, several at once.

@@ -4,4 +4,5 @@ mod caller;
 mod charges;
 mod journal;
 mod refunds;
+mod seeded;
 mod webhooks;

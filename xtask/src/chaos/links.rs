@@ -16,6 +16,10 @@ const FIRST_DOOR: u16 = 7_500;
 /// commit may be on its way for as long as a fault lasts.
 const ASK_AGAIN_MS: u64 = 5_000;
 const PROVIDER_TIMEOUT_MS: u64 = 500;
+/// What the provider does to good cards by itself, all through a round. None is declined: the crowd knows what each of
+/// its cards leads to.
+const PROVIDER_FAULTS: &str = "delay=10,decline=0,timeout-before=2,timeout-after=2,fail=2,pending=1,\
+    duplicate-notice=10,late-notice=5,reorder-notice=10";
 
 /// All proxies.
 pub struct Links {
@@ -26,10 +30,15 @@ pub struct Links {
 
 impl Links {
     /// Opens them before the servers and processes run. Kafka names its own address to its clients, so it gets a door
-    /// for each process, which names that of the proxy.
-    pub fn open(ports: &mut Ports, servers: &mut ServerPorts, layout: &Layout) -> anyhow::Result<Self> {
+    /// for each process, which names that of the proxy. The seed decides what the provider does by itself.
+    pub fn open(
+        ports: &mut Ports,
+        servers: &mut ServerPorts,
+        layout: &Layout,
+        seed: u64,
+    ) -> anyhow::Result<Self> {
         let entrance = Proxy::open(ports_of(layout, Process::Gateway))?;
-        let mut links = Self { ways: Vec::new(), entrance, tuning: quick() };
+        let mut links = Self { ways: Vec::new(), entrance, tuning: troubled(seed) };
         for link in Link::all() {
             links.add(link, ports, servers, layout)?;
         }
@@ -85,9 +94,16 @@ fn ports_of(layout: &Layout, process: Process) -> Vec<u16> {
 }
 
 fn quick() -> Tuning {
-    Tuning::default().set(Service::Order, "STAMPEDE_ORDER_ASK_AGAIN_MS", ASK_AGAIN_MS).set(
-        Service::Payment,
-        "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS",
-        PROVIDER_TIMEOUT_MS,
-    )
+    Tuning::default()
+        .set(Service::Order, "STAMPEDE_ORDER_ASK_AGAIN_MS", ASK_AGAIN_MS)
+        .set(Service::Order, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", PROVIDER_TIMEOUT_MS)
+        .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", PROVIDER_TIMEOUT_MS)
+}
+
+/// The same with a provider that fails now and then, in the same way for the same seed.
+fn troubled(seed: u64) -> Tuning {
+    quick()
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_MODE", "seeded")
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_SEED", seed)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_FAULTS", PROVIDER_FAULTS)
 }

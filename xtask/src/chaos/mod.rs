@@ -135,7 +135,7 @@ fn play(workspace: &Workspace, course: &Course, outcomes: &mut Vec<Outcome>) -> 
     let mut server_ports = ServerPorts::preferred(&mut ports, &requested)?;
     let layout = Layout::pick(&mut ports, &requested, &course.replicas)?;
     // They outlive the fleet: processes that drain use them to the end.
-    let links = Links::open(&mut ports, &mut server_ports, &layout)?;
+    let links = Links::open(&mut ports, &mut server_ports, &layout, course.seed)?;
     let mut fleet = Fleet::open(&course.run)?;
     let files = Files::make(&course.run, SALE)?;
     let servers = Servers::start(&mut fleet, workspace, course.database, server_ports)?;

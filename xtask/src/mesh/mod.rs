@@ -98,6 +98,7 @@ impl Mesh<'_> {
         ];
         let mut launch = self.process(Process::Sandbox, "sandbox", Tier::Provider, args.to_vec());
         launch.env.push(("STAMPEDE_WEBHOOK_SECRET".into(), self.secrets.webhook.clone()));
+        launch.env.extend(self.tuning.settings_of(Process::Sandbox));
         fleet.start(launch)?;
         self.wait_ready(fleet, Process::Sandbox)?;
         step.done(&self.layout.provider_url());

@@ -2,7 +2,9 @@
 //! API and its messages, and checked against the records of the provider.
 
 mod bad_input;
+mod breaker;
 mod charging;
+mod currencies;
 mod ending;
 mod oddities;
 mod reading;

@@ -45,21 +45,31 @@ impl Order {
         PaymentId::derive(self.id).to_string()
     }
 
-    /// Requests a charge of `amount`.
+    /// Requests a charge of `amount` in cents.
     pub fn charge(&self, attempt: i32, amount: i64, card: &str) -> (&'static str, Vec<u8>) {
+        self.charge_of(attempt, eur(amount), card)
+    }
+
+    /// Requests a charge of `amount`.
+    pub fn charge_of(&self, attempt: i32, amount: Money, card: &str) -> (&'static str, Vec<u8>) {
         let message = messages::PaymentRequested {
             order_id: self.id.to_string(),
             user_id: self.buyer.to_string(),
             attempt,
-            amount: Some(eur(amount)),
+            amount: Some(amount),
             payment_method: card.to_owned(),
         };
         ("stampede.message.v1.PaymentRequested", message.encode_to_vec())
     }
 
-    /// Requests a refund.
+    /// Requests a refund in cents.
     pub fn refund(&self, amount: i64) -> (&'static str, Vec<u8>) {
-        let message = messages::RefundRequested { order_id: self.id.to_string(), amount: Some(eur(amount)) };
+        self.refund_of(eur(amount))
+    }
+
+    /// Requests a refund.
+    pub fn refund_of(&self, amount: Money) -> (&'static str, Vec<u8>) {
+        let message = messages::RefundRequested { order_id: self.id.to_string(), amount: Some(amount) };
         ("stampede.message.v1.RefundRequested", message.encode_to_vec())
     }
 

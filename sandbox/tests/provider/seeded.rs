@@ -1,0 +1,56 @@
+//! The seeded mode: a provider that fails as real ones do, the same way each time.
+
+use http::StatusCode;
+
+use crate::caller::{Sandbox, journal_dir};
+
+#[tokio::test]
+async fn what_fails_first_is_done_once_under_the_same_key() {
+    let dir = journal_dir();
+    let flags = ["--mode", "seeded", "--faults", "fail=100,timeout-after=100"];
+    let sandbox = Sandbox::start(&dir, &flags).await;
+    let (failed, _) = sandbox.charge("pay:1", 100, "pm_card_ok").await;
+    assert_eq!(failed, StatusCode::INTERNAL_SERVER_ERROR);
+    let (missing, _) = sandbox.get("/v1/charges/by-key/pay:1").await;
+    assert_eq!(missing, StatusCode::NOT_FOUND);
+    let (status, charge) = sandbox.charge("pay:1", 100, "pm_card_ok").await;
+    assert_eq!((status, charge["status"].as_str()), (StatusCode::OK, Some("captured")));
+
+    let (failed, _) = sandbox.refund("r1", &charge["id"], 100).await;
+    assert_eq!(failed, StatusCode::INTERNAL_SERVER_ERROR);
+    for _ in 0..2 {
+        let (status, refund) = sandbox.refund("r1", &charge["id"], 100).await;
+        assert_eq!((status, refund["status"].as_str()), (StatusCode::OK, Some("refunded")));
+    }
+    let (_, refunds) = sandbox.get("/v1/refunds").await;
+    assert_eq!(refunds["refunds"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn the_same_seed_has_the_same_outcomes() {
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let dir = journal_dir();
+        let flags = ["--mode", "seeded", "--seed", "7", "--faults", "decline=50,pending=50", "--late-ms", "60000"];
+        let sandbox = Sandbox::start(&dir, &flags).await;
+        let mut outcomes = Vec::new();
+        for number in 0..30 {
+            let (status, answer) = sandbox.charge(&format!("pay:{number}"), 100, "pm_card_ok").await;
+            outcomes.push((status, answer["error"]["code"].clone()));
+        }
+        runs.push(outcomes);
+        sandbox.stop().await;
+    }
+    assert_eq!(runs[0], runs[1]);
+    for status in [StatusCode::OK, StatusCode::ACCEPTED, StatusCode::PAYMENT_REQUIRED] {
+        assert!(runs[0].iter().any(|(found, _)| *found == status), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_mode_nothing_is_left_to_chance() {
+    let dir = journal_dir();
+    let sandbox = Sandbox::start(&dir, &["--faults", "fail=100,decline=100"]).await;
+    let (status, _) = sandbox.charge("pay:1", 100, "pm_card_ok").await;
+    assert_eq!(status, StatusCode::OK);
+}
