@@ -63,11 +63,7 @@ impl PathVariable {
 impl Rpc {
     /// Binds `method` by its rule, and its fields by the option `header`. Refuses names that are not there, so that a
     /// mistake in an annotation shows when the gateway starts.
-    pub fn bind(
-        method: &MethodDescriptor,
-        rule: Rule<'_>,
-        header: &ExtensionDescriptor,
-    ) -> Result<Self, RouteError> {
+    pub fn bind(method: &MethodDescriptor, rule: Rule<'_>, header: &ExtensionDescriptor) -> Result<Self, RouteError> {
         let Rule { variable, body, response_body } = rule;
         let fault = |problem: String| RouteError::Binding { method: method.full_name().to_owned(), problem };
         if method.is_client_streaming() {

@@ -44,11 +44,20 @@ pub fn in_us(from_now: Duration) -> Option<prost_types::Timestamp> {
 impl Sale {
     /// A mesh with an open event: item 0 with 10 units, 3 a buyer, 2 gifts; item 1 with 1 unit.
     pub async fn open(pay_window: Duration) -> Self {
-        Self::open_on(MeshBuilder::default(), pay_window).await
+        Self::open_as(MeshBuilder::default(), "EUR", pay_window).await
     }
 
     /// The same on a mesh with more settings.
     pub async fn open_on(builder: MeshBuilder, pay_window: Duration) -> Self {
+        Self::open_as(builder, "EUR", pay_window).await
+    }
+
+    /// The same in another currency.
+    pub async fn open_in(currency: &str, pay_window: Duration) -> Self {
+        Self::open_as(MeshBuilder::default(), currency, pay_window).await
+    }
+
+    async fn open_as(builder: MeshBuilder, currency: &str, pay_window: Duration) -> Self {
         let world = World::prepared().await.unwrap();
         let mesh = builder
             .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", pay_window.as_millis())
@@ -59,7 +68,7 @@ impl Sale {
             .unwrap();
         let item = |title: &str, total_units, limit_per_buyer, gift| NewItem {
             title: title.to_owned(),
-            unit_price: eur(1_999),
+            unit_price: Some(Money { minor_units: 1_999, currency: currency.to_owned() }),
             total_units,
             limit_per_buyer,
             gift,

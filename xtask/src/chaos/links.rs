@@ -31,12 +31,7 @@ pub struct Links {
 impl Links {
     /// Opens them before the servers and processes run. Kafka names its own address to its clients, so it gets a door
     /// for each process, which names that of the proxy. The seed decides what the provider does by itself.
-    pub fn open(
-        ports: &mut Ports,
-        servers: &mut ServerPorts,
-        layout: &Layout,
-        seed: u64,
-    ) -> anyhow::Result<Self> {
+    pub fn open(ports: &mut Ports, servers: &mut ServerPorts, layout: &Layout, seed: u64) -> anyhow::Result<Self> {
         let entrance = Proxy::open(ports_of(layout, Process::Gateway))?;
         let mut links = Self { ways: Vec::new(), entrance, tuning: troubled(seed) };
         for link in Link::all() {

@@ -19,17 +19,19 @@ use tonic::Code;
 type Spoil<T> = fn(&mut T);
 
 #[rustfmt::skip]
-const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 17] = [
+const BAD_CAMPAIGNS: [(&str, Spoil<CreateCampaignRequest>); 19] = [
     ("request_id", |r| r.request_id.clear()),
     ("request_id", |r| r.request_id = "x".repeat(65)),
     ("name", |r| r.name.clear()),
     ("name", |r| r.name = "x".repeat(201)),
+    ("name", |r| r.name = "4242424242424242".to_owned()),
     ("quota", |r| r.quota = 0),
     ("quota", |r| r.quota = -1),
     ("quota", |r| r.quota = 10_000_001),
     ("discount", |r| r.discount = None),
     ("discount.minor_units", |r| r.discount = Some(Money { minor_units: 0, currency: "EUR".to_owned() })),
     ("discount.minor_units", |r| r.discount = Some(Money { minor_units: -1, currency: "EUR".to_owned() })),
+    ("discount.currency", |r| r.discount = Some(Money { minor_units: 1, currency: "ZZZ".to_owned() })),
     ("discount.currency", |r| r.discount = Some(Money { minor_units: 1, currency: "eur".to_owned() })),
     ("event_id", |r| r.event_id = "cmp_0000000000000000000000001a".to_owned()),
     ("open_time", |r| r.open_time = None),

@@ -64,7 +64,8 @@ pub async fn load(conn: &mut MySqlConnection, events: &[EventId]) -> Result<Hash
 impl ItemRow {
     fn item(self) -> Result<Item, DbError> {
         let id = ItemId::from_uuid(self.id);
-        let currency = Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))?;
+        let currency =
+            Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{id}: {error}")))?;
         Ok(Item {
             id,
             title: self.title,

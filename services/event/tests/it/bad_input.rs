@@ -20,11 +20,13 @@ const UNKNOWN: &str = "evt_0000000000000000000000001a";
 type Spoil = fn(&mut CreateEventRequest);
 
 #[rustfmt::skip]
-const BAD_EVENTS: [(&str, Spoil); 23] = [
+const BAD_EVENTS: [(&str, Spoil); 27] = [
     ("request_id", |r| r.request_id.clear()),
     ("request_id", |r| r.request_id = "x".repeat(65)),
+    ("request_id", |r| r.request_id = "4242-4242-4242-4242".to_owned()),
     ("name", |r| r.name.clear()),
     ("name", |r| r.name = "x".repeat(201)),
+    ("name", |r| r.name = "Call 4242 4242 4242 4242".to_owned()),
     ("open_time", |r| r.open_time = None),
     ("open_time", |r| r.open_time = Some(timestamp(Timestamp::now().minus(MINUTE)))),
     ("open_time", |r| r.open_time = Some(prost_types::Timestamp { seconds: 0, nanos: -1 })),
@@ -38,6 +40,8 @@ const BAD_EVENTS: [(&str, Spoil); 23] = [
     ("items[1].unit_price.minor_units", |r| r.items[1].unit_price.as_mut().expect("a price").minor_units = 0),
     ("items[1].unit_price.minor_units", |r| r.items[1].unit_price.as_mut().expect("a price").minor_units = -1),
     ("items[0].unit_price.currency", |r| r.items[0].unit_price.as_mut().expect("a price").currency = "eur".to_owned()),
+    ("items[0].unit_price.currency", |r| r.items[0].unit_price.as_mut().expect("a price").currency = "ZZZ".to_owned()),
+    ("items[0].unit_price.currency", |r| r.items[0].unit_price.as_mut().expect("a price").currency = "XTS".to_owned()),
     ("items[1].unit_price.currency", |r| r.items[1].unit_price.as_mut().expect("a price").currency = "USD".to_owned()),
     ("items[0].total_units", |r| r.items[0].total_units = 0),
     ("items[0].total_units", |r| r.items[0].total_units = 10_000_001),

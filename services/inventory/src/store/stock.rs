@@ -326,7 +326,8 @@ async fn fetch(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<I
 impl Row {
     fn item(self) -> Result<Item, DbError> {
         let item_id = ItemId::from_uuid(self.item_id);
-        let currency = Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;
+        let currency =
+            Currency::stored(&self.currency).map_err(|error| DbError::inconsistent(format!("{item_id}: {error}")))?;
         Ok(Item {
             event_id: EventId::from_uuid(self.event_id),
             event_version: self.event_version,

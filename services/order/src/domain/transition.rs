@@ -313,13 +313,7 @@ impl Order {
         }
     }
 
-    fn pay(
-        &self,
-        request: &PayRequest,
-        method: &str,
-        now: Timestamp,
-        policy: &PaymentPolicy,
-    ) -> Result<Step, NoStep> {
+    fn pay(&self, request: &PayRequest, method: &str, now: Timestamp, policy: &PaymentPolicy) -> Result<Step, NoStep> {
         if let Some(earlier) = self.pay_requests.iter().find(|earlier| earlier.id == request.id) {
             let is_repeat = earlier.fingerprint == request.fingerprint;
             return Err(if is_repeat {

@@ -18,6 +18,8 @@ use tonic::{Code, Request};
 use uuid::Uuid;
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// A number for tests that an issuer publishes.
+const CARD: &str = "4242 4242 4242 4242";
 const UNKNOWN_COUPON: &str = "cpn_0000000000000000000000001a";
 
 /// Makes a good request bad in one place.
@@ -88,18 +90,23 @@ async fn a_bad_payment_starts_nothing() -> Result<()> {
         request_id: "p".to_owned(),
         payment_method: "pm_card_ok".to_owned(),
     };
-    let bad: [(&str, Spoil<PayOrderRequest>); 5] = [
+    let bad: [(&str, Spoil<PayOrderRequest>); 8] = [
         ("order_id", |request| request.order_id = "ord_".to_owned()),
         ("request_id", |request| request.request_id.clear()),
         ("request_id", |request| request.request_id = "x".repeat(65)),
         ("payment_method", |request| request.payment_method.clear()),
         ("payment_method", |request| request.payment_method = "x".repeat(256)),
+        ("payment_method", |request| request.payment_method = CARD.to_owned()),
+        ("payment_method", |request| request.payment_method = format!("card {CARD}")),
+        ("request_id", |request| request.request_id = CARD.replace(' ', "-")),
     ];
     for (field, spoil) in bad {
         let mut request = good.clone();
         spoil(&mut request);
         let status = sale.mesh.order().pay_order(as_buyer(somebody, request)).await.unwrap_err();
         assert_eq!(refusal(&status), refused(Reason::InvalidField, field));
+        let said = format!("{status:?}").replace('-', " ");
+        assert!(!said.contains(CARD), "{said}");
     }
     assert_eq!(sale.now(&order).await?.payment_attempts, 0);
     let longest = "x".repeat(255);

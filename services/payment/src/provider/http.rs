@@ -203,7 +203,8 @@ impl ChargeAnswer {
 }
 
 fn readable_id(id: String) -> Result<String, ProviderError> {
-    bounded_id(id).ok_or_else(|| ProviderError::Unreadable("the id is not 1 to 255 visible ASCII characters".to_owned()))
+    bounded_id(id)
+        .ok_or_else(|| ProviderError::Unreadable("the id is not 1 to 255 visible ASCII characters".to_owned()))
 }
 
 /// Returns the error with its causes, which hyper-util leaves out of its message.

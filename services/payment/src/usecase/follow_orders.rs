@@ -152,9 +152,8 @@ impl Followed {
     /// Returns the requested attempts that need not be queued. If the provider is not asked, those are the ones over
     /// nothing.
     fn to_take_over(&self, payments: &mut WorkingSet, is_asked: bool) -> Vec<AttemptKey> {
-        let mut is_free = |key: &AttemptKey| {
-            payments.get_mut(key.payment_id).is_some_and(|payment| payment.amount.minor_units == 0)
-        };
+        let mut is_free =
+            |key: &AttemptKey| payments.get_mut(key.payment_id).is_some_and(|payment| payment.amount.minor_units == 0);
         self.requested.iter().filter(|key| is_asked || is_free(key)).copied().collect()
     }
 

@@ -10,9 +10,11 @@ use stampede_testkit::{MeshBuilder, Process, Service};
 
 #[tokio::test]
 async fn while_the_provider_fails_charges_stay_queued_and_end_with_their_orders() -> Result<()> {
-    let settings = MeshBuilder::default()
-        .set(Service::Payment, "STAMPEDE_PAYMENT_BREAKER_FAILURES", 1)
-        .set(Service::Payment, "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS", 10_000);
+    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_BREAKER_FAILURES", 1).set(
+        Service::Payment,
+        "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS",
+        10_000,
+    );
     let mut sale = Sale::open_with(settings).await?;
     sale.mesh.kill_9(Process::Sandbox)?;
     let (tried, ended, free) = (Order::new(), Order::new(), Order::new());

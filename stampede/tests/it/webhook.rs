@@ -1,0 +1,61 @@
+//! A webhook on its whole way: signed over its bytes, through the gateway, to the end of the order.
+
+use crate::sale::{LONG, Sale, eur};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::Value;
+use sha2::Sha256;
+use stampede_proto::order::v1::OrderState;
+use stampede_testkit::{Process, buyer, eventually};
+use stampede_vocab::Timestamp;
+
+async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
+    let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// Posts a notice of this media type to the gateway, with the signature of another text or its own.
+async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (StatusCode, Value) {
+    let seconds = Timestamp::now().micros() / 1_000_000;
+    let mut mac = Hmac::<Sha256>::new_from_slice(sale.mesh.webhook_secret().as_bytes()).unwrap();
+    mac.update(format!("{seconds}.{signed}").as_bytes());
+    let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let request = Request::post(format!("{}/v1/payments:webhook", sale.mesh.url(Process::Gateway)))
+        .header("content-type", media_type)
+        .header("stampede-signature", format!("t={seconds},v1={digits}"))
+        .body(Full::from(body.to_owned()));
+    send(request.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_arrives_byte_for_byte_and_ends_the_payment() {
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    assert_eq!(order.total, eur(1_999));
+    let paying = sale.pay(user, &order, "pm_card_late").await.unwrap();
+    let key = format!("{}:1", paying.payment_id);
+    let charge_id = eventually("the provider has the charge", || async {
+        let url = format!("{}/v1/charges/by-key/{key}", sale.mesh.url(Process::Sandbox));
+        let (status, charge) = send(Request::get(url).body(Full::default()).unwrap()).await;
+        (status == StatusCode::OK).then(|| charge["id"].as_str().unwrap().to_owned())
+    })
+    .await;
+
+    // With blanks and a key order that no serializer would give it.
+    let body = format!(
+        "{{ \"status\" : \"captured\",\n  \"currency\":\"EUR\", \"amount_minor\":1999 ,\"charge_id\":\"{charge_id}\",\
+         \"key\":\"{key}\", \"type\":\"charge.captured\" }}\r\n"
+    );
+    let (status, problem) = notify(&sale, "application/json", &body, body.trim_end()).await;
+    assert_eq!((status, problem["reason"].as_str()), (StatusCode::UNAUTHORIZED, Some("INVALID_SIGNATURE")));
+    let (status, problem) = notify(&sale, "application/octet-stream", &body, &body).await;
+    assert_eq!(status, StatusCode::OK, "{problem}");
+    sale.until(user, &order, OrderState::Fulfilled).await;
+    sale.mesh.stop().await.unwrap();
+}
