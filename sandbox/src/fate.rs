@@ -1,5 +1,5 @@
-//! The seeded mode: some of the requests with a good card meet with what real providers do now and then. What happens to
-//! which is decided by the seed, the idempotency key and nothing else, so that the same seed gives the same troubles
+//! The seeded mode: some of the requests with a good card meet with what real providers do now and then. What happens
+//! to which is decided by the seed, the idempotency key and nothing else, so that the same seed gives the same troubles
 //! whatever comes first.
 
 use std::{

@@ -21,6 +21,10 @@ const PROVIDER_TIMEOUT_MS: u64 = 500;
 const PROVIDER_FAULTS: &str = "delay=10,decline=0,timeout-before=2,timeout-after=2,fail=2,pending=1,\
     duplicate-notice=10,late-notice=5,reorder-notice=10";
 
+/// How long its pending charges and late notices take: well within the time to pay, since the crowd expects the goods
+/// for a good card.
+const PROVIDER_LATE_MS: u64 = 1_500;
+
 /// All proxies.
 pub struct Links {
     ways: Vec<(Link, Proxy)>,
@@ -101,4 +105,5 @@ fn troubled(seed: u64) -> Tuning {
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_MODE", "seeded")
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_SEED", seed)
         .set(Process::Sandbox, "STAMPEDE_SANDBOX_FAULTS", PROVIDER_FAULTS)
+        .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", PROVIDER_LATE_MS)
 }
