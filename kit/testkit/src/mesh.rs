@@ -230,6 +230,11 @@ impl Mesh {
         self.running(process, replica)?.thaw()
     }
 
+    /// All that a process has said so far, the first of its replicas if there are more.
+    pub fn log(&self, process: impl Into<Process>) -> Result<String> {
+        Ok(self.running(process, 0)?.log())
+    }
+
     fn running(&self, process: impl Into<Process>, replica: usize) -> Result<&Running> {
         self.processes.get(&(process.into(), replica)).context("it is not running")
     }

@@ -8,6 +8,7 @@ mod boards;
 mod breaks;
 mod calls;
 mod cancelled_sale;
+mod card_numbers;
 mod clocks;
 mod cluster;
 mod command;
