@@ -51,7 +51,7 @@ fn is_card_number(words: &[&str]) -> bool {
 
 /// Whether cards begin like this (ISO/IEC 7812): 3 to 6, and the range from 2221 to 2720 of Mastercard.
 fn is_of_issuer(digits: &[u32]) -> bool {
-    let first_four = digits.iter().take(4).fold(0, |number, digit| number * 10 + digit);
+    let first_four = digits.iter().take(4).fold(0_u32, |number, digit| number * 10 + digit);
     matches!(first_four, 3_000..=6_999 | 2_221..=2_720)
 }
 
@@ -62,7 +62,7 @@ fn has_check_digit(digits: &[u32]) -> bool {
         (_, doubled) if doubled > 9 => doubled - 9,
         (_, doubled) => doubled,
     };
-    digits.iter().rev().enumerate().map(value).sum::<u32>() % 10 == 0
+    digits.iter().rev().enumerate().map(value).sum::<u32>().is_multiple_of(10)
 }
 
 #[cfg(test)]

@@ -129,8 +129,8 @@ mod tests {
     fn the_table_has_each_code_once() {
         let codes: usize = BY_DIGITS.iter().map(|(_, codes)| codes.len() / 4).sum();
         assert_eq!(DIGITS.iter().filter(|digits| **digits != NONE).count(), codes);
-        let all = BY_DIGITS.iter().flat_map(|(_, codes)| codes.chunks(4));
-        assert!(all.into_iter().all(|code| code.len() == 4 && code[3] == b' '));
+        let mut all = BY_DIGITS.iter().flat_map(|(_, codes)| codes.chunks(4));
+        assert!(all.all(|code| code.len() == 4 && code[3] == b' '));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! A card number that a buyer sends by mistake is refused, and no answer and no log repeats it.
 
-use crate::{roles::token, sale::LONG, sale::Sale};
+use crate::{
+    roles::token,
+    sale::{LONG, Sale},
+};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
