@@ -3,9 +3,10 @@
 use futures_util::{Stream, StreamExt, stream};
 use stampede_chassis::{Grpc, Workers, identity::USER_METADATA, serve_on};
 use stampede_proto::order::v1::{
-    CancelOrderRequest, CancelOrderResponse, GetOrderRequest, GetOrderResponse, ListOrdersRequest, ListOrdersResponse,
-    LookUpOrdersRequest, LookUpOrdersResponse, Order, OrderState, PayOrderRequest, PayOrderResponse, PlaceOrderRequest,
-    PlaceOrderResponse, RefundOrderRequest, RefundOrderResponse, WatchOrderRequest, WatchOrderResponse,
+    CancelOrderRequest, CancelOrderResponse, GetCancellationRequest, GetCancellationResponse, GetOrderRequest,
+    GetOrderResponse, ListOrdersRequest, ListOrdersResponse, LookUpOrdersRequest, LookUpOrdersResponse, Order,
+    OrderState, PayOrderRequest, PayOrderResponse, PlaceOrderRequest, PlaceOrderResponse, RefundOrderRequest,
+    RefundOrderResponse, WatchOrderRequest, WatchOrderResponse,
     order_service_server::{OrderService, OrderServiceServer},
 };
 use stampede_status::{Problem, Reason};
@@ -70,6 +71,13 @@ impl OrderService for Orders {
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let order = order(request.into_inner().order_id, OrderState::AwaitingPayment);
         Ok(Response::new(stream::iter([Ok(WatchOrderResponse { order })]).chain(stream::pending()).boxed()))
+    }
+
+    async fn get_cancellation(
+        &self,
+        _: Request<GetCancellationRequest>,
+    ) -> Result<Response<GetCancellationResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<GetOrderResponse>, Status> {
