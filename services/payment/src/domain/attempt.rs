@@ -20,6 +20,9 @@ pub enum AttemptState {
         /// When to look it up next.
         next_check: Timestamp,
     },
+    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator decides
+    /// or the provider tells of it.
+    Parked,
     /// Captured.
     Approved {
         /// The provider's id of the charge; `None` if there was nothing to pay.
@@ -37,7 +40,7 @@ impl AttemptState {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Approved { .. } | Self::Declined { .. } => true,
-            Self::Requested | Self::Charging { .. } | Self::Unknown { .. } => false,
+            Self::Requested | Self::Charging { .. } | Self::Unknown { .. } | Self::Parked => false,
         }
     }
 
@@ -45,7 +48,11 @@ impl AttemptState {
     pub fn checks(&self) -> u32 {
         match self {
             Self::Unknown { checks, .. } => *checks,
-            Self::Requested | Self::Charging { .. } | Self::Approved { .. } | Self::Declined { .. } => 0,
+            Self::Requested
+            | Self::Charging { .. }
+            | Self::Parked
+            | Self::Approved { .. }
+            | Self::Declined { .. } => 0,
         }
     }
 }
@@ -80,4 +87,6 @@ pub struct ChargeOrder {
     pub payment_method: String,
     /// Look-ups so far that had no result.
     pub checks: u32,
+    /// When it was requested. It was first sent later than that.
+    pub requested_at: Timestamp,
 }

@@ -1,6 +1,6 @@
 //! Why a request is refused, and the invariants of money that the provider may violate.
 
-use crate::domain::{AttemptKey, PaymentState};
+use crate::domain::{AttemptKey, Doubt, PaymentState};
 use stampede_vocab::{Money, OrderId, PaymentId};
 
 /// Why a message of the order service cannot be applied. Nothing has changed.
@@ -29,8 +29,8 @@ pub enum Refusal {
     NothingCaptured(OrderId),
 }
 
-/// An invariant violation: the provider and this service disagree about a charge. It is logged as an error, and money
-/// that was captured in surplus is refunded.
+/// An invariant violation: the provider and this service disagree about a charge or a refund. It is logged as an error.
+/// Money that was captured in surplus is refunded; anything else is stored, for an operator to settle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Anomaly {
     /// The provider reports an attempt that was never made.
@@ -39,10 +39,90 @@ pub enum Anomaly {
     /// The provider captured another amount than was requested.
     #[error("{captured} was captured for {key}, but {asked} was asked for")]
     WrongAmount { key: AttemptKey, asked: Money, captured: Money },
+    /// The provider captured a second charge under one key.
+    #[error("{reported} was captured for {key} besides {known}")]
+    AnotherCharge {
+        key: AttemptKey,
+        /// The provider's id of the charge that is stored.
+        known: String,
+        /// That of the other one.
+        reported: String,
+    },
     /// The provider declines what it has captured.
     #[error("the provider declines {0}, which it has captured before")]
     DeclinedAfterCapture(AttemptKey),
     /// The provider captured an attempt that is declined, or a second one. The surplus is refunded.
     #[error("{0} was captured in surplus and goes back")]
     CapturedInSurplus(AttemptKey),
+    /// How a charge ended cannot be found out.
+    #[error("the charge {key} is parked: {doubt}")]
+    ChargeInDoubt { key: AttemptKey, doubt: Doubt },
+    /// How a refund ended cannot be found out.
+    #[error("the refund of {key} is parked: {doubt}")]
+    RefundInDoubt { key: AttemptKey, doubt: Doubt },
+    /// Money was refunded that nobody here has asked to refund, as by hand at the provider.
+    #[error("{refunded} of the {captured} that {key} captured were refunded at the provider, and not by this service")]
+    RefundedElsewhere { key: AttemptKey, refunded: Money, captured: Money },
+}
+
+/// What an anomaly is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Charge,
+    Refund,
+}
+
+impl Subject {
+    /// Returns the name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Charge => "CHARGE",
+            Self::Refund => "REFUND",
+        }
+    }
+}
+
+impl Anomaly {
+    /// Returns the attempt whose charge or refund it is about.
+    pub fn key(&self) -> AttemptKey {
+        match self {
+            Self::NoSuchAttempt(key) | Self::DeclinedAfterCapture(key) | Self::CapturedInSurplus(key) => *key,
+            Self::WrongAmount { key, .. }
+            | Self::AnotherCharge { key, .. }
+            | Self::ChargeInDoubt { key, .. }
+            | Self::RefundInDoubt { key, .. }
+            | Self::RefundedElsewhere { key, .. } => *key,
+        }
+    }
+
+    /// Returns what it is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::RefundInDoubt { .. } | Self::RefundedElsewhere { .. } => Subject::Refund,
+            Self::NoSuchAttempt(_)
+            | Self::WrongAmount { .. }
+            | Self::AnotherCharge { .. }
+            | Self::DeclinedAfterCapture(_)
+            | Self::CapturedInSurplus(_)
+            | Self::ChargeInDoubt { .. } => Subject::Charge,
+        }
+    }
+
+    /// Returns the name that is stored and shown.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoSuchAttempt(_) => "NO_SUCH_ATTEMPT",
+            Self::WrongAmount { .. } => "WRONG_AMOUNT",
+            Self::AnotherCharge { .. } => "ANOTHER_CHARGE",
+            Self::DeclinedAfterCapture(_) => "DECLINED_AFTER_CAPTURE",
+            Self::CapturedInSurplus(_) => "CAPTURED_IN_SURPLUS",
+            Self::ChargeInDoubt { doubt, .. } | Self::RefundInDoubt { doubt, .. } => doubt.kind(),
+            Self::RefundedElsewhere { .. } => "REFUNDED_ELSEWHERE",
+        }
+    }
+
+    /// Returns whether somebody has to settle it. A surplus goes back by itself.
+    pub fn is_for_operator(&self) -> bool {
+        !matches!(self, Self::CapturedInSurplus(_))
+    }
 }

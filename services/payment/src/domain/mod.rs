@@ -1,6 +1,7 @@
 //! Payments as values: their attempts, their transitions, and the messages about them. No I/O, no clock.
 
 mod attempt;
+mod doubt;
 mod error;
 mod key;
 mod order_request;
@@ -11,12 +12,15 @@ mod payment;
 mod refund;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 pub use attempt::{Attempt, AttemptState, ChargeOrder};
-pub use error::{Anomaly, Refusal};
+pub use doubt::Doubt;
+pub use error::{Anomaly, Refusal, Subject};
 pub use key::{AttemptKey, RefundKey};
 pub use order_request::{Action, Asked, OrderRequest};
 pub use outcome::{Outcome, RefundOutcome};
 pub use outgoing::{Fact, OutgoingMessage};
 pub use payment::{Payment, PaymentState, Settled};
-pub use refund::{Refund, RefundState};
+pub use refund::{Refund, RefundSettled, RefundState};
+pub use verdict::Verdict;

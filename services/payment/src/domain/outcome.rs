@@ -1,5 +1,6 @@
 //! The outcomes of charges and refunds, from an answer, a look-up or a notice of the provider.
 
+use crate::domain::Doubt;
 use stampede_vocab::Money;
 
 /// The outcome of a charge.
@@ -19,6 +20,8 @@ pub enum Outcome {
     },
     /// Not known yet: it is pending, or the provider did not answer.
     Unresolved,
+    /// No answer that can be believed, and no other to wait for.
+    InDoubt(Doubt),
 }
 
 /// The outcome of a refund.
@@ -26,9 +29,12 @@ pub enum Outcome {
 pub enum RefundOutcome {
     /// The money was refunded.
     Refunded {
-        /// The provider's id of the refund; `None` if there was nothing to give back.
+        /// The provider's id of the refund; `None` if there was nothing to give back, or it went back another way.
         refund_id: Option<String>,
     },
-    /// The provider did not answer or failed. The refund is sent again under the same key.
+    /// Not known yet: it is pending, or the provider did not answer. It is looked up, and sent again under the same key if
+    /// the provider never took it.
     Unresolved,
+    /// No answer that can be believed, and no other to wait for.
+    InDoubt(Doubt),
 }

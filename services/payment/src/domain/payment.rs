@@ -2,13 +2,15 @@
 
 use crate::domain::{
     Anomaly, Asked, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
-    pause::pause,
+    Verdict, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::fmt;
 
 /// Decline code of an attempt whose order ended before the provider was asked.
 const ORDER_ENDED: &str = "order_ended";
+/// Decline code of an attempt that was parked, and that an operator has declined.
+const DECLINED_BY_OPERATOR: &str = "declined_by_operator";
 
 /// The state of a payment. It is always captured and refunded as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,8 @@ pub enum Settled {
     KnownBefore,
     /// Money was captured in surplus, with the refund of it.
     Surplus(Refund),
+    /// The attempt is parked, for an operator to settle.
+    Parked(Anomaly),
 }
 
 impl Payment {
@@ -171,10 +175,10 @@ impl Payment {
     /// `None` if the attempt is not queued: another process has it, or it has ended.
     pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<ChargeOrder> {
         let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
-        let (payment_method, checks) = (waiting.payment_method.clone(), waiting.state.checks());
+        let (payment_method, requested_at) = (waiting.payment_method.clone(), waiting.created_at);
         self.set_attempt(number, AttemptState::Charging { lease_until }, now);
         let key = AttemptKey { payment_id: self.id, attempt: number };
-        Some(ChargeOrder { key, amount: self.amount, payment_method, checks })
+        Some(ChargeOrder { key, amount: self.amount, payment_method, checks: 0, requested_at })
     }
 
     /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
@@ -237,12 +241,22 @@ impl Payment {
         let key = AttemptKey { payment_id: self.id, attempt: number };
         let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Anomaly::NoSuchAttempt(key))?;
         match (state, outcome) {
-            (_, Outcome::Captured { amount, .. }) if amount != self.amount => {
-                Err(Anomaly::WrongAmount { key, asked: self.amount, captured: amount })
+            (state, Outcome::Captured { amount, .. }) if amount != self.amount => {
+                self.park(number, &state, Anomaly::WrongAmount { key, asked: self.amount, captured: amount }, now)
+            }
+            (AttemptState::Approved { charge_id: Some(known) }, Outcome::Captured { charge_id: Some(reported), .. })
+                if known != reported =>
+            {
+                Err(Anomaly::AnotherCharge { key, known, reported })
             }
             (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved)
-            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved) => {
+            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved)
+            | (AttemptState::Parked, Outcome::Unresolved)
+            | (AttemptState::Approved { .. } | AttemptState::Declined { .. }, Outcome::InDoubt(_)) => {
                 Ok(Settled::KnownBefore)
+            }
+            (state, Outcome::InDoubt(doubt)) => {
+                self.park(number, &state, Anomaly::ChargeInDoubt { key, doubt }, now)
             }
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
             // The decline was published, so the order may have paid by another attempt: this money cannot stay.
@@ -258,6 +272,50 @@ impl Payment {
                 Ok(Settled::StillOpen)
             }
         }
+    }
+
+    /// Parks an attempt that has not ended. One that has stays as it is, and the anomaly is the answer.
+    fn park(
+        &mut self,
+        number: i32,
+        state: &AttemptState,
+        anomaly: Anomaly,
+        now: Timestamp,
+    ) -> Result<Settled, Anomaly> {
+        match state {
+            AttemptState::Parked => Ok(Settled::KnownBefore),
+            AttemptState::Approved { .. } | AttemptState::Declined { .. } => Err(anomaly),
+            AttemptState::Requested | AttemptState::Charging { .. } | AttemptState::Unknown { .. } => {
+                self.set_attempt(number, AttemptState::Parked, now);
+                Ok(Settled::Parked(anomaly))
+            }
+        }
+    }
+
+    /// Carries out what an operator has decided on a parked attempt. Returns the message to publish, if there is one. One
+    /// that is not parked any more stays as it is: the provider has told how it ended.
+    pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<OutgoingMessage> {
+        let is_parked = self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked);
+        match verdict {
+            Verdict::Retry if is_parked => {
+                self.set_attempt(number, AttemptState::Unknown { checks: 0, next_check: now }, now);
+                None
+            }
+            Verdict::Declined if is_parked => Some(self.end_declined(number, DECLINED_BY_OPERATOR.to_owned(), now)),
+            Verdict::Retry | Verdict::Declined | Verdict::Refunded | Verdict::Noted => None,
+        }
+    }
+
+    /// Compares what the provider says was refunded of an attempt's charge with what this service has refunded. Returns
+    /// what nobody here has asked for; a refund under way finds out for itself.
+    pub fn refunded_elsewhere(&self, number: i32, refunded: Money) -> Option<Anomaly> {
+        let key = AttemptKey { payment_id: self.id, attempt: number };
+        let is_kept_here = self.state == PaymentState::Captured { attempt: number };
+        (is_kept_here && refunded.minor_units > 0).then_some(Anomaly::RefundedElsewhere {
+            key,
+            refunded,
+            captured: self.amount,
+        })
     }
 
     fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {

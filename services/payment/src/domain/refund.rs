@@ -1,6 +1,6 @@
 //! The refund of captured money.
 
-use crate::domain::{AttemptKey, RefundKey, RefundOutcome, pause::pause};
+use crate::domain::{Anomaly, AttemptKey, RefundKey, RefundOutcome, Verdict, pause::pause};
 use stampede_vocab::{Money, Timestamp};
 
 /// The state of a refund.
@@ -13,11 +13,27 @@ pub enum RefundState {
         /// When to send it next.
         due: Timestamp,
     },
+    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator decides
+    /// or the provider tells of it.
+    Parked,
     /// Done.
     Refunded {
-        /// The provider's id of the refund; `None` if there was nothing to give back.
+        /// The provider's id of the refund; `None` if there was nothing to give back, or it went back another way.
         refund_id: Option<String>,
     },
+}
+
+/// How an outcome changed the refund.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefundSettled {
+    /// The money is back.
+    Finished,
+    /// It is still open; the next try is scheduled.
+    StillOpen,
+    /// It is parked, for an operator to settle.
+    Parked(Anomaly),
+    /// It was done or parked before.
+    KnownBefore,
 }
 
 /// The refund of one attempt's whole charge.
@@ -55,26 +71,51 @@ impl Refund {
     pub fn checks(&self) -> u32 {
         match self.state {
             RefundState::Requested { checks, .. } => checks,
-            RefundState::Refunded { .. } => 0,
+            RefundState::Parked | RefundState::Refunded { .. } => 0,
         }
     }
 
-    /// Applies an outcome. Returns whether it finished the refund; one that is finished does not change any more.
-    pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> bool {
-        let RefundState::Requested { checks, .. } = self.state else {
-            return false;
-        };
-        self.updated_at = now;
-        match outcome {
-            RefundOutcome::Refunded { refund_id } => {
-                self.state = RefundState::Refunded { refund_id };
-                true
+    /// Applies an outcome. One that is done does not change any more, and one that is parked only to done.
+    pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> RefundSettled {
+        match (self.state.clone(), outcome) {
+            (RefundState::Refunded { .. }, _)
+            | (RefundState::Parked, RefundOutcome::Unresolved | RefundOutcome::InDoubt(_)) => RefundSettled::KnownBefore,
+            (_, RefundOutcome::Refunded { refund_id }) => {
+                self.change(RefundState::Refunded { refund_id }, now);
+                RefundSettled::Finished
             }
-            RefundOutcome::Unresolved => {
+            (RefundState::Requested { .. }, RefundOutcome::InDoubt(doubt)) => {
+                self.change(RefundState::Parked, now);
+                RefundSettled::Parked(Anomaly::RefundInDoubt { key: self.of, doubt })
+            }
+            (RefundState::Requested { checks, .. }, RefundOutcome::Unresolved) => {
                 let checks = checks.saturating_add(1);
-                self.state = RefundState::Requested { checks, due: now.plus(pause(self.of.payment_id, checks)) };
-                false
+                let due = now.plus(pause(self.of.payment_id, checks));
+                self.change(RefundState::Requested { checks, due }, now);
+                RefundSettled::StillOpen
             }
         }
+    }
+
+    /// Carries out what an operator has decided on a parked refund. Returns whether it is done now. One that is not parked
+    /// any more stays as it is.
+    pub fn settle_by_hand(&mut self, verdict: Verdict, now: Timestamp) -> bool {
+        match verdict {
+            // Not as for the first time: it is looked up before it is sent again.
+            Verdict::Retry if self.state == RefundState::Parked => {
+                self.change(RefundState::Requested { checks: 1, due: now }, now);
+                false
+            }
+            Verdict::Refunded if self.state == RefundState::Parked => {
+                self.change(RefundState::Refunded { refund_id: None }, now);
+                true
+            }
+            Verdict::Retry | Verdict::Declined | Verdict::Refunded | Verdict::Noted => false,
+        }
+    }
+
+    fn change(&mut self, state: RefundState, now: Timestamp) {
+        self.state = state;
+        self.updated_at = now;
     }
 }

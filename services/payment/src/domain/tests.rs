@@ -1,8 +1,8 @@
 //! Every answer of the provider against every state, and every request of the order service.
 
 use crate::domain::{
-    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
-    Refund, RefundKey, RefundOutcome, RefundState, Refusal, Settled, pause::pause,
+    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
+    Refund, RefundKey, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Verdict, pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -111,9 +111,12 @@ fn what_cannot_be_is_named_and_changes_nothing() {
     let key = AttemptKey { payment_id: requested().id, attempt: 1 };
     let no_such = AttemptKey { attempt: 2, ..key };
     let wrong = Anomaly::WrongAmount { key, asked: eur(500), captured: eur(499) };
+    let second = Outcome::Captured { charge_id: Some("ch_2".to_owned()), amount: eur(500) };
+    let another = Anomaly::AnotherCharge { key, known: "ch_1".to_owned(), reported: "ch_2".to_owned() };
     let cases = [
         (requested(), 2, capture(500), Anomaly::NoSuchAttempt(no_such)),
-        (requested(), 1, capture(499), wrong),
+        (captured(), 1, capture(499), wrong),
+        (captured(), 1, second, another),
         (captured(), 1, decline(), Anomaly::DeclinedAfterCapture(key)),
     ];
     for (mut payment, number, outcome, anomaly) in cases {
@@ -121,6 +124,68 @@ fn what_cannot_be_is_named_and_changes_nothing() {
         assert_eq!(payment.settle(number, outcome, LATER), Err(anomaly));
         assert_eq!(payment, before);
     }
+}
+
+#[test]
+fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_it() {
+    let key = AttemptKey { payment_id: requested().id, attempt: 1 };
+    let doubts = [
+        (capture(499), Anomaly::WrongAmount { key, asked: eur(500), captured: eur(499) }),
+        (
+            Outcome::InDoubt(Doubt::KeyExpired),
+            Anomaly::ChargeInDoubt { key, doubt: Doubt::KeyExpired },
+        ),
+    ];
+    for state in open_states() {
+        for (outcome, anomaly) in doubts.clone() {
+            let mut parked = with_state(state.clone());
+            let version = parked.version;
+            assert_eq!(parked.settle(1, outcome.clone(), LATER), Ok(Settled::Parked(anomaly)));
+            assert_eq!((&parked.attempts[0].state, parked.state), (&AttemptState::Parked, PaymentState::Open));
+            assert_eq!(parked.version, version, "there is nothing to publish");
+            let before = parked.clone();
+            for nothing_new in [outcome, Outcome::Unresolved] {
+                assert_eq!(parked.settle(1, nothing_new, LATER), Ok(Settled::KnownBefore));
+                assert_eq!(parked, before);
+            }
+            let again = parked.request_charge(2, eur(500), "pm".to_owned(), None, LATER);
+            assert!(matches!(again, Err(Refusal::AttemptUnderWay { .. })), "it may have been charged: {again:?}");
+
+            assert!(matches!(parked.clone().settle(1, capture(500), LATER), Ok(Settled::Ended(_))));
+            assert!(matches!(parked.clone().settle(1, decline(), LATER), Ok(Settled::Ended(_))));
+            assert_eq!(parked.settle_by_hand(1, Verdict::Noted, LATER), None);
+            assert_eq!(parked, before);
+            let mut asked = parked.clone();
+            assert_eq!(asked.settle_by_hand(1, Verdict::Retry, LATER), None);
+            assert_eq!(asked.attempts[0].state, AttemptState::Unknown { checks: 0, next_check: LATER });
+            let message = parked.settle_by_hand(1, Verdict::Declined, LATER).expect("it must be published");
+            assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "declined_by_operator".to_owned() });
+        }
+    }
+}
+
+#[test]
+fn nobody_decides_on_what_has_ended() {
+    for state in [approved(), declined(), AttemptState::Requested] {
+        for verdict in [Verdict::Retry, Verdict::Declined, Verdict::Refunded, Verdict::Noted] {
+            let mut payment = with_state(state.clone());
+            let before = payment.clone();
+            assert_eq!(payment.settle_by_hand(1, verdict, LATER), None);
+            assert_eq!(payment, before);
+        }
+    }
+}
+
+#[test]
+fn money_refunded_at_the_provider_is_an_anomaly_unless_it_was_asked_for() {
+    let mut payment = captured();
+    let key = AttemptKey { payment_id: payment.id, attempt: 1 };
+    let partly = Anomaly::RefundedElsewhere { key, refunded: eur(100), captured: eur(500) };
+    assert_eq!(payment.refunded_elsewhere(1, eur(100)), Some(partly));
+    assert_eq!(payment.refunded_elsewhere(1, eur(0)), None);
+    assert_eq!(payment.refunded_elsewhere(2, eur(100)), None, "a surplus");
+    payment.request_refund(eur(500), LATER).unwrap();
+    assert_eq!(payment.refunded_elsewhere(1, eur(500)), None);
 }
 
 #[test]
@@ -174,7 +239,7 @@ fn an_attempt_that_waits_is_handed_to_one_process() {
     let mut payment = requested();
     let version = payment.version;
     let key = AttemptKey { payment_id: payment.id, attempt: 1 };
-    let order = ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0 };
+    let order = ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
     assert_eq!(payment.begin_charge(1, LATER, NOW), Some(order));
     assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
     assert_eq!(payment.version, version, "there is nothing to publish");
@@ -280,11 +345,14 @@ fn a_refund_takes_everything_back_once() {
     assert_eq!((payment.state.as_str(), payment.refunded()), ("REFUNDING", eur(0)));
     assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(None)));
 
-    assert!(!refund.settle(RefundOutcome::Unresolved, LATER));
+    assert_eq!(refund.settle(RefundOutcome::Unresolved, LATER), RefundSettled::StillOpen);
     let due = LATER.plus(pause(payment.id, 1));
     assert_eq!(refund.state, RefundState::Requested { checks: 1, due });
-    assert!(refund.settle(RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) }, LATER));
-    assert!(!refund.settle(RefundOutcome::Unresolved, LATER), "done stays done");
+    let done = RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) };
+    assert_eq!(refund.settle(done, LATER), RefundSettled::Finished);
+    for late in [RefundOutcome::Unresolved, RefundOutcome::InDoubt(Doubt::Failed)] {
+        assert_eq!(refund.settle(late, LATER), RefundSettled::KnownBefore, "done stays done");
+    }
 
     let message = payment.finish_refund(1, None, LATER).expect("it must be published");
     assert_eq!(message.fact, Fact::Refunded { refunded: eur(500) });
@@ -294,6 +362,23 @@ fn a_refund_takes_everything_back_once() {
     let again = OutgoingMessage { version: message.version + 1, ..message };
     assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(Some(again))));
     assert_eq!(without_version(&payment), without_version(&before));
+}
+
+#[test]
+fn a_refund_that_failed_is_parked_until_the_provider_or_a_person_ends_it() {
+    let mut refund = new_refund(&mut captured());
+    let anomaly = Anomaly::RefundInDoubt { key: refund.of, doubt: Doubt::Failed };
+    let failed = RefundOutcome::InDoubt(Doubt::Failed);
+    assert_eq!(refund.settle(failed.clone(), LATER), RefundSettled::Parked(anomaly));
+    for nothing_new in [failed, RefundOutcome::Unresolved] {
+        assert_eq!(refund.settle(nothing_new, LATER), RefundSettled::KnownBefore);
+    }
+    assert_eq!(refund.clone().settle(RefundOutcome::Refunded { refund_id: None }, LATER), RefundSettled::Finished);
+    assert!(!refund.clone().settle_by_hand(Verdict::Noted, LATER));
+    assert!(refund.clone().settle_by_hand(Verdict::Refunded, LATER));
+    assert!(!refund.settle_by_hand(Verdict::Retry, LATER));
+    assert_eq!(refund.state, RefundState::Requested { checks: 1, due: LATER }, "to be looked up first");
+    assert!(!refund.settle_by_hand(Verdict::Refunded, LATER), "it is not parked any more");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-const STATES: [&str; 5] = ["REQUESTED", "CHARGING", "UNKNOWN", "APPROVED", "DECLINED"];
+const STATES: [&str; 6] = ["REQUESTED", "CHARGING", "UNKNOWN", "PARKED", "APPROVED", "DECLINED"];
 
 const COLUMNS: &str = "payment_id, attempt, state, payment_method, provider_charge_id, decline_code, due_us, checks, \
                        traceparent, created_us, updated_us";
@@ -36,6 +36,7 @@ struct OrderRow {
     attempt: i32,
     payment_method: String,
     checks: i32,
+    created_us: i64,
     amount_minor: i64,
     currency: String,
 }
@@ -196,7 +197,7 @@ async fn charge_orders(
     token: Uuid,
 ) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     let mut query = Statement::new(
-        "SELECT payment_id, attempt, payment_method, checks, amount_minor, currency \
+        "SELECT payment_id, attempt, payment_method, checks, attempts.created_us, amount_minor, currency \
          FROM attempts JOIN payments ON payments.id = payment_id WHERE ",
     );
     push_keys(&mut query, keys);
@@ -232,6 +233,7 @@ impl OrderRow {
             amount: money(self.amount_minor, &self.currency)?,
             payment_method: self.payment_method,
             checks: count(self.checks)?,
+            requested_at: Timestamp::from_micros(self.created_us),
         })
     }
 }
@@ -257,6 +259,7 @@ impl Row {
             ("UNKNOWN", Some(next_check), None) => {
                 Ok(AttemptState::Unknown { checks: count(self.checks)?, next_check })
             }
+            ("PARKED", None, None) => Ok(AttemptState::Parked),
             ("APPROVED", None, None) => Ok(AttemptState::Approved { charge_id: self.provider_charge_id.clone() }),
             ("DECLINED", None, Some(code)) => Ok(AttemptState::Declined { code: code.clone() }),
             (state, due, code) => {
@@ -274,6 +277,7 @@ fn columns(attempt: &Attempt) -> Columns<'_> {
         AttemptState::Requested => Columns { state: "REQUESTED", due: Some(attempt.created_at), ..none },
         AttemptState::Charging { lease_until } => Columns { state: "CHARGING", due: Some(*lease_until), ..none },
         AttemptState::Unknown { next_check, .. } => Columns { state: "UNKNOWN", due: Some(*next_check), ..none },
+        AttemptState::Parked => Columns { state: "PARKED", ..none },
         AttemptState::Approved { charge_id } => Columns { state: "APPROVED", charge_id: charge_id.as_deref(), ..none },
         AttemptState::Declined { code } => Columns { state: "DECLINED", decline_code: Some(code), ..none },
     }

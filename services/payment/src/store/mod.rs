@@ -1,6 +1,8 @@
 //! The service's SQL and nothing else: free functions on a connection, one file per table.
 
+pub mod anomalies;
 pub mod attempts;
+pub mod cursors;
 pub mod outbox;
 pub mod payments;
 pub mod refunds;

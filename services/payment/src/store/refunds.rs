@@ -10,7 +10,7 @@ use stampede_vocab::{PaymentId, Timestamp};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-const STATES: [&str; 2] = ["REQUESTED", "REFUNDED"];
+const STATES: [&str; 3] = ["REQUESTED", "PARKED", "REFUNDED"];
 
 const COLUMNS: &str = "payment_id, attempt, state, provider_charge_id, provider_refund_id, currency, amount_minor, \
                        due_us, checks, traceparent, created_us, updated_us";
@@ -53,6 +53,14 @@ pub async fn lock(
     query.push(" ORDER BY payment_id, attempt FOR UPDATE");
     let rows: Vec<Row> = query.fetch_all(conn).await?;
     Ok(rows.into_iter().map(|row| (row.of(), row.into_refund())).collect())
+}
+
+/// Returns one refund as it is; `None` if there is none.
+pub async fn find(conn: &mut MySqlConnection, of: AttemptKey) -> Result<Option<Refund>, DbError> {
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM refunds WHERE "]);
+    push_keys(&mut query, &[of]);
+    let rows: Vec<Row> = query.fetch_all(conn).await?;
+    rows.into_iter().next().map(Row::into_refund).transpose()
 }
 
 /// Claims refunds that are due, the longest due first. Skips those that another process is claiming. Yields an error
@@ -107,6 +115,7 @@ async fn write(conn: &mut MySqlConnection, refunds: &[Refund], or_else: &'static
     query.push_values(refunds, |mut row, refund| {
         let (state, refund_id, due) = match &refund.state {
             RefundState::Requested { due, .. } => ("REQUESTED", None, Some(due.micros())),
+            RefundState::Parked => ("PARKED", None, None),
             RefundState::Refunded { refund_id } => ("REFUNDED", refund_id.as_deref(), None),
         };
         row.push_bind(refund.of.payment_id.uuid())
@@ -136,6 +145,7 @@ impl Row {
         let of = self.of();
         let state = match (self.state.as_str(), self.due_us.map(Timestamp::from_micros)) {
             ("REQUESTED", Some(due)) => RefundState::Requested { checks: count(self.checks)?, due },
+            ("PARKED", None) => RefundState::Parked,
             ("REFUNDED", None) => RefundState::Refunded { refund_id: self.provider_refund_id },
             (state, due) => {
                 return Err(odd_state(&STATES, state, format!("the refund of {of} is {state:?} and due at {due:?}")));

@@ -1,0 +1,35 @@
+//! What an operator decides on an anomaly. None of it approves a charge: only the provider's own answer does.
+
+use std::str::FromStr;
+
+/// A decision on an anomaly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask the provider again.
+    Retry,
+    /// The buyer has not paid by this charge, or has the money back already: the attempt is declined.
+    Declined,
+    /// The buyer has the whole money back: the refund is done.
+    Refunded,
+    /// Nothing is to be changed.
+    Noted,
+}
+
+/// A text that is not one of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no decision on an anomaly")]
+pub struct ParseVerdictError(String);
+
+impl FromStr for Verdict {
+    type Err = ParseVerdictError;
+
+    fn from_str(text: &str) -> Result<Self, ParseVerdictError> {
+        match text {
+            "RETRY" => Ok(Self::Retry),
+            "DECLINED" => Ok(Self::Declined),
+            "REFUNDED" => Ok(Self::Refunded),
+            "NOTED" => Ok(Self::Noted),
+            other => Err(ParseVerdictError(other.to_owned())),
+        }
+    }
+}
