@@ -40,6 +40,15 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub breaker_pause_ms: u64,
 
+    /// How long the provider keeps the idempotency key of a charge or a refund, in milliseconds. What has no end nine tenths
+    /// of this after it was requested is never sent again: it is parked, for an operator.
+    #[arg(long, env = "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", default_value_t = 86_400_000, value_parser = clap::value_parser!(u64).range(1_000..=2_592_000_000))]
+    pub provider_key_life_ms: u64,
+
+    /// Interval of the look at the provider's list of refunds, for those that were made by hand, in milliseconds.
+    #[arg(long, env = "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
+    pub refund_sweep_interval_ms: u64,
+
     /// Secret that the provider signs its notices with.
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub webhook_secret: String,
@@ -70,6 +79,17 @@ impl Config {
             pause: Duration::from_millis(self.breaker_pause_ms),
             probe_timeout: self.provider.provider_timeout() * 2,
         }
+    }
+
+    /// How long after its request a charge or a refund may be sent again. The rest of the life of its key is for clocks
+    /// that differ, and for a request that is on its way for long.
+    pub const fn resend_for(&self) -> Duration {
+        Duration::from_millis(self.provider_key_life_ms / 10 * 9)
+    }
+
+    /// Interval of the look for refunds that were made by hand.
+    pub const fn refund_sweep_interval(&self) -> Duration {
+        Duration::from_millis(self.refund_sweep_interval_ms)
     }
 }
 

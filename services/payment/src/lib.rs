@@ -4,8 +4,9 @@
 //! charge pool ([`worker`]) has a free permit, and else queued for that pool to claim. After the commit the charge is
 //! sent to the provider ([`provider`]), under a key made of payment and attempt. An answer ends the attempt. Without
 //! one, or if the process is killed, its outcome is unknown. The reconciler then looks the charge up by that key, and
-//! sends it again, under the same key, only if the provider never took it. Refunds work the same way. Notices of the
-//! provider are a third source of outcomes, and may arrive before the answer, after it, or twice.
+//! sends it again, under the same key, only if the provider never took it. Refunds work the same way. A notice of the
+//! provider is a hint to look something up. What does not fit, or has no end while the provider keeps its key, is parked as
+//! an anomaly, for an operator.
 
 mod config;
 mod domain;
@@ -32,8 +33,8 @@ use stampede_vocab::Service;
 use std::{num::NonZeroUsize, time::Duration};
 use tonic::service::Routes;
 use usecase::{
-    ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, Permits, ReconcileAttempts, RefundPayments,
-    SettleAttempts, SettleRefunds,
+    CarryOutDecisions, ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, LookUpNotices, NoteRefunds,
+    Permits, ReconcileAttempts, RefundPayments, SettleAttempts, SettleRefunds,
 };
 use worker::{Consumer, PoolConfig, Queue};
 
@@ -44,6 +45,10 @@ const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const UNKNOWN_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval of the gauges, and the time-out of one measurement.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of the look for decisions of operators.
+const DECISION_INTERVAL: Duration = Duration::from_secs(1);
+/// Time-out of a round of that, and of one of the look for refunds: more than it takes with every retry.
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connects to the servers, starts the workers, and makes the gRPC service.
 ///
@@ -52,19 +57,23 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let breaker = Breaker::new(config.breaker());
     let provider = HttpProvider::new(&config.provider_url, config.provider.provider_timeout(), breaker.clone())?;
     let parts = Parts::connect(Service::Payment, &config.service, workers).await?;
-    let context = Context::new(parts.db.clone(), parts.outbox.clone(), config.provider.charge_lease());
+    let lease = config.provider.charge_lease();
+    let context = Context::new(parts.db.clone(), parts.outbox.clone(), lease, config.resend_for());
     let (settle, settle_refunds) = (SettleAttempts::new(context.clone()), SettleRefunds::new(context.clone()));
     let charge = ChargeAttempts::new(context.clone(), provider.clone(), settle.clone());
     let reconcile = ReconcileAttempts::new(context.clone(), provider.clone(), charge.clone(), settle.clone());
-    let refund = RefundPayments::new(context.clone(), provider, settle_refunds.clone());
+    let refund = RefundPayments::new(context.clone(), provider.clone(), settle_refunds.clone());
+    let note_refunds = NoteRefunds::new(context.clone(), provider.clone());
     let charging = Permits::new(config.max_charges_in_flight);
     let follow = FollowOrders::new(context.clone(), charging.clone(), breaker);
     parts.consume(taken_by(Service::Payment), Consumer::new(follow, charge.clone()))?;
-    start_gauge(&parts, reconcile.clone());
+    start_gauges(&parts, reconcile.clone());
+    start_sweeps(&parts, &config, &context, note_refunds.clone());
     start_pools(&parts, &config, charging, (charge, reconcile, refund));
 
+    let look_up = LookUpNotices::new(context.clone(), provider, settle, settle_refunds, note_refunds);
     let secrets = WebhookSecrets::new(&config.webhook_secret, config.webhook_secret_other.as_deref());
-    let webhook = HandleWebhook::new(context, settle, settle_refunds, secrets);
+    let webhook = HandleWebhook::new(context, look_up, secrets);
     let rpc = PaymentRpc { find: FindPayments::new(parts.db.clone()), webhook };
     let routes = Routes::new(PaymentServiceServer::new(rpc));
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
@@ -90,15 +99,33 @@ fn start_pool(parts: &Parts, name: &'static str, queue: impl Queue, config: Pool
     parts.spawn(name, |stop| worker::run(name, queue, config, stop));
 }
 
-fn start_gauge(parts: &Parts, reconcile: ReconcileAttempts) {
-    let unknown = global::meter("stampede.payment")
+fn start_sweeps(parts: &Parts, config: &Config, context: &Context, note_refunds: NoteRefunds) {
+    let decisions = CarryOutDecisions::new(context.clone());
+    parts.every("decisions on anomalies", DECISION_INTERVAL, SWEEP_TIMEOUT, move || {
+        let decisions = decisions.clone();
+        async move { decisions.run().await }
+    });
+    parts.every("refund sweep", config.refund_sweep_interval(), SWEEP_TIMEOUT, move || {
+        let note_refunds = note_refunds.clone();
+        async move { note_refunds.sweep().await }
+    });
+}
+
+fn start_gauges(parts: &Parts, reconcile: ReconcileAttempts) {
+    let meter = global::meter("stampede.payment");
+    let parked = meter
+        .u64_gauge("stampede_payments_parked")
+        .with_description("Anomalies of charges and refunds that nobody has decided on")
+        .build();
+    let unknown = meter
         .u64_gauge("stampede_payments_unknown")
         .with_description("Charges of unknown outcome, which are being looked up")
         .build();
     parts.every("payment gauges", GAUGE_INTERVAL, GAUGE_INTERVAL, move || {
-        let (reconcile, unknown) = (reconcile.clone(), unknown.clone());
+        let (reconcile, unknown, parked) = (reconcile.clone(), unknown.clone(), parked.clone());
         async move {
             unknown.record(reconcile.count_unknown().await?, &[]);
+            parked.record(reconcile.count_parked().await?, &[]);
             Ok::<_, DbError>(())
         }
     });

@@ -24,6 +24,16 @@ pub enum Outcome {
     InDoubt(Doubt),
 }
 
+impl Outcome {
+    /// Returns whether it ends an attempt.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Captured { .. } | Self::Declined { .. } => true,
+            Self::Unresolved | Self::InDoubt(_) => false,
+        }
+    }
+}
+
 /// The outcome of a refund.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefundOutcome {

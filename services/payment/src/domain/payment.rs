@@ -292,10 +292,15 @@ impl Payment {
         }
     }
 
+    /// Returns whether an attempt is parked.
+    pub fn is_parked(&self, number: i32) -> bool {
+        self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked)
+    }
+
     /// Carries out what an operator has decided on a parked attempt. Returns the message to publish, if there is one. One
     /// that is not parked any more stays as it is: the provider has told how it ended.
     pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<OutgoingMessage> {
-        let is_parked = self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked);
+        let is_parked = self.is_parked(number);
         match verdict {
             Verdict::Retry if is_parked => {
                 self.set_attempt(number, AttemptState::Unknown { checks: 0, next_check: now }, now);

@@ -2,8 +2,12 @@
 //! always under the same idempotency key.
 
 use crate::{
-    domain::{AttemptKey, ChargeOrder, Outcome, Refund},
-    provider::{Breaker, ChargeStatus, bounded_id, code, money, outcome},
+    domain::{AttemptKey, ChargeOrder, Doubt, Outcome, Refund, RefundOutcome},
+    provider::{
+        Breaker, ChargeRecord, RefundPage,
+        answer::{ChargeAnswer, ErrorAnswer, RefundAnswer, RefundListAnswer},
+        code, is_plain,
+    },
 };
 use anyhow::ensure;
 use bytes::Bytes;
@@ -13,7 +17,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -22,6 +26,20 @@ use tokio::time::timeout;
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// Time-out of an idle connection.
 const IDLE: Duration = Duration::from_secs(30);
+/// Refunds of a page, which must be shorter than the longest answer.
+const REFUNDS_OF_A_PAGE: u32 = 50;
+/// What the provider calls a token of no card.
+const INVALID_PAYMENT_METHOD: &str = "invalid_payment_method";
+/// What it calls a key that came before with another request. Any other conflict is one with a request under way.
+const KEY_REUSED: &str = "idempotency_key_reused";
+/// Refusals that pass: they are about who asks, or when, and not about what is asked for.
+const PASSING: [StatusCode; 5] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+];
 
 /// A client of a provider over HTTP. Cheap to clone; connections are shared.
 #[derive(Debug, Clone)]
@@ -44,7 +62,7 @@ pub enum ProviderError {
     /// The provider could not be reached, or the connection broke.
     #[error("the provider cannot be reached: {0}")]
     Unreachable(String),
-    /// The provider failed, is busy, or rejects the request as malformed.
+    /// The provider failed, is busy, or refuses the request.
     #[error("the provider answered {status} {code}")]
     Refused {
         /// HTTP status.
@@ -57,6 +75,32 @@ pub enum ProviderError {
     Unreadable(String),
 }
 
+impl ProviderError {
+    /// Returns why a repeat would have the same answer; `None` if it may have another.
+    pub fn doubt(&self) -> Option<Doubt> {
+        match self {
+            Self::Refused { status, code } if is_for_good(*status, code) => {
+                Some(Doubt::Refused { status: status.as_u16(), code: code.clone() })
+            }
+            Self::Refused { .. }
+            | Self::HeldBack
+            | Self::TimedOut(_)
+            | Self::Unreachable(_)
+            | Self::Unreadable(_) => None,
+        }
+    }
+}
+
+fn is_for_good(status: StatusCode, code: &str) -> bool {
+    let is_under_way = status == StatusCode::CONFLICT && code != KEY_REUSED;
+    status.is_client_error() && !PASSING.contains(&status) && !is_under_way
+}
+
+/// Returns an id of the provider's as it may stand in a path.
+fn in_path(id: &str) -> Result<&str, ProviderError> {
+    if is_plain(id) { Ok(id) } else { Err(ProviderError::Unreadable("an id has odd characters".to_owned())) }
+}
+
 /// The result of a look-up by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookUp {
@@ -64,30 +108,6 @@ pub enum LookUp {
     Found(Outcome),
     /// It never took a charge under this key.
     NotFound,
-}
-
-#[derive(Deserialize)]
-struct ChargeAnswer {
-    id: String,
-    status: ChargeStatus,
-    amount_minor: i64,
-    currency: String,
-    decline_code: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RefundAnswer {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct ErrorAnswer {
-    error: ErrorCode,
-}
-
-#[derive(Deserialize)]
-struct ErrorCode {
-    code: String,
 }
 
 struct Answer {
@@ -122,9 +142,11 @@ impl HttpProvider {
         });
         let answer = self.post("/v1/charges", &order.key.to_string(), &body).await?;
         match answer.status {
-            // Refused by the bank, or a request that can never be granted: nothing was captured.
-            StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => {
-                Ok(Outcome::Declined { code: code(Some(answer.error_code())) })
+            // Refused by the bank: nothing was captured.
+            StatusCode::PAYMENT_REQUIRED => Ok(Outcome::Declined { code: code(Some(answer.error_code())) }),
+            // Of this kind of refusal only what the buyer has given is a decline.
+            StatusCode::UNPROCESSABLE_ENTITY if answer.error_code() == INVALID_PAYMENT_METHOD => {
+                Ok(Outcome::Declined { code: INVALID_PAYMENT_METHOD.to_owned() })
             }
             _ => answer.granted::<ChargeAnswer>()?.into_outcome(),
         }
@@ -132,19 +154,47 @@ impl HttpProvider {
 
     /// Looks up a charge by its key.
     pub async fn look_up(&self, key: AttemptKey) -> Result<LookUp, ProviderError> {
-        let request = Request::get(format!("{}/v1/charges/by-key/{key}", self.base)).body(Full::default());
-        let answer = self.send(request).await?;
+        let answer = self.get(&format!("/v1/charges/by-key/{key}")).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(LookUp::NotFound);
         }
         answer.granted::<ChargeAnswer>()?.into_outcome().map(LookUp::Found)
     }
 
-    /// Refunds a charge. Returns the provider's id of the refund.
-    pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<String, ProviderError> {
+    /// Looks up a charge by the provider's id of it; `None` if there is none.
+    pub async fn look_up_charge(&self, charge_id: &str) -> Result<Option<ChargeRecord>, ProviderError> {
+        let answer = self.get(&format!("/v1/charges/{}", in_path(charge_id)?)).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(answer.granted::<ChargeAnswer>()?.into_record()))
+    }
+
+    /// Looks up a refund by its key; `None` if the provider never took one under it.
+    pub async fn look_up_refund(&self, refund: &Refund) -> Result<Option<RefundOutcome>, ProviderError> {
+        let answer = self.get(&format!("/v1/refunds/by-key/{}", refund.key())).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        answer.granted::<RefundAnswer>()?.into_outcome(refund).map(Some)
+    }
+
+    /// Returns a page of all refunds of this account, the oldest first, after this one.
+    pub async fn refunds_after(&self, after: Option<&str>) -> Result<RefundPage, ProviderError> {
+        let after = after.map(in_path).transpose()?.map(|after| format!("&after={after}")).unwrap_or_default();
+        let answer = self.get(&format!("/v1/refunds?limit={REFUNDS_OF_A_PAGE}{after}")).await?;
+        answer.granted::<RefundListAnswer>()?.into_page()
+    }
+
+    /// Refunds a charge. A repeat under the same key refunds nothing more.
+    pub async fn refund(&self, refund: &Refund, charge_id: &str) -> Result<RefundOutcome, ProviderError> {
         let body = json!({"charge_id": charge_id, "amount_minor": refund.amount.minor_units});
         let answer = self.post("/v1/refunds", &refund.key().to_string(), &body).await?;
-        readable_id(answer.granted::<RefundAnswer>()?.id)
+        answer.granted::<RefundAnswer>()?.into_outcome(refund)
+    }
+
+    async fn get(&self, path: &str) -> Result<Answer, ProviderError> {
+        self.send(Request::get(format!("{}{path}", self.base)).body(Full::default())).await
     }
 
     async fn post(&self, path: &str, key: &str, body: &Value) -> Result<Answer, ProviderError> {
@@ -190,21 +240,8 @@ impl Answer {
     }
 
     fn error_code(&self) -> String {
-        serde_json::from_slice::<ErrorAnswer>(&self.body).map(|answer| answer.error.code).unwrap_or_default()
+        serde_json::from_slice(&self.body).map(ErrorAnswer::into_code).unwrap_or_default()
     }
-}
-
-impl ChargeAnswer {
-    fn into_outcome(self) -> Result<Outcome, ProviderError> {
-        let amount = money(self.amount_minor, &self.currency);
-        let outcome = outcome(&self.status, readable_id(self.id)?, amount, self.decline_code);
-        outcome.ok_or_else(|| ProviderError::Unreadable(format!("currency {:?}", self.currency)))
-    }
-}
-
-fn readable_id(id: String) -> Result<String, ProviderError> {
-    bounded_id(id)
-        .ok_or_else(|| ProviderError::Unreadable("the id is not 1 to 255 visible ASCII characters".to_owned()))
 }
 
 /// Returns the error with its causes, which hyper-util leaves out of its message.
@@ -216,4 +253,47 @@ fn unreachable_because(error: &hyper_util::client::legacy::Error) -> ProviderErr
         cause = error.source();
     }
     ProviderError::Unreachable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> ProviderError {
+        ProviderError::Refused { status: StatusCode::from_u16(status).unwrap(), code: code.to_owned() }
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_told_from_what_passes() {
+        for passing in [
+            refused(401, ""),
+            refused(403, ""),
+            refused(408, ""),
+            refused(409, "idempotency_key_in_use"),
+            refused(425, ""),
+            refused(429, "too_many_requests"),
+            refused(500, ""),
+            refused(503, "too_busy"),
+            ProviderError::HeldBack,
+            ProviderError::TimedOut(IDLE),
+            ProviderError::Unreachable(String::new()),
+            ProviderError::Unreadable(String::new()),
+        ] {
+            assert_eq!(passing.doubt(), None, "{passing}");
+        }
+        for (status, code) in
+            [(400, "malformed_request"), (404, ""), (409, KEY_REUSED), (422, "refund_exceeds_capture")]
+        {
+            let doubt = Doubt::Refused { status, code: code.to_owned() };
+            assert_eq!(refused(status, code).doubt(), Some(doubt));
+        }
+    }
+
+    #[test]
+    fn only_plain_ids_stand_in_a_path() {
+        assert_eq!(in_path("ch_0000000001").unwrap(), "ch_0000000001");
+        for odd in ["", "a/b", "a?b", "a b", "..", "ä", "a%2f"] {
+            assert!(in_path(odd).is_err(), "{odd}");
+        }
+    }
 }

@@ -1,25 +1,29 @@
 //! The adapter to the payment provider: charges, look-ups and refunds over HTTP, and the notices that it sends. It has
 //! the provider's formats and no rules of payments, so that a second provider would be a second module.
 
+mod answer;
 mod breaker;
 mod http;
 mod notice;
 mod signature;
 
+pub use answer::{ChargeRecord, RefundPage};
 pub use breaker::{Breaker, BreakerPolicy};
-pub use http::{HttpProvider, LookUp};
+pub use http::{HttpProvider, LookUp, ProviderError};
 pub use notice::{Notice, NoticeError, read_notice};
 pub use signature::WebhookSecrets;
 
-use crate::domain::Outcome;
+use crate::domain::{Doubt, Outcome};
 use serde::Deserialize;
-use stampede_vocab::Money;
+use stampede_vocab::{Currency, Money};
 
 /// Longest id of the provider's that is stored. A longer one is refused where it comes in: in the database it would be
 /// refused with all that is written beside it.
 const MAX_ID_CHARS: usize = 255;
-/// Longest decline code that is kept.
+/// Longest code of the provider's that is kept.
 const MAX_CODE_CHARS: usize = 64;
+/// Longest currency that is quoted, of what is none.
+const MAX_CURRENCY_CHARS: usize = 16;
 
 /// The status of a charge in the words of the provider.
 #[derive(Debug, Deserialize)]
@@ -28,19 +32,23 @@ enum ChargeStatus {
     Pending,
     Captured,
     Declined,
+    #[serde(other)]
+    Other,
 }
 
-/// Returns the outcome for a status of the provider; `None` if it captured an unreadable amount.
+/// Returns the outcome for a status of the provider. A captured amount in no known currency is in doubt.
 fn outcome(
     status: &ChargeStatus,
     charge_id: String,
-    amount: Option<Money>,
+    amount: Result<Money, Doubt>,
     decline_code: Option<String>,
-) -> Option<Outcome> {
-    match status {
-        ChargeStatus::Pending => Some(Outcome::Unresolved),
-        ChargeStatus::Captured => Some(Outcome::Captured { charge_id: Some(charge_id), amount: amount? }),
-        ChargeStatus::Declined => Some(Outcome::Declined { code: code(decline_code) }),
+) -> Outcome {
+    match (status, amount) {
+        (ChargeStatus::Pending, _) => Outcome::Unresolved,
+        (ChargeStatus::Captured, Ok(amount)) => Outcome::Captured { charge_id: Some(charge_id), amount },
+        (ChargeStatus::Captured, Err(doubt)) => Outcome::InDoubt(doubt),
+        (ChargeStatus::Declined, _) => Outcome::Declined { code: code(decline_code) },
+        (ChargeStatus::Other, _) => Outcome::InDoubt(Doubt::UnknownState),
     }
 }
 
@@ -50,12 +58,27 @@ fn bounded_id(id: String) -> Option<String> {
     fits.then_some(id)
 }
 
+/// Returns whether an id of the provider's may stand in a path.
+fn is_plain(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
 /// Returns the decline code, cut to what is stored; `declined` if the provider gives none.
 fn code(given: Option<String>) -> String {
-    let given: String = given.unwrap_or_default().chars().filter(char::is_ascii_graphic).take(MAX_CODE_CHARS).collect();
+    let given = visible(&given.unwrap_or_default(), MAX_CODE_CHARS);
     if given.is_empty() { "declined".to_owned() } else { given }
 }
 
-fn money(minor: i64, currency: &str) -> Option<Money> {
-    Some(Money::new(minor, currency.parse().ok()?))
+/// Returns the visible ASCII characters of a text of the provider's, at most so many.
+fn visible(text: &str, most: usize) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(most).collect()
+}
+
+/// Returns the amount. Some providers write currencies in small letters.
+fn money(minor: i64, currency: &str) -> Result<Money, Doubt> {
+    let known = currency.to_ascii_uppercase().parse::<Currency>();
+    known.map(|known| Money::new(minor, known)).map_err(|_| {
+        let currency = visible(currency, MAX_CURRENCY_CHARS);
+        Doubt::OtherAmount(format!("{minor} {currency:?}"))
+    })
 }

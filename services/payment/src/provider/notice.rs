@@ -1,8 +1,8 @@
 //! The notices (webhooks) of the provider: signed JSON texts. Nothing in them is longer than what is stored.
 
 use crate::{
-    domain::{AttemptKey, Outcome, RefundKey, RefundOutcome},
-    provider::{ChargeStatus, WebhookSecrets, bounded_id, money, outcome},
+    domain::{AttemptKey, Outcome, RefundKey},
+    provider::{ChargeStatus, WebhookSecrets, bounded_id, is_plain, money, outcome},
 };
 use serde::Deserialize;
 use stampede_vocab::Timestamp;
@@ -10,13 +10,18 @@ use stampede_vocab::Timestamp;
 /// Longest notice that is read.
 const MAX_NOTICE_BYTES: usize = 64 * 1024;
 
-/// The content of a notice.
+/// The content of a notice. It is a hint: what it is about is looked up, and the answer believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The outcome of a charge.
+    /// A charge has ended, as it says.
     Charge(AttemptKey, Outcome),
-    /// The outcome of a refund.
-    Refund(RefundKey, RefundOutcome),
+    /// Something has happened to a refund of this service.
+    Refund(RefundKey),
+    /// Something was refunded of a charge, by somebody else.
+    ForeignRefund {
+        /// The provider's id of the charge.
+        charge_id: String,
+    },
     /// A change that this service ignores.
     Other,
 }
@@ -49,8 +54,8 @@ struct ChargeNotice {
 
 #[derive(Deserialize)]
 struct RefundNotice {
-    key: String,
-    refund_id: Option<String>,
+    key: Option<String>,
+    charge_id: Option<String>,
 }
 
 /// Verifies the signature of a notice and parses it. Fails if the signature is wrong, or the notice is malformed.
@@ -67,12 +72,7 @@ pub fn read_notice(
     let Kind { r#type } = parse(payload)?;
     match r#type.as_str() {
         "charge.captured" | "charge.declined" => charge_notice(payload),
-        "refund.succeeded" => {
-            let notice: RefundNotice = parse(payload)?;
-            let key = notice.key.parse().map_err(unreadable)?;
-            let refund_id = notice.refund_id.map(readable_id).transpose()?;
-            Ok(Notice::Refund(key, RefundOutcome::Refunded { refund_id }))
-        }
+        "refund.succeeded" | "refund.pending" | "refund.failed" | "charge.refunded" => refund_notice(payload),
         _ => Ok(Notice::Other),
     }
 }
@@ -81,8 +81,19 @@ fn charge_notice(payload: &str) -> Result<Notice, NoticeError> {
     let notice: ChargeNotice = parse(payload)?;
     let amount = money(notice.amount_minor, &notice.currency);
     let outcome = outcome(&notice.status, readable_id(notice.charge_id)?, amount, notice.decline_code);
-    let outcome = outcome.ok_or_else(|| unreadable("currency"))?;
     Ok(Notice::Charge(notice.key.parse().map_err(unreadable)?, outcome))
+}
+
+fn refund_notice(payload: &str) -> Result<Notice, NoticeError> {
+    let notice: RefundNotice = parse(payload)?;
+    if let Some(key) = notice.key.and_then(|key| key.parse().ok()) {
+        return Ok(Notice::Refund(key));
+    }
+    let charge_id = notice.charge_id.ok_or_else(|| unreadable("it names neither a refund nor a charge of ours"))?;
+    if !is_plain(&charge_id) {
+        return Err(unreadable("the id of its charge has odd characters"));
+    }
+    Ok(Notice::ForeignRefund { charge_id: readable_id(charge_id)? })
 }
 
 fn readable_id(id: String) -> Result<String, NoticeError> {
@@ -130,8 +141,20 @@ mod tests {
         assert_eq!(notice, Notice::Charge(key(), Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount }));
 
         let payload = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"re_1"}}"#, key());
-        let refunded = RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) };
-        assert_eq!(read(&payload, &sign(&payload)), Ok(Notice::Refund(RefundKey(key()), refunded)));
+        assert_eq!(read(&payload, &sign(&payload)), Ok(Notice::Refund(RefundKey(key()))));
+
+        let foreign = Ok(Notice::ForeignRefund { charge_id: "ch_1".to_owned() });
+        for payload in [
+            r#"{"type":"refund.succeeded","key":"by-hand","charge_id":"ch_1"}"#,
+            r#"{"type":"charge.refunded","charge_id":"ch_1"}"#,
+        ] {
+            assert_eq!(read(payload, &sign(payload)), foreign);
+        }
+
+        // What it says is not believed, so that a currency which is none is no reason not to look.
+        let payload = captured(&key().to_string()).replace("EUR", "ZZZ");
+        let notice = read(&payload, &sign(&payload)).unwrap();
+        assert!(matches!(notice, Notice::Charge(of, Outcome::InDoubt(_)) if of == key()), "{notice:?}");
 
         let payload = r#"{"type":"payout.paid"}"#;
         assert_eq!(read(payload, &sign(payload)), Ok(Notice::Other));
@@ -151,13 +174,13 @@ mod tests {
     fn a_signed_notice_that_makes_no_sense_is_unreadable() {
         let too_long = "x".repeat(256);
         let charge = captured(&key().to_string()).replace("ch_1", &too_long);
-        let refund = format!(r#"{{"type":"refund.succeeded","key":"{}:refund","refund_id":"{too_long}"}}"#, key());
+        let refunds = ["", "a/b", "..", too_long.as_str()]
+            .map(|id| format!(r#"{{"type":"refund.succeeded","key":"by-hand","charge_id":"{id}"}}"#));
         let odd_ids = ["", "a b", "\u{1f389}", "\\u0000"].map(|id| captured(&key().to_string()).replace("ch_1", id));
         let nested = format!(r#"{{"type":"charge.captured","x":{}{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
         let huge = format!(r#"{{"type":"payout.paid","x":"{}"}}"#, "x".repeat(MAX_NOTICE_BYTES));
-        let unknown = captured(&key().to_string()).replace("EUR", "ZZZ");
-        let malformed = ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's"), charge, refund];
-        for payload in malformed.into_iter().chain(odd_ids).chain([nested, huge, unknown]) {
+        let malformed = ["not JSON".to_owned(), "{}".to_owned(), captured("somebody else's"), charge, nested, huge];
+        for payload in malformed.into_iter().chain(refunds).chain(odd_ids) {
             let notice = read(&payload, &sign(&payload));
             assert!(matches!(notice, Err(NoticeError::Unreadable(_))), "{payload}");
         }

@@ -156,7 +156,7 @@ impl DecisionRow {
             other => return Err(DbError::newer(format!("anomaly {} is about a {other:?}", self.id))),
         };
         let verdict = self.verdict.as_deref().unwrap_or_default();
-        let verdict = verdict.parse().map_err(|error| DbError::newer(format!("anomaly {}: {error}", self.id)))?;
+        let verdict = verdict.parse::<Verdict>().map_err(|error| DbError::newer(format!("anomaly {}: {error}", self.id)))?;
         let key = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
         Ok(Decision { id: self.id, key, subject, verdict })
     }

@@ -18,11 +18,13 @@ pub struct Context {
     pub(super) refunds_queued: Arc<Notify>,
     pub(super) recent_ends: RecentEnds,
     lease: Duration,
+    resend_for: Duration,
 }
 
 impl Context {
-    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take.
-    pub fn new(db: Database, outbox: Outbox, lease: Duration) -> Self {
+    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is how
+    /// long a charge or a refund may be sent again: less than the provider keeps its key.
+    pub fn new(db: Database, outbox: Outbox, lease: Duration, resend_for: Duration) -> Self {
         Self {
             db,
             outbox,
@@ -30,7 +32,13 @@ impl Context {
             refunds_queued: Arc::default(),
             recent_ends: RecentEnds::default(),
             lease,
+            resend_for,
         }
+    }
+
+    /// Returns whether what was requested then may be sent again: the provider still knows its key, if it ever came.
+    pub(super) fn may_resend(&self, requested_at: Timestamp) -> bool {
+        Timestamp::now().since(requested_at) < self.resend_for
     }
 
     /// Returns the time now, and the end of a lease that begins now.

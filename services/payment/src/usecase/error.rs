@@ -16,6 +16,9 @@ pub enum Error {
     /// The signature is wrong.
     #[error("the signature does not fit the payload")]
     InvalidSignature,
+    /// What a notice is about was not looked up in time.
+    #[error("what the notice is about cannot be looked up now")]
+    NotLookedUp(String),
     /// The database.
     #[error(transparent)]
     Db(#[from] DbError),

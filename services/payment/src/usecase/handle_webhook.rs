@@ -1,6 +1,6 @@
-//! Handles notices of the provider, a third source of outcomes besides answers and look-ups.
+//! Handles notices of the provider. A notice is a hint, and never an outcome: what it is about is looked up.
 
-use super::{Context, Error, SettleAttempts, SettleRefunds};
+use super::{Context, Error, LookUpNotices};
 use crate::provider::{Notice, NoticeError, WebhookSecrets, read_notice};
 use stampede_vocab::{InvalidField, Timestamp};
 
@@ -8,23 +8,17 @@ use stampede_vocab::{InvalidField, Timestamp};
 #[derive(Clone)]
 pub struct HandleWebhook {
     context: Context,
-    settle: SettleAttempts,
-    settle_refunds: SettleRefunds,
+    look_up: LookUpNotices,
     secrets: WebhookSecrets,
 }
 
 impl HandleWebhook {
     /// Handles notices that are signed with one of these secrets.
-    pub fn new(
-        context: Context,
-        settle: SettleAttempts,
-        settle_refunds: SettleRefunds,
-        secrets: WebhookSecrets,
-    ) -> Self {
-        Self { context, settle, settle_refunds, secrets }
+    pub fn new(context: Context, look_up: LookUpNotices, secrets: WebhookSecrets) -> Self {
+        Self { context, look_up, secrets }
     }
 
-    /// Applies a signed notice. It is idempotent.
+    /// Looks up what a signed notice is about, and stores how that stands. It is idempotent.
     ///
     /// Only notices are deduplicated by the cache of this process. Answers and look-ups are always settled, so that
     /// they repair a database that has lost a commit.
@@ -37,8 +31,9 @@ impl HandleWebhook {
         match notice {
             // This process has committed it already.
             Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
-            Notice::Charge(key, outcome) => self.settle.run(key, outcome).await,
-            Notice::Refund(key, outcome) => self.settle_refunds.run(key, outcome).await,
+            Notice::Charge(key, _) => self.look_up.charge(key).await,
+            Notice::Refund(key) => self.look_up.refund(key).await,
+            Notice::ForeignRefund { charge_id } => self.look_up.foreign_refund(&charge_id).await,
             Notice::Other => Ok(()),
         }
     }

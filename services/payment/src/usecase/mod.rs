@@ -1,6 +1,7 @@
 //! One file a verb. A use case opens the transaction, lets the domain decide, and has the store write; it knows
 //! neither SQL nor the contracts. No request to the provider is made inside a transaction.
 
+mod carry_out_decisions;
 mod charge_attempts;
 mod context;
 mod error;
@@ -8,6 +9,8 @@ mod find_payments;
 mod follow_orders;
 mod halves;
 mod handle_webhook;
+mod look_up_notices;
+mod note_refunds;
 mod permits;
 mod recent_ends;
 mod reconcile_attempts;
@@ -15,12 +18,15 @@ mod refund_payments;
 mod settle_attempts;
 mod settle_refunds;
 
+pub use carry_out_decisions::CarryOutDecisions;
 pub use charge_attempts::ChargeAttempts;
 pub use context::Context;
 pub use error::Error;
 pub use find_payments::FindPayments;
 pub use follow_orders::{FollowError, FollowOrders, Followed};
 pub use handle_webhook::HandleWebhook;
+pub use look_up_notices::LookUpNotices;
+pub use note_refunds::NoteRefunds;
 pub use permits::Permits;
 pub use reconcile_attempts::ReconcileAttempts;
 pub use refund_payments::RefundPayments;

@@ -1,12 +1,13 @@
 //! Reconciles charges that were never answered, or whose process was killed. The charge is looked up by its key. Only
 //! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
-//! and however often.
+//! and however often. Nothing is sent again, or looked up, once the provider may have forgotten the key: what has no end by
+//! then is parked, for an operator.
 
 use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
 use crate::{
-    domain::{ChargeOrder, Outcome},
+    domain::{ChargeOrder, Doubt, Outcome},
     provider::{HttpProvider, LookUp},
-    store::attempts,
+    store::{anomalies, attempts},
 };
 use stampede_db::DbError;
 
@@ -28,6 +29,11 @@ impl ReconcileAttempts {
     /// Returns the number of charges of unknown outcome.
     pub async fn count_unknown(&self) -> Result<u64, DbError> {
         self.context.db.run("count_unknown", |mut conn| async move { attempts::count_unknown(&mut conn).await }).await
+    }
+
+    /// Returns the number of anomalies that nobody has decided on.
+    pub async fn count_parked(&self) -> Result<u64, DbError> {
+        self.context.db.run("count_parked", |mut conn| async move { anomalies::count_open(&mut conn).await }).await
     }
 
     /// Claims attempts of unknown outcome that are due, at most `limit`, for this process alone until the lease ends;
@@ -57,15 +63,22 @@ impl ReconcileAttempts {
     }
 
     async fn reconcile(&self, order: &ChargeOrder) -> Outcome {
-        match self.provider.look_up(order.key).await {
+        let may_resend = self.context.may_resend(order.requested_at);
+        let outcome = match self.provider.look_up(order.key).await {
             Ok(LookUp::Found(outcome)) => outcome,
             // Not an end: the first request may still be on its way, and would be charged after a decline. Sent again
             // under the same key, whichever of the two arrives first is the one charge.
-            Ok(LookUp::NotFound) => self.charge.send_charge(order).await,
+            Ok(LookUp::NotFound) if may_resend => self.charge.send_charge(order).await,
+            // To a provider that has forgotten the key it would be a second charge.
+            Ok(LookUp::NotFound) => Outcome::InDoubt(Doubt::KeyExpired),
             Err(error) => {
                 tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge could not be looked up");
-                Outcome::Unresolved
+                error.doubt().map_or(Outcome::Unresolved, Outcome::InDoubt)
             }
+        };
+        match outcome {
+            Outcome::Unresolved if !may_resend => Outcome::InDoubt(Doubt::NoAnswer),
+            outcome => outcome,
         }
     }
 }

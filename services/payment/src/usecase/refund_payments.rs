@@ -1,9 +1,10 @@
-//! Refunds captured money. A refund without an answer is sent again under the same key until it is done.
+//! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is done, or
+//! parked for an operator.
 
 use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, readable};
 use crate::{
-    domain::{Refund, RefundOutcome},
-    provider::HttpProvider,
+    domain::{Doubt, Refund, RefundOutcome},
+    provider::{HttpProvider, ProviderError},
     store::refunds,
 };
 use stampede_db::DbError;
@@ -51,15 +52,50 @@ impl RefundPayments {
         }
     }
 
+    /// Refunds, and returns how that ended. What was tried before is looked up first: a repeat may have the first answer
+    /// again, which was pending.
     async fn send_refund(&self, refund: &Refund) -> RefundOutcome {
         let Some(charge_id) = &refund.charge_id else {
             // Nothing was paid.
             return RefundOutcome::Refunded { refund_id: None };
         };
-        match self.provider.refund(refund, charge_id).await {
-            Ok(refund_id) => RefundOutcome::Refunded { refund_id: Some(refund_id) },
+        let may_resend = self.context.may_resend(refund.created_at);
+        let known = if refund.checks() == 0 && may_resend { Ok(None) } else { self.provider.look_up_refund(refund).await };
+        let outcome = match known {
+            Ok(Some(outcome)) => Ok(outcome),
+            Ok(None) if may_resend => self.provider.refund(refund, charge_id).await,
+            Ok(None) => return self.by_charge(refund, charge_id, Doubt::KeyExpired).await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(RefundOutcome::Unresolved) if !may_resend => RefundOutcome::InDoubt(Doubt::NoAnswer),
+            Ok(outcome) => outcome,
+            Err(error) => self.without_answer(refund, charge_id, &error, may_resend).await,
+        }
+    }
+
+    async fn without_answer(
+        &self,
+        refund: &Refund,
+        charge_id: &str,
+        error: &ProviderError,
+        may_resend: bool,
+    ) -> RefundOutcome {
+        tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund has no known outcome");
+        match error.doubt() {
+            Some(doubt) => self.by_charge(refund, charge_id, doubt).await,
+            None if may_resend => RefundOutcome::Unresolved,
+            None => RefundOutcome::InDoubt(Doubt::NoAnswer),
+        }
+    }
+
+    /// Returns the outcome of a refund that the provider does not do: done, if the whole money is back already, as by hand.
+    async fn by_charge(&self, refund: &Refund, charge_id: &str, doubt: Doubt) -> RefundOutcome {
+        match self.provider.look_up_charge(charge_id).await {
+            Ok(Some(charge)) if charge.refunded == Some(refund.amount) => RefundOutcome::Refunded { refund_id: None },
+            Ok(_) => RefundOutcome::InDoubt(doubt),
             Err(error) => {
-                tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund was not done and will be sent again");
+                tracing::warn!(refund.id = %refund.key(), error.cause = %error, "the charge of a refund was not looked up");
                 RefundOutcome::Unresolved
             }
         }

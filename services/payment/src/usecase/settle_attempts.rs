@@ -3,7 +3,7 @@
 
 use super::{Context, Error, batches, halves::Halves};
 use crate::{
-    domain::{Anomaly, AttemptKey, Outcome, OutgoingMessage, Refund, Settled},
+    domain::{Anomaly, AttemptKey, Outcome, OutgoingMessage, Refund, Settled, Subject},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -43,7 +43,12 @@ struct Changes {
     outgoing: Vec<OutgoingMessage>,
     ends: Vec<(AttemptKey, Outcome)>,
     refunds: Vec<Refund>,
-    anomalies: Vec<Anomaly>,
+    /// Of attempts that are parked now.
+    parked: Vec<Anomaly>,
+    /// Those that have changed no attempt.
+    noted: Vec<Anomaly>,
+    /// Attempts that were parked, and have ended.
+    unparked: Vec<AttemptKey>,
     /// Calls whose payment cannot be read, by their place in the batch, and why.
     unreadable: Vec<(usize, DbError)>,
 }
@@ -86,9 +91,11 @@ async fn write(
             Err(error) => changes.unreadable.push((call, error)),
         }
     }
-    // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, outbox.
+    // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, anomalies,
+    // outbox.
     payments.save(conn).await?;
     store::refunds::insert(conn, &changes.refunds).await?;
+    changes.save_anomalies(conn, now).await?;
     store::outbox::append(conn, &changes.outgoing).await?;
     Ok(changes)
 }
@@ -96,6 +103,7 @@ async fn write(
 impl Changes {
     fn settle(&mut self, payments: &mut WorkingSet, settlement: &Settlement, now: Timestamp) {
         let key = settlement.key;
+        let was_parked = payments.get_mut(key.payment_id).is_some_and(|payment| payment.is_parked(key.attempt));
         let settled = payments
             .get_mut(key.payment_id)
             .ok_or(Anomaly::NoSuchAttempt(key))
@@ -104,18 +112,28 @@ impl Changes {
             Ok(Settled::Ended(outgoing)) => {
                 self.outgoing.push(outgoing);
                 self.ends.push((key, settlement.outcome.clone()));
+                self.unparked.extend(was_parked.then_some(key));
             }
-            // Unresolved is not cached: it comes from a look-up that was slower than the end.
-            Ok(Settled::KnownBefore) if settlement.outcome != Outcome::Unresolved => {
+            // What is no end is not cached: it comes from a look-up that was slower than the end.
+            Ok(Settled::KnownBefore) if settlement.outcome.is_end() && !was_parked => {
                 self.ends.push((key, settlement.outcome.clone()));
             }
             Ok(Settled::StillOpen | Settled::KnownBefore) => {}
             Ok(Settled::Surplus(refund)) => {
                 self.refunds.push(refund);
-                self.anomalies.push(Anomaly::CapturedInSurplus(key));
+                self.noted.push(Anomaly::CapturedInSurplus(key));
+                self.unparked.extend(was_parked.then_some(key));
             }
-            Err(anomaly) => self.anomalies.push(anomaly),
+            Ok(Settled::Parked(anomaly)) => self.parked.push(anomaly),
+            Err(anomaly) => self.noted.push(anomaly),
         }
+    }
+
+    async fn save_anomalies(&self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
+        store::anomalies::close(conn, Subject::Charge, &self.unparked, now).await?;
+        store::anomalies::park(conn, &self.parked, now).await?;
+        let noted: Vec<_> = self.noted.iter().filter(|anomaly| anomaly.is_for_operator()).cloned().collect();
+        store::anomalies::note(conn, &noted, now).await
     }
 }
 
@@ -130,9 +148,14 @@ impl Context {
         if !changes.refunds.is_empty() {
             self.refunds_queued.notify_one();
         }
-        for anomaly in &changes.anomalies {
+        self.report(changes.parked.iter().chain(&changes.noted));
+        changes.unreadable
+    }
+
+    /// Logs anomalies that were stored, or go back by themselves.
+    pub(super) fn report<'a>(&self, anomalies: impl Iterator<Item = &'a Anomaly>) {
+        for anomaly in anomalies {
             tracing::error!(payment.anomaly = %anomaly, "the provider and the ledger of payments disagree");
         }
-        changes.unreadable
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Context, Error, batches, halves::Halves};
 use crate::{
-    domain::{AttemptKey, OutgoingMessage, Refund, RefundKey, RefundOutcome},
+    domain::{Anomaly, AttemptKey, OutgoingMessage, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -46,6 +46,16 @@ struct Locked {
     refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
     /// Those that have changed.
     changed: BTreeSet<AttemptKey>,
+    /// Those that are done now.
+    finished: Vec<AttemptKey>,
+    /// Of those that are parked now.
+    parked: Vec<Anomaly>,
+}
+
+/// What one part of a batch has come to.
+struct Written {
+    refused: Refused,
+    parked: Vec<Anomaly>,
 }
 
 /// Calls that have changed nothing, by their place in the batch, and why.
@@ -62,9 +72,10 @@ async fn settle_all(context: Context, batch: Vec<RefundSettlement>) -> Vec<Resul
             Box::pin(async move { write(conn, &batch, part, now).await })
         });
         match written.await {
-            Ok(refused) => {
+            Ok(written) => {
                 context.outbox.wake();
-                for (call, error) in refused {
+                context.report(written.parked.iter());
+                for (call, error) in written.refused {
                     halves.refused(call, error);
                 }
             }
@@ -79,12 +90,13 @@ async fn write(
     batch: &[RefundSettlement],
     part: Range<usize>,
     now: Timestamp,
-) -> Result<Refused, DbError> {
+) -> Result<Written, DbError> {
     let ids: Vec<_> = batch[part.clone()].iter().map(|settlement| settlement.key.0.payment_id).collect();
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
-    let mut locked = Locked { payments, refunds, changed: BTreeSet::new() };
+    let mut locked =
+        Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
     let (mut outgoing, mut refused) = (Vec::new(), Vec::new());
     for call in part {
         match locked.settle(&batch[call], now) {
@@ -92,9 +104,9 @@ async fn write(
             Err(error) => refused.push((call, error)),
         }
     }
-    locked.save(conn).await?;
+    let parked = locked.save(conn, now).await?;
     store::outbox::append(conn, &outgoing).await?;
-    Ok(refused)
+    Ok(Written { refused, parked })
 }
 
 impl Locked {
@@ -108,20 +120,34 @@ impl Locked {
             Some(Err(error)) => return Err(error.clone()),
             None => return Ok(None),
         };
-        let before = refund.state.clone();
-        let is_finished = refund.settle(settlement.outcome.clone(), now);
-        if refund.state != before {
-            self.changed.insert(of);
+        match refund.settle(settlement.outcome.clone(), now) {
+            RefundSettled::KnownBefore => return Ok(None),
+            RefundSettled::StillOpen => {
+                self.changed.insert(of);
+            }
+            RefundSettled::Parked(anomaly) => {
+                self.changed.insert(of);
+                self.parked.push(anomaly);
+            }
+            RefundSettled::Finished => {
+                self.changed.insert(of);
+                self.finished.push(of);
+                let traceparent = refund.traceparent.clone();
+                let payment = self.payments.get_mut(of.payment_id);
+                return Ok(payment.and_then(|payment| payment.finish_refund(of.attempt, traceparent, now)));
+            }
         }
-        let payment = self.payments.get_mut(of.payment_id).filter(|_| is_finished);
-        Ok(payment.and_then(|payment| payment.finish_refund(of.attempt, refund.traceparent.clone(), now)))
+        Ok(None)
     }
 
-    /// Writes what has changed.
-    async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let Self { payments, refunds, changed } = self;
+    /// Writes what has changed. Returns the anomalies of what is parked now.
+    async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Anomaly>, DbError> {
+        let Self { payments, refunds, changed, finished, parked } = self;
         payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
-        store::refunds::save(conn, &changed).await
+        store::refunds::save(conn, &changed).await?;
+        store::anomalies::close(conn, Subject::Refund, &finished, now).await?;
+        store::anomalies::park(conn, &parked, now).await?;
+        Ok(parked)
     }
 }

@@ -1,0 +1,215 @@
+//! The provider's answers as JSON, and what each means.
+
+use crate::{
+    domain::{AttemptKey, Doubt, Outcome, Refund, RefundKey, RefundOutcome},
+    provider::{ChargeStatus, MAX_CODE_CHARS, ProviderError, bounded_id, money, outcome, visible},
+};
+use serde::Deserialize;
+use stampede_vocab::Money;
+
+/// What the provider has of one charge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChargeRecord {
+    /// The attempt that it is of; `None` for a charge that is not of this shop.
+    pub key: Option<AttemptKey>,
+    /// What was refunded of it; `None` if that cannot be read.
+    pub refunded: Option<Money>,
+}
+
+/// A page of the provider's list of refunds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefundPage {
+    /// The charges of those of other keys than this service sends, by the provider's ids.
+    pub foreign: Vec<String>,
+    /// The id of the last refund on the page; `None` if it is empty.
+    pub last: Option<String>,
+    /// Whether there is a next page.
+    pub has_more: bool,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ChargeAnswer {
+    id: String,
+    key: Option<String>,
+    status: ChargeStatus,
+    amount_minor: i64,
+    currency: String,
+    decline_code: Option<String>,
+    #[serde(default)]
+    refunded_minor: i64,
+}
+
+/// The status of a refund in the words of the provider.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RefundStatus {
+    Pending,
+    #[serde(alias = "succeeded")]
+    Refunded,
+    #[serde(alias = "canceled", alias = "cancelled")]
+    Failed,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundAnswer {
+    id: String,
+    status: RefundStatus,
+    amount_minor: i64,
+    currency: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefundListAnswer {
+    refunds: Vec<ListedRefund>,
+    has_more: bool,
+}
+
+#[derive(Deserialize)]
+struct ListedRefund {
+    id: String,
+    key: Option<String>,
+    charge_id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ErrorAnswer {
+    error: ErrorCode,
+}
+
+#[derive(Deserialize)]
+struct ErrorCode {
+    code: String,
+}
+
+impl ChargeAnswer {
+    /// Returns how the charge stands.
+    pub(super) fn into_outcome(self) -> Result<Outcome, ProviderError> {
+        let amount = money(self.amount_minor, &self.currency);
+        Ok(outcome(&self.status, readable_id(self.id)?, amount, self.decline_code))
+    }
+
+    /// Returns what was refunded of it, and of which attempt it is.
+    pub(super) fn into_record(self) -> ChargeRecord {
+        let refunded = money(self.refunded_minor, &self.currency).ok();
+        ChargeRecord { key: self.key.and_then(|key| key.parse().ok()), refunded }
+    }
+}
+
+impl RefundAnswer {
+    /// Returns how the refund stands. One over another amount is not done.
+    pub(super) fn into_outcome(self, asked: &Refund) -> Result<RefundOutcome, ProviderError> {
+        let refund_id = readable_id(self.id)?;
+        Ok(match (self.status, money(self.amount_minor, &self.currency)) {
+            (RefundStatus::Pending, _) => RefundOutcome::Unresolved,
+            (RefundStatus::Failed, _) => RefundOutcome::InDoubt(Doubt::Failed),
+            (RefundStatus::Other, _) => RefundOutcome::InDoubt(Doubt::UnknownState),
+            (RefundStatus::Refunded, Ok(amount)) if amount == asked.amount => {
+                RefundOutcome::Refunded { refund_id: Some(refund_id) }
+            }
+            (RefundStatus::Refunded, Ok(amount)) => RefundOutcome::InDoubt(Doubt::OtherAmount(amount.to_string())),
+            (RefundStatus::Refunded, Err(doubt)) => RefundOutcome::InDoubt(doubt),
+        })
+    }
+}
+
+impl RefundListAnswer {
+    /// Returns the page.
+    pub(super) fn into_page(self) -> Result<RefundPage, ProviderError> {
+        let last = self.refunds.last().map(|refund| readable_id(refund.id.clone())).transpose()?;
+        let is_foreign =
+            |refund: &ListedRefund| refund.key.as_deref().is_none_or(|key| key.parse::<RefundKey>().is_err());
+        let foreign = self.refunds.into_iter().filter(is_foreign);
+        let foreign = foreign.map(|refund| refund.charge_id).collect();
+        Ok(RefundPage { foreign, last, has_more: self.has_more })
+    }
+}
+
+impl ErrorAnswer {
+    /// Returns the provider's own code, cut to what is stored.
+    pub(super) fn into_code(self) -> String {
+        visible(&self.error.code, MAX_CODE_CHARS)
+    }
+}
+
+fn readable_id(id: String) -> Result<String, ProviderError> {
+    bounded_id(id)
+        .ok_or_else(|| ProviderError::Unreadable("the id is not 1 to 255 visible ASCII characters".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use stampede_vocab::{PaymentId, Timestamp};
+    use uuid::Uuid;
+
+    fn eur(minor: i64) -> Money {
+        Money::new(minor, "EUR".parse().unwrap())
+    }
+
+    fn charge(changed: &Value) -> Outcome {
+        let mut answer = json!({"id": "ch_1", "status": "captured", "amount_minor": 500, "currency": "EUR"});
+        answer.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        serde_json::from_value::<ChargeAnswer>(answer).unwrap().into_outcome().unwrap()
+    }
+
+    fn refund(changed: &Value) -> RefundOutcome {
+        let of = AttemptKey { payment_id: PaymentId::from_uuid(Uuid::from_u128(1)), attempt: 1 };
+        let asked = Refund::request(of, Some("ch_1".to_owned()), eur(500), Timestamp::from_micros(0));
+        let mut answer = json!({"id": "re_1", "status": "refunded", "amount_minor": 500, "currency": "EUR"});
+        answer.as_object_mut().unwrap().extend(changed.as_object().unwrap().clone());
+        serde_json::from_value::<RefundAnswer>(answer).unwrap().into_outcome(&asked).unwrap()
+    }
+
+    #[test]
+    fn a_charge_is_what_its_status_amount_and_currency_say() {
+        let captured = Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount: eur(500) };
+        assert_eq!(charge(&json!({})), captured);
+        assert_eq!(charge(&json!({"currency": "eur"})), captured);
+        assert_eq!(charge(&json!({"status": "pending"})), Outcome::Unresolved);
+        assert_eq!(charge(&json!({"status": "disputed"})), Outcome::InDoubt(Doubt::UnknownState));
+        for unknown in ["gold", "ZZZ"] {
+            let doubt = Doubt::OtherAmount(format!("500 \"{unknown}\""));
+            assert_eq!(charge(&json!({"currency": unknown})), Outcome::InDoubt(doubt));
+        }
+    }
+
+    #[test]
+    fn an_id_that_could_not_be_stored_makes_an_answer_unreadable() {
+        for odd in [String::new(), "a b".to_owned(), "ch_\u{1f389}".to_owned(), "x".repeat(256)] {
+            let answer = json!({"id": odd, "status": "captured", "amount_minor": 500, "currency": "EUR"});
+            let outcome = serde_json::from_value::<ChargeAnswer>(answer).unwrap().into_outcome();
+            assert!(matches!(outcome, Err(ProviderError::Unreadable(_))), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_refund_is_done_only_as_a_whole_and_in_its_currency() {
+        let done = RefundOutcome::Refunded { refund_id: Some("re_1".to_owned()) };
+        for status in ["refunded", "succeeded"] {
+            assert_eq!(refund(&json!({"status": status})), done);
+        }
+        assert_eq!(refund(&json!({"status": "pending"})), RefundOutcome::Unresolved);
+        for (changed, doubt) in [
+            (json!({"status": "failed"}), Doubt::Failed),
+            (json!({"status": "requires_action"}), Doubt::UnknownState),
+            (json!({"amount_minor": 1}), Doubt::OtherAmount("1 EUR".to_owned())),
+            (json!({"currency": "USD"}), Doubt::OtherAmount("500 USD".to_owned())),
+        ] {
+            assert_eq!(refund(&changed), RefundOutcome::InDoubt(doubt), "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_refunds_names_those_of_others() {
+        let ours = format!("{}:1:refund", PaymentId::from_uuid(Uuid::from_u128(1)));
+        let listed = |id: &str, key: Option<&str>| json!({"id": id, "key": key, "charge_id": format!("ch_of_{id}")});
+        let refunds = [listed("re_1", Some("by-hand")), listed("re_2", Some(&ours)), listed("re_3", None)];
+        let answer = json!({"refunds": refunds, "has_more": true});
+        let page = serde_json::from_value::<RefundListAnswer>(answer).unwrap().into_page().unwrap();
+        assert_eq!(page.foreign, ["ch_of_re_1", "ch_of_re_3"]);
+        assert_eq!((page.last.as_deref(), page.has_more), (Some("re_3"), true));
+    }
+}

@@ -1,0 +1,121 @@
+//! Carries out what operators have decided on anomalies, and settles them.
+
+use super::Context;
+use crate::{
+    domain::{AttemptKey, OutgoingMessage, Refund, Subject},
+    store::{
+        self, WorkingSet,
+        anomalies::{self, Decision},
+    },
+};
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_vocab::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// Most decisions of a round.
+const MAX_DECISIONS: u32 = 256;
+
+/// Carries out decisions. Cheap to clone.
+#[derive(Clone)]
+pub struct CarryOutDecisions {
+    context: Context,
+}
+
+/// What decisions are about, locked.
+struct Locked {
+    payments: WorkingSet,
+    refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
+    /// The refunds that have changed.
+    changed: BTreeSet<AttemptKey>,
+    outgoing: Vec<OutgoingMessage>,
+}
+
+impl CarryOutDecisions {
+    /// Carries out the decisions of this schema.
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// Carries out what was decided since the last round.
+    pub async fn run(&self) -> Result<(), DbError> {
+        let find = |mut conn| async move { anomalies::decided(&mut conn, MAX_DECISIONS).await };
+        let decisions: Arc<[Decision]> =
+            super::readable(self.context.db.run("find_decisions", find).await?).into();
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let carried_out = self.context.db.transact("carry_out_decisions", move |conn| {
+            let decisions = decisions.clone();
+            Box::pin(async move { carry_out(conn, &decisions, now).await })
+        });
+        for decision in carried_out.await? {
+            tracing::info!(attempt.id = %decision.key, payment.verdict = ?decision.verdict, "a decision was carried out");
+        }
+        self.context.outbox.wake();
+        self.context.refunds_queued.notify_one();
+        Ok(())
+    }
+}
+
+async fn carry_out(
+    conn: &mut MySqlConnection,
+    decisions: &[Decision],
+    now: Timestamp,
+) -> Result<Vec<Decision>, DbError> {
+    let ids: Vec<_> = decisions.iter().map(|decision| decision.key.payment_id).collect();
+    let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
+    let refunds = store::refunds::lock(conn, &ids).await?;
+    let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), outgoing: Vec::new() };
+    let readable: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
+    let taken = anomalies::take(conn, &readable, now).await?;
+    let taken: Vec<_> = readable.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
+    for decision in &taken {
+        locked.settle(decision, now);
+    }
+    locked.save(conn).await?;
+    Ok(taken)
+}
+
+impl Locked {
+    /// Returns whether what a decision is about can be read. What cannot be waits.
+    fn is_readable(&self, decision: &Decision) -> bool {
+        let key = decision.key;
+        let unreadable = match (self.payments.readable(key.payment_id), self.refunds.get(&key)) {
+            (Err(error), _) => error,
+            (Ok(()), Some(Err(error))) => error.clone(),
+            (Ok(()), Some(Ok(_)) | None) => return true,
+        };
+        tracing::error!(attempt.id = %key, error.cause = %unreadable, "a decision waits: its payment cannot be read");
+        false
+    }
+
+    fn settle(&mut self, decision: &Decision, now: Timestamp) {
+        let key = decision.key;
+        let payment = self.payments.get_mut(key.payment_id);
+        let message = match decision.subject {
+            Subject::Charge => payment.and_then(|payment| payment.settle_by_hand(key.attempt, decision.verdict, now)),
+            Subject::Refund => {
+                let Some(Ok(refund)) = self.refunds.get_mut(&key) else { return };
+                let is_done = refund.settle_by_hand(decision.verdict, now);
+                self.changed.insert(key);
+                let traceparent = refund.traceparent.clone();
+                let payment = payment.filter(|_| is_done);
+                payment.and_then(|payment| payment.finish_refund(key.attempt, traceparent, now))
+            }
+        };
+        self.outgoing.extend(message);
+    }
+
+    async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
+        let Self { payments, refunds, changed, outgoing } = self;
+        payments.save(conn).await?;
+        let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
+        store::refunds::save(conn, &changed).await?;
+        store::outbox::append(conn, &outgoing).await
+    }
+}
