@@ -1,6 +1,6 @@
 //! The operator's commands, as the command line has them. No behaviour.
 
-use crate::{audit, healthcheck, messages, prepare, secrets, seed, simulate, token};
+use crate::{audit, healthcheck, messages, payments, prepare, secrets, seed, simulate, token};
 use clap::Subcommand;
 
 /// The operator's commands.
@@ -14,6 +14,8 @@ pub enum Command {
     Audit(audit::Args),
     /// See what waits between the services, and decide on messages that could not be applied
     Messages(messages::Args),
+    /// See charges and refunds that are parked, and settle them
+    Payments(payments::Args),
     /// Make tokens, such as the operator's
     Token(token::Args),
     /// Open an event with stock and coupons for a load test

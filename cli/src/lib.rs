@@ -1,9 +1,9 @@
 //! The operator's commands of `stampede`: prepare a mesh, simulate a sale against it, audit its promises, look after
-//! its messages.
+//! its messages and its money.
 //!
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
-//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages writes down what was decided on
-//! dead letters, which their services then carry out.
+//! reads every schema, Redis and Kafka, and changes nothing. Looking after messages and payments writes down what was
+//! decided on dead letters and anomalies, which their services then carry out.
 
 mod acknowledged;
 pub mod audit;
@@ -12,6 +12,7 @@ mod healthcheck;
 mod kafka;
 mod messages;
 mod output;
+mod payments;
 mod prepare;
 mod secrets;
 mod seed;
@@ -27,7 +28,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process is
-/// not ready, or a decision on messages is not carried out; 2: the command could not do its work; 143 and 130: it was
+/// not ready, or a decision on messages or payments is not carried out; 2: the command could not do its work; 143 and 130: it was
 /// stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
 /// `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {
@@ -49,6 +50,7 @@ async fn obey(command: Command, output: Output) -> anyhow::Result<bool> {
         Command::Simulate(args) => simulate::run(args, output).await,
         Command::Audit(args) => audit::run(args, output).await,
         Command::Messages(args) => messages::run(args, output).await,
+        Command::Payments(args) => payments::run(args, output).await,
         Command::Token(args) => token::run(&args, output).map(|()| true),
         Command::Seed(args) => seed::run(args, output).await.map(|()| true),
         Command::Healthcheck(args) => healthcheck::run(args, output).await,

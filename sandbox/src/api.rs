@@ -47,8 +47,10 @@ pub(crate) fn router(api: ApiState) -> Router {
     let slots = Arc::new(Semaphore::new(api.config.max_requests_in_flight));
     Router::new()
         .route("/v1/charges", post(create_charge).get(list_charges))
+        .route("/v1/charges/{id}", get(get_charge))
         .route("/v1/charges/by-key/{key}", get(get_charge_by_key))
         .route("/v1/refunds", post(create_refund).get(list_refunds))
+        .route("/v1/refunds/by-key/{key}", get(get_refund_by_key))
         .layer(middleware::from_fn_with_state(slots, bounded))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route("/healthz", get(|| async { "ok" }))
@@ -128,6 +130,16 @@ impl ApiState {
 async fn get_charge_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Charge>, Failure> {
     let found = api.processor.read(|records| records.charge_by_key(&key).cloned());
     found.map(Json).ok_or(Failure::ChargeNotFound)
+}
+
+async fn get_charge(State(api): State<ApiState>, Path(id): Path<String>) -> Result<Json<Charge>, Failure> {
+    let found = api.processor.read(|records| records.charge(&id).cloned());
+    found.map(Json).ok_or(Failure::ChargeNotFound)
+}
+
+async fn get_refund_by_key(State(api): State<ApiState>, Path(key): Path<String>) -> Result<Json<Value>, Failure> {
+    let found = api.processor.read(|records| records.refund_by_key(&key).map(refund_json));
+    found.map(Json).ok_or(Failure::RefundNotFound)
 }
 
 #[derive(Deserialize)]

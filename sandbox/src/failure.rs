@@ -28,6 +28,9 @@ pub(crate) enum Failure {
     /// No such charge.
     #[error("there is no such charge")]
     ChargeNotFound,
+    /// No such refund.
+    #[error("there is no such refund")]
+    RefundNotFound,
     /// The refund would give back more than was captured.
     #[error("{wanted_minor} is more than the {refundable_minor} that may still be refunded")]
     RefundTooLarge {
@@ -59,6 +62,7 @@ impl Failure {
             Failure::UnknownPaymentMethod => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_payment_method"),
             Failure::KeyReused => (StatusCode::CONFLICT, "idempotency_key_reused"),
             Failure::ChargeNotFound => (StatusCode::NOT_FOUND, "charge_not_found"),
+            Failure::RefundNotFound => (StatusCode::NOT_FOUND, "refund_not_found"),
             Failure::RefundTooLarge { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refund_exceeds_capture"),
             Failure::Lost => (StatusCode::GATEWAY_TIMEOUT, "request_lost"),
             Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),

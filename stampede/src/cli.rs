@@ -13,7 +13,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Run the processes of a flash sale, and what their operator needs: prepare, simulate, audit, messages.
+/// Run the processes of a flash sale, and what their operator needs: prepare, simulate, audit, messages, payments.
 #[derive(Parser)]
 #[command(name = "stampede", version, propagate_version = true)]
 #[command(after_help = "Example, next to a running `cargo xtask up --pay-window-ms 6000`:
@@ -163,7 +163,7 @@ mod tests {
         let mut all = command();
         all.build();
         let top = all.get_subcommands().map(|one| vec![one.get_name().to_owned()]);
-        let below = ["serve", "messages"].into_iter().flat_map(|above| {
+        let below = ["serve", "messages", "payments"].into_iter().flat_map(|above| {
             let found = all.find_subcommand(above).unwrap().get_subcommands();
             found.map(move |one| vec![above.to_owned(), one.get_name().to_owned()])
         });

@@ -34,8 +34,12 @@ const MOVING: &[(&str, &str)] = &[
         "SELECT COUNT(*) FROM {order}.cancelled_events WHERE settled_us IS NULL \
          AND (is_whole = FALSE OR remaining_orders > 0 OR refunding_orders > 0)",
     ),
-    ("charges on their way", "SELECT COUNT(*) FROM {payment}.attempts WHERE state NOT IN ('APPROVED', 'DECLINED')"),
-    ("refunds on their way", "SELECT COUNT(*) FROM {payment}.refunds WHERE state <> 'REFUNDED'"),
+    (
+        "charges on their way",
+        "SELECT COUNT(*) FROM {payment}.attempts WHERE state NOT IN ('PARKED', 'APPROVED', 'DECLINED')",
+    ),
+    ("refunds on their way", "SELECT COUNT(*) FROM {payment}.refunds WHERE state NOT IN ('PARKED', 'REFUNDED')"),
+    ("decisions on anomalies to be carried out", "SELECT COUNT(*) FROM {payment}.anomalies WHERE state = 'DECIDED'"),
     (
         "coupons held by orders that have ended",
         "SELECT COUNT(*) FROM {coupon}.coupons c LEFT JOIN {order}.orders o ON o.id = c.order_id WHERE c.state = 'HELD' \

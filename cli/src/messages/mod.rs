@@ -4,7 +4,7 @@
 //! service that has set a message aside carries it out.
 
 mod carry_out;
-mod decide;
+pub(crate) mod decide;
 mod discard;
 mod filter;
 mod id;
@@ -16,9 +16,9 @@ mod payload;
 mod plan;
 mod replay;
 mod report;
-mod schemas;
+pub(crate) mod schemas;
 mod show;
-mod text;
+pub(crate) mod text;
 mod wait;
 
 use crate::output::Output;

@@ -136,6 +136,8 @@ fn help_has_an_example_of_everything() {
         &["audit"],
         &["messages"],
         &["messages", "replay"],
+        &["payments"],
+        &["payments", "settle"],
         &["token"],
         &["openapi"],
         &["completions"],

@@ -48,11 +48,7 @@ impl AttemptState {
     pub fn checks(&self) -> u32 {
         match self {
             Self::Unknown { checks, .. } => *checks,
-            Self::Requested
-            | Self::Charging { .. }
-            | Self::Parked
-            | Self::Approved { .. }
-            | Self::Declined { .. } => 0,
+            Self::Requested | Self::Charging { .. } | Self::Parked | Self::Approved { .. } | Self::Declined { .. } => 0,
         }
     }
 }

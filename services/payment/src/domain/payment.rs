@@ -244,20 +244,17 @@ impl Payment {
             (state, Outcome::Captured { amount, .. }) if amount != self.amount => {
                 self.park(number, &state, Anomaly::WrongAmount { key, asked: self.amount, captured: amount }, now)
             }
-            (AttemptState::Approved { charge_id: Some(known) }, Outcome::Captured { charge_id: Some(reported), .. })
-                if known != reported =>
-            {
-                Err(Anomaly::AnotherCharge { key, known, reported })
-            }
+            (
+                AttemptState::Approved { charge_id: Some(known) },
+                Outcome::Captured { charge_id: Some(reported), .. },
+            ) if known != reported => Err(Anomaly::AnotherCharge { key, known, reported }),
             (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved)
             | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved)
             | (AttemptState::Parked, Outcome::Unresolved)
             | (AttemptState::Approved { .. } | AttemptState::Declined { .. }, Outcome::InDoubt(_)) => {
                 Ok(Settled::KnownBefore)
             }
-            (state, Outcome::InDoubt(doubt)) => {
-                self.park(number, &state, Anomaly::ChargeInDoubt { key, doubt }, now)
-            }
+            (state, Outcome::InDoubt(doubt)) => self.park(number, &state, Anomaly::ChargeInDoubt { key, doubt }, now),
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
             // The decline was published, so the order may have paid by another attempt: this money cannot stay.
             (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {

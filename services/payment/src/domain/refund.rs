@@ -79,7 +79,9 @@ impl Refund {
     pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> RefundSettled {
         match (self.state.clone(), outcome) {
             (RefundState::Refunded { .. }, _)
-            | (RefundState::Parked, RefundOutcome::Unresolved | RefundOutcome::InDoubt(_)) => RefundSettled::KnownBefore,
+            | (RefundState::Parked, RefundOutcome::Unresolved | RefundOutcome::InDoubt(_)) => {
+                RefundSettled::KnownBefore
+            }
             (_, RefundOutcome::Refunded { refund_id }) => {
                 self.change(RefundState::Refunded { refund_id }, now);
                 RefundSettled::Finished

@@ -1,8 +1,9 @@
 //! Every answer of the provider against every state, and every request of the order service.
 
 use crate::domain::{
-    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
-    Refund, RefundKey, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Verdict, pause::pause,
+    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment,
+    PaymentState, Refund, RefundKey, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Verdict,
+    pause::pause,
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -131,10 +132,7 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
     let key = AttemptKey { payment_id: requested().id, attempt: 1 };
     let doubts = [
         (capture(499), Anomaly::WrongAmount { key, asked: eur(500), captured: eur(499) }),
-        (
-            Outcome::InDoubt(Doubt::KeyExpired),
-            Anomaly::ChargeInDoubt { key, doubt: Doubt::KeyExpired },
-        ),
+        (Outcome::InDoubt(Doubt::KeyExpired), Anomaly::ChargeInDoubt { key, doubt: Doubt::KeyExpired }),
     ];
     for state in open_states() {
         for (outcome, anomaly) in doubts.clone() {
@@ -239,7 +237,8 @@ fn an_attempt_that_waits_is_handed_to_one_process() {
     let mut payment = requested();
     let version = payment.version;
     let key = AttemptKey { payment_id: payment.id, attempt: 1 };
-    let order = ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
+    let order =
+        ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
     assert_eq!(payment.begin_charge(1, LATER, NOW), Some(order));
     assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
     assert_eq!(payment.version, version, "there is nothing to publish");

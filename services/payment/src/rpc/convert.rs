@@ -66,6 +66,7 @@ fn attempt(attempt: Attempt) -> proto::Attempt {
         AttemptState::Requested => (Shown::Requested, None, None),
         AttemptState::Charging { .. } => (Shown::Charging, None, None),
         AttemptState::Unknown { .. } => (Shown::Unknown, None, None),
+        AttemptState::Parked => (Shown::Parked, None, None),
         AttemptState::Approved { charge_id } => (Shown::Approved, None, charge_id),
         AttemptState::Declined { code } => (Shown::Declined, Some(code), None),
     };

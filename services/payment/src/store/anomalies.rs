@@ -111,16 +111,11 @@ pub async fn take(conn: &mut MySqlConnection, decisions: &[Decision], now: Times
 
 /// Returns the number of anomalies that nobody has decided on.
 pub async fn count_open(conn: &mut MySqlConnection) -> Result<u64, DbError> {
-    let count: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM anomalies WHERE state = 'OPEN'").fetch_one(conn).await?;
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM anomalies WHERE state = 'OPEN'").fetch_one(conn).await?;
     Ok(count.unsigned_abs())
 }
 
-async fn insert(
-    conn: &mut MySqlConnection,
-    anomalies: &[(&Anomaly, String)],
-    now: Timestamp,
-) -> Result<(), DbError> {
+async fn insert(conn: &mut MySqlConnection, anomalies: &[(&Anomaly, String)], now: Timestamp) -> Result<(), DbError> {
     if anomalies.is_empty() {
         return Ok(());
     }
@@ -156,7 +151,8 @@ impl DecisionRow {
             other => return Err(DbError::newer(format!("anomaly {} is about a {other:?}", self.id))),
         };
         let verdict = self.verdict.as_deref().unwrap_or_default();
-        let verdict = verdict.parse::<Verdict>().map_err(|error| DbError::newer(format!("anomaly {}: {error}", self.id)))?;
+        let verdict =
+            verdict.parse::<Verdict>().map_err(|error| DbError::newer(format!("anomaly {}: {error}", self.id)))?;
         let key = AttemptKey { payment_id: PaymentId::from_uuid(self.payment_id), attempt: self.attempt };
         Ok(Decision { id: self.id, key, subject, verdict })
     }

@@ -14,12 +14,7 @@ pub async fn read(conn: &mut MySqlConnection, list: &'static str) -> Result<Opti
 }
 
 /// Stores the id of the last entry that was read.
-pub async fn save(
-    conn: &mut MySqlConnection,
-    list: &'static str,
-    after: &str,
-    now: Timestamp,
-) -> Result<(), DbError> {
+pub async fn save(conn: &mut MySqlConnection, list: &'static str, after: &str, now: Timestamp) -> Result<(), DbError> {
     let save = sqlx::query(
         "INSERT INTO provider_cursors (list, after_id, updated_us) VALUES (?, ?, ?) \
          ON DUPLICATE KEY UPDATE after_id = VALUES(after_id), updated_us = VALUES(updated_us)",

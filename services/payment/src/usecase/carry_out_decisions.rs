@@ -1,6 +1,6 @@
 //! Carries out what operators have decided on anomalies, and settles them.
 
-use super::Context;
+use super::{Context, readable};
 use crate::{
     domain::{AttemptKey, OutgoingMessage, Refund, Subject},
     store::{
@@ -42,9 +42,11 @@ impl CarryOutDecisions {
 
     /// Carries out what was decided since the last round.
     pub async fn run(&self) -> Result<(), DbError> {
-        let find = |mut conn| async move { anomalies::decided(&mut conn, MAX_DECISIONS).await };
-        let decisions: Arc<[Decision]> =
-            super::readable(self.context.db.run("find_decisions", find).await?).into();
+        let found = self
+            .context
+            .db
+            .run("find_decisions", |mut conn| async move { anomalies::decided(&mut conn, MAX_DECISIONS).await });
+        let decisions: Arc<[Decision]> = readable(found.await?).into();
         if decisions.is_empty() {
             return Ok(());
         }
@@ -71,9 +73,9 @@ async fn carry_out(
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     let refunds = store::refunds::lock(conn, &ids).await?;
     let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), outgoing: Vec::new() };
-    let readable: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
-    let taken = anomalies::take(conn, &readable, now).await?;
-    let taken: Vec<_> = readable.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
+    let whole: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
+    let taken = anomalies::take(conn, &whole, now).await?;
+    let taken: Vec<_> = whole.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
     for decision in &taken {
         locked.settle(decision, now);
     }

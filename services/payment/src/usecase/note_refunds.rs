@@ -69,7 +69,7 @@ impl NoteRefunds {
         };
         let charges: BTreeSet<_> = page.foreign.into_iter().collect();
         let charges = stream::iter(charges)
-            .map(|charge_id| async move { self.provider.look_up_charge(&charge_id).await })
+            .map(|charge_id| async move { self.look_up(&charge_id).await })
             .buffer_unordered(MAX_IN_FLIGHT);
         let charges: Vec<Option<ChargeRecord>> = charges.try_collect().await?;
         self.note(&charges.into_iter().flatten().collect::<Vec<_>>()).await?;
@@ -81,6 +81,17 @@ impl NoteRefunds {
         });
         save.await?;
         Ok(page.has_more)
+    }
+
+    /// Looks a charge up. One that will never be answered for keeps no other from being noted.
+    async fn look_up(&self, charge_id: &str) -> Result<Option<ChargeRecord>, ProviderError> {
+        match self.provider.look_up_charge(charge_id).await {
+            Err(error) if error.doubt().is_some() || matches!(error, ProviderError::Unreadable(_)) => {
+                tracing::error!(error.cause = %error, "a refund was made by hand, and its charge cannot be looked up");
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// Notes what was refunded of these charges and nobody here has asked for. It is idempotent.

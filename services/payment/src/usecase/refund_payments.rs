@@ -60,7 +60,8 @@ impl RefundPayments {
             return RefundOutcome::Refunded { refund_id: None };
         };
         let may_resend = self.context.may_resend(refund.created_at);
-        let known = if refund.checks() == 0 && may_resend { Ok(None) } else { self.provider.look_up_refund(refund).await };
+        let known =
+            if refund.checks() == 0 && may_resend { Ok(None) } else { self.provider.look_up_refund(refund).await };
         let outcome = match known {
             Ok(Some(outcome)) => Ok(outcome),
             Ok(None) if may_resend => self.provider.refund(refund, charge_id).await,

@@ -95,8 +95,7 @@ async fn write(
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
-    let mut locked =
-        Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
+    let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
     let (mut outgoing, mut refused) = (Vec::new(), Vec::new());
     for call in part {
         match locked.settle(&batch[call], now) {

@@ -1,0 +1,252 @@
+//! An anomaly as it is stored and shown, and what can be decided on it.
+
+use crate::{
+    messages::{
+        schemas::Schemas,
+        text::{age, printable, seconds_since, time},
+    },
+    output::{row, table},
+};
+use clap::ValueEnum;
+use comfy_table::Table;
+use serde::Serialize;
+use sqlx::{FromRow, MySql, QueryBuilder};
+use stampede_vocab::{OrderId, PaymentId, Service, Timestamp};
+use std::fmt::{self, Display};
+use uuid::Uuid;
+
+/// Longest detail in a table.
+const DETAIL: usize = 60;
+/// Longest text of others that people are shown.
+const TEXT: usize = 2_000;
+
+const COLUMNS: &str = "a.id, a.payment_id, a.attempt, a.subject, a.kind, a.detail, a.state, a.found_us, a.verdict, \
+     a.decided_by, a.decided_why, a.decided_us, a.settled_us, p.order_id, p.state AS payment_state, \
+     p.amount_minor, p.currency, t.state AS attempt_state, t.provider_charge_id, r.state AS refund_state";
+
+/// What is stored of it, and how its payment stands.
+#[derive(Debug, FromRow)]
+struct Row {
+    id: i64,
+    payment_id: Uuid,
+    attempt: i32,
+    subject: String,
+    kind: String,
+    detail: String,
+    state: String,
+    found_us: i64,
+    verdict: Option<String>,
+    decided_by: Option<String>,
+    decided_why: Option<String>,
+    decided_us: Option<i64>,
+    settled_us: Option<i64>,
+    order_id: Option<Uuid>,
+    payment_state: Option<String>,
+    amount_minor: Option<i64>,
+    currency: Option<String>,
+    attempt_state: Option<String>,
+    provider_charge_id: Option<String>,
+    refund_state: Option<String>,
+}
+
+/// A decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Verdict {
+    /// Ask the provider again
+    Retry,
+    /// The buyer has not paid by this charge, or has the money back already
+    Declined,
+    /// The buyer has the whole money back
+    Refunded,
+    /// It was looked at, and nothing is to be changed
+    Noted,
+}
+
+/// An anomaly, and how its payment stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct Anomaly {
+    pub id: i64,
+    payment_id: String,
+    order_id: Option<String>,
+    /// The key at the provider.
+    key: String,
+    subject: String,
+    kind: String,
+    detail: String,
+    /// OPEN, DECIDED or SETTLED.
+    pub state: String,
+    found_time: String,
+    age_s: f64,
+    amount_minor: Option<i64>,
+    currency: Option<String>,
+    payment_state: Option<String>,
+    attempt_state: Option<String>,
+    provider_charge_id: Option<String>,
+    refund_state: Option<String>,
+    /// What can be decided now.
+    pub verdicts: Vec<Verdict>,
+    decided: Option<Decided>,
+    settled_time: Option<String>,
+}
+
+/// The decision on it.
+#[derive(Debug, Clone, Serialize)]
+struct Decided {
+    verdict: String,
+    by: String,
+    why: String,
+    time: Option<String>,
+}
+
+impl Verdict {
+    /// Returns the name that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "RETRY",
+            Self::Declined => "DECLINED",
+            Self::Refunded => "REFUNDED",
+            Self::Noted => "NOTED",
+        }
+    }
+
+    /// Returns what it does.
+    pub const fn effect(self) -> &'static str {
+        match self {
+            Self::Retry => "the provider is asked again; what it never took is sent again while it keeps the key",
+            Self::Declined => "the attempt is declined, and its order goes on without that money",
+            Self::Refunded => "the refund is done, and its order is refunded",
+            Self::Noted => "nothing is changed; it is not listed as open any more",
+        }
+    }
+}
+
+/// Returns what can be decided on an anomaly of this subject whose charge or refund is in this state. What is parked has
+/// to go on, so it cannot only be noted.
+fn verdicts(state: &str, subject: &str, attempt_state: Option<&str>, refund_state: Option<&str>) -> Vec<Verdict> {
+    match (state, subject, attempt_state, refund_state) {
+        ("OPEN", "CHARGE", Some("PARKED"), _) => vec![Verdict::Retry, Verdict::Declined],
+        ("OPEN", "REFUND", _, Some("PARKED")) => vec![Verdict::Retry, Verdict::Refunded],
+        ("OPEN", ..) => vec![Verdict::Noted],
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the anomalies that `condition` lets through, in the order in which they were found.
+pub async fn read(schemas: &Schemas, condition: impl FnOnce(&mut QueryBuilder<MySql>)) -> anyhow::Result<Vec<Anomaly>> {
+    let of = |table| schemas.table(Service::Payment, table);
+    let mut query = QueryBuilder::new(format!(
+        "SELECT {COLUMNS} FROM {} a LEFT JOIN {} p ON p.id = a.payment_id \
+         LEFT JOIN {} t ON t.payment_id = a.payment_id AND t.attempt = a.attempt \
+         LEFT JOIN {} r ON r.payment_id = a.payment_id AND r.attempt = a.attempt WHERE ",
+        of("anomalies"),
+        of("payments"),
+        of("attempts"),
+        of("refunds"),
+    ));
+    condition(&mut query);
+    let rows: Vec<Row> = schemas.read("anomalies of payments", query).await?;
+    let now = Timestamp::now();
+    Ok(rows.into_iter().map(|row| row.into_anomaly(now)).collect())
+}
+
+/// Returns one anomaly; `None` if there is none of this id.
+pub async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Option<Anomaly>> {
+    let found = read(schemas, |query| {
+        query.push("a.id = ").push_bind(id);
+    });
+    Ok(found.await?.into_iter().next())
+}
+
+/// Returns a table of anomalies.
+pub fn anomalies_table(anomalies: &[Anomaly]) -> Table {
+    let mut shown = table(["id", "about", "kind", "state", "payment", "order", "what"], ["age"]);
+    for one in anomalies {
+        let detail = printable(&one.detail, DETAIL);
+        let order = one.order_id.as_deref().unwrap_or("none");
+        let id = one.id.to_string();
+        let names = [&id, one.subject.as_str(), &one.kind, &one.state, &one.payment_id, order, &detail];
+        shown.add_row(row(names, [age(one.age_s)]));
+    }
+    shown
+}
+
+impl Row {
+    fn into_anomaly(self, now: Timestamp) -> Anomaly {
+        let payment_id = PaymentId::from_uuid(self.payment_id).to_string();
+        let decided = self.verdict.map(|verdict| Decided {
+            verdict,
+            by: self.decided_by.unwrap_or_default(),
+            why: self.decided_why.unwrap_or_default(),
+            time: self.decided_us.map(time),
+        });
+        Anomaly {
+            id: self.id,
+            key: format!("{payment_id}:{}", self.attempt),
+            payment_id,
+            order_id: self.order_id.map(|id| OrderId::from_uuid(id).to_string()),
+            verdicts: verdicts(&self.state, &self.subject, self.attempt_state.as_deref(), self.refund_state.as_deref()),
+            subject: self.subject,
+            kind: self.kind,
+            detail: self.detail,
+            state: self.state,
+            found_time: time(self.found_us),
+            age_s: seconds_since(self.found_us, now),
+            amount_minor: self.amount_minor,
+            currency: self.currency,
+            payment_state: self.payment_state,
+            attempt_state: self.attempt_state,
+            provider_charge_id: self.provider_charge_id,
+            refund_state: self.refund_state,
+            decided,
+            settled_time: self.settled_us.map(time),
+        }
+    }
+}
+
+impl Display for Anomaly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: &Option<String>| printable(text.as_deref().unwrap_or("none"), TEXT);
+        writeln!(f, "anomaly {}, {} {}: {}", self.id, self.subject, self.kind, self.state)?;
+        writeln!(f, "  what      {}", printable(&self.detail, TEXT))?;
+        writeln!(f, "  found     {}, {} ago", self.found_time, age(self.age_s))?;
+        writeln!(f, "  key       {}, charge {}", self.key, or_none(&self.provider_charge_id))?;
+        let amount = self.amount_minor.zip(self.currency.as_deref());
+        let amount = amount.map_or_else(|| "none".to_owned(), |(minor, currency)| format!("{minor} {currency}"));
+        writeln!(f, "  order     {}, to be paid: {amount}", or_none(&self.order_id))?;
+        writeln!(
+            f,
+            "  now       payment {}, attempt {}, refund {}",
+            or_none(&self.payment_state),
+            or_none(&self.attempt_state),
+            or_none(&self.refund_state)
+        )?;
+        if let Some(decided) = &self.decided {
+            let at = decided.time.as_deref().unwrap_or("no known time");
+            let (by, why) = (printable(&decided.by, TEXT), printable(&decided.why, TEXT));
+            writeln!(f, "  decided   {} by {by} at {at}: {why}", decided.verdict)?;
+        }
+        for verdict in &self.verdicts {
+            writeln!(f, "  --as {:<9} {}", verdict.as_str().to_ascii_lowercase(), verdict.effect())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_parked_goes_on_and_what_is_not_is_noted() {
+        let charge = |attempt| verdicts("OPEN", "CHARGE", Some(attempt), None);
+        assert_eq!(charge("PARKED"), [Verdict::Retry, Verdict::Declined]);
+        assert_eq!(charge("APPROVED"), [Verdict::Noted]);
+        let refund = |refund| verdicts("OPEN", "REFUND", Some("APPROVED"), refund);
+        assert_eq!(refund(Some("PARKED")), [Verdict::Retry, Verdict::Refunded]);
+        assert_eq!(refund(None), [Verdict::Noted]);
+        for decided in ["DECIDED", "SETTLED"] {
+            assert_eq!(verdicts(decided, "CHARGE", Some("PARKED"), None), []);
+        }
+    }
+}
