@@ -165,7 +165,7 @@ pub fn anomalies_table(anomalies: &[Anomaly]) -> Table {
         let detail = printable(&one.detail, DETAIL);
         let order = one.order_id.as_deref().unwrap_or("none");
         let id = one.id.to_string();
-        let names = [&id, one.subject.as_str(), &one.kind, &one.state, &one.payment_id, order, &detail];
+        let names = [id.as_str(), one.subject.as_str(), &one.kind, &one.state, &one.payment_id, order, &detail];
         shown.add_row(row(names, [age(one.age_s)]));
     }
     shown

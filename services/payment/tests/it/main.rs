@@ -3,13 +3,16 @@
 
 mod bad_input;
 mod breaker;
+mod by_hand;
 mod charging;
 mod currencies;
 mod ending;
 mod oddities;
+mod parking;
 mod reading;
 mod refunding;
 mod repeating;
 mod sale;
+mod stand_in;
 mod unknown;
 mod webhooks;

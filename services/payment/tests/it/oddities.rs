@@ -2,6 +2,7 @@
 
 use crate::{
     sale::{Order, PRICE, Sale},
+    stand_in::StandIn,
     webhooks::{captured, notify, sale, sign},
 };
 use anyhow::Result;
@@ -11,21 +12,23 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tonic::Status;
 
-/// Notifies that this order was charged.
-async fn tell(sale: &Sale, order: &Order, charge_id: &str) -> Result<(), Status> {
+/// Has charged this order, and notifies of it.
+async fn tell((sale, provider): &(Sale, StandIn), order: &Order, charge_id: &str) -> Result<(), Status> {
+    provider.has_captured(order, charge_id);
     let payload = captured(order, charge_id, PRICE);
     notify(sale, &payload, &sign(&payload)).await
 }
 
 /// Notifies a little later, so that what was told before is on its way already.
-async fn tell_later(after_ms: u64, sale: &Sale, order: &Order, charge_id: &str) -> Result<(), Status> {
+async fn tell_later(after_ms: u64, both: &(Sale, StandIn), order: &Order, charge_id: &str) -> Result<(), Status> {
     sleep(Duration::from_millis(after_ms)).await;
-    tell(sale, order, charge_id).await
+    tell(both, order, charge_id).await
 }
 
 #[tokio::test]
 async fn an_odd_row_and_an_odd_notice_harm_none_that_are_written_with_them() -> Result<()> {
-    let sale = sale().await?;
+    let both = sale().await?;
+    let sale = &both.0;
     let orders = [(); 5].map(|()| Order::new());
     for order in &orders {
         sale.pay(order, 1, "pm_card_late").await?;
@@ -50,11 +53,11 @@ async fn an_odd_row_and_an_odd_notice_harm_none_that_are_written_with_them() -> 
         holder.rollback().await
     };
     let (first, second, of_newer, of_refused, of_good, released) = tokio::join!(
-        tell(&sale, one, "ch_1"),
-        tell_later(200, &sale, other, "ch_2"),
-        tell_later(400, &sale, newer, "ch_3"),
-        tell_later(400, &sale, refused, "ch_bad"),
-        tell_later(400, &sale, good, "ch_5"),
+        tell(&both, one, "ch_1"),
+        tell_later(200, &both, other, "ch_2"),
+        tell_later(400, &both, newer, "ch_3"),
+        tell_later(400, &both, refused, "ch_bad"),
+        tell_later(400, &both, good, "ch_5"),
         release,
     );
     released?;
@@ -72,10 +75,10 @@ async fn an_odd_row_and_an_odd_notice_harm_none_that_are_written_with_them() -> 
         .bind(newer.id.uuid())
         .execute(&mut *conn)
         .await?;
-    tell(&sale, newer, "ch_3").await?;
-    tell(&sale, refused, "ch_4").await?;
+    tell(&both, newer, "ch_3").await?;
+    tell(&both, refused, "ch_4").await?;
     for order in [newer, refused] {
         sale.reaches(order, PaymentState::Captured).await;
     }
-    sale.mesh.stop().await
+    both.0.mesh.stop().await
 }

@@ -1,6 +1,9 @@
 //! Notices of the provider.
 
-use crate::sale::{Order, PRICE, Sale};
+use crate::{
+    sale::{Order, PRICE, Sale},
+    stand_in::StandIn,
+};
 use anyhow::Result;
 use futures_util::{StreamExt, stream};
 use hmac::{Hmac, KeyInit, Mac};
@@ -9,7 +12,7 @@ use sha2::Sha256;
 use sqlx::Connection;
 use stampede_proto::payment::v1::{AttemptState, HandleWebhookRequest, PaymentState};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{MeshBuilder, Process, Service};
+use stampede_testkit::{MeshBuilder, Service};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -18,13 +21,14 @@ use tonic::{Code, Status};
 const SECRET: &str = "a secret between this sale and its provider";
 const OTHER_SECRET: &str = "the secret that takes its place";
 
-/// A sale whose provider captures late cards after the test is over.
-pub async fn sale() -> Result<Sale> {
+/// A sale and its provider, of which every charge is pending until the test says otherwise.
+pub async fn sale() -> Result<(Sale, StandIn)> {
+    let provider = StandIn::start().await?;
     let settings = MeshBuilder::default()
         .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)
-        .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET_OTHER", OTHER_SECRET)
-        .set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", 600_000);
-    Sale::open_with(settings).await
+        .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET_OTHER", OTHER_SECRET);
+    let sale = provider.open(settings).await?;
+    Ok((sale, provider))
 }
 
 /// The signature of a payload now.
@@ -56,10 +60,11 @@ pub async fn notify(sale: &Sale, payload: &str, signature: &str) -> Result<(), S
 
 #[tokio::test]
 async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_nothing() -> Result<()> {
-    let sale = sale().await?;
+    let (sale, provider) = sale().await?;
     let order = Order::new();
     sale.pay(&order, 1, "pm_card_late").await?;
     sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    provider.has_captured(&order, "ch_late");
     let payload = captured(&order, "ch_late", PRICE);
     for _ in 0..3 {
         notify(&sale, &payload, &sign(&payload)).await?;
@@ -73,10 +78,11 @@ async fn a_signed_notice_ends_a_charge_that_was_pending_and_a_repeat_changes_not
 
 #[tokio::test]
 async fn a_thousand_replays_have_one_effect() -> Result<()> {
-    let sale = sale().await?;
+    let (sale, provider) = sale().await?;
     let order = Order::new();
     sale.pay(&order, 1, "pm_card_late").await?;
     sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    provider.has_captured(&order, "ch_late");
     let payload = captured(&order, "ch_late", PRICE);
     let signatures = [sign(&payload), sign_with(OTHER_SECRET, &payload, Duration::from_secs(200))];
     let replays: Vec<_> = (0..1_000).map(|replay| notify(&sale, &payload, &signatures[replay % 2])).collect();
@@ -92,10 +98,11 @@ async fn a_thousand_replays_have_one_effect() -> Result<()> {
 
 #[tokio::test]
 async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_does() -> Result<()> {
-    let sale = sale().await?;
+    let (sale, provider) = sale().await?;
     let order = Order::new();
     sale.pay(&order, 1, "pm_card_late").await?;
     sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    provider.has_captured(&order, "ch_late");
     let payload = captured(&order, "ch_late", PRICE);
     notify(&sale, &payload, &sign(&payload)).await?;
 
@@ -118,7 +125,7 @@ async fn a_notice_of_what_is_written_already_needs_no_database_and_any_other_doe
 
 #[tokio::test]
 async fn a_notice_that_is_not_right_changes_nothing() -> Result<()> {
-    let sale = sale().await?;
+    let (sale, _provider) = sale().await?;
     let order = Order::new();
     sale.pay(&order, 1, "pm_card_late").await?;
     sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;

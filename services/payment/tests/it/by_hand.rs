@@ -1,0 +1,85 @@
+//! Money that somebody gives back by hand, at the provider.
+
+use crate::sale::{Order, PRICE, Sale};
+use anyhow::Result;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde_json::json;
+use stampede_proto::payment::v1::PaymentState;
+use stampede_testkit::{MeshBuilder, Process, Service, eventually};
+
+/// A sale whose service reads the provider's list of refunds all the time.
+async fn open() -> Result<Sale> {
+    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 200);
+    Sale::open_with(settings).await
+}
+
+/// An order that is paid, of which so much is given back by hand.
+async fn given_back(sale: &Sale, amount_minor: i64) -> Result<Order> {
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    let payment = sale.reaches(&order, PaymentState::Captured).await;
+    let body = json!({"charge_id": payment.attempts[0].provider_charge_id, "amount_minor": amount_minor});
+    let request = Request::post(format!("{}/v1/refunds", sale.mesh.url(Process::Sandbox)))
+        .header("content-type", "application/json")
+        .header("idempotency-key", format!("by-hand-{}", order.id))
+        .body(Full::new(Bytes::from(body.to_string())))?;
+    let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+    assert_eq!(answer.status(), StatusCode::OK);
+    Ok(order)
+}
+
+/// Waits until the anomalies of refunds of all orders are these: kind and state.
+async fn noted(sale: &Sale, expected: &[(&str, &str)]) {
+    let of = "SELECT kind, state FROM anomalies WHERE subject = 'REFUND' ORDER BY id";
+    eventually(&format!("the anomalies are {expected:?}"), || async {
+        let mut conn = sale.conn().await.ok()?;
+        let found: Vec<(String, String)> = sqlx::query_as(of).fetch_all(&mut *conn).await.ok()?;
+        let found: Vec<_> = found.iter().map(|(kind, state)| (kind.as_str(), state.as_str())).collect();
+        (found == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_refunded_by_hand_is_found_and_ends_the_refund_that_is_requested_then() -> Result<()> {
+    let sale = open().await?;
+    let order = given_back(&sale, PRICE).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    // Nobody has said yet whether the goods come back.
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Captured);
+
+    sale.publish(&order, order.refund(PRICE)).await?;
+    sale.reaches(&order, PaymentState::Refunded).await;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "SETTLED")]).await;
+    assert_eq!(sale.published_names(&order, 2).await, ["PaymentApproved", "PaymentRefunded"]);
+    assert_eq!(sale.number("SELECT COUNT(*) FROM provider_cursors").await?, 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_of_what_was_given_back_in_part_is_parked() -> Result<()> {
+    let sale = open().await?;
+    let order = given_back(&sale, 1).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    sale.publish(&order, order.refund(PRICE)).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN"), ("REFUSED", "OPEN")]).await;
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunding);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_of_ours_is_no_anomaly() -> Result<()> {
+    let sale = open().await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.reaches(&order, PaymentState::Captured).await;
+    sale.publish(&order, order.refund(PRICE)).await?;
+    sale.reaches(&order, PaymentState::Refunded).await;
+    let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_0000000001'";
+    eventually("the list is read", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
+    noted(&sale, &[]).await;
+    sale.mesh.stop().await
+}

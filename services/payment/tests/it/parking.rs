@@ -1,0 +1,280 @@
+//! Charges and refunds of which the provider says what cannot be, or nothing for too long: parked, and settled by hand.
+
+use crate::{
+    sale::{Order, PRICE, Sale},
+    stand_in::{Ask, StandIn, charge, charge_key, refund, refund_key, refusal},
+    webhooks::{captured, notify, sign},
+};
+use anyhow::Result;
+use serde_json::json;
+use stampede_proto::payment::v1::{AttemptState, PaymentState};
+use stampede_testkit::{MeshBuilder, Service, eventually};
+
+const SECRET: &str = "a secret between this sale and its provider";
+
+fn settings() -> MeshBuilder {
+    MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)
+}
+
+/// The subject, kind and state of each anomaly of an order, in the order in which they were found.
+async fn anomalies(sale: &Sale, order: &Order) -> Result<Vec<(String, String, String)>> {
+    let of = "SELECT a.subject, a.kind, a.state FROM anomalies a JOIN payments p ON p.id = a.payment_id \
+              WHERE p.order_id = ? ORDER BY a.id";
+    Ok(sqlx::query_as(of).bind(order.id.uuid()).fetch_all(&mut *sale.conn().await?).await?)
+}
+
+/// Waits until an order has an open anomaly of this kind, and no other.
+async fn is_parked(sale: &Sale, order: &Order, subject: &str, kind: &str) {
+    let expected = [(subject.to_owned(), kind.to_owned(), "OPEN".to_owned())];
+    eventually(&format!("{order:?} has a {subject} that is {kind}"), || async {
+        anomalies(sale, order).await.ok().filter(|found| *found == expected)
+    })
+    .await;
+}
+
+/// Decides on all open anomalies of an order, as `stampede payments settle` does, and waits until that is carried out.
+async fn settle(sale: &Sale, order: &Order, verdict: &str) -> Result<()> {
+    let decide = "UPDATE anomalies SET state = 'DECIDED', verdict = ?, decided_by = 'ann', decided_why = 'looked', \
+                  decided_us = 1 WHERE state = 'OPEN' AND payment_id = (SELECT id FROM payments WHERE order_id = ?)";
+    let decided = sqlx::query(decide).bind(verdict).bind(order.id.uuid()).execute(&mut *sale.conn().await?).await?;
+    assert_eq!(decided.rows_affected(), 1);
+    eventually("the decision is carried out", || async {
+        let found = anomalies(sale, order).await.ok()?;
+        found.iter().all(|(_, _, state)| state == "SETTLED").then_some(())
+    })
+    .await;
+    Ok(())
+}
+
+/// Waits until another order, which is pending, has been looked up twice: whoever else is looked up has been by then.
+async fn look_ups_go_on(sale: &Sale, provider: &StandIn) -> Result<()> {
+    let other = Order::new();
+    provider.says_of(Ask::Charge, &charge_key(&other), 202, charge("pending", PRICE));
+    provider.says_of(Ask::ChargeByKey, &charge_key(&other), 200, charge("pending", PRICE));
+    sale.pay(&other, 1, "pm_card_ok").await?;
+    eventually("a pending charge is looked up again and again", || async {
+        (provider.asked(Ask::ChargeByKey, &charge_key(&other)) >= 2).then_some(())
+    })
+    .await;
+    Ok(())
+}
+
+/// An order that is paid, of which the provider says so.
+async fn paid(sale: &Sale, provider: &StandIn) -> Result<Order> {
+    let order = Order::new();
+    provider.says_of(Ask::Charge, &charge_key(&order), 200, charge("captured", PRICE));
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.reaches(&order, PaymentState::Captured).await;
+    Ok(order)
+}
+
+#[tokio::test]
+async fn a_capture_over_another_amount_or_currency_is_parked_and_asked_for_no_more() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let in_dollars = json!({"id": "ch_1", "status": "captured", "amount_minor": PRICE, "currency": "USD"});
+    for answer in [charge("captured", PRICE - 1), in_dollars] {
+        let order = Order::new();
+        provider.says_of(Ask::Charge, &charge_key(&order), 200, answer);
+        sale.pay(&order, 1, "pm_card_ok").await?;
+        let payment = sale.attempt_reaches(&order, 1, AttemptState::Parked).await;
+        assert_eq!(payment.state(), PaymentState::Open);
+        is_parked(&sale, &order, "CHARGE", "WRONG_AMOUNT").await;
+        look_ups_go_on(&sale, &provider).await?;
+        assert_eq!(provider.asked(Ask::ChargeByKey, &charge_key(&order)), 0);
+        assert_eq!(sale.published(&order).await?, []);
+
+        settle(&sale, &order, "DECLINED").await?;
+        sale.attempt_reaches(&order, 1, AttemptState::Declined).await;
+        assert_eq!(sale.published_names(&order, 1).await, ["PaymentDeclined"]);
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_currency_in_small_letters_is_the_same() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = Order::new();
+    let body = json!({"id": "ch_1", "status": "captured", "amount_minor": PRICE, "currency": "eur"});
+    provider.says(Ask::Charge, 200, body);
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.reaches(&order, PaymentState::Captured).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_charge_that_is_refused_for_good_is_sent_once_and_a_decision_asks_again() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    for (status, code) in [(400, "malformed_request"), (409, "idempotency_key_reused"), (422, "invalid_value")] {
+        let order = Order::new();
+        let key = charge_key(&order);
+        provider.says_of(Ask::Charge, &key, status, refusal(code));
+        provider.says_of(Ask::ChargeByKey, &key, 404, refusal("charge_not_found"));
+        sale.pay(&order, 1, "pm_card_ok").await?;
+        sale.attempt_reaches(&order, 1, AttemptState::Parked).await;
+        is_parked(&sale, &order, "CHARGE", "REFUSED").await;
+        look_ups_go_on(&sale, &provider).await?;
+        assert_eq!((provider.asked(Ask::Charge, &key), provider.asked(Ask::ChargeByKey, &key)), (1, 0), "{code}");
+
+        provider.says_of(Ask::Charge, &key, 200, charge("captured", PRICE));
+        settle(&sale, &order, "RETRY").await?;
+        sale.reaches(&order, PaymentState::Captured).await;
+        assert_eq!(provider.asked(Ask::ChargeByKey, &key), 1, "looked up before it was sent again");
+        assert_eq!(sale.published_names(&order, 1).await, ["PaymentApproved"]);
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refusal_that_passes_is_waited_out() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    for (status, code) in [(401, "bad_api_key"), (409, "idempotency_key_in_use"), (429, "slow_down"), (500, "oops")] {
+        let order = Order::new();
+        let key = charge_key(&order);
+        provider.says_of(Ask::Charge, &key, status, refusal(code));
+        provider.says_of(Ask::ChargeByKey, &key, 404, refusal("charge_not_found"));
+        sale.pay(&order, 1, "pm_card_ok").await?;
+        eventually("it is sent again", || async { (provider.asked(Ask::Charge, &key) >= 2).then_some(()) }).await;
+        provider.says_of(Ask::Charge, &key, 200, charge("captured", PRICE));
+        sale.reaches(&order, PaymentState::Captured).await;
+        assert_eq!(anomalies(&sale, &order).await?, [], "{code}");
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_charge_is_not_sent_again_once_its_key_may_have_expired() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let short = settings().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", 3_000);
+    let sale = provider.open(short).await?;
+    let order = Order::new();
+    let key = charge_key(&order);
+    provider.says_of(Ask::Charge, &key, 500, refusal("oops"));
+    provider.says_of(Ask::ChargeByKey, &key, 404, refusal("charge_not_found"));
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    eventually("it is sent again", || async { (provider.asked(Ask::Charge, &key) >= 2).then_some(()) }).await;
+    sale.attempt_reaches(&order, 1, AttemptState::Parked).await;
+    is_parked(&sale, &order, "CHARGE", "KEY_EXPIRED").await;
+
+    let sent = provider.asked(Ask::Charge, &key);
+    // Also not when an operator has it asked for again: there is nothing under the key.
+    let decide = "UPDATE anomalies SET state = 'DECIDED', verdict = 'RETRY' WHERE state = 'OPEN'";
+    sqlx::query(decide).execute(&mut *sale.conn().await?).await?;
+    eventually("it is parked again", || async {
+        let found = anomalies(&sale, &order).await.ok()?;
+        let states: Vec<_> = found.iter().map(|(_, kind, state)| (kind.as_str(), state.as_str())).collect();
+        (states == [("KEY_EXPIRED", "SETTLED"), ("KEY_EXPIRED", "OPEN")]).then_some(())
+    })
+    .await;
+    assert_eq!(provider.asked(Ask::Charge, &key), sent);
+
+    // The provider finds it after all, and says so.
+    provider.has_captured(&order, "ch_late");
+    let payload = captured(&order, "ch_late", PRICE);
+    notify(&sale, &payload, &sign(&payload)).await?;
+    sale.reaches(&order, PaymentState::Captured).await;
+    assert!(anomalies(&sale, &order).await?.iter().all(|(_, _, state)| state == "SETTLED"));
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_charge_that_stays_pending_for_longer_than_its_key_is_kept_is_parked() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let short = settings().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", 2_000);
+    let sale = provider.open(short).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    is_parked(&sale, &order, "CHARGE", "NO_ANSWER").await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_notice_is_a_hint_and_what_the_provider_answers_is_believed() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    // Signed, and not so.
+    let payload = captured(&order, "ch_1", PRICE);
+    notify(&sale, &payload, &sign(&payload)).await?;
+    let payment = sale.payment(&order).await.expect("a payment");
+    assert_eq!((payment.state(), payment.attempts[0].state()), (PaymentState::Open, AttemptState::Unknown));
+    assert_eq!(sale.published(&order).await?, []);
+
+    // The provider cannot be asked: it has to send the notice again.
+    provider.says(Ask::ChargeByKey, 500, refusal("oops"));
+    let refused = notify(&sale, &payload, &sign(&payload)).await.expect_err("nobody knows");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+
+    provider.has_captured(&order, "ch_1");
+    notify(&sale, &payload, &sign(&payload)).await?;
+    let payment = sale.payment(&order).await.expect("a payment");
+    assert_eq!(payment.state(), PaymentState::Captured);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_second_charge_under_one_key_is_not_passed_over() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = paid(&sale, &provider).await?;
+    provider.has_captured(&order, "ch_2");
+    let payload = captured(&order, "ch_2", PRICE);
+    for _ in 0..2 {
+        notify(&sale, &payload, &sign(&payload)).await?;
+    }
+    is_parked(&sale, &order, "CHARGE", "ANOTHER_CHARGE").await;
+    settle(&sale, &order, "NOTED").await?;
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Captured);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_that_is_pending_is_looked_up_until_it_is_done() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = paid(&sale, &provider).await?;
+    // A repeat would have the first answer again.
+    provider.says(Ask::Refund, 200, refund("pending", PRICE));
+    provider.says(Ask::RefundByKey, 200, refund("pending", PRICE));
+    sale.publish(&order, order.refund(PRICE)).await?;
+    let key = refund_key(&order);
+    eventually("it is looked up", || async { (provider.asked(Ask::RefundByKey, &key) >= 2).then_some(()) }).await;
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunding);
+    provider.says(Ask::RefundByKey, 200, refund("refunded", PRICE));
+    sale.reaches(&order, PaymentState::Refunded).await;
+    assert_eq!(provider.asked(Ask::Refund, &key), 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_of_a_part_or_one_that_failed_is_parked_until_somebody_settles_it() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    for (answer, kind) in [(refund("refunded", 1), "WRONG_AMOUNT"), (refund("failed", PRICE), "FAILED")] {
+        let order = paid(&sale, &provider).await?;
+        provider.says(Ask::Refund, 200, answer.clone());
+        provider.says(Ask::RefundByKey, 200, answer);
+        sale.publish(&order, order.refund(PRICE)).await?;
+        is_parked(&sale, &order, "REFUND", kind).await;
+        look_ups_go_on(&sale, &provider).await?;
+        assert_eq!(provider.asked(Ask::Refund, &refund_key(&order)), 1);
+        let payment = sale.payment(&order).await.expect("a payment");
+        assert_eq!(payment.state(), PaymentState::Refunding);
+
+        // What a notice says of it changes nothing.
+        let whole = json!({"type": "refund.succeeded", "key": refund_key(&order), "charge_id": "ch_1",
+            "amount_minor": PRICE, "currency": "EUR", "status": "refunded", "refund_id": "re_1"});
+        notify(&sale, &whole.to_string(), &sign(&whole.to_string())).await?;
+        assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunding);
+
+        settle(&sale, &order, "REFUNDED").await?;
+        sale.reaches(&order, PaymentState::Refunded).await;
+        assert_eq!(sale.published_names(&order, 2).await, ["PaymentApproved", "PaymentRefunded"]);
+    }
+    sale.mesh.stop().await
+}
