@@ -33,6 +33,14 @@ async fn a_repeat_under_the_same_key_refunds_once() {
     assert_eq!(first.1["status"], "refunded");
     let (other, _) = sandbox.refund("r1", &charge["id"], 50).await;
     assert_eq!(other, StatusCode::CONFLICT);
+    let (_, found) = sandbox.get("/v1/refunds/by-key/r1").await;
+    assert_eq!(found, first.1);
+    let (unknown, _) = sandbox.get("/v1/refunds/by-key/r2").await;
+    assert_eq!(unknown, StatusCode::NOT_FOUND);
+    let (_, charge) = sandbox.get(&format!("/v1/charges/{}", charge["id"].as_str().expect("an id"))).await;
+    assert_eq!((&charge["key"], &charge["refunded_minor"]), (&json!("pay:1"), &json!(100)));
+    let (unknown, _) = sandbox.get("/v1/charges/ch_none").await;
+    assert_eq!(unknown, StatusCode::NOT_FOUND);
     let (_, records) = sandbox.get("/v1/refunds").await;
     assert_eq!(records["refunds"].as_array().map(Vec::len), Some(1));
 }

@@ -241,6 +241,14 @@ pub const BREAKS: &[Break] = &[
         ],
         named: &[(3, "charged twice", Id::Payment), (5, "a payment that does not move on", Id::Payment)],
     },
+    Break {
+        by: &[(
+            Service::Payment,
+            "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, found_us) VALUES ({payment}, 1, 'REFUND', 'REFUNDED_ELSEWHERE', 'x', 0)",
+        )],
+        mended_by: &[(Service::Payment, "DELETE FROM anomalies")],
+        named: &[(3, "an anomaly that nobody has settled", Id::Payment)],
+    },
     // One that is done does not undo it either: the buyer was charged for what they had paid.
     Break {
         by: &[

@@ -91,6 +91,12 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 3,
+        what: "an anomaly that nobody has settled",
+        sql: "SELECT 'pay' AS kind, payment_id AS id, CONCAT(subject, ' of attempt ', attempt, ': ', kind) AS detail \
+              FROM {payment}.anomalies WHERE state <> 'SETTLED'",
+    },
+    Check {
+        promise: 3,
         what: "paid, but neither goods nor the money back",
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.state, ', captured ', p.captured_minor, ', refunded ', p.refunded_minor) AS detail \
               FROM {payment}.payments p JOIN {order}.orders o ON o.id = p.order_id \

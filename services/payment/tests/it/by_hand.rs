@@ -1,6 +1,9 @@
 //! Money that somebody gives back by hand, at the provider.
 
-use crate::sale::{Order, PRICE, Sale};
+use crate::{
+    sale::{Order, PRICE, Sale},
+    webhooks::{SECRET, notify, sign},
+};
 use anyhow::Result;
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -67,6 +70,26 @@ async fn a_refund_of_what_was_given_back_in_part_is_parked() -> Result<()> {
     sale.publish(&order, order.refund(PRICE)).await?;
     noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN"), ("REFUSED", "OPEN")]).await;
     assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunding);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_notice_tells_of_a_refund_by_hand_before_the_list_is_read() -> Result<()> {
+    let once = MeshBuilder::default()
+        .set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 86_400_000)
+        .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET);
+    let sale = Sale::open_with(once).await?;
+    let order = given_back(&sale, PRICE).await?;
+    let payment = sale.payment(&order).await.expect("a payment");
+    let charge_id = &payment.attempts[0].provider_charge_id;
+    for notice in [
+        json!({"type": "refund.succeeded", "key": "by-hand", "charge_id": charge_id}),
+        json!({"type": "charge.refunded", "charge_id": charge_id}),
+    ] {
+        let payload = notice.to_string();
+        notify(&sale, &payload, &sign(&payload)).await?;
+        noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    }
     sale.mesh.stop().await
 }
 

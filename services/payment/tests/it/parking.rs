@@ -3,14 +3,12 @@
 use crate::{
     sale::{Order, PRICE, Sale},
     stand_in::{Ask, StandIn, charge, charge_key, refund, refund_key, refusal},
-    webhooks::{captured, notify, sign},
+    webhooks::{SECRET, captured, notify, sign},
 };
 use anyhow::Result;
 use serde_json::json;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
 use stampede_testkit::{MeshBuilder, Service, eventually};
-
-const SECRET: &str = "a secret between this sale and its provider";
 
 fn settings() -> MeshBuilder {
     MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)

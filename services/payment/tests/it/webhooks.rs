@@ -18,7 +18,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-const SECRET: &str = "a secret between this sale and its provider";
+/// What the provider signs its notices with.
+pub const SECRET: &str = "a secret between this sale and its provider";
 const OTHER_SECRET: &str = "the secret that takes its place";
 
 /// A sale and its provider, of which every charge is pending until the test says otherwise.

@@ -1,0 +1,127 @@
+//! Anomalies of payments, seen and settled by the operator's own command while a mesh runs.
+
+use crate::{
+    command::{err, json_error, out, stampede},
+    sale::{LONG, Sale},
+};
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+use stampede_proto::order::v1::{Order, OrderState};
+use stampede_testkit::{Service, World, buyer, eventually};
+use stampede_vocab::{OrderId, PaymentId};
+use std::process::Command;
+
+fn payments(world: &World, args: &[&str]) -> Command {
+    let mut command = stampede(args);
+    command
+        .env("STAMPEDE_ADMIN_DATABASE_URL", world.database_url())
+        .env("STAMPEDE_SCHEMA_PREFIX", world.schema_prefix())
+        .env("USER", "somebody");
+    command
+}
+
+/// The exit code, and the document on stdout.
+fn run(world: &World, args: &[&str]) -> (Option<i32>, Value) {
+    let output = payments(world, &[&["-o", "json", "payments"][..], args].concat()).output().unwrap();
+    let document = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.code(), document)
+}
+
+/// Writes an anomaly of the first attempt of this order's payment, as the service does. Returns its id.
+async fn anomaly(world: &World, order: &Order, subject: &str, kind: &str) -> String {
+    let db = world.database(Service::Payment).await.unwrap();
+    let mut conn = db.acquire().await.unwrap();
+    let order: OrderId = order.order_id.parse().unwrap();
+    let insert =
+        "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, found_us) VALUES (?, 1, ?, ?, 'odd', 1)";
+    let insert = sqlx::query(insert).bind(PaymentId::derive(order).uuid()).bind(subject).bind(kind);
+    insert.execute(&mut *conn).await.unwrap().last_insert_id().to_string()
+}
+
+async fn sql(world: &World, sql: &str) -> u64 {
+    let db = world.database(Service::Payment).await.unwrap();
+    let mut conn = db.acquire().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *conn).await.unwrap().rows_affected()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_charge_goes_on_when_somebody_has_decided_and_said_why() {
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    sale.pay(user, &order, "pm_card_late").await.unwrap();
+    eventually("the charge is parked", || async {
+        let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
+        (sql(&sale.world, park).await == 1).then_some(())
+    })
+    .await;
+    let id = anomaly(&sale.world, &order, "CHARGE", "NO_ANSWER").await;
+
+    let (code, page) = run(&sale.world, &["list"]);
+    assert_eq!((code, &page["anomalies"][0]["kind"]), (Some(0), &Value::from("NO_ANSWER")), "{page}");
+    let (_, shown) = run(&sale.world, &["show", &id]);
+    assert_eq!((&shown["order_id"], &shown["attempt_state"]), (&order.order_id.as_str().into(), &"PARKED".into()));
+    assert_eq!(shown["verdicts"], serde_json::json!(["RETRY", "DECLINED"]));
+
+    // Said, and not done; without a reason; what does not fit.
+    let (code, said) = run(&sale.world, &["settle", &id, "--as", "retry"]);
+    assert_eq!((code, &said["is_settled"], &said["anomaly"]["state"]), (Some(0), &false.into(), &"OPEN".into()));
+    for args in [
+        &["payments", "settle", &id, "--as", "retry", "--yes"][..],
+        &["payments", "settle", &id, "--as", "noted", "--yes", "--why", "x"],
+        &["payments", "settle", "99999", "--as", "noted", "--yes", "--why", "x"],
+    ] {
+        let output = payments(&sale.world, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", err(&output));
+    }
+
+    let decide = ["settle", &id, "--as", "retry", "--yes", "--why", "asked the provider"];
+    let (code, settled) = run(&sale.world, &decide);
+    assert_eq!((code, &settled["is_settled"]), (Some(0), &true.into()), "{settled}");
+    assert_eq!(settled["anomaly"]["decided"]["by"], "somebody");
+    assert_eq!(settled["anomaly"]["decided"]["why"], "asked the provider");
+    sale.until(user, &order, OrderState::Fulfilled).await;
+
+    // It is decided on once.
+    let (code, again) = run(&sale.world, &decide);
+    assert_eq!((code, &again["decided"]), (Some(1), &Value::Null), "{again}");
+    sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_holds_nothing_up_is_noted() {
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let order = sale.bought(user, &[(0, 1)], "").await;
+    let id = anomaly(&sale.world, &order, "REFUND", "REFUNDED_ELSEWHERE").await;
+    let broken = sale.run_audit(&[]);
+    let mut breaches = broken.promises.iter().flat_map(|promise| &promise.breaches);
+    assert!(breaches.any(|breach| breach.what == "an anomaly that nobody has settled"), "{broken:?}");
+
+    let for_people = payments(&sale.world, &["payments", "show", &id]).output().unwrap();
+    assert!(out(&for_people).contains("REFUNDED_ELSEWHERE") && out(&for_people).contains("--as noted"));
+    let (code, settled) = run(&sale.world, &["settle", &id, "--as", "noted", "--yes", "--why", "a goodwill refund"]);
+    assert_eq!((code, &settled["anomaly"]["state"]), (Some(0), &"SETTLED".into()), "{settled}");
+    let (_, page) = run(&sale.world, &["list"]);
+    assert_eq!(page["anomalies"], serde_json::json!([]));
+    let (_, all) = run(&sale.world, &["list", "--state", "all"]);
+    assert_eq!(all["anomalies"][0]["decided"]["verdict"], "NOTED");
+    sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
+#[test]
+fn bad_input_is_refused_before_the_database_is_asked() {
+    for (args, hint) in [
+        (&["settle", "1", "--as", "captured"][..], "retry"),
+        (&["settle", "1"], "--as"),
+        (&["list", "--limit", "0"], "--limit"),
+        (&["show", "x"], "ID"),
+    ] {
+        let url = ["--database-url", "mysql://nobody@127.0.0.1:9"];
+        let output = stampede(&[&["-o", "json", "payments"][..], args, &url].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(json_error(&output).contains(hint), "{args:?}: {}", json_error(&output));
+    }
+}
