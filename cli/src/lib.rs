@@ -28,8 +28,8 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a command. Exit code 0: done, and as it should be; 1: a promise is broken, the sale went wrong, the process is
-/// not ready, or a decision on messages or payments is not carried out; 2: the command could not do its work; 143 and 130: it was
-/// stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
+/// not ready, or a decision on messages or payments is not carried out; 2: the command could not do its work; 143 and
+/// 130: it was stopped by SIGTERM or SIGINT. With [`Format::Json`] a reason for 2 is on stdout too, as
 /// `{"error": {"message": ...}}`.
 pub fn run(command: Command, format: Format) -> ExitCode {
     let output = Output::new(format);

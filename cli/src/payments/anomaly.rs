@@ -121,8 +121,8 @@ impl Verdict {
     }
 }
 
-/// Returns what can be decided on an anomaly of this subject whose charge or refund is in this state. What is parked has
-/// to go on, so it cannot only be noted.
+/// Returns what can be decided on an anomaly of this subject whose charge or refund is in this state. What is parked
+/// has to go on, so it cannot only be noted.
 fn verdicts(state: &str, subject: &str, attempt_state: Option<&str>, refund_state: Option<&str>) -> Vec<Verdict> {
     match (state, subject, attempt_state, refund_state) {
         ("OPEN", "CHARGE", Some("PARKED"), _) => vec![Verdict::Retry, Verdict::Declined],

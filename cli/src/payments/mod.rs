@@ -1,7 +1,7 @@
 //! `stampede payments`: what the payment provider says and the payments cannot be, and the way out of it.
 //!
-//! It works on the tables of the payment service, while that runs. A decision is only written down here, with who and why;
-//! the payment service carries it out. None approves a charge.
+//! It works on the tables of the payment service, while that runs. A decision is only written down here, with who and
+//! why; the payment service carries it out. None approves a charge.
 
 mod anomaly;
 mod list;

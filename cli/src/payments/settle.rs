@@ -1,5 +1,5 @@
-//! `stampede payments settle`: writes a decision on an anomaly down, with who and why, and waits until the payment service
-//! has carried it out.
+//! `stampede payments settle`: writes a decision on an anomaly down, with who and why, and waits until the payment
+//! service has carried it out.
 
 use super::anomaly::{self, Anomaly, Verdict};
 use crate::{
@@ -121,7 +121,7 @@ async fn wait(schemas: &Schemas, args: &Args) -> anyhow::Result<Anomaly> {
         if now.state == "SETTLED" || args.act.no_wait || Instant::now() >= until {
             return Ok(now);
         }
-        sleep(random_range(POLL_INTERVAL / 2..=POLL_INTERVAL)).await;
+        sleep(POLL_INTERVAL.mul_f64(random_range(0.5..1.0))).await;
     }
 }
 

@@ -40,8 +40,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PAYMENT_BREAKER_PAUSE_MS", default_value_t = 1_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub breaker_pause_ms: u64,
 
-    /// How long the provider keeps the idempotency key of a charge or a refund, in milliseconds. What has no end nine tenths
-    /// of this after it was requested is never sent again: it is parked, for an operator.
+    /// How long the provider keeps the idempotency key of a charge or a refund, in milliseconds. What has no end nine
+    /// tenths of this after it was requested is never sent again: it is parked, for an operator.
     #[arg(long, env = "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", default_value_t = 86_400_000, value_parser = clap::value_parser!(u64).range(1_000..=2_592_000_000))]
     pub provider_key_life_ms: u64,
 

@@ -5,8 +5,8 @@
 //! sent to the provider ([`provider`]), under a key made of payment and attempt. An answer ends the attempt. Without
 //! one, or if the process is killed, its outcome is unknown. The reconciler then looks the charge up by that key, and
 //! sends it again, under the same key, only if the provider never took it. Refunds work the same way. A notice of the
-//! provider is a hint to look something up. What does not fit, or has no end while the provider keeps its key, is parked as
-//! an anomaly, for an operator.
+//! provider is a hint to look something up. What does not fit, or has no end while the provider keeps its key, is
+//! parked as an anomaly, for an operator.
 
 mod config;
 mod domain;

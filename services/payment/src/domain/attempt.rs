@@ -20,8 +20,8 @@ pub enum AttemptState {
         /// When to look it up next.
         next_check: Timestamp,
     },
-    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator decides
-    /// or the provider tells of it.
+    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
+    /// decides or the provider tells of it.
     Parked,
     /// Captured.
     Approved {

@@ -42,8 +42,8 @@ pub enum RefundOutcome {
         /// The provider's id of the refund; `None` if there was nothing to give back, or it went back another way.
         refund_id: Option<String>,
     },
-    /// Not known yet: it is pending, or the provider did not answer. It is looked up, and sent again under the same key if
-    /// the provider never took it.
+    /// Not known yet: it is pending, or the provider did not answer. It is looked up, and sent again under the same key
+    /// if the provider never took it.
     Unresolved,
     /// No answer that can be believed, and no other to wait for.
     InDoubt(Doubt),

@@ -294,8 +294,8 @@ impl Payment {
         self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked)
     }
 
-    /// Carries out what an operator has decided on a parked attempt. Returns the message to publish, if there is one. One
-    /// that is not parked any more stays as it is: the provider has told how it ended.
+    /// Carries out what an operator has decided on a parked attempt. Returns the message to publish, if there is one.
+    /// One that is not parked any more stays as it is: the provider has told how it ended.
     pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<OutgoingMessage> {
         let is_parked = self.is_parked(number);
         match verdict {
@@ -312,7 +312,14 @@ impl Payment {
     /// what nobody here has asked for; a refund under way finds out for itself.
     pub fn refunded_elsewhere(&self, number: i32, refunded: Money) -> Option<Anomaly> {
         let key = AttemptKey { payment_id: self.id, attempt: number };
-        let is_kept_here = self.state == PaymentState::Captured { attempt: number };
+        let is_kept_here = match self.state {
+            PaymentState::Captured { attempt } => attempt == number,
+            // What has not been settled yet: it may turn out to be captured.
+            PaymentState::Open => {
+                self.attempt(number).is_some_and(|found| !found.state.is_final() && !self.is_parked(number))
+            }
+            PaymentState::Refunding { .. } | PaymentState::Refunded { .. } => false,
+        };
         (is_kept_here && refunded.minor_units > 0).then_some(Anomaly::RefundedElsewhere {
             key,
             refunded,

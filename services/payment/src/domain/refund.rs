@@ -13,8 +13,8 @@ pub enum RefundState {
         /// When to send it next.
         due: Timestamp,
     },
-    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator decides
-    /// or the provider tells of it.
+    /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
+    /// decides or the provider tells of it.
     Parked,
     /// Done.
     Refunded {
@@ -99,8 +99,8 @@ impl Refund {
         }
     }
 
-    /// Carries out what an operator has decided on a parked refund. Returns whether it is done now. One that is not parked
-    /// any more stays as it is.
+    /// Carries out what an operator has decided on a parked refund. Returns whether it is done now. One that is not
+    /// parked any more stays as it is.
     pub fn settle_by_hand(&mut self, verdict: Verdict, now: Timestamp) -> bool {
         match verdict {
             // Not as for the first time: it is looked up before it is sent again.

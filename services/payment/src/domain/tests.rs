@@ -182,6 +182,10 @@ fn money_refunded_at_the_provider_is_an_anomaly_unless_it_was_asked_for() {
     assert_eq!(payment.refunded_elsewhere(1, eur(100)), Some(partly));
     assert_eq!(payment.refunded_elsewhere(1, eur(0)), None);
     assert_eq!(payment.refunded_elsewhere(2, eur(100)), None, "a surplus");
+    assert!(requested().refunded_elsewhere(1, eur(100)).is_some(), "it may turn out to be captured");
+    for ended in [declined(), AttemptState::Parked] {
+        assert_eq!(with_state(ended).refunded_elsewhere(1, eur(500)), None);
+    }
     payment.request_refund(eur(500), LATER).unwrap();
     assert_eq!(payment.refunded_elsewhere(1, eur(500)), None);
 }

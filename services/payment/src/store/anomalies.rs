@@ -1,5 +1,5 @@
-//! The table `anomalies`: what an operator has to settle, and what was decided. The payments that they are about must be
-//! locked.
+//! The table `anomalies`: what an operator has to settle, and what was decided. The payments that they are about must
+//! be locked.
 
 use crate::{
     domain::{Anomaly, AttemptKey, Subject, Verdict},

@@ -22,8 +22,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is how
-    /// long a charge or a refund may be sent again: less than the provider keeps its key.
+    /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is
+    /// how long a charge or a refund may be sent again: less than the provider keeps its key.
     pub fn new(db: Database, outbox: Outbox, lease: Duration, resend_for: Duration) -> Self {
         Self {
             db,

@@ -39,8 +39,8 @@ impl LookUpNotices {
         Self { context, provider, settle, settle_refunds, note_refunds, slots }
     }
 
-    /// Stores how a charge stands, if it has ended. A charge that the provider does not have, or that is pending, stays as
-    /// it is: the reconciler goes on to look it up.
+    /// Stores how a charge stands, if it has ended. A charge that the provider does not have, or that is pending, stays
+    /// as it is: the reconciler goes on to look it up.
     pub async fn charge(&self, key: AttemptKey) -> Result<(), Error> {
         match self.in_turn(self.provider.look_up(key)).await? {
             Some(LookUp::Found(outcome)) if outcome != Outcome::Unresolved => self.settle.run(key, outcome).await,

@@ -1,5 +1,5 @@
-//! Finds money that was refunded at the provider and not by this service, as by hand. It is noted as an anomaly: whether
-//! the goods come back is for an operator to say, by refunding the order or not.
+//! Finds money that was refunded at the provider and not by this service, as by hand. It is noted as an anomaly:
+//! whether the goods come back is for an operator to say, by refunding the order or not.
 
 use super::Context;
 use crate::{

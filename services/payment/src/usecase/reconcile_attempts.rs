@@ -1,7 +1,7 @@
 //! Reconciles charges that were never answered, or whose process was killed. The charge is looked up by its key. Only
 //! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
-//! and however often. Nothing is sent again, or looked up, once the provider may have forgotten the key: what has no end by
-//! then is parked, for an operator.
+//! and however often. Nothing is sent again, or looked up, once the provider may have forgotten the key: what has no
+//! end by then is parked, for an operator.
 
 use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
 use crate::{

@@ -1,5 +1,5 @@
-//! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is done, or
-//! parked for an operator.
+//! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is
+//! done, or parked for an operator.
 
 use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, readable};
 use crate::{
@@ -52,8 +52,8 @@ impl RefundPayments {
         }
     }
 
-    /// Refunds, and returns how that ended. What was tried before is looked up first: a repeat may have the first answer
-    /// again, which was pending.
+    /// Refunds, and returns how that ended. What was tried before is looked up first: a repeat may have the first
+    /// answer again, which was pending.
     async fn send_refund(&self, refund: &Refund) -> RefundOutcome {
         let Some(charge_id) = &refund.charge_id else {
             // Nothing was paid.
@@ -90,7 +90,8 @@ impl RefundPayments {
         }
     }
 
-    /// Returns the outcome of a refund that the provider does not do: done, if the whole money is back already, as by hand.
+    /// Returns the outcome of a refund that the provider does not do: done, if the whole money is back already, as by
+    /// hand.
     async fn by_charge(&self, refund: &Refund, charge_id: &str, doubt: Doubt) -> RefundOutcome {
         match self.provider.look_up_charge(charge_id).await {
             Ok(Some(charge)) if charge.refunded == Some(refund.amount) => RefundOutcome::Refunded { refund_id: None },
