@@ -8,9 +8,15 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 use sha2::Sha256;
-use stampede_proto::order::v1::OrderState;
-use stampede_testkit::{Process, buyer, eventually};
+use stampede_proto::{
+    order::v1::OrderState,
+    payment::v1::{GetPaymentRequest, PaymentState},
+};
+use stampede_testkit::{MeshBuilder, Process, as_operator, buyer, eventually};
 use stampede_vocab::Timestamp;
+
+/// Where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
 
 async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
     let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
@@ -34,16 +40,23 @@ async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (Sta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_notice_arrives_byte_for_byte_and_ends_the_payment() {
-    let sale = Sale::open(LONG).await;
+    // The provider's own notices do not arrive.
+    let settings = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_WEBHOOK_URL", NOBODY).set(
+        Process::Sandbox,
+        "STAMPEDE_SANDBOX_LATE_MS",
+        4_000,
+    );
+    let sale = Sale::open_on(settings, LONG).await;
     let user = buyer();
     let order = sale.placed(user, &[(0, 1)], "").await;
     assert_eq!(order.total, eur(1_999));
     let paying = sale.pay(user, &order, "pm_card_late").await.unwrap();
     let key = format!("{}:1", paying.payment_id);
-    let charge_id = eventually("the provider has the charge", || async {
+    let charge_id = eventually("the provider has captured the charge", || async {
         let url = format!("{}/v1/charges/by-key/{key}", sale.mesh.url(Process::Sandbox));
         let (status, charge) = send(Request::get(url).body(Full::default()).unwrap()).await;
-        (status == StatusCode::OK).then(|| charge["id"].as_str().unwrap().to_owned())
+        let is_captured = status == StatusCode::OK && charge["status"] == "captured";
+        is_captured.then(|| charge["id"].as_str().unwrap().to_owned())
     })
     .await;
 
@@ -56,6 +69,10 @@ async fn a_notice_arrives_byte_for_byte_and_ends_the_payment() {
     assert_eq!((status, problem["reason"].as_str()), (StatusCode::UNAUTHORIZED, Some("INVALID_SIGNATURE")));
     let (status, problem) = notify(&sale, "application/octet-stream", &body, &body).await;
     assert_eq!(status, StatusCode::OK, "{problem}");
+    // Looked up and written before it is answered.
+    let look = GetPaymentRequest { payment_id: paying.payment_id.clone() };
+    let payment = sale.mesh.payment().get_payment(as_operator(look)).await.unwrap().into_inner().payment;
+    assert_eq!(payment.unwrap().state(), PaymentState::Captured);
     sale.until(user, &order, OrderState::Fulfilled).await;
     sale.mesh.stop().await.unwrap();
 }

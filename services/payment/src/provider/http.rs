@@ -76,17 +76,20 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    /// Returns whether a look-up that failed so would fail again and again.
+    pub fn is_lasting(&self) -> bool {
+        self.doubt().is_some() || matches!(self, Self::Unreadable(_))
+    }
+
     /// Returns why a repeat would have the same answer; `None` if it may have another.
     pub fn doubt(&self) -> Option<Doubt> {
         match self {
             Self::Refused { status, code } if is_for_good(*status, code) => {
                 Some(Doubt::Refused { status: status.as_u16(), code: code.clone() })
             }
-            Self::Refused { .. }
-            | Self::HeldBack
-            | Self::TimedOut(_)
-            | Self::Unreachable(_)
-            | Self::Unreadable(_) => None,
+            Self::Refused { .. } | Self::HeldBack | Self::TimedOut(_) | Self::Unreachable(_) | Self::Unreadable(_) => {
+                None
+            }
         }
     }
 }

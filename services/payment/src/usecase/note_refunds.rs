@@ -43,9 +43,10 @@ impl NoteRefunds {
     }
 
     /// Reads what the provider's list of refunds has since the last round, and notes what this service has not sent.
+    /// Nothing is read while the provider fails.
     pub async fn sweep(&self) -> Result<(), SweepError> {
         for _ in 0..MAX_PAGES {
-            if !self.read_page().await? {
+            if self.provider.breaker().allowance(1) == 0 || !self.read_page().await? {
                 return Ok(());
             }
         }
@@ -86,7 +87,7 @@ impl NoteRefunds {
     /// Looks a charge up. One that will never be answered for keeps no other from being noted.
     async fn look_up(&self, charge_id: &str) -> Result<Option<ChargeRecord>, ProviderError> {
         match self.provider.look_up_charge(charge_id).await {
-            Err(error) if error.doubt().is_some() || matches!(error, ProviderError::Unreadable(_)) => {
+            Err(error) if error.is_lasting() => {
                 tracing::error!(error.cause = %error, "a refund was made by hand, and its charge cannot be looked up");
                 Ok(None)
             }

@@ -6,7 +6,7 @@
 use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
 use crate::{
     domain::{ChargeOrder, Doubt, Outcome},
-    provider::{HttpProvider, LookUp},
+    provider::{HttpProvider, LookUp, ProviderError},
     store::{anomalies, attempts},
 };
 use stampede_db::DbError;
@@ -71,6 +71,8 @@ impl ReconcileAttempts {
             Ok(LookUp::NotFound) if may_resend => self.charge.send_charge(order).await,
             // To a provider that has forgotten the key it would be a second charge.
             Ok(LookUp::NotFound) => Outcome::InDoubt(Doubt::KeyExpired),
+            // It was not asked, so that it has not failed to answer.
+            Err(ProviderError::HeldBack) => return Outcome::Unresolved,
             Err(error) => {
                 tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge could not be looked up");
                 error.doubt().map_or(Outcome::Unresolved, Outcome::InDoubt)

@@ -83,9 +83,11 @@ impl RefundPayments {
         may_resend: bool,
     ) -> RefundOutcome {
         tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund has no known outcome");
+        // One that was not asked has not failed to answer.
+        let may_answer = may_resend || matches!(error, ProviderError::HeldBack);
         match error.doubt() {
             Some(doubt) => self.by_charge(refund, charge_id, doubt).await,
-            None if may_resend => RefundOutcome::Unresolved,
+            None if may_answer => RefundOutcome::Unresolved,
             None => RefundOutcome::InDoubt(Doubt::NoAnswer),
         }
     }
@@ -98,7 +100,7 @@ impl RefundPayments {
             Ok(_) => RefundOutcome::InDoubt(doubt),
             Err(error) => {
                 tracing::warn!(refund.id = %refund.key(), error.cause = %error, "the charge of a refund was not looked up");
-                RefundOutcome::Unresolved
+                if error.is_lasting() { RefundOutcome::InDoubt(doubt) } else { RefundOutcome::Unresolved }
             }
         }
     }

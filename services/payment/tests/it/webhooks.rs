@@ -25,9 +25,11 @@ const OTHER_SECRET: &str = "the secret that takes its place";
 /// A sale and its provider, of which every charge is pending until the test says otherwise.
 pub async fn sale() -> Result<(Sale, StandIn)> {
     let provider = StandIn::start().await?;
-    let settings = MeshBuilder::default()
-        .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET)
-        .set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET_OTHER", OTHER_SECRET);
+    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_WEBHOOK_SECRET", SECRET).set(
+        Service::Payment,
+        "STAMPEDE_WEBHOOK_SECRET_OTHER",
+        OTHER_SECRET,
+    );
     let sale = provider.open(settings).await?;
     Ok((sale, provider))
 }
