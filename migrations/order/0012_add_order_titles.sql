@@ -3,6 +3,3 @@
 ALTER TABLE order_lines
     ADD COLUMN title      VARCHAR(200) NULL,
     ADD COLUMN gift_title VARCHAR(200) NULL;
-
--- Everybody's orders by the time at which they were accepted, newest first, for the operator. New ones come at its end.
-ALTER TABLE orders ADD KEY ix_orders_created (created_us, id);
