@@ -25,7 +25,7 @@ pub fn run(args: &Args, secret: &str, output: Output) -> anyhow::Result<()> {
         Caller::Operator | Caller::Process(Process::Gateway) => (role(args.role), User::One(&user)),
     };
     let claim = Claim { caller: args.from, role: Some(role), user };
-    let made = Made { metadata: IDENTITY_METADATA, identity: keys.sign(claim, Scope::All, until_s) };
+    let made = Made { metadata: IDENTITY_METADATA, identity: keys.sign(claim, Scope::All, until_s)? };
     if output.json { print_json(&made) } else { print_text(made.identity) }
 }
 

@@ -28,7 +28,7 @@ pub struct Claim<'a> {
 pub enum User<'a> {
     /// The call is on nobody's behalf.
     Nobody,
-    /// Id of the user, unparsed.
+    /// Id of the user, unparsed. [`Keys::sign`](crate::Keys::sign) refuses one that is empty, is `*`, or has a dot.
     One(&'a str),
     /// The user that `x-stampede-user` names: for load tests, which cannot sign for each user.
     Any,
@@ -58,6 +58,12 @@ impl<'a> User<'a> {
             Self::One(id) => id,
             Self::Any => ANY,
         }
+    }
+
+    /// Whether it is the same user once it is written and read again.
+    pub(crate) fn is_read_as_written(self) -> bool {
+        let text = self.as_str();
+        Self::parse(text) == self && !text.contains('.')
     }
 }
 

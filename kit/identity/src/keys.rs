@@ -1,6 +1,6 @@
 //! The keys of a mesh: the first signs, all are taken, so that a key is changed while the mesh runs.
 
-use crate::{Claim, Scope, claim::Unsigned, hex};
+use crate::{CALL_LIFE_S, Claim, Scope, User, claim::Unsigned, hex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -9,6 +9,9 @@ use std::fmt;
 const SHORTEST: usize = 32;
 /// One to come, one that signs, one that is leaving, and one to spare: each costs a forged entry a hash.
 const MOST: usize = 4;
+/// Longest time that an entry for one method may still hold, in seconds: what a process signs, and as much again for a
+/// clock that is ahead.
+const LONGEST_CALL_S: i64 = 2 * CALL_LIFE_S;
 /// Makes a signature here another code than any that the same secret makes elsewhere.
 const DOMAIN: &[u8] = b"stampede mesh identity\0";
 
@@ -23,6 +26,11 @@ pub enum KeysError {
     TooShort(usize),
 }
 
+/// A user that cannot be signed for: its text would be read as another kind of user, or as more than one part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the id of a user")]
+pub struct NoUserId(String);
+
 /// Why an entry is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -35,6 +43,9 @@ pub enum Refusal {
     /// It holds no more.
     #[error("it has expired")]
     Expired,
+    /// It is for one method, and holds for longer than any call takes: no process signs so.
+    #[error("it holds for longer than one for one method may")]
+    TooLong,
 }
 
 /// The keys, the one that signs first.
@@ -56,8 +67,14 @@ impl Keys {
         Ok(Self(lines.iter().map(keyed).collect()))
     }
 
-    /// Signs for whom calls are made until a time, in seconds since the epoch.
-    pub fn sign(&self, claim: Claim<'_>, scope: Scope<'_>, until_s: i64) -> String {
+    /// Signs for whom calls are made until a time, in seconds since the epoch. Fails for a user whose id says something
+    /// else than an id once it is written: one that is empty, is `*`, or has a dot.
+    pub fn sign(&self, claim: Claim<'_>, scope: Scope<'_>, until_s: i64) -> Result<String, NoUserId> {
+        if let User::One(id) = claim.user
+            && !claim.user.is_read_as_written()
+        {
+            return Err(NoUserId(id.to_owned()));
+        }
         let key = self.0.first().expect("there is a key");
         let path = match scope {
             Scope::Method(path) => Some(path),
@@ -67,11 +84,11 @@ impl Keys {
         let code = code(key, &entry, path).finalize().into_bytes();
         entry.push('.');
         hex::push(&mut entry, &code);
-        entry
+        Ok(entry)
     }
 
     /// Returns for whom a call of the method with this path is made. Fails unless one of the keys has signed that, and
-    /// it holds at this time, in seconds since the epoch.
+    /// it holds at this time, in seconds since the epoch, and not for much longer if it is for one method.
     pub fn verify<'e>(&self, entry: &'e str, path: &str, now_s: i64) -> Result<Claim<'e>, Refusal> {
         let (text, signature) = entry.rsplit_once('.').ok_or(Refusal::Unreadable)?;
         let unsigned = Unsigned::parse(text).ok_or(Refusal::Unreadable)?;
@@ -83,6 +100,9 @@ impl Keys {
         }
         if unsigned.until_s < now_s {
             return Err(Refusal::Expired);
+        }
+        if !unsigned.all_methods && unsigned.until_s > now_s.saturating_add(LONGEST_CALL_S) {
+            return Err(Refusal::TooLong);
         }
         Ok(unsigned.claim)
     }
@@ -109,7 +129,7 @@ fn code(key: &Hmac<Sha256>, text: &str, path: Option<&str>) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Caller, Role, User};
+    use crate::{Caller, Role};
     use stampede_vocab::Service;
 
     const ONE: &str = "0123456789abcdef0123456789abcdef";
@@ -133,7 +153,7 @@ mod tests {
         let operator = Claim { caller: Caller::Operator, role: Some(Role::Operator), user: User::One("usr_2") };
         for claim in [buyer("usr_1"), service, anybody, anonymous, operator] {
             for scope in [Scope::Method(PATH), Scope::All] {
-                assert_eq!(keys.verify(&keys.sign(claim, scope, 100), PATH, 100), Ok(claim));
+                assert_eq!(keys.verify(&keys.sign(claim, scope, 100).unwrap(), PATH, 100), Ok(claim));
             }
         }
     }
@@ -141,18 +161,43 @@ mod tests {
     #[test]
     fn an_entry_holds_for_its_method_and_its_time() {
         let keys = keys(ONE);
-        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100).unwrap();
         assert_eq!(keys.verify(&entry, "/stampede.order.v1.OrderService/PayOrder", 50), Err(Refusal::Forged));
         assert_eq!(keys.verify(&entry, PATH, 101), Err(Refusal::Expired));
-        let of_all = keys.sign(buyer("usr_1"), Scope::All, 100);
+        let of_all = keys.sign(buyer("usr_1"), Scope::All, 100).unwrap();
         assert_eq!(keys.verify(&of_all, "/any.Service/Method", 50), Ok(buyer("usr_1")));
         assert_eq!(keys.verify(&entry.replace("method", "all"), PATH, 50), Err(Refusal::Forged));
     }
 
     #[test]
+    fn an_entry_for_one_method_is_for_a_short_time() {
+        let keys = keys(ONE);
+        let verified = |scope: Scope<'_>, until_s: i64| {
+            let entry = keys.sign(buyer("usr_1"), scope, until_s).unwrap();
+            keys.verify(&entry, PATH, 100).map(|_| ())
+        };
+        assert!(verified(Scope::Method(PATH), 100 + LONGEST_CALL_S).is_ok());
+        assert_eq!(verified(Scope::Method(PATH), 101 + LONGEST_CALL_S), Err(Refusal::TooLong));
+        assert_eq!(verified(Scope::Method(PATH), i64::MAX), Err(Refusal::TooLong));
+        assert!(verified(Scope::All, 101 + LONGEST_CALL_S).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_id_is_not_signed() {
+        let keys = keys(ONE);
+        for id in ["", "*", "usr.1", ".", "usr_1.900.all"] {
+            assert_eq!(keys.sign(buyer(id), Scope::All, 100), Err(NoUserId(id.to_owned())), "{id:?}");
+        }
+        for id in ["usr_1", "**", "anonymous"] {
+            let entry = keys.sign(buyer(id), Scope::All, 100).unwrap();
+            assert_eq!(keys.verify(&entry, PATH, 100), Ok(buyer(id)), "{id:?}");
+        }
+    }
+
+    #[test]
     fn what_somebody_changes_is_not_believed() {
         let keys = keys(ONE);
-        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        let entry = keys.sign(buyer("usr_1"), Scope::Method(PATH), 100).unwrap();
         for (from, to) in [
             ("usr_1", "usr_2"),
             ("usr_1", "*"),
@@ -171,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_key_is_changed_while_both_are_taken() {
-        let by_old = keys(ONE).sign(buyer("usr_1"), Scope::Method(PATH), 100);
-        let by_both = keys(&format!("{OTHER}\n\n{ONE}\n")).sign(buyer("usr_1"), Scope::Method(PATH), 100);
+        let signed = |secret: &str| keys(secret).sign(buyer("usr_1"), Scope::Method(PATH), 100).unwrap();
+        let (by_old, by_both) = (signed(ONE), signed(&format!("{OTHER}\n\n{ONE}\n")));
         assert!(keys(&format!("{OTHER}\n{ONE}")).verify(&by_old, PATH, 50).is_ok());
         assert!(keys(OTHER).verify(&by_both, PATH, 50).is_ok(), "the first signs");
         assert_eq!(keys(OTHER).verify(&by_old, PATH, 50), Err(Refusal::Forged));

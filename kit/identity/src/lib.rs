@@ -11,7 +11,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let keys = Keys::parse("a secret of the mesh, 32 bytes or more")?;
 //! let claim = Claim { caller: Caller::Operator, role: Some(Role::Operator), user: User::One("usr_1") };
-//! let entry = keys.sign(claim, Scope::Method("/a.B/C"), 60);
+//! let entry = keys.sign(claim, Scope::Method("/a.B/C"), 60)?;
 //! assert_eq!(keys.verify(&entry, "/a.B/C", 30)?, claim);
 //! assert!(keys.verify(&entry, "/a.B/D", 30).is_err());
 //! # Ok(())
@@ -28,7 +28,7 @@ mod role;
 
 pub use caller::{Caller, UnknownCaller};
 pub use claim::{Claim, Scope, User};
-pub use keys::{Keys, KeysError, Refusal};
+pub use keys::{Keys, KeysError, NoUserId, Refusal};
 pub use role::{Role, UnknownRole};
 
 /// Metadata with the signed entry.

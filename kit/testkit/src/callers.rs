@@ -53,7 +53,7 @@ fn sign(keys: &Keys, caller: Caller, role: Option<Role>, user: Option<UserId>) -
     let user = user.map(|user| user.to_string());
     let user = user.as_deref().map_or(User::Nobody, User::One);
     let until_s = Timestamp::now().micros() / 1_000_000 + LIFE_S;
-    keys.sign(Claim { caller, role, user }, Scope::All, until_s)
+    keys.sign(Claim { caller, role, user }, Scope::All, until_s).expect("an id has no dot")
 }
 
 fn by<T>(caller: impl Into<Caller>, role: Option<Role>, user: Option<UserId>, message: T) -> Request<T> {

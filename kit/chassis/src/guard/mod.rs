@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_signed_is_believed_and_what_is_plain_is_not() {
         let claim = Claim { caller: Service::Order.into(), role: Some(Role::Buyer), user: User::One("usr_1") };
-        let entry = keys().sign(claim, Scope::Method(PATH), now_s() + 9);
+        let entry = keys().sign(claim, Scope::Method(PATH), now_s() + 9).unwrap();
         let all = [(IDENTITY_METADATA, entry.as_str()), (ROLE_METADATA, "operator"), (USER_METADATA, "usr_2")];
         let believed = signed(&keys(), PATH, request(&all).headers()).unwrap().unwrap();
         assert_eq!((believed.role, believed.user_id.as_str()), (Some(Role::Buyer), "usr_1"));
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn an_entry_for_any_user_takes_the_one_that_is_named() {
         let claim = Claim { caller: Caller::Operator, role: Some(Role::Buyer), user: User::Any };
-        let entry = keys().sign(claim, Scope::All, now_s() + 9);
+        let entry = keys().sign(claim, Scope::All, now_s() + 9).unwrap();
         let all = [(IDENTITY_METADATA, entry.as_str()), (USER_METADATA, "usr_2")];
         let believed = signed(&keys(), PATH, request(&all).headers()).unwrap().unwrap();
         assert_eq!(believed.user_id, "usr_2");

@@ -40,7 +40,7 @@ impl Signer {
             },
         };
         let until_s = now_s() + CALL_LIFE_S;
-        let entry = keys.sign(claim, Scope::Method(path), until_s);
+        let entry = keys.sign(claim, Scope::Method(path), until_s).map_err(Problem::internal_error)?;
         let mut entry = HeaderValue::try_from(entry).map_err(Problem::internal_error)?;
         // Kept out of logs, and out of the connection's table of headers, in which it would only displace others.
         entry.set_sensitive(true);
@@ -90,6 +90,17 @@ mod tests {
         headers.insert(ROLE_METADATA, HeaderValue::from_static("buyer"));
         signer.sign(&mut headers, PATH, true).unwrap();
         assert_eq!(signed(&headers), Claim { role: Some(Role::Buyer), user: User::One("usr_1"), ..own });
+    }
+
+    #[test]
+    fn a_user_that_would_be_read_as_another_kind_is_not_signed_for() {
+        let signer = Signer::new(Trust::Signed(keys()), Process::Gateway.into());
+        for user in ["", "*", "usr_1.x"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_METADATA, HeaderValue::from_str(user).unwrap());
+            headers.insert(ROLE_METADATA, HeaderValue::from_static("buyer"));
+            assert!(signer.sign(&mut headers, PATH, false).is_err(), "{user:?}");
+        }
     }
 
     #[test]
