@@ -2,7 +2,8 @@
 //!
 //! An order counts as open once it is answered as AWAITING_PAYMENT, and no longer once it is answered as anything else:
 //! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is asked for again. What was never
-//! answered may have been placed, so it counts: whoever hangs up gains nothing by it.
+//! answered may have been placed, so it counts: whoever hangs up gains nothing by it. One that an operator cancels is
+//! settled for the buyer whom the answer names.
 //!
 //! That an order is settled is written down before its answer is given: whoever was told so may place the next one at
 //! once, by any gateway. That it is open is written behind the answer. The next order of its buyer sees it where they
@@ -22,10 +23,18 @@ use std::{mem, sync::Arc};
 pub struct Tab {
     acts: Arc<Acts>,
     act: Act,
-    /// Where the order counts as open.
-    of: Vec<OpenOrders>,
+    owners: Owners,
     /// The order; `None` once the tab is closed.
     order: Option<OrderId>,
+}
+
+/// Where the order of a call counts as open.
+enum Owners {
+    /// Here: with the caller, and at their address.
+    Known(Vec<OpenOrders>),
+    /// With the buyer whom the answer names, as somebody else calls. It counts on at the address that it came from,
+    /// which nobody knows any more.
+    Answered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,18 +58,17 @@ impl Acts {
         message: &DynamicMessage,
     ) -> Result<Option<Tab>, Problem> {
         let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
-        // They cancel what is others', and as many as it takes.
-        if act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator) {
-            return Ok(None);
-        }
         let who = who(act, caller, block, message);
-        self.admit(act, &who).await?;
-        Ok(who.order.or(who.placing).map(|order| Tab {
-            acts: Arc::clone(self),
-            act,
-            of: self.open_orders(&who),
-            order: Some(order),
-        }))
+        // They cancel what is others', and as many as it takes.
+        let is_for_others = act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator);
+        let owners = if is_for_others {
+            Owners::Answered
+        } else {
+            self.admit(act, &who).await?;
+            Owners::Known(self.open_orders(&who))
+        };
+        let order = who.order.or(who.placing);
+        Ok(order.map(|order| Tab { acts: Arc::clone(self), act, owners, order: Some(order) }))
     }
 
     fn open_orders(&self, who: &Who<'_>) -> Vec<OpenOrders> {
@@ -91,17 +99,30 @@ impl Tab {
         match change(self.act, answer) {
             Some(Change::Placed) => self.placed(order),
             Some(Change::Settled) => {
-                // A caller who hangs up now does not cut it: it is queued, and what is queued is asked.
-                let settled = Question::Settled { order, of: mem::take(&mut self.of) };
-                self.acts.queue.ask(settled).await;
+                let of = match &mut self.owners {
+                    Owners::Known(of) => mem::take(of),
+                    Owners::Answered => self.of_buyer(answer.ok()),
+                };
+                if !of.is_empty() {
+                    // A caller who hangs up now does not cut it: it is queued, and what is queued is asked.
+                    self.acts.queue.ask(Question::Settled { order, of }).await;
+                }
             }
             None => {}
         }
     }
 
+    /// An order that somebody else has called for is counted already, where its buyer placed it.
     fn placed(&mut self, order: OrderId) {
-        let of = mem::take(&mut self.of);
-        self.acts.queue.tell(Question::Placed { order, of, life: OPEN_FOR });
+        if let Owners::Known(of) = &mut self.owners {
+            let of = mem::take(of);
+            self.acts.queue.tell(Question::Placed { order, of, life: OPEN_FOR });
+        }
+    }
+
+    fn of_buyer(&self, answer: Option<&DynamicMessage>) -> Vec<OpenOrders> {
+        let buyer = answer.and_then(buyer);
+        buyer.map(|buyer| OpenOrders::of(self.acts.redis.keys(), &buyer)).into_iter().collect()
     }
 }
 
@@ -130,6 +151,13 @@ fn may_be_placed(reason: Reason) -> bool {
 
 fn state(message: &DynamicMessage) -> Option<i32> {
     message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
+}
+
+/// The buyer whom an answer names.
+fn buyer(message: &DynamicMessage) -> Option<String> {
+    let order = message.get_field_by_name("order")?;
+    let buyer = order.as_message()?.get_field_by_name("user_id")?;
+    buyer.as_str().filter(|buyer| !buyer.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Limits on what callers do: by user, by address, by order, over all gateways, and off by a flag.
 
 use crate::{
-    front::{Answer, Front, SECRET, from, request},
+    front::{Answer, Front, SECRET, from, good_token, request},
     orders,
     raw::Door,
 };
@@ -147,6 +147,23 @@ async fn who_is_told_that_an_order_is_settled_may_place_the_next_by_any_gateway(
         let next = place(&there, &token, &format!("s-{number}"), "e").await;
         assert_eq!(next.status, 200, "{next:?}");
     }
+}
+
+#[tokio::test]
+async fn an_order_that_an_operator_cancels_is_open_no_longer_for_its_buyer() {
+    let (front, _guard) = front(&[]).await;
+    let token = buyer();
+    let mut placed = Vec::new();
+    for number in 0..5 {
+        let answer = place(&front, &token, &format!("r-{number}"), "e").await;
+        placed.push(answer.json()["order_id"].as_str().unwrap().to_owned());
+    }
+    is_throttled(&place(&front, &token, "r-5", "e").await, "order", "token");
+    let cancel = json!({ "request_id": "c" });
+    let path = format!("/v1/orders/{}:cancel", placed[2]);
+    assert_eq!(front.post(&path, &good_token("operator"), &cancel).await.status, 200);
+    assert_eq!(place(&front, &token, "r-5", "e").await.status, 200);
+    is_throttled(&place(&front, &token, "r-6", "e").await, "order", "token");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! An order service that takes every order and keeps none, so that a test sees what the gateway lets through.
+//! An order service that takes every order and keeps of it only whose it is, so that a test sees what the gateway lets
+//! through.
 
 use futures_util::{Stream, StreamExt, stream};
 use stampede_chassis::{Grpc, Workers, identity::USER_METADATA, serve_on};
@@ -10,8 +11,13 @@ use stampede_proto::order::v1::{
     order_service_server::{OrderService, OrderServiceServer},
 };
 use stampede_status::{Problem, Reason};
-use stampede_vocab::{OrderId, RequestId};
-use std::{pin::Pin, time::Duration};
+use stampede_vocab::{OrderId, RequestId, UserId};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, service::Routes};
@@ -20,7 +26,7 @@ use tonic::{Request, Response, Status, service::Routes};
 pub async fn serve() -> (String, DropGuard) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let routes = Routes::new(OrderServiceServer::new(Orders));
+    let routes = Routes::new(OrderServiceServer::new(Orders::default()));
     let grpc =
         Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &["stampede.order.v1.OrderService"]).believing_everybody();
     let stop = CancellationToken::new();
@@ -28,7 +34,9 @@ pub async fn serve() -> (String, DropGuard) {
     (url, stop.drop_guard())
 }
 
-struct Orders;
+/// The buyer of each order that was placed.
+#[derive(Default)]
+struct Orders(Mutex<HashMap<String, String>>);
 
 fn order(order_id: String, state: OrderState) -> Option<Order> {
     Some(Order { order_id, state: state.into(), ..Order::default() })
@@ -40,7 +48,7 @@ impl OrderService for Orders {
 
     /// Refuses what is bought in the event `sold-out`, and never answers for `hangs`.
     async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<PlaceOrderResponse>, Status> {
-        let user = request.metadata().get(USER_METADATA).unwrap().to_str().unwrap().parse().unwrap();
+        let user: UserId = request.metadata().get(USER_METADATA).unwrap().to_str().unwrap().parse().unwrap();
         let request = request.into_inner();
         match request.event_id.as_str() {
             "sold-out" => return Err(Problem::new(Reason::SoldOut, "there is nothing left").into()),
@@ -48,6 +56,7 @@ impl OrderService for Orders {
             _ => {}
         }
         let order_id = OrderId::derive(user, &RequestId::parse(&request.request_id).unwrap());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(order_id.to_string(), user.to_string());
         Ok(Response::new(PlaceOrderResponse { order: order(order_id.to_string(), OrderState::AwaitingPayment) }))
     }
 
@@ -60,7 +69,10 @@ impl OrderService for Orders {
         &self,
         request: Request<CancelOrderRequest>,
     ) -> Result<Response<CancelOrderResponse>, Status> {
-        let order = order(request.into_inner().order_id, OrderState::Cancelled);
+        let order_id = request.into_inner().order_id;
+        let buyer = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&order_id).cloned();
+        let order = order(order_id, OrderState::Cancelled);
+        let order = order.map(|order| Order { user_id: buyer.unwrap_or_default(), ..order });
         Ok(Response::new(CancelOrderResponse { order }))
     }
 
