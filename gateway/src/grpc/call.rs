@@ -91,14 +91,16 @@ impl Asked<'_> {
             None
         };
         let answer = gateway.upstream.unary(self.outgoing(), self.message.clone(), BytesCodec).await;
-        if let Some(tab) = tab {
-            let seen = answer.as_ref().map_err(Problem::clone).and_then(|answer| decode_answer(rpc, answer));
+        let is_json = self.wire == Wire::ConnectJson;
+        // Once, for the limits and for the caller.
+        let seen = (is_json || tab.is_some()).then(|| decode_answer(rpc, answer.as_ref()));
+        if let Some((tab, seen)) = tab.zip(seen.as_ref()) {
             tab.close(seen.as_ref()).await;
         }
-        let mut answer = answer?;
-        if self.wire == Wire::ConnectJson {
-            answer = connect::to_json(&decode_answer(rpc, &answer)?)?;
-        }
+        let answer = match seen {
+            Some(seen) if is_json => connect::to_json(&seen?)?,
+            _ => answer?,
+        };
         let bytes = answer.len();
         gateway.holds.answer_of(&self.holder, place, bytes, respond::message(self.wire, answer))
     }
@@ -126,6 +128,7 @@ impl Asked<'_> {
     }
 }
 
-fn decode_answer(rpc: &Rpc, answer: &Bytes) -> Result<DynamicMessage, Problem> {
+fn decode_answer(rpc: &Rpc, answer: Result<&Bytes, &Problem>) -> Result<DynamicMessage, Problem> {
+    let answer = answer.map_err(Problem::clone)?;
     DynamicMessage::decode(rpc.output.clone(), answer.clone()).map_err(Problem::internal_error)
 }

@@ -26,6 +26,7 @@ use crate::{
     trace_id::HEADER,
 };
 use axum::{extract::Request, response::Response};
+use opentelemetry::StringValue;
 use stampede_chassis::catch_panic;
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
@@ -46,7 +47,8 @@ pub async fn answer(gateway: &Gateway, wire: Wire, request: Request) -> Response
     let is_trusted = gateway.holds.trusts(request.extensions());
     // Callers can make up any path.
     let path = target.as_ref().map(Target::path);
-    let (span, trace_id) = span_of(path.unwrap_or("unknown method"), request.headers(), is_trusted);
+    let name = path.as_ref().map_or("unknown method", StringValue::as_str);
+    let (span, trace_id) = span_of(name, request.headers(), is_trusted);
     let answer = catch_panic(admit(gateway, wire, target.as_ref(), request));
     let outcome = answer.instrument(span.clone()).await.flatten();
     let status = match &outcome {
@@ -70,13 +72,13 @@ fn find(gateway: &Gateway, wire: Wire, path: &str) -> Option<Target> {
 }
 
 impl Target {
-    fn path(&self) -> &str {
+    fn path(&self) -> StringValue {
         match self {
             Self::Method(route) => match &route.endpoint {
-                Endpoint::Rpc(rpc) => rpc.grpc_path.as_str(),
-                Endpoint::Native(_) => &route.name,
+                Endpoint::Rpc(rpc) => Arc::clone(&rpc.label).into(),
+                Endpoint::Native(_) => Arc::clone(&route.template).into(),
             },
-            Self::Own(path) => path,
+            Self::Own(path) => (*path).into(),
         }
     }
 }

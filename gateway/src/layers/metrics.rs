@@ -2,9 +2,12 @@
 
 use crate::routes::Route;
 use http::{Method, StatusCode};
-use opentelemetry::{KeyValue, metrics::Histogram};
+use opentelemetry::{KeyValue, StringValue, metrics::Histogram};
 use stampede_chassis::telemetry::duration_histogram;
 use std::{sync::Arc, time::Duration};
+
+/// The route of what has none.
+const UNKNOWN: &str = "unknown";
 
 /// The instruments of the gateway.
 pub struct Metrics {
@@ -21,21 +24,21 @@ impl Metrics {
     /// Records one answer. Without a route neither method nor path becomes a label: callers can make up any.
     pub fn record(&self, method: &Method, route: Option<&Route>, status: StatusCode, elapsed: Duration) {
         match route {
-            Some(route) => self.measure(method_name(method), Arc::clone(&route.template), status, elapsed),
-            None => self.measure("other", Arc::from("unknown"), status, elapsed),
+            Some(route) => self.measure(method_name(method), Arc::clone(&route.template).into(), status, elapsed),
+            None => self.measure("other", UNKNOWN.into(), status, elapsed),
         }
     }
 
     /// Records the answer to a call, whose route is the path of its method. Its status is that of HTTP/JSON for the same
     /// outcome: those of gRPC are all 200.
-    pub fn record_call(&self, path: Option<&str>, status: StatusCode, elapsed: Duration) {
-        self.measure("POST", Arc::from(path.unwrap_or("unknown")), status, elapsed);
+    pub fn record_call(&self, path: Option<StringValue>, status: StatusCode, elapsed: Duration) {
+        self.measure("POST", path.unwrap_or_else(|| UNKNOWN.into()), status, elapsed);
     }
 
-    fn measure(&self, method: &'static str, template: Arc<str>, status: StatusCode, elapsed: Duration) {
+    fn measure(&self, method: &'static str, route: StringValue, status: StatusCode, elapsed: Duration) {
         let labels = [
             KeyValue::new("http_request_method", method),
-            KeyValue::new("http_route", template),
+            KeyValue::new("http_route", route),
             KeyValue::new("http_response_status_code", i64::from(status.as_u16())),
         ];
         self.duration.record(elapsed.as_secs_f64(), &labels);

@@ -3,6 +3,7 @@
 use super::{RouteError, field_path::FieldPath, field_path::named, template::Variable};
 use http::{HeaderName, uri::PathAndQuery};
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use std::sync::Arc;
 
 /// The query parameter of streams that stands for their caller, for callers that cannot send a header.
 pub const TICKET: &str = "ticket";
@@ -12,6 +13,8 @@ pub const TICKET: &str = "ticket";
 pub struct Rpc {
     /// Path of the call, such as `/stampede.order.v1.OrderService/PlaceOrder`.
     pub grpc_path: PathAndQuery,
+    /// The same as text: the name of the call in metrics, where each one counts and none makes a copy.
+    pub label: Arc<str>,
     /// Full name of its service.
     pub service: String,
     /// Its request message.
@@ -85,6 +88,7 @@ impl Rpc {
             name => Some(text_field(&input, name).map_err(fault)?),
         };
         Ok(Self {
+            label: grpc_path.as_str().into(),
             grpc_path,
             service,
             has_body: !body.is_empty(),
