@@ -5,14 +5,18 @@
 
 use crate::trace_id::TraceId;
 use axum::{body::Body, response::Response};
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use stampede_status::{Problem, Reason};
+
+/// Header with the media types that a POST may have.
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 /// An answer that is a problem.
 #[derive(Debug)]
 pub struct Refusal {
     problem: Problem,
-    allow: Option<HeaderValue>,
+    /// What would be taken instead.
+    offer: Option<(HeaderName, HeaderValue)>,
     /// Whether the request came with credentials.
     presented: bool,
 }
@@ -22,7 +26,14 @@ impl Refusal {
     pub fn method_not_allowed(allow: HeaderValue) -> Self {
         let methods = allow.to_str().unwrap_or_default().to_owned();
         let problem = Problem::new(Reason::MethodNotAllowed, format!("this path takes {methods}"));
-        Self { problem, allow: Some(allow), presented: false }
+        Self { problem, offer: Some((header::ALLOW, allow)), presented: false }
+    }
+
+    /// The path is that of a method, whose calls have these media types only.
+    pub fn no_call(accept_post: HeaderValue) -> Self {
+        let media_types = accept_post.to_str().unwrap_or_default().to_owned();
+        let problem = Problem::new(Reason::UnsupportedMediaType, format!("the body must be one of {media_types}"));
+        Self { problem, offer: Some((ACCEPT_POST, accept_post)), presented: false }
     }
 
     /// Tells who presented credentials that these are not valid, and not only that there are to be some.
@@ -34,15 +45,15 @@ impl Refusal {
 
     /// The answer to the request of this trace.
     pub fn into_response(self, trace_id: &TraceId) -> Response {
-        let Self { problem, allow, presented } = self;
+        let Self { problem, offer, presented } = self;
         let mut response = Response::new(Body::from(problem.to_json(trace_id.as_str()).to_string()));
         *response.status_mut() = problem.http();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // Some could be kept by caches that decide for themselves.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
+        if let Some((name, value)) = offer {
+            headers.insert(name, value);
         }
         if let Some(delay) = problem.retry_delay() {
             // Whole seconds are all that the header can say; the body has milliseconds.
@@ -58,7 +69,7 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, allow: None, presented: false }
+        Self { problem, offer: None, presented: false }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     trace_id::HEADER,
 };
 use axum::{extract::Request, response::Response};
+use http::{HeaderValue, Version};
 use opentelemetry::StringValue;
 use stampede_chassis::catch_panic;
 use stampede_status::{Problem, Reason};
@@ -69,6 +70,18 @@ fn find(gateway: &Gateway, wire: Wire, path: &str) -> Option<Target> {
         return Some(Target::Own(path));
     }
     gateway.table.find_call(path).map(Target::Method)
+}
+
+/// The media types that calls of the method of this path have over this version of HTTP, as a header lists them; `None`
+/// where there is no such method.
+pub fn media_types(gateway: &Gateway, path: &str, version: Version) -> Option<HeaderValue> {
+    let is_grpc = version == Version::HTTP_2;
+    if own::find(path).is_some() {
+        return is_grpc.then(|| HeaderValue::from_static(wire::GRPC));
+    }
+    let is_stream = gateway.table.find_call(path)?.is_stream();
+    let media_types = wire::media_types(is_grpc, !is_stream);
+    Some(HeaderValue::from_str(&media_types).expect("media types are header text"))
 }
 
 impl Target {

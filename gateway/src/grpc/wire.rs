@@ -7,6 +7,12 @@ use std::time::Duration;
 /// Header of Connect with the time that the caller waits, in milliseconds.
 const CONNECT_TIMEOUT: &str = "connect-timeout-ms";
 
+/// The media types of gRPC, gRPC-Web and Connect, as a header lists them: what [`Wire::of`] takes.
+pub const GRPC: &str = "application/grpc, application/grpc+proto";
+const WEB: &str = "application/grpc-web, application/grpc-web+proto, application/grpc-web-text, \
+     application/grpc-web-text+proto";
+const CONNECT: &str = "application/proto, application/json";
+
 /// How a call is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -65,6 +71,12 @@ impl Wire {
     }
 }
 
+/// The media types that calls may have, where gRPC is spoken and where Connect is.
+pub fn media_types(is_grpc: bool, is_connect: bool) -> String {
+    let spoken = [is_grpc.then_some(GRPC), Some(WEB), is_connect.then_some(CONNECT)];
+    spoken.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// Up to ten digits; what cannot be read counts as absent.
 fn connect_deadline(headers: &HeaderMap) -> Option<Deadline> {
     let text = headers.get(CONNECT_TIMEOUT)?.to_str().ok()?;
@@ -112,6 +124,18 @@ mod tests {
         ] {
             assert_eq!(wire(method, path, version, content_type), expected, "{path} {content_type}");
         }
+    }
+
+    #[test]
+    fn every_media_type_that_is_listed_is_taken() {
+        let listed = media_types(true, true);
+        let listed: Vec<_> = listed.split(", ").collect();
+        assert_eq!(listed.len(), 8, "{listed:?}");
+        for media_type in listed {
+            let taken = wire(Method::POST, "/a.B/C", Version::HTTP_2, media_type);
+            assert!(taken.is_some(), "{media_type}");
+        }
+        assert!(!media_types(false, true).contains(GRPC) && !media_types(true, false).contains(CONNECT));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use stampede_chassis::{catch_panic, telemetry};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
@@ -105,11 +105,17 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
         Lookup::Found(route) => return Ok(route),
         Lookup::Options(allow) => Unrouted::Options(allow),
         Lookup::WrongMethod(allow) => Unrouted::Refused(Refusal::method_not_allowed(allow)),
-        Lookup::Unknown => {
-            let problem = Problem::new(Reason::UnknownPath, format!("there is nothing under {path}"));
-            Unrouted::Refused(problem.into())
-        }
+        Lookup::Unknown => Unrouted::Refused(unknown(gateway, request)),
     })
+}
+
+/// Refuses what is no path of HTTP/JSON. It may be that of a method, and the request no call of it.
+fn unknown(gateway: &Gateway, request: &Request) -> Refusal {
+    let path = request.uri().path();
+    match grpc::media_types(gateway, path, request.version()).filter(|_| request.method() == Method::POST) {
+        Some(media_types) => Refusal::no_call(media_types),
+        None => Problem::new(Reason::UnknownPath, format!("there is nothing under {path}")).into(),
+    }
 }
 
 /// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that

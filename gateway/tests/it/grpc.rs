@@ -257,6 +257,30 @@ async fn who_may_not_call_a_method_is_refused_and_an_internal_one_does_not_exist
 }
 
 #[tokio::test]
+async fn a_body_that_no_protocol_has_is_refused_by_naming_those_that_are_read() {
+    let (front, _guard) = front(&[]).await;
+    let token = good_token("buyer");
+    for (path, media_type, version, is_taken) in [
+        (GET_PAYMENT, "application/grpc+json", Version::HTTP_2, "application/grpc,"),
+        (GET_PAYMENT, "application/connect+proto", Version::HTTP_11, "application/proto"),
+        (GET_PAYMENT, "text/plain", Version::HTTP_11, "application/json"),
+        (WATCH_EVENTS, "application/connect+json", Version::HTTP_2, "application/grpc-web"),
+        ("/grpc.health.v1.Health/Check", "application/grpc+json", Version::HTTP_2, "application/grpc,"),
+    ] {
+        let mut request = call(path, media_type, &token, framed(&get_payment()));
+        *request.version_mut() = version;
+        let reply = send(&front, request).await;
+        assert_eq!(reply.status, 415, "{path} {media_type}");
+        let taken = reply.headers["accept-post"].to_str().unwrap();
+        assert!(taken.contains(is_taken), "{path} {media_type}: {taken}");
+        assert_eq!(taken.contains("application/grpc,"), version == Version::HTTP_2, "{path} {media_type}: {taken}");
+        assert_eq!(taken.contains("application/proto"), path == GET_PAYMENT, "{path} {media_type}: {taken}");
+    }
+    let internal = call("/stampede.order.v1.OrderService/LookUpOrders", "application/grpc+json", &token, "");
+    assert_eq!(send(&front, internal).await.status, 404);
+}
+
+#[tokio::test]
 async fn acts_are_limited_as_over_http() {
     let (url, _guard) = orders::serve().await;
     let front = Front::start(&[("--order-urls", &url)]).await;
