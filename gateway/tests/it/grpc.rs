@@ -18,8 +18,8 @@ use stampede_proto::{
     },
 };
 use stampede_status::{Problem, Reason};
-use std::{io::Write, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use std::io::Write;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::DropGuard;
 use tonic::{
     Code, Status,
@@ -29,6 +29,8 @@ use tonic::{
 pub const GET_PAYMENT: &str = "/stampede.payment.v1.PaymentService/GetPayment";
 pub const LIST_PAYMENTS: &str = "/stampede.payment.v1.PaymentService/ListPayments";
 pub const WATCH_EVENTS: &str = "/stampede.event.v1.EventService/WatchEvents";
+/// A gateway with this flag waits for a service for longer than a test waits for anything ([`raw::PATIENCE`]).
+pub const WAITS_LONGER: (&str, &str) = ("--request-timeout-ms", "60000");
 const GRPC: &str = "application/grpc";
 
 /// What came back of a call.
@@ -170,16 +172,15 @@ async fn a_call_that_is_cancelled_ends_at_the_service() {
         }
     });
     let (url, _guard) = services::serve_router(never).await;
-    let door = raw::Door::open(&[("--order-urls", &url)]).await;
+    let door = raw::Door::open(&[("--order-urls", &url), WAITS_LONGER]).await;
     let mut orders = OrderServiceClient::new(channel(&door).await);
     let request = with_token(GetOrderRequest { order_id: "ord_1".into() }, "buyer");
     let calling = tokio::spawn(async move { orders.get_order(request).await });
-    let next = tokio::time::timeout(raw::PATIENCE, told.recv());
+    let next = timeout(raw::PATIENCE, told.recv());
     assert_eq!(next.await.unwrap(), Some("begun"));
-    let cancelled = Instant::now();
     calling.abort();
-    assert_eq!(tokio::time::timeout(raw::PATIENCE, told.recv()).await.unwrap(), Some("dropped"));
-    assert!(cancelled.elapsed() < Duration::from_secs(4), "the gateway itself gives up after 5 s");
+    let next = timeout(raw::PATIENCE, told.recv());
+    assert_eq!(next.await.expect("the gateway itself would wait"), Some("dropped"));
 }
 
 #[tokio::test]
@@ -221,15 +222,14 @@ async fn failures_keep_their_details_and_lose_their_internals() {
 
 #[tokio::test]
 async fn a_caller_who_waits_less_is_answered_sooner() {
-    let (front, _guard) = front(&[]).await;
-    let started = Instant::now();
+    let (front, _guard) = front(&[WAITS_LONGER]).await;
     let slow = call(LIST_PAYMENTS, GRPC, &good_token("buyer"), framed(&list_payments("slow")));
-    let reply = send(&front, with(slow, &[("grpc-timeout", "100m")])).await;
-    assert_eq!(reply.reason(), Reason::DeadlineExceeded);
+    let reply = timeout(raw::PATIENCE, send(&front, with(slow, &[("grpc-timeout", "100m")]))).await;
+    assert_eq!(reply.expect("the gateway itself would wait").reason(), Reason::DeadlineExceeded);
     let stay = framed(&WatchEventsRequest { event_ids: vec!["stay".into()] });
-    let reply = send(&front, with(call(WATCH_EVENTS, GRPC, "", stay), &[("grpc-timeout", "900m")])).await;
-    assert_eq!(reply.reason(), Reason::DeadlineExceeded, "a stream ends with the deadline of its caller");
-    assert!(started.elapsed() < Duration::from_secs(4), "the gateway itself waits for 5 s");
+    let stream = send(&front, with(call(WATCH_EVENTS, GRPC, "", stay), &[("grpc-timeout", "900m")]));
+    let reply = timeout(raw::PATIENCE, stream).await.expect("a stream ends with the deadline of its caller");
+    assert_eq!(reply.reason(), Reason::DeadlineExceeded);
 }
 
 #[tokio::test]
@@ -350,7 +350,7 @@ async fn a_gateway_that_leaves_ends_its_streams_as_unavailable() {
     let stay = framed(&WatchEventsRequest { event_ids: vec!["stay".into()] });
     let open = front.open(call(WATCH_EVENTS, GRPC, "", stay)).await.into_body();
     front.workers.draining().cancel();
-    let rest = tokio::time::timeout(raw::PATIENCE, open.collect()).await.unwrap().unwrap();
+    let rest = timeout(raw::PATIENCE, open.collect()).await.unwrap().unwrap();
     let status = Status::from_header_map(rest.trailers().unwrap()).unwrap();
     let problem = Problem::from_status(&status);
     assert_eq!((problem.reason(), problem.retry_delay().is_some()), (Reason::Unavailable, true));
