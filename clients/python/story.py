@@ -37,30 +37,16 @@ Response = TypeVar("Response")
 
 # The domain of every reason that Stampede gives.
 DOMAIN = "stampede.sale"
-# How long one call may take, the retries that gRPC makes by itself included.
+# How long one try of a call may take.
 CALL_S = 5.0
 # How long the story waits for anything: a stream, or calls that are repeated.
 PATIENCE_S = 30.0
-
-# gRPC repeats a call that did not reach a server, with backoff and jitter. That is safe for every method: those that
-# write carry a request_id, and a repeat of a request_id has no second effect.
-SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
+# How long before the second try, where the server does not say when to come again. It doubles with each.
+LEAST_BACKOFF_S = 0.1
+MOST_BACKOFF_S = 2.0
 
 CHANNEL_OPTIONS = (
-    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    # Calls are repeated in one place, which is here.
     ("grpc.service_config_disable_resolution", 1),
     # Notices a connection that is dead and was never closed while a call or a stream waits on it.
     ("grpc.keepalive_time_ms", 30_000),
@@ -122,17 +108,23 @@ def bearer(token: str | None) -> tuple[tuple[str, str], ...]:
 def call(
     method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, token: str | None = None
 ) -> Response:
-    """Calls a method. Repeats the same request, so with the same request_id, while the server asks for that."""
+    """Calls a method. Repeats the same request where that may help.
+
+    That is safe for every method: those that write carry a request_id, and a repeat of one has no second effect.
+    """
     end = time.monotonic() + PATIENCE_S
+    backoff_s = LEAST_BACKOFF_S
     while True:
         try:
             return method(request, timeout=CALL_S, metadata=bearer(token))
         except grpc.RpcError as error:
             refusal = refusal_of(error)
             wait_s = refusal.retry_after_s
-            # The answer is lost, and what was asked for may be done.
-            if refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                wait_s = 0.5
+            # Nobody had the call; or its answer is lost, and what was asked for may be done.
+            may_help = refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            if wait_s is None and may_help:
+                wait_s = backoff_s
+                backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
             if wait_s is None or time.monotonic() + wait_s > end:
                 raise
             time.sleep(max(wait_s, 0.1) * random.uniform(1.0, 1.5))

@@ -43,26 +43,14 @@ import (
 const (
 	// domain is the one of every reason that Stampede gives.
 	domain = "stampede.sale"
-	// callTimeout is for one call, the retries that gRPC makes by itself included.
+	// callTimeout is for one try of a call.
 	callTimeout = 5 * time.Second
 	// patience is for a stream, or for calls that are repeated.
 	patience = 30 * time.Second
+	// leastBackoff is before the second try, where the server does not say when to come again. It doubles with each.
+	leastBackoff = 100 * time.Millisecond
+	mostBackoff  = 2 * time.Second
 )
-
-// serviceConfig lets gRPC repeat a call that did not reach a server, with backoff and jitter. That is safe for every
-// method: those that write carry a request_id, and a repeat of a request_id has no second effect.
-const serviceConfig = `{
-  "methodConfig": [{
-    "name": [{}],
-    "retryPolicy": {
-      "maxAttempts": 4,
-      "initialBackoff": "0.1s",
-      "maxBackoff": "1s",
-      "backoffMultiplier": 2,
-      "retryableStatusCodes": ["UNAVAILABLE"]
-    }
-  }]
-}`
 
 // connect opens a connection, which is shared by all calls: in plaintext for http, over TLS for https.
 func connect(gateway *url.URL) (*grpc.ClientConn, error) {
@@ -73,7 +61,7 @@ func connect(gateway *url.URL) (*grpc.ClientConn, error) {
 	return grpc.NewClient(
 		"dns:///"+gateway.Hostname()+":"+cmp.Or(gateway.Port(), port),
 		grpc.WithTransportCredentials(security),
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		// Calls are repeated in one place, which is here.
 		grpc.WithDisableServiceConfig(),
 		// Notices a connection that is dead and was never closed while a call or a stream waits on it.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -121,13 +109,14 @@ func refusalOf(err error) refusal {
 // method is one of a generated client.
 type method[Request, Response any] func(context.Context, *Request, ...grpc.CallOption) (*Response, error)
 
-// call calls a method. It repeats the same request, so with the same request_id, while the server asks for that.
+// call calls a method. It repeats the same request where that may help, for as long as patience lasts. That is safe for
+// every method: those that write carry a request_id, and a repeat of a request_id has no second effect.
 func call[Request, Response any](
 	ctx context.Context, method method[Request, Response], request *Request, options ...grpc.CallOption,
 ) (*Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for {
+	for tries := 1; ; tries++ {
 		one, done := context.WithTimeout(ctx, callTimeout)
 		response, err := method(one, request, options...)
 		done()
@@ -135,10 +124,11 @@ func call[Request, Response any](
 			return response, nil
 		}
 		said := refusalOf(err)
-		// The answer is lost, and what was asked for may be done.
-		if said.code == codes.DeadlineExceeded {
-			half := time.Second / 2
-			said.retryAfter = &half
+		// Nobody had the call; or its answer is lost, and what was asked for may be done.
+		mayHelp := said.code == codes.Unavailable || said.code == codes.DeadlineExceeded
+		if said.retryAfter == nil && mayHelp {
+			backoff := min(leastBackoff<<min(tries-1, 10), mostBackoff)
+			said.retryAfter = &backoff
 		}
 		if said.retryAfter == nil || pause(ctx, *said.retryAfter) != nil {
 			return nil, err

@@ -27,7 +27,6 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.util.Iterator;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.UUID;
@@ -78,30 +77,13 @@ import sale.stampede.type.v1.Money;
 public final class Story {
     /** The domain of every reason that Stampede gives. */
     private static final String DOMAIN = "stampede.sale";
-    /** How long one call may take, the retries that gRPC makes by itself included. */
+    /** How long one try of a call may take. */
     private static final long CALL_MS = 5_000;
     /** How long the story waits for anything: a stream, or a call that is repeated. */
     private static final long PATIENCE_MS = 30_000;
     /** Bounds of the wait before a repeat. It doubles with each try, and a random part of it is waited. */
     private static final long LEAST_BACKOFF_MS = 100;
     private static final long MOST_BACKOFF_MS = 2_000;
-
-    /**
-     * Has gRPC repeat a call that a server was not ready for, with backoff and jitter. That is safe for every method: a
-     * write carries a request_id, and a repeat of the same one has no second effect.
-     */
-    private static final Map<String, ?> SERVICE_CONFIG = Map.of(
-            "methodConfig",
-            List.of(Map.of(
-                    "name",
-                    List.of(Map.of()),
-                    "retryPolicy",
-                    Map.of(
-                            "maxAttempts", 4.0,
-                            "initialBackoff", "0.1s",
-                            "maxBackoff", "1s",
-                            "backoffMultiplier", 2.0,
-                            "retryableStatusCodes", List.of("UNAVAILABLE")))));
 
     private Story() {}
 
@@ -158,8 +140,8 @@ public final class Story {
         boolean isPlaintext = "http".equals(url.getScheme());
         int port = url.getPort() > 0 ? url.getPort() : isPlaintext ? 80 : 443;
         ManagedChannelBuilder<?> builder = ManagedChannelBuilder.forAddress(url.getHost(), port)
-                .defaultServiceConfig(SERVICE_CONFIG)
-                .enableRetry()
+                // Calls are repeated in one place, which is here.
+                .disableServiceConfigLookUp()
                 // Notices a connection that is dead and was never closed while a call or a stream waits on it.
                 .keepAliveTime(30, TimeUnit.SECONDS)
                 .keepAliveTimeout(10, TimeUnit.SECONDS)
@@ -187,7 +169,10 @@ public final class Story {
         }
     }
 
-    /** Calls, and repeats the same request, so with the same request_id, where that may help. */
+    /**
+     * Calls, and repeats the same request where that may help. That is safe for every method: a write carries a
+     * request_id, and a repeat of the same one has no second effect.
+     */
     private static <S extends AbstractStub<S>, T> T call(S stub, Function<S, T> method) throws InterruptedException {
         Deadline end = Deadline.after(PATIENCE_MS, TimeUnit.MILLISECONDS);
         for (int tries = 1; ; tries++) {
