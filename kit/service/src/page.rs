@@ -56,6 +56,18 @@ impl Paging {
         });
         Page { rows, next_page_token: next.unwrap_or_default() }
     }
+
+    /// [`Paging::cut`] of rows that were picked out of a list up to a row that is not its last, whether or not that one
+    /// was picked; of all that the list has, if `last` is `None`. The next page goes on behind what was looked at, so
+    /// this one may be short or empty.
+    pub fn cut_at<T>(self, rows: Vec<T>, last: Option<(i64, Uuid)>, position: impl Fn(&T) -> (i64, Uuid)) -> Page<T> {
+        let list = self.list.clone();
+        let mut page = self.cut(rows, position);
+        if let Some((after, id)) = last.filter(|_| page.next_page_token.is_empty()) {
+            page.next_page_token = PageToken::new(list, after, id).to_string();
+        }
+        page
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +87,17 @@ mod tests {
         let second = Paging::parse("orders", 2, &page.next_page_token).unwrap();
         assert_eq!(second.after(), Some(position(&8)));
         assert_eq!(second.cut(vec![7], position), Page { rows: vec![7], next_page_token: String::new() });
+    }
+
+    #[test]
+    fn a_page_that_ends_before_its_list_leads_on_even_if_it_is_empty() {
+        let of = |token: &str| Paging::parse("orders", 2, token).unwrap();
+        let after = |page: &Page<i64>| of(&page.next_page_token).after();
+        let last = Some(position(&4));
+        assert_eq!(after(&of("").cut_at(vec![], last, position)), last);
+        assert_eq!(after(&of("").cut_at(vec![9, 8], last, position)), last);
+        assert_eq!(after(&of("").cut_at(vec![9, 8, 7], last, position)), Some(position(&8)));
+        assert_eq!(after(&of("").cut_at(vec![9, 8], None, position)), None);
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_ORDER_SWEEP_INTERVAL_MS", default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub sweep_interval_ms: u64,
 
+    /// Most orders that a page of a list looks at where some are passed over, such as those in other states. What is
+    /// behind them is for the next page.
+    #[arg(long, env = "STAMPEDE_ORDER_LIST_LOOKS_AT", default_value_t = 2_000, value_name = "COUNT", hide = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub list_looks_at: u32,
+
     /// Milliseconds between two polls for the orders that somebody watches.
     #[arg(long, env = "STAMPEDE_ORDER_WATCH_INTERVAL_MS", default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     pub watch_interval_ms: u64,

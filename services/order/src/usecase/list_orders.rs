@@ -1,14 +1,17 @@
-//! Lists orders, a page at a time.
+//! Lists orders, a page at a time. Where a filter passes over orders, a page looks at so many and no more: it may be
+//! short, and the next one goes on behind what was looked at.
 
 use super::{Error, readable};
 use crate::{
     domain::{Order, OrderFilter},
-    store::{Stored, lists},
+    store::{
+        Stored,
+        lists::{self, Along, Picked, Place, Stretch},
+    },
 };
-use stampede_db::Database;
+use stampede_db::{Database, DbError};
 use stampede_service::{Page, Paging};
 use stampede_vocab::{EventId, UserId};
-use uuid::Uuid;
 
 /// Which list of orders, and its sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +41,34 @@ impl Listing {
     }
 
     /// Returns the sort value and the id of an order in the list.
-    fn position(&self, order: &Stored) -> (i64, Uuid) {
+    fn position(&self, order: &Stored) -> Place {
         let sorted_by = match self {
             Self::OfBuyer { .. } | Self::All => order.created_at.micros(),
             Self::OfEvent(_) => order.arrival,
         };
         (sorted_by, order.id.uuid())
+    }
+
+    fn along(&self) -> Along {
+        match *self {
+            Self::OfBuyer { buyer, .. } => Along::Buyer(buyer),
+            Self::OfEvent(event) => Along::Event(event),
+            Self::All => Along::Created,
+        }
+    }
+
+    /// The event that is picked out of a list of all.
+    fn picked_event(&self) -> Option<EventId> {
+        match *self {
+            Self::OfBuyer { event, .. } => event,
+            Self::OfEvent(_) | Self::All => None,
+        }
+    }
+
+    /// Whether orders of the list are passed over that are not wanted: those that its index does not tell apart.
+    fn passes_over(&self, filter: &OrderFilter) -> bool {
+        let by_time = matches!(self, Self::OfEvent(_)) && (filter.from.is_some() || filter.until.is_some());
+        by_time || self.picked_event().is_some() || !filter.states.is_empty()
     }
 }
 
@@ -51,28 +76,32 @@ impl Listing {
 #[derive(Clone)]
 pub struct ListOrders {
     db: Database,
+    most_looked_at: u32,
 }
 
 impl ListOrders {
-    /// Lists orders of this schema.
-    pub fn new(db: Database) -> Self {
-        Self { db }
+    /// Lists orders of this schema. A page for which orders are passed over looks at so many at most.
+    pub fn new(db: Database, most_looked_at: u32) -> Self {
+        Self { db, most_looked_at }
     }
 
-    /// Returns a page of those of the list that the filter takes, without the orders that cannot be read.
+    /// Returns a page of those of the list that the filter takes, without the orders that cannot be read. It may be
+    /// short, or empty, while it has the token of the next one.
     pub async fn run(&self, listing: Listing, filter: &OrderFilter, paging: Paging) -> Result<Page<Order>, Error> {
         let (after, limit) = (paging.after(), paging.limit());
+        let (along, picked) = (listing.along(), Picked { event: listing.picked_event(), filter });
+        let most = Some(self.most_looked_at).filter(|_| listing.passes_over(filter));
         let read = self.db.run("list_orders", |mut conn| async move {
-            match listing {
-                Listing::OfBuyer { buyer, event } => {
-                    lists::of_buyer(&mut conn, buyer, event, filter, after, limit).await
-                }
-                Listing::OfEvent(event) => lists::of_event(&mut conn, event, filter, after, limit).await,
-                Listing::All => lists::all(&mut conn, filter, after, limit).await,
-            }
+            let last = match most {
+                Some(most) => lists::last_of_stretch(&mut conn, along, filter, after, most).await?,
+                None => None,
+            };
+            let orders = lists::page(&mut conn, along, picked, Stretch { after, last }, limit).await?;
+            Ok::<_, DbError>((orders, last))
         });
+        let (orders, last) = read.await?;
         // Cut with those that cannot be read, or a page that has one would look like the last.
-        let Page { rows, next_page_token } = paging.cut(read.await?, |order| listing.position(order));
+        let Page { rows, next_page_token } = paging.cut_at(orders, last, |order| listing.position(order));
         let rows = rows.into_iter().filter_map(|stored| readable(stored.id, stored.order)).collect();
         Ok(Page { rows, next_page_token })
     }
