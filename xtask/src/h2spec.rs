@@ -44,8 +44,8 @@ const LEAST_CASES: usize = 100;
 /// Begins a line of a case that does not fail each time.
 const SOMETIMES: &str = "sometimes: ";
 
-/// Runs all cases. Fails for one that fails and is no exception, and for an exception that passes, unless it is one that
-/// fails sometimes.
+/// Runs all cases. Fails for one that fails and is no exception, and for an exception that passes, unless it is listed
+/// as one that fails sometimes.
 pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     setup::redis()?;
     let h2spec = setup::h2spec(workspace)?;
