@@ -23,6 +23,11 @@ pub enum Input {
         /// Attempt that succeeded.
         attempt: i32,
     },
+    /// The money was captured, and the event was cancelled.
+    PaymentApprovedInVain {
+        /// Attempt that succeeded.
+        attempt: i32,
+    },
     /// An attempt failed for good.
     PaymentDeclined {
         /// Attempt that failed.
@@ -74,7 +79,7 @@ impl Input {
         match self {
             Self::StockCommitted { .. } => "stock_committed",
             Self::StockRejected => "stock_rejected",
-            Self::PaymentApproved { .. } => "payment_approved",
+            Self::PaymentApproved { .. } | Self::PaymentApprovedInVain { .. } => "payment_approved",
             Self::PaymentDeclined { .. } => "payment_declined",
             Self::PaymentRefunded => "payment_refunded",
             Self::Pay { .. } => "pay",
@@ -83,6 +88,14 @@ impl Input {
             Self::EventCancelled { .. } => "event_cancelled",
             Self::DeadlinePassed => "deadline_passed",
             Self::AskAgain => "ask_again",
+        }
+    }
+
+    /// Returns what takes the place of this for an order of a cancelled event; `None` if this stays.
+    pub const fn of_cancelled_event(&self) -> Option<Self> {
+        match self {
+            Self::PaymentApproved { attempt } => Some(Self::PaymentApprovedInVain { attempt: *attempt }),
+            _ => None,
         }
     }
 }
@@ -202,6 +215,7 @@ impl Order {
             Input::StockCommitted { gifts } => self.stock_committed(gifts, now, policy),
             Input::StockRejected => self.stock_rejected(),
             Input::PaymentApproved { attempt } => self.payment_approved(*attempt, now),
+            Input::PaymentApprovedInVain { attempt } => self.payment_approved_in_vain(*attempt, now),
             Input::PaymentDeclined { attempt, code } => self.payment_declined(*attempt, code),
             Input::PaymentRefunded => self.payment_refunded(),
             Input::Pay { buyer, request, method } => self.owned_by(*buyer)?.pay(request, method, now, policy),
@@ -289,6 +303,14 @@ impl Order {
             }
             State::Expired { .. } | State::Cancelled { .. } => Ok(self.give_money_back()),
             _ => Err(NoStep::Ignored),
+        }
+    }
+
+    /// An order that has given its units back does not take them again from an event that sells nothing any more.
+    fn payment_approved_in_vain(&self, attempt: i32, now: Timestamp) -> Result<Step, NoStep> {
+        match self.state {
+            State::Expired { .. } => Ok(self.give_money_back()),
+            _ => self.payment_approved(attempt, now),
         }
     }
 

@@ -270,6 +270,21 @@ fn whatever_ends_unpaid_returns_its_coupon() {
 }
 
 #[test]
+fn money_that_comes_late_goes_back_if_the_event_was_cancelled() {
+    let approved = Input::PaymentApproved { attempt: 2 }.of_cancelled_event().unwrap();
+    for (before, after) in [
+        (StateName::Expired, StateName::Refunding),
+        (StateName::Cancelled, StateName::Refunding),
+        (StateName::Paying, StateName::Fulfilled),
+    ] {
+        let mut order = order_in(state(before), None);
+        order.apply(&approved, EARLY, &POLICY).unwrap();
+        assert_eq!(order.state.name(), after, "{before:?}");
+    }
+    assert!(Input::PaymentRefunded.of_cancelled_event().is_none());
+}
+
+#[test]
 fn an_event_that_is_cancelled_ends_its_orders_with_the_messages_of_any_other_end() {
     let off = Input::EventCancelled { refund_paid: true };
     let mut unpaid = order_in(state(StateName::AwaitingPayment), coupon());

@@ -101,6 +101,17 @@ pub async fn insert(conn: &mut MySqlConnection, cancellations: &[Cancellation], 
     Ok(())
 }
 
+/// Returns those of these events of which a cancellation is known.
+pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Result<BTreeSet<EventId>, DbError> {
+    if events.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut select = Statement::new("SELECT event_id FROM cancelled_events WHERE event_id IN ");
+    select.push_list(events.iter().map(EventId::uuid));
+    let rows: Vec<(Uuid,)> = select.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
+}
+
 /// Lets the orders of those of these events that were cancelled be walked through again, at once.
 pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now: Timestamp) -> Result<(), DbError> {
     if events.is_empty() {

@@ -2,7 +2,7 @@
 //! messages in one transaction.
 
 use crate::{
-    domain::{Input, NoStep, Order, PaymentPolicy, State, Step},
+    domain::{Input, NoStep, Order, PaymentPolicy, State, StateName, Step},
     store::{
         cancellations,
         orders::{self, Lock, Moved},
@@ -158,6 +158,7 @@ impl Transitions {
         let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
         let ids: Vec<OrderId> = ids.into_iter().collect();
         let mut batch = Batch::of(orders::lock(conn, &ids, lock).await?);
+        batch.cancelled = cancellations::known(conn, &batch.expired_and_paid(changes)).await?;
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
@@ -191,6 +192,8 @@ impl Transitions {
 struct Batch {
     orders: BTreeMap<OrderId, Order>,
     unreadable: BTreeMap<OrderId, DbError>,
+    /// Cancelled events, of those of expired orders for which money has come.
+    cancelled: BTreeSet<EventId>,
     /// The transitions of those that changed.
     steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
@@ -219,7 +222,9 @@ impl Batch {
         let Some(order) = self.orders.get_mut(&change.order) else {
             return Outcome::Unknown;
         };
-        match order.apply(&change.input, now, policy) {
+        let is_cancelled = self.cancelled.contains(&order.event);
+        let in_vain = if is_cancelled { change.input.of_cancelled_event() } else { None };
+        match order.apply(in_vain.as_ref().unwrap_or(&change.input), now, policy) {
             Ok(mut step) => {
                 let outgoing = step.body.take().map(|body| order.message(body));
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
@@ -231,14 +236,26 @@ impl Batch {
         }
     }
 
+    /// The events of expired orders for which money comes by these changes.
+    fn expired_and_paid(&self, changes: &[Change]) -> BTreeSet<EventId> {
+        let paid = changes.iter().filter(|change| matches!(change.input, Input::PaymentApproved { .. }));
+        let orders = paid.filter_map(|change| self.orders.get(&change.order));
+        orders.filter(|order| matches!(order.state, State::Expired { .. })).map(|order| order.event).collect()
+    }
+
     /// The events of orders that were paid after they had ended. If the event was cancelled, its orders are not all at
     /// their ends any more.
     fn paid_late(&self) -> BTreeSet<EventId> {
-        let changed = self.steps.keys().filter_map(|id| self.orders.get(id));
-        changed.filter(|order| matches!(order.state, State::Paid { .. })).map(|order| order.event).collect()
+        let late = self.steps.iter().filter(|(_, steps)| steps.iter().any(leaves_an_end));
+        late.filter_map(|(id, _)| self.orders.get(id)).map(|order| order.event).collect()
     }
 
     fn moved(&self) -> Vec<Moved<'_>> {
         self.orders.iter().filter_map(|(id, order)| Some(Moved { order, steps: self.steps.get(id)? })).collect()
     }
+}
+
+/// Whether the order had come to nothing before: only late money leads out of there.
+fn leaves_an_end(step: &Step) -> bool {
+    matches!(step.from, StateName::Expired | StateName::Cancelled)
 }

@@ -121,19 +121,21 @@ async fn paid_orders_are_kept_until_their_refund_is_asked_for() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_payment_that_comes_after_everything_had_ended_is_refunded_too() -> Result<()> {
+async fn a_payment_that_comes_after_everything_had_ended_is_refunded_though_paid_orders_are_kept() -> Result<()> {
     let sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     let order = sale.pay(&order, "p").await?;
     sale.time_is_over(&order).await?;
     sale.reaches(&order, OrderState::Expired).await;
     sale.settles_at(sale.lamp, UNITS).await;
-    event_cancelled(&sale, 2, true).await?;
+    event_cancelled(&sale, 2, false).await?;
     settled(&sale).await;
 
-    // The units are taken again, as those of any order that is paid late, and go back with the money.
+    // Nothing is sold any more, so its units are not taken again.
     sale.approve(&order).await?;
     sale.reaches(&order, OrderState::Refunding).await;
+    counts(&sale, [0, 0, 1, 0, 0]).await;
+    assert!(cancellation(&sale).await?.settle_time.is_none(), "its money is still to go back");
     sale.money_is_back(&order).await?;
     sale.reaches(&order, OrderState::Refunded).await;
     counts(&sale, [0, 0, 1, 1, 0]).await;
