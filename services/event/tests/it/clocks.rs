@@ -1,6 +1,6 @@
 //! The clocks of machines disagree, and events turn at their time all the same: by the clock of Redis.
 
-use crate::sale::{create, reaches, replica_wrong_by, request, world};
+use crate::sale::{SERVICES, create, reaches, replica_wrong_by, request, settings, world};
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
 use stampede_proto::event::v1::{CancelEventRequest, EventState};
@@ -98,7 +98,9 @@ async fn offset_s(replica: &Mesh, against: &str) -> Result<f64> {
 #[tokio::test]
 async fn a_cancellation_is_not_of_the_future() -> Result<()> {
     let world = world().await?;
-    let replica = replica_wrong_by(&world, 2_000).await?;
+    // Inventory has to confirm it.
+    let ahead = settings().set(Service::Event, "STAMPEDE_CLOCK_WRONG_BY_MS", 2_000);
+    let replica = ahead.start(&world, SERVICES).await?;
     let created = create(&mut replica.event(), request("sale", 60 * SECOND, SECOND)).await?;
     let request = CancelEventRequest { event_id: created.event_id.clone(), ..CancelEventRequest::default() };
     replica.event().cancel_event(as_operator(request)).await?;
