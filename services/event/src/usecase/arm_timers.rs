@@ -99,15 +99,19 @@ impl ArmTimers {
 }
 
 /// The timers of those transitions ahead that are near at `now`.
+///
+/// A closing that comes within [`AHEAD`] of the opening gets its timer with that: by the time of the opening the looks
+/// for what has come near are past it.
 fn near_timers(schedule: &Schedule, now: Timestamp) -> Timers {
     let until = now.plus(AHEAD);
-    let is_near = |time: &Timestamp| *time < until;
-    let open_time = (schedule.state == State::Scheduled).then(|| schedule.times.open_time());
+    let opening = (schedule.state == State::Scheduled).then(|| schedule.times.open_time());
+    let open_time = opening.filter(|time| *time < until);
+    let until = if open_time.is_some() { until.plus(AHEAD) } else { until };
     Timers {
         event_id: schedule.event_id,
         version: schedule.version,
-        open_time: open_time.filter(is_near),
-        close_time: Some(schedule.times.close_time()).filter(is_near),
+        open_time,
+        close_time: Some(schedule.times.close_time()).filter(|time| *time < until),
     }
 }
 
@@ -127,7 +131,8 @@ mod tests {
     #[test]
     fn only_what_is_near_has_a_timer() {
         assert_eq!(timers(1, 2), [true, true]);
-        assert_eq!(timers(119, 120), [true, false]);
+        assert_eq!(timers(119, 239), [true, true], "nobody looks for it again");
+        assert_eq!(timers(119, 240), [true, false]);
         assert_eq!(timers(120, 121), [false, false]);
     }
 }
