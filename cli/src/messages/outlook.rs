@@ -102,6 +102,12 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
         "an order that is PAID asks again by itself, and is then answered again: it gets its units or its money back",
     ),
     (
+        Service::Order,
+        "EventCancelled",
+        "the orders of the event go on: unpaid ones may be paid until their deadline, and paid ones are not refunded; \
+         replay it",
+    ),
+    (
         Service::Inventory,
         "EventScheduled",
         "the stock keeps its items and times until the event is rescheduled; `stampede audit` names the difference",
@@ -109,7 +115,8 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
     (
         Service::Inventory,
         "EventCancelled",
-        "the stock goes on being sold until its closing time: StageStock can move that; `stampede audit` names it",
+        "the stock goes on being sold until its closing time, unless CancelEvent was answered: StageStock can end that; \
+         `stampede audit` names it",
     ),
     (Service::Inventory, "OrderPaidLate", "an order that is PAID asks for its units again by itself"),
     (Service::Inventory, "OrderCancelled", UNITS_STAY),
