@@ -84,10 +84,17 @@ struct ErrorCode {
 }
 
 impl ChargeAnswer {
-    /// Returns how the charge stands.
+    /// Returns how the charge stands. One of which something was refunded does not pay for goods any more.
     pub(super) fn into_outcome(self) -> Result<Outcome, ProviderError> {
-        let amount = money(self.amount_minor, &self.currency);
+        let amount = money(self.amount_minor, &self.currency).and_then(|amount| self.kept(amount));
         Ok(outcome(&self.status, readable_id(self.id)?, amount, self.decline_code))
+    }
+
+    fn kept(&self, amount: Money) -> Result<Money, Doubt> {
+        match self.refunded_minor {
+            0 => Ok(amount),
+            refunded => Err(Doubt::OtherAmount(format!("{amount}, of which {refunded} were refunded"))),
+        }
     }
 
     /// Returns what was refunded of it, and of which attempt it is.
@@ -174,6 +181,15 @@ mod tests {
             let doubt = Doubt::OtherAmount(format!("500 \"{unknown}\""));
             assert_eq!(charge(&json!({"currency": unknown})), Outcome::InDoubt(doubt));
         }
+    }
+
+    #[test]
+    fn a_charge_of_which_something_was_given_back_is_no_capture() {
+        let given_back = Doubt::OtherAmount("500 EUR, of which 100 were refunded".to_owned());
+        assert_eq!(charge(&json!({"refunded_minor": 100})), Outcome::InDoubt(given_back));
+        assert!(matches!(charge(&json!({"refunded_minor": 0})), Outcome::Captured { .. }));
+        let declined = charge(&json!({"status": "declined", "refunded_minor": 0}));
+        assert_eq!(declined, Outcome::Declined { code: "declined".to_owned() });
     }
 
     #[test]
