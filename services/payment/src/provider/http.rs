@@ -92,6 +92,11 @@ impl ProviderError {
             }
         }
     }
+
+    /// Returns whether the provider was asked, or at least tried to be: what was held back says nothing of it.
+    pub fn was_asked(&self) -> bool {
+        !matches!(self, Self::HeldBack)
+    }
 }
 
 fn is_for_good(status: StatusCode, code: &str) -> bool {

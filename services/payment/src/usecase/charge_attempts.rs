@@ -70,8 +70,12 @@ impl ChargeAttempts {
 
     /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks
     /// the charge up after the lease has ended.
+    ///
+    /// What has been queued for longer than the provider keeps a key may have been sent before, and its database
+    /// restored since. It is not sent here, and is of unknown outcome.
     pub async fn run(&self, order: ChargeOrder) {
-        let outcome = self.send_charge(&order).await;
+        let is_safe = order.amount.minor_units == 0 || self.context.may_resend(order.requested_at);
+        let outcome = if is_safe { self.send_charge(&order).await } else { Outcome::Unresolved };
         if let Err(error) = self.settle.run(order.key, outcome).await {
             tracing::warn!(attempt.id = %order.key, error.cause = %error, "the outcome of a charge was not stored");
         }

@@ -1,6 +1,6 @@
 //! The dependencies that the use cases share.
 
-use super::recent_ends::RecentEnds;
+use super::{TRIES_UNTIL_ERROR, recent_ends::RecentEnds};
 use crate::store::Claim;
 use stampede_db::Database;
 use stampede_outbox::Outbox;
@@ -39,6 +39,12 @@ impl Context {
     /// Returns whether what was requested then may be sent again: the provider still knows its key, if it ever came.
     pub(super) fn may_resend(&self, requested_at: Timestamp) -> bool {
         Timestamp::now().since(requested_at) < self.resend_for
+    }
+
+    /// Returns whether nobody waits for an answer any more to what was requested then, and tried so often before. Age
+    /// alone is no reason: what a process finds that was down for long has not been asked for once.
+    pub(super) fn is_given_up(&self, requested_at: Timestamp, checks: u32) -> bool {
+        !self.may_resend(requested_at) && checks.saturating_add(1) >= TRIES_UNTIL_ERROR
     }
 
     /// Returns the time now, and the end of a lease that begins now.

@@ -36,7 +36,8 @@ pub use settle_refunds::SettleRefunds;
 use stampede_batch::BatchConfig;
 use stampede_db::DbError;
 
-/// From this try on, each one without a result is logged as an error. The retries go on.
+/// From this try on, each one without a result is logged as an error. The retries go on, until the provider may have
+/// forgotten the key.
 const TRIES_UNTIL_ERROR: u32 = 10;
 
 /// Two batches in flight: one that hangs does not hold up all others, and with them the permits of the charges that

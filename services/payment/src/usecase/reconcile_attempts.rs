@@ -63,8 +63,13 @@ impl ReconcileAttempts {
     }
 
     async fn reconcile(&self, order: &ChargeOrder) -> Outcome {
+        if order.amount.minor_units == 0 {
+            // The provider never hears of it.
+            return self.charge.send_charge(order).await;
+        }
         let may_resend = self.context.may_resend(order.requested_at);
-        let outcome = match self.provider.look_up(order.key).await {
+        match self.provider.look_up(order.key).await {
+            Ok(LookUp::Found(Outcome::Unresolved)) if !may_resend => Outcome::InDoubt(Doubt::NoAnswer),
             Ok(LookUp::Found(outcome)) => outcome,
             // Not an end: the first request may still be on its way, and would be charged after a decline. Sent again
             // under the same key, whichever of the two arrives first is the one charge.
@@ -75,12 +80,13 @@ impl ReconcileAttempts {
             Err(ProviderError::HeldBack) => return Outcome::Unresolved,
             Err(error) => {
                 tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge could not be looked up");
-                error.doubt().map_or(Outcome::Unresolved, Outcome::InDoubt)
+                error.doubt().map_or_else(|| self.without_answer(order, &error), Outcome::InDoubt)
             }
-        };
-        match outcome {
-            Outcome::Unresolved if !may_resend => Outcome::InDoubt(Doubt::NoAnswer),
-            outcome => outcome,
         }
+    }
+
+    fn without_answer(&self, order: &ChargeOrder, error: &ProviderError) -> Outcome {
+        let is_given_up = error.was_asked() && self.context.is_given_up(order.requested_at, order.checks);
+        if is_given_up { Outcome::InDoubt(Doubt::NoAnswer) } else { Outcome::Unresolved }
     }
 }

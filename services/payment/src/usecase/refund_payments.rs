@@ -71,24 +71,16 @@ impl RefundPayments {
         match outcome {
             Ok(RefundOutcome::Unresolved) if !may_resend => RefundOutcome::InDoubt(Doubt::NoAnswer),
             Ok(outcome) => outcome,
-            Err(error) => self.without_answer(refund, charge_id, &error, may_resend).await,
+            Err(error) => self.without_answer(refund, charge_id, &error).await,
         }
     }
 
-    async fn without_answer(
-        &self,
-        refund: &Refund,
-        charge_id: &str,
-        error: &ProviderError,
-        may_resend: bool,
-    ) -> RefundOutcome {
+    async fn without_answer(&self, refund: &Refund, charge_id: &str, error: &ProviderError) -> RefundOutcome {
         tracing::warn!(refund.id = %refund.key(), error.cause = %error, "a refund has no known outcome");
-        // One that was not asked has not failed to answer.
-        let may_answer = may_resend || matches!(error, ProviderError::HeldBack);
         match error.doubt() {
             Some(doubt) => self.by_charge(refund, charge_id, doubt).await,
-            None if may_answer => RefundOutcome::Unresolved,
-            None => RefundOutcome::InDoubt(Doubt::NoAnswer),
+            None if error.was_asked() && self.is_given_up(refund) => RefundOutcome::InDoubt(Doubt::NoAnswer),
+            None => RefundOutcome::Unresolved,
         }
     }
 
@@ -100,8 +92,14 @@ impl RefundPayments {
             Ok(_) => RefundOutcome::InDoubt(doubt),
             Err(error) => {
                 tracing::warn!(refund.id = %refund.key(), error.cause = %error, "the charge of a refund was not looked up");
-                if error.is_lasting() { RefundOutcome::InDoubt(doubt) } else { RefundOutcome::Unresolved }
+                // There is no better answer to wait for.
+                let is_end = error.doubt().is_some() || (error.was_asked() && self.is_given_up(refund));
+                if is_end { RefundOutcome::InDoubt(doubt) } else { RefundOutcome::Unresolved }
             }
         }
+    }
+
+    fn is_given_up(&self, refund: &Refund) -> bool {
+        self.context.is_given_up(refund.created_at, refund.checks())
     }
 }

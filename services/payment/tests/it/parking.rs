@@ -182,6 +182,50 @@ async fn a_charge_is_not_sent_again_once_its_key_may_have_expired() -> Result<()
 }
 
 #[tokio::test]
+async fn what_is_old_is_asked_for_again_and_again_before_it_is_parked() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = Order::new();
+    let key = charge_key(&order);
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+    // As if nobody had worked on it for two days, and the provider were away just now.
+    provider.says_of(Ask::ChargeByKey, &key, 500, refusal("oops"));
+    let age = "UPDATE attempts SET created_us = created_us - 172800000000";
+    sqlx::query(age).execute(&mut *sale.conn().await?).await?;
+    let asked = provider.asked(Ask::ChargeByKey, &key);
+    eventually("it is looked up", || async { (provider.asked(Ask::ChargeByKey, &key) >= asked + 3).then_some(()) })
+        .await;
+    assert_eq!(anomalies(&sale, &order).await?, []);
+
+    let last = "UPDATE attempts SET checks = 9, due_us = 1 WHERE state = 'UNKNOWN'";
+    sqlx::query(last).execute(&mut *sale.conn().await?).await?;
+    is_parked(&sale, &order, "CHARGE", "NO_ANSWER").await;
+    assert_eq!(provider.asked(Ask::Charge, &key), 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_charge_that_a_restored_database_has_queued_for_long_is_not_sent_a_second_time() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = paid(&sale, &provider).await?;
+    let key = charge_key(&order);
+    // The provider has forgotten the key since.
+    provider.says_of(Ask::ChargeByKey, &key, 404, refusal("charge_not_found"));
+    for restore in [
+        "UPDATE payments SET state = 'OPEN', captured_minor = 0, captured_attempt = NULL",
+        "UPDATE attempts SET state = 'REQUESTED', provider_charge_id = NULL, due_us = 1, \
+         created_us = created_us - 172800000000",
+    ] {
+        sqlx::query(restore).execute(&mut *sale.conn().await?).await?;
+    }
+    is_parked(&sale, &order, "CHARGE", "KEY_EXPIRED").await;
+    assert_eq!(provider.asked(Ask::Charge, &key), 1);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_charge_that_stays_pending_for_longer_than_its_key_is_kept_is_parked() -> Result<()> {
     let provider = StandIn::start().await?;
     let short = settings().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", 2_000);
