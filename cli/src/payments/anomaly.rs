@@ -99,6 +99,14 @@ struct Decided {
     time: Option<String>,
 }
 
+impl Anomaly {
+    /// Returns whether this decision was carried out. One that the provider was faster than is not.
+    pub fn is_settled_as(&self, verdict: Verdict) -> bool {
+        let decided = self.decided.as_ref().filter(|_| self.state == "SETTLED");
+        decided.is_some_and(|decided| decided.verdict == verdict.as_str())
+    }
+}
+
 impl Verdict {
     /// Returns the name that is stored.
     pub const fn as_str(self) -> &'static str {

@@ -32,7 +32,7 @@ Without --yes nothing is changed: it says what would be. Nothing approves a char
 `--as retry` asks again. Look at the provider's records before `--as declined` and `--as refunded`: there is no way back.
 
 Exit code 0: it is settled, or nothing was to be changed. 1: it was not carried out before the deadline, or somebody else
-had decided. 2: it could not do its work.")]
+had decided, or the provider has told the end before. 2: it could not do its work.")]
 pub struct Args {
     /// Which: an id that `payments list` prints
     #[arg(value_name = "ID")]
@@ -83,7 +83,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
         return report(args.verdict, None, false, now, output).map(|()| false);
     }
     let now = wait(&schemas, &args).await?;
-    let is_settled = now.state == "SETTLED";
+    let is_settled = now.is_settled_as(args.verdict);
     report(args.verdict, Some((*record).clone()), is_settled, now, output)?;
     Ok(is_settled || args.act.no_wait)
 }
@@ -138,6 +138,7 @@ fn report(
     print_text(anomaly.to_string().trim_end())?;
     let outcome = match (decided.is_some(), is_settled, anomaly.state.as_str()) {
         (true, true, _) => "settled".to_owned(),
+        (true, false, "SETTLED") => "not carried out: the provider has told the end before".to_owned(),
         (true, false, _) => "decided; the payment service has not carried it out yet".to_owned(),
         (false, _, "OPEN") => format!("would be: {}. Nothing was changed: add --yes --why TEXT", verdict.effect()),
         (false, ..) => "nothing was changed: it was decided on before".to_owned(),

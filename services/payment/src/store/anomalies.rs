@@ -65,7 +65,8 @@ pub async fn note(conn: &mut MySqlConnection, anomalies: &[Anomaly], now: Timest
     insert(conn, &new, now).await
 }
 
-/// Settles the anomalies of these attempts, of which the provider has told the end.
+/// Settles the anomalies of these attempts, of which the provider has told the end. What was decided on them and not
+/// carried out never will be, so that no verdict is kept.
 pub async fn close(
     conn: &mut MySqlConnection,
     subject: Subject,
@@ -75,7 +76,10 @@ pub async fn close(
     if keys.is_empty() {
         return Ok(());
     }
-    let mut update = Statement::new("UPDATE anomalies SET state = 'SETTLED', settled_us = ");
+    // By the key of the attempts: by that of the states it would wait for the anomalies of others.
+    let mut update = Statement::new(
+        "UPDATE anomalies FORCE INDEX (ix_anomalies_attempt) SET state = 'SETTLED', verdict = NULL, settled_us = ",
+    );
     update.push_bind(now.micros()).push(" WHERE state IN ('OPEN', 'DECIDED') AND subject = ");
     update.push_bind(subject.as_str()).push(" AND ");
     push_keys(&mut update, keys);

@@ -1,9 +1,9 @@
 //! Claims that compete for the same rows, and rows that cannot be read, on a real server.
 
 use crate::{
-    domain::{AttemptKey, Payment, Refund},
+    domain::{Anomaly, AttemptKey, Doubt, Payment, Refund, Subject},
     store::{
-        Claim, KeyRow, Reading,
+        Claim, KeyRow, Reading, anomalies,
         attempts::{self, Claimable},
         payments, refunds,
     },
@@ -120,5 +120,24 @@ async fn a_row_that_cannot_be_read_is_named_and_its_neighbours_are_read() -> Res
     }
     let listed = payments::list(&mut conn, None, None, 10).await?;
     assert_eq!((listed.len(), listed.iter().filter(|found| found.is_ok()).count()), (5, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_decision_that_the_provider_was_faster_than_is_not_kept_as_carried_out() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let key = AttemptKey { payment_id: queue(&mut conn, 1).await?, attempt: 1 };
+    anomalies::park(&mut conn, &[Anomaly::ChargeInDoubt { key, doubt: Doubt::NoAnswer }], NOW).await?;
+    sqlx::query("UPDATE anomalies SET state = 'DECIDED', verdict = 'DECLINED', decided_by = 'ann'")
+        .execute(&mut *conn)
+        .await?;
+    anomalies::close(&mut conn, Subject::Refund, &[key], NOW).await?;
+    assert_eq!(anomalies::decided(&mut conn, 9).await?.len(), 1, "it is about something else");
+
+    anomalies::close(&mut conn, Subject::Charge, &[key], NOW).await?;
+    let stored: (String, Option<String>, Option<String>) =
+        sqlx::query_as("SELECT state, verdict, decided_by FROM anomalies").fetch_one(&mut *conn).await?;
+    assert_eq!(stored, ("SETTLED".to_owned(), None, Some("ann".to_owned())));
     Ok(())
 }
