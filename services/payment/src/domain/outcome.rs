@@ -32,6 +32,14 @@ impl Outcome {
             Self::Unresolved | Self::InDoubt(_) => false,
         }
     }
+
+    /// Returns the provider's id of the charge that has captured the money.
+    pub fn charge_id(&self) -> Option<&str> {
+        match self {
+            Self::Captured { charge_id, .. } => charge_id.as_deref(),
+            Self::Declined { .. } | Self::Unresolved | Self::InDoubt(_) => None,
+        }
+    }
 }
 
 /// The outcome of a refund.

@@ -14,6 +14,8 @@ pub struct ChargeRecord {
     pub key: Option<AttemptKey>,
     /// What was refunded of it; `None` if that cannot be read.
     pub refunded: Option<Money>,
+    /// How it stands.
+    pub outcome: Outcome,
 }
 
 /// A page of the provider's list of refunds.
@@ -97,10 +99,11 @@ impl ChargeAnswer {
         }
     }
 
-    /// Returns what was refunded of it, and of which attempt it is.
-    pub(super) fn into_record(self) -> ChargeRecord {
+    /// Returns what was refunded of it, of which attempt it is, and how it stands.
+    pub(super) fn into_record(self) -> Result<ChargeRecord, ProviderError> {
         let refunded = money(self.refunded_minor, &self.currency).ok();
-        ChargeRecord { key: self.key.and_then(|key| key.parse().ok()), refunded }
+        let key = self.key.as_deref().and_then(|key| key.parse().ok());
+        Ok(ChargeRecord { key, refunded, outcome: self.into_outcome()? })
     }
 }
 

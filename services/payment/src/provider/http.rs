@@ -175,7 +175,7 @@ impl HttpProvider {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        Ok(Some(answer.granted::<ChargeAnswer>()?.into_record()))
+        answer.granted::<ChargeAnswer>()?.into_record().map(Some)
     }
 
     /// Looks up a refund by its key; `None` if the provider never took one under it.

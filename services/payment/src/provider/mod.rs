@@ -59,7 +59,7 @@ fn bounded_id(id: String) -> Option<String> {
 }
 
 /// Returns whether an id of the provider's may stand in a path.
-fn is_plain(id: &str) -> bool {
+pub fn is_plain(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 

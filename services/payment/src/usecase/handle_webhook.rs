@@ -31,7 +31,7 @@ impl HandleWebhook {
         match notice {
             // This process has committed it already.
             Notice::Charge(key, outcome) if self.context.recent_ends.have(key, &outcome) => Ok(()),
-            Notice::Charge(key, _) => self.look_up.charge(key).await,
+            Notice::Charge(key, told) => self.look_up.charge(key, &told).await,
             Notice::Refund(key) => self.look_up.refund(key).await,
             Notice::ForeignRefund { charge_id } => self.look_up.foreign_refund(&charge_id).await,
             Notice::Other => Ok(()),

@@ -4,7 +4,7 @@
 use super::{Context, Error, NoteRefunds, SettleAttempts, SettleRefunds};
 use crate::{
     domain::{AttemptKey, Outcome, RefundKey, RefundOutcome, RefundState},
-    provider::{HttpProvider, LookUp, ProviderError},
+    provider::{HttpProvider, LookUp, ProviderError, is_plain},
     store::refunds,
 };
 use std::{sync::Arc, time::Duration};
@@ -41,10 +41,32 @@ impl LookUpNotices {
 
     /// Stores how a charge stands, if it has ended. A charge that the provider does not have, or that is pending, stays
     /// as it is: the reconciler goes on to look it up.
-    pub async fn charge(&self, key: AttemptKey) -> Result<(), Error> {
-        match self.in_turn(self.provider.look_up(key)).await? {
-            Some(LookUp::Found(outcome)) if outcome != Outcome::Unresolved => self.settle.run(key, outcome).await,
-            Some(LookUp::Found(_) | LookUp::NotFound) | None => Ok(()),
+    ///
+    /// If the notice tells of another charge than the one under its key, that is looked up as well: money may have been
+    /// taken twice under one key, and the provider answers for the key with one of the two.
+    pub async fn charge(&self, key: AttemptKey, told: &Outcome) -> Result<(), Error> {
+        let found = match self.in_turn(self.provider.look_up(key)).await? {
+            Some(LookUp::Found(outcome)) if outcome != Outcome::Unresolved => outcome,
+            Some(LookUp::Found(_) | LookUp::NotFound) | None => return Ok(()),
+        };
+        self.settle.run(key, found.clone()).await?;
+        match told.charge_id() {
+            Some(told) if found.is_end() && found.charge_id() != Some(told) => self.other_charge(key, told).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores that a key has this charge too, if that is so.
+    async fn other_charge(&self, key: AttemptKey, charge_id: &str) -> Result<(), Error> {
+        if !is_plain(charge_id) {
+            tracing::error!(attempt.id = %key, "the provider tells of another charge, whose id cannot be looked up");
+            return Ok(());
+        }
+        match self.in_turn(self.provider.look_up_charge(charge_id)).await? {
+            Some(Some(charge)) if charge.key == Some(key) && charge.outcome.charge_id() == Some(charge_id) => {
+                self.settle.run(key, charge.outcome).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

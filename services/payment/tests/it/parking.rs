@@ -279,6 +279,29 @@ async fn a_second_charge_under_one_key_is_not_passed_over() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_second_charge_that_its_key_does_not_lead_to_is_found_by_its_notice() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    let order = paid(&sale, &provider).await?;
+    provider.has_captured(&order, "ch_1");
+    for (id, key) in [("ch_2", "of another shop"), ("ch_3", charge_key(&order).as_str())] {
+        assert_eq!(anomalies(&sale, &order).await?, []);
+        let mut other = charge("captured", PRICE);
+        other["id"] = json!(id);
+        other["key"] = json!(key);
+        provider.says_of(Ask::ChargeById, id, 200, other);
+        let payload = captured(&order, id, PRICE);
+        notify(&sale, &payload, &sign(&payload)).await?;
+        assert_eq!(provider.asked(Ask::ChargeById, id), 1);
+    }
+    is_parked(&sale, &order, "CHARGE", "ANOTHER_CHARGE").await;
+    // The id of this one can stand in no path: it is nobody's fault for ever.
+    let payload = captured(&order, "ch/4", PRICE);
+    notify(&sale, &payload, &sign(&payload)).await?;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
 async fn a_refund_that_is_pending_is_looked_up_until_it_is_done() -> Result<()> {
     let provider = StandIn::start().await?;
     let sale = provider.open(settings()).await?;
