@@ -244,7 +244,11 @@ impl Answer {
         if !self.status.is_success() {
             return Err(ProviderError::Refused { status: self.status, code: self.error_code() });
         }
-        serde_json::from_slice(&self.body).map_err(|error| ProviderError::Unreadable(error.to_string()))
+        // What serde says of a value would repeat it, and it is logged.
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            ProviderError::Unreadable(format!("at line {line}, column {column}"))
+        })
     }
 
     fn error_code(&self) -> String {
