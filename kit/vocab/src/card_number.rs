@@ -25,10 +25,17 @@ fn refusal(field: &str) -> InvalidField {
     InvalidField::new(field, "looks like a card number: send no card numbers, only tokens of the payment provider")
 }
 
-/// Whether words that follow each other make a card number. A word takes the digits with it that it has, as in "v2".
+/// Whether some of the words make a card number, next to each other: before and behind it there may be numbers too, such
+/// as the month and the year that it is good until. A word takes the digits with it that it has, as in "v2".
 fn has_card_number(text: &str) -> bool {
-    let words: Vec<&str> = text.split(is_separator).collect();
-    words.split(|word| !is_number(word)).any(is_card_number)
+    let words: Vec<&str> = text.split(is_separator).filter(|word| !word.is_empty()).collect();
+    words.split(|word| !is_number(word)).any(|numbers| (0..numbers.len()).any(|first| begins_one(&numbers[first..])))
+}
+
+/// Whether the first of these numbers, alone or with some that follow, make a card number.
+fn begins_one(numbers: &[&str]) -> bool {
+    let most = numbers.len().min(MAX_DIGITS);
+    (1..=most).any(|count| is_card_number(&numbers[..count]))
 }
 
 fn is_separator(sign: char) -> bool {
@@ -94,6 +101,9 @@ mod tests {
                 format!("my card {card} please"),
                 format!("card:{card}."),
                 format!("tok_{card}"),
+                format!("{card} 12 27 123"),
+                format!("2026 {card}"),
+                format!("12-27  {card} 1"),
                 format!("가습기 {card}"),
             ] {
                 assert!(refuse_text_with_card_number("name", &text).is_err(), "{text}");
