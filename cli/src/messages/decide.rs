@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, MySql, MySqlConnection, QueryBuilder};
 use stampede_db::{DbError, ensure_rows};
-use stampede_vocab::{Service, Timestamp};
+use stampede_vocab::{Service, Timestamp, refuse_text_with_card_number};
 use std::sync::Arc;
 
 /// Longest name of who decides, as its column has it, and longest reason.
@@ -84,6 +84,9 @@ impl Act {
         let by = by.with_context(|| {
             format!("--by is needed with --yes: say who decides, in 1 to {} characters, for the record", MAX_CHARS.0)
         })?;
+        // Both are kept for good.
+        refuse_text_with_card_number("--by", by)?;
+        refuse_text_with_card_number("--why", &why)?;
         Ok(Record { by: by.to_owned(), why })
     }
 }
@@ -255,6 +258,9 @@ mod tests {
             assert!(refused.contains(flag), "{flag}: {refused}");
         }
         assert!(act(Some(&"x".repeat(129)), Some("x")).record().is_err(), "longer than its column");
+        let refused =
+            act(Some("ann"), Some("given back to 4242 4242 4242 4242 12/27")).record().unwrap_err().to_string();
+        assert!(refused.contains("--why") && !refused.contains("4242"), "{refused}");
         assert_eq!(parse_why(" mended "), Ok("mended".to_owned()));
         assert!(parse_why("  ").is_err() && parse_why(&"x".repeat(2_001)).is_err());
     }
