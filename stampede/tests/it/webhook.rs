@@ -1,4 +1,4 @@
-//! A webhook on its whole way: signed over its bytes, through the gateway, to the end of the order.
+//! A webhook on its whole way: signed over its bytes, through the gateway, to the payment service.
 
 use crate::sale::{LONG, Sale, eur};
 use bytes::Bytes;
