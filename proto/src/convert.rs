@@ -2,7 +2,7 @@
 
 use crate::r#type::v1::{DeclineCode, Money as ProtoMoney};
 use prost_types::Timestamp as ProtoTimestamp;
-use stampede_vocab::{InvalidField, Money, Timestamp};
+use stampede_vocab::{Currency, InvalidField, Money, Timestamp};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const NANOS_PER_MICRO: i64 = 1_000;
@@ -26,13 +26,32 @@ impl TryFrom<&ProtoMoney> for Money {
 
 /// Returns the money in `field`, which must be set.
 pub fn money(field: &str, money: Option<&ProtoMoney>) -> Result<Money, InvalidField> {
-    let money = money.ok_or_else(|| InvalidField::new(field, "must be set"))?;
-    money.try_into().map_err(|error: InvalidField| error.within(field))
+    set(field, money)?.try_into().map_err(|error: InvalidField| error.within(field))
 }
 
 /// Returns the money in `field`, which must be set and not negative.
 pub fn amount(field: &str, amount: Option<&ProtoMoney>) -> Result<Money, InvalidField> {
-    let amount = money(field, amount)?;
+    not_negative(field, money(field, amount)?)
+}
+
+/// Returns the money in `field`, which must be set, of what services tell each other: it was taken before, maybe by an
+/// earlier release, in a currency that none is taken in any more. Money that is on its way has to arrive.
+pub fn stored_money(field: &str, money: Option<&ProtoMoney>) -> Result<Money, InvalidField> {
+    let money = set(field, money)?;
+    let currency = Currency::stored(&money.currency).map_err(|error| error.within(field))?;
+    Ok(Money::new(money.minor_units, currency))
+}
+
+/// Returns what [`stored_money`] does, which must not be negative.
+pub fn stored_amount(field: &str, amount: Option<&ProtoMoney>) -> Result<Money, InvalidField> {
+    not_negative(field, stored_money(field, amount)?)
+}
+
+fn set<'m>(field: &str, money: Option<&'m ProtoMoney>) -> Result<&'m ProtoMoney, InvalidField> {
+    money.ok_or_else(|| InvalidField::new(field, "must be set"))
+}
+
+fn not_negative(field: &str, amount: Money) -> Result<Money, InvalidField> {
     if amount.minor_units < 0 {
         let problem = format!("must not be negative, but is {}", amount.minor_units);
         return Err(InvalidField::new("minor_units", problem).within(field));
@@ -130,5 +149,17 @@ mod tests {
         assert_eq!(field(amount("max_total", Some(&of(-1, "EUR")))), "max_total.minor_units");
         let five = amount("max_total", Some(&of(5, "EUR"))).unwrap();
         assert_eq!(ProtoMoney::from(five), of(5, "EUR"));
+    }
+
+    #[test]
+    fn a_currency_that_is_none_any_more_is_read_and_not_taken() {
+        let of = |minor_units, currency: &str| ProtoMoney { minor_units, currency: currency.to_owned() };
+        let leva = of(5, "BGN");
+        assert_eq!(money("price", Some(&leva)).unwrap_err().field, "price.currency");
+        assert_eq!(ProtoMoney::from(stored_money("price", Some(&leva)).unwrap()), leva);
+        let field = |read: Result<Money, InvalidField>| read.unwrap_err().field;
+        assert_eq!(field(stored_amount("price", None)), "price");
+        assert_eq!(field(stored_amount("price", Some(&of(5, "bgn")))), "price.currency");
+        assert_eq!(field(stored_amount("price", Some(&of(-5, "BGN")))), "price.minor_units");
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::{
 use prost::{Message as _, Name as _};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
-    convert::{money, time},
+    convert::{stored_money, time},
     message::v1 as proto,
     messages,
 };
@@ -111,7 +111,7 @@ fn offered(item: proto::ScheduledItem) -> Result<Offered, InvalidField> {
         total_units: item.total_units,
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift_total_units,
-        unit_price: money("unit_price", item.unit_price.as_ref())?,
+        unit_price: stored_money("unit_price", item.unit_price.as_ref())?,
     };
     Ok(Offered { item: numbers.checked()?, titles: Titles::new(item.title, item.gift_title)? })
 }

@@ -5,7 +5,7 @@ use prost::{Message as _, Name as _};
 use stampede_inbox::Message;
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
-    convert::{amount, decline_code},
+    convert::{decline_code, stored_amount},
     message::v1 as proto,
     messages,
 };
@@ -72,14 +72,14 @@ fn charge(message: proto::PaymentRequested) -> Result<(OrderId, Action), Invalid
     let action = Action::Charge {
         user_id: field::id("user_id", &message.user_id)?,
         attempt: message.attempt,
-        amount: amount("amount", message.amount.as_ref())?,
+        amount: stored_amount("amount", message.amount.as_ref())?,
         payment_method: message.payment_method,
     };
     Ok((field::id("order_id", &message.order_id)?, action))
 }
 
 fn refund(message: &proto::RefundRequested) -> Result<(OrderId, Action), InvalidField> {
-    let action = Action::Refund { amount: amount("amount", message.amount.as_ref())? };
+    let action = Action::Refund { amount: stored_amount("amount", message.amount.as_ref())? };
     Ok((field::id("order_id", &message.order_id)?, action))
 }
 
@@ -146,6 +146,11 @@ mod tests {
         let longest = "ä".repeat(MAX_PAYMENT_METHOD_CHARS);
         let longest = proto::PaymentRequested { payment_method: longest, ..requested() };
         assert!(decode(&message("PaymentRequested", longest.encode_to_vec())).is_ok());
+        // A currency that nothing is sold in any more.
+        let leva = Some(ProtoMoney { minor_units: 500, currency: "BGN".to_owned() });
+        let refund = proto::RefundRequested { order_id: ORDER.to_owned(), amount: leva };
+        let refund = decode(&message("RefundRequested", refund.encode_to_vec())).unwrap().unwrap();
+        assert!(matches!(refund.action, Action::Refund { .. }));
         for ended in ["OrderExpired", "OrderCancelled"] {
             let payload = proto::OrderExpired { order_id: ORDER.to_owned(), ..Default::default() }.encode_to_vec();
             assert_eq!(decode(&message(ended, payload)).unwrap().unwrap().action, Action::Stop);

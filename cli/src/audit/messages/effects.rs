@@ -13,7 +13,7 @@ use prost::{Message, Name};
 use serde::Serialize;
 use sqlx::Row;
 use stampede_proto::{
-    convert::{amount, time},
+    convert::{stored_amount, time},
     message::v1 as proto,
     messages,
 };
@@ -95,7 +95,7 @@ fn facts(name: &str, payload: &[u8]) -> anyhow::Result<Vec<Facts>> {
     let one = match name {
         proto::PaymentRequested::NAME => {
             let asked = proto::PaymentRequested::decode(payload)?;
-            let money = amount("amount", asked.amount.as_ref())?;
+            let money = stored_amount("amount", asked.amount.as_ref())?;
             let (amount, currency) = (money.minor_units, money.currency.to_string());
             Facts { number: asked.attempt, amount, currency, ..of_order(&asked.order_id, "")? }
         }

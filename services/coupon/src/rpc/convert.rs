@@ -11,7 +11,9 @@ use stampede_proto::{
 };
 use stampede_service::{Page, Paging};
 use stampede_status::Problem;
-use stampede_vocab::{CampaignId, CouponId, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_PER_CALL};
+use stampede_vocab::{
+    CampaignId, CouponId, Currency, Fingerprint, InvalidField, RequestId, UserId, field, limits::MAX_PER_CALL,
+};
 use std::ops::RangeInclusive;
 
 /// How many holds one call may have.
@@ -143,7 +145,7 @@ fn hold_request(hold: &proto::CouponHold) -> Result<HoldRequest, InvalidField> {
         request: Fingerprint::parse(&hold.request_fingerprint)?,
         user_id: field::id("user_id", &hold.user_id)?,
         event_id: field::id("event_id", &hold.event_id)?,
-        currency: hold.currency.parse()?,
+        currency: Currency::stored(&hold.currency)?,
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
 };
 use stampede_lua::stock::{MAX_RESERVATIONS, Reservation, WantedLine};
 use stampede_proto::{
-    convert::{money, time, timestamp},
+    convert::{stored_money, time, timestamp},
     inventory::v1 as proto,
 };
 use stampede_status::Problem;
@@ -86,7 +86,7 @@ fn offered(item: proto::StagedItem) -> Result<Offered, InvalidField> {
         total_units: item.total_units,
         limit_per_buyer: item.limit_per_buyer,
         gift_total_units: item.gift_total_units,
-        unit_price: money("unit_price", item.unit_price.as_ref())?,
+        unit_price: stored_money("unit_price", item.unit_price.as_ref())?,
     };
     Ok(Offered { item: numbers.checked()?, titles: Titles::new(item.title, item.gift_title)? })
 }

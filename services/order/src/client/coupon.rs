@@ -5,7 +5,7 @@ use crate::domain::{CouponRefusal, Draft, PlaceRefusal};
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
 use stampede_proto::{
-    convert::money,
+    convert::stored_money,
     coupon::v1::{
         self as coupon, HoldCouponRefusalReason, coupon_service_client::CouponServiceClient,
         hold_coupon_result::Outcome,
@@ -84,7 +84,7 @@ fn outcome(result: coupon::HoldCouponResult) -> Result<Result<Money, PlaceRefusa
 }
 
 fn discount(held: &coupon::Coupon) -> Result<Money, PeerError> {
-    money("discount", held.discount.as_ref()).map_err(|error| PeerError::invalid(PEER, error))
+    stored_money("discount", held.discount.as_ref()).map_err(|error| PeerError::invalid(PEER, error))
 }
 
 fn refusal(reason: HoldCouponRefusalReason) -> Result<PlaceRefusal, PeerError> {

@@ -5,7 +5,7 @@ use crate::domain::{Draft, Line, Order, PlaceRefusal, Reserved, StockReason, Sto
 use stampede_batch::BatchConfig;
 use stampede_chassis::MeshChannel;
 use stampede_proto::{
-    convert::{money, time, timestamp},
+    convert::{stored_money, time, timestamp},
     inventory::v1::{
         self as inventory, RefusalReason, inventory_service_client::InventoryServiceClient, reservation_result::Outcome,
     },
@@ -125,7 +125,7 @@ fn reserved_line(line: &inventory::ReservedLine) -> Result<Line, InvalidField> {
     Ok(Line {
         item: field::id("item_id", &line.item_id)?,
         units: Quantity::new(line.units.into())?,
-        unit_price: money("unit_price", line.unit_price.as_ref())?,
+        unit_price: stored_money("unit_price", line.unit_price.as_ref())?,
         gift_units: line.gift_units,
         title: line.title.as_str().into(),
         gift_title: line.gift_title.as_str().into(),

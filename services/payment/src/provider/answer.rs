@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(charge(&json!({"currency": "eur"})), captured);
         assert_eq!(charge(&json!({"status": "pending"})), Outcome::Unresolved);
         assert_eq!(charge(&json!({"status": "disputed"})), Outcome::InDoubt(Doubt::UnknownState));
-        for unknown in ["gold", "ZZZ"] {
+        for unknown in ["gold", "E1R"] {
             let doubt = Doubt::OtherAmount(format!("500 \"{unknown}\""));
             assert_eq!(charge(&json!({"currency": unknown})), Outcome::InDoubt(doubt));
         }

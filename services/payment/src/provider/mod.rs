@@ -74,10 +74,11 @@ fn visible(text: &str, most: usize) -> String {
     text.chars().filter(char::is_ascii_graphic).take(most).collect()
 }
 
-/// Returns the amount. Some providers write currencies in small letters.
+/// Returns the amount. Some providers write currencies in small letters. Whether it is the right one is for those to
+/// say who know what was asked for.
 fn money(minor: i64, currency: &str) -> Result<Money, Doubt> {
-    let known = currency.to_ascii_uppercase().parse::<Currency>();
-    known.map(|known| Money::new(minor, known)).map_err(|_| {
+    let read = Currency::stored(&currency.to_ascii_uppercase());
+    read.map(|currency| Money::new(minor, currency)).map_err(|_| {
         let currency = visible(currency, MAX_CURRENCY_CHARS);
         Doubt::OtherAmount(format!("{minor} {currency:?}"))
     })

@@ -152,7 +152,7 @@ mod tests {
         }
 
         // What it says is not believed, so that a currency which is none is no reason not to look.
-        let payload = captured(&key().to_string()).replace("EUR", "ZZZ");
+        let payload = captured(&key().to_string()).replace("EUR", "GOLD");
         let notice = read(&payload, &sign(&payload)).unwrap();
         assert!(matches!(notice, Notice::Charge(of, Outcome::InDoubt(_)) if of == key()), "{notice:?}");
 
