@@ -20,6 +20,8 @@ pub enum Outcome {
     },
     /// Not known yet: it is pending, or the provider did not answer.
     Unresolved,
+    /// It was held back by whoever has just claimed it: the provider has heard nothing from them.
+    NotSent,
     /// No answer that can be believed, and no other to wait for.
     InDoubt(Doubt),
 }
@@ -29,7 +31,7 @@ impl Outcome {
     pub fn is_end(&self) -> bool {
         match self {
             Self::Captured { .. } | Self::Declined { .. } => true,
-            Self::Unresolved | Self::InDoubt(_) => false,
+            Self::Unresolved | Self::NotSent | Self::InDoubt(_) => false,
         }
     }
 
@@ -37,7 +39,7 @@ impl Outcome {
     pub fn charge_id(&self) -> Option<&str> {
         match self {
             Self::Captured { charge_id, .. } => charge_id.as_deref(),
-            Self::Declined { .. } | Self::Unresolved | Self::InDoubt(_) => None,
+            Self::Declined { .. } | Self::Unresolved | Self::NotSent | Self::InDoubt(_) => None,
         }
     }
 }

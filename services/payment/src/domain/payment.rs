@@ -248,9 +248,10 @@ impl Payment {
                 AttemptState::Approved { charge_id: Some(known) },
                 Outcome::Captured { charge_id: Some(reported), .. },
             ) if known != reported => Err(Anomaly::AnotherCharge { key, known, reported }),
-            (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved)
-            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved)
-            | (AttemptState::Parked, Outcome::Unresolved)
+            (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved | Outcome::NotSent)
+            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved | Outcome::NotSent)
+            | (AttemptState::Parked, Outcome::Unresolved | Outcome::NotSent)
+            | (AttemptState::Requested, Outcome::NotSent)
             | (AttemptState::Approved { .. } | AttemptState::Declined { .. }, Outcome::InDoubt(_)) => {
                 Ok(Settled::KnownBefore)
             }
@@ -262,7 +263,12 @@ impl Payment {
             }
             (_, Outcome::Captured { charge_id, .. }) => Ok(self.end_captured(number, charge_id, now)),
             (_, Outcome::Declined { code }) => Ok(Settled::Ended(self.end_declined(number, code, now))),
-            (open, Outcome::Unresolved) => {
+            // Whoever has claimed it says so, and nobody else has had it: it can still be stopped.
+            (AttemptState::Charging { .. }, Outcome::NotSent) => {
+                self.set_attempt(number, AttemptState::Requested, now);
+                Ok(Settled::StillOpen)
+            }
+            (open, Outcome::Unresolved | Outcome::NotSent) => {
                 let checks = open.checks().saturating_add(1);
                 let next_check = now.plus(pause(self.id, checks));
                 self.set_attempt(number, AttemptState::Unknown { checks, next_check }, now);

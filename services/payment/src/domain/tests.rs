@@ -86,6 +86,24 @@ fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
 }
 
 #[test]
+fn what_was_not_sent_is_queued_again_unless_somebody_else_may_have_sent_it() {
+    let [_, charging, unknown] = open_states();
+    let mut held_back = with_state(charging);
+    assert_eq!(held_back.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen));
+    assert_eq!(held_back.attempts[0].state, AttemptState::Requested);
+    assert!(held_back.stop(LATER).is_some(), "its order can end without it");
+    let mut sent = with_state(unknown);
+    assert_eq!(sent.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen));
+    assert!(matches!(sent.attempts[0].state, AttemptState::Unknown { checks: 4, .. }));
+    for state in [AttemptState::Requested, approved(), declined(), AttemptState::Parked] {
+        let mut payment = with_state(state);
+        let before = payment.clone();
+        assert_eq!(payment.settle(1, Outcome::NotSent, LATER), Ok(Settled::KnownBefore));
+        assert_eq!(payment, before);
+    }
+}
+
+#[test]
 fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
     for (state, checks) in open_states().into_iter().zip([1, 1, 4]) {
         let mut payment = with_state(state);

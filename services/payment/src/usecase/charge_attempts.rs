@@ -89,7 +89,11 @@ impl ChargeAttempts {
         // Never declined here, whatever the error: the request may have arrived, and only the provider knows.
         self.provider.charge(order).await.unwrap_or_else(|error| {
             tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge has no known outcome");
-            error.doubt().map_or(Outcome::Unresolved, Outcome::InDoubt)
+            match error.doubt() {
+                Some(doubt) => Outcome::InDoubt(doubt),
+                None if error.was_asked() => Outcome::Unresolved,
+                None => Outcome::NotSent,
+            }
         })
     }
 }
