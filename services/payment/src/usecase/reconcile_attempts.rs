@@ -77,7 +77,7 @@ impl ReconcileAttempts {
             // To a provider that has forgotten the key it would be a second charge.
             Ok(LookUp::NotFound) => Outcome::InDoubt(Doubt::KeyExpired),
             // It was not asked, so that it has not failed to answer.
-            Err(ProviderError::HeldBack) => return Outcome::Unresolved,
+            Err(ProviderError::HeldBack) => Outcome::Unresolved,
             Err(error) => {
                 tracing::warn!(attempt.id = %order.key, error.cause = %error, "a charge could not be looked up");
                 error.doubt().map_or_else(|| self.without_answer(order, &error), Outcome::InDoubt)
