@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Most streams that are open at a time; further ones wait. The gateway allows 8,192 streams and 16,384 connections.
+/// Most streams that are open at a time; further ones wait. The gateway allows many more.
 pub const MAX_WATCHES: usize = 2_000;
 /// Longest silence of a live stream: the gateway tells the time every 15 seconds.
 const MAX_SILENCE: Duration = Duration::from_secs(40);
