@@ -23,8 +23,8 @@ pub enum Doubt {
     /// The provider has no charge or refund under the key, and may have forgotten the key.
     #[error("the provider has nothing under its key, and may have forgotten the key: it is not sent again")]
     KeyExpired,
-    /// No end for as long as the provider keeps a key.
-    #[error("the provider has not said how it ended for as long as it keeps a key")]
+    /// No answer for as long as the provider keeps a key, or pending for two weeks.
+    #[error("the provider has not said for too long how it ended")]
     NoAnswer,
 }
 

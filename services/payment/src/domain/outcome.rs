@@ -20,6 +20,8 @@ pub enum Outcome {
     },
     /// Not known yet: it is pending, or the provider did not answer.
     Unresolved,
+    /// The provider has it, and says that it is pending, for longer than it keeps the key. It is looked up rarely.
+    LongPending,
     /// It was held back by whoever has just claimed it: the provider has heard nothing from them.
     NotSent,
     /// No answer that can be believed, and no other to wait for.
@@ -31,7 +33,7 @@ impl Outcome {
     pub fn is_end(&self) -> bool {
         match self {
             Self::Captured { .. } | Self::Declined { .. } => true,
-            Self::Unresolved | Self::NotSent | Self::InDoubt(_) => false,
+            Self::Unresolved | Self::LongPending | Self::NotSent | Self::InDoubt(_) => false,
         }
     }
 
@@ -39,7 +41,7 @@ impl Outcome {
     pub fn charge_id(&self) -> Option<&str> {
         match self {
             Self::Captured { charge_id, .. } => charge_id.as_deref(),
-            Self::Declined { .. } | Self::Unresolved | Self::NotSent | Self::InDoubt(_) => None,
+            Self::Declined { .. } | Self::Unresolved | Self::LongPending | Self::NotSent | Self::InDoubt(_) => None,
         }
     }
 }
@@ -55,6 +57,8 @@ pub enum RefundOutcome {
     /// Not known yet: it is pending, or the provider did not answer. It is looked up, and sent again under the same key
     /// if the provider never took it.
     Unresolved,
+    /// The provider has it, and says that it is pending, for longer than it keeps the key. It is looked up rarely.
+    LongPending,
     /// No answer that can be believed, and no other to wait for.
     InDoubt(Doubt),
 }

@@ -2,10 +2,11 @@
 
 use crate::domain::{
     Anomaly, Asked, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
-    Verdict, pause::pause,
+    Verdict,
+    pause::{pause, rare_pause},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Decline code of an attempt whose order ended before the provider was asked.
 const ORDER_ENDED: &str = "order_ended";
@@ -248,13 +249,14 @@ impl Payment {
                 AttemptState::Approved { charge_id: Some(known) },
                 Outcome::Captured { charge_id: Some(reported), .. },
             ) if known != reported => Err(Anomaly::AnotherCharge { key, known, reported }),
-            (AttemptState::Approved { .. }, Outcome::Captured { .. } | Outcome::Unresolved | Outcome::NotSent)
-            | (AttemptState::Declined { .. }, Outcome::Declined { .. } | Outcome::Unresolved | Outcome::NotSent)
-            | (AttemptState::Parked, Outcome::Unresolved | Outcome::NotSent)
+            (AttemptState::Approved { .. }, Outcome::Captured { .. })
+            | (AttemptState::Declined { .. }, Outcome::Declined { .. })
             | (AttemptState::Requested, Outcome::NotSent)
-            | (AttemptState::Approved { .. } | AttemptState::Declined { .. }, Outcome::InDoubt(_)) => {
-                Ok(Settled::KnownBefore)
-            }
+            | (AttemptState::Approved { .. } | AttemptState::Declined { .. }, Outcome::InDoubt(_))
+            | (
+                AttemptState::Approved { .. } | AttemptState::Declined { .. } | AttemptState::Parked,
+                Outcome::Unresolved | Outcome::LongPending | Outcome::NotSent,
+            ) => Ok(Settled::KnownBefore),
             (state, Outcome::InDoubt(doubt)) => self.park(number, &state, Anomaly::ChargeInDoubt { key, doubt }, now),
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
             // The decline was published, so the order may have paid by another attempt: this money cannot stay.
@@ -272,6 +274,13 @@ impl Payment {
                 let checks = open.checks().saturating_add(1);
                 let next_check = now.plus(pause(self.id, checks));
                 self.set_attempt(number, AttemptState::Unknown { checks, next_check }, now);
+                Ok(Settled::StillOpen)
+            }
+            // It was answered, so that what fails from now on is counted anew.
+            (_, Outcome::LongPending) => {
+                let age = self.attempt(number).map_or(Duration::ZERO, |attempt| now.since(attempt.created_at));
+                let next_check = now.plus(rare_pause(self.id, age));
+                self.set_attempt(number, AttemptState::Unknown { checks: 1, next_check }, now);
                 Ok(Settled::StillOpen)
             }
         }

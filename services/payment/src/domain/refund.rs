@@ -1,6 +1,9 @@
 //! The refund of captured money.
 
-use crate::domain::{Anomaly, AttemptKey, RefundKey, RefundOutcome, Verdict, pause::pause};
+use crate::domain::{
+    Anomaly, AttemptKey, RefundKey, RefundOutcome, Verdict,
+    pause::{pause, rare_pause},
+};
 use stampede_vocab::{Money, Timestamp};
 
 /// The state of a refund.
@@ -79,9 +82,10 @@ impl Refund {
     pub fn settle(&mut self, outcome: RefundOutcome, now: Timestamp) -> RefundSettled {
         match (self.state.clone(), outcome) {
             (RefundState::Refunded { .. }, _)
-            | (RefundState::Parked, RefundOutcome::Unresolved | RefundOutcome::InDoubt(_)) => {
-                RefundSettled::KnownBefore
-            }
+            | (
+                RefundState::Parked,
+                RefundOutcome::Unresolved | RefundOutcome::LongPending | RefundOutcome::InDoubt(_),
+            ) => RefundSettled::KnownBefore,
             (_, RefundOutcome::Refunded { refund_id }) => {
                 self.change(RefundState::Refunded { refund_id }, now);
                 RefundSettled::Finished
@@ -94,6 +98,12 @@ impl Refund {
                 let checks = checks.saturating_add(1);
                 let due = now.plus(pause(self.of.payment_id, checks));
                 self.change(RefundState::Requested { checks, due }, now);
+                RefundSettled::StillOpen
+            }
+            // It was answered, so that what fails from now on is counted anew; not from 0, as if it had not been sent.
+            (RefundState::Requested { .. }, RefundOutcome::LongPending) => {
+                let due = now.plus(rare_pause(self.of.payment_id, now.since(self.created_at)));
+                self.change(RefundState::Requested { checks: 1, due }, now);
                 RefundSettled::StillOpen
             }
         }

@@ -3,7 +3,7 @@
 use crate::domain::{
     Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment,
     PaymentState, Refund, RefundKey, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Verdict,
-    pause::pause,
+    pause::{pause, rare_pause},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000);
 const LATER: Timestamp = Timestamp::from_micros(2_000_000);
+const HALF_AN_HOUR: Duration = Duration::from_secs(1_800);
 
 fn eur(minor: i64) -> Money {
     Money::new(minor, "EUR".parse().unwrap())
@@ -113,6 +114,24 @@ fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
         assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks, next_check });
         assert_eq!(payment.version, version);
     }
+}
+
+#[test]
+fn what_is_pending_for_long_is_looked_up_rarely_and_reopens_nothing() {
+    let now = LATER.plus(Duration::from_secs(86_400));
+    let mut payment = with_state(AttemptState::Unknown { checks: 3_000, next_check: NOW });
+    assert_eq!(payment.settle(1, Outcome::LongPending, now), Ok(Settled::StillOpen));
+    let next = now.plus(rare_pause(payment.id, now.since(NOW)));
+    assert!(next.since(now) >= HALF_AN_HOUR);
+    assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks: 1, next_check: next });
+    for state in [approved(), declined(), AttemptState::Parked] {
+        let mut ended = with_state(state);
+        assert_eq!(ended.settle(1, Outcome::LongPending, now), Ok(Settled::KnownBefore));
+    }
+    let mut refund = new_refund(&mut captured());
+    refund.state = RefundState::Requested { checks: 3_000, due: NOW };
+    assert_eq!(refund.settle(RefundOutcome::LongPending, now), RefundSettled::StillOpen);
+    assert!(matches!(refund.state, RefundState::Requested { checks: 1, due } if due.since(now) >= HALF_AN_HOUR));
 }
 
 #[test]
@@ -476,4 +495,6 @@ fn pauses_grow_to_half_a_minute_and_are_spread() {
     assert_eq!((pause(low, 1), pause(high, 1)), (Duration::from_millis(250), Duration::from_millis(500)));
     assert_eq!(pause(high, 3), Duration::from_secs(2));
     assert_eq!(pause(high, u32::MAX), Duration::from_secs(30));
+    let hour = Duration::from_secs(3_600);
+    assert_eq!((rare_pause(high, hour), rare_pause(high, 100 * hour)), (hour / 16, hour));
 }

@@ -9,6 +9,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+/// How long what the provider says to be pending is looked up, from its request on.
+const LONGEST_PENDING: Duration = Duration::from_secs(14 * 86_400);
+
 /// The schema, the term of leases, and the notifications of the pools. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
@@ -45,6 +48,11 @@ impl Context {
     /// alone is no reason: what a process finds that was down for long has not been asked for once.
     pub(super) fn is_given_up(&self, requested_at: Timestamp, checks: u32) -> bool {
         !self.may_resend(requested_at) && checks.saturating_add(1) >= TRIES_UNTIL_ERROR
+    }
+
+    /// Returns whether what was requested then has been pending for so long that somebody has to ask the provider.
+    pub(super) fn is_pending_for_too_long(&self, requested_at: Timestamp) -> bool {
+        !self.may_resend(requested_at) && Timestamp::now().since(requested_at) >= LONGEST_PENDING
     }
 
     /// Returns the time now, and the end of a lease that begins now.

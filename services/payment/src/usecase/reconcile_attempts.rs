@@ -1,7 +1,7 @@
 //! Reconciles charges that were never answered, or whose process was killed. The charge is looked up by its key. Only
 //! if the provider never took it is it sent again, under the same key. So the buyer is charged once, whatever was lost
-//! and however often. Nothing is sent again, or looked up, once the provider may have forgotten the key: what has no
-//! end by then is parked, for an operator.
+//! and however often. Nothing is sent again once the provider may have forgotten the key. What it does not have by then,
+//! or does not answer for, is parked, for an operator; what it says to be pending is looked up for two weeks.
 
 use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
 use crate::{
@@ -54,7 +54,8 @@ impl ReconcileAttempts {
     /// Reconciles a claimed attempt and stores its outcome. If that is still unknown, the next look-up is scheduled.
     pub async fn run(&self, order: ChargeOrder) {
         let outcome = self.reconcile(&order).await;
-        if outcome == Outcome::Unresolved && order.checks + 1 >= TRIES_UNTIL_ERROR {
+        let is_unresolved = outcome == Outcome::Unresolved && order.checks + 1 >= TRIES_UNTIL_ERROR;
+        if is_unresolved || outcome == Outcome::LongPending {
             tracing::error!(attempt.id = %order.key, check.count = order.checks + 1, "a charge still has no known outcome");
         }
         if let Err(error) = self.settle.run(order.key, outcome).await {
@@ -69,7 +70,7 @@ impl ReconcileAttempts {
         }
         let may_resend = self.context.may_resend(order.requested_at);
         match self.provider.look_up(order.key).await {
-            Ok(LookUp::Found(Outcome::Unresolved)) if !may_resend => Outcome::InDoubt(Doubt::NoAnswer),
+            Ok(LookUp::Found(Outcome::Unresolved)) if !may_resend => self.long_pending(order),
             Ok(LookUp::Found(outcome)) => outcome,
             // Not an end: the first request may still be on its way, and would be charged after a decline. Sent again
             // under the same key, whichever of the two arrives first is the one charge.
@@ -83,6 +84,12 @@ impl ReconcileAttempts {
                 error.doubt().map_or_else(|| self.without_answer(order, &error), Outcome::InDoubt)
             }
         }
+    }
+
+    /// A pending charge ends at last, and what the provider says then counts.
+    fn long_pending(&self, order: &ChargeOrder) -> Outcome {
+        let is_too_long = self.context.is_pending_for_too_long(order.requested_at);
+        if is_too_long { Outcome::InDoubt(Doubt::NoAnswer) } else { Outcome::LongPending }
     }
 
     fn without_answer(&self, order: &ChargeOrder, error: &ProviderError) -> Outcome {

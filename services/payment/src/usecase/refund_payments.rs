@@ -44,7 +44,8 @@ impl RefundPayments {
     /// Sends a claimed refund and stores its outcome.
     pub async fn run(&self, refund: Refund) {
         let outcome = self.send_refund(&refund).await;
-        if outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= TRIES_UNTIL_ERROR {
+        let is_unresolved = outcome == RefundOutcome::Unresolved && refund.checks() + 1 >= TRIES_UNTIL_ERROR;
+        if is_unresolved || outcome == RefundOutcome::LongPending {
             tracing::error!(refund.id = %refund.key(), check.count = refund.checks() + 1, "a refund is still not done");
         }
         if let Err(error) = self.settle.run(refund.key(), outcome).await {
@@ -69,10 +70,16 @@ impl RefundPayments {
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(RefundOutcome::Unresolved) if !may_resend => RefundOutcome::InDoubt(Doubt::NoAnswer),
+            Ok(RefundOutcome::Unresolved) if !may_resend => self.long_pending(refund),
             Ok(outcome) => outcome,
             Err(error) => self.without_answer(refund, charge_id, &error).await,
         }
+    }
+
+    /// A pending refund ends at last, and what the provider says then counts.
+    fn long_pending(&self, refund: &Refund) -> RefundOutcome {
+        let is_too_long = self.context.is_pending_for_too_long(refund.created_at);
+        if is_too_long { RefundOutcome::InDoubt(Doubt::NoAnswer) } else { RefundOutcome::LongPending }
     }
 
     async fn without_answer(&self, refund: &Refund, charge_id: &str, error: &ProviderError) -> RefundOutcome {

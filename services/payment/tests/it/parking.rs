@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::Result;
 use serde_json::json;
+use sqlx::AssertSqlSafe;
 use stampede_proto::payment::v1::{AttemptState, PaymentState};
 use stampede_testkit::{MeshBuilder, Service, eventually};
 
@@ -225,14 +226,84 @@ async fn a_charge_that_a_restored_database_has_queued_for_long_is_not_sent_a_sec
     sale.mesh.stop().await
 }
 
+/// Makes what is open look as if it had been requested so many days earlier, and due.
+async fn age(sale: &Sale, table: &'static str, days: i64) -> Result<()> {
+    let earlier = days * 86_400_000_000;
+    let sql = format!(
+        "UPDATE {table} SET created_us = created_us - {earlier}, due_us = 1 WHERE state IN ('UNKNOWN', 'REQUESTED')"
+    );
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut *sale.conn().await?).await?;
+    Ok(())
+}
+
+/// Makes what is open due again and again until this is so.
+async fn due_until(sale: &Sale, table: &'static str, is_so: impl AsyncFn() -> bool) {
+    eventually("what is looked up comes to that", || async {
+        age(sale, table, 0).await.ok()?;
+        is_so().await.then_some(())
+    })
+    .await;
+}
+
+async fn has_anomaly(sale: &Sale, order: &Order) -> bool {
+    anomalies(sale, order).await.is_ok_and(|found| !found.is_empty())
+}
+
+async fn is_in(sale: &Sale, order: &Order, state: PaymentState) -> bool {
+    sale.payment(order).await.is_some_and(|payment| payment.state() == state)
+}
+
 #[tokio::test]
-async fn a_charge_that_stays_pending_for_longer_than_its_key_is_kept_is_parked() -> Result<()> {
+async fn a_charge_that_stays_pending_is_looked_up_for_two_weeks_before_it_is_parked() -> Result<()> {
     let provider = StandIn::start().await?;
-    let short = settings().set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_KEY_LIFE_MS", 2_000);
-    let sale = provider.open(short).await?;
-    let order = Order::new();
-    sale.pay(&order, 1, "pm_card_ok").await?;
-    is_parked(&sale, &order, "CHARGE", "NO_ANSWER").await;
+    let sale = provider.open(settings()).await?;
+    for ends in [true, false] {
+        let order = Order::new();
+        let key = charge_key(&order);
+        sale.pay(&order, 1, "pm_card_ok").await?;
+        sale.attempt_reaches(&order, 1, AttemptState::Unknown).await;
+        age(&sale, "attempts", 2).await?;
+        let asked = provider.asked(Ask::ChargeByKey, &key);
+        due_until(&sale, "attempts", async || provider.asked(Ask::ChargeByKey, &key) >= asked + 3).await;
+        assert_eq!(anomalies(&sale, &order).await?, []);
+        assert_eq!(provider.asked(Ask::Charge, &key), 1);
+        if ends {
+            provider.has_captured(&order, "ch_1");
+            due_until(&sale, "attempts", async || is_in(&sale, &order, PaymentState::Captured).await).await;
+        } else {
+            age(&sale, "attempts", 13).await?;
+            due_until(&sale, "attempts", async || has_anomaly(&sale, &order).await).await;
+            is_parked(&sale, &order, "CHARGE", "NO_ANSWER").await;
+        }
+    }
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_refund_that_stays_pending_is_looked_up_for_two_weeks_before_it_is_parked() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(settings()).await?;
+    for ends in [true, false] {
+        let order = paid(&sale, &provider).await?;
+        let key = refund_key(&order);
+        provider.says(Ask::Refund, 200, refund("pending", PRICE));
+        provider.says(Ask::RefundByKey, 200, refund("pending", PRICE));
+        sale.publish(&order, order.refund(PRICE)).await?;
+        eventually("it is looked up", || async { (provider.asked(Ask::RefundByKey, &key) >= 1).then_some(()) }).await;
+        age(&sale, "refunds", 2).await?;
+        let asked = provider.asked(Ask::RefundByKey, &key);
+        due_until(&sale, "refunds", async || provider.asked(Ask::RefundByKey, &key) >= asked + 3).await;
+        assert_eq!(anomalies(&sale, &order).await?, []);
+        assert_eq!(provider.asked(Ask::Refund, &key), 1);
+        if ends {
+            provider.says(Ask::RefundByKey, 200, refund("refunded", PRICE));
+            due_until(&sale, "refunds", async || is_in(&sale, &order, PaymentState::Refunded).await).await;
+        } else {
+            age(&sale, "refunds", 13).await?;
+            due_until(&sale, "refunds", async || has_anomaly(&sale, &order).await).await;
+            is_parked(&sale, &order, "REFUND", "NO_ANSWER").await;
+        }
+    }
     sale.mesh.stop().await
 }
 
