@@ -6,6 +6,7 @@
 mod anomaly;
 mod list;
 mod settle;
+mod settle_kind;
 mod show;
 
 use crate::output::Output;
@@ -17,7 +18,8 @@ use clap::Subcommand;
   . .stampede/up/secrets.env
   stampede payments list
   stampede payments show 17
-  stampede payments settle 17 --as retry --yes --why 'the provider has mended it'")]
+  stampede payments settle 17 --as retry --yes --why 'the provider has mended it'
+  stampede payments settle --kind REFUSED --as retry --yes --why 'the proxy answered 404'")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -30,7 +32,7 @@ enum Verb {
     List(list::Args),
     /// Show one anomaly: what the provider said, how its payment stands, and what can be decided
     Show(show::Args),
-    /// Decide on an anomaly
+    /// Decide on an anomaly, or on all of a kind
     Settle(settle::Args),
 }
 

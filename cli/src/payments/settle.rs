@@ -1,18 +1,21 @@
 //! `stampede payments settle`: writes a decision on an anomaly down, with who and why, and waits until the payment
 //! service has carried it out.
 
-use super::anomaly::{self, Anomaly, Verdict};
+use super::{
+    anomaly::{self, Anomaly, Verdict},
+    settle_kind,
+};
 use crate::{
     messages::{
-        decide::{Act, Record},
+        decide::{Act, Record, push_ids},
         schemas::{Schemas, Server},
     },
     output::{Output, print_json, print_text},
 };
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use rand::random_range;
 use serde::Serialize;
-use sqlx::AssertSqlSafe;
+use sqlx::{MySql, QueryBuilder};
 use stampede_db::DbError;
 use stampede_vocab::{Service, Timestamp};
 use std::{sync::Arc, time::Duration};
@@ -21,12 +24,13 @@ use tokio::time::{Instant, sleep};
 /// Time between two polls, less up to half of it.
 const POLL_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Decide on an anomaly.
+/// Decide on an anomaly, or on all of a kind.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   stampede payments settle 17 --as retry
   stampede payments settle 17 --as declined --yes --why 'given back by hand at the provider, re_81'
   stampede payments settle 18 --as noted --yes --why 'a goodwill refund of a part'
+  stampede payments settle --kind REFUSED --as retry --yes --why 'the proxy answered 404'
 
 Without --yes nothing is changed: it says what would be. Nothing approves a charge but the provider's own answer, for which
 `--as retry` asks again. Look at the provider's records before `--as declined` and `--as refunded`: there is no way back.
@@ -35,18 +39,26 @@ Exit code 0: it is settled, or nothing was to be changed. 1: it was not carried 
 had decided, or the provider has told the end before. 2: it could not do its work.")]
 pub struct Args {
     /// Which: an id that `payments list` prints
-    #[arg(value_name = "ID")]
-    id: i64,
+    #[arg(value_name = "ID", required_unless_present = "kind")]
+    id: Option<i64>,
+
+    /// All that is parked for this reason, the oldest first; with --as retry alone
+    #[arg(long, value_name = "KIND", conflicts_with = "id", value_parser = settle_kind::PARKED_KINDS)]
+    kind: Option<String>,
+
+    /// Most of a kind to decide on
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub limit: u32,
 
     /// What is decided
     #[arg(long = "as", value_enum, value_name = "DECISION")]
-    verdict: Verdict,
+    pub verdict: Verdict,
 
     #[command(flatten)]
-    act: Act,
+    pub act: Act,
 
     #[command(flatten)]
-    server: Server,
+    pub server: Server,
 }
 
 /// What has become of a decision.
@@ -62,27 +74,33 @@ struct Report {
 
 /// Decides, and returns whether that was carried out.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
+    match (args.id, &args.kind) {
+        (Some(id), _) => settle_one(&args, id, output).await,
+        (None, Some(kind)) => settle_kind::run(&args, kind, output).await,
+        (None, None) => bail!("say which: an id, or --kind"),
+    }
+}
+
+async fn settle_one(args: &Args, id: i64, output: Output) -> anyhow::Result<bool> {
     let record = args.act.decision()?;
     let schemas = Schemas::connect(&args.server).await?;
-    let found = find(&schemas, args.id).await?;
+    let found = find(&schemas, id).await?;
     if found.state != "OPEN" {
         return report(args.verdict, None, false, found, output).map(|()| false);
     }
     ensure!(
         found.verdicts.contains(&args.verdict),
-        "--as {} does not fit anomaly {}: see `stampede payments show {}`",
+        "--as {} does not fit anomaly {id}: see `stampede payments show {id}`",
         args.verdict.as_str().to_ascii_lowercase(),
-        args.id,
-        args.id
     );
     let Some(record) = record else {
         return report(args.verdict, None, false, found, output).map(|()| true);
     };
-    if !decide(&schemas, args.id, args.verdict, &record).await? {
-        let now = find(&schemas, args.id).await?;
+    if decide(&schemas, &[id], args.verdict, &record).await? == 0 {
+        let now = find(&schemas, id).await?;
         return report(args.verdict, None, false, now, output).map(|()| false);
     }
-    let now = wait(&schemas, &args).await?;
+    let now = wait(&schemas, id, &args.act).await?;
     let is_settled = now.is_settled_as(args.verdict);
     report(args.verdict, Some((*record).clone()), is_settled, now, output)?;
     Ok(is_settled || args.act.no_wait)
@@ -93,35 +111,38 @@ async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Anomaly> {
     found.with_context(|| format!("there is no anomaly {id}: see `stampede payments list`"))
 }
 
-/// Writes the decision down. Returns whether nobody else was faster.
-async fn decide(schemas: &Schemas, id: i64, verdict: Verdict, record: &Arc<Record>) -> anyhow::Result<bool> {
-    let sql: Arc<str> = format!(
-        "UPDATE {} SET state = 'DECIDED', verdict = ?, decided_by = ?, decided_why = ?, decided_us = ? \
-         WHERE id = ? AND state = 'OPEN'",
-        schemas.table(Service::Payment, "anomalies")
-    )
-    .into();
-    let (record, at_us) = (record.clone(), Timestamp::now().micros());
-    let decided = schemas.db.transact("decide_on_anomaly", move |conn| {
-        let (sql, record) = (sql.clone(), record.clone());
+/// Writes the decision on these down. Returns on how many nobody else was faster.
+pub async fn decide(schemas: &Schemas, ids: &[i64], verdict: Verdict, record: &Arc<Record>) -> anyhow::Result<u64> {
+    let table: Arc<str> = schemas.table(Service::Payment, "anomalies").into();
+    let (ids, record, at_us): (Arc<[i64]>, _, _) = (ids.into(), record.clone(), Timestamp::now().micros());
+    let decided = schemas.db.transact("decide_on_anomalies", move |conn| {
+        let (table, ids, record) = (table.clone(), ids.clone(), record.clone());
         Box::pin(async move {
-            let update = sqlx::query(AssertSqlSafe(sql.to_string()));
-            let update = update.bind(verdict.as_str()).bind(&record.by).bind(&record.why).bind(at_us).bind(id);
-            Ok::<_, DbError>(update.execute(conn).await?.rows_affected())
+            let mut update = QueryBuilder::<MySql>::new(format!("UPDATE {table} SET state = 'DECIDED', verdict = "));
+            update.push_bind(verdict.as_str()).push(", decided_by = ").push_bind(record.by.as_str());
+            update.push(", decided_why = ").push_bind(record.why.as_str());
+            update.push(", decided_us = ").push_bind(at_us).push(" WHERE state = 'OPEN'");
+            push_ids(&mut update, &ids);
+            Ok::<_, DbError>(update.build().execute(conn).await?.rows_affected())
         })
     });
-    Ok(decided.await.context("no decision was written")? == 1)
+    decided.await.context("no decision was written")
+}
+
+/// Waits until it is time for the next poll.
+pub async fn pause() {
+    sleep(POLL_INTERVAL.mul_f64(random_range(0.5..1.0))).await;
 }
 
 /// Waits until the decision is carried out, or the deadline is over. Returns how it stands then.
-async fn wait(schemas: &Schemas, args: &Args) -> anyhow::Result<Anomaly> {
-    let until = Instant::now() + Duration::from_secs(args.act.deadline_s);
+async fn wait(schemas: &Schemas, id: i64, act: &Act) -> anyhow::Result<Anomaly> {
+    let until = Instant::now() + Duration::from_secs(act.deadline_s);
     loop {
-        let now = find(schemas, args.id).await?;
-        if now.state == "SETTLED" || args.act.no_wait || Instant::now() >= until {
+        let now = find(schemas, id).await?;
+        if now.state == "SETTLED" || act.no_wait || Instant::now() >= until {
             return Ok(now);
         }
-        sleep(POLL_INTERVAL.mul_f64(random_range(0.5..1.0))).await;
+        pause().await;
     }
 }
 

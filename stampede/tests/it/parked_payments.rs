@@ -90,6 +90,46 @@ async fn a_parked_charge_goes_on_when_somebody_has_decided_and_said_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_is_parked_for_one_reason_is_asked_for_again_at_once() {
+    let sale = Sale::open(LONG).await;
+    let bought = sale.bought(buyer(), &[(0, 1)], "").await;
+    let mut orders = Vec::new();
+    for user in [buyer(), buyer()] {
+        orders.push((user, sale.placed(user, &[(0, 1)], "").await));
+    }
+    for (user, order) in &orders {
+        sale.pay(*user, order, "pm_card_late").await.unwrap();
+        eventually("the charge is parked", || async {
+            let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
+            (sql(&sale.world, park).await == 1).then_some(())
+        })
+        .await;
+        anomaly(&sale.world, order, "CHARGE", "REFUSED").await;
+    }
+    let noted = anomaly(&sale.world, &bought, "CHARGE", "REFUSED").await;
+
+    let retry = ["settle", "--kind", "REFUSED", "--as", "retry"];
+    let (code, one) = run(&sale.world, &[&retry[..], &["--limit", "1"]].concat());
+    assert_eq!((code, &one["found"], &one["has_more"]), (Some(0), &1.into(), &true.into()), "{one}");
+    let (code, said) = run(&sale.world, &retry);
+    assert_eq!((code, &said["found"], &said["has_more"]), (Some(0), &2.into(), &false.into()), "{said}");
+    assert_eq!((&said["settled"], &said["anomalies"][0]["state"]), (&0.into(), &"OPEN".into()), "{said}");
+    let (_, none) = run(&sale.world, &["settle", "--kind", "KEY_EXPIRED", "--as", "retry"]);
+    assert_eq!(none["found"], 0, "{none}");
+
+    let (code, settled) = run(&sale.world, &[&retry[..], &["--yes", "--why", "the proxy answered"]].concat());
+    assert_eq!((code, &settled["settled"]), (Some(0), &2.into()), "{settled}");
+    assert_eq!(settled["anomalies"][1]["decided"]["why"], "the proxy answered");
+    for (user, order) in &orders {
+        sale.until(*user, order, OrderState::Fulfilled).await;
+    }
+    let (code, last) = run(&sale.world, &["settle", &noted, "--as", "noted", "--yes", "--why", "not parked"]);
+    assert_eq!((code, &last["is_settled"]), (Some(0), &true.into()), "{last}");
+    sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_holds_nothing_up_is_noted() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
@@ -116,6 +156,10 @@ fn bad_input_is_refused_before_the_database_is_asked() {
     for (args, hint) in [
         (&["settle", "1", "--as", "captured"][..], "retry"),
         (&["settle", "1"], "--as"),
+        (&["settle", "--as", "retry"], "ID"),
+        (&["settle", "1", "--kind", "REFUSED", "--as", "retry"], "--kind"),
+        (&["settle", "--kind", "ANOTHER_CHARGE", "--as", "retry"], "REFUSED"),
+        (&["settle", "--kind", "REFUSED", "--as", "declined"], "--as retry"),
         (&["list", "--limit", "0"], "--limit"),
         (&["show", "x"], "ID"),
     ] {
