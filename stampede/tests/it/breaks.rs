@@ -442,10 +442,12 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Event, "UPDATE events SET state = 'CLOSED', closed_at_us = closes_at_us - 1, due_at_us = NULL WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
-        named: &[
-            (6, "an event closed early", Id::Event),
-            (6, "an event was not published exactly once as EventClosed", Id::Event),
-        ],
+        named: &[(6, "an event closed early", Id::Event), (6, "an event was not published exactly once as EventClosed", Id::Event)],
+    },
+    Break {
+        by: &[(Service::Event, "UPDATE events SET state = 'CANCELLED', closed_at_us = opens_at_us - 60000000, due_at_us = NULL WHERE id = {event}")],
+        mended_by: &[(Service::Event, "UPDATE events SET state = 'OPEN', closed_at_us = NULL, due_at_us = closes_at_us WHERE id = {event}")],
+        named: &[(6, "an order was taken over 30 s after the event was cancelled", Id::Order)],
     },
     Break {
         by: &[(Service::Event, "UPDATE events SET due_at_us = 1 WHERE id = {event}")],
