@@ -25,6 +25,43 @@ pub struct DueWalk {
     pub token: Timestamp,
 }
 
+/// What becomes of a walk.
+#[derive(Debug, Clone, Copy)]
+pub enum Turn {
+    /// It begins, and has the orders for itself until then.
+    Begins(Timestamp),
+    /// It goes on, and has them until then.
+    GoesOn(Timestamp),
+    /// It has ended. The next one is due then, or at once if an order has begun again since this one began.
+    Ends { now: Timestamp, next: Option<Timestamp> },
+}
+
+impl Turn {
+    /// The token from now on; `None` if the walk has none any more.
+    pub fn token(self) -> Option<Timestamp> {
+        match self {
+            Self::Begins(until) | Self::GoesOn(until) => Some(until),
+            Self::Ends { .. } => None,
+        }
+    }
+
+    fn push_to(self, update: &mut Statement) {
+        match self {
+            Self::Begins(until) | Self::GoesOn(until) => {
+                update.push("next_walk_us = ").push_bind(until.micros());
+                update.push(", walked_until_us = ").push_bind(until.micros());
+                if matches!(self, Self::Begins(_)) {
+                    update.push(", is_reopened = FALSE");
+                }
+            }
+            Self::Ends { now, next } => {
+                update.push("next_walk_us = IF(is_reopened, ").push_bind(now.micros()).push(", ");
+                update.push_bind(next.map(Timestamp::micros)).push("), walked_until_us = NULL");
+            }
+        }
+    }
+}
+
 /// What a walk has counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
@@ -112,13 +149,17 @@ pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Re
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Lets the orders of those of these events that were cancelled be walked through again, at once.
+/// Lets the orders of those of these events that were cancelled be walked through again: at once, or after the walk that
+/// is under way, which would else never come to its end where orders begin again all the time.
 pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now: Timestamp) -> Result<(), DbError> {
     if events.is_empty() {
         return Ok(());
     }
-    let mut update = Statement::new("UPDATE cancelled_events SET settled_us = NULL, next_walk_us = ");
-    update.push_bind(now.micros()).push(" WHERE event_id IN ");
+    let mut update = Statement::new(
+        "UPDATE cancelled_events SET settled_us = NULL, is_reopened = TRUE, \
+         next_walk_us = IF(walked_until_us = next_walk_us, next_walk_us, ",
+    );
+    update.push_bind(now.micros()).push(") WHERE event_id IN ");
     update.push_list(events.iter().map(EventId::uuid));
     update.execute(conn).await?;
     Ok(())
@@ -143,16 +184,16 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<Du
     }))
 }
 
-/// Sets the next walk, or until when the one under way has the orders, with what it has counted. Returns whether the
-/// walk was still the caller's; nothing is written if it was not.
+/// Writes what becomes of a walk, with what it has counted. Returns whether it was still the caller's; nothing is written
+/// if it was not.
 pub async fn pass_on(
     conn: &mut MySqlConnection,
     walk: &DueWalk,
-    next: Option<Timestamp>,
+    turn: Turn,
     count: Option<Count>,
 ) -> Result<bool, DbError> {
-    let mut update = Statement::new("UPDATE cancelled_events SET next_walk_us = ");
-    update.push_bind(next.map(Timestamp::micros));
+    let mut update = Statement::new("UPDATE cancelled_events SET ");
+    turn.push_to(&mut update);
     if let Some(Count { tally, at, is_whole, is_settled }) = count {
         update.push(", ended_orders = ").push_bind(tally.ended);
         update.push(", kept_orders = ").push_bind(tally.kept);
@@ -163,7 +204,8 @@ pub async fn pass_on(
         update.push(", is_whole = ").push_bind(i32::from(is_whole));
         // An end that was seen before stays when it was, unless something has begun again.
         let settled_us = is_settled.then(|| at.micros());
-        update.push(", settled_us = IF(").push_bind(settled_us).push(" IS NULL, NULL, COALESCE(settled_us, ");
+        update.push(", settled_us = IF(is_reopened OR ").push_bind(settled_us);
+        update.push(" IS NULL, NULL, COALESCE(settled_us, ");
         update.push_bind(settled_us).push("))");
     }
     update.push(" WHERE event_id = ").push_bind(walk.event.uuid());

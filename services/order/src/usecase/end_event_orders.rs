@@ -4,16 +4,17 @@
 //! The orders of an event are walked through in pages by their arrival, and each page is changed in batches. A walk is
 //! followed by another one until all have ended: a payment that was under way is answered, and an order that was being
 //! written is there by then. What a walk has done is done, so one that is broken off by the death of its process is
-//! followed by one that finds less to do. After the end it comes by now and then for an hour, for what nobody expects.
+//! followed by one that finds less to do. After the end it comes by now and then for an hour, for what nobody expects. The
+//! walks of one process take turns, so that an event of a few orders does not wait behind one of a million.
 
 use super::{Transitions, each_alone::EachAlone};
 use crate::{
     domain::{Input, Tally, Treatment},
-    store::cancellations::{self, Count, DueWalk, Walked},
+    store::cancellations::{self, Count, DueWalk, Turn, Walked},
 };
 use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 use uuid::Uuid;
 
 /// Orders of one read.
@@ -22,8 +23,10 @@ const PAGE_SIZE: u32 = 500;
 const BATCH_SIZE: usize = 100;
 /// Pages of one round.
 const PAGES_PER_ROUND: usize = 4;
-/// How long a walk has the orders for itself from the end of each round on; longer than a round takes. Of two walks at a
-/// time one would do what the other does, and change nothing.
+/// Most walks of one process that take turns. What is due beyond them waits until one has ended, or for another process.
+const MAX_WALKS: usize = 16;
+/// How long a walk has the orders for itself from the end of each round on, for each walk that has its turn before it and
+/// for itself; longer than a round takes. Of two walks of one event one would do what the other does, and change nothing.
 const LEASE: Duration = Duration::from_secs(10);
 /// Shortest and longest time between two walks. In between it is a part of the time since the cancellation.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
@@ -38,8 +41,8 @@ pub struct EndEventOrders {
     orders: EachAlone,
     /// From the cancellation on, until no order can be written any more that had its units before.
     write_limit: Duration,
-    /// The walk under way.
-    walk: Option<Walk>,
+    /// The walks under way, that whose turn it is first.
+    walks: VecDeque<Walk>,
 }
 
 /// A walk through the orders of one event.
@@ -53,17 +56,20 @@ struct Walk {
 impl EndEventOrders {
     /// Ends orders of this schema through these transitions. An order is written within `write_limit`, or not at all.
     pub fn new(db: Database, transitions: Transitions, write_limit: Duration) -> Self {
-        Self { db, orders: EachAlone::new(transitions), write_limit, walk: None }
+        Self { db, orders: EachAlone::new(transitions), write_limit, walks: VecDeque::new() }
     }
 
-    /// Goes on with the walk under way, or begins the one that is due, for a few pages. After a failure somebody begins
+    /// Begins a walk that is due, and goes on for a few pages with that whose turn it is. After a failure somebody begins
     /// anew once the lease of the walk has run out.
     pub async fn run(&mut self) -> Result<(), DbError> {
-        let walk = match self.walk.take() {
-            Some(walk) => Some(walk),
-            None => self.begin().await?,
-        };
-        let Some(mut walk) = walk else { return Ok(()) };
+        if self.walks.len() < MAX_WALKS
+            && let Some(begun) = self.begin().await?
+        {
+            // It was this process's own, and too late.
+            self.walks.retain(|walk| walk.due.event != begun.due.event);
+            self.walks.push_back(begun);
+        }
+        let Some(mut walk) = self.walks.pop_front() else { return Ok(()) };
         for _ in 0..PAGES_PER_ROUND {
             if self.walk_on(&mut walk).await? {
                 return self.finish(walk).await;
@@ -71,10 +77,16 @@ impl EndEventOrders {
         }
         // The first count takes as long as ending all orders does, so it is shown as it grows.
         let count = (!walk.due.is_counted).then(|| walk.count(false, false));
-        if self.pass_on(&mut walk, Some(Timestamp::now().plus(LEASE)), count).await? {
-            self.walk = Some(walk);
+        if self.pass_on(&mut walk, Turn::GoesOn(self.lease()), count).await? {
+            self.walks.push_back(walk);
         }
         Ok(())
+    }
+
+    /// Until when a walk has the orders that gets in line now.
+    fn lease(&self) -> Timestamp {
+        let turns = u32::try_from(self.walks.len()).unwrap_or(u32::MAX).saturating_add(1);
+        Timestamp::now().plus(LEASE.saturating_mul(turns))
     }
 
     async fn begin(&self) -> Result<Option<Walk>, DbError> {
@@ -82,7 +94,7 @@ impl EndEventOrders {
         let due = self.db.run("due_walks", |mut conn| async move { cancellations::due(&mut conn, now).await }).await?;
         let Some(due) = due else { return Ok(None) };
         let mut walk = Walk { due, begun_at: now, after: None, tally: Tally::default() };
-        let is_ours = self.pass_on(&mut walk, Some(now.plus(LEASE)), None).await?;
+        let is_ours = self.pass_on(&mut walk, Turn::Begins(self.lease()), None).await?;
         Ok(is_ours.then_some(walk))
     }
 
@@ -118,9 +130,10 @@ impl EndEventOrders {
     async fn finish(&self, mut walk: Walk) -> Result<(), DbError> {
         let may_be_written = walk.begun_at.since(walk.due.received_at) < self.write_limit;
         let is_settled = walk.tally.is_settled() && !may_be_written;
-        let next = next_walk(Timestamp::now(), walk.due.received_at, is_settled);
+        let now = Timestamp::now();
+        let next = next_walk(now, walk.due.received_at, is_settled);
         let count = walk.count(true, is_settled);
-        let is_ours = self.pass_on(&mut walk, next, Some(count)).await?;
+        let is_ours = self.pass_on(&mut walk, Turn::Ends { now, next }, Some(count)).await?;
         if is_settled && is_ours && !walk.due.was_settled {
             let Tally { ended, kept, refunded, .. } = walk.tally;
             tracing::info!(
@@ -131,13 +144,13 @@ impl EndEventOrders {
         Ok(())
     }
 
-    async fn pass_on(&self, walk: &mut Walk, next: Option<Timestamp>, count: Option<Count>) -> Result<bool, DbError> {
+    async fn pass_on(&self, walk: &mut Walk, turn: Turn, count: Option<Count>) -> Result<bool, DbError> {
         let due = walk.due;
         let written = self
             .db
-            .run("pass_walk_on", |mut conn| async move { cancellations::pass_on(&mut conn, &due, next, count).await });
+            .run("pass_walk_on", |mut conn| async move { cancellations::pass_on(&mut conn, &due, turn, count).await });
         let is_ours = written.await?;
-        if let Some(token) = next {
+        if let Some(token) = turn.token() {
             walk.due.token = token;
         }
         Ok(is_ours)

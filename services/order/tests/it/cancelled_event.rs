@@ -141,3 +141,36 @@ async fn a_payment_that_comes_after_everything_had_ended_is_refunded_though_paid
     counts(&sale, [0, 0, 1, 1, 0]).await;
     sale.mesh.stop().await
 }
+
+#[tokio::test]
+async fn a_payment_that_comes_during_a_walk_does_not_begin_it_again_but_is_seen_by_the_next() -> Result<()> {
+    let sale = Sale::with_time_to_pay(LONG).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let order = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
+    sale.reaches(&order, OrderState::Expired).await;
+    sale.settles_at(sale.lamp, UNITS).await;
+    event_cancelled(&sale, 2, false).await?;
+    settled(&sale).await;
+    // As if another process were walking, and for long.
+    let mut conn = sale.connection().await?;
+    let until = Timestamp::now().plus(LONG).micros();
+    let walk = "UPDATE cancelled_events SET next_walk_us = ?, walked_until_us = ?";
+    sqlx::query(walk).bind(until).bind(until).execute(&mut *conn).await?;
+
+    sale.approve(&order).await?;
+    sale.reaches(&order, OrderState::Refunding).await;
+    assert!(cancellation(&sale).await?.settle_time.is_none(), "its money is still to go back");
+    let now = "SELECT next_walk_us, is_reopened FROM cancelled_events";
+    assert_eq!(sqlx::query_as::<_, (i64, bool)>(now).fetch_one(&mut *conn).await?, (until, true));
+
+    // That process has died, and its lease is over.
+    sqlx::query("UPDATE cancelled_events SET next_walk_us = 1, walked_until_us = 1").execute(&mut *conn).await?;
+    counts(&sale, [0, 0, 1, 0, 0]).await;
+    let now = "SELECT is_reopened FROM cancelled_events";
+    assert!(!sqlx::query_scalar::<_, bool>(now).fetch_one(&mut *conn).await?);
+    sale.money_is_back(&order).await?;
+    sale.reaches(&order, OrderState::Refunded).await;
+    counts(&sale, [0, 0, 1, 1, 0]).await;
+    sale.mesh.stop().await
+}
