@@ -102,7 +102,7 @@ impl Offsets {
     fn of(clock: SharedClock) -> Self {
         let seconds = global::meter("stampede")
             .f64_gauge("stampede_clock_offset_seconds")
-            .with_description("How far another clock is ahead of the machine's")
+            .with_description("How far another clock is ahead of the machine's at least")
             .build();
         Self { clock, seconds, is_known: true, warned: None }
     }
@@ -141,12 +141,13 @@ impl Offsets {
         if self.clock.leads {
             clock::correct(offset);
         }
-        self.seconds.record(offset.micros() as f64 / 1e6, &[KeyValue::new("against", self.clock.of)]);
+        // As the warning: an answer that took long, and so tells little, is no reason for either.
+        self.seconds.record(offset.least_micros() as f64 / 1e6, &[KeyValue::new("against", self.clock.of)]);
         if offset.at_least() > TOLERANCE && self.warned.is_none_or(|warned| warned.elapsed() >= REMINDER) {
             self.warned = Some(Instant::now());
             tracing::warn!(
                 clock.against = self.clock.of,
-                clock.offset_us = offset.micros(),
+                clock.offset_us = offset.least_micros(),
                 "the clock of this machine is off: keep all machines on NTP"
             );
         }

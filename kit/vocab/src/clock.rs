@@ -44,8 +44,13 @@ impl Offset {
 
     /// How far the clocks differ at least.
     pub fn at_least(self) -> Duration {
-        let least = if self.contains(0) { 0 } else { self.least_us.unsigned_abs().min(self.most_us.unsigned_abs()) };
-        Duration::from_micros(least)
+        Duration::from_micros(self.least_micros().unsigned_abs())
+    }
+
+    /// How far the other clock is ahead at least, in microseconds: 0 if the clocks may agree, negative if it is behind.
+    pub fn least_micros(self) -> i64 {
+        // Ahead for certain, behind for certain, or neither.
+        if self.least_us > 0 { self.least_us } else { self.most_us.min(0) }
     }
 
     /// The one of the two that tells more.
@@ -111,6 +116,8 @@ mod tests {
             assert_eq!((offset.micros(), offset.round_trip()), (ahead_ms * 1_000, 4 * MS), "{ahead_ms}");
             let at_least = u32::try_from(ahead_ms.abs()).unwrap().saturating_sub(2);
             assert_eq!(offset.at_least(), MS * at_least, "{ahead_ms}");
+            let least_ms = i64::from(at_least) * ahead_ms.signum();
+            assert_eq!(offset.least_micros(), least_ms * 1_000, "{ahead_ms}");
         }
         let (near, far) = (measured(7, 1), measured(9, 30));
         assert_eq!((near.narrower(far), far.narrower(near)), (near, near));
