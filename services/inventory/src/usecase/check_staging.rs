@@ -8,7 +8,7 @@ use super::{
     staging_watch::{Stage, StagingWatch},
 };
 use crate::{domain::Item, store};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Gauge},
@@ -54,18 +54,27 @@ impl CheckStaging {
         }
     }
 
-    /// Makes one round. Events that were seen to be staged cost one read of an index.
+    /// Makes one round. Events that were seen to be staged cost one read of an index. An event that cannot be looked at
+    /// does not end the round for those behind it; where that is a whole page of them, Redis is away. Fails at the end
+    /// then.
     pub async fn run(&self) -> Result<(), Error> {
         let now = Timestamp::now();
         let near = self.near(now).await?;
         let events = self.watch().next(&near, now);
+        let mut outcome = Ok(());
         for page in events.chunks(EVENTS_PER_PAGE) {
             let items = self.reconcile.items_of_each(page).await?;
-            let looks = stream::iter(items).map(Ok::<_, Error>);
-            looks.try_for_each_concurrent(MAX_CONCURRENT_EVENTS, |items| self.look_at(items)).await?;
+            let looks = items.into_iter().map(|items| self.look_at(items));
+            let looked: Vec<Result<(), Error>> =
+                stream::iter(looks).buffer_unordered(MAX_CONCURRENT_EVENTS).collect().await;
+            let is_away = !looked.is_empty() && looked.iter().all(Result::is_err);
+            outcome = looked.into_iter().fold(outcome, Result::and);
+            if is_away {
+                break;
+            }
         }
         self.measure();
-        Ok(())
+        outcome
     }
 
     async fn near(&self, now: Timestamp) -> Result<Vec<(EventId, Timestamp)>, DbError> {
