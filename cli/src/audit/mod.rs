@@ -69,6 +69,10 @@ pub struct Args {
     #[arg(long, default_value_t = 50)]
     pub open_within_ms: u64,
 
+    /// Rows of a large table that one statement covers
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub page_rows: u32,
+
     /// Also write the result as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -79,7 +83,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let sources = Sources::connect(&args).await?;
     let retention = Retention::now();
     let still_moving = quiet::wait(&sources, Duration::from_secs(args.quiet_deadline_s), output).await?;
-    let audit = examine(&sources, &args, retention, still_moving).await?;
+    let audit = examine(&sources, &args, output, (retention, still_moving)).await?;
     if let Some(file) = &args.json {
         report::write_json(&audit, file)?;
     }
@@ -90,11 +94,11 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
 async fn examine(
     sources: &Sources,
     args: &Args,
-    retention: Retention,
-    still_moving: Vec<String>,
+    output: Output,
+    (retention, still_moving): (Retention, Vec<String>),
 ) -> anyhow::Result<Audit> {
     let mut audit = Audit::new(still_moving);
-    checks::run(sources, &mut audit).await?;
+    checks::run(sources, args.page_rows, output, &mut audit).await?;
     checks::punctuality(sources, args.open_within_ms, &mut audit).await?;
     stock::compare(sources, &mut audit).await?;
     coupons::compare(sources, &mut audit).await?;

@@ -1,7 +1,10 @@
 //! Promises 5, 6 and 8: when events turn, what becomes of the orders of a cancelled one, when orders are taken, and in
 //! what order.
 
-use super::Check;
+use super::{
+    Check,
+    Table::{Ledger, Orders},
+};
 use crate::audit::{sources::Sources, verdict::Audit};
 use sqlx::Row;
 
@@ -9,11 +12,13 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an event opened early",
+        over: None,
         sql: "SELECT 'evt' AS kind, id, CONCAT(opens_at_us - opened_at_us, ' us early') AS detail FROM {event}.events WHERE opened_at_us < opens_at_us",
     },
     Check {
         promise: 6,
         what: "an event closed early",
+        over: None,
         sql: "SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_at_us, ' us early') AS detail FROM {event}.events \
               WHERE state = 'CLOSED' AND closed_at_us < closes_at_us",
     },
@@ -21,6 +26,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an event could be seen to turn before its time, by the clock of the database",
+        over: None,
         sql: "SELECT 'evt' AS kind, id, CONCAT(opens_at_us - opened_seen_us, ' us early') AS detail FROM {event}.events \
               WHERE opened_seen_us < opens_at_us - 20000 \
               UNION ALL SELECT 'evt' AS kind, id, CONCAT(closes_at_us - closed_seen_us, ' us early') AS detail FROM {event}.events \
@@ -29,12 +35,14 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an event is over its time and has not moved",
+        over: None,
         sql: "SELECT 'evt' AS kind, id, state AS detail FROM {event}.events \
               WHERE due_at_us < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) - 1000000",
     },
     Check {
         promise: 6,
         what: "an event in a state that cannot be",
+        over: None,
         sql: "SELECT 'evt' AS kind, id, state AS detail FROM {event}.events WHERE state NOT IN ('SCHEDULED', 'OPEN', 'CLOSED', 'CANCELLED') \
               OR (state IN ('SCHEDULED', 'OPEN') AND due_at_us IS NULL) OR (state IN ('OPEN', 'CLOSED') AND opened_at_us IS NULL) \
               OR (state IN ('CLOSED', 'CANCELLED') AND closed_at_us IS NULL)",
@@ -42,14 +50,16 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an order of an event that does not exist",
+        over: Some(Orders),
         sql: "SELECT 'ord' AS kind, o.id AS id, '' AS detail FROM {order}.orders o \
-              LEFT JOIN {event}.events e ON e.id = o.event_id WHERE e.id IS NULL",
+              LEFT JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.id IS NULL",
     },
     Check {
         promise: 6,
         what: "an order was taken before the event opened",
+        over: Some(Orders),
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(e.opens_at_us - o.created_us, ' us early') AS detail FROM {order}.orders o \
-              JOIN {event}.events e ON e.id = o.event_id WHERE o.created_us < e.opens_at_us",
+              STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND o.created_us < e.opens_at_us",
     },
     // The units are granted before the close; the order may be written later, by a repeat of the request, while they
     // are in the ledger: until the sweep gives them back (15 s, and a second until its next round) and 10 s of the call
@@ -57,8 +67,9 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event closed",
+        over: Some(Orders),
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closes_at_us, ' us late') AS detail FROM {order}.orders o \
-              JOIN {event}.events e ON e.id = o.event_id WHERE e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
+              STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state <> 'CANCELLED' AND o.created_us > e.closes_at_us + 30000000",
     },
     // The event service tells inventory at once, and inventory grants nothing while it is away. Only one that goes on and
     // can be reached neither so nor by Kafka sells for longer, and then the promise is broken.
@@ -72,6 +83,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 5,
         what: "an order of a cancelled event has not ended with it",
+        over: None,
         sql: "SELECT 'ord' AS kind, o.id AS id, o.state AS detail FROM {order}.cancelled_events c \
               STRAIGHT_JOIN {order}.orders o ON o.event_id = c.event_id WHERE o.created_us < c.settled_us \
               AND (o.state IN ('PENDING', 'AWAITING_PAYMENT', 'PAYING', 'PAID') \
@@ -80,6 +92,7 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 5,
         what: "the orders of a cancelled event are to be treated otherwise than the event says",
+        over: None,
         sql: "SELECT 'evt' AS kind, e.id AS id, CONCAT('version ', e.version, ', order has ', c.event_version) AS detail \
               FROM {event}.events e STRAIGHT_JOIN {order}.cancelled_events c ON c.event_id = e.id \
               WHERE e.state <> 'CANCELLED' OR e.refund_paid_orders < c.refund_paid_orders \
@@ -88,12 +101,14 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 8,
         what: "two orders of one event with one place of arrival",
+        over: None,
         sql: "SELECT 'evt' AS kind, event_id AS id, CONCAT('arrival ', arrival, ' ', COUNT(*), ' times') AS detail \
               FROM {order}.orders GROUP BY event_id, arrival HAVING COUNT(*) > 1",
     },
     Check {
         promise: 8,
         what: "two orders of one event with one place of arrival in the ledger",
+        over: None,
         sql: "SELECT 'evt' AS kind, l.event_id AS id, CONCAT('arrival ', l.arrival, ' ', COUNT(DISTINCT l.order_id), ' times') AS detail \
               FROM {inventory}.ledger l WHERE l.arrival > 0 AND NOT {void} \
               GROUP BY l.event_id, l.arrival HAVING COUNT(DISTINCT l.order_id) > 1",
@@ -101,13 +116,15 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 8,
         what: "an order without a place of arrival",
-        sql: "SELECT 'ord' AS kind, id, CONCAT('arrival ', arrival) AS detail FROM {order}.orders WHERE arrival < 1",
+        over: Some(Orders),
+        sql: "SELECT 'ord' AS kind, id, CONCAT('arrival ', arrival) AS detail FROM {order}.orders WHERE id {page} AND arrival < 1",
     },
     Check {
         promise: 8,
         what: "the ledger has another place of arrival than the order",
+        over: Some(Ledger),
         sql: "SELECT 'ord' AS kind, l.order_id AS id, CONCAT('ledger ', l.arrival, ', order ', o.arrival) AS detail \
-              FROM {inventory}.ledger l JOIN {order}.orders o ON o.id = l.order_id WHERE l.arrival <> o.arrival AND NOT {void}",
+              FROM {inventory}.ledger l JOIN {order}.orders o ON o.id = l.order_id WHERE l.order_id {page} AND l.arrival <> o.arrival AND NOT {void}",
     },
 ];
 

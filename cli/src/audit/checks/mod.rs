@@ -1,6 +1,9 @@
 //! The checks that SQL alone can make: each query yields the breaches of a promise. The rows that each query reads are
 //! counted too, so that the reader sees how much was compared.
 //!
+//! What a check reads of a large table it reads in pages ([`table`]), unless it compares rows of many orders with each
+//! other, by an index that has them side by side.
+//!
 //! A query on states lists the allowed ones, so that an unknown state is always found.
 
 mod coupons;
@@ -9,19 +12,30 @@ mod figures;
 mod ledger;
 mod money;
 mod orders;
+mod table;
 
 use super::{
     sources::{Found, Sources},
     verdict::{Audit, Number},
 };
+use crate::output::Output;
+use std::time::{Duration, Instant};
+use table::{Page, Pages, Table};
 
 pub use events::punctuality;
+
+/// Time between two lines of progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Something that must not be found.
 struct Check {
     promise: Number,
     what: &'static str,
-    /// Yields (kind, id, detail) of each breach. `{void}` stands for [`VOID`].
+    /// The table that it is run for page by page; `None` if one statement covers all.
+    over: Option<Table>,
+    /// Yields (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
+    /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, and `{void}`
+    /// for [`VOID`].
     sql: &'static str,
 }
 
@@ -29,13 +43,92 @@ struct Check {
 /// placed anew, for something else.
 const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.request_fingerprint IS NOT NULL)";
 
-/// Runs every query and notes what it found.
-pub async fn run(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
+/// What the view `all_order_lines` has of the orders of a page. The view itself would lay out the lines of all orders.
+const LINES: &str = "(SELECT order_id, item_id, units, unit_price_minor, gift_units FROM {order}.order_lines \
+     WHERE order_id {page} UNION ALL SELECT w.id, UNHEX(j.item), j.units, j.price, j.gifts FROM {order}.orders w, {packed} \
+     WHERE w.id {page})";
+/// The same of the orders of the payments of a page.
+const LINES_OF_PAYMENTS: &str = "(SELECT r.order_id, r.item_id, r.units, r.unit_price_minor, r.gift_units \
+     FROM {payment}.payments q STRAIGHT_JOIN {order}.order_lines r ON r.order_id = q.order_id \
+     WHERE q.id {page} UNION ALL SELECT w.id, UNHEX(j.item), j.units, j.price, j.gifts \
+     FROM {payment}.payments q STRAIGHT_JOIN {order}.orders w ON w.id = q.order_id, {packed} WHERE q.id {page})";
+/// The lines of an order that is one row.
+const PACKED: &str = "JSON_TABLE(CASE WHEN JSON_VALID(w.line_list) THEN w.line_list END, '$[*]' COLUMNS (\
+     item CHAR(32) PATH '$.item', units INT PATH '$.units', price BIGINT PATH '$.price', gifts INT PATH '$.gifts')) AS j";
+
+impl Check {
+    /// The statement that covers a page, or all.
+    fn statement(&self, page: Option<Page>) -> String {
+        let sql = self.sql.replace("{void}", VOID).replace("{lines}", LINES);
+        let sql = sql.replace("{lines_of_payments}", LINES_OF_PAYMENTS).replace("{packed}", PACKED);
+        page.map_or_else(|| sql.clone(), |page| sql.replace("{page}", &page.condition()))
+    }
+}
+
+/// A check, and what it has found so far.
+type Checked = (&'static Check, Vec<Found>);
+
+/// Runs every query and notes what it found. A page has `page_rows` rows.
+pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut Audit) -> anyhow::Result<()> {
     figures::note(sources, audit).await?;
-    let checks = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
-    for check in checks.into_iter().flatten() {
-        let found = sources.find(&check.sql.replace("{void}", VOID)).await?;
+    let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
+    let mut all: Vec<Checked> = all.into_iter().flatten().map(|check| (check, Vec::new())).collect();
+    run_over(sources, &mut all, (None, None)).await?;
+    let mut progress = Progress { output, last_report: Instant::now() };
+    for table in Table::ALL {
+        let mut pages = Pages::of(sources, table, page_rows);
+        // All checks of a page before the next one, while the servers have its rows in memory.
+        while let Some(page) = pages.next().await? {
+            run_over(sources, &mut all, (Some(table), Some(page))).await?;
+            progress.show(table, page);
+        }
+    }
+    for (check, found) in &all {
         audit.breach(check.promise, check.what, found.iter().map(Found::name).collect());
     }
     Ok(())
+}
+
+/// Runs the checks over this table for a page of it, or those that cover all at once.
+async fn run_over(
+    sources: &Sources,
+    all: &mut [Checked],
+    (table, page): (Option<Table>, Option<Page>),
+) -> anyhow::Result<()> {
+    for (check, found) in all.iter_mut().filter(|(check, _)| check.over == table) {
+        found.extend(sources.find(&check.statement(page)).await?);
+    }
+    Ok(())
+}
+
+/// Says now and then how far the pages are.
+struct Progress {
+    output: Output,
+    last_report: Instant,
+}
+
+impl Progress {
+    fn show(&mut self, table: Table, page: Page) {
+        if self.output.json || self.last_report.elapsed() < REPORT_INTERVAL {
+            return;
+        }
+        self.last_report = Instant::now();
+        eprintln!("comparing {}: {} %", format!("{table:?}").to_lowercase(), page.percent());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A check that is not said to be over a page would have the statement refused, or read all for each page.
+    #[test]
+    fn a_check_over_a_table_has_a_page_and_no_other_has() {
+        let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
+        for check in all.into_iter().flatten() {
+            let has_page = check.statement(None).contains("{page}");
+            assert_eq!(check.over.is_some(), has_page, "{}: {}", check.what, check.sql);
+            assert!(!check.sql.contains("all_order_lines"), "{} lays out the lines of all orders", check.what);
+        }
+    }
 }
