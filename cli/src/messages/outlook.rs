@@ -132,8 +132,8 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
     ),
 ];
 
-const UNITS_STAY: &str = "the units and gifts of the order stay taken: nobody gives them back later, so better replay \
-     it; `stampede audit` names them";
+const UNITS_STAY: &str = "the units and gifts of the order stay taken for some minutes, until inventory finds that the \
+     order has ended and gives them back";
 const COUPON_IS_SETTLED: &str =
     "a coupon that is held for the order is settled all the same, by the sweep of old holds";
 const UNKNOWN: &str = "nothing is known of such a message: `stampede audit` says whether all is well without it";

@@ -1,7 +1,10 @@
 //! The order service, asked which orders need their units.
 
+use crate::domain::Ask;
 use stampede_chassis::MeshChannel;
-use stampede_proto::order::v1::{LookUpOrdersRequest, OrderState, order_service_client::OrderServiceClient};
+use stampede_proto::order::v1::{
+    LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
+};
 use stampede_vocab::OrderId;
 use std::collections::HashSet;
 
@@ -23,15 +26,34 @@ impl Orders {
     /// Those of these orders that were written and may need their units. One that was cancelled gives back whatever it
     /// has, so it is left out.
     pub async fn needing_units(&self, orders: &[OrderId]) -> anyhow::Result<HashSet<OrderId>> {
-        let mut needing = HashSet::with_capacity(orders.len());
+        let statuses = self.statuses(orders).await?.into_iter();
+        let needing = statuses.filter(|status| status.state() != OrderState::Cancelled);
+        needing.map(|status| Ok(status.order_id.parse::<OrderId>()?)).collect()
+    }
+
+    /// What those of these orders ask of the ledger that have ended without their goods: the same as by their last
+    /// message.
+    pub async fn ended(&self, orders: &[OrderId]) -> anyhow::Result<Vec<Ask>> {
+        let mut asks = Vec::new();
+        for status in self.statuses(orders).await? {
+            let order_id: OrderId = status.order_id.parse()?;
+            match status.state() {
+                OrderState::Cancelled | OrderState::Expired => asks.push(Ask::ReleaseUnpaid(order_id)),
+                OrderState::Refunded => asks.push(Ask::Release(order_id)),
+                _ => {}
+            }
+        }
+        Ok(asks)
+    }
+
+    /// Those of these orders that were written.
+    async fn statuses(&self, orders: &[OrderId]) -> anyhow::Result<Vec<OrderStatus>> {
+        let mut statuses = Vec::with_capacity(orders.len());
         for orders in orders.chunks(MAX_ORDERS) {
             let order_ids = orders.iter().map(OrderId::to_string).collect();
             let response = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?;
-            let orders = response.into_inner().orders;
-            for status in orders.into_iter().filter(|status| status.state() != OrderState::Cancelled) {
-                needing.insert(status.order_id.parse()?);
-            }
+            statuses.extend(response.into_inner().orders);
         }
-        Ok(needing)
+        Ok(statuses)
     }
 }

@@ -47,6 +47,11 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_INVENTORY_UNWRITTEN_ORDER_AGE_MS", default_value_t = 15_000, value_name = "MS")]
     pub unwritten_order_age_ms: u64,
 
+    /// Milliseconds for which an order must have ended without giving its units back until they are given back without
+    /// its message, which may have been lost or discarded.
+    #[arg(long, env = "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", default_value_t = 300_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
+    pub ended_order_age_ms: u64,
+
     /// Milliseconds between two comparisons of Redis with the ledger. What is lost in Redis is back within two of these.
     #[arg(long, env = "STAMPEDE_INVENTORY_RECONCILE_INTERVAL_MS", default_value_t = 2_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub reconcile_interval_ms: u64,
@@ -72,6 +77,11 @@ impl Config {
     /// still be written.
     pub fn unwritten_order_age(&self) -> anyhow::Result<Duration> {
         self.write_limit.unwritten_age("--unwritten-order-age-ms", self.unwritten_order_age_ms)
+    }
+
+    /// How long an order must have ended until its units are given back without its message.
+    pub const fn ended_order_age(&self) -> Duration {
+        Duration::from_millis(self.ended_order_age_ms)
     }
 
     /// Time between two comparisons of Redis with the ledger.

@@ -31,8 +31,8 @@ use stampede_vocab::Service;
 use std::{sync::Arc, time::Duration};
 use tonic::service::Routes;
 use usecase::{
-    ApplyMessages, CheckStaging, CompareAll, DropStaleHolds, Reconcile, ReleaseReservations, ReleaseUnwritten,
-    ReserveUnits, StageStock, SyncRedis, ViewStock,
+    ApplyMessages, CheckStaging, CompareAll, DropStaleHolds, Reconcile, ReleaseEnded, ReleaseReservations,
+    ReleaseUnwritten, ReserveUnits, StageStock, SyncRedis, ViewStock,
 };
 use worker::{Consumer, Gauges};
 
@@ -58,7 +58,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let view = ViewStock::new(parts.db.clone(), redis.clone(), reconcile.clone());
     let apply = ApplyMessages::new(parts.outbox.clone(), sync.clone(), reconcile.clone());
     parts.consume(taken_by(Service::Inventory), Consumer::new(apply))?;
-    start_unwritten_sweep(&parts, &config, unwritten_age, release.clone());
+    start_order_sweep(&parts, &config, unwritten_age, (release.clone(), sync.clone()));
     start_hold_sweep(&parts, &config, redis.clone(), sync.clone());
     start_rounds(&parts, &config, &reconcile, &view);
     let rpc = InventoryRpc {
@@ -73,12 +73,23 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     Ok(parts.serve(Grpc::new(routes, stampede_proto::DESCRIPTOR_SET, &[SERVICE_NAME])))
 }
 
-fn start_unwritten_sweep(parts: &Parts, config: &Config, age: Duration, release: ReleaseReservations) {
+/// Looks for orders that were never written, and less often for those that have ended and kept their units.
+fn start_order_sweep(
+    parts: &Parts,
+    config: &Config,
+    unwritten_age: Duration,
+    (release, sync): (ReleaseReservations, SyncRedis),
+) {
     let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
-    let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, age);
+    let ended = ReleaseEnded::new(parts.db.clone(), orders.clone(), sync, config.ended_order_age());
+    let ended = Arc::new(ended);
+    let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, unwritten_age);
     parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
-        let unwritten = unwritten.clone();
-        async move { unwritten.run().await }
+        let (unwritten, ended) = (unwritten.clone(), ended.clone());
+        async move {
+            unwritten.run().await?;
+            ended.run().await
+        }
     });
 }
 

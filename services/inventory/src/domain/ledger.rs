@@ -17,6 +17,16 @@ pub enum Ask {
     Release(OrderId),
 }
 
+impl Ask {
+    /// The order that asks.
+    pub const fn order_id(&self) -> OrderId {
+        match self {
+            Self::CommitAgain(order) => order.order_id,
+            Self::ReleaseUnpaid(order_id) | Self::Release(order_id) => *order_id,
+        }
+    }
+}
+
 /// What an order wants committed, all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderedUnits {

@@ -71,6 +71,32 @@ fn push_select(statements: &mut Statements, orders: &[OrderId], how: &'static st
     Some(statements.push(query))
 }
 
+/// A row by its key, and when its units were committed; none if they are not.
+pub type CommittedAt = (OrderId, ItemId, Option<Timestamp>);
+
+/// Up to `limit` rows of all orders behind the row `after`, by their key.
+pub async fn page(
+    conn: &mut MySqlConnection,
+    after: Option<(OrderId, ItemId)>,
+    limit: u32,
+) -> Result<Vec<CommittedAt>, DbError> {
+    let (order, item) = after.map_or((Uuid::nil(), Uuid::nil()), |(order, item)| (order.uuid(), item.uuid()));
+    let rows: Vec<(Uuid, Uuid, Option<i64>)> = sqlx::query_as(
+        "SELECT order_id, item_id, IF(state = 'COMMITTED', committed_at_us, NULL) FROM ledger FORCE INDEX (PRIMARY) \
+         WHERE order_id > ? OR (order_id = ? AND item_id > ?) ORDER BY order_id, item_id LIMIT ?",
+    )
+    .bind(order)
+    .bind(order)
+    .bind(item)
+    .bind(limit)
+    .fetch_all(conn)
+    .await?;
+    let row = |(order, item, at_us): (Uuid, Uuid, Option<i64>)| {
+        (OrderId::from_uuid(order), ItemId::from_uuid(item), at_us.map(Timestamp::from_micros))
+    };
+    Ok(rows.into_iter().map(row).collect())
+}
+
 /// Units that these buyers have; one who has none is left out.
 pub async fn units_of(conn: &mut MySqlConnection, buyers: &BTreeSet<(ItemId, UserId)>) -> Result<Buyers, DbError> {
     let mut statements = Statements::new();

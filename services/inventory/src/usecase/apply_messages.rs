@@ -95,7 +95,7 @@ impl ApplyMessages {
 
 /// Locks what the batch concerns.
 async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) -> Result<LedgerBatch, DbError> {
-    let orders: BTreeSet<OrderId> = requests.iter().map(|request| order_id(&request.ask)).collect();
+    let orders: BTreeSet<OrderId> = requests.iter().map(|request| request.ask.order_id()).collect();
     let mut buyers: BTreeSet<(ItemId, UserId)> = BTreeSet::new();
     for order in requests.iter().filter_map(|request| ordered(&request.ask)) {
         buyers.extend(order.lines.iter().map(|line| (line.item_id, order.user_id)));
@@ -106,16 +106,9 @@ async fn lock_requested(conn: &mut MySqlConnection, requests: &[LedgerRequest]) 
 fn answer(ledger: &mut LedgerBatch, requests: &[LedgerRequest], now: Timestamp) -> Vec<OutgoingMessage> {
     let answer = |LedgerRequest { ask, traceparent }: &LedgerRequest| {
         let answer = ledger.apply(ask, now)?;
-        Some(OutgoingMessage { order_id: order_id(ask), answer, traceparent: traceparent.clone() })
+        Some(OutgoingMessage { order_id: ask.order_id(), answer, traceparent: traceparent.clone() })
     };
     requests.iter().filter_map(answer).collect()
-}
-
-fn order_id(ask: &Ask) -> OrderId {
-    match ask {
-        Ask::CommitAgain(order) => order.order_id,
-        Ask::ReleaseUnpaid(order_id) | Ask::Release(order_id) => *order_id,
-    }
 }
 
 fn ordered(ask: &Ask) -> Option<&OrderedUnits> {

@@ -7,6 +7,7 @@ mod crash_points;
 mod crashed_orders;
 mod crashed_workers;
 mod earlier_release;
+mod ended_orders;
 mod event_keys;
 mod histories;
 mod idle;

@@ -19,14 +19,18 @@ const FAILURES: &str = "stampede_stock_staging_failures_total";
 
 /// The number of a series of this stage on the page of metrics; none while there is no such series.
 async fn metric(sale: &Sale, name: &str, stage: &str) -> Option<f64> {
+    series(sale, name, &format!("stage=\"{stage}\"")).await
+}
+
+/// The number of the first series of this name that has this text among its labels; none while there is no such series.
+pub async fn series(sale: &Sale, name: &str, label: &str) -> Option<f64> {
     let url = sale.mesh.admin_url(Service::Inventory);
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
-    let label = format!("stage=\"{stage}\"");
-    let line = page.lines().find(|line| line.starts_with(&format!("{name}{{")) && line.contains(&label))?;
+    let line = page.lines().find(|line| line.starts_with(name) && line.contains(label))?;
     line.rsplit(' ').next()?.parse().ok()
 }
 

@@ -1,0 +1,229 @@
+//! Gives back the units of orders that have ended, where the message by which they should have was discarded by an
+//! operator, or was lost with a database that was restored.
+//!
+//! It walks through the whole ledger, some rows at a time, and asks the order service about those that are committed. An
+//! order that has ended is asked about again when it must have given its units back long since. What it asks of the ledger
+//! is then done as by its message, under the same lock: done twice, or before a late payment, it changes no more than the
+//! message does.
+
+use super::{
+    Error, SyncRedis,
+    ledger::{lock_ledger, syncs, write_changes},
+    sync_redis::EventSync,
+};
+use crate::{client::Orders, domain::Ask, store};
+use opentelemetry::{global, metrics::Counter};
+use sqlx::MySqlConnection;
+use stampede_db::{Database, DbError};
+use stampede_vocab::{ItemId, OrderId, Timestamp};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Rows of the ledger that one round looks at, and most orders that it settles.
+const ROWS_PER_ROUND: u32 = 1_024;
+/// Most orders that are remembered until they are settled. What is beyond is found by the next walk.
+const MAX_SUSPECTS: usize = 16 * 1_024;
+/// Rounds in the time that an order has for its message.
+const ROUNDS_PER_AGE: u32 = 30;
+
+/// Gives back what ended orders have kept.
+pub struct ReleaseEnded {
+    db: Database,
+    orders: Orders,
+    sync: SyncRedis,
+    age: Duration,
+    walk: Mutex<Walk>,
+    released: Counter<u64>,
+}
+
+/// How far the ledger was looked through.
+#[derive(Default)]
+struct Walk {
+    last_round: Option<Instant>,
+    /// The last row that was looked at.
+    after: Option<(OrderId, ItemId)>,
+    /// Orders that have ended and still had units, with the time since when that is known.
+    suspects: BTreeMap<OrderId, Timestamp>,
+}
+
+impl ReleaseEnded {
+    /// Asks the order service about units in this schema, and gives back what orders have kept that ended longer than
+    /// `age` ago.
+    pub fn new(db: Database, orders: Orders, sync: SyncRedis, age: Duration) -> Self {
+        let released = global::meter("stampede.inventory")
+            .u64_counter("stampede_ledger_overdue_releases")
+            .with_description("Ended orders whose units were given back without their message")
+            .build();
+        Self { db, orders, sync, age, walk: Mutex::default(), released }
+    }
+
+    /// Makes a round, unless the last one was just now. Several replicas may: giving back twice changes nothing.
+    pub async fn run(&self) -> anyhow::Result<()> {
+        // So that there is a count before the first one.
+        self.released.add(0, &[]);
+        let is_due = self.walk().begin_round(self.age / ROUNDS_PER_AGE);
+        if !is_due {
+            return Ok(());
+        }
+        self.settle().await?;
+        self.look_further().await
+    }
+
+    /// Gives back what the orders have that are known to have ended long ago.
+    async fn settle(&self) -> anyhow::Result<()> {
+        let due = self.walk().due(Timestamp::now().minus(self.age));
+        if due.is_empty() {
+            return Ok(());
+        }
+        let asks = self.orders.ended(&due).await?;
+        let released = self.release_each(asks).await?;
+        self.walk().forget(&due);
+        if released > 0 {
+            self.released.add(released, &[]);
+            tracing::warn!(order.count = released, "the units of ended orders were given back without their message");
+        }
+        Ok(())
+    }
+
+    /// Notes the ended orders of the next rows.
+    async fn look_further(&self) -> anyhow::Result<()> {
+        let after = self.walk().after;
+        let read = self.db.run("committed_units", |mut conn| async move {
+            store::ledger::page(&mut conn, after, ROWS_PER_ROUND).await
+        });
+        let rows = read.await?;
+        let before = Timestamp::now().minus(self.age);
+        let is_old = |at: Option<Timestamp>| at.is_some_and(|at| at < before);
+        let orders: BTreeSet<OrderId> =
+            rows.iter().filter(|(_, _, at)| is_old(*at)).map(|(order_id, _, _)| *order_id).collect();
+        let ended = self.orders.ended(&orders.into_iter().collect::<Vec<_>>()).await?;
+        let is_last = rows.len() < ROWS_PER_ROUND as usize;
+        let reached = rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id));
+        self.walk().went_on(reached, &ended, Timestamp::now());
+        Ok(())
+    }
+
+    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read keeps
+    /// nobody else's units.
+    async fn release_each(&self, asks: Vec<Ask>) -> Result<u64, Error> {
+        let error = match self.release(asks.clone()).await {
+            Ok(released) => return Ok(released),
+            Err(error) if error.is_passing() => return Err(error),
+            Err(error) => error,
+        };
+        if let [ask] = asks.as_slice() {
+            tracing::error!(order.id = %ask.order_id(), error.cause = %error, "the units of an order could not be given back");
+            return Ok(0);
+        }
+        let mut released = 0;
+        for ask in asks {
+            let order_id = ask.order_id();
+            match self.release(vec![ask]).await {
+                Ok(count) => released += count,
+                Err(error) => {
+                    tracing::error!(order.id = %order_id, error.cause = %error, "the units of an order could not be given back");
+                }
+            }
+        }
+        Ok(released)
+    }
+
+    /// Does what these orders ask of the ledger, and tells Redis. Returns of how many orders units went back.
+    async fn release(&self, asks: Vec<Ask>) -> Result<u64, Error> {
+        if asks.is_empty() {
+            return Ok(0);
+        }
+        let asks = Arc::new(asks);
+        let work = self.db.transact("release_ended_orders", move |conn| {
+            let asks = asks.clone();
+            Box::pin(async move { release(conn, &asks).await })
+        });
+        let (released, syncs) = work.await?;
+        self.sync.run(syncs).await;
+        Ok(released)
+    }
+
+    fn walk(&self) -> MutexGuard<'_, Walk> {
+        self.walk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn release(conn: &mut MySqlConnection, asks: &[Ask]) -> Result<(u64, Vec<EventSync>), DbError> {
+    let orders: BTreeSet<OrderId> = asks.iter().map(Ask::order_id).collect();
+    let mut ledger = lock_ledger(conn, orders, BTreeSet::new()).await?;
+    let now = Timestamp::now();
+    for ask in asks {
+        // What ends an order has no answer.
+        ledger.apply(ask, now);
+    }
+    let changes = ledger.changes();
+    write_changes(conn, &changes).await?;
+    let released: BTreeSet<OrderId> = changes.entries.iter().map(|entry| entry.order_id).collect();
+    Ok((u64::try_from(released.len()).unwrap_or(u64::MAX), syncs(&changes, [])))
+}
+
+impl Walk {
+    /// Returns whether a round is due, which begins then.
+    fn begin_round(&mut self, pause: Duration) -> bool {
+        let is_due = self.last_round.is_none_or(|last| last.elapsed() >= pause);
+        if is_due {
+            self.last_round = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Returns orders that are known to have ended since before `before`, as many as one round settles.
+    fn due(&self, before: Timestamp) -> Vec<OrderId> {
+        let due = self.suspects.iter().filter(|(_, since)| **since < before).map(|(order_id, _)| *order_id);
+        due.take(ROWS_PER_ROUND as usize).collect()
+    }
+
+    fn forget(&mut self, orders: &[OrderId]) {
+        for order_id in orders {
+            self.suspects.remove(order_id);
+        }
+    }
+
+    /// Notes how far the walk is, and what it has found. Without a place it begins anew.
+    fn went_on(&mut self, reached: Option<(OrderId, ItemId)>, ended: &[Ask], now: Timestamp) {
+        self.after = reached;
+        for ask in ended {
+            if self.suspects.len() < MAX_SUSPECTS {
+                self.suspects.entry(ask.order_id()).or_insert(now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(byte: u8) -> OrderId {
+        OrderId::try_from_bytes(&[byte; 16]).unwrap()
+    }
+
+    #[test]
+    fn an_ended_order_is_due_when_it_has_been_known_for_long_and_counts_from_the_first_time() {
+        let mut walk = Walk::default();
+        let at = Timestamp::from_micros;
+        walk.went_on(None, &[Ask::Release(order(1))], at(10));
+        walk.went_on(None, &[Ask::Release(order(1)), Ask::ReleaseUnpaid(order(2))], at(20));
+        assert!(walk.due(at(10)).is_empty());
+        assert_eq!(walk.due(at(11)), [order(1)]);
+        assert_eq!(walk.due(at(21)), [order(1), order(2)]);
+        walk.forget(&[order(1)]);
+        assert_eq!(walk.due(at(21)), [order(2)]);
+    }
+
+    #[test]
+    fn rounds_have_a_pause_between_them() {
+        let mut walk = Walk::default();
+        assert!(walk.begin_round(Duration::from_secs(3_600)));
+        assert!(!walk.begin_round(Duration::from_secs(3_600)));
+        assert!(walk.begin_round(Duration::ZERO));
+    }
+}

@@ -1,0 +1,66 @@
+//! Orders that have ended, and whose message never comes: their units go back all the same, once.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
+
+use crate::{
+    orders::{place, rows, with_order},
+    sale::{Level, Order, Sale, Step},
+    staging::series,
+};
+use sqlx::AssertSqlSafe;
+use stampede_db::Database;
+use stampede_testkit::{Service, World, eventually};
+
+const RELEASES: &str = "stampede_ledger_overdue_releases_total";
+const UNSOLD: Level = Level { left: 5, committed: 0, held: 0, left_gifts: 2 };
+const SOLD: Level = Level { left: 3, committed: 2, held: 0, left_gifts: 1 };
+
+/// An order that is written, and known to be.
+async fn placed(sale: &Sale) -> Order {
+    let order = sale.order([2, 0]);
+    let placed = place(sale.mesh.order(), order.clone(), "order".to_owned()).await.unwrap();
+    assert_eq!(placed.order_id, order.order_id.to_string());
+    eventually("nobody waits for the order to be written", || async {
+        (rows(&sale.inventory_db, "reservations", "order_id", &order).await == 0).then_some(())
+    })
+    .await;
+    order
+}
+
+/// The order is in this state, and says so to nobody.
+async fn ends_silently(orders: &Database, order: &Order, state: &str) {
+    let end = AssertSqlSafe(format!("UPDATE orders SET state = '{state}', version = version + 1 WHERE id = ?"));
+    let mut conn = orders.acquire().await.unwrap();
+    let done = sqlx::query(end).bind(order.order_id.uuid()).execute(&mut *conn).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_ended_without_its_message_gives_its_units_back_and_an_open_one_keeps_them() {
+    let world = World::prepared().await.unwrap();
+    let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
+    let orders = world.database(Service::Order).await.unwrap();
+    let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
+    for (round, state) in ["EXPIRED", "CANCELLED", "REFUNDED"].into_iter().enumerate() {
+        sale.begin_another().await;
+        let (ended, open) = (placed(&sale).await, placed(&sale).await);
+        ends_silently(&orders, &ended, state).await;
+        sale.stock_becomes(0, SOLD).await;
+        assert_eq!((sale.in_ledger(&ended).await, sale.in_ledger(&open).await), (0, 2), "{state}");
+        counted(&sale, 2 * round + 1).await;
+        // The message comes after all.
+        sale.order_says(&ended, &[Step::Expired]).await;
+        ends_silently(&orders, &open, state).await;
+        sale.stock_becomes(0, UNSOLD).await;
+        counted(&sale, 2 * round + 2).await;
+    }
+    sale.mesh.stop().await.unwrap();
+}
+
+/// So many orders were counted, each once.
+async fn counted(sale: &Sale, expected: usize) {
+    eventually(&format!("{expected} orders are counted"), || async {
+        let count = series(sale, RELEASES, "").await?;
+        (format!("{count}") == format!("{expected}")).then_some(())
+    })
+    .await;
+}
