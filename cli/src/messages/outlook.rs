@@ -78,8 +78,8 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
         Service::Order,
         "PaymentApproved",
         "an order that is PAYING expires at its deadline; payment then says again that it has the money, and the order \
-         takes its units again or gives the money back. Of an order that had ended before, the money stays captured: \
-         replay it",
+         takes its units again or gives the money back. Of an order that had ended before, payment says so ten minutes \
+         after the end, and three times later",
     ),
     (
         Service::Order,

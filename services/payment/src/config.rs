@@ -49,6 +49,11 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
     pub refund_sweep_interval_ms: u64,
 
+    /// Milliseconds after the end of an order until what was captured for it, and is not refunded, is told again; six
+    /// times as long each further time, four times in all.
+    #[arg(long, env = "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", default_value_t = 600_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
+    pub ended_order_age_ms: u64,
+
     /// Secret that the provider signs its notices with.
     #[arg(long, env = "STAMPEDE_WEBHOOK_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub webhook_secret: String,
@@ -85,6 +90,16 @@ impl Config {
     /// that differ, and for a request that is on its way for long.
     pub const fn resend_for(&self) -> Duration {
         Duration::from_millis(self.provider_key_life_ms / 10 * 9)
+    }
+
+    /// How long after the end of an order what was captured for it is told again.
+    pub const fn ended_order_age(&self) -> Duration {
+        Duration::from_millis(self.ended_order_age_ms)
+    }
+
+    /// Interval of the look for ended orders: nothing is told much later than it is due.
+    pub fn ended_order_interval(&self) -> Duration {
+        (self.ended_order_age() / 10).min(Duration::from_secs(10))
     }
 
     /// Interval of the look for refunds that were made by hand.

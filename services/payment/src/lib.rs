@@ -34,7 +34,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use tonic::service::Routes;
 use usecase::{
     CarryOutDecisions, ChargeAttempts, Context, FindPayments, FollowOrders, HandleWebhook, LookUpNotices, NoteRefunds,
-    Permits, ReconcileAttempts, RefundPayments, SettleAttempts, SettleRefunds,
+    Permits, ReconcileAttempts, RefundPayments, SettleAttempts, SettleRefunds, TellAgain,
 };
 use worker::{Consumer, PoolConfig, Queue};
 
@@ -58,7 +58,8 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let provider = HttpProvider::new(&config.provider_url, config.provider.provider_timeout(), breaker.clone())?;
     let parts = Parts::connect(Service::Payment, &config.service, workers).await?;
     let lease = config.provider.charge_lease();
-    let context = Context::new(parts.db.clone(), parts.outbox.clone(), lease, config.resend_for());
+    let terms = (lease, config.resend_for());
+    let context = Context::new(parts.db.clone(), parts.outbox.clone(), terms, config.ended_order_age());
     let (settle, settle_refunds) = (SettleAttempts::new(context.clone()), SettleRefunds::new(context.clone()));
     let charge = ChargeAttempts::new(context.clone(), provider.clone(), settle.clone());
     let reconcile = ReconcileAttempts::new(context.clone(), provider.clone(), charge.clone(), settle.clone());
@@ -104,6 +105,11 @@ fn start_sweeps(parts: &Parts, config: &Config, context: &Context, note_refunds:
     parts.every("decisions on anomalies", DECISION_INTERVAL, SWEEP_TIMEOUT, move || {
         let decisions = decisions.clone();
         async move { decisions.run().await }
+    });
+    let tell_again = TellAgain::new(context.clone());
+    parts.every("ended order sweep", config.ended_order_interval(), SWEEP_TIMEOUT, move || {
+        let tell_again = tell_again.clone();
+        async move { tell_again.run().await }
     });
     parts.every("refund sweep", config.refund_sweep_interval(), SWEEP_TIMEOUT, move || {
         let note_refunds = note_refunds.clone();

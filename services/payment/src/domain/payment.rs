@@ -188,14 +188,29 @@ impl Payment {
     /// with a database that was restored. So that is published again, and the order takes its units again or gives the
     /// money back. Returns the message to publish, if there is one.
     pub fn stop(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
-        if let PaymentState::Captured { attempt } = self.state {
-            self.touch(now);
-            let fact = Fact::Approved { attempt, captured: self.amount };
-            return Some(self.message(self.traceparent(attempt), fact));
+        if let Some(captured) = self.tell_captured(now) {
+            return Some(captured);
         }
         let waiting = self.attempts.iter().find(|attempt| attempt.state == AttemptState::Requested)?;
         let number = waiting.number;
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
+    }
+
+    /// Returns what was captured and not refunded in a new message, under a version of its own.
+    pub fn tell_captured(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
+        let PaymentState::Captured { attempt } = self.state else { return None };
+        self.touch(now);
+        let fact = Fact::Approved { attempt, captured: self.amount };
+        Some(self.message(self.traceparent(attempt), fact))
+    }
+
+    /// Returns whether money was captured, or may still be by an attempt that has not ended.
+    pub fn may_be_captured(&self) -> bool {
+        match self.state {
+            PaymentState::Captured { .. } => true,
+            PaymentState::Open => self.attempts.iter().any(|attempt| !attempt.state.is_final()),
+            PaymentState::Refunding { .. } | PaymentState::Refunded { .. } => false,
+        }
     }
 
     /// Requests the refund of everything captured. A repeat requests nothing; if the refund is done, that is published

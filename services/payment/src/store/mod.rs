@@ -3,6 +3,7 @@
 pub mod anomalies;
 pub mod attempts;
 pub mod cursors;
+pub mod ended_orders;
 pub mod outbox;
 pub mod payments;
 pub mod refunds;

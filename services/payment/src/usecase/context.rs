@@ -20,20 +20,29 @@ pub struct Context {
     pub(super) charges_queued: Arc<Notify>,
     pub(super) refunds_queued: Arc<Notify>,
     pub(super) recent_ends: RecentEnds,
+    /// How long after the end of an order what was captured for it is told again.
+    pub(super) ended_order_age: Duration,
     lease: Duration,
     resend_for: Duration,
 }
 
 impl Context {
     /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is
-    /// how long a charge or a refund may be sent again: less than the provider keeps its key.
-    pub fn new(db: Database, outbox: Outbox, lease: Duration, resend_for: Duration) -> Self {
+    /// how long a charge or a refund may be sent again: less than the provider keeps its key. `ended_order_age` is how
+    /// long after the end of an order what was captured for it is told again.
+    pub fn new(
+        db: Database,
+        outbox: Outbox,
+        (lease, resend_for): (Duration, Duration),
+        ended_order_age: Duration,
+    ) -> Self {
         Self {
             db,
             outbox,
             charges_queued: Arc::default(),
             refunds_queued: Arc::default(),
             recent_ends: RecentEnds::default(),
+            ended_order_age,
             lease,
             resend_for,
         }

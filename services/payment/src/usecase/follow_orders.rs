@@ -63,6 +63,8 @@ pub struct Followed {
     taken_over: Vec<TakenOver>,
     refunds: Vec<Refund>,
     outgoing: Vec<OutgoingMessage>,
+    /// Payments of orders that have ended, and that are captured or may still be.
+    ended: Vec<PaymentId>,
 }
 
 /// Follows orders. Cheap to clone.
@@ -102,6 +104,7 @@ impl FollowOrders {
         payments.save(conn).await?;
         store::refunds::insert(conn, &followed.refunds).await?;
         store::outbox::append(conn, &followed.outgoing).await?;
+        store::ended_orders::insert(conn, &followed.ended, now.plus(self.context.ended_order_age)).await?;
         Ok(followed)
     }
 
@@ -109,7 +112,7 @@ impl FollowOrders {
     /// at once. To be called after the commit.
     #[must_use]
     pub fn committed(&self, followed: Followed) -> Vec<TakenOver> {
-        let Followed { requested, taken_over, refunds, outgoing } = followed;
+        let Followed { requested, taken_over, refunds, outgoing, ended: _ } = followed;
         if taken_over.len() < requested.len() {
             self.context.charges_queued.notify_one();
         }
@@ -144,7 +147,13 @@ impl Followed {
                     }
                 }
             }
-            Action::Stop => self.outgoing.extend(payments.get_mut(id).and_then(|payment| payment.stop(now))),
+            Action::Stop => {
+                let Some(payment) = payments.get_mut(id) else { return Ok(()) };
+                self.outgoing.extend(payment.stop(now));
+                if payment.may_be_captured() && !self.ended.contains(&id) {
+                    self.ended.push(id);
+                }
+            }
         }
         Ok(())
     }

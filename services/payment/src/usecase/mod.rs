@@ -17,6 +17,7 @@ mod reconcile_attempts;
 mod refund_payments;
 mod settle_attempts;
 mod settle_refunds;
+mod tell_again;
 
 pub use carry_out_decisions::CarryOutDecisions;
 pub use charge_attempts::ChargeAttempts;
@@ -32,6 +33,7 @@ pub use reconcile_attempts::ReconcileAttempts;
 pub use refund_payments::RefundPayments;
 pub use settle_attempts::SettleAttempts;
 pub use settle_refunds::SettleRefunds;
+pub use tell_again::TellAgain;
 
 use stampede_batch::BatchConfig;
 use stampede_db::DbError;

@@ -1,12 +1,12 @@
 //! An order that ends before its payment does.
 
-use crate::sale::{Order, Sale};
+use crate::sale::{Order, PRICE, Sale};
 use anyhow::Result;
 use stampede_proto::{
     payment::v1::{AttemptState, PaymentState},
     r#type::v1::DeclineCode,
 };
-use stampede_testkit::{MeshBuilder, Process, Service};
+use stampede_testkit::{MeshBuilder, Process, Service, eventually};
 
 #[tokio::test]
 async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Result<()> {
@@ -35,5 +35,41 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
     sale.publish(&slow, slow.expired()).await?;
     sale.reaches(&slow, PaymentState::Captured).await;
     assert!(sale.charges(&waiting).await?.is_empty());
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn what_was_captured_for_an_ended_order_is_told_again_until_it_is_refunded() -> Result<()> {
+    let sale = Sale::open_with(
+        MeshBuilder::default()
+            .set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200)
+            .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 5_000)
+            .set(Process::Sandbox, "STAMPEDE_SANDBOX_SLOW_MS", 3_000),
+    )
+    .await?;
+    // One is captured before its order ends, the other after it.
+    let (early, late, open) = (Order::new(), Order::new(), Order::new());
+    sale.pay(&early, 1, "pm_card_ok").await?;
+    sale.pay(&open, 1, "pm_card_ok").await?;
+    sale.pay(&late, 1, "pm_card_timeout_captured").await?;
+    sale.reaches(&early, PaymentState::Captured).await;
+    sale.reaches(&open, PaymentState::Captured).await;
+    sale.attempt_reaches(&late, 1, AttemptState::Charging).await;
+    sale.publish(&early, early.expired()).await?;
+    sale.publish(&late, late.expired()).await?;
+
+    sale.reaches(&late, PaymentState::Captured).await;
+    assert_eq!(sale.published_names(&late, 2).await[..2], ["PaymentApproved", "PaymentApproved"]);
+    // As it was captured, as its order ended, and again.
+    assert_eq!(sale.published_names(&early, 3).await[..3], ["PaymentApproved"; 3]);
+    for order in [&early, &late] {
+        sale.publish(order, order.refund(PRICE)).await?;
+        sale.reaches(order, PaymentState::Refunded).await;
+    }
+    eventually("nothing is to be told any more", || async {
+        (sale.number("SELECT COUNT(*) FROM ended_orders").await.ok()? == 0).then_some(())
+    })
+    .await;
+    assert_eq!(sale.published_names(&open, 1).await, ["PaymentApproved"], "its order has not ended");
     sale.mesh.stop().await
 }

@@ -1,0 +1,84 @@
+//! The table `ended_orders`: payments whose orders have ended unpaid, and that are captured or may still be.
+
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement};
+use stampede_vocab::{PaymentId, Timestamp};
+use uuid::Uuid;
+
+/// A payment of an order that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedOrder {
+    pub payment_id: PaymentId,
+    /// When it is looked at next.
+    pub due_at: Timestamp,
+    /// How often what was captured was told again.
+    pub tells: i32,
+}
+
+/// Writes these, but for those that are there: their end came again.
+pub async fn insert(conn: &mut MySqlConnection, ended: &[PaymentId], due_at: Timestamp) -> Result<(), DbError> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::new("INSERT INTO ended_orders (payment_id, due_us, tells) ");
+    query.push_values(ended, |mut row, payment_id| {
+        row.push_bind(payment_id.uuid()).push_bind(due_at.micros()).push_bind(0_i32);
+    });
+    query.push(" ON DUPLICATE KEY UPDATE tells = tells");
+    query.execute(conn).await?;
+    Ok(())
+}
+
+/// Up to `limit` of those that are due, the longest due first.
+pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Result<Vec<EndedOrder>, DbError> {
+    let due = sqlx::query_as::<_, (Uuid, i64, i32)>(
+        "SELECT payment_id, due_us, tells FROM ended_orders WHERE due_us <= ? ORDER BY due_us LIMIT ?",
+    );
+    let rows = due.bind(now.micros()).bind(limit).fetch_all(conn).await?;
+    let ended = |(payment_id, due_us, tells)| EndedOrder {
+        payment_id: PaymentId::from_uuid(payment_id),
+        due_at: Timestamp::from_micros(due_us),
+        tells,
+    };
+    Ok(rows.into_iter().map(ended).collect())
+}
+
+/// Returns those of these that are as they were read, locked: of replicas that have read the same, one has them. Their
+/// payments are locked, so nobody else changes them.
+pub async fn unchanged(conn: &mut MySqlConnection, read: &[EndedOrder]) -> Result<Vec<EndedOrder>, DbError> {
+    if read.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query =
+        Statement::new("SELECT payment_id, due_us FROM ended_orders FORCE INDEX (PRIMARY) WHERE payment_id IN ");
+    query.push_list(read.iter().map(|ended| ended.payment_id.uuid()));
+    query.push(" FOR UPDATE");
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
+    let is_there = |ended: &&EndedOrder| rows.contains(&(ended.payment_id.uuid(), ended.due_at.micros()));
+    Ok(read.iter().filter(is_there).copied().collect())
+}
+
+/// Writes when these are looked at next, and how often they were told again.
+pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Result<(), DbError> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::new("INSERT INTO ended_orders (payment_id, due_us, tells) ");
+    query.push_values(ended, |mut row, ended| {
+        row.push_bind(ended.payment_id.uuid()).push_bind(ended.due_at.micros()).push_bind(ended.tells);
+    });
+    query.push(" ON DUPLICATE KEY UPDATE due_us = VALUES(due_us), tells = VALUES(tells)");
+    query.execute(conn).await?;
+    Ok(())
+}
+
+/// Deletes these: nothing is to be told of them any more.
+pub async fn delete(conn: &mut MySqlConnection, settled: &[PaymentId]) -> Result<(), DbError> {
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let mut query = Statement::new("DELETE e FROM ended_orders e FORCE INDEX (PRIMARY) WHERE e.payment_id IN ");
+    query.push_list(settled.iter().map(PaymentId::uuid));
+    query.execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Tells the order service again of money that was captured for an order that has ended: what tells of it may have been
+//! discarded by an operator, and the order, which ends unpaid, would not ask.
+//!
+//! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it has
+//! done so before. An order that was fulfilled late tells nobody here, so this ends after some times.
+
+use super::Context;
+use crate::{
+    domain::OutgoingMessage,
+    store::{
+        self, WorkingSet,
+        ended_orders::{self, EndedOrder},
+    },
+};
+use opentelemetry::{global, metrics::Counter};
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_vocab::{PaymentId, Timestamp};
+use std::{sync::Arc, time::Duration};
+
+/// Most orders of a round.
+const MAX_ORDERS: u32 = 256;
+/// How often it is told again. With the default age that is after ten minutes, an hour, six hours and a day and a half.
+const MAX_TELLS: i32 = 4;
+/// How much longer the pause is each time.
+const LONGER: u32 = 6;
+
+/// Tells again. Cheap to clone.
+#[derive(Clone)]
+pub struct TellAgain {
+    context: Context,
+    told: Counter<u64>,
+}
+
+/// What becomes of the orders of a round.
+#[derive(Default)]
+struct Round {
+    outgoing: Vec<OutgoingMessage>,
+    postponed: Vec<EndedOrder>,
+    settled: Vec<PaymentId>,
+}
+
+impl TellAgain {
+    /// Tells again of the payments of this schema.
+    pub fn new(context: Context) -> Self {
+        let told = global::meter("stampede.payment")
+            .u64_counter("stampede_payment_captures_told_again")
+            .with_description("Captured payments of ended orders that the order service was told of again")
+            .build();
+        Self { context, told }
+    }
+
+    /// Tells again of what is due. Of several replicas one does.
+    pub async fn run(&self) -> Result<(), DbError> {
+        // So that there is a count before the first one.
+        self.told.add(0, &[]);
+        let now = Timestamp::now();
+        let find = self
+            .context
+            .db
+            .run("find_ended_orders", |mut conn| async move { ended_orders::due(&mut conn, now, MAX_ORDERS).await });
+        let due: Arc<[EndedOrder]> = find.await?.into();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let age = self.context.ended_order_age;
+        let tell = self.context.db.transact("tell_captures_again", move |conn| {
+            let due = due.clone();
+            Box::pin(async move { tell_again(conn, &due, age, now).await })
+        });
+        let told = tell.await?;
+        if told > 0 {
+            self.told.add(told, &[]);
+            tracing::warn!(payment.told_again = told, "captured payments of ended orders were told of again");
+            self.context.outbox.wake();
+        }
+        Ok(())
+    }
+}
+
+async fn tell_again(
+    conn: &mut MySqlConnection,
+    due: &[EndedOrder],
+    age: Duration,
+    now: Timestamp,
+) -> Result<u64, DbError> {
+    // The payments first, as whoever notes the end of an order locks them.
+    let mut payments = WorkingSet::lock(conn, due.iter().map(|ended| ended.payment_id)).await?;
+    let mut round = Round::default();
+    for ended in ended_orders::unchanged(conn, due).await? {
+        round.take(&mut payments, ended, age, now);
+    }
+    payments.save(conn).await?;
+    store::outbox::append(conn, &round.outgoing).await?;
+    ended_orders::postpone(conn, &round.postponed).await?;
+    ended_orders::delete(conn, &round.settled).await?;
+    Ok(u64::try_from(round.outgoing.len()).unwrap_or(u64::MAX))
+}
+
+impl Round {
+    fn take(&mut self, payments: &mut WorkingSet, ended: EndedOrder, age: Duration, now: Timestamp) {
+        let id = ended.payment_id;
+        let later = |tells: i32| EndedOrder { due_at: now.plus(pause(age, tells)), tells, ..ended };
+        let Some(payment) = payments.get_mut(id) else {
+            // One that cannot be read waits for who can; one that is not there is not waited for.
+            let waits = payments.readable(id).is_err();
+            return if waits { self.postponed.push(later(ended.tells)) } else { self.settled.push(id) };
+        };
+        if !payment.may_be_captured() || ended.tells >= MAX_TELLS {
+            self.settled.push(id);
+            return;
+        }
+        let told = payment.tell_captured(now);
+        self.postponed.push(later(ended.tells + i32::from(told.is_some())));
+        self.outgoing.extend(told);
+    }
+}
+
+/// How long after it was told so often it is looked at again.
+fn pause(age: Duration, tells: i32) -> Duration {
+    age.saturating_mul(LONGER.saturating_pow(tells.unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end_somewhere() {
+        let age = Duration::from_secs(600);
+        assert_eq!([0, 1, 2].map(|tells| pause(age, tells).as_secs()), [600, 3_600, 21_600]);
+        assert!(pause(age, MAX_TELLS) > Duration::from_secs(86_400));
+        assert!(pause(Duration::MAX, i32::MAX) >= age);
+    }
+}
