@@ -8,3 +8,4 @@ mod fresh;
 mod order;
 mod relay;
 mod rows;
+mod silent;

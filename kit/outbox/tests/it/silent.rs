@@ -1,0 +1,44 @@
+//! A Kafka that falls silent with messages on their way.
+
+use crate::bench::Bench;
+use stampede_testkit::FrozenKafka;
+use std::time::Duration;
+use tokio::time::sleep;
+
+const AGGREGATES: usize = 20;
+const VERSIONS: i64 = 6;
+/// How long it is silent: less than a group of consumers waits for one of its members, since other tests use it too.
+const SILENCE: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_to_a_kafka_that_falls_silent_is_neither_lost_nor_overtaken() {
+    let bench = Bench::new().await;
+    let relay = bench.start_relay();
+    for aggregate in 0..AGGREGATES {
+        bench.write(aggregate, 1).await;
+    }
+    bench.settled().await;
+    let Some(frozen) = FrozenKafka::new(bench.world.brokers()).unwrap() else {
+        println!("not run: the process of Kafka cannot be seen from here");
+        return relay.stop().await;
+    };
+    for version in 2..=VERSIONS {
+        for aggregate in 0..AGGREGATES {
+            bench.write(aggregate, version).await;
+            relay.outbox.wake();
+        }
+    }
+    sleep(SILENCE).await;
+    let written = i64::try_from(AGGREGATES).unwrap() * (VERSIONS - 1);
+    assert_eq!(bench.unsent().await, written, "nobody has acknowledged any");
+    drop(frozen);
+
+    // By itself, with the same producer.
+    bench.settled().await;
+    let received = bench.received(AGGREGATES * usize::try_from(VERSIONS).unwrap()).await;
+    let expected: Vec<i64> = (1..=VERSIONS).collect();
+    for (key, versions) in received {
+        assert_eq!(versions, expected, "{key}");
+    }
+    relay.stop().await;
+}
