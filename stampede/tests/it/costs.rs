@@ -2,24 +2,29 @@
 //! that is worth another row raises the ceiling here, and says so.
 
 use crate::{
-    counters::{Counters, Tally},
+    counters::{Costs, Counters, Tally},
     sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
 };
 use sqlx::MySqlPool;
-use stampede_proto::event::v1::{CreateEventRequest, NewItem};
-use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually, heavy};
+use stampede_proto::{
+    coupon::v1::{ClaimCouponRequest, CreateCampaignRequest},
+    event::v1::{CreateEventRequest, NewItem},
+};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_buyer, as_operator, buyer, eventually, heavy};
+use stampede_vocab::UserId;
 use std::{rc::Rc, time::Duration};
 use tokio::task::{JoinSet, LocalSet};
 
-/// Orders of one line, without a gift and without a coupon, that are paid with a good card.
+/// Orders of one line, without a gift, that are paid with a good card.
 const ORDERS: i64 = 200;
 /// Buyers who are there at a time.
-const BUYERS: i64 = 8;
+const BUYERS: usize = 8;
 
 /// The most of something for a hundred orders.
 type Ceiling = (&'static str, i64);
 
-/// Rows, by table and by what is done to them. What is not named is never written for an order.
+/// Rows of an order without a coupon, by table and by what is done to them. What is not named is never written for an
+/// order.
 const ROWS: [Ceiling; 12] = [
     ("inventory.ledger INSERT", 100),
     // One more for a call that was made again.
@@ -38,7 +43,9 @@ const ROWS: [Ceiling; 12] = [
     ("payment.payments INSERT", 100),
     ("payment.payments UPDATE", 100),
 ];
-/// Messages, by the service that writes them.
+/// What a coupon adds to them: it is held as the order is placed, and used once it is fulfilled.
+const ROWS_OF_COUPON: [Ceiling; 1] = [("coupon.coupons UPDATE", 200)];
+/// Messages, by the service that writes them. A coupon adds none.
 const MESSAGES: [Ceiling; 2] = [("order", 300), ("payment", 100)];
 /// All of these together: less than the sum of their ceilings, of which no run meets each.
 const ALL_ROWS: i64 = 1_510;
@@ -47,6 +54,11 @@ const INDEX_ENTRIES: i64 = 1_110;
 /// Units of work that are a transaction each, without claims, of which there is one for each poll. Those of many orders
 /// are one where orders come together.
 const TRANSACTIONS: i64 = 1_200;
+/// What a coupon adds to them: its hold, its use, and the polls for holds that were forgotten.
+const TRANSACTIONS_OF_COUPON: i64 = 300;
+
+/// A buyer, and the coupon to buy with; empty without one.
+type Purchase = (UserId, String);
 
 /// A mesh with an open event, and a tap on all that it writes.
 async fn counted_sale() -> (Sale, Counters) {
@@ -90,19 +102,50 @@ async fn counted_sale() -> (Sale, Counters) {
     (sale, counters)
 }
 
+/// Buyers without a coupon.
+fn without_coupons() -> Vec<Purchase> {
+    (0..ORDERS).map(|_| (buyer(), String::new())).collect()
+}
+
+/// Buyers who have claimed a coupon each.
+async fn with_coupons(sale: &Sale) -> Vec<Purchase> {
+    let request = CreateCampaignRequest {
+        request_id: fresh(),
+        name: "ten off".to_owned(),
+        quota: i32::try_from(ORDERS).unwrap(),
+        discount: eur(1_000),
+        event_id: sale.event.event_id.clone(),
+        open_time: in_us(Duration::ZERO),
+        close_time: in_us(LONG),
+    };
+    let created = sale.mesh.coupon().create_campaign(as_operator(request)).await.unwrap().into_inner();
+    let campaign_id = created.campaign.unwrap().campaign_id;
+    let mut purchases = Vec::new();
+    for _ in 0..ORDERS {
+        let user = buyer();
+        let coupon = eventually("the campaign takes claims", || async {
+            let request = ClaimCouponRequest { campaign_id: campaign_id.clone(), request_id: "claim".to_owned() };
+            sale.mesh.coupon().claim_coupon(as_buyer(user, request)).await.ok()?.into_inner().coupon
+        })
+        .await;
+        purchases.push((user, coupon.coupon_id));
+    }
+    purchases
+}
+
 /// Buys one unit after the other.
-async fn buy(sale: Rc<Sale>, orders: i64) {
-    for _ in 0..orders {
-        sale.bought(buyer(), &[(0, 1)], "").await;
+async fn buy(sale: Rc<Sale>, purchases: Vec<Purchase>) {
+    for (user, coupon) in purchases {
+        sale.bought(user, &[(0, 1)], &coupon).await;
     }
 }
 
-async fn buy_all(sale: &Rc<Sale>) {
+async fn buy_all(sale: &Rc<Sale>, purchases: &[Purchase]) {
     let at_a_time = LocalSet::new();
     let all = async {
         let mut buyers = JoinSet::new();
-        for _ in 0..BUYERS {
-            buyers.spawn_local(buy(Rc::clone(sale), ORDERS / BUYERS));
+        for share in purchases.chunks(purchases.len() / BUYERS) {
+            buyers.spawn_local(buy(Rc::clone(sale), share.to_vec()));
         }
         while let Some(done) = buyers.join_next().await {
             done.unwrap();
@@ -134,31 +177,52 @@ fn sum(tally: &Tally) -> i64 {
     tally.values().sum()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_writes_no_more_than_it_has_to() {
-    let _turn = heavy().await;
-    let (sale, counters) = counted_sale().await;
+/// Counts what these purchases cost.
+async fn counted(sale: Sale, counters: &Counters, purchases: &[Purchase]) -> Costs {
     settle(&sale).await;
     let before = counters.read().await;
     let sale = Rc::new(sale);
-    buy_all(&sale).await;
+    buy_all(&sale, purchases).await;
     settle(&sale).await;
+    counters.read().await.since(&before)
+}
 
-    let costs = counters.read().await.since(&before);
+/// The costs are within the ceilings of an order, and these of its coupon on top.
+fn assert_within(costs: &Costs, rows_of_coupon: &[Ceiling], transactions_of_coupon: i64) {
     let table = costs.per_order(ORDERS);
     println!("{table}");
     // That these are as many as they must be shows that rows are counted at all.
     for name in ["order.orders INSERT", "inventory.ledger INSERT"] {
         assert_eq!(costs.rows.get(name), Some(&ORDERS), "{name}:\n{table}");
     }
-    let beyond = [beyond(&costs.rows, &ROWS), beyond(&costs.messages, &MESSAGES)].concat();
+    let rows = [&ROWS[..], rows_of_coupon].concat();
+    let rows_in_all = ALL_ROWS + rows_of_coupon.iter().map(|(_, most)| most).sum::<i64>();
+    let beyond = [beyond(&costs.rows, &rows), beyond(&costs.messages, &MESSAGES)].concat();
     assert!(beyond.is_empty(), "{beyond:#?}\n{table}");
     let transactions = costs.transactions.iter().filter(|(name, _)| !name.starts_with("claim_"));
     for (what, count, most) in [
-        ("rows", sum(&costs.rows), ALL_ROWS),
+        ("rows", sum(&costs.rows), rows_in_all),
         ("index entries", sum(&costs.index_entries), INDEX_ENTRIES),
-        ("transactions", transactions.map(|(_, count)| count).sum(), TRANSACTIONS),
+        ("transactions", transactions.map(|(_, count)| count).sum(), TRANSACTIONS + transactions_of_coupon),
     ] {
         assert!(count > 0 && 100 * count <= most * ORDERS, "{count} {what} of {ORDERS} orders:\n{table}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_writes_no_more_than_it_has_to() {
+    let _turn = heavy().await;
+    let (sale, counters) = counted_sale().await;
+    let costs = counted(sale, &counters, &without_coupons()).await;
+    assert_within(&costs, &[], 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coupon_adds_to_an_order_no_more_than_its_hold_and_its_use() {
+    let _turn = heavy().await;
+    let (sale, counters) = counted_sale().await;
+    let purchases = with_coupons(&sale).await;
+    let costs = counted(sale, &counters, &purchases).await;
+    assert_eq!(costs.rows.get("coupon.coupons UPDATE"), Some(&(2 * ORDERS)), "{}", costs.per_order(ORDERS));
+    assert_within(&costs, &ROWS_OF_COUPON, TRANSACTIONS_OF_COUPON);
 }
