@@ -76,8 +76,9 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 6,
         what: "an order was taken over 30 s after the event was cancelled",
+        over: Some(Orders),
         sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT(o.created_us - e.closed_at_us, ' us late') AS detail FROM {order}.orders o \
-              JOIN {event}.events e ON e.id = o.event_id WHERE e.state = 'CANCELLED' AND o.created_us > e.closed_at_us + 30000000",
+              STRAIGHT_JOIN {event}.events e ON e.id = o.event_id WHERE o.id {page} AND e.state = 'CANCELLED' AND o.created_us > e.closed_at_us + 30000000",
     },
     // Until the end is noted the orders are on their way to it; those that were accepted later are found by the next look.
     Check {
