@@ -5,11 +5,8 @@ use stampede_chassis::MeshChannel;
 use stampede_proto::order::v1::{
     LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
 };
-use stampede_vocab::OrderId;
+use stampede_vocab::{OrderId, limits::MAX_PER_CALL};
 use std::collections::HashSet;
-
-/// Most orders in one question.
-const MAX_ORDERS: usize = 256;
 
 /// The order service. Cheap to clone.
 #[derive(Clone)]
@@ -49,7 +46,7 @@ impl Orders {
     /// Those of these orders that were written.
     async fn statuses(&self, orders: &[OrderId]) -> anyhow::Result<Vec<OrderStatus>> {
         let mut statuses = Vec::with_capacity(orders.len());
-        for orders in orders.chunks(MAX_ORDERS) {
+        for orders in orders.chunks(MAX_PER_CALL) {
             let order_ids = orders.iter().map(OrderId::to_string).collect();
             let response = self.client.clone().look_up_orders(LookUpOrdersRequest { order_ids }).await?;
             statuses.extend(response.into_inner().orders);
