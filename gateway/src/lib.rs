@@ -30,6 +30,8 @@ mod problem;
 mod routes;
 mod trace_id;
 mod transcode;
+#[doc(hidden)]
+pub mod transcoding;
 mod upstream;
 mod upstream_config;
 mod web_config;

@@ -15,7 +15,7 @@ mod stage;
 
 pub use self::{
     claim::{Claim, Progress, Work},
-    pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine},
+    pack::{Cause, Decision, HeldLine, Hold, OpenHold, Refusal, Reservation, WantedLine, arguments, decisions},
     read::{BuyerPage, HoldPage, ShelfEvent, ShelfItem, Snapshot},
     stage::{LedgerCopy, LedgerUnits, StagedItem, Staging},
 };
@@ -70,18 +70,14 @@ impl Stock {
         if asks.is_empty() {
             return Ok(Vec::new());
         }
-        let items = distinct(asks.iter().flat_map(|ask| ask.lines.iter().map(|line| line.item_id)));
-        let mut args = item_ids(&items);
-        for ask in asks {
-            ask.push_to(&mut args, &items);
-        }
+        let (items, args) = arguments(asks);
         let mut keys = vec![self.keys().stock_event(event), self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, &items));
         let replies: Vec<Value> = self.ask(&RESERVE, &keys, &args).await?;
         if replies.len() != asks.len() {
             return Err(RedisError::reply(RESERVE.name(), replies));
         }
-        Ok(replies.into_iter().map(|reply| Decision::parse(RESERVE.name(), reply)).collect())
+        Ok(decisions(RESERVE.name(), replies))
     }
 
     /// Puts the items of an event on the shelf or moves its window. False if the version was older than the one at

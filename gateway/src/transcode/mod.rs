@@ -18,13 +18,13 @@ mod text;
 mod tree;
 mod value;
 
-#[cfg(test)]
-pub use self::request::assemble;
 pub use self::{
     answer::{is_known, name_of},
     call::{Call, Transcoder},
     codec::small_buffers,
     json::{object, read as read_json, unknown_field},
     query::refuse as refuse_query,
+    request::assemble,
+    response::to_json,
     stream::has_ended,
 };

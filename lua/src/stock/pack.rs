@@ -1,6 +1,6 @@
 //! Reservations as the scripts take them, and holds as they store them.
 
-use super::place;
+use super::{distinct, item_ids, place};
 use crate::{Args, FromRedisValue, RedisError, Value};
 use stampede_vocab::{Currency, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
 use std::str::FromStr;
@@ -29,8 +29,25 @@ pub struct WantedLine {
     pub units: Quantity,
 }
 
+/// Returns the items that the reservations name, each once, and what the script takes. Public for the benchmark.
+#[doc(hidden)]
+pub fn arguments(asks: &[Reservation]) -> (Vec<ItemId>, Args) {
+    let items = distinct(asks.iter().flat_map(|ask| ask.lines.iter().map(|line| line.item_id)));
+    let mut args = item_ids(&items);
+    for ask in asks {
+        ask.push_to(&mut args, &items);
+    }
+    (items, args)
+}
+
+/// Reads what `script` replies to each reservation. Public for the benchmark.
+#[doc(hidden)]
+pub fn decisions(script: &'static str, replies: Vec<Value>) -> Vec<Result<Decision, RedisError>> {
+    replies.into_iter().map(|reply| Decision::parse(script, reply)).collect()
+}
+
 impl Reservation {
-    pub(super) fn push_to(&self, args: &mut Args, items: &[ItemId]) {
+    fn push_to(&self, args: &mut Args, items: &[ItemId]) {
         args.push(self.order_id.to_string());
         args.push(self.user_id.to_string());
         args.push(self.fingerprint.to_string());
@@ -161,7 +178,7 @@ impl Cause {
 
 impl Decision {
     /// Reads a hold, which is a text, or a refusal, which is a list.
-    pub(super) fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
+    fn parse(script: &'static str, reply: Value) -> Result<Self, RedisError> {
         if !matches!(reply, Value::Array(_)) {
             let packed: String = read(script, reply)?;
             return Hold::parse(script, &packed).map(Self::Held);
