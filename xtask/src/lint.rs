@@ -198,4 +198,12 @@ mod tests {
         let error = base_commit(&cut).expect_err("it was cut off").to_string();
         assert!(error.contains("fetch-depth"), "{error}");
     }
+
+    #[test]
+    fn the_workflow_runs_what_ci_runs_with_the_commit_before() {
+        let workflow = include_str!("../../.github/workflows/ci.yml");
+        for line in ["fetch-depth: 2", "run: .ci/run"] {
+            assert!(workflow.contains(line), "the workflow has no `{line}`");
+        }
+    }
 }
