@@ -4,6 +4,8 @@
 //! Results go to stdout, logs and progress to stderr. Simulating talks only to the gateway, as buyers do; auditing
 //! reads every schema, Redis and Kafka, and changes nothing. Looking after messages and payments writes down what was
 //! decided on dead letters and anomalies, which their services then carry out.
+//!
+//! `stampede audit` is one of them; `stampede help` lists all, and the help of each has an example.
 
 mod acknowledged;
 pub mod audit;

@@ -14,6 +14,8 @@
 //!
 //! gRPC health, and reflection of the methods that can be called from outside, are on its port. Reflection of all that
 //! it leads to is on its admin port.
+//!
+//! It runs as `stampede serve gateway`; `--help` has an example.
 
 mod acts;
 mod auth;

@@ -3,6 +3,15 @@
 //!
 //! The modules follow the proto packages: `stampede.order.v1` is [`order::v1`], and the messages on Kafka are
 //! [`message::v1`].
+//!
+//! ```
+//! use stampede_proto::{message::v1::OrderExpired, messages};
+//!
+//! let expired = OrderExpired { order_id: "ord_1".to_owned(), ..OrderExpired::default() };
+//! let (message_type, payload) = messages::encode(&expired);
+//! assert_eq!(message_type, "stampede.message.v1.OrderExpired");
+//! assert_eq!(<OrderExpired as prost::Message>::decode(payload.as_slice()), Ok(expired));
+//! ```
 
 #![warn(missing_docs)]
 

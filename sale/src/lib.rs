@@ -1,5 +1,17 @@
 //! The sale file: what is sold, and what crowd comes. It says only what can be; it decides nothing about single buyers.
 //! It is a crate of its own so that a contributor's command can check a file before it builds anything.
+//!
+//! ```
+//! use stampede_sale::{Sale, SaleError};
+//! use std::path::Path;
+//!
+//! let sale = Sale::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flash-sale.toml")))?;
+//! assert_eq!(sale.crowd.buyers.get(), 5_000);
+//!
+//! let refused = Sale::parse("my.toml", "name = \"A sale\"\nprize = 1\n").unwrap_err();
+//! assert!(refused.to_string().starts_with("my.toml: "));
+//! # Ok::<(), SaleError>(())
+//! ```
 
 mod bounded;
 mod check;

@@ -5,6 +5,8 @@
 //! [`card`]; some tokens answer late, lose the first request or capture long afterwards, which is where payment
 //! services go wrong. In its seeded mode good cards meet with the same troubles by chance ([`fate`]). It has no orders
 //! and shares no code with the service that calls it.
+//!
+//! It runs as `stampede serve sandbox`; `--help` has an example.
 
 mod api;
 mod card;

@@ -6,6 +6,8 @@
 //!
 //! An order holds a coupon, and its end uses or returns it; a sweep returns the holds whose order was never written,
 //! by a look-up at the order service.
+//!
+//! It runs as `stampede serve coupon`; `--help` has an example.
 
 mod config;
 mod domain;

@@ -9,6 +9,8 @@
 //!
 //! Inventory hears of every event by message. Of new times and of an end it is told by a call as well ([`client`]), and
 //! the operator is answered once it has confirmed them.
+//!
+//! It runs as `stampede serve event`; `--help` has an example.
 
 mod client;
 mod config;

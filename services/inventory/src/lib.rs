@@ -6,6 +6,8 @@
 //! ([`usecase`], [`domain`]), and only then the caller is told; the hold leaves Redis and the committed units take its
 //! place. Redis may be lost at any moment: the ledger never commits more than there is, and copies itself to Redis again.
 //! What an order gives back comes as its message ([`worker`]).
+//!
+//! It runs as `stampede serve inventory`; `--help` has an example.
 
 mod client;
 mod config;

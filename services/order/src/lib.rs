@@ -9,6 +9,8 @@
 //! another service asks it again.
 //!
 //! The service has no Redis and never calls another service inside a transaction.
+//!
+//! It runs as `stampede serve order`; `--help` has an example.
 
 mod client;
 mod config;

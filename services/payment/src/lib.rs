@@ -7,6 +7,8 @@
 //! sends it again, under the same key, only if the provider never took it. Refunds work the same way. A notice of the
 //! provider is a hint to look something up. What does not fit, or has no end while the provider keeps its key, is
 //! parked as an anomaly, for an operator.
+//!
+//! It runs as `stampede serve payment`; `--help` has an example.
 
 mod config;
 mod domain;

@@ -17,11 +17,25 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     if text.lines().count() > FILE_LINES {
         findings.push(Finding::new(path, FILE_LINES, format!("longer than {FILE_LINES} lines")));
     }
+    if is_kit(path) && !has_example(text) {
+        findings.push(Finding::new(path, 1, "a kit begins with an example that compiles: ``` or ```no_run"));
+    }
     for (index, line) in text.lines().enumerate() {
         let rule = if begins_log(line) { log_statement(text, index).and_then(|log| broken_rule(&log)) } else { None };
         findings.extend(rule.map(|rule| Finding::new(path, index + 1, rule)));
     }
     findings
+}
+
+/// Whether this is the root of a crate that others are built from.
+fn is_kit(path: &str) -> bool {
+    path.starts_with("kit/") && path.ends_with("/src/lib.rs")
+}
+
+/// Whether the docs of a crate have code first that is compiled with the tests.
+fn has_example(text: &str) -> bool {
+    let mut docs = text.lines().take_while(|line| line.starts_with("//!"));
+    docs.find(|line| line.starts_with("//! ```")).is_some_and(|fence| ["//! ```", "//! ```no_run"].contains(&fence))
 }
 
 /// A line without its comment. A `//` inside of a string ends it too early, which only ever hides
@@ -79,8 +93,18 @@ mod tests {
 
     #[test]
     fn a_file_begins_with_what_it_is_for() {
-        assert_eq!(lines("kit/db/src/lib.rs", "use std::fs;"), [1]);
-        assert!(lines("kit/db/src/lib.rs", "//! Pools.").is_empty());
+        assert_eq!(lines("kit/db/src/pool.rs", "use std::fs;"), [1]);
+        assert!(lines("kit/db/src/pool.rs", "//! Pools.").is_empty());
+    }
+
+    #[test]
+    fn a_kit_begins_with_an_example_that_compiles() {
+        assert_eq!(lines("kit/db/src/lib.rs", "//! Pools.\nuse std::fs;"), [1]);
+        assert_eq!(lines("kit/db/src/lib.rs", "//! Pools.\n//!\n//! ```ignore\n//! f();\n//! ```"), [1]);
+        for fence in ["```", "```no_run"] {
+            assert!(lines("kit/db/src/lib.rs", &format!("//! Pools.\n//!\n//! {fence}\n//! f();\n//! ```")).is_empty());
+        }
+        assert!(lines("services/order/src/lib.rs", "//! Orders.").is_empty());
     }
 
     #[test]
