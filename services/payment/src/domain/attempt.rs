@@ -68,8 +68,6 @@ pub struct Attempt {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Whether a transition has made or changed it since it was read.
-    pub is_unsaved: bool,
 }
 
 /// The request to the provider for an attempt.

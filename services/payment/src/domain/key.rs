@@ -56,3 +56,29 @@ impl FromStr for RefundKey {
         text.strip_suffix(REFUND).ok_or(ParseKeyError)?.parse().map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn keys_read_back_and_nothing_else_does() {
+        let payment = PaymentId::from_uuid(Uuid::from_u128(1));
+        let key = AttemptKey { payment_id: payment, attempt: 7 };
+        assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!(RefundKey(key).to_string().parse(), Ok(RefundKey(key)));
+        for bad in [
+            payment.to_string(),
+            format!("{payment}:"),
+            format!("{payment}:0"),
+            format!("{payment}:+7"),
+            format!("{payment}:07"),
+            format!("{payment}:7:refund"),
+            "x:7".to_owned(),
+        ] {
+            assert!(bad.parse::<AttemptKey>().is_err(), "{bad}");
+        }
+        assert!(key.to_string().parse::<RefundKey>().is_err());
+    }
+}

@@ -1,9 +1,8 @@
 //! The requests of the order service.
 
-use crate::domain::OutgoingMessage;
 use stampede_vocab::{Money, OrderId, UserId};
 
-/// One request about an order.
+/// One request about an order. Any may come again, and at any later time: states decide, not ids of messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderRequest {
     pub order_id: OrderId,
@@ -33,14 +32,4 @@ pub enum Action {
     },
     /// The order has ended unpaid: decline the charge if it has not been started.
     Stop,
-}
-
-/// What a request has come to. Any request may come again, and at any later time: states decide, not ids of messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked<T> {
-    /// It was new, and has begun this.
-    New(T),
-    /// It is known and begins nothing. What has its outcome already is answered by a message of it again: the order
-    /// service may have lost the first one, and asks because it waits.
-    Before(Option<OutgoingMessage>),
 }

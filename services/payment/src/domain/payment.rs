@@ -1,7 +1,7 @@
 //! The payment of one order: its attempts and its transitions.
 
 use crate::domain::{
-    Anomaly, Asked, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal,
+    Anomaly, Attempt, AttemptKey, AttemptState, ChargeOrder, Fact, Outcome, OutgoingMessage, Refund, Refusal, Step,
     Verdict,
     pause::{pause, rare_pause},
 };
@@ -81,23 +81,21 @@ pub struct Payment {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Whether a transition has made or changed it since it was read. Attempts know it for themselves.
-    pub is_unsaved: bool,
 }
 
 /// How an outcome changed the payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
-    /// The attempt has ended, with the message to publish.
-    Ended(OutgoingMessage),
+    /// The attempt has ended, which is published.
+    Ended(Step),
     /// It is still open; the next look-up is scheduled.
-    StillOpen,
+    StillOpen(Step),
     /// The outcome was known already.
     KnownBefore,
-    /// Money was captured in surplus, with the refund of it.
-    Surplus(Refund),
+    /// Money was captured in surplus, and its refund is requested.
+    Surplus(Step),
     /// The attempt is parked, for an operator to settle.
-    Parked(Anomaly),
+    Parked(Anomaly, Step),
 }
 
 impl Payment {
@@ -113,7 +111,6 @@ impl Payment {
             version: 0,
             created_at: now,
             updated_at: now,
-            is_unsaved: true,
         }
     }
 
@@ -137,8 +134,8 @@ impl Payment {
         }
     }
 
-    /// Queues an attempt. One that is known already is not queued again; if it is the last one and has ended, its
-    /// outcome is published again.
+    /// Queues an attempt, which the step then names. One that is known already is not queued again; if it is the last one
+    /// and has ended, its outcome is published again, for the order service may have lost the first message.
     ///
     /// Fails if the payment cannot be charged any more, another attempt is under way, or the amount is another.
     pub fn request_charge(
@@ -148,9 +145,9 @@ impl Payment {
         payment_method: String,
         traceparent: Option<String>,
         now: Timestamp,
-    ) -> Result<Asked<()>, Refusal> {
+    ) -> Result<Option<Step>, Refusal> {
         if self.attempt(number).is_some() {
-            return Ok(Asked::Before(self.tell_again(number, now)));
+            return Ok(self.publish_again(number, now));
         }
         self.require_amount(amount)?;
         if self.state != PaymentState::Open {
@@ -166,28 +163,27 @@ impl Payment {
             traceparent,
             created_at: now,
             updated_at: now,
-            is_unsaved: true,
         });
-        self.touch(now);
-        Ok(Asked::New(()))
+        let step = Step::of_attempt(self.key(number));
+        Ok(Some(self.next_version(step, now)))
     }
 
     /// Leases a queued attempt to this process until `lease_until`, and returns the request to the provider. Returns
     /// `None` if the attempt is not queued: another process has it, or it has ended.
-    pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<ChargeOrder> {
+    pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<(ChargeOrder, Step)> {
         let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
         let (payment_method, requested_at) = (waiting.payment_method.clone(), waiting.created_at);
-        self.set_attempt(number, AttemptState::Charging { lease_until }, now);
-        let key = AttemptKey { payment_id: self.id, attempt: number };
-        Some(ChargeOrder { key, amount: self.amount, payment_method, checks: 0, requested_at })
+        let key = self.key(number);
+        let order = ChargeOrder { key, amount: self.amount, payment_method, checks: 0, requested_at };
+        Some((order, self.change_attempt(number, AttemptState::Charging { lease_until }, now)))
     }
 
     /// Declines a queued attempt, because its order has ended. An attempt that the provider may know of goes on.
     ///
     /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost, as
     /// with a database that was restored. So that is published again, and the order takes its units again or gives the
-    /// money back. Returns the message to publish, if there is one.
-    pub fn stop(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
+    /// money back.
+    pub fn stop(&mut self, now: Timestamp) -> Option<Step> {
         if let Some(captured) = self.tell_captured(now) {
             return Some(captured);
         }
@@ -196,12 +192,12 @@ impl Payment {
         Some(self.end_declined(number, ORDER_ENDED.to_owned(), now))
     }
 
-    /// Returns what was captured and not refunded in a new message, under a version of its own.
-    pub fn tell_captured(&mut self, now: Timestamp) -> Option<OutgoingMessage> {
+    /// Publishes what was captured and not refunded again, under a version of its own.
+    pub fn tell_captured(&mut self, now: Timestamp) -> Option<Step> {
         let PaymentState::Captured { attempt } = self.state else { return None };
-        self.touch(now);
+        let step = self.next_version(Step::default(), now);
         let fact = Fact::Approved { attempt, captured: self.amount };
-        Some(self.message(self.traceparent(attempt), fact))
+        Some(step.publishing(self.message(self.traceparent(attempt), fact)))
     }
 
     /// Returns whether money was captured, or may still be by an attempt that has not ended.
@@ -217,44 +213,39 @@ impl Payment {
     /// again.
     ///
     /// Fails if nothing was captured, or the amount is not all that was.
-    pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Asked<Refund>, Refusal> {
+    pub fn request_refund(&mut self, amount: Money, now: Timestamp) -> Result<Option<Step>, Refusal> {
         self.require_amount(amount)?;
         match self.state {
             PaymentState::Open => Err(Refusal::NothingCaptured(self.order_id)),
             PaymentState::Captured { attempt } => {
                 self.state = PaymentState::Refunding { attempt };
-                self.touch(now);
-                Ok(Asked::New(self.refund_of(attempt, self.charge_id(attempt), now)))
+                let step = self.next_version(Step::default(), now);
+                Ok(Some(step.requesting(self.refund_of(attempt, self.charge_id(attempt), now))))
             }
-            PaymentState::Refunding { .. } => Ok(Asked::Before(None)),
+            PaymentState::Refunding { .. } => Ok(None),
             PaymentState::Refunded { .. } => {
-                self.touch(now);
-                Ok(Asked::Before(Some(self.message(None, Fact::Refunded { refunded: self.amount }))))
+                let step = self.next_version(Step::default(), now);
+                Ok(Some(step.publishing(self.message(None, Fact::Refunded { refunded: self.amount }))))
             }
         }
     }
 
-    /// Finishes the refund of this attempt's charge. Returns the message to publish; `None` for a surplus, which was
-    /// never published as captured.
-    pub fn finish_refund(
-        &mut self,
-        number: i32,
-        traceparent: Option<String>,
-        now: Timestamp,
-    ) -> Option<OutgoingMessage> {
+    /// Finishes the refund of this attempt's charge, which is published. Returns `None` for a surplus, which was never
+    /// published as captured.
+    pub fn finish_refund(&mut self, number: i32, traceparent: Option<String>, now: Timestamp) -> Option<Step> {
         if self.state != (PaymentState::Refunding { attempt: number }) {
             return None;
         }
         self.state = PaymentState::Refunded { attempt: number };
-        self.touch(now);
-        Some(self.message(traceparent, Fact::Refunded { refunded: self.amount }))
+        let step = self.next_version(Step::default(), now);
+        Some(step.publishing(self.message(traceparent, Fact::Refunded { refunded: self.amount })))
     }
 
     /// Applies the outcome of an attempt, whether an answer, a look-up or a notice brought it. It is idempotent.
     ///
     /// Fails if the outcome contradicts what is stored.
     pub fn settle(&mut self, number: i32, outcome: Outcome, now: Timestamp) -> Result<Settled, Anomaly> {
-        let key = AttemptKey { payment_id: self.id, attempt: number };
+        let key = self.key(number);
         let state = self.attempt(number).map(|attempt| attempt.state.clone()).ok_or(Anomaly::NoSuchAttempt(key))?;
         match (state, outcome) {
             (state, Outcome::Captured { amount, .. }) if amount != self.amount => {
@@ -276,27 +267,26 @@ impl Payment {
             (AttemptState::Approved { .. }, Outcome::Declined { .. }) => Err(Anomaly::DeclinedAfterCapture(key)),
             // The decline was published, so the order may have paid by another attempt: this money cannot stay.
             (AttemptState::Declined { .. }, Outcome::Captured { charge_id, .. }) => {
-                Ok(Settled::Surplus(self.refund_of(number, charge_id, now)))
+                Ok(Settled::Surplus(Step::default().requesting(self.refund_of(number, charge_id, now))))
             }
             (_, Outcome::Captured { charge_id, .. }) => Ok(self.end_captured(number, charge_id, now)),
             (_, Outcome::Declined { code }) => Ok(Settled::Ended(self.end_declined(number, code, now))),
             // Whoever has claimed it says so, and nobody else has had it: it can still be stopped.
             (AttemptState::Charging { .. }, Outcome::NotSent) => {
-                self.set_attempt(number, AttemptState::Requested, now);
-                Ok(Settled::StillOpen)
+                Ok(Settled::StillOpen(self.change_attempt(number, AttemptState::Requested, now)))
             }
             (open, Outcome::Unresolved | Outcome::NotSent) => {
                 let checks = open.checks().saturating_add(1);
                 let next_check = now.plus(pause(self.id, checks));
-                self.set_attempt(number, AttemptState::Unknown { checks, next_check }, now);
-                Ok(Settled::StillOpen)
+                let unknown = AttemptState::Unknown { checks, next_check };
+                Ok(Settled::StillOpen(self.change_attempt(number, unknown, now)))
             }
             // It was answered, so that what fails from now on is counted anew.
             (_, Outcome::LongPending) => {
                 let age = self.attempt(number).map_or(Duration::ZERO, |attempt| now.since(attempt.created_at));
                 let next_check = now.plus(rare_pause(self.id, age));
-                self.set_attempt(number, AttemptState::Unknown { checks: 1, next_check }, now);
-                Ok(Settled::StillOpen)
+                let unknown = AttemptState::Unknown { checks: 1, next_check };
+                Ok(Settled::StillOpen(self.change_attempt(number, unknown, now)))
             }
         }
     }
@@ -313,8 +303,7 @@ impl Payment {
             AttemptState::Parked => Ok(Settled::KnownBefore),
             AttemptState::Approved { .. } | AttemptState::Declined { .. } => Err(anomaly),
             AttemptState::Requested | AttemptState::Charging { .. } | AttemptState::Unknown { .. } => {
-                self.set_attempt(number, AttemptState::Parked, now);
-                Ok(Settled::Parked(anomaly))
+                Ok(Settled::Parked(anomaly, self.change_attempt(number, AttemptState::Parked, now)))
             }
         }
     }
@@ -324,14 +313,14 @@ impl Payment {
         self.attempt(number).is_some_and(|attempt| attempt.state == AttemptState::Parked)
     }
 
-    /// Carries out what an operator has decided on a parked attempt. Returns the message to publish, if there is one.
-    /// One that is not parked any more stays as it is: the provider has told how it ended.
-    pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<OutgoingMessage> {
+    /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is: the
+    /// provider has told how it ended.
+    pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
         let is_parked = self.is_parked(number);
         match verdict {
             Verdict::Retry if is_parked => {
-                self.set_attempt(number, AttemptState::Unknown { checks: 0, next_check: now }, now);
-                None
+                let unknown = AttemptState::Unknown { checks: 0, next_check: now };
+                Some(self.change_attempt(number, unknown, now))
             }
             Verdict::Declined if is_parked => Some(self.end_declined(number, DECLINED_BY_OPERATOR.to_owned(), now)),
             Verdict::Retry | Verdict::Declined | Verdict::Refunded | Verdict::Noted => None,
@@ -341,7 +330,7 @@ impl Payment {
     /// Compares what the provider says was refunded of an attempt's charge with what this service has refunded. Returns
     /// what nobody here has asked for; a refund under way finds out for itself.
     pub fn refunded_elsewhere(&self, number: i32, refunded: Money) -> Option<Anomaly> {
-        let key = AttemptKey { payment_id: self.id, attempt: number };
+        let key = self.key(number);
         let is_kept_here = match self.state {
             PaymentState::Captured { attempt } => attempt == number,
             // What has not been settled yet: it may turn out to be captured.
@@ -358,28 +347,28 @@ impl Payment {
     }
 
     fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {
-        self.set_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
-        self.touch(now);
+        let step = self.change_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
+        let step = self.next_version(step, now);
         // Another attempt has paid already. The attempt is approved all the same: that is what the provider has done.
         if self.state != PaymentState::Open {
-            return Settled::Surplus(self.refund_of(number, charge_id, now));
+            return Settled::Surplus(step.requesting(self.refund_of(number, charge_id, now)));
         }
         self.state = PaymentState::Captured { attempt: number };
         let fact = Fact::Approved { attempt: number, captured: self.amount };
-        Settled::Ended(self.message(self.traceparent(number), fact))
+        Settled::Ended(step.publishing(self.message(self.traceparent(number), fact)))
     }
 
-    fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> OutgoingMessage {
-        self.set_attempt(number, AttemptState::Declined { code: code.clone() }, now);
-        self.touch(now);
-        self.message(self.traceparent(number), Fact::Declined { attempt: number, code })
+    fn end_declined(&mut self, number: i32, code: String, now: Timestamp) -> Step {
+        let step = self.change_attempt(number, AttemptState::Declined { code: code.clone() }, now);
+        let step = self.next_version(step, now);
+        step.publishing(self.message(self.traceparent(number), Fact::Declined { attempt: number, code }))
     }
 
-    /// Returns the outcome of an attempt in a new message, under a version of its own.
-    fn tell_again(&mut self, number: i32, now: Timestamp) -> Option<OutgoingMessage> {
+    /// Publishes the outcome of an attempt again, under a version of its own.
+    fn publish_again(&mut self, number: i32, now: Timestamp) -> Option<Step> {
         let fact = self.outcome(number)?;
-        self.touch(now);
-        Some(self.message(self.traceparent(number), fact))
+        let step = self.next_version(Step::default(), now);
+        Some(step.publishing(self.message(self.traceparent(number), fact)))
     }
 
     /// Returns the outcome of the last attempt, if it has one. Nobody waits for that of an earlier one: the order had
@@ -408,12 +397,17 @@ impl Payment {
         self.attempts.iter().find(|attempt| attempt.number == number)
     }
 
-    fn set_attempt(&mut self, number: i32, state: AttemptState, now: Timestamp) {
+    fn key(&self, number: i32) -> AttemptKey {
+        AttemptKey { payment_id: self.id, attempt: number }
+    }
+
+    /// Changes an attempt and not the payment: nothing is published of it.
+    fn change_attempt(&mut self, number: i32, state: AttemptState, now: Timestamp) -> Step {
         if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.number == number) {
             attempt.state = state;
             attempt.updated_at = now;
-            attempt.is_unsaved = true;
         }
+        Step::of_attempt(self.key(number))
     }
 
     fn charge_id(&self, number: i32) -> Option<String> {
@@ -428,13 +422,14 @@ impl Payment {
     }
 
     fn refund_of(&self, number: i32, charge_id: Option<String>, now: Timestamp) -> Refund {
-        Refund::request(AttemptKey { payment_id: self.id, attempt: number }, charge_id, self.amount, now)
+        Refund::request(self.key(number), charge_id, self.amount, now)
     }
 
-    fn touch(&mut self, now: Timestamp) {
+    /// Makes the next version of the payment by this step.
+    fn next_version(&mut self, step: Step, now: Timestamp) -> Step {
         self.version += 1;
         self.updated_at = now;
-        self.is_unsaved = true;
+        Step { payment: Some(self.id), ..step }
     }
 
     fn message(&self, traceparent: Option<String>, fact: Fact) -> OutgoingMessage {

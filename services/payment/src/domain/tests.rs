@@ -1,8 +1,8 @@
 //! Every answer of the provider against every state, and every request of the order service.
 
 use crate::domain::{
-    Anomaly, Asked, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment,
-    PaymentState, Refund, RefundKey, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Verdict,
+    Anomaly, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
+    Refund, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Step, Verdict,
     pause::{pause, rare_pause},
 };
 use stampede_vocab::{Money, OrderId, PaymentId, Timestamp, UserId};
@@ -36,6 +36,11 @@ fn captured() -> Payment {
     payment
 }
 
+/// Returns the message of a step, which must have one.
+fn published(step: Option<Step>) -> OutgoingMessage {
+    step.and_then(|step| step.message).expect("it must be published")
+}
+
 fn capture(minor: i64) -> Outcome {
     Outcome::Captured { charge_id: Some("ch_1".to_owned()), amount: eur(minor) }
 }
@@ -64,7 +69,8 @@ fn declined() -> AttemptState {
 fn a_capture_ends_every_open_attempt_and_is_published_once() {
     for state in open_states() {
         let mut payment = with_state(state);
-        let Settled::Ended(message) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("no message") };
+        let Settled::Ended(step) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("no end") };
+        let message = published(Some(step));
         assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
         assert_eq!(message.version, payment.version);
         assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
@@ -79,8 +85,8 @@ fn a_capture_ends_every_open_attempt_and_is_published_once() {
 fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
     for state in open_states() {
         let mut payment = with_state(state);
-        let Settled::Ended(message) = payment.settle(1, decline(), LATER).unwrap() else { panic!("no message") };
-        assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
+        let Settled::Ended(step) = payment.settle(1, decline(), LATER).unwrap() else { panic!("no end") };
+        assert_eq!(published(Some(step)).fact, Fact::Declined { attempt: 1, code: "card_declined".to_owned() });
         assert_eq!((payment.state, payment.captured()), (PaymentState::Open, eur(0)));
         assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
     }
@@ -90,11 +96,11 @@ fn a_decline_ends_every_open_attempt_and_leaves_the_payment_open() {
 fn what_was_not_sent_is_queued_again_unless_somebody_else_may_have_sent_it() {
     let [_, charging, unknown] = open_states();
     let mut held_back = with_state(charging);
-    assert_eq!(held_back.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen));
+    assert!(matches!(held_back.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen(_))));
     assert_eq!(held_back.attempts[0].state, AttemptState::Requested);
     assert!(held_back.stop(LATER).is_some(), "its order can end without it");
     let mut sent = with_state(unknown);
-    assert_eq!(sent.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen));
+    assert!(matches!(sent.settle(1, Outcome::NotSent, LATER), Ok(Settled::StillOpen(_))));
     assert!(matches!(sent.attempts[0].state, AttemptState::Unknown { checks: 4, .. }));
     for state in [AttemptState::Requested, approved(), declined(), AttemptState::Parked] {
         let mut payment = with_state(state);
@@ -109,7 +115,8 @@ fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
     for (state, checks) in open_states().into_iter().zip([1, 1, 4]) {
         let mut payment = with_state(state);
         let version = payment.version;
-        assert_eq!(payment.settle(1, Outcome::Unresolved, NOW), Ok(Settled::StillOpen));
+        let settled = payment.settle(1, Outcome::Unresolved, NOW);
+        assert!(matches!(&settled, Ok(Settled::StillOpen(step)) if step.message.is_none()), "{settled:?}");
         let next_check = NOW.plus(pause(payment.id, checks));
         assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks, next_check });
         assert_eq!(payment.version, version);
@@ -120,7 +127,7 @@ fn without_an_answer_the_next_look_up_is_scheduled_and_nothing_is_published() {
 fn what_is_pending_for_long_is_looked_up_rarely_and_reopens_nothing() {
     let now = LATER.plus(Duration::from_secs(86_400));
     let mut payment = with_state(AttemptState::Unknown { checks: 3_000, next_check: NOW });
-    assert_eq!(payment.settle(1, Outcome::LongPending, now), Ok(Settled::StillOpen));
+    assert!(matches!(payment.settle(1, Outcome::LongPending, now), Ok(Settled::StillOpen(_))));
     let next = now.plus(rare_pause(payment.id, now.since(NOW)));
     assert!(next.since(now) >= HALF_AN_HOUR);
     assert_eq!(payment.attempts[0].state, AttemptState::Unknown { checks: 1, next_check: next });
@@ -175,7 +182,8 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
         for (outcome, anomaly) in doubts.clone() {
             let mut parked = with_state(state.clone());
             let version = parked.version;
-            assert_eq!(parked.settle(1, outcome.clone(), LATER), Ok(Settled::Parked(anomaly)));
+            let step = Step { attempt: Some(key), ..Step::default() };
+            assert_eq!(parked.settle(1, outcome.clone(), LATER), Ok(Settled::Parked(anomaly, step)));
             assert_eq!((&parked.attempts[0].state, parked.state), (&AttemptState::Parked, PaymentState::Open));
             assert_eq!(parked.version, version, "there is nothing to publish");
             let before = parked.clone();
@@ -191,9 +199,9 @@ fn what_does_not_fit_parks_an_open_attempt_until_the_provider_or_a_person_ends_i
             assert_eq!(parked.settle_by_hand(1, Verdict::Noted, LATER), None);
             assert_eq!(parked, before);
             let mut asked = parked.clone();
-            assert_eq!(asked.settle_by_hand(1, Verdict::Retry, LATER), None);
+            assert!(asked.settle_by_hand(1, Verdict::Retry, LATER).is_some_and(|step| step.message.is_none()));
             assert_eq!(asked.attempts[0].state, AttemptState::Unknown { checks: 0, next_check: LATER });
-            let message = parked.settle_by_hand(1, Verdict::Declined, LATER).expect("it must be published");
+            let message = published(parked.settle_by_hand(1, Verdict::Declined, LATER));
             assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "declined_by_operator".to_owned() });
         }
     }
@@ -230,7 +238,9 @@ fn money_refunded_at_the_provider_is_an_anomaly_unless_it_was_asked_for() {
 #[test]
 fn money_taken_after_a_decline_goes_back() {
     let mut payment = with_state(declined());
-    let Settled::Surplus(refund) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("must go back") };
+    let Settled::Surplus(step) = payment.settle(1, capture(500), LATER).unwrap() else { panic!("must go back") };
+    assert_eq!((step.payment, step.attempt, &step.message), (None, None, &None), "it is declined as before");
+    let refund = step.refund.expect("must go back");
     assert_eq!((refund.amount, refund.charge_id.as_deref()), (eur(500), Some("ch_1")));
     assert_eq!(payment.state, PaymentState::Open);
 }
@@ -242,8 +252,8 @@ fn money_taken_by_a_second_attempt_goes_back() {
     second.number = 2;
     second.state = AttemptState::Unknown { checks: 1, next_check: NOW };
     payment.attempts.push(second);
-    let Settled::Surplus(refund) = payment.settle(2, capture(500), LATER).unwrap() else { panic!("must go back") };
-    assert_eq!(refund.of.attempt, 2);
+    let Settled::Surplus(step) = payment.settle(2, capture(500), LATER).unwrap() else { panic!("must go back") };
+    assert_eq!((step.refund.expect("must go back").of.attempt, step.message), (2, None));
     assert_eq!(payment.state, PaymentState::Captured { attempt: 1 });
     assert_eq!(payment.finish_refund(2, None, LATER), None);
     assert_eq!(payment.refunded(), eur(0));
@@ -251,7 +261,7 @@ fn money_taken_by_a_second_attempt_goes_back() {
 
 #[test]
 fn an_ended_order_stops_only_what_the_provider_does_not_know() {
-    let message = requested().stop(LATER).expect("it must be published");
+    let message = published(requested().stop(LATER));
     assert_eq!(message.fact, Fact::Declined { attempt: 1, code: "order_ended".to_owned() });
     let [_, charging, unknown] = open_states();
     for state in [charging, unknown, approved(), declined()] {
@@ -266,7 +276,7 @@ fn an_ended_order_stops_only_what_the_provider_does_not_know() {
 fn an_ended_order_is_told_again_of_the_money_that_was_captured() {
     let mut payment = captured();
     let version = payment.version;
-    let message = payment.stop(LATER).expect("it must be published");
+    let message = published(payment.stop(LATER));
     assert_eq!(message.fact, Fact::Approved { attempt: 1, captured: eur(500) });
     assert_eq!((message.version, payment.state), (version + 1, PaymentState::Captured { attempt: 1 }));
     payment.request_refund(eur(500), LATER).unwrap();
@@ -280,7 +290,7 @@ fn an_attempt_that_waits_is_handed_to_one_process() {
     let key = AttemptKey { payment_id: payment.id, attempt: 1 };
     let order =
         ChargeOrder { key, amount: eur(500), payment_method: "pm_card_ok".to_owned(), checks: 0, requested_at: NOW };
-    assert_eq!(payment.begin_charge(1, LATER, NOW), Some(order));
+    assert_eq!(payment.begin_charge(1, LATER, NOW).map(|(order, _)| order), Some(order));
     assert_eq!(payment.attempts[0].state, AttemptState::Charging { lease_until: LATER });
     assert_eq!(payment.version, version, "there is nothing to publish");
     assert_eq!(payment.begin_charge(1, LATER, NOW), None, "it is taken");
@@ -313,13 +323,13 @@ fn a_second_attempt_needs_the_first_to_have_failed() {
     let not_open = Refusal::NotOpen { payment_id, state: PaymentState::Captured { attempt: 1 } };
     assert_eq!(again(&mut captured()), Err(not_open));
     let mut failed = with_state(declined());
-    assert_eq!(again(&mut failed), Ok(Asked::New(())));
+    assert_eq!(again(&mut failed).unwrap().and_then(|step| step.attempt), Some(AttemptKey { payment_id, attempt: 2 }));
     assert_eq!(failed.attempts[1].state, AttemptState::Requested);
 }
 
 /// Returns the payment without what a message about it changes.
 fn without_version(payment: &Payment) -> Payment {
-    Payment { version: 0, updated_at: NOW, is_unsaved: false, ..payment.clone() }
+    Payment { version: 0, updated_at: NOW, ..payment.clone() }
 }
 
 /// Requests an attempt again, which must begin nothing. Returns what is published of it.
@@ -327,17 +337,14 @@ fn asked_again(payment: &mut Payment, number: i32) -> Option<Fact> {
     let before = payment.clone();
     let asked = payment.request_charge(number, eur(500), "pm".to_owned(), None, LATER);
     assert_eq!(without_version(payment), without_version(&before));
-    match asked {
-        Ok(Asked::Before(None)) => {
-            assert_eq!(*payment, before);
-            None
-        }
-        Ok(Asked::Before(Some(message))) => {
-            assert_eq!((message.version, payment.version), (before.version + 1, before.version + 1));
-            Some(message.fact)
-        }
-        other => panic!("{other:?}"),
-    }
+    let Some(step) = asked.unwrap() else {
+        assert_eq!(*payment, before);
+        return None;
+    };
+    assert_eq!((step.payment, step.attempt), (Some(payment.id), None));
+    let message = published(Some(step));
+    assert_eq!((message.version, payment.version), (before.version + 1, before.version + 1));
+    Some(message.fact)
 }
 
 #[test]
@@ -350,7 +357,7 @@ fn a_request_that_comes_again_is_answered_by_the_outcome_if_there_is_one() {
     let mut refunded = captured();
     refunded.request_refund(eur(500), NOW).unwrap();
     assert_eq!(asked_again(&mut refunded, 1), approved);
-    refunded.finish_refund(1, None, NOW).unwrap();
+    assert!(refunded.finish_refund(1, None, NOW).is_some());
     assert_eq!(asked_again(&mut refunded, 1), approved);
 
     let mut failed = with_state(declined());
@@ -372,10 +379,8 @@ fn an_attempt_over_another_amount_is_refused() {
 
 /// Requests the refund and returns it, which must be new.
 fn new_refund(payment: &mut Payment) -> Refund {
-    match payment.request_refund(eur(500), LATER) {
-        Ok(Asked::New(refund)) => refund,
-        other => panic!("{other:?}"),
-    }
+    let step = payment.request_refund(eur(500), LATER).unwrap().expect("it is new");
+    step.refund.expect("it is requested")
 }
 
 #[test]
@@ -383,7 +388,7 @@ fn a_refund_takes_everything_back_once() {
     let mut payment = captured();
     let mut refund = new_refund(&mut payment);
     assert_eq!((payment.state.as_str(), payment.refunded()), ("REFUNDING", eur(0)));
-    assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(None)));
+    assert_eq!(payment.request_refund(eur(500), LATER), Ok(None));
 
     assert_eq!(refund.settle(RefundOutcome::Unresolved, LATER), RefundSettled::StillOpen);
     let due = LATER.plus(pause(payment.id, 1));
@@ -394,13 +399,13 @@ fn a_refund_takes_everything_back_once() {
         assert_eq!(refund.settle(late, LATER), RefundSettled::KnownBefore, "done stays done");
     }
 
-    let message = payment.finish_refund(1, None, LATER).expect("it must be published");
+    let message = published(payment.finish_refund(1, None, LATER));
     assert_eq!(message.fact, Fact::Refunded { refunded: eur(500) });
     assert_eq!((payment.captured(), payment.refunded()), (eur(500), eur(500)));
     assert_eq!(payment.finish_refund(1, None, LATER), None);
     let before = payment.clone();
     let again = OutgoingMessage { version: message.version + 1, ..message };
-    assert_eq!(payment.request_refund(eur(500), LATER), Ok(Asked::Before(Some(again))));
+    assert_eq!(published(payment.request_refund(eur(500), LATER).unwrap()), again);
     assert_eq!(without_version(&payment), without_version(&before));
 }
 
@@ -434,58 +439,37 @@ fn each_change_makes_one_version() {
     assert_eq!(payment.version, 1);
     payment.settle(1, capture(500), NOW).unwrap();
     payment.request_refund(eur(500), NOW).unwrap();
-    payment.finish_refund(1, None, NOW).unwrap();
+    assert!(payment.finish_refund(1, None, NOW).is_some());
     assert_eq!(payment.version, 4);
 }
 
-/// Returns the payment as if it had been read from the database.
-fn as_read(mut payment: Payment) -> Payment {
-    payment.is_unsaved = false;
-    payment.attempts.iter_mut().for_each(|attempt| attempt.is_unsaved = false);
-    payment
+#[test]
+fn a_step_names_the_rows_that_it_changes_and_no_other() {
+    let rows = |step: &Step| (step.payment.is_some(), step.attempt.map(|key| key.attempt));
+    let mut payment = with_state(declined());
+    let step = payment.request_charge(2, eur(500), "pm".to_owned(), None, LATER).unwrap().expect("it is new");
+    assert_eq!(rows(&step), (true, Some(2)));
+    let (_, step) = payment.begin_charge(2, LATER, NOW).expect("it is queued");
+    assert_eq!(rows(&step), (false, Some(2)), "nothing is published");
+    let Ok(Settled::StillOpen(step)) = payment.settle(2, Outcome::Unresolved, LATER) else { panic!("it is open") };
+    assert_eq!(rows(&step), (false, Some(2)), "nothing is published");
+    let Ok(Settled::Ended(step)) = payment.settle(2, capture(500), LATER) else { panic!("it has ended") };
+    assert_eq!((rows(&step), step.refund), ((true, Some(2)), None));
+    let step = payment.request_refund(eur(500), LATER).unwrap().expect("it is new");
+    assert_eq!((rows(&step), step.message), ((true, None), None));
+    let step = payment.finish_refund(2, None, LATER).expect("it is published");
+    assert_eq!((rows(&step), step.refund), ((true, None), None));
 }
 
 #[test]
-fn a_step_marks_the_rows_that_it_changes_and_no_other() {
-    let unsaved = |payment: &Payment| {
-        let attempts: Vec<bool> = payment.attempts.iter().map(|attempt| attempt.is_unsaved).collect();
-        (payment.is_unsaved, attempts)
-    };
-    let mut payment = as_read(with_state(declined()));
-    assert_eq!(payment.settle(1, decline(), LATER), Ok(Settled::KnownBefore));
-    assert_eq!(unsaved(&payment), (false, vec![false]));
-    payment.request_charge(2, eur(500), "pm".to_owned(), None, LATER).unwrap();
-    assert_eq!(unsaved(&payment), (true, vec![false, true]));
-
-    let mut payment = as_read(payment);
-    payment.begin_charge(2, LATER, NOW).expect("it is queued");
-    assert_eq!(unsaved(&payment), (false, vec![false, true]));
-    payment.settle(2, Outcome::Unresolved, LATER).unwrap();
-    assert_eq!(unsaved(&payment), (false, vec![false, true]), "what nobody is told of is no version of the payment");
-
-    let mut payment = as_read(captured());
-    new_refund(&mut payment);
-    assert_eq!(unsaved(&payment), (true, vec![false]));
-}
-
-#[test]
-fn keys_read_back_and_nothing_else_does() {
-    let key = AttemptKey { payment_id: requested().id, attempt: 7 };
-    assert_eq!(key.to_string().parse(), Ok(key));
-    assert_eq!(RefundKey(key).to_string().parse(), Ok(RefundKey(key)));
-    let payment = key.payment_id;
-    for bad in [
-        payment.to_string(),
-        format!("{payment}:"),
-        format!("{payment}:0"),
-        format!("{payment}:+7"),
-        format!("{payment}:07"),
-        format!("{payment}:7:refund"),
-        "x:7".to_owned(),
-    ] {
-        assert!(bad.parse::<AttemptKey>().is_err(), "{bad}");
-    }
-    assert!(key.to_string().parse::<RefundKey>().is_err());
+fn what_a_request_brings_about_is_in_the_trace_of_the_request() {
+    let trace = Some("00-1-2-01".to_owned());
+    let mut payment = captured();
+    let step = payment.request_refund(eur(500), LATER).unwrap().expect("it is new").traced(trace.clone());
+    assert_eq!(step.refund.expect("it is requested").traceparent, trace);
+    assert!(payment.finish_refund(1, None, LATER).is_some());
+    let step = payment.request_refund(eur(500), LATER).unwrap().map(|step| step.traced(trace.clone()));
+    assert_eq!(published(step).traceparent, trace);
 }
 
 #[test]

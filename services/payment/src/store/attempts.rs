@@ -247,7 +247,6 @@ impl Row {
             traceparent: self.traceparent,
             created_at: Timestamp::from_micros(self.created_us),
             updated_at: Timestamp::from_micros(self.updated_us),
-            is_unsaved: false,
         })
     }
 

@@ -11,7 +11,7 @@ pub mod refunds;
 mod tests;
 mod working_set;
 
-pub use working_set::WorkingSet;
+pub use working_set::{Saved, WorkingSet};
 
 use crate::domain::AttemptKey;
 use sqlx::FromRow;

@@ -144,7 +144,6 @@ impl Row {
             version: self.version,
             created_at: Timestamp::from_micros(self.created_us),
             updated_at: Timestamp::from_micros(self.updated_us),
-            is_unsaved: false,
         };
         let stored = (self.captured_minor, self.refunded_minor);
         if stored == (payment.captured().minor_units, payment.refunded().minor_units) {

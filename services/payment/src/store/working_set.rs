@@ -1,13 +1,13 @@
-//! The payments of one transaction: locked, changed in memory, and written if a transition has changed them.
+//! The payments of one transaction: locked, changed in memory, and written as their steps say.
 
 use crate::{
-    domain::Payment,
-    store::{Reading, attempts, payments},
+    domain::{Attempt, AttemptKey, OutgoingMessage, Payment, Step},
+    store::{Reading, attempts, payments, refunds},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::PaymentId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Payments with their attempts, all locked until the transaction ends. Sorted by id: every transaction locks and
 /// writes in that order, so that two of them wait for each other and do not deadlock.
@@ -15,6 +15,17 @@ pub struct WorkingSet {
     payments: BTreeMap<PaymentId, Payment>,
     /// Those that cannot be read, and why. They are left as they are, and harm no other.
     unreadable: BTreeMap<PaymentId, DbError>,
+    /// The steps of all of them since they were locked, in order.
+    steps: Vec<Step>,
+}
+
+/// What saved steps leave to be done.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// Whether refunds were requested: their workers are to be woken after the commit.
+    pub has_refunds: bool,
+    /// To be appended to the outbox, in this order.
+    pub messages: Vec<OutgoingMessage>,
 }
 
 impl WorkingSet {
@@ -23,7 +34,7 @@ impl WorkingSet {
         let mut ids: Vec<_> = ids.collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut set = Self { payments: BTreeMap::new(), unreadable: BTreeMap::new() };
+        let mut set = Self { payments: BTreeMap::new(), unreadable: BTreeMap::new(), steps: Vec::new() };
         for found in payments::load(conn, &ids, Reading::Locked).await? {
             match found {
                 Ok(payment) => drop(set.payments.insert(payment.id, payment)),
@@ -38,7 +49,7 @@ impl WorkingSet {
         self.unreadable.get(&id).map_or(Ok(()), |error| Err(error.clone()))
     }
 
-    /// Returns the payment, if there is one that can be read.
+    /// Returns the payment, if there is one that can be read. A step of it is to be [recorded](WorkingSet::record).
     pub fn get_mut(&mut self, id: PaymentId) -> Option<&mut Payment> {
         self.payments.get_mut(&id)
     }
@@ -49,14 +60,30 @@ impl WorkingSet {
         self.payments.entry(id).or_insert_with(new)
     }
 
-    /// Writes the payments and attempts that have changed.
-    pub async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let changed: Vec<_> = self.payments.values().filter(|payment| payment.is_unsaved).collect();
-        // An attempt may have changed without its payment.
+    /// Keeps a step of one of the payments, to be saved.
+    pub fn record(&mut self, step: impl Into<Option<Step>>) {
+        let step: Option<Step> = step.into();
+        self.steps.extend(step);
+    }
+
+    /// Writes the payments and attempts that the steps have changed, and the refunds that they request.
+    pub async fn save(self, conn: &mut MySqlConnection) -> Result<Saved, DbError> {
+        let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.payment).collect();
+        let changed: Vec<_> = self.payments.values().filter(|payment| changed.contains(&payment.id)).collect();
+        payments::save(conn, &changed).await?;
+        let changed: BTreeSet<_> = self.steps.iter().filter_map(|step| step.attempt).collect();
+        let is_changed =
+            |id: PaymentId, row: &Attempt| changed.contains(&AttemptKey { payment_id: id, attempt: row.number });
         let all = self.payments.values();
         let attempts = all.flat_map(|payment| payment.attempts.iter().map(move |row| (payment.id, row)));
-        let changed_attempts: Vec<_> = attempts.filter(|(_, attempt)| attempt.is_unsaved).collect();
-        payments::save(conn, &changed).await?;
-        attempts::save(conn, &changed_attempts).await
+        let changed: Vec<_> = attempts.filter(|(id, row)| is_changed(*id, row)).collect();
+        attempts::save(conn, &changed).await?;
+        let (mut requested, mut messages) = (Vec::new(), Vec::new());
+        for step in self.steps {
+            requested.extend(step.refund);
+            messages.extend(step.message);
+        }
+        refunds::insert(conn, &requested).await?;
+        Ok(Saved { has_refunds: !requested.is_empty(), messages })
     }
 }

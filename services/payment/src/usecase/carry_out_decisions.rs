@@ -2,7 +2,7 @@
 
 use super::{Context, readable};
 use crate::{
-    domain::{AttemptKey, OutgoingMessage, Refund, Subject},
+    domain::{AttemptKey, Refund, Subject},
     store::{
         self, WorkingSet,
         anomalies::{self, Decision},
@@ -31,7 +31,6 @@ struct Locked {
     refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
     /// The refunds that have changed.
     changed: BTreeSet<AttemptKey>,
-    outgoing: Vec<OutgoingMessage>,
 }
 
 impl CarryOutDecisions {
@@ -72,7 +71,7 @@ async fn carry_out(
     let ids: Vec<_> = decisions.iter().map(|decision| decision.key.payment_id).collect();
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     let refunds = store::refunds::lock(conn, &ids).await?;
-    let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), outgoing: Vec::new() };
+    let mut locked = Locked { payments, refunds, changed: BTreeSet::new() };
     let whole: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
     let taken = anomalies::take(conn, &whole, now).await?;
     let taken: Vec<_> = whole.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
@@ -99,7 +98,7 @@ impl Locked {
     fn settle(&mut self, decision: &Decision, now: Timestamp) {
         let key = decision.key;
         let payment = self.payments.get_mut(key.payment_id);
-        let message = match decision.subject {
+        let step = match decision.subject {
             Subject::Charge => payment.and_then(|payment| payment.settle_by_hand(key.attempt, decision.verdict, now)),
             Subject::Refund => {
                 let Some(Ok(refund)) = self.refunds.get_mut(&key) else { return };
@@ -110,14 +109,14 @@ impl Locked {
                 payment.and_then(|payment| payment.finish_refund(key.attempt, traceparent, now))
             }
         };
-        self.outgoing.extend(message);
+        self.payments.record(step);
     }
 
     async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let Self { payments, refunds, changed, outgoing } = self;
-        payments.save(conn).await?;
+        let Self { payments, refunds, changed } = self;
+        let saved = payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
-        store::outbox::append(conn, &outgoing).await
+        store::outbox::append(conn, &saved.messages).await
     }
 }

@@ -1,7 +1,7 @@
 //! The dependencies that the use cases share.
 
 use super::{TRIES_UNTIL_ERROR, recent_ends::RecentEnds};
-use crate::store::Claim;
+use crate::store::{Claim, Saved};
 use stampede_db::Database;
 use stampede_outbox::Outbox;
 use stampede_vocab::Timestamp;
@@ -45,6 +45,16 @@ impl Context {
             ended_order_age,
             lease,
             resend_for,
+        }
+    }
+
+    /// Wakes the relay and the refund workers for what a transaction has left them. To be called after its commit.
+    pub(super) fn wake(&self, saved: &Saved) {
+        if !saved.messages.is_empty() {
+            self.outbox.wake();
+        }
+        if saved.has_refunds {
+            self.refunds_queued.notify_one();
         }
     }
 

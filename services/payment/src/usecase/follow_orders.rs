@@ -8,9 +8,9 @@
 
 use super::{Context, Permits};
 use crate::{
-    domain::{Action, Asked, AttemptKey, ChargeOrder, OrderRequest, OutgoingMessage, Payment, Refund, Refusal},
+    domain::{Action, AttemptKey, ChargeOrder, OrderRequest, Payment, Refusal},
     provider::Breaker,
-    store::{self, WorkingSet},
+    store::{self, Saved, WorkingSet},
 };
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
@@ -61,8 +61,7 @@ pub struct Followed {
     /// Attempts that are new, whether they were taken over or not.
     requested: Vec<AttemptKey>,
     taken_over: Vec<TakenOver>,
-    refunds: Vec<Refund>,
-    outgoing: Vec<OutgoingMessage>,
+    saved: Saved,
     /// Payments of orders that have ended, and that are captured or may still be.
     ended: Vec<PaymentId>,
 }
@@ -101,9 +100,8 @@ impl FollowOrders {
         // After all requests: a stop later in the batch still finds the attempt queued, and declines it.
         let to_take_over = followed.to_take_over(&mut payments, self.breaker.is_closed());
         followed.take_over(&mut payments, &to_take_over, &self.charging, (now, lease_until));
-        payments.save(conn).await?;
-        store::refunds::insert(conn, &followed.refunds).await?;
-        store::outbox::append(conn, &followed.outgoing).await?;
+        followed.saved = payments.save(conn).await?;
+        store::outbox::append(conn, &followed.saved.messages).await?;
         store::ended_orders::insert(conn, &followed.ended, now.plus(self.context.ended_order_age)).await?;
         Ok(followed)
     }
@@ -112,16 +110,11 @@ impl FollowOrders {
     /// at once. To be called after the commit.
     #[must_use]
     pub fn committed(&self, followed: Followed) -> Vec<TakenOver> {
-        let Followed { requested, taken_over, refunds, outgoing, ended: _ } = followed;
+        let Followed { requested, taken_over, saved, ended: _ } = followed;
         if taken_over.len() < requested.len() {
             self.context.charges_queued.notify_one();
         }
-        if !refunds.is_empty() {
-            self.context.refunds_queued.notify_one();
-        }
-        if !outgoing.is_empty() {
-            self.context.outbox.wake();
-        }
+        self.context.wake(&saved);
         taken_over
     }
 }
@@ -133,26 +126,22 @@ impl Followed {
         match action {
             Action::Charge { user_id, attempt, amount, payment_method } => {
                 let payment = payments.get_or_insert_with(id, || Payment::open(order_id, user_id, amount, now));
-                match payment.request_charge(attempt, amount, payment_method, traceparent, now)? {
-                    Asked::New(()) => self.requested.push(AttemptKey { payment_id: id, attempt }),
-                    Asked::Before(again) => self.outgoing.extend(again),
-                }
+                let step = payment.request_charge(attempt, amount, payment_method, traceparent, now)?;
+                self.requested.extend(step.as_ref().and_then(|step| step.attempt));
+                payments.record(step);
             }
             Action::Refund { amount } => {
                 let payment = payments.get_mut(id).ok_or(Refusal::NothingCaptured(order_id))?;
-                match payment.request_refund(amount, now)? {
-                    Asked::New(refund) => self.refunds.push(Refund { traceparent, ..refund }),
-                    Asked::Before(again) => {
-                        self.outgoing.extend(again.map(|again| OutgoingMessage { traceparent, ..again }));
-                    }
-                }
+                let step = payment.request_refund(amount, now)?;
+                payments.record(step.map(|step| step.traced(traceparent)));
             }
             Action::Stop => {
                 let Some(payment) = payments.get_mut(id) else { return Ok(()) };
-                self.outgoing.extend(payment.stop(now));
+                let step = payment.stop(now);
                 if payment.may_be_captured() && !self.ended.contains(&id) {
                     self.ended.push(id);
                 }
+                payments.record(step);
             }
         }
         Ok(())
@@ -181,7 +170,9 @@ impl Followed {
                 return;
             }
             let payment = payments.get_mut(key.payment_id);
-            if let Some(order) = payment.and_then(|payment| payment.begin_charge(key.attempt, lease_until, now)) {
+            let begun = payment.and_then(|payment| payment.begin_charge(key.attempt, lease_until, now));
+            if let Some((order, step)) = begun {
+                payments.record(step);
                 let permit = free.split(1).expect("a permit is left");
                 self.taken_over.push((order, permit));
             }

@@ -3,8 +3,8 @@
 
 use super::{Context, Error, batches, halves::Halves};
 use crate::{
-    domain::{Anomaly, AttemptKey, Outcome, OutgoingMessage, Refund, Settled, Subject},
-    store::{self, WorkingSet},
+    domain::{Anomaly, AttemptKey, Outcome, Settled, Subject},
+    store::{self, Saved, WorkingSet},
 };
 use sqlx::MySqlConnection;
 use stampede_batch::Batcher;
@@ -40,9 +40,8 @@ impl SettleAttempts {
 /// The changes of one part of a batch.
 #[derive(Debug, Default)]
 struct Changes {
-    outgoing: Vec<OutgoingMessage>,
+    saved: Saved,
     ends: Vec<(AttemptKey, Outcome)>,
-    refunds: Vec<Refund>,
     /// Of attempts that are parked now.
     parked: Vec<Anomaly>,
     /// Those that have changed no attempt.
@@ -93,10 +92,9 @@ async fn write(
     }
     // In the order of the tables that every transaction of this service keeps: payments, attempts, refunds, anomalies,
     // outbox.
-    payments.save(conn).await?;
-    store::refunds::insert(conn, &changes.refunds).await?;
+    changes.saved = payments.save(conn).await?;
     changes.save_anomalies(conn, now).await?;
-    store::outbox::append(conn, &changes.outgoing).await?;
+    store::outbox::append(conn, &changes.saved.messages).await?;
     Ok(changes)
 }
 
@@ -109,8 +107,8 @@ impl Changes {
             .ok_or(Anomaly::NoSuchAttempt(key))
             .and_then(|payment| payment.settle(key.attempt, settlement.outcome.clone(), now));
         match settled {
-            Ok(Settled::Ended(outgoing)) => {
-                self.outgoing.push(outgoing);
+            Ok(Settled::Ended(step)) => {
+                payments.record(step);
                 self.ends.push((key, settlement.outcome.clone()));
                 self.unparked.extend(was_parked.then_some(key));
             }
@@ -118,13 +116,17 @@ impl Changes {
             Ok(Settled::KnownBefore) if settlement.outcome.is_end() && !was_parked => {
                 self.ends.push((key, settlement.outcome.clone()));
             }
-            Ok(Settled::StillOpen | Settled::KnownBefore) => {}
-            Ok(Settled::Surplus(refund)) => {
-                self.refunds.push(refund);
+            Ok(Settled::KnownBefore) => {}
+            Ok(Settled::StillOpen(step)) => payments.record(step),
+            Ok(Settled::Surplus(step)) => {
+                payments.record(step);
                 self.noted.push(Anomaly::CapturedInSurplus(key));
                 self.unparked.extend(was_parked.then_some(key));
             }
-            Ok(Settled::Parked(anomaly)) => self.parked.push(anomaly),
+            Ok(Settled::Parked(anomaly, step)) => {
+                payments.record(step);
+                self.parked.push(anomaly);
+            }
             Err(anomaly) => self.noted.push(anomaly),
         }
     }
@@ -142,12 +144,7 @@ impl Context {
     fn settled(&self, changes: Changes) -> Vec<(usize, DbError)> {
         // Only now: after a rollback, a cached end would hide the notice that brings it again.
         self.recent_ends.remember(changes.ends);
-        if !changes.outgoing.is_empty() {
-            self.outbox.wake();
-        }
-        if !changes.refunds.is_empty() {
-            self.refunds_queued.notify_one();
-        }
+        self.wake(&changes.saved);
         self.report(changes.parked.iter().chain(&changes.noted));
         changes.unreadable
     }

@@ -2,7 +2,7 @@
 
 use super::{Context, Error, batches, halves::Halves};
 use crate::{
-    domain::{Anomaly, AttemptKey, OutgoingMessage, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
+    domain::{Anomaly, AttemptKey, Refund, RefundKey, RefundOutcome, RefundSettled, Subject},
     store::{self, WorkingSet},
 };
 use sqlx::MySqlConnection;
@@ -96,57 +96,51 @@ async fn write(
     // After the payments, as in every transaction that locks both: in the other order two of them could deadlock.
     let refunds = store::refunds::lock(conn, &ids).await?;
     let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), finished: Vec::new(), parked: Vec::new() };
-    let (mut outgoing, mut refused) = (Vec::new(), Vec::new());
+    let mut refused = Refused::new();
     for call in part {
-        match locked.settle(&batch[call], now) {
-            Ok(message) => outgoing.extend(message),
-            Err(error) => refused.push((call, error)),
+        if let Err(error) = locked.settle(&batch[call], now) {
+            refused.push((call, error));
         }
     }
     let parked = locked.save(conn, now).await?;
-    store::outbox::append(conn, &outgoing).await?;
     Ok(Written { refused, parked })
 }
 
 impl Locked {
-    /// Applies the outcome of a refund. Returns the message to publish, if there is one. Fails if the refund or its
-    /// payment cannot be read.
-    fn settle(&mut self, settlement: &RefundSettlement, now: Timestamp) -> Result<Option<OutgoingMessage>, DbError> {
+    /// Applies the outcome of a refund. Fails if the refund or its payment cannot be read.
+    fn settle(&mut self, settlement: &RefundSettlement, now: Timestamp) -> Result<(), DbError> {
         let of = settlement.key.0;
         self.payments.readable(of.payment_id)?;
         let refund = match self.refunds.get_mut(&of) {
             Some(Ok(refund)) => refund,
             Some(Err(error)) => return Err(error.clone()),
-            None => return Ok(None),
+            None => return Ok(()),
         };
         match refund.settle(settlement.outcome.clone(), now) {
-            RefundSettled::KnownBefore => return Ok(None),
-            RefundSettled::StillOpen => {
-                self.changed.insert(of);
-            }
-            RefundSettled::Parked(anomaly) => {
-                self.changed.insert(of);
-                self.parked.push(anomaly);
-            }
+            RefundSettled::KnownBefore => return Ok(()),
+            RefundSettled::StillOpen => {}
+            RefundSettled::Parked(anomaly) => self.parked.push(anomaly),
             RefundSettled::Finished => {
-                self.changed.insert(of);
                 self.finished.push(of);
                 let traceparent = refund.traceparent.clone();
                 let payment = self.payments.get_mut(of.payment_id);
-                return Ok(payment.and_then(|payment| payment.finish_refund(of.attempt, traceparent, now)));
+                let step = payment.and_then(|payment| payment.finish_refund(of.attempt, traceparent, now));
+                self.payments.record(step);
             }
         }
-        Ok(None)
+        self.changed.insert(of);
+        Ok(())
     }
 
-    /// Writes what has changed. Returns the anomalies of what is parked now.
+    /// Writes what has changed, and its messages. Returns the anomalies of what is parked now.
     async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<Vec<Anomaly>, DbError> {
         let Self { payments, refunds, changed, finished, parked } = self;
-        payments.save(conn).await?;
+        let saved = payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
         store::anomalies::close(conn, Subject::Refund, &finished, now).await?;
         store::anomalies::park(conn, &parked, now).await?;
+        store::outbox::append(conn, &saved.messages).await?;
         Ok(parked)
     }
 }

@@ -5,12 +5,9 @@
 //! done so before. An order that was fulfilled late tells nobody here, so this ends after some times.
 
 use super::Context;
-use crate::{
-    domain::OutgoingMessage,
-    store::{
-        self, WorkingSet,
-        ended_orders::{self, EndedOrder},
-    },
+use crate::store::{
+    self, WorkingSet,
+    ended_orders::{self, EndedOrder},
 };
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
@@ -35,7 +32,6 @@ pub struct TellAgain {
 /// What becomes of the orders of a round.
 #[derive(Default)]
 struct Round {
-    outgoing: Vec<OutgoingMessage>,
     postponed: Vec<EndedOrder>,
     settled: Vec<PaymentId>,
 }
@@ -90,11 +86,11 @@ async fn tell_again(
     for ended in ended_orders::unchanged(conn, due).await? {
         round.take(&mut payments, ended, age, now);
     }
-    payments.save(conn).await?;
-    store::outbox::append(conn, &round.outgoing).await?;
+    let saved = payments.save(conn).await?;
+    store::outbox::append(conn, &saved.messages).await?;
     ended_orders::postpone(conn, &round.postponed).await?;
     ended_orders::delete(conn, &round.settled).await?;
-    Ok(u64::try_from(round.outgoing.len()).unwrap_or(u64::MAX))
+    Ok(u64::try_from(saved.messages.len()).unwrap_or(u64::MAX))
 }
 
 impl Round {
@@ -110,9 +106,9 @@ impl Round {
             self.settled.push(id);
             return;
         }
-        let told = payment.tell_captured(now);
-        self.postponed.push(later(ended.tells + i32::from(told.is_some())));
-        self.outgoing.extend(told);
+        let step = payment.tell_captured(now);
+        self.postponed.push(later(ended.tells + i32::from(step.is_some())));
+        payments.record(step);
     }
 }
 
