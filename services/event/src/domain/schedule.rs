@@ -201,20 +201,20 @@ impl Schedule {
         }
     }
 
-    /// Ends the event for good. A cancelled one stays as it is, unless its paid orders were kept and are to be refunded
-    /// now; a closed one cannot be cancelled.
-    pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Result<Self, Refusal> {
+    /// Ends the event for good; `None` if that changes nothing. A cancelled one stays as it is, unless its paid orders
+    /// were kept and are to be refunded now; a closed one cannot be cancelled.
+    pub fn cancel(self, paid_orders: PaidOrders, now: Timestamp) -> Result<Option<Self>, Refusal> {
         match self.state {
             State::Scheduled | State::Open { .. } => {
                 let actual_open_time = self.state.actual_open_time();
-                Ok(self.changed(State::Cancelled { actual_open_time, cancel_time: now, paid_orders }, now))
+                Ok(Some(self.changed(State::Cancelled { actual_open_time, cancel_time: now, paid_orders }, now)))
             }
             State::Cancelled { actual_open_time, cancel_time, paid_orders: PaidOrders::Keep }
                 if paid_orders == PaidOrders::Refund =>
             {
-                Ok(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now))
+                Ok(Some(self.changed(State::Cancelled { actual_open_time, cancel_time, paid_orders }, now)))
             }
-            State::Cancelled { .. } => Ok(self),
+            State::Cancelled { .. } => Ok(None),
             state @ State::Closed { .. } => Err(Refusal::Closed { state }),
         }
     }
@@ -313,7 +313,7 @@ mod tests {
     fn each_transition_is_allowed_in_its_states_only() {
         type Transition = fn(Schedule) -> Result<Schedule, Refusal>;
         let later = |s: Schedule| s.reschedule(Times::new(at(300), at(400)).unwrap(), at(10), LEAD);
-        let cancel = |s: Schedule| s.cancel(PaidOrders::Keep, at(110));
+        let cancel = |s: Schedule| s.cancel(PaidOrders::Keep, at(110)).map(|after| after.unwrap_or(s));
         #[rustfmt::skip]
         let table: [(&str, Transition, [Option<&str>; 4]); 4] = [
             //                                    SCHEDULED          OPEN               CLOSED  CANCELLED
@@ -394,19 +394,21 @@ mod tests {
 
     #[test]
     fn cancelling_an_open_event_remembers_that_it_opened() {
-        let cancelled = schedule(State::Open { actual_open_time: at(100) }).cancel(PaidOrders::Keep, at(120)).unwrap();
+        let open = schedule(State::Open { actual_open_time: at(100) });
+        let cancelled = open.cancel(PaidOrders::Keep, at(120)).unwrap().unwrap();
         assert_eq!((cancelled.state.actual_open_time(), cancelled.state.ended_at()), (Some(at(100)), Some(at(120))));
     }
 
     #[test]
     fn paid_orders_that_were_kept_may_be_refunded_later_and_never_the_other_way() {
-        let kept = schedule(State::Scheduled).cancel(PaidOrders::Keep, at(50)).unwrap();
-        let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap();
+        let kept = schedule(State::Scheduled).cancel(PaidOrders::Keep, at(50)).unwrap().unwrap();
+        assert_eq!(kept.cancel(PaidOrders::Keep, at(55)), Ok(None));
+        let refunded = kept.cancel(PaidOrders::Refund, at(60)).unwrap().unwrap();
         assert_eq!(refunded.version, kept.version + 1);
         assert_eq!(refunded.state.paid_orders(), Some(PaidOrders::Refund));
         assert_eq!(refunded.state.ended_at(), Some(at(50)), "it was cancelled once");
         for again in [PaidOrders::Keep, PaidOrders::Refund] {
-            assert_eq!(refunded.cancel(again, at(70)), Ok(refunded));
+            assert_eq!(refunded.cancel(again, at(70)), Ok(None));
         }
     }
 

@@ -43,10 +43,8 @@ impl CancelEvent {
 
 async fn cancel(conn: &mut MySqlConnection, id: EventId, paid_orders: PaidOrders) -> Result<Schedule, Error> {
     let before = lock_one(conn, id).await?;
-    let after = before.cancel(paid_orders, Timestamp::now())?;
-    if let State::Cancelled { cancel_time, paid_orders, .. } = after.state
-        && after != before
-    {
+    let Some(after) = before.cancel(paid_orders, Timestamp::now())? else { return Ok(before) };
+    if let State::Cancelled { cancel_time, paid_orders, .. } = after.state {
         let message = OutgoingMessage::Cancelled { event_id: id, version: after.version, cancel_time, paid_orders };
         store_change(conn, &before, &after, message).await?;
     }
