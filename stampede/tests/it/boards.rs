@@ -1,15 +1,11 @@
 //! Alerts and boards speak of metrics that there are: each name in them is on `/metrics` of a mesh after one purchase.
 
 use crate::sale::{LONG, Sale};
-use stampede_testkit::{Process, buyer};
+use stampede_testkit::{Metrics, Process, buyer};
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
 };
 
 /// What names of metrics begin with: those of the product, and the conventional ones that it has.
@@ -36,16 +32,6 @@ fn named_in_rules_and_boards() -> BTreeSet<String> {
     files.iter().flat_map(|file| named_in(&fs::read_to_string(file).unwrap())).collect()
 }
 
-async fn metrics(url: &str) -> BTreeSet<String> {
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.unwrap();
-    let series = page.lines().filter(|line| !line.starts_with('#'));
-    series.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_of_an_alert_or_a_board_is_measured() {
     let named = named_in_rules_and_boards();
@@ -54,13 +40,12 @@ async fn every_metric_of_an_alert_or_a_board_is_measured() {
     let user = buyer();
     let coupon = sale.claim(user).await;
     sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
-    let operator = sale.mesh.url(Process::Gateway);
     // Any request will do: the gateway measures those that have a route.
-    let _ = metrics(&operator).await;
+    Metrics::read(&sale.mesh.url(Process::Gateway)).await.unwrap();
     let missing = stampede_testkit::eventually("every metric is there", || async {
         let mut there = BTreeSet::new();
         for service in read() {
-            there.extend(metrics(&sale.mesh.admin_url(service)).await);
+            there.extend(sale.mesh.metrics(service).await.unwrap().names());
         }
         let missing: Vec<_> = named.difference(&there).cloned().collect();
         println!("missing: {missing:?}");

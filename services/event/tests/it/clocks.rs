@@ -7,10 +7,6 @@ use stampede_proto::event::v1::{CancelEventRequest, EventState};
 use stampede_testkit::{Mesh, Service, World, as_operator, eventually};
 use stampede_vocab::{EventId, Timestamp};
 use std::time::Duration;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What a process may misjudge on a busy machine, in microseconds: half of the round trip of its best look.
@@ -83,16 +79,9 @@ async fn what_a_clock_is_wrong_by_is_measured_and_holds_nothing_up() -> Result<(
 
 /// What the process says by how much another clock is ahead of its machine's.
 async fn offset_s(replica: &Mesh, against: &str) -> Result<f64> {
-    let url = replica.admin_url(Service::Event);
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await?;
-    let label = format!("against=\"{against}\"");
-    let mut series = page.lines().filter(|line| line.starts_with("stampede_clock_offset_seconds{"));
-    let line = series.find(|line| line.contains(&label)).context("no such offset")?;
-    Ok(line.rsplit(' ').next().context("a value")?.parse()?)
+    let metrics = replica.metrics(Service::Event).await?;
+    let offsets = metrics.values("stampede_clock_offset_seconds", &[&format!("against=\"{against}\"")]);
+    offsets.first().copied().context("no such offset")
 }
 
 #[tokio::test]

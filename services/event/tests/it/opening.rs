@@ -1,7 +1,7 @@
 //! An event opens and closes once, on time, never early, whatever is lost on the way.
 
 use crate::sale::{
-    create, get, late_us, messages, metric, reaches, replica, replica_without_sweep, request, whole_sale, world,
+    create, get, late_us, messages, reaches, replica, replica_without_sweep, request, whole_sale, world,
 };
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -85,8 +85,9 @@ async fn an_event_whose_sale_passed_unseen_opens_and_closes_afterwards() -> Resu
 
     let closed = reaches(&mesh.event(), &created.event_id, EventState::Closed).await;
     assert_eq!(closed.actual_open_time, closed.actual_close_time);
-    let missed = metric(&mesh, "stampede_event_missed_transitions_total", "transition=\"open\"").await?;
-    assert_eq!(missed, Some(1.0), "it was {} us late", late_us(&closed)?);
+    let metrics = mesh.metrics(Service::Event).await?;
+    let missed = metrics.values("stampede_event_missed_transitions_total", &["transition=\"open\""]);
+    assert_eq!(missed, [1.0], "it was {} us late", late_us(&closed)?);
     assert_eq!(messages(&world.database(Service::Event).await?, &created.event_id).await?, whole_sale());
     mesh.stop().await
 }

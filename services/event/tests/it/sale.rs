@@ -14,10 +14,6 @@ use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_operator, eventually};
 use stampede_vocab::Timestamp;
 use std::time::Duration;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 use tonic::{Status, transport::Channel};
 
 /// Least time between a reschedule and an opening, shorter than in production so that tests are.
@@ -89,18 +85,6 @@ pub async fn plan_next_year(world: &World, count: u32) -> Result<()> {
     let db = world.database(Service::Event).await?;
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db.acquire().await?).await?;
     Ok(())
-}
-
-/// The number of a series with this label on the page of metrics; none while there is no such series.
-pub async fn metric(mesh: &Mesh, name: &str, label: &str) -> Result<Option<f64>> {
-    let url = mesh.admin_url(Service::Event);
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await?;
-    let is_meant = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(label);
-    Ok(page.lines().find(is_meant).and_then(|line| line.rsplit(' ').next()?.parse().ok()))
 }
 
 /// Creates it.

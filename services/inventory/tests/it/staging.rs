@@ -7,10 +7,6 @@ use crate::{
 };
 use stampede_proto::inventory::v1 as proto;
 use stampede_testkit::{Service, World, as_operator, eventually};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 const HOUR_S: i64 = 3_600;
 /// Names of the metrics.
@@ -24,14 +20,8 @@ async fn metric(sale: &Sale, name: &str, stage: &str) -> Option<f64> {
 
 /// The number of the first series of this name that has this text among its labels; none while there is no such series.
 pub async fn series(sale: &Sale, name: &str, label: &str) -> Option<f64> {
-    let url = sale.mesh.admin_url(Service::Inventory);
-    let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.unwrap();
-    let line = page.lines().find(|line| line.starts_with(name) && line.contains(label))?;
-    line.rsplit(' ').next()?.parse().ok()
+    let metrics = sale.mesh.metrics(Service::Inventory).await.unwrap();
+    metrics.values(name, &[label]).first().copied()
 }
 
 async fn metric_becomes(sale: &Sale, name: &str, stage: &str, expected: f64) {

@@ -20,10 +20,6 @@ use stampede_status::{Problem, Reason};
 use stampede_testkit::{Mesh, MeshBuilder, Service, World, as_buyer, as_operator, as_order_service, eventually};
 use stampede_vocab::{EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 use uuid::Uuid;
@@ -349,18 +345,10 @@ impl Sale {
     }
 
     async fn taken(&self, input: &str, outcome: &str) -> Result<u64> {
-        let url = self.mesh.admin_url(Service::Order);
-        let address = url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await?;
-        let labels = [format!("input=\"{input}\""), format!("outcome=\"{outcome}\"")];
-        let of_kind = |line: &&str| {
-            line.starts_with("stampede_order_changes_total{") && labels.iter().all(|label| line.contains(label))
-        };
-        let counts = page.lines().filter(of_kind).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        Ok(counts.sum())
+        let (input, outcome) = (format!("input=\"{input}\""), format!("outcome=\"{outcome}\""));
+        let metrics = self.mesh.metrics(Service::Order).await?;
+        let counts = metrics.values("stampede_order_changes_total", &[&input, &outcome]);
+        Ok(counts.into_iter().sum::<f64>() as u64)
     }
 
     /// How many keys are set aside behind a dead letter.

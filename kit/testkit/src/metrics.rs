@@ -1,0 +1,47 @@
+//! The metrics of a process, as Prometheus reads them.
+
+use crate::Mesh;
+use anyhow::Result;
+use stampede_vocab::Process;
+use std::collections::BTreeSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// One page of metrics.
+#[derive(Debug)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// Reads the page from the admin side at this URL.
+    pub async fn read(admin_url: &str) -> Result<Self> {
+        let address = admin_url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        Ok(Self(page))
+    }
+
+    /// Returns the numbers of the series of this name that have all of these labels, such as `stage="ahead"`.
+    pub fn values(&self, name: &str, labels: &[&str]) -> Vec<f64> {
+        let is_named = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines = self.0.lines().filter(is_named);
+        let lines = lines.filter(|line| labels.iter().all(|label| line.contains(*label)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect()
+    }
+
+    /// Returns the names of all series.
+    pub fn names(&self) -> BTreeSet<String> {
+        let series = self.0.lines().filter(|line| !line.starts_with('#'));
+        series.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+    }
+}
+
+impl Mesh {
+    /// Reads the metrics of a process, the first of its replicas if there are more.
+    pub async fn metrics(&self, process: impl Into<Process>) -> Result<Metrics> {
+        Metrics::read(&self.admin_url(process)).await
+    }
+}
