@@ -1,4 +1,4 @@
-//! How often a failure that lasts is told: at once, and then once a minute.
+//! How often a failure that lasts is logged: at once, and then once a minute.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -6,21 +6,21 @@ use tokio::time::Instant;
 /// Time between two lines about the same failure.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Whether a failure is to be told now.
+/// Whether a failure is to be logged now.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Telling {
     /// It has begun.
     Begun,
-    /// It has lasted for this long, and nothing was told for a minute.
+    /// It has lasted for this long, and nothing was logged for a minute.
     Lasts(Duration),
-    /// It was told just now.
+    /// It was logged just now.
     Silent,
 }
 
 /// A failure that may last.
 #[derive(Debug, Default)]
 pub struct Loud {
-    /// When it began, and when it was last told.
+    /// When it began, and when it was last logged.
     told: Option<(Instant, Instant)>,
 }
 

@@ -111,7 +111,7 @@ impl Progress {
         is_long(inner.waits_since) || is_long(inner.alone_since) || is_long(failing.map(|failing| failing.since))
     }
 
-    /// Something could not be read just now. Returns whether that is to be told.
+    /// Something could not be read just now. Returns whether that is to be logged.
     pub(crate) fn cannot_read(&self) -> Telling {
         let mut inner = self.inner();
         if inner.failing.as_ref().is_some_and(Failing::is_over) {

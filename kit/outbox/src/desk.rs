@@ -1,4 +1,4 @@
-//! What the parts of a relay tell each other: which partitions it may send, and how far it is with them.
+//! The state that the parts of a relay share: which partitions it may send, and how far it is with them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,7 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub struct Desk {
     report: Mutex<Report>,
-    /// Told when a report should not wait for the next renewal.
+    /// Notified when a report should not wait for the next renewal.
     pub urgent: Notify,
     last_round: Mutex<Option<Instant>>,
 }

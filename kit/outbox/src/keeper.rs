@@ -46,7 +46,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps leases as `owner`, and tells `view` about them.
+    /// Keeps leases as `owner`, and publishes them to `view`.
     pub fn new(db: Database, owner: String, topic: String, desk: Arc<Desk>, view: watch::Sender<View>) -> Self {
         let session = Session::new(db.clone());
         let (leaving, written) = (BTreeSet::new(), BTreeMap::new());
@@ -171,7 +171,7 @@ impl Keeper {
         Ok(taken)
     }
 
-    /// Tells what this relay holds, and which of it is too much.
+    /// Publishes what this relay holds, and which of it is too much.
     fn publish(&mut self, standing: Standing, started: Instant, is_new: bool) {
         let Standing { mine, relays, has_others, .. } = standing;
         self.leaving.retain(|partition| mine.contains_key(partition));

@@ -1,4 +1,4 @@
-//! What the relay is measured by. Each replica tells of the partitions that it sends.
+//! The metrics of the relay. Each replica reports the partitions that it sends.
 
 use opentelemetry::{
     KeyValue, global,

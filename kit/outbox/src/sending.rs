@@ -74,7 +74,7 @@ pub struct Sending {
     checked: usize,
     /// Until then the leases are given up, and a Kafka client that is broken is not made anew again.
     broken_until: Option<Instant>,
-    /// When it was last told that none can be made.
+    /// When it was last logged that none can be made.
     told_broken: Option<Instant>,
     /// Other relays have every partition, as far as is known.
     others_send: bool,

@@ -1,4 +1,4 @@
-//! The inventory service, which is told of new times and of cancellations, and confirms them.
+//! The inventory service, which is notified of new times and of cancellations, and confirms them.
 //!
 //! Its consumer hears of them as well, by message. The call is there so that an operator is answered only once nothing
 //! is sold at the old times any more.
@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 pub struct Unconfirmed {
     /// The event.
     pub event_id: EventId,
-    /// What inventory has answered.
+    /// The answer of inventory.
     pub status: Status,
 }
 
@@ -42,8 +42,8 @@ impl Inventory {
         Self { client: InventoryServiceClient::new(channel) }
     }
 
-    /// Tells inventory what the event offers, and when. Returns once it goes by that. It knows the version, so that a
-    /// repeat changes nothing and an older call that comes late does not either.
+    /// Notifies inventory of what the event offers, and when. Returns once it goes by that. It knows the version, so
+    /// that a repeat changes nothing and an older call that comes late does not either.
     pub async fn confirm(&self, event: &Event) -> Result<(), Unconfirmed> {
         let request = staged(event);
         let outcome = Deadline::after(TIMEOUT).bound(self.stage(&request)).await;

@@ -7,8 +7,8 @@
 //! and the sweep alone is sufficient. "Due" is by the clock of Redis, whatever the machine of a replica says.
 //! Behind them a third notes, after the commit, when others could see it.
 //!
-//! Inventory hears of every event by message. Of new times and of an end it is told by a call as well ([`client`]), and
-//! the operator is answered once it has confirmed them.
+//! Inventory hears of every event by message. Of new times and of an end it is notified by a call as well ([`client`]),
+//! and the operator is answered once it has confirmed them.
 //!
 //! It runs as `stampede serve event`; `--help` has an example.
 

@@ -18,7 +18,7 @@ Example:
 #[derive(Debug, Clone, Parser)]
 #[command(after_help = EXAMPLE)]
 pub struct Config {
-    /// What every service is told.
+    /// The flags that every service has.
     #[command(flatten)]
     pub service: ServiceArgs,
 

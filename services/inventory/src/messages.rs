@@ -1,4 +1,4 @@
-//! What Kafka carries: messages of event and order into the domain, the ledger's answers out of it.
+//! Kafka messages: those of event and order into the domain, the ledger's answers out of it.
 
 use crate::domain::{
     Answer, Ask, Offered, OrderedLine, OrderedUnits, OutgoingMessage, RejectReason, Shelf, ShelfItem, Titles, Window,

@@ -92,12 +92,12 @@ impl Config {
         Duration::from_millis(self.provider_key_life_ms / 10 * 9)
     }
 
-    /// How long after the end of an order what was captured for it is told again.
+    /// How long after the end of an order the capture of its money is published again.
     pub const fn ended_order_age(&self) -> Duration {
         Duration::from_millis(self.ended_order_age_ms)
     }
 
-    /// Interval of the look for ended orders: nothing is told much later than it is due.
+    /// Interval of the look for ended orders: nothing is published much later than it is due.
     pub fn ended_order_interval(&self) -> Duration {
         (self.ended_order_age() / 10).min(Duration::from_secs(10))
     }

@@ -68,7 +68,7 @@ pub enum State {
     },
 }
 
-/// What becomes of the paid orders of a cancelled event.
+/// The fate of the paid orders of a cancelled event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PaidOrders {
     /// They stay as they are.

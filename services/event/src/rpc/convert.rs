@@ -42,7 +42,7 @@ pub fn expected_version(version: Option<i64>) -> Result<Option<i64>, Problem> {
     }
 }
 
-/// What becomes of the paid orders of an event that is cancelled.
+/// The fate of the paid orders of an event that is cancelled.
 pub fn paid_orders(value: i32) -> Result<PaidOrders, Problem> {
     match proto::PaidOrders::try_from(value) {
         Ok(proto::PaidOrders::Unspecified | proto::PaidOrders::Keep) => Ok(PaidOrders::Keep),

@@ -22,13 +22,13 @@ pub struct CancelEvent {
 }
 
 impl CancelEvent {
-    /// Cancels events of this schema, and tells inventory of it.
+    /// Cancels events of this schema, and notifies inventory.
     pub fn new(db: Database, changes: ScheduleChanges, find: FindEvents, inventory: Inventory) -> Self {
         Self { db, changes, find, inventory }
     }
 
     /// Cancels the event. Returns once inventory sells nothing of it any more. A repeat returns it as it is, after
-    /// inventory was told again; of a repeat that asks for refunds the paid orders are refunded too.
+    /// inventory was notified again; of a repeat that asks for refunds the paid orders are refunded too.
     pub async fn run(&self, id: EventId, paid_orders: PaidOrders) -> Result<Event, Error> {
         let work = self
             .db

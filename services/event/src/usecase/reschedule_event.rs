@@ -24,7 +24,7 @@ pub struct RescheduleEvent {
 }
 
 impl RescheduleEvent {
-    /// Moves events of this schema, and tells inventory of it. `lead` is the least time between a reschedule and the old
+    /// Moves events of this schema, and notifies inventory. `lead` is the least time between a reschedule and the old
     /// opening, and between it and the new one.
     pub fn new(db: Database, changes: ScheduleChanges, inventory: Inventory, lead: Duration) -> Self {
         Self { db, changes, inventory, lead }
@@ -32,7 +32,7 @@ impl RescheduleEvent {
 
     /// Moves the event to `times`, if it has the version that the caller has seen. Returns once inventory has the new
     /// window. Fails once less than the lead is left, because inventory must receive the new window before the old one
-    /// begins. An event that has these times already stays as it is, and inventory is told again.
+    /// begins. An event that has these times already stays as it is, and inventory is notified again.
     pub async fn run(&self, id: EventId, times: Times, expected_version: Option<i64>) -> Result<Event, Error> {
         let lead = self.lead;
         let work = self.db.transact_with("reschedule_event", move |conn| {

@@ -6,7 +6,7 @@ use crate::domain::{
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What a message asks of the ledger.
+/// The request of a message to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Commit the units of an order that was paid late, which gave them back.
@@ -27,7 +27,7 @@ impl Ask {
     }
 }
 
-/// What an order wants committed, all or nothing.
+/// The units that an order wants committed, all or nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OrderedUnits {
     pub order_id: OrderId,
@@ -66,11 +66,11 @@ pub struct Entry {
     pub line: OrderedLine,
     /// Taken or given back.
     pub state: EntryState,
-    /// What its order was answered when it was paid late; none if it never was.
+    /// The answer to its order when it was paid late; none if it never was.
     pub late_answer: Option<LateAnswer>,
 }
 
-/// What an order was answered that was paid late: once, whatever is repeated.
+/// The answer to an order that was paid late: given once, whatever is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LateAnswer {
     /// Its units were committed again.
@@ -111,7 +111,7 @@ impl Entry {
 /// Units that buyers have in the ledger, by item and buyer.
 pub type Buyers = HashMap<(ItemId, UserId), i32>;
 
-/// What was read under the lock of the items, and what the batch has done to it so far.
+/// The rows that were read under the lock of the items, with the changes of the batch so far.
 #[derive(Debug)]
 pub struct LedgerBatch {
     items: BTreeMap<ItemId, Item>,
@@ -125,7 +125,7 @@ pub struct LedgerBatch {
     refused_buyers: BTreeSet<(ItemId, UserId)>,
 }
 
-/// What the batch has changed, to be written in the same transaction.
+/// The changes of the batch, to be written in the same transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Each item that changed.
@@ -136,7 +136,7 @@ pub struct Changes {
     pub entries: Vec<Entry>,
 }
 
-/// What the batch has done to one item.
+/// The change of one item by the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemChange {
     pub item_id: ItemId,
@@ -247,7 +247,7 @@ impl LedgerBatch {
         released
     }
 
-    /// What is to be written.
+    /// Returns what is to be written.
     pub fn changes(self) -> Changes {
         let mut buyers: BTreeMap<ItemId, Vec<(UserId, i32)>> = BTreeMap::new();
         for (item_id, user_id) in &self.changed_buyers {
@@ -262,7 +262,7 @@ impl LedgerBatch {
         Changes { items, corrections: self.corrections(), entries }
     }
 
-    /// Buyers whose item has changed too are told under its new version, which covers no change of theirs.
+    /// Buyers whose item has changed too are copied under its new version, which covers no change of theirs.
     fn corrections(&self) -> Vec<ItemChange> {
         let correction = |&(item_id, user_id): &(ItemId, UserId)| {
             let (item, before) = (&self.items[&item_id], self.before[&item_id]);
@@ -295,7 +295,7 @@ impl LedgerBatch {
     }
 
     /// Answers a late payment as it was answered the first time, to the byte: the order may wait for it again. One that has
-    /// given its units back since, because it was refunded, is told so.
+    /// given its units back since, because it was refunded, gets that as its answer.
     fn answer_late(&mut self, order: &OrderedUnits, now: Timestamp) -> Answer {
         match self.late_answer(order.order_id) {
             Some((LateAnswer::Rejected(reason), item_id)) => Answer::Rejected { reason, item_id },

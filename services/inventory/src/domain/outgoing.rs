@@ -1,4 +1,4 @@
-//! What the rest of the mesh is told by the ledger.
+//! The messages that the ledger publishes.
 
 use super::OrderedLine;
 use stampede_vocab::{ItemId, OrderId};
@@ -27,7 +27,7 @@ impl RejectReason {
     }
 }
 
-/// What the ledger says to an order that was paid late.
+/// The answer of the ledger to an order that was paid late.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// All units are committed.

@@ -3,7 +3,7 @@
 use crate::domain::Item;
 use stampede_vocab::{ItemId, UserId};
 
-/// What Redis has of one event, at one instant.
+/// The state of one event in Redis, at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Version of the event that is staged; none if it is not, or may be an old copy.
@@ -14,7 +14,7 @@ pub struct Copied {
     pub items: Vec<Option<CopiedItem>>,
 }
 
-/// What Redis has of one item.
+/// The state of one item in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopiedItem {
     /// Units in the ledger, by the last copy.
@@ -119,7 +119,7 @@ pub type Position = (i64, UserId);
 pub struct CopyWork {
     /// The first version of the stock row whose changes are copied; 0 for all buyers.
     pub from: i64,
-    /// The last one: what changes later is told on its own.
+    /// The last one: later changes are copied on their own.
     pub to: i64,
     /// The last buyer that was copied.
     pub after: Option<Position>,

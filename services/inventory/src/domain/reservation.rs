@@ -4,7 +4,7 @@ use crate::domain::{Entry, OrderedLine, Titles, ledger::EntryState};
 use stampede_vocab::{EventId, Fingerprint, ItemId, Money, OrderId, Timestamp, UserId};
 use std::sync::Arc;
 
-/// What the script has granted to one order, to be committed before the caller hears of it.
+/// The units that the script has granted to one order, to be committed before the caller is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub order_id: OrderId,
@@ -31,7 +31,7 @@ impl Grant {
     }
 }
 
-/// What the ledger answers to one reservation.
+/// The answer of the ledger to one reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReservationOutcome {
     /// The units are in the ledger.

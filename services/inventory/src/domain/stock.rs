@@ -19,7 +19,7 @@ pub struct Item {
     /// Places of arrival in the event go on from here at least; none before it was put into Redis for the first time.
     pub arrivals_floor: Option<i64>,
     /// Whether each change of the committed units has its version in the ledger, so that what was changed since a
-    /// version can be told.
+    /// version can be found.
     pub is_numbered: bool,
 }
 

@@ -2,12 +2,12 @@
 
 use stampede_vocab::{InvalidField, limits::MAX_NAME_CHARS};
 
-/// The titles of an item, as its event told them.
+/// The titles of an item, as its event has published them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Titles {
-    /// Title of the item; empty if it was not told.
+    /// Title of the item; empty if it is not known.
     pub item: String,
-    /// Title of its gift; empty if there is none, or it was not told.
+    /// Title of its gift; empty if there is none, or it is not known.
     pub gift: String,
 }
 

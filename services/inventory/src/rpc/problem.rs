@@ -1,4 +1,4 @@
-//! The one table from what went wrong to what the caller is told.
+//! The one table from errors of the service to the problems that callers get.
 
 use crate::usecase::Error;
 use stampede_status::{Problem, Reason};

@@ -5,7 +5,7 @@ use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_outbox::OutboxMessage;
 
-/// Writes what is to be told inside the transaction that makes it true.
+/// Appends the messages inside the transaction that makes them true.
 pub async fn append(conn: &mut MySqlConnection, outgoing: &[OutgoingMessage]) -> Result<(), DbError> {
     let rows: Vec<OutboxMessage> = outgoing.iter().map(messages::encode).collect();
     stampede_outbox::append(conn, &rows).await

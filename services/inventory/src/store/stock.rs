@@ -91,7 +91,7 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
     Ok(())
 }
 
-/// A title as it is stored: NULL if it was not told.
+/// A title as it is stored: NULL if it is not known.
 fn if_told(title: &str) -> Option<&str> {
     (!title.is_empty()).then_some(title)
 }

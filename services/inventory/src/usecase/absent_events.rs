@@ -1,5 +1,5 @@
-//! Telling why Redis does not have an event: no stock of it was ever staged, it is over and forgotten, or it was lost or
-//! is on its way there. The script can't: a key that is missing may have been lost.
+//! Finds out why Redis does not have an event: no stock of it was ever staged, it is over and forgotten, or it was lost
+//! or is on its way there. The script can't: a key that is missing may have been lost.
 
 use super::COMPARED_AFTER_CLOSING;
 use crate::store;

@@ -1,5 +1,5 @@
-//! Commits in the ledger what the script has granted, before anybody is told. Grants of one event that queue while its
-//! transactions are under way go into the next one together.
+//! Commits in the ledger what the script has granted, before anybody is answered. Grants of one event that queue while
+//! its transactions are under way go into the next one together.
 
 use super::{
     Error, SyncRedis,
@@ -34,7 +34,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// How often a batch is tried that meets an order which is being reserved in another event.
 const ROUNDS: u32 = 4;
 
-/// What the ledger answers.
+/// The answer of the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Committed {
     pub outcome: ReservationOutcome,
@@ -71,7 +71,7 @@ pub(super) struct CommitGrants {
 }
 
 impl CommitGrants {
-    /// Commits in this schema, and tells Redis after it. Needs a tokio runtime.
+    /// Commits in this schema, and copies the changes to Redis after it. Needs a tokio runtime.
     pub(super) fn new(db: Database, sync: SyncRedis) -> Self {
         let queue = move || {
             let (db, sync) = (db.clone(), sync.clone());
@@ -96,7 +96,7 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
         let grants = Arc::new(grants);
         let error = match commit_together(&db, &grants).await {
             Ok((committed, syncs)) => {
-                // Nobody waits for Redis: until it is told, the holds stand for the units.
+                // Nobody waits for Redis: until it has the copy, the holds stand for the units.
                 sync.start(syncs);
                 return committed.into_iter().map(Ok).collect();
             }

@@ -21,7 +21,7 @@ const BATCH_SIZE: u32 = 1_000;
 /// How long a claim lasts that is not moved on. A page takes some milliseconds.
 const TERM: Duration = Duration::from_secs(5);
 
-/// What has become of a repair.
+/// The outcome of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repaired {
     /// It is done.

@@ -1,8 +1,8 @@
 //! Drops holds whose way into the ledger ended: the ledger has the order and Redis did not hear of it, or whoever was
-//! to commit it died in between, and nobody was told that the units are theirs.
+//! to commit it died in between, and nobody got the answer that the units are theirs.
 //!
 //! Only inventory's own ledger is asked. A hold that is dropped while it is being committed after all does no harm: the
-//! ledger decides, and tells Redis. Several replicas may sweep the same holds: dropping one twice changes nothing.
+//! ledger decides, and updates Redis. Several replicas may sweep the same holds: dropping one twice changes nothing.
 
 use super::{
     Error, SyncRedis,
@@ -31,7 +31,7 @@ const HOLDS_PER_PASS: usize = 1_000;
 /// Events that are searched at a time.
 const MAX_CONCURRENT_EVENTS: usize = 8;
 
-/// What one pass has found in one event.
+/// The findings of one pass in one event.
 #[derive(Debug)]
 struct AgedHolds {
     event_id: EventId,

@@ -1,5 +1,5 @@
 //! What every change of the ledger does: lock the items first, read under the lock, write what the domain decided, and
-//! tell Redis after the commit.
+//! copy it to Redis after the commit.
 
 use super::sync_redis::{EventSync, ledger_copy};
 use crate::{
@@ -99,7 +99,7 @@ pub(super) async fn write_changes(conn: &mut MySqlConnection, changes: &Changes)
     writes.run(conn).await.map(drop)
 }
 
-/// What Redis is told of changes, by event: the items that changed, and the orders that were answered either way, whose
+/// The changes to copy to Redis, by event: the items that changed, and the orders that were answered either way, whose
 /// holds go.
 pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>) -> Vec<EventSync> {
     let mut by_event: BTreeMap<EventId, EventSync> = BTreeMap::new();

@@ -272,7 +272,8 @@ impl Reconcile {
             miscounted: self.count_held(event_id, &ids, &snapshot).await?,
             items: snapshot.items.iter().map(|item| item.as_ref().map(copied)).collect(),
         };
-        // Of a server that has started anew the ledger is read after it: what came between was told to the one before.
+        // Of a server that has started anew the ledger is read after it: what came between was copied to the one
+        // before.
         let newer = if is_compared { Vec::new() } else { self.items_of(event_id).await? };
         let items = if newer.len() == items.len() { newer } else { items };
         // What a server that has started anew has may be an old copy, so all of it has to be as new as the ledger.

@@ -131,7 +131,7 @@ impl ReleaseEnded {
         Ok(released)
     }
 
-    /// Does what these orders ask of the ledger, and tells Redis. Returns of how many orders units went back.
+    /// Does what these orders ask of the ledger, and copies it to Redis. Returns of how many orders units went back.
     async fn release(&self, asks: Vec<Ask>) -> Result<u64, Error> {
         if asks.is_empty() {
             return Ok(0);

@@ -19,7 +19,7 @@ pub struct ReleaseReservations {
 }
 
 impl ReleaseReservations {
-    /// Gives back reservations in this schema, and tells Redis after it.
+    /// Gives back reservations in this schema, and copies the changes to Redis after it.
     pub fn new(db: Database, sync: SyncRedis) -> Self {
         Self { db, sync }
     }

@@ -1,4 +1,5 @@
-//! Takes units for orders: the script decides in Redis, the ledger commits what it granted, then the caller is told.
+//! Takes units for orders: the script decides in Redis, the ledger commits what it granted, then the caller is
+//! answered.
 //!
 //! A batch of reservations stays one: one script call for each event in it, and the grants of all go into the ledger
 //! together. A refusal by the script never reaches the database, unless the buyer has or had units of the item: then the
@@ -27,7 +28,7 @@ use std::collections::{HashMap, HashSet};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventReservation {
     pub event_id: EventId,
-    /// What one order wants.
+    /// The lines of one order.
     pub reservation: Reservation,
 }
 
@@ -149,7 +150,7 @@ impl ReserveUnits {
         }
     }
 
-    /// Tells events that are on their way into Redis, which are put on the way once more, from those that are over and
+    /// Distinguishes events that are on their way into Redis, which are staged once more, from those that are over and
     /// those of which no stock was ever staged.
     async fn answer_absent(&self, absent: Vec<Asked<'_>>) -> Vec<Answered> {
         let absences = self.absent.explain(absent.iter().map(|asked| asked.wanted.event_id).collect()).await;
@@ -241,13 +242,13 @@ impl Asked<'_> {
 /// The answer to the reservation in this place of the call.
 type Answered = (usize, Result<Reserved, Error>);
 
-/// What is known of a reservation before the ledger commits it.
+/// The state of a reservation before the ledger commits it.
 #[derive(Debug, Clone)]
 enum Decided {
     ByScript(Decision),
     /// The ledger has the order.
     InLedger,
-    /// Nobody could tell.
+    /// It could not be found out.
     Failed(Error),
 }
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 const SYNC: BatchConfig =
     BatchConfig { name: "sync_redis", max_batch: 8, max_in_flight: 1, max_queued: 1_024, must_run: true };
 
-/// What is to be copied to Redis for one event, once the transaction that changed it has committed.
+/// The changes to copy to Redis for one event, once the transaction that changed it has committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventSync {
     pub event_id: EventId,
@@ -132,7 +132,7 @@ impl MergedSync {
     }
 }
 
-/// Whether a copy has all changes since the one before: only then its buyers may be told under its version.
+/// Whether a copy has all changes since the one before: only then its buyers may be copied under its version.
 fn follows(earlier: &LedgerCopy, later: &LedgerCopy) -> bool {
     let covers_changes = |copy: &LedgerCopy| copy.first_version <= copy.ledger.version;
     covers_changes(earlier) && covers_changes(later) && later.first_version == earlier.ledger.version + 1
@@ -146,7 +146,7 @@ fn merged(earlier: LedgerCopy, later: LedgerCopy) -> LedgerCopy {
     LedgerCopy { first_version, buyers: buyers.into_iter().collect(), all_buyers: false, ..later }
 }
 
-/// What Redis is told of a change.
+/// A change as it is copied to Redis.
 pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
     LedgerCopy {
         item_id: change.item_id,
@@ -166,7 +166,7 @@ pub(super) fn ledger_units(committed: Committed) -> LedgerUnits {
     }
 }
 
-/// What Redis has of an item, as the domain compares it.
+/// The state of an item in Redis, as the domain compares it.
 pub(super) fn copied(item: &RedisItem) -> CopiedItem {
     CopiedItem {
         committed_units: item.committed_units,

@@ -30,7 +30,7 @@ pub struct ViewStock {
 struct Reader {
     db: Database,
     redis: Stock,
-    /// Is told of what is not ready.
+    /// Gets the events that are not ready.
     reconcile: Reconcile,
 }
 

@@ -30,7 +30,7 @@ pub struct Tally {
     pub remaining: i32,
 }
 
-/// What a cancellation does with an order in some state.
+/// The effect of a cancellation on an order in some state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treatment {
     /// It is cancelled.

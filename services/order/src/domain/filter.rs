@@ -4,7 +4,7 @@ use super::StateName;
 use stampede_vocab::{InvalidField, Timestamp};
 use std::{collections::BTreeSet, fmt};
 
-/// What an order must be like to be listed. The default takes every order.
+/// The conditions for an order to be listed. The default takes every order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrderFilter {
     /// The states that are wanted; empty for all.

@@ -18,7 +18,7 @@ pub struct OrderRpc {
     pub find: FindOrder,
     pub list: ListOrders,
     pub watch: WatchOrder,
-    /// Tells how far the orders of cancelled events are.
+    /// Reports how far the orders of cancelled events are.
     pub cancellations: EventCancellations,
 }
 

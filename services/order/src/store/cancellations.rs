@@ -25,7 +25,7 @@ pub struct DueWalk {
     pub token: Timestamp,
 }
 
-/// What becomes of a walk.
+/// The outcome of a walk.
 #[derive(Debug, Clone, Copy)]
 pub enum Turn {
     /// It begins, and has the orders for itself until then.
@@ -62,7 +62,7 @@ impl Turn {
     }
 }
 
-/// What a walk has counted.
+/// The counts of a walk.
 #[derive(Debug, Clone, Copy)]
 pub struct Count {
     pub tally: Tally,

@@ -1,4 +1,4 @@
-//! What belongs to an order as JSON in columns of its row.
+//! The parts of an order that are JSON in columns of its row.
 //!
 //! JSON, because an operator reads it in a query and the audit by `JSON_TABLE` (the view `all_order_lines`). A line
 //! takes some 80 bytes of it; what a row of its own costs is not its bytes.

@@ -1,4 +1,4 @@
-//! Notes that events were cancelled, and tells how far their orders are.
+//! Notes that events were cancelled, and reports how far their orders are.
 
 use super::Error;
 use crate::{

@@ -65,7 +65,7 @@ impl Listing {
         }
     }
 
-    /// Whether orders of the list are passed over that are not wanted: those that its index does not tell apart.
+    /// Whether orders of the list are passed over that are not wanted: those that its index does not distinguish.
     fn passes_over(&self, filter: &OrderFilter) -> bool {
         let by_time = matches!(self, Self::OfEvent(_)) && (filter.from.is_some() || filter.until.is_some());
         by_time || self.picked_event().is_some() || !filter.states.is_empty()

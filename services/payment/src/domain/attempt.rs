@@ -21,7 +21,7 @@ pub enum AttemptState {
         next_check: Timestamp,
     },
     /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
-    /// decides or the provider tells of it.
+    /// decides or the provider reports its end.
     Parked,
     /// Captured.
     Approved {

@@ -314,7 +314,7 @@ impl Payment {
     }
 
     /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is: the
-    /// provider has told how it ended.
+    /// provider has reported how it ended.
     pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
         let is_parked = self.is_parked(number);
         match verdict {

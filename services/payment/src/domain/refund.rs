@@ -17,7 +17,7 @@ pub enum RefundState {
         due: Timestamp,
     },
     /// The provider's answer does not fit, or none will come. Nothing is sent or asked any more, until an operator
-    /// decides or the provider tells of it.
+    /// decides or the provider reports its end.
     Parked,
     /// Done.
     Refunded {

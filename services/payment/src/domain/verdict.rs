@@ -1,4 +1,4 @@
-//! What an operator decides on an anomaly. None of it approves a charge: only the provider's own answer does.
+//! The decisions of operators on anomalies. None of them approves a charge: only the provider's own answer does.
 
 use std::str::FromStr;
 

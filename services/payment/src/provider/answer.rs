@@ -7,7 +7,7 @@ use crate::{
 use serde::Deserialize;
 use stampede_vocab::Money;
 
-/// What the provider has of one charge.
+/// The provider's record of one charge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeRecord {
     /// The attempt that it is of; `None` for a charge that is not of this shop.

@@ -41,7 +41,7 @@ struct OrderRow {
     currency: String,
 }
 
-/// What a claim expects of an attempt.
+/// The state of an attempt that a claim expects.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Claimable {
     /// That it is queued.

@@ -11,7 +11,7 @@ pub struct EndedOrder {
     pub payment_id: PaymentId,
     /// When it is looked at next.
     pub due_at: Timestamp,
-    /// How often what was captured was told again.
+    /// How often the capture was published again.
     pub tells: i32,
 }
 
@@ -58,7 +58,7 @@ pub async fn unchanged(conn: &mut MySqlConnection, read: &[EndedOrder]) -> Resul
     Ok(read.iter().filter(is_there).copied().collect())
 }
 
-/// Writes when these are looked at next, and how often they were told again.
+/// Writes when these are looked at next, and how often their captures were published again.
 pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Result<(), DbError> {
     if ended.is_empty() {
         return Ok(());
@@ -72,7 +72,7 @@ pub async fn postpone(conn: &mut MySqlConnection, ended: &[EndedOrder]) -> Resul
     Ok(())
 }
 
-/// Deletes these: nothing is to be told of them any more.
+/// Deletes these: nothing is to be published of them any more.
 pub async fn delete(conn: &mut MySqlConnection, settled: &[PaymentId]) -> Result<(), DbError> {
     if settled.is_empty() {
         return Ok(());

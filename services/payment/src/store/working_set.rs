@@ -19,7 +19,7 @@ pub struct WorkingSet {
     steps: Vec<Step>,
 }
 
-/// What saved steps leave to be done.
+/// The effects of saved steps that are left to the caller.
 #[derive(Debug, Default)]
 pub struct Saved {
     /// Whether refunds were requested: their workers are to be woken after the commit.

@@ -25,7 +25,7 @@ pub struct CarryOutDecisions {
     context: Context,
 }
 
-/// What decisions are about, locked.
+/// The payments and refunds that decisions are about, locked.
 struct Locked {
     payments: WorkingSet,
     refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,

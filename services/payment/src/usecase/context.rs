@@ -20,7 +20,7 @@ pub struct Context {
     pub(super) charges_queued: Arc<Notify>,
     pub(super) refunds_queued: Arc<Notify>,
     pub(super) recent_ends: RecentEnds,
-    /// How long after the end of an order what was captured for it is told again.
+    /// How long after the end of an order the capture of its money is published again.
     pub(super) ended_order_age: Duration,
     lease: Duration,
     resend_for: Duration,
@@ -29,7 +29,7 @@ pub struct Context {
 impl Context {
     /// `lease` is the term of a claim. It must be longer than two requests to the provider may take. `resend_for` is
     /// how long a charge or a refund may be sent again: less than the provider keeps its key. `ended_order_age` is how
-    /// long after the end of an order what was captured for it is told again.
+    /// long after the end of an order the capture of its money is published again.
     pub fn new(
         db: Database,
         outbox: Outbox,

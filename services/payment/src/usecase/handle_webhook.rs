@@ -40,7 +40,7 @@ impl HandleWebhook {
 }
 
 /// Returns the answer to a notice that failed. What the database refuses for a reason in the data is the fault of this
-/// notice: a repeat does not help, so that the provider is not told of a failure here.
+/// notice: a repeat does not help, so that the provider gets no failure that it would retry.
 fn of_notice(error: Error) -> Error {
     match error {
         Error::Db(error) if error.is_reproducible() => {

@@ -42,7 +42,7 @@ impl LookUpNotices {
     /// Stores how a charge stands, if it has ended. A charge that the provider does not have, or that is pending, stays
     /// as it is: the reconciler goes on to look it up.
     ///
-    /// If the notice tells of another charge than the one under its key, that is looked up as well: money may have been
+    /// If the notice is about another charge than the one under its key, that is looked up as well: money may have been
     /// taken twice under one key, and the provider answers for the key with one of the two.
     pub async fn charge(&self, key: AttemptKey, told: &Outcome) -> Result<(), Error> {
         let found = match self.in_turn(self.provider.look_up(key)).await? {

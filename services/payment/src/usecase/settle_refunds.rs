@@ -52,7 +52,7 @@ struct Locked {
     parked: Vec<Anomaly>,
 }
 
-/// What one part of a batch has come to.
+/// The outcome of one part of a batch.
 struct Written {
     refused: Refused,
     parked: Vec<Anomaly>,

@@ -1,8 +1,8 @@
-//! Tells the order service again of money that was captured for an order that has ended: what tells of it may have been
-//! discarded by an operator, and the order, which ends unpaid, would not ask.
+//! Publishes again that money was captured for an order that has ended: the first message may have been discarded by an
+//! operator, and the order, which ends unpaid, would not ask.
 //!
 //! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it has
-//! done so before. An order that was fulfilled late tells nobody here, so this ends after some times.
+//! done so before. An order that was fulfilled late publishes nothing that is read here, so this ends after some times.
 
 use super::Context;
 use crate::store::{
@@ -17,19 +17,20 @@ use std::{sync::Arc, time::Duration};
 
 /// Most orders of a round.
 const MAX_ORDERS: u32 = 256;
-/// How often it is told again. With the default age that is after ten minutes, an hour, six hours and a day and a half.
+/// How often it is published again. With the default age that is after ten minutes, an hour, six hours and a day and a
+/// half.
 const MAX_TELLS: i32 = 4;
 /// How much longer the pause is each time.
 const LONGER: u32 = 6;
 
-/// Tells again. Cheap to clone.
+/// Publishes captures again. Cheap to clone.
 #[derive(Clone)]
 pub struct TellAgain {
     context: Context,
     told: Counter<u64>,
 }
 
-/// What becomes of the orders of a round.
+/// The outcome of a round for its orders.
 #[derive(Default)]
 struct Round {
     postponed: Vec<EndedOrder>,
@@ -37,7 +38,7 @@ struct Round {
 }
 
 impl TellAgain {
-    /// Tells again of the payments of this schema.
+    /// Publishes captures of the payments of this schema again.
     pub fn new(context: Context) -> Self {
         let told = global::meter("stampede.payment")
             .u64_counter("stampede_payment_captures_told_again")
@@ -46,7 +47,7 @@ impl TellAgain {
         Self { context, told }
     }
 
-    /// Tells again of what is due. Of several replicas one does.
+    /// Publishes again what is due. Of several replicas one does.
     pub async fn run(&self) -> Result<(), DbError> {
         // So that there is a count before the first one.
         self.told.add(0, &[]);
@@ -112,7 +113,7 @@ impl Round {
     }
 }
 
-/// How long after it was told so often it is looked at again.
+/// Returns the pause after so many repeats.
 fn pause(age: Duration, tells: i32) -> Duration {
     age.saturating_mul(LONGER.saturating_pow(tells.unsigned_abs()))
 }

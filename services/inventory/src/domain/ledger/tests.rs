@@ -1,4 +1,4 @@
-//! What the ledger does with orders, without a database.
+//! The ledger's decisions on orders, without a database.
 
 use super::*;
 use crate::domain::{ShelfItem, Window};
@@ -135,7 +135,7 @@ fn the_limit_counts_what_the_buyer_has_already() {
     assert_eq!(outcome, refused(RefusalReason::LimitReached, 1, 1));
     let changes = ledger.changes();
     assert_eq!((changes.items, changes.entries), (vec![], vec![]));
-    // Redis has granted it, so it is told what the buyer has.
+    // Redis has granted it, so what the buyer has is copied to it.
     assert_eq!(changes.corrections[0].buyers, [(user_id(1), 1)]);
 }
 
