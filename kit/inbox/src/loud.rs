@@ -53,7 +53,7 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn what_lasts_is_told_once_a_minute() {
+    async fn what_lasts_is_logged_once_a_minute() {
         let mut loud = Loud::default();
         assert_eq!(loud.fails(), Telling::Begun);
         let mut told = Vec::new();

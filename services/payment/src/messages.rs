@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decline_is_told_by_the_list_and_in_the_words_of_the_provider() {
+    fn a_decline_is_published_by_the_list_and_in_the_words_of_the_provider() {
         for (code, listed) in [("order_ended", DeclineCode::OrderEnded), ("lost_card", DeclineCode::ProviderOther)] {
             let sent = encode(&OutgoingMessage {
                 payment_id: PaymentId::from_uuid(Uuid::nil()),

@@ -55,7 +55,7 @@ async fn inventory_has_the_new_window_when_the_operator_is_answered() -> Result<
 }
 
 #[tokio::test]
-async fn without_an_answer_of_inventory_the_operator_is_told_so_and_repeats() -> Result<()> {
+async fn without_an_answer_of_inventory_the_operator_gets_a_problem_and_repeats() -> Result<()> {
     let world = world().await?;
     let mesh = replica(&world).await?;
     let mut client = mesh.event();

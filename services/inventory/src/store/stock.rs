@@ -64,8 +64,8 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
             .push_bind(item.gift_total_units)
             .push_bind(item.unit_price.minor_units)
             .push_bind(item.unit_price.currency.to_string())
-            .push_bind(if_told(&offered.titles.item))
-            .push_bind(if_told(&offered.titles.gift));
+            .push_bind(if_known(&offered.titles.item))
+            .push_bind(if_known(&offered.titles.gift));
     });
     query.push(" ON DUPLICATE KEY UPDATE ");
     let mut updates = query.separated(", ");
@@ -92,7 +92,7 @@ pub async fn stage(conn: &mut MySqlConnection, shelves: &[Shelf]) -> Result<(), 
 }
 
 /// A title as it is stored: NULL if it is not known.
-fn if_told(title: &str) -> Option<&str> {
+fn if_known(title: &str) -> Option<&str> {
     (!title.is_empty()).then_some(title)
 }
 

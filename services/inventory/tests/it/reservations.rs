@@ -37,7 +37,7 @@ async fn what_is_answered_as_reserved_is_in_the_ledger() {
 }
 
 #[tokio::test]
-async fn what_is_reserved_is_called_as_its_event_told_last() {
+async fn what_is_reserved_is_called_as_its_event_published_last() {
     let sale = Sale::open().await;
     let titles = async || {
         let lines = sale.reserved(&sale.order([1, 1])).await.lines;

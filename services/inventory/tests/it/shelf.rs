@@ -47,7 +47,7 @@ async fn a_watch_shows_each_change_and_ends_with_the_event() {
 }
 
 #[tokio::test]
-async fn reconciling_tells_what_differed_and_sets_it_right() {
+async fn reconciling_reports_what_differed_and_sets_it_right() {
     let sale = Sale::open().await;
     let order = sale.order([0, 1]);
     sale.reserved(&order).await;

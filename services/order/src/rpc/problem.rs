@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_that_is_not_obeyed_tells_the_state() {
+    fn a_verb_that_is_refused_names_the_state() {
         let problem = failed(CommandRefusal::NotPayable(StateName::Paying));
         assert_eq!(problem.reason(), Reason::OrderNotPayable);
         assert_eq!(problem.metadata()["state"], "PAYING");

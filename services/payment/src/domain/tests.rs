@@ -273,7 +273,7 @@ fn an_ended_order_stops_only_what_the_provider_does_not_know() {
 }
 
 #[test]
-fn an_ended_order_is_told_again_of_the_money_that_was_captured() {
+fn money_captured_for_an_ended_order_is_published_again() {
     let mut payment = captured();
     let version = payment.version;
     let message = published(payment.stop(LATER));

@@ -39,7 +39,7 @@ async fn an_ended_order_is_not_charged_if_the_provider_was_not_asked_yet() -> Re
 }
 
 #[tokio::test]
-async fn what_was_captured_for_an_ended_order_is_told_again_until_it_is_refunded() -> Result<()> {
+async fn what_was_captured_for_an_ended_order_is_published_again_until_it_is_refunded() -> Result<()> {
     let sale = Sale::open_with(
         MeshBuilder::default()
             .set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200)
