@@ -30,7 +30,7 @@ from stampede.coupon.v1 import coupon_pb2, coupon_pb2_grpc
 from stampede.event.v1 import event_pb2, event_pb2_grpc
 from stampede.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from stampede.order.v1 import order_pb2, order_pb2_grpc
-from stampede.type.v1 import money_pb2
+from stampede.type.v1 import decline_pb2, money_pb2
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -41,7 +41,7 @@ DOMAIN = "stampede.sale"
 CALL_S = 5.0
 # How long the story waits for anything: a stream, or calls that are repeated.
 PATIENCE_S = 30.0
-# How long before the second try, where the server does not say when to come again. It doubles with each.
+# Bounds of the wait before a repeat. It doubles with each try, and is cut by chance to between half and the whole.
 LEAST_BACKOFF_S = 0.1
 MOST_BACKOFF_S = 2.0
 
@@ -51,6 +51,8 @@ CHANNEL_OPTIONS = (
     # Notices a connection that is dead and was never closed while a call or a stream waits on it.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A stream sends nothing after its request: without this it is pinged rarely, or not at all, after two pings.
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # A page of the largest events is longer than what gRPC takes by itself.
     ("grpc.max_receive_message_length", 24 * 1024 * 1024),
@@ -113,21 +115,27 @@ def call(
     That is safe for every method: those that write carry a request_id, and a repeat of one has no second effect.
     """
     end = time.monotonic() + PATIENCE_S
-    backoff_s = LEAST_BACKOFF_S
+    tries = 0
     while True:
+        tries += 1
         try:
-            return method(request, timeout=CALL_S, metadata=bearer(token))
+            return method(request, timeout=CALL_S, metadata=bearer(token), wait_for_ready=True)
         except grpc.RpcError as error:
-            refusal = refusal_of(error)
-            wait_s = refusal.retry_after_s
-            # Nobody had the call; or its answer is lost, and what was asked for may be done.
-            may_help = refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            if wait_s is None and may_help:
-                wait_s = backoff_s
-                backoff_s = min(2 * backoff_s, MOST_BACKOFF_S)
-            if wait_s is None or time.monotonic() + wait_s > end:
-                raise
-            time.sleep(max(wait_s, 0.1) * random.uniform(1.0, 1.5))
+            wait_to_repeat(error, tries, end)
+
+
+def wait_to_repeat(error: grpc.RpcError, tries: int, end: float) -> None:
+    """Waits until the next try is due; raises the error if there must be none, or there is no time for one."""
+    refusal = refusal_of(error)
+    # Nobody had the call; or its answer is lost, and what was asked for may be done: the repeat tells.
+    may_help = refusal.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if refusal.retry_after_s is None and not may_help:
+        raise error
+    backoff_s = min(LEAST_BACKOFF_S * 2.0 ** (tries - 1), MOST_BACKOFF_S)
+    wait_s = (refusal.retry_after_s or 0.0) + backoff_s * random.uniform(0.5, 1.0)
+    if time.monotonic() + wait_s > end:
+        raise error
+    time.sleep(wait_s)
 
 
 def watch(
@@ -136,20 +144,25 @@ def watch(
     token: str | None,
     found: Callable[[Response], bool],
 ) -> Response:
-    """Reads a stream until what it sends is the right thing. Opens it again where it breaks."""
+    """Reads a stream until what it sends is the right thing, and cancels it.
+
+    Opens a stream that broke again: each begins with the present state, so nothing is missed.
+    """
     end = time.monotonic() + PATIENCE_S
+    tries = 0
     while True:
-        stream = method(request, timeout=max(end - time.monotonic(), 0.0), metadata=bearer(token))
+        tries += 1
+        left_s = max(end - time.monotonic(), 0.0)
+        stream = method(request, timeout=left_s, metadata=bearer(token), wait_for_ready=True)
         try:
             for update in stream:
                 if found(update):
                     stream.cancel()
                     return update
+                tries = 1
+            sys.exit("the stream ended before it sent what was waited for")
         except grpc.RpcError as error:
-            if refusal_of(error).code is not grpc.StatusCode.UNAVAILABLE:
-                raise
-        check(time.monotonic() < end, "a stream sends what is waited for")
-        time.sleep(random.uniform(0.1, 0.5))
+            wait_to_repeat(error, tries, end)
 
 
 def check(holds: bool, what: str) -> None:
@@ -334,7 +347,9 @@ def main() -> None:
 
         declined = buyer.pay(order.order_id, "pm_card_declined")
         awaits = declined.state == order_pb2.OrderState.ORDER_STATE_AWAITING_PAYMENT
-        check(awaits and bool(declined.last_decline), "a declined order can be paid again")
+        check(awaits, "a declined order can be paid again")
+        why = decline_pb2.DeclineCode.DECLINE_CODE_CARD_DECLINED
+        check(declined.last_decline == why, "it says why it was declined")
         say("the first card was declined")
 
         paid = buyer.pay(order.order_id, "pm_card_ok")

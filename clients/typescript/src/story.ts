@@ -29,9 +29,11 @@ const DOMAIN = "stampede.sale";
 const CALL_TIMEOUT_MS = 5_000;
 /** How long the story waits for anything: a stream, or a call that is repeated. */
 const PATIENCE_MS = 30_000;
-/** Bounds of the wait before a repeat. It doubles with each try, and a random part of it is waited. */
+/** Bounds of the wait before a repeat. It doubles with each try, and is cut by chance to between half and the whole. */
 const LEAST_BACKOFF_MS = 100;
 const MOST_BACKOFF_MS = 2_000;
+/** Holds a page of the largest events. What is longer is refused rather than read. */
+const LARGEST_MESSAGE_BYTES = 24 * 1024 * 1024;
 
 // How to call.
 
@@ -42,6 +44,7 @@ function clientsFor(url: string, connection: Http2SessionManager, token: string)
     httpVersion: "2" as const,
     sessionManager: connection,
     interceptors: [bearer(token)],
+    readMaxBytes: LARGEST_MESSAGE_BYTES,
   };
   // Connect for unary calls; the gateway speaks it for these alone. Streams go by gRPC-Web, which, unlike gRPC, works
   // over HTTP/1.1 and in browsers too.
@@ -91,7 +94,8 @@ async function waitToRepeat(error: unknown, tries: number, end: number): Promise
   const mayHelp = broke || failure.code === Code.Unavailable || failure.code === Code.DeadlineExceeded;
   if (retryInfo === undefined && !mayHelp) throw error;
   const least = retryInfo?.retryDelay === undefined ? 0 : durationMs(retryInfo.retryDelay);
-  const wait = least + Math.random() * Math.min(MOST_BACKOFF_MS, LEAST_BACKOFF_MS * 2 ** tries);
+  const backoff = Math.min(MOST_BACKOFF_MS, LEAST_BACKOFF_MS * 2 ** (tries - 1));
+  const wait = least + backoff * (0.5 + Math.random() / 2);
   if (Date.now() + wait > end) throw error;
   await sleep(wait);
 }
@@ -327,9 +331,8 @@ function environment(name: string): string {
 const url = environment("STAMPEDE_URL").replace(/\/$/, "");
 // Pings while calls are open, so that a dead connection is noticed and proxies on the way keep a quiet stream.
 const connection = new Http2SessionManager(url, {
-  pingIntervalMs: 20_000,
-  pingTimeoutMs: 5_000,
-  idleConnectionTimeoutMs: 300_000,
+  pingIntervalMs: 30_000,
+  pingTimeoutMs: 10_000,
 });
 try {
   await tell(url, environment("STAMPEDE_OPERATOR_TOKEN"), connection);

@@ -15,22 +15,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/big"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	couponv1 "stampede.sale/go/stampede/coupon/v1"
@@ -39,147 +30,6 @@ import (
 	orderv1 "stampede.sale/go/stampede/order/v1"
 	typev1 "stampede.sale/go/stampede/type/v1"
 )
-
-const (
-	// domain is the one of every reason that Stampede gives.
-	domain = "stampede.sale"
-	// callTimeout is for one try of a call.
-	callTimeout = 5 * time.Second
-	// patience is for a stream, or for calls that are repeated.
-	patience = 30 * time.Second
-	// leastBackoff is before the second try, where the server does not say when to come again. It doubles with each.
-	leastBackoff = 100 * time.Millisecond
-	mostBackoff  = 2 * time.Second
-)
-
-// connect opens a connection, which is shared by all calls: in plaintext for http, over TLS for https.
-func connect(gateway *url.URL) (*grpc.ClientConn, error) {
-	security, port := insecure.NewCredentials(), "80"
-	if gateway.Scheme == "https" {
-		security, port = credentials.NewTLS(nil), "443"
-	}
-	return grpc.NewClient(
-		"dns:///"+gateway.Hostname()+":"+cmp.Or(gateway.Port(), port),
-		grpc.WithTransportCredentials(security),
-		// Calls are repeated in one place, which is here.
-		grpc.WithDisableServiceConfig(),
-		// Notices a connection that is dead and was never closed while a call or a stream waits on it.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		// A page of the largest events is longer than what gRPC takes by itself.
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(24<<20)),
-	)
-}
-
-// bearer sends a token with a call. It goes over plaintext too: put TLS in front of a gateway that others can reach.
-type bearer string
-
-func (token bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + string(token)}, nil
-}
-
-func (bearer) RequireTransportSecurity() bool { return false }
-
-// refusal is what a failed call says: match on the reason, never on the text.
-type refusal struct {
-	code     codes.Code
-	reason   string
-	metadata map[string]string
-	// retryAfter is how long to wait before a repeat; nil where a repeat gets the same answer.
-	retryAfter *time.Duration
-}
-
-// refusalOf reads the details of an error: google.rpc.ErrorInfo and RetryInfo.
-func refusalOf(err error) refusal {
-	answer := status.Convert(err)
-	said := refusal{code: answer.Code()}
-	for _, detail := range answer.Details() {
-		switch detail := detail.(type) {
-		case *errdetails.ErrorInfo:
-			if detail.GetDomain() == domain {
-				said.reason, said.metadata = detail.GetReason(), detail.GetMetadata()
-			}
-		case *errdetails.RetryInfo:
-			delay := detail.GetRetryDelay().AsDuration()
-			said.retryAfter = &delay
-		}
-	}
-	return said
-}
-
-// method is one of a generated client.
-type method[Request, Response any] func(context.Context, *Request, ...grpc.CallOption) (*Response, error)
-
-// call calls a method. It repeats the same request where that may help, for as long as patience lasts. That is safe for
-// every method: those that write carry a request_id, and a repeat of a request_id has no second effect.
-func call[Request, Response any](
-	ctx context.Context, method method[Request, Response], request *Request, options ...grpc.CallOption,
-) (*Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for tries := 1; ; tries++ {
-		one, done := context.WithTimeout(ctx, callTimeout)
-		response, err := method(one, request, options...)
-		done()
-		if err == nil {
-			return response, nil
-		}
-		said := refusalOf(err)
-		// Nobody had the call; or its answer is lost, and what was asked for may be done.
-		mayHelp := said.code == codes.Unavailable || said.code == codes.DeadlineExceeded
-		if said.retryAfter == nil && mayHelp {
-			backoff := min(leastBackoff<<min(tries-1, 10), mostBackoff)
-			said.retryAfter = &backoff
-		}
-		if said.retryAfter == nil || pause(ctx, *said.retryAfter) != nil {
-			return nil, err
-		}
-	}
-}
-
-// streaming is a method of a generated client that answers with a stream.
-type streaming[Request, Response any] func(
-	context.Context, *Request, ...grpc.CallOption,
-) (grpc.ServerStreamingClient[Response], error)
-
-// watch reads a stream until what it sends is the right thing. It opens it again where it breaks.
-func watch[Request, Response any](
-	ctx context.Context, method streaming[Request, Response], request *Request, found func(*Response) bool,
-	options ...grpc.CallOption,
-) (*Response, error) {
-	// Its end ends the stream too.
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for {
-		stream, err := method(ctx, request, options...)
-		for err == nil {
-			var update *Response
-			if update, err = stream.Recv(); err == nil && found(update) {
-				return update, nil
-			}
-		}
-		if !errors.Is(err, io.EOF) && status.Code(err) != codes.Unavailable {
-			return nil, err
-		}
-		if pause(ctx, 200*time.Millisecond) != nil {
-			return nil, fmt.Errorf("the stream never sent what was waited for: %w", err)
-		}
-	}
-}
-
-// pause waits for at least so long, with jitter.
-func pause(ctx context.Context, delay time.Duration) error {
-	delay = max(delay, 100*time.Millisecond)
-	// It fails only without a source of randomness, which ends the program.
-	extra, _ := rand.Int(rand.Reader, big.NewInt(int64(delay/2)))
-	timer := time.NewTimer(delay + time.Duration(extra.Int64()))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
 
 // newID returns a request_id. One is chosen for each thing to be done, and kept for all repeats of it.
 func newID() string { return rand.Text() }
@@ -247,7 +97,7 @@ func (clients clients) waitForStock(ctx context.Context, eventID string) error {
 		if err == nil {
 			return nil
 		}
-		if refusalOf(err).reason != "EVENT_NOT_FOUND" || pause(ctx, 100*time.Millisecond) != nil {
+		if refusalOf(err).reason != "EVENT_NOT_FOUND" || pause(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("the event is not staged: %w", err)
 		}
 	}
@@ -404,9 +254,10 @@ func checkTotals(order *orderv1.Order) error {
 
 // checkDeclined checks that an order whose card was declined can be paid again.
 func checkDeclined(order *orderv1.Order) error {
-	awaits := order.GetState() == orderv1.OrderState_ORDER_STATE_AWAITING_PAYMENT
-	code := strings.ToUpper(fmt.Sprint(order.GetLastDecline()))
-	return check(awaits && strings.HasSuffix(code, "CARD_DECLINED"), "it can be paid again, after %q", code)
+	state, why := order.GetState(), order.GetLastDecline()
+	holds := state == orderv1.OrderState_ORDER_STATE_AWAITING_PAYMENT &&
+		why == typev1.DeclineCode_DECLINE_CODE_CARD_DECLINED
+	return check(holds, "a declined order can be paid again, and says why; it is %v, after %v", state, why)
 }
 
 // checkGoods checks what the buyer has got.

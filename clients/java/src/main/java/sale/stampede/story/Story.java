@@ -81,7 +81,7 @@ public final class Story {
     private static final long CALL_MS = 5_000;
     /** How long the story waits for anything: a stream, or a call that is repeated. */
     private static final long PATIENCE_MS = 30_000;
-    /** Bounds of the wait before a repeat. It doubles with each try, and a random part of it is waited. */
+    /** Bounds of the wait before a repeat. It doubles each time, and is cut by chance to between half and the whole. */
     private static final long LEAST_BACKOFF_MS = 100;
     private static final long MOST_BACKOFF_MS = 2_000;
 
@@ -161,11 +161,12 @@ public final class Story {
             Metadata metadata = new Metadata();
             metadata.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
             var bearer = MetadataUtils.newAttachHeadersInterceptor(metadata);
+            // Calls wait for the connection within their deadlines.
             return new Clients(
-                    EventServiceGrpc.newBlockingStub(channel).withInterceptors(bearer),
-                    CouponServiceGrpc.newBlockingStub(channel).withInterceptors(bearer),
-                    InventoryServiceGrpc.newBlockingStub(channel).withInterceptors(bearer),
-                    OrderServiceGrpc.newBlockingStub(channel).withInterceptors(bearer));
+                    EventServiceGrpc.newBlockingStub(channel).withInterceptors(bearer).withWaitForReady(),
+                    CouponServiceGrpc.newBlockingStub(channel).withInterceptors(bearer).withWaitForReady(),
+                    InventoryServiceGrpc.newBlockingStub(channel).withInterceptors(bearer).withWaitForReady(),
+                    OrderServiceGrpc.newBlockingStub(channel).withInterceptors(bearer).withWaitForReady());
         }
     }
 
@@ -195,8 +196,8 @@ public final class Story {
             throw error;
         }
         long least = retryInfo.map(info -> Durations.toMillis(info.getRetryDelay())).orElse(0L);
-        long backoff = Math.min(MOST_BACKOFF_MS, LEAST_BACKOFF_MS << Math.min(tries, 10));
-        long wait = least + ThreadLocalRandom.current().nextLong(backoff);
+        long backoff = Math.min(MOST_BACKOFF_MS, LEAST_BACKOFF_MS << Math.min(tries - 1, 10));
+        long wait = least + ThreadLocalRandom.current().nextLong(backoff / 2, backoff + 1);
         if (wait > end.timeRemaining(TimeUnit.MILLISECONDS)) {
             throw error;
         }
