@@ -9,18 +9,16 @@ use stampede_vocab::{Process, Service};
 
 use crate::bench::costs::Spent;
 use crate::bench::{RUN, metrics};
-use crate::cli::{LoadArgs, PortArgs, Profile};
+use crate::cli::{LoadArgs, Profile};
 use crate::down;
 use crate::fleet::Fleet;
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
+use crate::mesh::{self, Layout, Own};
 use crate::replicas::Replicas;
 use crate::secrets::{self, Secrets};
-use crate::servers::{ServerPorts, Servers};
 use crate::setup;
 use crate::ui::say;
 use crate::usage;
-use crate::workspace::{Workspace, remove_directory};
+use crate::workspace::Workspace;
 
 /// How much longer than a plan an order waits for its payment: it does not expire while it is measured, and the audit
 /// does not wait long for its end.
@@ -92,38 +90,24 @@ fn on_own(
     load: &LoadArgs,
     work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
 ) -> anyhow::Result<bool> {
-    setup::servers(workspace, load.database)?;
-    let program = mesh::build(workspace, load.profile.or(Profile::Release))?;
-    let run = workspace.run(RUN);
-    remove_directory(&run)?;
-    let mut fleet = Fleet::open(&run)?;
-    let requested = PortArgs::default();
-    let mut ports = Ports::reserving(&requested)?;
-    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
-    let layout = Layout::pick(&mut ports, &requested, &Replicas::default())?;
-    let secrets = Secrets::of_run(&run)?;
-    let servers = Servers::start(&mut fleet, workspace, load.database, server_ports)?;
-    let pay_window_ms = Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS);
-    let mesh = Mesh {
-        program,
-        servers: &servers,
-        layout: &layout,
-        secrets: &secrets,
-        pay_window_ms,
-        tuning: Tuning::default(),
+    let own = Own {
+        run: &workspace.run(RUN),
+        database: load.database,
+        profile: load.profile.or(Profile::Release),
+        replicas: Replicas::default(),
+        pay_window_ms: Some(u64::from(load.seconds) * 1_000 + PAY_WINDOW_MARGIN_MS),
     };
-    mesh.prepare()?;
-    mesh.start(&mut fleet)?;
-    let stage = Stage {
-        program: mesh.program.clone(),
-        gateway: layout.gateway_url().trim_start_matches("http://").to_owned(),
-        secrets: Some(secrets.clone()),
-        place: Place::Own(layout.clone()),
-    };
-    let good = work(&stage, &mut fleet)?;
-    let kept = audited(&mut fleet, mesh.audit(None))?;
-    fleet.stop();
-    Ok(kept && good)
+    own.with(workspace, |mesh, fleet| {
+        let stage = Stage {
+            program: mesh.program.clone(),
+            gateway: mesh.layout.gateway_url().trim_start_matches("http://").to_owned(),
+            secrets: Some(mesh.secrets.clone()),
+            place: Place::Own(mesh.layout.clone()),
+        };
+        let good = work(&stage, fleet)?;
+        let kept = audited(fleet, mesh.audit(None))?;
+        Ok(kept && good)
+    })
 }
 
 fn audited(fleet: &mut Fleet, command: Command) -> anyhow::Result<bool> {

@@ -6,15 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::cli::{Database, PortArgs, Profile};
+use crate::cli::{Database, Profile};
 use crate::down;
 use crate::fleet::{Beside, Fleet, TICK};
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
+use crate::mesh::Own;
 use crate::replicas::Replicas;
-use crate::secrets::Secrets;
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
 use crate::ui::say;
 use crate::workspace::{Workspace, remove_directory};
 
@@ -35,29 +31,13 @@ pub fn with(
     work: impl FnOnce(&Stage, &mut Fleet) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     down::mend_tests(workspace)?;
-    setup::servers(workspace, database)?;
-    let program = mesh::build(workspace, Profile::Dev)?;
     let run = workspace.run("test").join(std::process::id().to_string());
-    let mut fleet = Fleet::open(&run)?;
-    let requested = PortArgs::default();
-    let mut ports = Ports::reserving(&requested)?;
-    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
-    let layout = Layout::pick(&mut ports, &requested, &Replicas::default())?;
-    let secrets = Secrets::of_run(&run)?;
-    let servers = Servers::start(&mut fleet, workspace, database, server_ports)?;
-    let mesh = Mesh {
-        program,
-        servers: &servers,
-        layout: &layout,
-        secrets: &secrets,
-        pay_window_ms: None,
-        tuning: Tuning::default(),
-    };
-    mesh.prepare()?;
-    mesh.start(&mut fleet)?;
-    let stage = Stage { gateway_url: layout.gateway_url(), operator_token: mesh.operator_token()? };
-    let good = work(&stage, &mut fleet)?;
-    fleet.stop();
+    let profile = Profile::Dev;
+    let own = Own { run: &run, database, profile, replicas: Replicas::default(), pay_window_ms: None };
+    let good = own.with(workspace, |mesh, fleet| {
+        let stage = Stage { gateway_url: mesh.layout.gateway_url(), operator_token: mesh.token("operator")? };
+        work(&stage, fleet)
+    })?;
     if good {
         return remove_directory(&run);
     }

@@ -3,6 +3,7 @@
 
 mod layout;
 mod operator;
+mod own;
 mod tuning;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::workspace::Workspace;
 
 pub use crate::mesh::layout::Layout;
 pub use crate::mesh::operator::SCHEMA_PREFIX;
+pub use crate::mesh::own::Own;
 pub use crate::mesh::tuning::Tuning;
 
 /// A process starts in under a second; a busy machine is slower.

@@ -57,10 +57,10 @@ impl Mesh<'_> {
         command
     }
 
-    /// Makes an access token of an operator.
-    pub fn operator_token(&self) -> anyhow::Result<String> {
+    /// Makes an access token of a role.
+    pub fn token(&self, role: &str) -> anyhow::Result<String> {
         let mut command = self.operator();
-        command.args(["token", "--role", "operator"]).env(secrets::AUTH, &self.secrets.auth);
+        command.args(["token", "--role", role]).env(secrets::AUTH, &self.secrets.auth);
         Ok(shell::quiet(&mut command)?.trim().to_owned())
     }
 

@@ -4,18 +4,13 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use crate::cli::{Database, PortArgs, Profile};
+use crate::cli::{Database, Profile};
 use crate::down;
-use crate::fleet::Fleet;
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
+use crate::mesh::{Mesh, Own};
 use crate::replicas::Replicas;
-use crate::secrets::{self, Secrets};
-use crate::servers::{ServerPorts, Servers};
 use crate::setup;
-use crate::shell;
 use crate::ui::say;
-use crate::workspace::{Workspace, remove_directory};
+use crate::workspace::Workspace;
 
 /// The name by which `cargo xtask test` knows this.
 pub const NAME: &str = "openapi";
@@ -37,35 +32,19 @@ pub fn run(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCode
     let run = workspace.run(RUN);
     down::mend_before("test openapi", &run)?;
     let schemathesis = setup::tools::schemathesis(workspace)?;
-    setup::servers(workspace, database)?;
-    let program = mesh::build(workspace, Profile::Demo)?;
-    remove_directory(&run)?;
-    let mut fleet = Fleet::open(&run)?;
-    let requested = PortArgs::default();
-    let mut ports = Ports::reserving(&requested)?;
-    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
-    let layout = Layout::pick(&mut ports, &requested, &Replicas::default())?;
-    let secrets = Secrets::of_run(&run)?;
-    let servers = Servers::start(&mut fleet, workspace, database, server_ports)?;
-    let mesh = Mesh {
-        program,
-        servers: &servers,
-        layout: &layout,
-        secrets: &secrets,
-        pay_window_ms: None,
-        tuning: Tuning::default(),
-    };
-    mesh.prepare()?;
-    mesh.start(&mut fleet)?;
-    let mut failed = Vec::new();
-    for role in ["operator", "buyer"] {
-        say(&format!("\n=== as {role}"));
-        let trial = trial(workspace, &schemathesis, &mesh, role)?;
-        if !fleet.run_command(trial)?.success() {
-            failed.push(role);
+    let profile = Profile::Demo;
+    let own = Own { run: &run, database, profile, replicas: Replicas::default(), pay_window_ms: None };
+    let failed = own.with(workspace, |mesh, fleet| {
+        let mut failed = Vec::new();
+        for role in ["operator", "buyer"] {
+            say(&format!("\n=== as {role}"));
+            let trial = trial(workspace, &schemathesis, mesh, role)?;
+            if !fleet.run_command(trial)?.success() {
+                failed.push(role);
+            }
         }
-    }
-    fleet.stop();
+        Ok(failed)
+    })?;
     if failed.is_empty() {
         say("\nevery answer is one that is described");
         return Ok(ExitCode::SUCCESS);
@@ -76,14 +55,11 @@ pub fn run(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCode
 
 /// The requests of one role. What the tool keeps lies in the directory of the run.
 fn trial(workspace: &Workspace, schemathesis: &Path, mesh: &Mesh<'_>, role: &str) -> anyhow::Result<Command> {
-    let mut token = Command::new(&mesh.program);
-    token.args(["token", "--role", role]).env(secrets::AUTH, &mesh.secrets.auth);
-    let token = shell::quiet(&mut token)?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(schemathesis);
     command.arg("--config-file").arg(workspace.root().join(EXCEPTIONS));
     command.arg("run").arg(format!("{}/openapi.json", mesh.layout.gateway_url()));
     command.args(["--max-time", MOST_SECONDS, "--max-examples", MOST_EXAMPLES, "--seed", SEED, "--workers", "1"]);
-    command.env(TOKEN, token.trim()).current_dir(workspace.run(RUN));
+    command.env(TOKEN, mesh.token(role)?).current_dir(workspace.run(RUN));
     Ok(command)
 }

@@ -13,7 +13,6 @@ mod rows;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use stampede_vocab::{Service, Timestamp};
@@ -26,16 +25,10 @@ use crate::bench::opening::redis::Connection;
 use crate::bench::opening::rows::table;
 use crate::bench::{RUN, stage};
 use crate::chaos::sql::Session;
-use crate::cli::{EventOpenArgs, PortArgs, Profile};
+use crate::cli::{EventOpenArgs, Profile};
 use crate::down;
 use crate::fleet::Fleet;
-use crate::mesh::{self, Layout, Mesh, Tuning};
-use crate::ports::Ports;
-use crate::replicas::Replicas;
-use crate::secrets::{self, Secrets};
-use crate::servers::{ServerPorts, Servers};
-use crate::setup;
-use crate::shell;
+use crate::mesh::{Mesh, Own};
 use crate::ui::{Step, say};
 use crate::workspace::{Workspace, make_directory, remove_directory};
 
@@ -73,29 +66,14 @@ impl Place {
 pub fn run(workspace: &Workspace, args: &EventOpenArgs) -> anyhow::Result<bool> {
     let run = workspace.run(RUN);
     down::mend_before("bench", &run)?;
-    setup::servers(workspace, args.database)?;
-    let program = mesh::build(workspace, args.profile.or(Profile::Release))?;
-    remove_directory(&run)?;
-    let mut fleet = Fleet::open(&run)?;
-    let requested = PortArgs::default();
-    let mut ports = Ports::reserving(&requested)?;
-    let server_ports = ServerPorts::preferred(&mut ports, &requested)?;
-    let replicas = format!("event={}", args.replicas).parse::<Replicas>().map_err(anyhow::Error::msg)?;
-    let layout = Layout::pick(&mut ports, &requested, &replicas)?;
-    let secrets = Secrets::of_run(&run)?;
-    let servers = Servers::start(&mut fleet, workspace, args.database, server_ports)?;
-    let mesh = Mesh {
-        program,
-        servers: &servers,
-        layout: &layout,
-        secrets: &secrets,
+    let own = Own {
+        run: &run,
+        database: args.database,
+        profile: args.profile.or(Profile::Release),
+        replicas: format!("event={}", args.replicas).parse().map_err(anyhow::Error::msg)?,
         pay_window_ms: None,
-        tuning: Tuning::default(),
     };
-    mesh.prepare()?;
-    mesh.start(&mut fleet)?;
-    let figures = Bench::new(&mesh, args)?.measure(&mut fleet)?;
-    fleet.stop();
+    let figures = own.with(workspace, |mesh, fleet| Bench::new(mesh, args)?.measure(fleet))?;
     keep(workspace, &figures)?;
     Ok(figures.is_sound())
 }
@@ -122,7 +100,7 @@ impl<'a> Bench<'a> {
         let (folder, socket) = mesh.servers.socket();
         let redis = mesh.servers.admin_redis_url().trim_start_matches("redis://").to_owned();
         let gateway = mesh.layout.gateway_url().trim_start_matches("http://").to_owned();
-        Ok(Self { args, place: Place { redis, folder, socket }, shop: Shop { gateway, token: token(mesh)? } })
+        Ok(Self { args, place: Place { redis, folder, socket }, shop: Shop { gateway, token: mesh.token("buyer")? } })
     }
 
     fn measure(&self, fleet: &mut Fleet) -> anyhow::Result<Figures> {
@@ -206,11 +184,4 @@ impl<'a> Bench<'a> {
         let early = curve.early();
         Ok(Opening { way: Way::Naive, is_cut, curve, first_orders_ms: Vec::new(), early, double: 0 })
     }
-}
-
-/// An access token of a buyer.
-fn token(mesh: &Mesh<'_>) -> anyhow::Result<String> {
-    let mut command = Command::new(&mesh.program);
-    command.args(["token", "--role", "buyer"]).env(secrets::AUTH, &mesh.secrets.auth);
-    Ok(shell::quiet(&mut command)?.trim().to_owned())
 }
