@@ -103,6 +103,32 @@ mod tests {
     }
 
     #[test]
+    fn every_code_has_the_name_and_the_status_of_the_protocol() {
+        let table = [
+            (1, "canceled", 499),
+            (2, "unknown", 500),
+            (3, "invalid_argument", 400),
+            (4, "deadline_exceeded", 504),
+            (5, "not_found", 404),
+            (6, "already_exists", 409),
+            (7, "permission_denied", 403),
+            (8, "resource_exhausted", 429),
+            (9, "failed_precondition", 400),
+            (10, "aborted", 409),
+            (11, "out_of_range", 400),
+            (12, "unimplemented", 501),
+            (13, "internal", 500),
+            (14, "unavailable", 503),
+            (15, "data_loss", 500),
+            (16, "unauthenticated", 401),
+        ];
+        for (code, name, http) in table {
+            let (found, status) = form_of(Code::from_i32(code));
+            assert_eq!((found, status.as_u16()), (name, http), "{code}");
+        }
+    }
+
+    #[test]
     fn another_version_of_the_protocol_is_refused() {
         for (version, is_taken) in [(None, true), (Some("1"), true), (Some("2"), false)] {
             let version =

@@ -105,16 +105,21 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
         Lookup::Found(route) => return Ok(route),
         Lookup::Options(allow) => Unrouted::Options(allow),
         Lookup::WrongMethod(allow) => Unrouted::Refused(Refusal::method_not_allowed(allow)),
-        Lookup::Unknown => Unrouted::Refused(unknown(gateway, request)),
+        Lookup::Unknown => unknown(gateway, request),
     })
 }
 
-/// Refuses what is no path of HTTP/JSON. It may be that of a method, and the request no call of it.
-fn unknown(gateway: &Gateway, request: &Request) -> Refusal {
+/// What is no path of HTTP/JSON. It may be that of a method, and the request no call of it.
+fn unknown(gateway: &Gateway, request: &Request) -> Unrouted {
     let path = request.uri().path();
-    match grpc::media_types(gateway, path, request.version()).filter(|_| request.method() == Method::POST) {
-        Some(media_types) => Refusal::no_call(media_types),
-        None => Problem::new(Reason::UnknownPath, format!("there is nothing under {path}")).into(),
+    let Some(media_types) = grpc::media_types(gateway, path, request.version()) else {
+        return Unrouted::Refused(Problem::new(Reason::UnknownPath, format!("there is nothing under {path}")).into());
+    };
+    let allow = HeaderValue::from_static("POST, OPTIONS");
+    match *request.method() {
+        Method::POST => Unrouted::Refused(Refusal::no_call(media_types)),
+        Method::OPTIONS => Unrouted::Options(allow),
+        _ => Unrouted::Refused(Refusal::method_not_allowed(allow)),
     }
 }
 

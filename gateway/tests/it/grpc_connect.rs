@@ -1,7 +1,7 @@
 //! Connect for unary calls: a plain POST with protobuf or JSON, and failures as JSON with an HTTP status.
 
 use crate::{
-    front::{good_token, with},
+    front::{good_token, request, with},
     grpc::{
         GET_PAYMENT, LIST_PAYMENTS, Reply, WAITS_LONGER, WATCH_EVENTS, call, front, get_payment, list_payments, send,
     },
@@ -30,6 +30,9 @@ async fn a_call_is_a_plain_post_in_protobuf_or_json() {
     assert_eq!((reply.status.as_u16(), &reply.headers["content-type"]), (200, &PROTO.parse().unwrap()));
     let payment = GetPaymentResponse::decode(reply.body).unwrap().payment.unwrap();
     assert_eq!(payment.payment_id, "pay_1");
+    let empty = send(&front, with(call(GET_PAYMENT, PROTO, &token, ""), &[VERSION])).await;
+    assert_eq!(empty.status, 200, "no bytes are a message without fields");
+    assert_eq!(GetPaymentResponse::decode(empty.body).unwrap().payment.unwrap().payment_id, "");
     for body in [r#"{"paymentId":"pay_1"}"#, r#"{"payment_id":"pay_1"}"#] {
         let reply = send(&front, with(call(GET_PAYMENT, JSON, &token, body), &[VERSION])).await;
         assert_eq!(reply.status, 200);
@@ -86,6 +89,23 @@ async fn what_does_not_fit_is_an_invalid_argument() {
         let reply = send(&front, with(call(GET_PAYMENT, JSON, &token, body), &headers)).await;
         assert_eq!(json(&reply)["code"], code, "{body} {headers:?}");
         assert_eq!(reply.headers["accept-encoding"], "identity,gzip");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_post_is_told_that_a_call_is_one() {
+    let (front, _guard) = front(&[]).await;
+    for (method, path, status) in [
+        ("DELETE", GET_PAYMENT, 405),
+        ("GET", GET_PAYMENT, 405),
+        ("GET", WATCH_EVENTS, 405),
+        ("OPTIONS", GET_PAYMENT, 204),
+        ("DELETE", "/stampede.order.v1.OrderService/LookUpOrders", 404),
+    ] {
+        let answer = front.send(request(method, path, "", "")).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+        let allow = answer.headers.get("allow").map(|allow| allow.to_str().unwrap());
+        assert_eq!(allow, (status != 404).then_some("POST, OPTIONS"), "{method} {path}");
     }
 }
 
