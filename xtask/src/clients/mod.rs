@@ -2,6 +2,8 @@
 //! clients` also lets each tell its story to a mesh of its own. A language whose tools are missing is left out.
 
 mod recipe;
+#[cfg(test)]
+mod settings;
 mod stage;
 mod toolchain;
 
