@@ -53,7 +53,7 @@ fn failure(reasons: &[Reason]) -> Value {
     if reasons.contains(&Reason::Unauthenticated) {
         more.push(("WWW-Authenticate", "WwwAuthenticate"));
     }
-    if reasons.iter().any(|reason| *reason == Reason::Throttled || reason.default_retry().is_some()) {
+    if reasons.iter().any(|reason| may_say_when(*reason)) {
         more.push(("Retry-After", "RetryAfter"));
     }
     let only = json!({"type": "object", "properties": {"reason": {"enum": names}}});
@@ -62,6 +62,11 @@ fn failure(reasons: &[Reason]) -> Value {
         "headers": named_headers(&more),
         "content": {PROBLEM: {"schema": {"allOf": [reference("Problem"), only]}}},
     })
+}
+
+/// Whether a problem of this reason may say when to come again: always after the same time, or after that of a limit.
+fn may_say_when(reason: Reason) -> bool {
+    reason.default_retry().is_some() || matches!(reason, Reason::Throttled | Reason::TooManyAttempts)
 }
 
 fn named_headers(more: &[(&str, &str)]) -> Value {
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(conflict["properties"]["reason"]["enum"], json!(["REQUEST_ID_REUSED", "SOLD_OUT"]));
         assert!(failures["503"]["headers"].get("Retry-After").is_some());
         assert!(failures["409"]["headers"].get("Retry-After").is_none());
+        assert!(failure(&[Reason::TooManyAttempts])["headers"].get("Retry-After").is_some());
     }
 
     #[test]
