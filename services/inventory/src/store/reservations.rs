@@ -1,7 +1,7 @@
 //! The table `reservations`: who has asked for units in the ledger, of orders that are not known to be written.
 
 use sqlx::MySqlConnection;
-use stampede_db::{Answers, DbError, Place, Statement, Statements};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::HashSet;
 use uuid::Uuid;
@@ -21,20 +21,9 @@ pub fn push_insert(statements: &mut Statements, reservations: &[Reservation]) {
     statements.push_expecting(query, "writing who has asked", reservations.len());
 }
 
-/// Adds the statement that reads the reservations of these orders.
-pub fn push_of_orders(statements: &mut Statements, orders: &[OrderId]) -> Option<Place> {
-    if orders.is_empty() {
-        return None;
-    }
-    let mut query =
-        Statement::new("SELECT order_id, asked_at_us FROM reservations FORCE INDEX (PRIMARY) WHERE order_id IN ");
-    query.push_list(orders.iter().map(OrderId::uuid));
-    Some(statements.push(query))
-}
-
-/// The reservations that such a statement has read.
-pub fn reservations(answers: &Answers, place: Option<Place>) -> Result<Vec<Reservation>, DbError> {
-    Ok(answers.rows(place)?.into_iter().map(reservation).collect())
+/// Those of these orders that somebody has asked for and that are not known to be written.
+pub async fn asked_for(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<HashSet<OrderId>, DbError> {
+    Ok(of_orders(conn, orders).await?.into_iter().map(|(order_id, _)| order_id).collect())
 }
 
 /// Up to `limit` reservations that were asked for before `before`, the oldest first.
@@ -74,9 +63,14 @@ pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> R
 }
 
 async fn of_orders(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<Vec<Reservation>, DbError> {
-    let mut statements = Statements::new();
-    let place = push_of_orders(&mut statements, orders);
-    reservations(&statements.run(conn).await?, place)
+    if orders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query =
+        Statement::new("SELECT order_id, asked_at_us FROM reservations FORCE INDEX (PRIMARY) WHERE order_id IN ");
+    query.push_list(orders.iter().map(OrderId::uuid));
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(reservation).collect())
 }
 
 fn reservation((order_id, asked_at_us): (Uuid, i64)) -> Reservation {

@@ -14,7 +14,7 @@ use crate::{
 use futures_util::future::BoxFuture;
 use sqlx::MySqlConnection;
 use stampede_batch::{BatchConfig, Batcher};
-use stampede_db::{Answers as Rows, Database, DbError, Place, Statements, WorkError};
+use stampede_db::{Answers as Rows, Database, DbError, Statements, WorkError};
 use stampede_vocab::{ItemId, Money, OrderId, Timestamp, UserId};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -116,11 +116,11 @@ fn commit_all(db: Database, sync: SyncRedis, grants: Vec<Grant>) -> BoxFuture<'s
 
 async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec<Committed>, Vec<EventSync>), DbError> {
     for _ in 0..ROUNDS {
-        let (reads, places) = reads(grants);
+        let (reads, ledger) = reads(grants);
         let batch = grants.clone();
         let work = db.transact_after("commit_grants", reads, move |conn, read| {
             let grants = batch.clone();
-            Box::pin(async move { commit(conn, &grants, places, &read).await })
+            Box::pin(async move { commit(conn, &grants, ledger, &read).await })
         });
         match work.await {
             Ok(committed) => return Ok(committed),
@@ -132,45 +132,46 @@ async fn commit_together(db: &Database, grants: &Arc<Vec<Grant>>) -> Result<(Vec
     Err(DbError::inconsistent("orders of the same ids kept being reserved in other events"))
 }
 
-/// Where the answers are to what a batch reads.
-#[derive(Clone, Copy)]
-struct Places {
-    ledger: LedgerPlaces,
-    open: Option<Place>,
-}
-
-/// Locks the items of the grants and reads the ledger under the lock, and which of the orders are not known to be written.
-fn reads(grants: &[Grant]) -> (Statements, Places) {
+/// Locks the items of the grants and reads the ledger under the lock.
+fn reads(grants: &[Grant]) -> (Statements, LedgerPlaces) {
     let orders: BTreeSet<OrderId> = grants.iter().map(|grant| grant.order_id).collect();
     let orders: Vec<OrderId> = orders.into_iter().collect();
     let buyers: BTreeSet<(ItemId, UserId)> = grants.iter().flat_map(buyers).collect();
     let mut reads = Statements::new();
     let ledger = LedgerPlaces::push(&mut reads, &orders, &buyers);
-    let open = store::reservations::push_of_orders(&mut reads, &orders);
-    (reads, Places { ledger, open })
+    (reads, ledger)
 }
 
-/// Decides by what was read with the BEGIN, and writes. With the COMMIT these are three round trips.
+/// Decides by what was read with the BEGIN, and writes. With the COMMIT these are three round trips, and four where an
+/// order of the batch is there already.
 async fn commit(
     conn: &mut MySqlConnection,
     grants: &[Grant],
-    places: Places,
+    places: LedgerPlaces,
     read: &Rows,
 ) -> Result<(Vec<Committed>, Vec<EventSync>), CommitError> {
-    let open = store::reservations::reservations(read, places.open)?;
-    let open = open.into_iter().map(|(order_id, _)| order_id).collect();
-    let mut ledger = places.ledger.read(read)?;
+    let mut ledger = places.read(read)?;
     let now = Timestamp::now();
     let outcomes: Vec<ReservationOutcome> = grants.iter().map(|grant| ledger.reserve(grant, now)).collect();
-    let titles = places.ledger.titles(read)?;
+    let titles = places.titles(read)?;
     let labels: Vec<Vec<Label>> = outcomes.iter().map(|outcome| labels(&ledger, &titles, outcome)).collect();
     let changes = ledger.changes();
+    // Only of repeats it matters whether somebody has asked before, and most orders are new.
+    let open = store::reservations::asked_for(conn, &repeated(grants, &outcomes)).await?;
     let asked = request_time(grants, &outcomes, open, now);
     write(conn, grants, &outcomes, &changes, &asked).await?;
     let committed = outcomes.into_iter().zip(asked).zip(labels);
     let committed =
         committed.map(|((outcome, request_time), labels)| Committed { outcome, request_time, labels }).collect();
     Ok((committed, syncs(&changes, grants.iter().map(answered))))
+}
+
+/// The orders that were reserved before, in the ledger or earlier in the batch.
+fn repeated(grants: &[Grant], outcomes: &[ReservationOutcome]) -> Vec<OrderId> {
+    let all = grants.iter().zip(outcomes);
+    let repeats = all.filter(|(_, outcome)| matches!(outcome, ReservationOutcome::Reserved(units) if !units.is_new));
+    let orders: BTreeSet<OrderId> = repeats.map(|(grant, _)| grant.order_id).collect();
+    orders.into_iter().collect()
 }
 
 /// Writes what was decided and who has asked. Fails if another transaction has rows of an order that is new here: the same
