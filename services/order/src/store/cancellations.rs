@@ -4,7 +4,7 @@
 
 use crate::domain::{Cancellation, Progress, StateName, Tally};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -149,11 +149,11 @@ pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Re
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Lets the orders of those of these events that were cancelled be walked through again: at once, or after the walk that
-/// is under way, which would else never come to its end where orders begin again all the time.
-pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now: Timestamp) -> Result<(), DbError> {
+/// Adds the statement that lets the orders of those of these events that were cancelled be walked through again: at once,
+/// or after the walk that is under way, which would else never come to its end where orders begin again all the time.
+pub fn push_reopen(statements: &mut Statements, events: &BTreeSet<EventId>, now: Timestamp) {
     if events.is_empty() {
-        return Ok(());
+        return;
     }
     let mut update = Statement::new(
         "UPDATE cancelled_events SET settled_us = NULL, is_reopened = TRUE, \
@@ -161,8 +161,7 @@ pub async fn reopen(conn: &mut MySqlConnection, events: &BTreeSet<EventId>, now:
     );
     update.push_bind(now.micros()).push(") WHERE event_id IN ");
     update.push_list(events.iter().map(EventId::uuid));
-    update.execute(conn).await?;
-    Ok(())
+    statements.push(update);
 }
 
 /// Returns the cancellation whose walk is due the longest.

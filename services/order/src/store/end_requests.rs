@@ -2,7 +2,7 @@
 
 use crate::domain::{EndRequest, EndVerb, Order};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{RequestId, UserId};
 use std::{collections::HashMap, fmt::Display};
 use uuid::Uuid;
@@ -27,10 +27,10 @@ impl EndRequestRow {
     }
 }
 
-/// Writes the requests that end these orders.
-pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndRequest)]) -> Result<(), DbError> {
+/// Adds the statement that writes the requests that end these orders.
+pub(super) fn push_insert(statements: &mut Statements, ended: &[(&Order, &EndRequest)]) {
     if ended.is_empty() {
-        return Ok(());
+        return;
     }
     let mut insert = Statement::new("INSERT INTO end_requests (order_id, verb, asked_by, request_id, asked_us) ");
     insert.push_values(ended, |mut row, (order, request)| {
@@ -40,8 +40,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, ended: &[(&Order, &EndReq
             .push_bind(request.id.as_str())
             .push_bind(order.updated_at.micros());
     });
-    insert.execute(conn).await?;
-    Ok(())
+    statements.push(insert);
 }
 
 /// Returns the requests that ended these orders.

@@ -3,8 +3,7 @@
 
 use super::ROWS_PER_STATEMENT;
 use crate::domain::{Form, GoodsKind, Order};
-use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{Statement, Statements};
 
 const fn code(kind: GoodsKind) -> &'static str {
     match kind {
@@ -13,8 +12,8 @@ const fn code(kind: GoodsKind) -> &'static str {
     }
 }
 
-/// Writes the goods of orders that become fulfilled.
-pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Result<(), DbError> {
+/// Adds the statements that write the goods of orders that become fulfilled.
+pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     let in_tables = orders.iter().filter(|order| order.form == Form::Tables);
     let rows: Vec<_> =
         in_tables.flat_map(|order| order.goods().into_iter().map(move |goods| (order.id, goods))).collect();
@@ -27,7 +26,6 @@ pub(super) async fn insert(conn: &mut MySqlConnection, orders: &[&Order]) -> Res
                 .push_bind(goods.units)
                 .push_bind(goods.grant_time.micros());
         });
-        insert.execute(&mut *conn).await?;
+        statements.push(insert);
     }
-    Ok(())
 }

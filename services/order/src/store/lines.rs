@@ -61,21 +61,14 @@ pub(super) fn push_insert(statements: &mut Statements, orders: &[&Order]) {
     }
 }
 
-/// Updates the gifts of lines. Rare, so one statement for each.
-pub(super) async fn update_gifts(
-    conn: &mut MySqlConnection,
-    order: OrderId,
-    gifts: &[(ItemId, i32)],
-) -> Result<(), DbError> {
+/// Adds the statements that update the gifts of lines. Rare, so one for each.
+pub(super) fn push_gifts(statements: &mut Statements, order: OrderId, gifts: &[(ItemId, i32)]) {
     for (item, gift_units) in gifts {
-        sqlx::query("UPDATE order_lines SET gift_units = ? WHERE order_id = ? AND item_id = ?")
-            .bind(gift_units)
-            .bind(order.uuid())
-            .bind(item.uuid())
-            .execute(&mut *conn)
-            .await?;
+        let mut update = Statement::new("UPDATE order_lines SET gift_units = ");
+        update.push_bind(gift_units).push(" WHERE order_id = ").push_bind(order.uuid());
+        update.push(" AND item_id = ").push_bind(item.uuid());
+        statements.push(update);
     }
-    Ok(())
 }
 
 /// Returns the lines of these orders, each order's in sequence.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::domain::{Form, Order, StateName, Step};
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement, Statements};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{OrderId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -85,35 +85,49 @@ pub async fn load(
     conn: &mut MySqlConnection,
     ids: &[OrderId],
 ) -> Result<HashMap<OrderId, Result<Order, DbError>>, DbError> {
-    let found = select(conn, ids, None).await?;
-    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
-}
-
-/// [`load`] with the orders locked until the end of the transaction. Locks in id order, so that overlapping batches
-/// wait for each other and do not deadlock.
-pub async fn lock(
-    conn: &mut MySqlConnection,
-    ids: &[OrderId],
-    lock: Lock,
-) -> Result<BTreeMap<OrderId, Result<Order, DbError>>, DbError> {
-    let found = select(conn, ids, Some(lock)).await?;
-    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
-}
-
-async fn select(conn: &mut MySqlConnection, ids: &[OrderId], lock: Option<Lock>) -> Result<Vec<Stored>, DbError> {
     if ids.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
-    let ids: Vec<Uuid> = ids.iter().map(OrderId::uuid).collect();
-    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (PRIMARY) WHERE id IN "]);
-    select.push_list(&ids);
+    let rows: Vec<OrderRow> = select_by_id(ids).fetch_all(&mut *conn).await?;
+    let found = assemble(conn, rows, false).await?;
+    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
+}
+
+/// Orders that are locked until the end of the transaction, in id order: each alone, or why its rows make none.
+pub type Locked = BTreeMap<OrderId, Result<Order, DbError>>;
+
+/// Returns those of these orders that exist, locked.
+pub async fn lock(conn: &mut MySqlConnection, ids: &[OrderId], lock: Lock) -> Result<Locked, DbError> {
+    let mut statements = Statements::new();
+    let place = push_lock(&mut statements, ids, lock);
+    let answers = statements.run(conn).await?;
+    locked(conn, &answers, place).await
+}
+
+/// Adds the statement that locks these orders. Locks in id order, so that overlapping batches wait for each other and do
+/// not deadlock.
+pub fn push_lock(statements: &mut Statements, ids: &[OrderId], lock: Lock) -> Option<Place> {
+    if ids.is_empty() {
+        return None;
+    }
+    let mut select = select_by_id(ids);
     select.push(match lock {
-        None => "",
-        Some(Lock::Wait) => " ORDER BY id FOR UPDATE",
-        Some(Lock::Skip) => " ORDER BY id FOR UPDATE SKIP LOCKED",
+        Lock::Wait => " ORDER BY id FOR UPDATE",
+        Lock::Skip => " ORDER BY id FOR UPDATE SKIP LOCKED",
     });
-    let rows: Vec<OrderRow> = select.fetch_all(&mut *conn).await?;
-    assemble(conn, rows, lock.is_some()).await
+    Some(statements.push(select))
+}
+
+/// Returns the orders that such a statement has locked.
+pub async fn locked(conn: &mut MySqlConnection, answers: &Answers, place: Option<Place>) -> Result<Locked, DbError> {
+    let found = assemble(conn, answers.rows(place)?, true).await?;
+    Ok(found.into_iter().map(|stored| (stored.id, stored.order)).collect())
+}
+
+fn select_by_id(ids: &[OrderId]) -> Statement {
+    let mut select = Statement::concat(["SELECT ", COLUMNS, " FROM orders FORCE INDEX (PRIMARY) WHERE id IN "]);
+    select.push_list(ids.iter().map(OrderId::uuid));
+    select
 }
 
 /// An order with transitions to write.
@@ -157,34 +171,34 @@ impl Assignment {
     }
 }
 
-/// Writes the transitions of locked orders, with their new goods and requests. Fails if a row differs from its locked
-/// state.
-pub async fn update(conn: &mut MySqlConnection, moved: &[Moved<'_>]) -> Result<(), DbError> {
+/// Adds the statements that write the transitions of locked orders, with their new goods and requests. They fail if a row
+/// differs from its locked state.
+pub fn push_update(statements: &mut Statements, moved: &[Moved<'_>]) {
     let mut groups = HashMap::<Assignment, Vec<&Order>>::new();
     for one in moved {
         groups.entry(Assignment::of(one)).or_default().push(one.order);
     }
     // One statement for each kind of transition, not for each order: a batch has few kinds.
     for (assignment, orders) in groups {
-        assign(conn, &assignment, &orders).await?;
+        push_assignment(statements, &assignment, &orders);
     }
     let steps: Vec<(&Order, &Step)> =
         moved.iter().flat_map(|one| one.steps.iter().map(move |step| (one.order, step))).collect();
     for (order, step) in steps.iter().filter(|(_, step)| !step.gifts.is_empty()) {
         match order.form {
-            Form::OneRow => update_lines(conn, order).await?,
-            Form::Tables => lines::update_gifts(conn, order.id, &step.gifts).await?,
+            Form::OneRow => push_lines(statements, order),
+            Form::Tables => lines::push_gifts(statements, order.id, &step.gifts),
         }
     }
     let fulfilled: Vec<&Order> =
         steps.iter().filter(|(_, step)| step.fulfill_time().is_some()).map(|(order, _)| *order).collect();
-    goods::insert(conn, &fulfilled).await?;
-    pay_requests::insert(conn, &steps).await?;
+    goods::push_insert(statements, &fulfilled);
+    pay_requests::push_insert(statements, &steps);
     let ended: Vec<_> = steps.iter().filter_map(|(order, step)| Some((*order, step.end_request.as_ref()?))).collect();
-    end_requests::insert(conn, &ended).await
+    end_requests::push_insert(statements, &ended);
 }
 
-async fn assign(conn: &mut MySqlConnection, set: &Assignment, orders: &[&Order]) -> Result<(), DbError> {
+fn push_assignment(statements: &mut Statements, set: &Assignment, orders: &[&Order]) {
     let mut update = Statement::new("UPDATE orders FORCE INDEX (PRIMARY) SET state = ");
     update.push_bind(set.to.as_str());
     update.push(", version = version + ").push_bind(set.versions);
@@ -200,12 +214,7 @@ async fn assign(conn: &mut MySqlConnection, set: &Assignment, orders: &[&Order])
     update.push(" WHERE state = ").push_bind(set.from.as_str());
     update.push(" AND id IN ");
     update.push_list(orders.iter().map(|order| order.id.uuid()));
-    let written = update.execute(conn).await?;
-    if usize::try_from(written) == Ok(orders.len()) {
-        return Ok(());
-    }
-    let (from, to, wanted) = (set.from.as_str(), set.to.as_str(), orders.len());
-    Err(DbError::inconsistent(format!("{written} of {wanted} locked orders moved from {from} to {to}")))
+    statements.push_expecting(update, "moving locked orders", orders.len());
 }
 
 /// Assigns their payments to those of these orders that have them in their row.
@@ -222,12 +231,11 @@ fn push_payments(update: &mut Statement, orders: &[&Order]) {
     update.push(" ELSE pay_list END");
 }
 
-/// Updates the lines of an order that has them in its row. Rare, so a statement for itself.
-async fn update_lines(conn: &mut MySqlConnection, order: &Order) -> Result<(), DbError> {
+/// Adds the statement that updates the lines of an order that has them in its row. Rare, so one for itself.
+fn push_lines(statements: &mut Statements, order: &Order) {
     let mut update = Statement::new("UPDATE orders SET line_list = ");
     update.push_bind(packed::pack_lines(order)).push(" WHERE id = ").push_bind(order.id.uuid());
-    update.execute(conn).await?;
-    Ok(())
+    statements.push(update);
 }
 
 /// Returns up to `limit` orders that an earlier release has left pending, in id order, after `after`.

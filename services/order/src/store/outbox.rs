@@ -1,8 +1,7 @@
 //! The service's messages, written in the transaction that changes the state.
 
 use crate::{domain::OutgoingMessage, messages};
-use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statements};
+use stampede_db::Statements;
 
 /// A message and the trace of its cause.
 #[derive(Debug, Clone)]
@@ -10,13 +9,6 @@ pub struct Traced {
     pub outgoing: OutgoingMessage,
     /// `traceparent` of the request or message that caused it; `None` outside a trace.
     pub traceparent: Option<String>,
-}
-
-/// Encodes the messages and appends them to the outbox, in the order given.
-pub async fn append(conn: &mut MySqlConnection, messages: Vec<Traced>) -> Result<(), DbError> {
-    let mut statements = Statements::new();
-    push_append(&mut statements, messages);
-    statements.run(conn).await.map(drop)
 }
 
 /// Encodes the messages and adds the statements that append them to the outbox, in the order given.

@@ -4,7 +4,7 @@
 use super::packed::MAX_PAYMENTS;
 use crate::domain::{Form, Order, PayRequest, Step};
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement};
+use stampede_db::{DbError, Statement, Statements};
 use stampede_vocab::{Fingerprint, InvalidField, RequestId};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -28,12 +28,12 @@ fn needs_row(order: &Order, attempt: i32) -> bool {
     order.form == Form::Tables || usize::try_from(attempt).is_ok_and(|attempt| attempt > MAX_PAYMENTS)
 }
 
-/// Writes the payment requests that these transitions start.
-pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]) -> Result<(), DbError> {
+/// Adds the statement that writes the payment requests that these transitions start.
+pub(super) fn push_insert(statements: &mut Statements, steps: &[(&Order, &Step)]) {
     let started = steps.iter().filter_map(|(order, step)| Some((order, step.pay_request.as_ref()?)));
     let started: Vec<_> = started.filter(|(order, (attempt, _))| needs_row(order, *attempt)).collect();
     if started.is_empty() {
-        return Ok(());
+        return;
     }
     let mut insert =
         Statement::new("INSERT INTO pay_requests (order_id, attempt, request_id, request_fingerprint, asked_us) ");
@@ -44,8 +44,7 @@ pub(super) async fn insert(conn: &mut MySqlConnection, steps: &[(&Order, &Step)]
             .push_bind(request.fingerprint.as_bytes())
             .push_bind(order.updated_at.micros());
     });
-    insert.execute(conn).await?;
-    Ok(())
+    statements.push(insert);
 }
 
 /// Returns the rows of these orders, each order's in order.

@@ -5,13 +5,13 @@ use crate::{
     domain::{Input, NoStep, Order, PaymentPolicy, State, StateName, Step},
     store::{
         cancellations,
-        orders::{self, Lock, Moved},
+        orders::{self, Lock, Locked, Moved},
         outbox::{self, Traced},
     },
 };
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Database, DbError, Statements};
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, OrderId, Timestamp};
 use std::{
@@ -134,38 +134,43 @@ impl Transitions {
 
     async fn run_with(&self, name: &'static str, lock: Lock, changes: Arc<[Change]>) -> Result<Vec<Outcome>, DbError> {
         let this = self.clone();
-        let advanced = self
-            .db
-            .transact(name, move |conn| {
-                let (changes, this) = (changes.clone(), this.clone());
-                Box::pin(async move { this.apply_with(conn, lock, &changes).await })
+        let mut opening = Statements::new();
+        let place = orders::push_lock(&mut opening, &ids(&changes), lock);
+        let work = self.db.transact_after(name, opening, move |conn, read| {
+            let (changes, this) = (changes.clone(), this.clone());
+            Box::pin(async move {
+                let locked = orders::locked(conn, &read, place).await?;
+                this.apply_to(conn, locked, &changes).await
             })
-            .await?;
-        Ok(self.committed(advanced))
+        });
+        let advanced: Result<Advanced, DbError> = work.await;
+        Ok(self.committed(advanced?))
     }
 
     /// Applies the changes inside the caller's transaction.
     pub async fn apply(&self, conn: &mut MySqlConnection, changes: &[Change]) -> Result<Advanced, DbError> {
-        self.apply_with(conn, Lock::Wait, changes).await
+        let locked = orders::lock(conn, &ids(changes), Lock::Wait).await?;
+        self.apply_to(conn, locked, changes).await
     }
 
-    async fn apply_with(
+    /// All that is written goes out together: no statement needs the answer of another.
+    async fn apply_to(
         &self,
         conn: &mut MySqlConnection,
-        lock: Lock,
+        locked: Locked,
         changes: &[Change],
     ) -> Result<Advanced, DbError> {
-        let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
-        let ids: Vec<OrderId> = ids.into_iter().collect();
-        let mut batch = Batch::of(orders::lock(conn, &ids, lock).await?);
+        let mut batch = Batch::of(locked);
         batch.cancelled = cancellations::known(conn, &batch.expired_and_paid(changes)).await?;
         let now = Timestamp::now();
         let outcomes: Vec<_> =
             changes.iter().map(|change| (change.input.name(), batch.apply(change, now, &self.policy))).collect();
-        orders::update(conn, &batch.moved()).await?;
-        cancellations::reopen(conn, &batch.paid_late(), now).await?;
         let has_messages = !batch.messages.is_empty();
-        outbox::append(conn, batch.messages).await?;
+        let mut writes = Statements::new();
+        orders::push_update(&mut writes, &batch.moved());
+        cancellations::push_reopen(&mut writes, &batch.paid_late(), now);
+        outbox::push_append(&mut writes, batch.messages);
+        writes.run(conn).await?;
         Ok(Advanced { outcomes, has_messages })
     }
 
@@ -187,6 +192,12 @@ impl Transitions {
     }
 }
 
+/// The orders that change, in the order of their ids.
+fn ids(changes: &[Change]) -> Vec<OrderId> {
+    let ids: BTreeSet<OrderId> = changes.iter().map(|change| change.order).collect();
+    ids.into_iter().collect()
+}
+
 /// Locked orders after the changes so far.
 #[derive(Default)]
 struct Batch {
@@ -200,7 +211,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn of(locked: BTreeMap<OrderId, Result<Order, DbError>>) -> Self {
+    fn of(locked: Locked) -> Self {
         let mut batch = Self::default();
         for (id, order) in locked {
             match order {
