@@ -4,8 +4,8 @@ use crate::{
     domain::{Coupon, CouponState, RankedClaim},
     store::inconsistent,
 };
-use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
-use stampede_db::{DbError, Statement, ensure_rows};
+use sqlx::{FromRow, MySqlConnection, Row, mysql::MySqlRow};
+use stampede_db::{Answers, DbError, Place, Statement, Statements, ensure_rows};
 use stampede_vocab::{CampaignId, CouponId, Fingerprint, OrderId, RequestId, Timestamp, UserId};
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
@@ -58,13 +58,33 @@ pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Resu
 
 /// Returns the coupons of these ids that exist.
 pub async fn find_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
-    by_id(conn, ids, "").await
+    if ids.is_empty() {
+        return Ok(ById::new());
+    }
+    Ok(by_id(select_by_id(ids).fetch_all(conn).await?))
 }
 
-/// Returns the coupons of these ids that exist, locked until the end of the transaction. Locks in id order, so that
-/// overlapping batches wait for each other and do not deadlock.
+/// Returns the coupons of these ids that exist, locked until the end of the transaction.
 pub async fn lock_many(conn: &mut MySqlConnection, ids: &[CouponId]) -> Result<ById, DbError> {
-    by_id(conn, ids, " ORDER BY id FOR UPDATE").await
+    let mut statements = Statements::new();
+    let place = push_lock(&mut statements, ids);
+    locked(&statements.run(conn).await?, place)
+}
+
+/// Adds the statement that locks the coupons of these ids. Locks in id order, so that overlapping batches wait for each
+/// other and do not deadlock.
+pub fn push_lock(statements: &mut Statements, ids: &[CouponId]) -> Option<Place> {
+    if ids.is_empty() {
+        return None;
+    }
+    let mut query = select_by_id(ids);
+    query.push(" ORDER BY id FOR UPDATE");
+    Some(statements.push(query))
+}
+
+/// Returns the coupons that such a statement has locked.
+pub fn locked(answers: &Answers, place: Option<Place>) -> Result<ById, DbError> {
+    Ok(by_id(answers.rows(place)?))
 }
 
 /// [`lock_many`] without those that another transaction has locked.
@@ -176,7 +196,7 @@ pub async fn newest_of_user(
         query.push(" OR id < ").push_bind(id).push(")");
     }
     query.push(" ORDER BY created_us DESC, id DESC LIMIT ").push_bind(limit);
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
 /// A page of one campaign's coupons by rank, from behind `after_rank`.
@@ -190,7 +210,7 @@ pub async fn ranked_of_campaign(
     query.push("WHERE campaign_id = ").push_bind(campaign_id.uuid());
     query.push(" AND rank_no > ").push_bind(after_rank);
     query.push(" ORDER BY rank_no LIMIT ").push_bind(limit);
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
 /// A page of one campaign's users and ranks by rank, from behind `after_rank`: what is staged.
@@ -243,33 +263,30 @@ pub async fn held_since(
         query.push(" OR id > ").push_bind(id.uuid()).push(")");
     }
     query.push(" ORDER BY updated_us, id LIMIT ").push_bind(limit);
-    read_all(conn, query).await
+    query.fetch_all(conn).await
 }
 
-async fn by_id(conn: &mut MySqlConnection, ids: &[CouponId], ending: &'static str) -> Result<ById, DbError> {
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
+fn select_by_id(ids: &[CouponId]) -> Statement {
     let mut query = Statement::new(SELECT);
     query.push("FORCE INDEX (uq_coupons_id) WHERE id IN ");
     query.push_list(ids.iter().map(CouponId::uuid));
-    query.push(ending);
-    let coupons = read_all(conn, query).await?;
-    Ok(coupons.into_iter().map(|stored| (stored.id, stored.coupon)).collect())
+    query
 }
 
-async fn read_all(conn: &mut MySqlConnection, mut query: Statement) -> Result<Vec<Stored>, DbError> {
-    query.fetch_rows(conn).await?.iter().map(stored).collect()
+fn by_id(coupons: Vec<Stored>) -> ById {
+    coupons.into_iter().map(|stored| (stored.id, stored.coupon)).collect()
 }
 
-fn stored(row: &MySqlRow) -> Result<Stored, DbError> {
-    Ok(Stored {
-        id: CouponId::from_uuid(row.try_get("id")?),
-        rank: row.try_get("rank_no")?,
-        created_at: Timestamp::from_micros(row.try_get("created_us")?),
-        updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
-        coupon: coupon(row),
-    })
+impl FromRow<'_, MySqlRow> for Stored {
+    fn from_row(row: &MySqlRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: CouponId::from_uuid(row.try_get("id")?),
+            rank: row.try_get("rank_no")?,
+            created_at: Timestamp::from_micros(row.try_get("created_us")?),
+            updated_at: Timestamp::from_micros(row.try_get("updated_us")?),
+            coupon: coupon(row),
+        })
+    }
 }
 
 fn coupon(row: &MySqlRow) -> Result<Coupon, DbError> {

@@ -5,7 +5,7 @@ use crate::{
     usecase::{Campaigns, Error, campaigns::CampaignsById, locked_coupons::LockedCoupons},
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Database, DbError, Statements};
 use stampede_vocab::Timestamp;
 use std::sync::Arc;
 
@@ -31,21 +31,29 @@ impl HoldCoupons {
     pub async fn run(&self, requests: Vec<HoldRequest>) -> Result<Vec<Result<Held, DbError>>, Error> {
         let (requests, campaigns): (Arc<[HoldRequest]>, _) = (requests.into(), self.campaigns.clone());
         let now = Timestamp::now();
-        let work = self.db.transact("hold_coupons", move |conn| {
+        let mut opening = Statements::new();
+        let ids = requests.iter().map(|request| request.coupon_id).collect();
+        let place = LockedCoupons::push_lock(&mut opening, ids);
+        // A buyer waits for this, so the lock goes out with the BEGIN.
+        let work = self.db.transact_after("hold_coupons", opening, move |conn, read| {
             let (requests, campaigns) = (requests.clone(), campaigns.clone());
-            Box::pin(async move { hold_on(conn, &campaigns, &requests, now).await })
+            Box::pin(async move {
+                let coupons = LockedCoupons::read(&read, place)?;
+                hold_on(conn, coupons, &campaigns, &requests, now).await
+            })
         });
-        Ok(work.await?)
+        let answers: Result<Vec<_>, DbError> = work.await;
+        Ok(answers?)
     }
 }
 
 async fn hold_on(
     conn: &mut MySqlConnection,
+    mut coupons: LockedCoupons,
     campaigns: &Campaigns,
     requests: &[HoldRequest],
     now: Timestamp,
 ) -> Result<Vec<Result<Held, DbError>>, DbError> {
-    let mut coupons = LockedCoupons::lock(conn, requests.iter().map(|request| request.coupon_id).collect()).await?;
     let campaigns = campaigns.get_on(conn, coupons.campaign_ids()).await?;
     let answers = requests.iter().map(|request| decide(&mut coupons, &campaigns, request, now)).collect();
     coupons.save(conn, now).await?;

@@ -5,7 +5,7 @@ use crate::{
     store::{self, coupons::ById},
 };
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{Answers, DbError, Place, Statements};
 use stampede_vocab::{CampaignId, CouponId, Timestamp};
 use std::collections::HashMap;
 
@@ -18,17 +18,27 @@ pub struct LockedCoupons {
 
 impl LockedCoupons {
     /// Locks those of the ids that exist.
-    pub async fn lock(conn: &mut MySqlConnection, mut ids: Vec<CouponId>) -> Result<Self, DbError> {
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(Self { locked: store::coupons::lock_many(conn, &ids).await?, changed: HashMap::new() })
+    pub async fn lock(conn: &mut MySqlConnection, ids: Vec<CouponId>) -> Result<Self, DbError> {
+        Ok(Self::unchanged(store::coupons::lock_many(conn, &distinct(ids)).await?))
     }
 
     /// Locks those of the ids that exist and that nobody else has locked.
-    pub async fn lock_free(conn: &mut MySqlConnection, mut ids: Vec<CouponId>) -> Result<Self, DbError> {
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(Self { locked: store::coupons::lock_free(conn, &ids).await?, changed: HashMap::new() })
+    pub async fn lock_free(conn: &mut MySqlConnection, ids: Vec<CouponId>) -> Result<Self, DbError> {
+        Ok(Self::unchanged(store::coupons::lock_free(conn, &distinct(ids)).await?))
+    }
+
+    /// Adds the statement that locks those of the ids that exist.
+    pub fn push_lock(statements: &mut Statements, ids: Vec<CouponId>) -> Option<Place> {
+        store::coupons::push_lock(statements, &distinct(ids))
+    }
+
+    /// Those that such a statement has locked.
+    pub fn read(answers: &Answers, place: Option<Place>) -> Result<Self, DbError> {
+        Ok(Self::unchanged(store::coupons::locked(answers, place)?))
+    }
+
+    fn unchanged(locked: ById) -> Self {
+        Self { locked, changed: HashMap::new() }
     }
 
     /// The coupon as it is by now; `None` if it does not exist, or cannot be read.
@@ -56,4 +66,10 @@ impl LockedCoupons {
         let changed: Vec<Coupon> = self.changed.into_values().collect();
         store::coupons::write_states(conn, &changed, now).await
     }
+}
+
+fn distinct(mut ids: Vec<CouponId>) -> Vec<CouponId> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }
