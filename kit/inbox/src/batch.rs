@@ -15,7 +15,7 @@ use crate::{
     trace,
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Answers, Database, DbError, Place, Statements};
 use stampede_vocab::{backoff, backoff_within};
 use std::{
     collections::{BTreeSet, HashSet},
@@ -181,9 +181,11 @@ impl<H: Handler> Applier<H> {
     async fn attempt(&self, piece: &Arc<Piece>) -> Result<H::Effects, Failure> {
         let (handler, piece) = (self.handler.clone(), piece.clone());
         let spans = trace::spans(&piece);
-        let applied = self.db.transact_with("apply_messages", move |conn| {
+        let mut opening = Statements::new();
+        let any = rows::push_any(&mut opening);
+        let applied = self.db.transact_after("apply_messages", opening, move |conn, read| {
             let (handler, piece) = (handler.clone(), piece.clone());
-            Box::pin(async move { apply_in(conn, &*handler, &piece).await })
+            Box::pin(async move { apply_in(conn, (&read, any), &*handler, &piece).await })
         });
         let outcome = applied.await;
         // Open until here, so that each span lasts as long as the transaction with its commit.
@@ -388,10 +390,11 @@ fn take_behind(messages: &mut Piece, pieces: &mut [Piece]) {
 
 async fn apply_in<H: Handler>(
     conn: &mut MySqlConnection,
+    (read, any): (&Answers, Place),
     handler: &H,
     piece: &[Message],
 ) -> Result<H::Effects, Failure> {
-    let aside = rows::aside(conn, piece).await?;
+    let aside = rows::aside(conn, read, any, piece).await?;
     if aside != Aside::default() {
         return Err(Failure::Aside(aside));
     }

@@ -2,7 +2,7 @@
 
 use crate::Message;
 use sqlx::MySqlConnection;
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Messages of a batch that are not to be applied, by their index.
@@ -41,16 +41,26 @@ fn written_us(message: &Message) -> Option<i64> {
     Some(time.as_microsecond())
 }
 
-/// Returns which messages of the batch are not to be applied; mostly none.
-pub async fn aside(conn: &mut MySqlConnection, batch: &[Message]) -> Result<Aside, DbError> {
-    let mut aside = Aside::default();
-    // Mostly there are none of either, and EXISTS is the cheapest statement.
-    let (any_letter, any_discarded, any_parked): (i64, i64, i64) = sqlx::query_as(
+/// Adds the statement that tells whether anything is set aside at all. Mostly nothing is, and EXISTS is the cheapest
+/// statement.
+pub fn push_any(statements: &mut Statements) -> Place {
+    statements.push(Statement::new(
         "SELECT EXISTS (SELECT 1 FROM dead_letters), EXISTS (SELECT 1 FROM dead_letters WHERE state = 'DISCARDED'), \
          EXISTS (SELECT 1 FROM inbox_parked)",
-    )
-    .fetch_one(&mut *conn)
-    .await?;
+    ))
+}
+
+/// Returns which messages of the batch are not to be applied, by the answer to such a statement; mostly none.
+pub async fn aside(
+    conn: &mut MySqlConnection,
+    answers: &Answers,
+    any: Place,
+    batch: &[Message],
+) -> Result<Aside, DbError> {
+    let mut aside = Aside::default();
+    let rows: Vec<(i64, i64, i64)> = answers.rows(Some(any))?;
+    let any = rows.first().ok_or_else(|| DbError::inconsistent("no answer to whether anything is set aside"))?;
+    let (any_letter, any_discarded, any_parked) = *any;
     if any_letter != 0 {
         let letters = letters(conn, batch).await?;
         let discarded = if any_discarded != 0 { discarded(conn, batch).await? } else { HashSet::new() };
