@@ -1,12 +1,11 @@
 //! The table `outbox`.
 
 use crate::{domain::OutgoingMessage, messages};
-use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::Statements;
 use stampede_outbox::OutboxMessage;
 
-/// Appends the messages inside the transaction that makes them true.
-pub async fn append(conn: &mut MySqlConnection, outgoing: &[OutgoingMessage]) -> Result<(), DbError> {
+/// Adds the statements that append the messages, in the transaction that makes them true.
+pub fn push_append(writes: &mut Statements, outgoing: &[OutgoingMessage]) {
     let rows: Vec<OutboxMessage> = outgoing.iter().map(messages::encode).collect();
-    stampede_outbox::append(conn, &rows).await
+    stampede_outbox::push_append(writes, &rows);
 }

@@ -38,9 +38,13 @@ pub async fn aged(conn: &mut MySqlConnection, before: Timestamp, limit: u32) -> 
     Ok(rows.into_iter().map(reservation).collect())
 }
 
-/// Deletes these reservations, those that are still there. Returns the orders of which none is left, so that nobody
-/// needs their units. The items of all are locked, so nobody asks for more in between.
-pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<Vec<OrderId>, DbError> {
+/// Adds the statements that delete these reservations, those that are still there. Returns the orders of which none will
+/// be left, so that nobody needs their units. The items of all are locked, so nobody asks for more in between.
+pub async fn take(
+    conn: &mut MySqlConnection,
+    writes: &mut Statements,
+    reservations: &[Reservation],
+) -> Result<Vec<OrderId>, DbError> {
     let orders: HashSet<OrderId> = reservations.iter().map(|(order_id, _)| *order_id).collect();
     let stored = of_orders(conn, &orders.iter().copied().collect::<Vec<_>>()).await?;
     let meant: HashSet<&Reservation> = reservations.iter().collect();
@@ -50,14 +54,12 @@ pub async fn take(conn: &mut MySqlConnection, reservations: &[Reservation]) -> R
         taken.into_iter().partition(|(order_id, _)| left.contains(order_id));
     let last: HashSet<OrderId> = last.into_iter().map(|(order_id, _)| order_id).collect();
     let last: Vec<OrderId> = last.into_iter().collect();
-    delete(conn, &last).await?;
+    push_delete(writes, &last);
     // Rare: another request for the same order is under way. So this may be a statement for each.
     for (order_id, request_time) in shared {
-        sqlx::query("DELETE FROM reservations WHERE order_id = ? AND asked_at_us = ?")
-            .bind(order_id.uuid())
-            .bind(request_time.micros())
-            .execute(&mut *conn)
-            .await?;
+        let mut query = Statement::new("DELETE FROM reservations WHERE order_id = ");
+        query.push_bind(order_id.uuid()).push(" AND asked_at_us = ").push_bind(request_time.micros());
+        writes.push(query);
     }
     Ok(last)
 }
@@ -79,11 +81,16 @@ fn reservation((order_id, asked_at_us): (Uuid, i64)) -> Reservation {
 
 /// Deletes the reservations of orders that are known to be written.
 pub async fn delete(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result<(), DbError> {
+    let mut writes = Statements::new();
+    push_delete(&mut writes, orders);
+    writes.run(conn).await.map(drop)
+}
+
+fn push_delete(writes: &mut Statements, orders: &[OrderId]) {
     if orders.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new("DELETE r FROM reservations r FORCE INDEX (PRIMARY) WHERE r.order_id IN ");
     query.push_list(orders.iter().map(OrderId::uuid));
-    query.execute(conn).await?;
-    Ok(())
+    writes.push(query);
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Reconcile, SyncRedis,
-    ledger::{lock_ledger, syncs, write_changes},
+    ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use futures_util::future::join_all;
 use sqlx::MySqlConnection;
-use stampede_db::DbError;
+use stampede_db::{DbError, Statements};
 use stampede_outbox::Outbox;
 use stampede_vocab::{EventId, ItemId, OrderId, Timestamp, UserId};
 use std::collections::BTreeSet;
@@ -73,8 +73,10 @@ impl ApplyMessages {
         let mut ledger = lock_requested(conn, &requests).await?;
         let answers = answer(&mut ledger, &requests, Timestamp::now());
         let changes = ledger.changes();
-        write_changes(conn, &changes).await?;
-        store::outbox::append(conn, &answers).await?;
+        let mut writes = Statements::new();
+        push_changes(&mut writes, &changes);
+        store::outbox::push_append(&mut writes, &answers);
+        writes.run(conn).await?;
         Ok(Effects { restage, syncs: syncs(&changes, []), answered: !answers.is_empty() })
     }
 

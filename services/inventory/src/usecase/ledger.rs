@@ -92,13 +92,6 @@ pub(super) fn push_changes(writes: &mut Statements, changes: &Changes) {
     store::ledger::push_write(writes, &changes.entries, &changes.items);
 }
 
-/// Writes what the domain decided on under the lock.
-pub(super) async fn write_changes(conn: &mut MySqlConnection, changes: &Changes) -> Result<(), DbError> {
-    let mut writes = Statements::new();
-    push_changes(&mut writes, changes);
-    writes.run(conn).await.map(drop)
-}
-
 /// The changes to copy to Redis, by event: the items that changed, and the orders that were answered either way, whose
 /// holds go.
 pub(super) fn syncs(changes: &Changes, answered: impl IntoIterator<Item = Answered>) -> Vec<EventSync> {

@@ -8,13 +8,13 @@
 
 use super::{
     Error, SyncRedis,
-    ledger::{lock_ledger, syncs, write_changes},
+    ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
 use crate::{client::Orders, domain::Ask, store};
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Database, DbError, Statements};
 use stampede_vocab::{ItemId, OrderId, Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -160,7 +160,9 @@ async fn release(conn: &mut MySqlConnection, asks: &[Ask]) -> Result<(u64, Vec<E
         ledger.apply(ask, now);
     }
     let changes = ledger.changes();
-    write_changes(conn, &changes).await?;
+    let mut writes = Statements::new();
+    push_changes(&mut writes, &changes);
+    writes.run(conn).await?;
     let released: BTreeSet<OrderId> = changes.entries.iter().map(|entry| entry.order_id).collect();
     Ok((u64::try_from(released.len()).unwrap_or(u64::MAX), syncs(&changes, [])))
 }

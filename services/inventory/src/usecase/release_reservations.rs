@@ -2,12 +2,12 @@
 
 use super::{
     Error, SyncRedis,
-    ledger::{lock_ledger, syncs, write_changes},
+    ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
 use crate::store::{self, reservations::Reservation};
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Database, DbError, Statements};
 use stampede_vocab::Timestamp;
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -45,10 +45,12 @@ impl ReleaseReservations {
 async fn release(conn: &mut MySqlConnection, reservations: &[Reservation]) -> Result<(u32, Vec<EventSync>), DbError> {
     let orders: BTreeSet<_> = reservations.iter().map(|(order_id, _)| *order_id).collect();
     let mut ledger = lock_ledger(conn, orders, BTreeSet::new()).await?;
-    let taken = store::reservations::take(conn, reservations).await?;
+    let mut writes = Statements::new();
+    let taken = store::reservations::take(conn, &mut writes, reservations).await?;
     let now = Timestamp::now();
     let released = taken.into_iter().map(|order_id| u32::from(ledger.void(order_id, now))).sum();
     let changes = ledger.changes();
-    write_changes(conn, &changes).await?;
+    push_changes(&mut writes, &changes);
+    writes.run(conn).await?;
     Ok((released, syncs(&changes, [])))
 }
