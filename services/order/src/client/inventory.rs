@@ -149,3 +149,55 @@ fn refusal(draft: &Draft, refusal: &inventory::Refusal) -> Result<PlaceRefusal, 
     let line = refusal.item_id.parse().ok().and_then(|item| draft.line_of(item));
     Ok(PlaceRefusal::Stock(StockRefusal { reason, line, allowed_units: refusal.allowed_units }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Prices, State};
+    use stampede_proto::r#type::v1::Money;
+    use stampede_vocab::{ItemId, RequestId, UserId};
+    use uuid::Uuid;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn draft() -> Draft {
+        let wanted = Wanted { item: ItemId::from_uuid(Uuid::from_u128(9)), units: Quantity::new(2).unwrap() };
+        let (buyer, event) = (UserId::from_uuid(Uuid::from_u128(1)), EventId::from_uuid(Uuid::from_u128(3)));
+        Draft::new(buyer, RequestId::parse("r").unwrap(), event, vec![wanted], None, None).unwrap()
+    }
+
+    /// Without the time of a commit it is to the byte what an inventory answers that has not asked its ledger yet, as one
+    /// of an earlier release.
+    fn answer(draft: &Draft, committed_at: Option<Timestamp>) -> inventory::ReservationResult {
+        let line = inventory::ReservedLine {
+            item_id: draft.lines[0].item.to_string(),
+            units: 2,
+            unit_price: Some(Money { minor_units: 1_999, currency: "EUR".into() }),
+            ..inventory::ReservedLine::default()
+        };
+        let reserved = inventory::Reserved {
+            lines: vec![line],
+            arrival: 7,
+            request_time: Some(timestamp(at(5))),
+            commit_time: committed_at.map(timestamp),
+        };
+        inventory::ReservationResult { outcome: Some(Outcome::Reserved(reserved)) }
+    }
+
+    fn placed(draft: &Draft, answer: inventory::ReservationResult) -> Order {
+        let reserved = outcome(draft, answer).unwrap().unwrap();
+        let prices = Prices::of(&reserved.lines).unwrap();
+        Order::place(draft, reserved, prices, at(10), at(20))
+    }
+
+    #[test]
+    fn an_order_can_be_paid_only_if_the_ledger_has_its_units() {
+        let draft = draft();
+        let committed = placed(&draft, answer(&draft, Some(at(6))));
+        assert_eq!(committed.state, State::AwaitingPayment { pay_deadline: at(20) });
+        let held = placed(&draft, answer(&draft, None));
+        assert_eq!(held.state, State::Pending);
+    }
+}
