@@ -16,5 +16,6 @@ mod paying;
 mod placing;
 mod reading;
 mod repeats;
+mod round_trips;
 mod sale;
 mod sweeps;

@@ -110,7 +110,8 @@ impl Sale {
         Self::open_on(world, settings).await
     }
 
-    async fn open_on(world: World, settings: MeshBuilder) -> Result<Self> {
+    /// Opens in this world.
+    pub async fn open_on(world: World, settings: MeshBuilder) -> Result<Self> {
         let orders = world.database(Service::Order).await?;
         let inventory = world.database(Service::Inventory).await?;
         let (events, payments) = (world.database(Service::Event).await?, world.database(Service::Payment).await?);
