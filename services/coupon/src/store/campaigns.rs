@@ -5,7 +5,7 @@ use crate::{
     store::inconsistent,
 };
 use sqlx::{MySqlConnection, Row, mysql::MySqlRow};
-use stampede_db::{DbError, Statement};
+use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{CampaignId, Currency, EventId, Money, RequestId, Timestamp, UserId};
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
@@ -47,17 +47,23 @@ pub async fn find_many(conn: &mut MySqlConnection, ids: &[CampaignId]) -> Result
     read_all(conn, query).await
 }
 
-/// Allocates the version of the next message of each of these campaigns, and keeps their rows locked until the end of
-/// the transaction.
-pub async fn next_versions(
-    conn: &mut MySqlConnection,
-    ids: &BTreeSet<CampaignId>,
-) -> Result<HashMap<CampaignId, i64>, DbError> {
-    let ids = || ids.iter().map(CampaignId::uuid);
+/// Adds the statements that allocate the version of the next message of each of these campaigns, and keep their rows
+/// locked until the end of the transaction.
+pub fn push_next_versions(statements: &mut Statements, ids: &BTreeSet<CampaignId>) -> Option<Place> {
+    if ids.is_empty() {
+        return None;
+    }
     let mut update = Statement::new("UPDATE campaigns SET told_version = told_version + 1 WHERE id IN ");
-    update.push_list(ids()).execute(&mut *conn).await?;
+    update.push_list(ids.iter().map(CampaignId::uuid));
+    statements.push(update);
     let mut select = Statement::new("SELECT id, told_version FROM campaigns WHERE id IN ");
-    let rows: Vec<(Uuid, i64)> = select.push_list(ids()).fetch_all(conn).await?;
+    select.push_list(ids.iter().map(CampaignId::uuid));
+    Some(statements.push(select))
+}
+
+/// Returns the versions that such statements have allocated.
+pub fn versions(answers: &Answers, place: Option<Place>) -> Result<HashMap<CampaignId, i64>, DbError> {
+    let rows: Vec<(Uuid, i64)> = answers.rows(place)?;
     Ok(rows.into_iter().map(|(id, version)| (CampaignId::from_uuid(id), version)).collect())
 }
 

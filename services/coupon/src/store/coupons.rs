@@ -30,11 +30,11 @@ pub struct Stored {
 /// Coupons that exist, by id: each alone, or why its row makes none.
 pub type ById = HashMap<CouponId, Result<Coupon, DbError>>;
 
-/// Inserts the coupons of these claims. Fails with a unique violation, and inserts none, if a user has a coupon or a
-/// rank is taken.
-pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Result<(), DbError> {
+/// Adds the statement that inserts the coupons of these claims. It fails with a unique violation, and inserts none, if a
+/// user has a coupon or a rank is taken.
+pub fn push_insert(statements: &mut Statements, claims: &[&RankedClaim]) {
     if claims.is_empty() {
-        return Ok(());
+        return;
     }
     let mut query = Statement::new(
         "INSERT INTO coupons (id, campaign_id, user_id, rank_no, campaign_quota, state, request_id, version, \
@@ -52,8 +52,7 @@ pub async fn insert(conn: &mut MySqlConnection, claims: &[&RankedClaim]) -> Resu
             .push_bind(ranked.claimed_at.micros())
             .push_bind(ranked.claimed_at.micros());
     });
-    query.execute(conn).await?;
-    Ok(())
+    statements.push_expecting(query, "issuing coupons", claims.len());
 }
 
 /// Returns the coupons of these ids that exist.

@@ -10,11 +10,11 @@ use crate::{
     usecase::{Acknowledger, StagingQueue},
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Answers, Database, DbError, Place, Statements};
 use stampede_outbox::{Outbox, current_traceparent};
 use stampede_vocab::{CampaignId, CouponId, backoff};
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -98,12 +98,13 @@ impl StoreClaims {
 
     /// Inserts all claims without reading first: in a rush nearly every claim is new.
     async fn insert_all(&self, claims: Arc<[Unstored]>) -> Result<Coupons, DbError> {
-        self.db
-            .transact("store_claims", move |conn| {
-                let claims = claims.clone();
-                Box::pin(async move { issue(conn, &claims.iter().collect::<Vec<_>>()).await })
-            })
-            .await
+        let mut opening = Statements::new();
+        let versions = push_issue(&mut opening, &claims.iter().collect::<Vec<_>>());
+        let work = self.db.transact_after("store_claims", opening, move |conn, read| {
+            let claims = claims.clone();
+            Box::pin(async move { tell(conn, &claims.iter().collect::<Vec<_>>(), &read, versions).await })
+        });
+        work.await
     }
 
     /// Inserts the claims that are not stored and whose ranks are free. Retries if a row is committed between the reads
@@ -130,28 +131,38 @@ impl StoreClaims {
     }
 }
 
+/// Inserts claims that are not stored. Returns their coupons.
 async fn issue(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<Coupons, DbError> {
-    let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
-    store::coupons::insert(conn, &ranked).await?;
-    append_messages(conn, claims).await?;
-    let coupons = ranked.iter().map(|ranked| ranked.coupon());
-    Ok(coupons.map(|coupon| (coupon.id, Ok(coupon))).collect())
+    let mut writes = Statements::new();
+    let versions = push_issue(&mut writes, claims);
+    let answers = writes.run(conn).await?;
+    tell(conn, claims, &answers, versions).await
 }
 
-/// Appends one message for each campaign, in the trace of its first claim. This comes last in the transaction: it locks
-/// the rows of the campaigns, which every other batch needs, until the commit.
-async fn append_messages(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Result<(), DbError> {
-    if claims.is_empty() {
-        return Ok(());
-    }
+/// Adds the statements that insert claims, and behind them those that take a version of each of their campaigns: these
+/// lock the rows of the campaigns, which every other batch needs, until the commit.
+fn push_issue(statements: &mut Statements, claims: &[&Unstored]) -> Option<Place> {
+    let ranked: Vec<&RankedClaim> = claims.iter().map(|claim| &claim.ranked).collect();
+    store::coupons::push_insert(statements, &ranked);
     // Sorted, so that all batches lock the campaigns in the same order and cannot deadlock.
+    let campaigns: BTreeSet<CampaignId> = claims.iter().map(|claim| claim.ranked.claim.campaign_id).collect();
+    store::campaigns::push_next_versions(statements, &campaigns)
+}
+
+/// Appends one message for each campaign of these claims, in the trace of its first one. Returns their coupons.
+async fn tell(
+    conn: &mut MySqlConnection,
+    claims: &[&Unstored],
+    answers: &Answers,
+    versions: Option<Place>,
+) -> Result<Coupons, DbError> {
+    let versions = store::campaigns::versions(answers, versions)?;
     let mut batches = BTreeMap::<CampaignId, (Vec<Coupon>, Option<String>)>::new();
     for claim in claims {
         let batch = batches.entry(claim.ranked.claim.campaign_id);
         let (coupons, _) = batch.or_insert_with(|| (Vec::new(), claim.traceparent.clone()));
         coupons.push(claim.ranked.coupon());
     }
-    let versions = store::campaigns::next_versions(conn, &batches.keys().copied().collect()).await?;
     let mut messages = Vec::with_capacity(batches.len());
     for (campaign_id, (coupons, traceparent)) in batches {
         let version = *versions
@@ -159,7 +170,9 @@ async fn append_messages(conn: &mut MySqlConnection, claims: &[&Unstored]) -> Re
             .ok_or_else(|| DbError::inconsistent(format!("{campaign_id} has claims, but no row")))?;
         messages.push((OutgoingMessage::CouponsIssued { campaign_id, version, coupons }, traceparent));
     }
-    store::outbox::append(conn, messages).await
+    store::outbox::append(conn, messages).await?;
+    let coupons = claims.iter().map(|claim| claim.ranked.coupon());
+    Ok(coupons.map(|coupon| (coupon.id, Ok(coupon))).collect())
 }
 
 /// Inserts the claims that are still missing. Returns the coupons of all of them.
