@@ -30,8 +30,8 @@ pub struct Stored {
 /// Coupons that exist, by id: each alone, or why its row makes none.
 pub type ById = HashMap<CouponId, Result<Coupon, DbError>>;
 
-/// Adds the statement that inserts the coupons of these claims. It fails with a unique violation, and inserts none, if a
-/// user has a coupon or a rank is taken.
+/// Adds the statement that inserts the coupons of these claims. It fails with a unique violation, and inserts none, if
+/// a user has a coupon or a rank is taken.
 pub fn push_insert(statements: &mut Statements, claims: &[&RankedClaim]) {
     if claims.is_empty() {
         return;

@@ -38,8 +38,8 @@ pub async fn aged(conn: &mut MySqlConnection, before: Timestamp, limit: u32) -> 
     Ok(rows.into_iter().map(reservation).collect())
 }
 
-/// Adds the statements that delete these reservations, those that are still there. Returns the orders of which none will
-/// be left, so that nobody needs their units. The items of all are locked, so nobody asks for more in between.
+/// Adds the statements that delete these reservations, those that are still there. Returns the orders of which none
+/// will be left, so that nobody needs their units. The items of all are locked, so nobody asks for more in between.
 pub async fn take(
     conn: &mut MySqlConnection,
     writes: &mut Statements,

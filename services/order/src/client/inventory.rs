@@ -168,8 +168,8 @@ mod tests {
         Draft::new(buyer, RequestId::parse("r").unwrap(), event, vec![wanted], None, None).unwrap()
     }
 
-    /// Without the time of a commit it is to the byte what an inventory answers that has not asked its ledger yet, as one
-    /// of an earlier release.
+    /// Without the time of a commit it is to the byte what an inventory answers that has not asked its ledger yet, as
+    /// one of an earlier release.
     fn answer(draft: &Draft, committed_at: Option<Timestamp>) -> inventory::ReservationResult {
         let line = inventory::ReservedLine {
             item_id: draft.lines[0].item.to_string(),

@@ -149,8 +149,9 @@ pub async fn known(conn: &mut MySqlConnection, events: &BTreeSet<EventId>) -> Re
     Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
-/// Adds the statement that lets the orders of those of these events that were cancelled be walked through again: at once,
-/// or after the walk that is under way, which would else never come to its end where orders begin again all the time.
+/// Adds the statement that lets the orders of those of these events that were cancelled be walked through again: at
+/// once, or after the walk that is under way, which would else never come to its end where orders begin again all the
+/// time.
 pub fn push_reopen(statements: &mut Statements, events: &BTreeSet<EventId>, now: Timestamp) {
     if events.is_empty() {
         return;

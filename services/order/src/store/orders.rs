@@ -104,8 +104,8 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[OrderId], lock: Lock) -> Re
     locked(conn, &answers, place).await
 }
 
-/// Adds the statement that locks these orders. Locks in id order, so that overlapping batches wait for each other and do
-/// not deadlock.
+/// Adds the statement that locks these orders. Locks in id order, so that overlapping batches wait for each other and
+/// do not deadlock.
 pub fn push_lock(statements: &mut Statements, ids: &[OrderId], lock: Lock) -> Option<Place> {
     if ids.is_empty() {
         return None;
@@ -171,8 +171,8 @@ impl Assignment {
     }
 }
 
-/// Adds the statements that write the transitions of locked orders, with their new goods and requests. They fail if a row
-/// differs from its locked state.
+/// Adds the statements that write the transitions of locked orders, with their new goods and requests. They fail if a
+/// row differs from its locked state.
 pub fn push_update(statements: &mut Statements, moved: &[Moved<'_>]) {
     let mut groups = HashMap::<Assignment, Vec<&Order>>::new();
     for one in moved {
