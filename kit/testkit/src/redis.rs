@@ -5,6 +5,10 @@ use crate::{
     running::{free_address, mortal},
 };
 use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use stampede_vocab::{REDIS_USER, UserId, redis_rules};
 use std::{
     fs,
@@ -168,6 +172,20 @@ impl OwnRedis {
     /// Answers no client's command for so long, as a server that is busy does.
     pub async fn pause(&self, pause: Duration) -> Result<()> {
         self.obey(&format!("CLIENT PAUSE {} ALL", pause.as_millis())).await
+    }
+
+    /// Makes it stand still, as on a machine that is paused: the kernel still takes connections, and nobody answers.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
     /// Closes every connection, as a server that restarts does.

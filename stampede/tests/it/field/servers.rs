@@ -1,6 +1,6 @@
 //! Servers that end connections or take no writes for a while.
 
-use super::{item, on_sale};
+use super::{item, on_sale, standing};
 use crate::{
     redis_faults::on_redis,
     sale::{LONG, Sale, eur, fresh},
@@ -15,13 +15,14 @@ use tonic::{Code, Status};
 const ROUNDS: usize = 3;
 /// Longer than a call to Redis waits.
 const PAUSE: Duration = Duration::from_secs(3);
-/// What makes Redis refuse every write, and what makes it take them again. Of the last one nothing is refused before a
-/// copy of the data could not be written.
+/// What makes Redis refuse every write, and what makes it take them again.
 const REFUSALS: [(&str, &str, &str); 3] = [
     ("too few replicas", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
     ("no memory", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
-    ("no disk", "CONFIG SET save \"3600 1\"", "CONFIG SET save \"\""),
+    ("no disk", NO_DISK.0, NO_DISK.1),
 ];
+/// The same of a Redis that has to store copies of its data. Nothing is refused before one could not be written.
+const NO_DISK: (&str, &str) = ("CONFIG SET save \"3600 1\"", "CONFIG SET save \"\"");
 /// Lets a test say where Redis writes copies of its data.
 const MOVABLE: [(&str, &str); 1] = [("enable-protected-configs", "yes")];
 
@@ -96,6 +97,7 @@ async fn a_redis_ends_connections_and_takes_no_writes_for_a_while() {
 
     case_04_connections_that_redis_ends_fail_no_first_call(&sale, &redis).await;
     case_06_a_redis_that_takes_no_writes_puts_callers_off_and_is_used_again_by_itself(&sale, &redis).await;
+    standing::case_06_a_redis_that_refuses_or_stands_still_under_a_crowd_costs_it_a_wait(&sale, &redis, NO_DISK).await;
     let audit = sale.run_audit(&["--redis-url", &redis.url(), "--quiet-deadline-s", "60"]);
     assert!(audit.holds, "{audit:#?}");
 }

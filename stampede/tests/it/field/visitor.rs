@@ -19,6 +19,8 @@ pub struct Visitor {
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
+    /// Whether it says when to come again.
+    pub says_when: bool,
     pub json: Value,
 }
 
@@ -43,9 +45,33 @@ impl Visitor {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let answer = self.http.request(request.body(Full::new(body)).unwrap()).await.unwrap();
-        let status = answer.status();
+        let (status, says_when) = (answer.status(), answer.headers().contains_key(header::RETRY_AFTER));
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         let json = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{status}: {error}: {body:?}"));
-        Answer { status, json }
+        Answer { status, says_when, json }
     }
+
+    /// The first message of a stream of server-sent events.
+    pub async fn first_of(&self, path: &str) -> Value {
+        let request = Request::get(format!("{}{path}", self.url)).body(Full::default()).unwrap();
+        let answer = self.http.request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let (mut body, mut read) = (answer.into_body(), Vec::new());
+        loop {
+            let frame = body.frame().await.unwrap_or_else(|| panic!("{path} ends without a message")).unwrap();
+            read.extend_from_slice(&frame.into_data().unwrap());
+            if let Some(message) = first_message(&read) {
+                return message;
+            }
+        }
+    }
+}
+
+/// The first message, once it is there as a whole. What has a name, such as the time, is none.
+fn first_message(read: &[u8]) -> Option<Value> {
+    let text = String::from_utf8_lossy(read);
+    let whole = text.rsplit_once("\n\n")?.0;
+    let message = whole.split("\n\n").find(|block| !block.lines().any(|line| line.starts_with("event:")))?;
+    let data = message.lines().find_map(|line| line.strip_prefix("data:"))?;
+    Some(serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}")))
 }

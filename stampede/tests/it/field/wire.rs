@@ -3,7 +3,9 @@
 use super::{raw, visitor::Visitor};
 use crate::{roles::token, sale::fresh};
 use serde_json::{Value, json};
-use stampede_testkit::{MeshBuilder, Process, World};
+use sqlx::MySqlPool;
+use stampede_testkit::{MeshBuilder, Process, Service, World};
+use stampede_vocab::EventId;
 
 const JSON: &str = "application/json";
 
@@ -11,6 +13,8 @@ const JSON: &str = "application/json";
 struct Operator {
     gateway: Visitor,
     token: String,
+    /// The schema of events.
+    events: MySqlPool,
 }
 
 impl Operator {
@@ -29,6 +33,23 @@ impl Operator {
     async fn send(&self, content_type: &str, body: Vec<u8>) -> (u16, Value) {
         let answer = self.gateway.post("/v1/events", &self.token, content_type, body).await;
         (answer.status.as_u16(), answer.json)
+    }
+
+    /// The event that was just created has this name, whichever way it is read.
+    async fn assert_told(&self, name: &str, created: &Value) {
+        let event_id = created["event_id"].as_str().unwrap();
+        let read = self.gateway.get(&format!("/v1/events/{event_id}"), "").await.json;
+        let list = self.gateway.get("/v1/events", "").await.json;
+        let listed = list["events"].as_array().unwrap().iter().find(|event| event["event_id"] == event_id);
+        let watched = self.gateway.first_of(&format!("/v1/events:watch?event_ids={event_id}")).await;
+        for (way, event) in [("created", created), ("read", &read), ("listed", listed.unwrap()), ("watched", &watched)]
+        {
+            assert_eq!(event["name"].as_str(), Some(name), "case 12: {name:?} as it is {way}: {event}");
+        }
+        let id: EventId = event_id.parse().unwrap();
+        let stored = sqlx::query_scalar("SELECT name FROM events WHERE id = ?").bind(id.as_bytes());
+        let stored: String = stored.fetch_one(&self.events).await.unwrap();
+        assert_eq!(stored, name, "case 12: what the database has");
     }
 }
 
@@ -50,7 +71,9 @@ async fn what_clients_send_is_read_exactly_or_refused() {
     // No time is of the place where a process runs.
     let mesh = MeshBuilder::default().set_all("TZ", "America/New_York").start(&world, Process::all()).await.unwrap();
     let gateway = Visitor::of(mesh.url(Process::Gateway));
-    let operator = Operator { gateway, token: token(&mesh, "operator") };
+    let events = format!("{}?ssl-mode=disabled", world.service_database_url(Service::Event));
+    let events = MySqlPool::connect(&events).await.unwrap();
+    let operator = Operator { gateway, token: token(&mesh, "operator"), events };
     case_12_texts_come_back_by_every_code_point_or_are_refused(&operator).await;
     case_15_a_time_is_the_same_instant_or_refused_by_its_field(&operator).await;
     let address = mesh.addresses(Process::Gateway)[0];
@@ -66,14 +89,23 @@ async fn case_12_texts_come_back_by_every_code_point_or_are_refused(operator: &O
         "e\u{301}",
         "\u{200f}שלום",
         "\u{ffff}",
+        "\u{ffff} inside",
         "trailing blanks  ",
+        "\u{a0}blanks of another kind\u{3000}\t",
         "\u{1f389}".repeat(200).as_str(),
     ] {
         let (status, created) = operator.create(name).await;
-        assert_eq!((status, created["name"].as_str()), (200, Some(name)), "case 12: {name:?}: {created}");
-        let path = format!("/v1/events/{}", created["event_id"].as_str().unwrap());
-        let told = operator.gateway.get(&path, "").await;
-        assert_eq!(told.json["name"].as_str(), Some(name), "case 12: what is stored of {name:?}");
+        assert_eq!(status, 200, "case 12: {name:?}: {created}");
+        operator.assert_told(name, &created).await;
+    }
+    // Taken as it is or refused by its field, and never cut off behind it.
+    for name in ["\0", "a sale\0 and what is behind"] {
+        let (status, answer) = operator.create(name).await;
+        if status == 200 {
+            operator.assert_told(name, &answer).await;
+        } else {
+            assert_eq!((status, answer["field"].as_str()), (400, Some("name")), "case 12: {name:?}: {answer}");
+        }
     }
     let (status, refused) = operator.create(&"\u{1f389}".repeat(201)).await;
     assert_eq!((status, refused["field"].as_str()), (400, Some("name")), "case 12: 201 code points: {refused}");

@@ -1,0 +1,121 @@
+//! Many events that open at one instant, of which many have lost their timers.
+
+use super::item;
+use crate::sale::{Sale, eur, fresh, in_us};
+use sqlx::MySqlPool;
+use stampede_lua::{Redis, RedisConfig, timer};
+use stampede_proto::{
+    convert::timestamp,
+    event::v1::{CreateEventRequest, Event, EventState, WatchEventsRequest, event_service_client::EventServiceClient},
+};
+use stampede_testkit::{Mesh, Service, World, as_operator, eventually, heavy};
+use stampede_vocab::{EventId, Timestamp};
+use std::time::Duration;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tonic::transport::Channel;
+
+/// Events of one instant, and who creates them.
+const EVENTS: usize = 2_000;
+const OPERATORS: usize = 8;
+/// Time to create all of them.
+const OPEN_IN: Duration = Duration::from_secs(20);
+/// How long before that instant the timers are deleted, of one event in so many.
+const DELETED_BEFORE: Duration = Duration::from_secs(5);
+const DELETED_ONE_IN: usize = 2;
+/// How late an event may be, in microseconds.
+const LATEST_US: i64 = 1_000_000;
+/// What is opened, as the outbox has it.
+const OPENED: &str = "stampede.message.v1.EventOpened";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_events_open_at_one_instant() {
+    let _turn = heavy().await;
+    let world = World::prepared().await.unwrap();
+    let mesh = Mesh::start(&world).await.unwrap();
+    case_10_events_of_one_instant_open_on_time_with_and_without_their_timers(world, mesh).await;
+}
+
+async fn case_10_events_of_one_instant_open_on_time_with_and_without_their_timers(world: World, mesh: Mesh) {
+    let open_time = Timestamp::now().plus(OPEN_IN);
+    let ids = created(&mesh, open_time).await;
+    let until_deletion = open_time.minus(DELETED_BEFORE).since(Timestamp::now());
+    assert!(!until_deletion.is_zero(), "case 10: {EVENTS} events were not created in time");
+    let last = &ids[EVENTS - 1];
+    let watcher = tokio::spawn(opening_seen(mesh.event(), last.clone()));
+    sleep(until_deletion).await;
+    delete_timers(&world, &ids).await;
+
+    let url = format!("{}?ssl-mode=disabled", world.service_database_url(Service::Event));
+    let events = MySqlPool::connect(&url).await.unwrap();
+    let count = i64::try_from(EVENTS).unwrap();
+    let (first_us, last_us) = eventually("case 10: all are open", || async {
+        let (open, first_us, last_us) = opened(&events).await;
+        (open == count).then_some((first_us, last_us))
+    })
+    .await;
+    assert!(first_us >= 0 && last_us <= LATEST_US, "case 10: {first_us} to {last_us} us late");
+    let told = "SELECT COUNT(*), COUNT(DISTINCT aggregateid) FROM outbox WHERE type = ?";
+    let told: (i64, i64) = sqlx::query_as(told).bind(OPENED).fetch_one(&events).await.unwrap();
+    assert_eq!(told, (count, count), "case 10: each is told once");
+    timeout(DELETED_BEFORE, watcher).await.expect("case 10: a watcher is told").unwrap();
+
+    let event = Event { event_id: last.clone(), ..Event::default() };
+    let audit = Sale { world, mesh, event }.run_audit(&["--open-within-ms", "1000", "--quiet-deadline-s", "60"]);
+    assert!(audit.holds, "case 10: {audit:#?}");
+}
+
+/// Creates all events, to open at this instant. Returns their ids.
+async fn created(mesh: &Mesh, open_time: Timestamp) -> Vec<String> {
+    let mut operators = JoinSet::new();
+    for _ in 0..OPERATORS {
+        let mut client = mesh.event();
+        operators.spawn(async move {
+            let mut ids = Vec::new();
+            for _ in 0..EVENTS / OPERATORS {
+                let request = CreateEventRequest {
+                    request_id: fresh(),
+                    name: "one of many".to_owned(),
+                    open_time: Some(timestamp(open_time)),
+                    close_time: in_us(Duration::from_secs(3_600)),
+                    items: vec![item(eur(1_999), 1, 1)],
+                };
+                let created = client.create_event(as_operator(request)).await.unwrap().into_inner();
+                ids.push(created.event.unwrap().event_id);
+            }
+            ids
+        });
+    }
+    operators.join_all().await.concat()
+}
+
+/// Deletes the keys of some events, whose expiry nobody will hear of then.
+async fn delete_timers(world: &World, ids: &[String]) {
+    let config = RedisConfig { url: world.event_redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
+    let redis = Redis::connect(config).await.unwrap();
+    for id in ids.iter().step_by(DELETED_ONE_IN) {
+        let id: EventId = id.parse().unwrap();
+        assert_eq!(timer::disarm(&redis, id).await.unwrap(), 2, "case 10: {id} has its timers until then");
+    }
+}
+
+/// How many events are open, and by how many microseconds the first and the last of them were late.
+async fn opened(events: &MySqlPool) -> (i64, i64, i64) {
+    let sql = "SELECT COUNT(*), COALESCE(MIN(opened_at_us - opens_at_us), 0), \
+               COALESCE(MAX(opened_at_us - opens_at_us), 0) FROM events WHERE opened_at_us IS NOT NULL";
+    sqlx::query_as(sql).fetch_one(events).await.unwrap()
+}
+
+/// Returns once a watcher of the event is told that it is open.
+async fn opening_seen(mut client: EventServiceClient<Channel>, event_id: String) {
+    let request = WatchEventsRequest { event_ids: vec![event_id] };
+    let mut told = client.watch_events(request).await.unwrap().into_inner();
+    while let Some(message) = told.message().await.unwrap() {
+        if message.event.unwrap().state() == EventState::Open {
+            return;
+        }
+    }
+    panic!("case 10: the stream has ended before the event was open");
+}
