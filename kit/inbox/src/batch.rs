@@ -29,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 pub const BATCH: usize = 500;
 /// Attempts of one message before it is set aside: what it is refused for may be half of a change under way.
 const ATTEMPTS: u32 = 5;
-/// Shortest and longest wait while the server is at fault.
-const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// Shortest and longest wait while the server is at fault. Whoever is put out of the group meanwhile finds out after it,
+/// and no rebalance of the others ends before.
+const WAITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 /// Shortest and longest wait before a message that this release cannot apply is left to whoever gets its partition.
 const LEFT_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 /// How long after that the next one is not one of the same.
