@@ -141,6 +141,8 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
         .set("heartbeat.interval.ms", "1000")
         // One that can apply nothing for a minute loses its partitions to another, which may reach its server.
         .set("max.poll.interval.ms", "60000")
+        // A topic that was away is read again from the next look at what there is. By default that is every five minutes.
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "10")
         // Bounds the memory of a consumer that has fallen behind.
