@@ -10,10 +10,14 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Time between two questions how many partitions the topic has, and until the next one if no broker has said so.
+/// Time between two questions how many partitions the topic has, and until the next one if no broker has said so, or a
+/// message was refused.
 const COUNTED_AGAIN: Duration = Duration::from_secs(60);
 const COUNT_RETRY: Duration = Duration::from_millis(200);
 
@@ -26,6 +30,8 @@ pub struct Sender {
     /// How many partitions the topic has; 0 until a broker says so.
     count: watch::Sender<u32>,
     counting: Option<AbortOnDropHandle<()>>,
+    /// Woken when a message was refused: the topic may have been made anew, with fewer partitions.
+    recount: Arc<Notify>,
     brokers: String,
     topic: String,
     source: String,
@@ -62,7 +68,8 @@ impl Sender {
     /// Fails if the Kafka client can't be made.
     pub fn new(brokers: String, topic: String, source: String, row_ids: bool) -> Result<Self, KafkaError> {
         let producer = Arc::new(Producer::new(&brokers)?);
-        Ok(Self { producer, count: watch::Sender::new(0), counting: None, brokers, topic, source, row_ids })
+        let (count, recount) = (watch::Sender::new(0), Arc::new(Notify::new()));
+        Ok(Self { producer, count, counting: None, recount, brokers, topic, source, row_ids })
     }
 
     /// How many partitions the topic has; 0 until a broker says so.
@@ -72,7 +79,7 @@ impl Sender {
 
     /// Begins to ask how many there are.
     pub fn count_partitions(&mut self) {
-        let counting = count(self.producer.clone(), self.topic.clone(), self.count.clone());
+        let counting = count(self.producer.clone(), self.topic.clone(), self.count.clone(), self.recount.clone());
         self.counting = Some(AbortOnDropHandle::new(tokio::spawn(counting)));
     }
 
@@ -114,18 +121,20 @@ impl Sender {
                 return Unqueued::Full;
             }
             tracing::error!(outbox.id = message.id, messaging.topic = %self.topic, error.cause = %error, "message cannot be sent, trying again");
+            self.recount.notify_one();
             Unqueued::Refused
         })
     }
 }
 
-async fn count(producer: Arc<Producer>, topic: String, count: watch::Sender<u32>) {
+async fn count(producer: Arc<Producer>, topic: String, count: watch::Sender<u32>, recount: Arc<Notify>) {
     loop {
-        let answer = producer.partitions(&topic).await;
-        if let Some(partitions) = answer {
+        if let Some(partitions) = producer.partitions(&topic).await {
             count.send_if_modified(|known| std::mem::replace(known, partitions) != partitions);
+            // That nobody asks for it is the rule.
+            let _ = timeout(COUNTED_AGAIN, recount.notified()).await;
         }
-        sleep(if answer.is_some() { COUNTED_AGAIN } else { COUNT_RETRY }).await;
+        sleep(COUNT_RETRY).await;
     }
 }
 
