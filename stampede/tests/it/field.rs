@@ -1,6 +1,7 @@
 //! docs/field-cases.md: what others have had with systems of this kind, and the tests that show what holds here. A case
 //! that the tests of the parts do not play in full is played below, on real servers and processes.
 
+mod database;
 mod ids;
 mod kafka;
 mod late;
@@ -10,6 +11,7 @@ mod raw;
 mod servers;
 mod standing;
 mod starting;
+mod topic;
 mod visitor;
 mod wire;
 

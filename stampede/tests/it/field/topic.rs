@@ -1,0 +1,173 @@
+//! A topic that is deleted and made anew while the processes run that have written and read it.
+
+use super::{item, kafka, on_sale};
+use crate::sale::{LONG, Sale, eur};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+use stampede_proto::order::v1::{Order, OrderState};
+use stampede_testkit::{MeshBuilder, Process, Service, World, buyer, eventually, heavy};
+use stampede_vocab::UserId;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Longest wait for an answer of Kafka.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Partitions of the topic as it was, and fewer.
+const PARTITIONS: i32 = 4;
+const FEWER: i32 = 3;
+/// Orders before the topic is deleted: enough that every partition of the old topic goes further than what the new one
+/// has when it is first read.
+const BEFORE: usize = 80;
+/// Orders after that.
+const AFTER: usize = 20;
+/// How long these may take.
+const FULFILLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take until a reader says that its topic is away: its client waits half a minute for topics that are
+/// new to it, and asks now and then.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// Time between two looks at what may take longer than other conditions of tests.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The topic of orders, as an operator sees it.
+struct Topic {
+    admin: AdminClient<DefaultClientContext>,
+    name: String,
+}
+
+impl Topic {
+    fn of(world: &World) -> Self {
+        let admin = ClientConfig::new().set("bootstrap.servers", world.brokers()).create().unwrap();
+        Self { admin, name: Service::Order.topic(world.topic_prefix()) }
+    }
+
+    async fn delete(&self) {
+        for deleted in self.admin.delete_topics(&[self.name.as_str()], &options()).await.unwrap() {
+            deleted.unwrap();
+        }
+        eventually("case 7: the topic is gone", || {
+            let leaders = self.leaders();
+            async move { (leaders == Some(0)).then_some(()) }
+        })
+        .await;
+    }
+
+    async fn create(&self, partitions: i32) {
+        // A broker may not be done with the old one yet.
+        eventually("case 7: the topic is made anew", || async {
+            let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
+            let created = self.admin.create_topics(&[topic], &options()).await.unwrap();
+            created.into_iter().all(|topic| topic.is_ok()).then_some(())
+        })
+        .await;
+        eventually("case 7: every partition has a leader", || {
+            let leaders = self.leaders();
+            async move { (leaders == usize::try_from(partitions).ok()).then_some(()) }
+        })
+        .await;
+    }
+
+    /// How many partitions have a leader, if Kafka says so. It blocks.
+    fn leaders(&self) -> Option<usize> {
+        let metadata = self.admin.inner().fetch_metadata(Some(&self.name), PATIENCE).ok()?;
+        let partitions = metadata.topics().first()?.partitions();
+        Some(partitions.iter().filter(|partition| partition.leader() >= 0).count())
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(PATIENCE))
+}
+
+/// A sale in which every order can be paid for as long as the test runs.
+async fn sale() -> Sale {
+    let world = World::prepared().await.unwrap();
+    let mesh = MeshBuilder::default()
+        .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
+        .start(&world, Process::all())
+        .await
+        .unwrap();
+    let event = on_sale(&mesh, item(eur(1_999), 1_000, 3)).await;
+    Sale { world, mesh, event }
+}
+
+/// So many orders that are paid, as far as order itself can tell.
+async fn paid(sale: &Sale, count: usize) -> Vec<(UserId, Order)> {
+    let mut paid = Vec::new();
+    for _ in 0..count {
+        let user = buyer();
+        let order = sale.placed(user, &[(0, 1)], "").await;
+        sale.pay(user, &order, "pm_card_ok").await.unwrap();
+        paid.push((user, order));
+    }
+    paid
+}
+
+async fn all_fulfilled(sale: &Sale, paid: &[(UserId, Order)]) {
+    let all = async {
+        for (user, order) in paid {
+            while sale.get(*user, order).await.state() != OrderState::Fulfilled {
+                sleep(PAUSE).await;
+            }
+        }
+    };
+    let all = timeout(FULFILLED_WITHIN, all).await;
+    assert!(all.is_ok(), "case 7: not all orders are fulfilled after {FULFILLED_WITHIN:?}");
+}
+
+/// Everything that was told has taken effect, and everybody has said how far they have read.
+async fn quiet(sale: &Sale) {
+    for reader in kafka::readers() {
+        kafka::until(&sale.world, "case 7: a group is at the end", move |world| kafka::is_at_the_end(world, reader))
+            .await;
+    }
+}
+
+/// A service says that it cannot write or read what it should.
+async fn told(sale: &Sale, service: Service, words: &[&str]) {
+    let told = async {
+        loop {
+            let log = sale.mesh.log(service).unwrap();
+            if words.iter().any(|words| log.contains(words)) {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    assert!(timeout(TOLD_WITHIN, told).await.is_ok(), "case 7: {service} says nothing of a topic that is away");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_read() {
+    let _turn = heavy().await;
+    let sale = sale().await;
+    let before = paid(&sale, BEFORE).await;
+    all_fulfilled(&sale, &before).await;
+    quiet(&sale).await;
+    let topic = Topic::of(&sale.world);
+    topic.delete().await;
+    topic.create(PARTITIONS).await;
+    let after = paid(&sale, AFTER).await;
+    all_fulfilled(&sale, &after).await;
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhile_takes_effect() {
+    let _turn = heavy().await;
+    let sale = sale().await;
+    let before = paid(&sale, BEFORE).await;
+    all_fulfilled(&sale, &before).await;
+    quiet(&sale).await;
+    let topic = Topic::of(&sale.world);
+    topic.delete().await;
+    let after = paid(&sale, AFTER).await;
+    let unsent = ["message cannot be sent", "message was not acknowledged", "does not acknowledge in time"];
+    told(&sale, Service::Order, &unsent).await;
+    told(&sale, Service::Payment, &["cannot read from Kafka"]).await;
+    topic.create(FEWER).await;
+    all_fulfilled(&sale, &after).await;
+    sale.mesh.stop().await.unwrap();
+}
