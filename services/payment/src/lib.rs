@@ -66,7 +66,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let charge = ChargeAttempts::new(context.clone(), provider.clone(), settle.clone());
     let reconcile = ReconcileAttempts::new(context.clone(), provider.clone(), charge.clone(), settle.clone());
     let refund = RefundPayments::new(context.clone(), provider.clone(), settle_refunds.clone());
-    let note_refunds = NoteRefunds::new(context.clone(), provider.clone());
+    let note_refunds = NoteRefunds::new(context.clone(), provider.clone(), config.refund_sweep_interval());
     let charging = Permits::new(config.max_charges_in_flight);
     let follow = FollowOrders::new(context.clone(), charging.clone(), breaker);
     parts.consume(taken_by(Service::Payment), Consumer::new(follow, charge.clone()))?;

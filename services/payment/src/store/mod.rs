@@ -9,6 +9,7 @@ pub mod payments;
 pub mod refunds;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 mod working_set;
 
 pub use working_set::{Saved, WorkingSet};

@@ -1,22 +1,28 @@
 //! Finds money that was refunded at the provider and not by this service, as by hand. It is noted as an anomaly:
 //! whether the goods come back is for an operator to say, by refunding the order or not.
+//!
+//! Of several replicas one reads the provider's list at a time: it has a turn. A turn that is over writes no cursor any
+//! more, so the cursor never goes back behind what a later turn has read.
 
 use super::Context;
 use crate::{
     domain::{Anomaly, AttemptKey},
     provider::{ChargeRecord, HttpProvider, ProviderError},
-    store::{WorkingSet, anomalies, cursors},
+    store::{WorkingSet, anomalies, cursors, turns},
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::{Money, Timestamp};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Most pages of a round.
 const MAX_PAGES: usize = 20;
 /// Most look-ups at a time.
 const MAX_IN_FLIGHT: usize = 8;
+/// How long the list is one replica's to read: longer than a round may take. If it dies with its turn, the others wait
+/// for the rest of this.
+const TURN: Duration = Duration::from_secs(90);
 
 /// Why a round has failed. The next one begins where it ended.
 #[derive(Debug, thiserror::Error)]
@@ -34,27 +40,64 @@ pub enum SweepError {
 pub struct NoteRefunds {
     context: Context,
     provider: HttpProvider,
+    interval: Duration,
 }
 
 impl NoteRefunds {
-    /// Finds refunds at this provider.
-    pub fn new(context: Context, provider: HttpProvider) -> Self {
-        Self { context, provider }
+    /// Finds refunds at this provider. Each replica looks for them once an interval.
+    pub fn new(context: Context, provider: HttpProvider, interval: Duration) -> Self {
+        Self { context, provider, interval }
     }
 
-    /// Reads what the provider's list of refunds has since the last round, and notes what this service has not sent.
-    /// Nothing is read while the provider fails.
+    /// Reads what the provider's list of refunds has since the last round, and notes what this service has not sent,
+    /// unless it is another replica's turn. Nothing is read while the provider fails.
     pub async fn sweep(&self) -> Result<(), SweepError> {
+        if self.is_held_back() {
+            return Ok(());
+        }
+        let Some(turn) = self.begin_turn().await? else { return Ok(()) };
+        let read = self.read_pages(turn).await;
+        // Half, so that its own next round does not come too early. After a failure another one may go on at once: it
+        // may reach the provider.
+        let pause = if read.is_ok() { self.interval / 2 } else { Duration::ZERO };
+        self.end_turn(turn, pause).await?;
+        read
+    }
+
+    fn is_held_back(&self) -> bool {
+        self.provider.breaker().allowance(1) == 0
+    }
+
+    async fn begin_turn(&self) -> Result<Option<Timestamp>, DbError> {
+        let now = Timestamp::now();
+        let turn = now.plus(TURN);
+        let begin = self
+            .context
+            .db
+            .run("begin_turn", |mut conn| async move { turns::begin(&mut conn, cursors::REFUNDS, now, turn).await });
+        Ok(begin.await?.then_some(turn))
+    }
+
+    async fn end_turn(&self, turn: Timestamp, pause: Duration) -> Result<(), DbError> {
+        let next = Timestamp::now().plus(pause);
+        let end = self
+            .context
+            .db
+            .run("end_turn", |mut conn| async move { turns::end(&mut conn, cursors::REFUNDS, turn, next).await });
+        end.await
+    }
+
+    async fn read_pages(&self, turn: Timestamp) -> Result<(), SweepError> {
         for _ in 0..MAX_PAGES {
-            if self.provider.breaker().allowance(1) == 0 || !self.read_page().await? {
+            if self.is_held_back() || !self.read_page(turn).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Reads a page. Returns whether there is a next one.
-    async fn read_page(&self) -> Result<bool, SweepError> {
+    /// Reads a page. Returns whether there is a next one for this turn.
+    async fn read_page(&self, turn: Timestamp) -> Result<bool, SweepError> {
         let db = &self.context.db;
         let after = db.run("find_cursor", |mut conn| async move { cursors::read(&mut conn, cursors::REFUNDS).await });
         let after: Option<String> = after.await?;
@@ -63,25 +106,43 @@ impl NoteRefunds {
             Err(error) => {
                 // The provider does not know where the last page ended: it has lost its list, and begins it anew.
                 if after.is_some() && error.doubt().is_some() {
-                    db.transact("forget_cursor", |conn| Box::pin(cursors::forget(conn, cursors::REFUNDS))).await?;
+                    self.move_cursor(turn, None).await?;
                 }
                 return Err(error.into());
             }
         };
-        let charges: BTreeSet<_> = page.foreign.into_iter().collect();
-        let charges = stream::iter(charges)
+        self.note_all(page.foreign.into_iter().collect()).await?;
+        let Some(last) = page.last else { return Ok(false) };
+        Ok(self.move_cursor(turn, Some(last.into())).await? && page.has_more)
+    }
+
+    /// Stores how far the list was read; with `None` it is read from its start again. Returns whether it was still the
+    /// caller's turn; nothing is stored if it was not.
+    async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>) -> Result<bool, DbError> {
+        let now = Timestamp::now();
+        let moved = self.context.db.transact("move_cursor", move |conn| {
+            let last = last.clone();
+            Box::pin(async move { move_cursor(conn, turn, last.as_deref(), now).await })
+        });
+        moved.await
+    }
+
+    /// Looks up these charges and notes what was refunded of them. Fails if one cannot be looked up now, once all
+    /// others are noted.
+    async fn note_all(&self, charges: BTreeSet<String>) -> Result<(), SweepError> {
+        let found = stream::iter(charges)
             .map(|charge_id| async move { self.look_up(&charge_id).await })
             .buffer_unordered(MAX_IN_FLIGHT);
-        let charges: Vec<Option<ChargeRecord>> = charges.try_collect().await?;
-        self.note(&charges.into_iter().flatten().collect::<Vec<_>>()).await?;
-        let Some(last) = page.last else { return Ok(false) };
-        let (last, now): (Arc<str>, _) = (last.into(), Timestamp::now());
-        let save = db.transact("save_cursor", move |conn| {
-            let last = last.clone();
-            Box::pin(async move { cursors::save(conn, cursors::REFUNDS, &last, now).await })
-        });
-        save.await?;
-        Ok(page.has_more)
+        let found: Vec<Result<Option<ChargeRecord>, ProviderError>> = found.collect().await;
+        let (mut charges, mut failure) = (Vec::new(), None);
+        for found in found {
+            match found {
+                Ok(charge) => charges.extend(charge),
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.note(&charges).await?;
+        failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Looks a charge up. One that will never be answered for keeps no other from being noted.
@@ -110,6 +171,22 @@ impl NoteRefunds {
         self.context.report(noted.await?.iter());
         Ok(())
     }
+}
+
+async fn move_cursor(
+    conn: &mut MySqlConnection,
+    turn: Timestamp,
+    last: Option<&str>,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    if !turns::is_held(conn, cursors::REFUNDS, turn).await? {
+        return Ok(false);
+    }
+    match last {
+        Some(last) => cursors::save(conn, cursors::REFUNDS, last, now).await?,
+        None => cursors::forget(conn, cursors::REFUNDS).await?,
+    }
+    Ok(true)
 }
 
 async fn write(

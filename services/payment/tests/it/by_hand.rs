@@ -2,6 +2,7 @@
 
 use crate::{
     sale::{Order, PRICE, Sale},
+    stand_in::{Ask, StandIn, charge, charge_key, refund, refusal},
     webhooks::{SECRET, notify, sign},
 };
 use anyhow::Result;
@@ -12,11 +13,26 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::json;
 use stampede_proto::payment::v1::PaymentState;
 use stampede_testkit::{MeshBuilder, Process, Service, eventually};
+use stampede_vocab::Timestamp;
+use std::time::Duration;
 
-/// A sale whose service reads the provider's list of refunds all the time.
+/// A service that reads the provider's list of refunds all the time.
+fn sweeping() -> MeshBuilder {
+    MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 200)
+}
+
+/// A sale with such a service.
 async fn open() -> Result<Sale> {
-    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 200);
-    Sale::open_with(settings).await
+    Sale::open_with(sweeping()).await
+}
+
+/// Waits until what has been asked for so often is asked for so often more.
+async fn asked_again(provider: &StandIn, (ask, key): (Ask, &str), times: usize) {
+    let before = provider.asked(ask, key);
+    eventually(&format!("{ask:?} is asked {times} times more"), || async {
+        (provider.asked(ask, key) >= before + times).then_some(())
+    })
+    .await;
 }
 
 /// An order that is paid, of which so much is given back by hand.
@@ -104,5 +120,59 @@ async fn a_refund_of_ours_is_no_anomaly() -> Result<()> {
     let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_0000000001'";
     eventually("the list is read", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
     noted(&sale, &[]).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn one_replica_at_a_time_reads_the_list_and_another_goes_on_when_that_has_died() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(sweeping().replicas(Service::Payment, 2)).await?;
+    asked_again(&provider, (Ask::Refunds, ""), 1).await;
+    // As if another process had the turn, and for long.
+    let until = Timestamp::now().plus(Duration::from_secs(3_600)).micros();
+    let turn = "UPDATE provider_turns SET next_us = ?";
+    sqlx::query(turn).bind(until).execute(&mut *sale.conn().await?).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    // What was being read then has been read, and there was time for many rounds.
+    let key = charge_key(&order);
+    asked_again(&provider, (Ask::ChargeByKey, &key), 1).await;
+    let before = provider.asked(Ask::Refunds, "");
+    asked_again(&provider, (Ask::ChargeByKey, &key), 3).await;
+    assert_eq!(provider.asked(Ask::Refunds, ""), before);
+    assert_eq!(sale.number("SELECT next_us FROM provider_turns").await?, until);
+
+    // That process has died, and its turn is over.
+    sqlx::query(turn).bind(1_i64).execute(&mut *sale.conn().await?).await?;
+    asked_again(&provider, (Ask::Refunds, ""), 2).await;
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn a_charge_that_cannot_be_looked_up_now_keeps_no_other_from_being_noted() -> Result<()> {
+    let provider = StandIn::start().await?;
+    let sale = provider.open(sweeping()).await?;
+    let order = Order::new();
+    sale.pay(&order, 1, "pm_card_ok").await?;
+    provider.has_captured(&order, "ch_2");
+    sale.reaches(&order, PaymentState::Captured).await;
+    let mut given_back = charge("captured", PRICE);
+    for (name, value) in [("id", json!("ch_2")), ("key", json!(charge_key(&order))), ("refunded_minor", json!(PRICE))] {
+        given_back[name] = value;
+    }
+    provider.says_of(Ask::ChargeById, "ch_2", 200, given_back);
+    provider.says_of(Ask::ChargeById, "ch_1", 500, refusal("broken"));
+    // Of the one that fails, and of the other.
+    let (mut first, mut second) = (refund("refunded", PRICE), refund("refunded", PRICE));
+    (first["key"], second["key"]) = (json!("by-hand-1"), json!("by-hand-2"));
+    (second["id"], second["charge_id"]) = (json!("re_2"), json!("ch_2"));
+    provider.says(Ask::Refunds, 200, json!({"refunds": [first, second], "has_more": false}));
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    assert_eq!(sale.number("SELECT COUNT(*) FROM provider_cursors").await?, 0, "the page is read again");
+
+    provider.says_of(Ask::ChargeById, "ch_1", 404, refusal("not_found"));
+    let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_2'";
+    eventually("the page is done", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
     sale.mesh.stop().await
 }
