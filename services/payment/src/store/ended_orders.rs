@@ -43,8 +43,8 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp, limit: u32) -> Resu
     Ok(rows.into_iter().map(ended).collect())
 }
 
-/// Returns those of these that are as they were read, locked: of replicas that have read the same, one has them. Their
-/// payments are locked, so nobody else changes them.
+/// Returns those of these that are as they were read, locked: of replicas that have read the same, one has them.
+/// Whoever changes their payments too has locked those before.
 pub async fn unchanged(conn: &mut MySqlConnection, read: &[EndedOrder]) -> Result<Vec<EndedOrder>, DbError> {
     if read.is_empty() {
         return Ok(Vec::new());

@@ -4,7 +4,7 @@
 //! The order takes it as it took the first: it takes its units again or gives the money back, and passes it over if it has
 //! done so before. An order that was fulfilled late publishes nothing that is read here, so this ends after some times.
 
-use super::Context;
+use super::{Context, halves::Halves};
 use crate::store::{
     self, WorkingSet,
     ended_orders::{self, EndedOrder},
@@ -57,22 +57,79 @@ impl TellAgain {
             .db
             .run("find_ended_orders", |mut conn| async move { ended_orders::due(&mut conn, now, MAX_ORDERS).await });
         let due: Arc<[EndedOrder]> = find.await?.into();
-        if due.is_empty() {
-            return Ok(());
+        let answers = self.tell_all(&due, now).await;
+        let (mut refused, mut failure) = (Vec::new(), None);
+        for (ended, answer) in due.iter().zip(answers) {
+            match answer {
+                Ok(()) => {}
+                Err(error) if error.is_of_data() => {
+                    tracing::error!(
+                        payment.id = %ended.payment_id, error.cause = %error,
+                        "a captured payment cannot be told of again, and waits"
+                    );
+                    refused.push(*ended);
+                }
+                Err(error) => failure = Some(error),
+            }
         }
+        self.put_off(refused, now).await?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Tells again of all in one transaction, or in more if the database refuses what is written of one of them.
+    /// Returns an answer for each.
+    async fn tell_all(&self, due: &Arc<[EndedOrder]>, now: Timestamp) -> Vec<Result<(), DbError>> {
         let age = self.context.ended_order_age;
-        let tell = self.context.db.transact("tell_captures_again", move |conn| {
-            let due = due.clone();
-            Box::pin(async move { tell_again(conn, &due, age, now).await })
-        });
-        let told = tell.await?;
+        let mut halves = Halves::of(due.len());
+        while let Some(part) = halves.take() {
+            if part.is_empty() {
+                continue;
+            }
+            let (due, tried) = (due.clone(), part.clone());
+            let tell = self.context.db.transact("tell_captures_again", move |conn| {
+                let (due, part) = (due.clone(), tried.clone());
+                Box::pin(async move { tell_again(conn, &due[part], age, now).await })
+            });
+            match tell.await {
+                Ok(told) => self.told(told),
+                Err(error) => halves.failed(part, &error),
+            }
+        }
+        halves.answers()
+    }
+
+    fn told(&self, told: u64) {
         if told > 0 {
             self.told.add(told, &[]);
             tracing::warn!(payment.told_again = told, "captured payments of ended orders were told of again");
             self.context.outbox.wake();
         }
-        Ok(())
     }
+
+    /// Puts off what was refused, so that it is not at the head of each round: enough of it would keep all others
+    /// waiting.
+    async fn put_off(&self, refused: Vec<EndedOrder>, now: Timestamp) -> Result<(), DbError> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let (age, refused): (_, Arc<[EndedOrder]>) = (self.context.ended_order_age, refused.into());
+        let put_off = self.context.db.transact("put_off_ended_orders", move |conn| {
+            let refused = refused.clone();
+            Box::pin(async move { put_off(conn, &refused, age, now).await })
+        });
+        put_off.await
+    }
+}
+
+async fn put_off(
+    conn: &mut MySqlConnection,
+    refused: &[EndedOrder],
+    age: Duration,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    let refused = ended_orders::unchanged(conn, refused).await?;
+    let later: Vec<_> = refused.into_iter().map(|ended| later(ended, ended.tells, age, now)).collect();
+    ended_orders::postpone(conn, &later).await
 }
 
 async fn tell_again(
@@ -97,20 +154,28 @@ async fn tell_again(
 impl Round {
     fn take(&mut self, payments: &mut WorkingSet, ended: EndedOrder, age: Duration, now: Timestamp) {
         let id = ended.payment_id;
-        let later = |tells: i32| EndedOrder { due_at: now.plus(pause(age, tells)), tells, ..ended };
         let Some(payment) = payments.get_mut(id) else {
             // One that cannot be read waits for who can; one that is not there is not waited for.
             let waits = payments.readable(id).is_err();
-            return if waits { self.postponed.push(later(ended.tells)) } else { self.settled.push(id) };
+            return if waits {
+                self.postponed.push(later(ended, ended.tells, age, now))
+            } else {
+                self.settled.push(id)
+            };
         };
         if !payment.may_be_captured() || ended.tells >= MAX_TELLS {
             self.settled.push(id);
             return;
         }
         let step = payment.tell_captured(now);
-        self.postponed.push(later(ended.tells + i32::from(step.is_some())));
+        self.postponed.push(later(ended, ended.tells + i32::from(step.is_some()), age, now));
         payments.record(step);
     }
+}
+
+/// Returns the order with the time of its next look, after so many repeats.
+fn later(ended: EndedOrder, tells: i32, age: Duration, now: Timestamp) -> EndedOrder {
+    EndedOrder { due_at: now.plus(pause(age, tells)), tells, ..ended }
 }
 
 /// Returns the pause after so many repeats.

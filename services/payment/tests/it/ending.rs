@@ -73,3 +73,39 @@ async fn what_was_captured_for_an_ended_order_is_published_again_until_it_is_ref
     assert_eq!(sale.published_names(&open, 1).await, ["PaymentApproved"], "its order has not ended");
     sale.mesh.stop().await
 }
+
+#[tokio::test]
+async fn a_payment_that_cannot_be_told_of_again_keeps_no_other_waiting() -> Result<()> {
+    let quick = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_ENDED_ORDER_AGE_MS", 200);
+    let sale = Sale::open_with(quick).await?;
+    let (refused, good) = (Order::new(), Order::new());
+    for order in [&refused, &good] {
+        sale.pay(order, 1, "pm_card_ok").await?;
+        sale.reaches(order, PaymentState::Captured).await;
+    }
+    let mut conn = sale.conn().await?;
+    // What the database does not take: the next version of one of them.
+    sqlx::raw_sql("ALTER TABLE payments ADD CONSTRAINT ck_test CHECK (version < 1000)").execute(&mut *conn).await?;
+    sqlx::query("UPDATE payments SET version = 999 WHERE order_id = ?")
+        .bind(refused.id.uuid())
+        .execute(&mut *conn)
+        .await?;
+    // Both orders have ended, and are due together.
+    sqlx::query("INSERT INTO ended_orders (payment_id, due_us, tells) SELECT id, 1, 0 FROM payments")
+        .execute(&mut *conn)
+        .await?;
+    assert_eq!(sale.published_names(&good, 2).await[..2], ["PaymentApproved"; 2]);
+    eventually("what is refused is put off", || async {
+        (sale.number("SELECT MIN(due_us) FROM ended_orders").await.ok()? > 1).then_some(())
+    })
+    .await;
+    assert_eq!(sale.published(&refused).await?.len(), 1);
+
+    // It is told of once that is mended.
+    sqlx::query("UPDATE payments SET version = 9 WHERE order_id = ?")
+        .bind(refused.id.uuid())
+        .execute(&mut *conn)
+        .await?;
+    sale.published_names(&refused, 2).await;
+    sale.mesh.stop().await
+}
