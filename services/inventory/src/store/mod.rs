@@ -5,3 +5,4 @@ pub mod outbox;
 pub mod reservations;
 pub mod restages;
 pub mod stock;
+pub mod walks;

@@ -5,13 +5,23 @@
 //! order that has ended is asked about again when it must have given its units back long since. What it asks of the ledger
 //! is then done as by its message, under the same lock: done twice, or before a late payment, it changes no more than the
 //! message does.
+//!
+//! The replicas walk in turn, each from where the one before it has come to, so a walk comes to its end however often
+//! processes are replaced. What one of them has seen it settles itself; if it dies, the next walk sees it again.
 
 use super::{
     Error, SyncRedis,
     ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
-use crate::{client::Orders, domain::Ask, store};
+use crate::{
+    client::Orders,
+    domain::Ask,
+    store::{
+        self,
+        walks::{self, Turn},
+    },
+};
 use opentelemetry::{global, metrics::Counter};
 use sqlx::MySqlConnection;
 use stampede_db::{Database, DbError, Statements};
@@ -28,6 +38,9 @@ const ROWS_PER_ROUND: u32 = 1_024;
 const MAX_SUSPECTS: usize = 16 * 1_024;
 /// Rounds in the time that an order has for its message.
 const ROUNDS_PER_AGE: u32 = 30;
+/// How long a turn of the walk is one replica's: longer than a round may take. If it dies with its turn, the others wait
+/// for the rest of this.
+const TURN: Duration = Duration::from_secs(60);
 
 /// Gives back what ended orders have kept.
 pub struct ReleaseEnded {
@@ -39,12 +52,10 @@ pub struct ReleaseEnded {
     released: Counter<u64>,
 }
 
-/// How far the ledger was looked through.
+/// What this replica knows of the walk.
 #[derive(Default)]
 struct Walk {
     last_round: Option<Instant>,
-    /// The last row that was looked at.
-    after: Option<(OrderId, ItemId)>,
     /// Orders that have ended and still had units, with the time since when that is known.
     suspects: BTreeMap<OrderId, Timestamp>,
 }
@@ -64,7 +75,7 @@ impl ReleaseEnded {
     pub async fn run(&self) -> anyhow::Result<()> {
         // So that there is a count before the first one.
         self.released.add(0, &[]);
-        let is_due = self.walk().begin_round(self.age / ROUNDS_PER_AGE);
+        let is_due = self.walk().begin_round(self.pause());
         if !is_due {
             return Ok(());
         }
@@ -88,9 +99,40 @@ impl ReleaseEnded {
         Ok(())
     }
 
-    /// Notes the ended orders of the next rows.
+    /// Time between two rounds.
+    fn pause(&self) -> Duration {
+        self.age / ROUNDS_PER_AGE
+    }
+
+    /// Goes on with the walk, unless it is another replica's turn.
     async fn look_further(&self) -> anyhow::Result<()> {
-        let after = self.walk().after;
+        let Some(turn) = self.begin_turn().await? else { return Ok(()) };
+        let looked = self.look_behind(turn.after).await;
+        // What could not be looked at is looked at again.
+        let reached = looked.as_ref().map_or(turn.after, |reached| *reached);
+        self.end_turn(turn, reached).await?;
+        looked.map(drop)
+    }
+
+    async fn begin_turn(&self) -> Result<Option<Turn>, DbError> {
+        let now = Timestamp::now();
+        let begin = self.db.run("begin_turn", |mut conn| async move {
+            walks::begin(&mut conn, walks::ENDED_ORDERS, now, now.plus(TURN)).await
+        });
+        begin.await
+    }
+
+    async fn end_turn(&self, turn: Turn, reached: Option<(OrderId, ItemId)>) -> Result<(), DbError> {
+        // Half, so that the next round of the same replica does not come too early.
+        let next = Timestamp::now().plus(self.pause() / 2);
+        let end = self.db.run("end_turn", |mut conn| async move {
+            walks::end(&mut conn, walks::ENDED_ORDERS, turn, reached, next).await
+        });
+        end.await
+    }
+
+    /// Notes the ended orders of the rows behind this one. Returns the last row; none at the end of the ledger.
+    async fn look_behind(&self, after: Option<(OrderId, ItemId)>) -> anyhow::Result<Option<(OrderId, ItemId)>> {
         let read = self.db.run("committed_units", |mut conn| async move {
             store::ledger::page(&mut conn, after, ROWS_PER_ROUND).await
         });
@@ -100,10 +142,9 @@ impl ReleaseEnded {
         let orders: BTreeSet<OrderId> =
             rows.iter().filter(|(_, _, at)| is_old(*at)).map(|(order_id, _, _)| *order_id).collect();
         let ended = self.orders.ended(&orders.into_iter().collect::<Vec<_>>()).await?;
+        self.walk().found(&ended, Timestamp::now());
         let is_last = rows.len() < ROWS_PER_ROUND as usize;
-        let reached = rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id));
-        self.walk().went_on(reached, &ended, Timestamp::now());
-        Ok(())
+        Ok(rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id)))
     }
 
     /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read keeps
@@ -189,9 +230,8 @@ impl Walk {
         }
     }
 
-    /// Notes how far the walk is, and what it has found. Without a place it begins anew.
-    fn went_on(&mut self, reached: Option<(OrderId, ItemId)>, ended: &[Ask], now: Timestamp) {
-        self.after = reached;
+    /// Notes what was found, as much as is remembered.
+    fn found(&mut self, ended: &[Ask], now: Timestamp) {
         for ask in ended {
             if self.suspects.len() < MAX_SUSPECTS {
                 self.suspects.entry(ask.order_id()).or_insert(now);
@@ -212,8 +252,8 @@ mod tests {
     fn an_ended_order_is_due_when_it_has_been_known_for_long_and_counts_from_the_first_time() {
         let mut walk = Walk::default();
         let at = Timestamp::from_micros;
-        walk.went_on(None, &[Ask::Release(order(1))], at(10));
-        walk.went_on(None, &[Ask::Release(order(1)), Ask::ReleaseUnpaid(order(2))], at(20));
+        walk.found(&[Ask::Release(order(1))], at(10));
+        walk.found(&[Ask::Release(order(1)), Ask::ReleaseUnpaid(order(2))], at(20));
         assert!(walk.due(at(10)).is_empty());
         assert_eq!(walk.due(at(11)), [order(1)]);
         assert_eq!(walk.due(at(21)), [order(1), order(2)]);

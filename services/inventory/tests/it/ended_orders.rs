@@ -5,10 +5,13 @@ use crate::{
     orders::{place, rows, with_order},
     sale::{Level, Order, Sale, Step},
     staging::series,
+    tables::sell_to,
 };
 use sqlx::AssertSqlSafe;
 use stampede_db::Database;
+use stampede_proto::inventory::v1::reservation_result::Outcome;
 use stampede_testkit::{Service, World, eventually};
+use uuid::Uuid;
 
 const RELEASES: &str = "stampede_ledger_overdue_releases_total";
 const UNSOLD: Level = Level { left: 5, committed: 0, held: 0, left_gifts: 2 };
@@ -63,4 +66,55 @@ async fn counted(sale: &Sale, expected: usize) {
         (format!("{count}") == format!("{expected}")).then_some(())
     })
     .await;
+}
+
+/// How far the walk through the ledger is; nothing before its first rows and after its last.
+async fn reached(sale: &Sale) -> Option<Uuid> {
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    let reached = sqlx::query_scalar::<_, Option<Uuid>>("SELECT after_order_id FROM walks");
+    reached.fetch_optional(&mut *conn).await.unwrap().flatten()
+}
+
+/// The walk may go on then.
+async fn next_turn_at(sale: &Sale, next_us: i64) {
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    let set = sqlx::query("UPDATE walks SET next_us = ?").bind(next_us).execute(&mut *conn).await.unwrap();
+    assert_eq!(set.rows_affected(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_walk_goes_on_where_it_was_when_its_process_dies_and_only_in_its_turn() {
+    let world = World::prepared().await.unwrap();
+    // A round a second.
+    let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 30_000);
+    let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
+    sale.begin_another().await;
+    // Six rounds.
+    sell_to(&sale, 6_000).await;
+    let middle = Uuid::from_u128(1 << 127);
+    eventually("half of the ledger is looked at", || async {
+        reached(&sale).await.filter(|reached| *reached > middle)
+    })
+    .await;
+    sale.mesh.kill_9(Service::Inventory).unwrap();
+
+    // As if another replica had the turn, and for long.
+    next_turn_at(&sale, i64::MAX).await;
+    let before = reached(&sale).await.unwrap();
+    sale.mesh.restart(Service::Inventory).await.unwrap();
+    // Behind each look at what was never written comes one at what has ended.
+    for _ in 0..2 {
+        let unwritten = sale.order([1, 0]);
+        assert!(matches!(sale.reserve(&unwritten).await, Outcome::Reserved(_)));
+        eventually("it was looked for", || async { (sale.in_ledger(&unwritten).await == 0).then_some(()) }).await;
+    }
+    assert_eq!(reached(&sale).await, Some(before));
+    next_turn_at(&sale, 1).await;
+    let after = eventually("the walk goes on", || async {
+        let after = reached(&sale).await;
+        (after != Some(before)).then_some(after)
+    })
+    .await;
+    assert!(after.is_none_or(|after| after > before), "it was at {before}, and is at {after:?}");
+    sale.mesh.stop().await.unwrap();
 }

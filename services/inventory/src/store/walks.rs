@@ -1,0 +1,61 @@
+//! The table `walks`: how far walks through whole tables are, and whose turn it is to go on.
+//!
+//! `next_us` is the token of a turn: whoever sets it has the turn, and writes nothing once somebody else has set it.
+
+use sqlx::MySqlConnection;
+use stampede_db::DbError;
+use stampede_vocab::{ItemId, OrderId, Timestamp};
+use uuid::Uuid;
+
+/// The walk through the ledger for orders that have ended.
+pub const ENDED_ORDERS: &str = "ended_orders";
+
+/// A turn of a walk.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// When it ends by itself, which names it.
+    pub until: Timestamp,
+    /// The row that was looked at last; none before the first.
+    pub after: Option<(OrderId, ItemId)>,
+}
+
+/// Takes a turn until `until`, if it is free.
+pub async fn begin(
+    conn: &mut MySqlConnection,
+    walk: &'static str,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Option<Turn>, DbError> {
+    let take = sqlx::query("UPDATE walks SET next_us = ? WHERE name = ? AND next_us <= ?");
+    let taken = take.bind(until.micros()).bind(walk).bind(now.micros()).execute(&mut *conn).await?;
+    if taken.rows_affected() == 0 {
+        // Without a row this is the first turn ever.
+        let first = sqlx::query("INSERT IGNORE INTO walks (name, next_us) VALUES (?, ?)");
+        let is_first = first.bind(walk).bind(until.micros()).execute(conn).await?.rows_affected() > 0;
+        return Ok(is_first.then_some(Turn { until, after: None }));
+    }
+    let after = sqlx::query_as("SELECT after_order_id, after_item_id FROM walks WHERE name = ?");
+    let (order, item): (Option<Uuid>, Option<Uuid>) = after.bind(walk).fetch_one(conn).await?;
+    let after = order.zip(item).map(|(order, item)| (OrderId::from_uuid(order), ItemId::from_uuid(item)));
+    Ok(Some(Turn { until, after }))
+}
+
+/// Ends a turn at the row `reached`, unless somebody else has the next one already. That may begin at `next`.
+pub async fn end(
+    conn: &mut MySqlConnection,
+    walk: &'static str,
+    turn: Turn,
+    reached: Option<(OrderId, ItemId)>,
+    next: Timestamp,
+) -> Result<(), DbError> {
+    let (order, item) = reached.map(|(order, item)| (order.uuid(), item.uuid())).unzip();
+    sqlx::query("UPDATE walks SET after_order_id = ?, after_item_id = ?, next_us = ? WHERE name = ? AND next_us = ?")
+        .bind(order)
+        .bind(item)
+        .bind(next.micros())
+        .bind(walk)
+        .bind(turn.until.micros())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
