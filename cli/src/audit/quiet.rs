@@ -100,7 +100,7 @@ async fn still_moving(sources: &Sources) -> anyhow::Result<Vec<String>> {
 }
 
 /// A number that changes with every message that is written.
-async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
+pub async fn last_messages(sources: &Sources) -> anyhow::Result<i64> {
     let last = Service::ALL.map(|service| format!("(SELECT COALESCE(MAX(id), 0) FROM {{{service}}}.outbox)"));
     sources.count(&format!("SELECT {}", last.join(" + "))).await
 }

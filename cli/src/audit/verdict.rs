@@ -24,8 +24,8 @@ pub struct Audit {
     pub holds: bool,
     /// One for each promise, in order.
     pub promises: Vec<Promise>,
-    /// Lists what still moved when the wait was over; empty if the mesh was quiescent. As long as there is any, nothing
-    /// is proven.
+    /// Lists what still moved when the wait was over, or what moved while breaches were found; empty if the mesh was
+    /// quiescent. As long as there is any, nothing is proven.
     pub still_moving: Vec<String>,
     /// Lists the comparisons that were left out, and why: not asked for, or no longer retained.
     pub left_out: Vec<String>,
@@ -98,6 +98,14 @@ impl Audit {
             None => promise.breaches.push(Breach { what, count: 0, named }),
         }
         promise.breaches.iter_mut().for_each(|breach| breach.count = breach.named.len());
+    }
+
+    /// Notes what moved while it was compared, unless something did before: either way nothing is proven.
+    pub fn moved(&mut self, what: impl Into<String>) {
+        self.holds = false;
+        if self.still_moving.is_empty() {
+            self.still_moving.push(what.into());
+        }
     }
 
     /// Notes what could not be compared, and why.

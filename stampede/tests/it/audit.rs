@@ -3,7 +3,7 @@
 use crate::{
     breaks::{BREAKS, Break, GUARDS, Id},
     message_breaks::MESSAGE_BREAKS,
-    sale::{LONG, Sale},
+    sale::{Audit, LONG, Sale, audit_command},
     sold::{AT_ONCE, Sold},
 };
 use sqlx::AssertSqlSafe;
@@ -12,9 +12,20 @@ use stampede_lua::{
     stock::{Decision, LedgerCopy, LedgerUnits, Reservation, Stock, WantedLine},
 };
 use stampede_proto::order::v1::CancelOrderRequest;
-use stampede_testkit::{Service, as_buyer, buyer};
+use stampede_testkit::{Service, as_buyer, buyer, eventually};
 use stampede_vocab::{Fingerprint, OrderId, Quantity, RequestId, Timestamp};
-use std::{collections::HashSet, fs, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// Of Linux: who opens a pipe does not wait for the other side.
+const O_NONBLOCK: i32 = 0o4000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_promise_broken_by_hand_is_named() {
@@ -180,6 +191,36 @@ async fn what_was_acknowledged_and_is_not_there_is_named() {
     let lost: Vec<String> = (1..=30).map(|byte| OrderId::try_from_bytes(&[byte; 16]).unwrap().to_string()).collect();
     let audit = audit_with(&lost.iter().map(String::as_str).chain([order]).collect::<Vec<_>>());
     assert_eq!(audit.promises[3].breaches[0].named, lost);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_found_while_messages_are_written_is_said_to_prove_nothing() {
+    let sale = Sale::open(LONG).await;
+    sale.placed(buyer(), &[(0, 1)], "").await;
+    let folder = tempfile::tempdir().unwrap();
+    let lost = OrderId::try_from_bytes(&[1; 16]).unwrap().to_string();
+    let acknowledged = serde_json::json!({"orders": [lost], "coupons": []}).to_string();
+    let file = folder.path().join("acknowledged.json");
+    fs::write(&file, &acknowledged).unwrap();
+    let audit = sale.run_audit(&["--acknowledged", file.to_str().unwrap()]);
+    assert_eq!((audit.holds, audit.still_moving), (false, Vec::new()));
+
+    // What was acknowledged is read last, so who reads a pipe of it has read the tables, and waits.
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = audit_command(&sale.world, &sale.mesh, &["--acknowledged", pipe.to_str().unwrap()]);
+    let running = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = eventually("the audit has read the tables", || async {
+        // Fails as long as nobody reads.
+        fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe).ok()
+    })
+    .await;
+    sale.placed(buyer(), &[(0, 1)], "").await;
+    told.write_all(acknowledged.as_bytes()).unwrap();
+    drop(told);
+    let audit: Audit = serde_json::from_slice(&running.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(audit.still_moving, ["messages that were written while the tables were read"]);
+    assert_eq!((audit.holds, audit.promises[3].breaches.len()), (false, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

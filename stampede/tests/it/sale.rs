@@ -213,7 +213,8 @@ impl Sale {
     }
 }
 
-fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
+/// The operator's own command, in this world.
+pub fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
     command
         .args(["-o", "json", "audit"])
