@@ -84,9 +84,9 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 5,
         what: "an order of a cancelled event has not ended with it",
-        over: None,
-        sql: "SELECT 'ord' AS kind, o.id AS id, o.state AS detail FROM {order}.cancelled_events c \
-              STRAIGHT_JOIN {order}.orders o ON o.event_id = c.event_id WHERE o.created_us < c.settled_us \
+        over: Some(Orders),
+        sql: "SELECT 'ord' AS kind, o.id AS id, o.state AS detail FROM {order}.orders o \
+              STRAIGHT_JOIN {order}.cancelled_events c ON c.event_id = o.event_id WHERE o.id {page} AND o.created_us < c.settled_us \
               AND (o.state IN ('PENDING', 'AWAITING_PAYMENT', 'PAYING', 'PAID') \
               OR (c.refund_paid_orders AND o.state IN ('FULFILLED', 'REFUNDING')))",
     },
