@@ -5,7 +5,7 @@ use crate::{
     store::{
         Claim, KeyRow, Reading, anomalies,
         attempts::{self, Claimable},
-        payments, refunds,
+        payments, refunds, turns,
     },
 };
 use anyhow::Result;
@@ -139,5 +139,26 @@ async fn a_decision_that_the_provider_was_faster_than_is_not_kept_as_carried_out
     let stored: (String, Option<String>, Option<String>) =
         sqlx::query_as("SELECT state, verdict, decided_by FROM anomalies").fetch_one(&mut *conn).await?;
     assert_eq!(stored, ("SETTLED".to_owned(), None, Some("ann".to_owned())));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_turn_is_one_callers_until_it_ends_and_one_that_is_over_changes_nothing() -> Result<()> {
+    const LIST: &str = "refunds";
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let (first, later) = (NOW.plus(LEASE), NOW.plus(LEASE * 2));
+    assert!(turns::begin(&mut conn, LIST, NOW, first).await?, "nobody had one before");
+    assert!(!turns::begin(&mut conn, LIST, NOW, later).await?);
+    assert!(turns::is_held(&mut conn, LIST, first).await?);
+    assert!(!turns::is_held(&mut conn, LIST, later).await?);
+
+    // Its process has died, or is slow.
+    assert!(turns::begin(&mut conn, LIST, first, later).await?);
+    assert!(!turns::is_held(&mut conn, LIST, first).await?);
+    turns::end(&mut conn, LIST, first, NOW).await?;
+    assert!(turns::is_held(&mut conn, LIST, later).await?, "the end of the one before is passed over");
+    turns::end(&mut conn, LIST, later, NOW).await?;
+    assert!(turns::begin(&mut conn, LIST, NOW, first).await?);
     Ok(())
 }
