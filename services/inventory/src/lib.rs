@@ -89,8 +89,10 @@ fn start_order_sweep(
     parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let (unwritten, ended) = (unwritten.clone(), ended.clone());
         async move {
-            unwritten.run().await?;
-            ended.run().await
+            let unwritten = unwritten.run().await;
+            // Also if one that was never written cannot be given back.
+            ended.run().await?;
+            unwritten
         }
     });
 }

@@ -25,13 +25,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether it is of the database's or Redis' state, and not of what was asked for.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Db(error) => !error.is_reproducible(),
-            Self::Redis(error) => error.is_unreachable(),
-            Self::Batch(_) | Self::NotReady(_) => true,
-            Self::EventNotFound(_) => false,
-        }
+    /// Whether a part of what was asked for may succeed where the whole fails: a row is at fault, or only a newer
+    /// release can read it.
+    pub fn is_of_data(&self) -> bool {
+        matches!(self, Self::Db(error) if error.is_of_data())
     }
 }

@@ -10,7 +10,7 @@
 //! processes are replaced. What one of them has seen it settles itself; if it dies, the next walk sees it again.
 
 use super::{
-    Error, SyncRedis,
+    SyncRedis,
     ledger::{lock_ledger, push_changes, syncs},
     sync_redis::EventSync,
 };
@@ -38,8 +38,8 @@ const ROWS_PER_ROUND: u32 = 1_024;
 const MAX_SUSPECTS: usize = 16 * 1_024;
 /// Rounds in the time that an order has for its message.
 const ROUNDS_PER_AGE: u32 = 30;
-/// How long a turn of the walk is one replica's: longer than a round may take. If it dies with its turn, the others wait
-/// for the rest of this.
+/// How long a turn of the walk is one replica's: longer than a round may take. If it dies with its turn, the others
+/// wait for the rest of this.
 const TURN: Duration = Duration::from_secs(60);
 
 /// Gives back what ended orders have kept.
@@ -90,12 +90,8 @@ impl ReleaseEnded {
             return Ok(());
         }
         let asks = self.orders.ended(&due).await?;
-        let released = self.release_each(asks).await?;
+        self.release_all(asks).await?;
         self.walk().forget(&due);
-        if released > 0 {
-            self.released.add(released, &[]);
-            tracing::warn!(order.count = released, "the units of ended orders were given back without their message");
-        }
         Ok(())
     }
 
@@ -147,33 +143,42 @@ impl ReleaseEnded {
         Ok(rows.last().filter(|_| !is_last).map(|(order_id, item_id, _)| (*order_id, *item_id)))
     }
 
-    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read keeps
-    /// nobody else's units.
-    async fn release_each(&self, asks: Vec<Ask>) -> Result<u64, Error> {
-        let error = match self.release(asks.clone()).await {
-            Ok(released) => return Ok(released),
-            Err(error) if error.is_passing() => return Err(error),
-            Err(error) => error,
-        };
-        if let [ask] = asks.as_slice() {
-            tracing::error!(order.id = %ask.order_id(), error.cause = %error, "the units of an order could not be given back");
-            return Ok(0);
-        }
-        let mut released = 0;
-        for ask in asks {
-            let order_id = ask.order_id();
-            match self.release(vec![ask]).await {
-                Ok(count) => released += count,
-                Err(error) => {
-                    tracing::error!(order.id = %order_id, error.cause = %error, "the units of an order could not be given back");
+    /// Gives back all in one transaction. What the database refuses is split until the order that it is about is alone,
+    /// so that a row that can't be read, or only by a newer release, keeps nobody else's units.
+    async fn release_all(&self, asks: Vec<Ask>) -> Result<(), DbError> {
+        let mut parts = vec![asks];
+        while let Some(mut part) = parts.pop() {
+            let error = match self.release(part.clone()).await {
+                Ok(released) => {
+                    self.note(released);
+                    continue;
                 }
+                Err(error) if !error.is_of_data() => return Err(error),
+                Err(error) => error,
+            };
+            if let [ask] = part.as_slice() {
+                tracing::error!(
+                    order.id = %ask.order_id(), error.cause = %error,
+                    "the units of an order could not be given back"
+                );
+                continue;
             }
+            let rest = part.split_off(part.len() / 2);
+            // The last one is the next.
+            parts.extend([rest, part]);
         }
-        Ok(released)
+        Ok(())
+    }
+
+    fn note(&self, released: u64) {
+        if released > 0 {
+            self.released.add(released, &[]);
+            tracing::warn!(order.count = released, "the units of ended orders were given back without their message");
+        }
     }
 
     /// Does what these orders ask of the ledger, and copies it to Redis. Returns of how many orders units went back.
-    async fn release(&self, asks: Vec<Ask>) -> Result<u64, Error> {
+    async fn release(&self, asks: Vec<Ask>) -> Result<u64, DbError> {
         if asks.is_empty() {
             return Ok(0);
         }

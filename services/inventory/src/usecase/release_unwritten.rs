@@ -72,14 +72,14 @@ impl ReleaseUnwritten {
         Ok(())
     }
 
-    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read keeps
-    /// nobody else's units.
+    /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read, or only
+    /// by a newer release, keeps nobody else's units.
     async fn release_each(&self, unwritten: Vec<Reservation>) -> anyhow::Result<u32> {
         let error = match self.release.run(unwritten.clone()).await {
             Ok(released) => return Ok(released),
             Err(error) => error,
         };
-        if unwritten.len() == 1 || error.is_passing() {
+        if unwritten.len() == 1 || !error.is_of_data() {
             return Err(error.into());
         }
         let mut released = 0;

@@ -15,11 +15,26 @@ use uuid::Uuid;
 
 const RELEASES: &str = "stampede_ledger_overdue_releases_total";
 const UNSOLD: Level = Level { left: 5, committed: 0, held: 0, left_gifts: 2 };
+/// The database does not take that an order of one unit gives it back; and what mends that.
+const REFUSED: (&str, &str) = (
+    "ALTER TABLE ledger ADD CONSTRAINT ck_test CHECK (state <> 'RELEASED' OR units <> 1)",
+    "ALTER TABLE ledger DROP CONSTRAINT ck_test",
+);
+/// The row of an order of one unit has what only a newer release knows; and what mends that.
+const NEWER: (&str, &str) = (
+    "UPDATE ledger SET late_answer = 'LATER' WHERE units = 1 AND state = 'COMMITTED'",
+    "UPDATE ledger SET late_answer = NULL WHERE late_answer = 'LATER'",
+);
 const SOLD: Level = Level { left: 3, committed: 2, held: 0, left_gifts: 1 };
 
 /// An order that is written, and known to be.
 async fn placed(sale: &Sale) -> Order {
-    let order = sale.order([2, 0]);
+    placed_of(sale, 2).await
+}
+
+/// Such an order of so many units.
+async fn placed_of(sale: &Sale, units: i32) -> Order {
+    let order = sale.order([units, 0]);
     let placed = place(sale.mesh.order(), order.clone(), "order".to_owned()).await.unwrap();
     assert_eq!(placed.order_id, order.order_id.to_string());
     eventually("nobody waits for the order to be written", || async {
@@ -55,6 +70,31 @@ async fn an_order_that_ended_without_its_message_gives_its_units_back_and_an_ope
         ends_silently(&orders, &open, state).await;
         sale.stock_becomes(0, UNSOLD).await;
         counted(&sale, 2 * round + 2).await;
+    }
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_whose_units_cannot_be_given_back_keeps_nobody_elses() {
+    let world = World::prepared().await.unwrap();
+    let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
+    let orders = world.database(Service::Order).await.unwrap();
+    let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
+    for (round, (spoil, mend)) in [REFUSED, NEWER].into_iter().enumerate() {
+        sale.begin_another().await;
+        let (one, bad, other) = (placed_of(&sale, 2).await, placed_of(&sale, 1).await, placed_of(&sale, 2).await);
+        let mut conn = sale.inventory_db.acquire().await.unwrap();
+        sqlx::raw_sql(spoil).execute(&mut *conn).await.unwrap();
+        for order in [&one, &bad, &other] {
+            ends_silently(&orders, order, "EXPIRED").await;
+        }
+        for order in [&one, &other] {
+            eventually("its units are back", || async { (sale.in_ledger(order).await == 0).then_some(()) }).await;
+        }
+        assert_eq!(sale.in_ledger(&bad).await, 1, "{spoil}");
+        sqlx::raw_sql(mend).execute(&mut *conn).await.unwrap();
+        eventually("its units are back", || async { (sale.in_ledger(&bad).await == 0).then_some(()) }).await;
+        counted(&sale, 3 * (round + 1)).await;
     }
     sale.mesh.stop().await.unwrap();
 }
