@@ -61,14 +61,13 @@ impl Acts {
         let who = who(act, caller, block, message);
         // They cancel what is others', and as many as it takes.
         let is_for_others = act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator);
-        let owners = if is_for_others {
-            Owners::Answered
-        } else {
+        if !is_for_others {
             self.admit(act, &who).await?;
-            Owners::Known(self.open_orders(&who))
-        };
-        let order = who.order.or(who.placing);
-        Ok(order.map(|order| Tab { acts: Arc::clone(self), act, owners, order: Some(order) }))
+        }
+        // Of a claim there is nothing to write down.
+        let Some(order) = who.order.or(who.placing) else { return Ok(None) };
+        let owners = if is_for_others { Owners::Answered } else { Owners::Known(self.open_orders(&who)) };
+        Ok(Some(Tab { acts: Arc::clone(self), act, owners, order: Some(order) }))
     }
 
     fn open_orders(&self, who: &Who<'_>) -> Vec<OpenOrders> {
