@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full};
 use stampede_status::Problem;
 use stampede_vocab::backoff;
@@ -69,14 +69,15 @@ impl Service<Request<Body>> for MeshChannel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let deadline = propagate::deadline_of(request.headers());
-        propagate::stamp(request.headers_mut(), deadline);
-        let signed = self.sign(&mut request);
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let deadline = propagate::deadline_of(&head.headers);
+        propagate::stamp(&mut head.headers, deadline);
+        let signed = self.sign(&mut head);
         let mesh = self.clone();
         async move {
             signed?;
-            match timeout_at(deadline.instant(), mesh.send(request)).await {
+            match timeout_at(deadline.instant(), mesh.send(head, body)).await {
                 Ok(outcome) => outcome.map_err(Status::from),
                 Err(_) => Err(Deadline::exceeded().into()),
             }
@@ -127,10 +128,9 @@ impl MeshChannel {
         MeshChannel { on_own_behalf: true, ..self }
     }
 
-    fn sign(&self, request: &mut Request<Body>) -> Result<(), Problem> {
+    fn sign(&self, head: &mut Parts) -> Result<(), Problem> {
         let Some(signer) = &self.signer else { return Ok(()) };
-        let path = request.uri().path().to_owned();
-        signer.sign(request.headers_mut(), &path, self.on_own_behalf)
+        signer.sign(&mut head.headers, head.uri.path(), self.on_own_behalf)
     }
 
     /// The same replicas by a connection to each that is for streams alone, so that one that is not read holds up no
@@ -141,9 +141,8 @@ impl MeshChannel {
     }
 
     /// Sends the request once it can be put onto a connection.
-    async fn send(self, request: Request<Body>) -> Result<Response<Body>, Problem> {
+    async fn send(self, head: Parts, body: Body) -> Result<Response<Body>, Problem> {
         let give_up = Instant::now() + READY_TIMEOUT;
-        let (head, body) = request.into_parts();
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
         let mut attempt = 0;
         loop {
