@@ -4,6 +4,7 @@ use std::fmt;
 
 /// Bytes of the form that every version begins with.
 const LEN: usize = 55;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The trace that work is part of, and the span that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +38,24 @@ impl Traceparent {
 
     /// The id of the trace: 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace_id)
+        String::from_utf8(digits::<32>(self.trace_id).into()).expect("digits are ASCII")
     }
 }
 
 /// As the header has it.
 impl fmt::Display for Traceparent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        let mut text: [u8; LEN] = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text[3..35].copy_from_slice(&digits::<32>(self.trace_id));
+        text[36..52].copy_from_slice(&digits::<16>(self.span_id.into()));
+        text[53..].copy_from_slice(&digits::<2>(self.flags.into()));
+        f.write_str(std::str::from_utf8(&text).expect("digits and dashes are ASCII"))
     }
+}
+
+/// The last digits of a number. Every call of the mesh carries 50 of them, which a formatter writes one by one.
+fn digits<const N: usize>(number: u128) -> [u8; N] {
+    std::array::from_fn(|at| DIGITS[(number >> (4 * (N - 1 - at))) as usize & 0xf])
 }
 
 fn fields(text: &str) -> Option<[&str; 4]> {
