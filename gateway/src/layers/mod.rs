@@ -62,7 +62,8 @@ async fn answer_http(gateway: &Gateway, request: Request) -> Response {
         Err(Unrouted::Options(allow)) => (None, Ok((StatusCode::NO_CONTENT, [(header::ALLOW, allow)]).into_response())),
         Err(Unrouted::Refused(refusal)) => (None, Err(refusal)),
     };
-    let mut response = span.in_scope(|| outcome.unwrap_or_else(|refusal| refusal.into_response(&trace_id)));
+    let refuse = |refusal: Refusal| span.in_scope(|| refusal.into_response(&trace_id));
+    let mut response = outcome.unwrap_or_else(refuse);
     response.headers_mut().insert(HEADER, trace_id.header());
     // What quotes a request is JSON, whatever a browser makes of it.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
