@@ -20,8 +20,9 @@ pub async fn read(
     grow: impl Fn(&mut Place, usize) -> Result<(), Problem>,
 ) -> Result<Bytes, Problem> {
     let mut body = Limited::new(body, limit);
-    let end = Instant::now() + BODY_DEADLINE;
-    let first = next(&mut body, limit, end.min(Instant::now() + progress)).await?.unwrap_or_default();
+    let begin = Instant::now();
+    let end = begin + BODY_DEADLINE;
+    let first = next(&mut body, limit, end.min(begin + progress)).await?.unwrap_or_default();
     if body.is_end_stream() {
         return Ok(first);
     }
