@@ -1,6 +1,7 @@
 //! What an entry says, and its text: `1.<caller>.<role>.<user>.<until>.<scope>`, before the signature.
 
 use crate::{Caller, Role};
+use std::fmt::Write;
 
 /// The first part of an entry. Another form gets another number, so that no signature holds for both.
 const VERSION: &str = "1";
@@ -11,6 +12,8 @@ const ANY: &str = "*";
 /// The scopes.
 const ONE_METHOD: &str = "method";
 const ALL_METHODS: &str = "all";
+/// Room for an entry with its signature: most have some 130 bytes.
+const CAPACITY: usize = 160;
 
 /// For whom a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +84,9 @@ impl<'a> Unsigned<'a> {
         let Self { claim: Claim { caller, role, user }, until_s, all_methods } = self;
         let role = role.map_or(ANONYMOUS, Role::as_str);
         let scope = if *all_methods { ALL_METHODS } else { ONE_METHOD };
-        format!("{VERSION}.{caller}.{role}.{}.{until_s}.{scope}", user.as_str())
+        let mut text = String::with_capacity(CAPACITY);
+        write!(text, "{VERSION}.{caller}.{role}.{}.{until_s}.{scope}", user.as_str()).expect("a string takes any text");
+        text
     }
 
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
