@@ -25,6 +25,7 @@ mod config;
 mod dispatch;
 mod gateway;
 mod grpc;
+mod hex;
 mod hold;
 mod layers;
 mod openapi;

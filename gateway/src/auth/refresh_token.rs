@@ -1,7 +1,7 @@
 //! Refresh tokens after the first: `rt_<family>_<secret>`. The family is random, and is where Redis keeps the hash of
 //! the valid one; the secret follows from the token before it, by a key that only gateways have.
 
-use super::secrets::hex;
+use crate::hex::hex;
 use sha2::{Digest, Sha256};
 use stampede_status::{Problem, Reason};
 

@@ -1,10 +1,10 @@
 //! The keys that tokens are signed with: one that signs, and maybe one more that is taken too, the one before it or the
 //! one to come. So a key is changed without logging anybody out.
 
+use crate::hex::hex;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// HS256 is as strong as its key, which should be as long as its hash.
 const SHORTEST: usize = 32;
@@ -73,14 +73,6 @@ impl Secrets {
 fn key_id(secret: &[u8]) -> String {
     let hash = Sha256::new().chain_update(KEY_ID).chain_update(secret).finalize();
     hex(&hash[..KEY_ID_LEN])
-}
-
-/// The bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a string takes any text");
-        hex
-    })
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! The tag is one of the meaning and not of the bytes (weak), so that it stays the same when the answer is compressed.
 
+use crate::hex::hex;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
 
 /// Bytes of the hash that are told. Nobody gains by a collision, and by chance there is none.
 const TAG_BYTES: usize = 16;
@@ -35,11 +35,7 @@ pub fn json(text: Vec<u8>, cache_control: Option<&HeaderValue>, headers: &Header
 
 /// A name for what a text says: so many bytes of its SHA-256, in hexadecimal digits.
 pub fn name_of(text: &[u8], bytes: usize) -> String {
-    let mut name = String::with_capacity(2 * bytes);
-    for byte in &Sha256::digest(text)[..bytes] {
-        write!(name, "{byte:02x}").expect("a string takes any text");
-    }
-    name
+    hex(&Sha256::digest(text)[..bytes])
 }
 
 /// Whether `If-None-Match` names the tag, by the weak comparison. Our tags have no commas.
