@@ -28,3 +28,4 @@ mod tickets;
 mod tls;
 mod tokens;
 mod unary;
+mod victim;
