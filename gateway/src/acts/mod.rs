@@ -18,7 +18,7 @@ use self::{
     queue::Queue,
     rules::Rate,
 };
-use stampede_chassis::Block;
+use stampede_chassis::{Block, Offenders};
 use stampede_lua::{
     Redis,
     gate::{Admission, Bucket, OpenOrders, Question},
@@ -36,6 +36,7 @@ pub struct Acts {
     queue: Queue,
     factor: u32,
     meters: Arc<Meters>,
+    offenders: Offenders,
 }
 
 /// Who does something: what the limits know of them.
@@ -66,7 +67,8 @@ impl Acts {
     /// Counts in `redis`, from the current runtime. Every limit is `factor` times what the rules say; 0 for no limits.
     pub fn new(redis: Redis, factor: u32) -> Self {
         let meters = Arc::new(Meters::new());
-        Self { queue: Queue::new(redis.clone(), Arc::clone(&meters)), redis, factor, meters }
+        let queue = Queue::new(redis.clone(), Arc::clone(&meters));
+        Self { queue, redis, factor, meters, offenders: Offenders::default() }
     }
 
     /// Counts one act; `THROTTLED` if there were too many.
@@ -87,6 +89,9 @@ impl Acts {
             }
         };
         let by = bounds(act, who).nth(bucket).map_or(By::Address, |(by, ..)| by);
+        if let Some(block) = who.block.filter(|_| by == By::Address) {
+            self.offenders.refused(block, act.name());
+        }
         Err(self.refuse(act, by, wait, detail))
     }
 

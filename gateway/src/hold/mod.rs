@@ -25,7 +25,7 @@ use axum::{body::HttpBody, response::Response};
 use bytes::Bytes;
 use http::{Uri, request::Parts};
 use opentelemetry::{KeyValue, metrics::Counter};
-use stampede_chassis::{Block, Identity, Networks, Peer, Role, keep};
+use stampede_chassis::{Block, Identity, Networks, Offenders, Peer, Role, keep};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Duration};
 
@@ -48,6 +48,7 @@ pub struct Holds {
     body_limit: usize,
     trusted: Networks,
     refusals: Counter<u64>,
+    offenders: Offenders,
 }
 
 /// What a stream holds: its place and those of its subjects.
@@ -65,6 +66,7 @@ impl Holds {
             body_limit: limits.body_limit_bytes,
             trusted: limits.trusted(),
             refusals: metrics::refusals(),
+            offenders: Offenders::default(),
         };
         let pools = [&holds.requests, &holds.bodies, &holds.answers, &holds.streams, &holds.subjects];
         metrics::observe(pools.map(Arc::downgrade));
@@ -87,7 +89,7 @@ impl Holds {
     /// Reads a body whole. Until it is, it counts by its bytes, and it must go on arriving.
     pub async fn read(&self, body: axum::body::Body, holder: &Holder) -> Result<Bytes, Problem> {
         let take = |units| self.take(&self.bodies, holder, Class::PublicReads, units);
-        let grow = |place: &mut Place, units| place.grow(units).map_err(|by| self.refused(&self.bodies, by));
+        let grow = |place: &mut Place, units| place.grow(units).map_err(|by| self.refused(&self.bodies, holder, by));
         body::read(body, self.body_limit, BODY_PROGRESS_DEADLINE, take, grow).await
     }
 
@@ -135,12 +137,15 @@ impl Holds {
     }
 
     fn take(&self, pool: &Arc<Pool>, holder: &Holder, class: Class, units: usize) -> Result<Place, Problem> {
-        pool.take(holder, class, units).map_err(|by| self.refused(pool, by))
+        pool.take(holder, class, units).map_err(|by| self.refused(pool, holder, by))
     }
 
     /// Counts a refusal and says when to come again: not all at once.
-    fn refused(&self, pool: &Pool, by: By) -> Problem {
+    fn refused(&self, pool: &Pool, holder: &Holder, by: By) -> Problem {
         let what = pool.bounds.what;
+        if let Some(block) = holder.block.filter(|_| by == By::Address) {
+            self.offenders.refused(block, pool.bounds.name);
+        }
         let (reason, detail, by) = match by {
             By::All => (Reason::Overloaded, format!("too many {what}"), "all"),
             By::Address => (Reason::Throttled, format!("too many {what} from this address"), "address"),

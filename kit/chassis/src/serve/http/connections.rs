@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{bounds::HttpBounds, life::Life};
-use crate::peer::Block;
+use crate::{offenders::Offenders, peer::Block};
 
 /// Part of all connections that is closed at a time when there is no room: to look for them takes a moment.
 const ROOM_SHARE: usize = 64;
@@ -25,6 +25,7 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Connections {
     bounds: Arc<HttpBounds>,
     table: Mutex<Table>,
+    offenders: Offenders,
 }
 
 struct Table {
@@ -44,7 +45,7 @@ pub(super) struct Place {
 impl Connections {
     pub(super) fn new(bounds: Arc<HttpBounds>) -> Arc<Connections> {
         let table = Table { next_id: 0, open: HashMap::new(), by_block: HashMap::new(), next_search: Instant::now() };
-        Arc::new(Connections { bounds, table: Mutex::new(table) })
+        Arc::new(Connections { bounds, table: Mutex::new(table), offenders: Offenders::default() })
     }
 
     /// A place for a connection from this address; or the name of the bound that leaves none.
@@ -53,7 +54,9 @@ impl Connections {
         let mut table = self.table();
         let (max, of_address) = (self.bounds.max_connections, self.bounds.max_connections_of_address);
         // An address that may have all has no bound of its own: for its newcomers too the silent make room.
-        if of_address < max && block.is_some_and(|block| table.of(block) >= of_address) {
+        if let Some(block) = block.filter(|block| of_address < max && table.of(*block) >= of_address) {
+            drop(table);
+            self.offenders.refused(block, "connections");
             return Err("address");
         }
         if table.open.len() >= max && !table.make_room(max) {
