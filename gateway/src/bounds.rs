@@ -1,4 +1,5 @@
 //! Every bound of the gateway on its clients, in one place: what they may hold, how much of it, and for how long.
+//! Those of connections are flags here, whose defaults are the server's own.
 //!
 //! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
 //! logins and claims a minute, are in `crate::acts`.
@@ -57,7 +58,8 @@ pub struct LimitConfig {
     pub max_unread_bytes: usize,
 
     /// Connections at a time; over it the idlest are closed, and then newcomers.
-    #[arg(long, env = "STAMPEDE_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 32_768)]
+    #[arg(long, env = "STAMPEDE_MAX_CONNECTIONS", value_name = "COUNT",
+          default_value_t = HttpBounds::default().max_connections)]
     pub max_connections: usize,
 
     /// The part of each of these bounds that one address may take, in percent; a /64 of IPv6 is one address. More is
@@ -80,29 +82,38 @@ pub struct LimitConfig {
     pub trusted_proxies: Vec<Network>,
 
     /// Longest wait for the head of a request, from the first moment of a connection, in milliseconds.
-    #[arg(long, env = "STAMPEDE_HEAD_TIMEOUT_MS", value_name = "MS", default_value_t = 10_000,
+    #[arg(long, env = "STAMPEDE_HEAD_TIMEOUT_MS", value_name = "MS",
+          default_value_t = millis(HttpBounds::default().head_deadline),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub head_timeout_ms: u64,
 
     /// How long a connection may be without a request, in milliseconds.
-    #[arg(long, env = "STAMPEDE_IDLE_TIMEOUT_MS", value_name = "MS", default_value_t = 60_000,
+    #[arg(long, env = "STAMPEDE_IDLE_TIMEOUT_MS", value_name = "MS",
+          default_value_t = millis(HttpBounds::default().idle_deadline),
           value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub idle_timeout_ms: u64,
 
     /// Age at which a connection is asked to end once its requests are answered, in seconds.
-    #[arg(long, env = "STAMPEDE_MAX_CONNECTION_AGE_S", value_name = "SECONDS", default_value_t = 600,
+    #[arg(long, env = "STAMPEDE_MAX_CONNECTION_AGE_S", value_name = "SECONDS",
+          default_value_t = HttpBounds::default().max_age.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub max_connection_age_s: u64,
 
     /// How long a reader may take nothing of its answer, in milliseconds.
-    #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS", default_value_t = 15_000,
+    #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS",
+          default_value_t = millis(HttpBounds::default().stall_deadline),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub read_stall_ms: u64,
 
     /// How often a peer over HTTP/2 is asked whether it is there, and how long its answer may take, in milliseconds.
-    #[arg(long, env = "STAMPEDE_PING_INTERVAL_MS", value_name = "MS", default_value_t = 10_000,
+    #[arg(long, env = "STAMPEDE_PING_INTERVAL_MS", value_name = "MS",
+          default_value_t = millis(HttpBounds::default().ping_interval),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub ping_interval_ms: u64,
+}
+
+fn millis(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_millis()).expect("a deadline is minutes at most")
 }
 
 impl LimitConfig {
