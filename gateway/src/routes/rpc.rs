@@ -1,6 +1,7 @@
 //! One way to call one method: where each part of the request goes, and what of the response comes back.
 
 use super::{RouteError, field_path::FieldPath, field_path::named, template::Variable};
+use crate::transcode::Writer;
 use http::{HeaderName, uri::PathAndQuery};
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Rpc {
     pub input: MessageDescriptor,
     /// Its response message.
     pub output: MessageDescriptor,
+    /// Writes the answers that are as services send them.
+    pub writer: Writer,
     /// Whether the request is in the HTTP body; else all that is not in the path is in query parameters.
     pub has_body: bool,
     /// The text that the body is, byte for byte, where it is not the whole request as JSON.
@@ -88,6 +91,7 @@ impl Rpc {
             name => Some(text_field(&input, name).map_err(fault)?),
         };
         Ok(Self {
+            writer: Writer::of(&output, response_body.as_ref()),
             label: grpc_path.as_str().into(),
             grpc_path,
             service,

@@ -81,12 +81,16 @@ impl Transcoder {
             let messages = newest(messages, |message: &Arc<Rendering>| message.subject.clone());
             return Ok(events(&call).response(messages, self.draining.clone()));
         }
-        let codec = DynamicCodec::new(call.rpc.output.clone());
-        let answer = self.upstream.unary(outgoing, message, codec).await;
-        if let Some(tab) = tab {
-            tab.close(answer.as_ref()).await;
-        }
-        let json = response::to_json(call.rpc, &answer?)?;
+        let answer = self.upstream.unary(outgoing, message, DynamicCodec).await;
+        let json = match tab {
+            None => response::of_bytes(call.rpc, &answer?)?,
+            Some(tab) => {
+                // What the answer says of the order is read anyway.
+                let answer = answer.and_then(|answer| response::decode(call.rpc, &answer));
+                tab.close(answer.as_ref()).await;
+                response::to_json(call.rpc, &answer?)?
+            }
+        };
         Ok(answer::json(json, call.cache_control, call.headers))
     }
 }

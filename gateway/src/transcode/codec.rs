@@ -1,10 +1,12 @@
 //! The gRPC codec of messages that are known by their descriptor only.
 
+use crate::grpc::BytesCodec;
+use bytes::Bytes;
 use prost::Message;
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
 };
 
 /// Capacity of a buffer to begin with. Most messages are smaller, and each open stream keeps a buffer for as long as it
@@ -18,31 +20,22 @@ pub fn small_buffers() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
 }
 
-/// Encodes any message and decodes those of one descriptor.
-#[derive(Debug)]
-pub struct DynamicCodec {
-    output: MessageDescriptor,
-}
-
-impl DynamicCodec {
-    /// A codec whose answers are `output`.
-    pub fn new(output: MessageDescriptor) -> Self {
-        Self { output }
-    }
-}
+/// Encodes any message, and leaves answers as they came.
+#[derive(Debug, Clone, Copy)]
+pub struct DynamicCodec;
 
 impl Codec for DynamicCodec {
     type Encode = DynamicMessage;
-    type Decode = DynamicMessage;
+    type Decode = Bytes;
     type Encoder = DynamicEncoder;
-    type Decoder = DynamicDecoder;
+    type Decoder = BytesCodec;
 
     fn encoder(&mut self) -> DynamicEncoder {
         DynamicEncoder
     }
 
-    fn decoder(&mut self) -> DynamicDecoder {
-        DynamicDecoder { output: self.output.clone() }
+    fn decoder(&mut self) -> BytesCodec {
+        BytesCodec
     }
 }
 
@@ -56,27 +49,6 @@ impl Encoder for DynamicEncoder {
 
     fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        small_buffers()
-    }
-}
-
-/// The receiving half.
-#[derive(Debug)]
-pub struct DynamicDecoder {
-    output: MessageDescriptor,
-}
-
-impl Decoder for DynamicDecoder {
-    type Item = DynamicMessage;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        DynamicMessage::decode(self.output.clone(), buffer)
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
     }
 
     fn buffer_settings(&self) -> BufferSettings {

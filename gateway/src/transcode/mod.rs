@@ -17,6 +17,8 @@ mod stream;
 mod text;
 mod tree;
 mod value;
+mod wire;
+mod writer;
 
 pub use self::{
     answer::{is_known, name_of},
@@ -27,4 +29,5 @@ pub use self::{
     request::assemble,
     response::to_json,
     stream::has_ended,
+    writer::Writer,
 };

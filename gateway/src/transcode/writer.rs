@@ -1,0 +1,329 @@
+//! Answers as JSON straight from their bytes, by a plan that is made of the descriptor once.
+//!
+//! It writes what the library writes, for what answers are made of: texts, numbers, enums, messages and lists of them.
+//! Whatever else there is, the library reads and writes: a part that has a JSON form of its own, such as a time, or the
+//! whole answer, when it is not as services of this contract encode it.
+
+use super::{
+    response::OPTIONS,
+    wire::{Raw, next},
+};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use std::io::Write;
+
+/// Messages within messages that a plan goes through.
+const DEPTH: usize = 8;
+/// Room that most answers fit in.
+const CAPACITY: usize = 512;
+
+/// Writes the answers of one method.
+#[derive(Debug)]
+pub struct Writer {
+    /// The only field that is sent; none for the whole message.
+    only: Option<u32>,
+    /// `None` if the library writes all of them.
+    plan: Option<Plan>,
+}
+
+/// How a message is written: its fields in their order.
+#[derive(Debug)]
+struct Plan {
+    fields: Vec<Field>,
+}
+
+#[derive(Debug)]
+struct Field {
+    number: u32,
+    /// Its name in quotes, and the colon behind it.
+    name: String,
+    is_list: bool,
+    shape: Shape,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Text,
+    Bool,
+    Int32,
+    Uint32,
+    Int64,
+    Uint64,
+    /// The names in quotes, by their numbers.
+    Enum(Vec<(i32, String)>),
+    Message(Plan),
+    /// A message that the library writes.
+    Library(MessageDescriptor),
+}
+
+impl Writer {
+    /// Writes messages of this kind, or the one field of them.
+    pub fn of(output: &MessageDescriptor, only: Option<&FieldDescriptor>) -> Self {
+        let plan = match only.map(FieldDescriptor::kind) {
+            Some(Kind::Message(inner)) => Plan::of(&inner, DEPTH),
+            Some(_) => None,
+            None => Plan::of(output, DEPTH),
+        };
+        Self { only: only.map(FieldDescriptor::number), plan }
+    }
+
+    /// The JSON of an encoded message; `None` if that is for the library to write.
+    pub fn write(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let plan = self.plan.as_ref()?;
+        let sent = match self.only {
+            Some(number) => only_field(number, message)?,
+            None => message,
+        };
+        let mut json = Vec::with_capacity(CAPACITY);
+        plan.write(sent, &mut json)?;
+        Some(json)
+    }
+}
+
+/// The message in this field, if it is there once.
+fn only_field(wanted: u32, mut rest: &[u8]) -> Option<&[u8]> {
+    let mut found = None;
+    while !rest.is_empty() {
+        let (number, raw) = next(&mut rest)?;
+        if number == wanted {
+            let Raw::Bytes(bytes) = raw else { return None };
+            if found.replace(bytes).is_some() {
+                return None;
+            }
+        }
+    }
+    found
+}
+
+impl Plan {
+    /// `None` for a message that has a field of another kind, or a JSON form of its own.
+    fn of(message: &MessageDescriptor, depth: usize) -> Option<Self> {
+        if depth == 0 || message.package_name() == "google.protobuf" {
+            return None;
+        }
+        let fields = message.fields().map(|field| Field::of(&field, depth)).collect::<Option<_>>()?;
+        Some(Self { fields })
+    }
+
+    fn write(&self, message: &[u8], json: &mut Vec<u8>) -> Option<()> {
+        let found = self.find(message)?;
+        let mut between = b'{';
+        for (field, raw) in self.fields.iter().zip(found) {
+            // A message that is not set is left out; all else is written, empty or not.
+            if raw.is_none() && field.is_single_message() {
+                continue;
+            }
+            json.push(between);
+            between = b',';
+            json.extend_from_slice(field.name.as_bytes());
+            if field.is_list {
+                field.write_list(message, json)?;
+            } else {
+                field.shape.write(raw, json)?;
+            }
+        }
+        if between == b'{' {
+            json.push(b'{');
+        }
+        json.push(b'}');
+        Some(())
+    }
+
+    /// The last value of each field, in the order of the plan.
+    fn find<'b>(&self, message: &'b [u8]) -> Option<Vec<Option<Raw<'b>>>> {
+        let mut found = vec![None; self.fields.len()];
+        let mut rest = message;
+        while !rest.is_empty() {
+            let (number, raw) = next(&mut rest)?;
+            let Some(place) = self.fields.iter().position(|field| field.number == number) else { continue };
+            // Parts of one message are put together, which the library does.
+            if found[place].replace(raw).is_some() && self.fields[place].is_single_message() {
+                return None;
+            }
+        }
+        Some(found)
+    }
+}
+
+impl Field {
+    fn of(field: &FieldDescriptor, depth: usize) -> Option<Self> {
+        if field.is_map() || field.containing_oneof().is_some() {
+            return None;
+        }
+        let name = format!("\"{}\":", field.name());
+        Some(Self { number: field.number(), name, is_list: field.is_list(), shape: Shape::of(&field.kind(), depth)? })
+    }
+
+    fn is_single_message(&self) -> bool {
+        !self.is_list && matches!(self.shape, Shape::Message(_) | Shape::Library(_))
+    }
+
+    /// Writes all values of the field. The whole message is looked through for them: few have a list, and those are
+    /// mostly that list.
+    fn write_list(&self, message: &[u8], json: &mut Vec<u8>) -> Option<()> {
+        json.push(b'[');
+        let (mut rest, mut is_first) = (message, true);
+        while !rest.is_empty() {
+            let (number, raw) = next(&mut rest)?;
+            if number != self.number {
+                continue;
+            }
+            if !is_first {
+                json.push(b',');
+            }
+            is_first = false;
+            self.shape.write(Some(raw), json)?;
+        }
+        json.push(b']');
+        Some(())
+    }
+}
+
+impl Shape {
+    fn of(kind: &Kind, depth: usize) -> Option<Self> {
+        Some(match kind {
+            Kind::String => Self::Text,
+            Kind::Bool => Self::Bool,
+            Kind::Int32 => Self::Int32,
+            Kind::Uint32 => Self::Uint32,
+            Kind::Int64 => Self::Int64,
+            Kind::Uint64 => Self::Uint64,
+            Kind::Enum(names) => {
+                Self::Enum(names.values().map(|value| (value.number(), format!("\"{}\"", value.name()))).collect())
+            }
+            Kind::Message(inner) => match Plan::of(inner, depth - 1) {
+                Some(plan) => Self::Message(plan),
+                None => Self::Library(inner.clone()),
+            },
+            _ => return None,
+        })
+    }
+
+    /// Writes one value; that of a field that is not there is the empty one. `None` if it is of another type.
+    fn write(&self, raw: Option<Raw<'_>>, json: &mut Vec<u8>) -> Option<()> {
+        match (self, raw) {
+            (Self::Text, None) => json.extend_from_slice(b"\"\""),
+            (Self::Text, Some(Raw::Bytes(bytes))) => {
+                serde_json::to_writer(json, std::str::from_utf8(bytes).ok()?).ok()?;
+            }
+            (Self::Message(plan), Some(Raw::Bytes(bytes))) => plan.write(bytes, json)?,
+            (Self::Library(descriptor), Some(Raw::Bytes(bytes))) => {
+                let message = DynamicMessage::decode(descriptor.clone(), bytes).ok()?;
+                message.serialize_with_options(&mut serde_json::Serializer::new(json), &OPTIONS).ok()?;
+            }
+            (Self::Text | Self::Message(_) | Self::Library(_), _) | (_, Some(Raw::Bytes(_) | Raw::Fixed)) => {
+                return None;
+            }
+            (shape, None) => shape.write_number(0, json)?,
+            (shape, Some(Raw::Varint(number))) => shape.write_number(number, json)?,
+        }
+        Some(())
+    }
+
+    /// Writes what is encoded as a number. Of one that has more bits than the type, the lowest count.
+    fn write_number(&self, number: u64, json: &mut Vec<u8>) -> Option<()> {
+        match self {
+            Self::Bool => write!(json, "{}", number != 0).ok()?,
+            Self::Int32 => write!(json, "{}", number as i32).ok()?,
+            Self::Uint32 => write!(json, "{}", number as u32).ok()?,
+            // Readers of JSON may round numbers of 64 bits, so they are texts.
+            Self::Int64 => write!(json, "\"{}\"", number as i64).ok()?,
+            Self::Uint64 => write!(json, "\"{number}\"").ok()?,
+            Self::Enum(names) => match names.iter().find(|(known, _)| *known == number as i32) {
+                Some((_, name)) => json.extend_from_slice(name.as_bytes()),
+                None => write!(json, "{}", number as i32).ok()?,
+            },
+            Self::Text | Self::Message(_) | Self::Library(_) => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        routes::{Endpoint, Rpc, Table},
+        transcode::response,
+    };
+    use prost::Message;
+    use prost_reflect::Value;
+    use std::sync::Arc;
+
+    fn rpcs() -> Vec<Arc<Rpc>> {
+        let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap();
+        let rpcs = table.routes().filter_map(|route| match &route.endpoint {
+            Endpoint::Rpc(rpc) => Some(Arc::clone(rpc)),
+            Endpoint::Native(_) => None,
+        });
+        rpcs.collect()
+    }
+
+    /// A message with four of five of its fields; which ones, and what they hold, follows from `seed`.
+    fn filled(message: &MessageDescriptor, seed: u32) -> DynamicMessage {
+        let mut filled = DynamicMessage::new(message.clone());
+        for field in message.fields() {
+            let seed = seed + field.number();
+            let Some(value) = value(&field.kind(), seed).filter(|_| !field.is_map() && !seed.is_multiple_of(5)) else {
+                continue;
+            };
+            let value = if field.is_list() { Value::List(vec![value; (seed % 3) as usize]) } else { value };
+            filled.set_field(&field, value);
+        }
+        filled
+    }
+
+    fn value(kind: &Kind, seed: u32) -> Option<Value> {
+        Some(match kind {
+            Kind::String => Value::String(["", "usr_1", "\"\n\\\u{1}\u{e9}\u{1d11e}"][(seed % 3) as usize].to_owned()),
+            Kind::Bool => Value::Bool(seed.is_multiple_of(2)),
+            Kind::Int32 => Value::I32([0, 7, i32::MIN][(seed % 3) as usize]),
+            Kind::Uint32 => Value::U32([0, 7, u32::MAX][(seed % 3) as usize]),
+            Kind::Int64 => Value::I64([0, 9_007_199_254_740_993, i64::MIN][(seed % 3) as usize]),
+            Kind::Uint64 => Value::U64([0, 7, u64::MAX][(seed % 3) as usize]),
+            Kind::Enum(_) => Value::EnumNumber([0, 1, 99, -1][(seed % 4) as usize]),
+            Kind::Message(inner) if inner.package_name() == "google.protobuf" => Value::Message(time(inner, seed)),
+            Kind::Message(inner) => Value::Message(filled(inner, seed)),
+            _ => return None,
+        })
+    }
+
+    /// A time or a duration.
+    fn time(message: &MessageDescriptor, seed: u32) -> DynamicMessage {
+        let mut time = DynamicMessage::new(message.clone());
+        time.set_field_by_name("seconds", Value::I64(i64::from(seed)));
+        time.set_field_by_name("nanos", Value::I32(5_000));
+        time
+    }
+
+    fn parsed(json: &[u8]) -> serde_json::Value {
+        serde_json::from_slice(json).unwrap()
+    }
+
+    /// Holds what is written of these bytes to what the library writes. Returns whether it was written without it.
+    fn check(rpc: &Rpc, bytes: &[u8]) -> bool {
+        let Some(json) = rpc.writer.write(bytes) else { return false };
+        let message = DynamicMessage::decode(rpc.output.clone(), bytes).expect("what is written can be read");
+        let expected = response::to_json(rpc, &message).expect("what is written can be written by the library");
+        assert_eq!(parsed(&json), parsed(&expected), "{}: {bytes:?}", rpc.label);
+        true
+    }
+
+    #[test]
+    fn every_answer_of_the_contract_is_written_as_the_library_writes_it() {
+        for rpc in rpcs() {
+            let written = (0..60).filter(|seed| check(&rpc, &filled(&rpc.output, *seed).encode_to_vec())).count();
+            assert!(written > 0, "the library writes {}", rpc.label);
+        }
+    }
+
+    #[test]
+    fn what_breaks_off_or_is_said_twice_is_written_as_the_library_reads_it_or_left_to_it() {
+        for rpc in rpcs() {
+            let [one, other] = [3, 7].map(|seed| filled(&rpc.output, seed).encode_to_vec());
+            for end in 0..one.len() {
+                check(&rpc, &one[..end]);
+            }
+            check(&rpc, &[one, other].concat());
+        }
+    }
+}
