@@ -7,8 +7,9 @@ use crate::InvalidField;
 const MIN_DIGITS: usize = 13;
 const MAX_DIGITS: usize = 19;
 
-/// Fails if the whole text is what looks like a card number, with or without blanks and dashes. For ids that callers
-/// choose: of a UUID a part may look like a card number by chance, the whole never does. The error does not repeat it.
+/// Fails if the whole text is what looks like a card number, with or without signs between its groups. For ids that
+/// callers choose: of a UUID a part may look like a card number by chance, the whole never does. The error does not
+/// repeat it.
 pub fn refuse_card_number(field: &str, text: &str) -> Result<(), InvalidField> {
     let words: Vec<&str> = text.split(is_separator).collect();
     if is_card_number(&words) { Err(refusal(field)) } else { Ok(()) }
@@ -38,8 +39,14 @@ fn begins_one(numbers: &[&str]) -> bool {
     (1..=most).any(|count| is_card_number(&numbers[..count]))
 }
 
+/// Whether people and forms write this between the groups of a card number: white space, a dash, a dot, an underscore,
+/// a slash or a bar. Not a comma or a colon: prices and times of the day, one behind the other, are no card.
 fn is_separator(sign: char) -> bool {
-    matches!(sign, ' ' | '-' | '\u{a0}' | '\u{2010}' | '\u{2011}' | '\u{2013}')
+    sign.is_whitespace()
+        || matches!(
+            sign,
+            '-' | '.' | '_' | '/' | '\\' | '|' | '\u{b7}' | '\u{2010}'..='\u{2015}' | '\u{2022}' | '\u{2212}'
+        )
 }
 
 fn is_number(word: &str) -> bool {
@@ -77,7 +84,7 @@ mod tests {
     use super::*;
 
     /// Numbers for tests that issuers and providers publish.
-    const CARDS: [&str; 8] = [
+    const CARDS: [&str; 20] = [
         "4242424242424242",
         "4242 4242 4242 4242",
         "5555-5555-5555-4444",
@@ -86,6 +93,18 @@ mod tests {
         "6011 1111 1111 1117",
         "2223003122003222",
         "6759649826438453",
+        "4111.1111.1111.1111",
+        "4111_1111_1111_1111",
+        "4111/1111/1111/1111",
+        "4111\\1111\\1111\\1111",
+        "4111|1111|1111|1111",
+        "4111\t1111\t1111\t1111",
+        "4111\u{b7}1111\u{b7}1111\u{b7}1111",
+        "4111\u{202f}1111\u{202f}1111\u{202f}1111",
+        "4111\u{2014}1111\u{2014}1111\u{2014}1111",
+        "4111\u{2022}1111\u{2022}1111\u{2022}1111",
+        "4111\u{2212}1111\u{2212}1111\u{2212}1111",
+        "4111 - 1111 . 1111 / 1111",
     ];
 
     #[test]
@@ -126,6 +145,10 @@ mod tests {
             "12345678-1234-4567-8901-123456789012",
             "Sale of 2025, 20 % off from 1999",
             "0000000000000000",
+            "4111,1111,1111,1111",
+            "41:11:11:11:11:11:11:11",
+            "2026.11.29_15.11.20.123",
+            "4111.1111.1111.1112",
         ] {
             assert!(refuse_text_with_card_number("name", text).is_ok(), "{text}");
             assert!(refuse_card_number("request_id", text).is_ok(), "{text}");
