@@ -242,20 +242,24 @@ pub const BREAKS: &[Break] = &[
         named: &[(3, "charged twice", Id::Payment), (5, "a payment that does not move on", Id::Payment)],
     },
     Break {
-        by: &[(
-            Service::Payment,
-            "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, found_us) VALUES ({payment}, 1, 'REFUND', 'REFUNDED_ELSEWHERE', 'x', 0)",
-        )],
+        by: &[(Service::Payment, "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, found_us) VALUES ({payment}, 1, 'REFUND', 'REFUNDED_ELSEWHERE', 'x', 0)")],
         mended_by: &[(Service::Payment, "DELETE FROM anomalies")],
         named: &[(3, "an anomaly that nobody has settled", Id::Payment)],
     },
     // One that is done does not undo it either: the buyer was charged for what they had paid.
     Break {
-        by: &[
-            (Service::Payment, "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REFUNDED', 'EUR', 2998, 0, 0, 0)"),
-        ],
+        by: &[(Service::Payment, "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REFUNDED', 'EUR', 2998, 0, 0, 0)")],
         mended_by: &[(Service::Payment, "DELETE FROM refunds WHERE attempt = 2")],
         named: &[(3, "charged twice", Id::Payment)],
+    },
+    // What an operator had declined, and is not back yet.
+    Break {
+        by: &[
+            (Service::Payment, "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 2, 'CHARGE', 'NO_ANSWER', 'x', 'SETTLED', 'DECLINED', 0)"),
+            (Service::Payment, "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'PARKED', 'EUR', 2998, 0, 0, 0)"),
+        ],
+        mended_by: &[(Service::Payment, "DELETE FROM refunds WHERE attempt = 2"), (Service::Payment, "DELETE FROM anomalies")],
+        named: &[(3, "captured after an operator had declined it, and not refunded", Id::Payment)],
     },
     Break {
         by: &[
@@ -358,10 +362,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Order, "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = {now} - 60000000 WHERE id = {order}")],
         mended_by: &[(Service::Order, "UPDATE orders SET state = 'FULFILLED', pay_deadline_us = {now} WHERE id = {order}")],
-        named: &[
-            (5, "an order that does not move on", Id::Order),
-            (5, "an order goes on, but its coupon is not held for it", Id::Order),
-        ],
+        named: &[(5, "an order that does not move on", Id::Order), (5, "an order goes on, but its coupon is not held for it", Id::Order)],
     },
     Break {
         by: &[(Service::Order, "UPDATE orders SET state = 'AWAITING_PAYMENT', pay_deadline_us = NULL WHERE id = {order}")],
@@ -486,10 +487,7 @@ pub const BREAKS: &[Break] = &[
     Break {
         by: &[(Service::Order, "UPDATE orders SET arrival = 0 WHERE id = {order}")],
         mended_by: &[(Service::Order, "UPDATE orders SET arrival = 1 WHERE id = {order}")],
-        named: &[
-            (8, "an order without a place of arrival", Id::Order),
-            (8, "the ledger has another place of arrival than the order", Id::Order),
-        ],
+        named: &[(8, "an order without a place of arrival", Id::Order), (8, "the ledger has another place of arrival than the order", Id::Order)],
     },
     Break {
         by: &[(Service::Order, "UPDATE orders SET arrival = 99 WHERE id = {order}")],

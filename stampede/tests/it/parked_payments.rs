@@ -3,8 +3,10 @@
 use crate::{
     command::{err, json_error, out, stampede},
     sale::{LONG, Sale},
+    webhook::{captured, notify},
 };
-use serde_json::Value;
+use http::StatusCode;
+use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use stampede_proto::order::v1::{Order, OrderState};
 use stampede_testkit::{Service, World, buyer, eventually};
@@ -44,24 +46,29 @@ async fn sql(world: &World, sql: &str) -> u64 {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *conn).await.unwrap().rows_affected()
 }
 
+/// Parks the charge that is under way, as if the provider had not told its end for too long.
+async fn park(world: &World) {
+    eventually("the charge is parked", || async {
+        let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
+        (sql(world, park).await == 1).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_charge_goes_on_when_somebody_has_decided_and_said_why() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
     let order = sale.placed(user, &[(0, 1)], "").await;
     sale.pay(user, &order, "pm_card_late").await.unwrap();
-    eventually("the charge is parked", || async {
-        let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
-        (sql(&sale.world, park).await == 1).then_some(())
-    })
-    .await;
+    park(&sale.world).await;
     let id = anomaly(&sale.world, &order, "CHARGE", "NO_ANSWER").await;
 
     let (code, page) = run(&sale.world, &["list"]);
     assert_eq!((code, &page["anomalies"][0]["kind"]), (Some(0), &Value::from("NO_ANSWER")), "{page}");
     let (_, shown) = run(&sale.world, &["show", &id]);
     assert_eq!((&shown["order_id"], &shown["attempt_state"]), (&order.order_id.as_str().into(), &"PARKED".into()));
-    assert_eq!(shown["verdicts"], serde_json::json!(["RETRY", "DECLINED"]));
+    assert_eq!(shown["verdicts"], json!(["RETRY", "DECLINED"]));
 
     // Said, and not done; without a reason; what does not fit.
     let (code, said) = run(&sale.world, &["settle", &id, "--as", "retry"]);
@@ -99,11 +106,7 @@ async fn all_that_is_parked_for_one_reason_is_asked_for_again_at_once() {
     }
     for (user, order) in &orders {
         sale.pay(*user, order, "pm_card_late").await.unwrap();
-        eventually("the charge is parked", || async {
-            let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
-            (sql(&sale.world, park).await == 1).then_some(())
-        })
-        .await;
+        park(&sale.world).await;
         anomaly(&sale.world, order, "CHARGE", "REFUSED").await;
     }
     let noted = anomaly(&sale.world, &bought, "CHARGE", "REFUSED").await;
@@ -130,6 +133,37 @@ async fn all_that_is_parked_for_one_reason_is_asked_for_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_captured_after_an_operator_has_declined_it_goes_back_and_every_promise_holds() {
+    let sale = Sale::open(LONG).await;
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    let paying = sale.pay(user, &order, "pm_card_late").await.unwrap();
+    park(&sale.world).await;
+    let id = anomaly(&sale.world, &order, "CHARGE", "NO_ANSWER").await;
+    let (code, settled) =
+        run(&sale.world, &["settle", &id, "--as", "declined", "--yes", "--why", "the provider has no such charge"]);
+    assert_eq!((code, &settled["is_settled"]), (Some(0), &true.into()), "{settled}");
+    sale.until(user, &order, OrderState::AwaitingPayment).await;
+    sale.pay(user, &order, "pm_card_ok").await.unwrap();
+    sale.until(user, &order, OrderState::Fulfilled).await;
+
+    // It had one, and captures it after all.
+    let key = format!("{}:1", paying.payment_id);
+    let charge_id = captured(&sale, &key).await;
+    let notice = json!({
+        "type": "charge.captured", "key": key, "charge_id": charge_id, "amount_minor": 1_999, "currency": "EUR",
+        "status": "captured",
+    });
+    let notice = notice.to_string();
+    let (status, problem) = notify(&sale, "application/json", &notice, &notice).await;
+    assert_eq!(status, StatusCode::OK, "{problem}");
+    sale.audit();
+    let refunded = "UPDATE refunds SET updated_us = updated_us + 1 WHERE attempt = 1 AND state = 'REFUNDED'";
+    assert_eq!(sql(&sale.world, refunded).await, 1, "the late capture is back");
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_holds_nothing_up_is_noted() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
@@ -144,7 +178,7 @@ async fn what_holds_nothing_up_is_noted() {
     let (code, settled) = run(&sale.world, &["settle", &id, "--as", "noted", "--yes", "--why", "a goodwill refund"]);
     assert_eq!((code, &settled["anomaly"]["state"]), (Some(0), &"SETTLED".into()), "{settled}");
     let (_, page) = run(&sale.world, &["list"]);
-    assert_eq!(page["anomalies"], serde_json::json!([]));
+    assert_eq!(page["anomalies"], json!([]));
     let (_, all) = run(&sale.world, &["list", "--state", "all"]);
     assert_eq!(all["anomalies"][0]["decided"]["verdict"], "NOTED");
     sale.audit();

@@ -54,6 +54,51 @@ async fn a_charge_too_many_is_named_even_if_it_was_given_back() {
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
 }
 
+const DECLINED_BY_OPERATOR: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 2, 'CHARGE', 'NO_ANSWER', 'x', 'SETTLED', 'DECLINED', 0)";
+
+/// Whether promise 3 holds: the attempts that are made up here break others.
+fn charged_right(sold: &Sold) -> bool {
+    sold.sale.run_audit(AT_ONCE).promises[2].holds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_capture_of_what_an_operator_had_declined_is_named_until_all_of_it_is_back() {
+    let sold = Sold::new().await;
+    let payment = sold.payment();
+    sold.run(&[(Service::Payment, SECOND_ATTEMPT), (Service::Payment, DECLINED_BY_OPERATOR)]).await;
+    assert!(charged_right(&sold));
+
+    let late = charge(&sold, &format!("{payment}:2"), "pm_card_ok").await;
+    let surplus = "the provider charged more often than we know of";
+    sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
+    let part = json!({"charge_id": late["id"], "amount_minor": 1_000});
+    ask(&sold, "/v1/refunds", "a-part-by-hand", &part).await;
+    sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
+    let rest = json!({"charge_id": late["id"], "amount_minor": 1_998});
+    ask(&sold, "/v1/refunds", "the-rest-by-hand", &rest).await;
+    assert!(charged_right(&sold));
+    // As the service writes it when it has given the money back itself.
+    sold.run(&[(Service::Payment, REFUND)]).await;
+    assert!(charged_right(&sold));
+
+    // The decision alone tells it from a charge too many.
+    sold.run(&[(Service::Payment, "DELETE FROM anomalies")]).await;
+    sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
+}
+
+const NOTED: &str = "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 1, 'REFUND', 'PARTLY_REFUNDED_ELSEWHERE', 'x', 'SETTLED', 'NOTED', 0)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_by_hand_is_named_until_an_operator_has_noted_it() {
+    let sold = Sold::new().await;
+    // The first charge of this provider is that of the order.
+    let part = json!({"charge_id": "ch_0000000001", "amount_minor": 500});
+    ask(&sold, "/v1/refunds", "a-goodwill-refund", &part).await;
+    sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
+    sold.run(&[(Service::Payment, NOTED)]).await;
+    sold.assert_holds();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_is_pending_or_under_a_strange_key_is_named() {
     let sold = Sold::new().await;

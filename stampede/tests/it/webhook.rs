@@ -18,6 +18,17 @@ use stampede_vocab::Timestamp;
 /// Where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
 
+/// Waits until the provider has captured the charge under a key. Returns its id.
+pub async fn captured(sale: &Sale, key: &str) -> String {
+    eventually("the provider has captured the charge", || async {
+        let url = format!("{}/v1/charges/by-key/{key}", sale.mesh.url(Process::Sandbox));
+        let (status, charge) = send(Request::get(url).body(Full::default()).unwrap()).await;
+        let is_captured = status == StatusCode::OK && charge["status"] == "captured";
+        is_captured.then(|| charge["id"].as_str().unwrap().to_owned())
+    })
+    .await
+}
+
 async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
     let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
     let status = answer.status();
@@ -26,7 +37,7 @@ async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
 }
 
 /// Posts a notice of this media type to the gateway, with the signature of another text or its own.
-async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (StatusCode, Value) {
+pub async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (StatusCode, Value) {
     let seconds = Timestamp::now().micros() / 1_000_000;
     let mut mac = Hmac::<Sha256>::new_from_slice(sale.mesh.webhook_secret().as_bytes()).unwrap();
     mac.update(format!("{seconds}.{signed}").as_bytes());
@@ -52,13 +63,7 @@ async fn a_notice_arrives_byte_for_byte_and_ends_the_payment() {
     assert_eq!(order.total, eur(1_999));
     let paying = sale.pay(user, &order, "pm_card_late").await.unwrap();
     let key = format!("{}:1", paying.payment_id);
-    let charge_id = eventually("the provider has captured the charge", || async {
-        let url = format!("{}/v1/charges/by-key/{key}", sale.mesh.url(Process::Sandbox));
-        let (status, charge) = send(Request::get(url).body(Full::default()).unwrap()).await;
-        let is_captured = status == StatusCode::OK && charge["status"] == "captured";
-        is_captured.then(|| charge["id"].as_str().unwrap().to_owned())
-    })
-    .await;
+    let charge_id = captured(&sale, &key).await;
 
     // With blanks and a key order that no serializer would give it.
     let body = format!(

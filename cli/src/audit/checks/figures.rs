@@ -17,8 +17,25 @@ pub async fn note(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     for counted in COUNTED {
         audit.figure(counted.promise, counted.name, sources.count(counted.sql).await?);
     }
+    for counted in RARE {
+        let value = sources.count(counted.sql).await?;
+        if value > 0 {
+            audit.figure(counted.promise, counted.name, value);
+        }
+    }
     Ok(())
 }
+
+/// What the reader sees only where it has happened.
+const RARE: &[Counted] = &[Counted {
+    promise: 3,
+    name: "late captures refunded after an operator's decline",
+    sql: "SELECT COUNT(DISTINCT r.payment_id, r.attempt) FROM {payment}.anomalies n \
+          JOIN {payment}.refunds r ON r.payment_id = n.payment_id AND r.attempt = n.attempt \
+          JOIN {payment}.payments p ON p.id = r.payment_id \
+          WHERE n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED' AND r.state = 'REFUNDED' \
+          AND (p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt)",
+}];
 
 const COUNTED: &[Counted] = &[
     Counted { promise: 1, name: "units to sell", sql: "SELECT COALESCE(SUM(total_units), 0) FROM {inventory}.stock" },

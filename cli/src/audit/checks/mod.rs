@@ -34,14 +34,19 @@ struct Check {
     /// The table that it is run for page by page; `None` if one statement covers all.
     over: Option<Table>,
     /// Yields (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
-    /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, and `{void}`
-    /// for [`VOID`].
+    /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, `{void}` for
+    /// [`VOID`], and `{given_up}` for [`GIVEN_UP`].
     sql: &'static str,
 }
 
 /// Whether the ledger row `l` is void: its units went back because its order was never written, so the order may be
 /// placed anew, for something else.
 const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.request_fingerprint IS NOT NULL)";
+
+/// Whether an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the same,
+/// that was known to be possible, and the money goes back.
+const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
+     AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
 
 /// What the view `all_order_lines` has of the orders of a page. The view itself would lay out the lines of all orders.
 const LINES: &str = "(SELECT order_id, item_id, units, unit_price_minor, gift_units FROM {order}.order_lines \
@@ -59,7 +64,7 @@ const PACKED: &str = "JSON_TABLE(CASE WHEN JSON_VALID(w.line_list) THEN w.line_l
 impl Check {
     /// The statement that covers a page, or all.
     fn statement(&self, page: Option<Page>) -> String {
-        let sql = self.sql.replace("{void}", VOID).replace("{lines}", LINES);
+        let sql = self.sql.replace("{void}", VOID).replace("{given_up}", GIVEN_UP).replace("{lines}", LINES);
         let sql = sql.replace("{lines_of_payments}", LINES_OF_PAYMENTS).replace("{packed}", PACKED);
         page.map_or_else(|| sql.clone(), |page| sql.replace("{page}", &page.condition()))
     }

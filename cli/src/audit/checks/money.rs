@@ -60,10 +60,19 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "charged twice",
         over: Some(Refunds),
-        // A refund of another attempt than the one that paid is of such a charge.
+        // A refund of another attempt than the one that paid is of such a charge, unless an operator had declined it.
         sql: "SELECT 'pay' AS kind, r.payment_id AS id, CONCAT('the refund of attempt ', r.attempt, ' is ', r.state, ', captured by ', \
               COALESCE(p.captured_attempt, 'none')) AS detail FROM {payment}.refunds r LEFT JOIN {payment}.payments p ON p.id = r.payment_id \
-              WHERE r.payment_id {page} AND (p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt)",
+              WHERE r.payment_id {page} AND (p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt) AND NOT {given_up}",
+    },
+    Check {
+        promise: 3,
+        what: "captured after an operator had declined it, and not refunded",
+        over: Some(Refunds),
+        sql: "SELECT 'pay' AS kind, r.payment_id AS id, CONCAT('the refund of attempt ', r.attempt, ' is ', r.state) AS detail \
+              FROM {payment}.refunds r LEFT JOIN {payment}.payments p ON p.id = r.payment_id \
+              WHERE r.payment_id {page} AND (p.captured_attempt IS NULL OR p.captured_attempt <> r.attempt) AND {given_up} \
+              AND r.state <> 'REFUNDED'",
     },
     Check {
         promise: 3,

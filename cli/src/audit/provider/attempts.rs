@@ -16,6 +16,10 @@ pub struct Attempt {
     pub has_ended: bool,
     /// Whether it is the one that has paid.
     pub has_captured: bool,
+    /// Whether an operator has declined it, knowing that the provider may have captured it.
+    pub is_given_up: bool,
+    /// Whether an operator knows that more of it was refunded at the provider, and has left it at that.
+    pub is_refund_noted: bool,
     pub captured_minor: i64,
     pub refunded_minor: i64,
     pub currency: String,
@@ -33,10 +37,28 @@ struct Payment {
 const PAYMENTS: &str = "SELECT id, currency, captured_attempt, captured_minor, refunded_minor FROM {payment}.payments \
      WHERE id > ? ORDER BY id LIMIT ";
 
-/// The attempts of the payments of a page, from the first one on.
-const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 'DECLINED') FROM \
+/// The attempts of the payments of a page, from the first one on, and what operators have decided on each.
+const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 'DECLINED'), \
+     EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
+     AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED'), \
+     EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
+     AND n.subject = 'REFUND' AND n.state = 'SETTLED' AND n.verdict = 'NOTED') FROM \
      (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
      JOIN {payment}.attempts a ON a.payment_id = p.id";
+
+/// How an attempt stands, apart from its money.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    has_ended: bool,
+    is_given_up: bool,
+    is_refund_noted: bool,
+}
+
+impl Standing {
+    fn read(row: &MySqlRow) -> anyhow::Result<Self> {
+        Ok(Self { has_ended: row.try_get(2)?, is_given_up: row.try_get(3)?, is_refund_noted: row.try_get(4)? })
+    }
+}
 
 impl Payment {
     fn read(row: &MySqlRow) -> anyhow::Result<Self> {
@@ -50,13 +72,16 @@ impl Payment {
     }
 
     /// Returns one of its attempts.
-    fn attempt(&self, number: i32, has_ended: bool) -> Attempt {
+    fn attempt(&self, number: i32, standing: Standing) -> Attempt {
         let has_captured = self.captured_attempt == Some(number);
         let moved = |minor| if has_captured { minor } else { 0 };
+        let Standing { has_ended, is_given_up, is_refund_noted } = standing;
         Attempt {
             number,
             has_ended,
             has_captured,
+            is_given_up,
+            is_refund_noted,
             captured_minor: moved(self.captured_minor),
             refunded_minor: moved(self.refunded_minor),
             currency: self.currency.clone(),
@@ -86,15 +111,18 @@ impl<'s> Pages<'s> {
         if let Some(last) = payments.last() {
             self.after = last.id.as_bytes().to_vec();
         }
-        let mut ended: BTreeMap<PaymentId, BTreeMap<i32, bool>> = BTreeMap::new();
+        let mut stored: BTreeMap<PaymentId, BTreeMap<i32, Standing>> = BTreeMap::new();
         for row in &attempts {
             let payment = PaymentId::try_from_bytes(row.try_get(0)?)?;
-            ended.entry(payment).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+            stored.entry(payment).or_default().insert(row.try_get(1)?, Standing::read(row)?);
         }
         let with_attempts = |payment: &Payment| {
-            let mut numbers = ended.remove(&payment.id).unwrap_or_default();
-            numbers.extend(payment.captured_attempt.map(|number| (number, true)));
-            let attempts = numbers.into_iter().map(|(number, has_ended)| payment.attempt(number, has_ended));
+            let mut numbers = stored.remove(&payment.id).unwrap_or_default();
+            if let Some(number) = payment.captured_attempt {
+                // Whoever has paid has ended, whatever is stored.
+                numbers.entry(number).or_default().has_ended = true;
+            }
+            let attempts = numbers.into_iter().map(|(number, standing)| payment.attempt(number, standing));
             (payment.id, attempts.collect())
         };
         Ok(payments.iter().map(with_attempts).collect())

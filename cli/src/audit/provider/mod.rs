@@ -83,8 +83,11 @@ impl Found {
             return;
         }
         if !ours.has_captured {
-            self.surplus.push(format!("{key} ({theirs})"));
-        } else if (theirs.amount_minor, theirs.refunded_minor) != (ours.captured_minor, ours.refunded_minor) {
+            // What an operator has declined may have been captured: then it has to be back as a whole.
+            if !ours.is_given_up || theirs.refunded_minor != theirs.amount_minor {
+                self.surplus.push(format!("{key} ({theirs})"));
+            }
+        } else if theirs.amount_minor != ours.captured_minor || !is_refund_right(ours, theirs) {
             self.differing.push(format!(
                 "{key} (we captured {} and refunded {}, the provider {} and {})",
                 ours.captured_minor, ours.refunded_minor, theirs.amount_minor, theirs.refunded_minor
@@ -103,6 +106,12 @@ impl Found {
     }
 }
 
+/// Whether as much was refunded as we say, or more of which an operator knows.
+fn is_refund_right(ours: &Attempt, theirs: &Charge) -> bool {
+    theirs.refunded_minor == ours.refunded_minor
+        || (ours.is_refund_noted && theirs.refunded_minor > ours.refunded_minor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +121,26 @@ mod tests {
 
     fn ours(captured_minor: i64, refunded_minor: i64) -> Attempt {
         let (has_captured, currency) = (captured_minor > 0, "EUR".to_owned());
-        Attempt { number: 1, has_ended: true, has_captured, captured_minor, refunded_minor, currency }
+        Attempt {
+            number: 1,
+            has_ended: true,
+            has_captured,
+            is_given_up: false,
+            is_refund_noted: false,
+            captured_minor,
+            refunded_minor,
+            currency,
+        }
+    }
+
+    /// An attempt that an operator has declined.
+    fn given_up() -> Attempt {
+        Attempt { is_given_up: true, ..ours(0, 0) }
+    }
+
+    /// An attempt of which an operator knows that more was refunded.
+    fn noted(captured_minor: i64, refunded_minor: i64) -> Attempt {
+        Attempt { is_refund_noted: true, ..ours(captured_minor, refunded_minor) }
     }
 
     fn theirs(status: Status, amount_minor: i64, refunded_minor: i64) -> Charge {
@@ -134,6 +162,9 @@ mod tests {
             (ours(0, 0), vec![theirs(Status::Declined, 500, 0)]),
             (Attempt { has_ended: false, ..ours(0, 0) }, vec![theirs(Status::Pending, 500, 0)]),
             (ours(0, 0), vec![]),
+            (given_up(), vec![theirs(Status::Captured, 500, 500)]),
+            (noted(500, 0), vec![theirs(Status::Captured, 500, 100)]),
+            (noted(500, 0), vec![theirs(Status::Captured, 500, 500)]),
         ] {
             assert_eq!(broken(&ours, &theirs), [0; 5], "{ours:?} {theirs:?}");
         }
@@ -144,6 +175,12 @@ mod tests {
         let dollars = Charge { currency: "USD".to_owned(), ..theirs(Status::Captured, 500, 0) };
         for (ours, theirs, expected) in [
             (ours(0, 0), vec![theirs(Status::Captured, 500, 500)], [1, 0, 0, 0, 0]),
+            (given_up(), vec![theirs(Status::Captured, 500, 0)], [1, 0, 0, 0, 0]),
+            (given_up(), vec![theirs(Status::Captured, 500, 499)], [1, 0, 0, 0, 0]),
+            (given_up(), vec![theirs(Status::Captured, 500, 500); 2], [1, 0, 0, 0, 0]),
+            (noted(500, 0), vec![theirs(Status::Captured, 501, 100)], [0, 1, 0, 0, 0]),
+            (noted(500, 500), vec![theirs(Status::Captured, 500, 100)], [0, 1, 0, 0, 0]),
+            (ours(500, 0), vec![theirs(Status::Captured, 500, 500)], [0, 1, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 500, 0); 2], [1, 0, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 501, 0)], [0, 1, 0, 0, 0]),
             (ours(500, 500), vec![theirs(Status::Captured, 500, 0)], [0, 1, 0, 0, 0]),
