@@ -89,7 +89,8 @@ const CONSEQUENCES: &[(Service, &str, &str)] = &[
     (
         Service::Order,
         "PaymentRefunded",
-        "the money is back; an order that is REFUNDING asks again by itself, and is then answered again",
+        "the money is back; an order that is REFUNDING asks again by itself, and is then answered again. One that is \
+         FULFILLED, as after a refund by hand, stays so: refund it",
     ),
     (
         Service::Order,

@@ -57,7 +57,7 @@ pub enum Verdict {
     Retry,
     /// The buyer has not paid by this charge, or has the money back already
     Declined,
-    /// The buyer has the whole money back
+    /// The buyer has the whole money back; the goods come back
     Refunded,
     /// It was looked at, and nothing is to be changed
     Noted,
@@ -123,20 +123,36 @@ impl Verdict {
         match self {
             Self::Retry => "the provider is asked again; what it never took is sent again while it keeps the key",
             Self::Declined => "the attempt is declined, and its order goes on without that money",
-            Self::Refunded => "the refund is done, and its order is refunded",
+            Self::Refunded => "the refund is done, its order is refunded, and units, gift and coupon come back",
             Self::Noted => "nothing is changed; it is not listed as open any more",
         }
     }
 }
 
-/// Returns what can be decided on an anomaly of this subject whose charge or refund is in this state. What is parked
-/// has to go on, so it cannot only be noted.
-fn verdicts(state: &str, subject: &str, attempt_state: Option<&str>, refund_state: Option<&str>) -> Vec<Verdict> {
-    match (state, subject, attempt_state, refund_state) {
-        ("OPEN", "CHARGE", Some("PARKED"), _) => vec![Verdict::Retry, Verdict::Declined],
-        ("OPEN", "REFUND", _, Some("PARKED")) => vec![Verdict::Retry, Verdict::Refunded],
-        ("OPEN", ..) => vec![Verdict::Noted],
-        _ => Vec::new(),
+/// The kind of a refund of the whole charge that the payment service has not asked for.
+const REFUNDED_ELSEWHERE: &str = "REFUNDED_ELSEWHERE";
+
+/// How the payment, the attempt and the refund stand that an anomaly is about.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing<'a> {
+    payment: Option<&'a str>,
+    attempt: Option<&'a str>,
+    refund: Option<&'a str>,
+}
+
+/// Returns what can be decided on an anomaly. What is parked has to go on, so it cannot only be noted. What was given back
+/// by hand as a whole is booked, or noted if the buyer keeps the goods.
+fn verdicts(state: &str, (subject, kind): (&str, &str), now: Standing<'_>) -> Vec<Verdict> {
+    if state != "OPEN" {
+        return Vec::new();
+    }
+    match (subject, now) {
+        ("CHARGE", Standing { attempt: Some("PARKED"), .. }) => vec![Verdict::Retry, Verdict::Declined],
+        ("REFUND", Standing { refund: Some("PARKED"), .. }) => vec![Verdict::Retry, Verdict::Refunded],
+        ("REFUND", Standing { payment: Some("CAPTURED"), refund: None, .. }) if kind == REFUNDED_ELSEWHERE => {
+            vec![Verdict::Refunded, Verdict::Noted]
+        }
+        _ => vec![Verdict::Noted],
     }
 }
 
@@ -188,12 +204,17 @@ impl Row {
             why: self.decided_why.unwrap_or_default(),
             time: self.decided_us.map(time),
         });
+        let standing = Standing {
+            payment: self.payment_state.as_deref(),
+            attempt: self.attempt_state.as_deref(),
+            refund: self.refund_state.as_deref(),
+        };
         Anomaly {
             id: self.id,
             key: format!("{payment_id}:{}", self.attempt),
             payment_id,
             order_id: self.order_id.map(|id| OrderId::from_uuid(id).to_string()),
-            verdicts: verdicts(&self.state, &self.subject, self.attempt_state.as_deref(), self.refund_state.as_deref()),
+            verdicts: verdicts(&self.state, (self.subject.as_str(), self.kind.as_str()), standing),
             subject: self.subject,
             kind: self.kind,
             detail: self.detail,
@@ -247,14 +268,27 @@ mod tests {
 
     #[test]
     fn what_is_parked_goes_on_and_what_is_not_is_noted() {
-        let charge = |attempt| verdicts("OPEN", "CHARGE", Some(attempt), None);
-        assert_eq!(charge("PARKED"), [Verdict::Retry, Verdict::Declined]);
-        assert_eq!(charge("APPROVED"), [Verdict::Noted]);
-        let refund = |refund| verdicts("OPEN", "REFUND", Some("APPROVED"), refund);
-        assert_eq!(refund(Some("PARKED")), [Verdict::Retry, Verdict::Refunded]);
-        assert_eq!(refund(None), [Verdict::Noted]);
+        let charge = |attempt| verdicts("OPEN", ("CHARGE", "REFUSED"), Standing { attempt, ..Standing::default() });
+        assert_eq!(charge(Some("PARKED")), [Verdict::Retry, Verdict::Declined]);
+        assert_eq!(charge(Some("APPROVED")), [Verdict::Noted]);
+        let parked = Standing { payment: Some("REFUNDING"), attempt: Some("APPROVED"), refund: Some("PARKED") };
+        assert_eq!(verdicts("OPEN", ("REFUND", "FAILED"), parked), [Verdict::Retry, Verdict::Refunded]);
         for decided in ["DECIDED", "SETTLED"] {
-            assert_eq!(verdicts(decided, "CHARGE", Some("PARKED"), None), []);
+            assert_eq!(verdicts(decided, ("REFUND", "FAILED"), parked), []);
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_by_hand_is_booked_only_as_a_whole_and_where_it_is_kept() {
+        let kept = Standing { payment: Some("CAPTURED"), attempt: Some("APPROVED"), refund: None };
+        assert_eq!(verdicts("OPEN", ("REFUND", REFUNDED_ELSEWHERE), kept), [Verdict::Refunded, Verdict::Noted]);
+        assert_eq!(verdicts("OPEN", ("REFUND", "PARTLY_REFUNDED_ELSEWHERE"), kept), [Verdict::Noted]);
+        for other in [
+            Standing { payment: Some("OPEN"), attempt: Some("UNKNOWN"), refund: None },
+            Standing { payment: Some("REFUNDING"), refund: Some("REQUESTED"), ..kept },
+            Standing { payment: Some("REFUNDED"), refund: Some("REFUNDED"), ..kept },
+        ] {
+            assert_eq!(verdicts("OPEN", ("REFUND", REFUNDED_ELSEWHERE), other), [Verdict::Noted], "{other:?}");
         }
     }
 }

@@ -30,6 +30,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(400);
   stampede payments settle 17 --as retry
   stampede payments settle 17 --as declined --yes --why 'given back by hand at the provider, re_81'
   stampede payments settle 18 --as noted --yes --why 'a goodwill refund of a part'
+  stampede payments settle 19 --as refunded --yes --why 'given back by hand, the goods are back: ticket 4711'
   stampede payments settle --kind REFUSED --as retry --yes --why 'the proxy answered 404'
 
 Without --yes nothing is changed: it says what would be. Nothing approves a charge but the provider's own answer, for which

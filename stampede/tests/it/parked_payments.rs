@@ -2,14 +2,18 @@
 
 use crate::{
     command::{err, json_error, out, stampede},
+    provider::ask,
     sale::{LONG, Sale},
     webhook::{captured, notify},
 };
 use http::StatusCode;
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use stampede_proto::order::v1::{Order, OrderState};
-use stampede_testkit::{Service, World, buyer, eventually};
+use stampede_proto::{
+    coupon::v1::CouponState,
+    order::v1::{Order, OrderState},
+};
+use stampede_testkit::{MeshBuilder, Service, World, buyer, eventually};
 use stampede_vocab::{OrderId, PaymentId};
 use std::process::Command;
 
@@ -160,6 +164,62 @@ async fn what_is_captured_after_an_operator_has_declined_it_goes_back_and_every_
     sale.audit();
     let refunded = "UPDATE refunds SET updated_us = updated_us + 1 WHERE attempt = 1 AND state = 'REFUNDED'";
     assert_eq!(sql(&sale.world, refunded).await, 1, "the late capture is back");
+    sale.mesh.stop().await.unwrap();
+}
+
+/// A sale whose payment service reads the provider's list of refunds all the time.
+async fn open_with_fast_sweep() -> Sale {
+    let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 200);
+    Sale::open_on(settings, LONG).await
+}
+
+/// Gives all that was paid for an order back, by hand at the provider, and waits until that is found. Returns the id of the
+/// anomaly.
+async fn given_back_by_hand(sale: &Sale, order: &Order) -> String {
+    let charge_id = captured(sale, &format!("{}:1", order.payment_id)).await;
+    let all = json!({"charge_id": charge_id, "amount_minor": order.total.as_ref().unwrap().minor_units});
+    ask(sale, "/v1/refunds", &format!("by-hand-{}", order.order_id), &all).await;
+    let found = eventually("the refund by hand is found", || async {
+        let (_, page) = run(&sale.world, &["list"]);
+        page["anomalies"].as_array().unwrap().first().cloned()
+    })
+    .await;
+    assert_eq!((&found["kind"], &found["verdicts"]), (&"REFUNDED_ELSEWHERE".into(), &json!(["REFUNDED", "NOTED"])));
+    found["id"].to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_back_by_hand_ends_its_order_once_an_operator_has_it_booked() {
+    let sale = open_with_fast_sweep().await;
+    let user = buyer();
+    let coupon = sale.claim(user).await;
+    let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
+    let left = sale.stock(0).await;
+    let id = given_back_by_hand(&sale, &order).await;
+    // Whether the goods come back, nobody has said so far.
+    assert_eq!(sale.get(user, &order).await.state(), OrderState::Fulfilled);
+
+    let (code, settled) = run(&sale.world, &["settle", &id, "--as", "refunded", "--yes", "--why", "they sent it back"]);
+    assert_eq!((code, &settled["is_settled"]), (Some(0), &true.into()), "{settled}");
+    sale.until(user, &order, OrderState::Refunded).await;
+    sale.until_left(0, left.left_units + 2, 2).await;
+    sale.until_coupon(user, &coupon, CouponState::Issued).await;
+    sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_back_by_hand_and_noted_leaves_the_goods_with_the_buyer() {
+    let sale = open_with_fast_sweep().await;
+    let user = buyer();
+    let order = sale.bought(user, &[(0, 1)], "").await;
+    let left = sale.stock(0).await;
+    let id = given_back_by_hand(&sale, &order).await;
+    let (code, settled) = run(&sale.world, &["settle", &id, "--as", "noted", "--yes", "--why", "a gift of the house"]);
+    assert_eq!((code, &settled["is_settled"]), (Some(0), &true.into()), "{settled}");
+    sale.audit();
+    assert_eq!(sale.get(user, &order).await.state(), OrderState::Fulfilled);
+    assert_eq!(sale.stock(0).await.left_units, left.left_units);
     sale.mesh.stop().await.unwrap();
 }
 

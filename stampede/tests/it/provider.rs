@@ -2,6 +2,7 @@
 
 use crate::{
     breaks::Id,
+    sale::Sale,
     sold::{AT_ONCE, Sold},
 };
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use serde_json::{Value, json};
 use stampede_testkit::{Process, Service};
 
 /// Asks the provider for something, as the payment service would.
-async fn ask(sold: &Sold, path: &str, key: &str, body: &Value) -> Value {
+pub async fn ask(sale: &Sale, path: &str, key: &str, body: &Value) -> Value {
     let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = Request::post(format!("{}{path}", sold.sale.mesh.url(Process::Sandbox)))
+    let request = Request::post(format!("{}{path}", sale.mesh.url(Process::Sandbox)))
         .header("idempotency-key", key)
         .header("content-type", "application/json")
         .body(Full::from(body.to_string()))
@@ -30,7 +31,8 @@ async fn ask(sold: &Sold, path: &str, key: &str, body: &Value) -> Value {
 }
 
 async fn charge(sold: &Sold, key: &str, card: &str) -> Value {
-    ask(sold, "/v1/charges", key, &json!({"amount_minor": 2_998, "currency": "EUR", "payment_method": card})).await
+    ask(&sold.sale, "/v1/charges", key, &json!({"amount_minor": 2_998, "currency": "EUR", "payment_method": card}))
+        .await
 }
 
 const SECOND_ATTEMPT: &str = "INSERT INTO attempts (payment_id, attempt, state, payment_method, checks, created_us, updated_us) VALUES ({payment}, 2, 'DECLINED', 'x', 0, 0, 0)";
@@ -49,7 +51,7 @@ async fn a_charge_too_many_is_named_even_if_it_was_given_back() {
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
 
     let refund = json!({"charge_id": second["id"], "amount_minor": 2_998});
-    ask(&sold, "/v1/refunds", &format!("{payment}:2:refund"), &refund).await;
+    ask(&sold.sale, "/v1/refunds", &format!("{payment}:2:refund"), &refund).await;
     sold.run(&[(Service::Payment, REFUND)]).await;
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
 }
@@ -72,10 +74,10 @@ async fn a_late_capture_of_what_an_operator_had_declined_is_named_until_all_of_i
     let surplus = "the provider charged more often than we know of";
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
     let part = json!({"charge_id": late["id"], "amount_minor": 1_000});
-    ask(&sold, "/v1/refunds", "a-part-by-hand", &part).await;
+    ask(&sold.sale, "/v1/refunds", "a-part-by-hand", &part).await;
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment)]);
     let rest = json!({"charge_id": late["id"], "amount_minor": 1_998});
-    ask(&sold, "/v1/refunds", "the-rest-by-hand", &rest).await;
+    ask(&sold.sale, "/v1/refunds", "the-rest-by-hand", &rest).await;
     assert!(charged_right(&sold));
     // As the service writes it when it has given the money back itself.
     sold.run(&[(Service::Payment, REFUND)]).await;
@@ -93,7 +95,7 @@ async fn a_refund_by_hand_is_named_until_an_operator_has_noted_it() {
     let sold = Sold::new().await;
     // The first charge of this provider is that of the order.
     let part = json!({"charge_id": "ch_0000000001", "amount_minor": 500});
-    ask(&sold, "/v1/refunds", "a-goodwill-refund", &part).await;
+    ask(&sold.sale, "/v1/refunds", "a-goodwill-refund", &part).await;
     sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
     sold.run(&[(Service::Payment, NOTED)]).await;
     sold.assert_holds();

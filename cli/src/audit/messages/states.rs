@@ -27,6 +27,9 @@ pub struct Tally {
     refund_requested: u32,
     refunded: u32,
     last_version: i64,
+    /// Whether the money was given back by hand at the provider, and an operator had that booked: then no message has
+    /// asked for it.
+    is_given_back: bool,
 }
 
 /// The messages of all orders.
@@ -53,6 +56,10 @@ const ORDERS: &str = "SELECT id, state, version, payment_attempts, fulfilled_at_
 /// How often each payment was tried.
 const TRIED: &str = "SELECT m.n, COUNT(a.attempt) FROM {messages} \
      LEFT JOIN {payment}.attempts a ON a.payment_id = UNHEX(m.payment) GROUP BY m.n";
+
+/// The orders whose refund was booked and not asked for.
+const GIVEN_BACK: &str = "SELECT p.order_id FROM {payment}.anomalies n JOIN {payment}.payments p ON p.id = n.payment_id \
+     WHERE n.subject = 'REFUND' AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'REFUNDED'";
 
 impl Stored {
     fn read(row: &MySqlRow) -> anyhow::Result<Self> {
@@ -97,6 +104,7 @@ impl Tallies {
     /// Compares each order with what was written about it, and with how often its payment was tried.
     pub async fn compare(mut self, sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
         let (mut wrong, mut untried, mut after, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let given_back = given_back(sources).await?;
         loop {
             let rows = sources.rows_with(&format!("{ORDERS}{PAGE}"), after).await?;
             let page = rows.iter().map(Stored::read).collect::<anyhow::Result<Vec<_>>>()?;
@@ -109,7 +117,8 @@ impl Tallies {
                 } else if !is_tried {
                     untried.push(format!("{} (asked for {}, tried {tried})", order.id, order.payment_attempts));
                 }
-                let tally = self.by_order.remove(&order.id).unwrap_or_default();
+                let mut tally = self.by_order.remove(&order.id).unwrap_or_default();
+                tally.is_given_back = given_back.contains(&order.id);
                 let is_kept = order.created_us >= retention.outboxes_since.micros();
                 wrong.extend(tally.objections(order, is_kept).map(|objection| format!("{} ({objection})", order.id)));
             }
@@ -123,6 +132,11 @@ impl Tallies {
         audit.breach(7, "an order's states and its messages are not the same", wrong);
         Ok(())
     }
+}
+
+async fn given_back(sources: &Sources) -> anyhow::Result<HashSet<OrderId>> {
+    let rows = sources.rows(GIVEN_BACK).await?;
+    rows.iter().map(|row| Ok(OrderId::try_from_bytes(row.try_get(0)?)?)).collect()
 }
 
 async fn tries(sources: &Sources, page: &[Stored]) -> anyhow::Result<Vec<i64>> {
@@ -147,15 +161,17 @@ impl Tally {
         let once = |yes: bool| if yes { 1..=1 } else { 0..=0 };
         let often = |yes: bool| if yes { 1..=u32::MAX } else { 0..=0 };
         // An order that was paid after it had ended was cancelled or expired before.
-        let ended_before = is(&["PAID"]) || (is(&["REFUNDING", "REFUNDED"]) && !order.is_fulfilled);
+        let is_refunded = is(&["REFUNDING", "REFUNDED"]);
+        let ended_before = is(&["PAID"]) || (is_refunded && !order.is_fulfilled);
         let has_expired = is(&["EXPIRED", "PAID"]) || self.paid_late > 0 || (ended_before && self.cancelled == 0);
+        let refund_requested = if is_refunded && self.is_given_back { 0..=u32::MAX } else { often(is_refunded) };
         let counts = [
             ("OrderPlaced", self.placed, once(true)),
             ("OrderFulfilled", self.fulfilled, once(order.is_fulfilled)),
             ("OrderCancelled", self.cancelled, if ended_before { 0..=1 } else { once(is(&["CANCELLED"])) }),
             ("OrderExpired", self.expired, once(has_expired)),
             ("OrderPaidLate", self.paid_late, if is(&["PAID"]) { often(true) } else { 0..=u32::MAX }),
-            ("RefundRequested", self.refund_requested, often(is(&["REFUNDING", "REFUNDED"]))),
+            ("RefundRequested", self.refund_requested, refund_requested),
             ("OrderRefunded", self.refunded, once(is(&["REFUNDED"]))),
         ];
         let mut found: Vec<String> = counts
@@ -216,6 +232,11 @@ mod tests {
             (Tally { fulfilled: 1, refund_requested: 3, refunded: 1, ..paid(7) }, order("REFUNDED", 7, 1, true)),
             (Tally { expired: 1, refund_requested: 1, ..paid(4) }, order("REFUNDING", 4, 1, false)),
             (Tally { cancelled: 1, refund_requested: 1, refunded: 1, ..paid(5) }, order("REFUNDED", 5, 1, false)),
+            (Tally { fulfilled: 1, refunded: 1, is_given_back: true, ..paid(4) }, order("REFUNDED", 4, 1, true)),
+            (
+                Tally { expired: 1, paid_late: 1, refunded: 1, is_given_back: true, ..paid(5) },
+                order("REFUNDED", 5, 1, false),
+            ),
         ] {
             let found: Vec<_> = written.objections(&stored, true).collect();
             assert!(found.is_empty(), "{}: {found:?}", stored.state);
@@ -244,6 +265,8 @@ mod tests {
             assert!(!is_right(&wrong, &fulfilled), "{wrong:?}");
         }
         assert!(is_right(&paid, &fulfilled));
+        let not_asked = Tally { fulfilled: 1, refunded: 1, requested: vec![1], ..tally(4) };
+        assert!(!is_right(&not_asked, &order("REFUNDED", 4, 1, true)), "nobody had it booked");
     }
 
     #[test]

@@ -325,9 +325,13 @@ impl Order {
 
     /// Returns the coupon only if it was used: an order that was refunded without having been fulfilled returned it
     /// when it expired.
+    ///
+    /// An order that is paid, and has not asked for its refund, was refunded by hand at the provider, and an operator has
+    /// said that its goods come back.
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
-            State::Refunding(refund_origin) => {
+            State::Refunding(_) | State::Fulfilled { .. } | State::Paid { .. } => {
+                let refund_origin = self.refund_origin();
                 let coupon = self.coupon.filter(|_| refund_origin.fulfill_time.is_some());
                 Ok(self.to(State::Refunded(refund_origin)).publishing(MessageBody::Refunded { coupon }))
             }
@@ -450,9 +454,11 @@ impl Order {
     }
 
     fn give_money_back(&self) -> Step {
-        let refund_origin =
-            RefundOrigin { pay_deadline: self.state.pay_deadline(), fulfill_time: self.state.fulfill_time() };
-        self.to(State::Refunding(refund_origin)).publishing(self.refund_requested())
+        self.to(State::Refunding(self.refund_origin())).publishing(self.refund_requested())
+    }
+
+    const fn refund_origin(&self) -> RefundOrigin {
+        RefundOrigin { pay_deadline: self.state.pay_deadline(), fulfill_time: self.state.fulfill_time() }
     }
 
     fn paid_late(&self) -> MessageBody {

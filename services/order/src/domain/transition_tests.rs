@@ -12,8 +12,8 @@ const TABLE: &str = "
 PENDING          | AWAITING_PAYMENT | CANCELLED | -         | -            | -                | -            | -        | !      | !         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | -        | -           | -         | -         | CANCELLED | CANCELLED
 AWAITING_PAYMENT | -                | -         | -         | -            | -                | -            | -        | PAYING | =         | !           | CANCELLED | CANCELLED    | !              | !         | !            | !            | -               | EXPIRED  | EXPIRED     | -         | -         | CANCELLED | CANCELLED
 PAYING           | -                | -         | FULFILLED | -            | AWAITING_PAYMENT | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | EXPIRED     | -         | -         | -         | -
-PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | PAID      | -         | -
-FULFILLED        | -                | -         | -         | -            | -                | -            | -        | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -           | -         | -         | -         | REFUNDING
+PAID             | FULFILLED        | REFUNDING | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | PAID      | -         | -
+FULFILLED        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | REFUNDING | REFUNDING    | REFUNDING    | -               | -        | -           | -         | -         | -         | REFUNDING
 EXPIRED          | -                | -         | PAID      | PAID         | -                | -            | -        | !      | =         | !           | !         | !            | !              | !         | !            | !            | -               | -        | -           | -         | -         | -         | -
 CANCELLED        | -                | -         | REFUNDING | REFUNDING    | -                | -            | -        | !      | =         | !           | !         | =            | !              | !         | !            | !            | -               | -        | -           | -         | -         | -         | -
 REFUNDING        | -                | -         | -         | -            | -                | -            | REFUNDED | !      | =         | !           | !         | !            | !              | !         | =            | !            | -               | -        | -           | -         | REFUNDING | -         | -
@@ -337,6 +337,17 @@ fn a_refund_of_what_was_fulfilled_returns_the_coupon_and_remembers_the_goods() {
     assert!(!order.state.has_returned_coupon(), "until the money is back the coupon counts as used");
     assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: coupon() });
     assert_eq!((order.state.fulfill_time(), order.goods().len()), (Some(EARLY), 2));
+}
+
+#[test]
+fn what_was_given_back_by_hand_ends_as_if_a_refund_had_been_asked_for() {
+    let mut order = order_in(state(StateName::Fulfilled), coupon());
+    assert_eq!(take(&mut order, Input::PaymentRefunded), MessageBody::Refunded { coupon: coupon() });
+    assert_eq!((order.state.fulfill_time(), order.goods().len()), (Some(EARLY), 2));
+    assert_eq!(order.end_request, None, "nobody has asked this service");
+    let mut late = order_in(state(StateName::Paid), None);
+    assert_eq!(take(&mut late, Input::PaymentRefunded), MessageBody::Refunded { coupon: None });
+    assert_eq!(late.apply(&committed(), EARLY, &POLICY), Err(NoStep::Ignored), "units that are taken now go back");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use futures_util::future::{join_all, try_join_all};
 use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState};
 use stampede_status::{Problem, Reason};
-use stampede_testkit::{as_operator, buyer};
+use stampede_testkit::{Service, as_operator, buyer};
 use std::time::Duration;
 
 /// Short enough to wait for.
@@ -149,5 +149,43 @@ async fn a_late_payment_for_what_is_sold_out_is_refunded() -> Result<()> {
     let refunded = sale.reaches(&order, OrderState::Refunded).await;
     assert!(refunded.goods.is_empty());
     assert_eq!(sale.settles_at(sale.lamp, 0).await.committed_units, UNITS);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn money_that_was_given_back_by_hand_ends_the_order_and_returns_all_once() -> Result<()> {
+    let sale = Sale::with_time_to_pay(LONG).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let paying = sale.pay(&order, "p").await?;
+    sale.approve(&paying).await?;
+    sale.reaches(&order, OrderState::Fulfilled).await;
+    sale.money_is_back(&paying).await?;
+    sale.money_is_back(&paying).await?;
+    sale.took("payment_refunded", "ignored", 1).await;
+    let refunded = sale.reaches(&order, OrderState::Refunded).await;
+    assert_eq!(refunded.goods.len(), 1, "a record of what had been granted");
+    assert_eq!(sale.told(&order).await?, ["OrderPlaced", "PaymentRequested", "OrderFulfilled", "OrderRefunded"]);
+    assert_eq!(sale.settles_at(sale.lamp, UNITS).await.committed_units, 0);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn money_that_was_given_back_by_hand_returns_units_that_are_being_taken_again() -> Result<()> {
+    let sale = Sale::with_time_to_pay(LONG).await?;
+    let order = sale.payable_lamp(buyer()).await?;
+    let paying = sale.pay(&order, "p").await?;
+    sale.time_is_over(&order).await?;
+    sale.reaches(&order, OrderState::Expired).await;
+    sale.settles_at(sale.lamp, UNITS).await;
+    sale.mesh.freeze(Service::Inventory, 0)?;
+    sale.approve(&paying).await?;
+    sale.reaches(&order, OrderState::Paid).await;
+    sale.money_is_back(&paying).await?;
+    sale.reaches(&order, OrderState::Refunded).await;
+    sale.mesh.thaw(Service::Inventory, 0)?;
+    sale.took("stock_committed", "ignored", 1).await;
+    let told = ["OrderPlaced", "PaymentRequested", "OrderExpired", "OrderPaidLate", "OrderRefunded"];
+    assert_eq!(sale.told(&order).await?, told);
+    assert_eq!(sale.settles_at(sale.lamp, UNITS).await.committed_units, 0);
     sale.mesh.stop().await
 }

@@ -117,7 +117,8 @@ impl Anomaly {
             Self::DeclinedAfterCapture(_) => "DECLINED_AFTER_CAPTURE",
             Self::CapturedInSurplus(_) => "CAPTURED_IN_SURPLUS",
             Self::ChargeInDoubt { doubt, .. } | Self::RefundInDoubt { doubt, .. } => doubt.kind(),
-            Self::RefundedElsewhere { .. } => "REFUNDED_ELSEWHERE",
+            Self::RefundedElsewhere { refunded, captured, .. } if refunded == captured => "REFUNDED_ELSEWHERE",
+            Self::RefundedElsewhere { .. } => "PARTLY_REFUNDED_ELSEWHERE",
         }
     }
 

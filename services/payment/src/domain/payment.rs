@@ -346,6 +346,20 @@ impl Payment {
         })
     }
 
+    /// Books that all that this attempt has captured was given back by others, as by hand at the provider, and that the
+    /// goods come back. The refund of the step is done. Returns `None` if nothing is kept of it, or a refund is under
+    /// way: that finds the money back by itself.
+    pub fn book_refund_elsewhere(&mut self, number: i32, now: Timestamp) -> Option<Step> {
+        if self.state != (PaymentState::Captured { attempt: number }) {
+            return None;
+        }
+        self.state = PaymentState::Refunded { attempt: number };
+        let step = self.next_version(Step::default(), now);
+        let refund = Refund::made_elsewhere(self.key(number), self.charge_id(number), self.amount, now);
+        let message = self.message(self.traceparent(number), Fact::Refunded { refunded: self.amount });
+        Some(step.requesting(refund).publishing(message))
+    }
+
     fn end_captured(&mut self, number: i32, charge_id: Option<String>, now: Timestamp) -> Settled {
         let step = self.change_attempt(number, AttemptState::Approved { charge_id: charge_id.clone() }, now);
         let step = self.next_version(step, now);

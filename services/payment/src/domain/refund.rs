@@ -65,6 +65,11 @@ impl Refund {
         Self { of, charge_id, amount, state, traceparent: None, created_at: now, updated_at: now }
     }
 
+    /// Returns a refund that others have made already, as by hand at the provider.
+    pub fn made_elsewhere(of: AttemptKey, charge_id: Option<String>, amount: Money, now: Timestamp) -> Self {
+        Self { state: RefundState::Refunded { refund_id: None }, ..Self::request(of, charge_id, amount, now) }
+    }
+
     /// Returns the idempotency key at the provider.
     pub fn key(&self) -> RefundKey {
         RefundKey(self.of)

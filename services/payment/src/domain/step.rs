@@ -1,4 +1,4 @@
-//! One transition of a payment: the rows that it changes, the refund that it requests, and its message.
+//! One transition of a payment: the rows that it changes, its refund, and its message.
 
 use crate::domain::{AttemptKey, OutgoingMessage, Refund};
 use stampede_vocab::PaymentId;
@@ -11,7 +11,7 @@ pub struct Step {
     pub payment: Option<PaymentId>,
     /// The attempt that is new or has changed.
     pub attempt: Option<AttemptKey>,
-    /// The refund that it requests.
+    /// The refund that it requests, or that is found to be done.
     pub refund: Option<Refund>,
     /// The message to publish.
     pub message: Option<OutgoingMessage>,

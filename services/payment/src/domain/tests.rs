@@ -1,5 +1,7 @@
 //! Every answer of the provider against every state, and every request of the order service.
 
+mod by_hand;
+
 use crate::domain::{
     Anomaly, AttemptKey, AttemptState, ChargeOrder, Doubt, Fact, Outcome, OutgoingMessage, Payment, PaymentState,
     Refund, RefundOutcome, RefundSettled, RefundState, Refusal, Settled, Step, Verdict,
@@ -217,22 +219,6 @@ fn nobody_decides_on_what_has_ended() {
             assert_eq!(payment, before);
         }
     }
-}
-
-#[test]
-fn money_refunded_at_the_provider_is_an_anomaly_unless_it_was_asked_for() {
-    let mut payment = captured();
-    let key = AttemptKey { payment_id: payment.id, attempt: 1 };
-    let partly = Anomaly::RefundedElsewhere { key, refunded: eur(100), captured: eur(500) };
-    assert_eq!(payment.refunded_elsewhere(1, eur(100)), Some(partly));
-    assert_eq!(payment.refunded_elsewhere(1, eur(0)), None);
-    assert_eq!(payment.refunded_elsewhere(2, eur(100)), None, "a surplus");
-    assert!(requested().refunded_elsewhere(1, eur(100)).is_some(), "it may turn out to be captured");
-    for ended in [declined(), AttemptState::Parked] {
-        assert_eq!(with_state(ended).refunded_elsewhere(1, eur(500)), None);
-    }
-    payment.request_refund(eur(500), LATER).unwrap();
-    assert_eq!(payment.refunded_elsewhere(1, eur(500)), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub enum Verdict {
     Retry,
     /// The buyer has not paid by this charge, or has the money back already: the attempt is declined.
     Declined,
-    /// The buyer has the whole money back: the refund is done.
+    /// The buyer has the whole money back: the refund is done. Where none was asked for, the goods come back too.
     Refunded,
     /// Nothing is to be changed.
     Noted,

@@ -2,7 +2,7 @@
 
 use super::{Context, readable};
 use crate::{
-    domain::{AttemptKey, Refund, Subject},
+    domain::{AttemptKey, Refund, Step, Subject, Verdict},
     store::{
         self, WorkingSet,
         anomalies::{self, Decision},
@@ -31,6 +31,8 @@ struct Locked {
     refunds: BTreeMap<AttemptKey, Result<Refund, DbError>>,
     /// The refunds that have changed.
     changed: BTreeSet<AttemptKey>,
+    /// Attempts whose refund is done now.
+    done: Vec<AttemptKey>,
 }
 
 impl CarryOutDecisions {
@@ -71,14 +73,14 @@ async fn carry_out(
     let ids: Vec<_> = decisions.iter().map(|decision| decision.key.payment_id).collect();
     let payments = WorkingSet::lock(conn, ids.iter().copied()).await?;
     let refunds = store::refunds::lock(conn, &ids).await?;
-    let mut locked = Locked { payments, refunds, changed: BTreeSet::new() };
+    let mut locked = Locked { payments, refunds, changed: BTreeSet::new(), done: Vec::new() };
     let whole: Vec<_> = decisions.iter().copied().filter(|decision| locked.is_readable(decision)).collect();
     let taken = anomalies::take(conn, &whole, now).await?;
     let taken: Vec<_> = whole.into_iter().filter(|decision| taken.contains(&decision.id)).collect();
     for decision in &taken {
         locked.settle(decision, now);
     }
-    locked.save(conn).await?;
+    locked.save(conn, now).await?;
     Ok(taken)
 }
 
@@ -96,27 +98,47 @@ impl Locked {
     }
 
     fn settle(&mut self, decision: &Decision, now: Timestamp) {
-        let key = decision.key;
-        let payment = self.payments.get_mut(key.payment_id);
+        let Decision { key, verdict, .. } = *decision;
         let step = match decision.subject {
-            Subject::Charge => payment.and_then(|payment| payment.settle_by_hand(key.attempt, decision.verdict, now)),
-            Subject::Refund => {
-                let Some(Ok(refund)) = self.refunds.get_mut(&key) else { return };
-                let is_done = refund.settle_by_hand(decision.verdict, now);
-                self.changed.insert(key);
-                let traceparent = refund.traceparent.clone();
-                let payment = payment.filter(|_| is_done);
-                payment.and_then(|payment| payment.finish_refund(key.attempt, traceparent, now))
+            Subject::Charge => {
+                let payment = self.payments.get_mut(key.payment_id);
+                payment.and_then(|payment| payment.settle_by_hand(key.attempt, verdict, now))
             }
+            Subject::Refund => self.settle_refund(key, verdict, now),
         };
         self.payments.record(step);
     }
 
-    async fn save(self, conn: &mut MySqlConnection) -> Result<(), DbError> {
-        let Self { payments, refunds, changed } = self;
+    /// Settles a parked refund, or books one that nobody here had asked for. Returns the step of the payment, if it has
+    /// one.
+    fn settle_refund(&mut self, key: AttemptKey, verdict: Verdict, now: Timestamp) -> Option<Step> {
+        match self.refunds.get_mut(&key) {
+            Some(Ok(refund)) => {
+                let is_done = refund.settle_by_hand(verdict, now);
+                let traceparent = refund.traceparent.clone();
+                self.changed.insert(key);
+                if !is_done {
+                    return None;
+                }
+                self.done.push(key);
+                self.payments.get_mut(key.payment_id)?.finish_refund(key.attempt, traceparent, now)
+            }
+            None if verdict == Verdict::Refunded => {
+                let step = self.payments.get_mut(key.payment_id)?.book_refund_elsewhere(key.attempt, now)?;
+                self.done.push(key);
+                Some(step)
+            }
+            Some(Err(_)) | None => None,
+        }
+    }
+
+    async fn save(self, conn: &mut MySqlConnection, now: Timestamp) -> Result<(), DbError> {
+        let Self { payments, refunds, changed, done } = self;
         let saved = payments.save(conn).await?;
         let changed: Vec<_> = refunds.into_values().flatten().filter(|refund| changed.contains(&refund.of)).collect();
         store::refunds::save(conn, &changed).await?;
+        // What else was found of the same refund has its answer by this.
+        anomalies::close(conn, Subject::Refund, &done, now).await?;
         store::outbox::append(conn, &saved.messages).await
     }
 }

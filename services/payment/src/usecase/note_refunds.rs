@@ -1,5 +1,5 @@
 //! Finds money that was refunded at the provider and not by this service, as by hand. It is noted as an anomaly:
-//! whether the goods come back is for an operator to say, by refunding the order or not.
+//! whether the goods come back is for an operator to say. If they do, the refund is booked as they decide.
 //!
 //! Of several replicas one reads the provider's list at a time: it has a turn. A turn that is over writes no cursor any
 //! more, so the cursor never goes back behind what a later turn has read.

@@ -39,15 +39,22 @@ async fn asked_again(provider: &StandIn, (ask, key): (Ask, &str), times: usize) 
 async fn given_back(sale: &Sale, amount_minor: i64) -> Result<Order> {
     let order = Order::new();
     sale.pay(&order, 1, "pm_card_ok").await?;
-    let payment = sale.reaches(&order, PaymentState::Captured).await;
+    sale.reaches(&order, PaymentState::Captured).await;
+    give_back(sale, &order, amount_minor).await?;
+    Ok(order)
+}
+
+/// Gives so much of what was paid back, by hand at the provider.
+async fn give_back(sale: &Sale, order: &Order, amount_minor: i64) -> Result<()> {
+    let payment = sale.payment(order).await.expect("a payment");
     let body = json!({"charge_id": payment.attempts[0].provider_charge_id, "amount_minor": amount_minor});
     let request = Request::post(format!("{}/v1/refunds", sale.mesh.url(Process::Sandbox)))
         .header("content-type", "application/json")
-        .header("idempotency-key", format!("by-hand-{}", order.id))
+        .header("idempotency-key", format!("by-hand-{}-{amount_minor}", order.id))
         .body(Full::new(Bytes::from(body.to_string())))?;
     let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
     assert_eq!(answer.status(), StatusCode::OK);
-    Ok(order)
+    Ok(())
 }
 
 /// Waits until the anomalies of refunds of all orders are these: kind and state.
@@ -78,13 +85,57 @@ async fn what_was_refunded_by_hand_is_found_and_ends_the_refund_that_is_requeste
     sale.mesh.stop().await
 }
 
+/// Decides on the open anomalies of this kind, as `stampede payments settle` does.
+async fn decide(sale: &Sale, kind: &str, verdict: &str) -> Result<()> {
+    let decide = "UPDATE anomalies SET state = 'DECIDED', verdict = ?, decided_by = 'ann', decided_why = 'asked them', \
+                  decided_us = 1 WHERE state = 'OPEN' AND kind = ?";
+    let decided = sqlx::query(decide).bind(verdict).bind(kind).execute(&mut *sale.conn().await?).await?;
+    assert_eq!(decided.rows_affected(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_refunded_by_hand_is_booked_once_somebody_says_that_the_goods_come_back() -> Result<()> {
+    let sale = open().await?;
+    // In two parts, of which the first was found alone.
+    let order = given_back(&sale, 1).await?;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN")]).await;
+    give_back(&sale, &order, PRICE - 1).await?;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN"), ("REFUNDED_ELSEWHERE", "OPEN")]).await;
+
+    decide(&sale, "REFUNDED_ELSEWHERE", "REFUNDED").await?;
+    let payment = sale.reaches(&order, PaymentState::Refunded).await;
+    assert_eq!(payment.refunded, payment.captured);
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "SETTLED"), ("REFUNDED_ELSEWHERE", "SETTLED")]).await;
+    assert_eq!(sale.published_names(&order, 2).await, ["PaymentApproved", "PaymentRefunded"]);
+    let done = "SELECT COUNT(*) FROM refunds WHERE state = 'REFUNDED' AND provider_charge_id IS NOT NULL";
+    assert_eq!(sale.number(done).await?, 1);
+
+    // Whoever asks for it afterwards is told that it is done.
+    sale.publish(&order, order.refund(PRICE)).await?;
+    assert_eq!(sale.published_names(&order, 3).await[2..], ["PaymentRefunded"]);
+    sale.mesh.stop().await
+}
+
+#[tokio::test]
+async fn what_was_refunded_by_hand_and_is_only_noted_stays_paid() -> Result<()> {
+    let sale = open().await?;
+    let order = given_back(&sale, PRICE).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    decide(&sale, "REFUNDED_ELSEWHERE", "NOTED").await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "SETTLED")]).await;
+    assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Captured);
+    assert_eq!(sale.published_names(&order, 1).await, ["PaymentApproved"]);
+    sale.mesh.stop().await
+}
+
 #[tokio::test]
 async fn a_refund_of_what_was_given_back_in_part_is_parked() -> Result<()> {
     let sale = open().await?;
     let order = given_back(&sale, 1).await?;
-    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN")]).await;
     sale.publish(&order, order.refund(PRICE)).await?;
-    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN"), ("REFUSED", "OPEN")]).await;
+    noted(&sale, &[("PARTLY_REFUNDED_ELSEWHERE", "OPEN"), ("REFUSED", "OPEN")]).await;
     assert_eq!(sale.payment(&order).await.expect("a payment").state(), PaymentState::Refunding);
     sale.mesh.stop().await
 }
