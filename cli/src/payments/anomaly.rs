@@ -140,8 +140,8 @@ struct Standing<'a> {
     refund: Option<&'a str>,
 }
 
-/// Returns what can be decided on an anomaly. What is parked has to go on, so it cannot only be noted. What was given back
-/// by hand as a whole is booked, or noted if the buyer keeps the goods.
+/// Returns what can be decided on an anomaly. What is parked has to go on, so it cannot only be noted. What was given
+/// back by hand as a whole is booked, or noted if the buyer keeps the goods.
 fn verdicts(state: &str, (subject, kind): (&str, &str), now: Standing<'_>) -> Vec<Verdict> {
     if state != "OPEN" {
         return Vec::new();

@@ -43,8 +43,8 @@ struct Check {
 /// placed anew, for something else.
 const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.request_fingerprint IS NOT NULL)";
 
-/// Whether an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the same,
-/// that was known to be possible, and the money goes back.
+/// Whether an operator has declined the attempt that the refund `r` is of. If the provider has captured it all the
+/// same, that was known to be possible, and the money goes back.
 const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
      AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
 

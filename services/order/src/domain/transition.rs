@@ -326,8 +326,8 @@ impl Order {
     /// Returns the coupon only if it was used: an order that was refunded without having been fulfilled returned it
     /// when it expired.
     ///
-    /// An order that is paid, and has not asked for its refund, was refunded by hand at the provider, and an operator has
-    /// said that its goods come back.
+    /// An order that is paid, and has not asked for its refund, was refunded by hand at the provider, and an operator
+    /// has said that its goods come back.
     fn payment_refunded(&self) -> Result<Step, NoStep> {
         match self.state {
             State::Refunding(_) | State::Fulfilled { .. } | State::Paid { .. } => {
