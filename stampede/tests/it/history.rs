@@ -1,9 +1,10 @@
 //! All that the services have told each other, to be told again; and what must not change by it.
 
+use crate::sale::fresh;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    message::OwnedMessage,
+    message::{Header, Headers, OwnedHeaders, OwnedMessage},
     producer::{DeliveryFuture, FutureProducer, FutureRecord},
 };
 use sqlx::MySqlPool;
@@ -47,13 +48,37 @@ impl History {
         Self(told.into())
     }
 
+    /// What a service has told so far under these names of messages.
+    pub fn of_names(world: &World, writer: Service, names: &[&str]) -> Self {
+        let topic = writer.topic(world.topic_prefix());
+        let is_named = |record: &OwnedMessage| {
+            let message_type = header(record, "ce_type").unwrap_or_default();
+            names.iter().any(|name| message_type.ends_with(&format!(".{name}")))
+        };
+        let records = read(world, &topic).into_iter().filter(is_named).collect();
+        Self(vec![(topic, records)])
+    }
+
+    /// How many records there are.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(|(_, records)| records.len()).sum()
+    }
+
+    /// Tells all of it again as messages of their own: each record as it was, with another id.
+    pub async fn tell_as_new(&self, world: &World) {
+        let producer = producer(world);
+        for (topic, records) in &self.0 {
+            let sent: Vec<_> =
+                records.iter().map(|record| send(&producer, topic, record, with_another_id(record))).collect();
+            for delivery in sent {
+                delivery.await.unwrap().unwrap();
+            }
+        }
+    }
+
     /// Tells all of it again: each record as it was, with its id.
     pub async fn tell(&self, world: &World, telling: Telling) {
-        let producer: FutureProducer = ClientConfig::new()
-            .set("bootstrap.servers", world.brokers())
-            .set("enable.idempotence", "true")
-            .create()
-            .unwrap();
+        let producer = producer(world);
         let mut topics: Vec<_> = self.0.iter().collect();
         if telling == Telling::AnswersFirst {
             topics.reverse();
@@ -61,7 +86,9 @@ impl History {
         let times = if telling == Telling::EachTwice { 2 } else { 1 };
         for (topic, records) in topics {
             let again = records.iter().flat_map(|record| iter::repeat_n(record, times));
-            let sent: Vec<_> = again.map(|record| send(&producer, topic, record)).collect();
+            let sent =
+                again.map(|record| send(&producer, topic, record, record.headers().cloned().unwrap_or_default()));
+            let sent: Vec<_> = sent.collect();
             for delivery in sent {
                 delivery.await.unwrap().unwrap();
             }
@@ -69,12 +96,32 @@ impl History {
     }
 }
 
-fn send(producer: &FutureProducer, topic: &str, record: &OwnedMessage) -> DeliveryFuture {
+fn producer(world: &World) -> FutureProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", world.brokers()).set("enable.idempotence", "true");
+    config.create().unwrap()
+}
+
+fn header(record: &OwnedMessage, key: &str) -> Option<String> {
+    let found = record.headers()?.iter().find(|header| header.key == key)?;
+    Some(String::from_utf8_lossy(found.value?).into_owned())
+}
+
+fn with_another_id(record: &OwnedMessage) -> OwnedHeaders {
+    let id = fresh();
+    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.fold(OwnedHeaders::new(), |all, Header { key, value }| {
+        let value = if key == "ce_id" { Some(id.as_bytes()) } else { value };
+        all.insert(Header { key, value })
+    })
+}
+
+fn send(producer: &FutureProducer, topic: &str, record: &OwnedMessage, headers: OwnedHeaders) -> DeliveryFuture {
     let again = FutureRecord::to(topic)
         .partition(record.partition())
         .key(record.key().unwrap_or_default())
         .payload(record.payload().unwrap_or_default())
-        .headers(record.headers().cloned().unwrap_or_default());
+        .headers(headers);
     producer.send_result(again).map_err(|(error, _)| error).unwrap()
 }
 

@@ -173,8 +173,8 @@ async fn open_with_fast_sweep() -> Sale {
     Sale::open_on(settings, LONG).await
 }
 
-/// Gives all that was paid for an order back, by hand at the provider, and waits until that is found. Returns the id of the
-/// anomaly.
+/// Gives all that was paid for an order back, by hand at the provider, and waits until that is found. Returns the id of
+/// the anomaly.
 async fn given_back_by_hand(sale: &Sale, order: &Order) -> String {
     let charge_id = captured(sale, &format!("{}:1", order.payment_id)).await;
     let all = json!({"charge_id": charge_id, "amount_minor": order.total.as_ref().unwrap().minor_units});

@@ -29,24 +29,34 @@ pub async fn captured(sale: &Sale, key: &str) -> String {
     .await
 }
 
-async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
+pub async fn send(request: Request<Full<Bytes>>) -> (StatusCode, Value) {
     let answer = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 
-/// Posts a notice of this media type to the gateway, with the signature of another text or its own.
-pub async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (StatusCode, Value) {
+/// Signs a text as the provider does.
+pub fn signature(sale: &Sale, text: &str) -> String {
     let seconds = Timestamp::now().micros() / 1_000_000;
     let mut mac = Hmac::<Sha256>::new_from_slice(sale.mesh.webhook_secret().as_bytes()).unwrap();
-    mac.update(format!("{seconds}.{signed}").as_bytes());
+    mac.update(format!("{seconds}.{text}").as_bytes());
     let digits: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("t={seconds},v1={digits}")
+}
+
+/// A notice for the gateway, of this media type and with this signature.
+pub fn notice(sale: &Sale, media_type: &str, body: &str, signature: &str) -> Request<Full<Bytes>> {
     let request = Request::post(format!("{}/v1/payments:webhook", sale.mesh.url(Process::Gateway)))
         .header("content-type", media_type)
-        .header("stampede-signature", format!("t={seconds},v1={digits}"))
+        .header("stampede-signature", signature)
         .body(Full::from(body.to_owned()));
-    send(request.unwrap()).await
+    request.unwrap()
+}
+
+/// Posts a notice of this media type to the gateway, with the signature of another text or its own.
+pub async fn notify(sale: &Sale, media_type: &str, body: &str, signed: &str) -> (StatusCode, Value) {
+    send(notice(sale, media_type, body, &signature(sale, signed))).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -167,7 +167,7 @@ fn rewind(world: &World, reader: Service) -> bool {
     client.commit(&first_records(&client, reader, world), CommitMode::Sync).is_ok()
 }
 
-/// Whether the group of a service has read all that there is.
+/// Whether the group of a service has read all that there is. Of a partition without records it has no offset.
 pub fn is_at_the_end(world: &World, reader: Service) -> bool {
     let client = in_place_of(reader, world);
     let committed = client.committed_offsets(first_records(&client, reader, world), PATIENCE).unwrap();

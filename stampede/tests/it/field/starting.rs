@@ -1,8 +1,19 @@
-//! Commands and processes that start beside each other.
+//! Commands that start beside each other, and processes that start first of all.
 
 use crate::command::stampede;
 use stampede_testkit::World;
-use std::process::{Child, Stdio};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStderr, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Runs a program as the first process of a namespace of processes, as a container does, and without the rights of
+/// root. It ends with who has started it.
+const AS_FIRST: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
+/// How long a process takes at most to stop that has nothing to finish.
+const SOON: Duration = Duration::from_secs(2);
 
 fn prepare(world: &World) -> Child {
     stampede(&["prepare", "--database-url", world.database_url(), "--kafka-brokers", world.brokers()])
@@ -20,4 +31,79 @@ fn case_27_of_two_that_prepare_at_once_both_succeed() {
     for output in both.map(|child| child.wait_with_output().unwrap()) {
         assert!(output.status.success(), "{output:?}");
     }
+}
+
+/// A process that is the first of its namespace.
+struct First {
+    /// The program that has made the namespace, and that ends as the process does.
+    outside: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl First {
+    /// Starts a payment service whose servers are not there; `None` if this machine makes no namespaces.
+    fn start() -> Option<Self> {
+        let tried = Command::new("unshare").args(AS_FIRST).arg("true").output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            return None;
+        }
+        let serve = stampede(&["serve", "payment", "--insecure-mesh", "--kafka-brokers", "127.0.0.1:9"]);
+        let mut outside = Command::new("unshare");
+        for (name, _) in serve.get_envs() {
+            outside.env_remove(name);
+        }
+        let mut outside = outside
+            .args(AS_FIRST)
+            .arg(serve.get_program())
+            .args(serve.get_args())
+            .args(["--database-url", "mysql://nobody@127.0.0.1:9/nothing", "--provider-url", "http://127.0.0.1:9"])
+            .args(["--listen-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"])
+            .env("STAMPEDE_WEBHOOK_SECRET", "a webhook secret of the tests")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(outside.stderr.take().unwrap());
+        Some(Self { outside, stderr })
+    }
+
+    /// Reads what it says up to a line with this text.
+    fn wait_for(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "it has ended without {text:?}");
+        }
+    }
+
+    /// Asks it to stop, as whoever runs the container does.
+    fn terminate(&self) {
+        let id = self.outside.id();
+        let first = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        let kill = Command::new("kill").args(["-TERM", first.trim()]).status().unwrap();
+        assert!(kill.success(), "case 27: process {first:?} is not there");
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        // Already gone is as good.
+        let _ = self.outside.kill();
+        let _ = self.outside.wait();
+    }
+}
+
+/// A signal that such a process does not listen for is lost on it: it would run until it is killed.
+#[test]
+fn case_27_the_first_process_of_a_container_stops_at_once_though_its_database_is_not_there() {
+    let Some(mut first) = First::start() else {
+        println!("left out: this machine lets nobody make namespaces (unshare {})", AS_FIRST.join(" "));
+        return;
+    };
+    first.wait_for("waiting for");
+    first.terminate();
+    let (asked, mut said) = (Instant::now(), String::new());
+    first.stderr.read_to_string(&mut said).unwrap();
+    let status = first.outside.wait().unwrap();
+    assert_eq!(status.code(), Some(0), "case 27: {said}");
+    assert!(asked.elapsed() < SOON, "case 27: it took {:?}: {said}", asked.elapsed());
 }
