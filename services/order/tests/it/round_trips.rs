@@ -3,7 +3,6 @@
 use crate::sale::Sale;
 use anyhow::{Result, bail};
 use stampede_testkit::{FreezeAt, MeshBuilder, Proxy, Service, World, Writes, buyer};
-use tokio::pin;
 
 #[tokio::test]
 async fn a_payment_is_begun_in_three_round_trips() -> Result<()> {
@@ -14,8 +13,7 @@ async fn a_payment_is_begun_in_three_round_trips() -> Result<()> {
     let order = sale.payable_lamp(buyer()).await?;
     // The first has the lock with the BEGIN, the second all that is written.
     link.freeze(Writes::From(b"\x03BEGIN;SELECT id, user_id".to_vec()), FreezeAt::Before(3));
-    let paying = sale.pay(&order, "p");
-    pin!(paying);
+    let mut paying = Box::pin(sale.pay(&order, "p"));
     let third = tokio::select! {
         third = link.frozen() => third,
         paid = &mut paying => bail!("no lock went out with its BEGIN, or nothing came behind it: {paid:?}"),
