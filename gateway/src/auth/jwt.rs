@@ -11,7 +11,10 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode_header,
     errors::{Error as JwtError, ErrorKind},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::json;
 use sha2::Sha256;
 use stampede_vocab::Timestamp;
@@ -43,6 +46,11 @@ struct Checked<'t> {
     exp: i64,
     #[serde(borrow)]
     iss: Cow<'t, str>,
+    /// It has to be there.
+    #[serde(borrow, rename = "sub")]
+    _sub: Cow<'t, str>,
+    /// For whom it is, by a token of another system that has the same secret.
+    aud: Option<IgnoredAny>,
 }
 
 impl Key {
@@ -129,6 +137,10 @@ impl Jwt {
         if checked.iss != self.issuer {
             return Err(ErrorKind::InvalidIssuer.into());
         }
+        // By RFC 7519 whoever is not named must refuse it, and nothing that is signed here names anybody.
+        if checked.aud.is_some() {
+            return Err(ErrorKind::InvalidAudience.into());
+        }
         serde_json::from_slice(&claims).map_err(unreadable)
     }
 
@@ -206,6 +218,27 @@ mod tests {
         assert!(read(&jwt(ONE, Some(OTHER), ISSUER), &of_other).is_ok());
         assert_eq!(read(&jwt(ONE, None, ISSUER), &of_other), Err(false), "it has another key");
         assert_eq!(read(&jwt(ONE, None, ISSUER), &signed(&jwt(ONE, None, "stampede"), LATER)), Err(false), "its kind");
+    }
+
+    #[test]
+    fn a_signature_is_not_enough_where_a_claim_is_missing_or_for_others() {
+        let jwt = jwt(ONE, None, ISSUER);
+        let whole = json!({"sub": "usr_1", "exp": LATER, "iss": ISSUER});
+        assert!(read(&jwt, &jwt.sign(&whole).unwrap()).is_ok());
+        for (name, value) in [
+            ("aud", json!("another")),
+            ("aud", json!(["stampede", "another"])),
+            ("sub", json!(null)),
+            ("sub", json!(1)),
+            ("iss", json!(null)),
+            ("iss", json!(["stampede"])),
+            ("exp", json!(null)),
+            ("exp", json!("4000000000")),
+        ] {
+            let mut claims = whole.clone();
+            claims[name] = value;
+            assert_eq!(read(&jwt, &jwt.sign(&claims).unwrap()), Err(false), "{claims}");
+        }
     }
 
     #[test]
