@@ -2,12 +2,11 @@
 
 use crate::{
     routes::{Endpoint, Lookup, Rpc, Table},
-    transcode::{assemble, to_json},
+    transcode::{assemble, of_bytes},
 };
 use anyhow::bail;
 use http::{Method, Uri};
 use prost::Message;
-use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 
 /// A request of the contract, without its body.
@@ -32,7 +31,6 @@ impl Transcoding {
 
     /// Turns what comes from the service into the body of the answer.
     pub fn answer(&self, message: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let message = DynamicMessage::decode(self.rpc.output.clone(), message)?;
-        Ok(to_json(&self.rpc, &message)?)
+        Ok(of_bytes(&self.rpc, message)?)
     }
 }

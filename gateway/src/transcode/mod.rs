@@ -27,7 +27,7 @@ pub use self::{
     json::{object, read as read_json, unknown_field},
     query::refuse as refuse_query,
     request::assemble,
-    response::to_json,
+    response::of_bytes,
     stream::has_ended,
     writer::Writer,
 };
