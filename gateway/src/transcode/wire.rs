@@ -13,7 +13,8 @@ pub enum Raw<'b> {
 
 /// Takes the next field off, with its number; `None` if it cannot be read.
 pub fn next<'b>(rest: &mut &'b [u8]) -> Option<(u32, Raw<'b>)> {
-    let tag = varint(rest)?;
+    // A larger one is refused by every reader, also where its field is not known.
+    let tag = u32::try_from(varint(rest)?).ok()?;
     let raw = match tag & 7 {
         0 => Raw::Varint(varint(rest)?),
         1 => take(rest, 8).map(|_| Raw::Fixed)?,
@@ -24,7 +25,7 @@ pub fn next<'b>(rest: &mut &'b [u8]) -> Option<(u32, Raw<'b>)> {
         5 => take(rest, 4).map(|_| Raw::Fixed)?,
         _ => return None,
     };
-    let number = u32::try_from(tag >> 3).ok()?;
+    let number = tag >> 3;
     (number > 0).then_some((number, raw))
 }
 
@@ -76,7 +77,10 @@ mod tests {
     #[test]
     fn what_breaks_off_or_is_no_field_is_not_read() {
         let endless = [0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
-        for bytes in [&[0x08][..], &[0x12, 2, 0], &[0x0d, 1], &[0x09, 1], &[0x0b], &[0x00, 0], &endless, &[0xff; 4]] {
+        let too_large = [0x88, 0x80, 0x80, 0x80, 0x10, 0];
+        let no_fields: [&[u8]; 9] =
+            [&[0x08], &[0x12, 2, 0], &[0x0d, 1], &[0x09, 1], &[0x0b], &[0x00, 0], &endless, &too_large, &[0xff; 4]];
+        for bytes in no_fields {
             assert_eq!(all(bytes), None, "{bytes:?}");
         }
     }
