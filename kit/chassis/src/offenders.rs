@@ -29,10 +29,12 @@ struct Told {
 
 impl Offenders {
     /// Says that this bound has refused something to this client, and how many refusals had no line since the last one.
-    /// There is at most one a second: it names one of those whom it is about.
+    /// There is at most one a second: it names one of those whom it is about. It belongs to no span, so that no trace has
+    /// the address beside what a buyer did.
     pub fn refused(&self, client: Block, bound: &str) {
         if let Some(unsaid) = self.due() {
             tracing::info!(
+                parent: None,
                 client.block = %client,
                 bound.name = bound,
                 bound.unsaid = unsaid,
@@ -91,6 +93,7 @@ mod tests {
         let writer = log.clone();
         let subscriber = fmt().with_writer(move || writer.clone()).with_ansi(false).without_time().finish();
         let _logging = tracing::subscriber::set_default(subscriber);
+        let _request = tracing::info_span!("request").entered();
         let clients = ["192.0.2.1", "192.0.2.2", "2001:db8::1"].map(|text| Block::of(text.parse().unwrap()));
         for client in clients {
             offenders.refused(client, "streams");
@@ -101,5 +104,6 @@ mod tests {
         let lines = log.lines();
         assert!(lines[0].contains("client.block=192.0.2.1") && lines[0].contains("bound.unsaid=0"), "{lines:?}");
         assert!(lines[1].contains("client.block=2001:db8::/64") && lines[1].contains("bound.unsaid=2"), "{lines:?}");
+        assert!(lines.iter().all(|line| !line.contains("request")), "they are in a span: {lines:?}");
     }
 }
