@@ -6,7 +6,7 @@ use crate::{
     victim::Victim,
 };
 use futures_util::future::join_all;
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::sleep,
@@ -35,43 +35,67 @@ async fn a_connection_that_says_nothing_or_half_is_closed() {
         b"GET / HTTP/1.1\r\nhost:",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
     ];
-    let closed = beginnings.repeat(SILENT).into_iter().map(|beginning| {
-        let door = &door;
-        async move {
-            let mut socket = door.connect().await;
-            socket.write_all(beginning).await.unwrap();
-            let after = closed_after(&mut socket).await;
-            assert!(after < SOON, "{beginning:?}: {after:?}");
+    let attack = || async {
+        let closed = beginnings.repeat(SILENT).into_iter().map(|beginning| {
+            let door = &door;
+            async move {
+                let mut socket = door.connect().await;
+                socket.write_all(beginning).await.unwrap();
+                let after = closed_after(&mut socket).await;
+                assert!(after < SOON, "{beginning:?}: {after:?}");
+            }
+        });
+        join_all(closed).await;
+    };
+    beside(&victim, attack).await;
+}
+
+/// Attacks until the victim was served, and once at least: it is served beside the attackers and not after them.
+async fn beside<A: Future<Output = ()>>(victim: &Victim<'_>, attack: impl Fn() -> A) {
+    let is_served = Cell::new(false);
+    let attacks = async {
+        attack().await;
+        while !is_served.get() {
+            attack().await;
         }
-    });
-    tokio::join!(join_all(closed), victim.is_served("GET", LIST));
+    };
+    let served = async {
+        victim.is_served("GET", LIST).await;
+        is_served.set(true);
+    };
+    tokio::join!(attacks, served);
 }
 
 #[tokio::test]
 async fn a_second_head_that_trickles_is_late_too() {
     let door = Door::open(&[HEAD_TIMEOUT]).await;
     let victim = Victim::of(&door).await;
-    let closed = (0..SILENT).map(|_| async {
+    let is_closed = || async {
         let mut socket = door.connect().await;
         socket.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
         socket.write_all(b"GET /").await.unwrap();
         assert!(closed_after(&mut socket).await < SOON);
-    });
-    tokio::join!(join_all(closed), victim.is_served("GET", LIST));
+    };
+    beside(&victim, || all_at_once(is_closed)).await;
+}
+
+/// So many attackers of a kind.
+async fn all_at_once<A: Future<Output = ()>>(attacker: impl Fn() -> A) {
+    join_all((0..SILENT).map(|_| attacker())).await;
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
     let door = Door::open(&[("--idle-timeout-ms", "1500"), ("--ping-interval-ms", "60000")]).await;
     let victim = Victim::of(&door).await;
-    let closed = (0..SILENT).map(|_| async {
+    let is_closed = || async {
         let mut http1 = door.connect().await;
         http1.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.unwrap();
         assert!(http1.read(&mut [0; 4096]).await.unwrap() > 0);
         assert!(closed_after(&mut http1).await < SOON);
-    });
-    tokio::join!(join_all(closed), victim.is_served("GET", LIST));
+    };
+    beside(&victim, || all_at_once(is_closed)).await;
     let mut http2 = door.connect_http2().await;
     http2.open("HEAD", "/", true).await;
     http2.wait_for(frame::GOAWAY, 1).await;

@@ -15,7 +15,8 @@ const PACE: Duration = Duration::from_millis(5);
 /// are one process here, not optimised, and other tests have the same cores: so a row that became late is begun anew,
 /// and one that is in time has to come before patience ends.
 const MOST_P99: Duration = Duration::from_millis(100);
-/// Longest that any single call takes. Whoever waits for an attacker waits until that one is cut, which takes longer.
+/// Longest that any single call takes. Whoever waits for attackers who are cut late waits longer; with those who are cut
+/// sooner, and come again, more than one of 100 calls is late.
 const LONGEST: Duration = Duration::from_secs(3);
 /// How much the process may grow meanwhile. The most that an attack here leaves unread are 2 MiB for each of 40
 /// watchers, in a few forms; the rest is room for the tests that run beside it in the same process. A gateway that is a
