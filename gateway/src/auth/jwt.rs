@@ -130,7 +130,8 @@ impl Jwt {
         let unreadable = |_| JwtError::from(ErrorKind::InvalidToken);
         let claims = key.claims_of(head, token).ok_or(ErrorKind::InvalidSignature)?;
         let checked: Checked<'_> = serde_json::from_slice(&claims).map_err(unreadable)?;
-        // By RFC 7519 a token is refused on its last second too.
+        // By RFC 7519 a token is refused on its last second too. By the clock that gateways share, by which it was issued;
+        // the library goes by that of the machine.
         if checked.exp <= Timestamp::now().micros() / 1_000_000 {
             return Err(ErrorKind::ExpiredSignature.into());
         }

@@ -282,7 +282,9 @@ mod tests {
 
     fn value(kind: &Kind, seed: u32) -> Option<Value> {
         Some(match kind {
-            Kind::String => Value::String(["", "usr_1", "\"\n\\\u{1}\u{e9}\u{1d11e}"][(seed % 3) as usize].to_owned()),
+            Kind::String => {
+                Value::String(["", "usr_1", "\"\n\\\u{1}\u{e9}\u{2028}\u{1d11e}"][(seed % 3) as usize].to_owned())
+            }
             Kind::Bool => Value::Bool(seed.is_multiple_of(2)),
             Kind::Int32 => Value::I32([0, 7, i32::MIN][(seed % 3) as usize]),
             Kind::Uint32 => Value::U32([0, 7, u32::MAX][(seed % 3) as usize]),
@@ -295,11 +297,17 @@ mod tests {
         })
     }
 
-    /// A time or a duration.
+    /// A time or a duration. Some are at an end of what can be written, and some behind it.
     fn time(message: &MessageDescriptor, seed: u32) -> DynamicMessage {
         let mut time = DynamicMessage::new(message.clone());
-        time.set_field_by_name("seconds", Value::I64(i64::from(seed)));
-        time.set_field_by_name("nanos", Value::I32(5_000));
+        let seconds = match seed % 16 {
+            0 => -62_135_596_800,
+            1 => 253_402_300_799,
+            2 => 253_402_300_800,
+            _ => i64::from(seed),
+        };
+        time.set_field_by_name("seconds", Value::I64(seconds));
+        time.set_field_by_name("nanos", Value::I32([0, 5_000, 999_999_999][(seed % 3) as usize]));
         time
     }
 
