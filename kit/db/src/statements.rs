@@ -7,10 +7,15 @@ use crate::{DbError, Statement, ensure_rows};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Either, FromRow, MySqlConnection, mysql::MySqlRow, raw_sql};
 
-/// Statements under construction, sent in one round trip.
+/// Most bytes of one text, unless a single statement has more. A server refuses what is longer than its
+/// `max_allowed_packet`, which is 16 MiB in MariaDB, however often it is tried.
+const TEXT_BYTES: usize = 4 << 20;
+
+/// Statements under construction, sent in one round trip, unless they are more than a server takes at once.
 #[derive(Debug, Default)]
 pub struct Statements {
-    sql: String,
+    /// One for each round trip.
+    texts: Vec<String>,
     expected: Vec<Option<Expected>>,
 }
 
@@ -52,10 +57,14 @@ impl Statements {
     }
 
     fn add(&mut self, statement: Statement, expected: Option<Expected>) -> Place {
-        if !self.expected.is_empty() {
-            self.sql.push(';');
+        let sql = statement.sql();
+        match self.texts.last_mut() {
+            Some(text) if text.len() + sql.len() < TEXT_BYTES => {
+                text.push(';');
+                text.push_str(sql);
+            }
+            _ => self.texts.push(sql.to_owned()),
         }
-        self.sql.push_str(statement.sql());
         self.expected.push(expected);
         Place(self.expected.len() - 1)
     }
@@ -63,19 +72,26 @@ impl Statements {
     /// Sends all, unless there is none, and reads the answers. Fails with the error of the first that fails, after which
     /// the server runs no other; what the ones before it have changed goes with the transaction.
     pub async fn run(self, conn: &mut MySqlConnection) -> Result<Answers, DbError> {
-        if self.expected.is_empty() {
-            return Ok(Answers::default());
+        let mut answers = Vec::with_capacity(self.expected.len());
+        for text in self.texts {
+            answers.extend(send(text, conn).await?);
         }
-        let answers = send(self.sql, conn).await?;
         checked(answers, &self.expected)
     }
 
-    /// Begins a transaction and sends all in it, in one round trip. After an error the transaction may be open or not.
+    /// Begins a transaction and sends all in it, the BEGIN and the first text in one round trip. After an error the
+    /// transaction may be open or not.
     pub(crate) async fn begin(&self, conn: &mut MySqlConnection) -> Result<Answers, DbError> {
-        let separator = if self.expected.is_empty() { "" } else { ";" };
-        let answers = send(["BEGIN", separator, &self.sql].concat(), conn).await?;
-        let behind_begin = answers.into_iter().skip(1).collect();
-        checked(behind_begin, &self.expected)
+        let mut texts = self.texts.iter();
+        let first = match texts.next() {
+            Some(text) => ["BEGIN;", text].concat(),
+            None => "BEGIN".to_owned(),
+        };
+        let mut answers: Vec<Answer> = send(first, conn).await?.into_iter().skip(1).collect();
+        for text in texts {
+            answers.extend(send(text.clone(), conn).await?);
+        }
+        checked(answers, &self.expected)
     }
 }
 
@@ -119,5 +135,34 @@ impl Answers {
     {
         let Some(Place(place)) = place else { return Ok(Vec::new()) };
         Ok(self.0[place].rows.iter().map(T::from_row).collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_bytes(bytes: usize) -> Statement {
+        let mut select = Statement::new("SELECT ");
+        select.push_bind("a".repeat(bytes));
+        select
+    }
+
+    #[test]
+    fn statements_go_out_together_up_to_what_a_server_takes() {
+        let mut statements = Statements::new();
+        statements.push(of_bytes(2));
+        statements.push(of_bytes(3));
+        assert_eq!(statements.texts, ["SELECT 'aa';SELECT 'aaa'"]);
+        for _ in 0..4 {
+            statements.push(of_bytes(TEXT_BYTES / 2 - 100));
+        }
+        // It is sent all the same, alone.
+        statements.push(of_bytes(TEXT_BYTES));
+        let place = statements.push(of_bytes(2));
+        let lengths: Vec<usize> = statements.texts.iter().map(String::len).collect();
+        assert_eq!(lengths.len(), 4, "{lengths:?}");
+        assert!(lengths[..2].iter().all(|length| (TEXT_BYTES / 2..TEXT_BYTES).contains(length)), "{lengths:?}");
+        assert_eq!((statements.texts[3].as_str(), place), ("SELECT 'aa'", Place(7)));
     }
 }

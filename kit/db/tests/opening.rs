@@ -92,6 +92,41 @@ async fn the_work_gets_the_answers_and_commits_both() {
     assert_eq!(numbers(&rows.others).await, [1, 1]);
 }
 
+/// Two of them are more than one text takes.
+fn long_select() -> Statement {
+    let mut select = Statement::new("SELECT n FROM t WHERE id = 1 AND ");
+    select.push_bind("a".repeat(3 << 20)).push(" <> ''");
+    select
+}
+
+#[tokio::test]
+async fn an_opening_of_several_texts_is_one_transaction_and_has_every_answer() {
+    let rows = Rows::new().await;
+    let mut opening = adds_one(1);
+    let (first, second) = (opening.push(long_select()), opening.push(long_select()));
+    opening.push_expecting(adding_one(2), "adding one", 1);
+    let read: Result<[Vec<(i32,)>; 2], DbError> = rows
+        .db
+        .transact_after("open", opening, move |_, answers| {
+            Box::pin(async move { Ok([answers.rows(Some(first))?, answers.rows(Some(second))?]) })
+        })
+        .await;
+    assert_eq!(read.unwrap(), [vec![(1,)], vec![(1,)]]);
+    assert_eq!(numbers(&rows.others).await, [1, 1]);
+}
+
+#[tokio::test]
+async fn an_opening_that_fails_in_a_later_text_leaves_nothing() {
+    let rows = Rows::new().await;
+    let mut opening = adds_one(1);
+    opening.push(long_select());
+    opening.push(long_select());
+    opening.push(Statement::new("INSERT INTO t VALUES (2, 0)"));
+    let outcome: Result<(), DbError> = rows.db.transact_after("fail", opening, |_, _| Box::pin(panics())).await;
+    assert_eq!(outcome.unwrap_err().unique_violation(), Some("PRIMARY"));
+    rows.are_untouched_and_the_connection_is_clean().await;
+}
+
 #[tokio::test]
 async fn an_opening_that_fails_half_way_leaves_nothing_and_keeps_the_connection() {
     let rows = Rows::new().await;
