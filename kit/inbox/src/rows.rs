@@ -59,7 +59,8 @@ pub async fn aside(
 ) -> Result<Aside, DbError> {
     let mut aside = Aside::default();
     let rows: Vec<(i64, i64, i64)> = answers.rows(Some(any))?;
-    let any = rows.first().ok_or_else(|| DbError::inconsistent("no answer to whether anything is set aside"))?;
+    // Without an answer the server is at fault, and no message of the batch.
+    let any = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let (any_letter, any_discarded, any_parked) = *any;
     if any_letter != 0 {
         let letters = letters(conn, batch).await?;
