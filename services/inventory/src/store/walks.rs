@@ -5,10 +5,15 @@
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
 use stampede_vocab::{ItemId, OrderId, Timestamp};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// The walk through the ledger for orders that have ended.
 pub const ENDED_ORDERS: &str = "ended_orders";
+
+/// Nobody sets `next_us` further ahead. What is there was set by a clock that was wrong, and would stop the walk until
+/// then without a sign.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// A turn of a walk.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +31,13 @@ pub async fn begin(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Option<Turn>, DbError> {
-    let take = sqlx::query("UPDATE walks SET next_us = ? WHERE name = ? AND next_us <= ?");
-    let taken = take.bind(until.micros()).bind(walk).bind(now.micros()).execute(&mut *conn).await?;
+    let taken = sqlx::query("UPDATE walks SET next_us = ? WHERE name = ? AND (next_us <= ? OR next_us > ?)")
+        .bind(until.micros())
+        .bind(walk)
+        .bind(now.micros())
+        .bind(now.plus(LONGEST).micros())
+        .execute(&mut *conn)
+        .await?;
     if taken.rows_affected() == 0 {
         // Without a row this is the first turn ever.
         let first = sqlx::query("INSERT IGNORE INTO walks (name, next_us) VALUES (?, ?)");

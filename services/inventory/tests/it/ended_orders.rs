@@ -11,6 +11,8 @@ use sqlx::AssertSqlSafe;
 use stampede_db::Database;
 use stampede_proto::inventory::v1::reservation_result::Outcome;
 use stampede_testkit::{Service, World, eventually};
+use stampede_vocab::Timestamp;
+use std::time::Duration;
 use uuid::Uuid;
 
 const RELEASES: &str = "stampede_ledger_overdue_releases_total";
@@ -143,7 +145,7 @@ async fn a_walk_goes_on_where_it_was_when_its_process_dies_and_only_in_its_turn(
     sale.mesh.kill_9(Service::Inventory).unwrap();
 
     // As if another replica had the turn, and for long.
-    next_turn_at(&sale, i64::MAX).await;
+    next_turn_at(&sale, Timestamp::now().plus(Duration::from_secs(1_800)).micros()).await;
     let before = reached(&sale).await.unwrap();
     sale.mesh.restart(Service::Inventory).await.unwrap();
     // Behind each look at what was never written comes one at what has ended.
@@ -153,7 +155,8 @@ async fn a_walk_goes_on_where_it_was_when_its_process_dies_and_only_in_its_turn(
         eventually("it was looked for", || async { (sale.in_ledger(&unwritten).await == 0).then_some(()) }).await;
     }
     assert_eq!(reached(&sale).await, Some(before));
-    next_turn_at(&sale, 1).await;
+    // As if its clock had been wrong: no turn is that long.
+    next_turn_at(&sale, i64::MAX).await;
     let after = eventually("the walk goes on", || async {
         let after = reached(&sale).await;
         (after != Some(before)).then_some(after)
