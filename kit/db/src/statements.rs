@@ -69,8 +69,8 @@ impl Statements {
         Place(self.expected.len() - 1)
     }
 
-    /// Sends all, unless there is none, and reads the answers. Fails with the error of the first that fails, after which
-    /// the server runs no other; what the ones before it have changed goes with the transaction.
+    /// Sends all, unless there is none, and reads the answers. Fails with the error of the first that fails, after
+    /// which the server runs no other; what the ones before it have changed goes with the transaction.
     pub async fn run(self, conn: &mut MySqlConnection) -> Result<Answers, DbError> {
         let mut answers = Vec::with_capacity(self.expected.len());
         for text in self.texts {

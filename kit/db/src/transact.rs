@@ -60,9 +60,9 @@ impl Database {
         self.transact_after(name, Statements::new(), move |conn, _| work(conn)).await
     }
 
-    /// [`Database::transact_with`] for work of which the first statements are known beforehand: `opening` goes out in one
-    /// round trip with the BEGIN, and `work` gets the answers. Where `opening` fails, `work` is not run. Each try begins
-    /// with `opening`.
+    /// [`Database::transact_with`] for work of which the first statements are known beforehand: `opening` goes out in
+    /// one round trip with the BEGIN, unless it is very long, and `work` gets the answers. Where `opening` fails, `work`
+    /// is not run. Each try begins with `opening`.
     pub async fn transact_after<T, E, F>(&self, name: &'static str, opening: Statements, work: F) -> Result<T, E>
     where
         T: Send + 'static,
