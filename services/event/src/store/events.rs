@@ -5,7 +5,7 @@ use crate::{
     store::items,
 };
 use sqlx::{FromRow, MySqlConnection};
-use stampede_db::{DbError, Statement, ensure_rows};
+use stampede_db::{Answers, DbError, Place, Statement, Statements, ensure_rows};
 use stampede_vocab::{EventId, Fingerprint, Timestamp};
 use std::time::Instant;
 use uuid::Uuid;
@@ -125,20 +125,20 @@ pub async fn lock(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Vec<Sch
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// [`lock`] without those that another transaction has locked, and those that are not due at `now`.
-pub async fn lock_free(conn: &mut MySqlConnection, ids: &[EventId], now: Timestamp) -> Result<Vec<Schedule>, DbError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    // By the primary key alone: the index of due times would be locked in another order than the rows are.
-    let mut query = Statement::new("SELECT id FROM events FORCE INDEX (PRIMARY) WHERE id IN ");
-    query.push_list(ids.iter().map(EventId::uuid));
-    query.push(" AND due_at_us <= ").push_bind(now.micros());
-    query.push(" ORDER BY id FOR UPDATE SKIP LOCKED");
-    let free: Vec<(Uuid,)> = query.fetch_all(&mut *conn).await?;
-    let free: Vec<EventId> = free.into_iter().map(|(id,)| EventId::from_uuid(id)).collect();
-    // Read again under a lock that is sure, also where the one above locks nothing.
-    lock(conn, &free).await
+/// Adds the lock of the first `limit` events whose next transition is due at `now`, the earliest first, without those
+/// that another transaction has locked. [`locked`] reads its answer.
+pub fn push_lock_due(statements: &mut Statements, now: Timestamp, limit: u32) -> Place {
+    let mut query = Statement::concat(["SELECT ", SCHEDULE, " FROM events FORCE INDEX (ix_events_due)"]);
+    // A state of a newer release is left to that one.
+    query.push(" WHERE state IN ('SCHEDULED', 'OPEN') AND due_at_us <= ").push_bind(now.micros());
+    query.push(" ORDER BY due_at_us, id LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
+    statements.push(query)
+}
+
+/// Reads what was locked: each schedule, or why its row makes none.
+pub fn locked(answers: &Answers, place: Place) -> Result<Vec<Result<Schedule, DbError>>, DbError> {
+    let rows: Vec<ScheduleRow> = answers.rows(Some(place))?;
+    Ok(rows.into_iter().map(ScheduleRow::schedule).collect())
 }
 
 /// Returns the first `limit` events whose next transition is due before `until`, the earliest first.
@@ -151,18 +151,6 @@ pub async fn next_due(conn: &mut MySqlConnection, until: Timestamp, limit: u32) 
             .await?;
     let due = |(id, due_at_us)| Due { event_id: EventId::from_uuid(id), due_at: Timestamp::from_micros(due_at_us) };
     Ok(rows.into_iter().map(due).collect())
-}
-
-/// Returns the ids of those of these events that are due at `now`.
-pub async fn still_due(conn: &mut MySqlConnection, ids: &[EventId], now: Timestamp) -> Result<Vec<EventId>, DbError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut query = Statement::new("SELECT id FROM events WHERE due_at_us <= ");
-    query.push_bind(now.micros()).push(" AND id IN ");
-    query.push_list(ids.iter().map(EventId::uuid));
-    let rows: Vec<(Uuid,)> = query.fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|(id,)| EventId::from_uuid(id)).collect())
 }
 
 /// Returns the next `limit` schedules after `after` whose next transition is due before `until`, the earliest first.
@@ -184,32 +172,32 @@ pub async fn due_before(
     rows.into_iter().map(ScheduleRow::schedule).collect()
 }
 
-/// Opens these locked events at `now`. Fails, so that nothing is published, unless each is SCHEDULED and due.
-pub async fn open(conn: &mut MySqlConnection, opened: &[Schedule], now: Timestamp) -> Result<(), DbError> {
+/// Adds the opening of these locked events at `now`. It fails, so that nothing is published, unless each is SCHEDULED and
+/// due.
+pub fn push_open(writes: &mut Statements, opened: &[Schedule], now: Timestamp) {
     if opened.is_empty() {
-        return Ok(());
+        return;
     }
-    let mut query = Statement::new("UPDATE events SET state = 'OPEN', due_at_us = closes_at_us");
+    let mut query = Statement::new("UPDATE events FORCE INDEX (PRIMARY) SET state = 'OPEN', due_at_us = closes_at_us");
     query.push(", version = version + 1, opened_at_us = ").push_bind(now.micros());
     query.push(", updated_us = ").push_bind(now.micros());
     query.push(" WHERE state = 'SCHEDULED' AND opens_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
     query.push_list(opened.iter().map(|schedule| schedule.event_id.uuid()));
-    let changed = query.execute(conn).await?;
-    ensure_rows("opening", changed, opened.len())
+    writes.push_expecting(query, "opening", opened.len());
 }
 
-/// Closes these locked events at `now`. Fails, so that nothing is published, unless each is OPEN and due.
-pub async fn close(conn: &mut MySqlConnection, closed: &[Schedule], now: Timestamp) -> Result<(), DbError> {
+/// Adds the closing of these locked events at `now`. It fails, so that nothing is published, unless each is OPEN and
+/// due.
+pub fn push_close(writes: &mut Statements, closed: &[Schedule], now: Timestamp) {
     if closed.is_empty() {
-        return Ok(());
+        return;
     }
-    let mut query = Statement::new("UPDATE events SET state = 'CLOSED', due_at_us = NULL");
+    let mut query = Statement::new("UPDATE events FORCE INDEX (PRIMARY) SET state = 'CLOSED', due_at_us = NULL");
     query.push(", version = version + 1, closed_at_us = ").push_bind(now.micros());
     query.push(", updated_us = ").push_bind(now.micros());
     query.push(" WHERE state = 'OPEN' AND closes_at_us <= ").push_bind(now.micros()).push(" AND id IN ");
     query.push_list(closed.iter().map(|schedule| schedule.event_id.uuid()));
-    let changed = query.execute(conn).await?;
-    ensure_rows("closing", changed, closed.len())
+    writes.push_expecting(query, "closing", closed.len());
 }
 
 /// Notes that it could be seen from `committed` on that these events had opened.

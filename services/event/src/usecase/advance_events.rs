@@ -9,22 +9,19 @@ use crate::{
     domain::{Advanced, Due, Schedule},
     store,
 };
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::try_join_all;
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Histogram},
 };
 use sqlx::MySqlConnection;
-use stampede_db::{Database, DbError};
+use stampede_db::{Database, DbError, Statements};
 use stampede_outbox::Outbox;
-use stampede_vocab::{EventId, Timestamp};
-use std::{
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use stampede_vocab::Timestamp;
+use std::{sync::LazyLock, time::Duration};
 
 /// Most events of one transaction.
-pub const BATCH_SIZE: usize = 100;
+const BATCH_SIZE: u32 = 100;
 /// Transactions of one call at a time: while the database commits one, the next is on its way.
 const MAX_IN_FLIGHT: usize = 2;
 /// Most events that are read ahead.
@@ -45,6 +42,16 @@ static MISSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
+/// The outcome of one transaction.
+#[derive(Debug)]
+struct Batch {
+    /// How many events it had locked.
+    locked: usize,
+    advanced: Advanced,
+    /// Why the row of one of them cannot be read.
+    unreadable: Option<DbError>,
+}
+
 /// Opens and closes events. Cheap to clone.
 #[derive(Clone)]
 pub struct AdvanceEvents {
@@ -61,39 +68,44 @@ impl AdvanceEvents {
         Self { db, outbox, seen, missed_after }
     }
 
-    /// [`Self::run`] for many events, in batches of which each is a transaction of its own.
-    pub async fn run_all(&self, batches: Vec<Vec<EventId>>) -> Result<(), DbError> {
-        let batches = stream::iter(batches).map(Ok::<_, DbError>);
-        batches.try_for_each_concurrent(MAX_IN_FLIGHT, |ids| async move { self.run(ids).await.map(drop) }).await
+    /// Makes every transition that is due now, in batches of which each is a transaction of its own. `expected` is how
+    /// many there may be: it decides how many batches are under way at a time. Leaves out what somebody else has locked:
+    /// it is still due then, unless that one makes the transition.
+    ///
+    /// Fails after it has made all others if the row of one cannot be read.
+    pub async fn run(&self, expected: usize) -> Result<(), DbError> {
+        let at_a_time = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
+        let runs = (0..at_a_time).map(|_| self.run_until_done());
+        try_join_all(runs).await.map(drop)
     }
 
-    /// [`Self::run_all`] for events whose timers have expired. Most often somebody has made their transitions already,
-    /// which one read finds.
-    pub async fn run_expired(&self, expired: Vec<EventId>) -> Result<(), DbError> {
-        let now = self.now();
-        let read = self
-            .db
-            .run("still_due", |mut conn| async move { store::events::still_due(&mut conn, &expired, now).await });
-        let due: Vec<EventId> = read.await?;
-        self.run_all(due.chunks(BATCH_SIZE).map(<[EventId]>::to_vec).collect()).await
-    }
-
-    /// Makes every transition of these events that is due now, in one transaction. Leaves out the events that somebody
-    /// else has locked: they are still due then, unless that one makes the transition. Returns the transitions.
-    #[tracing::instrument(skip_all, fields(event.count = ids.len()))]
-    pub async fn run(&self, ids: Vec<EventId>) -> Result<Advanced, DbError> {
-        let ids = Arc::new(ids);
-        let work = self.db.transact("advance_events", move |conn| {
-            let ids = ids.clone();
-            Box::pin(async move { advance(conn, &ids).await })
-        });
-        let advanced = work.await?;
-        if !advanced.is_empty() {
-            self.seen.push(&advanced);
-            self.outbox.wake();
-            self.record(&advanced, Timestamp::now());
+    async fn run_until_done(&self) -> Result<(), DbError> {
+        loop {
+            let batch = self.run_batch().await?;
+            if let Some(error) = batch.unreadable {
+                return Err(error);
+            }
+            if batch.locked < BATCH_SIZE as usize {
+                return Ok(());
+            }
         }
-        Ok(advanced)
+    }
+
+    #[tracing::instrument(skip_all)]
+    async fn run_batch(&self) -> Result<Batch, DbError> {
+        let mut opening = Statements::new();
+        let place = store::events::push_lock_due(&mut opening, self.now(), BATCH_SIZE);
+        let work = self.db.transact_after("advance_events", opening, move |conn, answers| {
+            Box::pin(async move { advance(conn, store::events::locked(&answers, place)?).await })
+        });
+        let batch: Result<Batch, DbError> = work.await;
+        let batch = batch?;
+        if !batch.advanced.is_empty() {
+            self.seen.push(&batch.advanced);
+            self.outbox.wake();
+            self.record(&batch.advanced, Timestamp::now());
+        }
+        Ok(batch)
     }
 
     /// Returns the events with a transition due before `until`, the earliest first. There is a bound to how many: more
@@ -142,14 +154,18 @@ impl AdvanceEvents {
     }
 }
 
-async fn advance(conn: &mut MySqlConnection, ids: &[EventId]) -> Result<Advanced, DbError> {
-    let locked = store::events::lock_free(conn, ids, Timestamp::now()).await?;
+async fn advance(conn: &mut MySqlConnection, locked: Vec<Result<Schedule, DbError>>) -> Result<Batch, DbError> {
     // Read after the locks, since an opening must not be recorded as earlier than it was.
     let now = Timestamp::now();
-    let advanced = Advanced::at(now, locked);
+    let count = locked.len();
+    let mut unreadable = None;
+    let readable = locked.into_iter().filter_map(|row| row.map_err(|error| unreadable = Some(error)).ok());
+    let advanced = Advanced::at(now, readable);
+    let mut writes = Statements::new();
     // Both, in this order: an event that was due to open and to close since the last round opens first.
-    store::events::open(conn, &advanced.opened, now).await?;
-    store::events::close(conn, &advanced.closed, now).await?;
-    store::outbox::append(conn, &advanced.messages()).await?;
-    Ok(advanced)
+    store::events::push_open(&mut writes, &advanced.opened, now);
+    store::events::push_close(&mut writes, &advanced.closed, now);
+    store::outbox::push_append(&mut writes, &advanced.messages());
+    writes.run(conn).await?;
+    Ok(Batch { locked: count, advanced, unreadable })
 }

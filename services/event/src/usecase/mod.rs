@@ -12,7 +12,7 @@ mod reschedule_event;
 mod schedule_changes;
 mod watch_events;
 
-pub use advance_events::{AdvanceEvents, BATCH_SIZE};
+pub use advance_events::AdvanceEvents;
 pub use arm_timers::ArmTimers;
 pub use cancel_event::CancelEvent;
 pub use create_event::CreateEvent;

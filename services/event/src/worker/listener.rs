@@ -5,7 +5,7 @@
 
 use crate::usecase::{AdvanceEvents, ArmTimers};
 use stampede_lua::{Redis, timer::Expirations};
-use stampede_vocab::{EventId, backoff};
+use stampede_vocab::backoff;
 use std::{future::Future, time::Duration};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -83,14 +83,14 @@ impl ExpiryListener {
         }
     }
 
-    /// Advances the events of expired timers until the connection is lost or the process stops.
+    /// Advances what is due when timers have expired, until the connection is lost or the process stops.
     async fn listen(&self, mut expirations: Expirations, stop: &CancellationToken) {
         let mut check = interval(CHECK_INTERVAL);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 batch = expirations.next(EXPIRED_AT_A_TIME) => match batch {
-                    Some(batch) => self.advance(batch.into_iter().map(|(event_id, _)| event_id).collect()).await,
+                    Some(batch) => self.advance(batch.len()).await,
                     None => return tracing::warn!("the connection for timers is lost"),
                 },
                 // Without traffic a half-open connection cannot be distinguished from one on which nothing expires.
@@ -101,8 +101,8 @@ impl ExpiryListener {
         }
     }
 
-    async fn advance(&self, expired: Vec<EventId>) {
-        if let Err(error) = in_time(self.advance.run_expired(expired)).await {
+    async fn advance(&self, expired: usize) {
+        if let Err(error) = in_time(self.advance.run(expired)).await {
             tracing::warn!(error.cause = %error, "events of expired timers not advanced, left to the sweep");
         }
     }

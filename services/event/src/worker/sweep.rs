@@ -3,16 +3,12 @@
 
 use crate::{
     domain::Due,
-    usecase::{AdvanceEvents, BATCH_SIZE, ScheduleChanges},
+    usecase::{AdvanceEvents, ScheduleChanges},
 };
 use stampede_db::DbError;
 use stampede_service::Worker;
 use stampede_vocab::{EventId, Timestamp, backoff_within};
-use std::{
-    hash::{BuildHasher, RandomState},
-    mem,
-    time::Duration,
-};
+use std::{mem, time::Duration};
 
 /// Time until events are tried again that somebody else had locked: another replica that makes the same transition has
 /// them for a moment, and one that stands still until the server ends its connection.
@@ -27,10 +23,7 @@ pub struct DueSweep {
     advance: AdvanceEvents,
     changes: ScheduleChanges,
     interval: Duration,
-    /// With which of many batches this replica begins, which the others most likely do not.
-    first_batch: u64,
-    /// The next transitions, as they were read before the sleep: those that are due then are made without another
-    /// query.
+    /// The next transitions, as they were read before the sleep.
     upcoming: Vec<Due>,
 }
 
@@ -38,8 +31,7 @@ impl DueSweep {
     /// Opens and closes what is due, woken by `changes`. Events whose times another replica has changed are seen after
     /// `interval`.
     pub fn new(advance: AdvanceEvents, changes: ScheduleChanges, interval: Duration) -> Self {
-        let first_batch = RandomState::new().hash_one(0);
-        Self { advance, changes, interval, first_batch, upcoming: Vec::new() }
+        Self { advance, changes, interval, upcoming: Vec::new() }
     }
 }
 
@@ -52,7 +44,7 @@ impl Worker for DueSweep {
     async fn round(&mut self) -> Result<Duration, DbError> {
         let due = due(&mem::take(&mut self.upcoming), self.advance.now());
         if !due.is_empty() {
-            self.advance.run_all(batches(&due, self.first_batch)).await?;
+            self.advance.run(due.len()).await?;
         }
         // What is due later than the next round begins is left to that one, however much there is.
         let horizon = self.advance.now().plus(self.interval * 2);
@@ -68,16 +60,6 @@ impl Worker for DueSweep {
     fn pause_after_failure(&self, failures: u32) -> Duration {
         backoff_within(SHORTEST_PAUSE, LONGEST_PAUSE, failures)
     }
-}
-
-/// Returns the events in batches. They are the same batches on every replica, and each replica begins with another one:
-/// of those that are due at the same instant each makes a part, and finds nothing left of the rest.
-fn batches(due: &[EventId], first: u64) -> Vec<Vec<EventId>> {
-    let mut batches: Vec<Vec<EventId>> = due.chunks(BATCH_SIZE).map(<[EventId]>::to_vec).collect();
-    if let Ok(count @ 1..) = u64::try_from(batches.len()) {
-        batches.rotate_left(usize::try_from(first % count).unwrap_or(0));
-    }
-    batches
 }
 
 /// Returns how long to sleep. A sleep that ends early is harmless: nothing is due then, and the next round sleeps
@@ -126,16 +108,6 @@ mod tests {
         assert!(!is_left(Some(&late), &[], NOW), "it has become due since");
         assert!(!is_left(Some(&ahead), &[ahead.event_id], NOW), "its next transition is ahead");
         assert!(!is_left(None, &[late.event_id], NOW));
-    }
-
-    #[test]
-    fn every_replica_makes_all_batches_and_begins_with_its_own() {
-        let due: Vec<EventId> = (0..250).map(|us| due_in_us(us).event_id).collect();
-        let sizes = |first| batches(&due, first).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(sizes(0), [100, 100, 50]);
-        assert_eq!(sizes(5), [50, 100, 100]);
-        assert_eq!(batches(&due, 7)[2], due[..100]);
-        assert_eq!(batches(&[], 7), Vec::<Vec<EventId>>::new());
     }
 
     #[test]

@@ -157,11 +157,12 @@ impl Round {
         let Some(payment) = payments.get_mut(id) else {
             // One that cannot be read waits for who can; one that is not there is not waited for.
             let waits = payments.readable(id).is_err();
-            return if waits {
-                self.postponed.push(later(ended, ended.tells, age, now))
+            if waits {
+                self.postponed.push(later(ended, ended.tells, age, now));
             } else {
-                self.settled.push(id)
-            };
+                self.settled.push(id);
+            }
+            return;
         };
         if !payment.may_be_captured() || ended.tells >= MAX_TELLS {
             self.settled.push(id);
