@@ -5,8 +5,9 @@
 //!
 //! The queue is bounded: a call that does not fit is refused at once (back-pressure). A queued call whose caller has
 //! gone, or whose deadline has passed, is dropped when the next batch is taken, so that an overloaded service works
-//! only for callers that still wait; [`BatchConfig::must_run`] turns that off. A batch runs on its own task, so a
-//! caller that goes away neither cancels it nor loses the answers of the others.
+//! only for callers that still wait; [`BatchConfig::must_run`] turns that off. Batches run on tasks of the batcher, one
+//! for each that may be in flight. So a caller that goes away neither cancels a batch nor loses the answers of the
+//! others, and a batch costs no task of its own.
 //!
 //! This crate must not know what is batched, and must not retry: the runner says in its answers what a failure means.
 //!
@@ -26,12 +27,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use stampede_status::{Problem, Reason};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::Instant,
 };
 
@@ -106,9 +108,13 @@ where
         F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Vec<A>> + Send + 'static,
     {
-        let (queue, calls) = mpsc::channel(config.max_queued);
-        tokio::spawn(dispatch(config, calls, Arc::new(run)));
-        Batcher { queue }
+        let (sender, calls) = mpsc::channel(config.max_queued);
+        let queue = Arc::new(Mutex::new(Queue { config, calls, dropped: dropped_calls(config.name) }));
+        let run = Arc::new(run);
+        for _ in 0..config.max_in_flight {
+            tokio::spawn(work(queue.clone(), config.name, run.clone()));
+        }
+        Batcher { queue: sender }
     }
 
     /// Returns whether no call is queued. Some may be in flight.
@@ -143,20 +149,18 @@ where
     }
 }
 
-/// Waits for a free slot before it takes the queued calls: the batch grows meanwhile.
-async fn dispatch<Q, A, F, Fut>(config: BatchConfig, calls: mpsc::Receiver<Call<Q, A>>, run: Arc<F>)
+/// Runs one batch after the other until no caller is left. Takes the queued calls once it is free for them: the next
+/// batch grows meanwhile. Where several run at a time, the first that is free waits for a call, and the others for it.
+async fn work<Q, A, F, Fut>(queue: Arc<Mutex<Queue<Q, A>>>, name: &'static str, run: Arc<F>)
 where
-    Q: Send + 'static,
-    A: Send + 'static,
-    F: Fn(Vec<Q>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Vec<A>> + Send + 'static,
+    F: Fn(Vec<Q>) -> Fut,
+    Fut: Future<Output = Vec<A>>,
 {
-    let slots = Arc::new(Semaphore::new(config.max_in_flight));
-    let mut queue = Queue { config, calls, dropped: dropped_calls(config.name) };
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let Some(batch) = queue.take().await else { return };
-        tokio::spawn(run_batch(config.name, batch, run.clone(), slot));
+        let batch = queue.lock().await.take().await;
+        let Some(batch) = batch else { return };
+        // A panic drops the replies, which callers see as `Closed`. The hook of the process logs it.
+        let _ = AssertUnwindSafe(run_batch(name, batch, &*run)).catch_unwind().await;
     }
 }
 
@@ -211,8 +215,8 @@ fn dropped_calls(name: &'static str) -> Counter<u64> {
     dropped
 }
 
-/// Runs one batch. If the runner panics the replies are dropped, which callers see as `Closed`.
-async fn run_batch<Q, A, F, Fut>(name: &'static str, batch: Vec<Call<Q, A>>, run: Arc<F>, _slot: OwnedSemaphorePermit)
+/// Runs one batch, and gives each caller the answer.
+async fn run_batch<Q, A, F, Fut>(name: &'static str, batch: Vec<Call<Q, A>>, run: &F)
 where
     F: Fn(Vec<Q>) -> Fut,
     Fut: Future<Output = Vec<A>>,

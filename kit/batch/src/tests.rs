@@ -192,6 +192,35 @@ async fn a_panic_fails_its_own_batch_only() {
     assert_eq!(batcher.call(14).await, Ok(14));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_panic_frees_its_place_for_the_next_batch() {
+    let batcher = Batcher::new(BatchConfig { max_in_flight: 2, ..CONFIG }, |questions: Vec<u32>| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!questions.contains(&13), "unlucky");
+        questions
+    });
+    for _ in 0..3 {
+        assert_eq!(batcher.call(13).await, Err(BatchError::Closed));
+    }
+    assert_eq!(tokio::join!(batcher.call(14), batcher.call(15)), (Ok(14), Ok(15)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_is_answered_though_the_last_clone_is_gone() {
+    let Gated { batcher, gate, batches } = gated(CONFIG);
+    let first = tokio::spawn({
+        let batcher = batcher.clone();
+        async move { batcher.call(1).await }
+    });
+    settle().await;
+    assert_eq!(batcher.tell(2), Ok(()));
+    drop(batcher);
+    gate.add_permits(2);
+    assert_eq!(first.await.unwrap(), Ok(2));
+    settle().await;
+    assert_eq!(*batches.lock().unwrap(), [vec![1], vec![2]]);
+}
+
 #[tokio::test]
 async fn too_few_answers_fail_the_batch_rather_than_mix_it_up() {
     let batcher = Batcher::new(CONFIG, |_: Vec<u32>| async { Vec::<u32>::new() });
