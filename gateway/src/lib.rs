@@ -44,7 +44,6 @@ pub use config::Config;
 use acts::Acts;
 use anyhow::Context;
 use auth::{Auth, Revoked, Secrets, Tickets, Tokens};
-use axum::Router;
 use caching::Caching;
 use gateway::Gateway;
 use grpc::Own;
@@ -100,8 +99,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
         holds: Holds::new(&config.limits),
         metrics: Metrics::new(),
     };
-    let router = Router::new().fallback(layers::answer).with_state(Arc::new(gateway));
-    let router = config.web.around(router);
+    let router = config.web.around(layers::answer, Arc::new(gateway));
     Ok(Http::new(router, stampede_proto::DESCRIPTOR_SET, services).within(config.limits.http()).in_tls(tls))
 }
 

@@ -1,9 +1,10 @@
 //! What browsers, and caches in front of the gateway, may do with answers; and the layers that see to it.
 //!
 //! They are around the one handler of the gateway and not in it, as they are kept by others and know nothing of it.
-//! Each costs a request two boxes, so what is not configured is left out.
+//! Compression is the handler's and not the router's, which would box each request twice more. What is not configured
+//! is left out.
 
-use axum::Router;
+use axum::{Router, handler::Handler};
 use http::{HeaderName, HeaderValue, Method};
 use std::time::Duration;
 use tower_http::{
@@ -64,12 +65,18 @@ pub struct WebConfig {
 }
 
 impl WebConfig {
-    /// Puts the layers around the router.
-    pub fn around(&self, router: Router) -> Router {
+    /// A router that answers every request by `handler`, with the layers around it.
+    pub fn around<H, T, S>(&self, handler: H, state: S) -> Router
+    where
+        H: Handler<T, S>,
+        T: 'static,
+        S: Clone + Send + Sync + 'static,
+    {
         let router = match self.compress_from_bytes {
-            0 => router,
-            bytes => router.layer(compression(bytes)),
+            0 => Router::new().fallback(handler),
+            bytes => Router::new().fallback(handler.layer(compression(bytes))),
         };
+        let router = router.with_state(state);
         if self.cors_origins.is_empty() { router } else { router.layer(self.cors()) }
     }
 
