@@ -105,17 +105,33 @@ fn span_layer(provider: &SdkTracerProvider) -> BoxLayer {
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_context_activation(false)
-        .with_filter(filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO))
+        .with_filter(LevelFilter::INFO)
         .boxed()
 }
 
 /// Keeps the spans that note their trace, whatever the log filter is.
 fn passing_layer() -> BoxLayer {
-    PassedOn.with_filter(filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO && metadata.is_span())).boxed()
+    let spans = filter_fn(|metadata| *metadata.level() <= LevelFilter::INFO && metadata.is_span());
+    // Without the hint all of TRACE counts as wanted: the libraries then ask at each of their own lines and spans, of
+    // which a call has hundreds.
+    PassedOn.with_filter(spans.with_max_level_hint(LevelFilter::INFO)).boxed()
 }
 
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let at = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or("no message");
     tracing::error!(panic.location = at, panic.message = message, "panicked");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_the_level_of_spans_is_left_to_the_log_filter() {
+        let provider = SdkTracerProvider::builder().build();
+        for layer in [passing_layer(), span_layer(&provider)] {
+            assert_eq!(Layer::<Registry>::max_level_hint(&layer), Some(LevelFilter::INFO));
+        }
+    }
 }
