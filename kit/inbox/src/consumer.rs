@@ -36,6 +36,12 @@ const MAX_READ: usize = 4 * BATCH;
 const LINGER: Linger =
     Linger { min: Duration::from_millis(5), per_message: Duration::from_micros(500), max: Duration::from_millis(50) };
 
+/// How long a consumer may apply nothing until its partitions go to another, by default: longer than a few tries at a
+/// database that does not answer. That one may reach its server.
+pub const MAX_POLL_INTERVAL_MS: u64 = 60_000;
+/// How long a consumer may say nothing to Kafka. Kafka's client takes no shorter interval than this for the other.
+pub const SESSION_TIMEOUT_MS: u64 = 6_000;
+
 /// The topics and message types of a consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
@@ -44,6 +50,7 @@ pub struct ConsumerConfig {
     group: String,
     topics: Vec<String>,
     message_types: HashSet<String>,
+    max_poll_interval_ms: u64,
 }
 
 impl ConsumerConfig {
@@ -61,7 +68,15 @@ impl ConsumerConfig {
             group: format!("{topic_prefix}.{service}"),
             topics: service.reads().map(|writer| writer.topic(topic_prefix)).collect(),
             message_types: message_types.into_iter().collect(),
+            max_poll_interval_ms: MAX_POLL_INTERVAL_MS,
         }
+    }
+
+    /// Gives the partitions of a consumer that applies nothing to another after so many milliseconds, at least
+    /// [`SESSION_TIMEOUT_MS`].
+    #[must_use]
+    pub fn with_max_poll_interval_ms(self, max_poll_interval_ms: u64) -> Self {
+        Self { max_poll_interval_ms, ..self }
     }
 }
 
@@ -137,10 +152,9 @@ fn settings(config: &ConsumerConfig) -> ClientConfig {
         .set("auto.commit.interval.ms", "1000")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
-        .set("session.timeout.ms", "6000")
+        .set("session.timeout.ms", SESSION_TIMEOUT_MS.to_string())
         .set("heartbeat.interval.ms", "1000")
-        // One that can apply nothing for a minute loses its partitions to another, which may reach its server.
-        .set("max.poll.interval.ms", "60000")
+        .set("max.poll.interval.ms", config.max_poll_interval_ms.to_string())
         // A topic that was away is read again from the next look at what there is. By default that is every five minutes.
         .set("topic.metadata.refresh.interval.ms", "10000")
         .set("fetch.wait.max.ms", "100")
@@ -242,7 +256,7 @@ impl<H: Handler> Reader<'_, H> {
     }
 
     /// Reads what is at hand behind `first`, without waiting, up to what is applied at a time: nothing is read
-    /// meanwhile, and who reads nothing for a minute loses its partitions. Of messages of other types only the offset
+    /// meanwhile, and who reads nothing for long loses its partitions. Of messages of other types only the offset
     /// is kept: they have no effect that a repeat could double.
     fn drain(&self, first: BorrowedMessage<'_>) -> Drained {
         let (mut batch, mut unreadable) = (Vec::new(), Vec::new());

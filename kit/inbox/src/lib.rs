@@ -52,7 +52,7 @@ mod replay;
 mod rows;
 mod trace;
 
-pub use consumer::{Consumer, ConsumerConfig};
+pub use consumer::{Consumer, ConsumerConfig, MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS};
 pub use headers::Headers;
 pub use message::{Boxed, HandleError, Handler, Message};
 pub use progress::Progress;

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use stampede_chassis::{CommonConfig, HasCommon};
+use stampede_inbox::{MAX_POLL_INTERVAL_MS, SESSION_TIMEOUT_MS};
 use stampede_vocab::limits::{DEFAULT_ORDER_WRITE_LIMIT_MS, least_unwritten_age};
 use std::time::Duration;
 
@@ -51,6 +52,11 @@ pub struct KafkaArgs {
     /// Ids of the messages that are sent. During a roll-out, as long as a reader of the version before runs: "row".
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_MESSAGE_IDS", value_enum, default_value_t = MessageIds::Own)]
     pub kafka_message_ids: MessageIds,
+
+    /// How long a consumer may apply nothing, as while its database is away, until its partitions go to another replica,
+    /// in milliseconds.
+    #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_MAX_POLL_INTERVAL_MS", default_value_t = MAX_POLL_INTERVAL_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(SESSION_TIMEOUT_MS..=3_600_000))]
+    pub kafka_max_poll_interval_ms: u64,
 }
 
 /// What the id of a message is.

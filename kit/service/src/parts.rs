@@ -95,8 +95,9 @@ impl Parts {
         message_types: impl IntoIterator<Item = String>,
         handler: H,
     ) -> anyhow::Result<()> {
-        let KafkaArgs { kafka_brokers, kafka_topic_prefix, .. } = &self.kafka;
-        let config = ConsumerConfig::new(kafka_brokers, kafka_topic_prefix, self.service, message_types);
+        let KafkaArgs { kafka_brokers, kafka_topic_prefix, kafka_max_poll_interval_ms, .. } = &self.kafka;
+        let config = ConsumerConfig::new(kafka_brokers, kafka_topic_prefix, self.service, message_types)
+            .with_max_poll_interval_ms(*kafka_max_poll_interval_ms);
         let consumer = Consumer::new(config, self.db.clone(), Arc::new(handler))?;
         let progress = consumer.progress();
         self.note_progress("consumer", move || progress.stands_still());

@@ -10,7 +10,6 @@ use stampede_testkit::{
 };
 use stampede_vocab::UserId;
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::sleep;
 
 /// The services that have two replicas, and with them two members of their group.
 const REPLICATED: [Service; 3] = [Service::Inventory, Service::Order, Service::Payment];
@@ -19,8 +18,9 @@ const REPLICAS: usize = 2;
 const READERS_OF_ORDER: [Service; 2] = [Service::Inventory, Service::Payment];
 /// Orders that are paid, and as many that are cancelled, while nobody can take note of it: for every partition some.
 const ORDERS: usize = 12;
-/// How long a consumer may take over what it has read until Kafka gives its partitions to others.
-const IN_HAND: Duration = Duration::from_secs(60);
+/// How long a consumer may take over what it has read until Kafka gives its partitions to others: a minute by default.
+/// It looks whether it still has them after each try at its database, of five seconds, so that it is seen without them.
+const IN_HAND: Duration = Duration::from_secs(7);
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,7 +52,8 @@ impl Databases {
 }
 
 async fn open(world: World, databases: &Databases) -> Sale {
-    let mut builder = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis());
+    let mut builder = MeshBuilder::default().set_all("STAMPEDE_KAFKA_MAX_POLL_INTERVAL_MS", IN_HAND.as_millis());
+    builder = builder.set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis());
     for (service, proxy) in &databases.0 {
         builder = builder.set(*service, "STAMPEDE_DATABASE_URL", proxy.url());
     }
@@ -172,7 +173,6 @@ async fn case_08_consumers_that_waited_too_long_for_their_database_come_back_by_
     for service in [Service::Event, Service::Coupon, Service::Order] {
         databases.freeze(service).await;
     }
-    sleep(IN_HAND).await;
     until_put_out(&sale.world).await;
 
     databases.go_on();
