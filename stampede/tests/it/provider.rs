@@ -99,6 +99,10 @@ async fn a_refund_by_hand_is_named_until_an_operator_has_noted_it() {
     sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
     sold.run(&[(Service::Payment, NOTED)]).await;
     sold.assert_holds();
+    // That was a part: of the rest nobody knows.
+    let rest = json!({"charge_id": "ch_0000000001", "amount_minor": 2_498});
+    ask(&sold.sale, "/v1/refunds", "the-rest-by-hand", &rest).await;
+    sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

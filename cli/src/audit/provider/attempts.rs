@@ -18,11 +18,20 @@ pub struct Attempt {
     pub has_captured: bool,
     /// Whether an operator has declined it, knowing that the provider may have captured it.
     pub is_given_up: bool,
-    /// Whether an operator knows that more of it was refunded at the provider, and has left it at that.
-    pub is_refund_noted: bool,
+    /// How much of it an operator knows to be refunded at the provider, and has left at that.
+    pub noted_refund: NotedRefund,
     pub captured_minor: i64,
     pub refunded_minor: i64,
     pub currency: String,
+}
+
+/// A refund at the provider that an operator has noted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NotedRefund {
+    #[default]
+    None,
+    Part,
+    Whole,
 }
 
 /// A payment of the page.
@@ -42,7 +51,9 @@ const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
      AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED'), \
      EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
-     AND n.subject = 'REFUND' AND n.state = 'SETTLED' AND n.verdict = 'NOTED') FROM \
+     AND n.kind = 'PARTLY_REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED'), \
+     EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = a.payment_id AND n.attempt = a.attempt \
+     AND n.kind = 'REFUNDED_ELSEWHERE' AND n.state = 'SETTLED' AND n.verdict = 'NOTED') FROM \
      (SELECT id FROM {payment}.payments WHERE id > ? ORDER BY id LIMIT {page}) p \
      JOIN {payment}.attempts a ON a.payment_id = p.id";
 
@@ -51,12 +62,18 @@ const ATTEMPTS: &str = "SELECT a.payment_id, a.attempt, a.state IN ('APPROVED', 
 struct Standing {
     has_ended: bool,
     is_given_up: bool,
-    is_refund_noted: bool,
+    noted_refund: NotedRefund,
 }
 
 impl Standing {
     fn read(row: &MySqlRow) -> anyhow::Result<Self> {
-        Ok(Self { has_ended: row.try_get(2)?, is_given_up: row.try_get(3)?, is_refund_noted: row.try_get(4)? })
+        let (part, whole): (bool, bool) = (row.try_get(4)?, row.try_get(5)?);
+        let noted_refund = match (part, whole) {
+            (_, true) => NotedRefund::Whole,
+            (true, false) => NotedRefund::Part,
+            (false, false) => NotedRefund::None,
+        };
+        Ok(Self { has_ended: row.try_get(2)?, is_given_up: row.try_get(3)?, noted_refund })
     }
 }
 
@@ -75,13 +92,13 @@ impl Payment {
     fn attempt(&self, number: i32, standing: Standing) -> Attempt {
         let has_captured = self.captured_attempt == Some(number);
         let moved = |minor| if has_captured { minor } else { 0 };
-        let Standing { has_ended, is_given_up, is_refund_noted } = standing;
+        let Standing { has_ended, is_given_up, noted_refund } = standing;
         Attempt {
             number,
             has_ended,
             has_captured,
             is_given_up,
-            is_refund_noted,
+            noted_refund,
             captured_minor: moved(self.captured_minor),
             refunded_minor: moved(self.refunded_minor),
             currency: self.currency.clone(),

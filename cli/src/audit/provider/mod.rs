@@ -8,7 +8,7 @@ mod records;
 
 use super::{sources::Sources, verdict::Audit};
 use anyhow::Context;
-use attempts::{Attempt, Pages};
+use attempts::{Attempt, NotedRefund, Pages};
 use records::{Charge, Charges, Key, Status};
 
 /// What is wrong, by the rule that is broken.
@@ -106,15 +106,22 @@ impl Found {
     }
 }
 
-/// Whether as much was refunded as we say, or more of which an operator knows.
+/// Whether as much was refunded as we say, or more of which an operator knows. Of a part they do not know that the rest
+/// went back too, and never may more go back than was captured.
 fn is_refund_right(ours: &Attempt, theirs: &Charge) -> bool {
+    let more = ours.refunded_minor + 1;
     theirs.refunded_minor == ours.refunded_minor
-        || (ours.is_refund_noted && theirs.refunded_minor > ours.refunded_minor)
+        || match ours.noted_refund {
+            NotedRefund::None => false,
+            NotedRefund::Part => (more..theirs.amount_minor).contains(&theirs.refunded_minor),
+            NotedRefund::Whole => (more..=theirs.amount_minor).contains(&theirs.refunded_minor),
+        }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use NotedRefund::{Part, Whole};
     use stampede_vocab::PaymentId;
 
     const KEY: Key = Key { payment: PaymentId::from_uuid(uuid::Uuid::from_u128(1)), attempt: 1 };
@@ -126,7 +133,7 @@ mod tests {
             has_ended: true,
             has_captured,
             is_given_up: false,
-            is_refund_noted: false,
+            noted_refund: NotedRefund::None,
             captured_minor,
             refunded_minor,
             currency,
@@ -138,9 +145,9 @@ mod tests {
         Attempt { is_given_up: true, ..ours(0, 0) }
     }
 
-    /// An attempt of which an operator knows that more was refunded.
-    fn noted(captured_minor: i64, refunded_minor: i64) -> Attempt {
-        Attempt { is_refund_noted: true, ..ours(captured_minor, refunded_minor) }
+    /// An attempt of which an operator knows that so much more was refunded.
+    fn noted(noted_refund: NotedRefund, captured_minor: i64, refunded_minor: i64) -> Attempt {
+        Attempt { noted_refund, ..ours(captured_minor, refunded_minor) }
     }
 
     fn theirs(status: Status, amount_minor: i64, refunded_minor: i64) -> Charge {
@@ -163,8 +170,9 @@ mod tests {
             (Attempt { has_ended: false, ..ours(0, 0) }, vec![theirs(Status::Pending, 500, 0)]),
             (ours(0, 0), vec![]),
             (given_up(), vec![theirs(Status::Captured, 500, 500)]),
-            (noted(500, 0), vec![theirs(Status::Captured, 500, 100)]),
-            (noted(500, 0), vec![theirs(Status::Captured, 500, 500)]),
+            (noted(Part, 500, 0), vec![theirs(Status::Captured, 500, 100)]),
+            (noted(Whole, 500, 0), vec![theirs(Status::Captured, 500, 500)]),
+            (noted(Whole, 500, 500), vec![theirs(Status::Captured, 500, 500)]),
         ] {
             assert_eq!(broken(&ours, &theirs), [0; 5], "{ours:?} {theirs:?}");
         }
@@ -178,8 +186,10 @@ mod tests {
             (given_up(), vec![theirs(Status::Captured, 500, 0)], [1, 0, 0, 0, 0]),
             (given_up(), vec![theirs(Status::Captured, 500, 499)], [1, 0, 0, 0, 0]),
             (given_up(), vec![theirs(Status::Captured, 500, 500); 2], [1, 0, 0, 0, 0]),
-            (noted(500, 0), vec![theirs(Status::Captured, 501, 100)], [0, 1, 0, 0, 0]),
-            (noted(500, 500), vec![theirs(Status::Captured, 500, 100)], [0, 1, 0, 0, 0]),
+            (noted(Part, 500, 0), vec![theirs(Status::Captured, 501, 100)], [0, 1, 0, 0, 0]),
+            (noted(Part, 500, 0), vec![theirs(Status::Captured, 500, 500)], [0, 1, 0, 0, 0]),
+            (noted(Whole, 500, 0), vec![theirs(Status::Captured, 500, 501)], [0, 1, 0, 0, 0]),
+            (noted(Whole, 500, 500), vec![theirs(Status::Captured, 500, 100)], [0, 1, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 500, 500)], [0, 1, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 500, 0); 2], [1, 0, 0, 0, 0]),
             (ours(500, 0), vec![theirs(Status::Captured, 501, 0)], [0, 1, 0, 0, 0]),
