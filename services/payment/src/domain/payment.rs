@@ -170,6 +170,7 @@ impl Payment {
 
     /// Leases a queued attempt to this process until `lease_until`, and returns the request to the provider. Returns
     /// `None` if the attempt is not queued: another process has it, or it has ended.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn begin_charge(&mut self, number: i32, lease_until: Timestamp, now: Timestamp) -> Option<(ChargeOrder, Step)> {
         let waiting = self.attempt(number).filter(|attempt| attempt.state == AttemptState::Requested)?;
         let (payment_method, requested_at) = (waiting.payment_method.clone(), waiting.created_at);
@@ -183,6 +184,7 @@ impl Payment {
     /// An order that ended unpaid does not know of money that was captured: the message is on its way, or it is lost, as
     /// with a database that was restored. So that is published again, and the order takes its units again or gives the
     /// money back.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn stop(&mut self, now: Timestamp) -> Option<Step> {
         if let Some(captured) = self.tell_captured(now) {
             return Some(captured);
@@ -193,6 +195,7 @@ impl Payment {
     }
 
     /// Publishes what was captured and not refunded again, under a version of its own.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn tell_captured(&mut self, now: Timestamp) -> Option<Step> {
         let PaymentState::Captured { attempt } = self.state else { return None };
         let step = self.next_version(Step::default(), now);
@@ -232,6 +235,7 @@ impl Payment {
 
     /// Finishes the refund of this attempt's charge, which is published. Returns `None` for a surplus, which was never
     /// published as captured.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn finish_refund(&mut self, number: i32, traceparent: Option<String>, now: Timestamp) -> Option<Step> {
         if self.state != (PaymentState::Refunding { attempt: number }) {
             return None;
@@ -315,6 +319,7 @@ impl Payment {
 
     /// Carries out what an operator has decided on a parked attempt. One that is not parked any more stays as it is: the
     /// provider has reported how it ended.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn settle_by_hand(&mut self, number: i32, verdict: Verdict, now: Timestamp) -> Option<Step> {
         let is_parked = self.is_parked(number);
         match verdict {
@@ -349,6 +354,7 @@ impl Payment {
     /// Books that all that this attempt has captured was given back by others, as by hand at the provider, and that the
     /// goods come back. The refund of the step is done. Returns `None` if nothing is kept of it, or a refund is under
     /// way: that finds the money back by itself.
+    #[must_use = "a step that is not recorded is not written"]
     pub fn book_refund_elsewhere(&mut self, number: i32, now: Timestamp) -> Option<Step> {
         if self.state != (PaymentState::Captured { attempt: number }) {
             return None;
