@@ -149,7 +149,10 @@ fn verdicts(state: &str, (subject, kind): (&str, &str), now: Standing<'_>) -> Ve
     match (subject, now) {
         ("CHARGE", Standing { attempt: Some("PARKED"), .. }) => vec![Verdict::Retry, Verdict::Declined],
         ("REFUND", Standing { refund: Some("PARKED"), .. }) => vec![Verdict::Retry, Verdict::Refunded],
-        ("REFUND", Standing { payment: Some("CAPTURED"), refund: None, .. }) if kind == REFUNDED_ELSEWHERE => {
+        // An attempt that is approved and has no refund is the one that has paid.
+        ("REFUND", Standing { payment: Some("CAPTURED"), attempt: Some("APPROVED"), refund: None })
+            if kind == REFUNDED_ELSEWHERE =>
+        {
             vec![Verdict::Refunded, Verdict::Noted]
         }
         _ => vec![Verdict::Noted],
@@ -285,6 +288,7 @@ mod tests {
         assert_eq!(verdicts("OPEN", ("REFUND", "PARTLY_REFUNDED_ELSEWHERE"), kept), [Verdict::Noted]);
         for other in [
             Standing { payment: Some("OPEN"), attempt: Some("UNKNOWN"), refund: None },
+            Standing { attempt: Some("DECLINED"), ..kept },
             Standing { payment: Some("REFUNDING"), refund: Some("REQUESTED"), ..kept },
             Standing { payment: Some("REFUNDED"), refund: Some("REFUNDED"), ..kept },
         ] {
