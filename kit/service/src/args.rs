@@ -53,8 +53,8 @@ pub struct KafkaArgs {
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_MESSAGE_IDS", value_enum, default_value_t = MessageIds::Own)]
     pub kafka_message_ids: MessageIds,
 
-    /// How long a consumer may apply nothing, as while its database is away, until its partitions go to another replica,
-    /// in milliseconds.
+    /// How long a consumer may apply nothing, as while its database is away, until its partitions go to another
+    /// replica, in milliseconds.
     #[arg(long, help_heading = HEADING, env = "STAMPEDE_KAFKA_MAX_POLL_INTERVAL_MS", default_value_t = MAX_POLL_INTERVAL_MS, value_name = "MS", value_parser = clap::value_parser!(u64).range(SESSION_TIMEOUT_MS..=3_600_000))]
     pub kafka_max_poll_interval_ms: u64,
 }

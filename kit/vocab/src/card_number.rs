@@ -15,8 +15,8 @@ struct Writing {
     group: RangeInclusive<usize>,
 }
 
-/// The ways that people and forms have. Dates, prices and ids have the signs of the second one too, but seldom in groups
-/// as those of cards.
+/// The ways that people and forms have. Dates, prices and ids have the signs of the second one too, but seldom in
+/// groups as those of cards.
 const WRITINGS: [Writing; 2] = [
     Writing { is_separator: is_blank_or_dash, group: 1..=MAX_DIGITS },
     Writing { is_separator: is_blank_or_sign, group: 3..=6 },
@@ -84,8 +84,8 @@ fn is_blank_or_dash(sign: char) -> bool {
     sign.is_whitespace() || matches!(sign, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}')
 }
 
-/// One of these, a dot, an underscore, a slash or a bar. Not a comma or a colon: prices and times of the day, one behind
-/// the other, are no card.
+/// One of these, a dot, an underscore, a slash or a bar. Not a comma or a colon: prices and times of the day, one
+/// behind the other, are no card.
 fn is_blank_or_sign(sign: char) -> bool {
     is_blank_or_dash(sign) || matches!(sign, '.' | '_' | '/' | '\\' | '|' | '\u{b7}' | '\u{2022}')
 }

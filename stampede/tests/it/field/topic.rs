@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Partitions of the topic when it is made anew: fewer than it had.
 const FEWER: i32 = 3;
-/// Orders before the topic is deleted for the first time, and those without it: each time enough that every partition of
-/// the old topic goes further than what the new one has when it is first read.
+/// Orders before the topic is deleted for the first time, and those without it: each time enough that every partition
+/// of the old topic goes further than what the new one has when it is first read.
 const BEFORE: usize = 80;
 const WITHOUT: usize = 40;
 /// Orders after it was deleted again.
