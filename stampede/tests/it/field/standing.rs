@@ -19,8 +19,8 @@ const QUOTA: i32 = 41;
 /// How long no write is taken, and how long nothing is answered.
 const REFUSES: Duration = Duration::from_secs(3);
 const STANDS: Duration = Duration::from_secs(8);
-/// How soon after that everybody has what they came for.
-const SERVED_WITHIN: Duration = Duration::from_secs(10);
+/// How soon after that everybody has what they came for, on a machine that other tests load.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
 /// How long a buyer waits who is told to come again.
 const PAUSE: Duration = Duration::from_millis(200);
 

@@ -12,8 +12,9 @@ use std::{
 /// Runs a program as the first process of a namespace of processes, as a container does, and without the rights of
 /// root. It ends with who has started it.
 const AS_FIRST: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
-/// How long a process takes at most to stop that has nothing to finish.
-const SOON: Duration = Duration::from_secs(2);
+/// How long a process takes at most to stop that has nothing to finish, on a machine that other tests load. One that did
+/// not listen would wait for its servers for a minute.
+const SOON: Duration = Duration::from_secs(10);
 
 fn prepare(world: &World) -> Child {
     stampede(&["prepare", "--database-url", world.database_url(), "--kafka-brokers", world.brokers()])
