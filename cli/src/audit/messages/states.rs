@@ -164,7 +164,7 @@ impl Tally {
         let is_refunded = is(&["REFUNDING", "REFUNDED"]);
         let ended_before = is(&["PAID"]) || (is_refunded && !order.is_fulfilled);
         let has_expired = is(&["EXPIRED", "PAID"]) || self.paid_late > 0 || (ended_before && self.cancelled == 0);
-        let refund_requested = if is_refunded && self.is_given_back { 0..=u32::MAX } else { often(is_refunded) };
+        let refund_requested = if is(&["REFUNDED"]) && self.is_given_back { 0..=u32::MAX } else { often(is_refunded) };
         let counts = [
             ("OrderPlaced", self.placed, once(true)),
             ("OrderFulfilled", self.fulfilled, once(order.is_fulfilled)),
@@ -267,6 +267,8 @@ mod tests {
         assert!(is_right(&paid, &fulfilled));
         let not_asked = Tally { fulfilled: 1, refunded: 1, requested: vec![1], ..tally(4) };
         assert!(!is_right(&not_asked, &order("REFUNDED", 4, 1, true)), "nobody had it booked");
+        let not_asked = Tally { refunded: 0, is_given_back: true, ..not_asked };
+        assert!(!is_right(&not_asked, &order("REFUNDING", 4, 1, true)), "what is booked has ended");
     }
 
     #[test]
