@@ -85,7 +85,7 @@ fn start_order_sweep(
     let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
     let ended = ReleaseEnded::new(parts.db.clone(), orders.clone(), sync, config.ended_order_age());
     let ended = Arc::new(ended);
-    let unwritten = ReleaseUnwritten::new(parts.db.clone(), orders, release, unwritten_age);
+    let unwritten = Arc::new(ReleaseUnwritten::new(parts.db.clone(), orders, release, unwritten_age));
     parts.every("unwritten order sweep", config.sweep_interval(), ROUND_TIMEOUT, move || {
         let (unwritten, ended) = (unwritten.clone(), ended.clone());
         async move {

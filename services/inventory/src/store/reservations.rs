@@ -26,15 +26,23 @@ pub async fn asked_for(conn: &mut MySqlConnection, orders: &[OrderId]) -> Result
     Ok(of_orders(conn, orders).await?.into_iter().map(|(order_id, _)| order_id).collect())
 }
 
-/// Up to `limit` reservations that were asked for before `before`, the oldest first.
-pub async fn aged(conn: &mut MySqlConnection, before: Timestamp, limit: u32) -> Result<Vec<Reservation>, DbError> {
-    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
-        "SELECT order_id, asked_at_us FROM reservations WHERE asked_at_us < ? ORDER BY asked_at_us LIMIT ?",
-    )
-    .bind(before.micros())
-    .bind(limit)
-    .fetch_all(conn)
-    .await?;
+/// Up to `limit` reservations that were asked for before `before`, behind `after`, the oldest first.
+pub async fn aged(
+    conn: &mut MySqlConnection,
+    before: Timestamp,
+    after: Option<Reservation>,
+    limit: u32,
+) -> Result<Vec<Reservation>, DbError> {
+    let mut query = Statement::new("SELECT order_id, asked_at_us FROM reservations WHERE asked_at_us < ");
+    query.push_bind(before.micros());
+    if let Some((order_id, request_time)) = after {
+        query.push(" AND asked_at_us >= ").push_bind(request_time.micros());
+        query.push(" AND (asked_at_us > ").push_bind(request_time.micros());
+        query.push(" OR order_id > ").push_bind(order_id.uuid()).push(")");
+    }
+    // As the index by age has them, which ends with the primary key.
+    query.push(" ORDER BY asked_at_us, order_id LIMIT ").push_bind(limit);
+    let rows: Vec<(Uuid, i64)> = query.fetch_all(conn).await?;
     Ok(rows.into_iter().map(reservation).collect())
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Every order is asked about once, when it is older than an order may be when it is written: those that exist keep
 //! their units, which from then on only their messages give back.
+//!
+//! What cannot be given back is passed over, and asked about again once all others were.
 
 use super::{Error, ReleaseReservations};
 use crate::{
@@ -11,45 +13,62 @@ use crate::{
 };
 use stampede_db::Database;
 use stampede_vocab::{OrderId, Timestamp};
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Reservations that are asked about in one go.
 const BATCH_SIZE: u32 = 1_024;
 
-/// Gives back what was reserved for orders that were never written. Cheap to clone.
-#[derive(Clone)]
+/// Gives back what was reserved for orders that were never written.
 pub struct ReleaseUnwritten {
     db: Database,
     orders: Orders,
     release: ReleaseReservations,
     age: Duration,
+    /// The last reservation that was asked about. A round that is cut off is followed by one that goes on behind it.
+    reached: Mutex<Option<Reservation>>,
 }
 
 impl ReleaseUnwritten {
     /// Asks the order service about reservations of this age. It must be more than the time in which an order may be
     /// written.
     pub fn new(db: Database, orders: Orders, release: ReleaseReservations, age: Duration) -> Self {
-        Self { db, orders, release, age }
+        Self { db, orders, release, age, reached: Mutex::default() }
     }
 
-    /// Asks about every reservation that is old enough. Several replicas may: giving back twice changes nothing.
+    /// Asks about every reservation that is old enough, each once. Several replicas may: giving back twice changes
+    /// nothing.
     pub async fn run(&self) -> anyhow::Result<()> {
         loop {
-            let aged = self.aged().await?;
+            let aged = self.aged(self.reached()).await?;
+            let last = aged.last().copied();
             let is_last = aged.len() < BATCH_SIZE as usize;
             if !aged.is_empty() {
                 self.settle(aged).await?;
             }
             if is_last {
+                self.reach(None);
                 return Ok(());
             }
+            self.reach(last);
         }
     }
 
-    async fn aged(&self) -> Result<Vec<Reservation>, Error> {
+    fn reached(&self) -> Option<Reservation> {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self, place: Option<Reservation>) {
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    async fn aged(&self, after: Option<Reservation>) -> Result<Vec<Reservation>, Error> {
         let before = Timestamp::now().minus(self.age);
         let read = self.db.run("aged_reservations", |mut conn| async move {
-            store::reservations::aged(&mut conn, before, BATCH_SIZE).await
+            store::reservations::aged(&mut conn, before, after, BATCH_SIZE).await
         });
         Ok(read.await?)
     }
@@ -75,21 +94,25 @@ impl ReleaseUnwritten {
     /// Gives back all in one transaction; where that fails, each on its own, so that a row that can't be read, or only
     /// by a newer release, keeps nobody else's units.
     async fn release_each(&self, unwritten: Vec<Reservation>) -> anyhow::Result<u32> {
-        let error = match self.release.run(unwritten.clone()).await {
+        match self.release.run(unwritten.clone()).await {
             Ok(released) => return Ok(released),
-            Err(error) => error,
-        };
-        if unwritten.len() == 1 || !error.is_of_data() {
-            return Err(error.into());
+            Err(error) if !error.is_of_data() => return Err(error.into()),
+            Err(_) => {}
         }
-        let mut released = 0;
+        let (mut released, mut refused) = (0, Vec::new());
         for reservation in unwritten {
             match self.release.run(vec![reservation]).await {
                 Ok(count) => released += count,
-                Err(error) => {
-                    tracing::error!(order.id = %reservation.0, error.cause = %error, "the units of an order could not be given back");
-                }
+                Err(error) if !error.is_of_data() => return Err(error.into()),
+                Err(error) => refused.push((reservation.0, error)),
             }
+        }
+        // One line for all, since they are asked about again and again.
+        if let Some((order_id, error)) = refused.first() {
+            tracing::error!(
+                order.id = %order_id, order.count = refused.len(), error.cause = %error,
+                "the units of orders could not be given back"
+            );
         }
         Ok(released)
     }

@@ -105,6 +105,26 @@ async fn an_order_whose_units_cannot_be_given_back_keeps_nobody_elses() {
     sale.mesh.stop().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_orders_give_back_what_they_kept_though_those_never_written_cannot_be_looked_for() {
+    let world = World::prepared().await.unwrap();
+    let mesh = with_order().set(Service::Inventory, "STAMPEDE_INVENTORY_ENDED_ORDER_AGE_MS", 300);
+    let orders = world.database(Service::Order).await.unwrap();
+    let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
+    sale.begin_another().await;
+    let order = placed(&sale).await;
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    sqlx::raw_sql("RENAME TABLE reservations TO reservations_away").execute(&mut *conn).await.unwrap();
+    ends_silently(&orders, &order, "EXPIRED").await;
+    eventually("its units are back", || async { (sale.in_ledger(&order).await == 0).then_some(()) }).await;
+
+    sqlx::raw_sql("RENAME TABLE reservations_away TO reservations").execute(&mut *conn).await.unwrap();
+    let unwritten = sale.order([1, 0]);
+    assert!(matches!(sale.reserve(&unwritten).await, Outcome::Reserved(_)));
+    eventually("it was looked for", || async { (sale.in_ledger(&unwritten).await == 0).then_some(()) }).await;
+    sale.mesh.stop().await.unwrap();
+}
+
 /// So many orders were counted, each once.
 async fn counted(sale: &Sale, expected: usize) {
     eventually(&format!("{expected} orders are counted"), || async {

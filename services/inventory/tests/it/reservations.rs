@@ -1,10 +1,13 @@
 //! Units taken for an order: in the ledger before the answer, the same for a repeat, given back when nobody needs them.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
-use crate::sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref};
+use crate::{
+    sale::{A_FEW_ROUNDS, Level, Order, Sale, Step, level, reservation_ref},
+    tables::sell_to,
+};
 use futures_util::future::join_all;
 use stampede_proto::inventory::v1::{self as proto, RefusalReason, reservation_result::Outcome};
-use stampede_testkit::{Service, as_operator, as_order_service};
+use stampede_testkit::{Service, as_operator, as_order_service, eventually};
 use stampede_vocab::{EventId, ItemId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -137,6 +140,37 @@ async fn the_units_of_an_order_that_was_never_written_go_back() {
     assert_eq!(sale.in_ledger(&order).await, 1);
     sale.stock_becomes(1, level(3, 0, 0)).await;
     assert_eq!(sale.in_ledger(&order).await, 0);
+}
+
+/// More orders than are asked about in one go, which were never written, and whose rows only a newer release can read.
+const UNREADABLE: i64 = 1_100;
+
+#[tokio::test]
+async fn orders_whose_units_cannot_go_back_are_passed_over_however_many_they_are_and_looked_at_again() {
+    let sale = staged_beside_order().await;
+    sell_to(&sale, UNREADABLE).await;
+    let mut conn = sale.inventory_db.acquire().await.unwrap();
+    for spoil in [
+        "UPDATE ledger SET late_answer = 'LATER'",
+        "INSERT INTO reservations (order_id, asked_at_us) SELECT order_id, 1 FROM ledger",
+    ] {
+        sqlx::raw_sql(spoil).execute(&mut *conn).await.unwrap();
+    }
+    let order = sale.order([1, 0]);
+    sale.reserved(&order).await;
+    eventually("its units are back", || async { (sale.in_ledger(&order).await == 0).then_some(()) }).await;
+    let waiting = "SELECT COUNT(*) FROM reservations";
+    assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *conn).await.unwrap(), UNREADABLE);
+
+    sqlx::raw_sql("UPDATE ledger SET late_answer = NULL").execute(&mut *conn).await.unwrap();
+    let kept = "SELECT COUNT(*) FROM ledger WHERE state = 'COMMITTED'";
+    eventually("all units are back", || async {
+        let mut conn = sale.inventory_db.acquire().await.ok()?;
+        let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut *conn).await.ok()?;
+        (kept == 0).then_some(())
+    })
+    .await;
+    sale.mesh.stop().await.unwrap();
 }
 
 #[tokio::test]
