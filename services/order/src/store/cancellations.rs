@@ -1,6 +1,7 @@
 //! The table `cancelled_events`, and the orders of one event for a walk through them.
 //!
 //! `next_walk_us` is the token of a walk: whoever sets it has the walk, and writes nothing once somebody else has set it.
+//! How far the walk is, is written under that token, so whoever takes it over goes on there.
 
 use crate::domain::{Cancellation, Progress, StateName, Tally};
 use sqlx::{FromRow, MySqlConnection};
@@ -17,12 +18,47 @@ pub struct DueWalk {
     pub refund_paid: bool,
     /// When the newest message was applied.
     pub received_at: Timestamp,
+    /// When an order that had come to its end began again last; else when the newest message was applied.
+    pub begun_again_at: Timestamp,
     /// Whether all orders were counted before.
     pub is_counted: bool,
     /// Whether all had ended when they were counted last.
     pub was_settled: bool,
     /// The token.
     pub token: Timestamp,
+    /// How far a walk is that somebody has begun and does not go on with; `None` if it is to begin.
+    pub reached: Option<Reached>,
+}
+
+/// How far a walk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// The place of the last order that it has treated; `None` before the first.
+    pub after: Option<(i64, Uuid)>,
+    /// The orders up to there.
+    pub tally: Tally,
+}
+
+impl Reached {
+    /// A walk that begins now.
+    pub fn start(now: Timestamp) -> Self {
+        Self { begun_at: now, after: None, tally: Tally::default() }
+    }
+
+    fn push_to(&self, token: Timestamp, update: &mut Statement) {
+        let Tally { ended, kept, refunding, refunded, remaining } = self.tally;
+        update.push(", walk_token_us = ").push_bind(token.micros());
+        update.push(", walk_begun_us = ").push_bind(self.begun_at.micros());
+        update.push(", walk_arrival = ").push_bind(self.after.map(|(arrival, _)| arrival));
+        update.push(", walk_order_id = ").push_bind(self.after.map(|(_, id)| id));
+        update.push(", walk_ended_orders = ").push_bind(ended);
+        update.push(", walk_kept_orders = ").push_bind(kept);
+        update.push(", walk_refunding_orders = ").push_bind(refunding);
+        update.push(", walk_refunded_orders = ").push_bind(refunded);
+        update.push(", walk_remaining_orders = ").push_bind(remaining);
+    }
 }
 
 /// The outcome of a walk.
@@ -32,8 +68,9 @@ pub enum Turn {
     Begins(Timestamp),
     /// It goes on, and has them until then.
     GoesOn(Timestamp),
-    /// It has ended. The next one is due then, or at once if an order has begun again since this one began.
-    Ends { now: Timestamp, next: Option<Timestamp> },
+    /// It has ended. The next one is due then; earlier if the money of an order has come back since this one began; and at
+    /// once if an order has begun again.
+    Ends { now: Timestamp, next: Option<Timestamp>, if_changed: Option<Timestamp> },
 }
 
 impl Turn {
@@ -51,12 +88,14 @@ impl Turn {
                 update.push("next_walk_us = ").push_bind(until.micros());
                 update.push(", walked_until_us = ").push_bind(until.micros());
                 if matches!(self, Self::Begins(_)) {
-                    update.push(", is_reopened = FALSE");
+                    update.push(", is_reopened = FALSE, has_changed = FALSE");
                 }
             }
-            Self::Ends { now, next } => {
-                update.push("next_walk_us = IF(is_reopened, ").push_bind(now.micros()).push(", ");
-                update.push_bind(next.map(Timestamp::micros)).push("), walked_until_us = NULL");
+            Self::Ends { now, next, if_changed } => {
+                update.push("next_walk_us = IF(is_reopened, ").push_bind(now.micros());
+                update.push(", IF(has_changed, ").push_bind(if_changed.map(Timestamp::micros)).push(", ");
+                update.push_bind(next.map(Timestamp::micros));
+                update.push(")), walked_until_us = NULL, walk_token_us = NULL");
             }
         }
     }
@@ -87,6 +126,26 @@ impl Walked {
     pub fn order(&self) -> OrderId {
         OrderId::from_uuid(self.place.1)
     }
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    event_id: Uuid,
+    refund_paid_orders: bool,
+    received_us: i64,
+    reopened_us: Option<i64>,
+    is_whole: bool,
+    settled_us: Option<i64>,
+    next_walk_us: i64,
+    walk_token_us: Option<i64>,
+    walk_begun_us: Option<i64>,
+    walk_arrival: Option<i64>,
+    walk_order_id: Option<Uuid>,
+    walk_ended_orders: i32,
+    walk_kept_orders: i32,
+    walk_refunding_orders: i32,
+    walk_refunded_orders: i32,
+    walk_remaining_orders: i32,
 }
 
 #[derive(FromRow)]
@@ -156,44 +215,59 @@ pub fn push_reopen(statements: &mut Statements, events: &BTreeSet<EventId>, now:
     if events.is_empty() {
         return;
     }
-    let mut update = Statement::new(
-        "UPDATE cancelled_events SET settled_us = NULL, is_reopened = TRUE, \
-         next_walk_us = IF(walked_until_us = next_walk_us, next_walk_us, ",
-    );
+    let mut update =
+        Statement::new("UPDATE cancelled_events SET settled_us = NULL, is_reopened = TRUE, reopened_us = ");
+    update.push_bind(now.micros());
+    update.push(", next_walk_us = IF(walked_until_us = next_walk_us, next_walk_us, ");
     update.push_bind(now.micros()).push(") WHERE event_id IN ");
+    update.push_list(events.iter().map(EventId::uuid));
+    statements.push(update);
+}
+
+/// Adds the statement that lets the orders of those of these events that were cancelled be walked through by `latest`,
+/// since money has come back. It changes a row once for each walk, however many orders there are.
+pub fn push_changed(statements: &mut Statements, events: &BTreeSet<EventId>, latest: Timestamp) {
+    if events.is_empty() {
+        return;
+    }
+    let mut update = Statement::new(
+        "UPDATE cancelled_events SET has_changed = TRUE, \
+         next_walk_us = IF(walked_until_us = next_walk_us, next_walk_us, LEAST(COALESCE(next_walk_us, ",
+    );
+    update.push_bind(latest.micros()).push("), ").push_bind(latest.micros());
+    update.push(")) WHERE has_changed = FALSE AND event_id IN ");
     update.push_list(events.iter().map(EventId::uuid));
     statements.push(update);
 }
 
 /// Returns the cancellation whose walk is due the longest.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<DueWalk>, DbError> {
-    let due: Option<(Uuid, bool, i64, bool, Option<i64>, i64)> = sqlx::query_as(
-        "SELECT event_id, refund_paid_orders, received_us, is_whole, settled_us, next_walk_us FROM cancelled_events \
+    let due: Option<DueRow> = sqlx::query_as(
+        "SELECT event_id, refund_paid_orders, received_us, reopened_us, is_whole, settled_us, next_walk_us, \
+         walk_token_us, walk_begun_us, walk_arrival, walk_order_id, walk_ended_orders, walk_kept_orders, \
+         walk_refunding_orders, walk_refunded_orders, walk_remaining_orders FROM cancelled_events \
          WHERE next_walk_us <= ? ORDER BY next_walk_us LIMIT 1",
     )
     .bind(now.micros())
     .fetch_optional(conn)
     .await?;
-    Ok(due.map(|(event, refund_paid, received_us, is_counted, settled_us, next_walk_us)| DueWalk {
-        event: EventId::from_uuid(event),
-        refund_paid,
-        received_at: Timestamp::from_micros(received_us),
-        is_counted,
-        was_settled: settled_us.is_some(),
-        token: Timestamp::from_micros(next_walk_us),
-    }))
+    Ok(due.map(DueRow::due_walk))
 }
 
-/// Writes what becomes of a walk, with what it has counted. Returns whether it was still the caller's; nothing is written
+/// Writes what becomes of a walk, how far it is, and what it has counted of all orders. Returns whether it was still the caller's; nothing is written
 /// if it was not.
 pub async fn pass_on(
     conn: &mut MySqlConnection,
     walk: &DueWalk,
     turn: Turn,
+    reached: Reached,
     count: Option<Count>,
 ) -> Result<bool, DbError> {
     let mut update = Statement::new("UPDATE cancelled_events SET ");
     turn.push_to(&mut update);
+    if let Some(token) = turn.token() {
+        reached.push_to(token, &mut update);
+    }
     if let Some(Count { tally, at, is_whole, is_settled }) = count {
         update.push(", ended_orders = ").push_bind(tally.ended);
         update.push(", kept_orders = ").push_bind(tally.kept);
@@ -244,6 +318,36 @@ pub async fn progress(conn: &mut MySqlConnection, event: EventId) -> Result<Opti
     .fetch_optional(conn)
     .await?;
     Ok(row.map(|row| row.progress(event)))
+}
+
+impl DueRow {
+    fn due_walk(self) -> DueWalk {
+        let received_at = Timestamp::from_micros(self.received_us);
+        DueWalk {
+            event: EventId::from_uuid(self.event_id),
+            refund_paid: self.refund_paid_orders,
+            received_at,
+            begun_again_at: self.reopened_us.map_or(received_at, |at| received_at.max(Timestamp::from_micros(at))),
+            is_counted: self.is_whole,
+            was_settled: self.settled_us.is_some(),
+            token: Timestamp::from_micros(self.next_walk_us),
+            reached: self.reached(),
+        }
+    }
+
+    /// What was written under another token is of a walk that is over.
+    fn reached(&self) -> Option<Reached> {
+        let begun_us = self.walk_begun_us.filter(|_| self.walk_token_us == Some(self.next_walk_us))?;
+        let tally = Tally {
+            ended: self.walk_ended_orders,
+            kept: self.walk_kept_orders,
+            refunding: self.walk_refunding_orders,
+            refunded: self.walk_refunded_orders,
+            remaining: self.walk_remaining_orders,
+        };
+        let after = self.walk_arrival.zip(self.walk_order_id);
+        Some(Reached { begun_at: Timestamp::from_micros(begun_us), after, tally })
+    }
 }
 
 impl ProgressRow {

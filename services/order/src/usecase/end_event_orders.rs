@@ -3,35 +3,45 @@
 //!
 //! The orders of an event are walked through in pages by their arrival, and each page is changed in batches. A walk is
 //! followed by another one until all have ended: a payment that was under way is answered, and an order that was being
-//! written is there by then. What a walk has done is done, so one that is broken off by the death of its process is
-//! followed by one that finds less to do. After the end it comes by now and then for an hour, for what nobody expects. The
-//! walks of one process take turns, so that an event of a few orders does not wait behind one of a million.
+//! written is there by then. After the end it comes by now and then for an hour, for what nobody expects.
+//!
+//! The place of a walk is in its row, so one that is broken off by the death of its process, or takes too long, goes on
+//! there with another. A round ends at half of its lease. The walks of one process take turns, so that an event of a few
+//! orders does not wait behind one of a million. They become rarer as time goes by, so that one refund that nobody can
+//! carry out does not have a million orders read over and over; money that comes back brings the next one forward.
 
 use super::{Transitions, each_alone::EachAlone};
 use crate::{
     domain::{Input, Tally, Treatment},
-    store::cancellations::{self, Count, DueWalk, Turn, Walked},
+    store::cancellations::{self, Count, DueWalk, Reached, Turn, Walked},
 };
 use stampede_db::{Database, DbError};
 use stampede_vocab::{OrderId, Timestamp};
-use std::{collections::VecDeque, time::Duration};
-use uuid::Uuid;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// Orders of one read.
 const PAGE_SIZE: u32 = 500;
-/// Most orders of one transaction.
+/// Most orders of one transaction, and orders after which a round may end.
 const BATCH_SIZE: usize = 100;
 /// Pages of one round.
 const PAGES_PER_ROUND: usize = 4;
 /// Most walks of one process that take turns. What is due beyond them waits until one has ended, or for another process.
 const MAX_WALKS: usize = 16;
 /// How long a walk has the orders for itself from the end of each round on, for each walk that has its turn before it and
-/// for itself; longer than a round takes. Of two walks of one event one would do what the other does, and change nothing.
+/// for itself. Of two walks of one event one would do what the other does, and change nothing.
 const LEASE: Duration = Duration::from_secs(10);
-/// Shortest and longest time between two walks. In between it is a part of the time since the cancellation.
+/// Time after which a round ends, so that the lease does not.
+const ROUND: Duration = Duration::from_secs(5);
+/// Shortest and longest time between two walks. In between it is a part of the time since the cancellation, or since an
+/// order began again.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 const PAUSE_PART: u32 = 8;
+/// Longest time until the next walk once the money of an order has come back.
+pub(super) const LONGEST_PAUSE_AFTER_CHANGE: Duration = Duration::from_secs(300);
 /// How long walks go on at least, though everything has ended.
 const WATCH: Duration = Duration::from_secs(3_600);
 
@@ -48,9 +58,7 @@ pub struct EndEventOrders {
 /// A walk through the orders of one event.
 struct Walk {
     due: DueWalk,
-    begun_at: Timestamp,
-    after: Option<(i64, Uuid)>,
-    tally: Tally,
+    reached: Reached,
 }
 
 impl EndEventOrders {
@@ -59,20 +67,24 @@ impl EndEventOrders {
         Self { db, orders: EachAlone::new(transitions), write_limit, walks: VecDeque::new() }
     }
 
-    /// Begins a walk that is due, and goes on for a few pages with that whose turn it is. After a failure somebody begins
-    /// anew once the lease of the walk has run out.
+    /// Takes a walk that is due, and goes on for a few pages with that whose turn it is. After a failure somebody goes on
+    /// from the end of its last round once the lease of the walk has run out.
     pub async fn run(&mut self) -> Result<(), DbError> {
         if self.walks.len() < MAX_WALKS
-            && let Some(begun) = self.begin().await?
+            && let Some(taken) = self.take().await?
         {
             // It was this process's own, and too late.
-            self.walks.retain(|walk| walk.due.event != begun.due.event);
-            self.walks.push_back(begun);
+            self.walks.retain(|walk| walk.due.event != taken.due.event);
+            self.walks.push_back(taken);
         }
         let Some(mut walk) = self.walks.pop_front() else { return Ok(()) };
+        let until = Instant::now() + ROUND;
         for _ in 0..PAGES_PER_ROUND {
-            if self.walk_on(&mut walk).await? {
+            if self.walk_on(&mut walk, until).await? {
                 return self.finish(walk).await;
+            }
+            if Instant::now() >= until {
+                break;
             }
         }
         // The first count takes as long as ending all orders does, so it is shown as it grows.
@@ -89,53 +101,67 @@ impl EndEventOrders {
         Timestamp::now().plus(LEASE.saturating_mul(turns))
     }
 
-    async fn begin(&self) -> Result<Option<Walk>, DbError> {
+    /// Takes a walk that is due: a new one, or one that somebody has begun and does not go on with.
+    async fn take(&self) -> Result<Option<Walk>, DbError> {
         let now = Timestamp::now();
         let due = self.db.run("due_walks", |mut conn| async move { cancellations::due(&mut conn, now).await }).await?;
         let Some(due) = due else { return Ok(None) };
-        let mut walk = Walk { due, begun_at: now, after: None, tally: Tally::default() };
-        let is_ours = self.pass_on(&mut walk, Turn::Begins(self.lease()), None).await?;
+        let turn = if due.reached.is_some() { Turn::GoesOn(self.lease()) } else { Turn::Begins(self.lease()) };
+        let mut walk = Walk { due, reached: due.reached.unwrap_or_else(|| Reached::start(now)) };
+        let is_ours = self.pass_on(&mut walk, turn, None).await?;
         Ok(is_ours.then_some(walk))
     }
 
-    /// Treats the next page. Returns whether it was the last one.
-    async fn walk_on(&mut self, walk: &mut Walk) -> Result<bool, DbError> {
-        let (event, after) = (walk.due.event, walk.after);
+    /// Treats the next page, or the part of it for which there is time. Returns whether it was the last one.
+    async fn walk_on(&mut self, walk: &mut Walk, until: Instant) -> Result<bool, DbError> {
+        let (event, after) = (walk.due.event, walk.reached.after);
         let read = self.db.run("walk_event_orders", |mut conn| async move {
             cancellations::walk(&mut conn, event, after, PAGE_SIZE).await
         });
         let page: Vec<Walked> = read.await?;
-        let (cancel, refund) = walk.sort(&page);
-        let cancelled = self.end(&cancel, walk.due.refund_paid).await?;
-        walk.tally.count_cancelled(count_of(cancel.len()), cancelled);
-        let refunding = self.end(&refund, walk.due.refund_paid).await?;
-        walk.tally.count_refunding(count_of(refund.len()), refunding);
-        if let Some(last) = page.last() {
-            walk.after = Some(last.place);
+        for part in page.chunks(BATCH_SIZE) {
+            self.treat(walk, part).await?;
+            if Instant::now() >= until {
+                return Ok(false);
+            }
         }
         Ok(page.len() < PAGE_SIZE as usize)
     }
 
-    /// Returns how many of the orders have changed. One that has moved on meanwhile is looked at by the next walk.
-    async fn end(&mut self, orders: &[OrderId], refund_paid: bool) -> Result<i32, DbError> {
-        let mut ended = 0;
-        for batch in orders.chunks(BATCH_SIZE) {
-            ended +=
-                self.orders.run("end_event_orders", &Input::EventCancelled { refund_paid }, batch.to_vec()).await?;
+    async fn treat(&mut self, walk: &mut Walk, part: &[Walked]) -> Result<(), DbError> {
+        let (cancel, refund) = walk.sort(part);
+        let (to_cancel, to_refund) = (count_of(cancel.len()), count_of(refund.len()));
+        let cancelled = self.end(cancel, walk.due.refund_paid).await?;
+        let refunding = self.end(refund, walk.due.refund_paid).await?;
+        walk.reached.tally.count_cancelled(to_cancel, cancelled);
+        walk.reached.tally.count_refunding(to_refund, refunding);
+        if let Some(last) = part.last() {
+            walk.reached.after = Some(last.place);
         }
+        Ok(())
+    }
+
+    /// Returns how many of the orders have changed. One that has moved on meanwhile is looked at by the next walk.
+    async fn end(&mut self, orders: Vec<OrderId>, refund_paid: bool) -> Result<i32, DbError> {
+        if orders.is_empty() {
+            return Ok(0);
+        }
+        let ended = self.orders.run("end_event_orders", &Input::EventCancelled { refund_paid }, orders).await?;
         Ok(count_of(ended))
     }
 
     /// Writes what was counted, and when the next walk is due.
     async fn finish(&self, mut walk: Walk) -> Result<(), DbError> {
-        let may_be_written = walk.begun_at.since(walk.due.received_at) < self.write_limit;
-        let is_settled = walk.tally.is_settled() && !may_be_written;
+        let Reached { begun_at, tally, .. } = walk.reached;
+        let may_be_written = begun_at.since(walk.due.received_at) < self.write_limit;
+        let is_settled = tally.is_settled() && !may_be_written;
         let now = Timestamp::now();
-        let next = next_walk(now, walk.due.received_at, is_settled);
+        let next = |longest| next_walk(now, walk.due.begun_again_at, is_settled, longest);
+        let turn = Turn::Ends { now, next: next(LONGEST_PAUSE), if_changed: next(LONGEST_PAUSE_AFTER_CHANGE) };
         let count = walk.count(true, is_settled);
-        let is_ours = self.pass_on(&mut walk, Turn::Ends { now, next }, Some(count)).await?;
+        let is_ours = self.pass_on(&mut walk, turn, Some(count)).await?;
         if is_settled && is_ours && !walk.due.was_settled {
-            let Tally { ended, kept, refunded, .. } = walk.tally;
+            let Tally { ended, kept, refunded, .. } = tally;
             tracing::info!(
                 event.id = %walk.due.event, order.ended = ended, order.kept = kept, order.refunded = refunded,
                 "every order of a cancelled event has ended"
@@ -145,10 +171,10 @@ impl EndEventOrders {
     }
 
     async fn pass_on(&self, walk: &mut Walk, turn: Turn, count: Option<Count>) -> Result<bool, DbError> {
-        let due = walk.due;
-        let written = self
-            .db
-            .run("pass_walk_on", |mut conn| async move { cancellations::pass_on(&mut conn, &due, turn, count).await });
+        let (due, reached) = (walk.due, walk.reached);
+        let written = self.db.run("pass_walk_on", |mut conn| async move {
+            cancellations::pass_on(&mut conn, &due, turn, reached, count).await
+        });
         let is_ours = written.await?;
         if let Some(token) = turn.token() {
             walk.due.token = token;
@@ -158,27 +184,27 @@ impl EndEventOrders {
 }
 
 impl Walk {
-    /// Returns the orders of the page that are to be cancelled, and those to be refunded. Counts the others.
-    fn sort(&mut self, page: &[Walked]) -> (Vec<OrderId>, Vec<OrderId>) {
+    /// Returns the orders of a part that are to be cancelled, and those to be refunded. Counts the others.
+    fn sort(&mut self, part: &[Walked]) -> (Vec<OrderId>, Vec<OrderId>) {
         let (mut cancel, mut refund) = (Vec::new(), Vec::new());
         let refund_paid = self.due.refund_paid;
-        for walked in page {
+        for walked in part {
             // One of a newer version is left to a replica of that.
             let Some(state) = walked.state else {
-                self.tally.remaining = self.tally.remaining.saturating_add(1);
+                self.reached.tally.remaining = self.reached.tally.remaining.saturating_add(1);
                 continue;
             };
             match Treatment::of(state, refund_paid) {
                 Treatment::Cancel => cancel.push(walked.order()),
                 Treatment::Refund => refund.push(walked.order()),
-                Treatment::None => self.tally.count(state, refund_paid),
+                Treatment::None => self.reached.tally.count(state, refund_paid),
             }
         }
         (cancel, refund)
     }
 
     fn count(&self, is_whole: bool, is_settled: bool) -> Count {
-        Count { tally: self.tally, at: Timestamp::now(), is_whole, is_settled }
+        Count { tally: self.reached.tally, at: Timestamp::now(), is_whole, is_settled }
     }
 }
 
@@ -186,11 +212,12 @@ fn count_of(orders: usize) -> i32 {
     i32::try_from(orders).unwrap_or(i32::MAX)
 }
 
-/// Returns when the orders are to be walked through next; `None` if they are left alone from now on.
-fn next_walk(now: Timestamp, received_at: Timestamp, is_settled: bool) -> Option<Timestamp> {
-    let known_for = now.since(received_at);
+/// Returns when the orders are to be walked through next, after `longest` at most; `None` if they are left alone from now
+/// on.
+fn next_walk(now: Timestamp, begun_again_at: Timestamp, is_settled: bool, longest: Duration) -> Option<Timestamp> {
+    let known_for = now.since(begun_again_at);
     let is_over = is_settled && known_for >= WATCH;
-    (!is_over).then(|| now.plus((known_for / PAUSE_PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)))
+    (!is_over).then(|| now.plus((known_for / PAUSE_PART).clamp(SHORTEST_PAUSE, longest)))
 }
 
 #[cfg(test)]
@@ -200,13 +227,16 @@ mod tests {
     #[test]
     fn walks_become_rarer_and_end_an_hour_after_everything_has() {
         let start = Timestamp::from_micros(0);
-        let pause = |seconds, is_settled| {
+        let pause_up_to = |longest, seconds, is_settled| {
             let now = start.plus(Duration::from_secs(seconds));
-            next_walk(now, start, is_settled).map(|next| next.since(now))
+            next_walk(now, start, is_settled, longest).map(|next| next.since(now))
         };
+        let pause = |seconds, is_settled| pause_up_to(LONGEST_PAUSE, seconds, is_settled);
         assert_eq!(pause(0, false), Some(SHORTEST_PAUSE));
         assert_eq!(pause(80, true), Some(Duration::from_secs(10)));
-        assert_eq!(pause(86_400, false), Some(LONGEST_PAUSE), "a refund is still on its way");
+        assert_eq!(pause(86_400, false), Some(Duration::from_secs(10_800)), "a refund is still on its way");
+        assert_eq!(pause(86_400 * 30, false), Some(LONGEST_PAUSE));
+        assert_eq!(pause_up_to(LONGEST_PAUSE_AFTER_CHANGE, 86_400, false), Some(LONGEST_PAUSE_AFTER_CHANGE));
         assert_eq!(pause(3_600, true), None);
     }
 }

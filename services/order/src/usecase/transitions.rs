@@ -1,8 +1,9 @@
 //! The one path of all changes: locks a batch of orders, lets the domain decide, and writes the new states and the
 //! messages in one transaction.
 
+use super::end_event_orders::LONGEST_PAUSE_AFTER_CHANGE;
 use crate::{
-    domain::{Input, NoStep, Order, PaymentPolicy, State, StateName, Step},
+    domain::{Input, NoStep, Order, PaymentPolicy, State, Step},
     store::{
         cancellations,
         orders::{self, Lock, Locked, Moved},
@@ -168,7 +169,8 @@ impl Transitions {
         let has_messages = !batch.messages.is_empty();
         let mut writes = Statements::new();
         orders::push_update(&mut writes, &batch.moved());
-        cancellations::push_reopen(&mut writes, &batch.paid_late(), now);
+        cancellations::push_reopen(&mut writes, &batch.begun_again, now);
+        cancellations::push_changed(&mut writes, &batch.refunded, now.plus(LONGEST_PAUSE_AFTER_CHANGE));
         outbox::push_append(&mut writes, batch.messages);
         writes.run(conn).await?;
         Ok(Advanced { outcomes, has_messages })
@@ -205,6 +207,11 @@ struct Batch {
     unreadable: BTreeMap<OrderId, DbError>,
     /// Cancelled events, of those of expired orders for which money has come.
     cancelled: BTreeSet<EventId>,
+    /// The events of orders that left an end that they had come to. If such an event was cancelled, its orders are not all
+    /// as they were counted any more.
+    begun_again: BTreeSet<EventId>,
+    /// The events of orders whose money has come back.
+    refunded: BTreeSet<EventId>,
     /// The transitions of those that changed.
     steps: BTreeMap<OrderId, Vec<Step>>,
     messages: Vec<Traced>,
@@ -237,6 +244,12 @@ impl Batch {
         let in_vain = if is_cancelled { change.input.of_cancelled_event() } else { None };
         match order.apply(in_vain.as_ref().unwrap_or(&change.input), now, policy) {
             Ok(mut step) => {
+                if begins_again(&change.input, &step) {
+                    self.begun_again.insert(order.event);
+                }
+                if matches!(step.to, State::Refunded(_)) {
+                    self.refunded.insert(order.event);
+                }
                 let outgoing = step.body.take().map(|body| order.message(body));
                 let traced = |outgoing| Traced { outgoing, traceparent: change.traceparent.clone() };
                 self.messages.extend(outgoing.map(traced));
@@ -254,19 +267,13 @@ impl Batch {
         orders.filter(|order| matches!(order.state, State::Expired { .. })).map(|order| order.event).collect()
     }
 
-    /// The events of orders that were paid after they had ended. If the event was cancelled, its orders are not all at
-    /// their ends any more.
-    fn paid_late(&self) -> BTreeSet<EventId> {
-        let late = self.steps.iter().filter(|(_, steps)| steps.iter().any(leaves_an_end));
-        late.filter_map(|(id, _)| self.orders.get(id)).map(|order| order.event).collect()
-    }
-
     fn moved(&self) -> Vec<Moved<'_>> {
         self.orders.iter().filter_map(|(id, order)| Some(Moved { order, steps: self.steps.get(id)? })).collect()
     }
 }
 
-/// Whether the order had come to nothing before: only late money leads out of there.
-fn leaves_an_end(step: &Step) -> bool {
-    matches!(step.from, StateName::Expired | StateName::Cancelled)
+/// Whether the order had come to an end before, which late money and a refund lead out of. The end of its event does too;
+/// whoever ends an event counts that.
+fn begins_again(input: &Input, step: &Step) -> bool {
+    step.from.is_end() && !matches!(input, Input::EventCancelled { .. })
 }
