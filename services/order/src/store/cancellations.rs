@@ -68,8 +68,8 @@ pub enum Turn {
     Begins(Timestamp),
     /// It goes on, and has them until then.
     GoesOn(Timestamp),
-    /// It has ended. The next one is due then; earlier if the money of an order has come back since this one began; and at
-    /// once if an order has begun again.
+    /// It has ended. The next one is due then; earlier if the money of an order has come back since this one began; and
+    /// at once if an order has begun again.
     Ends { now: Timestamp, next: Option<Timestamp>, if_changed: Option<Timestamp> },
 }
 
@@ -254,8 +254,8 @@ pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<Du
     Ok(due.map(DueRow::due_walk))
 }
 
-/// Writes what becomes of a walk, how far it is, and what it has counted of all orders. Returns whether it was still the caller's; nothing is written
-/// if it was not.
+/// Writes what becomes of a walk, how far it is, and what it has counted of all orders. Returns whether it was still
+/// the caller's; nothing is written if it was not.
 pub async fn pass_on(
     conn: &mut MySqlConnection,
     walk: &DueWalk,

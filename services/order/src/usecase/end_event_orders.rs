@@ -6,9 +6,9 @@
 //! written is there by then. After the end it comes by now and then for an hour, for what nobody expects.
 //!
 //! The place of a walk is in its row, so one that is broken off by the death of its process, or takes too long, goes on
-//! there with another. A round ends at half of its lease. The walks of one process take turns, so that an event of a few
-//! orders does not wait behind one of a million. They become rarer as time goes by, so that one refund that nobody can
-//! carry out does not have a million orders read over and over; money that comes back brings the next one forward.
+//! there with another. A round ends at half of its lease. The walks of one process take turns, so that an event of a
+//! few orders does not wait behind one of a million. They become rarer as time goes by, so that one refund that nobody
+//! can carry out does not have a million orders read over and over; money that comes back brings the next one forward.
 
 use super::{Transitions, each_alone::EachAlone};
 use crate::{
@@ -67,8 +67,8 @@ impl EndEventOrders {
         Self { db, orders: EachAlone::new(transitions), write_limit, walks: VecDeque::new() }
     }
 
-    /// Takes a walk that is due, and goes on for a few pages with that whose turn it is. After a failure somebody goes on
-    /// from the end of its last round once the lease of the walk has run out.
+    /// Takes a walk that is due, and goes on for a few pages with that whose turn it is. After a failure somebody goes
+    /// on from the end of its last round once the lease of the walk has run out.
     pub async fn run(&mut self) -> Result<(), DbError> {
         if self.walks.len() < MAX_WALKS
             && let Some(taken) = self.take().await?
@@ -212,8 +212,8 @@ fn count_of(orders: usize) -> i32 {
     i32::try_from(orders).unwrap_or(i32::MAX)
 }
 
-/// Returns when the orders are to be walked through next, after `longest` at most; `None` if they are left alone from now
-/// on.
+/// Returns when the orders are to be walked through next, after `longest` at most; `None` if they are left alone from
+/// now on.
 fn next_walk(now: Timestamp, begun_again_at: Timestamp, is_settled: bool, longest: Duration) -> Option<Timestamp> {
     let known_for = now.since(begun_again_at);
     let is_over = is_settled && known_for >= WATCH;

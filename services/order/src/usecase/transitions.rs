@@ -207,8 +207,8 @@ struct Batch {
     unreadable: BTreeMap<OrderId, DbError>,
     /// Cancelled events, of those of expired orders for which money has come.
     cancelled: BTreeSet<EventId>,
-    /// The events of orders that left an end that they had come to. If such an event was cancelled, its orders are not all
-    /// as they were counted any more.
+    /// The events of orders that left an end that they had come to. If such an event was cancelled, its orders are not
+    /// all as they were counted any more.
     begun_again: BTreeSet<EventId>,
     /// The events of orders whose money has come back.
     refunded: BTreeSet<EventId>,
@@ -272,8 +272,8 @@ impl Batch {
     }
 }
 
-/// Whether the order had come to an end before, which late money and a refund lead out of. The end of its event does too;
-/// whoever ends an event counts that.
+/// Whether the order had come to an end before, which late money and a refund lead out of. The end of its event does
+/// too; whoever ends an event counts that.
 fn begins_again(input: &Input, step: &Step) -> bool {
     step.from.is_end() && !matches!(input, Input::EventCancelled { .. })
 }

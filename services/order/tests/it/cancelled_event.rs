@@ -229,7 +229,8 @@ async fn a_place_that_was_left_by_a_walk_that_is_over_is_not_gone_on_from() -> R
     event_cancelled(&sale, 2, false).await?;
     sale.reaches(&order, OrderState::Cancelled).await;
     counts(&sale, [1, 0, 0, 0, 0]).await;
-    // As a replica of the release before leaves it, which knows of no place; so long ago that no other walk follows soon.
+    // As a replica of the release before leaves it, which knows of no place; so long ago that no other walk follows
+    // soon.
     let left = "UPDATE cancelled_events SET next_walk_us = 1, walked_until_us = 1, walk_token_us = 2, \
                 walk_begun_us = 1, walk_arrival = 9, walk_order_id = event_id, walk_ended_orders = 41, \
                 ended_orders = 7, received_us = received_us - 864000000000";
