@@ -190,7 +190,7 @@ pub const BREAKS: &[Break] = &[
         ],
         mended_by: &[(Service::Order, "DELETE FROM orders WHERE id = {a}")],
         named: &[
-            (2, "a coupon is used for two orders", Id::Coupon),
+            (2, "a coupon is used for an order, but another order has it", Id::Coupon),
             (4, "an order without lines", Id::MadeUpOrder(0xAA)),
             (5, "an order was fulfilled with a coupon that is not used up", Id::MadeUpOrder(0xAA)),
             (8, "two orders of one event with one place of arrival", Id::Event),
@@ -268,7 +268,7 @@ pub const BREAKS: &[Break] = &[
             (Service::Payment, "INSERT INTO payments SELECT * FROM kept"),
         ],
         mended_by: &[(Service::Payment, "DELETE FROM payments WHERE id = {a}"), (Service::Payment, "DROP TABLE kept")],
-        named: &[(3, "an order with more than one payment", Id::Order)],
+        named: &[(3, "a payment is not the one of its order", Id::Order)],
     },
     Break {
         by: &[(Service::Payment, "UPDATE attempts SET state = 'DECLINED' WHERE payment_id = {payment}")],

@@ -59,12 +59,14 @@ pub const CHECKS: &[Check] = &[
               STRAIGHT_JOIN {coupon}.coupons p ON p.id = o.coupon_id STRAIGHT_JOIN {coupon}.campaigns c ON c.id = p.campaign_id \
               WHERE o.id {page} AND (p.user_id <> o.user_id OR (c.event_id IS NOT NULL AND c.event_id <> o.event_id))",
     },
+    // An order that goes on with a coupon that nobody has is found with what the coupon is to it. So where nothing is found
+    // of either, no coupon is used for two orders.
     Check {
         promise: 2,
-        what: "a coupon is used for two orders",
-        over: None,
-        sql: "SELECT 'cpn' AS kind, coupon_id AS id, CONCAT(COUNT(*), ' orders') AS detail FROM {order}.orders \
-              WHERE coupon_id IS NOT NULL AND state NOT IN ('REJECTED', 'EXPIRED', 'CANCELLED', 'REFUNDING', 'REFUNDED') \
-              GROUP BY coupon_id HAVING COUNT(*) > 1",
+        what: "a coupon is used for an order, but another order has it",
+        over: Some(Orders),
+        sql: "SELECT 'cpn' AS kind, p.id AS id, CONCAT('used for order ', LOWER(HEX(o.id)), ', had by ', LOWER(HEX(p.order_id))) AS detail \
+              FROM {order}.orders o STRAIGHT_JOIN {coupon}.coupons p ON p.id = o.coupon_id WHERE o.id {page} \
+              AND o.state NOT IN ('REJECTED', 'EXPIRED', 'CANCELLED', 'REFUNDING', 'REFUNDED') AND p.order_id <> o.id",
     },
 ];

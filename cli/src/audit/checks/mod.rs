@@ -35,7 +35,8 @@ struct Check {
     over: Option<Table>,
     /// Yields (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
     /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, `{void}` for
-    /// [`VOID`], and `{given_up}` for [`GIVEN_UP`].
+    /// [`VOID`], `{given_up}` for [`GIVEN_UP`], and `{payment_root}` and `{payment_id}` for what the id of an order's payment
+    /// is made of.
     sql: &'static str,
 }
 
@@ -47,6 +48,13 @@ const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.requ
 /// same, that was known to be possible, and the money goes back.
 const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
      AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
+
+/// What is hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the root of all
+/// derived ids, the kind, and the length of what follows. The payments have no key by order.
+const PAYMENT_ROOT: &str = "x'5A3D4F109C1E4B7A8F4E2D617C0B93E57061790000000000000010'";
+/// The id that is made of the SHA-1 hash `h` (UUID version 5).
+const PAYMENT_ID: &str = "UNHEX(CONCAT(LEFT(h, 12), '5', SUBSTRING(h, 14, 3), \
+     SUBSTRING('89ab89ab89ab89ab', CONV(SUBSTRING(h, 17, 1), 16, 10) + 1, 1), SUBSTRING(h, 18, 15)))";
 
 /// What the view `all_order_lines` has of the orders of a page. The view itself would lay out the lines of all orders.
 const LINES: &str = "(SELECT order_id, item_id, units, unit_price_minor, gift_units FROM {order}.order_lines \
@@ -66,6 +74,7 @@ impl Check {
     fn statement(&self, page: Option<Page>) -> String {
         let sql = self.sql.replace("{void}", VOID).replace("{given_up}", GIVEN_UP).replace("{lines}", LINES);
         let sql = sql.replace("{lines_of_payments}", LINES_OF_PAYMENTS).replace("{packed}", PACKED);
+        let sql = sql.replace("{payment_root}", PAYMENT_ROOT).replace("{payment_id}", PAYMENT_ID);
         page.map_or_else(|| sql.clone(), |page| sql.replace("{page}", &page.condition()))
     }
 }

@@ -76,11 +76,13 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         promise: 3,
-        what: "an order with more than one payment",
-        over: None,
-        // Each could be charged once, and is right by itself.
-        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT(COUNT(*), ' payments') AS detail FROM {payment}.payments \
-              GROUP BY order_id HAVING COUNT(*) > 1",
+        what: "a payment is not the one of its order",
+        over: Some(Payments),
+        // Its id is made of that of its order, so another one may be a second. Each could be charged once, and is right by
+        // itself.
+        sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('payment ', LOWER(HEX(id))) AS detail \
+              FROM (SELECT id, order_id, SHA1(CONCAT({payment_root}, order_id)) AS h FROM {payment}.payments WHERE id {page}) AS p \
+              WHERE id <> {payment_id}",
     },
     Check {
         promise: 3,
@@ -117,9 +119,10 @@ pub const CHECKS: &[Check] = &[
     Check {
         promise: 3,
         what: "goods for another sum than was captured",
-        over: None,
-        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', no payment') AS detail FROM {order}.orders o \
-              WHERE o.state = 'FULFILLED' AND o.id NOT IN (SELECT p.order_id FROM {payment}.payments p)",
+        over: Some(Orders),
+        sql: "SELECT 'ord' AS kind, o.id AS id, CONCAT('total ', o.total_minor, ', no payment') AS detail \
+              FROM (SELECT id, total_minor, SHA1(CONCAT({payment_root}, id)) AS h FROM {order}.orders WHERE id {page} AND state = 'FULFILLED') AS o \
+              LEFT JOIN {payment}.payments p ON p.id = {payment_id} WHERE p.id IS NULL",
     },
     Check {
         promise: 3,
