@@ -1,7 +1,7 @@
 //! Compares what was acknowledged to buyers with what is stored: every order and coupon is there, and no order is back
 //! in a state that it had left.
 
-use super::{hex, sources::Sources, verdict::Audit};
+use super::{hex, named::Named, sources::Sources, verdict::Audit};
 use crate::acknowledged::{Acknowledged, Shown};
 use anyhow::Context;
 use sqlx::Row;
@@ -37,7 +37,7 @@ pub async fn compare(sources: &Sources, file: Option<&Path>, audit: &mut Audit) 
 }
 
 async fn orders(sources: &Sources, acknowledged: &Acknowledged, audit: &mut Audit) -> anyhow::Result<()> {
-    let (mut lost, mut taken_back) = (Vec::new(), Vec::new());
+    let (mut lost, mut taken_back) = (Named::default(), Named::default());
     let all: BTreeSet<&OrderId> = acknowledged.orders.iter().chain(acknowledged.states.keys()).collect();
     let all: Vec<&OrderId> = all.into_iter().collect();
     for page in all.chunks(PAGE) {
@@ -63,7 +63,7 @@ async fn orders(sources: &Sources, acknowledged: &Acknowledged, audit: &mut Audi
 }
 
 async fn coupons(sources: &Sources, acknowledged: &Acknowledged, audit: &mut Audit) -> anyhow::Result<()> {
-    let mut lost = Vec::new();
+    let mut lost = Named::default();
     let all: Vec<&CouponId> = acknowledged.coupons.iter().collect();
     for page in all.chunks(PAGE) {
         let mut stored = BTreeSet::new();

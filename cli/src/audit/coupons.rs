@@ -1,6 +1,6 @@
 //! Redis against the stored coupons: a claim that was ranked is a coupon.
 
-use super::{sources::Sources, verdict::Audit};
+use super::{named::Named, sources::Sources, verdict::Audit};
 use sqlx::Row;
 use stampede_lua::coupon;
 use stampede_vocab::CampaignId;
@@ -14,7 +14,7 @@ struct Stored {
 
 /// Compares every campaign that Redis knows.
 pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
-    let (mut lost, mut again, mut unstored) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut lost, mut again, mut unstored) = (Named::default(), Named::default(), Named::default());
     let (mut ranked, mut compared, mut unknown) = (0, 0, 0);
     for stored in campaigns(sources).await? {
         let Some(progress) = coupon::snapshot(&sources.redis, stored.campaign).await? else {

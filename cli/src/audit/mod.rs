@@ -1,12 +1,14 @@
 //! `stampede audit`: waits until the mesh is quiet, then holds every promise against what is stored.
 //!
-//! It only reads. Each check queries for what breaks a promise: the promise holds if there are no rows, and the rows
-//! are named. While something still moves nothing is proven, so then the audit fails as well.
+//! It only reads. Each check queries for what breaks a promise: the promise holds if there are no rows. They are
+//! counted, and the first of them named. While something still moves nothing is proven, so then the audit fails as
+//! well.
 
 mod acknowledged;
 mod checks;
 mod coupons;
 mod messages;
+mod named;
 mod provider;
 mod quiet;
 mod report;

@@ -1,11 +1,14 @@
 //! Prints an audit: one line a promise, and below a broken one its breaches.
 
-use super::verdict::{Audit, Promise};
+use super::{
+    named::MOST_NAMED,
+    verdict::{Audit, Promise},
+};
 use crate::output::{Output, print_json, print_text};
 use anyhow::Context;
 use std::{fmt::Write, fs, path::Path};
 
-/// Most breaches of one kind that are printed for people; JSON has them all.
+/// Most breaches of one kind that are printed for people; JSON has up to [`MOST_NAMED`].
 const PRINTED: usize = 20;
 
 /// Prints the audit on stdout.
@@ -45,12 +48,13 @@ fn line(text: &mut String, promise: &Promise) {
     writeln!(text, "{verdict}  {}. {}: {}", promise.number, promise.promise, figures.join(", "))
         .expect("a string takes all");
     for breach in &promise.breaches {
-        writeln!(text, "      {} ({}):", breach.what, breach.count).expect("a string takes all");
-        for name in breach.named.iter().take(PRINTED) {
+        let count = breach.found.count();
+        writeln!(text, "      {} ({count}):", breach.what).expect("a string takes all");
+        for name in breach.found.names().iter().take(PRINTED) {
             writeln!(text, "        {name}").expect("a string takes all");
         }
-        if breach.count > PRINTED {
-            writeln!(text, "        ... and {} more, all of them with -o json", breach.count - PRINTED)
+        if count > PRINTED {
+            writeln!(text, "        ... and {} more, the first {MOST_NAMED} with -o json", count - PRINTED)
                 .expect("a string takes all");
         }
     }

@@ -1,8 +1,9 @@
 //! The sources of the audit: all schemas over one connection, Redis, Kafka, and their names.
 
-use super::Args;
+use super::{Args, named::Named};
 use crate::kafka::Groups;
 use anyhow::Context;
+use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Encode, MySql, Row, Type, mysql::MySqlRow};
 use stampede_db::{Database, DbConfig};
 use stampede_lua::{Redis, RedisConfig};
@@ -18,22 +19,6 @@ pub struct Sources {
     /// Topics and consumer groups.
     pub kafka: Groups,
     schema_prefix: String,
-}
-
-/// Something a query found: whose it is, and what is the matter.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Its id, with the prefix of its kind.
-    pub id: String,
-    /// How it breaks the promise.
-    pub detail: String,
-}
-
-impl Found {
-    /// Id and detail in one text.
-    pub fn name(&self) -> String {
-        if self.detail.is_empty() { self.id.clone() } else { format!("{} ({})", self.id, self.detail) }
-    }
 }
 
 impl Sources {
@@ -60,17 +45,18 @@ impl Sources {
         AssertSqlSafe(sql)
     }
 
-    /// Runs `sql`, which yields rows of (kind, BINARY(16) id, detail).
-    pub async fn find(&self, sql: &str) -> anyhow::Result<Vec<Found>> {
+    /// Runs `sql`, which yields rows of (kind, BINARY(16) id, detail), and notes each row. There may be any number of
+    /// them, so they are read one by one.
+    pub async fn find(&self, sql: &str, found: &mut Named) -> anyhow::Result<()> {
         let sql = format!("SELECT kind, id, COALESCE(CONVERT(detail USING utf8mb4), '') FROM ({sql}) AS found");
         let mut connection = self.db.acquire().await?;
-        let rows = sqlx::query(self.query(&sql)).fetch_all(&mut *connection).await.with_context(|| sql.clone())?;
-        rows.iter()
-            .map(|row| {
-                let (kind, id): (String, Vec<u8>) = (row.try_get(0)?, row.try_get(1)?);
-                Ok(Found { id: readable(&kind, &id), detail: row.try_get(2)? })
-            })
-            .collect()
+        let mut rows = sqlx::query(self.query(&sql)).fetch(&mut *connection);
+        while let Some(row) = rows.try_next().await.with_context(|| sql.clone())? {
+            let (kind, id, detail): (String, Vec<u8>, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let id = readable(&kind, &id);
+            found.push(if detail.is_empty() { id } else { format!("{id} ({detail})") });
+        }
+        Ok(())
     }
 
     /// The one number that `sql` yields.

@@ -1,7 +1,7 @@
 //! Redis against the ledger: no unit on hold for nobody, none taken that is free, none free that is taken, and the same
 //! for each buyer.
 
-use super::{hex, sources::Sources, verdict::Audit};
+use super::{hex, named::Named, sources::Sources, verdict::Audit};
 use sqlx::Row;
 use stampede_lua::stock::{ShelfItem, Snapshot, Stock};
 use stampede_vocab::{EventId, ItemId, OrderId, UserId};
@@ -38,7 +38,7 @@ impl Ledger {
 pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()> {
     let stock = Stock::new(sources.redis.clone());
     let (mut items_compared, mut buyers_compared) = (0, 0);
-    let (mut differing, mut held, mut missing, mut buyers_differ) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let [mut differing, mut held, mut missing, mut buyers_differ] = std::array::from_fn(|_| Named::default());
     for (event, items) in ledger_by_event(sources).await? {
         let snapshot = snapshot(&stock, event, &items).await?;
         for (ledger, shelf) in items.iter().zip(&snapshot.items) {
@@ -58,7 +58,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
             }
             let wanted = buyers_in_ledger(sources, ledger.item).await?;
             buyers_compared += wanted.len();
-            buyers_differ.extend(wrong_buyers(&stock, event, ledger.item, &wanted).await?);
+            buyers_differ.merge(wrong_buyers(&stock, event, ledger.item, &wanted).await?);
         }
         arrivals(sources, event, &snapshot, audit).await?;
     }
@@ -69,7 +69,7 @@ pub async fn compare(sources: &Sources, audit: &mut Audit) -> anyhow::Result<()>
     audit.breach(5, "units are still on hold in Redis", held);
     audit.breach(5, "an item of an event that goes on is not in Redis", missing);
     let orphans = orphan_holds(sources, &stock).await?;
-    audit.breach(5, "a hold is left in Redis", orphans);
+    audit.breach(5, "a hold is left in Redis", orphans.into_iter().collect());
     note_long_over(sources, audit).await
 }
 
@@ -109,7 +109,7 @@ async fn buyers_in_ledger(sources: &Sources, item: ItemId) -> anyhow::Result<Buy
 }
 
 /// The buyers of whom Redis has other units than `wanted`, or some on hold.
-async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buyers) -> anyhow::Result<Vec<String>> {
+async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buyers) -> anyhow::Result<Named> {
     let (mut committed, mut held) = (Buyers::new(), Buyers::new());
     let mut cursor = Some(0);
     while let Some(from) = cursor {
@@ -120,7 +120,7 @@ async fn wrong_buyers(stock: &Stock, event: EventId, item: ItemId, wanted: &Buye
     }
     let buyers = wanted.keys().chain(committed.keys().filter(|user| !wanted.contains_key(user)));
     let units_of = |buyers: &Buyers, user: &UserId| buyers.get(user).copied().unwrap_or(0);
-    let mut wrong = Vec::new();
+    let mut wrong = Named::default();
     for user in buyers {
         let (ledger, copied) = (units_of(wanted, user), units_of(&committed, user));
         if ledger != copied {
@@ -145,7 +145,7 @@ async fn arrivals(sources: &Sources, event: EventId, snapshot: &Snapshot, audit:
         audit.breach(
             8,
             "Redis would give a place of arrival again",
-            vec![format!("{event} (given {}, stored {last})", shelf.arrivals)],
+            Named::from_iter([format!("{event} (given {}, stored {last})", shelf.arrivals)]),
         );
     }
     Ok(())

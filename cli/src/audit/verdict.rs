@@ -1,5 +1,6 @@
 //! The result of an audit, promise by promise.
 
+use super::named::Named;
 use serde::Serialize;
 
 /// The promises, in the order of the design, in a few words each.
@@ -59,10 +60,9 @@ pub struct Figure {
 pub struct Breach {
     /// The rule that is broken.
     pub what: String,
-    /// How often.
-    pub count: usize,
-    /// Where: every id, with what was found.
-    pub named: Vec<String>,
+    /// How often, and where.
+    #[serde(flatten)]
+    pub found: Named,
 }
 
 impl Audit {
@@ -84,9 +84,9 @@ impl Audit {
         self.promise(number).figures.push(Figure { name: name.into(), value });
     }
 
-    /// Notes what breaks a promise, next to what broke the same rule before; nothing if `named` is empty.
-    pub fn breach(&mut self, number: Number, what: impl Into<String>, named: Vec<String>) {
-        if named.is_empty() {
+    /// Notes what breaks a promise, next to what broke the same rule before; nothing if nothing was found.
+    pub fn breach(&mut self, number: Number, what: impl Into<String>, found: Named) {
+        if found.is_empty() {
             return;
         }
         self.holds = false;
@@ -94,10 +94,9 @@ impl Audit {
         promise.holds = false;
         let what = what.into();
         match promise.breaches.iter_mut().find(|breach| breach.what == what) {
-            Some(breach) => breach.named.extend(named),
-            None => promise.breaches.push(Breach { what, count: 0, named }),
+            Some(breach) => breach.found.merge(found),
+            None => promise.breaches.push(Breach { what, found }),
         }
-        promise.breaches.iter_mut().for_each(|breach| breach.count = breach.named.len());
     }
 
     /// Notes what moved while it was compared, unless something did before: either way nothing is proven.
@@ -125,22 +124,25 @@ mod tests {
     #[test]
     fn a_breach_breaks_its_promise_and_no_other() {
         let mut audit = Audit::new(Vec::new());
-        audit.breach(3, "charged twice", Vec::new());
+        audit.breach(3, "charged twice", Named::default());
         assert!(audit.holds);
         audit.breach(3, "charged twice", (0..30).map(|n| format!("pay_{n}")).collect());
         assert!(!audit.holds);
         let broken: Vec<_> = audit.promises.iter().filter(|promise| !promise.holds).collect();
-        assert_eq!((broken.len(), broken[0].number, broken[0].breaches[0].count), (1, 3, 30));
-        assert_eq!(broken[0].breaches[0].named.len(), 30, "all are named");
+        assert_eq!((broken.len(), broken[0].number, broken[0].breaches[0].found.count()), (1, 3, 30));
+        assert_eq!(broken[0].breaches[0].found.names().len(), 30, "all are named");
     }
 
     #[test]
     fn a_rule_that_is_broken_at_two_places_is_one_breach() {
         let mut audit = Audit::new(Vec::new());
-        audit.breach(3, "charged twice", vec!["pay_1".into()]);
-        audit.breach(3, "charged twice", vec!["pay_2".into()]);
+        for payment in ["pay_1", "pay_2"] {
+            audit.breach(3, "charged twice", Named::from_iter([payment.to_owned()]));
+        }
         let [breach] = audit.promises[2].breaches.as_slice() else { panic!("{audit:?}") };
-        assert_eq!((breach.count, breach.named.len()), (2, 2));
+        assert_eq!(breach.found.names(), ["pay_1", "pay_2"]);
+        let json = serde_json::to_value(breach).unwrap();
+        assert_eq!(json, serde_json::json!({"what": "charged twice", "count": 2, "named": ["pay_1", "pay_2"]}));
     }
 
     #[test]

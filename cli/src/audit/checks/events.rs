@@ -5,7 +5,7 @@ use super::{
     Check,
     Table::{Ledger, Orders},
 };
-use crate::audit::{sources::Sources, verdict::Audit};
+use crate::audit::{named::Named, sources::Sources, verdict::Audit};
 use sqlx::Row;
 
 pub const CHECKS: &[Check] = &[
@@ -155,7 +155,11 @@ pub async fn punctuality(sources: &Sources, within_ms: u64, audit: &mut Audit) -
         audit.figure(6, "of them as of before their commit", unseen);
     }
     if p99_us > i64::try_from(within_ms.saturating_mul(1_000)).unwrap_or(i64::MAX) {
-        audit.breach(6, format!("events are later than {within_ms} ms (p99)"), vec![format!("{p99_us} us")]);
+        audit.breach(
+            6,
+            format!("events are later than {within_ms} ms (p99)"),
+            Named::from_iter([format!("{p99_us} us")]),
+        );
     }
     Ok(())
 }

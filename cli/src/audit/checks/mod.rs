@@ -15,7 +15,8 @@ mod orders;
 mod table;
 
 use super::{
-    sources::{Found, Sources},
+    named::Named,
+    sources::Sources,
     verdict::{Audit, Number},
 };
 use crate::output::Output;
@@ -34,9 +35,9 @@ struct Check {
     /// The table that it is run for page by page; `None` if one statement covers all.
     over: Option<Table>,
     /// Yields (kind, id, detail) of each breach. `{page}` stands for the condition that the id of the table is on the
-    /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, `{void}` for
-    /// [`VOID`], `{given_up}` for [`GIVEN_UP`], and `{payment_root}` and `{payment_id}` for what the id of an order's payment
-    /// is made of.
+    /// page, `{lines}` for the lines of its orders, `{lines_of_payments}` for those of its payments' orders, `{void}`
+    /// for [`VOID`], `{given_up}` for [`GIVEN_UP`], and `{payment_root}` and `{payment_id}` for what the id of an
+    /// order's payment is made of.
     sql: &'static str,
 }
 
@@ -49,8 +50,8 @@ const VOID: &str = "(l.state = 'RELEASED' AND l.granted_at_us IS NULL AND l.requ
 const GIVEN_UP: &str = "EXISTS (SELECT 1 FROM {payment}.anomalies n WHERE n.payment_id = r.payment_id \
      AND n.attempt = r.attempt AND n.subject = 'CHARGE' AND n.state = 'SETTLED' AND n.verdict = 'DECLINED')";
 
-/// What is hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the root of all
-/// derived ids, the kind, and the length of what follows. The payments have no key by order.
+/// What is hashed in front of the id of an order for that of its payment, as `PaymentId::derive` has it: the root of
+/// all derived ids, the kind, and the length of what follows. The payments have no key by order.
 const PAYMENT_ROOT: &str = "x'5A3D4F109C1E4B7A8F4E2D617C0B93E57061790000000000000010'";
 /// The id that is made of the SHA-1 hash `h` (UUID version 5).
 const PAYMENT_ID: &str = "UNHEX(CONCAT(LEFT(h, 12), '5', SUBSTRING(h, 14, 3), \
@@ -80,13 +81,13 @@ impl Check {
 }
 
 /// A check, and what it has found so far.
-type Checked = (&'static Check, Vec<Found>);
+type Checked = (&'static Check, Named);
 
 /// Runs every query and notes what it found. A page has `page_rows` rows.
 pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut Audit) -> anyhow::Result<()> {
     figures::note(sources, audit).await?;
     let all = [ledger::CHECKS, coupons::CHECKS, money::CHECKS, orders::CHECKS, events::CHECKS];
-    let mut all: Vec<Checked> = all.into_iter().flatten().map(|check| (check, Vec::new())).collect();
+    let mut all: Vec<Checked> = all.into_iter().flatten().map(|check| (check, Named::default())).collect();
     run_over(sources, &mut all, (None, None)).await?;
     let mut progress = Progress { output, last_report: Instant::now() };
     for table in Table::ALL {
@@ -97,8 +98,8 @@ pub async fn run(sources: &Sources, page_rows: u32, output: Output, audit: &mut 
             progress.show(table, page);
         }
     }
-    for (check, found) in &all {
-        audit.breach(check.promise, check.what, found.iter().map(Found::name).collect());
+    for (check, found) in all {
+        audit.breach(check.promise, check.what, found);
     }
     Ok(())
 }
@@ -110,7 +111,7 @@ async fn run_over(
     (table, page): (Option<Table>, Option<Page>),
 ) -> anyhow::Result<()> {
     for (check, found) in all.iter_mut().filter(|(check, _)| check.over == table) {
-        found.extend(sources.find(&check.statement(page)).await?);
+        sources.find(&check.statement(page), found).await?;
     }
     Ok(())
 }

@@ -78,8 +78,8 @@ pub const CHECKS: &[Check] = &[
         promise: 3,
         what: "a payment is not the one of its order",
         over: Some(Payments),
-        // Its id is made of that of its order, so another one may be a second. Each could be charged once, and is right by
-        // itself.
+        // Its id is made of that of its order, so another one may be a second. Each could be charged once, and is right
+        // by itself.
         sql: "SELECT 'ord' AS kind, order_id AS id, CONCAT('payment ', LOWER(HEX(id))) AS detail \
               FROM (SELECT id, order_id, SHA1(CONCAT({payment_root}, order_id)) AS h FROM {payment}.payments WHERE id {page}) AS p \
               WHERE id <> {payment_id}",

@@ -6,7 +6,7 @@ use super::{
     rules::{MESSAGES, RULES, Rule},
 };
 use crate::{
-    audit::{hex, sources::Sources},
+    audit::{hex, named::Named, sources::Sources},
     kafka::Carried,
 };
 use prost::{Message, Name};
@@ -30,7 +30,7 @@ pub struct Reading {
     /// How many messages were compared with its state.
     pub effects: usize,
     /// The messages that had none.
-    pub without_effect: Vec<String>,
+    pub without_effect: Named,
 }
 
 /// What a message says, as far as a rule needs it.

@@ -2,7 +2,7 @@
 
 use super::meeting::named;
 use crate::{
-    audit::{Args, sources::Sources, verdict::Audit},
+    audit::{Args, named::Named, sources::Sources, verdict::Audit},
     kafka::Carried,
 };
 use sqlx::{Row, mysql::MySqlRow};
@@ -71,7 +71,7 @@ impl Letters {
     ) -> anyhow::Result<Self> {
         let sql = LETTERS.replace("{reader}", &format!("{{{reader}}}"));
         let rows = sources.rows_with(&sql, writer.topic(&args.kafka_topic_prefix)).await?;
-        let (mut letters, mut waiting, mut discarded) = (Self::default(), Vec::new(), 0);
+        let (mut letters, mut waiting, mut discarded) = (Self::default(), Named::default(), 0);
         for row in &rows {
             let letter = Letter::read(row)?;
             letters.known.insert((letter.partition, letter.offset));
@@ -121,7 +121,7 @@ impl Letters {
         audit: &mut Audit,
     ) -> anyhow::Result<()> {
         let mut copies = sources.kafka.read(writer.dead_letters(&args.kafka_topic_prefix, reader)).await?;
-        let mut unknown = Vec::new();
+        let mut unknown = Named::default();
         while let Some(batch) = copies.next().await {
             let is_unknown = |copy: &&Carried| copy.copy_of.is_none_or(|place| !self.known.contains(&place));
             unknown.extend(batch.iter().filter(is_unknown).map(|copy| named(&copy.key, &copy.id)));

@@ -5,7 +5,7 @@
 //! an earlier release run. Its record has either, and a repeat the other one if the relay was started anew between.
 
 use super::outbox::{Content, Written, hash};
-use crate::kafka::Carried;
+use crate::{audit::named::Named, kafka::Carried};
 use std::collections::{HashMap, HashSet};
 
 /// A message that waits for its record.
@@ -37,9 +37,9 @@ pub struct Meeting {
     /// Records whose id has met already: repeats, unless they say something else.
     again: HashMap<String, Vec<Content>>,
     /// Messages that Kafka has otherwise than the outbox.
-    pub altered: Vec<String>,
+    pub altered: Named,
     /// Ids that name two messages.
-    pub reused: Vec<String>,
+    pub reused: Named,
 }
 
 impl Meeting {
@@ -184,7 +184,7 @@ mod tests {
         meeting.record(&carried("own", "a", 1));
         meeting.record(&carried("7", "b", 1));
         meeting.compare_again(&written("own", "a", 1));
-        assert_eq!(meeting.reused, ["b (message own)"]);
+        assert_eq!(meeting.reused.names(), ["b (message own)"]);
         assert_eq!(meeting.met(), 1);
     }
 
@@ -193,7 +193,7 @@ mod tests {
         let mut meeting = Meeting::default();
         meeting.message(&written("1", "a", 1));
         meeting.record(&Carried { payload: vec![7], ..carried("1", "a", 2) });
-        assert_eq!(meeting.altered, ["a (message 1: another version, payload)"]);
+        assert_eq!(meeting.altered.names(), ["a (message 1: another version, payload)"]);
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         }
         assert!(meeting.has_repeats());
         meeting.compare_again(&written("1", "a", 1));
-        assert_eq!(meeting.reused, ["b (message 1)"]);
+        assert_eq!(meeting.reused.names(), ["b (message 1)"]);
         assert!(!meeting.has_repeats());
     }
 
@@ -229,6 +229,6 @@ mod tests {
         meeting.message(&written("1", "c", 1));
         meeting.message(&written("2", "d", 1));
         meeting.message(&written("2", "d", 1));
-        assert_eq!(meeting.reused, ["b (message 1)", "c (message 1)", "d (message 2)"]);
+        assert_eq!(meeting.reused.names(), ["b (message 1)", "c (message 1)", "d (message 2)"]);
     }
 }

@@ -18,6 +18,7 @@ pub use outbox::unsent;
 
 use super::{
     Args,
+    named::Named,
     retention::{Retention, readable},
     sources::Sources,
     verdict::Audit,
@@ -92,7 +93,7 @@ impl<'s> Topic<'s> {
             let committed = sources.kafka.committed(writer, reader).await?;
             let letters = Letters::of(sources, args, (writer, reader), audit).await?;
             letters.compare_copies(sources, args, (writer, reader), audit).await?;
-            readers.push(Reading { reader, committed, letters, effects: 0, without_effect: Vec::new() });
+            readers.push(Reading { reader, committed, letters, effects: 0, without_effect: Named::default() });
         }
         let (meeting, sequence) = (Meeting::default(), Sequence::default());
         Ok(Self { sources, writer, floors, readers, meeting, sequence, records: 0, whole_since: None })
@@ -178,7 +179,7 @@ impl<'s> Topic<'s> {
         let (messages, records) = self.meeting.alone();
         compared.sent += self.meeting.met();
         compared.in_kafka += self.meeting.met();
-        let (mut unsent, mut lost, mut too_old) = (Vec::new(), Vec::new(), 0);
+        let (mut unsent, mut lost, mut too_old) = (Named::default(), Named::default(), 0);
         for (id, message) in messages {
             // It was written to Kafka after it was written here.
             let written_at = Timestamp::from_micros(message.written_us);

@@ -1,7 +1,7 @@
 //! Messages of one aggregate come in the order of its versions.
 
 use super::outbox::hash;
-use crate::kafka::Carried;
+use crate::{audit::named::Named, kafka::Carried};
 use std::collections::HashMap;
 
 /// The messages of one aggregate so far.
@@ -17,7 +17,7 @@ struct Told {
 pub struct Sequence {
     by_key: HashMap<u64, Told>,
     /// Messages that came behind a later one.
-    pub out_of_order: Vec<String>,
+    pub out_of_order: Named,
 }
 
 impl Sequence {
@@ -48,7 +48,7 @@ mod tests {
             let payload = says.as_bytes().to_vec();
             sequence.record(&Carried { key: (*key).to_owned(), sequence: *version, payload, ..Carried::default() });
         }
-        sequence.out_of_order
+        sequence.out_of_order.names().to_vec()
     }
 
     #[test]

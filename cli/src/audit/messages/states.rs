@@ -4,7 +4,7 @@
 //! The messages of a day are counted by order while the outbox is read; the orders are read in pages by their key.
 
 use super::{outbox::Written, rules::MESSAGES};
-use crate::audit::{hex, retention::Retention, sources::Sources, verdict::Audit};
+use crate::audit::{hex, named::Named, retention::Retention, sources::Sources, verdict::Audit};
 use prost::{Message, Name};
 use sqlx::{Row, mysql::MySqlRow};
 use stampede_proto::{message::v1 as proto, messages};
@@ -103,7 +103,8 @@ impl Tallies {
 
     /// Compares each order with what was written about it, and with how often its payment was tried.
     pub async fn compare(mut self, sources: &Sources, retention: Retention, audit: &mut Audit) -> anyhow::Result<()> {
-        let (mut wrong, mut untried, mut after, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut wrong, mut untried) = (Named::default(), Named::default());
+        let (mut after, mut left_out) = (Vec::new(), 0);
         let given_back = given_back(sources).await?;
         loop {
             let rows = sources.rows_with(&format!("{ORDERS}{PAGE}"), after).await?;

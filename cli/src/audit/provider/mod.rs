@@ -6,7 +6,7 @@
 mod attempts;
 mod records;
 
-use super::{sources::Sources, verdict::Audit};
+use super::{named::Named, sources::Sources, verdict::Audit};
 use anyhow::Context;
 use attempts::{Attempt, NotedRefund, Pages};
 use records::{Charge, Charges, Key, Status};
@@ -14,13 +14,13 @@ use records::{Charge, Charges, Key, Status};
 /// What is wrong, by the rule that is broken.
 #[derive(Default)]
 struct Found {
-    unknown_payment: Vec<String>,
-    unknown_attempt: Vec<String>,
-    surplus: Vec<String>,
-    differing: Vec<String>,
-    another_currency: Vec<String>,
-    pending: Vec<String>,
-    missing: Vec<String>,
+    unknown_payment: Named,
+    unknown_attempt: Named,
+    surplus: Named,
+    differing: Named,
+    another_currency: Named,
+    pending: Named,
+    missing: Named,
 }
 
 /// Compares attempt by attempt. Notes that it was left out if no provider is given.
@@ -32,7 +32,7 @@ pub async fn compare(sources: &Sources, provider_url: Option<&str>, audit: &mut 
     let mut charges =
         Charges::read(url).await.context("the payment provider's records cannot be read: check --provider-url")?;
     let recorded = i64::try_from(charges.captured())?;
-    let mut found = Found { unknown_payment: charges.take_unreadable(), ..Found::default() };
+    let mut found = Found { unknown_payment: charges.take_unreadable().into_iter().collect(), ..Found::default() };
     let (mut pages, mut known) = (Pages::of(sources), 0);
     loop {
         let page = pages.next().await?;
@@ -158,7 +158,8 @@ mod tests {
     fn broken(ours: &Attempt, theirs: &[Charge]) -> [usize; 5] {
         let mut found = Found::default();
         found.compare(KEY, ours, theirs);
-        [found.surplus, found.differing, found.another_currency, found.pending, found.missing].map(|named| named.len())
+        [found.surplus, found.differing, found.another_currency, found.pending, found.missing]
+            .map(|named| named.count())
     }
 
     #[test]
