@@ -70,7 +70,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
     let charging = Permits::new(config.max_charges_in_flight);
     let follow = FollowOrders::new(context.clone(), charging.clone(), breaker);
     parts.consume(taken_by(Service::Payment), Consumer::new(follow, charge.clone()))?;
-    start_gauges(&parts, reconcile.clone());
+    start_gauges(&parts, reconcile.clone(), note_refunds.clone());
     start_sweeps(&parts, &config, &context, note_refunds.clone());
     start_pools(&parts, &config, charging, (charge, reconcile, refund));
 
@@ -119,7 +119,7 @@ fn start_sweeps(parts: &Parts, config: &Config, context: &Context, note_refunds:
     });
 }
 
-fn start_gauges(parts: &Parts, reconcile: ReconcileAttempts) {
+fn start_gauges(parts: &Parts, reconcile: ReconcileAttempts, note_refunds: NoteRefunds) {
     let meter = global::meter("stampede.payment");
     let parked = meter
         .u64_gauge("stampede_payments_parked")
@@ -129,11 +129,17 @@ fn start_gauges(parts: &Parts, reconcile: ReconcileAttempts) {
         .u64_gauge("stampede_payments_unknown")
         .with_description("Charges of unknown outcome, which are being looked up")
         .build();
+    let unread = meter
+        .u64_gauge("stampede_payments_unread_refunds")
+        .with_description("Charges that were refunded by hand and that the provider does not show")
+        .build();
     parts.every("payment gauges", GAUGE_INTERVAL, GAUGE_INTERVAL, move || {
         let (reconcile, unknown, parked) = (reconcile.clone(), unknown.clone(), parked.clone());
+        let (note_refunds, unread) = (note_refunds.clone(), unread.clone());
         async move {
             unknown.record(reconcile.count_unknown().await?, &[]);
             parked.record(reconcile.count_parked().await?, &[]);
+            unread.record(note_refunds.count_unread().await?, &[]);
             Ok::<_, DbError>(())
         }
     });

@@ -10,6 +10,7 @@ pub mod refunds;
 #[cfg(test)]
 mod tests;
 pub mod turns;
+pub mod unread_refunds;
 mod working_set;
 
 pub use working_set::{Saved, WorkingSet};

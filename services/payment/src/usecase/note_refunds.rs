@@ -3,21 +3,31 @@
 //!
 //! Of several replicas one reads the provider's list at a time: it has a turn. A turn that is over writes no cursor any
 //! more, so the cursor never goes back behind what a later turn has read.
+//!
+//! A charge of the list that cannot be looked up keeps no other waiting: it is written down with the cursor that goes
+//! past it, and looked up again, less and less often, until the provider shows it.
 
 use super::Context;
 use crate::{
     domain::{Anomaly, AttemptKey},
     provider::{ChargeRecord, HttpProvider, ProviderError},
-    store::{WorkingSet, anomalies, cursors, turns},
+    store::{
+        WorkingSet, anomalies, cursors, turns,
+        unread_refunds::{self, Unread},
+    },
 };
 use futures_util::{StreamExt, stream};
 use sqlx::MySqlConnection;
 use stampede_db::DbError;
-use stampede_vocab::{Money, Timestamp};
+use stampede_vocab::{Money, Timestamp, backoff_within};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// Most pages of a round.
 const MAX_PAGES: usize = 20;
+/// Most charges that a round looks up again.
+const MAX_AGAIN: u32 = 50;
+/// Longest time until a charge is looked up again. The shortest is the interval.
+const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 /// Most look-ups at a time.
 const MAX_IN_FLIGHT: usize = 8;
 /// How long the list is one replica's to read: longer than a round may take. If it dies with its turn, the others wait
@@ -33,6 +43,14 @@ pub enum SweepError {
     /// The provider.
     #[error(transparent)]
     Provider(#[from] ProviderError),
+}
+
+/// Charges that were looked up.
+#[derive(Default)]
+struct LookedUp {
+    charges: Vec<ChargeRecord>,
+    /// Ids of those that the provider has not shown.
+    unread: Vec<String>,
 }
 
 /// Finds and notes refunds of others. Cheap to clone.
@@ -56,7 +74,7 @@ impl NoteRefunds {
             return Ok(());
         }
         let Some(turn) = self.begin_turn().await? else { return Ok(()) };
-        let read = self.read_pages(turn).await;
+        let read = self.read(turn).await;
         // Half, so that its own next round does not come too early. After a failure another one may go on at once: it
         // may reach the provider.
         let pause = if read.is_ok() { self.interval / 2 } else { Duration::ZERO };
@@ -87,6 +105,11 @@ impl NoteRefunds {
         end.await
     }
 
+    async fn read(&self, turn: Timestamp) -> Result<(), SweepError> {
+        self.read_pages(turn).await?;
+        Ok(self.look_up_again().await?)
+    }
+
     async fn read_pages(&self, turn: Timestamp) -> Result<(), SweepError> {
         for _ in 0..MAX_PAGES {
             if self.is_held_back() || !self.read_page(turn).await? {
@@ -106,43 +129,93 @@ impl NoteRefunds {
             Err(error) => {
                 // The provider does not know where the last page ended: it has lost its list, and begins it anew.
                 if after.is_some() && error.doubt().is_some() {
-                    self.move_cursor(turn, None).await?;
+                    self.move_cursor(turn, None, Vec::new()).await?;
                 }
                 return Err(error.into());
             }
         };
-        self.note_all(page.foreign.into_iter().collect()).await?;
+        let foreign: BTreeSet<String> = page.foreign.into_iter().collect();
+        let looked_up = self.look_up_all(foreign).await;
+        self.note(&looked_up.charges).await?;
         let Some(last) = page.last else { return Ok(false) };
-        Ok(self.move_cursor(turn, Some(last.into())).await? && page.has_more)
+        Ok(self.move_cursor(turn, Some(last.into()), looked_up.unread).await? && page.has_more)
     }
 
-    /// Stores how far the list was read; with `None` it is read from its start again. Returns whether it was still the
-    /// caller's turn; nothing is stored if it was not.
-    async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>) -> Result<bool, DbError> {
-        let now = Timestamp::now();
+    /// Stores how far the list was read, and which charges up to there are to be looked up again; with `None` it is
+    /// read from its start again. Returns whether it was still the caller's turn; nothing is stored if it was not.
+    async fn move_cursor(&self, turn: Timestamp, last: Option<Arc<str>>, unread: Vec<String>) -> Result<bool, DbError> {
+        let (now, unread): (Timestamp, Arc<[String]>) = (Timestamp::now(), unread.into());
+        let due_at = now.plus(self.interval);
         let moved = self.context.db.transact("move_cursor", move |conn| {
-            let last = last.clone();
-            Box::pin(async move { move_cursor(conn, turn, last.as_deref(), now).await })
+            let (last, unread) = (last.clone(), unread.clone());
+            Box::pin(async move { move_cursor(conn, turn, last.as_deref(), (&*unread, due_at), now).await })
         });
         moved.await
     }
 
-    /// Looks up these charges and notes what was refunded of them. Fails if one cannot be looked up now, once all
-    /// others are noted.
-    async fn note_all(&self, charges: BTreeSet<String>) -> Result<(), SweepError> {
-        let found = stream::iter(charges)
-            .map(|charge_id| async move { self.look_up(&charge_id).await })
+    /// Looks up charges again that the provider has not shown before, and notes what was refunded of those that it
+    /// does.
+    async fn look_up_again(&self) -> Result<(), DbError> {
+        if self.is_held_back() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let db = &self.context.db;
+        let due = db.run("due_refunds", |mut conn| async move { unread_refunds::due(&mut conn, now, MAX_AGAIN).await });
+        let due: Vec<Unread> = due.await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let looked_up = self.look_up_all(due.iter().map(|unread| unread.charge_id.clone()).collect()).await;
+        self.note(&looked_up.charges).await?;
+        let (mut unread, read): (Vec<Unread>, Vec<Unread>) =
+            due.into_iter().partition(|due| looked_up.unread.contains(&due.charge_id));
+        for unread in &mut unread {
+            unread.tries = unread.tries.saturating_add(1);
+            unread.due_at = Timestamp::now().plus(backoff_within(self.interval, LONGEST_PAUSE, unread.tries));
+        }
+        let (unread, read): (Arc<[Unread]>, Arc<[Unread]>) = (unread.into(), read.into());
+        let written = db.transact("postpone_refunds", move |conn| {
+            let (unread, read) = (unread.clone(), read.clone());
+            Box::pin(async move {
+                unread_refunds::postpone(conn, &unread).await?;
+                unread_refunds::delete(conn, &read).await
+            })
+        });
+        written.await
+    }
+
+    /// Returns the number of charges that the provider has not shown.
+    pub async fn count_unread(&self) -> Result<u64, DbError> {
+        self.context.db.run("count_unread", |mut conn| async move { unread_refunds::count_all(&mut conn).await }).await
+    }
+
+    async fn look_up_all(&self, charges: BTreeSet<String>) -> LookedUp {
+        let answers = stream::iter(charges)
+            .map(|charge_id| async move {
+                let found = self.look_up(&charge_id).await;
+                (charge_id, found)
+            })
             .buffer_unordered(MAX_IN_FLIGHT);
-        let found: Vec<Result<Option<ChargeRecord>, ProviderError>> = found.collect().await;
-        let (mut charges, mut failure) = (Vec::new(), None);
-        for found in found {
+        let answers: Vec<(String, Result<Option<ChargeRecord>, ProviderError>)> = answers.collect().await;
+        let (mut looked_up, mut failure) = (LookedUp::default(), None);
+        for (charge_id, found) in answers {
             match found {
-                Ok(charge) => charges.extend(charge),
-                Err(error) => failure = Some(error),
+                Ok(charge) => looked_up.charges.extend(charge),
+                Err(error) => {
+                    looked_up.unread.push(charge_id);
+                    failure = Some(error);
+                }
             }
         }
-        self.note(&charges).await?;
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        // One line for all, since they are looked up again and again.
+        if let Some(error) = failure {
+            tracing::warn!(
+                charge.count = looked_up.unread.len(), error.cause = %error,
+                "refunds were made by hand, and their charges cannot be looked up now"
+            );
+        }
+        looked_up
     }
 
     /// Looks a charge up. One that will never be answered for keeps no other from being noted.
@@ -177,6 +250,7 @@ async fn move_cursor(
     conn: &mut MySqlConnection,
     turn: Timestamp,
     last: Option<&str>,
+    (unread, due_at): (&[String], Timestamp),
     now: Timestamp,
 ) -> Result<bool, DbError> {
     if !turns::is_held(conn, cursors::REFUNDS, turn).await? {
@@ -186,6 +260,7 @@ async fn move_cursor(
         Some(last) => cursors::save(conn, cursors::REFUNDS, last, now).await?,
         None => cursors::forget(conn, cursors::REFUNDS).await?,
     }
+    unread_refunds::insert(conn, unread, due_at).await?;
     Ok(true)
 }
 

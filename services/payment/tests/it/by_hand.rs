@@ -200,18 +200,22 @@ async fn one_replica_at_a_time_reads_the_list_and_another_goes_on_when_that_has_
 }
 
 #[tokio::test]
-async fn a_charge_that_cannot_be_looked_up_now_keeps_no_other_from_being_noted() -> Result<()> {
+async fn a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again() -> Result<()> {
     let provider = StandIn::start().await?;
     let sale = provider.open(sweeping()).await?;
-    let order = Order::new();
-    sale.pay(&order, 1, "pm_card_ok").await?;
-    provider.has_captured(&order, "ch_2");
-    sale.reaches(&order, PaymentState::Captured).await;
-    let mut given_back = charge("captured", PRICE);
-    for (name, value) in [("id", json!("ch_2")), ("key", json!(charge_key(&order))), ("refunded_minor", json!(PRICE))] {
-        given_back[name] = value;
+    let (broken, order) = (Order::new(), Order::new());
+    for (order, charge_id) in [(&broken, "ch_1"), (&order, "ch_2")] {
+        sale.pay(order, 1, "pm_card_ok").await?;
+        provider.has_captured(order, charge_id);
+        sale.reaches(order, PaymentState::Captured).await;
     }
-    provider.says_of(Ask::ChargeById, "ch_2", 200, given_back);
+    let given_back = |order: &Order, charge_id: &str| {
+        let mut charge = charge("captured", PRICE);
+        (charge["id"], charge["key"]) = (json!(charge_id), json!(charge_key(order)));
+        charge["refunded_minor"] = json!(PRICE);
+        charge
+    };
+    provider.says_of(Ask::ChargeById, "ch_2", 200, given_back(&order, "ch_2"));
     provider.says_of(Ask::ChargeById, "ch_1", 500, refusal("broken"));
     // Of the one that fails, and of the other.
     let (mut first, mut second) = (refund("refunded", PRICE), refund("refunded", PRICE));
@@ -219,11 +223,22 @@ async fn a_charge_that_cannot_be_looked_up_now_keeps_no_other_from_being_noted()
     (second["id"], second["charge_id"]) = (json!("re_2"), json!("ch_2"));
     provider.says(Ask::Refunds, 200, json!({"refunds": [first, second], "has_more": false}));
     noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
-    assert_eq!(sale.number("SELECT COUNT(*) FROM provider_cursors").await?, 0, "the page is read again");
-
-    provider.says_of(Ask::ChargeById, "ch_1", 404, refusal("not_found"));
     let read = "SELECT COUNT(*) FROM provider_cursors WHERE after_id = 're_2'";
     eventually("the page is done", || async { sale.number(read).await.ok().filter(|read| *read == 1) }).await;
-    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    // What comes behind it says nothing of that charge.
+    provider.says(Ask::Refunds, 200, json!({"refunds": [], "has_more": false}));
+    let tried = "SELECT COUNT(*) FROM unread_refunds WHERE charge_id = 'ch_1' AND tries > 1";
+    eventually("it is looked up again", || async { sale.number(tried).await.ok().filter(|tried| *tried == 1) }).await;
+    eventually("it is counted", || async {
+        let metrics = sale.mesh.metrics(Service::Payment).await.ok()?;
+        (metrics.values("stampede_payments_unread_refunds", &[]) == [1.0]).then_some(())
+    })
+    .await;
+
+    provider.says_of(Ask::ChargeById, "ch_1", 200, given_back(&broken, "ch_1"));
+    sqlx::query("UPDATE unread_refunds SET due_us = 1").execute(&mut *sale.conn().await?).await?;
+    noted(&sale, &[("REFUNDED_ELSEWHERE", "OPEN"), ("REFUNDED_ELSEWHERE", "OPEN")]).await;
+    let left = "SELECT COUNT(*) FROM unread_refunds";
+    eventually("none is left", || async { sale.number(left).await.ok().filter(|left| *left == 0) }).await;
     sale.mesh.stop().await
 }
