@@ -113,12 +113,14 @@ async fn ended_orders_give_back_what_they_kept_though_those_never_written_cannot
     let mut sale = Sale::in_world(world, mesh, &[Service::Order]).await;
     sale.begin_another().await;
     let order = placed(&sale).await;
-    let mut conn = sale.inventory_db.acquire().await.unwrap();
-    sqlx::raw_sql("RENAME TABLE reservations TO reservations_away").execute(&mut *conn).await.unwrap();
+    let rename = async |sql: &'static str| {
+        sqlx::raw_sql(sql).execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+    };
+    rename("RENAME TABLE reservations TO reservations_away").await;
     ends_silently(&orders, &order, "EXPIRED").await;
     eventually("its units are back", || async { (sale.in_ledger(&order).await == 0).then_some(()) }).await;
 
-    sqlx::raw_sql("RENAME TABLE reservations_away TO reservations").execute(&mut *conn).await.unwrap();
+    rename("RENAME TABLE reservations_away TO reservations").await;
     let unwritten = sale.order([1, 0]);
     assert!(matches!(sale.reserve(&unwritten).await, Outcome::Reserved(_)));
     eventually("it was looked for", || async { (sale.in_ledger(&unwritten).await == 0).then_some(()) }).await;

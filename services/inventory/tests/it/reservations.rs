@@ -142,6 +142,14 @@ async fn the_units_of_an_order_that_was_never_written_go_back() {
     assert_eq!(sale.in_ledger(&order).await, 0);
 }
 
+async fn execute(sale: &Sale, sql: &'static str) {
+    sqlx::raw_sql(sql).execute(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap();
+}
+
+async fn count(sale: &Sale, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&mut *sale.inventory_db.acquire().await.unwrap()).await.unwrap()
+}
+
 /// More orders than are asked about in one go, which were never written, and whose rows only a newer release can read.
 const UNREADABLE: i64 = 1_100;
 
@@ -149,27 +157,20 @@ const UNREADABLE: i64 = 1_100;
 async fn orders_whose_units_cannot_go_back_are_passed_over_however_many_they_are_and_looked_at_again() {
     let sale = staged_beside_order().await;
     sell_to(&sale, UNREADABLE).await;
-    let mut conn = sale.inventory_db.acquire().await.unwrap();
     for spoil in [
         "UPDATE ledger SET late_answer = 'LATER'",
         "INSERT INTO reservations (order_id, asked_at_us) SELECT order_id, 1 FROM ledger",
     ] {
-        sqlx::raw_sql(spoil).execute(&mut *conn).await.unwrap();
+        execute(&sale, spoil).await;
     }
     let order = sale.order([1, 0]);
     sale.reserved(&order).await;
     eventually("its units are back", || async { (sale.in_ledger(&order).await == 0).then_some(()) }).await;
-    let waiting = "SELECT COUNT(*) FROM reservations";
-    assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *conn).await.unwrap(), UNREADABLE);
+    assert_eq!(count(&sale, "SELECT COUNT(*) FROM reservations").await, UNREADABLE);
 
-    sqlx::raw_sql("UPDATE ledger SET late_answer = NULL").execute(&mut *conn).await.unwrap();
+    execute(&sale, "UPDATE ledger SET late_answer = NULL").await;
     let kept = "SELECT COUNT(*) FROM ledger WHERE state = 'COMMITTED'";
-    eventually("all units are back", || async {
-        let mut conn = sale.inventory_db.acquire().await.ok()?;
-        let kept: i64 = sqlx::query_scalar(kept).fetch_one(&mut *conn).await.ok()?;
-        (kept == 0).then_some(())
-    })
-    .await;
+    eventually("all units are back", || async { (count(&sale, kept).await == 0).then_some(()) }).await;
     sale.mesh.stop().await.unwrap();
 }
 

@@ -2,7 +2,6 @@
 
 use crate::sale::{LONG, Sale, UNITS, refusal, refused};
 use anyhow::Result;
-use sqlx::{MySql, pool::PoolConnection};
 use stampede_outbox::OutboxMessage;
 use stampede_proto::{
     convert::timestamp,
@@ -177,9 +176,9 @@ async fn a_payment_that_comes_during_a_walk_does_not_begin_it_again_but_is_seen_
     sale.mesh.stop().await
 }
 
-/// Runs a statement on the schema of the orders.
-async fn execute(conn: &mut PoolConnection<MySql>, sql: &'static str) -> Result<u64> {
-    Ok(sqlx::raw_sql(sql).execute(&mut **conn).await?.rows_affected())
+/// Runs a statement on the schema of the orders, and returns how many rows it has changed.
+async fn execute(sale: &Sale, sql: &'static str) -> Result<u64> {
+    Ok(sqlx::raw_sql(sql).execute(&mut *sale.connection().await?).await?.rows_affected())
 }
 
 /// Copies the only order ten thousand times, as if all of them had come later.
@@ -195,10 +194,9 @@ async fn a_walk_goes_on_where_it_was_when_its_process_dies() -> Result<()> {
     let mut sale = Sale::with_time_to_pay(LONG).await?;
     let order = sale.payable_lamp(buyer()).await?;
     sale.cancel(&order, "c").await?;
-    let mut conn = sale.connection().await?;
-    execute(&mut conn, "CREATE TABLE digits (n INT NOT NULL)").await?;
-    execute(&mut conn, "INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)").await?;
-    assert_eq!(execute(&mut conn, COPY_ORDER).await?, 10_000);
+    execute(&sale, "CREATE TABLE digits (n INT NOT NULL)").await?;
+    execute(&sale, "INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)").await?;
+    assert_eq!(execute(&sale, COPY_ORDER).await?, 10_000);
 
     event_cancelled(&sale, 2, false).await?;
     let place = "SELECT walk_begun_us, walk_arrival FROM cancelled_events WHERE walk_arrival > 4000 AND NOT is_whole";
@@ -211,11 +209,12 @@ async fn a_walk_goes_on_where_it_was_when_its_process_dies() -> Result<()> {
     // Its lease is over, and the cancellation long ago, so that no other walk follows soon.
     let is_over = "UPDATE cancelled_events SET next_walk_us = 1, walked_until_us = 1, walk_token_us = 1, \
                    received_us = received_us - 864000000000 WHERE NOT is_whole";
-    assert_eq!(execute(&mut conn, is_over).await?, 1);
+    assert_eq!(execute(&sale, is_over).await?, 1);
     sale.mesh.restart(Service::Order).await?;
     counts(&sale, [10_001, 0, 0, 0, 0]).await;
-    let (begun_us, arrival): (i64, i64) =
-        sqlx::query_as("SELECT walk_begun_us, walk_arrival FROM cancelled_events").fetch_one(&mut *conn).await?;
+    let place = "SELECT walk_begun_us, walk_arrival FROM cancelled_events";
+    let place = sqlx::query_as(place).fetch_one(&mut *sale.connection().await?).await?;
+    let (begun_us, arrival): (i64, i64) = place;
     assert_eq!(begun_us, before.0, "it is the same walk");
     assert!(arrival >= before.1, "{arrival}");
     settled(&sale).await;
@@ -234,7 +233,7 @@ async fn a_place_that_was_left_by_a_walk_that_is_over_is_not_gone_on_from() -> R
     let left = "UPDATE cancelled_events SET next_walk_us = 1, walked_until_us = 1, walk_token_us = 2, \
                 walk_begun_us = 1, walk_arrival = 9, walk_order_id = event_id, walk_ended_orders = 41, \
                 ended_orders = 7, received_us = received_us - 864000000000";
-    assert_eq!(execute(&mut sale.connection().await?, left).await?, 1);
+    assert_eq!(execute(&sale, left).await?, 1);
     counts(&sale, [1, 0, 0, 0, 0]).await;
     sale.mesh.stop().await
 }
@@ -258,7 +257,7 @@ async fn walks_become_rare_while_a_refund_has_no_end_and_one_follows_soon_when_i
 
     // It has been so for ten days.
     let long_ago = "UPDATE cancelled_events SET received_us = received_us - 864000000000, next_walk_us = 1";
-    assert_eq!(execute(&mut sale.connection().await?, long_ago).await?, 1);
+    assert_eq!(execute(&sale, long_ago).await?, 1);
     let (hour, minutes) = (Duration::from_secs(3_600), Duration::from_secs(300));
     eventually("the next walk is far away", || async { (next_walk_in(&sale).await.ok()? > 20 * hour).then_some(()) })
         .await;
@@ -266,7 +265,7 @@ async fn walks_become_rare_while_a_refund_has_no_end_and_one_follows_soon_when_i
     sale.reaches(&paid, OrderState::Refunded).await;
     let next = next_walk_in(&sale).await?;
     assert!(next > Duration::ZERO && next <= minutes, "{next:?}");
-    execute(&mut sale.connection().await?, "UPDATE cancelled_events SET next_walk_us = 1").await?;
+    execute(&sale, "UPDATE cancelled_events SET next_walk_us = 1").await?;
     counts(&sale, [0, 0, 1, 1, 0]).await;
     settled(&sale).await;
     sale.mesh.stop().await
@@ -282,7 +281,7 @@ async fn a_kept_order_that_is_refunded_long_after_the_end_is_counted_anew() -> R
     event_cancelled(&sale, 2, false).await?;
     settled(&sale).await;
     let no_more = "UPDATE cancelled_events SET received_us = received_us - 864000000000, next_walk_us = 1";
-    execute(&mut sale.connection().await?, no_more).await?;
+    execute(&sale, no_more).await?;
     let ended = "SELECT COUNT(*) FROM cancelled_events WHERE next_walk_us IS NULL";
     eventually("there are no more walks", || async {
         let ended: i64 = sqlx::query_scalar(ended).fetch_one(&mut *sale.connection().await.ok()?).await.ok()?;
