@@ -213,8 +213,7 @@ async fn a_walk_goes_on_where_it_was_when_its_process_dies() -> Result<()> {
     sale.mesh.restart(Service::Order).await?;
     counts(&sale, [10_001, 0, 0, 0, 0]).await;
     let place = "SELECT walk_begun_us, walk_arrival FROM cancelled_events";
-    let place = sqlx::query_as(place).fetch_one(&mut *sale.connection().await?).await?;
-    let (begun_us, arrival): (i64, i64) = place;
+    let (begun_us, arrival): (i64, i64) = sqlx::query_as(place).fetch_one(&mut *sale.connection().await?).await?;
     assert_eq!(begun_us, before.0, "it is the same walk");
     assert!(arrival >= before.1, "{arrival}");
     settled(&sale).await;
