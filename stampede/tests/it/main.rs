@@ -37,4 +37,5 @@ mod sale;
 mod sold;
 mod steps;
 mod trace;
+mod transactions;
 mod webhook;

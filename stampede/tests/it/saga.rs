@@ -9,6 +9,7 @@ use crate::{
     history::{History, Telling, kept},
     sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
     steps::{STEPS, Step, Way},
+    transactions,
 };
 use sqlx::MySqlPool;
 use stampede_proto::{
@@ -343,6 +344,8 @@ async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
     for Broken { step, at, by } in everything_fails(&stand).await {
         eventually(&format!("{step}: fails at its {at:?}"), || ready((by.count() == 1).then_some(()))).await;
     }
+    let without = transactions::without_failure(&stand.sale.mesh).await;
+    assert!(without.is_empty(), "no step is part of these: {without:?}");
     stand.sale.audit();
 
     let world = &stand.sale.world;

@@ -1,5 +1,6 @@
-//! The sale step by step: each transaction in which a service takes a message, writes one, or does both, and by what it
-//! is known on its way to the database. A message without a step fails a test here.
+//! The sale step by step: each transaction in which a service takes a message, writes one, does both, or takes units or
+//! a coupon for an order that is not written yet; and by what it is known on its way to the database. A message without
+//! a step fails a test here, and a transaction that no test makes fail one in `transactions.rs`.
 
 use Way::{Cancelled, Claimed, Declined, Expired, Late, Refunded, Rejected, Scheduled};
 use stampede_proto::messages;
@@ -52,9 +53,9 @@ pub struct Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, takes, writes, way, .. } = self;
+        let Self { service, takes, writes, way, marks } = self;
         let (takes, writes) = (takes.unwrap_or("nothing"), writes.unwrap_or("nothing"));
-        write!(f, "{service} takes {takes} and writes {writes} ({way:?})")
+        write!(f, "{service} takes {takes} and writes {writes} ({way:?}, {marks:?})")
     }
 }
 
@@ -64,6 +65,11 @@ const fn writes(service: Service, message: &'static str, way: Way, marks: &'stat
 
 const fn takes(service: Service, message: &'static str, way: Way, marks: &'static [&'static str]) -> Step {
     Step { service, takes: Some(message), writes: None, way, marks }
+}
+
+/// Called by another service, without a message.
+const fn called(service: Service, way: Way, marks: &'static [&'static str]) -> Step {
+    Step { service, takes: None, writes: None, way, marks }
 }
 
 /// Takes the first message, and writes the second one.
@@ -88,6 +94,8 @@ pub const STEPS: &[Step] = &[
 
     writes(Coupon, "CouponsIssued", Claimed, &["CouponsIssued"]),
 
+    called(Inventory, Refunded, &["INSERT INTO ledger ", "{order_hex}"]),
+    called(Coupon, Refunded, &["'HELD'", "{coupon_hex}"]),
     writes(Order, "OrderPlaced", Refunded, &["OrderPlaced", "{order}"]),
     writes(Order, "PaymentRequested", Refunded, &["PaymentRequested", "{order}"]),
     takes(Payment, "PaymentRequested", Refunded, &["INSERT INTO attempts ", "{payment_hex}"]),
@@ -119,6 +127,8 @@ pub const STEPS: &[Step] = &[
     answers(Inventory, ("OrderPaidLate", "StockCommitted"), Late, &["StockCommitted", "{order}"]),
     answers(Order, ("StockCommitted", "OrderFulfilled"), Late, &["OrderFulfilled", "{order}"]),
 
+    // Of the last unit, which nobody else may get meanwhile.
+    called(Inventory, Rejected, &["INSERT INTO ledger ", "{order_hex}"]),
     answers(Inventory, ("OrderPaidLate", "StockRejected"), Rejected, &["StockRejected", "{order}"]),
     answers(Order, ("StockRejected", "RefundRequested"), Rejected, &["RefundRequested", "{order}"]),
 ];
