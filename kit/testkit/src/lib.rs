@@ -35,6 +35,7 @@ mod metrics;
 mod proxy;
 mod redis;
 mod running;
+mod statements;
 mod world;
 
 pub use self::redis::{OwnRedis, RedisCopy};

@@ -4,14 +4,17 @@
 //! either direction, so the process waits and the server keeps what it has, for as long as it takes to look at both.
 //! One that wants a process to see that its transaction has failed breaks it off.
 
-use crate::breaks::{Break, BreakAt, Breaks, Passing, Transaction};
+use crate::{
+    breaks::{Break, BreakAt, Breaks, Passing, Transaction},
+    statements::Spoken,
+};
 use anyhow::{Context, Result};
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 use tokio::{
@@ -74,6 +77,7 @@ struct Shared {
     trap: Mutex<Option<Trap>>,
     gate: watch::Sender<Gate>,
     breaks: Breaks,
+    statements: AtomicUsize,
 }
 
 /// A proxy of one server. Its connections end when it is dropped.
@@ -97,7 +101,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("{scheme}://{user}{}{path}", listener.local_addr()?);
         let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
-        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default() });
+        let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default(), statements: AtomicUsize::new(0) });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
         Ok(Self { url, shared, accepting })
     }
@@ -135,6 +139,12 @@ impl Proxy {
     pub fn cut(&self) {
         *self.shared.lock() = None;
         self.shared.gate.send_modify(|gate| *gate = Gate { frozen: None, cuts: gate.cuts + 1 });
+    }
+
+    /// Returns how many statements have come through of transactions that have written something and are committed, if
+    /// this is the proxy of a database. Those that are their own transaction are none of them.
+    pub fn statements(&self) -> usize {
+        self.shared.statements.load(Ordering::Acquire)
     }
 
     /// Breaks off the first transaction that begins from now on and has all of these texts in one of its writes. Its
@@ -214,7 +224,7 @@ impl Shared {
     ) -> io::Result<()> {
         let mut gate = self.gate.subscribe();
         let mut chunk = vec![0; CHUNK];
-        let mut transaction = Transaction::default();
+        let (mut transaction, mut spoken) = (Transaction::default(), Spoken::default());
         loop {
             let write = match from.read(&mut chunk).await? {
                 0 => return Ok(()),
@@ -227,6 +237,9 @@ impl Shared {
             }
             if !self.passes(connection, write) {
                 until(&mut gate, |gate| gate.frozen.is_none()).await;
+            }
+            if let Some(statements) = spoken.hear(write) {
+                self.statements.fetch_add(statements, Ordering::AcqRel);
             }
             to.write_all(write).await?;
         }

@@ -1,14 +1,16 @@
-//! What work on a mesh costs its servers, counted: rows, entries of indexes, messages, transactions.
+//! What work on a mesh costs its servers, counted: rows, entries of indexes, messages, transactions and statements.
 //!
 //! Rows are counted by triggers, which note each row that a committed transaction has written. The servers' own
 //! counters are of no use here: those of a table want the performance schema, which the servers of tests run without,
-//! and those of the server have the rows of all tests that run beside this one.
+//! and those of the server have the rows of all tests that run beside this one. So have its counters of statements: these
+//! are counted on their way there.
 
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
 };
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use stampede_testkit::{Proxy, Service};
 use std::{
     collections::BTreeMap,
     fmt::{self, Display},
@@ -60,6 +62,8 @@ pub struct Costs {
     pub messages: Tally,
     /// Transactions that are units of work, by name. A statement that is its own transaction is none of them.
     pub transactions: Tally,
+    /// Statements of transactions that have written something, by service.
+    pub statements: Tally,
 }
 
 impl Costs {
@@ -70,6 +74,7 @@ impl Costs {
             index_entries: difference(&self.index_entries, &before.index_entries),
             messages: difference(&self.messages, &before.messages),
             transactions: difference(&self.transactions, &before.transactions),
+            statements: difference(&self.statements, &before.statements),
         }
     }
 
@@ -80,6 +85,7 @@ impl Costs {
             ("index entries", &self.index_entries),
             ("messages", &self.messages),
             ("transactions", &self.transactions),
+            ("statements", &self.statements),
         ];
         let mut lines = vec!["| an order costs | of | count |".to_owned(), "|---|---|---|".to_owned()];
         for (what, tally) in parts {
@@ -110,7 +116,6 @@ fn difference(after: &Tally, before: &Tally) -> Tally {
 }
 
 /// Where a mesh keeps what it writes.
-#[derive(Debug, Clone)]
 pub struct Counters {
     /// The database server, without a schema, with the right to make triggers.
     pub database_url: String,
@@ -123,6 +128,8 @@ pub struct Counters {
     pub services: Vec<&'static str>,
     /// The admin sides of the processes whose transactions are counted.
     pub admin_urls: Vec<String>,
+    /// What each service reaches its schema by.
+    pub links: BTreeMap<Service, Proxy>,
 }
 
 impl Counters {
@@ -150,7 +157,7 @@ impl Counters {
     /// What was counted so far.
     pub async fn read(&self) -> Costs {
         let mut server = self.connect().await;
-        let mut costs = Costs { messages: self.messages(), ..Costs::default() };
+        let mut costs = Costs { messages: self.messages(), statements: self.statements(), ..Costs::default() };
         for schema in self.schemas(&mut server).await {
             let sql = format!(
                 "SELECT CAST(row_of AS CHAR), CAST(what_done AS CHAR), COUNT(*) FROM {schema}.{NOTES} \
@@ -172,6 +179,13 @@ impl Counters {
             }
         }
         costs
+    }
+
+    fn statements(&self) -> Tally {
+        let sent = |(service, link): (&Service, &Proxy)| {
+            (service.name().to_owned(), i64::try_from(link.statements()).unwrap())
+        };
+        self.links.iter().map(sent).collect()
     }
 
     async fn connect(&self) -> MySqlConnection {

@@ -1,0 +1,101 @@
+//! The statements of transactions that come through a proxy of a database, counted.
+
+/// The commands of the protocol by which statements come.
+const QUERY: u8 = 0x03;
+const EXECUTE: u8 = 0x17;
+/// Length and number of a packet, before its command.
+const HEADER: usize = 4;
+/// What a statement begins with that writes.
+const WRITING: [&[u8]; 3] = [b"INSERT", b"UPDATE", b"DELETE"];
+
+/// The transaction on one connection, if there is one.
+#[derive(Debug, Default)]
+pub struct Spoken {
+    is_open: bool,
+    has_written: bool,
+    statements: usize,
+}
+
+impl Spoken {
+    /// Takes note of the next write of the client. Returns the number of statements of the transaction that is committed
+    /// by it, its BEGIN and COMMIT among them, if that has written something by a statement in text.
+    ///
+    /// A write of more than one read, which is a text of 64 KiB, may be counted wrongly.
+    pub fn hear(&mut self, write: &[u8]) -> Option<usize> {
+        match *write.get(HEADER)? {
+            QUERY => statements(&write[HEADER + 1..]).into_iter().find_map(|statement| self.take(statement)),
+            EXECUTE => {
+                self.statements += 1;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, statement: &[u8]) -> Option<usize> {
+        if statement.starts_with(b"BEGIN") {
+            *self = Self { is_open: true, ..Self::default() };
+        }
+        self.statements += 1;
+        self.has_written |= WRITING.iter().any(|verb| statement.starts_with(verb));
+        if statement.starts_with(b"ROLLBACK") {
+            *self = Self::default();
+        }
+        if !statement.starts_with(b"COMMIT") {
+            return None;
+        }
+        let ended = std::mem::take(self);
+        (ended.is_open && ended.has_written).then_some(ended.statements)
+    }
+}
+
+/// The statements of a text: a semicolon between quotes ends none.
+fn statements(text: &[u8]) -> Vec<&[u8]> {
+    let (mut quote, mut is_escaped) = (None, false);
+    let parts = text.split(|byte| {
+        let ends = quote.is_none() && *byte == b';';
+        match quote {
+            _ if is_escaped => is_escaped = false,
+            Some(_) if *byte == b'\\' => is_escaped = true,
+            Some(open) if *byte == open => quote = None,
+            Some(_) => {}
+            None if matches!(byte, b'\'' | b'"' | b'`') => quote = Some(*byte),
+            None => {}
+        }
+        ends
+    });
+    parts.map(<[u8]>::trim_ascii).filter(|statement| !statement.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Vec<u8> {
+        [&[0, 0, 0, 0, QUERY][..], text.as_bytes()].concat()
+    }
+
+    #[test]
+    fn the_statements_of_a_transaction_that_writes_are_counted_at_its_commit() {
+        let mut spoken = Spoken::default();
+        assert_eq!(spoken.hear(&query("BEGIN;SELECT 1")), None);
+        assert_eq!(spoken.hear(&query(r"INSERT INTO t VALUES ('a;b\';c', 'it''s;'); UPDATE t SET a = 1;")), None);
+        assert_eq!(spoken.hear(&[1, 0, 0, 0, EXECUTE]), None);
+        assert_eq!(spoken.hear(&query("COMMIT")), Some(6));
+    }
+
+    #[test]
+    fn what_writes_nothing_or_is_taken_back_or_is_no_transaction_does_not_count() {
+        let mut spoken = Spoken::default();
+        for texts in
+            [["BEGIN;SELECT 1", "COMMIT"], ["BEGIN;INSERT INTO t VALUES (1)", "ROLLBACK"], ["DELETE FROM t", ""]]
+        {
+            for text in texts {
+                assert_eq!(spoken.hear(&query(text)), None, "{text}");
+            }
+        }
+        assert_eq!(spoken.hear(b"x"), None);
+        assert_eq!(spoken.hear(&query("BEGIN;DELETE FROM t")), None);
+        assert_eq!(spoken.hear(&query("COMMIT")), Some(3), "nothing of before is in it");
+    }
+}
