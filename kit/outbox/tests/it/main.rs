@@ -5,6 +5,7 @@
 
 mod bench;
 mod fresh;
+mod idle;
 mod order;
 mod relay;
 mod rows;

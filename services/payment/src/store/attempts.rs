@@ -141,17 +141,18 @@ pub async fn count_unknown(conn: &mut MySqlConnection) -> Result<u64, DbError> {
     Ok(count.unsigned_abs())
 }
 
-/// Claims attempts of unknown outcome that are due for a look-up, the longest due first. Skips those that another
-/// process is claiming. Yields an error for one that is claimed and cannot be read.
+/// Claims attempts of unknown outcome that are due for a look-up, from this time on and the longest due first. Skips those
+/// that another process is claiming. Yields an error for one that is claimed and cannot be read.
 pub async fn claim_unknown(
     conn: &mut MySqlConnection,
-    limit: u32,
+    (from, limit): (Timestamp, u32),
     claim: Claim,
 ) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
     // Found without a lock first. A locking range scan of the index of due attempts would lock entries that ending
     // charges delete from it all the while, and deadlock with them.
     let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
     Claimable::Due.push_to(&mut due, claim.now);
+    due.push(" AND due_us >= ").push_bind(from.micros());
     due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
     let due: Vec<KeyRow> = due.fetch_all(&mut *conn).await?;
     if due.is_empty() {

@@ -63,15 +63,16 @@ pub async fn find(conn: &mut MySqlConnection, of: AttemptKey) -> Result<Option<R
     rows.into_iter().next().map(Row::into_refund).transpose()
 }
 
-/// Claims refunds that are due, the longest due first. Skips those that another process is claiming. Yields an error
-/// for one that is claimed and cannot be read.
+/// Claims refunds that are due, from this time on and the longest due first. Skips those that another process is
+/// claiming. Yields an error for one that is claimed and cannot be read.
 pub async fn claim_due(
     conn: &mut MySqlConnection,
-    limit: u32,
+    (from, limit): (Timestamp, u32),
     claim: Claim,
 ) -> Result<Vec<Result<Refund, DbError>>, DbError> {
     let mut query = Statement::new("SELECT payment_id, attempt FROM refunds WHERE ");
     push_due(&mut query, claim.now);
+    query.push(" AND due_us >= ").push_bind(from.micros());
     query.push(" ORDER BY due_us LIMIT ").push_bind(limit).push(" FOR UPDATE SKIP LOCKED");
     let keys: Vec<KeyRow> = query.fetch_all(&mut *conn).await?;
     take(conn, &keys, claim).await

@@ -96,6 +96,26 @@ async fn a_refund_is_in_one_claim_whatever_was_read_before() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_look_finds_what_is_due_from_its_beginning_on() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let mut conn = db.acquire().await?;
+    let payment_id = queue(&mut conn, 1).await?;
+    let of = AttemptKey { payment_id, attempt: 1 };
+    refunds::insert(&mut conn, &[Refund::request(of, Some("ch_1".to_owned()), eur(500), NOW)]).await?;
+    let (due, later) = (NOW.plus(LEASE), NOW.plus(LEASE * 2));
+    assert_eq!(taken(&mut conn, &[payment_id], Claimable::Requested, claim(1, NOW)).await?, 1);
+    for (claimer, from, count) in [(2, later, 0), (3, due, 1)] {
+        let unknown = attempts::claim_unknown(&mut conn, (from, 9), claim(claimer, later)).await?;
+        assert_eq!(unknown.len(), count, "attempts from {from:?}");
+    }
+    for (claimer, from, count) in [(4, due, 0), (5, NOW, 1)] {
+        let refunds = refunds::claim_due(&mut conn, (from, 9), claim(claimer, later)).await?;
+        assert_eq!(refunds.len(), count, "refunds from {from:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_row_that_cannot_be_read_is_named_and_its_neighbours_are_read() -> Result<()> {
     let db = World::new()?.schema(Service::Payment).await?;
     let mut conn = db.acquire().await?;

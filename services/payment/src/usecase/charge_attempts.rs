@@ -1,25 +1,13 @@
 //! Charges attempts. The lease of this process is committed first, then the charge is sent to the provider. A queued
 //! attempt is claimed here; one that the consumer took over is leased already.
 
-use super::{Context, SettleAttempts, readable};
+use super::{Context, SettleAttempts, looks::Looks, readable};
 use crate::{
     domain::{ChargeOrder, Outcome},
     provider::HttpProvider,
     store::attempts,
 };
 use stampede_db::DbError;
-use stampede_vocab::Timestamp;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::time::Instant;
-
-/// Time between two looks at all that is queued. Those in between begin where the last one has ended: the index keeps the
-/// places of what was charged for as long as somebody reads as of before, and a look walks over them.
-const WHOLE_LOOK: Duration = Duration::from_secs(5);
-/// How much older than that an attempt may be that was not there: its transaction had not ended, or its clock is behind.
-const LATE: Duration = Duration::from_secs(10);
 
 /// Charges attempts. Cheap to clone.
 #[derive(Clone)]
@@ -27,14 +15,13 @@ pub struct ChargeAttempts {
     context: Context,
     provider: HttpProvider,
     settle: SettleAttempts,
-    /// When a look at all has left nothing queued.
-    looked: Arc<Mutex<Option<(Instant, Timestamp)>>>,
+    looks: Looks,
 }
 
 impl ChargeAttempts {
     /// Charges through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleAttempts) -> Self {
-        Self { context, provider, settle, looked: Arc::default() }
+        Self { context, provider, settle, looks: Looks::default() }
     }
 
     /// Waits until this replica has queued an attempt that it did not take over.
@@ -49,23 +36,17 @@ impl ChargeAttempts {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let (claim, started, looked) = (self.context.claim(), Instant::now(), self.looked());
-        let from = looked.map_or(Timestamp::from_micros(0), |at| at.minus(LATE));
+        let (claim, look) = (self.context.claim(), self.looks.begin());
+        let from = look.from;
         let claimed = self
             .context
             .db
             .transact("claim_charges", move |conn| Box::pin(attempts::claim_requested(conn, (from, limit), claim)));
         let claimed = claimed.await?;
-        if looked.is_none() && claimed.len() < limit as usize {
-            *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Some((started, claim.now));
+        if claimed.len() < limit as usize {
+            self.looks.left_nothing(&look, claim.now);
         }
         Ok(readable(claimed))
-    }
-
-    /// Up to when nothing is queued; `None` if all has to be looked at again.
-    fn looked(&self) -> Option<Timestamp> {
-        let looked = *self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.filter(|(at, _)| at.elapsed() < WHOLE_LOOK).map(|(_, now)| now)
     }
 
     /// Charges an attempt that was claimed or taken over, and stores its outcome. If that fails, the reconciler looks

@@ -10,6 +10,7 @@ mod follow_orders;
 mod halves;
 mod handle_webhook;
 mod look_up_notices;
+mod looks;
 mod note_refunds;
 mod permits;
 mod recent_ends;

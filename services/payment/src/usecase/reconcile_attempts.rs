@@ -3,7 +3,7 @@
 //! and however often. Nothing is sent again once the provider may have forgotten the key. What it does not have by then,
 //! or does not answer for, is parked, for an operator; what it says to be pending is looked up for two weeks.
 
-use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, readable};
+use super::{ChargeAttempts, Context, SettleAttempts, TRIES_UNTIL_ERROR, looks::Looks, readable};
 use crate::{
     domain::{ChargeOrder, Doubt, Outcome},
     provider::{HttpProvider, LookUp, ProviderError},
@@ -18,12 +18,13 @@ pub struct ReconcileAttempts {
     provider: HttpProvider,
     charge: ChargeAttempts,
     settle: SettleAttempts,
+    looks: Looks,
 }
 
 impl ReconcileAttempts {
     /// Looks charges up at this provider, and sends those again by `charge` that it never took.
     pub fn new(context: Context, provider: HttpProvider, charge: ChargeAttempts, settle: SettleAttempts) -> Self {
-        Self { context, provider, charge, settle }
+        Self { context, provider, charge, settle, looks: Looks::default() }
     }
 
     /// Returns the number of charges of unknown outcome.
@@ -43,12 +44,17 @@ impl ReconcileAttempts {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let claim = self.context.claim();
+        let (claim, look) = (self.context.claim(), self.looks.begin());
+        let from = look.from;
         let claimed = self
             .context
             .db
-            .transact("claim_unknown", move |conn| Box::pin(attempts::claim_unknown(conn, limit, claim)));
-        Ok(readable(claimed.await?))
+            .transact("claim_unknown", move |conn| Box::pin(attempts::claim_unknown(conn, (from, limit), claim)));
+        let claimed = claimed.await?;
+        if claimed.len() < limit as usize {
+            self.looks.left_nothing(&look, claim.now);
+        }
+        Ok(readable(claimed))
     }
 
     /// Reconciles a claimed attempt and stores its outcome. If that is still unknown, the next look-up is scheduled.

@@ -1,7 +1,7 @@
 //! Refunds captured money. A refund without an answer is looked up, and sent again under the same key, until it is
 //! done, or parked for an operator.
 
-use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, readable};
+use super::{Context, SettleRefunds, TRIES_UNTIL_ERROR, looks::Looks, readable};
 use crate::{
     domain::{Doubt, Refund, RefundOutcome},
     provider::{HttpProvider, ProviderError},
@@ -15,12 +15,13 @@ pub struct RefundPayments {
     context: Context,
     provider: HttpProvider,
     settle: SettleRefunds,
+    looks: Looks,
 }
 
 impl RefundPayments {
     /// Refunds through this provider.
     pub fn new(context: Context, provider: HttpProvider, settle: SettleRefunds) -> Self {
-        Self { context, provider, settle }
+        Self { context, provider, settle, looks: Looks::default() }
     }
 
     /// Waits until this replica has queued a refund.
@@ -35,10 +36,17 @@ impl RefundPayments {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let claim = self.context.claim();
-        let claimed =
-            self.context.db.transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, limit, claim)));
-        Ok(readable(claimed.await?))
+        let (claim, look) = (self.context.claim(), self.looks.begin());
+        let from = look.from;
+        let claimed = self
+            .context
+            .db
+            .transact("claim_refunds", move |conn| Box::pin(refunds::claim_due(conn, (from, limit), claim)));
+        let claimed = claimed.await?;
+        if claimed.len() < limit as usize {
+            self.looks.left_nothing(&look, claim.now);
+        }
+        Ok(readable(claimed))
     }
 
     /// Sends a claimed refund and stores its outcome.

@@ -226,11 +226,15 @@ async fn a_charge_that_a_restored_database_has_queued_for_long_is_not_sent_a_sec
     sale.mesh.stop().await
 }
 
+/// The present in microseconds, in SQL. What is due for long is only found by a look at all, every few seconds.
+const PRESENT: &str = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)";
+
 /// Makes what is open look as if it had been requested so many days earlier, and due.
 async fn age(sale: &Sale, table: &'static str, days: i64) -> Result<()> {
     let earlier = days * 86_400_000_000;
     let sql = format!(
-        "UPDATE {table} SET created_us = created_us - {earlier}, due_us = 1 WHERE state IN ('UNKNOWN', 'REQUESTED')"
+        "UPDATE {table} SET created_us = created_us - {earlier}, due_us = {PRESENT} \
+         WHERE state IN ('UNKNOWN', 'REQUESTED')"
     );
     sqlx::query(AssertSqlSafe(sql)).execute(&mut *sale.conn().await?).await?;
     Ok(())

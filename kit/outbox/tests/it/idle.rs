@@ -1,0 +1,30 @@
+//! A relay that has nothing to send leaves the disk alone.
+
+use crate::bench::Bench;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Several renewals of a relay that is alone and idle, which has one in two seconds.
+const A_WHILE: Duration = Duration::from_secs(9);
+const RENEWALS: &str = "SELECT COUNT(*) FROM renewals";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_without_work_commits_once_in_two_seconds() {
+    let bench = Bench::new().await;
+    bench.run("CREATE TABLE renewals (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY) ENGINE = InnoDB").await;
+    // Each renewal writes the row of its relay, whatever else it writes.
+    bench
+        .run(
+            "CREATE TRIGGER note_renewal AFTER UPDATE ON outbox_relays FOR EACH ROW \
+             INSERT INTO renewals (id) VALUES (NULL)",
+        )
+        .await;
+    let relay = bench.start_relay();
+    bench.write(1, 1).await;
+    bench.settled().await;
+    let before = bench.count(RENEWALS).await;
+    sleep(A_WHILE).await;
+    let renewals = bench.count(RENEWALS).await - before;
+    assert!((1..=6).contains(&renewals), "{renewals} in {A_WHILE:?}");
+    relay.stop().await;
+}
