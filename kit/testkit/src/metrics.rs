@@ -1,4 +1,4 @@
-//! The metrics of a process, as Prometheus reads them.
+//! What a process says of itself at its admin side: its metrics, as Prometheus reads them, and its readiness.
 
 use crate::Mesh;
 use anyhow::Result;
@@ -16,12 +16,7 @@ pub struct Metrics(String);
 impl Metrics {
     /// Reads the page from the admin side at this URL.
     pub async fn read(admin_url: &str) -> Result<Self> {
-        let address = admin_url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(format!("GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await?;
-        Ok(Self(page))
+        Ok(Self(page(admin_url, "/metrics").await?))
     }
 
     /// Returns the numbers of the series of this name that have all of these labels, such as `stage="ahead"`.
@@ -39,9 +34,23 @@ impl Metrics {
     }
 }
 
+async fn page(admin_url: &str, path: &str) -> Result<String> {
+    let address = admin_url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
+}
+
 impl Mesh {
     /// Reads the metrics of a process, the first of its replicas if there are more.
     pub async fn metrics(&self, process: impl Into<Process>) -> Result<Metrics> {
         Metrics::read(&self.admin_url(process)).await
+    }
+
+    /// Reads what a process says of its workers at `/readyz`, the first of its replicas if there are more.
+    pub async fn readiness(&self, process: impl Into<Process>) -> Result<String> {
+        page(&self.admin_url(process), "/readyz").await
     }
 }

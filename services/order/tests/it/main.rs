@@ -18,4 +18,5 @@ mod reading;
 mod repeats;
 mod round_trips;
 mod sale;
+mod standing;
 mod sweeps;
