@@ -164,3 +164,22 @@ async fn a_relay_that_connects_anew_gives_its_leases_new_epochs_and_goes_on_from
     assert_eq!(bench.received(2).await.get("evt_1"), Some(&vec![1, 2]));
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_whose_leases_take_long_to_renew_sends_all_and_each_message_once() {
+    const AGGREGATES: usize = 4;
+    const VERSIONS: i64 = 25;
+    let bench = Bench::new().await;
+    // A second and a half for the sixteen of them.
+    bench.run("CREATE TRIGGER slow_lease BEFORE UPDATE ON outbox_leases FOR EACH ROW DO SLEEP(0.1)").await;
+    let relay = bench.start_relay();
+    for version in 1..=VERSIONS {
+        for aggregate in 0..AGGREGATES {
+            bench.write(aggregate, version).await;
+            relay.outbox.wake();
+        }
+    }
+    bench.settled().await;
+    assert_eq!(bench.records(), i64::try_from(AGGREGATES).unwrap() * VERSIONS);
+    relay.stop().await;
+}
