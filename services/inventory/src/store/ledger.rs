@@ -181,12 +181,21 @@ pub async fn changes_of(
     Ok(rows.into_iter().map(|(version, user)| (version, UserId::from_uuid(user))).collect())
 }
 
-/// The last order of arrival that the ledger has seen of an event; 0 if none.
+/// The last order of arrival that the ledger has seen of an event; 0 if none. Its items know, unless an earlier release
+/// may have written rows: then there is an index for it.
 pub async fn last_arrival(conn: &mut MySqlConnection, event: EventId) -> Result<i64, DbError> {
-    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(arrival) FROM ledger WHERE event_id = ?")
-        .bind(event.uuid())
-        .fetch_one(conn)
-        .await?;
+    let indexed: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() \
+         AND table_name = 'ledger' AND index_name = 'ledger_by_arrival'",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let select = if indexed > 0 {
+        "SELECT MAX(arrival) FROM ledger WHERE event_id = ?"
+    } else {
+        "SELECT MAX(last_arrival) FROM stock WHERE event_id = ?"
+    };
+    let last: Option<i64> = sqlx::query_scalar(select).bind(event.uuid()).fetch_one(conn).await?;
     Ok(last.unwrap_or(0))
 }
 

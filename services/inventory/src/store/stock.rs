@@ -1,6 +1,6 @@
 //! The table `stock`.
 
-use crate::domain::{Committed, Item, ItemChange, Shelf, ShelfItem, Titles, Window, Withdrawal};
+use crate::domain::{Committed, Entry, Item, ItemChange, Shelf, ShelfItem, Titles, Window, Withdrawal};
 use sqlx::{FromRow, MySqlConnection};
 use stampede_db::{Answers, DbError, Place, Statement, Statements};
 use stampede_vocab::{Currency, EventId, ItemId, Money, Timestamp};
@@ -268,9 +268,10 @@ pub fn titles(answers: &Answers, place: Option<Place>) -> Result<HashMap<ItemId,
     Ok(answers.rows(place)?.into_iter().map(titles).collect())
 }
 
-/// Adds the statement that adds what was taken and takes off what came back, for locked items; the rows of the ledger are
-/// written with the versions that the items have by it. It fails unless each item stays between nothing and its total.
-pub fn push_add(statements: &mut Statements, changes: &[ItemChange]) {
+/// Adds the statement that adds what was taken and takes off what came back, for locked items, and keeps the last place
+/// of arrival among these rows of the ledger. The rows are written with the versions that the items have by it. It fails
+/// unless each item stays between nothing and its total.
+pub fn push_add(statements: &mut Statements, changes: &[ItemChange], entries: &[Entry]) {
     if changes.is_empty() {
         return;
     }
@@ -283,16 +284,25 @@ pub fn push_add(statements: &mut Statements, changes: &[ItemChange]) {
             .push_bind_unseparated(change.units)
             .push_unseparated(" AS SIGNED) AS units, CAST(")
             .push_bind_unseparated(change.gift_units)
-            .push_unseparated(" AS SIGNED) AS gift_units");
+            .push_unseparated(" AS SIGNED) AS gift_units, CAST(")
+            .push_bind_unseparated(last_arrival(entries, change.item_id))
+            .push_unseparated(" AS SIGNED) AS arrival");
     }
     query.push(
         ") d ON d.item_id = s.item_id SET s.committed_units = s.committed_units + d.units, \
          s.gift_committed_units = s.gift_committed_units + d.gift_units, s.version = s.version + 1, \
-         s.numbered_changes = s.numbered_changes + 1 \
+         s.numbered_changes = s.numbered_changes + 1, \
+         s.last_arrival = GREATEST(COALESCE(s.last_arrival, 0), d.arrival) \
          WHERE s.committed_units + d.units BETWEEN 0 AND s.total_units \
          AND s.gift_committed_units + d.gift_units BETWEEN 0 AND s.gift_total_units",
     );
     statements.push_expecting(query, "committing units", changes.len());
+}
+
+/// The last place of arrival in these rows of an item; 0 without any.
+fn last_arrival(entries: &[Entry], item: ItemId) -> i64 {
+    let of_item = entries.iter().filter(|entry| entry.line.item_id == item);
+    of_item.map(|entry| entry.arrival).max().unwrap_or(0)
 }
 
 fn select() -> Statement {

@@ -88,7 +88,7 @@ impl LedgerPlaces {
 
 /// Adds the statements that write what the domain decided on under the lock.
 pub(super) fn push_changes(writes: &mut Statements, changes: &Changes) {
-    store::stock::push_add(writes, &changes.items);
+    store::stock::push_add(writes, &changes.items, &changes.entries);
     store::ledger::push_write(writes, &changes.entries, &changes.items);
 }
 

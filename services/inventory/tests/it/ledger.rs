@@ -1,7 +1,9 @@
 //! What becomes of an order in the ledger, and what Redis shows of it, also when Redis was lost.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::sale::{Answer, Level, Sale, Step, level, rejected};
 use stampede_proto::{inventory::v1::RefusalReason, message::v1::StockRejectReason};
+use stampede_testkit::{Service, eventually};
 
 #[tokio::test]
 async fn what_an_order_does_takes_effect_in_order_and_once() {
@@ -47,4 +49,25 @@ async fn lost_redis_is_not_ready_and_comes_back_from_the_ledger() {
     assert_eq!(sale.refusal(&order.again()).await, (RefusalReason::LimitReached, 0));
     assert!(sale.reserved(&sale.order([1, 0])).await.arrival > first.arrival);
     assert_eq!(sale.reserved(&order).await.arrival, first.arrival, "a repeat is still known");
+}
+
+#[tokio::test]
+async fn stock_knows_the_last_place_of_arrival_whatever_comes_back() {
+    let sale = Sale::open().await;
+    let orders = [sale.order([1, 0]), sale.order([0, 1]), sale.order([1, 0])];
+    let mut last = 0;
+    for order in &orders {
+        last = sale.reserved(order).await.arrival;
+    }
+    sale.order_says(&orders[2], &[Step::Cancelled]).await;
+    let db = sale.world.database(Service::Inventory).await.unwrap();
+    let known = "SELECT MAX(last_arrival), (SELECT MAX(arrival) FROM ledger), \
+                 (SELECT COUNT(*) FROM ledger WHERE state = 'RELEASED') FROM stock";
+    eventually("the units of the last order are back, and its place is not forgotten", || async {
+        let mut conn = db.acquire().await.ok()?;
+        let known: (Option<i64>, Option<i64>, i64) = sqlx::query_as(known).fetch_one(&mut *conn).await.unwrap();
+        assert_eq!((known.0, known.1), (Some(last), Some(last)));
+        (known.2 == 1).then_some(())
+    })
+    .await;
 }
