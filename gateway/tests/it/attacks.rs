@@ -243,6 +243,22 @@ async fn a_watcher_over_http1_who_does_not_read_is_cut() {
     door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
 }
 
+/// All deadlines are those that hold without a flag.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_watcher_that_vanished_without_a_word_frees_its_place_within_half_a_minute() {
+    let door = Door::open(&[("--max-streams", "1")]).await;
+    let mut socket = door.connect().await;
+    let request = b"GET /v1/events:watch?event_ids=stay HTTP/1.1\r\nhost: test\r\n\r\n";
+    socket.write_all(request).await.unwrap();
+    assert!(socket.read(&mut [0; 4096]).await.unwrap() > 0);
+    let end = "/v1/events:watch?event_ids=end";
+    assert!(door.ask("GET", end).await.starts_with("HTTP/1.1 503"), "the only place is held");
+    crate::raw::vanish(&socket);
+    let after = door.ask_until("GET", end, "200").await;
+    assert!(after < Duration::from_secs(30), "{after:?}");
+}
+
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_is_gone_and_its_stream_with_it() {
     let door = Door::open(&[("--ping-interval-ms", "1500"), ("--max-streams", "1")]).await;

@@ -98,6 +98,15 @@ pub async fn ask_on(mut socket: TcpStream, method: &str, path: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Has a client vanish without a word, as a phone does that loses its network: what arrives for it is dropped, so it
+/// acknowledges nothing and answers nobody.
+#[cfg(target_os = "linux")]
+pub fn vanish(client: &TcpStream) {
+    // The one instruction of a filter that keeps nothing of a packet: BPF_RET with 0.
+    let keeps_nothing = socket2::SockFilter::new(6, 0, 0, 0);
+    socket2::SockRef::from(client).attach_filter(&[keeps_nothing]).unwrap();
+}
+
 /// How long it takes until the other side closes.
 pub async fn closed_after(socket: &mut TcpStream) -> Duration {
     let (started, mut rest) = (Instant::now(), Vec::new());

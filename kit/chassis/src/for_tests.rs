@@ -133,6 +133,14 @@ pub(crate) async fn reflected_services(channel: Channel) -> Result<Vec<String>, 
     Ok(names)
 }
 
+/// Has a peer vanish without a word: all that arrives for it is dropped, so it acknowledges nothing and answers nobody.
+#[cfg(target_os = "linux")]
+pub(crate) fn vanish(peer: &TcpStream) {
+    // The one instruction of a filter that keeps nothing of a packet: BPF_RET with 0.
+    let keeps_nothing = socket2::SockFilter::new(6, 0, 0, 0);
+    socket2::SockRef::from(peer).attach_filter(&[keeps_nothing]).unwrap();
+}
+
 /// A process that serves on free ports of this machine.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,

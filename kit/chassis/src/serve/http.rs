@@ -134,7 +134,8 @@ impl Server {
     /// Answers the requests of one connection until it ends.
     async fn converse(self: Arc<Self>, socket: TcpStream, address: IpAddr, place: Place, stop: CancellationToken) {
         let _counted = self.open.count();
-        let socket = Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline);
+        let life = Arc::clone(&place.life);
+        let socket = Socket::new(socket, life, self.bounds.stall_deadline, self.cuts.clone());
         match &self.tls {
             None => self.speak(socket, address, &place, &stop).await,
             Some(tls) => {

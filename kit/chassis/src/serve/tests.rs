@@ -304,10 +304,35 @@ async fn a_worker_that_fails_ends_the_process() {
     assert_eq!(error.to_string(), "worker sweep failed: no such table");
 }
 
-#[tokio::test]
-async fn calls_are_measured_by_method_and_code() {
+fn measure() {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| drop(install_metrics("test", Resource::builder_empty().build()).unwrap()));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_vanishes_without_a_word_is_given_up_within_half_a_minute_and_counted() {
+    measure();
+    let (process, _channel) = start(&Workers::new(), DRAIN).await;
+    let mut client = TcpStream::connect(process.admin).await.unwrap();
+    client.write_all(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+    assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
+    crate::for_tests::vanish(&client);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let is_counted = |line: &str| {
+        let of_bound = line.starts_with("http_server_cut_connections_total{") && line.contains("bound=\"vanished\"");
+        of_bound && line.contains("listener=\"admin\"")
+    };
+    // An idle client would be kept for a minute.
+    while !process.get("/metrics").await.lines().any(is_counted) {
+        assert!(Instant::now() < give_up, "it still has its place");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_are_measured_by_method_and_code() {
+    measure();
     let (process, channel) = start(&Workers::new(), DRAIN).await;
     call(channel.clone(), "/test.Calls/Number").await.unwrap();
     call(channel.clone(), "/test.Calls/Panic").await.unwrap_err();

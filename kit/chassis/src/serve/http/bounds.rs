@@ -42,7 +42,8 @@ pub struct HttpBounds {
     /// How long a reader may take nothing of its answer before it is cut off.
     pub stall_deadline: Duration,
     /// How long a peer may leave what was sent to it unacknowledged, a question of its kernel included, before it
-    /// counts as gone.
+    /// counts as gone. What is sent to one that was silent for nearly as long already, such as the time on a stream, is
+    /// waited for anew: so it is twice that until the last one is given up.
     pub vanish_deadline: Duration,
     /// Interval of HTTP/2 pings; an answer may take as long again.
     pub ping_interval: Duration,
@@ -61,7 +62,7 @@ impl Default for HttpBounds {
             idle_deadline: Duration::from_secs(60),
             max_age: Duration::from_secs(600),
             stall_deadline: Duration::from_secs(15),
-            vanish_deadline: Duration::from_secs(15),
+            vanish_deadline: Duration::from_secs(12),
             ping_interval: Duration::from_secs(10),
             max_http2_streams: 128,
         }

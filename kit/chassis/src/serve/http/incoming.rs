@@ -80,7 +80,7 @@ impl Door {
             close: Box::pin(self.close.clone().cancelled_owned()),
         };
         Some(Admitted {
-            socket: Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline),
+            socket: Socket::new(socket, Arc::clone(&place.life), self.bounds.stall_deadline, self.cuts.clone()),
             silence: Some(silence),
             cuts: self.cuts.clone(),
             _busy: None,

@@ -1,10 +1,10 @@
-//! The socket of a connection: a peer that has vanished, or does not read, ends it.
+//! The socket of a connection: a peer that has vanished, or does not read, ends it, and is counted.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{bounds::SOCKET_SEND_BYTES, life::Life};
+use super::{bounds::SOCKET_SEND_BYTES, life::Life, metrics::Cuts};
 
 /// Sets how long the kernel waits for a peer, and how much it keeps for one.
 pub(super) fn prepare(socket: &TcpStream, vanish_deadline: Duration) -> io::Result<()> {
@@ -51,22 +51,34 @@ pub(super) struct Socket {
     stall_deadline: Duration,
     /// Runs while a write waits.
     stall: Option<Pin<Box<Sleep>>>,
+    cuts: Cuts,
 }
 
 impl Socket {
-    pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration) -> Socket {
-        Socket { inner, life, stall_deadline, stall: None }
+    pub(super) fn new(inner: TcpStream, life: Arc<Life>, stall_deadline: Duration, cuts: Cuts) -> Socket {
+        Socket { inner, life, stall_deadline, stall: None, cuts }
+    }
+
+    /// Counts a peer that has vanished: the kernel says so once, to whoever reads or writes next.
+    fn note<T>(&self, outcome: &io::Result<T>) {
+        if outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.cuts.count("vanished");
+        }
     }
 
     /// Counts the time of a write that waits.
     fn in_time<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
+        if let Poll::Ready(outcome) = outcome {
             self.stall = None;
-            return outcome;
+            self.note(&outcome);
+            return Poll::Ready(outcome);
         }
         let deadline = self.stall_deadline;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(deadline)));
-        stall.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+        ready!(stall.as_mut().poll(cx));
+        self.stall = None;
+        self.cuts.count("stalled");
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
 
@@ -76,6 +88,9 @@ impl AsyncRead for Socket {
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.life.arrived();
+        }
+        if let Poll::Ready(outcome) = &outcome {
+            self.note(outcome);
         }
         outcome
     }
@@ -112,10 +127,36 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
     use crate::serve::HttpBounds;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_peer_that_vanishes_without_a_word_ends_its_connection() {
+        let deadline = Duration::from_secs(4);
+        let at_last = deadline - Duration::from_millis(500);
+        for sent_after in [None, Some(Duration::ZERO), Some(at_last)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (socket, _) = listener.accept().await.unwrap();
+            prepare(&socket, deadline).unwrap();
+            crate::for_tests::vanish(&client);
+            let mut socket = Socket::new(socket, Life::begin(), Duration::from_secs(60), Cuts::new("test"));
+            if let Some(silence) = sent_after {
+                sleep(silence).await;
+                socket.write_all(b"news").await.unwrap();
+            }
+            let mut byte = [0; 1];
+            let read = tokio::time::timeout(deadline * 2, socket.read(&mut byte)).await;
+            let error = read.expect("the connection ends").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "sent after {sent_after:?}");
+        }
+    }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
@@ -128,6 +169,8 @@ mod tests {
         assert!(socket.keepalive().unwrap());
         let (idle, unacknowledged) =
             (socket.tcp_keepalive_time().unwrap(), socket.tcp_user_timeout().unwrap().unwrap());
-        assert!(idle + unacknowledged < Duration::from_secs(30), "{idle:?} {unacknowledged:?}");
+        assert!(idle < unacknowledged, "{idle:?} {unacknowledged:?}");
+        // Whatever is sent to it right before it would be given up is waited for anew.
+        assert!(unacknowledged * 2 < Duration::from_secs(28), "{unacknowledged:?}");
     }
 }
