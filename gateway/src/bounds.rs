@@ -4,7 +4,10 @@
 //! docs/security.md has the reason for each default, and the metric that shows it. Limits of what buyers do, such as
 //! logins and claims a minute, are in `crate::acts`.
 
-use crate::{hold::PoolBounds, upstream::CallLimits};
+use crate::{
+    hold::{Class, PoolBounds},
+    upstream::CallLimits,
+};
 use stampede_chassis::{HttpBounds, Network, Networks};
 use std::time::Duration;
 
@@ -145,7 +148,8 @@ impl LimitConfig {
     /// Requests under way.
     pub fn requests(&self) -> PoolBounds {
         let of_user = self.max_in_flight_of_user;
-        PoolBounds { of_user, has_classes: true, ..self.pool("requests", "requests are under way", self.max_in_flight) }
+        let kept_percent = Class::kept_percent;
+        PoolBounds { of_user, kept_percent, ..self.pool("requests", "requests are under way", self.max_in_flight) }
     }
 
     /// Bytes of bodies that arrive.
@@ -161,17 +165,20 @@ impl LimitConfig {
 
     /// Open streams.
     pub fn streams(&self) -> PoolBounds {
-        PoolBounds { of_user: self.max_streams_of_user, ..self.pool("streams", "streams are open", self.max_streams) }
+        let (of_user, kept_percent) = (self.max_streams_of_user, Class::kept_percent_of_streams);
+        PoolBounds { of_user, kept_percent, ..self.pool("streams", "streams are open", self.max_streams) }
     }
 
     /// What the open streams are about.
     pub fn subjects(&self) -> PoolBounds {
-        self.pool("subjects", "subjects are watched", self.max_subjects)
+        let kept_percent = Class::kept_percent_of_streams;
+        PoolBounds { kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
     }
 
     /// A pool that is bounded by its total and the share of an address.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
-        PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, has_classes: false }
+        let kept_percent = Class::kept_percent_of_bytes;
+        PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, kept_percent }
     }
 
     /// Of a small total too an address has something.

@@ -91,6 +91,20 @@ impl Class {
             Self::Notices | Self::Operators => 4,
         }
     }
+
+    /// The same of open streams, and of what they are about. Whoever waits for their own order must find a place in a
+    /// crowd that watches an event.
+    pub const fn kept_percent_of_streams(self) -> usize {
+        match self {
+            Self::OwnReads => 12,
+            _ => 0,
+        }
+    }
+
+    /// The same of bytes that are on their way: those of one class are like those of another.
+    pub const fn kept_percent_of_bytes(self) -> usize {
+        0
+    }
 }
 
 #[cfg(test)]

@@ -22,11 +22,9 @@ pub fn observe<const N: usize>(pools: [Weak<Pool>; N]) {
                 let (kept, common) = pool.in_use();
                 let name = KeyValue::new("held", pool.bounds.name);
                 gauge.observe(common as u64, &[name.clone(), KeyValue::new("share", "common")]);
-                if pool.bounds.has_classes {
-                    for class in Class::ALL {
-                        let share = KeyValue::new("share", class.name());
-                        gauge.observe(kept[class.number()] as u64, &[name.clone(), share]);
-                    }
+                for class in Class::ALL.into_iter().filter(|class| pool.kept(*class) > 0) {
+                    let share = KeyValue::new("share", class.name());
+                    gauge.observe(kept[class.number()] as u64, &[name.clone(), share]);
                 }
             }
         })

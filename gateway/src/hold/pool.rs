@@ -24,8 +24,8 @@ pub struct PoolBounds {
     pub of_address: usize,
     /// Units of one buyer; likewise.
     pub of_user: usize,
-    /// Whether each class has units kept for it.
-    pub has_classes: bool,
+    /// The part of all that is kept for a class, in percent.
+    pub kept_percent: fn(Class) -> usize,
 }
 
 /// Whose bound is reached.
@@ -92,8 +92,9 @@ impl Pool {
         (held.kept, held.common)
     }
 
-    fn kept(&self, class: Class) -> usize {
-        if self.bounds.has_classes { self.bounds.total * class.kept_percent() / 100 } else { 0 }
+    /// How many units are kept for a class.
+    pub fn kept(&self, class: Class) -> usize {
+        self.bounds.total * (self.bounds.kept_percent)(class) / 100
     }
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
@@ -146,7 +147,7 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize
 }
 
 impl Place {
-    /// Takes so many units more, of those that are kept for nobody: for a pool without classes.
+    /// Takes so many units more, of those that are kept for nobody: for a pool that keeps none.
     pub fn grow(&mut self, units: usize) -> Result<(), By> {
         let mut held = self.pool.held();
         self.pool.check_holder(&held, &self.holder, units)?;
@@ -179,7 +180,13 @@ mod tests {
     use std::net::IpAddr;
 
     fn pool(total: usize, of_address: usize, of_user: usize) -> Arc<Pool> {
-        Pool::new(PoolBounds { name: "requests", what: "", total, of_address, of_user, has_classes: true })
+        let kept_percent = Class::kept_percent;
+        Pool::new(PoolBounds { name: "requests", what: "", total, of_address, of_user, kept_percent })
+    }
+
+    fn pool_that_keeps_none(total: usize, share: usize) -> Arc<Pool> {
+        let kept_percent = Class::kept_percent_of_bytes;
+        Pool::new(PoolBounds { name: "bodies", what: "", total, of_address: share, of_user: share, kept_percent })
     }
 
     fn holder(last: u8, user: &str) -> Holder {
@@ -219,8 +226,7 @@ mod tests {
 
     #[test]
     fn who_may_have_all_is_refused_by_the_bound_of_all() {
-        let bounds = PoolBounds { name: "streams", what: "", total: 2, of_address: 2, of_user: 2, has_classes: false };
-        let pool = Pool::new(bounds);
+        let pool = pool_that_keeps_none(2, 2);
         let held = [1, 2].map(|_| pool.take(&holder(1, "usr_1"), Class::PublicReads, 1).unwrap());
         assert_eq!(pool.take(&holder(1, "usr_1"), Class::PublicReads, 1).err(), Some(By::All));
         drop(held);
@@ -229,8 +235,7 @@ mod tests {
 
     #[test]
     fn a_place_grows_up_to_the_bound_and_gives_all_of_it_back() {
-        let bounds = PoolBounds { name: "bodies", what: "", total: 10, of_address: 8, of_user: 8, has_classes: false };
-        let pool = Pool::new(bounds);
+        let pool = pool_that_keeps_none(10, 8);
         let mut place = pool.take(&holder(1, ""), Class::Paying, 1).unwrap();
         place.grow(7).unwrap();
         assert_eq!(place.grow(1), Err(By::Address));

@@ -71,6 +71,24 @@ async fn streams_are_bounded_by_what_they_are_about_too() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_watches_what_is_for_all_leaves_places_to_buyers_who_watch_their_order() {
+    let (url, _guard) = services::serve().await;
+    for bound in ["--max-streams", "--max-subjects"] {
+        // Of ten one is kept for buyers.
+        let flags = [("--event-urls", url.as_str()), ("--order-urls", url.as_str()), (bound, "10")];
+        let front = Front::start(&flags).await;
+        let mut crowd = Vec::new();
+        for _ in 0..9 {
+            crowd.push(front.open(request("GET", WATCH, "", "")).await);
+        }
+        assert!(crowd.iter().all(|watcher| watcher.status() == 200), "{bound}");
+        assert_eq!(front.get(WATCH, "").await.reason(), "OVERLOADED", "{bound}");
+        let own = front.get("/v1/orders/ord_1:watch", &good_token("buyer")).await;
+        assert_eq!(own.reason(), "ORDER_NOT_FOUND", "{bound}: the service was asked");
+    }
+}
+
+#[tokio::test]
 async fn one_buyer_has_so_many_requests_under_way_and_an_operator_is_not_counted() {
     let (front, _guard) = front(&[("--max-in-flight-of-user", "1"), ("--request-timeout-ms", "700")]).await;
     let slow = "/v1/payments?page_token=slow";
