@@ -1,4 +1,4 @@
-//! How much is held, and how often a bound refused.
+//! How much is held, and how often a bound refused or gave up.
 
 use super::{Class, pool::Pool};
 use opentelemetry::{KeyValue, global, metrics::Counter};
@@ -9,6 +9,14 @@ pub fn refusals() -> Counter<u64> {
     global::meter("stampede")
         .u64_counter("stampede.gateway.refused")
         .with_description("Requests that a bound on what clients hold refused.")
+        .build()
+}
+
+/// Watchers that took nothing for so long that they were given up. That is rare, so nobody keeps the counter at hand.
+pub fn slow_readers() -> Counter<u64> {
+    global::meter("stampede")
+        .u64_counter("stampede.gateway.slow_readers")
+        .with_description("Watchers that were given up because they took nothing.")
         .build()
 }
 

@@ -70,6 +70,8 @@ impl Holds {
         };
         let pools = [&holds.requests, &holds.bodies, &holds.answers, &holds.streams, &holds.subjects];
         metrics::observe(pools.map(Arc::downgrade));
+        // From the start: a series that begins with its first count hides that count from who looks at increases.
+        metrics::slow_readers().add(0, &[]);
         holds
     }
 

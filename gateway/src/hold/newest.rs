@@ -4,6 +4,7 @@
 //! So what one reader does not take is neither in the window of the connection to the service nor in a queue. A reader
 //! that stands still is given up, with an error as the last thing it will find.
 
+use super::metrics::slow_readers;
 use crate::bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE};
 use futures_util::{Stream, StreamExt, stream};
 use prost_reflect::{DynamicMessage, Value};
@@ -53,6 +54,7 @@ async fn pump<T>(
             },
             _ = looks.tick() => {
                 if slot.stands_still() {
+                    slow_readers().add(1, &[]);
                     break Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into());
                 }
             }
