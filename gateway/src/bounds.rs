@@ -186,3 +186,38 @@ impl LimitConfig {
         (total.saturating_mul(usize::from(self.address_share_percent)) / 100).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, Command};
+
+    const PAGE: &str = include_str!("../../docs/security.md");
+
+    /// A default as the page writes it.
+    fn written(flag: &str, value: u64) -> String {
+        match flag.rsplit('-').next() {
+            Some("ms") => format!("{} s", value / 1_000),
+            Some("s") => format!("{} min", value / 60),
+            Some("bytes") if value < 1 << 20 => format!("{} KiB", value >> 10),
+            Some("bytes") => format!("{} MiB", value >> 20),
+            Some("percent") => format!("{value} %"),
+            _ if value >= 1_000 => format!("{},{:03}", value / 1_000, value % 1_000),
+            _ => value.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_page_has_the_flag_of_every_bound_beside_its_default() {
+        let limits = LimitConfig::augment_args(Command::new("gateway"));
+        for bound in limits.get_arguments() {
+            let flag = bound.get_long().unwrap();
+            let default =
+                bound.get_default_values().first().map(|value| value.to_str().unwrap().parse::<u64>().unwrap());
+            let default = default.map(|value| written(flag, value)).unwrap_or_default();
+            let quoted = format!("`--{flag}`");
+            let is_there = PAGE.lines().any(|line| line.contains(&quoted) && line.contains(&default));
+            assert!(is_there, "docs/security.md has no {default} beside {quoted}");
+        }
+    }
+}

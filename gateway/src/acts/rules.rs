@@ -141,6 +141,26 @@ mod tests {
         assert_eq!(acts.count(), 4, "a method was renamed");
     }
 
+    const PAGE: &str = include_str!("../../../docs/security.md");
+
+    fn row(begin: &str) -> &'static str {
+        PAGE.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("docs/security.md has no {begin}"))
+    }
+
+    #[test]
+    fn the_page_has_the_figures_of_every_act() {
+        for act in [Act::Login, Act::Refresh, Act::Claim, Act::Order, Act::Payment, Act::Cancel] {
+            let row = row(&format!("| `{}`", act.name()));
+            for rate in By::NARROWEST_FIRST.into_iter().filter_map(|by| act.rule().of(by)) {
+                let a_minute = 60_000_000 / rate.interval.as_micros();
+                let figures = format!("{}, then {a_minute}", rate.burst);
+                assert!(row.contains(&figures), "docs/security.md has no {figures} in {row}");
+            }
+        }
+        let open = row("| orders that are open |");
+        assert!(open.contains(&format!("| {OPEN_BY_TOKEN} | {OPEN_BY_ADDRESS} |")), "{open}");
+    }
+
     #[test]
     fn an_address_may_do_more_than_a_user_and_a_user_more_than_is_done_with_an_order() {
         for act in [Act::Login, Act::Refresh, Act::Claim, Act::Order, Act::Payment, Act::Cancel] {

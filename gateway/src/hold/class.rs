@@ -139,6 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn the_page_has_what_is_kept_for_each() {
+        const PAGE: &str = include_str!("../../../docs/security.md");
+        for class in Class::ALL {
+            let row = format!("| `{}` | {} % |", class.name(), class.kept_percent());
+            assert!(PAGE.contains(&row), "docs/security.md has no {row}");
+            let of_streams = format!("{} % are kept for `{}`", class.kept_percent_of_streams(), class.name());
+            assert_eq!(PAGE.contains(&of_streams), class.kept_percent_of_streams() > 0, "{of_streams}");
+        }
+    }
+
+    #[test]
     fn some_places_are_kept_for_each_and_some_for_nobody() {
         assert!(Class::ALL.iter().all(|class| Class::ALL[class.number()] == *class && class.kept_percent() > 0));
         assert!(Class::ALL.iter().map(|class| class.kept_percent()).sum::<usize>() < 75);
