@@ -22,6 +22,7 @@ use std::{
     fmt::Display,
     io,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -33,6 +34,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulConnection},
 };
+use stampede_status::{Problem, Reason};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -57,12 +59,8 @@ use crate::peer::Peer;
 /// Pause after a connection could not be accepted, which is when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The answer to a connection that there is no place for.
-const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 2\r\nconnection: close\r\n\r\n\
-    {\"type\":\"https://stampede.sale/errors#OVERLOADED\",\"title\":\"The service has more work than it can take\",\
-    \"status\":503,\"detail\":\"too many connections are open\",\"reason\":\"OVERLOADED\",\"trace_id\":\"\",\
-    \"retry_after_ms\":2000}";
+/// Seconds after which a connection that there is no place for may come again, by chance: not all come at once.
+const NO_PLACE_RETRY_S: RangeInclusive<u8> = 1..=3;
 
 /// Serves until `stop`, then waits until every request under way is answered. The caller bounds that wait. Speaks TLS
 /// if `tls` has a certificate, and nothing else then.
@@ -124,7 +122,7 @@ impl Server {
             Err(bound) => {
                 self.cuts.count(bound);
                 if self.tls.is_none() {
-                    socket::send_now(socket, NO_PLACE);
+                    socket::send_now(socket, no_place(rand::random_range(NO_PLACE_RETRY_S)).as_bytes());
                 }
                 None
             }
@@ -230,6 +228,16 @@ impl Server {
     }
 }
 
+/// The answer to a connection that there is no place for, and when to come again.
+fn no_place(retry_s: u8) -> String {
+    let problem = Problem::new(Reason::Overloaded, "too many connections are open");
+    let problem = problem.retry_after(Duration::from_secs(retry_s.into())).to_json("");
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: {retry_s}\r\n\
+         connection: close\r\n\r\n{problem}"
+    )
+}
+
 /// Leaves an eighth of the files that the process may open to all else: without one no connection can be refused. One
 /// address has the same part of what is left.
 fn within_open_files(bounds: HttpBounds) -> HttpBounds {
@@ -315,6 +323,18 @@ fn is_of_the_client(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_gets_no_place_is_told_by_a_problem_when_to_come_again() {
+        for retry_s in NO_PLACE_RETRY_S {
+            let answer = no_place(retry_s);
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.split("\r\n").any(|line| line == format!("retry-after: {retry_s}")), "{head}");
+            assert!(body.contains(&format!("\"retry_after_ms\":{retry_s}000")), "{body}");
+            assert!(body.contains("\"reason\":\"OVERLOADED\""), "{body}");
+        }
+        assert!(NO_PLACE_RETRY_S.count() > 1, "not all come again at once");
+    }
 
     #[test]
     fn with_few_open_files_one_address_has_the_same_part_of_fewer_connections() {
