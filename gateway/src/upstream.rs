@@ -123,15 +123,26 @@ pub fn failure(status: &Status) -> Problem {
         Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
         // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its clock.
         // A caller who was told so would throw a good token away.
-        Reason::Unauthenticated => {
-            Problem::unavailable("the service", format_args!("it does not believe this gateway: {status}"))
-        }
+        Reason::Unauthenticated => again_by_chance(Problem::unavailable(
+            "the service",
+            format_args!("it does not believe this gateway: {status}"),
+        )),
+        Reason::Unavailable | Reason::Overloaded | Reason::NotReady => again_by_chance(problem),
         // The library's word for an answer that is too large. A service's own refusal of a request has a reason, and
         // nothing internal.
         Reason::BodyTooLarge if problem.internal_detail().is_some() => {
             Problem::internal_error(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes: {status}"))
         }
         _ => problem,
+    }
+}
+
+/// The problem with a wait that differs from caller to caller: all whom a service has refused in one moment, as when it
+/// is away, would come back in one moment.
+fn again_by_chance(problem: Problem) -> Problem {
+    match problem.retry_delay() {
+        Some(wait) => problem.retry_after(wait.mul_f64(rand::random_range(1.0..3.0))),
+        None => problem,
     }
 }
 
@@ -161,4 +172,28 @@ fn metadata(caller: Option<&Identity>) -> Result<MetadataMap, Problem> {
 
 fn ascii(text: &str) -> Result<AsciiMetadataValue, Problem> {
     AsciiMetadataValue::try_from(text).map_err(Problem::internal_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(reason: Reason) -> Vec<Option<Duration>> {
+        let status = Status::from(Problem::new(reason, "not now").retry_after(Duration::from_secs(2)));
+        (0..50).map(|_| failure(&status).retry_delay()).collect()
+    }
+
+    #[test]
+    fn those_whom_a_service_refuses_for_now_do_not_come_back_together() {
+        for reason in [Reason::Unavailable, Reason::Overloaded, Reason::NotReady] {
+            let mut waits = waits(reason);
+            let in_range = |wait: &Option<Duration>| wait.is_some_and(|wait| (2..=6).contains(&wait.as_secs()));
+            assert!(waits.iter().all(in_range), "{reason}: {waits:?}");
+            waits.sort();
+            waits.dedup();
+            assert!(waits.len() > 10, "{reason}: {waits:?}");
+        }
+        // A service that names a time means it.
+        assert!(waits(Reason::Throttled).iter().all(|wait| *wait == Some(Duration::from_secs(2))));
+    }
 }
