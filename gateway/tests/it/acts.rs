@@ -4,6 +4,7 @@ use crate::{
     front::{Answer, Front, SECRET, from, good_token, request},
     orders,
     raw::Door,
+    services,
 };
 use futures_util::{StreamExt, future::join_all, stream};
 use jsonwebtoken::{EncodingKey, Header};
@@ -226,6 +227,54 @@ async fn a_user_pays_and_cancels_so_many_orders() {
         let refused = throttled(&answers);
         assert!((4..=5).contains(&refused.len()), "{verb}: {}", refused.len());
         refused.iter().for_each(|answer| is_throttled(answer, act, "token"));
+    }
+}
+
+#[tokio::test]
+async fn orders_that_one_address_leaves_unpaid_are_bounded_whoever_places_them() {
+    let (front, _guard) = front(&[]).await;
+    let place = |address: &str| {
+        let body = json!({ "request_id": "r", "event_id": "e" }).to_string();
+        front.send(from(address, request("POST", "/v1/orders", &buyer(), &body)))
+    };
+    for number in 0..100 {
+        // Each by a new buyer, from another address of one network.
+        assert_eq!(place(&format!("2001:db8::{number:x}")).await.status, 200, "{number}");
+    }
+    let refused = place("2001:db8::ffff").await;
+    is_throttled(&refused, "order", "address");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("orders are open"), "{refused:?}");
+    assert_eq!(place("2001:db8:0:1::1").await.status, 200, "the network beside it is another");
+}
+
+#[tokio::test]
+async fn one_address_does_so_much_of_each_act_however_many_users_it_has() {
+    let (url, _guard) = services::serve_anything().await;
+    let front = Front::start(&[("--order-urls", &*url), ("--coupon-urls", &*url)]).await;
+    let pay = json!({ "request_id": "p", "payment_method": "pm_card" });
+    let claim = json!({ "request_id": "r" });
+    for (act, at_once, body, another) in
+        [("claim", 600, &claim, "192.0.2.1"), ("payment", 300, &pay, "192.0.2.2"), ("cancel", 300, &claim, "192.0.2.3")]
+    {
+        let send = |number: u128, address: &str| {
+            let path = match act {
+                "claim" => "/v1/campaigns/cmp_1:claim".to_owned(),
+                "payment" => format!("/v1/orders/{}:pay", order_id(number)),
+                _ => format!("/v1/orders/{}:cancel", order_id(number)),
+            };
+            // Each by a new user, and of another order.
+            front.send(from(address, request("POST", &path, &buyer(), &body.to_string())))
+        };
+        let begun = Instant::now();
+        let answers = all((0..at_once + 50).map(|number| send(number, "198.51.100.7"))).await;
+        let refused = throttled(&answers);
+        // Ten claims a second more, and two of the others.
+        let more = begun.elapsed().as_millis() / 100;
+        let admitted = (answers.len() - refused.len()) as u128;
+        assert!((at_once..=at_once + 1 + more).contains(&admitted), "{act}: {admitted}");
+        refused.iter().for_each(|answer| is_throttled(answer, act, "address"));
+        assert_eq!(send(9_999, another).await.status, 200, "{act}: another address has a bound of its own");
+        assert!(more >= 50 || !refused.is_empty(), "{act}");
     }
 }
 
