@@ -423,6 +423,7 @@ pub struct LintArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test sold_out --database mariadb
   cargo xtask test -p inventory --redis cluster\n  cargo xtask test -p order placing --up
+  cargo xtask test -p gateway fuzz --fuzz-s 3600
   cargo xtask test compose\n  cargo xtask test clients\n  cargo xtask test openapi\n  cargo xtask test h2spec")]
 pub struct TestArgs {
     /// Run only the tests whose name contains this, and none of the other checks; `compose` tests the containers, for
@@ -444,6 +445,12 @@ pub struct TestArgs {
     /// The Redis to test on
     #[arg(long, value_enum, default_value_t = RedisKind::Server)]
     pub redis: RedisKind,
+    /// Fuzz the gateway for so many seconds; a minute, unless given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub fuzz_s: Option<u64>,
+    /// Draw from this seed, as a failure shows it
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
 }
 
 /// A language that there is a client in.

@@ -213,13 +213,19 @@ fn run_tests(
     counts: &mut Counts,
 ) -> anyhow::Result<()> {
     let mut cargo = cargo_test(workspace, args);
-    cargo.arg("--no-fail-fast").args(&args.name).envs(environment);
+    cargo.arg("--no-fail-fast").args(&args.name).envs(environment).envs(drawn(args));
     cargo.env("STAMPEDE_TEST_BIN_DIR", workspace.binaries("debug"));
     if env::var_os(TEST_THREADS).is_none() {
         cargo.env(TEST_THREADS, test_threads().to_string());
     }
     pass_through(&mut cargo, counts)?;
     something_ran(args.name.as_deref(), counts)
+}
+
+/// How long is drawn, and from what, as the tests read it.
+fn drawn(args: &TestArgs) -> impl Iterator<Item = (&'static str, String)> {
+    let given = [("STAMPEDE_TEST_FUZZ_S", args.fuzz_s), ("STAMPEDE_TEST_SEED", args.seed)];
+    given.into_iter().filter_map(|(variable, number)| Some((variable, number?.to_string())))
 }
 
 /// Most tests wait for servers half of the time.
@@ -297,7 +303,23 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{self, Cli};
+
+    #[test]
+    fn the_time_to_fuzz_and_the_seed_are_passed_on_if_they_are_given() {
+        let passed_on = |flags: &[&str]| {
+            let line = ["cargo xtask", "test", "-p", "gateway", "fuzz"].iter().chain(flags);
+            let cli::Command::Test(args) = Cli::parse_from(line).command else { panic!("another command") };
+            drawn(&args).collect::<Vec<_>>()
+        };
+        let numbers = ["600", "7"].map(str::to_owned);
+        let expected: Vec<_> = ["STAMPEDE_TEST_FUZZ_S", "STAMPEDE_TEST_SEED"].into_iter().zip(numbers).collect();
+        assert_eq!(passed_on(&["--fuzz-s", "600", "--seed", "7"]), expected);
+        assert!(passed_on(&[]).is_empty());
+    }
 
     #[test]
     fn what_passes_through_is_counted_and_a_failure_is_an_error() {
