@@ -1,8 +1,10 @@
 //! A rollout under load: every process is replaced, one replica after the other, behind a plain balancer of
-//! connections. Buyers see no error, no answer that is cut and no time-out, and nothing is done twice.
+//! connections. Buyers see no error, no answer that is cut and no time-out, and nothing is done twice; whoever watches is
+//! told why each stream ends.
 
 mod balancer;
 mod shopper;
+mod watcher;
 
 use crate::{
     crowd::Orders,
@@ -15,6 +17,7 @@ use shopper::{Goods, Http, Seen, Shopper};
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, eventually, heavy};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
+use watcher::Watcher;
 
 /// Replicas of each process.
 const REPLICAS: usize = 2;
@@ -41,6 +44,10 @@ async fn every_process_is_replaced_under_load_and_no_buyer_sees_it() {
         let shopper = Shopper::of(balancer.url(), http).logged_in().await;
         shoppers.spawn(shopper.shop(goods.clone(), stopped.clone()));
     }
+    let mut watchers = JoinSet::new();
+    for http in [Http::One, Http::Two] {
+        watchers.spawn(Watcher::of(&balancer.url(), &goods.event_id, http).watch(stopped.clone()));
+    }
     for service in Service::ALL {
         for replica in 0..REPLICAS {
             mesh.roll(service, replica).await.unwrap();
@@ -57,9 +64,11 @@ async fn every_process_is_replaced_under_load_and_no_buyer_sees_it() {
     stop.send_replace(true);
 
     let seen: Vec<Seen> = shoppers.join_all().await;
-    let faults: Vec<_> = seen.iter().flat_map(|seen| &seen.faults).collect();
+    let watched: Vec<Seen> = watchers.join_all().await;
+    let faults: Vec<_> = seen.iter().chain(&watched).flat_map(|seen| &seen.faults).collect();
     assert!(faults.is_empty(), "{} of {} answers: {faults:#?}", faults.len(), answers(&seen));
     assert!(seen.iter().all(|seen| !seen.orders.is_empty()), "somebody has bought nothing");
+    assert!(watched.iter().all(|seen| seen.answers > 0), "a stream went on while all that serve it were replaced");
     let placed = first + seen.iter().map(|seen| seen.orders.len()).sum::<usize>();
     assert_eq!(Orders::of(&world).await.placed().await, i64::try_from(placed).unwrap(), "an order was placed twice");
     let audit = run_audit(&world, &mesh, &["--quiet-deadline-s", "90"]);
