@@ -53,3 +53,73 @@ fn json_of<'t>(field: &FieldDescriptor, text: &'t str) -> Json<'t> {
     };
     other.unwrap_or(Json::Text(Cow::Borrowed(text)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost_reflect::{DescriptorPool, ReflectMessage};
+    use prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+        field_descriptor_proto::{Label, Type},
+    };
+    use serde_json::json;
+
+    fn field(name: &str, number: i32, kind: Type, type_name: Option<&str>) -> FieldDescriptorProto {
+        FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            label: Some(Label::Optional.into()),
+            r#type: Some(kind.into()),
+            type_name: type_name.map(str::to_owned),
+            ..FieldDescriptorProto::default()
+        }
+    }
+
+    /// A message with kinds of fields that no query of the contract has yet.
+    fn message() -> DynamicMessage {
+        let fields = vec![
+            field("kind", 1, Type::Enum, Some(".google.protobuf.Field.Kind")),
+            field("flag", 2, Type::Bool, None),
+            field("maybe", 3, Type::Message, Some(".google.protobuf.BoolValue")),
+        ];
+        let file = FileDescriptorProto {
+            name: Some("test.proto".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            dependency: ["type", "wrappers"].map(|name| format!("google/protobuf/{name}.proto")).into(),
+            message_type: vec![DescriptorProto {
+                name: Some("Query".to_owned()),
+                field: fields,
+                ..DescriptorProto::default()
+            }],
+            ..FileDescriptorProto::default()
+        };
+        let mut pool = DescriptorPool::global();
+        pool.add_file_descriptor_proto(file).unwrap();
+        DynamicMessage::new(pool.get_message_by_name("Query").unwrap())
+    }
+
+    /// The field as JSON, once it is set to this text.
+    fn read(name: &str, text: &str) -> Option<serde_json::Value> {
+        let mut message = message();
+        let path = FieldPath::resolve(&message.descriptor(), name).unwrap();
+        set(&mut message, &path, text).ok()?;
+        Some(serde_json::to_value(&message).unwrap()[name].take())
+    }
+
+    #[test]
+    fn an_enum_is_taken_by_its_name_and_its_number_and_a_truth_in_two_words() {
+        for (name, text, expected) in [
+            ("kind", "TYPE_STRING", Some(json!("TYPE_STRING"))),
+            ("kind", "9", Some(json!("TYPE_STRING"))),
+            ("kind", "TYPE_NOTHING", None),
+            ("flag", "true", Some(json!(true))),
+            ("flag", "1", None),
+            ("flag", "yes", None),
+            ("maybe", "true", Some(json!(true))),
+            ("maybe", "false", Some(json!(false))),
+            ("maybe", "maybe", None),
+        ] {
+            assert_eq!(read(name, text), expected, "{name}={text}");
+        }
+    }
+}
