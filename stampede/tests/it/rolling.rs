@@ -1,6 +1,6 @@
 //! A rollout under load: every process is replaced, one replica after the other, behind a plain balancer of
-//! connections. Buyers see no error, no answer that is cut and no time-out, and nothing is done twice; whoever watches is
-//! told why each stream ends.
+//! connections. Buyers see no error, no answer that is cut and no time-out, and nothing is done twice. Whoever watches
+//! is told why each stream ends.
 
 mod balancer;
 mod shopper;
