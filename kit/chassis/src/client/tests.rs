@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpListener, runtime::Runtime, time::Instant};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    runtime::Runtime,
+    time::Instant,
+};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
 use super::MeshChannel;
@@ -244,6 +250,26 @@ impl Dns {
             async move { Ok(addresses) }
         })
     }
+
+    /// Serves one address for all of them, as Kubernetes has one for a service: each connection goes to one of those that
+    /// there are when it begins. Returns the URL, until the guard is dropped.
+    async fn behind_one_address(&self) -> (String, AbortOnDropHandle<()>) {
+        let (listener, replicas) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), self.0.clone());
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (mut caller, _) = listener.accept().await.unwrap();
+                let replicas = replicas.lock().unwrap().clone();
+                let replica = replicas[rand::random_range(0..replicas.len())];
+                tokio::spawn(async move {
+                    let mut replica = TcpStream::connect(replica).await.unwrap();
+                    // Either side may break it off.
+                    let _ = copy_bidirectional(&mut caller, &mut replica).await;
+                });
+            }
+        });
+        (url, AbortOnDropHandle::new(accepting))
+    }
 }
 
 /// Waits up to half a minute until these replicas, and no others, answer a number of calls of which none fails.
@@ -266,6 +292,32 @@ async fn a_replica_that_is_added_to_a_name_gets_its_share() {
     until_answered_by(&mesh, &[1]).await;
     dns.set(&[&first, &second]);
     until_answered_by(&mesh, &[1, 2]).await;
+}
+
+/// Nothing tells the callers of it: they find it because the connections that they have end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_added_behind_one_address_is_called_once_connections_are_old() {
+    let (first, second, there) = (Replica::start(1), Replica::start(2), Dns::default());
+    there.set(&[&first]);
+    let (url, _guard) = there.behind_one_address().await;
+    let callers = [(); 4].map(|()| MeshChannel::connect(std::slice::from_ref(&url), "test"));
+    for caller in &callers {
+        until_answered_by(caller, &[1]).await;
+    }
+    there.set(&[&first, &second]);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let mut called = Vec::new();
+    while called != [1, 2] {
+        assert!(Instant::now() < give_up, "{called:?} are called");
+        called.clear();
+        for caller in &callers {
+            let (numbers, failed) = answers(caller, 20).await;
+            assert_eq!(failed, 0, "no call is lost");
+            called.extend(numbers);
+        }
+        called.sort_unstable();
+        called.dedup();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
