@@ -11,6 +11,7 @@ mod caller;
 mod endpoints;
 mod first_token;
 mod jwt;
+mod logins;
 mod refresh_token;
 mod revoked;
 mod secrets;

@@ -4,6 +4,7 @@
 //! The list is read once a second, so a login that another gateway has revoked ends here a second or two later, and one
 //! that was revoked here at once. While Redis is away the last list counts.
 
+use super::logins::Logins;
 use stampede_lua::{
     Redis, RedisError,
     gate::{self, Revocation},
@@ -11,17 +12,13 @@ use stampede_lua::{
 use stampede_status::{Problem, Reason};
 use stampede_vocab::Timestamp;
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks at the list.
@@ -32,22 +29,21 @@ const OVERLAP: Duration = Duration::from_secs(60);
 /// What is revoked, and whether Redis has room for more logins.
 pub struct Revoked {
     redis: Redis,
-    /// Each login with the time from which its tokens have expired by themselves.
-    logins: watch::Sender<HashMap<String, Timestamp>>,
+    logins: Logins,
     has_room: AtomicBool,
 }
 
 impl Revoked {
     /// Reads all there is.
     pub async fn load(redis: Redis) -> Result<(Self, Timestamp), RedisError> {
-        let revoked = Self { redis, logins: watch::Sender::new(HashMap::new()), has_room: AtomicBool::new(true) };
+        let revoked = Self { redis, logins: Logins::none(), has_room: AtomicBool::new(true) };
         let since = revoked.look(Timestamp::from_micros(0)).await?;
         Ok((revoked, since))
     }
 
     /// Whether the tokens of this login are refused.
     pub fn has(&self, login: &str) -> bool {
-        self.logins.borrow().contains_key(login)
+        self.logins.has(login)
     }
 
     /// Whether Redis has room for more logins.
@@ -61,14 +57,13 @@ impl Revoked {
         if !gate::revoke(&self.redis, login, until).await? {
             return Err(Problem::new(Reason::Overloaded, "too many logins are revoked at the moment"));
         }
-        self.learn(vec![Revocation { login: login.to_owned(), until }]);
+        self.logins.learn(vec![Revocation { login: login.to_owned(), until }], Timestamp::now());
         Ok(())
     }
 
     /// Ends when the login is revoked.
     pub async fn happens(&self, login: &str) {
-        // It fails if nobody can revoke any more, which cannot be: that is done by self.
-        let _ = self.logins.subscribe().wait_for(|logins| logins.contains_key(login)).await;
+        self.logins.happens(login).await;
     }
 
     /// Looks at the list once a second until `stop`, going on from where the first look ended.
@@ -93,20 +88,10 @@ impl Revoked {
     /// Reads what was written since then. Returns from when to go on.
     async fn look(&self, since: Timestamp) -> Result<Timestamp, RedisError> {
         let (revoked, next) = gate::revoked_since(&self.redis, since.minus(OVERLAP)).await?;
-        self.learn(revoked);
+        let now = Timestamp::now();
+        self.logins.forget(now);
+        self.logins.learn(revoked, now);
         self.has_room.store(self.redis.has_room_for_logins().await?, Ordering::Relaxed);
         Ok(next.max(since))
-    }
-
-    fn learn(&self, revoked: Vec<Revocation>) {
-        let now = Timestamp::now();
-        self.logins.send_if_modified(|logins| {
-            logins.retain(|_, until| *until > now);
-            let mut is_new = false;
-            for Revocation { login, until } in revoked {
-                is_new |= until > now && logins.insert(login, until).is_none();
-            }
-            is_new
-        });
     }
 }

@@ -1,0 +1,120 @@
+//! The logins that are revoked, as this process knows them, and who waits for that.
+//!
+//! Each open stream of a buyer waits for the end of its login, and anybody may revoke their own as often as they log in.
+//! So a revocation wakes the streams of a small part of all logins, and not those of a whole crowd.
+
+use stampede_lua::gate::Revocation;
+use stampede_vocab::Timestamp;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+use tokio::sync::watch;
+
+/// How many parts there are.
+const PARTS: usize = 256;
+
+/// A part: its logins, each with the time from which its tokens have expired by themselves.
+type Part = watch::Sender<HashMap<String, Timestamp>>;
+
+/// All of them, in parts by a hash that nobody outside can foresee.
+pub struct Logins {
+    parts: Vec<Part>,
+    hashes: RandomState,
+}
+
+impl Logins {
+    /// None is revoked.
+    pub fn none() -> Self {
+        Self { parts: (0..PARTS).map(|_| Part::new(HashMap::new())).collect(), hashes: RandomState::new() }
+    }
+
+    /// Whether this one is revoked.
+    pub fn has(&self, login: &str) -> bool {
+        self.part(login).borrow().contains_key(login)
+    }
+
+    /// Ends when this one is.
+    pub async fn happens(&self, login: &str) {
+        // It fails if nobody can revoke any more, which cannot be: that is done by self.
+        let _ = self.part(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;
+    }
+
+    /// Adds what is revoked, unless its tokens have expired.
+    pub fn learn(&self, revoked: Vec<Revocation>, now: Timestamp) {
+        for Revocation { login, until } in revoked.into_iter().filter(|revoked| revoked.until > now) {
+            self.part(&login).send_if_modified(|logins| logins.insert(login, until).is_none());
+        }
+    }
+
+    /// Forgets those whose tokens have expired. Nobody waits for that.
+    pub fn forget(&self, now: Timestamp) {
+        for part in &self.parts {
+            part.send_if_modified(|logins| {
+                logins.retain(|_, until| *until > now);
+                false
+            });
+        }
+    }
+
+    fn part(&self, login: &str) -> &Part {
+        let hash = self.hashes.hash_one(login);
+        let [low, ..] = hash.to_le_bytes();
+        &self.parts[usize::from(low) % PARTS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn revoked(login: &str, until: i64) -> Vec<Revocation> {
+        vec![Revocation { login: login.to_owned(), until: at(until) }]
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_login_learns_of_its_end() {
+        let logins = Logins::none();
+        let ends = async {
+            tokio::task::yield_now().await;
+            logins.learn(revoked("one", 20), at(10));
+        };
+        tokio::join!(logins.happens("one"), ends);
+        assert!(logins.has("one") && !logins.has("other"));
+    }
+
+    #[test]
+    fn a_revocation_wakes_those_of_one_part_alone_and_again_nobody() {
+        let logins = Logins::none();
+        let mut parts: Vec<watch::Receiver<HashMap<String, Timestamp>>> =
+            logins.parts.iter().map(Part::subscribe).collect();
+        let mut woken = || -> usize {
+            let is_woken = |part: &mut watch::Receiver<HashMap<String, Timestamp>>| {
+                let is_woken = part.has_changed().unwrap();
+                part.mark_unchanged();
+                usize::from(is_woken)
+            };
+            parts.iter_mut().map(is_woken).sum()
+        };
+        logins.learn(revoked("one", 20), at(10));
+        assert_eq!(woken(), 1);
+        logins.learn(revoked("one", 20), at(10));
+        assert_eq!(woken(), 0, "what is read again is no news");
+    }
+
+    #[test]
+    fn what_has_expired_is_not_kept() {
+        let logins = Logins::none();
+        logins.learn(revoked("late", 10), at(10));
+        assert!(!logins.has("late"));
+        logins.learn(revoked("one", 20), at(10));
+        logins.forget(at(19));
+        assert!(logins.has("one"));
+        logins.forget(at(20));
+        assert!(!logins.has("one"));
+    }
+}
