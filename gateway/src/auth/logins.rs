@@ -1,7 +1,7 @@
 //! The logins that are revoked, as this process knows them, and who waits for that.
 //!
-//! Each open stream of a buyer waits for the end of its login, and anybody may revoke their own as often as they log in.
-//! So a revocation wakes the streams of a small part of all logins, and not those of a whole crowd.
+//! Each open stream of a buyer waits for the end of its login, and anybody may revoke their own as often as they log
+//! in. So a revocation wakes the streams of a small part of all logins, and not those of a whole crowd.
 
 use stampede_lua::gate::Revocation;
 use stampede_vocab::Timestamp;

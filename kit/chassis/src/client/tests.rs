@@ -251,8 +251,8 @@ impl Dns {
         })
     }
 
-    /// Serves one address for all of them, as Kubernetes has one for a service: each connection goes to one of those that
-    /// there are when it begins. Returns the URL, until the guard is dropped.
+    /// Serves one address for all of them, as Kubernetes has one for a service: each connection goes to one of those
+    /// that there are when it begins. Returns the URL, until the guard is dropped.
     async fn behind_one_address(&self) -> (String, AbortOnDropHandle<()>) {
         let (listener, replicas) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), self.0.clone());
         let url = format!("http://{}", listener.local_addr().unwrap());
