@@ -13,7 +13,7 @@ use stampede_lua::{
 };
 use stampede_proto::order::v1::CancelOrderRequest;
 use stampede_testkit::{Service, as_buyer, buyer, eventually};
-use stampede_vocab::{Fingerprint, OrderId, Quantity, RequestId, Timestamp};
+use stampede_vocab::{CouponId, Fingerprint, OrderId, Quantity, RequestId, Timestamp};
 use std::{
     collections::HashSet,
     fs,
@@ -60,6 +60,38 @@ fn each_check_has_been_seen_to_fail() {
         }
     }
     assert!(found > 30, "{found} checks were found");
+}
+
+/// The sources in a folder and below it.
+fn sources(folder: &Path) -> Vec<String> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![fs::read_to_string(path).unwrap()] })
+        .collect()
+}
+
+/// What the rest of the audit looks for, from its sources: `audit.breach(4, "..."`, also by `format!`.
+#[test]
+fn each_breach_is_named_by_a_test() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = sources(&here.join("tests/it")).concat();
+    let mut found = 0;
+    for source in sources(&here.join("../cli/src/audit")) {
+        for call in source.split("audit.breach(").skip(1) {
+            let Some((arguments, rest)) = call.split_once('"') else { continue };
+            // One whose text is made elsewhere.
+            if arguments.contains(';') {
+                continue;
+            }
+            let what = rest.split('"').next().unwrap();
+            // Between them is what differs, such as the name of a service.
+            let fixed = what.split(['{', '}']).step_by(2);
+            let is_named = fixed.filter(|text| !text.trim().is_empty()).all(|text| tests.contains(text));
+            assert!(is_named, "no test names this: {what}");
+            found += 1;
+        }
+    }
+    assert!(found > 25, "{found} breaches were found");
 }
 
 /// Syncs made-up figures of the ledger to Redis, as of the next version of the item's row.
@@ -180,17 +212,23 @@ async fn what_was_acknowledged_and_is_not_there_is_named() {
     let sold = Sold::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("acknowledged.json");
-    let audit_with = |orders: &[&str]| {
-        let acknowledged = serde_json::json!({"orders": orders, "coupons": [sold.order.coupon_id]});
+    let audit_with = |orders: &[&str], coupons: &[&str]| {
+        let acknowledged = serde_json::json!({"orders": orders, "coupons": coupons});
         fs::write(&file, acknowledged.to_string()).unwrap();
         sold.sale.run_audit(&["--acknowledged", file.to_str().unwrap()])
     };
-    let order = sold.order.order_id.as_str();
-    assert!(audit_with(&[order]).holds);
+    let (order, coupon) = (sold.order.order_id.as_str(), sold.order.coupon_id.as_str());
+    assert!(audit_with(&[order], &[coupon]).holds);
     // More than are printed for people.
     let lost: Vec<String> = (1..=30).map(|byte| OrderId::try_from_bytes(&[byte; 16]).unwrap().to_string()).collect();
-    let audit = audit_with(&lost.iter().map(String::as_str).chain([order]).collect::<Vec<_>>());
-    assert_eq!(audit.promises[3].breaches[0].named, lost);
+    let audit = audit_with(&lost.iter().map(String::as_str).chain([order]).collect::<Vec<_>>(), &[coupon]);
+    let [breach] = audit.promises[3].breaches.as_slice() else { panic!("{audit:#?}") };
+    assert_eq!((breach.what.as_str(), &breach.named), ("an acknowledged order is lost", &lost));
+
+    let lost = CouponId::try_from_bytes(&[1; 16]).unwrap().to_string();
+    let audit = audit_with(&[order], &[coupon, &lost]);
+    let [breach] = audit.promises[3].breaches.as_slice() else { panic!("{audit:#?}") };
+    assert_eq!((breach.what.as_str(), breach.named.as_slice()), ("an issued coupon is lost", [lost].as_slice()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
