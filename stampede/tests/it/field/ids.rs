@@ -25,8 +25,9 @@ async fn names_are_told_apart_and_lists_are_whole() {
         .await
         .unwrap();
     let event = on_sale(&mesh, item(eur(1_999), 1_000, 100)).await;
-    let sale = Sale { world, mesh, event };
+    let mut sale = Sale { world, mesh, event };
     case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_none(&sale).await;
+    case_26_messages_are_new_ones_although_the_counters_of_their_rows_begin_anew(&mut sale).await;
     case_25_rows_of_one_time_are_each_on_one_page(&sale).await;
 }
 
@@ -45,12 +46,39 @@ async fn case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_non
     }
 }
 
-/// Gives all rows of a table one time.
-async fn at_one_time(world: &World, service: Service, table: &str) {
+/// Empties every outbox as an old copy of it would be. Were a message known by the number of its row, consumers would
+/// take the next ones for those that they have had.
+const AS_NEW: &str = "DELETE FROM outbox_unsent; DELETE FROM outbox; ALTER TABLE outbox AUTO_INCREMENT = 1; \
+     UPDATE outbox_leases SET floor_id = 0";
+
+async fn case_26_messages_are_new_ones_although_the_counters_of_their_rows_begin_anew(sale: &mut Sale) {
+    sale.bought(buyer(), &[(0, 1)], "").await;
+    // It waits until everything is sent.
+    sale.audit();
+    for service in Service::ALL {
+        sale.mesh.kill_9(service).unwrap();
+    }
+    for service in Service::ALL {
+        run(&sale.world, service, AS_NEW.to_owned()).await;
+    }
+    for service in Service::ALL {
+        sale.mesh.restart(service).await.unwrap();
+    }
+    for _ in 0..2 {
+        sale.bought(buyer(), &[(0, 1)], "").await;
+    }
+}
+
+/// Runs statements in the schema of a service.
+async fn run(world: &World, service: Service, sql: String) {
     let db = MySqlPool::connect(&format!("{}?ssl-mode=disabled", world.service_database_url(service))).await.unwrap();
-    let sql = format!("UPDATE {table} SET created_us = {ONE_TIME}");
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&db).await.unwrap();
     db.close().await;
+}
+
+/// Gives all rows of a table one time.
+async fn at_one_time(world: &World, service: Service, table: &str) {
+    run(world, service, format!("UPDATE {table} SET created_us = {ONE_TIME}")).await;
 }
 
 /// All pages of a list, one after the other.

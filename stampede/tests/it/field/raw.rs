@@ -16,7 +16,7 @@ const UNKNOWN: &str = "UNKNOWN_PATH";
 const LAST: &str = "GET /v1/events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
 
 /// Sends it all, and reads until the connection ends.
-async fn whole(address: SocketAddr, sent: &str) -> String {
+pub async fn whole(address: SocketAddr, sent: &str) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // A server that refuses may close before it has read everything.
     let _ = socket.write_all(sent.as_bytes()).await;

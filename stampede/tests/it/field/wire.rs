@@ -75,6 +75,7 @@ async fn what_clients_send_is_read_exactly_or_refused() {
     let events = MySqlPool::connect(&events).await.unwrap();
     let operator = Operator { gateway, token: token(&mesh, "operator"), events };
     case_12_texts_come_back_by_every_code_point_or_are_refused(&operator).await;
+    case_14_a_number_is_the_whole_one_that_was_sent_or_refused_by_its_field(&operator).await;
     case_15_a_time_is_the_same_instant_or_refused_by_its_field(&operator).await;
     let address = mesh.addresses(Process::Gateway)[0];
     raw::case_16_what_is_in_a_body_is_never_taken_for_a_request(address).await;
@@ -125,6 +126,42 @@ async fn case_12_texts_come_back_by_every_code_point_or_are_refused(operator: &O
         let (status, refused) = operator.send(content_type, body).await;
         assert!([400, 415].contains(&status), "case 12: {what}: {status} {refused}");
     }
+}
+
+async fn case_14_a_number_is_the_whole_one_that_was_sent_or_refused_by_its_field(operator: &Operator) {
+    let with_price = |price: &str| event().to_string().replace(r#""1999""#, price).into_bytes();
+    for (sent, told) in [
+        ("1999.0", "1999"),
+        ("1e3", "1000"),
+        (r#""1e3""#, "1000"),
+        ("9007199254740993", "9007199254740993"),
+        (r#""9007199254740993""#, "9007199254740993"),
+    ] {
+        let (status, created) = operator.send(JSON, with_price(sent)).await;
+        let price = &created["items"][0]["unit_price"]["minor_units"];
+        assert_eq!((status, price.as_str()), (200, Some(told)), "case 14: {sent}: {created}");
+    }
+    let of_price = "items[0].unit_price.minor_units";
+    for odd in [
+        "19.99",
+        r#""19.99""#,
+        r#"" 5""#,
+        r#""+5""#,
+        r#""007""#,
+        r#""0x10""#,
+        "-1",
+        "0",
+        "9223372036854775808",
+        "9007199254740993.0",
+        "true",
+    ] {
+        let (status, refused) = operator.send(JSON, with_price(odd)).await;
+        assert_eq!((status, refused["field"].as_str()), (400, Some(of_price)), "case 14: {odd}: {refused}");
+    }
+    let body = event().to_string().replace(r#""total_units":10,"#, r#""total_units":10000001,"#);
+    let (status, refused) = operator.send(JSON, body.into_bytes()).await;
+    let field = refused["field"].as_str();
+    assert_eq!((status, field), (400, Some("items[0].total_units")), "case 14: too many units: {refused}");
 }
 
 async fn case_15_a_time_is_the_same_instant_or_refused_by_its_field(operator: &Operator) {
