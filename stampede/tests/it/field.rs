@@ -3,7 +3,7 @@
 
 mod database;
 mod ids;
-mod kafka;
+pub mod kafka;
 mod late;
 mod money;
 mod notices;

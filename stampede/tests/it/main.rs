@@ -25,6 +25,7 @@ mod load_tools;
 mod lost_notices;
 mod message_breaks;
 mod messages;
+mod moved_sale;
 mod parked_payments;
 mod prepare;
 mod provider;
