@@ -1,21 +1,25 @@
 //! Money that comes when its order has long expired.
 
-use super::visitor::Visitor;
+use super::{item, until_open, visitor::Visitor, wish};
 use crate::{
     roles::token,
-    sale::{Sale, eur},
+    sale::{Sale, eur, in_us},
 };
 use http::StatusCode;
 use stampede_proto::{
+    event::v1::{CreateEventRequest, EventState, GetEventRequest},
     order::v1::{Order, OrderState},
     payment::v1::GetPaymentRequest,
 };
-use stampede_testkit::{Process, as_operator, buyer};
+use stampede_testkit::{MeshBuilder, Process, Service, as_operator, buyer, eventually};
 use stampede_vocab::{PaymentId, UserId};
 use std::time::Duration;
 
 /// Shorter than the bank takes for a late card.
 const PAY_WINDOW: Duration = Duration::from_secs(3);
+/// How soon an event closes: later than its orders expire, and sooner than the money comes.
+const CLOSES_IN: Duration = Duration::from_millis(9_500);
+const MONEY_COMES_IN: Duration = Duration::from_secs(14);
 /// A unit price as the sale has it.
 const PRICE: i64 = 1_999;
 
@@ -59,5 +63,29 @@ async fn case_23_money_that_comes_when_the_event_was_cancelled_goes_back() {
     let answer = Visitor::of(sale.mesh.url(Process::Gateway)).post(&cancel, &operator, "application/json", "{}").await;
     assert_eq!(answer.status, StatusCode::OK, "case 23: {answer:?}");
     until_refunded(&sale, user, &late, 1).await;
+    sale.audit();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_23_money_that_comes_when_the_event_has_closed_buys_the_units_again() {
+    let settings =
+        MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", MONEY_COMES_IN.as_millis());
+    let mut sale = Sale::open_on(settings, PAY_WINDOW).await;
+    let request = CreateEventRequest { close_time: in_us(CLOSES_IN), ..wish(item(eur(PRICE), 10, 3)) };
+    sale.event = sale.mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
+    until_open(&sale.mesh, &sale.event).await;
+    let user = buyer();
+    let late = expired(&sale, user, 1).await;
+    // Whoever waits for the bank dies meanwhile.
+    sale.mesh.kill_9(Service::Payment).unwrap();
+    eventually("case 23: the event has closed", || async {
+        let request = GetEventRequest { event_id: sale.event.event_id.clone() };
+        let event = sale.mesh.event().get_event(request).await.ok()?.into_inner().event?;
+        (event.state() == EventState::Closed).then_some(())
+    })
+    .await;
+    assert_eq!(sale.get(user, &late).await.state(), OrderState::Expired, "case 23: the money has not come yet");
+    sale.mesh.restart(Service::Payment).await.unwrap();
+    sale.until(user, &late, OrderState::Fulfilled).await;
     sale.audit();
 }
