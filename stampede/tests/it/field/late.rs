@@ -1,9 +1,10 @@
-//! Money that comes when its order has long expired.
+//! Money that comes after the deadline of its order: while that is still waited for, and when it has long expired.
 
-use super::{item, until_open, visitor::Visitor, wish};
+use super::{item, on_sale, until_open, visitor::Visitor, wish};
 use crate::{
     roles::token,
     sale::{Sale, eur, in_us},
+    webhook::captured,
 };
 use http::StatusCode;
 use stampede_proto::{
@@ -11,9 +12,10 @@ use stampede_proto::{
     order::v1::{Order, OrderState},
     payment::v1::GetPaymentRequest,
 };
-use stampede_testkit::{MeshBuilder, Process, Service, as_operator, buyer, eventually};
+use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer, eventually};
 use stampede_vocab::{PaymentId, UserId};
 use std::time::Duration;
+use tokio::time::sleep;
 
 /// Shorter than the bank takes for a late card.
 const PAY_WINDOW: Duration = Duration::from_secs(3);
@@ -68,8 +70,7 @@ async fn case_23_money_that_comes_when_the_event_was_cancelled_goes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_23_money_that_comes_when_the_event_has_closed_buys_the_units_again() {
-    let settings =
-        MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", MONEY_COMES_IN.as_millis());
+    let settings = MeshBuilder::default().set(Process::Sandbox, "STAMPEDE_SANDBOX_LATE_MS", MONEY_COMES_IN.as_millis());
     let mut sale = Sale::open_on(settings, PAY_WINDOW).await;
     let request = CreateEventRequest { close_time: in_us(CLOSES_IN), ..wish(item(eur(PRICE), 10, 3)) };
     sale.event = sale.mesh.event().create_event(as_operator(request)).await.unwrap().into_inner().event.unwrap();
@@ -87,5 +88,28 @@ async fn case_23_money_that_comes_when_the_event_has_closed_buys_the_units_again
     assert_eq!(sale.get(user, &late).await.state(), OrderState::Expired, "case 23: the money has not come yet");
     sale.mesh.restart(Service::Payment).await.unwrap();
     sale.until(user, &late, OrderState::Fulfilled).await;
+    sale.audit();
+}
+
+/// Its charge is finished by another process once the lease of the first is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_that_was_asked_for_in_time_buys_although_who_asked_dies_before_the_deadline() {
+    let world = World::prepared().await.unwrap();
+    // The grace is the default, and no notice of the provider arrives.
+    let mesh = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW.as_millis());
+    let mesh = mesh.set(Process::Sandbox, "STAMPEDE_SANDBOX_WEBHOOK_URL", "http://127.0.0.1:9/v1/payments:webhook");
+    let mesh = mesh.start(&world, Process::all()).await.unwrap();
+    let event = on_sale(&mesh, item(eur(PRICE), 10, 3)).await;
+    let mut sale = Sale { world, mesh, event };
+    let user = buyer();
+    let order = sale.placed(user, &[(0, 1)], "").await;
+    let paying = sale.pay(user, &order, "pm_card_timeout_captured").await.unwrap();
+    captured(&sale, &format!("{}:1", paying.payment_id)).await;
+    sale.mesh.kill_9(Service::Payment).unwrap();
+    sleep(PAY_WINDOW).await;
+    sale.mesh.restart(Service::Payment).await.unwrap();
+
+    let fulfilled = sale.until(user, &order, OrderState::Fulfilled).await;
+    assert_eq!(fulfilled.version, paying.version + 1, "it has not expired in between: {fulfilled:?}");
     sale.audit();
 }
