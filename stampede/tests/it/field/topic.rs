@@ -15,13 +15,13 @@ use tokio::time::{sleep, timeout};
 
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Partitions of the topic when it is made anew: fewer than it had.
+/// Partitions of the topic as it was, and fewer.
+const PARTITIONS: i32 = 4;
 const FEWER: i32 = 3;
-/// Orders before the topic is deleted for the first time, and those without it: each time enough that every partition
-/// of the old topic goes further than what the new one has when it is first read.
+/// Orders before the topic is deleted: enough that every partition of the old topic goes further than what the new one
+/// has when it is first read.
 const BEFORE: usize = 80;
-const WITHOUT: usize = 40;
-/// Orders after it was deleted again.
+/// Orders after that.
 const AFTER: usize = 20;
 /// How long these may take.
 const FULFILLED_WITHIN: Duration = Duration::from_secs(60);
@@ -140,35 +140,34 @@ async fn told(sale: &Sale, service: Service, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_is_deleted_and_made_anew_twice() {
+async fn case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_read() {
     let _turn = heavy().await;
     let sale = sale().await;
-    let topic = Topic::of(&sale.world);
     let before = paid(&sale, BEFORE).await;
     all_fulfilled(&sale, &before).await;
-    case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhile_takes_effect(&sale, &topic).await;
-    case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_read(&sale, &topic).await;
+    quiet(&sale).await;
+    let topic = Topic::of(&sale.world);
+    topic.delete().await;
+    topic.create(PARTITIONS).await;
+    let after = paid(&sale, AFTER).await;
+    all_fulfilled(&sale, &after).await;
     sale.mesh.stop().await.unwrap();
 }
 
-async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhile_takes_effect(
-    sale: &Sale,
-    topic: &Topic,
-) {
-    quiet(sale).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhile_takes_effect() {
+    let _turn = heavy().await;
+    let sale = sale().await;
+    let before = paid(&sale, BEFORE).await;
+    all_fulfilled(&sale, &before).await;
+    quiet(&sale).await;
+    let topic = Topic::of(&sale.world);
     topic.delete().await;
-    let without = paid(sale, WITHOUT).await;
+    let after = paid(&sale, AFTER).await;
     let unsent = ["message cannot be sent", "message was not acknowledged", "does not acknowledge in time"];
-    told(sale, Service::Order, &unsent).await;
-    told(sale, Service::Payment, &["cannot read from Kafka"]).await;
+    told(&sale, Service::Order, &unsent).await;
+    told(&sale, Service::Payment, &["cannot read from Kafka"]).await;
     topic.create(FEWER).await;
-    all_fulfilled(sale, &without).await;
-}
-
-async fn case_07_a_topic_that_is_made_anew_while_all_is_quiet_is_written_and_read(sale: &Sale, topic: &Topic) {
-    quiet(sale).await;
-    topic.delete().await;
-    topic.create(FEWER).await;
-    let after = paid(sale, AFTER).await;
-    all_fulfilled(sale, &after).await;
+    all_fulfilled(&sale, &after).await;
+    sale.mesh.stop().await.unwrap();
 }
