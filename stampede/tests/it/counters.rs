@@ -24,7 +24,7 @@ use tokio::{
 /// Table of the counters in each schema.
 const NOTES: &str = "noted_rows";
 /// Tables that change with time, whatever is asked of the mesh.
-const BY_TIME: [&str; 2] = ["outbox_leases", "outbox_relays"];
+const BY_TIME: [&str; 4] = ["outbox_leases", "outbox_relays", "provider_turns", "walks"];
 /// The metric of transactions that each process has.
 const TRANSACTIONS: &str = "stampede_transaction_duration_seconds_count{";
 

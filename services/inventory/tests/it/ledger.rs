@@ -1,5 +1,4 @@
 //! What becomes of an order in the ledger, and what Redis shows of it, also when Redis was lost.
-#![expect(clippy::unwrap_used, reason = "a test ends at the first thing that fails")]
 
 use crate::sale::{Answer, Level, Sale, Step, level, rejected};
 use stampede_proto::{inventory::v1::RefusalReason, message::v1::StockRejectReason};
