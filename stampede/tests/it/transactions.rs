@@ -144,7 +144,14 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
         "note_refunds",
         Apart(
             "services/payment/tests/it/by_hand.rs",
-            "a_charge_that_cannot_be_looked_up_now_keeps_no_other_from_being_noted",
+            "a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again",
+        ),
+    ),
+    (
+        "postpone_refunds",
+        Apart(
+            "services/payment/tests/it/by_hand.rs",
+            "a_charge_that_cannot_be_looked_up_stops_no_list_and_is_looked_up_again",
         ),
     ),
     (
