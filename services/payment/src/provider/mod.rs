@@ -58,9 +58,10 @@ fn bounded_id(id: String) -> Option<String> {
     fits.then_some(id)
 }
 
-/// Returns whether an id of the provider's may stand in a path.
+/// Returns whether an id of the provider's may stand in a path, and be stored.
 pub fn is_plain(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    (1..=MAX_ID_CHARS).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 /// Returns the decline code, cut to what is stored; `declined` if the provider gives none.

@@ -51,6 +51,15 @@ pub(super) enum Claimable {
     Due,
 }
 
+/// Attempts of unknown outcome that were claimed.
+#[derive(Debug)]
+pub struct ClaimedUnknown {
+    /// Each, or why it cannot be read.
+    pub orders: Vec<Result<ChargeOrder, DbError>>,
+    /// Whether as many were due as a claim may take, so that more may be. Others may have taken some of them.
+    pub may_be_more: bool,
+}
+
 /// The columns of a state.
 struct Columns<'a> {
     state: &'static str,
@@ -147,7 +156,7 @@ pub async fn claim_unknown(
     conn: &mut MySqlConnection,
     (from, limit): (Timestamp, u32),
     claim: Claim,
-) -> Result<Vec<Result<ChargeOrder, DbError>>, DbError> {
+) -> Result<ClaimedUnknown, DbError> {
     // Found without a lock first. A locking range scan of the index of due attempts would lock entries that ending
     // charges delete from it all the while, and deadlock with them.
     let mut due = Statement::new("SELECT payment_id, attempt FROM attempts WHERE ");
@@ -155,8 +164,9 @@ pub async fn claim_unknown(
     due.push(" AND due_us >= ").push_bind(from.micros());
     due.push(" ORDER BY due_us LIMIT ").push_bind(limit);
     let due: Vec<KeyRow> = due.fetch_all(&mut *conn).await?;
+    let may_be_more = due.len() >= limit as usize;
     if due.is_empty() {
-        return Ok(Vec::new());
+        return Ok(ClaimedUnknown { orders: Vec::new(), may_be_more });
     }
     let due: Vec<_> = due.iter().map(KeyRow::key).collect();
     // Then locked by primary key, so that nobody waits for the rows of another's claim.
@@ -164,7 +174,7 @@ pub async fn claim_unknown(
     push_keys(&mut free, &due);
     free.push(" FOR UPDATE SKIP LOCKED");
     let keys: Vec<KeyRow> = free.fetch_all(&mut *conn).await?;
-    take(conn, &keys, Claimable::Due, claim).await
+    Ok(ClaimedUnknown { orders: take(conn, &keys, Claimable::Due, claim).await?, may_be_more })
 }
 
 /// Claims those of these attempts that are as expected: what the UPDATE changes is the claim. A read before it may have

@@ -106,12 +106,30 @@ async fn a_look_finds_what_is_due_from_its_beginning_on() -> Result<()> {
     assert_eq!(taken(&mut conn, &[payment_id], Claimable::Requested, claim(1, NOW)).await?, 1);
     for (claimer, from, count) in [(2, later, 0), (3, due, 1)] {
         let unknown = attempts::claim_unknown(&mut conn, (from, 9), claim(claimer, later)).await?;
-        assert_eq!(unknown.len(), count, "attempts from {from:?}");
+        assert_eq!(unknown.orders.len(), count, "attempts from {from:?}");
     }
     for (claimer, from, count) in [(4, due, 0), (5, NOW, 1)] {
         let refunds = refunds::claim_due(&mut conn, (from, 9), claim(claimer, later)).await?;
         assert_eq!(refunds.len(), count, "refunds from {from:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_claim_that_another_one_has_forestalled_knows_that_there_may_be_more() -> Result<()> {
+    let db = World::new()?.schema(Service::Payment).await?;
+    let (mut one, mut other) = (db.acquire().await?, db.acquire().await?);
+    let ids = [queue(&mut one, 1).await?, queue(&mut one, 2).await?];
+    assert_eq!(taken(&mut one, &ids, Claimable::Requested, claim(1, NOW)).await?, 2);
+    let later = NOW.plus(LEASE);
+    let mut first = one.begin().await?;
+    let claimed = attempts::claim_unknown(&mut first, (NOW, 1), claim(2, later)).await?;
+    assert_eq!((claimed.orders.len(), claimed.may_be_more), (1, true));
+    let claimed = attempts::claim_unknown(&mut other, (NOW, 1), claim(3, later)).await?;
+    assert_eq!((claimed.orders.len(), claimed.may_be_more), (0, true), "the first has taken it");
+    first.commit().await?;
+    let claimed = attempts::claim_unknown(&mut other, (NOW, 9), claim(4, later)).await?;
+    assert_eq!((claimed.orders.len(), claimed.may_be_more), (1, false));
     Ok(())
 }
 

@@ -51,10 +51,10 @@ impl ReconcileAttempts {
             .db
             .transact("claim_unknown", move |conn| Box::pin(attempts::claim_unknown(conn, (from, limit), claim)));
         let claimed = claimed.await?;
-        if claimed.len() < limit as usize {
+        if !claimed.may_be_more {
             self.looks.left_nothing(&look, claim.now);
         }
-        Ok(readable(claimed))
+        Ok(readable(claimed.orders))
     }
 
     /// Reconciles a claimed attempt and stores its outcome. If that is still unknown, the next look-up is scheduled.
