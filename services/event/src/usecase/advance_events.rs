@@ -9,7 +9,7 @@ use crate::{
     domain::{Advanced, Due, Schedule},
     store,
 };
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Histogram},
@@ -76,17 +76,17 @@ impl AdvanceEvents {
     pub async fn run(&self, expected: usize) -> Result<(), DbError> {
         let at_a_time = expected.div_ceil(BATCH_SIZE as usize).clamp(1, MAX_IN_FLIGHT);
         let runs = (0..at_a_time).map(|_| self.run_until_done());
-        try_join_all(runs).await.map(drop)
+        join_all(runs).await.into_iter().collect()
     }
 
     async fn run_until_done(&self) -> Result<(), DbError> {
+        let mut unreadable = None;
         loop {
             let batch = self.run_batch().await?;
-            if let Some(error) = batch.unreadable {
-                return Err(error);
-            }
-            if batch.locked < BATCH_SIZE as usize {
-                return Ok(());
+            unreadable = batch.unreadable.or(unreadable);
+            // A row that cannot be read stays due and is locked again by each batch. One that has no other is the last.
+            if batch.locked < BATCH_SIZE as usize || batch.advanced.is_empty() {
+                return unreadable.map_or(Ok(()), Err);
             }
         }
     }
