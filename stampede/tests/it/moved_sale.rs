@@ -13,10 +13,10 @@ use tokio::time::sleep;
 /// How soon the one sale opens: its stock has to be staged before.
 const SOON: Duration = Duration::from_millis(1_500);
 /// How soon the other would open: both are staged before, and it is moved in time.
-const LATER: Duration = Duration::from_secs(10);
+const LATER: Duration = Duration::from_secs(7);
 const MUCH_LATER: Duration = Duration::from_secs(600);
 /// How long buyers try after it would have opened, and how many tries are enough to show something.
-const TRIED_FOR: Duration = Duration::from_secs(2);
+const TRIED_FOR: Duration = Duration::from_secs(1);
 const TRIES: usize = 5;
 
 async fn announced(mesh: &Mesh, opens_in: Duration) -> Event {
@@ -89,7 +89,7 @@ async fn what_was_moved_or_cancelled_sells_nothing_by_its_old_times_though_no_me
     while Timestamp::now() < opened.plus(TRIED_FOR) {
         tries += usize::from(Timestamp::now() >= opened);
         assert_eq!(refusal(&sale).await, "EVENT_NOT_OPEN", "it was answered, so it does not open at its old time");
-        sleep(TRIED_FOR / 100).await;
+        sleep(TRIED_FOR / 50).await;
     }
     assert!(tries >= TRIES, "{tries} tries after the old time");
     assert!(unsent(&sale).await >= 2, "nobody has heard of it by a message");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 /// Several renewals of a relay that is alone and idle, which has one in two seconds.
-const A_WHILE: Duration = Duration::from_secs(9);
+const A_WHILE: Duration = Duration::from_secs(5);
 const RENEWALS: &str = "SELECT COUNT(*) FROM renewals";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,6 +25,6 @@ async fn a_relay_without_work_commits_once_in_two_seconds() {
     let before = bench.count(RENEWALS).await;
     sleep(A_WHILE).await;
     let renewals = bench.count(RENEWALS).await - before;
-    assert!((1..=6).contains(&renewals), "{renewals} in {A_WHILE:?}");
+    assert!((1..=4).contains(&renewals), "{renewals} in {A_WHILE:?}");
     relay.stop().await;
 }

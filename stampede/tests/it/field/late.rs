@@ -21,7 +21,7 @@ use tokio::time::sleep;
 const PAY_WINDOW: Duration = Duration::from_secs(3);
 /// How soon an event closes: later than its orders expire, and sooner than the money comes.
 const CLOSES_IN: Duration = Duration::from_millis(9_500);
-const MONEY_COMES_IN: Duration = Duration::from_secs(14);
+const MONEY_COMES_IN: Duration = Duration::from_secs(10);
 /// A unit price as the sale has it.
 const PRICE: i64 = 1_999;
 
