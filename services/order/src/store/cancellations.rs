@@ -24,6 +24,8 @@ pub struct DueWalk {
     pub is_counted: bool,
     /// Whether all had ended when they were counted last.
     pub was_settled: bool,
+    /// Whether the money of an order has come back since the walk before began.
+    pub has_changed: bool,
     /// The token.
     pub token: Timestamp,
     /// How far a walk is that somebody has begun and does not go on with; `None` if it is to begin.
@@ -136,6 +138,7 @@ struct DueRow {
     reopened_us: Option<i64>,
     is_whole: bool,
     settled_us: Option<i64>,
+    has_changed: bool,
     next_walk_us: i64,
     walk_token_us: Option<i64>,
     walk_begun_us: Option<i64>,
@@ -243,9 +246,9 @@ pub fn push_changed(statements: &mut Statements, events: &BTreeSet<EventId>, lat
 /// Returns the cancellation whose walk is due the longest.
 pub async fn due(conn: &mut MySqlConnection, now: Timestamp) -> Result<Option<DueWalk>, DbError> {
     let due: Option<DueRow> = sqlx::query_as(
-        "SELECT event_id, refund_paid_orders, received_us, reopened_us, is_whole, settled_us, next_walk_us, \
-         walk_token_us, walk_begun_us, walk_arrival, walk_order_id, walk_ended_orders, walk_kept_orders, \
-         walk_refunding_orders, walk_refunded_orders, walk_remaining_orders FROM cancelled_events \
+        "SELECT event_id, refund_paid_orders, received_us, reopened_us, is_whole, settled_us, has_changed, \
+         next_walk_us, walk_token_us, walk_begun_us, walk_arrival, walk_order_id, walk_ended_orders, \
+         walk_kept_orders, walk_refunding_orders, walk_refunded_orders, walk_remaining_orders FROM cancelled_events \
          WHERE next_walk_us <= ? ORDER BY next_walk_us LIMIT 1",
     )
     .bind(now.micros())
@@ -330,6 +333,7 @@ impl DueRow {
             begun_again_at: self.reopened_us.map_or(received_at, |at| received_at.max(Timestamp::from_micros(at))),
             is_counted: self.is_whole,
             was_settled: self.settled_us.is_some(),
+            has_changed: self.has_changed,
             token: Timestamp::from_micros(self.next_walk_us),
             reached: self.reached(),
         }

@@ -157,7 +157,9 @@ impl EndEventOrders {
         let is_settled = tally.is_settled() && !may_be_written;
         let now = Timestamp::now();
         let next = |longest| next_walk(now, walk.due.begun_again_at, is_settled, longest);
-        let turn = Turn::Ends { now, next: next(LONGEST_PAUSE), if_changed: next(LONGEST_PAUSE_AFTER_CHANGE) };
+        // Money whose transaction had not ended when this walk began is noted for the walk before: one more sees it.
+        let longest = if walk.due.has_changed { LONGEST_PAUSE_AFTER_CHANGE } else { LONGEST_PAUSE };
+        let turn = Turn::Ends { now, next: next(longest), if_changed: next(LONGEST_PAUSE_AFTER_CHANGE) };
         let count = walk.count(true, is_settled);
         let is_ours = self.pass_on(&mut walk, turn, Some(count)).await?;
         if is_settled && is_ours && !walk.due.was_settled {
