@@ -70,3 +70,25 @@ async fn stock_knows_the_last_place_of_arrival_whatever_comes_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn where_an_earlier_release_has_run_the_ledger_says_which_place_of_arrival_was_the_last() {
+    const LAST: i64 = 5_000_000;
+    let sale = Sale::open().await;
+    sale.reserved(&sale.order([2, 0])).await;
+    let settled = Level { left: 3, committed: 2, held: 0, left_gifts: 1 };
+    sale.stock_becomes(0, settled).await;
+    // As a replica of that release leaves it: its index, and more places than are left out after a loss of Redis, of
+    // which stock knows nothing.
+    let db = sale.world.database(Service::Inventory).await.unwrap();
+    for left in [
+        "ALTER TABLE ledger ADD KEY ledger_by_arrival (event_id, arrival)",
+        "UPDATE ledger SET arrival = 5000000",
+        "UPDATE stock SET last_arrival = NULL",
+    ] {
+        sqlx::raw_sql(left).execute(&mut *db.acquire().await.unwrap()).await.unwrap();
+    }
+    sale.lose_redis().await;
+    sale.stock_becomes(0, settled).await;
+    assert!(sale.reserved(&sale.order([1, 0])).await.arrival > LAST);
+}
