@@ -69,7 +69,18 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self { problem, offer: None, presented: false }
+        Self { problem: spread(problem), offer: None, presented: false }
+    }
+}
+
+/// The problem with a wait that differs from caller to caller, unless it has one of its own: all who are refused in one
+/// moment, as when a server is away, would come back in one moment.
+pub fn spread(problem: Problem) -> Problem {
+    match problem.retry_delay() {
+        Some(wait) if problem.reason().default_retry() == Some(wait) => {
+            problem.retry_after(wait.mul_f64(rand::random_range(1.0..3.0)))
+        }
+        _ => problem,
     }
 }
 
@@ -105,10 +116,13 @@ mod tests {
                 401,
                 Some(("www-authenticate", r#"Bearer realm="stampede", error="invalid_token""#)),
             ),
-            (Reason::Unavailable, 503, Some(("retry-after", "1"))),
-            (Reason::NotReady, 503, Some(("retry-after", "1"))),
+            (Reason::Throttled, 429, Some(("retry-after", "7"))),
+            (Reason::Unavailable, 503, Some(("retry-after", "7"))),
         ] {
-            let response = written(Problem::new(reason, "what happened").into());
+            let problem = Problem::new(reason, "what happened");
+            let says_when = matches!(reason, Reason::Throttled | Reason::Unavailable);
+            let problem = if says_when { problem.retry_after(Duration::from_secs(7)) } else { problem };
+            let response = written(problem.into());
             assert_eq!(response.status(), status, "{reason}");
             assert_eq!(response.headers()["content-type"], "application/problem+json");
             assert_eq!(response.headers()["cache-control"], "no-store");
@@ -131,6 +145,16 @@ mod tests {
     fn a_retry_is_told_in_whole_seconds_rounded_up() {
         let problem = Problem::new(Reason::Throttled, "slow down").retry_after(Duration::from_millis(2_001));
         assert_eq!(written(problem.into()).headers()["retry-after"], "3");
+    }
+
+    #[test]
+    fn those_who_are_refused_at_once_are_told_different_times() {
+        let mut waits: Vec<_> = (0..50)
+            .map(|_| Refusal::from(Problem::unavailable("the token store", "redis is away")).problem.retry_delay())
+            .collect();
+        waits.sort();
+        waits.dedup();
+        assert!(waits.len() > 10, "{waits:?}");
     }
 
     #[test]

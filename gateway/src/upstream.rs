@@ -2,7 +2,7 @@
 //!
 //! What the messages are, and in which protocol the caller sent them, is not known here.
 
-use crate::routes::Rpc;
+use crate::{problem::spread, routes::Rpc};
 use stampede_chassis::{
     Deadline, Identity, MeshChannel,
     identity::{ROLE_METADATA, USER_METADATA},
@@ -123,26 +123,16 @@ pub fn failure(status: &Status) -> Problem {
         Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
         // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its clock.
         // A caller who was told so would throw a good token away.
-        Reason::Unauthenticated => again_by_chance(Problem::unavailable(
-            "the service",
-            format_args!("it does not believe this gateway: {status}"),
-        )),
-        Reason::Unavailable | Reason::Overloaded | Reason::NotReady => again_by_chance(problem),
+        Reason::Unauthenticated => {
+            let cause = format!("it does not believe this gateway: {status}");
+            spread(Problem::unavailable("the service", cause))
+        }
         // The library's word for an answer that is too large. A service's own refusal of a request has a reason, and
         // nothing internal.
         Reason::BodyTooLarge if problem.internal_detail().is_some() => {
             Problem::internal_error(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes: {status}"))
         }
-        _ => problem,
-    }
-}
-
-/// The problem with a wait that differs from caller to caller: all whom a service has refused in one moment, as when it
-/// is away, would come back in one moment.
-fn again_by_chance(problem: Problem) -> Problem {
-    match problem.retry_delay() {
-        Some(wait) => problem.retry_after(wait.mul_f64(rand::random_range(1.0..3.0))),
-        None => problem,
+        _ => spread(problem),
     }
 }
 
@@ -178,22 +168,27 @@ fn ascii(text: &str) -> Result<AsciiMetadataValue, Problem> {
 mod tests {
     use super::*;
 
-    fn waits(reason: Reason) -> Vec<Option<Duration>> {
-        let status = Status::from(Problem::new(reason, "not now").retry_after(Duration::from_secs(2)));
+    fn waits(problem: Problem) -> Vec<Option<Duration>> {
+        let status = Status::from(problem);
         (0..50).map(|_| failure(&status).retry_delay()).collect()
     }
 
     #[test]
     fn those_whom_a_service_refuses_for_now_do_not_come_back_together() {
         for reason in [Reason::Unavailable, Reason::Overloaded, Reason::NotReady] {
-            let mut waits = waits(reason);
-            let in_range = |wait: &Option<Duration>| wait.is_some_and(|wait| (2..=6).contains(&wait.as_secs()));
+            let shortest = reason.default_retry().unwrap();
+            let mut waits = waits(Problem::new(reason, "not now"));
+            let in_range = |wait: &Option<Duration>| wait.is_some_and(|wait| (shortest..=shortest * 3).contains(&wait));
             assert!(waits.iter().all(in_range), "{reason}: {waits:?}");
             waits.sort();
             waits.dedup();
             assert!(waits.len() > 10, "{reason}: {waits:?}");
         }
-        // A service that names a time means it.
-        assert!(waits(Reason::Throttled).iter().all(|wait| *wait == Some(Duration::from_secs(2))));
+        // Who names a time means it, such as a stream that ends at a time by chance.
+        let named = Duration::from_secs(2);
+        for reason in [Reason::Throttled, Reason::Unavailable] {
+            let waits = waits(Problem::new(reason, "not now").retry_after(named));
+            assert!(waits.iter().all(|wait| *wait == Some(named)), "{reason}: {waits:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Answers as each protocol writes them: a message and that all went well, or a status.
 
 use super::{connect, encoding, frame, wire::Wire};
+use crate::problem::spread;
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -41,7 +42,7 @@ fn whole(message: &[u8]) -> Bytes {
 
 /// The answer to a call that failed. Logs what of the problem is for the operator alone.
 pub fn refuse(wire: Wire, problem: Problem) -> Response {
-    let status = Status::from(problem);
+    let status = Status::from(spread(problem));
     match wire {
         Wire::Grpc => {
             // All in the head, as there is nothing between it and the trailers.
