@@ -102,7 +102,8 @@ pub struct LimitConfig {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub max_connection_age_s: u64,
 
-    /// How long a reader may take nothing of its answer, in milliseconds.
+    /// How long a reader may take nothing of its answer, in milliseconds. Over 10 s, a peer that has vanished is waited
+    /// for as much longer.
     #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS",
           default_value_t = millis(HttpBounds::default().stall_deadline),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -134,10 +135,10 @@ impl LimitConfig {
             head_deadline: Duration::from_millis(self.head_timeout_ms),
             idle_deadline: Duration::from_millis(self.idle_timeout_ms),
             max_age: Duration::from_secs(self.max_connection_age_s),
-            stall_deadline: Duration::from_millis(self.read_stall_ms),
             ping_interval: Duration::from_millis(self.ping_interval_ms),
             ..HttpBounds::default()
         }
+        .with_stall_deadline(Duration::from_millis(self.read_stall_ms))
     }
 
     /// The proxies that are believed.
@@ -190,7 +191,7 @@ impl LimitConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{Args, Command};
+    use clap::{Args, Command, FromArgMatches};
 
     const PAGE: &str = include_str!("../../docs/security.md");
 
@@ -216,8 +217,20 @@ mod tests {
                 bound.get_default_values().first().map(|value| value.to_str().unwrap().parse::<u64>().unwrap());
             let default = default.map(|value| written(flag, value)).unwrap_or_default();
             let quoted = format!("`--{flag}`");
-            let is_there = PAGE.lines().any(|line| line.contains(&quoted) && line.contains(&default));
+            // Not 10 s for 0 s.
+            let whole = format!(" {default}");
+            let is_there = PAGE.lines().any(|line| line.contains(&quoted) && format!(" {line}").contains(&whole));
             assert!(is_there, "docs/security.md has no {default} beside {quoted}");
+        }
+    }
+
+    #[test]
+    fn a_reader_with_more_time_is_not_taken_for_one_that_has_vanished() {
+        for ms in ["1", "10000", "60000"] {
+            let flags = LimitConfig::augment_args(Command::new("gateway"));
+            let given = flags.get_matches_from(["gateway", "--read-stall-ms", ms]);
+            let bounds = LimitConfig::from_arg_matches(&given).unwrap().http();
+            assert!(bounds.stall_deadline < bounds.vanish_deadline, "{bounds:?}");
         }
     }
 }

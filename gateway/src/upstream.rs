@@ -121,8 +121,8 @@ pub fn failure(status: &Status) -> Problem {
     match problem.reason() {
         // The route is in the contract of the gateway, so the path and the method are right: the service is older.
         Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
-        // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its clock.
-        // A caller who was told so would throw a good token away.
+        // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its
+        // clock. A caller who was told so would throw a good token away.
         Reason::Unauthenticated => {
             let cause = format!("it does not believe this gateway: {status}");
             spread(Problem::unavailable("the service", cause))

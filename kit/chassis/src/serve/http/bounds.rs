@@ -21,6 +21,10 @@ pub(super) const SOCKET_SEND_BYTES: usize = 256 * 1024;
 /// How long a connection that was asked to leave, and answers nothing, is waited for.
 pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// So much longer the kernel waits for a peer than a reader may take nothing: to it a reader whose window is closed has
+/// vanished too.
+const KERNEL_WAITS_LONGER: Duration = Duration::from_secs(2);
+
 /// What the clients of one HTTP server can hold on to, and for how long.
 #[derive(Clone, Debug)]
 pub struct HttpBounds {
@@ -39,7 +43,7 @@ pub struct HttpBounds {
     pub idle_deadline: Duration,
     /// Age at which a connection is asked to end, so that new ones spread over replicas; less up to a tenth by chance.
     pub max_age: Duration,
-    /// How long a reader may take nothing of its answer before it is cut off.
+    /// How long a reader may take nothing of its answer before it is cut off. See [`HttpBounds::with_stall_deadline`].
     pub stall_deadline: Duration,
     /// How long a peer may leave what was sent to it unacknowledged, a question of its kernel included, before it
     /// counts as gone. What is sent to one that was silent for nearly as long already, such as the time on a stream, is
@@ -61,7 +65,7 @@ impl Default for HttpBounds {
             head_deadline: Duration::from_secs(10),
             idle_deadline: Duration::from_secs(60),
             max_age: Duration::from_secs(600),
-            stall_deadline: Duration::from_secs(15),
+            stall_deadline: Duration::from_secs(10),
             vanish_deadline: Duration::from_secs(12),
             ping_interval: Duration::from_secs(10),
             max_http2_streams: 128,
@@ -70,6 +74,13 @@ impl Default for HttpBounds {
 }
 
 impl HttpBounds {
+    /// The same with this deadline for readers. If it is long, who has vanished is waited for longer too.
+    #[must_use]
+    pub fn with_stall_deadline(self, stall_deadline: Duration) -> HttpBounds {
+        let vanish_deadline = self.vanish_deadline.max(stall_deadline + KERNEL_WAITS_LONGER);
+        HttpBounds { stall_deadline, vanish_deadline, ..self }
+    }
+
     /// Those of a service's gRPC port, which the processes of a mesh call. They may all come from one address.
     pub(crate) fn of_grpc() -> HttpBounds {
         HttpBounds {

@@ -127,35 +127,62 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
+        time::{Instant, timeout},
     };
 
     use super::*;
     use crate::serve::HttpBounds;
 
+    /// A connection as the server has it, and its client.
+    #[cfg(target_os = "linux")]
+    async fn connection(bounds: &HttpBounds) -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        prepare(&socket, bounds.vanish_deadline).unwrap();
+        (Socket::new(socket, Life::begin(), bounds.stall_deadline, Cuts::new("test")), client)
+    }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_peer_that_vanishes_without_a_word_ends_its_connection() {
-        let deadline = Duration::from_secs(4);
+        let deadline = Duration::from_secs(3);
         let at_last = deadline - Duration::from_millis(500);
-        for sent_after in [None, Some(Duration::ZERO), Some(at_last)] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (socket, _) = listener.accept().await.unwrap();
-            prepare(&socket, deadline).unwrap();
+        let ends = [None, Some(Duration::ZERO), Some(at_last)].map(|sent_after| async move {
+            let bounds = HttpBounds { vanish_deadline: deadline, ..HttpBounds::default() };
+            let (mut socket, client) = connection(&bounds).await;
             crate::for_tests::vanish(&client);
-            let mut socket = Socket::new(socket, Life::begin(), Duration::from_secs(60), Cuts::new("test"));
-            if let Some(silence) = sent_after {
-                sleep(silence).await;
-                socket.write_all(b"news").await.unwrap();
+            let end = async {
+                if let Some(silence) = sent_after {
+                    sleep(silence).await;
+                    // On a slow machine the end may be here already.
+                    socket.write_all(b"news").await?;
+                }
+                timeout(deadline * 2, socket.read(&mut [0; 1])).await.expect("the connection ends")
+            };
+            assert_eq!(end.await.unwrap_err().kind(), io::ErrorKind::TimedOut, "sent after {sent_after:?}");
+        });
+        join_all(ends).await;
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_cut_before_it_has_vanished_to_the_kernel() {
+        let shortest = HttpBounds { vanish_deadline: Duration::ZERO, ..HttpBounds::default() };
+        let bounds = shortest.with_stall_deadline(Duration::from_secs(2));
+        let (mut socket, _client) = connection(&bounds).await;
+        let (chunk, begun) = (vec![0_u8; 64 * 1024], Instant::now());
+        let error = loop {
+            if let Err(error) = socket.write_all(&chunk).await {
+                break error;
             }
-            let mut byte = [0; 1];
-            let read = tokio::time::timeout(deadline * 2, socket.read(&mut byte)).await;
-            let error = read.expect("the connection ends").unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "sent after {sent_after:?}");
-        }
+        };
+        assert_eq!(error.to_string(), "the peer does not read");
+        assert!(begun.elapsed() >= bounds.stall_deadline, "{:?}", begun.elapsed());
     }
 
     #[cfg(target_os = "linux")]
@@ -169,6 +196,7 @@ mod tests {
         assert!(socket.keepalive().unwrap());
         let (idle, unacknowledged) =
             (socket.tcp_keepalive_time().unwrap(), socket.tcp_user_timeout().unwrap().unwrap());
+        assert!(HttpBounds::default().stall_deadline < unacknowledged, "{unacknowledged:?}");
         assert!(idle < unacknowledged, "{idle:?} {unacknowledged:?}");
         // Whatever is sent to it right before it would be given up is waited for anew.
         assert!(unacknowledged * 2 < Duration::from_secs(28), "{unacknowledged:?}");
