@@ -67,6 +67,8 @@ impl Logins {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_micros(seconds * 1_000_000)
@@ -83,7 +85,8 @@ mod tests {
             tokio::task::yield_now().await;
             logins.learn(revoked("one", 20), at(10));
         };
-        tokio::join!(logins.happens("one"), ends);
+        let both = async { tokio::join!(logins.happens("one"), ends) };
+        timeout(Duration::from_secs(10), both).await.expect("it is told");
         assert!(logins.has("one") && !logins.has("other"));
     }
 

@@ -94,7 +94,7 @@ impl Pool {
 
     /// How many units are kept for a class.
     pub fn kept(&self, class: Class) -> usize {
-        self.bounds.total * (self.bounds.kept_percent)(class) / 100
+        self.bounds.total.saturating_mul((self.bounds.kept_percent)(class)) / 100
     }
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
