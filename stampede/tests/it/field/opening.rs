@@ -1,7 +1,7 @@
 //! Many events that open at one instant, of which many have lost their timers.
 
 use super::item;
-use crate::sale::{Sale, eur, fresh, in_us};
+use crate::sale::{Sale, eur, fresh};
 use sqlx::MySqlPool;
 use stampede_lua::{Redis, RedisConfig, timer};
 use stampede_proto::{
@@ -26,6 +26,8 @@ const OPERATORS: usize = 8;
 /// Events that are created before, to see how fast that is on this machine, and when these open.
 const TRIED: usize = 80;
 const TRIED_OPEN_IN: Duration = Duration::from_secs(1_800);
+/// How long each is open: its timer for the end is armed as well then.
+const OPEN_FOR: Duration = Duration::from_secs(600);
 /// How much slower it may be afterwards.
 const SLOWER: usize = 2;
 /// How long before that instant the timers are deleted, of one event in so many.
@@ -99,7 +101,7 @@ async fn created(mesh: &Mesh, count: usize, open_time: Timestamp) -> Vec<String>
                     request_id: fresh(),
                     name: "one of many".to_owned(),
                     open_time: Some(timestamp(open_time)),
-                    close_time: in_us(Duration::from_secs(3_600)),
+                    close_time: Some(timestamp(open_time.plus(OPEN_FOR))),
                     items: vec![item(eur(1_999), 1, 1)],
                 };
                 // A connection that its server ends by age may break a call off, which is made again.
