@@ -6,11 +6,8 @@ use crate::{
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
-use sqlx::MySqlPool;
 use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState, RefundOrderRequest};
 use stampede_testkit::{FrozenKafka, Service, World, as_buyer, as_operator, buyer, eventually, heavy};
 use stampede_vocab::UserId;
@@ -19,10 +16,8 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The setting of a topic: how many replicas have to store a record before it is taken.
-const NEEDED_REPLICAS: &str = "min.insync.replicas";
 /// Orders that are paid while Kafka takes nothing.
-const ORDERS: i64 = 3;
+const ORDERS: usize = 3;
 /// How long Kafka stands still: less than a group of consumers waits for one of its members, since other tests use it
 /// too.
 const STANDS: Duration = Duration::from_secs(4);
@@ -31,27 +26,8 @@ const STANDS: Duration = Duration::from_secs(4);
 async fn a_kafka_takes_nothing_for_a_while_and_is_read_from_the_first_record_again() {
     let _turn = heavy().await;
     let mut sale = Sale::open(LONG).await;
-    case_07_what_kafka_refuses_for_a_while_is_sent_once_it_takes_it(&sale).await;
     case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes_on(&sale).await;
     case_09_consumers_that_begin_at_the_first_record_again_change_nothing(&mut sale).await;
-}
-
-async fn case_07_what_kafka_refuses_for_a_while_is_sent_once_it_takes_it(sale: &Sale) {
-    need_replicas(&sale.world, Service::Order, "2").await;
-    let paid = paid(sale).await;
-    // Each was placed and paid one after the other: if they were sent, there would be a few at most.
-    let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(Service::Order));
-    let orders = MySqlPool::connect(&url).await.unwrap();
-    eventually("case 7: what is told of the orders stays unsent", || async {
-        let sql = "SELECT COUNT(*) FROM outbox JOIN outbox_leases USING (partition_no) WHERE id > floor_id";
-        let unsent: i64 = sqlx::query_scalar(sql).fetch_one(&orders).await.unwrap();
-        (unsent >= ORDERS).then_some(())
-    })
-    .await;
-    need_replicas(&sale.world, Service::Order, "1").await;
-    for (user, order) in &paid {
-        sale.until(*user, order, OrderState::Fulfilled).await;
-    }
 }
 
 /// Orders that are paid, as far as order itself can tell.
@@ -81,25 +57,6 @@ async fn case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes
     for (user, order) in &paid {
         sale.until(*user, order, OrderState::Fulfilled).await;
     }
-}
-
-/// Makes Kafka, which has one broker, refuse what a service tells unless so many replicas are to store it.
-pub async fn need_replicas(world: &World, writer: Service, count: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", world.brokers()).create().unwrap();
-    let topic = writer.topic(world.topic_prefix());
-    let setting = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(NEEDED_REPLICAS, count);
-    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-    for altered in admin.alter_configs(&[setting], &options).await.unwrap() {
-        altered.unwrap();
-    }
-    // The broker learns of it from its controller.
-    eventually("the broker goes by it", || async {
-        let described = admin.describe_configs(&[ResourceSpecifier::Topic(&topic)], &options).await.ok()?;
-        let needed = described.first()?.as_ref().ok()?.get(NEEDED_REPLICAS)?.value.as_deref();
-        (needed == Some(count)).then_some(())
-    })
-    .await;
 }
 
 async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(sale: &mut Sale) {
