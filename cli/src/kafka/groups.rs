@@ -3,7 +3,7 @@
 //! A service stores the offset of a message once the transaction of its effect is committed, so whatever lies below the
 //! committed offset has taken effect. Asking for the offsets of a group does not join it.
 
-use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, spans};
+use super::{READ_TIMEOUT, Records, Span, client, oldest, partitions, patiently, spans};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -123,7 +123,7 @@ impl Group {
         for partition in self.reads.iter().filter(|(read, _)| *read == writer).flat_map(|(_, partitions)| partitions) {
             asked.add_partition(&writer.topic(prefix), *partition);
         }
-        let answered = self.client.committed_offsets(asked, READ_TIMEOUT)?;
+        let answered = patiently(|| self.client.committed_offsets(asked.clone(), READ_TIMEOUT))?;
         let mut committed = Committed::new();
         for element in answered.elements() {
             element.error()?;

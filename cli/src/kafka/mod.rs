@@ -14,10 +14,16 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Longest wait for one answer of Kafka, and for the next message while there must be one.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause between two tries of one question.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Longest wait of one look for a message.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
@@ -39,9 +45,31 @@ fn next(client: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>, KafkaError
     }
 }
 
+/// Asks until there is an answer, or an error that does not pass by itself. It blocks, for twice [`READ_TIMEOUT`] at
+/// most.
+fn patiently<T>(ask: impl Fn() -> Result<T, KafkaError>) -> Result<T, KafkaError> {
+    let until = Instant::now() + READ_TIMEOUT;
+    loop {
+        match ask() {
+            Err(error) if is_passing(&error) && Instant::now() < until => thread::sleep(PAUSE),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Returns whether it passes by itself, as a lost connection does, or the move of a leader or of a group's coordinator.
 fn is_passing(error: &KafkaError) -> bool {
-    let code = error.rdkafka_error_code();
-    matches!(code, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure))
+    let Some(code) = error.rdkafka_error_code() else { return false };
+    matches!(
+        code,
+        RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::NotLeaderForPartition
+    )
 }
 
 /// Returns a client that commits nothing.
@@ -75,7 +103,7 @@ fn partitions(client: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
 /// Returns what each of these partitions has.
 fn spans(client: &BaseConsumer, topic: &str, partitions: &[i32]) -> anyhow::Result<Vec<Span>> {
     let span = |partition: &i32| {
-        let (low, high) = client.fetch_watermarks(topic, *partition, READ_TIMEOUT)?;
+        let (low, high) = patiently(|| client.fetch_watermarks(topic, *partition, READ_TIMEOUT))?;
         Ok(Span { partition: *partition, low, high })
     };
     partitions.iter().map(span).collect()

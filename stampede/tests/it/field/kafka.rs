@@ -1,4 +1,4 @@
-//! A Kafka that takes no records for a while, and consumers that begin at the first record again.
+//! Consumers that begin at the first record again.
 
 use crate::{
     history::kept,
@@ -9,54 +9,18 @@ use rdkafka::{
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
 use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState, RefundOrderRequest};
-use stampede_testkit::{FrozenKafka, Service, World, as_buyer, as_operator, buyer, eventually, heavy};
+use stampede_testkit::{Service, World, as_buyer, as_operator, buyer, eventually, heavy};
 use stampede_vocab::UserId;
-use std::time::{Duration, Instant};
-use tokio::{task::spawn_blocking, time::sleep};
+use std::time::Duration;
+use tokio::task::spawn_blocking;
 
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Orders that are paid while Kafka takes nothing.
-const ORDERS: usize = 3;
-/// How long Kafka stands still: less than a group of consumers waits for one of its members, since other tests use it
-/// too.
-const STANDS: Duration = Duration::from_secs(4);
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kafka_takes_nothing_for_a_while_and_is_read_from_the_first_record_again() {
+async fn a_kafka_is_read_from_the_first_record_again() {
     let _turn = heavy().await;
     let mut sale = Sale::open(LONG).await;
-    case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes_on(&sale).await;
     case_09_consumers_that_begin_at_the_first_record_again_change_nothing(&mut sale).await;
-}
-
-/// Orders that are paid, as far as order itself can tell.
-async fn paid(sale: &Sale) -> Vec<(UserId, Order)> {
-    let mut paid = Vec::new();
-    for _ in 0..ORDERS {
-        let user = buyer();
-        let order = sale.placed(user, &[(0, 1)], "").await;
-        sale.pay(user, &order, "pm_card_ok").await.unwrap();
-        paid.push((user, order));
-    }
-    paid
-}
-
-async fn case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes_on(sale: &Sale) {
-    let Some(frozen) = FrozenKafka::new(sale.world.brokers()).unwrap() else {
-        println!("case 7: not run with a Kafka that stands still: its process cannot be seen from here");
-        return;
-    };
-    let begun = Instant::now();
-    let paid = paid(sale).await;
-    sleep(STANDS.saturating_sub(begun.elapsed())).await;
-    for (user, order) in &paid {
-        assert_eq!(sale.get(*user, order).await.state(), OrderState::Paying, "case 7: nobody can have heard of it");
-    }
-    drop(frozen);
-    for (user, order) in &paid {
-        sale.until(*user, order, OrderState::Fulfilled).await;
-    }
 }
 
 async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(sale: &mut Sale) {
