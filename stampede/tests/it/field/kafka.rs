@@ -8,9 +8,8 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
-use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState, RefundOrderRequest};
+use stampede_proto::order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest};
 use stampede_testkit::{Service, World, as_buyer, as_operator, buyer, eventually, heavy};
-use stampede_vocab::UserId;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
