@@ -1,13 +1,11 @@
 //! A database that stands still for longer than a consumer may take over what it has read.
 
-use super::{item, kafka, on_sale};
+use super::{item, kafka, long_case, on_sale};
 use crate::sale::{LONG, Sale, eur, fresh};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use sqlx::MySqlPool;
 use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState};
-use stampede_testkit::{
-    FreezeAt, MeshBuilder, Process, Proxy, Service, World, Writes, as_buyer, buyer, eventually, heavy,
-};
+use stampede_testkit::{FreezeAt, MeshBuilder, Process, Proxy, Service, World, Writes, as_buyer, buyer, eventually};
 use stampede_vocab::UserId;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -155,7 +153,7 @@ async fn dead_letters(world: &World) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_08_consumers_that_waited_too_long_for_their_database_come_back_by_themselves() {
-    let _turn = heavy().await;
+    let Some(_turn) = long_case(8).await else { return };
     let world = World::prepared().await.unwrap();
     let databases = Databases::of(&world).await;
     let sale = open(world, &databases).await;

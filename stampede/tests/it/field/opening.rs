@@ -1,6 +1,6 @@
 //! Many events that open at one instant, of which many have lost their timers.
 
-use super::item;
+use super::{item, long_case};
 use crate::sale::{Sale, eur, fresh};
 use sqlx::MySqlPool;
 use stampede_lua::{Redis, RedisConfig, timer};
@@ -8,7 +8,7 @@ use stampede_proto::{
     convert::timestamp,
     event::v1::{CreateEventRequest, Event, EventState, WatchEventsRequest, event_service_client::EventServiceClient},
 };
-use stampede_testkit::{Mesh, Service, World, as_operator, eventually, heavy};
+use stampede_testkit::{Mesh, Service, World, as_operator, eventually};
 use stampede_vocab::{EventId, Timestamp};
 use std::{
     env,
@@ -40,7 +40,7 @@ const OPENED: &str = "stampede.message.v1.EventOpened";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_events_open_at_one_instant() {
-    let _turn = heavy().await;
+    let Some(_turn) = long_case(10).await else { return };
     let world = World::prepared().await.unwrap();
     let mesh = Mesh::start(&world).await.unwrap();
     case_10_events_of_one_instant_open_on_time_with_and_without_their_timers(world, mesh).await;

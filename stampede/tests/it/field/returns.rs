@@ -1,6 +1,9 @@
 //! What ended orders have given back, told again under new names while its reader dies.
 
-use super::kafka::{is_at_the_end, until};
+use super::{
+    kafka::{is_at_the_end, until},
+    long_case,
+};
 use crate::{
     history::History,
     sale::{Sale, fresh},
@@ -9,7 +12,7 @@ use stampede_proto::{
     coupon::v1::CouponState,
     order::v1::{CancelOrderRequest, Order, OrderState},
 };
-use stampede_testkit::{Service, as_buyer, buyer, eventually, heavy};
+use stampede_testkit::{Service, as_buyer, buyer, eventually};
 use stampede_vocab::UserId;
 use std::time::Duration;
 
@@ -25,7 +28,7 @@ const READERS: [Service; 3] = [Service::Inventory, Service::Coupon, Service::Pay
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn case_22_what_is_told_again_under_new_ids_while_inventory_dies_comes_back_once() {
-    let _turn = heavy().await;
+    let Some(_turn) = long_case(22).await else { return };
     let mut sale = Sale::open(PAY_WINDOW).await;
     let user = buyer();
     let coupon = sale.claim(user).await;
