@@ -38,7 +38,7 @@ const ROWS: [Ceiling; 12] = [
     ("order.outbox INSERT", 300),
     ("payment.attempts INSERT", 100),
     // Claimed as it is written, and settled. A few more for charges that were not answered in time.
-    ("payment.attempts UPDATE", 130),
+    ("payment.attempts UPDATE", 110),
     ("payment.outbox INSERT", 100),
     ("payment.payments INSERT", 100),
     ("payment.payments UPDATE", 100),
