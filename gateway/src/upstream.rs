@@ -4,7 +4,7 @@
 
 use crate::{problem::spread, routes::Rpc};
 use stampede_chassis::{
-    Deadline, Identity, MeshChannel,
+    Deadline, Identity, MeshChannel, ReadOnly,
     identity::{ROLE_METADATA, USER_METADATA},
 };
 use stampede_status::{Problem, Reason};
@@ -143,7 +143,11 @@ fn short_name(rpc: &Rpc) -> &str {
 
 /// The request with its metadata. That is made from the token alone: nothing that the caller sent is passed on.
 fn request<M>(call: Outgoing<'_>, message: M) -> Result<Request<M>, Problem> {
-    Ok(Request::from_parts(metadata(call.caller)?, http::Extensions::default(), message))
+    let mut extensions = http::Extensions::default();
+    if call.rpc.read_only {
+        extensions.insert(ReadOnly);
+    }
+    Ok(Request::from_parts(metadata(call.caller)?, extensions, message))
 }
 
 fn metadata(caller: Option<&Identity>) -> Result<MetadataMap, Problem> {

@@ -85,7 +85,8 @@ fn bind(
         return Err(fault("it has additional bindings: give each method one path"));
     }
     let (body, response_body) = (text_of(rule, "body"), text_of(rule, "response_body"));
-    let bound = Rule { variable: template::variable(&text)?, body: &body, response_body: &response_body };
+    let read_only = http_method == Method::GET;
+    let bound = Rule { read_only, variable: template::variable(&text)?, body: &body, response_body: &response_body };
     let rpc = Rpc::bind(method, bound, header)?;
     Ok(Binding { method: http_method, text, access, rpc })
 }

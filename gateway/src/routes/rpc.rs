@@ -24,6 +24,8 @@ pub struct Rpc {
     pub output: MessageDescriptor,
     /// Writes the answers that are as services send them.
     pub writer: Writer,
+    /// Whether it has no effect: its route is a `get`.
+    pub read_only: bool,
     /// Whether the request is in the HTTP body; else all that is not in the path is in query parameters.
     pub has_body: bool,
     /// The text that the body is, byte for byte, where it is not the whole request as JSON.
@@ -42,6 +44,8 @@ pub struct Rpc {
 
 /// What a `google.api.http` rule says beside method and path.
 pub struct Rule<'r> {
+    /// Whether it is a `get`.
+    pub read_only: bool,
     /// The variable of the path.
     pub variable: Option<Variable<'r>>,
     /// `*` for the whole request as JSON, or the field that is the raw body; empty if there is none.
@@ -70,7 +74,7 @@ impl Rpc {
     /// Binds `method` by its rule, and its fields by the option `header`. Refuses names that are not there, so that a
     /// mistake in an annotation shows when the gateway starts.
     pub fn bind(method: &MethodDescriptor, rule: Rule<'_>, header: &ExtensionDescriptor) -> Result<Self, RouteError> {
-        let Rule { variable, body, response_body } = rule;
+        let Rule { read_only, variable, body, response_body } = rule;
         let fault = |problem: String| RouteError::Binding { method: method.full_name().to_owned(), problem };
         if method.is_client_streaming() {
             return Err(fault("a stream of requests cannot come over HTTP/JSON".into()));
@@ -95,6 +99,7 @@ impl Rpc {
             label: grpc_path.as_str().into(),
             grpc_path,
             service,
+            read_only,
             has_body: !body.is_empty(),
             headers: header_fields(&input, header).map_err(fault)?,
             response_body,

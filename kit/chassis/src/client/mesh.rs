@@ -4,12 +4,12 @@
 //! answered in time. A call that no handler can have seen is retried: one that never got onto a connection, or that a
 //! replica refused while it left. Any other is not, because it may have taken effect: a caller whose call is idempotent
 //! makes it again, and most often reaches another replica. So a replica that stands still costs its callers no more
-//! than the probes that find it, since the calls that it has fail as UNAVAILABLE then.
+//! than the probes that find it, since the calls that it has fail as UNAVAILABLE then. A call that is marked
+//! [`ReadOnly`] has no effect, and is made once more here.
 
 use std::{
-    error::Error,
     future::Future,
-    io,
+    io, mem,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
@@ -25,19 +25,24 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
-use tonic::{ConnectError, Status, TimeoutExpired, body::Body};
+use tonic::{Status, body::Body};
 use tower::Service;
 
 use super::{
     discover::{discover, look_up, name_in},
     probe::probe,
     propagate,
-    replicas::{CallError, Lane, Replica, Replicas, endpoint},
+    replicas::{Lane, Replica, Replicas, endpoint},
 };
 use crate::{Deadline, Signer};
 
 /// How long a call waits for a replica that can be reached.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Marks a call that only reads, as an extension of its request: one that got no answer is made once more, most often
+/// on another replica.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadOnly;
 
 /// A channel for generated clients: `OrderServiceClient::new(channel)`. Clones share connections
 /// and probes, which end with the last of them.
@@ -144,20 +149,22 @@ impl MeshChannel {
     async fn send(self, head: Parts, body: Body) -> Result<Response<Body>, Problem> {
         let give_up = Instant::now() + READY_TIMEOUT;
         let message = body.collect().await.map_err(Problem::internal_error)?.to_bytes();
+        let mut repeatable = head.extensions.get::<ReadOnly>().is_some();
         let mut attempt = 0;
         loop {
             let replica = self.replica(give_up).await?;
             let copy = Request::from_parts(head.clone(), Body::new(Full::new(message.clone())));
             let error = match replica.call(self.lane, copy).await {
                 Ok(response) => return Ok(response),
-                Err(CallError::Silent) => return Err(self.unreachable("the replica has fallen silent".to_owned())),
-                Err(CallError::Transport(error)) => error,
+                Err(error) => error,
             };
-            if is_caused_by::<TimeoutExpired>(&error) {
+            if error.is_timeout() {
                 return Err(Deadline::exceeded());
             }
-            if !was_never_handled(&error) || Instant::now() >= give_up {
-                return Err(self.unreachable(error_chain(&error)));
+            let was_unseen = error.was_never_handled() && Instant::now() < give_up;
+            // One that may have been handled is repeated once, if that does no harm.
+            if !was_unseen && !mem::take(&mut repeatable) {
+                return Err(self.unreachable(error.to_string()));
             }
             self.shared.replicas.probe_now.notify_waiters();
             self.shared.replicas.look_up_now.notify_waiters();
@@ -175,33 +182,4 @@ impl MeshChannel {
     fn unreachable(&self, cause: String) -> Problem {
         Problem::unavailable(format_args!("the {} service", self.shared.name), cause)
     }
-}
-
-/// Returns whether the replica cannot have begun with the request, so that a retry does not double it: it found no
-/// connection, or was still queued when that one ended, or came behind the last stream that a leaving replica takes
-/// (RFC 9113, 6.8 and 8.7).
-fn was_never_handled(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| {
-        let is_unsent = cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
-        cause.is::<ConnectError>() || is_unsent || cause.downcast_ref::<h2::Error>().is_some_and(is_refusal)
-    })
-}
-
-fn is_refusal(error: &h2::Error) -> bool {
-    let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-    error.is_remote() && (is_leaving || is_refused)
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<E>())
-}
-
-/// Returns the error with all its causes: the transport itself says little more than "transport error".
-fn error_chain(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

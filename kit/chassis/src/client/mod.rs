@@ -1,6 +1,7 @@
 //! Calls to other services: balanced over the replicas that are ready, with the context of the
 //! call that is being handled.
 
+mod call_error;
 mod discover;
 mod mesh;
 mod probe;
@@ -9,4 +10,4 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
-pub use mesh::MeshChannel;
+pub use mesh::{MeshChannel, ReadOnly};

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
@@ -16,6 +16,10 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How long an endpoint has to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How late the end of a probe may be noticed. If it is later, this process was held up itself, and that no answer has
+/// arrived says nothing about the endpoint.
+const MAX_LATENESS: Duration = Duration::from_millis(100);
 
 /// Silent probes in a row after which an endpoint counts as gone.
 const MAX_SILENT_PROBES: u32 = 2;
@@ -46,7 +50,7 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
             _ = ticks.tick() => {}
             () = probed.replicas.probe_now.notified() => {}
         }
-        let finding = check(&mut health).await;
+        let Some(finding) = check(&mut health).await else { continue };
         // The count includes this endpoint only while it is in, so 1 means that it is the last one.
         let is_last = probed.replicas.count() == 1;
         match health_state.learn(finding, is_last) {
@@ -60,11 +64,13 @@ pub(super) async fn probe(endpoint: Endpoint, replicas: Replicas) {
     }
 }
 
-async fn check(health: &mut HealthClient<Channel>) -> Finding {
-    match timeout(PROBE_TIMEOUT, health.check(HealthCheckRequest::default())).await {
-        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Finding::Serving,
-        Ok(_) => Finding::Down,
-        Err(_) => Finding::Silent,
+/// Probes the endpoint once. Returns nothing if this process was held up so long that it cannot say.
+async fn check(health: &mut HealthClient<Channel>) -> Option<Finding> {
+    let give_up = Instant::now() + PROBE_TIMEOUT;
+    match timeout_at(give_up, health.check(HealthCheckRequest::default())).await {
+        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Some(Finding::Serving),
+        Ok(_) => Some(Finding::Down),
+        Err(_) => (give_up.elapsed() <= MAX_LATENESS).then_some(Finding::Silent),
     }
 }
 

@@ -17,6 +17,8 @@ use tonic::{
 };
 use tower::ServiceExt;
 
+use super::call_error::CallError;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Without these a connection stays dead after a partition.
@@ -126,14 +128,6 @@ pub(super) struct Replica {
     /// Calls that it has not begun to answer.
     under_way: AtomicUsize,
     silent: CancellationToken,
-}
-
-/// Why a replica has not answered a call.
-pub(super) enum CallError {
-    /// It answers nobody any more. The call may have taken effect.
-    Silent,
-    /// The connection failed, or there is none.
-    Transport(transport::Error),
 }
 
 impl Replica {

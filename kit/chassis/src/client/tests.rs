@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -13,9 +14,10 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Code;
+use tonic::{Code, body::Body};
+use tower::util::MapRequest;
 
-use super::MeshChannel;
+use super::{MeshChannel, ReadOnly};
 use crate::{
     Deadline, Workers,
     for_tests::{Process, call},
@@ -139,6 +141,25 @@ async fn the_calls_of_a_replica_that_falls_silent_fail_at_once() {
     assert!(started.elapsed() < Duration::from_secs(2), "a call waited for it: {:?}", started.elapsed());
     let failed: Vec<Code> = outcomes.iter().copied().filter_map(Result::err).collect();
     assert_eq!(failed, [Code::Unavailable; 5], "half of them are the other one's: {outcomes:?}");
+    drop(frozen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_only_read_are_answered_by_another_replica() {
+    let (first, second) = (Replica::start(1), Replica::start(2));
+    let mesh = mesh(&[&first, &second]);
+    until_answered_by(&mesh, &[1, 2]).await;
+    let frozen = second.freeze();
+    let calls = (0..10).map(|_| {
+        let marked = MapRequest::new(mesh.clone(), |mut request: Request<Body>| {
+            request.extensions_mut().insert(ReadOnly);
+            request
+        });
+        call(marked, "/test.Calls/Number")
+    });
+    let answers = futures_util::future::join_all(calls).await;
+    let numbers: Vec<i32> = answers.into_iter().map(Result::unwrap).collect();
+    assert_eq!(numbers, [1; 10], "half of them were made on the other one first");
     drop(frozen);
 }
 
