@@ -85,7 +85,10 @@ async fn counted_sale() -> (Sale, Counters) {
     };
     // Before anybody is connected, or the triggers would wait for who uses the tables.
     counters.install().await;
-    let mut settings = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis());
+    // On a busy machine a charge may take longer than a request to the provider does by default, and would be looked up.
+    let settings = MeshBuilder::default().set_all("STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 20_000);
+    let settings = settings.set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 60_000);
+    let mut settings = settings.set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis());
     for service in Service::ALL {
         let link = Proxy::to_url(&world.service_database_url(service)).await.unwrap();
         settings = settings.set(service, "STAMPEDE_DATABASE_URL", link.url());
