@@ -181,7 +181,8 @@ fn on_own(workspace: &Workspace, args: &TestArgs, counts: &mut Counts) -> anyhow
     let mut fleet = Fleet::open(&run)?;
     let first = FIRST_PORT + u16::try_from(id % BLOCKS * PORTS_PER_BLOCK).context("blocks end below 32,768")?;
     let mut free = Ports::default();
-    let ports = ServerPorts::anywhere(&mut free, first)?;
+    let mut ports = ServerPorts::anywhere(&mut free, first)?;
+    ports.add_test_door(&mut free, first)?;
     let mut servers = Servers::start(&mut fleet, workspace, args.database, ports)?;
     if args.redis == RedisKind::Cluster {
         servers.add_cluster(&mut fleet, workspace, &mut free, first)?;

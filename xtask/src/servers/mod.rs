@@ -34,6 +34,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where a run keeps what tests have to know of its servers.
 const TEST_ENVIRONMENT: &str = "test.env";
 
+/// The name of the door of Kafka for tests.
+const TEST_DOOR: &str = "TEST";
+
 /// The account that the services and tests use, with all rights.
 const ACCOUNT: &str = "stampede:stampede";
 
@@ -76,6 +79,19 @@ impl ServerPorts {
     /// Lets Kafka listen at one more port, for clients who come by another way.
     pub fn add_door(&mut self, door: Door) {
         self.doors.push(door);
+    }
+
+    /// The same for tests, on free ports from `first` on. Nothing listens where it leads until a test does, which passes
+    /// on what comes, or lets it wait.
+    pub fn add_test_door(&mut self, ports: &mut Ports, first: u16) -> anyhow::Result<()> {
+        let port = ports.pick("the door of Kafka for tests", None, first)?;
+        let leads_by = ports.pick("the link to that door", None, first)?;
+        self.add_door(Door { name: TEST_DOOR.into(), port, leads_by });
+        Ok(())
+    }
+
+    fn test_door(&self) -> Option<&Door> {
+        self.doors.iter().find(|door| door.name == TEST_DOOR)
     }
 
     /// The ports that `up` and `demo` prefer.
@@ -185,25 +201,33 @@ impl Servers {
         Ok(())
     }
 
-    /// Returns the environment by which tests find the servers.
-    pub fn test_environment(&self) -> [(String, String); 6] {
+    /// Returns the environment by which tests find the servers, and their door of Kafka if there is one.
+    pub fn test_environment(&self) -> Vec<(String, String)> {
         let (redis_url, admin_redis_url) = match &self.cluster {
             Some(cluster) => (cluster.url(), cluster.admin_url()),
             None => (self.redis_url(), self.admin_redis_url()),
         };
-        [
-            ("STAMPEDE_TEST_DATABASE_URL".to_owned(), self.database_url()),
-            ("STAMPEDE_TEST_REDIS_URL".to_owned(), redis_url),
-            ("STAMPEDE_TEST_ADMIN_REDIS_URL".to_owned(), admin_redis_url),
-            ("STAMPEDE_TEST_EVENT_REDIS_URL".to_owned(), self.event_redis_url()),
-            ("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL".to_owned(), format!("{}/1", self.admin_redis_url())),
-            ("STAMPEDE_TEST_KAFKA_BROKERS".to_owned(), self.kafka_brokers()),
-        ]
+        let servers = [
+            ("STAMPEDE_TEST_DATABASE_URL", self.database_url()),
+            ("STAMPEDE_TEST_REDIS_URL", redis_url),
+            ("STAMPEDE_TEST_ADMIN_REDIS_URL", admin_redis_url),
+            ("STAMPEDE_TEST_EVENT_REDIS_URL", self.event_redis_url()),
+            ("STAMPEDE_TEST_ADMIN_EVENT_REDIS_URL", format!("{}/1", self.admin_redis_url())),
+            ("STAMPEDE_TEST_KAFKA_BROKERS", self.kafka_brokers()),
+        ];
+        let door = self.ports.test_door().into_iter().flat_map(|door| {
+            [
+                ("STAMPEDE_TEST_KAFKA_DOOR", format!("127.0.0.1:{}", door.port)),
+                ("STAMPEDE_TEST_KAFKA_LINK", format!("127.0.0.1:{}", door.leads_by)),
+            ]
+        });
+        servers.into_iter().chain(door).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Writes the same as a script for a shell to source, and for `cargo xtask test --up` to read.
     pub fn write_test_environment(&self, run: &Path) -> anyhow::Result<()> {
-        let script = self.test_environment().map(|(name, value)| format!("export {name}={value}\n")).concat();
+        let lines = self.test_environment().into_iter().map(|(name, value)| format!("export {name}={value}\n"));
+        let script: String = lines.collect();
         let file = run.join(TEST_ENVIRONMENT);
         fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))
     }
@@ -276,5 +300,26 @@ mod tests {
     fn no_data_is_shared_between_databases() {
         let run = Path::new("/run");
         assert_ne!(data_of(run, Database::Mysql), data_of(run, Database::Mariadb));
+    }
+
+    #[test]
+    fn tests_are_told_of_both_ends_of_their_door_of_kafka() {
+        let mut free = Ports::default();
+        let mut ports = ServerPorts::anywhere(&mut free, 30_400).expect("ports are free");
+        let environment = |ports: ServerPorts| -> Vec<String> {
+            let servers = Servers { database: Database::Mysql, ports, data: PathBuf::new(), cluster: None };
+            servers.test_environment().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        let without = environment(ports.clone());
+        ports.add_test_door(&mut free, 30_400).expect("ports are free");
+        let door = ports.test_door().expect("it was added").clone();
+        assert_ne!(door.port, door.leads_by);
+        let with = environment(ports);
+        assert!(with.starts_with(&without), "{with:?}");
+        let told = [
+            format!("STAMPEDE_TEST_KAFKA_DOOR=127.0.0.1:{}", door.port),
+            format!("STAMPEDE_TEST_KAFKA_LINK=127.0.0.1:{}", door.leads_by),
+        ];
+        assert_eq!(with[without.len()..], told);
     }
 }
