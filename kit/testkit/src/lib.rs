@@ -3,7 +3,8 @@
 //! `cargo xtask test` starts Redis, the database and Kafka once and names them in the environment. A [`World`] is one
 //! test's share of them: its own schemas, key prefix and topics. A [`Mesh`] is Stampede itself, as processes, in that
 //! world. A [`Collector`] keeps the spans that they send. A [`Proxy`] stops the network between a process and a server,
-//! or breaks off a transaction. Nothing here is a stand-in.
+//! or breaks off a transaction; a [`KafkaLink`] stops it between a process and Kafka. No test stops a server that others
+//! use. Nothing here is a stand-in.
 //!
 //! ```no_run
 //! use stampede_testkit::{MeshBuilder, Service, World, eventually};
@@ -49,7 +50,7 @@ pub use collector::{CollectedSpan, Collector};
 pub use eventually::eventually;
 pub use floating::FloatingAddress;
 pub use heavy::{Turn, heavy};
-pub use kafka::FrozenKafka;
+pub use kafka::KafkaLink;
 pub use mesh::{Alone, Mesh, MeshBuilder};
 pub use metrics::Metrics;
 pub use proxy::{FreezeAt, Proxy, Writes};

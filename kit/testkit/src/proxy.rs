@@ -29,6 +29,8 @@ use tokio::{
 
 /// Most bytes that are passed on at once.
 const CHUNK: usize = 64 * 1024;
+/// Where it stands still without a write at which: connections are counted from 1 on.
+const NO_CONNECTION: u64 = 0;
 
 /// Which writes of the clients are counted. A write is what is read at once: one statement or command, of a client that
 /// waits for its answer before it sends the next one, unless it is longer than 64 KiB.
@@ -97,16 +99,27 @@ impl Proxy {
             let with_sign = authority.len() - host.len();
             (&authority[..with_sign], host)
         });
-        let upstream = lookup_host(host).await?.next().with_context(|| format!("{host} has no address"))?;
+        let upstream = address_of(host).await?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let url = format!("{scheme}://{user}{}{path}", listener.local_addr()?);
+        Ok(Self::start(listener, upstream, url))
+    }
+
+    /// Stands in front of the server at this `host:port`, at the address of `listener`: for a server that tells its
+    /// clients where to go on. Fails if the host has no address. Needs a tokio runtime.
+    pub async fn to_server(server: &str, listener: TcpListener) -> Result<Self> {
+        let url = listener.local_addr()?.to_string();
+        Ok(Self::start(listener, address_of(server).await?, url))
+    }
+
+    fn start(listener: TcpListener, upstream: SocketAddr, url: String) -> Self {
         let (trap, gate) = (Mutex::new(None), watch::Sender::new(Gate::default()));
         let shared = Arc::new(Shared { trap, gate, breaks: Breaks::default(), statements: AtomicUsize::new(0) });
         let accepting = tokio::spawn(accept_all(listener, upstream, shared.clone()));
-        Ok(Self { url, shared, accepting })
+        Self { url, shared, accepting }
     }
 
-    /// The URL of the server by way of this proxy.
+    /// The URL of the server by way of this proxy, or the `host:port` if that is how the server was named.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -116,12 +129,20 @@ impl Proxy {
         *self.shared.lock() = Some(Trap { writes, at, seen: 0, connection: None });
     }
 
+    /// Lets everything stand still at once. New connections are taken, and stand still too.
+    pub fn freeze_now(&self) {
+        *self.shared.lock() = None;
+        let frozen = Frozen { write: Vec::new(), connection: NO_CONNECTION, is_settled: true };
+        self.shared.gate.send_modify(|gate| gate.frozen = Some(frozen));
+    }
+
     /// Whether it stands still.
     pub fn is_frozen(&self) -> bool {
         self.shared.gate.borrow().frozen.is_some()
     }
 
-    /// Waits until it stands still and the server has answered what it was sent before. Returns the write at which.
+    /// Waits until it stands still and the server has answered what it was sent before. Returns the write at which,
+    /// an empty one after [`Self::freeze_now`].
     pub async fn frozen(&self) -> Vec<u8> {
         let mut gate = self.shared.gate.subscribe();
         let settled = |gate: &Gate| gate.frozen.as_ref().is_some_and(|frozen| frozen.is_settled);
@@ -266,6 +287,10 @@ impl Shared {
             to.write_all(answer).await?;
         }
     }
+}
+
+async fn address_of(server: &str) -> Result<SocketAddr> {
+    lookup_host(server).await?.next().with_context(|| format!("{server} has no address"))
 }
 
 async fn accept_all(listener: TcpListener, upstream: SocketAddr, shared: Arc<Shared>) {

@@ -33,7 +33,8 @@ fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
         && partitions.iter().all(|partition| partition.leader() >= 0)
 }
 
-fn from_environment(name: &str) -> Result<String> {
+/// What `cargo xtask test` says of the servers in a variable.
+pub fn from_environment(name: &str) -> Result<String> {
     env::var(name).with_context(|| {
         format!("{name} is not set: run the tests with `cargo xtask test [NAME]`, which starts the servers")
     })

@@ -1,10 +1,14 @@
 //! A proxy lets all through until it freezes, holds what it should from there on, and can be thawed or cut. It breaks off
-//! a transaction where it should, and no other.
+//! a transaction where it should, and no other. A link to Kafka does the same to a client of Kafka, and to no other.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
-use stampede_testkit::{BreakAt, FreezeAt, Proxy, Writes};
-use std::time::Duration;
+use rdkafka::{
+    ClientConfig,
+    producer::{FutureProducer, FutureRecord},
+};
+use stampede_testkit::{BreakAt, FreezeAt, KafkaLink, Proxy, Service, World, Writes};
+use std::{pin::pin, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,6 +18,8 @@ use tokio::{
 
 /// Long enough for what is not held to come through.
 const A_MOMENT: Duration = Duration::from_millis(200);
+/// Longest wait for Kafka.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that answers each write with itself. Returns its URL and what it is sent.
 async fn echo() -> (String, mpsc::UnboundedReceiver<Vec<u8>>) {
@@ -85,6 +91,59 @@ async fn the_write_after_which_it_freezes_comes_through_and_its_answer_does_not(
     }
     assert_eq!(ask(&mut other, b"third").await, None, "nothing passes on any connection");
     assert!(received.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn whatever_comes_while_it_stands_still_is_held_until_it_is_thawed() {
+    let (url, mut received) = echo().await;
+    let proxy = Proxy::to_url(&url).await.unwrap();
+    let mut known = client(&proxy).await;
+    assert!(ask(&mut known, b"before").await.is_some());
+    assert_eq!(received.recv().await.unwrap(), b"before");
+    proxy.freeze_now();
+    assert!(proxy.is_frozen());
+    let mut new = client(&proxy).await;
+    assert_eq!((ask(&mut known, b"held").await, ask(&mut new, b"held too").await), (None, None));
+    assert!(received.try_recv().is_err(), "it is held on every connection");
+    proxy.thaw();
+    assert_eq!(answer(&mut known).await.unwrap(), b"held");
+    assert_eq!(answer(&mut new).await.unwrap(), b"held too");
+}
+
+fn producer(brokers: &str) -> FutureProducer {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+/// Returns once Kafka has acknowledged a record.
+async fn produce(producer: &FutureProducer, topic: &str) {
+    let record = FutureRecord::to(topic).key("key").payload("text");
+    producer.send(record, PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_waits_while_its_link_to_kafka_stands_still_and_others_do_not() {
+    let world = World::new().unwrap();
+    world.create_topics().await.unwrap();
+    let topic = Service::Order.topic(world.topic_prefix());
+    let link = KafkaLink::open().await.unwrap();
+    let (linked, other) = (producer(link.brokers()), producer(world.brokers()));
+    produce(&linked, &topic).await;
+    link.freeze();
+    let mut waiting = pin!(produce(&linked, &topic));
+    assert!(timeout(A_MOMENT, &mut waiting).await.is_err(), "Kafka has heard of it");
+    timeout(PATIENCE, produce(&other, &topic)).await.expect("Kafka goes on for others");
+    assert!(timeout(A_MOMENT, &mut waiting).await.is_err(), "Kafka has heard of it");
+    link.thaw();
+    timeout(PATIENCE, waiting).await.expect("it goes on by itself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_test_at_a_time_has_the_link_to_kafka() {
+    let first = KafkaLink::open().await.unwrap();
+    let mut next = pin!(KafkaLink::open());
+    assert!(timeout(A_MOMENT, &mut next).await.is_err(), "two have it");
+    drop(first);
+    next.await.unwrap();
 }
 
 #[tokio::test]
