@@ -129,19 +129,24 @@ impl Bench {
     }
 
     pub fn start_consumer(&self) -> (CancellationToken, JoinHandle<()>) {
-        self.start_on(self.db.clone())
+        self.start_consumer_of(self.world.brokers())
+    }
+
+    /// Starts one that reads from these brokers.
+    pub fn start_consumer_of(&self, brokers: &str) -> (CancellationToken, JoinHandle<()>) {
+        self.start_on(brokers, self.db.clone())
     }
 
     /// Starts one that gives up whatever takes so long.
     pub async fn start_impatient(&self, work_timeout: Duration) -> (CancellationToken, JoinHandle<()>) {
         let config = DbConfig { max_connections: 4, work_timeout, ..DbConfig::default() };
         let url = self.world.service_database_url(Service::Order);
-        self.start_on(Database::connect(&url, config).await.unwrap())
+        self.start_on(self.world.brokers(), Database::connect(&url, config).await.unwrap())
     }
 
-    fn start_on(&self, db: Database) -> (CancellationToken, JoinHandle<()>) {
+    fn start_on(&self, brokers: &str, db: Database) -> (CancellationToken, JoinHandle<()>) {
         let taken = [TAKEN.to_owned()];
-        let config = ConsumerConfig::new(self.world.brokers(), self.world.topic_prefix(), Service::Order, taken);
+        let config = ConsumerConfig::new(brokers, self.world.topic_prefix(), Service::Order, taken);
         let consumer = Consumer::new(config, db, Arc::new(Notes)).unwrap();
         let stop = CancellationToken::new();
         (stop.clone(), tokio::spawn(consumer.run(stop)))

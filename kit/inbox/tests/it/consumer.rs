@@ -1,6 +1,12 @@
 //! Messages take effect in the order of their key, and a repeat is left to the handler.
 
 use crate::bench::Bench;
+use stampede_testkit::KafkaLink;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a consumer may take to leave: three seconds of waiting for Kafka, and some.
+const LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_is_dropped_in_its_batch_and_left_to_the_handler_later() {
@@ -63,6 +69,27 @@ async fn what_a_killed_consumer_left_is_applied_by_the_next_one() {
     killed.abort();
     bench.send("a", "two").await;
     let (stop, task) = bench.start_consumer();
+    bench.until_notes("a", &["one", "two"]).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_stops_in_time_if_kafka_falls_silent_and_the_next_one_goes_on() {
+    let bench = Bench::new().await;
+    let link = KafkaLink::open().await.unwrap();
+    let (stop, task) = bench.start_consumer_of(link.brokers());
+    bench.send("a", "one").await;
+    bench.until_notes("a", &["one"]).await;
+    link.freeze();
+    // It comes while Kafka is silent for the one that leaves.
+    bench.send("a", "two").await;
+    stop.cancel();
+    timeout(LEAVES_WITHIN, task).await.expect("it ends within the drain").unwrap();
+    assert_eq!(bench.notes("a").await, ["one"]);
+    link.thaw();
+
+    let (stop, task) = bench.start_consumer_of(link.brokers());
     bench.until_notes("a", &["one", "two"]).await;
     stop.cancel();
     task.await.unwrap();
