@@ -1,4 +1,4 @@
-//! Consumers that begin at the first record again.
+//! A Kafka that stands still for a whole mesh, and consumers that begin at the first record again.
 
 use crate::{
     history::kept,
@@ -8,13 +8,53 @@ use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
 };
-use stampede_proto::order::v1::{CancelOrderRequest, OrderState, RefundOrderRequest};
-use stampede_testkit::{Service, World, as_buyer, as_operator, buyer, eventually, heavy};
+use stampede_proto::order::v1::{CancelOrderRequest, Order, OrderState, RefundOrderRequest};
+use stampede_testkit::{KafkaLink, MeshBuilder, Service, World, as_buyer, as_operator, buyer, eventually, heavy};
+use stampede_vocab::UserId;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Orders that are paid while Kafka takes nothing.
+const ORDERS: usize = 3;
+
+/// Orders that are paid, as far as order itself can tell.
+async fn paid(sale: &Sale) -> Vec<(UserId, Order)> {
+    let mut paid = Vec::new();
+    for _ in 0..ORDERS {
+        let user = buyer();
+        let order = sale.placed(user, &[(0, 1)], "").await;
+        sale.pay(user, &order, "pm_card_ok").await.unwrap();
+        paid.push((user, order));
+    }
+    paid
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn case_07_what_is_told_while_kafka_stands_still_takes_effect_once_it_goes_on() {
+    let _turn = heavy().await;
+    let link = KafkaLink::open().await.unwrap();
+    let linked = MeshBuilder::default().set_all("STAMPEDE_KAFKA_BROKERS", link.brokers());
+    let sale = Sale::open_on(linked, LONG).await;
+    link.freeze();
+    let paid = paid(&sale).await;
+    eventually("case 7: order says that it waits for Kafka", || async {
+        let log = sale.mesh.log(Service::Order).unwrap();
+        log.contains("Kafka does not acknowledge in time").then_some(())
+    })
+    .await;
+    for (user, order) in &paid {
+        assert_eq!(sale.get(*user, order).await.state(), OrderState::Paying, "case 7: nobody can have heard of it");
+    }
+    link.thaw();
+    for (user, order) in &paid {
+        sale.until(*user, order, OrderState::Fulfilled).await;
+    }
+    sale.audit();
+    sale.mesh.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_is_read_from_the_first_record_again() {
     let _turn = heavy().await;
