@@ -3,6 +3,7 @@
 use crate::{Database, DbError};
 use sqlx::{MySqlConnection, migrate::Migrator};
 use stampede_vocab::Service;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// One service's schema, as it was when this program was built.
 #[derive(Debug)]
@@ -38,6 +39,16 @@ impl Schema {
     /// The version that this program needs: the number of its last migration.
     pub fn version(&self) -> i64 {
         self.migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+    }
+
+    /// Tells one set of migrations from another. It is the same in every program that has the same ones, if one compiler
+    /// has built them.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for migration in self.migrator.iter() {
+            (migration.version, &migration.checksum).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Applies what has not been applied so far. Safe to run from several places at once. Fails if the schema has

@@ -6,7 +6,7 @@ use stampede_testkit::{Service, World};
 #[tokio::test]
 async fn a_schema_that_is_behind_is_refused_by_name() {
     let world = World::new().unwrap();
-    let db = world.schema(Service::Event).await.unwrap();
+    let db = world.migrated_schema(Service::Event).await.unwrap();
     db.check_schema(Schema::of(Service::Event)).await.unwrap();
     let mut conn = db.acquire().await.unwrap();
     sqlx::query("DELETE FROM _sqlx_migrations ORDER BY version DESC LIMIT 1").execute(&mut *conn).await.unwrap();
@@ -17,7 +17,7 @@ async fn a_schema_that_is_behind_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_newer_schema_is_refused_only_if_something_was_taken_away() {
-    let db = World::new().unwrap().schema(Service::Event).await.unwrap();
+    let db = World::new().unwrap().migrated_schema(Service::Event).await.unwrap();
     let newer = |ahead: i64, description: &'static str| {
         let db = &db;
         async move {

@@ -37,6 +37,7 @@ mod proxy;
 mod redis;
 mod running;
 mod statements;
+mod template;
 mod world;
 
 pub use self::redis::{OwnRedis, RedisCopy};

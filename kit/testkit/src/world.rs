@@ -1,6 +1,6 @@
 //! One test's share of the real servers.
 
-use crate::{AdminRedis, eventually};
+use crate::{AdminRedis, eventually, template};
 use anyhow::{Context, Result};
 use rdkafka::{
     ClientConfig,
@@ -24,6 +24,18 @@ pub struct World {
     admin_redis_url: String,
     event_redis_url: String,
     brokers: String,
+}
+
+/// A pool on a schema, as tests use it.
+pub async fn connect(url: &str) -> Result<Database> {
+    let config = DbConfig {
+        max_connections: 4,
+        acquire_timeout: Duration::from_secs(10),
+        // A test may have rows locked for as long as it looks on.
+        idle_timeout: Duration::from_secs(600),
+        ..DbConfig::default()
+    };
+    Ok(Database::connect(url, config).await?)
 }
 
 fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
@@ -54,18 +66,25 @@ impl World {
         })
     }
 
-    /// A world with all schemas migrated and all topics made.
+    /// A world with all schemas and all topics made.
     pub async fn prepared() -> Result<Self> {
         let world = Self::new()?;
         for service in Service::ALL {
-            world.schema(service).await?;
+            world.make_schema(service).await?;
         }
         world.create_topics().await?;
         Ok(world)
     }
 
-    /// Makes and migrates the schema of one service, and connects to it.
+    /// Makes the schema of one service unless it is there, and connects to it. It is a copy of one that was migrated:
+    /// what is to be seen of the migrations themselves needs [`World::migrated_schema`].
     pub async fn schema(&self, service: Service) -> Result<Database> {
+        self.make_schema(service).await?;
+        self.database(service).await
+    }
+
+    /// Makes the schema of one service by its migrations, or goes on with them, and connects to it.
+    pub async fn migrated_schema(&self, service: Service) -> Result<Database> {
         let name = self.schema_name(service);
         let mut server = MySqlConnection::connect(&format!("{}?ssl-mode=disabled", self.database_url)).await?;
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE IF NOT EXISTS {name}"))).execute(&mut server).await?;
@@ -77,14 +96,7 @@ impl World {
 
     /// A connection to a schema that was made before.
     pub async fn database(&self, service: Service) -> Result<Database> {
-        let config = DbConfig {
-            max_connections: 4,
-            acquire_timeout: Duration::from_secs(10),
-            // A test may have rows locked for as long as it looks on.
-            idle_timeout: Duration::from_secs(600),
-            ..DbConfig::default()
-        };
-        Ok(Database::connect(&self.service_database_url(service), config).await?)
+        connect(&self.service_database_url(service)).await
     }
 
     /// Makes every topic and every dead-letter topic.
@@ -162,6 +174,10 @@ impl World {
 
     fn schema_name(&self, service: Service) -> String {
         format!("{}_{service}", self.name)
+    }
+
+    async fn make_schema(&self, service: Service) -> Result<()> {
+        template::copy(&self.database_url, service, &self.schema_name(service)).await
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
