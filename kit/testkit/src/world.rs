@@ -12,8 +12,10 @@ use stampede_db::{Database, DbConfig, Schema};
 use stampede_vocab::{Service, UserId};
 use std::{env, time::Duration};
 
-/// Partitions of each topic: enough that order across partitions is not given.
+/// Partitions of each topic that a service reads: enough that order across partitions is not given.
 const TOPIC_PARTITIONS: i32 = 4;
+/// Partitions of each dead-letter topic: nobody goes by the order of copies, and each partition costs Kafka files.
+const DEAD_LETTER_PARTITIONS: i32 = 1;
 
 /// Schemas, keys and topics that no other test sees.
 #[derive(Debug, Clone)]
@@ -38,11 +40,10 @@ pub async fn connect(url: &str) -> Result<Database> {
     Ok(Database::connect(url, config).await?)
 }
 
-fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str) -> bool {
+fn has_leaders(admin: &AdminClient<DefaultClientContext>, topic: &str, partitions: i32) -> bool {
     let Ok(metadata) = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)) else { return false };
-    let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
-    partitions.len() == TOPIC_PARTITIONS.unsigned_abs() as usize
-        && partitions.iter().all(|partition| partition.leader() >= 0)
+    let found = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+    found.len() == partitions.unsigned_abs() as usize && found.iter().all(|partition| partition.leader() >= 0)
 }
 
 /// What `cargo xtask test` says of the servers in a variable.
@@ -101,22 +102,23 @@ impl World {
 
     /// Makes every topic and every dead-letter topic.
     pub async fn create_topics(&self) -> Result<()> {
-        let prefix = self.topic_prefix();
-        let mut names: Vec<String> = Service::ALL.map(|service| service.topic(prefix)).into();
-        for writer in Service::ALL {
-            names.extend(writer.readers().map(|reader| writer.dead_letters(prefix, reader)));
-        }
-        let topics: Vec<_> =
-            names.iter().map(|name| NewTopic::new(name, TOPIC_PARTITIONS, TopicReplication::Fixed(1))).collect();
+        let mut unknown = self.topics();
+        let topics: Vec<_> = unknown
+            .iter()
+            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+            .collect();
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         let admin = self.admin()?;
         for result in admin.create_topics(&topics, &options).await? {
             result.map_err(|(topic, code)| anyhow::anyhow!("topic {topic}: {code}"))?;
         }
-        // A topic that was just made is unknown to readers until its partitions have a leader.
+        drop(topics);
+        // A topic that was just made is unknown to readers until its partitions have a leader. Each is asked for by its
+        // name, and once it is known not again: to ask for all at once is to be told of those of every test.
         eventually("every topic has its partitions", || {
-            let known = names.iter().all(|name| has_leaders(&admin, name));
-            async move { known.then_some(()) }
+            while unknown.pop_if(|(name, partitions)| has_leaders(&admin, name, *partitions)).is_some() {}
+            let all_known = unknown.is_empty();
+            async move { all_known.then_some(()) }
         })
         .await;
         Ok(())
@@ -178,6 +180,18 @@ impl World {
 
     async fn make_schema(&self, service: Service) -> Result<()> {
         template::copy(&self.database_url, service, &self.schema_name(service)).await
+    }
+
+    /// The name of every topic, and how many partitions it has.
+    fn topics(&self) -> Vec<(String, i32)> {
+        let prefix = self.topic_prefix();
+        let mut topics: Vec<(String, i32)> =
+            Service::ALL.map(|service| (service.topic(prefix), TOPIC_PARTITIONS)).into();
+        for writer in Service::ALL {
+            let letters = writer.readers().map(|reader| writer.dead_letters(prefix, reader));
+            topics.extend(letters.map(|name| (name, DEAD_LETTER_PARTITIONS)));
+        }
+        topics
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
