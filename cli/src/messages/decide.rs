@@ -7,8 +7,8 @@ use super::{
 };
 use anyhow::Context;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, MySql, MySqlConnection, QueryBuilder};
-use stampede_db::{DbError, ensure_rows};
+use sqlx::MySqlConnection;
+use stampede_db::{DbError, Statement, ensure_rows};
 use stampede_vocab::{Service, Timestamp, refuse_text_with_card_number};
 use std::sync::Arc;
 
@@ -101,8 +101,6 @@ pub async fn decide(
 ) -> anyhow::Result<Decided> {
     let key = chain.key.clone();
     let decision = Arc::new(Decision {
-        letters: schemas.letters(key.consumer),
-        parked: schemas.table(key.consumer, "inbox_parked"),
         topic: key.topic.clone(),
         key: key.key.clone(),
         only: (verdict == Verdict::Discard).then(|| chain.letters.iter().map(|letter| letter.id.row).collect()),
@@ -111,7 +109,7 @@ pub async fn decide(
         record: record.clone(),
         at_us: Timestamp::now().micros(),
     });
-    let decided = schemas.db.transact("decide_on_letters", move |conn| {
+    let decided = schemas.of(key.consumer).await?.transact("decide_on_letters", move |conn| {
         let decision = decision.clone();
         Box::pin(async move { decision.write(conn).await })
     });
@@ -129,9 +127,6 @@ pub fn name_of(key: &str) -> &str {
 
 /// What goes into the transaction.
 struct Decision {
-    /// Full names of the tables.
-    letters: String,
-    parked: String,
     topic: String,
     key: String,
     /// All of the key without.
@@ -147,11 +142,15 @@ impl Decision {
     /// Writes it down. The park of the key is locked first, as the consumer and its replay do: what is set aside or
     /// replayed meanwhile comes before the decision, or finds it.
     async fn write(&self, conn: &mut MySqlConnection) -> Result<Vec<i64>, DbError> {
-        let park = format!("SELECT from_offset FROM {} WHERE topic = ? AND message_key = ? FOR UPDATE", self.parked);
-        sqlx::query(AssertSqlSafe(park)).bind(&self.topic).bind(&self.key).fetch_optional(&mut *conn).await?;
-        let ids: Vec<i64> = self.undecided().build_query_scalar::<i64>().fetch_all(&mut *conn).await?;
+        sqlx::query("SELECT from_offset FROM inbox_parked WHERE topic = ? AND message_key = ? FOR UPDATE")
+            .bind(&self.topic)
+            .bind(&self.key)
+            .fetch_optional(&mut *conn)
+            .await?;
+        let ids: Vec<(i64,)> = self.undecided().fetch_all(&mut *conn).await?;
+        let ids: Vec<i64> = ids.into_iter().map(|(id,)| id).collect();
         if !ids.is_empty() {
-            let changed = self.update(&ids).build().execute(conn).await?.rows_affected();
+            let changed = self.update(&ids).execute(conn).await?;
             ensure_rows("a decision on dead letters", changed, ids.len())?;
         }
         Ok(ids)
@@ -159,18 +158,15 @@ impl Decision {
 
     /// Locks those that nobody has decided on. The repeat of a message is the same message: it would bring the effect
     /// that was decided against.
-    fn undecided(&self) -> QueryBuilder<MySql> {
-        let mut select = QueryBuilder::new(format!("SELECT id FROM {} WHERE topic = ", self.letters));
-        select.push_bind(self.topic.as_str()).push(" AND message_key = ").push_bind(self.key.as_str());
+    fn undecided(&self) -> Statement {
+        let mut select = Statement::new("SELECT id FROM dead_letters WHERE topic = ");
+        select.push_bind(&self.topic).push(" AND message_key = ").push_bind(&self.key);
         select.push(" AND state IN ").push(self.states());
         match &self.only {
             Some(only) => {
-                select.push(" AND (");
-                push_list(&mut select, only);
-                let same = " OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM ";
-                select.push(same).push(&self.letters).push(" WHERE kind <> 'UNREADABLE' AND ");
-                push_list(&mut select, only);
-                select.push(")))");
+                select.push(" AND (id IN ").push_list(only);
+                select.push(" OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM ");
+                select.push("dead_letters WHERE kind <> 'UNREADABLE' AND id IN ").push_list(only).push(")))");
             }
             None => {
                 select.push(" AND kind <> 'UNREADABLE'");
@@ -185,32 +181,18 @@ impl Decision {
         if self.takes_back { "('WAITING', 'REPLAY')" } else { "('WAITING')" }
     }
 
-    fn update(&self, ids: &[i64]) -> QueryBuilder<MySql> {
+    fn update(&self, ids: &[i64]) -> Statement {
         let state = match self.verdict {
             Verdict::Replay => "REPLAY",
             Verdict::Discard => "DISCARDED",
         };
-        let mut update = QueryBuilder::new(format!("UPDATE {} SET state = '{state}', decided_by = ", self.letters));
-        update.push_bind(self.record.by.as_str()).push(", decided_why = ").push_bind(self.record.why.as_str());
+        let mut update = Statement::new("UPDATE dead_letters SET state = ");
+        update.push_bind(state).push(", decided_by = ").push_bind(&self.record.by);
+        update.push(", decided_why = ").push_bind(&self.record.why);
         update.push(", decided_us = ").push_bind(self.at_us).push(" WHERE state IN ").push(self.states());
-        push_ids(&mut update, ids);
+        update.push(" AND id IN ").push_list(ids);
         update
     }
-}
-
-/// Appends that the id is one of these, of which there must be one.
-pub fn push_ids(query: &mut QueryBuilder<MySql>, ids: &[i64]) {
-    query.push(" AND ");
-    push_list(query, ids);
-}
-
-fn push_list(query: &mut QueryBuilder<MySql>, ids: &[i64]) {
-    query.push("id IN (");
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push(id);
-    }
-    query.push(")");
 }
 
 /// Those that were decided on, by consumer.
@@ -236,8 +218,6 @@ mod tests {
 
     fn decision(only: Option<Vec<i64>>, verdict: Verdict, takes_back: bool) -> Decision {
         Decision {
-            letters: "`s`.dead_letters".to_owned(),
-            parked: "`s`.inbox_parked".to_owned(),
             topic: "t".to_owned(),
             key: "k".to_owned(),
             only,
@@ -269,24 +249,25 @@ mod tests {
     fn only_what_nobody_has_decided_on_is_changed() {
         let replay = decision(None, Verdict::Replay, false);
         assert_eq!(
-            replay.undecided().into_string(),
-            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state IN ('WAITING') \
+            replay.undecided().sql(),
+            "SELECT id FROM dead_letters WHERE topic = 't' AND message_key = 'k' AND state IN ('WAITING') \
              AND kind <> 'UNREADABLE' ORDER BY id FOR UPDATE"
         );
         let discard = decision(Some(vec![3, 4]), Verdict::Discard, false);
         assert_eq!(
-            discard.undecided().into_string(),
-            "SELECT id FROM `s`.dead_letters WHERE topic = ? AND message_key = ? AND state IN ('WAITING') \
+            discard.undecided().sql(),
+            "SELECT id FROM dead_letters WHERE topic = 't' AND message_key = 'k' AND state IN ('WAITING') \
              AND (id IN (3, 4) OR (kind <> 'UNREADABLE' AND (source, message_id) IN (SELECT source, message_id FROM \
-             `s`.dead_letters WHERE kind <> 'UNREADABLE' AND id IN (3, 4)))) ORDER BY id FOR UPDATE"
+             dead_letters WHERE kind <> 'UNREADABLE' AND id IN (3, 4)))) ORDER BY id FOR UPDATE"
         );
         assert_eq!(
-            discard.update(&[4]).into_string(),
-            "UPDATE `s`.dead_letters SET state = 'DISCARDED', decided_by = ?, decided_why = ?, decided_us = ? \
-             WHERE state IN ('WAITING') AND id IN (4)"
+            discard.update(&[4]).sql(),
+            "UPDATE dead_letters SET state = 'DISCARDED', decided_by = 'ann', \
+             decided_why = _utf8mb4 x'69742773206D656E646564', decided_us = 1 WHERE state IN ('WAITING') AND id IN (4)"
         );
         let back = decision(Some(vec![3]), Verdict::Discard, true);
-        for sql in [back.undecided().into_string(), back.update(&[3]).into_string()] {
+        for statement in [back.undecided(), back.update(&[3])] {
+            let sql = statement.sql();
             assert!(sql.contains(" state IN ('WAITING', 'REPLAY') AND "), "{sql}");
         }
     }

@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::bail;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser};
-use sqlx::{MySql, QueryBuilder};
+use stampede_db::Statement;
 use stampede_proto::messages;
 use stampede_vocab::{Service, Timestamp};
 use std::time::Duration;
@@ -105,11 +105,15 @@ impl Wanted {
     }
 
     /// Appends its conditions, each behind an AND.
-    pub fn push(&self, query: &mut QueryBuilder<MySql>) {
-        let texts = [("topic", &self.topic), ("message_key", &self.key), ("message_type", &self.message_type)];
-        for (column, value) in texts {
+    pub fn push(&self, query: &mut Statement) {
+        let texts = [
+            (" AND topic = ", &self.topic),
+            (" AND message_key = ", &self.key),
+            (" AND message_type = ", &self.message_type),
+        ];
+        for (condition, value) in texts {
             if let Some(value) = value {
-                query.push(format_args!(" AND {column} = ")).push_bind(value.as_str());
+                query.push(condition).push_bind(value);
             }
         }
         if let Some(before_us) = self.before_us {
@@ -171,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_condition_is_bound() {
+    fn no_condition_breaks_out_of_its_place() {
         let filter = Filter {
             topic: Some("order".to_owned()),
             consumer: Some(Service::Payment),
@@ -182,12 +186,16 @@ mod tests {
         let wanted = filter.resolve("t", NOW).unwrap();
         assert_eq!(wanted.before_us, Some(90_000_000));
         assert_eq!(wanted.consumers().collect::<Vec<_>>(), [Service::Payment]);
-        let mut query = QueryBuilder::new("");
+        let mut query = Statement::new("");
         wanted.push(&mut query);
-        assert_eq!(query.into_string(), " AND topic = ? AND message_key = ? AND message_type = ? AND set_aside_us < ?");
-        let mut all = QueryBuilder::new("");
+        assert_eq!(
+            query.sql(),
+            " AND topic = 't.order' AND message_key = _utf8mb4 x'27204F522031203D2031' AND message_type = 'x' \
+             AND set_aside_us < 90000000"
+        );
+        let mut all = Statement::new("");
         Wanted::default().push(&mut all);
-        assert_eq!(all.into_string(), "");
+        assert_eq!(all.sql(), "");
         assert_eq!(Wanted::default().consumers().count(), 4);
     }
 

@@ -11,7 +11,8 @@ use crate::{
 };
 use futures_util::{TryStreamExt, stream::FuturesOrdered};
 use serde::Serialize;
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
+use stampede_db::Statement;
 use stampede_vocab::{Service, Timestamp};
 use std::{
     collections::BTreeMap,
@@ -100,7 +101,7 @@ struct ParkedRow {
 /// Prints what waits.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let prefix = &args.server.kafka_topic_prefix;
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let groups = Groups::connect(&args.kafka_brokers, prefix).await?;
     let lag = Lag {
         outboxes: outboxes(&schemas, prefix).await?,
@@ -112,14 +113,13 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
 async fn outboxes(schemas: &Schemas, prefix: &str) -> anyhow::Result<Vec<Outbox>> {
     let mut outboxes = Vec::new();
     for service in Service::ALL {
-        let (outbox, leases) = (schemas.table(service, "outbox"), schemas.table(service, "outbox_leases"));
         // Only what lies above the lowest floor is read.
-        let query = QueryBuilder::new(format!(
-            "SELECT COUNT(*) AS messages, MIN(o.created_us) AS oldest_us FROM {outbox} o JOIN {leases} l \
+        let query = Statement::new(
+            "SELECT COUNT(*) AS messages, MIN(o.created_us) AS oldest_us FROM outbox o JOIN outbox_leases l \
              ON l.partition_no = o.partition_no WHERE o.id > (SELECT COALESCE(MIN(COALESCE(floor_id, 0)), 0) \
-             FROM {leases}) AND o.id > COALESCE(l.floor_id, 0)"
-        ));
-        let rows: Vec<UnsentRow> = schemas.read(&format!("the outbox of {service}"), query).await?;
+             FROM outbox_leases) AND o.id > COALESCE(l.floor_id, 0)",
+        );
+        let rows: Vec<UnsentRow> = schemas.read(service, "the outbox", query).await?;
         let (unsent_messages, oldest_us) = rows.first().map_or((0, None), |row| (row.messages, row.oldest_us));
         let oldest_unsent_age_s = oldest_us.map(|oldest_us| seconds_since(oldest_us, Timestamp::now()));
         outboxes.push(Outbox { service, topic: service.topic(prefix), unsent_messages, oldest_unsent_age_s });
@@ -166,17 +166,13 @@ async fn all_consumers(schemas: &Schemas, unread: Unread, prefix: &str) -> anyho
 
 /// What a service has set aside, by topic.
 async fn set_aside(schemas: &Schemas, consumer: Service) -> anyhow::Result<BTreeMap<String, SetAside>> {
-    let letters = QueryBuilder::new(format!(
-        "SELECT topic, state, COUNT(*) AS letters, MIN(set_aside_us) AS oldest_us FROM {} \
+    let letters = Statement::new(
+        "SELECT topic, state, COUNT(*) AS letters, MIN(set_aside_us) AS oldest_us FROM dead_letters \
          WHERE state IN ('WAITING', 'REPLAY') GROUP BY topic, state",
-        schemas.letters(consumer)
-    ));
-    let parked = QueryBuilder::new(format!(
-        "SELECT topic, COUNT(*) AS parked FROM {} GROUP BY topic",
-        schemas.table(consumer, "inbox_parked")
-    ));
-    let letters: Vec<LettersRow> = schemas.read(&format!("dead letters of {consumer}"), letters).await?;
-    let parked: Vec<ParkedRow> = schemas.read(&format!("parked keys of {consumer}"), parked).await?;
+    );
+    let parked = Statement::new("SELECT topic, COUNT(*) AS parked FROM inbox_parked GROUP BY topic");
+    let letters: Vec<LettersRow> = schemas.read(consumer, "dead letters", letters).await?;
+    let parked: Vec<ParkedRow> = schemas.read(consumer, "parked keys", parked).await?;
     Ok(by_topic(letters, parked, Timestamp::now()))
 }
 

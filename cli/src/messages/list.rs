@@ -9,7 +9,7 @@ use super::{
 use crate::output::{Output, print_json, print_text};
 use clap::ValueEnum;
 use serde::Serialize;
-use sqlx::QueryBuilder;
+use stampede_db::Statement;
 use stampede_vocab::{Service, Timestamp};
 
 /// List dead letters, those of one service after those of another, each in the order in which they were set aside.
@@ -80,7 +80,7 @@ struct Page {
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let wanted = args.filter.resolve(&args.server.kafka_topic_prefix, now)?;
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let page = read(&schemas, &wanted, &args, now).await?;
     if output.json {
         return print_json(&page);
@@ -101,11 +101,11 @@ async fn read(schemas: &Schemas, wanted: &Wanted, args: &Args, now: Timestamp) -
     for consumer in wanted.consumers() {
         let Some(after) = after(args.after, consumer) else { continue };
         let missing = most + 1 - letters.len();
-        let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM {} WHERE id > ", schemas.letters(consumer)));
+        let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE id > "]);
         query.push_bind(after).push(args.state.condition());
         wanted.push(&mut query);
-        query.push(format_args!(" ORDER BY id LIMIT {missing}"));
-        let rows: Vec<Row> = schemas.read(&format!("dead letters of {consumer}"), query).await?;
+        query.push(" ORDER BY id LIMIT ").push_bind(missing);
+        let rows: Vec<Row> = schemas.read(consumer, "dead letters", query).await?;
         letters.extend(rows.into_iter().map(|row| Summary::of(consumer, row, now)));
         if letters.len() > most {
             break;

@@ -7,7 +7,7 @@ use super::{
     text::printable,
 };
 use serde::Serialize;
-use sqlx::{MySql, QueryBuilder};
+use stampede_db::Statement;
 use stampede_proto::messages;
 use stampede_vocab::{OrderId, PaymentId, Service};
 use std::{
@@ -162,25 +162,13 @@ async fn order_ids(schemas: &Schemas, plan: &Plan) -> anyhow::Result<HashMap<Str
     if payments.is_empty() {
         return Ok(ids);
     }
-    let table = schemas.table(Service::Payment, "payments");
-    let select = format!("SELECT id, order_id FROM {table} WHERE id IN ");
-    let query = with_ids(select, payments.iter().map(PaymentId::as_bytes), "");
-    let rows: Vec<(Vec<u8>, Vec<u8>)> = schemas.read("payments", query).await?;
+    let mut query = Statement::new("SELECT id, order_id FROM payments WHERE id IN ");
+    query.push_list(payments.iter().map(PaymentId::as_bytes));
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = schemas.read(Service::Payment, "payments", query).await?;
     for (payment, order) in rows {
         ids.insert(PaymentId::try_from_bytes(&payment)?.to_string(), OrderId::try_from_bytes(&order)?);
     }
     Ok(ids)
-}
-
-fn with_ids<'i>(select: String, ids: impl Iterator<Item = &'i [u8]>, behind: &str) -> QueryBuilder<MySql> {
-    let mut query = QueryBuilder::new(select);
-    query.push("(");
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id);
-    }
-    query.push(")").push(behind);
-    query
 }
 
 async fn orders(schemas: &Schemas, ids: &[OrderId]) -> anyhow::Result<HashMap<OrderId, OrderNow>> {
@@ -191,25 +179,25 @@ async fn orders(schemas: &Schemas, ids: &[OrderId]) -> anyhow::Result<HashMap<Or
     let mut orders: HashMap<OrderId, OrderNow> = ids.iter().map(nothing).collect();
     let bytes = || ids.iter().map(OrderId::as_bytes);
 
-    let table = schemas.table(Service::Order, "orders");
-    let query = with_ids(format!("SELECT id, state FROM {table} WHERE id IN "), bytes(), "");
-    let states: Vec<(Vec<u8>, String)> = schemas.read("orders", query).await?;
+    let mut query = Statement::new("SELECT id, state FROM orders WHERE id IN ");
+    query.push_list(bytes());
+    let states: Vec<(Vec<u8>, String)> = schemas.read(Service::Order, "orders", query).await?;
     for (id, state) in states {
         known(&mut orders, &id, |order| order.state = Some(state))?;
     }
-    let table = schemas.table(Service::Inventory, "ledger");
-    let select =
-        format!("SELECT order_id, CAST(SUM(units) AS SIGNED) FROM {table} WHERE state = 'COMMITTED' AND order_id IN ");
-    let units: Vec<(Vec<u8>, i64)> =
-        schemas.read("the ledger", with_ids(select, bytes(), " GROUP BY order_id")).await?;
+    let mut query = Statement::new(
+        "SELECT order_id, CAST(SUM(units) AS SIGNED) FROM ledger WHERE state = 'COMMITTED' AND order_id IN ",
+    );
+    query.push_list(bytes()).push(" GROUP BY order_id");
+    let units: Vec<(Vec<u8>, i64)> = schemas.read(Service::Inventory, "the ledger", query).await?;
     for (id, units) in units {
         known(&mut orders, &id, |order| order.committed_units = units)?;
     }
-    let table = schemas.table(Service::Payment, "payments");
-    let select =
-        format!("SELECT order_id, state, currency, captured_minor, refunded_minor FROM {table} WHERE order_id IN ");
-    let payments: Vec<(Vec<u8>, String, String, i64, i64)> =
-        schemas.read("payments", with_ids(select, bytes(), "")).await?;
+    let mut query = Statement::new(
+        "SELECT order_id, state, currency, captured_minor, refunded_minor FROM payments WHERE order_id IN ",
+    );
+    query.push_list(bytes());
+    let payments: Vec<(Vec<u8>, String, String, i64, i64)> = schemas.read(Service::Payment, "payments", query).await?;
     for (id, state, currency, captured_minor, refunded_minor) in payments {
         let payment = PaymentNow { state, currency, captured_minor, refunded_minor };
         known(&mut orders, &id, |order| order.payment = Some(payment))?;

@@ -9,7 +9,7 @@ use super::{
 };
 use anyhow::ensure;
 use serde::Serialize;
-use sqlx::{MySql, QueryBuilder};
+use stampede_db::Statement;
 use stampede_vocab::{Service, Timestamp};
 
 /// Most letters that are read for a plan.
@@ -77,9 +77,9 @@ pub async fn letters(schemas: &Schemas, target: &Target, most: usize) -> anyhow:
     };
     let mut letters = Vec::new();
     for consumer in wanted.consumers() {
-        let mut query = waiting(schemas, consumer);
+        let mut query = waiting();
         wanted.push(&mut query);
-        query.push(format_args!(" ORDER BY id LIMIT {}", most + 1 - letters.len()));
+        query.push(" ORDER BY id LIMIT ").push_bind(most + 1 - letters.len());
         letters.extend(read(schemas, consumer, query, now).await?);
         if letters.len() > most {
             break;
@@ -102,14 +102,14 @@ pub async fn whole_keys(schemas: &Schemas, target: &Target, most: usize) -> anyh
         if keys.is_empty() {
             continue;
         }
-        let mut query = waiting(schemas, consumer);
+        let mut query = waiting();
         query.push(" AND kind <> 'UNREADABLE' AND (topic, message_key) IN (");
         let mut list = query.separated(", ");
         for (topic, key) in &keys {
-            list.push("(").push_bind_unseparated(topic.as_str()).push_unseparated(", ");
-            list.push_bind_unseparated(key.as_str()).push_unseparated(")");
+            list.push("(").push_bind_unseparated(topic).push_unseparated(", ");
+            list.push_bind_unseparated(key).push_unseparated(")");
         }
-        query.push(format_args!(") ORDER BY id LIMIT {}", LETTERS + 1));
+        query.push(") ORDER BY id LIMIT ").push_bind(LETTERS + 1);
         let mut letters = read(schemas, consumer, query, now).await?;
         has_more |= letters.len() > LETTERS;
         letters.truncate(LETTERS);
@@ -145,27 +145,20 @@ async fn key_of(schemas: &Schemas, id: LetterId) -> anyhow::Result<Name> {
 }
 
 async fn keys_of(schemas: &Schemas, wanted: &Wanted, consumer: Service, most: usize) -> anyhow::Result<Vec<Name>> {
-    let table = schemas.letters(consumer);
-    let mut query = QueryBuilder::new(format!(
-        "SELECT topic, message_key FROM {table} WHERE state = 'WAITING' AND kind <> 'UNREADABLE'"
-    ));
+    let mut query =
+        Statement::new("SELECT topic, message_key FROM dead_letters WHERE state = 'WAITING' AND kind <> 'UNREADABLE'");
     wanted.push(&mut query);
-    query.push(format_args!(" GROUP BY topic, message_key ORDER BY MIN(id) LIMIT {}", most + 1));
-    schemas.read(&format!("dead letters of {consumer}"), query).await
+    query.push(" GROUP BY topic, message_key ORDER BY MIN(id) LIMIT ").push_bind(most + 1);
+    schemas.read(consumer, "dead letters", query).await
 }
 
 /// The letters of a consumer that nobody has decided on.
-fn waiting(schemas: &Schemas, consumer: Service) -> QueryBuilder<MySql> {
-    QueryBuilder::new(format!("SELECT {COLUMNS} FROM {} WHERE state = 'WAITING'", schemas.letters(consumer)))
+fn waiting() -> Statement {
+    Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE state = 'WAITING'"])
 }
 
-async fn read(
-    schemas: &Schemas,
-    consumer: Service,
-    query: QueryBuilder<MySql>,
-    now: Timestamp,
-) -> anyhow::Result<Vec<Summary>> {
-    let rows: Vec<Row> = schemas.read(&format!("dead letters of {consumer}"), query).await?;
+async fn read(schemas: &Schemas, consumer: Service, query: Statement, now: Timestamp) -> anyhow::Result<Vec<Summary>> {
+    let rows: Vec<Row> = schemas.read(consumer, "dead letters", query).await?;
     Ok(rows.into_iter().map(|row| Summary::of(consumer, row, now)).collect())
 }
 

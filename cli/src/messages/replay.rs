@@ -46,7 +46,7 @@ pub struct Args {
 pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
     let target = Target::of(args.id, &args.filter, &args.server.kafka_topic_prefix)?;
     let record = args.act.decision()?;
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let plan = plan::whole_keys(&schemas, &target, args.limit as usize).await?;
     let job = Job { schemas: &schemas, verdict: Verdict::Replay, act: &args.act, record, output };
     job.run(plan, Vec::new()).await

@@ -1,11 +1,12 @@
-//! The schemas of all services, over one connection.
+//! The schemas of all services, each by connections of its own: no statement names a schema.
 
 use crate::prepare::{check_name, with_schema};
 use anyhow::Context;
-use sqlx::{FromRow, MySql, QueryBuilder, mysql::MySqlRow};
-use stampede_db::{Database, DbConfig, DbError};
+use sqlx::{FromRow, mysql::MySqlRow};
+use stampede_db::{Database, DbConfig, Statement};
 use stampede_vocab::Service;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 /// Longest wait for the database, and for one statement or transaction.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,43 +29,45 @@ pub struct Server {
 
 /// The schemas of all services.
 pub struct Schemas {
-    /// A connection from which every schema is reached by its full name.
-    pub db: Database,
+    server_url: String,
     prefix: String,
+    /// In the order of [`Service::ALL`].
+    opened: [OnceCell<Database>; Service::ALL.len()],
 }
 
 impl Schemas {
-    /// Connects to the database server.
-    pub async fn connect(server: &Server) -> anyhow::Result<Self> {
-        let schema = format!("{}{}", server.schema_prefix, Service::Order);
+    /// Those on this server. Each is connected to when it is first used.
+    pub fn new(server: &Server) -> Self {
+        Self {
+            server_url: server.database_url.clone(),
+            prefix: server.schema_prefix.clone(),
+            opened: Service::ALL.map(|_| OnceCell::new()),
+        }
+    }
+
+    /// The schema of a service. Fails if the server does not answer in time, or has no such schema.
+    pub async fn of(&self, service: Service) -> anyhow::Result<&Database> {
+        // On the heap: the future of every command would carry it.
+        self.opened[service as usize].get_or_try_init(|| Box::pin(self.open(service))).await
+    }
+
+    async fn open(&self, service: Service) -> anyhow::Result<Database> {
+        let schema = format!("{}{service}", self.prefix);
         check_name(&schema)?;
         let config =
             DbConfig { max_connections: 2, acquire_timeout: TIMEOUT, work_timeout: TIMEOUT, idle_timeout: 2 * TIMEOUT };
-        let db = Database::connect(&with_schema(&server.database_url, &schema), config)
+        Database::connect(&with_schema(&self.server_url, &schema), config)
             .await
-            .context("the database cannot be reached: check --database-url and --schema-prefix")?;
-        Ok(Self { db, prefix: server.schema_prefix.clone() })
+            .context("the database cannot be reached: check --database-url and --schema-prefix")
     }
 
-    /// The full name of a table of a service.
-    pub fn table(&self, service: Service, table: &str) -> String {
-        format!("`{}{service}`.{table}", self.prefix)
-    }
-
-    /// The table of what `consumer` could not apply.
-    pub fn letters(&self, consumer: Service) -> String {
-        self.table(consumer, "dead_letters")
-    }
-
-    /// The rows that a query yields. `what` is what it reads, for the error.
-    pub async fn read<T>(&self, what: &str, mut query: QueryBuilder<MySql>) -> anyhow::Result<Vec<T>>
+    /// The rows that a query yields in the schema of a service. `what` is what it reads, for the error.
+    pub async fn read<T>(&self, service: Service, what: &str, mut query: Statement) -> anyhow::Result<Vec<T>>
     where
-        T: for<'r> FromRow<'r, MySqlRow> + Send + Unpin,
+        T: for<'r> FromRow<'r, MySqlRow>,
     {
-        let rows = async {
-            let mut connection = self.db.acquire().await?;
-            Ok::<_, DbError>(query.build_query_as::<T>().fetch_all(&mut *connection).await?)
-        };
-        self.db.in_time("read_messages", rows).await.with_context(|| format!("{what} cannot be read"))
+        let db = self.of(service).await?;
+        let rows = db.run("read_messages", |mut conn| async move { query.fetch_all(&mut conn).await });
+        rows.await.with_context(|| format!("{what} of {service} cannot be read"))
     }
 }

@@ -11,7 +11,8 @@ use crate::output::{Output, print_json, print_text};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
+use stampede_db::Statement;
 use stampede_vocab::Timestamp;
 use std::fmt::{self, Display};
 
@@ -95,23 +96,22 @@ struct Parked {
 
 /// Prints it.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let shown = read(&schemas, args.id).await?;
     if output.json { print_json(&shown) } else { print_text(&shown) }
 }
 
 /// Reads one letter in short.
 pub async fn summary(schemas: &Schemas, id: LetterId, now: Timestamp) -> anyhow::Result<Summary> {
-    let query = of_letter(schemas, COLUMNS, id);
-    let rows: Vec<Row> = schemas.read(&format!("dead letters of {}", id.consumer), query).await?;
+    let rows: Vec<Row> = schemas.read(id.consumer, "dead letters", of_letter(COLUMNS, id)).await?;
     let row = rows.into_iter().next().with_context(|| {
         format!("there is no dead letter {id}: `stampede messages list --state all` prints those there are")
     })?;
     Ok(Summary::of(id.consumer, row, now))
 }
 
-fn of_letter(schemas: &Schemas, columns: &str, id: LetterId) -> QueryBuilder<sqlx::MySql> {
-    let mut query = QueryBuilder::new(format!("SELECT {columns} FROM {} WHERE id = ", schemas.letters(id.consumer)));
+fn of_letter(columns: &'static str, id: LetterId) -> Statement {
+    let mut query = Statement::concat(["SELECT ", columns, " FROM dead_letters WHERE id = "]);
     query.push_bind(id.row);
     query
 }
@@ -120,8 +120,7 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
     let now = Timestamp::now();
     let letter = summary(schemas, id, now).await?;
     let columns = "record_key, source, message_id, headers, payload, copied_us, decided_by, decided_why, decided_us";
-    let what = format!("dead letters of {}", id.consumer);
-    let rest: Vec<Rest> = schemas.read(&what, of_letter(schemas, columns, id)).await?;
+    let rest: Vec<Rest> = schemas.read(id.consumer, "dead letters", of_letter(columns, id)).await?;
     let rest = rest.into_iter().next().context("the letter has just been removed by hand")?;
     let (parked, mut chain) = if letter.is_message() {
         (park(schemas, &letter).await?, chain(schemas, &letter, now).await?)
@@ -151,21 +150,19 @@ async fn read(schemas: &Schemas, id: LetterId) -> anyhow::Result<Shown> {
 }
 
 async fn park(schemas: &Schemas, letter: &Summary) -> anyhow::Result<Option<Parked>> {
-    let table = schemas.table(letter.consumer, "inbox_parked");
-    let mut query = QueryBuilder::new(format!("SELECT from_offset, parked_us FROM {table} WHERE topic = "));
-    query.push_bind(letter.topic.as_str()).push(" AND message_key = ").push_bind(letter.key.as_str());
-    let rows: Vec<ParkRow> = schemas.read(&format!("parked keys of {}", letter.consumer), query).await?;
+    let mut query = Statement::new("SELECT from_offset, parked_us FROM inbox_parked WHERE topic = ");
+    query.push_bind(&letter.topic).push(" AND message_key = ").push_bind(&letter.key);
+    let rows: Vec<ParkRow> = schemas.read(letter.consumer, "parked keys", query).await?;
     let parked = |row: ParkRow| Parked { from_offset: row.from_offset, since: time(row.parked_us) };
     Ok(rows.into_iter().next().map(parked))
 }
 
 /// The letters of the same key, and one more than are shown if there are.
 async fn chain(schemas: &Schemas, letter: &Summary, now: Timestamp) -> anyhow::Result<Vec<Summary>> {
-    let table = schemas.letters(letter.consumer);
-    let mut query = QueryBuilder::new(format!("SELECT {COLUMNS} FROM {table} WHERE topic = "));
-    query.push_bind(letter.topic.as_str()).push(" AND message_key = ").push_bind(letter.key.as_str());
-    query.push(format_args!(" AND kind <> 'UNREADABLE' ORDER BY id LIMIT {}", CHAIN + 1));
-    let rows: Vec<Row> = schemas.read(&format!("dead letters of {}", letter.consumer), query).await?;
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM dead_letters WHERE topic = "]);
+    query.push_bind(&letter.topic).push(" AND message_key = ").push_bind(&letter.key);
+    query.push(" AND kind <> 'UNREADABLE' ORDER BY id LIMIT ").push_bind(CHAIN + 1);
+    let rows: Vec<Row> = schemas.read(letter.consumer, "dead letters", query).await?;
     Ok(rows.into_iter().map(|row| Summary::of(letter.consumer, row, now)).collect())
 }
 

@@ -1,7 +1,7 @@
 //! Waits until the services have carried decisions out, and says what became of each key.
 
 use super::{
-    decide::{Act, Decided, by_consumer, push_ids},
+    decide::{Act, Decided, by_consumer},
     id::LetterId,
     plan::Key,
     schemas::Schemas,
@@ -9,7 +9,8 @@ use super::{
 use crate::output::Output;
 use rand::random_range;
 use serde::Serialize;
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
+use stampede_db::Statement;
 use stampede_vocab::Service;
 use std::{collections::HashMap, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -139,27 +140,25 @@ fn name(key: &Key) -> (Service, String, String) {
 
 async fn states(schemas: &Schemas, consumer: Service, keys: &[&Decided]) -> anyhow::Result<Vec<(LetterId, LetterRow)>> {
     let ids: Vec<i64> = keys.iter().flat_map(|decided| &decided.letters).map(|id| id.row).collect();
-    let table = schemas.letters(consumer);
-    let mut query = QueryBuilder::new(format!("SELECT id, state, last_error FROM {table} WHERE id > 0"));
-    push_ids(&mut query, &ids);
-    let rows: Vec<LetterRow> = schemas.read(&format!("dead letters of {consumer}"), query).await?;
+    let mut query = Statement::new("SELECT id, state, last_error FROM dead_letters WHERE id IN ");
+    query.push_list(ids);
+    let rows: Vec<LetterRow> = schemas.read(consumer, "dead letters", query).await?;
     Ok(rows.into_iter().map(|row| (LetterId { consumer, row: row.id }, row)).collect())
 }
 
 async fn parks_of(schemas: &Schemas, consumer: Service, keys: &[&Decided]) -> anyhow::Result<Parks> {
-    let (parked, letters) = (schemas.table(consumer, "inbox_parked"), schemas.letters(consumer));
-    let mut query = QueryBuilder::new(format!(
-        "SELECT p.topic, p.message_key, (SELECT COUNT(*) FROM {letters} d WHERE d.topic = p.topic \
+    let mut query = Statement::new(
+        "SELECT p.topic, p.message_key, (SELECT COUNT(*) FROM dead_letters d WHERE d.topic = p.topic \
          AND d.message_key = p.message_key AND d.kind <> 'UNREADABLE' AND d.state IN ('WAITING', 'REPLAY')) \
-         AS open_letters FROM {parked} p WHERE (p.topic, p.message_key) IN ("
-    ));
+         AS open_letters FROM inbox_parked p WHERE (p.topic, p.message_key) IN (",
+    );
     let mut list = query.separated(", ");
     for Decided { key, .. } in keys {
-        list.push("(").push_bind_unseparated(key.topic.as_str()).push_unseparated(", ");
-        list.push_bind_unseparated(key.key.as_str()).push_unseparated(")");
+        list.push("(").push_bind_unseparated(&key.topic).push_unseparated(", ");
+        list.push_bind_unseparated(&key.key).push_unseparated(")");
     }
     query.push(")");
-    let rows: Vec<ParkRow> = schemas.read(&format!("parked keys of {consumer}"), query).await?;
+    let rows: Vec<ParkRow> = schemas.read(consumer, "parked keys", query).await?;
     let open = |row: ParkRow| {
         let open = usize::try_from(row.open_letters).unwrap_or(0);
         ((consumer, row.topic, row.message_key), open)

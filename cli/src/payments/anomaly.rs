@@ -10,7 +10,8 @@ use crate::{
 use clap::ValueEnum;
 use comfy_table::Table;
 use serde::Serialize;
-use sqlx::{FromRow, MySql, QueryBuilder};
+use sqlx::FromRow;
+use stampede_db::Statement;
 use stampede_vocab::{OrderId, PaymentId, Service, Timestamp};
 use std::fmt::{self, Display};
 use uuid::Uuid;
@@ -23,6 +24,10 @@ const TEXT: usize = 2_000;
 const COLUMNS: &str = "a.id, a.payment_id, a.attempt, a.subject, a.kind, a.detail, a.state, a.found_us, a.verdict, \
      a.decided_by, a.decided_why, a.decided_us, a.settled_us, p.order_id, p.state AS payment_state, \
      p.amount_minor, p.currency, t.state AS attempt_state, t.provider_charge_id, r.state AS refund_state";
+
+const TABLES: &str = "anomalies a LEFT JOIN payments p ON p.id = a.payment_id \
+     LEFT JOIN attempts t ON t.payment_id = a.payment_id AND t.attempt = a.attempt \
+     LEFT JOIN refunds r ON r.payment_id = a.payment_id AND r.attempt = a.attempt";
 
 /// What is stored of it, and how its payment stands.
 #[derive(Debug, FromRow)]
@@ -160,19 +165,10 @@ fn verdicts(state: &str, (subject, kind): (&str, &str), now: Standing<'_>) -> Ve
 }
 
 /// Returns the anomalies that `condition` lets through, in the order in which they were found.
-pub async fn read(schemas: &Schemas, condition: impl FnOnce(&mut QueryBuilder<MySql>)) -> anyhow::Result<Vec<Anomaly>> {
-    let of = |table| schemas.table(Service::Payment, table);
-    let mut query = QueryBuilder::new(format!(
-        "SELECT {COLUMNS} FROM {} a LEFT JOIN {} p ON p.id = a.payment_id \
-         LEFT JOIN {} t ON t.payment_id = a.payment_id AND t.attempt = a.attempt \
-         LEFT JOIN {} r ON r.payment_id = a.payment_id AND r.attempt = a.attempt WHERE ",
-        of("anomalies"),
-        of("payments"),
-        of("attempts"),
-        of("refunds"),
-    ));
+pub async fn read(schemas: &Schemas, condition: impl FnOnce(&mut Statement)) -> anyhow::Result<Vec<Anomaly>> {
+    let mut query = Statement::concat(["SELECT ", COLUMNS, " FROM ", TABLES, " WHERE "]);
     condition(&mut query);
-    let rows: Vec<Row> = schemas.read("anomalies of payments", query).await?;
+    let rows: Vec<Row> = schemas.read(Service::Payment, "anomalies", query).await?;
     let now = Timestamp::now();
     Ok(rows.into_iter().map(|row| row.into_anomaly(now)).collect())
 }

@@ -61,11 +61,11 @@ struct Page {
 
 /// Prints a page.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let most = args.limit as usize;
     let mut anomalies = read(&schemas, |query| {
         query.push("a.id > ").push_bind(args.after).push(args.state.condition());
-        query.push(format_args!(" ORDER BY a.id LIMIT {}", most + 1));
+        query.push(" ORDER BY a.id LIMIT ").push_bind(most + 1);
     })
     .await?;
     let has_more = anomalies.len() > most;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     messages::{
-        decide::{Act, Record, push_ids},
+        decide::{Act, Record},
         schemas::{Schemas, Server},
     },
     output::{Output, print_json, print_text},
@@ -15,8 +15,7 @@ use crate::{
 use anyhow::{Context, bail, ensure};
 use rand::random_range;
 use serde::Serialize;
-use sqlx::{MySql, QueryBuilder};
-use stampede_db::DbError;
+use stampede_db::Statement;
 use stampede_vocab::{Service, Timestamp};
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -84,7 +83,7 @@ pub async fn run(args: Args, output: Output) -> anyhow::Result<bool> {
 
 async fn settle_one(args: &Args, id: i64, output: Output) -> anyhow::Result<bool> {
     let record = args.act.decision()?;
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let found = find(&schemas, id).await?;
     if found.state != "OPEN" {
         return report(args.verdict, None, false, found, output).map(|()| false);
@@ -114,18 +113,13 @@ async fn find(schemas: &Schemas, id: i64) -> anyhow::Result<Anomaly> {
 
 /// Writes the decision on these down. Returns on how many nobody else was faster.
 pub async fn decide(schemas: &Schemas, ids: &[i64], verdict: Verdict, record: &Arc<Record>) -> anyhow::Result<u64> {
-    let table: Arc<str> = schemas.table(Service::Payment, "anomalies").into();
-    let (ids, record, at_us): (Arc<[i64]>, _, _) = (ids.into(), record.clone(), Timestamp::now().micros());
-    let decided = schemas.db.transact("decide_on_anomalies", move |conn| {
-        let (table, ids, record) = (table.clone(), ids.clone(), record.clone());
-        Box::pin(async move {
-            let mut update = QueryBuilder::<MySql>::new(format!("UPDATE {table} SET state = 'DECIDED', verdict = "));
-            update.push_bind(verdict.as_str()).push(", decided_by = ").push_bind(record.by.as_str());
-            update.push(", decided_why = ").push_bind(record.why.as_str());
-            update.push(", decided_us = ").push_bind(at_us).push(" WHERE state = 'OPEN'");
-            push_ids(&mut update, &ids);
-            Ok::<_, DbError>(update.build().execute(conn).await?.rows_affected())
-        })
+    let (ids, record, at_us) = (ids.to_vec(), record.clone(), Timestamp::now().micros());
+    let decided = schemas.of(Service::Payment).await?.transact("decide_on_anomalies", move |conn| {
+        let mut update = Statement::new("UPDATE anomalies SET state = 'DECIDED', verdict = ");
+        update.push_bind(verdict.as_str()).push(", decided_by = ").push_bind(&record.by);
+        update.push(", decided_why = ").push_bind(&record.why).push(", decided_us = ").push_bind(at_us);
+        update.push(" WHERE state = 'OPEN' AND id IN ").push_list(&ids);
+        Box::pin(async move { update.execute(conn).await })
     });
     decided.await.context("no decision was written")
 }

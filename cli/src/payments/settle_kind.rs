@@ -38,7 +38,7 @@ pub async fn run(args: &Args, kind: &str, output: Output) -> anyhow::Result<bool
     let verdict = args.verdict;
     ensure!(verdict == Verdict::Retry, "--kind goes with --as retry alone: whatever else is decided, is one by one");
     let record = args.act.decision()?;
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let (anomalies, has_more) = parked(&schemas, kind, args.limit as usize).await?;
     let found = anomalies.len();
     let kind = kind.to_owned();
@@ -62,7 +62,7 @@ async fn parked(schemas: &Schemas, kind: &str, most: usize) -> anyhow::Result<(V
         query.push(
             " AND ((a.subject = 'CHARGE' AND t.state = 'PARKED') OR (a.subject = 'REFUND' AND r.state = 'PARKED'))",
         );
-        query.push(format_args!(" ORDER BY a.id LIMIT {}", most + 1));
+        query.push(" ORDER BY a.id LIMIT ").push_bind(most + 1);
     })
     .await?;
     let has_more = found.len() > most;
@@ -75,12 +75,7 @@ async fn wait(schemas: &Schemas, ids: &[i64], args: &Args) -> anyhow::Result<Vec
     let until = Instant::now() + Duration::from_secs(args.act.deadline_s);
     loop {
         let now = anomaly::read(schemas, |query| {
-            query.push("a.id IN (");
-            let mut list = query.separated(", ");
-            for id in ids {
-                list.push(id);
-            }
-            query.push(") ORDER BY a.id");
+            query.push("a.id IN ").push_list(ids).push(" ORDER BY a.id");
         })
         .await?;
         if now.iter().all(|one| one.state == "SETTLED") || args.act.no_wait || Instant::now() >= until {

@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Prints it.
 pub async fn run(args: Args, output: Output) -> anyhow::Result<()> {
-    let schemas = Schemas::connect(&args.server).await?;
+    let schemas = Schemas::new(&args.server);
     let found = anomaly::find(&schemas, args.id).await?;
     let found = found.with_context(|| format!("there is no anomaly {}: see `stampede payments list`", args.id))?;
     if output.json { print_json(&found) } else { print_text(found.to_string().trim_end()) }

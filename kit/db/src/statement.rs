@@ -82,7 +82,8 @@ impl Statement {
         self.push(")")
     }
 
-    pub(crate) fn sql(&self) -> &str {
+    /// Its text so far.
+    pub fn sql(&self) -> &str {
         &self.sql
     }
 
@@ -155,7 +156,7 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8, u16, u32, u64, i16, i32, i64);
+numbers!(u8, u16, u32, u64, usize, i16, i32, i64);
 
 impl Literal for [u8] {
     fn write(&self, sql: &mut String) {
