@@ -9,6 +9,7 @@
 //!
 //! It runs as `stampede serve coupon`; `--help` has an example.
 
+mod client;
 mod config;
 mod domain;
 mod messages;
@@ -19,13 +20,13 @@ mod worker;
 
 pub use config::Config;
 
+use client::Orders;
 use rpc::CouponRpc;
 use stampede_chassis::{Grpc, Workers};
 use stampede_lua::Redis;
 use stampede_proto::{
     coupon::v1::coupon_service_server::{CouponServiceServer, SERVICE_NAME},
     messages::taken_by,
-    order::v1::order_service_client::OrderServiceClient,
 };
 use stampede_service::Parts;
 use stampede_vocab::Service;
@@ -63,7 +64,7 @@ pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Grpc> {
 }
 
 fn start_orphan_holds(parts: &Parts, config: &Config, age: Duration) {
-    let orders = OrderServiceClient::new(parts.channel(&config.order_urls, Service::Order));
+    let orders = Orders::new(parts.channel(&config.order_urls, Service::Order));
     parts.work("orphan holds", ROUND_TIMEOUT, OrphanHolds::new(ReturnOrphans::new(parts.db.clone()), orders, age));
 }
 

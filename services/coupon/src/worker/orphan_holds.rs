@@ -2,12 +2,9 @@
 //! once a pass, so that many orders waiting for their payment cost little.
 
 use crate::{
+    client::Orders,
     domain::{EndedOrder, OrderEnd},
     usecase::{HeldPage, ReturnOrphans},
-};
-use stampede_chassis::MeshChannel;
-use stampede_proto::order::v1::{
-    LookUpOrdersRequest, OrderState, OrderStatus, order_service_client::OrderServiceClient,
 };
 use stampede_service::Worker;
 use stampede_vocab::{CouponId, OrderId, Timestamp};
@@ -24,7 +21,7 @@ type Place = (Timestamp, CouponId);
 /// The worker, one page a round.
 pub struct OrphanHolds {
     orphans: ReturnOrphans,
-    orders: OrderServiceClient<MeshChannel>,
+    orders: Orders,
     age: Duration,
     /// Where the pass goes on; `None` between two passes.
     after: Option<Place>,
@@ -47,7 +44,7 @@ impl Worker for OrphanHolds {
 
 impl OrphanHolds {
     /// Queries `orders` about holds from this age on, and has `orphans` return their coupons.
-    pub fn new(orphans: ReturnOrphans, orders: OrderServiceClient<MeshChannel>, age: Duration) -> Self {
+    pub fn new(orphans: ReturnOrphans, orders: Orders, age: Duration) -> Self {
         Self { orphans, orders, age, after: None }
     }
 
@@ -60,9 +57,8 @@ impl OrphanHolds {
         if page.holds.is_empty() {
             return Ok(page.next);
         }
-        let order_ids = page.holds.iter().map(|(_, order_id)| order_id.to_string()).collect();
-        let found = self.orders.look_up_orders(LookUpOrdersRequest { order_ids }).await?.into_inner().orders;
-        let ended = ended(&page, &states(&found)?);
+        let orders: Vec<OrderId> = page.holds.iter().map(|(_, order_id)| *order_id).collect();
+        let ended = ended(&page, &self.orders.ends(&orders).await?);
         if !ended.is_empty() {
             tracing::info!(
                 coupon.count = ended.len(),
@@ -74,33 +70,14 @@ impl OrphanHolds {
     }
 }
 
-fn states(found: &[OrderStatus]) -> anyhow::Result<HashMap<OrderId, OrderState>> {
-    found.iter().map(|status| Ok((status.order_id.parse()?, status.state()))).collect()
-}
-
-fn ended(page: &HeldPage, states: &HashMap<OrderId, OrderState>) -> Vec<EndedOrder> {
+/// Those of a page that let go of their coupon, by the ends of the orders that were written.
+fn ended(page: &HeldPage, ends: &HashMap<OrderId, Option<OrderEnd>>) -> Vec<EndedOrder> {
+    let never_written = Some(OrderEnd::NeverWritten { requested_before: page.requested_before });
     let end = |&(coupon_id, order_id): &(CouponId, OrderId)| {
-        let end = match states.get(&order_id) {
-            None => Some(OrderEnd::NeverWritten { requested_before: page.requested_before }),
-            Some(state) => end_of(*state),
-        };
+        let end = ends.get(&order_id).copied().unwrap_or(never_written);
         end.map(|end| EndedOrder { coupon_id, order_id, end })
     };
     page.holds.iter().filter_map(end).collect()
-}
-
-/// How an order ended; `None` if it has not, or if that is not known.
-const fn end_of(state: OrderState) -> Option<OrderEnd> {
-    match state {
-        OrderState::Fulfilled => Some(OrderEnd::Fulfilled),
-        OrderState::Expired | OrderState::Cancelled => Some(OrderEnd::Unpaid),
-        OrderState::Refunded => Some(OrderEnd::Refunded),
-        OrderState::Unspecified
-        | OrderState::AwaitingPayment
-        | OrderState::Paying
-        | OrderState::Paid
-        | OrderState::Refunding => None,
-    }
 }
 
 #[cfg(test)]
@@ -117,12 +94,12 @@ mod tests {
             requested_before: Timestamp::from_micros(9),
             next: None,
         };
-        let states = HashMap::from([
-            (order(1), OrderState::AwaitingPayment),
-            (order(2), OrderState::Fulfilled),
-            (order(3), OrderState::Expired),
+        let ends = HashMap::from([
+            (order(1), None),
+            (order(2), Some(OrderEnd::Fulfilled)),
+            (order(3), Some(OrderEnd::Unpaid)),
         ]);
-        let ends: Vec<_> = ended(&page, &states).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
+        let ends: Vec<_> = ended(&page, &ends).into_iter().map(|ended| (ended.coupon_id, ended.end)).collect();
         let never_written = OrderEnd::NeverWritten { requested_before: Timestamp::from_micros(9) };
         let expected = [(coupon(2), OrderEnd::Fulfilled), (coupon(3), OrderEnd::Unpaid), (coupon(4), never_written)];
         assert_eq!(ends, expected);
