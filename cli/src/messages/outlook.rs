@@ -6,9 +6,10 @@ use super::{
     schemas::Schemas,
     text::printable,
 };
+use prost::Name;
 use serde::Serialize;
 use stampede_db::Statement;
-use stampede_proto::messages;
+use stampede_proto::{message::v1 as proto, messages};
 use stampede_vocab::{OrderId, PaymentId, Service};
 use std::{
     collections::HashMap,
@@ -56,79 +57,79 @@ pub struct Without {
 const CONSEQUENCES: &[(Service, &str, &str)] = &[
     (
         Service::Payment,
-        "PaymentRequested",
+        proto::PaymentRequested::NAME,
         "the attempt is not charged; an order that is PAYING expires at its deadline, and gives back units and coupon",
     ),
     (
         Service::Payment,
-        "RefundRequested",
+        proto::RefundRequested::NAME,
         "an order that is REFUNDING asks for its refund again by itself, so that the money goes back all the same",
     ),
     (
         Service::Payment,
-        "OrderExpired",
+        proto::OrderExpired::NAME,
         "a charge that is queued may still be made; its money then buys the units again or goes back by itself",
     ),
     (
         Service::Payment,
-        "OrderCancelled",
+        proto::OrderCancelled::NAME,
         "a charge that is queued may still be made; its money then goes back by itself",
     ),
     (
         Service::Order,
-        "PaymentApproved",
+        proto::PaymentApproved::NAME,
         "an order that is PAYING expires at its deadline; payment then says again that it has the money, and the order \
          takes its units again or gives the money back. Of an order that had ended before, payment says so ten minutes \
          after the end, and three times later",
     ),
     (
         Service::Order,
-        "PaymentDeclined",
+        proto::PaymentDeclined::NAME,
         "an order that is PAYING cannot be paid again; it expires at its deadline, and gives back units and coupon",
     ),
     (
         Service::Order,
-        "PaymentRefunded",
+        proto::PaymentRefunded::NAME,
         "the money is back; an order that is REFUNDING asks again by itself, and is then answered again. One that is \
          FULFILLED, as after a refund by hand, stays so: refund it",
     ),
     (
         Service::Order,
-        "StockCommitted",
+        proto::StockCommitted::NAME,
         "an order that is PAID asks again by itself, and is then answered again and fulfilled",
     ),
     (
         Service::Order,
-        "StockRejected",
+        proto::StockRejected::NAME,
         "an order that is PAID asks again by itself, and is then answered again: it gets its units or its money back",
     ),
     (
         Service::Order,
-        "EventCancelled",
+        proto::EventCancelled::NAME,
         "the orders of the event go on: unpaid ones may be paid until their deadline, and paid ones are not refunded; \
          replay it",
     ),
     (
         Service::Inventory,
-        "EventScheduled",
+        proto::EventScheduled::NAME,
         "the stock keeps its items and times until the event is rescheduled; `stampede audit` names the difference",
     ),
     (
         Service::Inventory,
-        "EventCancelled",
+        proto::EventCancelled::NAME,
         "the stock goes on being sold until its closing time, unless CancelEvent was answered: StageStock can end that; \
          `stampede audit` names it",
     ),
-    (Service::Inventory, "OrderPaidLate", "an order that is PAID asks for its units again by itself"),
-    (Service::Inventory, "OrderCancelled", UNITS_STAY),
-    (Service::Inventory, "OrderExpired", UNITS_STAY),
-    (Service::Inventory, "OrderRefunded", UNITS_STAY),
-    (Service::Coupon, "OrderFulfilled", COUPON_IS_SETTLED),
-    (Service::Coupon, "OrderCancelled", COUPON_IS_SETTLED),
-    (Service::Coupon, "OrderExpired", COUPON_IS_SETTLED),
+    (Service::Inventory, proto::OrderPaidLate::NAME, "an order that is PAID asks for its units again by itself"),
+    (Service::Inventory, proto::OrderCancelled::NAME, UNITS_STAY),
+    (Service::Inventory, proto::OrderExpired::NAME, UNITS_STAY),
+    (Service::Inventory, proto::OrderRefunded::NAME, UNITS_STAY),
+    (Service::Coupon, proto::OrderFulfilled::NAME, COUPON_IS_SETTLED),
+    (Service::Coupon, proto::OrderCancelled::NAME, COUPON_IS_SETTLED),
+    (Service::Coupon, proto::OrderExpired::NAME, COUPON_IS_SETTLED),
     (
         Service::Coupon,
-        "OrderRefunded",
+        proto::OrderRefunded::NAME,
         "a coupon that was used stays used, and the buyer does not get it back; `stampede audit` names it",
     ),
 ];

@@ -1,6 +1,8 @@
 //! What each message must have done at each service that takes it, by the state of that service. A rule holds whatever
 //! came later: an order that was cancelled may have been refunded since.
 
+use prost::Name;
+use stampede_proto::message::v1 as proto;
 use stampede_vocab::Service;
 
 /// What one service makes of one message.
@@ -37,22 +39,22 @@ const ANSWER_HEARD: &str = "SELECT m.n FROM {messages} LEFT JOIN {order}.orders 
 pub const RULES: &[Rule] = &[
     Rule {
         reader: Service::Payment,
-        message: "PaymentRequested",
+        message: proto::PaymentRequested::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {payment}.payments p ON p.id = UNHEX(m.payment) \
               LEFT JOIN {payment}.attempts a ON a.payment_id = UNHEX(m.payment) AND a.attempt = m.number \
               WHERE p.id IS NULL OR a.payment_id IS NULL OR p.amount_minor <> m.amount OR HEX(p.currency) <> HEX(m.currency)",
     },
     Rule {
         reader: Service::Payment,
-        message: "RefundRequested",
+        message: proto::RefundRequested::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {payment}.payments p ON p.id = UNHEX(m.payment) \
               WHERE p.id IS NULL OR p.state NOT IN ('REFUNDING', 'REFUNDED')",
     },
-    Rule { reader: Service::Payment, message: "OrderExpired", sql: CHARGE_STOPPED },
-    Rule { reader: Service::Payment, message: "OrderCancelled", sql: CHARGE_STOPPED },
+    Rule { reader: Service::Payment, message: proto::OrderExpired::NAME, sql: CHARGE_STOPPED },
+    Rule { reader: Service::Payment, message: proto::OrderCancelled::NAME, sql: CHARGE_STOPPED },
     Rule {
         reader: Service::Order,
-        message: "PaymentApproved",
+        message: proto::PaymentApproved::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED')",
     },
@@ -60,7 +62,7 @@ pub const RULES: &[Rule] = &[
     // done so before.
     Rule {
         reader: Service::Order,
-        message: "PaymentDeclined",
+        message: proto::PaymentDeclined::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR (o.state = 'PAYING' AND o.payment_attempts <= m.number) \
               OR (o.state = 'AWAITING_PAYMENT' AND o.last_decline IS NULL) \
@@ -68,38 +70,38 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         reader: Service::Order,
-        message: "PaymentRefunded",
+        message: proto::PaymentRefunded::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               WHERE o.id IS NULL OR o.state <> 'REFUNDED'",
     },
     Rule {
         reader: Service::Order,
-        message: "EventCancelled",
+        message: proto::EventCancelled::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {order}.cancelled_events c ON c.event_id = UNHEX(m.id) \
               WHERE c.event_id IS NULL OR c.event_version < m.version",
     },
-    Rule { reader: Service::Order, message: "StockCommitted", sql: ANSWER_HEARD },
-    Rule { reader: Service::Order, message: "StockRejected", sql: ANSWER_HEARD },
+    Rule { reader: Service::Order, message: proto::StockCommitted::NAME, sql: ANSWER_HEARD },
+    Rule { reader: Service::Order, message: proto::StockRejected::NAME, sql: ANSWER_HEARD },
     // The window that the message has is that of the stock, unless a later message has moved it.
     Rule {
         reader: Service::Inventory,
-        message: "EventScheduled",
+        message: proto::EventScheduled::NAME,
         sql: "SELECT DISTINCT m.n FROM {messages} LEFT JOIN {inventory}.stock s ON s.item_id = UNHEX(m.item) \
               WHERE s.item_id IS NULL OR s.event_id <> UNHEX(m.id) OR s.event_version < m.version \
               OR (s.event_version = m.version AND (s.opens_at_us <> m.opens_us OR s.closes_at_us <> m.closes_us))",
     },
     Rule {
         reader: Service::Inventory,
-        message: "EventCancelled",
+        message: proto::EventCancelled::NAME,
         sql: "SELECT DISTINCT m.n FROM {messages} STRAIGHT_JOIN {inventory}.stock s ON s.event_id = UNHEX(m.id) \
               WHERE s.event_version < m.version OR s.closes_at_us > m.closes_us",
     },
-    Rule { reader: Service::Inventory, message: "OrderCancelled", sql: UNITS_WENT_BACK },
-    Rule { reader: Service::Inventory, message: "OrderRefunded", sql: UNITS_WENT_BACK },
+    Rule { reader: Service::Inventory, message: proto::OrderCancelled::NAME, sql: UNITS_WENT_BACK },
+    Rule { reader: Service::Inventory, message: proto::OrderRefunded::NAME, sql: UNITS_WENT_BACK },
     // Unless it was paid late: then its units may be taken again.
     Rule {
         reader: Service::Inventory,
-        message: "OrderExpired",
+        message: proto::OrderExpired::NAME,
         sql: "SELECT DISTINCT m.n FROM {messages} STRAIGHT_JOIN {inventory}.ledger l ON l.order_id = UNHEX(m.id) \
               LEFT JOIN {order}.orders o ON o.id = l.order_id WHERE l.state = 'COMMITTED' \
               AND (o.id IS NULL OR o.state NOT IN ('PAID', 'FULFILLED', 'REFUNDING', 'REFUNDED'))",
@@ -107,21 +109,21 @@ pub const RULES: &[Rule] = &[
     // Either they are taken again, or the order was told that they are not and gives the money back.
     Rule {
         reader: Service::Inventory,
-        message: "OrderPaidLate",
+        message: proto::OrderPaidLate::NAME,
         sql: "SELECT DISTINCT m.n FROM {messages} LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) \
               LEFT JOIN {inventory}.ledger l ON l.order_id = UNHEX(m.id) AND l.state = 'COMMITTED' \
               WHERE l.order_id IS NULL AND (o.id IS NULL OR o.state NOT IN ('REFUNDING', 'REFUNDED'))",
     },
     Rule {
         reader: Service::Coupon,
-        message: "OrderFulfilled",
+        message: proto::OrderFulfilled::NAME,
         sql: "SELECT m.n FROM {messages} LEFT JOIN {coupon}.coupons c ON c.id = UNHEX(m.coupon) \
               LEFT JOIN {order}.orders o ON o.id = UNHEX(m.id) WHERE m.coupon <> '' AND (o.id IS NULL OR o.state <> 'REFUNDED') \
               AND (c.id IS NULL OR c.state <> 'USED' OR c.order_id <> UNHEX(m.id))",
     },
-    Rule { reader: Service::Coupon, message: "OrderCancelled", sql: COUPON_WENT_BACK },
-    Rule { reader: Service::Coupon, message: "OrderExpired", sql: COUPON_WENT_BACK },
-    Rule { reader: Service::Coupon, message: "OrderRefunded", sql: COUPON_WENT_BACK },
+    Rule { reader: Service::Coupon, message: proto::OrderCancelled::NAME, sql: COUPON_WENT_BACK },
+    Rule { reader: Service::Coupon, message: proto::OrderExpired::NAME, sql: COUPON_WENT_BACK },
+    Rule { reader: Service::Coupon, message: proto::OrderRefunded::NAME, sql: COUPON_WENT_BACK },
 ];
 
 #[cfg(test)]

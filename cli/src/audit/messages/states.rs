@@ -167,13 +167,13 @@ impl Tally {
         let has_expired = is(&["EXPIRED", "PAID"]) || self.paid_late > 0 || (ended_before && self.cancelled == 0);
         let refund_requested = if is(&["REFUNDED"]) && self.is_given_back { 0..=u32::MAX } else { often(is_refunded) };
         let counts = [
-            ("OrderPlaced", self.placed, once(true)),
-            ("OrderFulfilled", self.fulfilled, once(order.is_fulfilled)),
-            ("OrderCancelled", self.cancelled, if ended_before { 0..=1 } else { once(is(&["CANCELLED"])) }),
-            ("OrderExpired", self.expired, once(has_expired)),
-            ("OrderPaidLate", self.paid_late, if is(&["PAID"]) { often(true) } else { 0..=u32::MAX }),
-            ("RefundRequested", self.refund_requested, refund_requested),
-            ("OrderRefunded", self.refunded, once(is(&["REFUNDED"]))),
+            (proto::OrderPlaced::NAME, self.placed, once(true)),
+            (proto::OrderFulfilled::NAME, self.fulfilled, once(order.is_fulfilled)),
+            (proto::OrderCancelled::NAME, self.cancelled, if ended_before { 0..=1 } else { once(is(&["CANCELLED"])) }),
+            (proto::OrderExpired::NAME, self.expired, once(has_expired)),
+            (proto::OrderPaidLate::NAME, self.paid_late, if is(&["PAID"]) { often(true) } else { 0..=u32::MAX }),
+            (proto::RefundRequested::NAME, self.refund_requested, refund_requested),
+            (proto::OrderRefunded::NAME, self.refunded, once(is(&["REFUNDED"]))),
         ];
         let mut found: Vec<String> = counts
             .into_iter()
@@ -184,7 +184,8 @@ impl Tally {
         requested.sort_unstable();
         let asked: Vec<i32> = (1..=order.payment_attempts).collect();
         if (is_kept && requested != asked) || requested.windows(2).any(|pair| pair[0] == pair[1]) {
-            found.push(format!("{} payments, PaymentRequested for {requested:?}", order.payment_attempts));
+            let name = proto::PaymentRequested::NAME;
+            found.push(format!("{} payments, {name} for {requested:?}", order.payment_attempts));
         }
         found.extend(self.version_objection(order, is_kept));
         found.into_iter()

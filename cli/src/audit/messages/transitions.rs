@@ -4,15 +4,18 @@ use super::outbox::Written;
 use crate::audit::{retention::Retention, sources::Sources, verdict::Audit};
 use prost::{Message, Name};
 use sqlx::Row;
-use stampede_proto::{message::v1::EventCancelled, messages};
+use stampede_proto::{
+    message::v1::{EventCancelled, EventClosed, EventOpened},
+    messages,
+};
 use stampede_vocab::{EventId, Timestamp};
 use std::collections::{HashMap, HashSet};
 
 /// The messages of an event's transitions, and when each event went through it.
 const TRANSITIONS: [(&str, &str); 3] = [
-    ("EventOpened", "SELECT id, opened_at_us FROM {event}.events WHERE opened_at_us IS NOT NULL"),
-    ("EventClosed", "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CLOSED'"),
-    ("EventCancelled", "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
+    (EventOpened::NAME, "SELECT id, opened_at_us FROM {event}.events WHERE opened_at_us IS NOT NULL"),
+    (EventClosed::NAME, "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CLOSED'"),
+    (EventCancelled::NAME, "SELECT id, closed_at_us FROM {event}.events WHERE state = 'CANCELLED'"),
 ];
 
 /// How often each transition of each event was published.
