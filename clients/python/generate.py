@@ -1,6 +1,7 @@
 """Generates the package's modules from the proto files, into src/stampede.
 
 Messages of google come from the package googleapis-common-protos and are not generated again.
+What Kafka carries is left out: no client of the gateway reads it.
 """
 
 import shutil
@@ -19,7 +20,8 @@ def main() -> int:
     # What is no longer in the contracts goes, from the last build of a wheel too.
     for old in [*(path for path in PACKAGE.iterdir() if path.is_dir()), HERE / "build"]:
         shutil.rmtree(old, ignore_errors=True)
-    files = sorted(str(path.relative_to(PROTO)) for path in (PROTO / "stampede").rglob("*.proto"))
+    found = (path.relative_to(PROTO) for path in (PROTO / "stampede").rglob("*.proto"))
+    files = sorted(str(path) for path in found if path.parts[1] != "message")
     # The types of the stubs: a plugin that is installed beside this Python.
     typing = Path(sys.executable).parent / "protoc-gen-mypy_grpc"
     out = PACKAGE.parent
