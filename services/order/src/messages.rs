@@ -155,7 +155,7 @@ fn text(coupon: Option<CouponId>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stampede_vocab::{Service, Timestamp};
+    use stampede_vocab::{EventId, Money, Service, Timestamp, UserId};
     use uuid::Uuid;
 
     fn order() -> OrderId {
@@ -170,6 +170,40 @@ mod tests {
         assert_eq!(sent.message_type, "stampede.message.v1.OrderCancelled");
         let read = message::OrderCancelled::decode(sent.payload.as_slice()).unwrap();
         assert_eq!((read.order_id, read.coupon_id), (order().to_string(), String::new()));
+    }
+
+    #[test]
+    fn every_message_has_its_name_in_the_contract() {
+        let (buyer, event) = (UserId::from_uuid(Uuid::from_u128(1)), EventId::from_uuid(Uuid::from_u128(2)));
+        let (lines, coupon, at) = (Vec::new(), None, Timestamp::from_micros(1));
+        let amount = Money::new(1_999, "EUR".parse().unwrap());
+        let placed = MessageBody::Placed {
+            buyer,
+            event,
+            lines: lines.clone(),
+            coupon,
+            total: amount,
+            arrival: 1,
+            create_time: at,
+            pay_deadline: None,
+        };
+        let bodies = [
+            placed,
+            MessageBody::PaidLate { buyer, event, lines },
+            MessageBody::Cancelled { coupon },
+            MessageBody::Expired { coupon },
+            MessageBody::Fulfilled { buyer, coupon, at },
+            MessageBody::Refunded { coupon },
+            MessageBody::PaymentRequested { buyer, attempt: 1, amount, method: "pm_card_ok".to_owned() },
+            MessageBody::RefundRequested { amount },
+        ];
+        let mut written = messages::written_by(Service::Order);
+        for body in bodies {
+            let (message_type, _) = payload(order().to_string(), &body);
+            assert_eq!(messages::name(&message_type), Some(body.name()));
+            written.retain(|other| *other != message_type);
+        }
+        assert_eq!(written, ["stampede.message.v1.OrderedLine"], "all the others are sent");
     }
 
     #[test]
