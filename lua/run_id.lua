@@ -1,6 +1,6 @@
 -- The run of the server that a script runs on, as a master: another one after a restart, a failover, a demotion and
 -- promotion of the same server, or on another node of a cluster. Redis calls it the replication id. Put before every
--- script that relies on what this server has; it decides nothing by itself.
+-- script that relies on data of this server; it decides nothing by itself.
 --
 -- Read by each call: a connection outlives a demotion, and a slot may have moved since the call was sent.
 --

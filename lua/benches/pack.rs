@@ -1,5 +1,5 @@
-//! What the busiest script costs on our side, without a server: a batch of reservations as its arguments, and its
-//! replies as decisions: `cargo bench -p stampede-lua --bench pack`.
+//! The client's cost of the busiest script, without a server: packing a batch of reservations, and parsing the replies:
+//! `cargo bench -p stampede-lua --bench pack`.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use stampede_lua::{
@@ -46,7 +46,7 @@ fn line(number: u128) -> WantedLine {
     WantedLine { item_id: item(number), units: Quantity::new(1).expect("one is a quantity") }
 }
 
-/// What was granted to it, as the script packs it.
+/// The hold that it was granted, as the script packs it.
 fn hold(number: u128) -> Value {
     let user = UserId::from_uuid(Uuid::from_u128(number));
     let lines = [1, 2].map(|number| format!("{}:1:0:1999", item(number))).join(",");

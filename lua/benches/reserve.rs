@@ -1,5 +1,5 @@
-//! What a reservation costs on a real Redis, by how many one call decides: `cargo bench -p stampede-lua`. Each case
-//! has a server of its own, for which `redis-server` must be found on the PATH.
+//! The cost of a reservation on a real Redis, by the size of the batch: `cargo bench -p stampede-lua`. Each case has a
+//! server of its own, for which `redis-server` must be found on the PATH.
 
 use divan::{Bencher, counter::ItemsCount};
 use stampede_lua::{
@@ -17,7 +17,7 @@ fn main() {
     divan::main();
 }
 
-/// Reservations of one unit each, every one by a buyer of its own, so that each of them is granted.
+/// Reservations of one unit each, every one by another buyer, so that all are granted.
 #[divan::bench(args = [1, 16, 256], sample_count = 200, sample_size = 1)]
 fn reserve(bencher: Bencher<'_, '_>, reservations: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,4 +1,4 @@
--- Takes claims out of the pending hash: their rows are in MySQL, or it is certain that they never will be.
+-- Removes claims from the pending hash: their rows are in MySQL, or it is certain that they never will be.
 --
 -- Decides: only a field that still has the rank given is dropped, so a late call can't drop a newer claim of the user.
 --

@@ -22,7 +22,7 @@ local page = redis.call('HSCAN', pending, cursor, 'COUNT', count)
 local reply = {page[1]}
 for i = 1, #page[2], 2 do
   local rank, claimed_at_us, epoch, request_id = string.match(page[2][i + 1], '^(%d+)|(%d+)|(%d+)|(.*)$')
-  -- One that does not read, of another release or by hand, keeps nobody else's from being stored.
+  -- A claim that does not parse, of another release or by hand, must not hold up the others.
   if claimed_at_us and tonumber(claimed_at_us) <= ranked_before_us then
     reply[#reply + 1] = {page[2][i], tonumber(rank), tonumber(claimed_at_us), tonumber(epoch), request_id}
   end

@@ -5,8 +5,8 @@
 -- KEYS[2]  pending hash: <user> = "rank|claimed_at_us|epoch|request_id"
 --
 -- Returns {ready (0 or 1), epoch, quota, issued, pending}, or {} if the campaign is missing. Issued is the number of
--- ranks given so far; pending is how many of those are not known to be stored. What was put there before this server
--- began to run is not ready.
+-- ranks given so far; pending is how many of those are not known to be stored. A campaign that was staged
+-- before this server began to run is not ready.
 
 local state = redis.call('HMGET', KEYS[1], 'ready', 'epoch', 'quota', 'next', 'run_id')
 if not state[2] then

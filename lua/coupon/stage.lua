@@ -1,9 +1,9 @@
 -- Starts staging a campaign that is missing, or whose contents are known to be wrong, or were put there before this
 -- server began to run: they may be an old copy, in which ranks are free that were given. Runs behind run_id.lua.
 --
--- Decides: a campaign that was staged on this run under another epoch than the stale one is left as it is, so any number
--- of callers may stage at once. Otherwise it is emptied and closed, under a new and greater epoch, until load.lua has
--- loaded its last page. The pending hash is left alone: those claims were ranked and may still be stored.
+-- Decides: a campaign that was staged on this run under another epoch than the stale one is left as it is, so any
+-- number of callers may stage at once. Otherwise it is emptied and closed, under a new and greater epoch, until
+-- load.lua has loaded its last page. The pending hash is left alone: those claims were ranked and may still be stored.
 --
 -- KEYS[1]  campaign hash: quota, next (ranks given so far), opens_us, closes_us, epoch, ready, run_id (of the server on
 --          which it was staged), u:<user> = rank
@@ -36,6 +36,6 @@ redis.call('UNLINK', campaign)
 redis.call('HSET', campaign,
   'quota', quota, 'next', 0, 'opens_us', opens_us, 'closes_us', closes_us,
   'epoch', string.format('%.0f', epoch), 'ready', 0, 'run_id', RUN_ID)
--- The pending hash has no such time: what was ranked stays there until its row is stored, however long that takes.
+-- The pending hash has no such time: a ranked claim stays there until its row is stored, however long that takes.
 redis.call('PEXPIREAT', campaign, expires_ms)
 return {'staging', epoch}

@@ -1,7 +1,7 @@
--- Tells the epoch of the refresh tokens, and begins one if there is none.
+-- Returns the epoch of the refresh tokens, and begins one if there is none.
 --
--- Nothing is kept of a first token until it is used. So when this server has been emptied, nobody knows any more which
--- of them were used: those of an epoch that is gone are refused, all of them.
+-- A first token is not stored until it is used. So once this server was emptied, it is not known which of them were
+-- used: all tokens of a lost epoch are refused.
 --
 -- KEYS[1]  the epoch, a string
 -- ARGV[1]  name for a new epoch, drawn at random

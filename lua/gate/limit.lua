@@ -1,17 +1,16 @@
--- Answers questions about what callers may do, one after the other: lets acts through or says when to come again, and
--- keeps which orders are open. Each sees what those before it have changed.
+-- Answers questions about rate limits, one after the other: admits acts or returns when to retry, and stores which
+-- orders are open. Each question sees the changes of those before it.
 --
 -- An act is decided by buckets, the narrowest first. A bucket has room for some acts at once and gets room for one more
--- each interval. What is kept of it is when it will be empty again. So nothing is kept of a caller who does little, and
--- nothing of anybody for longer than it matters. Whoever is refused by one bucket takes nothing from it, nor from those
--- behind it.
+-- each interval. Its only state is the time when it will be empty again; then its key expires. An act that one bucket
+-- refuses takes nothing from it, nor from those behind it.
 --
 -- Where the open orders of a bucket's owner are bounded too, an order that is among them is let through: it is a
 -- repeat. Once placed, an order counts as open until it is settled (it is being paid, or has ended) or its time is up.
 --
 -- A call that runs twice counts acts twice, which only makes a bucket a little smaller.
 --
--- KEYS and ARGV have what each question is about, one question behind the other:
+-- KEYS and ARGV have the parts of each question, one question behind the other:
 --   ARGV  'act', number of buckets, then for each: interval in microseconds, acts at once, most open orders ('' where
 --         they are not bounded) and, where they are, id of the order
 --   KEYS  for each bucket: the bucket, a string: when it is empty, in microseconds since the epoch; then, where they
@@ -52,7 +51,7 @@ local function wait_for_order(open, most, order)
   return math.max(0, next_one[2] * 1000 - now_us)
 end
 
--- Takes room for one act. Returns how long to wait if there is none.
+-- Takes room for one act. Returns the wait if there is none.
 local function take(bucket, interval_us, burst)
   local empty_us = math.max(tonumber(redis.call('GET', bucket) or '0'), now_us)
   local wait_us = empty_us - now_us - (burst - 1) * interval_us
@@ -79,7 +78,7 @@ local function decide_act()
       open = next_key()
       order = next_arg()
     end
-    -- What is behind a refusal is read too: the next question begins after it.
+    -- The arguments behind a refusal are read too: the next question begins after them.
     if not refused then
       local word, wait_us = 'open', open and wait_for_order(open, tonumber(most), order)
       if not wait_us then

@@ -1,8 +1,8 @@
--- Exchanges the first refresh token of a family for the second one. That it is the first one and what it says was
--- checked by its signature; that it was not used is decided here.
+-- Exchanges the first refresh token of a family for the second one. The caller has verified the signature of the first
+-- one; this script decides whether it was used.
 --
 -- Decides: a family that exists was opened by this token before, so somebody has a copy, and the family is shut (see
--- rotate.lua). The key stays at least until the first token's time is up, so that it cannot open the family twice.
+-- rotate.lua). The key stays at least until the first token expires, so that it cannot open the family twice.
 --
 -- The next token follows from the one presented. So if it is the valid one already, this call or an earlier one like it
 -- ran before, and its answer was lost on the way: for a while it gets that answer again, and nothing changes.

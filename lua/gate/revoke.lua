@@ -1,8 +1,7 @@
--- Writes down that the access tokens of a login are refused from now on, for every gateway to read (see revoked.lua).
+-- Stores that the access tokens of a login are refused from now on, for every gateway to read (see revoked.lua).
 --
 -- An entry is the name of the login and the end of its tokens. It is removed some time after that end: by then the
--- tokens have expired by themselves. The list is bounded: where there is no place nothing is written, and the caller is
--- told.
+-- tokens have expired by themselves. The list is bounded: if it is full, nothing is written and 0 is returned.
 --
 -- KEYS[1]  the entries by their ends, a sorted set in milliseconds since the epoch
 -- KEYS[2]  the same entries by when they were written, a sorted set in microseconds since the epoch

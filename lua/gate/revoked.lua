@@ -1,4 +1,4 @@
--- Reads what revoke.lua has written, the oldest first.
+-- Reads the entries of revoke.lua, the oldest first.
 --
 -- KEYS[1]  the entries by when they were written, a sorted set in microseconds since the epoch
 -- ARGV[1]  since when, in microseconds since the epoch; what was written at that very time is read again

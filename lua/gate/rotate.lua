@@ -1,8 +1,8 @@
 -- Exchanges the valid refresh token of a family for the next one, or shuts the family.
 --
--- Decides: a token that is not the valid one was used before, so either the buyer or a thief is holding a copy. Nobody
--- can tell which, so the family is shut: its `current` is emptied, which is the hash of no token. The key stays until
--- its time is up, so that later tries are told the same.
+-- Decides: a token that is not the valid one was used before, so either the buyer or a thief has a copy. It is not
+-- known which, so the family is shut: its `current` is emptied, which is the hash of no token. The key stays until its
+-- time is up, so that later tries get the same answer.
 --
 -- The next token follows from the one presented. So if it is the valid one already, this call or an earlier one like it
 -- ran before, and its answer was lost on the way: for a while it gets that answer again, and nothing changes.

@@ -1,8 +1,8 @@
-//! Where Redis is, as a URL says it.
+//! The address of Redis, parsed from a URL.
 
 use crate::RedisError;
 
-/// What the URL of a cluster begins with.
+/// Scheme of the URL of a cluster.
 const CLUSTER: &str = "redis-cluster://";
 
 /// One server, or a cluster.
@@ -10,13 +10,14 @@ const CLUSTER: &str = "redis-cluster://";
 pub(crate) enum Address {
     /// `redis://[user:password@]host:port[/database]`.
     Server(String),
-    /// The same without a database, for each node that is named: at least one.
+    /// The same without a database, for each node that the URL names: at least one.
     Cluster(Vec<String>),
 }
 
 impl Address {
-    /// Reads the URL of a server, which the client checks, or of a cluster:
-    /// `redis-cluster://[user:password@]host:port[,host:port...]`. Fails for a node that is none, and names it.
+    /// Parses the URL of a server, which the client checks, or of a cluster:
+    /// `redis-cluster://[user:password@]host:port[,host:port...]`. Fails for a node that is no `host:port`, and names
+    /// it.
     pub(crate) fn parse(url: &str) -> Result<Self, RedisError> {
         let Some(named) = url.strip_prefix(CLUSTER) else { return Ok(Self::Server(url.to_owned())) };
         // No node has an @ in it, and a password has one only as %40.

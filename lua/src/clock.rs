@@ -10,11 +10,11 @@ impl Redis {
     pub async fn time(&self) -> Result<Timestamp, RedisError> {
         let replies = self.command_on_all_masters(&redis::cmd("TIME")).await?;
         let times = replies.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        times.into_iter().min().ok_or_else(|| RedisError::Pool("no master tells the time".to_owned()))
+        times.into_iter().min().ok_or_else(|| RedisError::Pool("no master returned its time".to_owned()))
     }
 }
 
-/// Reads what `TIME` answers: seconds, and the microseconds of the one that runs.
+/// Parses the reply to `TIME`: seconds, and the microseconds of the current one.
 fn parse(reply: Value) -> Result<Timestamp, RedisError> {
     let (seconds, micros) = <(i64, i64)>::from_redis_value(reply).map_err(redis::RedisError::from)?;
     Ok(Timestamp::from_micros(seconds.saturating_mul(1_000_000).saturating_add(micros)))

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 /// Longest wait for an answer, the wait for a connection included.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that was idle for longer is asked whether it lives before it is used. To ask each time would be most of
-/// what a small script costs.
+/// A connection that was idle for longer is pinged before it is used. A ping each time would be most of the cost of a
+/// small script.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Longest wait for one node of a cluster to take a connection. A new connection waits for every node twice, first those
-/// of the URL and then those that they name, and both must fit into the time of a call.
+/// Longest wait for one node of a cluster to take a connection. A new connection waits for every node twice, first
+/// those of the URL and then those that they name, and both must fit into the time of a call.
 const NODE_CONNECTS_WITHIN: Duration = Duration::from_millis(150);
-/// Longest wait for an answer of one node. While the client waits for a node to tell where the slots are, it serves
-/// nobody.
+/// Longest wait for an answer of one node. While the client waits for a node's slot map, it serves no call.
 const NODE_ANSWERS_WITHIN: Duration = Duration::from_millis(300);
 /// Most tries of one call on a cluster. About every other one comes after a pause, so they outlast the time of a call,
 /// which ends them all: a call waits as long as it may for a replica to take over, or for a slot to have moved.
@@ -28,13 +27,13 @@ const NODE_RETRIES: u32 = 40;
 /// Shortest and longest pause between two tries, in milliseconds.
 const RETRY_PAUSES_MS: (u64, u64) = (20, 200);
 
-/// Opens connections, and asks those that were idle whether they live.
+/// Opens connections, and pings those that were idle.
 pub(crate) enum Connections {
     Server(Box<deadpool_redis::Manager>),
     Cluster(Box<ClusterClient>),
 }
 
-/// What commands are sent on.
+/// The connection that commands are sent on.
 pub(crate) enum Link {
     Server(MultiplexedConnection),
     /// Leads to every node. It follows a slot that moves, and connects again to a node that was lost.
@@ -97,7 +96,7 @@ impl managed::Manager for Connections {
 }
 
 impl Link {
-    /// Asks the server, or each master of the cluster: then the answer is a map by their addresses.
+    /// Runs a command on the server, or on each master of the cluster: then the reply is a map by their addresses.
     pub(crate) async fn ask_masters(&mut self, command: &Cmd) -> Result<Value, redis::RedisError> {
         match self {
             Self::Server(conn) => command.query_async(conn).await,

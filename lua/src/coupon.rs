@@ -1,6 +1,6 @@
 //! The coupon scripts: ranking the claims of a campaign, and staging it.
 //!
-//! Ranked means issued. A claim that was ranked stays pending until [`acknowledge`] is told that its row is stored.
+//! Ranked means issued. A claim that was ranked stays pending until [`acknowledge`] confirms that its row is stored.
 
 use crate::{Args, FromRedisValue, Redis, RedisError, Script, Value, script::script};
 use stampede_vocab::{CampaignId, RequestId, Timestamp, UserId};
@@ -33,7 +33,7 @@ pub struct Ranked {
     pub epoch: i64,
 }
 
-/// What became of one claim.
+/// Outcome of one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was ranked just now.
@@ -41,7 +41,7 @@ pub enum Outcome {
     /// This user's claim was ranked before, and its row is not known to be stored.
     Pending(Ranked),
     /// This user's claim was ranked before, and its row was stored. Carries the rank of then with the request and the
-    /// time of now: what to store if the row is not there after all.
+    /// time of now, to be stored if the row is missing after all.
     Stored(Ranked),
     /// Claims have not opened.
     NotOpen,
@@ -53,7 +53,7 @@ pub enum Outcome {
     NotReady,
 }
 
-/// What a campaign is staged with.
+/// The terms that a campaign is staged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     /// Ranks there are.
@@ -78,7 +78,7 @@ pub enum Staging {
     },
 }
 
-/// What became of one page.
+/// Outcome of one page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loaded {
     /// It is loaded, and more is to come.
@@ -92,13 +92,13 @@ pub enum Loaded {
 /// One page of claims that are not known to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingPage {
-    /// Those of the age asked for.
+    /// Claims of at least the given age.
     pub claims: Vec<Ranked>,
     /// Cursor of the next page; `None` on the last.
     pub next: Option<u64>,
 }
 
-/// How far a campaign is.
+/// Progress of a campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Whether claims are being ranked.
@@ -138,8 +138,8 @@ pub async fn claim(
     values.zip(claims).map(|(value, claim)| outcome(value, claim, now, epoch)).collect()
 }
 
-/// Takes claims out of the pending ones: they are stored, or never will be. At most [`MAX_CLAIMS`]. Returns how many
-/// of them were still pending.
+/// Removes claims from the pending ones: they are stored, or never will be. At most [`MAX_CLAIMS`]. Returns how many of
+/// them were still pending.
 pub async fn acknowledge(redis: &Redis, campaign: CampaignId, claims: &[(UserId, i32)]) -> Result<i64, RedisError> {
     if claims.is_empty() {
         return Ok(0);
@@ -208,7 +208,7 @@ pub async fn pending(
     Ok(PendingPage { claims, next: (cursor != 0).then_some(cursor) })
 }
 
-/// Tells how far a campaign is; `None` if it is missing.
+/// Returns the progress of a campaign; `None` if it is missing.
 pub async fn snapshot(redis: &Redis, campaign: CampaignId) -> Result<Option<Progress>, RedisError> {
     let reply = redis.invoke(&SNAPSHOT, &both_keys(redis, campaign), &Args::new()).await?;
     let numbers: Vec<i64> = parse(&SNAPSHOT, reply)?;
@@ -269,7 +269,7 @@ fn pending_claim(value: Value) -> Result<Ranked, RedisError> {
     ranked(&PENDING, user, Value::Array(parts))
 }
 
-/// Reads rank, claimed_at_us, epoch, request_id.
+/// Parses rank, claimed_at_us, epoch, request_id.
 fn ranked(script: &Script, user: UserId, parts: Value) -> Result<Ranked, RedisError> {
     let (rank, claimed_at_us, epoch, request_id): (i32, i64, i64, String) = parse(script, parts)?;
     let request_id = RequestId::parse(&request_id).map_err(|error| misfit(script, error))?;

@@ -1,11 +1,11 @@
-//! What can go wrong between a door and its script.
+//! Errors of Redis and of its replies.
 
 use crate::Memory;
 use deadpool_redis::PoolError;
 use stampede_status::{Problem, Reason};
 use std::time::Duration;
 
-/// When to try again what a server with too little memory left has no room for: it takes somebody to make some.
+/// Retry delay for a server with too little memory left: somebody has to make room first.
 const ROOM_AFTER: Duration = Duration::from_secs(60);
 
 /// A failure of Redis, or a reply that no script gives. Cheap to clone: a failed batch fails for each call in it.
@@ -40,12 +40,12 @@ pub enum RedisError {
 }
 
 impl RedisError {
-    /// The reply of `script` is none that it gives.
+    /// Returns the error for a reply that `script` never gives.
     pub fn reply(script: &'static str, reply: impl std::fmt::Debug) -> Self {
         Self::Reply { script, reply: format!("{reply:?}") }
     }
 
-    /// Whether the server could not be asked or gave no answer, so nothing is known to be wrong with the request.
+    /// Whether the server was not reached or did not answer, so nothing is known to be wrong with the request.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Server(_) | Self::Pool(_) | Self::TimedOut(_) => true,

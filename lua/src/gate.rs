@@ -1,8 +1,8 @@
-//! The gate scripts: refresh tokens and their rotation, what is revoked, and how much a caller may do.
+//! The gate scripts: refresh tokens and their rotation, what is revoked, and rate limits.
 //!
-//! A family is one login. Its name is part of every token of it, so that one key holds all there is to know and a login
-//! costs one small hash however often it is refreshed, and nothing until it is: what a first token says is signed by
-//! who issues it, and only its use is written down. Later tokens come here as SHA-256 hashes, never as themselves.
+//! A family is one login. Its name is part of every token of it, so one key has its whole state, and a login costs one
+//! small hash however often it is refreshed. It costs nothing before its first refresh: a first token is signed by its
+//! issuer, and only its use is stored. Later tokens come here as SHA-256 hashes, never as themselves.
 
 mod limit;
 mod revoked;
@@ -15,7 +15,7 @@ pub use self::{
 use crate::{Args, FromRedisValue, Redis, RedisError, Script, script::script};
 use std::time::Duration;
 
-/// Whom a family is issued to, and when: part of what this door takes and gives.
+/// Types of this module's arguments and results: the owner of a family, and times.
 pub use stampede_vocab::{Timestamp, UserId};
 
 script!(EPOCH, "gate/epoch");
@@ -31,16 +31,16 @@ script!(LIMIT, "gate/limit");
 pub struct Epoch {
     /// Its name.
     pub name: String,
-    /// When it was asked for, by the clock of Redis.
+    /// When it was read, by the clock of Redis.
     pub now: Timestamp,
 }
 
-/// The first token of a family, as its signature vouches for it.
+/// The first token of a family, with the contents that its signature covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstToken {
     /// The family that it opens.
     pub family: String,
-    /// Whom it was issued to.
+    /// The user that it was issued to.
     pub user: UserId,
     /// Role that it was issued with.
     pub role: String,
@@ -50,11 +50,11 @@ pub struct FirstToken {
     pub expires_at: Timestamp,
 }
 
-/// What takes the place of a token that is presented.
+/// The successor of a token that is presented.
 #[derive(Debug, Clone, Copy)]
 pub struct Next<'a> {
-    /// SHA-256 of the next token in hex, by each key that it may be made with. It must follow from the token presented;
-    /// the first is for a new one, the others are known if they were made before.
+    /// SHA-256 of the next token in hex, by each key that it may be made with. It must follow from the token presented.
+    /// The first is used for a new token; the others recognise one that was made before.
     pub hashes: &'a [String],
     /// How long it is good.
     pub life: Duration,
@@ -62,18 +62,18 @@ pub struct Next<'a> {
     pub repeat: Duration,
 }
 
-/// What became of a refresh token that was presented.
+/// The outcome for a refresh token that was presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotation {
-    /// It was the valid one, or is the one before and presented again; the next one has taken its place.
+    /// It was the valid one, or the one before it, presented again; the next one has taken its place.
     Rotated {
-        /// Whom the family was issued to.
+        /// The user that the family was issued to.
         user: UserId,
         /// Role that it was issued with.
         role: String,
         /// When, by the clock of Redis.
         at: Timestamp,
-        /// Which of the hashes that were given is the valid one's.
+        /// Index of the valid token's hash among those given.
         next: usize,
     },
     /// It was used before. The whole family is shut from now on.
@@ -84,7 +84,7 @@ pub enum Rotation {
     Unknown,
 }
 
-/// The epoch of Redis; a new one is called `fresh`, which is to be drawn at random.
+/// Returns the epoch of Redis; a new one is called `fresh`, which is to be drawn at random.
 pub async fn epoch(redis: &Redis, fresh: &str) -> Result<Epoch, RedisError> {
     let keys = [redis.keys().gate_epoch()];
     let reply = redis.invoke(&EPOCH, &keys, &Args::new().with(fresh)).await?;
@@ -105,17 +105,17 @@ pub async fn open(redis: &Redis, first: &FirstToken, epoch: &Epoch, next: Next<'
     exchange(redis, &OPEN, &keys, args, next).await
 }
 
-/// Puts the next token in the place of the one presented, if that is the valid one of `family`. The same token again
-/// gets the same answer for a while.
+/// Replaces the token presented by the next one, if it is the valid one of `family`. The same token again gets the same
+/// answer for a while.
 pub async fn rotate(redis: &Redis, family: &str, presented_hash: &str, next: Next<'_>) -> Result<Rotation, RedisError> {
     let keys = [redis.keys().gate_family(family)];
     let args = Args::new().with(presented_hash).with(millis(next.life));
     exchange(redis, &ROTATE, &keys, args, next).await
 }
 
-/// Ends a family at the wish of its owner, who holds the valid token, or has shown by a signature that the family is
-/// theirs (`None`). Returns whether that is so. One that was never opened is remembered for `life`, that of its first
-/// token.
+/// Ends a family for its owner, who presents the valid token, or has shown by a signature that the family is theirs
+/// (`None`). Returns whether the token is valid. A family that was never opened is remembered as ended for `life`, that
+/// of its first token.
 pub async fn end(
     redis: &Redis,
     family: &str,

@@ -33,7 +33,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// What all items of the event share: window and arrivals.
+    /// The hash that all items of the event share: window and arrivals.
     pub fn stock_event(&self, event: EventId) -> String {
         format!("{}stock:{{{event}}}", self.prefix)
     }
@@ -48,7 +48,7 @@ impl Keys {
         format!("{}stock:{{{event}}}:holds", self.prefix)
     }
 
-    /// How far the pass over all events is that compares them with the ledger.
+    /// Progress of the pass that compares all events with the ledger.
     pub fn stock_pass(&self) -> String {
         format!("{}stock:pass", self.prefix)
     }
@@ -91,7 +91,7 @@ impl Keys {
         format!("{}gate:epoch", self.prefix)
     }
 
-    /// How much a caller may still do of one act. `subject` is a user, a login, an order or a network.
+    /// The rate-limit bucket of one act. `subject` is a user, a login, an order or a network.
     pub fn gate_bucket(&self, subject: impl Display, act: &str) -> String {
         format!("{}gate:{{{subject}}}:{act}", self.prefix)
     }
@@ -106,7 +106,7 @@ impl Keys {
         format!("{}gate:{{revoked}}", self.prefix)
     }
 
-    /// The same by when they were written down.
+    /// The same by when they were revoked.
     pub fn gate_revoked_since(&self) -> String {
         format!("{}gate:{{revoked}}:since", self.prefix)
     }

@@ -1,7 +1,7 @@
-//! Every Redis script of Stampede, and the one typed door to each. Nobody else builds a key name or reads a reply.
+//! Every Redis script of Stampede, and the one typed API of each. Nobody else builds a key name or reads a reply.
 //!
-//! The decisions are inside the scripts (`lua/*/*.lua`), because a script is atomic: nothing else runs in
-//! between. What is here packs arguments, runs the script on a pooled connection and turns its reply into an enum.
+//! The decisions are inside the scripts (`lua/*/*.lua`), because a script is atomic: nothing else runs in between. This
+//! crate packs arguments, runs the script on a pooled connection and parses its reply into an enum.
 //!
 //! ```no_run
 //! use stampede_lua::{Redis, RedisConfig, RedisError, stock::{Decision, Reservation, Stock}};
@@ -43,5 +43,5 @@ pub use self::{
     redis::{Redis, RedisConfig},
     script::{Args, Script},
 };
-/// The reply types that the doors parse.
+/// The reply types that the callers of scripts parse.
 pub use ::redis::{FromRedisValue, Value};

@@ -4,10 +4,10 @@ use crate::{Redis, RedisError};
 use redis::{FromRedisValue, Value};
 use std::cmp::Ordering;
 
-/// Part of `maxmemory`, in per cent, above which nothing new is put there. What is left is for those who buy and claim
-/// from what is there already: a server that is full refuses their writes too, as it evicts nothing.
+/// Share of `maxmemory`, in per cent, above which no new event or campaign is staged. The rest is for buyers and claims
+/// of staged ones: a full server refuses their writes too, as it evicts nothing.
 const FILLED_PERCENT: u64 = 80;
-/// The same for logins, which strangers make for nothing: they stop before what is sold is held up by them.
+/// The same for logins, which cost a stranger nothing: they are refused before they can hold up a sale.
 const LOGINS_PERCENT: u64 = 75;
 
 /// The memory of a server.
@@ -20,13 +20,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads it from what `INFO memory` answers; `None` if that does not have it.
+    /// Parses the reply to `INFO memory`; `None` if a field is missing.
     fn parse(info: &str) -> Option<Self> {
         let bytes = |name| field(info, name)?.parse().ok();
         Some(Self { used_bytes: bytes("used_memory")?, max_bytes: bytes("maxmemory")? })
     }
 
-    /// Compares the parts that are in use. One without a bound is the emptiest.
+    /// Compares the shares in use. A server without a bound is the emptiest.
     fn compare(&self, other: &Self) -> Ordering {
         let part = |one: &Self, of: &Self| match one.max_bytes {
             0 => 0,
@@ -48,18 +48,18 @@ impl Redis {
         let memories = self.memory_infos().await?.iter().map(|info| Memory::parse(info)).collect::<Option<Vec<_>>>();
         let fullest = memories.and_then(|memories| memories.into_iter().max_by(|one, other| one.compare(other)));
         fullest.ok_or_else(|| {
-            RedisError::Refused("this Redis does not tell used_memory and maxmemory in INFO memory".to_owned())
+            RedisError::Refused("this Redis does not report used_memory and maxmemory in INFO memory".to_owned())
         })
     }
 
-    /// Fails as [`RedisError::Filled`] if so much memory is in use that a new event or campaign may not be put there.
-    /// What is only put back after a loss is never to be held up by this.
+    /// Fails as [`RedisError::Filled`] if so much memory is in use that no new event or campaign may be staged.
+    /// Restaging after a loss must not call this.
     pub async fn require_room(&self) -> Result<(), RedisError> {
         let memory = self.memory().await?;
         if memory.is_over(FILLED_PERCENT) { Err(RedisError::Filled(memory)) } else { Ok(()) }
     }
 
-    /// Returns whether more logins may be written down. Those that are there are never held up by this.
+    /// Returns whether more logins may be stored. Those that are stored already go on.
     pub async fn has_room_for_logins(&self) -> Result<bool, RedisError> {
         Ok(!self.memory().await?.is_over(LOGINS_PERCENT))
     }
@@ -72,7 +72,7 @@ impl Redis {
     }
 }
 
-/// A field of what `INFO` answers, which has one in each line.
+/// Returns a field of the reply to `INFO`, which has one in each line.
 pub(crate) fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

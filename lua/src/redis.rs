@@ -16,11 +16,11 @@ use std::{sync::Arc, time::Duration};
 const MAX_CONNECTIONS: usize = 8;
 /// The same to a cluster: calls that wait for a master that is away leave connections for those to the others.
 const MAX_CLUSTER_CONNECTIONS: usize = 32;
-/// Longest wait for the answer of a cluster, the wait for a connection included. Shorter than for one server: calls for keys
-/// on one master go out with calls for keys on others, and one that is away until its replica is promoted must not hold up
-/// all.
+/// Longest wait for the answer of a cluster, the wait for a connection included. Shorter than for one server: calls for
+/// keys on one master go out with calls for keys on others, and one that is away until its replica is promoted must not
+/// hold up all.
 const CLUSTER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Longest wait for a connection that was idle to say that it lives.
+/// Longest wait for the answer to a ping of a connection that was idle.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where Redis is, and under which prefix the keys are.
@@ -70,7 +70,7 @@ impl Redis {
         &self.keys
     }
 
-    /// The URL it was connected with, for a connection of another kind (subscribing).
+    /// The URL that it was connected with, for a connection of another kind (subscribing).
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -80,16 +80,16 @@ impl Redis {
         self.is_cluster
     }
 
-    /// Runs `script`, in a cluster on the master that has its keys. A server that has forgotten it is given it again, and
-    /// a call that a connection has lost is made once more on another: a script that runs again for the same call must
-    /// change nothing more. Fails after two seconds, in a cluster after half a second; whether the script ran is not known
-    /// then.
+    /// Runs `script`, in a cluster on the master that has its keys. Sends its source on NOSCRIPT, and retries once on
+    /// another connection if the first one broke or leads to no master, so a script that runs twice for one call must
+    /// change nothing more. Fails after two seconds, in a cluster after half a second; whether the script ran is not
+    /// known then.
     pub async fn invoke(&self, script: &Script, keys: &[String], args: &Args) -> Result<Value, RedisError> {
         self.in_time(&Call::Script { script, keys, args }).await
     }
 
     /// Runs one plain command of the server itself (never one on keys: those go through scripts), in a cluster on every
-    /// master that can be reached. Returns what each of them answers; fails if one of them does.
+    /// master that can be reached. Returns the answer of each; fails if one of them does.
     pub(crate) async fn command_on_all_masters(&self, command: &redis::Cmd) -> Result<Vec<Value>, RedisError> {
         let answer = self.in_time(&Call::Command(command)).await?;
         Ok(match answer {
@@ -108,8 +108,8 @@ impl Redis {
         let limit = if self.is_cluster { CLUSTER_TIMEOUT } else { TIMEOUT };
         let Ok(answer) = tokio::time::timeout(limit, answer).await else {
             if self.is_cluster {
-                // A master that hangs does not say that another has taken over, and nobody else is asked: a fresh
-                // connection learns it from the nodes that answer.
+                // A master that hangs does not redirect to its successor, and the client asks no other node: a fresh
+                // connection learns the slots from the nodes that answer.
                 drop(self.pool.retain(|_, _| false));
             }
             return Err(RedisError::TimedOut(limit));
@@ -133,7 +133,7 @@ impl Redis {
     }
 }
 
-/// What is asked of the server, as often as it takes.
+/// One call to the server, which may be retried.
 enum Call<'a> {
     Script { script: &'a Script, keys: &'a [String], args: &'a Args },
     Command(&'a redis::Cmd),
@@ -156,8 +156,8 @@ impl Call<'_> {
     }
 }
 
-/// Whether another connection may well do what this one did not: it broke, or it leads to a server that is no master
-/// any more or not yet. In a cluster the client has tried that itself, as often as it may.
+/// Whether a retry on another connection may succeed: this one broke, or leads to a server that is no master any more
+/// or not yet. In a cluster the client has retried itself, up to its limit.
 fn is_of_connection(error: &redis::RedisError) -> bool {
     let no_master = [ServerErrorKind::ReadOnly, ServerErrorKind::BusyLoading, ServerErrorKind::MasterDown];
     is_of_server(error, &no_master) || error.is_cluster_error() || error.is_unrecoverable_error()

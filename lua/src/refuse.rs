@@ -1,4 +1,4 @@
-//! What a Redis must be set to before a service runs on it, and how to mend one that is not.
+//! The settings that a Redis must have before a service runs on it, and how to mend one that lacks them.
 
 use crate::{Redis, RedisError, memory::field, probe};
 use redis::{ErrorKind, FromRedisValue, ServerErrorKind, Value};
@@ -13,7 +13,7 @@ impl Redis {
             None => return Ok(()),
             Some(Some(policy)) => format!("this Redis evicts keys (maxmemory-policy is {policy})"),
             Some(None) => {
-                "this Redis does not tell its maxmemory_policy in INFO memory, so it may evict keys".to_owned()
+                "this Redis does not report its maxmemory_policy in INFO memory, so it may evict keys".to_owned()
             }
         };
         Err(RedisError::Refused(format!(
@@ -22,8 +22,8 @@ impl Redis {
         )))
     }
 
-    /// Refuses a server that does not publish expired keys, by which event openings are heard of. Where the setting
-    /// must not be read, as on a managed server, a key of ours is let expire, which takes up to two seconds.
+    /// Refuses a server that does not publish expired keys, by which events open on time. Where the setting must not be
+    /// read, as on a managed server, it lets a key expire and waits for the notification, up to two seconds.
     pub async fn require_expiry_notifications(&self) -> Result<(), RedisError> {
         let said = match self.settings("notify-keyspace-events").await? {
             Some(flags) => match flags.into_iter().find(|flags| !says_expired(flags)) {
@@ -34,7 +34,7 @@ impl Redis {
                 if probe::publishes_expired(self).await? {
                     return Ok(());
                 }
-                "it does not tell notify-keyspace-events, and a key that expired was not heard of".to_owned()
+                "notify-keyspace-events cannot be read, and no notification came of a key that expired".to_owned()
             }
         };
         Err(RedisError::Refused(format!(
@@ -43,7 +43,8 @@ impl Redis {
         )))
     }
 
-    /// Tells whether the server frees what expires or is deleted beside its other work; `None` if it does not tell.
+    /// Returns whether the server frees expired and deleted keys in the background; `None` if its settings cannot be
+    /// read.
     pub async fn frees_lazily(&self) -> Result<Option<bool>, RedisError> {
         let expired = self.settings("lazyfree-lazy-expire").await?;
         let deleted = self.settings("lazyfree-lazy-user-del").await?;

@@ -1,4 +1,4 @@
-//! A script as source, and the arguments it is run with.
+//! A script as source, and its arguments.
 
 use redis::{Cmd, RedisWrite, ToRedisArgs};
 use std::{
@@ -77,19 +77,19 @@ impl Args {
         Self::default()
     }
 
-    /// The arguments with `value` behind them.
+    /// Returns the arguments with `value` appended.
     #[must_use]
     pub fn with(mut self, value: impl ToRedisArgs) -> Self {
         self.push(value);
         self
     }
 
-    /// Puts `value` behind the others.
+    /// Appends `value`.
     pub fn push(&mut self, value: impl ToRedisArgs) {
         value.write_redis_args(&mut self.0);
     }
 
-    /// Puts the text of `value`, such as an id, behind the others.
+    /// Appends the text of `value`, such as an id.
     pub fn push_text(&mut self, value: impl Display) {
         self.0.write_arg_fmt(value);
     }
@@ -135,7 +135,7 @@ impl RedisWrite for Packed {
     }
 }
 
-/// Writes on at the last argument.
+/// Appends to the text of the last argument.
 struct LastArg<'a>(&'a mut Packed);
 
 impl Write for LastArg<'_> {

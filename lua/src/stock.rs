@@ -1,12 +1,12 @@
 //! The stock scripts: holds, sync and staging of an event's items.
 //!
-//! Redis is the fast filter in front of the ledger. Three kinds of keys belong to an event, all under its hash tag:
-//! the event itself (window, arrivals), one hash an item (what there is, what the ledger has committed, what is held,
-//! and both for each buyer), and the holds, one field an order, until the ledger has answered for it. Everything that
-//! comes from the ledger is absolute and carries the version of its row, so it may be repeated and may overtake.
+//! Redis is the fast filter in front of the ledger. Three kinds of keys belong to an event, all under its hash tag: the
+//! event itself (window, arrivals), one hash an item (total, committed and held units, and the latter two for each
+//! buyer), and the holds, one field an order, until the ledger has answered for it. Everything copied from the ledger
+//! is absolute and carries the version of its row, so copies are idempotent and may arrive out of order.
 //!
 //! An event remembers the run of the server on which it was last compared with the ledger. On another run, after a
-//! restart or a failover, it is NOT_READY until it was compared again: what it has may be an old copy.
+//! restart or a failover, it is NOT_READY until it was compared again: it may be an old copy.
 
 mod claim;
 mod pack;
@@ -43,7 +43,7 @@ static STAGE: Script = Script::new(
 /// Most reservations that one call decides.
 pub const MAX_RESERVATIONS: usize = stampede_vocab::limits::MAX_PER_CALL;
 
-/// The door to the stock of all events. Cheap to clone.
+/// The stock of all events in one Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Stock {
     redis: Redis,
@@ -60,8 +60,8 @@ impl Stock {
         self.redis.is_cluster()
     }
 
-    /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. One
-    /// that is no decision fails alone. At most [`MAX_RESERVATIONS`], and no item twice in one of them.
+    /// Decides reservations of one event, each all or nothing, in the order given; the answers come in that order. A
+    /// reply that does not parse fails alone. At most [`MAX_RESERVATIONS`], and no item twice in one of them.
     pub async fn reserve(
         &self,
         event: EventId,
@@ -80,8 +80,8 @@ impl Stock {
         Ok(decisions(RESERVE.name(), replies))
     }
 
-    /// Puts the items of an event on the shelf or moves its window. False if the version was older than the one at
-    /// hand, which then stays, or the server has started anew since it was compared.
+    /// Stages the items of an event or moves its window. False, and nothing changes, if a newer version is staged, or
+    /// if the server has started anew since the event was compared.
     pub async fn stage(&self, staging: &Staging) -> Result<bool, RedisError> {
         let event = staging.event_id;
         let mut keys = vec![self.keys().stock_event(event)];
@@ -89,8 +89,8 @@ impl Stock {
         self.ask(&STAGE, &keys, &staging.args()).await
     }
 
-    /// Copies what the ledger says of some items, and drops the holds that it has answered: `answered`, with the items
-    /// that each order may hold. Returns how many were on hold.
+    /// Copies some items from the ledger, and drops the holds that it has answered: `answered`, with the items that
+    /// each order may hold. Returns how many were on hold.
     pub async fn sync(
         &self,
         event: EventId,
@@ -102,8 +102,8 @@ impl Stock {
         self.sync_and_drop(event, ledger_copies, &drops).await
     }
 
-    /// Gives back holds of orders that the ledger will never be asked about, each named by its order and its `held_at`:
-    /// one that was asked for again since stays. Returns how many were given back.
+    /// Releases holds of orders that will never reach the ledger, each named by its order and its `held_at`: one that
+    /// was renewed since stays. Returns how many were released.
     pub async fn release(&self, event: EventId, holds: &[(OrderId, Timestamp)]) -> Result<u32, RedisError> {
         if holds.is_empty() {
             return Ok(0);
@@ -134,8 +134,8 @@ impl Stock {
         Snapshot::parse(SNAPSHOT.name(), reply)
     }
 
-    /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page looks at about
-    /// `count` holds and may tell none of them.
+    /// Reads one page of the holds that are at least `min_age` old. Begin with cursor 0; a page scans about `count`
+    /// holds and may return none of them.
     pub async fn aged_holds(
         &self,
         event: EventId,
@@ -170,16 +170,16 @@ impl Stock {
         self.ask(&SYNC, &keys, &args).await
     }
 
-    /// Reads one page of what single buyers hold and have of an item, for comparing it with the ledger. Begin with
-    /// cursor 0; a page looks at about `count` fields and may tell of nobody.
+    /// Reads one page of the held and committed units of an item by buyer, for comparing them with the ledger. Begin
+    /// with cursor 0; a page scans about `count` fields and may return no buyer.
     pub async fn buyers(&self, event: EventId, item: ItemId, cursor: u64, count: u32) -> Result<BuyerPage, RedisError> {
         let args = Args::new().with(cursor).with(count);
         let reply = self.ask(&BUYERS, &[self.keys().stock_item(event, item)], &args).await?;
         BuyerPage::parse(BUYERS.name(), reply)
     }
 
-    /// Sets what is on hold of these items, and by those who have holds, to what the holds say. Returns how many numbers
-    /// of each item were wrong; its other buyers are then to be counted by [`recount`](Self::recount).
+    /// Sets the held units of these items, and of the buyers who have holds, to the sums of the holds. Returns how many
+    /// numbers of each item were wrong; its other buyers are then to be counted by [`recount`](Self::recount).
     pub async fn count_held(&self, event: EventId, items: &[ItemId]) -> Result<Vec<u32>, RedisError> {
         let mut keys = vec![self.keys().stock_holds(event)];
         keys.extend(self.item_keys(event, items));
@@ -187,9 +187,9 @@ impl Stock {
         if wrong.len() == items.len() { Ok(wrong) } else { Err(RedisError::reply(COUNT.name(), wrong)) }
     }
 
-    /// Sets what is on hold of an item to what the holds say, for one page of its buyers. Begin with cursor 0; a page
-    /// looks at about `count` fields. Returns where the next page begins, none after the last, and how many numbers
-    /// were wrong.
+    /// Sets the held units of an item to the sums of the holds, for one page of its buyers. Begin with cursor 0; a page
+    /// scans about `count` fields. Returns where the next page begins, none after the last, and how many numbers were
+    /// wrong.
     pub async fn recount(
         &self,
         event: EventId,
@@ -238,7 +238,7 @@ fn item_ids(items: &[ItemId]) -> Args {
     args
 }
 
-/// Where the item is in the sorted list, as the scripts count (from 1).
+/// Returns the index of the item in the sorted list, from 1 as in the scripts.
 fn place(items: &[ItemId], item: ItemId) -> usize {
     items.binary_search(&item).expect("the list holds every item of the call") + 1
 }

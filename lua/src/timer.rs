@@ -1,7 +1,7 @@
-//! The timers of events: arming them, disarming them, and hearing that one has expired.
+//! The timers of events: arming them, disarming them, and the notifications of those that have expired.
 //!
-//! Hearing is the quick way only. A notification may be late or never come, and one may come a little early by the
-//! caller's clock; whoever listens must have a sure way beside it.
+//! A notification is only the fast path. It may be late or lost, and may come a little early by the caller's clock; the
+//! listener must poll as well.
 
 use crate::{Args, Keys, Redis, RedisError, Timer, script::script};
 use redis::{
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 script!(ARM, "timer/arm");
 script!(DISARM, "timer/disarm");
 
-/// Most expirations that wait to be taken. What does not fit is dropped, as a lost notification is.
+/// Most expirations in the queue. One that does not fit is dropped, like a lost notification.
 const QUEUE: usize = 4_096;
 /// Longest wait for an answer on the subscribed connection.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub struct Timers {
 /// Outcome of [`arm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Armed {
-    /// The timers are those that were asked for.
+    /// The timers are those of this call.
     Yes,
     /// A newer version of the event has armed its own.
     Overtaken,
@@ -53,7 +53,7 @@ pub async fn arm(redis: &Redis, timers: Timers) -> Result<Armed, RedisError> {
     }
 }
 
-/// Removes the timers of an event that has ended. Answers how many there were.
+/// Removes the timers of an event that has ended. Returns how many there were.
 pub async fn disarm(redis: &Redis, event_id: EventId) -> Result<u32, RedisError> {
     let reply = redis.invoke(&DISARM, &keys(redis, event_id), &Args::new()).await?;
     u32::from_redis_value_ref(&reply).map_err(|_| RedisError::reply(DISARM.name(), reply))
@@ -69,7 +69,7 @@ fn millis(at: Option<Timestamp>) -> i64 {
 }
 
 impl Redis {
-    /// Refuses a cluster, for timers: each node tells of the keys alone that it has.
+    /// Fails for a cluster: each node publishes the expirations of its own keys only.
     pub fn require_one_server(&self) -> Result<(), RedisError> {
         if !self.is_cluster() {
             return Ok(());
@@ -80,7 +80,7 @@ impl Redis {
     }
 }
 
-/// A connection on which Redis tells of expired timers, of this key prefix and logical database.
+/// A connection on which Redis publishes expired timers, of this key prefix and logical database.
 pub struct Expirations {
     connection: MultiplexedConnection,
     expired: mpsc::Receiver<(EventId, Timer)>,
@@ -106,14 +106,15 @@ impl Expirations {
         Ok(Self { connection, expired })
     }
 
-    /// Takes what has expired, at least one event and `limit` at most; `None` once the connection is lost.
+    /// Returns expired timers, at least one and `limit` at most; `None` once the connection is lost.
     pub async fn next(&mut self, limit: usize) -> Option<Vec<(EventId, Timer)>> {
         let mut batch = Vec::new();
         let taken = self.expired.recv_many(&mut batch, limit).await;
         (taken > 0).then_some(batch)
     }
 
-    /// Fails if the server does not answer on this connection any more, which a silent one does not tell by itself.
+    /// Fails if the server does not answer on this connection any more: a subscription that is silent does not show
+    /// that.
     pub async fn check(&self) -> Result<(), RedisError> {
         let mut connection = self.connection.clone();
         Ok(redis::cmd("PING").exec_async(&mut connection).await?)
@@ -126,12 +127,12 @@ impl std::fmt::Debug for Expirations {
     }
 }
 
-/// Called on the connection's own task, so it never waits: what is not ours, or does not fit, is dropped.
+/// Called on the connection's own task, so it never waits: a foreign key, or one that does not fit, is dropped.
 fn forward(keys: &Keys, push: PushInfo, expired: &mpsc::Sender<(EventId, Timer)>) -> Result<(), redis::RedisError> {
     if push.kind == PushKind::Message {
         let (_channel, key) = <(String, String)>::from_redis_value(redis::Value::Array(push.data))?;
         if let Some(timer) = keys.parse_event_timer(&key) {
-            // A full queue loses a notification, which the listener's sure way makes up for.
+            // A full queue loses a notification; the listener's polling makes up for it.
             let _ = expired.try_send(timer);
         }
     }

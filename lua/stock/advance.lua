@@ -1,8 +1,8 @@
--- Moves claimed work on, see claim.lua. Nothing happens unless the claim is the owner's and the work is where the owner
--- left it: else it was lost, put back to an old copy, or taken by another. Runs behind run_id.lua and
+-- Advances claimed work, see claim.lua. Nothing happens unless the claim is the owner's and the cursor is where the
+-- owner left it: else it was lost, put back to an old copy, or taken by another. Runs behind run_id.lua and
 -- prelude.lua.
 --
--- KEYS   1 what claim.lua was called with
+-- KEYS   1 the key of claim.lua
 -- ARGV   owner, cursor where the owner left it, cursor where it is now ('done' at the end; '' gives it up wherever it
 --        is), term in microseconds from now; the versions of the stock row, first and last, of which the buyers are
 --        copied by this, '' and '' before the end and for what is no item
@@ -25,7 +25,7 @@ if LAST then
   end_doubt(WORK, FIRST, LAST)
 end
 if TO == 'done' and redis.call('HEXISTS', WORK, 'total') == 1 then
-  -- What a staged item misses later is a doubt, and is copied again from the first buyer on.
+  -- Changes that a staged item misses later make its buyers stale, and they are copied again from the first one on.
   redis.call('HDEL', WORK, unpack(CLAIM))
   return 1
 end

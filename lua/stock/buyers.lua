@@ -1,4 +1,4 @@
--- Reads one page of what single buyers hold of an item, and of what the ledger has of it for them.
+-- Reads one page of the held and committed units of an item by buyer.
 --
 -- KEYS   1 the item
 -- ARGV   cursor ('0' to begin), about how many fields to look at

@@ -1,7 +1,6 @@
--- Claims a piece of work that goes page by page, for one worker at a time. The claim and how far the work is lie in the
--- hash that it is about, so both are lost with what was done. A claim ends by itself unless it is advanced, and whoever
--- takes it then goes on where the work is. On another run of the server the work begins anew. Runs behind run_id.lua and
--- prelude.lua.
+-- Claims a piece of paged work, for one worker at a time. The claim and the cursor lie in the hash that the work is
+-- about, so both are lost with its result. A claim expires unless it is advanced, and the next worker goes on at the
+-- cursor. On another run of the server the work begins anew. Runs behind run_id.lua and prelude.lua.
 --
 -- KEYS   1 an item, or the mark of the pass over all events
 -- ARGV   owner, term of the claim in microseconds, cursor to begin with, 1 if the hash must be that of a staged item,

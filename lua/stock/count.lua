@@ -1,6 +1,6 @@
--- Compares what is on hold of each item of an event, and by whom, with the holds, and sets right what differs, all at
--- one instant. Looks at the holds alone, of which there are few, and not at all buyers of an item: an item of which
--- something was wrong is marked, and its buyers who have no hold are counted by recount.lua. Runs behind prelude.lua.
+-- Compares the held units of each item of an event, in all and by buyer, with the holds, and corrects them atomically.
+-- Reads the holds alone, of which there are few, and not all buyers of an item: an item of which a number was wrong is
+-- marked, and its buyers who have no hold are counted by recount.lua. Runs behind prelude.lua.
 --
 -- KEYS   1 the holds, 2.. items of the event
 -- ARGV   the id of each item in the order of KEYS

@@ -1,10 +1,10 @@
--- What more than one stock script needs; put before sync.lua, stage.lua, count.lua, recount.lua, claim.lua,
+-- Functions that more than one stock script needs; put before sync.lua, stage.lua, count.lua, recount.lua, claim.lua,
 -- advance.lua and restart.lua. It decides nothing by itself.
 
 -- The fields of a claim, see claim.lua: who has it, until when, on which run of the server, how far it is.
 local CLAIM = { 'claim_owner', 'claim_until', 'claim_run', 'claim_cursor' }
 
--- Lua's stack bounds how many arguments one call takes. Even, so that pairs stay together.
+-- Most arguments of one call, which Lua's stack bounds. Even, so that pairs stay together.
 local MAX_ARGS = 1000
 
 -- Runs a command with any number of arguments on one key.
@@ -14,7 +14,7 @@ local function on_hash(command, key, args)
   end
 end
 
--- The values of any number of fields, in their order; false where there is none.
+-- Returns the values of any number of fields, in their order; false where there is none.
 local function values_of(key, fields)
   local values = {}
   for first = 1, #fields, MAX_ARGS do
@@ -26,7 +26,7 @@ local function values_of(key, fields)
   return values
 end
 
--- What the holds of an event have of the items with these ids: of each its units, its gifts, and the units by buyer.
+-- Sums the holds of an event for the items with these ids: of each its units, its gifts, and the units by buyer.
 local function units_on_hold(holds, ids)
   local held = {}
   for _, id in ipairs(ids) do
@@ -45,8 +45,8 @@ local function units_on_hold(holds, ids)
   return held
 end
 
--- Takes the versions from `first` to `version` out of the doubt about what single buyers have: those are known now. One
--- range is kept, so what is known of its middle alone changes nothing.
+-- Removes the versions from `first` to `version` from the stale range of single buyers: those are known now. One range
+-- is kept, so versions in its middle alone change nothing.
 local function end_doubt(item, first, version)
   local values = redis.call('HMGET', item, 'stale_from', 'stale_at')
   local from, to = tonumber(values[1]), tonumber(values[2])
@@ -61,10 +61,10 @@ local function end_doubt(item, first, version)
   end
 end
 
--- Sets what the ledger has committed of an item, as of `version` of its stock row. The newest version wins, so a
--- repeat, or one that was overtaken, changes nothing. Each change of the ledger adds one to the version, and this copy
--- has the changes from `first` on, none if that is beyond `version`. What single buyers have is in doubt as of the changes
--- that were skipped, from `stale_from` to `stale_at`; a copy that has them, now or late, ends the doubt.
+-- Sets the committed units of an item, as of `version` of its stock row. The newest version wins, so a repeat, or a
+-- copy that was overtaken, changes nothing. Each change of the ledger adds one to the version, and this copy has the
+-- changes from `first` on, none if that is beyond `version`. If changes were skipped, from `stale_from` to `stale_at`,
+-- the units of single buyers are stale; a copy that has these changes, now or later, makes them fresh.
 local function copy_ledger(item, committed, gift_committed, first, version)
   local values = redis.call('HMGET', item, 'ledger_version', 'stale_from', 'stale_at')
   local known = tonumber(values[1]) or -1

@@ -1,5 +1,6 @@
--- Sets what is on hold of an item, and by whom, to what the holds say, page by page of its buyers: for an item of which
--- something was wrong, see count.lua. Looks at all holds of the event, of which there are few. Runs behind prelude.lua.
+-- Sets the held units of an item, in all and by buyer, to the sums of the holds, page by page of its buyers: for an
+-- item of which a number was wrong, see count.lua. Reads all holds of the event, of which there are few. Runs behind
+-- prelude.lua.
 --
 -- KEYS   1 the holds, 2 the item
 -- ARGV   id of the item, cursor ('0' to begin), about how many fields to look at
@@ -9,7 +10,7 @@
 local HOLDS, ITEM = KEYS[1], KEYS[2]
 local ID, CURSOR, COUNT = ARGV[1], ARGV[2], ARGV[3]
 
--- Sets a number if it is another. Returns 1 if it was.
+-- Sets a number if it differs. Returns 1 if it did.
 local function set_right(field, stored, units)
   if tonumber(stored) == units then
     return 0

@@ -1,8 +1,8 @@
--- Decides up to 256 reservations of one event in the order given, each all or nothing. In this order: a hold that is
--- there already is given again to the request that it was granted to, and renewed, and refused to any other request; a
--- buyer who has or had units of an item is told apart unless the ledger was asked about the order; the window of the
--- event by the clock of Redis; for each line whether the item is offered and staged, the currency, the limit per buyer,
--- the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
+-- Decides up to 256 reservations of one event in the order given, each all or nothing. It checks in this order: a hold
+-- of the order, which is renewed and returned to the request that it was granted to, and refused to any other; whether
+-- the buyer has or had units of an item, which is KNOWN_BUYER unless the ledger is known not to have the order; the
+-- window of the event by the clock of Redis; for each line whether the item is offered and staged, the currency, the
+-- limit per buyer, the units left. A gift comes with a line while there are gifts, and is no reason to refuse.
 --
 -- KEYS   1 the event, 2 its holds, 3.. the items that the reservations name
 -- ARGV   the id of each item in the order of KEYS; then for each reservation:
@@ -14,14 +14,13 @@
 --        where the reason is REQUEST_ID_REUSED, EVENT_NOT_OPEN, EVENT_CLOSED, NOT_READY, ITEM_NOT_FOUND,
 --        CURRENCY_MISMATCH, LIMIT_REACHED or SOLD_OUT; or KNOWN_BUYER: nothing is decided, the ledger may have the order
 --
--- A hold lives from here until the ledger has committed it. held_at_us is when it was last asked for, so whoever drops
--- one that was never committed can tell whether somebody has come to need it since. granted_at_us stays: the ledger checks
--- the window as of then.
+-- A hold lives from here until the ledger has committed it. held_at_us is when it was last requested, so a sweep that
+-- drops one that was never committed sees whether it was renewed since. granted_at_us stays: the ledger checks the
+-- window as of then.
 --
--- What is left is total - committed - held, never stored. A key that is not there is NOT_READY, never zero; so is an
--- event that was not compared with the ledger since this server began to run: it may be an old copy.
--- This is the busiest script: each item is read once and written once a batch, and texts are joined, not formatted.
--- Runs behind run_id.lua.
+-- The units left are total - committed - held, never stored. A missing key is NOT_READY, never zero; so is an event
+-- that was not compared with the ledger since this server began to run: it may be an old copy. This is the busiest
+-- script: each item is read once and written once a batch, and texts are joined, not formatted. Runs behind run_id.lua.
 
 local EVENT, HOLDS, FIRST_ITEM = KEYS[1], KEYS[2], 3
 local ITEMS = #KEYS - FIRST_ITEM + 1
@@ -53,7 +52,7 @@ local function known_holds(asks)
   return holds
 end
 
--- A hold that is there, as asked for again now; or why this request can't have it.
+-- Returns an existing hold, renewed now; or the refusal if it is another request's.
 local function renew(hold, ask, now_text)
   local arrival, fingerprint, rest = string.match(hold, '^(%d+)|%d+|(%x+)(|.+)$')
   if fingerprint == ask.fingerprint then
@@ -62,7 +61,7 @@ local function renew(hold, ask, now_text)
   return nil, { 'REQUEST_ID_REUSED', '', 0 }
 end
 
--- Why nobody gets anything now; nil inside the window.
+-- Returns the refusal for the whole event; nil inside the window.
 local function closed_because(opens, closes, run_id, now)
   if not opens or run_id ~= RUN_ID then
     return 'NOT_READY'
@@ -73,7 +72,7 @@ local function closed_because(opens, closes, run_id, now)
   end
 end
 
--- Reads an item with what its buyers in this batch hold and have: one HMGET.
+-- Reads an item with the held and committed units of its buyers in this batch: one HMGET.
 local function load_item(item)
   local fields = { 'price', 'currency', unpack(NUMBERS) }
   local first_buyer = #fields + 1
@@ -95,7 +94,7 @@ local function load_item(item)
   end
 end
 
--- The items by their numbers as ARGV has them, with the buyers that concern them.
+-- Loads the items by their indexes in ARGV, with their buyers in this batch.
 local function load_items(asks, offered)
   local items = {}
   for index = 1, ITEMS do
@@ -133,7 +132,7 @@ local function may_be_repeat(ask, items)
   return false
 end
 
--- Why a line can't be held; nil if it can.
+-- Returns the refusal of a line; nil if it can be held.
 local function refuse(item, currency, user, units)
   if not item.offered then
     return { 'ITEM_NOT_FOUND', item.id, 0 }
@@ -210,8 +209,9 @@ local arrivals = tonumber(event[4])
 local asks = parse()
 local holds = known_holds(asks)
 local shut = closed_because(event[1], event[2], event[5], now)
--- Without the event nobody knows, and before the first opening nobody has anything. An event that has granted something
--- is before its opening again if the clock is set back or the window is moved: its buyers are known all the same.
+-- The buyers of an event that is not staged are not known, and before its first opening there are none. An event that
+-- has granted units is before its opening again if the clock is set back or the window is moved: its buyers are known
+-- all the same.
 local is_asked_of_items = shut ~= 'NOT_READY' and (shut ~= 'EVENT_NOT_OPEN' or arrivals > 0)
 local items = is_asked_of_items and load_items(asks, event[3])
 
@@ -219,7 +219,7 @@ local replies, changed, granted = {}, {}, 0
 for i, ask in ipairs(asks) do
   local hold, refusal = holds[ask.order], nil
   if shut == 'NOT_READY' then
-    -- Also what is held: it may be of an old copy.
+    -- Including holds: they may be of an old copy.
     hold, refusal = nil, { shut, '', 0 }
   elseif hold then
     hold, refusal = renew(hold, ask, now_text)

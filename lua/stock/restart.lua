@@ -1,6 +1,7 @@
--- Makes work begin anew that was claimed, see claim.lua, whoever has it and however far it is. Runs behind prelude.lua.
+-- Resets claimed work, see claim.lua, so that it begins anew, whoever has it and however far it is. Runs behind
+-- prelude.lua.
 --
--- KEYS   1 what claim.lua was called with
+-- KEYS   1 the key of claim.lua
 -- Returns 1.
 
 redis.call('HDEL', KEYS[1], unpack(CLAIM))

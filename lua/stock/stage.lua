@@ -1,6 +1,6 @@
--- Puts the items of an event on the shelf, or moves its window. A version older than the one at hand changes nothing;
--- the same again changes nothing, nor does what was compared on another run of the server. What is held and how many
--- arrived is never reset. Runs behind run_id.lua and prelude.lua.
+-- Stages the items of an event, or moves its window. An older version than the staged one changes nothing, nor does a
+-- repeat, nor an event that was compared on another run of the server. Held units and arrivals are never reset. Runs
+-- behind run_id.lua and prelude.lua.
 --
 -- KEYS   1 the event, 2.. every item of it
 -- ARGV   version of the event, opens_us, closes_us, when the items' keys may go (ms), arrivals to go on from at least,
@@ -17,13 +17,13 @@ local function stage_item(key, at)
   redis.call('HSET', key, 'total', ARGV[at + 1], 'limit', ARGV[at + 2], 'price', ARGV[at + 3], 'currency',
     ARGV[at + 4], 'gift_total', ARGV[at + 5])
   local version = tonumber(ARGV[at + 8])
-  -- It has no buyers, so it covers no change.
+  -- The copy has no buyers, so it covers no change.
   copy_ledger(key, ARGV[at + 6], ARGV[at + 7], version + 1, version)
   redis.call('HSETNX', key, 'held', 0)
   redis.call('HSETNX', key, 'gift_held', 0)
   redis.call('PEXPIREAT', key, ARGV[ITEMS_EXPIRE_MS])
   if redis.call('HGET', key, 'claim_cursor') == 'done' then
-    -- All its buyers were copied: what it misses from here on is a doubt.
+    -- All its buyers were copied: a change that it misses from here on makes them stale.
     redis.call('HDEL', key, unpack(CLAIM))
   end
 end

@@ -1,6 +1,6 @@
--- Brings an event's items up to what the ledger says, and drops holds: those that the ledger has answered, or that
--- nobody will ask it about. Everything from the ledger is absolute and carries the version of its stock row, so
--- repeats change nothing and the order of calls does not matter. Runs behind prelude.lua.
+-- Copies an event's items from the ledger, and drops holds: those that the ledger has answered, or that will never
+-- reach it. Everything from the ledger is absolute and carries the version of its stock row, so calls are idempotent
+-- and their order does not matter. Runs behind prelude.lua.
 --
 -- KEYS   1 the holds of the event, 2.. the items concerned
 -- ARGV   the id of each item in the order of KEYS; number of orders whose holds are dropped, and for each: order, the
@@ -8,16 +8,16 @@
 --        changed: which item (1 is KEYS[2]), first version that this copy covers, committed units, committed gifts,
 --        version, 1 if these are all of its buyers or 0, number of buyers, and for each: user, units
 -- Returns how many holds were dropped. An order that holds nothing is passed over; so is one that holds an item which
--- is not in KEYS, and one whose hold was asked for since.
+-- is not in KEYS, and one whose hold was renewed since.
 --
--- An item that is not staged gets no total by this and stays NOT_READY; what is written to it is there once it is
--- staged, and is gone in an hour if it is not.
+-- An item that is not staged gets no total by this and stays NOT_READY; the copy is kept for an hour, in which it may
+-- be staged.
 
 local HOLDS, FIRST_ITEM = KEYS[1], 2
 local ITEMS = #KEYS - FIRST_ITEM + 1
 local UNSTAGED_SECONDS = 3600
 
--- What the dropped holds give back, by item. An order that is named twice holds only once.
+-- The units that the dropped holds give back, by item. An order that is named twice holds only once.
 local function gather(orders, meant, index_of)
   local holds, freed, dropped, seen = values_of(HOLDS, orders), {}, {}, {}
   for i, order in ipairs(orders) do
@@ -42,7 +42,7 @@ local function gather(orders, meant, index_of)
   return freed, dropped
 end
 
--- Gives back what is held of one item. Nothing falls below zero, even if a key was lost in between.
+-- Releases held units of one item. Nothing falls below zero, even if a key was lost in between.
 local function give_back(key, item)
   local fields, users = { 'held', 'gift_held' }, {}
   for user in pairs(item.users) do
@@ -68,7 +68,7 @@ local function give_back(key, item)
   on_hash('HDEL', key, gone)
 end
 
--- Sets what buyers have in the ledger; the newest version wins for each. Returns where in ARGV it ended.
+-- Sets the committed units of buyers; the newest version wins for each. Returns where in ARGV it ended.
 local function set_buyers(key, version, at)
   local count, fields = tonumber(ARGV[at]), {}
   for i = 1, count do

@@ -116,7 +116,7 @@ impl Event {
         }
     }
 
-    /// Waits until it is decided, and says whether the answer is NOT_READY.
+    /// Waits until it is decided, and returns whether the answer is NOT_READY.
     async fn is_not_ready(&self, buyer: u128) -> bool {
         let decision = eventually("a master answers for the event", || async { self.decide(buyer).await }).await;
         matches!(decision, Decision::Refused(refusal) if refusal.cause == Cause::NotReady)
@@ -222,7 +222,7 @@ async fn callers_are_limited_wherever_their_keys_are() {
     let ask = async |questions: Vec<Question>| -> Vec<Admission> {
         gate::ask_limits(&redis, questions).await.into_iter().map(Result::unwrap).collect()
     };
-    // Ten of each lie on more than one master; what is about all of them is asked together.
+    // Ten of each lie on more than one master; the questions about all of them are asked together.
     let of = |number: u128| vec![OpenOrders::of(redis.keys(), user_id(number))];
     let ordering = |number: u128, placing: u128| {
         let bucket = Bucket::new(redis.keys(), user_id(number), "order", 2, minute);

@@ -58,7 +58,7 @@ async fn rotate_to(
     gate::rotate(redis, family, presented, Next { hashes: &hashes, life, repeat }).await.unwrap()
 }
 
-/// Which of the hashes of the next token it is.
+/// Returns the index of the valid token among the hashes given.
 fn which(rotation: &Rotation) -> Option<usize> {
     match rotation {
         Rotation::Rotated { next, .. } => Some(*next),
@@ -141,7 +141,7 @@ async fn a_repeat_of_a_call_that_opened_a_family_gets_the_same_answer() {
     assert_eq!(open(&redis, &first, "hash-1", LIFE).await, opened);
     assert!(matches!(rotate(&redis, &first.family, "hash-1", "hash-2").await, Rotation::Rotated { .. }), "still open");
     assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused, "another call has a copy");
-    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused, "and its repeat is told so too");
+    assert_eq!(open(&redis, &first, "hash-x", LIFE).await, Rotation::Reused, "and its repeat gets the same");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_repeat_of_a_call_that_rotated_gets_the_same_answer() {
     assert_eq!(rotate(&redis, &family, "hash-1", "hash-2").await, rotated);
     assert!(matches!(rotate(&redis, &family, "hash-2", "hash-3").await, Rotation::Rotated { .. }), "still open");
     assert_eq!(rotate(&redis, &family, "hash-2", "hash-x").await, Rotation::Reused, "another call has a copy");
-    assert_eq!(rotate(&redis, &family, "hash-2", "hash-x").await, Rotation::Reused, "and its repeat is told so too");
+    assert_eq!(rotate(&redis, &family, "hash-2", "hash-x").await, Rotation::Reused, "and its repeat gets the same");
 }
 
 #[tokio::test]

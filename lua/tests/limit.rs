@@ -1,4 +1,4 @@
-//! What callers may do, on a real Redis: acts in their time, open orders, and the list of revoked logins.
+//! Rate limits on a real Redis: acts per time, open orders, and the list of revoked logins.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
@@ -39,7 +39,7 @@ fn settled(redis: &Redis, number: u128) -> Question {
     Question::Settled { order: order(number), of: vec![OpenOrders::of(redis.keys(), "usr_1")] }
 }
 
-/// What is answered to questions that are put together.
+/// Asks the questions in one call.
 async fn ask(redis: &Redis, questions: Vec<Question>) -> Vec<Admission> {
     gate::ask_limits(redis, questions).await.into_iter().map(Result::unwrap).collect()
 }
@@ -112,7 +112,7 @@ async fn each_question_of_a_call_sees_what_those_before_it_took() {
 }
 
 #[tokio::test]
-async fn what_is_written_in_a_call_counts_for_what_is_asked_behind_it() {
+async fn an_order_written_in_a_call_counts_for_the_questions_behind_it() {
     let redis = redis().await;
     let questions = vec![
         ordering(&redis, 1, 1),

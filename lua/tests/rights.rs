@@ -1,4 +1,4 @@
-//! What the user of the processes may do in Redis: all that scripts and processes ask for, and nothing else.
+//! The rights of the processes' Redis user: every command that scripts and processes call, and no other.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// How a script calls a command, and how it calls one on a key with any number of arguments.
 const CALLS: [&str; 3] = ["redis.call(", "redis.pcall(", "on_hash("];
-/// The one script text in which what is called is a parameter: it defines `on_hash`.
+/// The one script text in which the command is a parameter: it defines `on_hash`.
 const PRELUDE: &str = "stock/prelude.lua";
 
 fn scripts() -> Vec<(String, String)> {
@@ -107,13 +107,13 @@ async fn a_redis_whose_settings_must_not_be_read_is_checked_all_the_same() {
     let silent = OwnRedis::start(&[("maxmemory-policy", "allkeys-lru")]).await.unwrap();
     let redis = connect(silent.url()).await.unwrap();
     let error = redis.require_expiry_notifications().await.unwrap_err().to_string();
-    assert!(error.contains("was not heard of") && error.contains("notify-keyspace-events Ex"), "{error}");
+    assert!(error.contains("no notification came") && error.contains("notify-keyspace-events Ex"), "{error}");
     let error = redis.require_noeviction().await.unwrap_err().to_string();
     assert!(error.contains("allkeys-lru"), "{error}");
 }
 
 #[tokio::test]
-async fn an_administrator_is_told_by_the_settings() {
+async fn an_administrator_is_checked_by_the_settings() {
     let server = OwnRedis::start(&[("lazyfree-lazy-expire", "no")]).await.unwrap();
     let redis = connect(server.admin_url()).await.unwrap();
     let error = redis.require_expiry_notifications().await.unwrap_err().to_string();

@@ -96,7 +96,7 @@ async fn an_open_event_has_its_closing_timer_only() {
 }
 
 #[tokio::test]
-async fn disarming_leaves_nothing_and_tells_how_much_there_was() {
+async fn disarming_leaves_nothing_and_returns_how_many_there_were() {
     let bench = Bench::new().await;
     let (event_id, soon, later) = (event(), bench.in_ms(60_000).await, bench.in_ms(120_000).await);
     arm(&bench.redis, both(event_id, 1, soon, later)).await.unwrap();
@@ -107,7 +107,7 @@ async fn disarming_leaves_nothing_and_tells_how_much_there_was() {
 }
 
 #[tokio::test]
-async fn an_expired_timer_is_heard_after_its_time_and_nobody_elses_is() {
+async fn an_expired_timer_is_published_after_its_time_and_no_foreign_one_is() {
     let (bench, stranger) = (Bench::new().await, Bench::new().await);
     let mut expirations = Expirations::subscribe(&bench.redis).await.unwrap();
     expirations.check().await.unwrap();
@@ -118,7 +118,7 @@ async fn an_expired_timer_is_heard_after_its_time_and_nobody_elses_is() {
     arm(&stranger.redis, both(event(), 1, early, early.plus(Duration::from_millis(1)))).await.unwrap();
     arm(&bench.redis, both(event_id, 1, open_time, close_time)).await.unwrap();
 
-    // Redis looks at samples of the keys that expire: it does not promise to tell of the earlier one first.
+    // Redis looks at samples of the keys that expire: it does not promise to publish the earlier one first.
     let mut waited_for = vec![(Timer::Opens, open_time), (Timer::Closes, close_time)];
     while !waited_for.is_empty() {
         let heard =

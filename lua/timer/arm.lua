@@ -1,5 +1,5 @@
--- Arms the timers of one event: one expiring key for each transition still ahead, so that Redis tells of it when the
--- key expires. A timer only makes the event punctual without a look at the database; nothing depends on it.
+-- Arms the timers of one event: one expiring key for each transition still ahead, so that Redis publishes when the key
+-- expires. A timer only makes the event punctual without a poll of the database; nothing depends on it.
 --
 -- The value of a timer is the version of the event it was armed for. A call that was overtaken by a newer one changes
 -- nothing, so an old time never replaces a new one.

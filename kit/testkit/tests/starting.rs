@@ -45,8 +45,8 @@ async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_a
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::start(&[]).await.unwrap();
     let mend = "redis-cli CONFIG SET notify-keyspace-events Ex";
-    let told = [(redis.admin_url(), "notify-keyspace-events is \"\""), (redis.url(), "was not heard of")];
-    for (url, why) in told {
+    let cases = [(redis.admin_url(), "notify-keyspace-events is \"\""), (redis.url(), "no notification came")];
+    for (url, why) in cases {
         is_refused(&world, Service::Event, &[("STAMPEDE_REDIS_URL", &url)], &[why, mend]).await;
     }
     let coupon = MeshBuilder::default().set(Service::Coupon, "STAMPEDE_REDIS_URL", redis.url());

@@ -1,8 +1,8 @@
-//! How much callers may do: acts in their time, and orders that are open at once.
+//! Rate limits: acts of a caller per time, and orders that are open at once.
 //!
-//! Questions that come together are put in one call of the script, which answers one after the other. In a cluster each
-//! subject (a user, a login, an order, a network) has a hash slot of its own, so one call is made for each subject: in
-//! rounds, as an act is counted for an address only if the user may do it.
+//! Questions are batched into one call of the script, which answers one after the other. In a cluster each subject (a
+//! user, a login, an order, a network) has a hash slot of its own, so one call is made for each subject, in rounds: an
+//! act is counted for an address only if the user may do it.
 
 use super::{LIMIT, millis};
 use crate::{Args, FromRedisValue, Keys, Redis, RedisError, Value};
@@ -10,10 +10,10 @@ use futures_util::future::join_all;
 use stampede_vocab::OrderId;
 use std::{collections::HashMap, fmt::Display, time::Duration};
 
-/// Most questions of one call of [`ask_limits`]: while Redis answers them it serves nobody else.
+/// Most questions of one call of [`ask_limits`]: while Redis answers them it serves no other client.
 pub const MAX_QUESTIONS: usize = 128;
 
-/// How much of one act one subject may do.
+/// The rate limit of one act for one subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
     key: String,
@@ -33,7 +33,7 @@ struct OpenBound {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenOrders(String);
 
-/// What is asked, or written down.
+/// One question, or one change of the open orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
     /// Whether an act may be done. If so, it counts in each of its buckets; the narrowest comes first, and who is
@@ -60,18 +60,18 @@ pub enum Question {
 /// Whether an act may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It may. Also the answer to what is written down.
+    /// It may. Also the answer to a change of the open orders.
     Admitted,
     /// Too many were done.
     Throttled {
-        /// Which of its buckets has no room, from 0.
+        /// Index of the bucket that has no room, from 0.
         bucket: usize,
         /// One more is allowed after this time.
         wait: Duration,
     },
     /// Too many orders are open.
     Open {
-        /// The bucket whose bound is reached, from 0.
+        /// Index of the bucket whose bound is reached, from 0.
         bucket: usize,
         /// The next one stops to count after this time.
         wait: Duration,
@@ -79,7 +79,7 @@ pub enum Admission {
 }
 
 impl Bucket {
-    /// That of `subject`, whose text has no braces: so many acts at once, and one more after each interval.
+    /// The bucket of `subject`, whose text has no braces: so many acts at once, and one more after each interval.
     pub fn new(keys: &Keys, subject: impl Display, act: &str, burst: u64, interval: Duration) -> Self {
         Self { key: keys.gate_bucket(subject, act), burst, interval, bound: None }
     }
@@ -93,14 +93,14 @@ impl Bucket {
 }
 
 impl OpenOrders {
-    /// Those of `subject`, whose text has no braces.
+    /// The open orders of `subject`, whose text has no braces.
     pub fn of(keys: &Keys, subject: impl Display) -> Self {
         Self(keys.gate_open_orders(subject))
     }
 }
 
-/// Puts questions, at most [`MAX_QUESTIONS`], in their order. Returns one answer for each. In a cluster, where some may
-/// fail and others not, what is written down is written before an act is decided.
+/// Asks questions, at most [`MAX_QUESTIONS`], in their order. Returns one answer for each. In a cluster, where some may
+/// fail and others not, open orders are written before any act is decided.
 pub async fn ask_limits(redis: &Redis, questions: Vec<Question>) -> Vec<Result<Admission, RedisError>> {
     if redis.is_cluster() {
         return ask_in_rounds(redis, &questions).await;
@@ -184,7 +184,7 @@ impl Call {
     }
 }
 
-/// Reads which question is refused, from 0, and how.
+/// Parses a refusal: the index of its question, from 0, and the reason.
 fn read_refusal(value: Value) -> Result<(usize, Admission), RedisError> {
     let (question, bucket, word, wait_us): (usize, usize, String, u64) = parse(value)?;
     let (Some(question), Some(bucket)) = (question.checked_sub(1), bucket.checked_sub(1)) else {
@@ -198,8 +198,8 @@ fn read_refusal(value: Value) -> Result<(usize, Admission), RedisError> {
     }
 }
 
-/// Asks a cluster: what is to be written first, then the first bucket of each act, then the second of those that may go
-/// on. One call for all that is asked of one key in a round, as many calls at a time as there are keys.
+/// Asks a cluster: writes first, then the first bucket of each act, then the second of those admitted so far. Each
+/// round makes one call for each key, all at once.
 async fn ask_in_rounds(redis: &Redis, questions: &[Question]) -> Vec<Result<Admission, RedisError>> {
     let mut answers = vec![Ok(Admission::Admitted); questions.len()];
     let rounds = 1 + questions.iter().map(Question::buckets).max().unwrap_or(0);
@@ -222,7 +222,7 @@ async fn ask_in_rounds(redis: &Redis, questions: &[Question]) -> Vec<Result<Admi
     answers
 }
 
-/// What one round asks of one key, and of which questions that is a part.
+/// The call that one round makes for one key, with the index of the question that each part belongs to.
 #[derive(Default)]
 struct Group {
     call: Call,
@@ -257,14 +257,14 @@ impl Question {
     }
 }
 
-/// Writes what a round says into the answers, of which it leaves alone those that it does not change.
+/// Writes the refusals and errors of a round into the answers; the others stay as they are.
 fn write_answers(
     answers: &mut [Result<Admission, RedisError>],
     places: &[usize],
     admissions: Result<Vec<Admission>, RedisError>,
     round: usize,
 ) {
-    // Each act was asked for one bucket, that of the round; nothing is refused in the first one, which writes.
+    // Each act was checked against one bucket, that of the round; the first round only writes, so it refuses nothing.
     let bucket = round.saturating_sub(1);
     match admissions {
         Ok(admissions) => {

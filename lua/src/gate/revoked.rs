@@ -1,7 +1,7 @@
 //! The logins whose access tokens are refused, from the moment that each was revoked until its tokens have expired.
 //!
-//! An access token is checked without a server, so every gateway reads this list now and then. It is one list in one
-//! hash slot, and bounded.
+//! An access token is verified without a server, so every gateway polls this list. It is one list in one hash slot, and
+//! bounded.
 
 use super::{REVOKE, REVOKED};
 use crate::{Args, FromRedisValue, Redis, RedisError};
@@ -23,8 +23,8 @@ pub struct Revocation {
     pub until: Timestamp,
 }
 
-/// Writes down that the access tokens of `login`, a name without spaces, are refused, which expire at `until` at the
-/// latest. Returns `false` and does nothing if there are too many.
+/// Stores that the access tokens of `login`, a name without spaces, are refused. They expire at `until` at the latest.
+/// Returns `false` and does nothing if the list is full.
 pub async fn revoke(redis: &Redis, login: &str, until: Timestamp) -> Result<bool, RedisError> {
     let keys = [redis.keys().gate_revoked(), redis.keys().gate_revoked_since()];
     let until_ms = (until.micros() / 1_000 / END_STEP_MS + 1) * END_STEP_MS;
@@ -33,7 +33,7 @@ pub async fn revoke(redis: &Redis, login: &str, until: Timestamp) -> Result<bool
     bool::from_redis_value(reply).map_err(|error| RedisError::reply(REVOKE.name(), error))
 }
 
-/// Returns what was revoked since then, and the time from which to go on reading.
+/// Returns the logins revoked since then, and the time from which to go on reading.
 pub async fn revoked_since(redis: &Redis, since: Timestamp) -> Result<(Vec<Revocation>, Timestamp), RedisError> {
     let (mut all, mut since) = (Vec::new(), since);
     loop {

@@ -1,5 +1,5 @@
-//! Work that goes page by page and is done by one worker at a time: copying the buyers of an item, and the pass over
-//! all events. The claim and how far the work is lie in Redis, with what was done.
+//! Paged work that one worker does at a time: copying the buyers of an item, and the pass over all events. The claim
+//! and the progress lie in Redis beside the result.
 
 use super::Stock;
 use crate::{Args, RedisError, Script};
@@ -27,10 +27,10 @@ static RESTART: Script = Script::new(
     concat!(include_str!("../../stock/prelude.lua"), include_str!("../../stock/restart.lua")),
 );
 
-/// The cursor of work of which all was done.
+/// The cursor of work that is done.
 const DONE: &str = "done";
 
-/// What is claimed.
+/// A piece of work to claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
     /// Copying the buyers of an item.
@@ -46,7 +46,7 @@ pub enum Work {
     Pass,
 }
 
-/// What becomes of a claim.
+/// Outcome of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// The work is the claimant's, to go on from this cursor.
@@ -59,7 +59,7 @@ pub enum Claim {
     Changed,
 }
 
-/// How claimed work moves on.
+/// Progress of claimed work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
     /// To this cursor.
@@ -87,8 +87,8 @@ impl Stock {
         }
     }
 
-    /// Moves claimed work on from the cursor `from`, and the end of the claim to `term` from now. False if the work is
-    /// not the owner's any more, or not where it was: then it was lost, or another does it.
+    /// Advances claimed work from the cursor `from`, and extends the claim to `term` from now. False if the work is not
+    /// the owner's any more, or its cursor is another: then it was lost, or another does it.
     pub async fn advance(
         &self,
         work: Work,
@@ -107,13 +107,13 @@ impl Stock {
         self.ask(&ADVANCE, &[self.work_key(work)], &args).await
     }
 
-    /// Gives claimed work up where it is, so that another may go on at once. False if it is not the owner's any more.
+    /// Releases claimed work at its cursor, so that another may go on at once. False if it is not the owner's any more.
     pub async fn give_up(&self, work: Work, owner: &str) -> Result<bool, RedisError> {
         let args = Args::new().with(owner).with("").with("").with(0_u64).with("").with("");
         self.ask(&ADVANCE, &[self.work_key(work)], &args).await
     }
 
-    /// Makes work begin anew with the next claim, whoever has it and however far it is.
+    /// Resets work, so that the next claim begins anew, whoever has it and however far it is.
     pub async fn restart(&self, work: Work) -> Result<(), RedisError> {
         let _: u8 = self.ask(&RESTART, &[self.work_key(work)], &Args::new()).await?;
         Ok(())

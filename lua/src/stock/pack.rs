@@ -1,20 +1,20 @@
-//! Reservations as the scripts take them, and holds as they store them.
+//! Packs reservations as arguments of the scripts, and parses holds as they store them.
 
 use super::{distinct, item_ids, place};
 use crate::{Args, FromRedisValue, RedisError, Value};
 use stampede_vocab::{Currency, Fingerprint, ItemId, Money, OrderId, Quantity, Timestamp, UserId};
 use std::str::FromStr;
 
-/// What one order wants held.
+/// The units that one order wants held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// Order to hold for.
     pub order_id: OrderId,
     /// Buyer.
     pub user_id: UserId,
-    /// What the buyer asked for in all: a hold is given again to the same request only.
+    /// Hash of the whole request: a hold is returned again to the same request only.
     pub fingerprint: Fingerprint,
-    /// Whether the ledger was asked and does not have the order.
+    /// Whether the ledger is known not to have the order.
     pub is_new: bool,
     /// At least one, and no item twice.
     pub lines: Vec<WantedLine>,
@@ -29,7 +29,7 @@ pub struct WantedLine {
     pub units: Quantity,
 }
 
-/// Returns the items that the reservations name, each once, and what the script takes. Public for the benchmark.
+/// Returns the items that the reservations name, each once, and the arguments of the script. Public for the benchmark.
 #[doc(hidden)]
 pub fn arguments(asks: &[Reservation]) -> (Vec<ItemId>, Args) {
     let items = distinct(asks.iter().flat_map(|ask| ask.lines.iter().map(|line| line.item_id)));
@@ -40,7 +40,7 @@ pub fn arguments(asks: &[Reservation]) -> (Vec<ItemId>, Args) {
     (items, args)
 }
 
-/// Reads what `script` replies to each reservation. Public for the benchmark.
+/// Parses the replies of `script` to the reservations. Public for the benchmark.
 #[doc(hidden)]
 pub fn decisions(script: &'static str, replies: Vec<Value>) -> Vec<Result<Decision, RedisError>> {
     replies.into_iter().map(|reply| Decision::parse(script, reply)).collect()
@@ -67,12 +67,12 @@ pub enum Decision {
     Held(Hold),
     /// Nothing is held.
     Refused(Refusal),
-    /// Nothing is decided: the buyer has or had units, so the ledger may have this very order. Once it was asked and has
-    /// not, the reservation is put again as new.
+    /// Nothing is decided: the buyer has or had units, so the ledger may have this very order. The caller looks it up
+    /// there, and if it is missing reserves again as new.
     KnownBuyer,
 }
 
-/// What the script says instead of a reason where it does not decide.
+/// The script's reply in place of a reason where it does not decide.
 const KNOWN_BUYER: &str = "KNOWN_BUYER";
 
 /// Units set aside for one order that is not in the ledger yet.
@@ -80,17 +80,17 @@ const KNOWN_BUYER: &str = "KNOWN_BUYER";
 pub struct Hold {
     /// Order of arrival in the event: 1 came first.
     pub arrival: i64,
-    /// When it was last asked for, by the clock of Redis.
+    /// When it was last requested, by the clock of Redis.
     pub held_at: Timestamp,
     /// When it was granted, by the clock of Redis.
     pub granted_at: Timestamp,
     /// Buyer.
     pub user_id: UserId,
-    /// The lines, in the order asked for.
+    /// The lines, in the order of the request.
     pub lines: Vec<HeldLine>,
 }
 
-/// Units of one item on hold, as priced and gifted at that instant.
+/// Units of one item on hold, with the price and the gift of that instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldLine {
     /// Item.
@@ -103,7 +103,7 @@ pub struct HeldLine {
     pub unit_price: Money,
 }
 
-/// Whose hold it is, with the hold.
+/// A hold with its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenHold {
     /// Order.
@@ -112,7 +112,7 @@ pub struct OpenHold {
     pub hold: Hold,
 }
 
-/// Why a reservation was refused.
+/// A refusal of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// Why.
@@ -126,7 +126,7 @@ pub struct Refusal {
 /// The reasons for which the script refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The order holds units already, for a request that asked for something else.
+    /// The order holds units already, for another request.
     RequestIdReused,
     /// The event has not opened.
     EventNotOpen,
@@ -157,7 +157,7 @@ impl Cause {
         Self::SoldOut,
     ];
 
-    /// As the script says it.
+    /// Its name in the script.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RequestIdReused => "REQUEST_ID_REUSED",
@@ -216,7 +216,7 @@ impl Hold {
         })
     }
 
-    /// The items that it holds.
+    /// Returns the items that it holds.
     pub fn items(&self) -> Vec<ItemId> {
         self.lines.iter().map(|line| line.item_id).collect()
     }

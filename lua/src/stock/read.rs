@@ -1,4 +1,4 @@
-//! What Redis says of an event: for showing it, for comparing it with the ledger, for finding orphans.
+//! Snapshots of an event in Redis: for showing it, for comparing it with the ledger, for finding orphans.
 
 use super::pack::{OpenHold, field};
 use crate::{FromRedisValue, RedisError, Value};
@@ -9,13 +9,13 @@ use stampede_vocab::{Timestamp, UserId};
 pub struct Snapshot {
     /// That instant, by the clock of Redis.
     pub now: Timestamp,
-    /// The run of the server that was asked.
+    /// The run of the server that answered.
     pub run_id: String,
     /// The event; none if it is not staged.
     pub event: Option<ShelfEvent>,
     /// How many holds of the event there are.
     pub hold_count: u32,
-    /// The items in the order asked for; none for one that is not staged.
+    /// The items in the order requested; none for one that is not staged.
     pub items: Vec<Option<ShelfItem>>,
 }
 
@@ -54,7 +54,7 @@ pub struct ShelfItem {
     pub ledger_version: i64,
     /// From this version of the stock row on ...
     pub stale_from: Option<i64>,
-    /// ... up to this one a change was skipped, so what single buyers have is in doubt.
+    /// ... up to this one a change was skipped, so the units of single buyers are stale.
     pub stale_at: Option<i64>,
     /// Whether the units on hold of single buyers are to be counted by [`recount`](super::Stock::recount).
     pub has_uncounted_buyers: bool,
@@ -79,27 +79,27 @@ pub struct HoldPage {
     pub now: Timestamp,
     /// Where the next page begins; none after the last.
     pub next: Option<u64>,
-    /// Holds that are old enough. One may be told twice.
+    /// Holds that are old enough. One may occur twice.
     pub holds: Vec<OpenHold>,
-    /// Why others on the page are no holds: what another release wrote, or somebody by hand.
+    /// Parse errors of the others on the page, which another release wrote, or somebody by hand.
     pub unreadable: Vec<RedisError>,
 }
 
-/// One page of what single buyers have of one item.
+/// One page of the units of one item by buyer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuyerPage {
     /// Where the next page begins; none after the last.
     pub next: Option<u64>,
-    /// Units on hold. A buyer may be told twice.
+    /// Units on hold. A buyer may occur twice.
     pub held: Vec<(UserId, i32)>,
-    /// Units in the ledger, by the last copy. A buyer may be told twice.
+    /// Units in the ledger, by the last copy. A buyer may occur twice.
     pub committed: Vec<(UserId, i32)>,
 }
 
 /// version, opens_us, closes_us, arrivals, 1 if it was compared on this run or 0
 type EventReply = Vec<i64>;
-/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1, 1 if
-/// buyers are to be counted or -1
+/// total, committed, held, gift_total, gift_committed, gift_held, ledger_version, stale_from or -1, stale_at or -1, 1
+/// if buyers are to be counted or -1
 type ItemReply = Vec<i64>;
 
 impl Snapshot {

@@ -1,15 +1,15 @@
-//! What goes from MySQL to Redis: the shelf of an event, and copies of the ledger.
+//! Data that goes from MySQL to Redis: the items of an event, and copies of the ledger.
 
 use super::place;
 use crate::Args;
 use stampede_vocab::{EventId, ItemId, Money, Timestamp, UserId};
 
-/// An event as it is put on the shelf, with every item of it.
+/// An event to be staged, with all of its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Staging {
     /// Event.
     pub event_id: EventId,
-    /// Its version; an older one than is staged changes nothing.
+    /// Its version; one older than the staged one changes nothing.
     pub event_version: i64,
     /// Reservations are taken from here on ...
     pub open_time: Timestamp,
@@ -19,7 +19,7 @@ pub struct Staging {
     pub items_expire_at: Timestamp,
     /// Arrivals are counted on from this at least: 0 for an event of which nothing was lost.
     pub arrivals_at_least: i64,
-    /// The run of the server on which what Redis has of the event was compared with the ledger, by a snapshot.
+    /// The run of the server on which the event was compared with the ledger, by a snapshot.
     pub compared_on: String,
     /// Every item of the event.
     pub items: Vec<StagedItem>,
@@ -38,11 +38,11 @@ pub struct StagedItem {
     pub unit_price: Money,
     /// Gifts there are.
     pub gift_total_units: i32,
-    /// What the ledger has committed of it.
+    /// Its committed units and gifts.
     pub ledger: LedgerUnits,
 }
 
-/// What the ledger has committed of an item, as of one version of its stock row.
+/// The committed units and gifts of an item, as of one version of its stock row.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LedgerUnits {
     /// Units.
@@ -53,7 +53,7 @@ pub struct LedgerUnits {
     pub version: i64,
 }
 
-/// A copy of the ledger for one item: its units, and what some buyers have of it.
+/// A copy of the ledger for one item: its units, and those of some buyers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerCopy {
     /// Item.
@@ -65,7 +65,7 @@ pub struct LedgerCopy {
     pub first_version: i64,
     /// Units that each of these buyers has in the ledger, read at that version or later; 0 for one who had some.
     pub buyers: Vec<(UserId, i32)>,
-    /// Whether every buyer that the item ever had is told, here or in calls before with the same version.
+    /// Whether every buyer that the item ever had is copied, here or by earlier calls with the same version.
     pub all_buyers: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Work that one worker does at a time: taken, moved on, ended, given up, lost.
+//! Work that one worker does at a time: claimed, advanced, ended, released, lost.
 
 use crate::shelf::{Shelf, item, item_id};
 use stampede_lua::stock::{Claim, Progress, Work};
@@ -44,7 +44,7 @@ async fn one_worker_has_the_work_and_the_next_goes_on_where_it_is() {
 }
 
 #[tokio::test]
-async fn work_that_was_done_or_is_under_way_begins_anew_if_it_is_told_to() {
+async fn work_that_was_done_or_is_under_way_begins_anew_after_a_reset() {
     let shelf = Shelf::missing().await;
     assert_eq!(shelf.claim(Work::Pass, "a").await, taken("begin"));
     assert!(shelf.advance(Work::Pass, "a", "begin", Progress::Done(None)).await);

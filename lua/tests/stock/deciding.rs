@@ -88,7 +88,7 @@ async fn a_master_that_was_a_replica_in_between_is_not_ready_until_it_was_compar
     assert!(shelf.stage(1, LONG_AGO, FAR, vec![item(1, 5)]).await);
     shelf.hold(1, 1, &[(1, 1)]).await;
 
-    // Nobody asks meanwhile, so that no connection notices.
+    // Nobody calls meanwhile, so that no connection notices.
     second.promote().await.unwrap();
     first.follow(&second).await.unwrap();
     first.promote().await.unwrap();

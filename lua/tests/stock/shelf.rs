@@ -1,4 +1,4 @@
-//! One event in a world of its own, and what is done to it.
+//! One event in a world of its own, and the calls that change it.
 
 use stampede_lua::{
     Keys, Redis, RedisConfig,
@@ -110,7 +110,7 @@ impl Shelf {
         }
     }
 
-    /// Sets numbers of an item by hand.
+    /// Writes fields of an item directly, without a script.
     pub async fn set_behind(&self, n: u128, fields: &[(&str, i64)]) {
         let key = Keys::new(&self.key_prefix).stock_item(self.event, item_id(n));
         let mut set = redis::cmd("HSET");
@@ -171,7 +171,7 @@ pub fn ask(order: u128, user: u128, lines: &[(u128, i64)]) -> Reservation {
     }
 }
 
-/// The same order as asked for by a request with another body.
+/// The same order in a request with another body.
 pub fn another_request(ask: Reservation) -> Reservation {
     Reservation { fingerprint: Fingerprint::new([2; 32]), ..ask }
 }

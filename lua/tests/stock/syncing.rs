@@ -1,4 +1,4 @@
-//! What the ledger has changed is copied, and holds are dropped.
+//! Copies of the ledger, and holds that are dropped.
 
 use crate::shelf::{FAR, LONG_AGO, Shelf, ask, item, item_id, ledger_copy, order_id, refused, user_id};
 use stampede_lua::stock::{Cause, LedgerCopy, LedgerUnits, StagedItem};
@@ -41,13 +41,13 @@ async fn an_old_sync_does_not_bring_back_what_a_buyer_returned() {
 }
 
 #[tokio::test]
-async fn telling_all_buyers_ends_the_doubt() {
+async fn copying_all_buyers_ends_the_doubt() {
     let shelf = Shelf::open(vec![item(1, 9)]).await;
     shelf.sync(7, 2, (1, 1), &[]).await;
     assert_eq!(shelf.item(1).await.stale_at, Some(6));
     let ledger_copies = |version| [ledger_copy(version, 2, &[(1, 1), (2, 1)], true)];
     shelf.stock.sync(shelf.event, &ledger_copies(5), &[]).await.unwrap();
-    assert_eq!(shelf.item(1).await.stale_at, Some(6), "version 5 tells nothing of 6");
+    assert_eq!(shelf.item(1).await.stale_at, Some(6), "version 5 has nothing of 6");
     shelf.stock.sync(shelf.event, &ledger_copies(7), &[]).await.unwrap();
     assert_eq!(shelf.item(1).await.stale_at, None);
 }

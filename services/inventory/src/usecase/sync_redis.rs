@@ -157,7 +157,7 @@ pub(super) fn ledger_copy(change: &ItemChange) -> LedgerCopy {
     }
 }
 
-/// The committed units as the door takes them.
+/// The committed units as arguments of `stampede_lua`.
 pub(super) fn ledger_units(committed: Committed) -> LedgerUnits {
     LedgerUnits {
         committed_units: committed.units,
