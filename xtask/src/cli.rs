@@ -29,11 +29,11 @@ pub enum Command {
     Down,
     /// Play a whole sale through a fresh mesh and prove that its promises held
     Demo(DemoArgs),
-    /// Put load on a mesh with ghz or JMeter, or on the gateway alone with wrk, and say what a call costs
+    /// Put load on a mesh with ghz or JMeter, or on the gateway alone with wrk, and report the cost of a call
     Bench(BenchArgs),
     /// Break one thing after another while small sales go on, and prove each time that the promises held
     Chaos(ChaosArgs),
-    /// Run every check there is, or the tests whose name contains NAME
+    /// Run every check, or the tests whose name contains NAME
     Test(TestArgs),
     /// Generate the clients in other languages from the contracts, and build them
     Clients(ClientsArgs),
@@ -107,7 +107,7 @@ pub enum Profile {
 }
 
 impl ProfileArgs {
-    /// The profile that the flags name, or this one.
+    /// Returns the profile that the flags name, or `default`.
     pub fn or(self, default: Profile) -> Profile {
         match self {
             Self { dev: true, .. } => Profile::Dev,
@@ -127,7 +127,7 @@ impl Profile {
         }
     }
 
-    /// Where cargo puts what is built with it.
+    /// Directory in which cargo puts the binaries of the profile.
     pub fn directory(self) -> &'static str {
         match self {
             Self::Dev => "debug",
@@ -163,7 +163,7 @@ pub struct PortArgs {
 }
 
 impl PortArgs {
-    /// The ports that were named, each with its flag.
+    /// Returns the ports that were named, each with its flag.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
         let all = [
             ("--gateway-port", self.gateway_port),
@@ -247,13 +247,13 @@ pub enum Generator {
     Jmeter(JmeterArgs),
     /// HTTP through the gateway alone to a bare gRPC handler, by wrk, beside a bare hop in the same run
     Gateway(GatewayArgs),
-    /// No load: events that are due at the same instant, among many that are planned, and how late they open
+    /// No load: how late events open that are due at the same instant, among many that are planned
     EventOpen(EventOpenArgs),
-    /// A crowd that watches an event: how soon all are told of a change, and what a watcher costs
+    /// A crowd that watches an event: how soon all are notified of a change, and the cost of a watcher
     Watchers(WatchersArgs),
 }
 
-/// Which mesh the load is put on, and for how long.
+/// The mesh under load, and the duration of a plan.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// The gateway of a mesh that runs already, whose services are at their usual ports of the same host. It has to

@@ -1,6 +1,6 @@
 //! Adds up what `cargo test` reports, one `test result:` line for each binary of tests.
 
-/// How many tests passed and how many failed.
+/// Numbers of tests that passed and failed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Tests that passed.
@@ -15,7 +15,7 @@ impl Counts {
         self.passed + self.failed == 0
     }
 
-    /// Takes one line of output into account; most lines say nothing of a result.
+    /// Counts one line of output, if it has a result.
     pub fn read(&mut self, line: &str) {
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
         self.passed += count(result, "passed");

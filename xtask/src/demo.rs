@@ -66,12 +66,12 @@ pub fn run(workspace: &Workspace, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(verdict)
 }
 
-/// A sale that is named is found from where the contributor stands, the default one from anywhere.
+/// Resolves the file of the sale: a named one from the working directory, the default one from the workspace.
 fn sale_file(workspace: &Workspace, named: &Path) -> PathBuf {
     if named.exists() { named.to_owned() } else { workspace.root().join(named) }
 }
 
-/// How long the sale lets an order wait for its payment, which the mesh is configured with.
+/// Returns the payment window of the sale, which the mesh is configured with.
 pub fn pay_window_ms(sale: &Sale) -> Option<u64> {
     sale.pay_window_ms.as_ref().map(|window| u64::from(window.get_ref().get()))
 }
@@ -88,8 +88,8 @@ fn simulation(mesh: &Mesh<'_>, sale: &Path, acknowledged: &Path, args: &DemoArgs
     command
 }
 
-/// Runs a command of `stampede` that shows its own progress, and supervises the fleet meanwhile. Returns false if the
-/// command found a fault; fails if it could not do its work, which it has explained itself.
+/// Runs a command of `stampede` that prints its own progress, and supervises the fleet meanwhile. Returns false if the
+/// command found a fault; fails if it could not run, for the reason that it has printed.
 fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool> {
     say("");
     match fleet.run_command(command)?.code() {
@@ -99,7 +99,7 @@ fn play(fleet: &mut Fleet, name: &str, command: Command) -> anyhow::Result<bool>
     }
 }
 
-/// How long each part took.
+/// Durations of the parts.
 #[derive(Default)]
 struct Phases {
     taken: Vec<(&'static str, Duration)>,

@@ -1,4 +1,4 @@
-//! `cargo xtask down`: stops what a killed `up`, `demo`, `bench`, `chaos` or `test` left, by the ids it wrote down.
+//! `cargo xtask down`: stops the processes of a killed `up`, `demo`, `bench`, `chaos` or `test`, by the ids it stored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::workspace::{Workspace, remove_directory};
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(120);
 const CHILD_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Stops every run of this workspace that is not a test in progress, and mends what dead ones left.
+/// Stops every run of this workspace that is not a test in progress, and cleans up after dead ones.
 pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     let mut found = 0;
     for name in ["up", "demo", bench::RUN, chaos::RUN, openapi::RUN] {
@@ -35,7 +35,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails if a run is in progress; stops what it left if it was killed.
+/// Fails if a run is in progress; stops its leftovers if it was killed.
 pub fn mend_before(name: &str, run: &Path) -> anyhow::Result<()> {
     let Some(state) = State::read(run)? else { return Ok(()) };
     if state.supervisor.is_alive() {
@@ -47,7 +47,7 @@ pub fn mend_before(name: &str, run: &Path) -> anyhow::Result<()> {
     stop_run(name, run).map(drop)
 }
 
-/// Removes what tests that were killed have left behind.
+/// Removes the leftovers of killed tests.
 pub fn mend_tests(workspace: &Workspace) -> anyhow::Result<()> {
     for (name, run) in test_runs(workspace) {
         mend_test(&name, &run)?;
@@ -71,7 +71,7 @@ fn mend_test(name: &str, run: &Path) -> anyhow::Result<bool> {
     Ok(stopped)
 }
 
-/// Stops one run; whether there was anything to stop.
+/// Stops one run. Returns whether anything of it was running.
 fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
     let Some(state) = State::read(run)? else { return Ok(false) };
     let supervised = state.supervisor.is_alive();
@@ -95,9 +95,9 @@ fn stop_run(name: &str, run: &Path) -> anyhow::Result<bool> {
 
 fn stop(process: Process, within: Duration) -> anyhow::Result<()> {
     for (signal, timeout) in [(Signal::SIGTERM, within), (Signal::SIGKILL, CHILD_TIMEOUT)] {
-        // A process that ends in between is what is wanted.
+        // A process may end in between, which is fine.
         let _ended = kill(Pid::from_raw(process.pid), signal);
-        // One that stands still hears of it once it goes on.
+        // A stopped process gets SIGTERM once it continues.
         let _goes_on = kill(Pid::from_raw(process.pid), Signal::SIGCONT);
         if ends_within(process, timeout) {
             return Ok(());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_stopped_and_a_stranger_with_a_recycled_id_is_not() {
+    fn leftovers_of_a_killed_run_are_stopped_and_a_stranger_with_a_recycled_id_is_not() {
         let scratch = Scratch::new("down");
         let run = scratch.path();
         let ((mut left, left_process), (mut stranger, stranger_process)) = (sleeper(), sleeper());

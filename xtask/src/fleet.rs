@@ -27,7 +27,7 @@ pub use crate::fleet::beside::Beside;
 /// Poll interval of children and signals.
 pub const TICK: Duration = Duration::from_millis(20);
 
-/// How much of a dead child's log is shown.
+/// Number of lines of a dead child's log that are printed.
 const TAIL_LINES: usize = 20;
 
 struct Member {
@@ -35,7 +35,7 @@ struct Member {
     child: Child,
     log: PathBuf,
     ended: bool,
-    /// Whether it was ended on purpose, and is not missed until it is started again.
+    /// Whether it was killed on purpose: then its end is no error until it is started again.
     is_away: bool,
 }
 
@@ -47,8 +47,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet with its data, logs and state in `run`. From here on Ctrl-C is a wish to stop that
-    /// the fleet sees while it waits; a second one ends this process at once.
+    /// A fleet with its data, logs and state in `run`. From here on Ctrl-C sets a flag that the fleet checks while it
+    /// waits; a second one ends this process at once.
     pub fn open(run: &Path) -> anyhow::Result<Self> {
         make_directory(&run.join("logs"))?;
         let interrupted = interrupt::listen()?;
@@ -67,7 +67,7 @@ impl Fleet {
         self.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Starts a child and writes it down.
+    /// Starts a child and records it in the state file.
     pub fn start(&mut self, launch: Launch) -> anyhow::Result<()> {
         let child = launch.spawn(&self.run)?;
         let log = launch.log(&self.run);
@@ -75,7 +75,7 @@ impl Fleet {
         self.write_down()
     }
 
-    /// Waits until a child says it is ready. Any child's death, Ctrl-C and the deadline end it.
+    /// Waits until a child is ready. Fails on the death of any child, on Ctrl-C and at the deadline.
     pub fn wait_ready(&mut self, name: &str, within: Duration, mut ready: impl FnMut() -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         while !ready() {
@@ -88,7 +88,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Stays until a child dies, which is an error that shows its log, or Ctrl-C, which is not.
+    /// Waits until a child dies, which is an error with its log, or until Ctrl-C, which is none.
     pub fn watch(&mut self) -> anyhow::Result<()> {
         while !self.is_interrupted() {
             if let Some(obituary) = self.first_death() {
@@ -99,8 +99,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Runs a command that shows itself in the terminal until it ends. Any child's death and Ctrl-C end it before, and
-    /// are the error, rather than the failures of the command that follow from them.
+    /// Runs a command with the terminal as its output until it ends. Stops it on the death of any child and on Ctrl-C,
+    /// and returns that as the error rather than the command's own failure, which follows from it.
     pub fn run_command(&mut self, command: Command) -> anyhow::Result<ExitStatus> {
         let mut beside = Beside::start(command)?;
         loop {
@@ -113,7 +113,7 @@ impl Fleet {
         }
     }
 
-    /// Lets time pass. Any child's death and Ctrl-C end it before.
+    /// Sleeps. Fails on the death of any child and on Ctrl-C.
     pub fn stay(&mut self, time: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -191,7 +191,7 @@ fn stop_together(members: &mut [&mut Member]) {
         member.ended = member.ended || matches!(member.child.try_wait(), Ok(Some(_)));
         if !member.ended {
             signal(&member.child, Signal::SIGTERM);
-            // One that stands still hears of it once it goes on.
+            // A stopped process gets SIGTERM once it continues.
             signal(&member.child, Signal::SIGCONT);
         }
     }

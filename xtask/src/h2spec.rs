@@ -1,5 +1,5 @@
-//! `cargo xtask test h2spec`: whether the gateway speaks HTTP/2 as RFC 9113 and 7541 say, by the cases of h2spec. It has
-//! a gateway and a Redis of its own, and no services: the page that is asked for is the gateway's own.
+//! `cargo xtask test h2spec`: checks the gateway's HTTP/2 against RFC 9113 and 7541, by the cases of h2spec. It has a
+//! gateway and a Redis of its own, and no services: the page that is requested is the gateway's own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,9 +34,9 @@ const EXCEPTIONS: &str = include_str!("h2spec/exceptions.txt");
 const FIRST_PORT: u16 = 18_200;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long one case may take, in seconds: some wait for a connection to be closed.
+/// Longest time of one case, in seconds: some wait for a connection to be closed.
 const CASE_TIMEOUT_S: &str = "5";
-/// How long all of them may take.
+/// Longest time of all cases.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// h2spec has more cases than this. Fewer mean that it did not run to its end.
 const LEAST_CASES: usize = 100;
@@ -44,8 +44,8 @@ const LEAST_CASES: usize = 100;
 /// Begins a line of a case that does not fail each time.
 const SOMETIMES: &str = "sometimes: ";
 
-/// Runs all cases. Fails for one that fails and is no exception, and for an exception that passes, unless it is listed
-/// as one that fails sometimes.
+/// Runs all cases. Fails for a case that fails and is no exception, and for an exception that passes, unless it is
+/// listed as one that fails sometimes.
 pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     setup::redis()?;
     let h2spec = setup::h2spec(workspace)?;
@@ -63,7 +63,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     }
     println!("{} cases, {} faults", cases.len(), faults.len());
     if !faults.is_empty() {
-        say(&format!("what h2spec said is in {}", run.display()));
+        say(&format!("the output of h2spec is in {}", run.display()));
         return Ok(ExitCode::FAILURE);
     }
     remove_directory(&run)?;
@@ -113,16 +113,16 @@ fn examine(fleet: &mut Fleet, h2spec: &Path, port: u16) -> anyhow::Result<String
     let step = Step::begin(NAME, "running its cases");
     let mut beside = Beside::start(command)?;
     let deadline = Instant::now() + TIMEOUT;
-    // Its exit code says that a case has failed, which the report says in more words.
+    // Its exit code shows that a case has failed; the report names it.
     while beside.ended()?.is_none() {
         fleet.check()?;
         if Instant::now() > deadline {
-            bail!("h2spec was not done within {} s; {} is what it said", TIMEOUT.as_secs(), log.display());
+            bail!("h2spec did not end within {} s; its output is {}", TIMEOUT.as_secs(), log.display());
         }
         thread::sleep(TICK);
     }
     step.done("done");
-    fs::read_to_string(&report).with_context(|| format!("h2spec wrote no report; {} is what it said", log.display()))
+    fs::read_to_string(&report).with_context(|| format!("h2spec wrote no report; its output is {}", log.display()))
 }
 
 /// The outcome of each case by its name, which is `section | case`: whether it passed.
@@ -158,7 +158,7 @@ fn exceptions(text: &str) -> anyhow::Result<Exceptions> {
     lines.map(exception).collect()
 }
 
-/// What is not as it should be, one sentence each.
+/// Returns the deviations from the expected outcomes, one sentence each.
 fn faults(cases: &Cases, exceptions: &Exceptions) -> Vec<String> {
     let failed = cases.iter().filter(|(name, passed)| !**passed && !exceptions.contains_key(*name));
     let failed = failed.map(|(name, _)| format!("failed: {name}"));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_a_fault_unless_it_is_listed_and_what_passes_if_it_is() {
+    fn a_failure_is_a_fault_unless_listed_and_a_pass_is_if_listed() {
         let cases = cases(REPORT).expect("a report");
         let judged = |text: &str| faults(&cases, &exceptions(text).expect("exceptions"));
         assert_eq!(judged(""), ["failed: http2/3.5 | Sends none"]);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_sometimes_is_a_fault_neither_when_it_fails_nor_when_it_passes() {
+    fn a_flaky_case_is_a_fault_neither_when_it_fails_nor_when_it_passes() {
         let cases = cases(REPORT).expect("a report");
         let text = "sometimes: http2/3.5 | Sends none | a reason\n\
                     sometimes: http2/3.5 | Sends a \"preface\" | a reason";

@@ -1,5 +1,5 @@
-//! As whom the servers run. MySQL and MariaDB refuse to be root, and none of them should be: where
-//! this process is root, they run as `nobody`, if `nobody` can reach the workspace at all.
+//! The account of the servers. MySQL and MariaDB refuse to run as root, and no server should: where this process is
+//! root, they run as `nobody`, if `nobody` can reach the workspace at all.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::workspace::{Workspace, make_directory};
 /// The account that a server process belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Identity {
-    /// The one who runs this command.
+    /// The account that runs this command.
     Own,
     /// An unprivileged one that root drops to.
     Dropped {

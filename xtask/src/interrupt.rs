@@ -1,4 +1,4 @@
-//! The contributor's wish to stop, which may come at any time: Ctrl-C, SIGTERM or SIGHUP.
+//! Interrupts by the contributor: Ctrl-C, SIGTERM or SIGHUP.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Signals are a matter of the whole process, and so is what is known of them.
+/// Signals belong to the whole process, so their flag is a static.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Registers the signals: the first sets a flag, which every wait checks; the second ends this process at once.

@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::identity::Identity;
 
-/// When a child is stopped: the higher, the earlier. All of one tier stop side by side.
+/// The order of stopping: the highest tier first. All children of one tier stop concurrently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// Redis, the database, Kafka.
@@ -20,7 +20,7 @@ pub enum Tier {
     Provider,
     /// The services.
     Service,
-    /// The door to the outside.
+    /// The gateway.
     Gateway,
 }
 
@@ -29,7 +29,7 @@ pub enum Tier {
 pub struct Launch {
     /// Name in status lines, and of the log file.
     pub name: String,
-    /// When it is stopped.
+    /// Its tier, which decides when it is stopped.
     pub tier: Tier,
     pub program: PathBuf,
     /// Its arguments.
@@ -38,12 +38,12 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// The account it runs as.
     pub identity: Identity,
-    /// How long it may take to stop after SIGTERM before it is killed.
+    /// Longest time from SIGTERM until it is killed.
     pub stop_timeout: Duration,
 }
 
 impl Launch {
-    /// Where its output goes.
+    /// Its log file.
     pub fn log(&self, run: &Path) -> PathBuf {
         run.join("logs").join(format!("{}.log", self.name))
     }
@@ -58,7 +58,7 @@ impl Launch {
         self.spawn_writing_to(File::create(&log).with_context(|| format!("cannot write {}", log.display()))?)
     }
 
-    /// Does the same with one that was started before: its log goes on.
+    /// Restarts one that was started before: its log is appended to.
     pub fn spawn_again(&self, run: &Path) -> anyhow::Result<Child> {
         let log = self.log(run);
         let output = OpenOptions::new().create(true).append(true).open(&log);

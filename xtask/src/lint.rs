@@ -28,7 +28,7 @@ pub const CHECKS: [Check; 8] = [
     ("clippy", clippy),
 ];
 
-/// Runs them one after another, and stops at the first that fails; or that of the advisories alone.
+/// Runs the checks one after another, and stops at the first that fails; or runs that of the advisories alone.
 pub fn run(workspace: &Workspace, args: &LintArgs) -> anyhow::Result<()> {
     setup::checks(workspace)?;
     if args.advisories {
@@ -41,7 +41,7 @@ pub fn run(workspace: &Workspace, args: &LintArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Formats code and contracts in place, and writes what follows from the registry of services.
+/// Formats code and contracts in place, and writes the lists that follow from the registry of services.
 pub fn format(workspace: &Workspace) -> anyhow::Result<()> {
     shell::shown(shell::cargo(workspace.root()).args(["fmt", "--all"]))?;
     if tools::buf(workspace).exists() {
@@ -92,7 +92,7 @@ fn check_contract_format(workspace: &Workspace) -> anyhow::Result<()> {
     shell::shown(&mut format_contracts(workspace, &["--diff", "--exit-code"]))
 }
 
-/// The format of our own contracts. What is vendored is theirs.
+/// Checks the format of our own contracts, not of vendored ones.
 fn format_contracts(workspace: &Workspace, how: &[&str]) -> Command {
     let mut buf = Command::new(tools::buf(workspace));
     buf.current_dir(workspace.root()).args(["format", "--path", "proto/stampede"]).args(how);
@@ -110,7 +110,7 @@ fn compare_contracts(workspace: &Workspace) -> anyhow::Result<()> {
     remove_directory(&old)?;
     make_directory(&old)?;
     extract(workspace.root(), base, &old)?;
-    // Both sides by today's rules.
+    // Both commits by the current rules.
     std::fs::copy(workspace.root().join("buf.yaml"), old.join("buf.yaml")).context("cannot copy buf.yaml")?;
     say(&format!("against {base}"));
     let mut buf = Command::new(tools::buf(workspace));
@@ -120,14 +120,14 @@ fn compare_contracts(workspace: &Workspace) -> anyhow::Result<()> {
     outcome
 }
 
-/// The commit to compare with; none only if there truly is no earlier one, or it has no contracts yet. A history that
-/// cannot be read, or that was cut off, is an error: nothing would be compared, and nobody would know.
+/// Returns the commit to compare with; none only if there is no earlier one, or it has no contracts yet. Fails for a
+/// history that cannot be read or is shallow: the comparison would be skipped unnoticed.
 fn base_commit(root: &Path) -> anyhow::Result<Option<&'static str>> {
     let ask = |args: &[&str]| shell::quiet(Command::new("git").current_dir(root).args(args));
     let holds = |args: &[&str]| shell::succeeds(Command::new("git").current_dir(root).args(args));
     ask(&["rev-parse", "--verify", "HEAD^{commit}"]).with_context(|| {
         format!(
-            "git cannot tell the last commit, which the contracts are compared with; this has to be a git checkout, \
+            "git cannot find the last commit, which the contracts are compared with; this has to be a git checkout, \
              and if it belongs to another user: git config --global --add safe.directory {}",
             root.display()
         )
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_was_cut_off_is_an_error_that_says_how_to_mend_it() {
+    fn a_shallow_history_is_an_error_with_the_way_to_mend_it() {
         let scratch = Scratch::new("lint-shallow");
         let (whole, cut) = (scratch.path().join("whole"), scratch.path().join("cut"));
         make_directory(&whole).expect("writable");

@@ -1,4 +1,4 @@
-//! Lists of processes in files that only a deployment reads: written from the registry, and held against it.
+//! Lists of processes in files that only a deployment reads: written from the registry, and compared with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn all() -> [List; 6] {
     ]
 }
 
-/// The processes that are monitored: all but the payment provider, which is somebody else's.
+/// The processes that are monitored: all but the payment provider, which is a third party's.
 fn watched() -> impl Iterator<Item = Process> {
     std::iter::once(Process::Gateway).chain(Service::ALL.map(Process::Service))
 }
@@ -64,7 +64,7 @@ fn scraped(process: Process) -> String {
     format!("  - job_name: {process}\n    static_configs: [{{targets: [\"{process}:{port}\"]}}]")
 }
 
-/// Writes every list anew.
+/// Writes every list.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     for list in all() {
         let (path, text) = list.read(workspace.root())?;
@@ -76,7 +76,7 @@ pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails if a list is not what the registry says.
+/// Fails if a list differs from the registry.
 pub fn check(workspace: &Workspace) -> anyhow::Result<()> {
     for list in all() {
         let (path, text) = list.read(workspace.root())?;

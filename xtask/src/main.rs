@@ -1,9 +1,8 @@
 //! `cargo xtask`: the contributor's one command surface.
 //!
-//! It sets a machine up, runs the mesh with its servers as supervised children, plays a whole sale
-//! through it, and runs every check there is. It compiles in seconds from a bare toolchain, so of
-//! the product it may use the sale file and `vocab` alone, and it must not depend on tokio, or on
-//! anything that needs more than a linker to build.
+//! It sets a machine up, runs the mesh with its servers as supervised children, plays a whole sale through it, and runs
+//! every check. It compiles in seconds from a bare toolchain, so of the product it may use the sale file and `vocab`
+//! alone, and it must not depend on tokio, or on anything that needs more than a linker to build.
 
 mod bench;
 mod chaos;

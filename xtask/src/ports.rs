@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::PortArgs;
 
-/// How far above its default a port may move.
+/// Number of ports that are tried above the default.
 const REACH: u16 = 200;
 
 /// Hands out ports, each once, even before anything listens on them.
@@ -17,7 +17,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Sets the ports that the contributor named aside, so that none of them is given away as the next free one.
+    /// Reserves the ports that the contributor named, so that none of them is taken as the next free one.
     pub fn reserving(requested: &PortArgs) -> anyhow::Result<Self> {
         let mut ports = Self::default();
         for (flag, port) in requested.named() {
@@ -36,7 +36,7 @@ impl Ports {
         Ok(())
     }
 
-    /// The port that the contributor named, which was set aside, or the first free one from `default` on.
+    /// Returns the port that the contributor named, which was reserved, or the first free one from `default` on.
     pub fn pick(&mut self, what: &str, requested: Option<u16>, default: u16) -> anyhow::Result<u16> {
         match requested {
             Some(port) => Ok(port),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_was_asked_for_is_given_to_nobody_before() {
+    fn a_named_port_is_not_taken_as_the_next_free_one() {
         let (listener, port) = occupied();
         drop(listener);
         let requested = PortArgs { gateway_port: Some(port), ..PortArgs::default() };

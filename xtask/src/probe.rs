@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Redis answers a PING (and not that it is still loading its data).
+/// Redis answers a PING, and no longer with LOADING.
 pub fn redis(port: u16) -> bool {
     exchange(port, b"PING\r\n", 5).is_some_and(|reply| reply == b"+PONG")
 }
@@ -31,7 +31,7 @@ pub fn http_ready(port: u16) -> bool {
     exchange(port, request.as_bytes(), 12).is_some_and(|reply| reply == b"HTTP/1.1 200")
 }
 
-/// Something that speaks HTTP answers at all: the sandbox has no admin port.
+/// An HTTP server answers at all: the sandbox has no admin port.
 pub fn http_answers(port: u16) -> bool {
     let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     exchange(port, request.as_bytes(), 7).is_some_and(|reply| reply == b"HTTP/1.")

@@ -1,21 +1,21 @@
-//! How many processes of each service to run, as given by `--replicas order=2,event=3`.
+//! Numbers of processes by service, as given by `--replicas order=2,event=3`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use stampede_vocab::Process;
 
-/// The processes of which there can be many, in the order in which they start.
+/// The processes that can have replicas, in the order in which they start.
 pub fn replicated() -> impl Iterator<Item = Process> {
     Process::all().filter(|process| *process != Process::Sandbox)
 }
 
-/// So many of each, as `--replicas` takes it.
+/// So many of each, in the form of `--replicas`.
 pub fn of_each(count: usize) -> String {
     replicated().map(|process| format!("{process}={count}")).collect::<Vec<_>>().join(",")
 }
 
-/// More than this on one machine is a slip of the finger.
+/// More than this on one machine is a typing error.
 const MAX_REPLICAS: usize = 9;
 
 /// Counts by service; a service that is not named has one process.
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
+    fn invalid_counts_are_refused_by_name() {
         for (text, part) in [
             ("order", "SERVICE=N"),
             ("orders=2", "no such service"),

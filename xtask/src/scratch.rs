@@ -26,7 +26,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A failed removal is left to the system's own cleaning.
+        // A failed removal is left to the system's own clean-up.
         drop(remove_directory(&self.path));
     }
 }

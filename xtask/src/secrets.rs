@@ -12,7 +12,7 @@ use crate::workspace::remove_file;
 
 /// The variable of the key of the gateway's tokens.
 pub const AUTH: &str = "STAMPEDE_AUTH_SECRET";
-/// The variable of the secret by which the processes of the mesh know each other.
+/// The variable of the secret by which the processes of the mesh authenticate each other.
 pub const MESH: &str = "STAMPEDE_MESH_SECRET";
 const WEBHOOK: &str = "STAMPEDE_WEBHOOK_SECRET";
 
@@ -28,7 +28,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// The secrets that this run wrote down before, or new ones: tokens stay valid from one `up` to the next.
+    /// Returns the secrets that an earlier run stored here, or new ones: tokens stay valid from one `up` to the next.
     pub fn of_run(run: &Path) -> anyhow::Result<Self> {
         let path = Self::file(run);
         match fs::read_to_string(&path) {
@@ -36,7 +36,7 @@ impl Secrets {
                 let parsed = parse(&text);
                 let mut secrets =
                     parsed.with_context(|| format!("{} has no secrets; remove it for new ones", path.display()))?;
-                // One of a release that had no such secret.
+                // A file of a release that had no such secret.
                 if secrets.mesh.is_empty() {
                     secrets.mesh = random_hex()?;
                 }
@@ -49,10 +49,10 @@ impl Secrets {
         }
     }
 
-    /// Writes them down, and with them the addresses of the run: its ports may be others than the last time.
+    /// Writes the secrets, and with them the addresses of the run: its ports may differ from the last time.
     pub fn write(&self, run: &Path, addresses: &[(&str, String)]) -> anyhow::Result<()> {
         let (path, fresh) = (Self::file(run), run.join("secrets.env.new"));
-        // A file that is there already would keep its mode.
+        // An existing file would keep its mode.
         remove_file(&fresh)?;
         OpenOptions::new()
             .write(true)
@@ -64,7 +64,7 @@ impl Secrets {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Where a run keeps them.
+    /// Returns the file of a run's secrets.
     pub fn file(run: &Path) -> PathBuf {
         run.join("secrets.env")
     }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_half_of_it_is_not() {
+    fn written_secrets_are_read_again_and_half_a_file_is_not() {
         let secrets = Secrets { auth: "a1".into(), mesh: "c3".into(), webhook: "b2".into() };
         assert!(parse(&secrets.script(&[("STAMPEDE_GATEWAY_URL", "http://127.0.0.1:8080".into())])) == Some(secrets));
         assert!(parse("export STAMPEDE_AUTH_SECRET=a1\n").is_none());

@@ -15,10 +15,10 @@ use crate::interrupt;
 /// Directories that hold servers and system tools and are often missing from a user's PATH.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// How many lines of a failed program's output are shown.
+/// Number of lines of a failed program's output that are printed.
 const TAIL_LINES: usize = 20;
 
-/// Where programs are looked for: PATH, then the system directories, each once.
+/// Returns the search path: PATH, then the system directories, each once.
 pub fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = std::env::split_paths(&path).chain(SYSTEM_DIRECTORIES.map(PathBuf::from));
@@ -46,8 +46,8 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs a program without showing its output, and returns its standard output. What it said is
-/// part of the error if it fails.
+/// Runs a program without printing its output, and returns its standard output. The end of it is part of the error if
+/// it fails.
 pub fn quiet(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", describe(command)))?;
     if !output.status.success() {
@@ -56,8 +56,7 @@ pub fn quiet(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs a program that speaks to the contributor itself, such as cargo. It and all that it starts end with a wish to
-/// stop.
+/// Runs a program that prints to the terminal itself, such as cargo. An interrupt ends it and its children.
 pub fn shown(command: &mut Command) -> anyhow::Result<()> {
     let status = Group::start(command)?.wait()?;
     succeeded(command, status)
@@ -78,10 +77,10 @@ fn succeeded(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
 
 /// Poll interval of a running program and of the stop flag.
 const TICK: Duration = Duration::from_millis(20);
-/// How long a program may take to stop.
+/// Longest time for a program to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A program with all that it starts: a group of their own, so that none is left behind when it is stopped.
+/// A program with its children: a process group of their own, so that none is left behind when it is stopped.
 pub struct Group {
     child: Child,
 }
@@ -94,12 +93,12 @@ impl Group {
         Ok(Self { child })
     }
 
-    /// Its standard output, if that is a pipe nobody has taken yet.
+    /// Takes its standard output, if that is a pipe.
     pub fn output(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Waits until it has ended, or ends it where the contributor interrupts.
+    /// Waits until it has ended, or stops it on an interrupt.
     pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
         loop {
             if let Some(status) = self.child.try_wait().context("cannot wait for a program")? {
@@ -124,7 +123,7 @@ impl Group {
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(TICK);
         }
-        // Those that it started may outlive it.
+        // Its children may outlive it.
         self.signal(Signal::SIGKILL);
         // Reaped, or killed just now: its status says nothing new.
         drop(self.child.wait());
@@ -132,7 +131,7 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         let leader = i32::try_from(self.child.id()).expect("the kernel's process ids fit in an i32");
-        // Nobody left in the group is what is wanted.
+        // The group may be empty already, which is fine.
         let _ended = killpg(Pid::from_raw(leader), signal);
     }
 }
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_program_is_named_with_what_it_said() {
+    fn a_failing_program_is_named_with_its_output() {
         let error = quiet(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).expect_err("exits with 3");
         let text = error.to_string();
         assert!(text.contains("sh -c") && text.contains("broken") && text.contains('3'), "{text}");

@@ -1,5 +1,5 @@
-//! Records the processes of a run, so that `down` can end what a killed run left. A process is known by its id and its
-//! start time: a recycled id is never mistaken for it.
+//! Records the processes of a run, so that `down` can stop those that a killed run left. A process is identified by its
+//! id and its start time: a recycled id is never mistaken for it.
 
 use std::fs;
 use std::path::Path;
@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 /// The name of the state file in a run's directory.
 const STATE_FILE: &str = "state.json";
 
-/// One process, beyond doubt.
+/// The identity of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id.
     pub pid: i32,
-    /// When it started, in the kernel's clock ticks since boot.
+    /// Its start time, in the kernel's clock ticks since boot.
     pub start_ticks: u64,
 }
 
@@ -47,7 +47,7 @@ fn is_zombie(stat: &str) -> bool {
     fields(stat).next() == Some("Z")
 }
 
-/// A supervised process as written down.
+/// A supervised process in the state file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recorded {
     /// Its name in the status lines.
@@ -55,7 +55,7 @@ pub struct Recorded {
     pub process: Process,
 }
 
-/// Everything a run writes down.
+/// The state file of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
     /// The `cargo xtask` that supervises the others.
@@ -77,7 +77,7 @@ impl State {
         }
     }
 
-    /// Writes it whole or not at all: a reader never sees half a file.
+    /// Writes the file atomically: a reader never sees half of it.
     pub fn write(&self, run: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self).context("the state has a JSON form")?;
         let fresh = run.join("state.json.new");
@@ -88,7 +88,7 @@ impl State {
 
     /// Forgets a run that has ended.
     pub fn forget(run: &Path) {
-        // Nothing is left to mend: a state file that stays behind only names processes that are gone.
+        // An error is harmless: a state file that stays behind only names processes that are gone.
         drop(fs::remove_file(run.join(STATE_FILE)));
     }
 }

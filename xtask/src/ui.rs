@@ -20,14 +20,14 @@ impl Step {
         Self { name: name.to_owned(), started: Instant::now(), spinner }
     }
 
-    /// Ends the step with its one line: what came of it, and how long it took.
+    /// Ends the step with its one line: its outcome, and the time it took.
     pub fn done(mut self, outcome: &str) {
         self.clear();
         let took = seconds(self.started.elapsed());
         eprintln!("  {:<12} {outcome:<58} {took:>8}", self.name);
     }
 
-    /// Takes the spinner away for a program that writes to the terminal itself.
+    /// Hides the spinner for a program that writes to the terminal itself.
     pub fn pause(&mut self) {
         self.clear();
     }
@@ -55,7 +55,7 @@ fn spinner(name: &str, doing: &str) -> ProgressBar {
     bar
 }
 
-/// A line about what is going to happen, before it does.
+/// Prints a line about the next step.
 pub fn say(line: &str) {
     eprintln!("{line}");
 }

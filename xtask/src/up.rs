@@ -62,7 +62,7 @@ fn run_servers(workspace: &Workspace, args: &UpArgs) -> anyhow::Result<ExitCode>
     stay(fleet)
 }
 
-/// Where everything is, and what it takes.
+/// Prints the addresses of the mesh, and its memory.
 pub fn print_summary(mesh: &Mesh<'_>, fleet: &Fleet) {
     println!("\n  {:<12} {}", "buyers", mesh.layout.gateway_url());
     for line in mesh.layout.lines() {
@@ -82,7 +82,7 @@ fn print_servers(servers: &Servers, fleet: &Fleet) {
     println!("  {:<12} {}", "disk", bytes(usage::disk(fleet.run())));
 }
 
-/// The memory of the product's own processes, if any run, and of what lies below them.
+/// Returns the memory of the product's own processes, if any run, and of the servers.
 fn memory(fleet: &Fleet) -> String {
     let resident = |tiers: &[Tier]| bytes(usage::resident(&fleet.pids(tiers)));
     let product = [Tier::Service, Tier::Gateway];

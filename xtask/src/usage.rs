@@ -1,4 +1,4 @@
-//! How much memory processes hold and how much disk a directory takes.
+//! Memory of processes, and disk space of directories.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::path::Path;
 /// counts once among them (the kernel's proportional set size). One that has ended counts nothing.
 pub fn resident(pids: &[i32]) -> u64 {
     let read = |pid: &i32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
-    // The shares of another account's process may be hidden: then all of its resident memory counts.
+    // The proportional size of another account's process may be hidden: then all of its resident memory counts.
     let of = |pid| {
         let proportional = read(pid, "smaps_rollup").and_then(|text| bytes_of(&text, "Pss:"));
         proportional.or_else(|| bytes_of(&read(pid, "status")?, "VmRSS:"))

@@ -1,5 +1,5 @@
-//! Where things lie: the workspace's root and the directories under `.stampede/`.
-//! It only names paths and makes directories; their contents belong to others.
+//! Paths: the workspace's root and the directories under `.stampede/`. It only names paths and makes directories; their
+//! contents belong to others.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the root from where this crate lies, so that any working directory will do.
+    /// Finds the root from the path of this crate, so that any working directory will do.
     pub fn locate() -> Self {
         let root =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the xtask crate lies in the workspace's root");
@@ -40,7 +40,7 @@ impl Workspace {
         self.private().join(name)
     }
 
-    /// Where cargo puts the binaries of a profile.
+    /// Returns the directory in which cargo puts the binaries of a profile.
     pub fn binaries(&self, profile: &str) -> PathBuf {
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         self.root.join(target).join(profile)

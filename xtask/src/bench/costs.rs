@@ -1,5 +1,5 @@
 //! Measures the resources that processes use, as the kernel counts them: processor time and memory. A noisy neighbour
-//! makes things slow, and hardly changes what they cost.
+//! adds latency, and hardly changes these.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_and_system_time_add_up_whatever_the_name() {
+    fn user_and_system_time_add_up_for_any_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 0 0 0 0 150 25 0 0 20 0 1 0 4242 0";
         assert_eq!(processor_time(stat), Some(Duration::from_millis(1_750)));
         assert_eq!(processor_time(""), None);

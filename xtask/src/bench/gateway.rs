@@ -1,6 +1,6 @@
-//! `cargo xtask bench gateway`: what a request costs the gateway, beside what it costs a bare HTTP handler and a bare
+//! `cargo xtask bench gateway`: the cost of a request in the gateway, beside that in a bare HTTP handler and in a bare
 //! hop from HTTP to gRPC, in the same run and in turn with them. Processor time is the kernel's; only ratios of one run
-//! say something about another machine.
+//! compare with those of another machine.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 
 /// Connections at a time.
 const CONNECTIONS: [u32; 2] = [32, 64];
-/// What goes before each measurement.
+/// Warm-up before each measurement.
 const WARM_UP_S: u32 = 1;
 
-/// What the gateway may cost at most, as a share of the bare hop, and its latency.
+/// Ceilings of the gateway's cost and latency, as shares of the bare hop's.
 const MOST_COST: f64 = 1.7;
 const MOST_P99: f64 = 2.0;
 
@@ -70,7 +70,7 @@ struct Sample {
     p99_ms: f64,
 }
 
-/// Measures; whether every request was answered as its case reckons with.
+/// Measures. Returns whether every request was answered as its case expects.
 pub fn run(workspace: &Workspace, args: &GatewayArgs) -> anyhow::Result<bool> {
     let run = workspace.run(RUN);
     down::mend_before("bench", &run)?;
@@ -111,7 +111,7 @@ struct Bench {
     wrk: Wrk,
     fleet: Fleet,
     seconds: u32,
-    /// Whether all was answered so far as it should be.
+    /// Whether all answers so far are as expected.
     sound: bool,
 }
 
@@ -154,7 +154,7 @@ impl Bench {
     fn judge(&mut self, case: &Case, count: Count) {
         let expected = if case.is_refused { count.requests } else { 0 };
         if count.requests == 0 || count.failed > 0 || count.refused != expected {
-            say(&format!("  {}: {count:?} is not as it should be", case.name));
+            say(&format!("  {}: {count:?} is not as expected", case.name));
             self.sound = false;
         }
     }

@@ -50,7 +50,7 @@ pub struct Played {
     pub histogram: Vec<(f64, u64)>,
 }
 
-/// Plays the plans; whether all went as they should.
+/// Plays the plans. Returns whether all outcomes were as expected.
 pub fn run(workspace: &Workspace, args: &GhzArgs) -> anyhow::Result<bool> {
     let plans = plan::chosen(&plan::folder(workspace), &args.plans, args.rate)?;
     stage::check(workspace, &args.load)?;
@@ -123,7 +123,7 @@ impl Played {
         let allowed = plan.allowed();
         let is_allowed = |name: &&String| allowed.contains(&name.trim_start_matches(metrics::RESERVATION));
         let mut unexpected: Vec<String> = outcomes.keys().filter(|name| !is_allowed(name)).cloned().collect();
-        // Nothing that was answered is nothing that went well.
+        // A plan without an answer has failed.
         if calls == 0 || !outcomes.keys().any(|name| !name.starts_with(metrics::RESERVATION)) {
             unexpected.push("no call was counted".to_owned());
         }
@@ -194,7 +194,7 @@ fn print(played: &[Played]) {
     });
 }
 
-/// The part of a call's cost below which a process only idles along.
+/// The share of a call's cost below which a process counts as idle.
 const LEAST: f64 = 0.5;
 
 /// A table of figures by process, of those that have one of some size.
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_came_to_the_service_is_an_outcome_too() {
+    fn calls_that_never_reached_the_service_are_an_outcome_too() {
         let counted = [("OK", 9), ("NOT_READY", 1), ("reservation SOLD_OUT", 9)];
         let counted = counted.map(|(name, count)| (name.to_owned(), count)).into();
         let outcomes = outcomes(&report(), Some(counted));

@@ -16,9 +16,9 @@ use crate::shell::{self, Group};
 use crate::ui::{Step, say};
 use crate::workspace::{Workspace, make_directory, remove_directory};
 
-/// The plan whose readers come before the opening, so its event must not be open yet.
+/// The plan whose readers arrive before the opening, so its event must not be open yet.
 const BEFORE_THE_OPENING: &str = "browse-and-wait";
-/// Seconds from the start of JMeter to its first reader, and how long it may take to start.
+/// Seconds from the start of JMeter to its first reader, and the longest start-up of its JVM.
 const FIRST_READER_S: u32 = 5;
 const JVM_S: u32 = 6;
 /// Seconds over which users come.
@@ -28,7 +28,7 @@ const SECONDS_PER_PURCHASE: u32 = 1;
 /// Most tokens that `stampede token` makes.
 const MAX_TOKENS: u64 = 1_000_000;
 
-/// Plays the plans; whether every answer was one that they reckon with.
+/// Plays the plans. Returns whether every answer was an expected one.
 pub fn run(workspace: &Workspace, args: &JmeterArgs) -> anyhow::Result<bool> {
     let plans = chosen(&workspace.root().join("jmeter-bench"), &args.plans)?;
     ensure!(
@@ -53,7 +53,7 @@ pub fn run(workspace: &Workspace, args: &JmeterArgs) -> anyhow::Result<bool> {
     })
 }
 
-/// One for each purchase that there is time for, and one for who begins the last.
+/// A token for each purchase that there is time for, and one more for the last that begins.
 const fn tokens(args: &JmeterArgs) -> u64 {
     args.users as u64 * (args.load.seconds / SECONDS_PER_PURCHASE + 1) as u64
 }
@@ -66,7 +66,7 @@ fn chosen(folder: &Path, named: &[String]) -> anyhow::Result<Vec<PathBuf>> {
     plans.sort();
     let known: Vec<String> = plans.iter().map(|plan| name_of(plan)).collect();
     if let Some(stranger) = named.iter().find(|name| !known.contains(name)) {
-        bail!("{stranger}: there is no such plan; there are {}", known.join(", "));
+        bail!("{stranger}: there is no such plan; the plans are {}", known.join(", "));
     }
     plans.retain(|plan| named.is_empty() || named.contains(&name_of(plan)));
     Ok(plans)

@@ -21,7 +21,7 @@ use crate::shell;
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
-/// The ports are from here on.
+/// First port that is tried.
 const FIRST_PORT: u16 = 7_600;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,7 +86,8 @@ impl Laboratory {
             (secrets::AUTH.to_owned(), secrets.auth.clone()),
             (secrets::MESH.to_owned(), secrets.mesh.clone()),
             ("STAMPEDE_WORKER_THREADS".to_owned(), "1".to_owned()),
-            // One buyer at one address makes all the claims. The limits are far away, and what they cost is in.
+            // One buyer at one address makes all the claims. The limits are too high to be reached, and their cost is
+            // included.
             ("STAMPEDE_ADDRESS_SHARE_PERCENT".to_owned(), "100".to_owned()),
             ("STAMPEDE_ACT_LIMITS_FACTOR".to_owned(), "1000000".to_owned()),
             ("STAMPEDE_MAX_IN_FLIGHT_OF_USER".to_owned(), "8192".to_owned()),

@@ -1,5 +1,5 @@
 //! Outcomes of calls, from the `/metrics` of the processes that answered them: the one place where the reason of a
-//! refusal is counted, whoever sent the load.
+//! refusal is counted, whatever the load generator.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -68,7 +68,7 @@ fn count(text: &str, method: &str) -> Outcomes {
     outcomes
 }
 
-/// How an answer inside of a call is named, so that it is not taken for a call.
+/// Returns the name of an outcome inside of a call, so that it is not counted as a call.
 fn reservation(outcome: &str) -> String {
     format!("{RESERVATION}{outcome}")
 }
@@ -97,7 +97,7 @@ stampede_reservations_total{outcome="SOLD_OUT"} 9
     }
 
     #[test]
-    fn only_what_is_new_counts() {
+    fn only_new_answers_count() {
         let before = Outcomes::from([("OK".to_owned(), 4), ("SOLD_OUT".to_owned(), 1)]);
         let now = Outcomes::from([("OK".to_owned(), 9), ("SOLD_OUT".to_owned(), 1), ("NOT_READY".to_owned(), 2)]);
         assert_eq!(since(&before, &now), Outcomes::from([("OK".to_owned(), 5), ("NOT_READY".to_owned(), 2)]));

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: puts load on a mesh with the tools that load testers know, and reports the results: rates and
-//! latencies, outcomes by reason, what each call cost, and whether every promise still held. The gateway can be
+//! latencies, outcomes by reason, the cost of each call, and whether every promise still held. The gateway can be
 //! measured alone too, and with a crowd that watches; and how late events open that are due at the same instant.
 
 mod costs;
@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 /// The directory of the mesh that a bench starts, under `.stampede/`. Its measurements lie next to it.
 pub const RUN: &str = "bench/mesh";
 
-/// Runs the plans; non-zero if something was answered that a plan does not reckon with, or a promise was broken.
+/// Runs the plans; non-zero if an answer was unexpected, or a promise was broken.
 pub fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<ExitCode> {
     let as_it_should_be = match &args.generator {
         Generator::Ghz(args) => ghz::run(workspace, args)?,

@@ -78,7 +78,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn a_page_shows_every_plan_and_marks_what_was_not_reckoned_with() {
+    fn a_page_shows_every_plan_and_marks_unexpected_outcomes() {
         let played = Played {
             plan: "get-order.open".into(),
             calls: 10,

@@ -28,7 +28,7 @@ pub fn chosen(folder: &Path, named: &[String], rate: Option<u32>) -> anyhow::Res
     let all = all(folder)?;
     let known = || all.iter().map(|plan| plan.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(stranger) = named.iter().find(|name| !all.iter().any(|plan| plan.is_meant_by(name))) {
-        bail!("{stranger}: there is no such plan; there are {}", known());
+        bail!("{stranger}: there is no such plan; the plans are {}", known());
     }
     let mut plans = all.clone();
     plans.retain(|plan| named.is_empty() || named.iter().any(|name| plan.is_meant_by(name)));
@@ -58,7 +58,7 @@ impl Plan {
         }
         anyhow::ensure!(
             !plan.allowed().is_empty(),
-            "{} does not say in tags.allow what may be answered",
+            "{} does not list the expected outcomes in tags.allow",
             path.display()
         );
         Ok(plan)
@@ -68,12 +68,12 @@ impl Plan {
         self.name == name || self.name.rsplit_once('.').is_some_and(|(call, _)| call == name)
     }
 
-    /// Whether calls are due at a rate, whether or not answers come.
+    /// Whether the load is open: calls at a rate, independent of the answers.
     pub fn is_open(&self) -> bool {
         self.content["async"] == true
     }
 
-    /// The outcomes that the plan reckons with; any other fails the run.
+    /// The outcomes that the plan expects; any other fails the run.
     pub fn allowed(&self) -> Vec<&str> {
         self.content["tags"]["allow"].as_str().map(|list| list.split(',').collect()).unwrap_or_default()
     }
@@ -121,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plan_is_refused_by_name() {
+    fn an_unknown_plan_is_refused_by_name() {
         assert!(plans(&["get-orders"], None).expect_err("a slip").to_string().contains("get-orders: there is no such"));
         assert!(plans(&["get-order.closed"], Some(10)).expect_err("not open").to_string().contains("--rate"));
     }
 
     #[test]
-    fn every_plan_says_what_load_testers_forget() {
+    fn every_plan_sets_what_load_testers_forget() {
         for plan in chosen(&folder(&Workspace::locate()), &[], None).expect("readable") {
             let content = &plan.content;
             let name = &plan.name;

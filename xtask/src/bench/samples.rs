@@ -11,13 +11,13 @@ use anyhow::{Context, bail};
 pub struct Line {
     /// The request and its answer: `claim ISSUED`.
     pub label: String,
-    /// How many.
+    /// Number of samples.
     pub count: usize,
     /// Median time, in milliseconds.
     pub p50_ms: u64,
     /// Time that one in a hundred exceeds, in milliseconds.
     pub p99_ms: u64,
-    /// How many were answered as the plan does not reckon with.
+    /// Number of unexpected answers.
     pub failed: usize,
 }
 
@@ -31,7 +31,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether every answer was one that the plan reckons with, and there were some.
+    /// Whether every answer was an expected one, and there were some.
     pub fn is_as_expected(&self) -> bool {
         !self.lines.is_empty() && self.lines.iter().all(|line| line.failed == 0)
     }

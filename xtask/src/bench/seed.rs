@@ -43,7 +43,7 @@ impl Seed {
         let mut command = stage.operator();
         command.args(["-o", "json", "seed"]).arg(sale).args(more);
         let said = shell::quiet(&mut command).context("the event of the plan cannot be made")?;
-        serde_json::from_str(&said).context("`stampede seed` says something else than expected")
+        serde_json::from_str(&said).context("`stampede seed` printed no ids that can be read")
     }
 
     /// The ids under the names by which plans call them.
@@ -59,7 +59,7 @@ impl Seed {
     }
 }
 
-/// A part of ids that no other run has: each run's buyers are new.
+/// Returns a part of ids that no other run has: each run's buyers are new.
 pub fn run_id() -> anyhow::Result<String> {
     let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("the kernel gives no random id")?;
     Ok(uuid.chars().filter(char::is_ascii_hexdigit).take(RUN_LENGTH).collect())

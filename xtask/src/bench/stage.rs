@@ -20,11 +20,11 @@ use crate::ui::say;
 use crate::usage;
 use crate::workspace::Workspace;
 
-/// How much longer than a plan an order waits for its payment: it does not expire while it is measured, and the audit
+/// Payment window of an order beyond the duration of a plan: it does not expire while it is measured, and the audit
 /// does not wait long for its end.
 const PAY_WINDOW_MARGIN_MS: u64 = 10_000;
 
-/// Where load is put, and what is seen of it.
+/// The mesh under load, and its measurements.
 pub struct Stage {
     program: PathBuf,
     gateway: String,
@@ -33,13 +33,13 @@ pub struct Stage {
 }
 
 enum Place {
-    /// A mesh of this run: all of it can be looked at.
+    /// A mesh of this run: all of it can be measured.
     Own(Layout),
-    /// A mesh somewhere, of which only the addresses are known.
+    /// A mesh elsewhere, of which only the addresses are known.
     Named { host: String },
 }
 
-/// Refuses what cannot run, before anything is fetched or built: a named mesh without its secret, a second bench.
+/// Fails early, before anything is fetched or built: for a named mesh without its secret, and for a second bench.
 pub fn check(workspace: &Workspace, load: &LoadArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         load.target.is_none() || std::env::var_os("STAMPEDE_AUTH_SECRET").is_some(),
@@ -48,8 +48,8 @@ pub fn check(workspace: &Workspace, load: &LoadArgs) -> anyhow::Result<()> {
     down::mend_before("bench", &workspace.run(RUN))
 }
 
-/// Starts a mesh or takes the one that was named, does the work on it, audits it, and stops what was started. The work
-/// returns whether it went as it should.
+/// Starts a mesh or uses the named one, does the work on it, audits it, and stops the processes that it started. The
+/// work returns whether it succeeded.
 pub fn with(
     workspace: &Workspace,
     load: &LoadArgs,

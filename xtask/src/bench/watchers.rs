@@ -1,5 +1,5 @@
-//! `cargo xtask bench watchers`: how soon a crowd is told that the event it watches has changed, through one gateway
-//! and one replica of the event service, and what a watcher costs the two. Processor time is the kernel's.
+//! `cargo xtask bench watchers`: how soon a crowd is notified that the event it watches has changed, through one
+//! gateway and one replica of the event service, and the cost of a watcher in the two. Processor time is the kernel's.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -21,26 +21,26 @@ use crate::shell;
 use crate::ui::Step;
 use crate::workspace::Workspace;
 
-/// Within what 99 of 100 watchers are to be told.
+/// Time within which 99 of 100 watchers are to be notified.
 const MOST_P99_MS: f64 = 500.0;
-/// The processes that watchers cost something.
+/// The process beside the event service that watchers cost something.
 const GATEWAY: &str = "gateway";
 
-/// How long after a change was asked for the watchers were told.
+/// Delays from the request of a change to its notifications.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Told {
+struct Delays {
     p50_ms: f64,
     p99_ms: f64,
     max_ms: f64,
 }
 
-/// How long it took until every watcher had been told how the event is at first.
+/// Time until every watcher had received the first state of the event.
 #[derive(Debug, Deserialize)]
 struct Opened {
     opened_ms: f64,
 }
 
-/// What one watcher costs one process.
+/// The cost of one watcher in one process.
 #[derive(Debug, PartialEq, Serialize)]
 struct Cost {
     memory_bytes: f64,
@@ -48,7 +48,7 @@ struct Cost {
     opening_us: f64,
     /// The same for a second in which nothing changes.
     idle_us_per_s: f64,
-    /// The same to tell it of one change.
+    /// The same to notify it of one change.
     change_us: f64,
 }
 
@@ -59,18 +59,19 @@ struct Figures {
     changes: u32,
     opened_ms: f64,
     /// Of the slowest change, each figure by itself.
-    told: Told,
+    #[serde(rename = "told")]
+    delays: Delays,
     /// By process; empty for a mesh that is not ours.
     costs: BTreeMap<String, Cost>,
 }
 
-/// What the processes have used by now.
+/// The resources that the processes have used so far.
 struct Reading {
     spent: Spent,
     memory: BTreeMap<String, u64>,
 }
 
-/// Measures; whether every watcher was told of every change.
+/// Measures. Returns whether every watcher was notified of every change.
 pub fn run(workspace: &Workspace, args: &WatchersArgs) -> anyhow::Result<bool> {
     stage::check(workspace, &args.load)?;
     setup::compiler()?;
@@ -99,7 +100,7 @@ fn measure(program: &Path, stage: &Stage, fleet: &mut Fleet, args: &WatchersArgs
     let before = Reading::now(fleet);
     let step = Step::begin("watchers", "opening streams");
     let mut crowd = Crowd::start(program, stage.gateway(), token.trim(), args)?;
-    let Opened { opened_ms } = crowd.says(fleet)?;
+    let Opened { opened_ms } = crowd.report(fleet)?;
     step.done(&format!("{} streams are open", args.watchers));
     let opened = Reading::now(fleet);
     let step = Step::begin("silence", "measuring");
@@ -107,12 +108,12 @@ fn measure(program: &Path, stage: &Stage, fleet: &mut Fleet, args: &WatchersArgs
     let idle = Reading::now(fleet);
     step.done("nothing has changed");
     let step = Step::begin("changes", "measuring");
-    let mut told = Told::default();
+    let mut delays = Delays::default();
     for _ in 0..args.changes {
         crowd.go_on()?;
-        told = told.or_slower(crowd.says(fleet)?);
+        delays = delays.or_slower(crowd.report(fleet)?);
     }
-    step.done(&format!("p50 {:.0} ms, p99 {:.0} ms", told.p50_ms, told.p99_ms));
+    step.done(&format!("p50 {:.0} ms, p99 {:.0} ms", delays.p50_ms, delays.p99_ms));
     let changed = Reading::now(fleet);
     crowd.end()?;
     let costs = [GATEWAY, Service::Event.name()].into_iter().filter_map(|name| {
@@ -123,7 +124,7 @@ fn measure(program: &Path, stage: &Stage, fleet: &mut Fleet, args: &WatchersArgs
         Some((name.to_owned(), Cost::of(args, memory, [opening, idle_time, changes])))
     });
     let costs = costs.collect();
-    Ok(Figures { watchers: args.watchers, changes: args.changes, opened_ms, told, costs })
+    Ok(Figures { watchers: args.watchers, changes: args.changes, opened_ms, delays, costs })
 }
 
 impl Reading {
@@ -131,14 +132,14 @@ impl Reading {
         Self { spent: stage::spent(fleet), memory: stage::memory(fleet).into_iter().collect() }
     }
 
-    /// What a process has spent since an earlier reading.
+    /// Returns the processor time of a process since an earlier reading.
     fn of(&self, name: &str, before: &Self) -> Option<Duration> {
         self.spent.since(&before.spent).get(name).copied()
     }
 }
 
 impl Cost {
-    /// Of the memory of all watchers, and of the time that was spent to open them, on silence, and on changes.
+    /// Computes it from the memory of all watchers, and from the time to open them, of the silence, and of the changes.
     fn of(args: &WatchersArgs, memory: u64, [opening, idle, changes]: [Duration; 3]) -> Self {
         let watchers = f64::from(args.watchers);
         let us = |time: Duration| time.as_secs_f64() * 1e6 / watchers;
@@ -153,7 +154,7 @@ impl Cost {
     }
 }
 
-impl Told {
+impl Delays {
     fn or_slower(self, other: Self) -> Self {
         Self {
             p50_ms: self.p50_ms.max(other.p50_ms),
@@ -163,7 +164,7 @@ impl Told {
     }
 }
 
-/// The crowd, which does one step after another as it is told to. It ends when this is dropped.
+/// The crowd, which does one step for each order that it reads. It ends when this is dropped.
 struct Crowd {
     child: Child,
     orders: Option<ChildStdin>,
@@ -183,13 +184,13 @@ impl Crowd {
         Ok(Self { child, orders, said })
     }
 
-    /// What it says of the step that it has done. It gives each step a minute.
-    fn says<T: DeserializeOwned>(&mut self, fleet: &mut Fleet) -> anyhow::Result<T> {
+    /// Reads its report of the step just done. It limits each step to a minute.
+    fn report<T: DeserializeOwned>(&mut self, fleet: &mut Fleet) -> anyhow::Result<T> {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
         fleet.check()?;
         ensure!(!line.is_empty(), "the crowd has ended, for the reason that it gives above");
-        serde_json::from_str(&line).with_context(|| format!("the crowd says {line}"))
+        serde_json::from_str(&line).with_context(|| format!("the crowd printed {line}"))
     }
 
     /// Lets it do the next step.
@@ -209,18 +210,21 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        // One that has ended is only waited for.
+        // A process that has ended is only reaped.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
 fn print(figures: &Figures) {
-    let Figures { watchers, changes, opened_ms, told, costs } = figures;
+    let Figures { watchers, changes, opened_ms, delays, costs } = figures;
     println!(
-        "\n  {watchers} watchers of one event, told of {changes} changes; their streams opened in {opened_ms:.0} ms"
+        "\n  {watchers} watchers of one event, notified of {changes} changes; their streams opened in {opened_ms:.0} ms"
     );
-    println!("  told after   p50 {:.0} ms, p99 {:.0} ms, at most {:.0} ms", told.p50_ms, told.p99_ms, told.max_ms);
+    println!(
+        "  notified after   p50 {:.0} ms, p99 {:.0} ms, at most {:.0} ms",
+        delays.p50_ms, delays.p99_ms, delays.max_ms
+    );
     if !costs.is_empty() {
         println!(
             "\n  {:<10} {:>14} {:>14} {:>16} {:>14}",
@@ -233,8 +237,8 @@ fn print(figures: &Figures) {
             cost.memory_bytes, cost.opening_us, cost.idle_us_per_s, cost.change_us
         );
     }
-    let met = if told.p99_ms <= MOST_P99_MS { "met" } else { "not met" };
-    println!("\n  99 of 100 are told within {MOST_P99_MS:.0} ms: {met}");
+    let met = if delays.p99_ms <= MOST_P99_MS { "met" } else { "not met" };
+    println!("\n  99 of 100 are notified within {MOST_P99_MS:.0} ms: {met}");
 }
 
 #[cfg(test)]
@@ -262,8 +266,10 @@ mod tests {
 
     #[test]
     fn the_slowest_change_counts() {
-        let [first, second] =
-            [Told { p50_ms: 90.0, p99_ms: 200.0, max_ms: 300.0 }, Told { p50_ms: 80.0, p99_ms: 250.0, max_ms: 260.0 }];
-        assert_eq!(first.or_slower(second), Told { p50_ms: 90.0, p99_ms: 250.0, max_ms: 300.0 });
+        let [first, second] = [
+            Delays { p50_ms: 90.0, p99_ms: 200.0, max_ms: 300.0 },
+            Delays { p50_ms: 80.0, p99_ms: 250.0, max_ms: 260.0 },
+        ];
+        assert_eq!(first.or_slower(second), Delays { p50_ms: 90.0, p99_ms: 250.0, max_ms: 300.0 });
     }
 }

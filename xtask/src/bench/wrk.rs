@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::shell;
 
-/// What one request is.
+/// One request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// `GET` or `POST`.
@@ -20,7 +20,7 @@ pub struct Request {
     pub token: String,
 }
 
-/// What wrk counted.
+/// The counts of wrk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Count {
     /// Answers.
@@ -35,14 +35,14 @@ pub struct Count {
     pub p99_ms: f64,
 }
 
-/// The program, and where its scripts may lie.
+/// The program, and the folder for its scripts.
 pub struct Wrk {
     pub program: PathBuf,
     pub directory: PathBuf,
 }
 
 impl Wrk {
-    /// Writes down a request for later runs.
+    /// Writes the script of a request for later runs.
     pub fn script(&self, name: &str, request: &Request) -> anyhow::Result<PathBuf> {
         let file = self.directory.join(format!("{name}.lua"));
         fs::write(&file, script(request)).with_context(|| format!("cannot write {}", file.display()))?;
@@ -55,11 +55,11 @@ impl Wrk {
         command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"]).arg(script);
         command.arg(format!("http://127.0.0.1:{port}"));
         let said = shell::quiet(&mut command)?;
-        read(&said).with_context(|| format!("wrk says no figures:\n{said}"))
+        read(&said).with_context(|| format!("wrk printed no figures:\n{said}"))
     }
 }
 
-/// What ends a script: the figures, in one line.
+/// The end of a script: it prints the figures in one line.
 const DONE: &str = r#"
 function done(summary, latency, requests)
   local errors = summary.errors
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_from_what_is_said() {
+    fn figures_are_parsed_from_the_output() {
         let said = "Running 4s test\n  1 threads\n\nFIGURES 1000 3 0 1.250 4.500\n";
         let count = read(said).expect("they are there");
         assert_eq!(count, Count { requests: 1_000, refused: 3, failed: 0, p50_ms: 1.25, p99_ms: 4.5 });

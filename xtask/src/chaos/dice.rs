@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed: the same ones each time, on every machine.
+//! Pseudo-random numbers of a seed: the same ones each time, on every machine.
 
 /// A sequence of numbers (SplitMix64).
 pub struct Dice(u64);
@@ -19,7 +19,7 @@ impl Dice {
         first + self.below(last - first + 1)
     }
 
-    /// Puts all in an order of chance.
+    /// Shuffles the items.
     pub fn shuffle<T>(&mut self, all: &mut [T]) {
         for left in (2..=all.len()).rev() {
             let chosen = usize::try_from(self.below(left as u64)).expect("it is below a usize");

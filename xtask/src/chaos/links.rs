@@ -1,4 +1,4 @@
-//! The proxies of a run: one on each way from a process to a server, and one in front of the gateways for the crowd.
+//! The proxies of a run: one on each link from a process to a server, and one in front of the gateways for the crowd.
 
 use anyhow::Context;
 use stampede_vocab::{Process, Service};
@@ -9,20 +9,20 @@ use crate::mesh::{Layout, Tuning};
 use crate::ports::Ports;
 use crate::servers::{Door, Server, ServerPorts};
 
-/// Kafka's further doors are from here on.
+/// First port that is tried for Kafka's further listeners.
 const FIRST_DOOR: u16 = 7_500;
 
-/// Settings by which a round does not wait long for what a fault has left behind. Others are as they are by default: a
-/// commit may be on its way for as long as a fault lasts.
+/// Settings that shorten the recovery after a fault. Others have their defaults: a commit may be on its way for as long
+/// as a fault lasts.
 const ASK_AGAIN_MS: u64 = 5_000;
 const PROVIDER_TIMEOUT_MS: u64 = 500;
-/// What the provider does to good cards by itself, all through a round. None is declined: the crowd knows what each of
-/// its cards leads to.
+/// Faults of the provider with good cards, all through a round. None is declined: the crowd knows the outcome of each
+/// of its cards.
 const PROVIDER_FAULTS: &str = "delay=10,decline=0,timeout-before=2,timeout-after=2,fail=2,pending=1,\
     duplicate-notice=10,late-notice=5,reorder-notice=10";
 
-/// How long its pending charges and late notices take: well within the time to pay, since the crowd expects the goods
-/// for a good card.
+/// Delay of its pending charges and late notices: well within the payment window, since the crowd expects the goods for
+/// a good card.
 const PROVIDER_LATE_MS: u64 = 1_500;
 
 /// All proxies.
@@ -33,8 +33,8 @@ pub struct Links {
 }
 
 impl Links {
-    /// Opens them before the servers and processes run. Kafka names its own address to its clients, so it gets a door
-    /// for each process, which names that of the proxy. The seed decides what the provider does by itself.
+    /// Opens them before the servers and processes run. Kafka returns its own address to its clients, so it gets a
+    /// listener for each process, which advertises the proxy. The seed decides the provider's own faults.
     pub fn open(ports: &mut Ports, servers: &mut ServerPorts, layout: &Layout, seed: u64) -> anyhow::Result<Self> {
         let entrance = Proxy::open(ports_of(layout, Process::Gateway))?;
         let mut links = Self { ways: Vec::new(), entrance, tuning: troubled(seed) };
@@ -69,7 +69,7 @@ impl Links {
         found.map(|(_, proxy)| proxy).with_context(|| format!("no proxy is between {} and {}", link.from, link.to))
     }
 
-    /// Lets everything flow, whatever was the matter.
+    /// Ends all faults of the links.
     pub fn heal(&self) {
         self.ways.iter().for_each(|(_, proxy)| proxy.set(Traffic::Flows));
     }
@@ -79,7 +79,7 @@ impl Links {
         format!("http://127.0.0.1:{}", self.entrance.port())
     }
 
-    /// Leads every process by its proxies.
+    /// Makes every process connect through its proxies.
     pub fn tuning(&self) -> Tuning {
         self.tuning.clone()
     }

@@ -1,4 +1,4 @@
-//! What a Redis that is down loses of its files: all, or the end.
+//! Data loss of a Redis that is down: all of its files, or their end.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use anyhow::Context;
 
 use crate::workspace::{remove_directory, remove_file};
 
-/// Bytes of the first lost command that are on the disk all the same: fewer than any command has.
+/// Bytes of the first lost command that stay on the disk: fewer than any command has.
 const TORN: u64 = 7;
 
 /// Files with the sizes that they had at some time.
 pub struct Sizes(Vec<(PathBuf, u64)>);
 
 impl Sizes {
-    /// Those of all files in a folder and below.
+    /// Reads the sizes of all files in a folder and below.
     pub fn of(folder: &Path) -> anyhow::Result<Self> {
         let mut sizes = Vec::new();
         let mut folders = vec![folder.to_owned()];
@@ -31,7 +31,7 @@ impl Sizes {
         Ok(Self(sizes))
     }
 
-    /// Cuts off what was written since, in the midst of the first command that is lost. Whether there was any.
+    /// Truncates the bytes written since, in the middle of the first lost command. Returns whether there were any.
     pub fn restore(self) -> anyhow::Result<bool> {
         let mut has_cut = false;
         for (path, size) in self.0 {
@@ -79,7 +79,7 @@ mod tests {
     use crate::workspace::make_directory;
 
     #[test]
-    fn what_was_written_since_is_cut_off_and_all_can_be_lost() {
+    fn bytes_written_since_are_truncated_and_all_can_be_lost() {
         let scratch = Scratch::new("loss");
         let folder = scratch.path().join("appendonlydir");
         make_directory(&folder).expect("writable");

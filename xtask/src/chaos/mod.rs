@@ -1,9 +1,10 @@
 //! `cargo xtask chaos`: a small sale over and over, while one thing at a time is broken, and the audit after each.
 //!
-//! [`plan`] draws from a seed what is broken and when; [`strike`] puts it in and takes it out, by way of [`proxy`],
-//! [`trouble`] and [`loss`]; [`round`] plays a sale around it, and [`outcome`] says what came of it. Servers, mesh,
+//! [`plan`] draws the faults and their times from a seed; [`strike`] injects and removes them, by way of [`proxy`],
+//! [`trouble`] and [`loss`]; [`round`] plays a sale around one, and [`outcome`] reports the result. Servers, mesh,
 //! simulation and audit are those of `demo`.
 
+mod acknowledged;
 mod dice;
 mod links;
 mod loss;
@@ -13,7 +14,6 @@ mod proxy;
 mod round;
 pub mod sql;
 mod strike;
-mod told;
 mod trouble;
 
 use std::path::PathBuf;
@@ -24,12 +24,12 @@ use anyhow::{Context, bail};
 use stampede_sale::Sale;
 use stampede_vocab::Timestamp;
 
+use crate::chaos::acknowledged::Acknowledged;
 use crate::chaos::links::Links;
 use crate::chaos::outcome::{Outcome, Report};
 use crate::chaos::plan::Round;
 use crate::chaos::round::{Files, Rounds};
 use crate::chaos::strike::Stage;
-use crate::chaos::told::Told;
 use crate::cli::{ChaosArgs, Database, PortArgs, Profile};
 use crate::demo;
 use crate::down;
@@ -52,15 +52,15 @@ const SALE: &str = include_str!("sale.toml");
 /// No round is shorter.
 const SHORTEST_ROUND: Duration = Duration::from_secs(8);
 
-/// A seed that is not named has so many digits at most, to be typed again.
+/// A random seed has at most so many digits, so that it is easy to type.
 const SEEDS: u64 = 1_000_000;
 
-/// The short run that is one of the checks: always the same plan, whose first rounds are of all kinds.
+/// The short run that is one of the checks: always the same plan, whose first rounds have all kinds of faults.
 const CHECK_SEED: u64 = 766;
 const CHECK_TIME: Duration = Duration::from_secs(50);
 const CHECK_BUYERS: u32 = 40;
 
-/// What is run, and for how long.
+/// The run, and its duration.
 struct Course {
     run: PathBuf,
     program: PathBuf,
@@ -69,7 +69,7 @@ struct Course {
     seed: u64,
     /// No round begins later.
     time: Duration,
-    /// How many buyers come to a sale, if not those of its file.
+    /// The number of buyers of a sale, if not that of its file.
     buyers: Option<u32>,
 }
 
@@ -103,7 +103,7 @@ pub fn run(workspace: &Workspace, args: &ChaosArgs) -> anyhow::Result<ExitCode> 
 }
 
 /// Plays a few rounds of a plan that is always the same, with the program that the tests have run. Fails if a promise
-/// was broken; what it has written down stays then.
+/// was broken; its files are kept then.
 pub fn check(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
     let course = Course {
         run: workspace.run("test").join(format!("{}-chaos", std::process::id())),
@@ -125,7 +125,7 @@ pub fn check(workspace: &Workspace, database: Database) -> anyhow::Result<()> {
     remove_directory(&course.run)
 }
 
-/// Starts everything, plays, and stops everything, whatever came of it.
+/// Starts everything, plays, and stops everything, also after a failure.
 fn play(workspace: &Workspace, course: &Course, outcomes: &mut Vec<Outcome>) -> anyhow::Result<()> {
     let until = Instant::now() + course.time;
     let plan = plan::draw(course.seed, &course.replicas, rounds_within(course.time));
@@ -134,7 +134,7 @@ fn play(workspace: &Workspace, course: &Course, outcomes: &mut Vec<Outcome>) -> 
     let mut ports = Ports::reserving(&requested)?;
     let mut server_ports = ServerPorts::preferred(&mut ports, &requested)?;
     let layout = Layout::pick(&mut ports, &requested, &course.replicas)?;
-    // They outlive the fleet: processes that drain use them to the end.
+    // The proxies outlive the fleet: processes that drain use them to the end.
     let links = Links::open(&mut ports, &mut server_ports, &layout, course.seed)?;
     let mut fleet = Fleet::open(&course.run)?;
     let files = Files::make(&course.run, SALE)?;
@@ -151,14 +151,14 @@ fn play(workspace: &Workspace, course: &Course, outcomes: &mut Vec<Outcome>) -> 
     mesh.prepare()?;
     mesh.start(&mut fleet)?;
     let stage = Stage { mesh: &mesh, links: &links };
-    let mut rounds = Rounds { stage, files, buyers: course.buyers, told: Told::default() };
+    let mut rounds = Rounds { stage, files, buyers: course.buyers, acknowledged: Acknowledged::default() };
     let ended = play_rounds(&mut rounds, &mut fleet, &plan, until, outcomes);
     links.heal();
     fleet.stop();
     ended
 }
 
-/// Plays one round after another until the time is over, or one cannot be played to its end.
+/// Plays one round after another until the time is over, or a round fails.
 fn play_rounds(
     rounds: &mut Rounds<'_>,
     fleet: &mut Fleet,
@@ -194,7 +194,7 @@ fn rounds_within(time: Duration) -> usize {
     usize::try_from(time.as_secs() / SHORTEST_ROUND.as_secs() + 1).expect("there are few rounds in a day")
 }
 
-/// The plan of as many rounds as there could be: how many there are depends on how long each takes.
+/// Returns a plan of the most rounds that fit; the number played depends on their duration.
 fn print_plan(course: &Course, plan: &[Round]) {
     say(&format!("  seed {} on {}, for {}; the plan:", course.seed, course.database.name(), seconds(course.time)));
     for (number, round) in (1..).zip(plan) {

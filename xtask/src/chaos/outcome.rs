@@ -1,4 +1,4 @@
-//! What came of each round: read from what simulation and audit wrote, and shown as a table or as JSON.
+//! The outcome of each round: read from the reports of simulation and audit, and printed as a table or as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::ui::seconds;
 pub struct Outcome {
     /// From 1.
     pub round: usize,
-    /// What was broken.
+    /// The fault.
     pub fault: String,
     /// After so many orders of the sale,
     pub after_orders: u64,
@@ -24,11 +24,11 @@ pub struct Outcome {
     pub lasts_ms: u64,
     /// Whether every promise held, and the round went as planned.
     pub held: bool,
-    /// What did not; empty if it held.
+    /// The problems; empty if it held.
     pub problems: Vec<String>,
     /// Orders that the crowd placed.
     pub orders: u64,
-    /// Answers that the crowd did not reckon with, by reason: what a buyer sees while something is broken.
+    /// Answers that the crowd did not expect, by reason: a buyer sees them during a fault.
     pub unexpected: BTreeMap<String, u64>,
     pub took_ms: u64,
 }
@@ -44,7 +44,7 @@ pub struct Report<'r> {
 }
 
 impl Outcome {
-    /// One of which nothing is known yet.
+    /// An outcome without results yet.
     pub fn of(number: usize, round: &Round) -> Self {
         Self {
             round: number,
@@ -60,7 +60,7 @@ impl Outcome {
         }
     }
 
-    /// Notes something that is not as it should be.
+    /// Adds a problem.
     pub fn fail(&mut self, problem: impl Into<String>) {
         self.held = false;
         self.problems.push(problem.into());
@@ -94,7 +94,7 @@ impl Outcome {
         }
     }
 
-    /// A line for people, and one below it for each problem.
+    /// Formats the round as a line of the table, and one below it for each problem.
     pub fn lines(&self) -> String {
         let verdict = if self.held { "held" } else { "BROKEN" };
         let took = Duration::from_millis(self.took_ms);
@@ -114,13 +114,13 @@ impl Outcome {
     }
 }
 
-/// A duration as JSON has it.
+/// A duration in whole milliseconds, for JSON.
 pub fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("rounds are short")
 }
 
 impl<'r> Report<'r> {
-    /// That of these rounds.
+    /// The report of these rounds.
     pub fn of(seed: u64, database: &'static str, rounds: &'r [Outcome]) -> Self {
         let held = !rounds.is_empty() && rounds.iter().all(|round| round.held);
         Self { seed, database, held, rounds }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_breach_and_what_still_moves_are_problems_and_are_named() {
+    fn breaches_and_moving_parts_are_problems_and_are_named() {
         let mut outcome = outcome();
         let breach = json!({"what": "charged twice", "count": 2, "named": ["pay_1", "pay_2"]});
         outcome.read_audit(&json!({
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_crowd_saw_is_counted_and_breaks_no_promise() {
+    fn unexpected_answers_are_counted_and_break_no_promise() {
         let mut outcome = outcome();
         outcome.read_sale(&json!({
             "orders": {"FULFILLED": 30, "EXPIRED": 4},

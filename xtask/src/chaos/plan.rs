@@ -1,4 +1,4 @@
-//! What is broken in a run, in which order and when: all of it follows from a seed. It touches nothing.
+//! The faults of a run, their order and their times: all of it follows from a seed. It has no side effects.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::replicas::{Replicas, replicated};
 use crate::servers::Server;
 use crate::ui::seconds;
 
-/// How many orders of its sale are placed at most before a fault strikes: a fraction of what the crowd wants.
+/// Most orders of the sale before a fault strikes: a fraction of the crowd's.
 const MOST_ORDERS_BEFORE: u64 = 12;
-/// How long a fault is kept up, in milliseconds, unless its kind says otherwise. A commit may be on its way as long:
-/// that of an order for 7 s by default, before its units go back (`--order-write-limit-ms`, `--unwritten-order-age-ms`).
+/// Duration of a fault, in milliseconds, unless its kind has another. A commit may be on its way as long: that of an
+/// order for 7 s by default, before its units go back (`--order-write-limit-ms`, `--unwritten-order-age-ms`).
 const SHORTEST_MS: u64 = 1_000;
 const LONGEST_MS: u64 = 5_000;
-/// The same of one replica that stands still beside another: longer than the database keeps what a silent session has
-/// locked, 8 s by default. What it has begun is rolled back by then, and it must know that when it goes on.
+/// The same of one replica that is frozen beside another: longer than the database keeps the locks of a silent session,
+/// 8 s by default. Its transaction is rolled back by then, and it must notice that when it continues.
 const FROZEN_MS: (u64, u64) = (9_000, 14_000);
 
-/// Who is struck.
+/// The target of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// One replica of a process that has more.
@@ -31,41 +31,41 @@ pub enum Target {
     Server(Server),
 }
 
-/// How a process or a server is struck.
+/// A fault of a process or a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
     /// It is killed, and started again after a while.
     Kill,
-    /// It stands still for a while.
+    /// It is frozen for a while.
     Freeze,
     /// It is stopped as in a roll-out, and started again at once.
     Restart,
 }
 
-/// What Redis has lost when it is back after a kill.
+/// The data that Redis has lost when it is back after a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     Everything,
-    /// What it wrote to its append-only file in the last two seconds.
+    /// The last two seconds of its append-only file.
     LastSeconds,
 }
 
-/// What the database says no to. A number chooses among the tables of the schema.
+/// A fault of the database. A number chooses among the tables of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// A table is there under another name.
+    /// A table is renamed.
     TableAway(Service, u64),
-    /// A table takes no more rows, as when the disk is full.
+    /// A table refuses new rows, as when the disk is full.
     TableFull(Service, u64),
     /// Another session has locked every row of a table.
     RowsLocked(Service, u64),
     /// Every connection of a service is killed, at the beginning and at the end.
     ConnectionsKilled(Service),
-    /// Every connection is killed, and the server takes hardly any new one.
+    /// Every connection is killed, and the server accepts hardly any new one.
     ConnectionsExhausted,
 }
 
-/// The way from a process to one that it calls.
+/// The link from a process to one that it calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub from: Process,
@@ -80,18 +80,18 @@ pub enum Far {
     Process(Process),
 }
 
-/// What is the matter with a link.
+/// A fault of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Harm {
-    /// All arrives late.
+    /// All bytes arrive late.
     Slow,
-    /// Nothing arrives, and nobody is told.
+    /// Nothing arrives, and no connection is closed.
     Cut,
     /// Every connection is closed.
     Refused,
 }
 
-/// One thing that is broken.
+/// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     Blow(Target, Blow),
@@ -100,7 +100,7 @@ pub enum Fault {
     Link(Link, Harm),
 }
 
-/// One sale, and what is broken in it.
+/// One sale with its fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
     pub fault: Fault,
@@ -108,17 +108,17 @@ pub struct Round {
     pub after_orders: u64,
     /// and so long after that.
     pub delay: Duration,
-    /// How long it is kept up; zero for a restart, which takes as long as it takes.
+    /// Its duration; zero for a restart, which has none.
     pub lasts: Duration,
 }
 
 impl Link {
-    /// Every way from a process to a server, to the payment provider, and back from that.
+    /// Returns every link from a process to a server, to the payment provider, and back from that.
     pub fn all() -> impl Iterator<Item = Self> {
         Process::all().flat_map(|from| ends_of(from).into_iter().map(move |to| Self { from, to }))
     }
 
-    /// The way of the provider's notices.
+    /// Returns the link of the provider's notices.
     const fn is_of_notices(self) -> bool {
         matches!(self.from, Process::Sandbox)
     }
@@ -350,7 +350,7 @@ mod tests {
     fn the_first_rounds_are_of_all_kinds() {
         let mut dice = Dice::of(3);
         let kinds = kinds(&mut dice, &Replicas::default());
-        // Which table it is differs, and does not matter here.
+        // The table differs, and does not matter here.
         let named_kinds = kinds.map(|faults| faults.iter().map(Fault::to_string).collect::<Vec<_>>());
         let first = named(&draw(9, &Replicas::default(), named_kinds.len()));
         assert!(named_kinds.iter().zip(&first).all(|(kind, fault)| kind.contains(fault)), "{first:?}");

@@ -1,4 +1,4 @@
-//! A stretch of the network between a process and a server, which can be slow, cut, or closed. It knows no protocol.
+//! A TCP proxy between a process and a server, which can be slow, silent, or closed. It knows no protocol.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,23 +11,23 @@ use anyhow::Context;
 
 /// Most bytes that are passed on at once.
 const CHUNK: usize = 64 * 1024;
-/// A thread carries one direction of a connection, and calls nothing deep.
+/// Stack of a thread, which copies one direction of a connection.
 const STACK: usize = 128 * 1024;
 /// Most connections at a time, far more than all pools of a process have.
 const MAX_CONNECTIONS: usize = 512;
 /// Longest wait for a server to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How what is sent arrives.
+/// The state of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traffic {
-    /// At once.
+    /// Bytes arrive at once.
     Flows,
-    /// So much later, in each direction.
+    /// They arrive so much later, in each direction.
     Slow(Duration),
-    /// Not before it flows again: neither bytes nor ends of connections.
+    /// Neither bytes nor ends of connections arrive before it flows again.
     Cut,
-    /// Never: connections are closed, and new ones too.
+    /// Connections are closed, and new ones too.
     Refused,
 }
 
@@ -37,7 +37,7 @@ struct Shared {
     connections: AtomicUsize,
 }
 
-/// A proxy in front of servers on the loopback, of which each connection gets one that takes it, in turn.
+/// A proxy in front of servers on the loopback. Each connection goes to one that accepts it, in turn.
 pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
@@ -55,19 +55,19 @@ impl Proxy {
         Ok(Self { port, shared })
     }
 
-    /// Where clients connect to.
+    /// Returns the port that clients connect to.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Changes how everything arrives from now on.
+    /// Changes the state of the link from now on.
     pub fn set(&self, traffic: Traffic) {
         *self.shared.traffic() = traffic;
         self.shared.changed.notify_all();
     }
 }
 
-/// What is left of the connections ends with it.
+/// An error is harmless: the remaining connections end with the proxy.
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.set(Traffic::Refused);
@@ -79,7 +79,7 @@ impl Shared {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as long as it takes on the way. Whether it arrives.
+    /// Waits for the delay of the link. Returns whether the bytes arrive.
     fn arrives(&self) -> bool {
         let whole = self.changed.wait_while(self.traffic(), |traffic| *traffic == Traffic::Cut);
         let traffic = *whole.unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     thread::Builder::new().name("proxy".into()).stack_size(STACK).spawn(work).map(drop)
 }
 
-/// Takes connections until the program ends.
+/// Accepts connections until the program ends.
 fn accept_all(listener: &TcpListener, servers: &[u16], shared: &Arc<Shared>) {
     for (turn, client) in listener.incoming().enumerate() {
         let Ok(client) = client else { continue };
@@ -114,13 +114,13 @@ fn accept_all(listener: &TcpListener, servers: &[u16], shared: &Arc<Shared>) {
     }
 }
 
-/// Carries one connection until either side ends it. Where no server takes it, the client's is closed at once.
+/// Forwards one connection until either side ends it. If no server accepts it, the client's is closed at once.
 fn carry(client: &TcpStream, servers: &[u16], shared: &Arc<Shared>) {
     if !shared.arrives() {
         return;
     }
     let Some(server) = servers.iter().find_map(|port| connect(*port)) else { return };
-    // Small requests and answers would wait for one another else.
+    // Small requests and answers would wait for one another otherwise.
     if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
         return;
     }
@@ -135,7 +135,7 @@ fn connect(port: u16) -> Option<TcpStream> {
     TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), CONNECT_TIMEOUT).ok()
 }
 
-/// Passes bytes on in one direction. The end of either side is that of both.
+/// Copies bytes in one direction. The end of either side ends both.
 fn pass_on(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared) {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -159,7 +159,7 @@ mod tests {
     /// Longer than anything here takes on a busy machine.
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A server that says everything again, on any number of connections.
+    /// An echo server, for any number of connections.
     fn echo() -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -183,7 +183,7 @@ mod tests {
         stream
     }
 
-    /// What comes back of one byte.
+    /// Sends one byte, and returns the echo.
     fn exchange(mut stream: &TcpStream) -> Option<u8> {
         let mut byte = [0];
         stream.write_all(b"x").and_then(|()| stream.read_exact(&mut byte)).ok().map(|()| byte[0])
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_refuses_ends_what_is_there_and_takes_nothing_new() {
+    fn a_link_that_refuses_closes_connections_and_accepts_none() {
         let proxy = Proxy::open(vec![echo()]).expect("a port is free");
         let stream = client_of(&proxy);
         assert_eq!(exchange(&stream), Some(b'x'));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_while_one_server_is_away_gets_another() {
+    fn a_connection_while_one_server_is_away_goes_to_another() {
         let away = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
             listener.local_addr().expect("bound").port()

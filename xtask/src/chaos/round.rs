@@ -1,4 +1,4 @@
-//! One round: a crowd comes, a fault strikes and is taken out, the crowd goes home, and the audit says what held.
+//! One round: a crowd buys, a fault is injected and removed, the simulation ends, and the audit checks the promises.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,26 +9,26 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
+use crate::chaos::acknowledged::Acknowledged;
 use crate::chaos::outcome::{Outcome, whole_ms};
 use crate::chaos::plan::Round;
 use crate::chaos::sql::Session;
 use crate::chaos::strike::{Stage, Strike};
-use crate::chaos::told::Told;
 use crate::fleet::{Beside, Fleet, TICK};
 use crate::mesh::SCHEMA_PREFIX;
 use crate::workspace::make_directory;
 
 /// Longest time from the crowd's start to the orders after which a fault strikes.
 const PLACED_WITHIN: Duration = Duration::from_secs(30);
-/// Time between two looks at the orders.
+/// Poll interval of the orders.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Longest time until the last order of a sale has ended, and what it takes to read the aftermath.
+/// Longest time until the last order of a sale has ended, and the simulation has read its final state.
 const SALE_WITHIN_S: u64 = 60;
 const HOME_WITHIN: Duration = Duration::from_secs(SALE_WITHIN_S + 60);
-/// Longest time until nothing moves any more: longer than units and coupons wait for an order that was never written.
+/// Longest time until nothing is moving: longer than units and coupons wait for an order that was never written.
 const QUIET_WITHIN_S: u64 = 60;
-/// Latest opening and closing. An event cannot turn while its service or what that needs is away: longer than a fault
-/// lasts and a server takes to be back. It must not turn early or twice, as ever.
+/// Largest lateness of an opening or closing. An event cannot turn while its service or one of its servers is away:
+/// longer than a fault lasts and a server takes to be back. It must never turn early or twice.
 const TURNS_WITHIN_MS: u64 = 30_000;
 
 /// The files of a run's rounds.
@@ -52,19 +52,19 @@ impl Files {
         self.folder.join(format!("{number}-{name}"))
     }
 
-    fn all_told(&self) -> PathBuf {
+    fn all_acknowledged(&self) -> PathBuf {
         self.folder.join("acknowledged.json")
     }
 }
 
-/// What all rounds of a run share.
+/// State that all rounds of a run share.
 pub struct Rounds<'a> {
     pub stage: Stage<'a>,
     pub files: Files,
-    /// How many buyers come to a sale, if not those of its file.
+    /// The number of buyers of a sale, if not that of its file.
     pub buyers: Option<u32>,
-    /// What the crowds were told so far.
-    pub told: Told,
+    /// Everything acknowledged to the crowds so far.
+    pub acknowledged: Acknowledged,
 }
 
 impl Rounds<'_> {
@@ -100,7 +100,7 @@ impl Rounds<'_> {
         self.logged(crowd, number, "sale.log")
     }
 
-    /// Waits until the crowd has gone home, and reads what it has seen. What it did not reckon with is counted only.
+    /// Waits until the simulation has ended, and reads its report. Unexpected answers are only counted.
     fn see_home(
         &mut self,
         fleet: &mut Fleet,
@@ -121,15 +121,15 @@ impl Rounds<'_> {
             return Ok(());
         }
         outcome.read_sale(&json_of(&self.files.of(number, "sale.json"))?);
-        self.told.add(Told::read(&self.files.of(number, "acknowledged.json"))?);
+        self.acknowledged.add(Acknowledged::read(&self.files.of(number, "acknowledged.json"))?);
         Ok(())
     }
 
-    /// Holds every promise against all that was sold and told in the run so far.
+    /// Audits every promise against all sales and acknowledgements of the run so far.
     fn audit(&self, fleet: &mut Fleet, number: usize, outcome: &mut Outcome) -> anyhow::Result<()> {
-        let (told, result) = (self.files.all_told(), self.files.of(number, "audit.json"));
-        self.told.write(&told)?;
-        let mut audit = self.stage.mesh.audit(Some(&told));
+        let (acknowledged, result) = (self.files.all_acknowledged(), self.files.of(number, "audit.json"));
+        self.acknowledged.write(&acknowledged)?;
+        let mut audit = self.stage.mesh.audit(Some(&acknowledged));
         audit.args(["--quiet-deadline-s", &QUIET_WITHIN_S.to_string()]);
         audit.args(["--open-within-ms", &TURNS_WITHIN_MS.to_string()]);
         audit.arg("--json").arg(&result);
@@ -144,7 +144,7 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// The command, with what it says in a file.
+    /// Returns the command with its output in a file.
     fn logged(&self, mut command: Command, number: usize, name: &str) -> anyhow::Result<Command> {
         let path = self.files.of(number, name);
         let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -170,7 +170,7 @@ impl Orders {
         self.session.number(&format!("SELECT COUNT(*) FROM `{SCHEMA_PREFIX}order`.orders"))
     }
 
-    /// Waits until so many are placed. False if the crowd has gone home before, or it takes too long.
+    /// Waits until so many are placed. Returns false if the simulation ends before, or it takes too long.
     fn wait_for(&mut self, fleet: &mut Fleet, crowd: &mut Beside, count: u64) -> anyhow::Result<bool> {
         let until = Instant::now() + PLACED_WITHIN;
         while self.count()? < self.before + count {

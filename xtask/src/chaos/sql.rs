@@ -1,5 +1,5 @@
-//! A session with the database server as its root, who has no password and comes by the server's socket file. It speaks
-//! as much of the protocol as that takes, so that no driver has to be built.
+//! A session with the database server as its root, who has no password and connects by the server's socket file. A
+//! minimal client, so that no driver has to be built.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 /// Longest wait for an answer: longer than the sessions here wait for a lock.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The protocol of 4.1, a password (here none) as a plugin has it.
+/// Protocol 4.1, with authentication by a plugin (here without a password).
 const CAPABILITIES: u32 = 0x0001 | 0x0200 | 0x8000 | 0x0008_0000;
 /// utf8mb4, in MySQL and in MariaDB.
 const CHARSET: u8 = 45;
@@ -129,7 +129,7 @@ impl<S: Read + Write> Session<S> {
     }
 }
 
-/// What a plugin takes for no password.
+/// The authentication data of an empty password.
 fn no_password_of(plugin: &[u8]) -> &'static [u8] {
     if plugin.starts_with(PLUGIN.as_bytes()) { &[0] } else { &[] }
 }
@@ -138,7 +138,7 @@ fn is_end(packet: &[u8]) -> bool {
     packet.first() == Some(&END) && packet.len() < 9
 }
 
-/// Fails if the server says no: behind the mark are a number of two bytes, and a state of six or none.
+/// Fails for an error packet: behind its mark are a number of two bytes, and a state of six or none.
 fn refused(packet: &[u8]) -> anyhow::Result<()> {
     match packet {
         [ERROR, low, high, text @ ..] => {
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that says what it is to say, whatever it hears.
+    /// A server that sends these bytes, whatever it receives.
     struct Script {
         says: Cursor<Vec<u8>>,
         heard: Vec<u8>,
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_refuses_is_an_error_with_the_statement() {
+    fn a_refused_statement_is_an_error_that_names_it() {
         let mut session = session(&[b"\xff\x15\x04#HY000no such thing"]);
         let error = format!("{:#}", session.run("KILL 7").expect_err("refused"));
         assert!(error.contains("KILL 7") && error.contains("1045") && error.contains("no such thing"), "{error}");

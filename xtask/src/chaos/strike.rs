@@ -1,4 +1,4 @@
-//! Puts a fault in, and takes it out again.
+//! Injects a fault, and removes it again.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::mesh::Mesh;
 use crate::replicas::replicated;
 use crate::servers::Server;
 
-/// How much of what Redis has stored is cut off.
+/// The time whose writes Redis loses.
 const LOST: Duration = Duration::from_secs(2);
-/// How late all arrives on a slow link, in each direction.
+/// Delay of a slow link, in each direction.
 const SLOW_BY: Duration = Duration::from_millis(150);
 
-/// What can be struck.
+/// The targets of faults.
 pub struct Stage<'a> {
     pub mesh: &'a Mesh<'a>,
     pub links: &'a Links,
@@ -45,7 +45,7 @@ impl Stage<'_> {
         }
     }
 
-    /// The names of the children that are meant.
+    /// Returns the names of the targeted children.
     fn names(&self, target: Target) -> Vec<String> {
         let replicas = |process: Process| self.mesh.layout.of(process).map(|instance| instance.name.clone());
         match target {
@@ -57,26 +57,26 @@ impl Stage<'_> {
     }
 }
 
-/// A fault that is in.
+/// An injected fault.
 pub struct Strike<'s> {
     stage: &'s Stage<'s>,
     cure: Cure<'s>,
 }
 
-/// What takes a fault out.
+/// The removal of a fault.
 enum Cure<'s> {
-    /// Who was ended is started again.
+    /// Killed children are started again.
     Start(Target),
-    /// Who stands still goes on.
+    /// Frozen children continue.
     Thaw(Target),
-    /// It is on its way back.
+    /// The children are restarting already.
     Wait(Target),
     Database(UnderWay),
     Link(&'s Proxy),
 }
 
 impl<'s> Strike<'s> {
-    /// Puts a fault in.
+    /// Injects a fault.
     pub fn begin(stage: &'s Stage<'s>, fleet: &mut Fleet, fault: Fault) -> anyhow::Result<Self> {
         let cure = match fault {
             Fault::Blow(target, blow) => hit(stage, fleet, target, blow)?,
@@ -95,7 +95,7 @@ impl<'s> Strike<'s> {
         Ok(Self { stage, cure })
     }
 
-    /// Takes it out, and waits until who was struck is back.
+    /// Removes it, and waits until the targets are ready.
     pub fn end(self, fleet: &mut Fleet) -> anyhow::Result<()> {
         let Self { stage, cure } = self;
         match cure {
@@ -136,7 +136,7 @@ fn hit<'s>(stage: &Stage<'_>, fleet: &mut Fleet, target: Target, blow: Blow) -> 
     })
 }
 
-/// Kills Redis, and takes from its files what it is to lose.
+/// Kills Redis, and removes the data that it is to lose from its files.
 fn lose<'s>(stage: &Stage<'_>, fleet: &mut Fleet, loss: Loss) -> anyhow::Result<Cure<'s>> {
     let (name, folder) = (stage.mesh.servers.name(Server::Redis), stage.mesh.servers.folder(Server::Redis));
     match loss {

@@ -1,4 +1,4 @@
-//! What the database is made to say no to, in statements that MySQL and MariaDB both take.
+//! Faults of the database, by statements that both MySQL and MariaDB accept.
 
 use anyhow::{Context, ensure};
 use stampede_vocab::Service;
@@ -7,25 +7,25 @@ use crate::chaos::plan::Trouble;
 use crate::chaos::sql::Session;
 use crate::mesh::SCHEMA_PREFIX;
 
-/// How often a statement is tried that waits for a lock of somebody else's: 5 s each time.
+/// Tries of a statement that waits for another session's lock: 5 s each time.
 const TRIES: usize = 3;
 const PATIENCE: &str = "SET SESSION lock_wait_timeout = 5, innodb_lock_wait_timeout = 5";
 
-/// A trouble under way, with the session that has made it.
+/// An injected fault, with the session that made it.
 pub struct UnderWay {
     session: Session,
     remedy: Remedy,
 }
 
-/// What ends it.
+/// The removal of it.
 enum Remedy {
     Statement(String),
-    /// The same again.
+    /// The same connections are killed again.
     Kill(String),
 }
 
 impl UnderWay {
-    /// Makes a trouble.
+    /// Injects a fault.
     pub fn begin(mut session: Session, trouble: Trouble) -> anyhow::Result<Self> {
         session.run(PATIENCE)?;
         let remedy = match trouble {
@@ -42,7 +42,7 @@ impl UnderWay {
         Ok(Self { session, remedy })
     }
 
-    /// Ends it.
+    /// Removes it.
     pub fn end(mut self) -> anyhow::Result<()> {
         match self.remedy {
             Remedy::Statement(sql) => insist(&mut self.session, &[&sql]),
@@ -58,7 +58,7 @@ fn rename(session: &mut Session, service: Service, choice: u64) -> anyhow::Resul
     Ok(Remedy::Statement(format!("RENAME TABLE {away} TO {table}")))
 }
 
-/// A trigger says what the server does when the disk is full.
+/// A trigger raises the error of a full disk.
 fn fill(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<Remedy> {
     let table = table_of(session, service, choice)?;
     let trigger = format!("`{}`.`chaos_full`", schema_of(service));
@@ -73,7 +73,7 @@ fn lock(session: &mut Session, service: Service, choice: u64) -> anyhow::Result<
     Ok(Remedy::Statement("ROLLBACK".to_owned()))
 }
 
-/// This session stays; MariaDB lets in ten at least.
+/// This session stays; MariaDB's minimum is ten.
 fn exhaust(session: &mut Session) -> anyhow::Result<Remedy> {
     let most = session.number("SELECT @@GLOBAL.max_connections")?;
     session.run("SET GLOBAL max_connections = 1")?;
@@ -85,13 +85,13 @@ fn exhaust(session: &mut Session) -> anyhow::Result<Remedy> {
 fn kill(session: &mut Session, whose: &str) -> anyhow::Result<()> {
     let ids = session.rows(&format!("SELECT ID FROM information_schema.PROCESSLIST WHERE {whose}"))?;
     for id in ids {
-        // One that has ended by itself meanwhile is as good.
+        // A connection that has ended meanwhile is fine.
         drop(session.run(&format!("KILL {id}")));
     }
     Ok(())
 }
 
-/// Runs statements, all of them again if somebody else's lock is in the way.
+/// Runs statements, all of them again if another session's lock times one out.
 fn insist(session: &mut Session, statements: &[&str]) -> anyhow::Result<()> {
     let mut run = || statements.iter().try_for_each(|sql| session.run(sql));
     let mut outcome = run();

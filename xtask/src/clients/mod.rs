@@ -1,5 +1,5 @@
-//! `cargo xtask clients`: generates the clients in other languages from the contracts and builds them. `cargo xtask test
-//! clients` also lets each tell its story to a mesh of its own. A language whose tools are missing is left out.
+//! `cargo xtask clients`: generates the clients in other languages from the contracts and builds them. `cargo xtask
+//! test clients` also runs each against a mesh of its own. A language whose tools are missing is skipped.
 
 mod recipe;
 #[cfg(test)]
@@ -37,7 +37,7 @@ pub fn run(workspace: &Workspace, args: &ClientsArgs) -> anyhow::Result<ExitCode
     Ok(if report.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Builds each client and lets it tell its story. Fails too if there was none: nothing would be proved.
+/// Builds each client and runs it against a mesh. Fails too if every language was skipped: nothing would be proved.
 pub fn test(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCode> {
     let mut report = build_each(workspace, Language::value_variants())?;
     if report.has_done() {
@@ -45,7 +45,7 @@ pub fn test(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCod
             for (language, outcome) in &mut report.rows {
                 if matches!(outcome, Outcome::Done(_)) {
                     say(&format!("\n=== {}", language.name()));
-                    *outcome = attempt(*language, || stage.tell(fleet, recipe::story(workspace, *language)))?;
+                    *outcome = attempt(*language, || stage.run(fleet, recipe::story(workspace, *language)))?;
                 }
             }
             Ok(!report.has_failed())
@@ -55,18 +55,18 @@ pub fn test(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCod
     Ok(if report.has_done() && !report.has_failed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What became of one client.
+/// The outcome of one client.
 #[derive(Debug)]
 enum Outcome {
-    /// It did what it should, in this time.
+    /// It passed, in this time.
     Done(Duration),
-    /// Its tools are missing, which are named.
+    /// It was skipped, since these tools are missing.
     LeftOut(String),
-    /// It did not. Why was said where it happened.
+    /// It failed. The error was printed where it happened.
     Failed,
 }
 
-/// What became of each client.
+/// The outcomes of all clients.
 #[derive(Debug, Default)]
 struct Report {
     rows: Vec<(Language, Outcome)>,
@@ -100,7 +100,7 @@ impl Outcome {
     }
 }
 
-/// Builds clients one after another. One that fails does not keep the next from being built.
+/// Builds clients one after another, also after a failure.
 fn build_each(workspace: &Workspace, languages: &[Language]) -> anyhow::Result<Report> {
     let mut report = Report::default();
     for language in languages {
@@ -115,7 +115,7 @@ fn build_each(workspace: &Workspace, languages: &[Language]) -> anyhow::Result<R
     Ok(report)
 }
 
-/// Does something with one client. Only the contributor's wish to stop ends the others too.
+/// Runs one step of one client, and turns its error into an outcome. Only an interrupt is an error for all.
 fn attempt(language: Language, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let outcome = work();

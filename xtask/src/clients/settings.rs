@@ -1,9 +1,9 @@
-//! Holds the clients to what docs/clients.md recommends: the page and four languages say each setting in words of their
-//! own, and one that is changed in one of them alone fails here.
+//! Compares the clients' settings with those that docs/clients.md recommends. The page and each of the four languages
+//! write a setting in their own way; one that is changed in one place alone fails here.
 
-/// Says how to set a channel and what to repeat.
+/// Describes the settings of a channel and the calls to retry.
 const PAGE: &str = include_str!("../../../docs/clients.md");
-/// How each client calls: Python, Go, TypeScript, Java.
+/// Files in which each client makes its calls: Python, Go, TypeScript, Java.
 const CLIENTS: [&str; 4] = [
     include_str!("../../../clients/python/story.py"),
     include_str!("../../../clients/go/cmd/story/call.go"),
@@ -11,7 +11,7 @@ const CLIENTS: [&str; 4] = [
     include_str!("../../../clients/java/src/main/java/sale/stampede/story/Story.java"),
 ];
 
-/// Each setting as the page says it and as each client does. Nothing where a library has no such setting.
+/// Each setting as the page and each client write it. Empty where a library has no such setting.
 const SETTINGS: [(&str, [&str; 4]); 10] = [
     (
         "keep-alive ping | every 30 s",
@@ -73,7 +73,7 @@ const SETTINGS: [(&str, [&str; 4]); 10] = [
 ];
 
 #[test]
-fn every_client_is_set_as_the_page_says() {
+fn every_client_has_the_settings_of_the_page() {
     for (said, done) in SETTINGS {
         assert!(PAGE.contains(said), "docs/clients.md does not say {said:?}");
         for (client, done) in CLIENTS.iter().zip(done) {

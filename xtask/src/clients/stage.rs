@@ -1,4 +1,4 @@
-//! The mesh that the stories are told to: started for them alone, and stopped after the last one.
+//! The mesh that the clients call: started for them alone, and stopped after the last one.
 
 use std::process::{Command, ExitStatus};
 use std::thread;
@@ -14,17 +14,17 @@ use crate::replicas::Replicas;
 use crate::ui::say;
 use crate::workspace::{Workspace, remove_directory};
 
-/// A story takes some seconds; a busy machine is slower.
+/// Longest run of one client: it takes some seconds, more on a busy machine.
 const STORY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a story has to know.
+/// Address of the mesh, and an operator's token.
 pub struct Stage {
     gateway_url: String,
     operator_token: String,
 }
 
-/// Starts servers and a mesh, does the work on it, and stops everything. The work returns whether all went as it
-/// should; the logs of a run in which it did not are kept.
+/// Starts servers and a mesh, does the work on it, and stops everything. The work returns whether it succeeded; the
+/// logs of a failed run are kept.
 pub fn with(
     workspace: &Workspace,
     database: Database,
@@ -46,8 +46,8 @@ pub fn with(
 }
 
 impl Stage {
-    /// Runs a story, which shows itself. Fails if a check of it did not hold, or it came to no end.
-    pub fn tell(&self, fleet: &mut Fleet, mut story: Command) -> anyhow::Result<()> {
+    /// Runs a client, which prints its own progress. Fails if one of its checks fails, or it does not end in time.
+    pub fn run(&self, fleet: &mut Fleet, mut story: Command) -> anyhow::Result<()> {
         story.env("STAMPEDE_URL", &self.gateway_url).env("STAMPEDE_OPERATOR_TOKEN", &self.operator_token);
         let status = to_its_end(fleet, story)?;
         ensure!(status.success(), "the story failed ({status})");
@@ -55,7 +55,7 @@ impl Stage {
     }
 }
 
-/// Waits for the end of a command. Any child's death, Ctrl-C and the deadline end it before.
+/// Waits for the end of a command. Stops it, and fails, on the death of any child, on Ctrl-C and at the deadline.
 fn to_its_end(fleet: &mut Fleet, story: Command) -> anyhow::Result<ExitStatus> {
     let mut beside = Beside::start(story)?;
     let deadline = Instant::now() + STORY_TIMEOUT;

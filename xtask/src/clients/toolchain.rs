@@ -1,9 +1,9 @@
-//! What the client in each language needs on the machine, and what of it is missing. Nothing is installed here.
+//! The tools that the client in each language needs, and those that are missing. Nothing is installed here.
 
 use crate::cli::Language;
 use crate::setup::requirement::{Probe, Requirement};
 
-/// It also brings buf, which generates some of the others.
+/// Its packages include buf, which generates some of the others.
 const VENV: Requirement = Requirement { what: "Python's venv", probe: Probe::PythonVenv, packages: &["python3-venv"] };
 
 const PYTHON: [Requirement; 2] = [
@@ -36,7 +36,7 @@ pub fn missing(language: Language) -> Vec<Requirement> {
     all.iter().filter(|one| !one.is_met()).copied().collect()
 }
 
-/// Says what is missing, and which packages bring it.
+/// Names missing tools, with the packages that have them.
 pub fn explain(missing: &[Requirement]) -> String {
     let each: Vec<String> = missing
         .iter()
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named_with_the_package_that_brings_it() {
+    fn missing_tools_are_named_with_their_packages() {
         let text = explain(&JAVA[1..]);
         assert_eq!(text, "needs javac (Debian's package: openjdk-17-jdk-headless), Maven (Debian's package: maven)");
     }

@@ -24,8 +24,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The first `docker` on the path that reaches a daemon, with its compose plugin or one that is fetched. Says what
-    /// is missing where there is none.
+    /// Returns the first `docker` on the path that reaches a daemon, with its compose plugin or one that is fetched.
+    /// Fails with a list of what is missing.
     pub fn find(workspace: &Workspace) -> anyhow::Result<Self> {
         let found = shell::find_programs("docker");
         if found.is_empty() {
@@ -110,12 +110,12 @@ impl Project {
         command
     }
 
-    /// Runs a compose command that shows its own progress.
+    /// Runs a compose command that prints its own progress.
     pub fn run(&self, args: &[&str]) -> anyhow::Result<()> {
         shell::shown(&mut self.compose(args))
     }
 
-    /// The exit code of a compose command that shows its own progress.
+    /// Runs a compose command that prints its own progress, and returns its exit code.
     pub fn exit_code(&self, args: &[&str]) -> anyhow::Result<Option<i32>> {
         Ok(Group::start(&mut self.compose(args))?.wait()?.code())
     }
@@ -142,12 +142,12 @@ impl Project {
         }
     }
 
-    /// The end of a container's log.
+    /// Returns the end of a container's log.
     pub fn log_tail(&self, service: &str) -> String {
         self.output(&["logs", "--tail", "30", "--no-log-prefix", service]).unwrap_or_default()
     }
 
-    /// The containers, volumes and networks that there are of this project.
+    /// Lists the containers, volumes and networks of this project.
     pub fn remains(&self) -> anyhow::Result<Vec<String>> {
         let label = format!("label=com.docker.compose.project={}", self.name);
         let mut remains = Vec::new();
@@ -168,7 +168,7 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         if self.remains().is_ok_and(|remains| !remains.is_empty()) {
-            // The first error is reported; what cannot be removed is found under the project's name.
+            // The first error is reported; leftovers are found by the project's name.
             let _left = self.down();
         }
     }

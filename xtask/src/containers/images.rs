@@ -19,14 +19,14 @@ use crate::workspace::{Workspace, make_directory, remove_directory};
 /// Debian's release that stand-ins are made of.
 const RELEASE: &str = "bookworm";
 const BASE: &str = "stampede-stand-in/debian:bookworm";
-/// How long a registry may take to give an image.
+/// Longest time to pull an image.
 const PULL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A public image: the variable of `.env` that names it, and the folder of its stand-in.
 const PUBLIC: [(&str, &str); 4] =
     [("REDIS_IMAGE", "redis"), ("MYSQL_IMAGE", "mysql"), ("KAFKA_IMAGE", "kafka"), ("RUST_IMAGE", "rust")];
 
-/// Ensures that every public image is there or has a stand-in, and sets the variables that name it.
+/// Ensures that every public image exists or has a stand-in, and sets the variables that name it.
 pub fn provide(workspace: &Workspace, docker: &Docker, variables: &mut BTreeMap<String, String>) -> anyhow::Result<()> {
     for (variable, folder) in PUBLIC {
         let image = variables.get_mut(variable).with_context(|| format!(".env does not name {variable}"))?;
@@ -69,7 +69,7 @@ fn stand_in(workspace: &Workspace, docker: &Docker, folder: &str) -> anyhow::Res
     Ok(image)
 }
 
-/// Names a recipe by its content, so that a stand-in of an older one is not taken for it.
+/// Tags a recipe by its content, so that a stand-in of an older one is not reused.
 fn fingerprint(folder: &Path) -> anyhow::Result<u64> {
     let read = || -> std::io::Result<u64> {
         let mut files: Vec<PathBuf> =
@@ -112,7 +112,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     shell::quiet(Command::new("cp").arg("--archive").arg(from).arg(to)).map(drop)
 }
 
-/// A Debian without anything: what stand-ins begin with.
+/// A minimal Debian, the base of all stand-ins.
 fn base(workspace: &Workspace, docker: &Docker) -> anyhow::Result<()> {
     if docker.has_image(BASE) {
         return Ok(());
@@ -142,7 +142,7 @@ fn base(workspace: &Workspace, docker: &Docker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The mirror that apt of this machine is set to, if it says one: the one that is known to be in reach.
+/// Returns the apt mirror of this machine, if one is set: it is known to be reachable.
 fn mirror() -> Option<String> {
     let lists = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
     let texts = lists.iter().filter_map(|file| fs::read_to_string(file).ok());

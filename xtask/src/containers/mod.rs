@@ -1,5 +1,5 @@
-//! `cargo xtask test compose`: the whole mesh in containers, used as its users would, broken a little, and taken down.
-//! It needs Docker; where no registry can be reached it builds stand-ins for the public images.
+//! `cargo xtask test compose`: the whole mesh in containers: a purchase, restarts of containers during a sale, and the
+//! removal. It needs Docker; where no registry can be reached it builds stand-ins for the public images.
 
 mod docker;
 mod images;
@@ -41,7 +41,7 @@ const EVERY_FILE: [&str; 12] = [
 ];
 /// The image under test.
 const IMAGE: &str = "stampede:test";
-/// First port that is tried for what the containers publish.
+/// First port that is tried for those that the containers publish.
 const FIRST_PORT: u16 = 18_080;
 /// The servers' containers.
 const SERVERS: [&str; 3] = ["redis", "mysql", "kafka"];
@@ -54,11 +54,11 @@ const BACK_TIMEOUT: Duration = Duration::from_secs(90);
 /// A process ends so soon after SIGTERM, also if it still waits for its servers.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs all of it; fails at the first thing that is not as it should be.
+/// Runs all checks; fails at the first one that fails.
 pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     let docker = Docker::find(workspace)?;
     apt::provide(&[Requirement { what: "curl", probe: Probe::Program("curl"), packages: &["curl"] }])?;
-    // All that `.env` says, so that nothing in the caller's environment goes before it.
+    // Every variable of `.env`, so that none of the caller's environment overrides it.
     let mut variables = variables(workspace)?;
     images::provide(workspace, &docker, &mut variables)?;
     variables.insert("STAMPEDE_IMAGE".into(), IMAGE.into());
@@ -96,7 +96,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
         ensure!(code == Some(0), "it ended with {code:?}");
         Ok(())
     })?;
-    // Those of the demo have gone, but count.
+    // The demo's orders have ended, but count.
     step("all containers are fenced in", &mut || fenced(&docker, &project))?;
     step("down -v leaves nothing", &mut || {
         project.down()?;
@@ -154,7 +154,7 @@ fn stops_while_waiting(docker: &Docker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every container of ours runs as nobody in particular, cannot write to its root, and has a bound of memory.
+/// Checks that every container of ours runs unprivileged, cannot write to its root, and has a bound of memory.
 fn fenced(docker: &Docker, project: &Project) -> anyhow::Result<()> {
     let format =
         "{{.Name}} {{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Memory}} {{.HostConfig.CapDrop}}";

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::containers::docker::Project;
 use crate::shell;
 
-/// How long each step may take until it can be seen.
+/// Longest wait for the effect of a step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Buys two lanterns, pays, and waits for the goods. Returns the order's id.
@@ -67,7 +67,7 @@ impl Http {
         self.call(path, token, Some(body))
     }
 
-    /// The answer's JSON, whatever its status: a problem has a `reason`.
+    /// Returns the answer's JSON, whatever its status: a problem has a `reason`.
     fn call(&self, path: &str, token: Option<&str>, body: Option<&Value>) -> anyhow::Result<Value> {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "10"]).arg(format!("{}{path}", self.gateway));

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::stop_child;
 use crate::shell;
 
-/// How long it may take to stop.
+/// Longest time to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A command under way. It is stopped when it is dropped.
@@ -25,7 +25,7 @@ impl Beside {
         Ok(Self { child, typed })
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, if it has ended.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         self.child.try_wait().with_context(|| format!("cannot wait for {}", self.typed))
     }

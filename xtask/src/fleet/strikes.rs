@@ -1,4 +1,4 @@
-//! What is done to single children on purpose: they are ended, stand still, and are started again.
+//! Faults of single children on purpose: kill, SIGSTOP, and restart.
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use super::{Fleet, Member, signal, stop_together};
 
 impl Fleet {
-    /// Ends a child at once, as a power cut would. It is not missed until it is started again.
+    /// Kills a child with SIGKILL. Its end is no error until it is started again.
     pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let member = self.present(name)?;
         member.is_away = true;
@@ -16,7 +16,8 @@ impl Fleet {
         self.write_down()
     }
 
-    /// Ends some children side by side, as a roll-out does. They are not missed until they are started again.
+    /// Stops some children concurrently with SIGTERM, as a roll-out does. Their ends are no errors until they are
+    /// started again.
     pub fn terminate(&mut self, names: &[String]) -> anyhow::Result<()> {
         for name in names {
             self.present(name)?.is_away = true;
@@ -27,19 +28,19 @@ impl Fleet {
         self.write_down()
     }
 
-    /// Makes a child stand still: the kernel takes connections for it, and nobody answers.
+    /// Freezes a child with SIGSTOP: the kernel accepts connections for it, and nobody answers.
     pub fn freeze(&mut self, name: &str) -> anyhow::Result<()> {
         signal(&self.present(name)?.child, Signal::SIGSTOP);
         Ok(())
     }
 
-    /// Lets a child go on that stands still.
+    /// Continues a frozen child.
     pub fn thaw(&mut self, name: &str) -> anyhow::Result<()> {
         signal(&self.present(name)?.child, Signal::SIGCONT);
         Ok(())
     }
 
-    /// Starts a child again that was ended on purpose, as it was started before.
+    /// Restarts a child that was killed on purpose, with the same launch.
     pub fn start_again(&mut self, name: &str) -> anyhow::Result<()> {
         let run = self.run.clone();
         let member = self.member(name)?;
@@ -49,7 +50,7 @@ impl Fleet {
         self.write_down()
     }
 
-    /// A child that has not been ended on purpose.
+    /// Returns a child that was not killed on purpose.
     fn present(&mut self, name: &str) -> anyhow::Result<&mut Member> {
         let member = self.member(name)?;
         ensure!(!member.is_away, "{name} was ended before");

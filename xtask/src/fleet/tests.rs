@@ -218,7 +218,7 @@ fn supervisor(run: &Path) -> Child {
         .expect("this program runs")
 }
 
-/// The supervisor's child, as soon as it has been written down and is tied to the supervisor: only then does it speak.
+/// Returns the supervisor's child once it is in the state file and tied to the supervisor: only then it prints.
 fn child_of(run: &Path) -> Process {
     let log = run.join("logs/sleeper.log");
     eventually("the child speaks", || fs::read_to_string(&log).is_ok_and(|text| !text.is_empty()));

@@ -1,4 +1,4 @@
-//! Which processes a mesh has, and on which port each listens.
+//! The processes of a mesh, and their ports.
 
 use stampede_vocab::{ADMIN_PORT_OFFSET, Process};
 
@@ -15,14 +15,14 @@ pub struct Instance {
     pub process: Process,
     /// Its own name: that of the process, with a number from the second replica on.
     pub name: String,
-    /// Where it serves.
+    /// Its service port.
     pub port: u16,
-    /// Where its health and metrics are.
+    /// Its admin port, for health and metrics.
     pub admin_port: u16,
 }
 
-/// Where every process of a mesh listens. Known before any of them starts, so that each is
-/// started with the addresses of its peers.
+/// The ports of every process of a mesh. Known before any of them starts, so that each is started with the addresses of
+/// its peers.
 #[derive(Debug, Clone)]
 pub struct Layout {
     instances: Vec<Instance>,
@@ -68,7 +68,7 @@ impl Layout {
         format!("http://127.0.0.1:{}", self.sandbox)
     }
 
-    /// A line for each process: its name, where it serves, where its health and metrics are.
+    /// Returns a line for each process: its name, its service port, its admin port.
     pub fn lines(&self) -> Vec<String> {
         let line = |one: &Instance| {
             format!("{:<12} http://127.0.0.1:{:<6} admin http://127.0.0.1:{}", one.name, one.port, one.admin_port)

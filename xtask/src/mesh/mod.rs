@@ -33,7 +33,7 @@ pub use crate::mesh::tuning::Tuning;
 
 /// A process starts in under a second; a busy machine is slower.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longer than the time that a process gives itself to drain.
+/// Longer than a process takes at most to drain.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Builds the one program that every process of the mesh runs, and returns where it is. Cargo shows its own progress.
@@ -54,9 +54,9 @@ pub struct Mesh<'a> {
     /// Their ports.
     pub layout: &'a Layout,
     pub secrets: &'a Secrets,
-    /// How long an order may wait for its payment, in milliseconds; none leaves it at the service's own setting.
+    /// The payment window of an order, in milliseconds; none leaves it at the service's default.
     pub pay_window_ms: Option<u64>,
-    /// What this run sets otherwise than all others.
+    /// Settings and proxies of this run alone.
     pub tuning: Tuning,
 }
 
@@ -127,7 +127,7 @@ impl Mesh<'_> {
         }
     }
 
-    /// The environment of one process: only what it has a use for.
+    /// Returns the environment of one process: only variables that it reads.
     fn environment(&self, instance: &Instance) -> BTreeMap<String, String> {
         let process = instance.process;
         let mut env = BTreeMap::from([
@@ -165,7 +165,7 @@ impl Mesh<'_> {
             ("STAMPEDE_KAFKA_BROKERS", self.servers.kafka_brokers()),
             ("STAMPEDE_KAFKA_TOPIC_PREFIX", TOPIC_PREFIX.to_owned()),
         ];
-        // What one service alone has. A new one needs nothing here.
+        // Variables of one service alone. A new one needs nothing here.
         if service == Service::Payment {
             env.push(("STAMPEDE_PROVIDER_URL", self.layout.provider_url()));
             env.push(("STAMPEDE_WEBHOOK_SECRET", self.secrets.webhook.clone()));

@@ -15,14 +15,15 @@ pub const SCHEMA_PREFIX: &str = "stampede_";
 pub const TOPIC_PREFIX: &str = "stampede";
 
 impl Mesh<'_> {
-    /// Makes schemas, tables and topics, whatever of them is missing.
+    /// Creates missing schemas, tables and topics.
     pub fn prepare(&self) -> anyhow::Result<()> {
         let step = Step::begin("prepare", "migrating schemas, making topics");
         let mut command = self.operator();
         command.arg("prepare");
         command.args(["--database-url", &self.servers.database_url(), "--schema-prefix", SCHEMA_PREFIX]);
         command.args(["--kafka-brokers", &self.servers.kafka_brokers(), "--kafka-topic-prefix", TOPIC_PREFIX]);
-        // Each partition is a request of its own in every round of a relay, which is much for a machine that runs all.
+        // Each partition is a request of its own in every round of a relay, too many for a machine that runs
+        // everything.
         command.args(["--partitions", "4"]);
         shell::quiet(&mut command)?;
         step.done("schemas and topics are up to date");
@@ -34,7 +35,7 @@ impl Mesh<'_> {
         self.simulate_through(&self.layout.gateway_url(), sale)
     }
 
-    /// The same with a crowd that goes another way to the gateway.
+    /// The same with another URL of the gateway for the crowd.
     pub fn simulate_through(&self, gateway_url: &str, sale: &Path) -> Command {
         let mut command = self.operator();
         command.arg("simulate").arg(sale).args(["--gateway-url", gateway_url]);
@@ -42,8 +43,8 @@ impl Mesh<'_> {
         command
     }
 
-    /// An audit of everything that this mesh has written down, and of what a simulation says was acknowledged, to be
-    /// run in the foreground.
+    /// An audit of all data of this mesh, and of the acknowledgements that a simulation recorded, to be run in the
+    /// foreground.
     pub fn audit(&self, acknowledged: Option<&Path>) -> Command {
         let mut command = self.operator();
         command.arg("audit");
@@ -71,7 +72,7 @@ impl Mesh<'_> {
         command
     }
 
-    /// Writes down what `stampede` reads from its environment, so that a shell which sources it can do without flags.
+    /// Writes the environment of `stampede` to a file, so that a shell which sources it needs no flags.
     pub fn write_environment(&self, run: &Path) -> anyhow::Result<()> {
         self.secrets.write(
             run,
@@ -85,7 +86,7 @@ impl Mesh<'_> {
         )
     }
 
-    /// Says how to use the operator's command without printing the secrets that it needs.
+    /// Returns how to use the operator's command, without the secrets that it needs.
     pub fn print_hints(&self, fleet: &Fleet) {
         let (secrets, program) = (Secrets::file(fleet.run()), self.program.display());
         say(&format!("\nIn another shell: . {}", secrets.display()));

@@ -12,9 +12,9 @@ use crate::servers::{ServerPorts, Servers};
 use crate::setup;
 use crate::workspace::{Workspace, remove_directory};
 
-/// How a mesh is built and started that has servers of its own.
+/// The build and the settings of a mesh that has servers of its own.
 pub struct Own<'a> {
-    /// The directory of the run. What a run before has left there is removed.
+    /// The directory of the run. Files of an earlier run are removed.
     pub run: &'a Path,
     pub database: Database,
     pub profile: Profile,
@@ -24,7 +24,7 @@ pub struct Own<'a> {
 }
 
 impl Own<'_> {
-    /// Starts servers and mesh, does the work on them, and stops everything, whatever came of it.
+    /// Starts servers and mesh, does the work on them, and stops everything, also after a failure.
     pub fn with<T>(
         self,
         workspace: &Workspace,

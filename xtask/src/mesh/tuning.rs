@@ -1,15 +1,15 @@
-//! What one run sets otherwise than all others: settings of single processes, and the ways by which they reach servers.
+//! Settings of one run: variables of single processes, and proxies on their connections.
 
 use stampede_vocab::Process;
 
-/// The settings and ways of one run. The default changes nothing.
+/// The variables and proxies of one run. The default changes nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Tuning {
     settings: Vec<(Process, &'static str, String)>,
     detours: Vec<Detour>,
 }
 
-/// Where a process connects to in place of where it would, both on the loopback.
+/// A port to connect to in place of another, both on the loopback.
 #[derive(Debug, Clone)]
 struct Detour {
     process: Process,
@@ -25,14 +25,14 @@ impl Tuning {
         self
     }
 
-    /// Leads a process by the port `to` where it would connect to the port `from`.
+    /// Makes a process connect to the port `to` in place of the port `from`.
     #[must_use]
     pub fn lead(mut self, process: Process, from: u16, to: u16) -> Self {
         self.detours.push(Detour { process, from: address(from), to: address(to) });
         self
     }
 
-    /// The text of a setting of a process, with the addresses by which it is led.
+    /// Returns a setting of a process, with its ports replaced.
     pub fn led(&self, process: Process, text: &str) -> String {
         let detours = self.detours.iter().filter(|detour| detour.process == process);
         detours.fold(text.to_owned(), |text, detour| text.replace(&detour.from, &detour.to))
@@ -45,7 +45,7 @@ impl Tuning {
     }
 }
 
-/// No port that is handed out is the beginning of another one's digits: all have four, from 7000 on, or five.
+/// No port is a prefix of another one's digits: all have four, from 7000 on, or five.
 fn address(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }

@@ -17,10 +17,10 @@ use crate::workspace::Workspace;
 
 pub use crate::openapi::trial::{NAME, RUN, run};
 
-/// The copy, from the root of the repository. A test of the gateway fails if it is not what is served.
+/// The copy, from the root of the repository. A test of the gateway fails if the gateway serves another text.
 const COPY: &str = "docs/openapi.json";
 
-/// Writes what a gateway of this tree serves.
+/// Writes the description that a gateway of this tree serves.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     setup::compiler()?;
     let program = mesh::build(workspace, Profile::Dev)?;

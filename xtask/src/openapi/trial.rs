@@ -1,5 +1,5 @@
-//! `cargo xtask test openapi`: schemathesis sends a mesh of its own what the description allows and what it does not,
-//! and fails where an answer is not one that is described.
+//! `cargo xtask test openapi`: schemathesis sends valid and invalid requests by the description to a mesh of its own,
+//! and fails for an answer that is not described.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -17,9 +17,9 @@ pub const NAME: &str = "openapi";
 /// The directory of a run, under `.stampede/`.
 pub const RUN: &str = "openapi";
 
-/// What is not checked, each with its reason; from the root of the repository.
+/// The exceptions, each with its reason; from the root of the repository.
 const EXCEPTIONS: &str = "xtask/src/openapi/schemathesis.toml";
-/// The variable by which that file has the token.
+/// The variable in which that file expects the token.
 const TOKEN: &str = "STAMPEDE_TRIAL_TOKEN";
 /// Bounds of the run of one role.
 const MOST_SECONDS: &str = "120";
@@ -27,7 +27,7 @@ const MOST_EXAMPLES: &str = "30";
 /// The same requests each time.
 const SEED: &str = "1";
 
-/// Starts a mesh, has it tried as an operator and as a buyer, and stops it.
+/// Starts a mesh, tests it as an operator and as a buyer, and stops it.
 pub fn run(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCode> {
     let run = workspace.run(RUN);
     down::mend_before("test openapi", &run)?;
@@ -53,7 +53,7 @@ pub fn run(workspace: &Workspace, database: Database) -> anyhow::Result<ExitCode
     Ok(ExitCode::FAILURE)
 }
 
-/// The requests of one role. What the tool keeps lies in the directory of the run.
+/// Sends the requests of one role. The tool's files lie in the directory of the run.
 fn trial(workspace: &Workspace, schemathesis: &Path, mesh: &Mesh<'_>, role: &str) -> anyhow::Result<Command> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(schemathesis);

@@ -1,5 +1,6 @@
 //! Installs missing packages with apt, as root or through sudo, which prompts for its password where there is a
-//! terminal. Elsewhere it says exactly what is missing, where it was searched for, and what would bring it.
+//! terminal. Elsewhere it fails with each missing requirement, the places that were searched, and the packages that
+//! have it.
 
 use std::fmt::Write;
 use std::io::{IsTerminal, stderr, stdin};
@@ -12,7 +13,7 @@ use crate::setup::requirement::Requirement;
 use crate::shell;
 use crate::ui::{Step, say};
 
-/// Installs what is missing, so that every requirement is met.
+/// Installs missing packages, so that every requirement is met.
 pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
     let missing: Vec<Requirement> = requirements.iter().filter(|one| !one.is_met()).copied().collect();
     if missing.is_empty() {
@@ -24,7 +25,7 @@ pub fn provide(requirements: &[Requirement]) -> anyhow::Result<()> {
     }
     apt.install(&missing)?;
     match missing.iter().find(|one| !one.is_met()) {
-        Some(still) => bail!("apt installed its packages, but {} is not to be found as {}", still.what, still.looked()),
+        Some(still) => bail!("apt installed its packages, but {} was not found as {}", still.what, still.looked()),
         None => Ok(()),
     }
 }
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_is_left_alone() {
+    fn installed_packages_are_left_alone() {
         let met = Requirement { what: "a shell", probe: Probe::Program("sh"), packages: &["there-is-no-such-package"] };
         provide(&[met]).expect("nothing is to be done");
     }

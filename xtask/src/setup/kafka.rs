@@ -26,7 +26,7 @@ pub fn libraries(workspace: &Workspace) -> PathBuf {
     workspace.tool("kafka").join("libs")
 }
 
-/// Fetches the jars, unless those that the POM names are there.
+/// Fetches the jars, unless those of the POM are there.
 pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
     let pom = workspace.root().join("deploy/dev/kafka/pom.xml");
     let wanted = fs::read_to_string(&pom).with_context(|| format!("cannot read {}", pom.display()))?;
@@ -41,7 +41,7 @@ pub fn fetch(workspace: &Workspace) -> anyhow::Result<()> {
     mvn.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
     mvn.arg(format!("-DoutputDirectory={}", libraries(workspace).display()));
     shell::quiet(&mut mvn)?;
-    // Written last: it says that the jars are all there.
+    // Written last, as the mark that all jars are there.
     fs::write(&kept, wanted).with_context(|| format!("cannot write {}", kept.display()))
 }
 

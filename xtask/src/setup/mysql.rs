@@ -32,11 +32,11 @@ pub fn requirements() -> &'static [Requirement] {
     if installed().is_some() { &[] } else { &TO_FETCH }
 }
 
-/// A server that can be started, and its initialised data directory.
+/// A MySQL server, and its initialised data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     pub program: PathBuf,
-    /// Arguments that come first in every call, before any other option file is thought of.
+    /// First arguments of every call, so that no other option file is read.
     pub base_args: Vec<String>,
     /// A directory of stand-in names for libraries that newer releases have renamed, if it needs one.
     pub library_path: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The one that `setup` has made ready.
+    /// Returns the server that `setup` has installed.
     pub fn ready(workspace: &Workspace, identity: Identity) -> anyhow::Result<Self> {
         let found = Self::installed(workspace, identity).into_iter().chain([Self::fetched(workspace, identity)]);
         let mut ready = found.filter(|server| server.template.exists());
@@ -85,7 +85,7 @@ impl Server {
         path.map(|path| ("LD_LIBRARY_PATH".into(), path.display().to_string())).collect()
     }
 
-    /// Makes the template data directory, unless it is there.
+    /// Creates the template data directory, unless it exists.
     fn make_template(&self, identity: Identity) -> anyhow::Result<()> {
         if self.template.exists() {
             return Ok(());
@@ -105,8 +105,8 @@ impl Server {
     }
 }
 
-/// Makes a server ready: the installed one if it can work in this workspace, else the one that is fetched. The profile
-/// that a distribution confines its server with may forbid it any directory but its own.
+/// Sets up a server: the installed one if it can run in this workspace, else the fetched one. The AppArmor profile of a
+/// distribution may confine its server to directories of its own.
 pub fn provide(workspace: &Workspace, identity: Identity) -> anyhow::Result<()> {
     if let Some(server) = Server::installed(workspace, identity) {
         match server.make_template(identity) {
@@ -126,7 +126,7 @@ pub fn distribution(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(base(workspace))
 }
 
-/// The first MySQL 8.0 on the search path, which may also have others: MariaDB answers to the same name.
+/// Returns the first MySQL 8.0 on the search path, skipping others: MariaDB has the same program name.
 fn installed() -> Option<(PathBuf, (u32, u32, u32))> {
     let programs = shell::find_programs("mysqld").into_iter();
     let mut known = programs.filter_map(|program| version_of(&program).map(|version| (program, version)));
@@ -138,7 +138,7 @@ fn is_usable(version: (u32, u32, u32)) -> bool {
     ((8, 0, 30)..(8, 1, 0)).contains(&version)
 }
 
-/// Where the fetched server's program and messages lie.
+/// Paths of the fetched server's program and messages.
 fn base(workspace: &Workspace) -> PathBuf {
     workspace.tool("mysql").join("server")
 }

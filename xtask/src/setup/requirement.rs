@@ -1,4 +1,4 @@
-//! One thing that must be on the machine: how to see that it is, and which package brings it.
+//! One requirement of the machine: how to check it, and which package has it.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::shell;
 /// A release, as far as it matters: its major and minor number.
 pub type Release = (u32, u32);
 
-/// How to see whether a requirement is met.
+/// A check of a requirement.
 #[derive(Debug, Clone, Copy)]
 pub enum Probe {
     /// A program on the search path.
@@ -23,14 +23,14 @@ pub enum Probe {
     PythonVenv,
 }
 
-/// A thing that must be there.
+/// A requirement of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Requirement {
     /// Its name, for the contributor.
     pub what: &'static str,
-    /// How to see that it is there.
+    /// How to check it.
     pub probe: Probe,
-    /// Packages that bring it, the better first: releases of a distribution name them differently.
+    /// Packages that have it, the better first: releases of a distribution name them differently.
     pub packages: &'static [&'static str],
 }
 
@@ -46,7 +46,7 @@ impl Requirement {
         }
     }
 
-    /// The places that were searched, for the contributor who has to install it by hand.
+    /// Returns the places that were searched, for the contributor who has to install it by hand.
     pub fn looked(&self) -> String {
         let path = || shell::search_path().iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":");
         match self.probe {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_what_the_servers_say() {
+    fn versions_are_parsed_from_the_output_of_servers() {
         for (said, version) in [
             ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=8d5f\n", Some((7, 0, 15))),
             ("mariadbd  Ver 10.11.11-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)", Some((10, 11, 11))),

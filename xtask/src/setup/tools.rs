@@ -29,7 +29,7 @@ pub fn buf(workspace: &Workspace) -> PathBuf {
     workspace.tool("buf").join("bin/buf")
 }
 
-/// The program that judges dependencies.
+/// The program that checks dependencies.
 pub fn cargo_deny(workspace: &Workspace) -> PathBuf {
     workspace.tool("cargo-deny").join("bin/cargo-deny")
 }
@@ -48,7 +48,7 @@ pub fn fetch_buf_alone(workspace: &Workspace) -> anyhow::Result<()> {
     once(&workspace.tool("buf"), BUF, fetch_buf)
 }
 
-/// Installs a tool into a directory, unless that says it holds this version already.
+/// Installs a tool into a directory, unless its mark shows this version already.
 pub fn once(directory: &Path, version: &str, install: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stamp = directory.join("version");
     if fs::read_to_string(&stamp).is_ok_and(|had| had == version) {
@@ -60,7 +60,7 @@ pub fn once(directory: &Path, version: &str, install: impl FnOnce(&Path) -> anyh
     fs::write(&stamp, version).with_context(|| format!("cannot write {}", stamp.display()))
 }
 
-/// The program that tries an API by its description, fetched the first time.
+/// The program that tests an API by its description, fetched the first time.
 pub fn schemathesis(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     apt::provide(&REQUIREMENTS[..1])?;
     let directory = workspace.tool("schemathesis");
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    /// Leaves a trace of each installation, and removes nothing.
+    /// Logs each installation, and removes nothing.
     fn install(directory: &Path) -> anyhow::Result<()> {
         fs::write(directory.join("tool"), "fresh").context("writable")
     }

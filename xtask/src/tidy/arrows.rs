@@ -4,7 +4,7 @@ use stampede_vocab::Service;
 
 use crate::tidy::Finding;
 
-/// Crates that every part of a service may be built from.
+/// Crates that every part of a service may use.
 const SERVICE: [&str; 11] =
     ["vocab", "chassis", "status", "db", "outbox", "inbox", "batch", "watch", "service", "proto", "lua"];
 
@@ -14,7 +14,7 @@ const COMPOSED: [&str; 7] = ["chassis", "db", "kafka", "outbox", "inbox", "lua",
 /// Crates that the one program is made of, apart from the services, and those that its tests of whole sales use.
 const PROGRAM: [&str; 7] = ["chassis", "cli", "gateway", "sandbox", "proto", "lua", "vocab"];
 
-/// Where that program is.
+/// The folder of that program.
 const PROGRAM_DIRECTORY: &str = "stampede";
 
 /// The crate that only tests may use.
@@ -25,7 +25,7 @@ fn allowed(directory: &str) -> Option<&'static [&'static str]> {
     Some(match directory {
         // The workspace itself.
         "" => &[],
-        // Only what builds in seconds.
+        // Only crates that build in seconds.
         "xtask" => &["sale", "vocab"],
         "kit/vocab" | "kit/watch" | "kit/kafka" | "sandbox" => &[],
         "proto" | "kit/status" | "kit/identity" | "sale" => &["vocab"],
@@ -72,7 +72,7 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// The crates of this workspace in one section, without their common prefix.
+/// Returns the crates of this workspace in one section, without their common prefix.
 fn local_dependencies(manifest: &toml::Table, section: &str) -> Vec<String> {
     let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else { return Vec::new() };
     let names = table.iter().map(|(key, value)| {

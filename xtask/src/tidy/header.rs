@@ -1,10 +1,10 @@
-//! Files that are deployed or played begin with what they are for: no compiler requires it.
+//! Files that are deployed or played begin with a comment on their purpose: no compiler requires it.
 
 use crate::tidy::Finding;
 
-/// Where such files are.
+/// Folders of such files.
 const FOLDERS: [&str; 3] = ["clients/", "deploy/", "ghz-bench/"];
-/// How the names of those end that can have a comment, and how it begins.
+/// Endings of files that can have a comment, each with the start of one.
 const COMMENTS: [(&str, &str); 9] = [
     (".yaml", "#"),
     (".sh", "#"),
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_deployed_says_what_it_is_for() {
+    fn a_deployed_file_begins_with_its_purpose() {
         assert!(check("deploy/a.yaml", "# Alerts on what waits.\ngroups: []\n").is_empty());
         assert!(check("deploy/a.sh", "#!/bin/sh\n# Starts it.\n").is_empty());
         assert_eq!(check("deploy/compose/.env", "A=1\n").len(), 1);

@@ -1,12 +1,11 @@
-//! The arrows inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> messages ->
-//! domain. A text scan: it sees what is written, which is enough for a rule that nobody tries to evade.
+//! The dependencies inside a service: main -> lib -> {rpc, worker} -> usecase -> {store, client, provider} -> messages
+//! -> domain. A text scan, which is enough for a rule that nobody tries to evade.
 
 use crate::tidy::Finding;
 use crate::tidy::source::code;
 
-/// The layers from the bottom up; those of one rank stand side by side. `messages` encodes and decodes what Kafka
-/// carries,
-/// `client` and `provider` speak to other processes.
+/// The layers from the bottom up; those of one rank stand side by side. `messages` encodes and decodes Kafka records,
+/// `client` and `provider` call other processes.
 const LAYERS: [(&str, u8); 8] = [
     ("domain", 0),
     ("messages", 1),

@@ -1,5 +1,5 @@
-//! Every script begins with a header that says what it does, its KEYS, its ARGV if it takes any, and
-//! what it replies. A prelude is put before other scripts: it says what it is, and takes nothing.
+//! Every script begins with a header: its purpose, its KEYS, its ARGV if it takes any, and its reply. A prelude is put
+//! before other scripts: it has a purpose alone, and takes nothing.
 
 use crate::tidy::Finding;
 
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_says_all_three() {
+    fn a_header_has_all_three() {
         assert!(
             check("lua/a.lua", "-- Does it.\n-- KEYS[1]: item\n-- ARGV[1]: user\n-- Replies: 1\nreturn 1").is_empty()
         );
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prelude_says_what_it_is() {
+    fn a_prelude_has_its_purpose() {
         assert!(check("lua/stock/prelude.lua", "-- For others.\nlocal x = 1").is_empty());
         assert_eq!(check("lua/stock/prelude.lua", "local x = 1").len(), 1);
     }

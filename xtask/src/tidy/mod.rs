@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 /// Directories that hold no source of ours.
 const SKIPPED: [&str; 2] = ["target", "node_modules"];
 
-/// A rule that is broken, and where.
+/// A breach of a rule, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     path: String,

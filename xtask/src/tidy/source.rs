@@ -27,7 +27,7 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Whether this is the root of a crate that others are built from.
+/// Whether this is the root of a library crate.
 fn is_kit(path: &str) -> bool {
     path.starts_with("kit/") && path.ends_with("/src/lib.rs")
 }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_begins_with_what_it_is_for() {
+    fn a_file_begins_with_its_purpose() {
         assert_eq!(lines("kit/db/src/pool.rs", "use std::fs;"), [1]);
         assert!(lines("kit/db/src/pool.rs", "//! Pools.").is_empty());
     }

@@ -11,15 +11,15 @@ use stampede_vocab::Timestamp;
 use crate::bench::opening::curve::late_ms;
 use crate::bench::opening::rows::Planned;
 
-/// How long before the opening a buyer begins to try.
+/// Time before the opening at which a buyer begins to try.
 const BEFORE: Duration = Duration::from_millis(50);
 /// Time between two tries.
 const TICK: Duration = Duration::from_millis(10);
-/// How long after the opening a buyer gives up.
+/// Time after the opening at which a buyer gives up.
 const PATIENCE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who sends the orders, and where to.
+/// The buyer, and the gateway that gets the orders.
 #[derive(Debug, Clone)]
 pub struct Shop {
     /// The gateway, HOST:PORT.
@@ -28,8 +28,8 @@ pub struct Shop {
     pub token: String,
 }
 
-/// When the first order was accepted in each of these events, in milliseconds after the opening; none where no order
-/// was.
+/// Returns when the first order was accepted in each of these events, in milliseconds after the opening; none where no
+/// order was accepted.
 pub fn first_orders(shop: &Shop, events: &[Planned], due_at: Timestamp) -> anyhow::Result<Vec<Option<f64>>> {
     let buyers: Vec<_> = events
         .iter()
@@ -60,7 +60,7 @@ fn first_order(shop: &Shop, event: Planned, due_at: Timestamp) -> anyhow::Result
 }
 
 impl Shop {
-    /// Asks for a unit. Returns whether the order was accepted.
+    /// Orders a unit. Returns whether the order was accepted.
     fn place(&self, Planned { event, item }: Planned, attempt: u32) -> anyhow::Result<bool> {
         let Self { gateway, token } = self;
         let body = format!(

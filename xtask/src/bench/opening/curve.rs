@@ -1,4 +1,4 @@
-//! How many of the events that are due at one instant have not opened yet, as a reader of the database sees it.
+//! The number of events that are due at one instant and not open yet over time, as polls of the database see it.
 
 use std::thread;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use stampede_vocab::Timestamp;
 
 use crate::chaos::sql::Session;
 
-/// How long before the instant the first look is.
+/// Time from the first poll to the instant.
 const BEFORE: Duration = Duration::from_millis(100);
-/// Time between two looks.
+/// Poll interval.
 const TICK: Duration = Duration::from_millis(2);
 
-/// One look.
+/// One poll.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Look {
-    /// Milliseconds since the instant, after the answer; less than nothing before it.
+    /// Milliseconds since the instant, after the answer; negative before it.
     pub late_ms: f64,
     /// Events that were due and not open.
     pub left: u64,
 }
 
-/// All looks at one instant.
+/// All polls around one instant.
 #[derive(Debug, Clone, Serialize)]
 pub struct Curve {
     /// Events that were due.
@@ -32,7 +32,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Looks from shortly before `due_at` on by a statement that counts what is left, until nothing is or `within` is
+    /// Polls from shortly before `due_at` on by a statement that counts the events left, until none is or `within` is
     /// over.
     pub fn watch(
         session: &mut Session,
@@ -55,20 +55,20 @@ impl Curve {
         }
     }
 
-    /// Milliseconds after which so many of a hundred were open; none if it never came to that.
+    /// Milliseconds after which this percentage was open; none if it was never reached.
     pub fn late_ms(&self, percent: u64) -> Option<f64> {
         let may_be_left = self.total * (100 - percent.min(100)) / 100;
         self.looks.iter().find(|look| look.left <= may_be_left).map(|look| look.late_ms.max(0.0))
     }
 
-    /// How many were open before the instant.
+    /// Number of events that were open before the instant.
     pub fn early(&self) -> u64 {
         let before = self.looks.iter().filter(|look| look.late_ms < 0.0);
         before.map(|look| self.total.saturating_sub(look.left)).max().unwrap_or(0)
     }
 }
 
-/// Milliseconds from `due_at` to `now`, less than nothing before it.
+/// Milliseconds from `due_at` to `now`, negative before it.
 pub fn late_ms(now: Timestamp, due_at: Timestamp) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "some seconds at most")]
     let micros = (now.micros() - due_at.micros()) as f64;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_opens_and_what_opens_early_is_seen() {
+    fn missing_and_early_openings_are_seen() {
         let curve = curve(&[(-5.0, 199), (10.0, 1)]);
         assert_eq!((curve.late_ms(100), curve.early()), (None, 1));
     }

@@ -1,5 +1,5 @@
-//! Cuts the connections of whoever listens for expired keys, for half of the time: so long they are closed as often as
-//! they are made, and so long they are left alone.
+//! Cuts the connections of subscribers to expired keys, for half of the time: in one period they are closed as soon as
+//! they are made, in the next they are left alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use stampede_vocab::Timestamp;
 
 use crate::bench::opening::redis::Connection;
 
-/// How long it cuts, and how long it does not.
+/// Length of a period.
 const PERIOD: Duration = Duration::from_secs(4);
 /// Time between two cuts.
 const TICK: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ impl Cutter {
 impl Drop for Cutter {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It panics nowhere, and there is nothing to be done if it did.
+        // It does not panic, and nothing could be done if it did.
         let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -59,7 +59,7 @@ fn is_cut(at: Timestamp) -> bool {
     (at.since(Timestamp::from_micros(0)).as_secs() / PERIOD.as_secs()).is_multiple_of(2)
 }
 
-/// The first instant from `earliest` on that is in the midst of a period in which is cut, or of one in which is not.
+/// Returns the first instant from `earliest` on in the middle of a period with cuts, or of one without.
 pub fn instant(earliest: Timestamp, cut: bool) -> Timestamp {
     let since_epoch = earliest.since(Timestamp::from_micros(0)).as_secs();
     let period = since_epoch / PERIOD.as_secs() + 1;

@@ -1,4 +1,4 @@
-//! What the bench has measured, and whether it is as it should be.
+//! The figures of the bench, and whether they are within bounds.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use crate::bench::opening::page::number;
 /// Lateness that is aimed at, in milliseconds.
 const MOST_P99_MS: f64 = 50.0;
 const MOST_MS: f64 = 250.0;
-/// What an idle mesh with all that is planned may spend, as a share of an empty one.
+/// Ceiling of the processor time of an idle mesh with all planned events, as a share of an empty one's.
 const MOST_IDLE: f64 = 1.5;
 
-/// Who opens the events.
+/// The way of opening events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Way {
     Product,
@@ -36,7 +36,7 @@ pub struct Opening {
     /// Whether the listener was cut at that time.
     pub is_cut: bool,
     pub curve: Curve,
-    /// When the first order was accepted in some of the events, in milliseconds after the opening.
+    /// Times of the first accepted order in some of the events, in milliseconds after the opening.
     pub first_orders_ms: Vec<Option<f64>>,
     /// Events that opened before their time.
     pub early: u64,
@@ -55,7 +55,7 @@ impl Opening {
         all?.into_iter().reduce(f64::max)
     }
 
-    /// Whether every event opened once and not early, and every buyer who came had an order, none of them early.
+    /// Whether every event opened once and not early, and every buyer got an order, none of them early.
     fn is_sound(&self) -> bool {
         let orders = self.first_orders_ms.iter().all(|order| order.is_some_and(|late_ms| late_ms >= 0.0));
         self.early == 0 && self.double == 0 && self.curve.late_ms(100).is_some() && orders
@@ -74,13 +74,13 @@ pub struct Figures {
     pub recovery_s: u32,
     /// Processor time of all processes and servers a second, in milliseconds, while nothing was planned.
     pub idle_empty_ms: f64,
-    /// The same with all that is planned.
+    /// The same with all planned events.
     pub idle_ahead_ms: f64,
     pub openings: Vec<Opening>,
 }
 
 impl Figures {
-    /// What was measured under which conditions, in one line.
+    /// Returns the conditions of the measurement, in one line.
     pub fn describe(&self) -> String {
         format!(
             "{} events ahead, {} other keys that expire, {} replicas of the event service. The naive way is a listener \
@@ -89,7 +89,7 @@ impl Figures {
         )
     }
 
-    /// Whether the product has kept what it promises: nothing early, nothing twice, nothing missed.
+    /// Whether the product has kept its promise: no event early, twice or missed.
     pub fn is_sound(&self) -> bool {
         let mut product = self.openings.iter().filter(|opening| opening.way == Way::Product);
         product.all(Opening::is_sound)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missed_early_or_twice_is_not_sound() {
+    fn missed_early_and_repeated_openings_are_not_sound() {
         let sound = opening(0, &[Some(4.0), Some(9.0)]);
         assert!(sound.is_sound());
         assert_eq!(sound.last_first_order_ms(), Some(9.0));

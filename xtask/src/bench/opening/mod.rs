@@ -1,6 +1,6 @@
-//! `cargo xtask bench event-open`: how late events open of which many are due at the same instant, among many that are
+//! `cargo xtask bench event-open`: the lateness of many events that are due at the same instant, among many that are
 //! planned, while the listener for expired timers is cut for half of the time; beside it the naive way, on the same
-//! servers. And what all that is planned costs a mesh that has nothing to do.
+//! servers. And the cost of all planned events in an idle mesh.
 
 mod buyers;
 mod curve;
@@ -38,7 +38,7 @@ const TIMERS: u32 = 1;
 const LEAD: Duration = Duration::from_secs(20);
 /// Longest time in which the product's events may open.
 const WITHIN: Duration = Duration::from_secs(30);
-/// Time for processes to come to rest.
+/// Time for processes to become idle.
 const REST: Duration = Duration::from_secs(5);
 /// Keys that one script writes.
 const KEYS_AT_A_TIME: u32 = 10_000;
@@ -46,7 +46,7 @@ const KEYS_AT_A_TIME: u32 = 10_000;
 const WRITE_KEYS: &str = "for i = tonumber(ARGV[1]), tonumber(ARGV[2]) do \
                           redis.call('SET', 'session:' .. i, '1', 'PX', 3600000 + i * 7 % 3600000) end return 1";
 
-/// Where the servers are.
+/// Addresses of the servers.
 #[derive(Debug, Clone)]
 struct Place {
     /// Redis, HOST:PORT.
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-/// Measures; whether nothing opened early, twice or never.
+/// Measures. Returns whether no event opened early, twice or never.
 pub fn run(workspace: &Workspace, args: &EventOpenArgs) -> anyhow::Result<bool> {
     let run = workspace.run(RUN);
     down::mend_before("bench", &run)?;
@@ -120,7 +120,7 @@ impl<'a> Bench<'a> {
         Ok(Figures { ahead, keys, replicas, recovery_s, idle_empty_ms, idle_ahead_ms, openings })
     }
 
-    /// Processor time of all processes and servers a second, in milliseconds, while nobody asks for anything.
+    /// Returns the processor time of all processes and servers a second, in milliseconds, without load.
     fn idle(&self, fleet: &mut Fleet, name: &str) -> anyhow::Result<f64> {
         let step = Step::begin("idle", name);
         fleet.stay(REST)?;

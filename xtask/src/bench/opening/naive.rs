@@ -1,5 +1,5 @@
-//! The naive way to open events: whoever hears that a key has expired opens its event, and a pass that looks for what
-//! was missed runs every so often. It is here to be compared with, on the same servers.
+//! The naive way to open events: a subscriber opens an event when its key expires, and a recovery pass for missed ones
+//! runs at an interval. It is the baseline, on the same servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +14,12 @@ use crate::bench::opening::{Place, TIMERS};
 use crate::chaos::sql::Session;
 
 const KEY: &str = "naive:";
-/// Longest wait after the recovery pass that finds what was missed.
+/// Longest wait after the recovery pass that finds missed events.
 const GRACE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(20);
 
-/// Opens so many events at `due_at`. The recovery pass runs half of its interval later, which is the mean of an instant
-/// that knows nothing of it, and then every interval.
+/// Opens so many events at `due_at`. The recovery pass runs half of its interval later, the mean for a random instant,
+/// and then every interval.
 pub fn open(place: &Place, count: u32, due_at: Timestamp, recovery: Duration) -> anyhow::Result<Curve> {
     let mut session = place.session()?;
     prepare(place, &mut session, count, due_at)?;
@@ -55,7 +55,7 @@ fn listen(place: &Place, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let (place, stop) = (place.clone(), stop.clone());
     thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
-            // A connection that is lost is made anew, and what expired meanwhile is left to the recovery pass.
+            // A lost connection is made anew, and keys that expired meanwhile are left to the recovery pass.
             let _lost = listen_once(&place, &stop);
             thread::sleep(TICK);
         }
@@ -82,7 +82,7 @@ fn recover(place: &Place, stop: &Arc<AtomicBool>, first: Timestamp, every: Durat
         while !stop.load(Ordering::Relaxed) {
             if Timestamp::now() >= next {
                 next = next.plus(every);
-                // The next pass finds what this one does not.
+                // The next pass finds those that this one misses.
                 let _failed = pass(&place);
             }
             thread::sleep(TICK);

@@ -55,7 +55,7 @@ fn row(opening: &Opening) -> String {
     )
 }
 
-/// A figure, or that there is none.
+/// Formats a figure, or its absence.
 pub fn number(figure: Option<f64>) -> String {
     figure.map_or_else(|| "never".to_owned(), |figure| format!("{figure:.1}"))
 }
@@ -77,7 +77,7 @@ fn plot(openings: &[&Opening]) -> String {
     svg + "</svg>"
 }
 
-/// A step for each look: what is open stays so until the next one.
+/// A step for each poll: the share is constant until the next one.
 fn points(curve: &Curve, longest: f64) -> String {
     let mut points = format!("0,{HEIGHT}");
     let mut before = HEIGHT;
@@ -101,7 +101,7 @@ mod tests {
     use crate::bench::opening::curve::Look;
 
     #[test]
-    fn a_page_has_a_row_for_each_opening_and_marks_what_was_wrong() {
+    fn a_page_has_a_row_for_each_opening_and_marks_faults() {
         let looks = vec![Look { late_ms: -1.0, left: 10 }, Look { late_ms: 12.0, left: 0 }];
         let opening = |way, early| Opening {
             way,

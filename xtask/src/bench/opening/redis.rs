@@ -1,4 +1,4 @@
-//! As much of a Redis client as the bench needs: commands of an administrator, and a subscription.
+//! A minimal Redis client for the bench: commands of an administrator, and a subscription.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 /// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a subscriber waits before it looks for something else.
+/// Longest wait for a message before the subscriber checks other work.
 const MESSAGE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A connection to one logical database.

@@ -1,4 +1,4 @@
-//! Writes events by the thousand: those that open some day, and those of one instant, with their stock.
+//! Writes events by the thousand: those that open later, and those of one instant, with their stock.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use crate::mesh::SCHEMA_PREFIX;
 
 /// Rows of one statement.
 const AT_A_TIME: usize = 500;
-/// Rows that one statement makes up on the server.
+/// Rows that one statement generates on the server.
 const MADE_AT_A_TIME: u32 = 10_000;
 /// A day and an hour, in microseconds.
 const DAY_US: i64 = 86_400_000_000;
@@ -52,7 +52,7 @@ pub fn plan_ahead(session: &mut Session, count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A table of the numbers from `from` on, below `end`, of one statement.
+/// Returns a table expression of the numbers from `from` on, below `end`.
 fn numbers(from: u32, end: u32) -> String {
     let digit = "(SELECT 0 AS n UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
                  UNION ALL SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
@@ -62,7 +62,7 @@ fn numbers(from: u32, end: u32) -> String {
     )
 }
 
-/// Writes so many events that open at `due_at`, with their stock, of which Redis is told by the reconciler.
+/// Writes so many events that open at `due_at`, with their stock, which the reconciler copies to Redis.
 pub fn plan_instant(session: &mut Session, count: u32, due_at: Timestamp) -> anyhow::Result<Vec<Planned>> {
     let creator = UserId::random();
     let planned: Vec<Planned> = (0..count).map(|number| plan(creator, number)).collect::<Result<_, _>>()?;

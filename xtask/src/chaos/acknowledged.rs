@@ -1,4 +1,4 @@
-//! What all crowds of a run were told, so that a later fault cannot lose it unseen.
+//! Everything acknowledged to the crowds of a run, so that the audit notices if a later fault loses any of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,23 +7,23 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// What `stampede simulate --acknowledged` writes and `stampede audit --acknowledged` reads.
+/// The file that `stampede simulate --acknowledged` writes and `stampede audit --acknowledged` reads.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Told {
+pub struct Acknowledged {
     orders: BTreeSet<String>,
     coupons: BTreeSet<String>,
     states: BTreeMap<String, serde_json::Value>,
 }
 
-impl Told {
-    /// Reads what one crowd was told.
+impl Acknowledged {
+    /// Reads the acknowledgements of one crowd.
     pub fn read(file: &Path) -> anyhow::Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not what simulate writes", file.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} is no file of acknowledgements", file.display()))
     }
 
-    /// Adds what another crowd was told, of a sale of its own.
+    /// Adds those of another crowd, of a sale of its own.
     pub fn add(&mut self, other: Self) {
         self.orders.extend(other.orders);
         self.coupons.extend(other.coupons);
@@ -43,17 +43,17 @@ mod tests {
     use crate::scratch::Scratch;
 
     #[test]
-    fn what_two_crowds_were_told_is_kept() {
-        let scratch = Scratch::new("told");
+    fn acknowledgements_of_two_crowds_are_merged() {
+        let scratch = Scratch::new("acknowledged");
         let (one, all) = (scratch.path().join("one.json"), scratch.path().join("all.json"));
-        let mut told = Told::default();
+        let mut acknowledged = Acknowledged::default();
         for id in ["ord_1", "ord_2"] {
             let state = format!(r#"{{"{id}": {{"state": "PAID", "version": 3}}}}"#);
             fs::write(&one, format!(r#"{{"orders": ["{id}"], "coupons": [], "states": {state}}}"#)).expect("writable");
-            told.add(Told::read(&one).expect("readable"));
+            acknowledged.add(Acknowledged::read(&one).expect("readable"));
         }
-        told.write(&all).expect("writable");
-        let read = Told::read(&all).expect("readable");
+        acknowledged.write(&all).expect("writable");
+        let read = Acknowledged::read(&all).expect("readable");
         assert_eq!((read.orders.len(), read.coupons.len(), read.states.len()), (2, 0, 2));
         assert_eq!(read.states["ord_2"]["version"], 3);
     }
