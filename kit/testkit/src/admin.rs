@@ -1,4 +1,4 @@
-//! A test's own way to Redis, past the processes: to one server, or to a cluster.
+//! Direct connections of a test to Redis, past the processes: to one server, or to a cluster.
 
 use ::redis::{
     AsyncCommands, AsyncConnectionConfig, Client, Cmd, Pipeline, RedisFuture, Value,
@@ -9,13 +9,13 @@ use ::redis::{
 use anyhow::Result;
 use std::time::Duration;
 
-/// What the URL of a cluster begins with.
+/// Scheme of the URL of a cluster.
 const CLUSTER: &str = "redis-cluster://";
 /// Longest wait for a connection or for an answer: other tests keep the servers busy.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A connection of a user who may do everything. In a cluster a command runs on the master that has its keys, `DEL` on
-/// each that has one, `KEYS` on all; a transaction needs all of its keys in one slot, as those of one event are.
+/// A connection of an administrator. In a cluster a command runs on the master that has its keys, `DEL` on each that
+/// has one, `KEYS` on all; a transaction needs all of its keys in one slot, as those of one event are.
 #[derive(Clone)]
 pub struct AdminRedis(Link);
 
@@ -47,7 +47,7 @@ impl AdminRedis {
         Ok(Self(link))
     }
 
-    /// Deletes every key whose name begins with `prefix`, in which nothing may stand that a pattern has a meaning for.
+    /// Deletes every key whose name begins with `prefix`, which must have no special characters of patterns.
     pub async fn delete_all(&mut self, prefix: &str) -> Result<()> {
         let keys: Vec<String> = self.keys(format!("{prefix}*")).await?;
         if !keys.is_empty() {

@@ -1,7 +1,7 @@
-//! Transactions that a proxy breaks off: their connection ends at one exact point, and a new one is free.
+//! Transactions that a proxy breaks off: their connection is closed at one exact point, and a new one is not affected.
 //!
-//! A client sees what it sees when its server restarts, and the server what it sees when a process is killed. Both go
-//! on, so that one test can break off many transactions.
+//! To the client it looks like a restart of the server, and to the server like the death of a process. Both go on, so
+//! that one test can break off many transactions.
 
 use crate::proxy::contains;
 use std::{
@@ -12,15 +12,15 @@ use std::{
     },
 };
 
-/// What begins a transaction, and what ends it, as the database is sent it.
+/// Statements that begin and end a transaction, as they are sent to the database.
 const BEGIN: &[u8] = b"\x03BEGIN";
 const COMMIT: &[u8] = b"\x03COMMIT";
 const ROLLBACK: &[u8] = b"\x03ROLLBACK";
 
-/// Where a transaction is broken off.
+/// The point at which a transaction is broken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BreakAt {
-    /// The write by which it is known does not reach the server.
+    /// The write that identifies it does not reach the server.
     Write,
     /// Its COMMIT does not reach the server, which rolls it back.
     Commit,
@@ -28,8 +28,8 @@ pub enum BreakAt {
     Answer,
 }
 
-/// The transactions that have all of some texts in one of their writes, and where they are broken off. Clones are the
-/// same.
+/// The transactions that have all of some texts in one of their writes, and the point at which they are broken off.
+/// Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Break(Arc<Inner>);
 
@@ -49,7 +49,7 @@ impl Break {
         self.0.count.load(Ordering::Acquire)
     }
 
-    /// Lets every transaction through from now on.
+    /// Breaks off no transaction from now on.
     pub fn mend(&self) {
         self.0.is_set.store(false, Ordering::Release);
     }
@@ -73,14 +73,14 @@ impl Break {
     }
 }
 
-/// What becomes of a write.
+/// The fate of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
-    /// It is passed on, and so is its answer.
+    /// It is forwarded, and so is its answer.
     Whole,
-    /// It is passed on, and its answer is not.
+    /// It is forwarded, and its answer is not.
     Unanswered,
-    /// It is not passed on.
+    /// It is not forwarded.
     Broken,
 }
 
@@ -88,11 +88,11 @@ pub enum Passing {
 #[derive(Debug, Default)]
 pub struct Transaction {
     is_open: bool,
-    /// What its writes so far are known by.
+    /// The breaks that its writes so far have matched.
     known: Vec<Break>,
 }
 
-/// What is to be broken off.
+/// The transactions to be broken off.
 #[derive(Debug, Default)]
 pub struct Breaks(Mutex<Vec<Break>>);
 
@@ -106,7 +106,7 @@ impl Breaks {
         new
     }
 
-    /// Returns what becomes of the next write on the connection of this transaction.
+    /// Returns the fate of the next write on the connection of this transaction.
     pub fn pass(&self, transaction: &mut Transaction, write: &[u8]) -> Passing {
         let known = {
             let mut all = self.lock();
@@ -152,7 +152,7 @@ impl Transaction {
     }
 }
 
-/// Returns whether any of them strikes here. All that do are counted: it is their transaction.
+/// Returns whether any of them breaks the transaction off here. All that do are counted: it is their transaction.
 fn strike(known: &[Break], at: BreakAt) -> bool {
     known.iter().filter(|one| one.strikes(at)).count() > 0
 }

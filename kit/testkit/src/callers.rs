@@ -1,18 +1,18 @@
-//! Who calls, signed as the processes of a mesh sign it.
+//! Callers' identities, signed as the processes of a mesh sign them.
 
 use stampede_identity::{Caller, Claim, IDENTITY_METADATA, Keys, Role, Scope, User};
 use stampede_vocab::{Process, Service, Timestamp, UserId};
 use std::sync::LazyLock;
 use tonic::{Request, metadata::AsciiMetadataValue};
 
-/// Secret that the processes of a test know each other by.
+/// Secret by which the processes of a test authenticate each other.
 pub const MESH_SECRET: &str = "a mesh secret of the tests, 32 bytes or more";
-/// How long what is signed here holds: longer than a test.
+/// Validity of the signatures: longer than a test.
 const LIFE_S: i64 = 3_600;
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::parse(MESH_SECRET).expect("it is long enough"));
 
-/// A buyer that nobody has seen before.
+/// A new buyer.
 pub fn buyer() -> UserId {
     UserId::random()
 }
@@ -38,7 +38,7 @@ pub fn as_inventory_service<T>(message: T) -> Request<T> {
     by(Service::Inventory, Some(Role::Service), None, message)
 }
 
-/// The metadata entry by which a caller is known, for any method. The caller, the role and the user may be any.
+/// Returns the metadata entry that identifies a caller, for any method. The caller, the role and the user may be any.
 pub fn signed_identity(caller: impl Into<Caller>, role: Option<Role>, user: Option<UserId>) -> String {
     sign(&KEYS, caller.into(), role, user)
 }

@@ -18,18 +18,18 @@ use tempfile::TempDir;
 
 /// The slots of each master, first and last.
 const SLOTS: [(u16, u16); 3] = [(0, 5_460), (5_461, 10_922), (10_923, 16_383)];
-/// A master that is silent for longer, in milliseconds, is replaced.
+/// A master is replaced if it is silent for longer, in milliseconds.
 const NODE_TIMEOUT_MS: &str = "1000";
 
 /// A private cluster. It ends when it is dropped.
 #[derive(Debug)]
 pub struct OwnCluster {
-    /// Those that were not killed.
+    /// The servers that were not killed.
     nodes: Vec<Node>,
 }
 
 impl OwnCluster {
-    /// Starts six servers that store nothing, and makes a cluster of them. An event goes on while the master of another
+    /// Starts six servers that store nothing, and makes a cluster of them. An event is sold while the master of another
     /// one is away.
     pub async fn start() -> Result<Self> {
         let nodes = (0..2 * SLOTS.len()).map(|_| Node::launch()).collect::<Result<Vec<_>>>()?;
@@ -40,7 +40,7 @@ impl OwnCluster {
         cluster.meet().await?;
         let (masters, replicas) = cluster.nodes.split_at(SLOTS.len());
         for (replica, master) in replicas.iter().zip(masters) {
-            replica.tell(&["CLUSTER", "REPLICATE", &master.id().await?]).await?;
+            replica.execute(&["CLUSTER", "REPLICATE", &master.id().await?]).await?;
         }
         for (node, is_replica) in cluster.nodes.iter().zip((0..).map(|index| index >= SLOTS.len())) {
             eventually("the cluster is whole", || async { node.is_in_place(is_replica).await.ok()?.then_some(()) })
@@ -49,18 +49,18 @@ impl OwnCluster {
         Ok(cluster)
     }
 
-    /// Gives out the slots, and lets every node hear of every other.
+    /// Assigns the slots, and introduces every node to every other.
     async fn meet(&self) -> Result<()> {
         for (node, (first, last)) in self.nodes.iter().zip(SLOTS) {
-            node.tell(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await?;
+            node.execute(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await?;
         }
         for (node, epoch) in self.nodes.iter().zip(1_usize..) {
-            node.tell(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await?;
+            node.execute(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch.to_string()]).await?;
         }
         let first = &self.nodes[0];
         let (host, port) = (first.address.ip().to_string(), first.address.port().to_string());
         for node in &self.nodes[1..] {
-            node.tell(&["CLUSTER", "MEET", &host, &port, &first.bus.port().to_string()]).await?;
+            node.execute(&["CLUSTER", "MEET", &host, &port, &first.bus.port().to_string()]).await?;
         }
         for node in &self.nodes {
             eventually("every node knows every other", || async {
@@ -78,13 +78,13 @@ impl OwnCluster {
         format!("redis-cluster://{}", nodes.join(","))
     }
 
-    /// Where the master is that has this key, as one of the nodes knows it.
+    /// Returns the address of the master that has this key, by the view of one of the nodes.
     pub async fn master_of(&self, key: &str) -> Result<SocketAddr> {
         let slot = self.slot_of(key).await?;
         Ok(self.nodes[0].master_of(slot).await?.address)
     }
 
-    /// Waits until the replica of the master that has this key has all that the master has.
+    /// Waits until the replica of the master that has this key is in sync with it.
     pub async fn replicated(&self, key: &str) -> Result<()> {
         let master = self.node(self.master_of(key).await?)?;
         eventually("the replica has what its master has", || async {
@@ -97,8 +97,8 @@ impl OwnCluster {
         Ok(())
     }
 
-    /// Kills the master that has this key, as a power cut does, and waits until a replica has taken over. What the
-    /// replica had not copied yet is lost.
+    /// Kills the master that has this key, as a power cut does, and waits until a replica has taken over. Writes that
+    /// the replica had not copied yet are lost.
     pub async fn kill_master_of(&mut self, key: &str) -> Result<()> {
         let slot = self.slot_of(key).await?;
         let killed = self.master_of(key).await?;
@@ -107,15 +107,14 @@ impl OwnCluster {
         for node in &self.nodes {
             eventually("a replica has taken over", || async {
                 let master = node.master_of(slot).await.ok()?;
-                (master.address != killed && node.says_ok().await.ok()?).then_some(())
+                (master.address != killed && node.is_ok().await.ok()?).then_some(())
             })
             .await;
         }
         Ok(())
     }
 
-    /// Lets the master that has this key stand still, as a machine does that is paused: it takes connections, and answers
-    /// nobody.
+    /// Freezes the master that has this key, as a paused machine would: it accepts connections, and answers nobody.
     pub async fn freeze_master_of(&self, key: &str) -> Result<()> {
         let frozen = self.master_of(key).await?;
         let pid = self.node(frozen)?.child.id();
@@ -133,18 +132,18 @@ impl OwnCluster {
         );
         let (source, target) = (self.node(from.address)?, self.node(to.address)?);
         let number = slot.to_string();
-        target.tell(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id]).await?;
-        source.tell(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &to.id]).await?;
+        target.execute(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &from.id]).await?;
+        source.execute(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &to.id]).await?;
         loop {
             let keys: Vec<String> = source.ask(&["CLUSTER", "GETKEYSINSLOT", &number, "1"]).await?;
             let Some(key) = keys.first() else { break };
             let (host, port) = (to.address.ip().to_string(), to.address.port().to_string());
-            source.tell(&["MIGRATE", &host, &port, key, "0", "5000"]).await?;
+            source.execute(&["MIGRATE", &host, &port, key, "0", "5000"]).await?;
         }
-        // The new owner first: so the slot has one at any time.
+        // The new owner first, so that the slot has an owner at any time.
         for master in [to, from].into_iter().chain(masters.iter().filter(|member| **member != *to && **member != *from))
         {
-            self.node(master.address)?.tell(&["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
+            self.node(master.address)?.execute(&["CLUSTER", "SETSLOT", &number, "NODE", &to.id]).await?;
         }
         Ok(())
     }
@@ -163,7 +162,7 @@ impl OwnCluster {
 struct Node {
     child: Child,
     address: SocketAddr,
-    /// Where the other nodes talk to it.
+    /// The port of its cluster bus.
     bus: SocketAddr,
     _folder: TempDir,
 }
@@ -190,8 +189,8 @@ impl Node {
         Ok(::redis::cmd(name).arg(args).query_async(&mut conn).await?)
     }
 
-    /// Gives a command that is answered with OK.
-    async fn tell(&self, command: &[&str]) -> Result<()> {
+    /// Runs a command. Fails unless it is answered with OK.
+    async fn execute(&self, command: &[&str]) -> Result<()> {
         let answer: String = self.ask(command).await.with_context(|| command.join(" "))?;
         ensure!(answer == "OK" || answer == "NOKEY", "{}: {answer}", command.join(" "));
         Ok(())
@@ -201,7 +200,7 @@ impl Node {
         self.ask(&["CLUSTER", "MYID"]).await
     }
 
-    /// Every member that this node knows of.
+    /// Returns every member that this node knows.
     async fn members(&self) -> Result<Vec<Member>> {
         let nodes: String = self.ask(&["CLUSTER", "NODES"]).await?;
         nodes.lines().map(|line| Member::parse(line).with_context(|| format!("no member: {line}"))).collect()
@@ -211,22 +210,22 @@ impl Node {
         self.members().await?.into_iter().find(|member| member.has(slot)).context("a master has the slot")
     }
 
-    async fn says_ok(&self) -> Result<bool> {
+    async fn is_ok(&self) -> Result<bool> {
         let info: String = self.ask(&["CLUSTER", "INFO"]).await?;
         Ok(info.contains("cluster_state:ok"))
     }
 
-    /// Whether it is what it is to be, with its master or replica linked, and sees a whole cluster.
+    /// Whether it has its role, its link to its master or replica is up, and it sees a whole cluster.
     async fn is_in_place(&self, is_replica: bool) -> Result<bool> {
         let info: String = self.ask(&["INFO", "replication"]).await?;
         let linked = if is_replica { "master_link_status:up" } else { "state=online" };
-        Ok(info.contains(linked) && self.says_ok().await?)
+        Ok(info.contains(linked) && self.is_ok().await?)
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // It may have ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -243,7 +242,7 @@ struct Member {
 }
 
 impl Member {
-    /// Reads `id host:port@bus flags master ping pong epoch link slots...`; a slot that is moving is passed over.
+    /// Parses `id host:port@bus flags master ping pong epoch link slots...`; a slot that is moving is skipped.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<_> = line.split_whitespace().collect();
         let [id, address, flags, _master, _ping, _pong, _epoch, _link, slots @ ..] = &words[..] else { return None };

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector that keeps what it is sent: what operators see of a trace, a test sees too.
+//! An OpenTelemetry collector that keeps the spans that it receives: a test sees a trace as operators do.
 
 use anyhow::Result;
 use opentelemetry_proto::tonic::{
@@ -59,12 +59,12 @@ impl Collector {
         Ok(Self { address, spans, server })
     }
 
-    /// What `--otlp-endpoint` is to be.
+    /// The value for `--otlp-endpoint`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What has arrived so far of one trace.
+    /// Returns the spans of one trace that have arrived so far.
     pub fn trace(&self, trace_id: &str) -> Vec<CollectedSpan> {
         self.spans.lock().iter().filter(|span| span.trace_id == trace_id).cloned().collect()
     }

@@ -1,5 +1,5 @@
-//! An address that one server takes over from another, as the one in front of a master and its replicas does: clients
-//! keep it, and find another server behind it.
+//! A virtual address that one server takes over from another, like that of a master with replicas: clients keep it, and
+//! find another server behind it.
 
 use anyhow::Result;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,7 +10,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// An address that leads to a server. Its connections end when it is dropped.
+/// An address that forwards to a server. Its connections end when it is dropped.
 #[derive(Debug)]
 pub struct FloatingAddress {
     address: SocketAddr,
@@ -19,7 +19,7 @@ pub struct FloatingAddress {
 }
 
 impl FloatingAddress {
-    /// Leads to this server. Needs a tokio runtime. Fails if no port is free.
+    /// Forwards to this server. Needs a tokio runtime. Fails if no port is free.
     pub async fn leading_to(server: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -28,12 +28,12 @@ impl FloatingAddress {
         Ok(Self { address, leads_to, accepting })
     }
 
-    /// Where clients connect to.
+    /// Returns the address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Leads new connections to another server. Those that there are stay with theirs, as long as it keeps them.
+    /// Forwards new connections to another server. Existing ones stay with theirs, as long as it keeps them.
     pub fn move_to(&self, server: SocketAddr) {
         self.leads_to.send_replace(server);
     }
@@ -54,12 +54,12 @@ async fn accept_all(listener: TcpListener, leads_to: watch::Receiver<SocketAddr>
     }
 }
 
-/// Passes on what comes until one side closes. The connection of a client is closed at once where no server listens.
+/// Copies bytes until one side closes. Closes the connection of a client at once if no server listens.
 async fn pass_on(mut client: TcpStream, server: SocketAddr) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
-    // Small commands and answers would wait for one another else.
+    // Small commands and answers would wait for one another otherwise.
     if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_ok() {
-        // That a side breaks is what a failover looks like.
+        // A side that breaks is expected in a failover.
         let _ = copy_bidirectional(&mut client, &mut server).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, thread};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// As many as there are cores.
+/// A permit for each core.
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(1, usize::from)));
 
@@ -15,7 +15,7 @@ pub struct Turn {
 }
 
 /// Waits until fewer tests of this binary than there are cores load the machine. To be called once, first of all: a
-/// crowd or a fault beside several others meets time-outs of a machine that is too busy, which is another test.
+/// crowd or a fault beside several others meets time-outs of an overloaded machine, which are not under test.
 pub async fn heavy() -> Turn {
     Turn { _permit: TURNS.acquire().await.expect("it is never closed") }
 }

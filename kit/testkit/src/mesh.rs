@@ -24,14 +24,14 @@ const AUTH_SECRET: &str = "a secret of the tests, 32 bytes or more";
 /// Secret that the provider's notices are signed with in tests.
 const WEBHOOK_SECRET: &str = "a webhook secret of the tests, 32 bytes";
 
-/// Where one process listens.
+/// The addresses of one process.
 #[derive(Debug, Clone, Copy)]
 struct Addresses {
     listen: SocketAddr,
     admin: SocketAddr,
 }
 
-/// Chooses what runs, and how it is set.
+/// Chooses the processes that run, and their settings.
 #[derive(Debug, Default)]
 pub struct MeshBuilder {
     settings: HashMap<Process, BTreeMap<String, String>>,
@@ -53,7 +53,7 @@ impl MeshBuilder {
         Process::all().fold(self, |builder, process| builder.set(process, name, &value))
     }
 
-    /// Runs so many replicas, at least one, of one kind of process.
+    /// Sets the number of replicas, at least one, of one kind of process.
     #[must_use]
     pub fn replicas(mut self, process: impl Into<Process>, count: usize) -> Self {
         self.replicas.insert(process.into(), count);
@@ -114,12 +114,12 @@ impl Alone {
         self.process.is_ready().await
     }
 
-    /// All that it has said.
+    /// Returns its log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has ended on its own. Returns its exit code and all that it has said.
+    /// Waits until it has ended on its own. Returns its exit code and its log.
     pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = self.process.ended().await;
         (status.code(), self.log())
@@ -131,10 +131,10 @@ impl Alone {
 pub struct Mesh {
     world: World,
     settings: HashMap<Process, BTreeMap<String, String>>,
-    /// Those of each replica; there is at least one.
+    /// The addresses of each replica; there is at least one.
     addresses: HashMap<Process, Vec<Addresses>>,
     processes: BTreeMap<(Process, usize), Running>,
-    /// First replicas that were killed and not started again, for their last words should the test fail.
+    /// First replicas that were killed and not started again, for their logs should the test fail.
     killed: BTreeMap<Process, Running>,
     folder: TempDir,
 }
@@ -171,12 +171,12 @@ impl Mesh {
         WEBHOOK_SECRET
     }
 
-    /// The way to a service, for a client of it.
+    /// Returns a channel to a service.
     pub fn channel(&self, service: Service) -> Channel {
         Endpoint::from_shared(self.url(service)).expect("an address is a URL").connect_lazy()
     }
 
-    /// The ways to all replicas of a service, each for a client of its own.
+    /// Returns the channels to all replicas of a service.
     pub fn replica_channels(&self, service: Service) -> Vec<Channel> {
         let replicas = self.addresses[&service.into()].iter();
         let channel = |replica: &Addresses| {
@@ -220,17 +220,17 @@ impl Mesh {
         Ok(())
     }
 
-    /// Makes a replica (0 is the first) of a process stand still, as a machine that swaps would.
+    /// Freezes a replica (0 is the first) of a process, as a machine that swaps would.
     pub fn freeze(&self, process: impl Into<Process>, replica: usize) -> Result<()> {
         self.running(process, replica)?.freeze()
     }
 
-    /// Lets a replica go on that stands still.
+    /// Continues a frozen replica.
     pub fn thaw(&self, process: impl Into<Process>, replica: usize) -> Result<()> {
         self.running(process, replica)?.thaw()
     }
 
-    /// All that a process has said so far, the first of its replicas if there are more.
+    /// Returns the log of a process, the first of its replicas if there are more.
     pub fn log(&self, process: impl Into<Process>) -> Result<String> {
         Ok(self.running(process, 0)?.log())
     }
@@ -239,14 +239,14 @@ impl Mesh {
         self.processes.get(&(process.into(), replica)).context("it is not running")
     }
 
-    /// Starts a process that was killed, where it was before.
+    /// Restarts a process that was killed, on its old port.
     pub async fn restart(&mut self, process: impl Into<Process>) -> Result<()> {
         let process = process.into();
         self.killed.remove(&process);
         self.start_one(process, 0).await
     }
 
-    /// Where all replicas of a process listen.
+    /// Returns the addresses of all replicas of a process.
     pub fn addresses(&self, process: impl Into<Process>) -> Vec<SocketAddr> {
         self.addresses[&process.into()].iter().map(|replica| replica.listen).collect()
     }
@@ -256,8 +256,8 @@ impl Mesh {
         self.addresses[&process.into()].iter().map(|replica| replica.admin).collect()
     }
 
-    /// Replaces a replica (0 is the first) as a rollout does: asks it to stop, waits until it has ended well, starts it
-    /// where it was, and waits until it is ready.
+    /// Replaces a replica (0 is the first) as a rollout does: stops it, waits until it has exited with 0, starts it on
+    /// its old port, and waits until it is ready.
     pub async fn roll(&mut self, process: impl Into<Process>, replica: usize) -> Result<()> {
         let process = process.into();
         let mut running = self.processes.remove(&(process, replica)).context("it is not running")?;
@@ -266,7 +266,7 @@ impl Mesh {
         self.start_one(process, replica).await
     }
 
-    /// Stops every process in the reverse order and checks that each ended well.
+    /// Stops every process in the reverse order and checks that each exited with 0.
     pub async fn stop(mut self) -> Result<()> {
         // They are in the order of `Process::all`.
         for ((process, _), running) in self.processes.iter_mut().rev() {

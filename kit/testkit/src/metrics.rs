@@ -1,4 +1,4 @@
-//! What a process says of itself at its admin side: its metrics, as Prometheus reads them, and its readiness.
+//! The admin port of a process: its metrics, as Prometheus reads them, and its readiness.
 
 use crate::Mesh;
 use anyhow::Result;
@@ -14,7 +14,7 @@ use tokio::{
 pub struct Metrics(String);
 
 impl Metrics {
-    /// Reads the page from the admin side at this URL.
+    /// Reads the page from the admin port at this URL.
     pub async fn read(admin_url: &str) -> Result<Self> {
         Ok(Self(page(admin_url, "/metrics").await?))
     }
@@ -49,7 +49,7 @@ impl Mesh {
         Metrics::read(&self.admin_url(process)).await
     }
 
-    /// Reads what a process says of its workers at `/readyz`, the first of its replicas if there are more.
+    /// Reads the state of a process's workers from `/readyz`, of the first of its replicas if there are more.
     pub async fn readiness(&self, process: impl Into<Process>) -> Result<String> {
         page(&self.admin_url(process), "/readyz").await
     }

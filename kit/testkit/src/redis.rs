@@ -1,4 +1,4 @@
-//! A Redis of a test's own, for what the shared one must not be set to.
+//! A Redis of a test's own, for settings that the shared one must not have.
 
 use crate::{
     eventually,
@@ -25,14 +25,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Bytes of the first lost command that are on the disk all the same: fewer than any command has.
+/// Bytes of the first lost command that stay on the disk: fewer than any command has.
 const TORN: u64 = 7;
 
-/// Password of the processes' user on every private server of a test process, so that a replica can take the place of its
-/// master.
+/// Password of the processes' user on every private server of a test process, so that a replica can take the place of
+/// its master.
 static PASSWORD: LazyLock<String> = LazyLock::new(|| UserId::random().to_string());
 
-/// A private server, which is used as everywhere: by the product's own user. It ends when it is dropped.
+/// A private server, whose URL is that of the product's own user. It ends when it is dropped.
 #[derive(Debug)]
 pub struct OwnRedis {
     child: Child,
@@ -41,10 +41,10 @@ pub struct OwnRedis {
     settings: Vec<String>,
 }
 
-/// Frees what expires or is deleted beside other work.
+/// Frees expired and deleted keys in the background.
 const LAZILY: [&str; 3] = ["--lazyfree-lazy-expire", "--lazyfree-lazy-user-del", "--lazyfree-lazy-server-del"];
 
-/// What a server had on its disk at some time.
+/// A copy of a server's disk at some time.
 #[derive(Debug)]
 pub struct RedisCopy(TempDir);
 
@@ -52,7 +52,7 @@ impl OwnRedis {
     /// Starts a server that stores nothing, with these settings besides, such as `("maxmemory", "50mb")`.
     pub async fn start(settings: &[(&str, &str)]) -> Result<Self> {
         let settings = settings.iter().flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
-        // Like no other text, so that a log can be searched for it.
+        // Unique, so that a log can be searched for it.
         Self::launch(free_address()?, TempDir::new()?, settings.collect()).await
     }
 
@@ -65,7 +65,7 @@ impl OwnRedis {
         let mut command = mortal("redis-server");
         command.arg("--dir").arg(folder.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--port", &address.port().to_string()]).args(LAZILY.into_iter().flat_map(|name| [name, "yes"]));
-        // A replica is synchronized at once, not after the five seconds in which others may come.
+        // A replica is synchronized at once, not after five seconds of waiting for others.
         command.args(["--repl-diskless-sync-delay", "0"]);
         command.args(["--user", REDIS_USER]).args(redis_rules(&PASSWORD)).args(&settings);
         let child = command.stdout(Stdio::null()).spawn().context("redis-server cannot be started")?;
@@ -74,24 +74,24 @@ impl OwnRedis {
         Ok(redis)
     }
 
-    /// Ends it as a power cut does, and starts it again with what it has stored.
+    /// Kills it as a power cut does, and starts it again with its data on the disk.
     pub async fn restart(self) -> Result<Self> {
         let folder = copy_of(self.folder.path())?;
         self.restart_in(folder).await
     }
 
-    /// Copies what is on its disk now.
+    /// Copies its disk.
     pub fn copy(&self) -> Result<RedisCopy> {
         Ok(RedisCopy(copy_of(self.folder.path())?))
     }
 
-    /// Ends it, and starts it again with an old copy in place of what it has stored.
+    /// Kills it, and starts it again with an old copy in place of its data.
     pub async fn restart_with(self, copy: RedisCopy) -> Result<Self> {
         self.restart_in(copy.0).await
     }
 
-    /// Goes on for so long, ends as a power cut does, and starts again without what it has stored meanwhile: its files
-    /// end in the midst of the first command that is lost. Fails if there was none.
+    /// Runs for so long, is killed as by a power cut, and starts again without the writes of that time: its files end
+    /// in the middle of the first lost command. Fails if there was none.
     pub async fn restart_without_the_last(mut self, lost: Duration) -> Result<Self> {
         let sizes = sizes_of(self.folder.path())?;
         sleep(lost).await;
@@ -116,8 +116,8 @@ impl OwnRedis {
         Ok(())
     }
 
-    /// Makes it a replica of `master`, and waits until it has everything that is there. It takes no writes from then
-    /// on; connections that there are stay.
+    /// Makes it a replica of `master`, and waits until it is in sync. It takes no writes from then on; existing
+    /// connections stay.
     pub async fn follow(&self, master: &Self) -> Result<()> {
         let order = format!("REPLICAOF {} {}", master.address.ip(), master.address.port());
         self.obey(&order).await?;
@@ -134,7 +134,7 @@ impl OwnRedis {
         self.obey("REPLICAOF NO ONE").await
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -144,7 +144,7 @@ impl OwnRedis {
         format!("redis://{REDIS_USER}:{}@{}", *PASSWORD, self.address)
     }
 
-    /// `redis://host:port`, of a user who may do everything.
+    /// `redis://host:port`, of an administrator.
     pub fn admin_url(&self) -> String {
         format!("redis://{}", self.address)
     }
@@ -163,23 +163,23 @@ impl OwnRedis {
         Ok(())
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub async fn keys(&self) -> Result<u64> {
         let answer = command(self.address, "DBSIZE").await?;
         answer.strip_prefix(':').and_then(|count| count.parse().ok()).with_context(|| format!("no number: {answer}"))
     }
 
-    /// Answers no client's command for so long, as a server that is busy does.
+    /// Answers no client's command for so long, as a busy server would.
     pub async fn pause(&self, pause: Duration) -> Result<()> {
         self.obey(&format!("CLIENT PAUSE {} ALL", pause.as_millis())).await
     }
 
-    /// Makes it stand still, as on a machine that is paused: the kernel still takes connections, and nobody answers.
+    /// Freezes it, as a paused machine would: the kernel still accepts connections, and nobody answers.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
@@ -202,12 +202,12 @@ impl OwnRedis {
         Ok(())
     }
 
-    /// Publishes no key that expires any more, as a server does that was set up anew without it.
+    /// Publishes no expired keys any more, as a server that was set up anew without the setting.
     pub async fn stop_notifying(&self) -> Result<()> {
         self.obey("CONFIG SET notify-keyspace-events \"\"").await
     }
 
-    /// How often a command has run so far.
+    /// Returns how often a command has run so far.
     pub async fn calls(&self, name: &str) -> Result<u64> {
         let info = text(self.address, "INFO commandstats").await?;
         let begin = format!("cmdstat_{name}:calls=");
@@ -215,13 +215,13 @@ impl OwnRedis {
         Ok(calls.unwrap_or(0))
     }
 
-    /// Loses everything, as a restart without a copy does.
+    /// Deletes everything, as a restart without a copy does.
     pub async fn empty(&self) -> Result<()> {
         self.obey("FLUSHALL").await
     }
 
-    /// Sends a command as a user who may do everything, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK
-    /// within a second.
+    /// Sends a command as the administrator, such as `CONFIG SET maxmemory 1`. Fails unless it answers OK within a
+    /// second.
     pub async fn obey(&self, order: &str) -> Result<()> {
         let answer = command(self.address, order).await?;
         ensure!(answer.starts_with("+OK"), "{order}: {answer}");
@@ -231,7 +231,7 @@ impl OwnRedis {
 
 impl Drop for OwnRedis {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // It may have ended already, which is fine.
         let _ = self.end();
     }
 }
@@ -273,7 +273,7 @@ fn sizes_of(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
     Ok(sizes)
 }
 
-/// Shortens a file to so many bytes. Whether it had more.
+/// Truncates a file to so many bytes. Returns whether it had more.
 fn cut(file: &Path, size: u64) -> Result<bool> {
     let file = fs::OpenOptions::new().write(true).open(file)?;
     let is_longer = file.metadata()?.len() > size;
@@ -287,13 +287,13 @@ async fn is_up(address: SocketAddr) -> bool {
     command(address, "PING").await.is_ok_and(|answer| answer == "+PONG")
 }
 
-/// The first line that the server answers to a command.
+/// Returns the first line of the server's answer to a command.
 async fn command(address: SocketAddr, command: &str) -> Result<String> {
     let exchange = async { Ok(ask(address, command).await?.1) };
     timeout(Duration::from_secs(1), exchange).await.context("no answer")?
 }
 
-/// The text that the server answers to a command, of lines that end with a line feed.
+/// Returns the text of the server's answer to a command, of lines that end with a line feed.
 async fn text(address: SocketAddr, command: &str) -> Result<String> {
     let exchange = async {
         let (mut stream, head) = ask(address, command).await?;
@@ -305,7 +305,7 @@ async fn text(address: SocketAddr, command: &str) -> Result<String> {
     timeout(Duration::from_secs(1), exchange).await.context("no answer")?
 }
 
-/// Sends a command on a connection of its own. Returns the connection behind the first line of the answer, and that
+/// Sends a command on a connection of its own. Returns the connection after the first line of the answer, and that
 /// line.
 async fn ask(address: SocketAddr, command: &str) -> Result<(BufStream<TcpStream>, String)> {
     let mut stream = BufStream::new(TcpStream::connect(address).await?);

@@ -1,4 +1,4 @@
-//! One process of the mesh: started, awaited until it is ready, and gone when it is dropped.
+//! One process of the mesh: started, awaited until it is ready, and killed when it is dropped.
 
 use crate::eventually;
 use anyhow::{Context, Result, bail};
@@ -22,15 +22,15 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Ports of test processes: below those that the kernel gives to clients, any of which may be taken between the look
-/// and the start, and beside those of the test servers.
+/// Ports of test processes: below the kernel's ephemeral ports, any of which may be taken between the check and the
+/// start, and beside those of the test servers.
 const PORTS: Range<u32> = 10_000..20_000;
 
 /// Number of ports that this test binary has tried.
 static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
 
-/// A loopback address that nobody listens on. No two calls of one test binary get the same; binaries that run side by
-/// side begin to look at different places.
+/// Returns a loopback address that nobody listens on. No two calls of one test binary get the same; binaries that run
+/// concurrently begin to search at different ports.
 pub fn free_address() -> Result<SocketAddr> {
     let span = PORTS.end - PORTS.start;
     let first = std::process::id().wrapping_mul(97);
@@ -55,7 +55,7 @@ fn binaries() -> Result<PathBuf> {
     Ok(test.parent().and_then(Path::parent).context("a test binary lies in target/<profile>/deps")?.to_owned())
 }
 
-/// `program`, which dies with the thread that starts it, even if that is killed.
+/// Returns a command that runs `program`, which dies with the thread that starts it, even if that is killed.
 pub fn mortal(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null());
@@ -67,7 +67,7 @@ pub fn mortal(program: impl AsRef<OsStr>) -> Command {
 pub struct Running {
     name: String,
     child: Child,
-    /// Where it answers with 200 once it is ready.
+    /// Address and path that answer with 200 once it is ready.
     ready: (SocketAddr, &'static str),
     log: PathBuf,
 }
@@ -123,19 +123,19 @@ impl Running {
         }
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Kills it with SIGKILL, as a power cut would.
     pub fn kill_9(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Makes it stand still: the kernel still takes connections for it, and nobody answers.
+    /// Freezes it: the kernel still accepts connections for it, and nobody answers.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
@@ -144,7 +144,7 @@ impl Running {
         Ok(kill(Pid::from_raw(i32::try_from(self.child.id())?), signal)?)
     }
 
-    /// Asks it to stop, and returns how it ended.
+    /// Stops it with SIGTERM, and returns its exit status.
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let what = format!("{} stops after SIGTERM", self.name);
@@ -152,19 +152,19 @@ impl Running {
         Ok(eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await)
     }
 
-    /// Waits until it has ended on its own, and returns how.
+    /// Waits until it has ended on its own, and returns its exit status.
     pub async fn ended(&mut self) -> ExitStatus {
         let what = format!("{} ends on its own", self.name);
         let child = &mut self.child;
         eventually(&what, || std::future::ready(child.try_wait().ok().flatten())).await
     }
 
-    /// All that it has said.
+    /// Returns its log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// The end of its log.
+    /// Returns the end of its log.
     pub fn log_tail(&self) -> String {
         let text = self.log();
         let lines: Vec<_> = text.lines().collect();
@@ -174,7 +174,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // It may have ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

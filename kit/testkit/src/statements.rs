@@ -1,11 +1,11 @@
-//! The statements of transactions that come through a proxy of a database, counted.
+//! Counts the statements of transactions that pass a proxy of a database.
 
-/// The commands of the protocol by which statements come.
+/// The commands of the protocol that carry statements.
 const QUERY: u8 = 0x03;
 const EXECUTE: u8 = 0x17;
 /// Length and number of a packet, before its command.
 const HEADER: usize = 4;
-/// What a statement begins with that writes.
+/// First words of a statement that writes.
 const WRITING: [&[u8]; 3] = [b"INSERT", b"UPDATE", b"DELETE"];
 
 /// The transaction on one connection, if there is one.
@@ -17,8 +17,8 @@ pub struct Spoken {
 }
 
 impl Spoken {
-    /// Takes note of the next write of the client. Returns the number of statements of the transaction that is committed
-    /// by it, its BEGIN and COMMIT among them, if that has written something by a statement in text.
+    /// Parses the next write of the client. Returns the number of statements of the transaction that is committed by
+    /// it, its BEGIN and COMMIT among them, if that has written something by a statement in text.
     ///
     /// A write of more than one read, which is a text of 64 KiB, may be counted wrongly.
     pub fn hear(&mut self, write: &[u8]) -> Option<usize> {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_writes_nothing_or_is_taken_back_or_is_no_transaction_does_not_count() {
+    fn reads_rollbacks_and_statements_without_a_transaction_do_not_count() {
         let mut spoken = Spoken::default();
         for texts in
             [["BEGIN;SELECT 1", "COMMIT"], ["BEGIN;INSERT INTO t VALUES (1)", "ROLLBACK"], ["DELETE FROM t", ""]]

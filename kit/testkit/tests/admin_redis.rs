@@ -1,4 +1,4 @@
-//! The test's own way to Redis does the same to one server and to a cluster.
+//! The test's own connection has the same effects on one server and on a cluster.
 
 use redis::AsyncCommands;
 use stampede_testkit::{AdminRedis, OwnCluster, OwnRedis};

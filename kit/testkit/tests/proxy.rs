@@ -1,5 +1,5 @@
-//! A proxy lets all through until it freezes, holds what it should from there on, and can be thawed or cut. It breaks off
-//! a transaction where it should, and no other. A link to Kafka does the same to a client of Kafka, and to no other.
+//! A proxy forwards everything until it freezes, holds the right direction from there on, and can be thawed or cut. It
+//! breaks off a transaction at the right point, and no other. A link to Kafka does the same to one client of Kafka.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
@@ -16,12 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Long enough for what is not held to come through.
+/// Long enough for bytes that are not held to arrive.
 const A_MOMENT: Duration = Duration::from_millis(200);
 /// Longest wait for Kafka.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that answers each write with itself. Returns its URL and what it is sent.
+/// Starts an echo server. Returns its URL and the writes that it receives.
 async fn echo() -> (String, mpsc::UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("test://user:p%40ss@{}/path", listener.local_addr().unwrap());
@@ -46,7 +46,7 @@ async fn client(proxy: &Proxy) -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// The answer to a write; none if it does not come.
+/// Returns the answer to a write; none if it does not come.
 async fn ask(client: &mut TcpStream, write: &[u8]) -> Option<Vec<u8>> {
     client.write_all(write).await.unwrap();
     answer(client).await
@@ -162,7 +162,7 @@ async fn a_cut_ends_every_connection_and_new_ones_are_free() {
 
 const TRANSACTION: [&[u8]; 3] = [b"\x03BEGIN", b"\x03INSERT one, two", b"\x03COMMIT"];
 
-/// How many of these writes are answered, one after the other on a new connection.
+/// Returns how many of these writes are answered, one after the other on a new connection.
 async fn answered(proxy: &Proxy, writes: &[&[u8]]) -> usize {
     let mut client = client(proxy).await;
     let mut count = 0;
@@ -198,7 +198,7 @@ async fn a_transaction_is_broken_off_once_at_its_point_and_no_other_one_is() {
 }
 
 #[tokio::test]
-async fn what_keeps_breaking_does_so_until_it_is_mended() {
+async fn a_lasting_break_goes_on_until_it_is_ended() {
     let (url, _received) = echo().await;
     let proxy = Proxy::to_url(&url).await.unwrap();
     let broken = proxy.keep_breaking(&["one"], BreakAt::Write);

@@ -1,21 +1,21 @@
-//! How the processes start: quickly, after their servers, and not at all on servers that would break a promise.
+//! Starts of processes: quickly, after their servers, and not at all on servers that would break a promise.
 
 #![expect(clippy::unwrap_used, reason = "a test says where it fails by failing there")]
 
 use stampede_testkit::{Mesh, MeshBuilder, OwnCluster, OwnRedis, Process, Service, World, eventually};
 use std::time::{Duration, Instant};
 
-/// The kinds of process that keep something in Redis.
+/// The kinds of process that store something in Redis.
 fn on_redis() -> impl Iterator<Item = Process> {
     Process::all().filter(|process| process.redis().is_some())
 }
 
-/// A start with the servers there.
+/// Longest start while the servers run.
 const QUICK: Duration = Duration::from_secs(1);
 /// The quickest of so many starts counts: the machine may be busy with other tests.
 const STARTS: usize = 5;
 
-/// The process ends with exit code 1, and its last line says why and how to mend it.
+/// Checks that the process ends with exit code 1, and that its last line has the reason and the way to mend it.
 async fn is_refused(world: &World, service: impl Into<Process>, settings: &[(&str, &str)], said: &[&str]) {
     let service = service.into();
     let set = |builder: MeshBuilder, (name, value): &(&str, &str)| builder.set(service, name, value);
@@ -41,7 +41,7 @@ async fn a_redis_that_evicts_is_refused_with_the_way_to_mend_it() {
 }
 
 #[tokio::test]
-async fn a_redis_that_tells_of_no_expired_keys_is_refused_by_the_event_service_alone() {
+async fn a_redis_that_publishes_no_expired_keys_is_refused_by_the_event_service_alone() {
     let world = World::prepared().await.unwrap();
     let redis = OwnRedis::start(&[]).await.unwrap();
     let mend = "redis-cli CONFIG SET notify-keyspace-events Ex";
@@ -124,7 +124,7 @@ async fn without_kafka_a_service_waits_and_says_for_what() {
 }
 
 #[tokio::test]
-async fn a_process_whose_wait_is_over_ends_and_says_what_was_not_there() {
+async fn a_process_whose_wait_is_over_ends_and_names_the_missing_server() {
     let world = World::prepared().await.unwrap();
     let soon = ("STAMPEDE_WAIT_FOR_SERVERS_MS", "500");
     for service in Service::ALL {
