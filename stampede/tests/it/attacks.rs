@@ -1,8 +1,8 @@
-//! Strangers who hold what they can at the door of a real gateway, all at once and again as soon as it is taken from
-//! them. Whoever wants to buy is answered in time meanwhile, the gateway stays small, and what was held comes back by
-//! itself.
+//! Strangers who hold as many connections, requests and streams of a real gateway as they can, all at once and again as
+//! soon as these are closed. Buyers are answered in time meanwhile, the gateway's memory stays bounded, and everything
+//! held is freed by itself.
 //!
-//! That each single bound holds is tested with the gateway.
+//! Each single bound is tested with the gateway.
 
 use stampede_testkit::{Mesh, MeshBuilder, Process, World, eventually, heavy};
 use std::{
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Connections and requests that the gateway has room for: fewer than the strangers would have.
+/// The gateway's limits of connections and requests: fewer than the strangers would have.
 const CONNECTIONS: usize = 500;
 const REQUESTS: usize = 400;
 /// Strangers who say nothing.
@@ -25,15 +25,15 @@ const SILENT: usize = 600;
 /// Connections of strangers who send no body, and of those who read no answer; and the requests on each.
 const GREEDY: usize = 4;
 const STREAMS: u32 = 100;
-/// How long they hold one connection, and the pause before the next.
+/// Time for which they hold one connection, and the pause before the next.
 const HOLD: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Purchases, or what stands for them, in one look.
+/// Purchases, or their first steps, in one measurement.
 const ASKED: usize = 200;
-/// Within what 99 of 100 of them are answered.
+/// Time within which 99 of 100 of them are answered.
 const MOST_P99: Duration = Duration::from_millis(100);
-/// How much the gateway may grow: some 64 KiB a connection, and what is unread of the answers.
+/// Largest growth of the gateway's memory: some 64 KiB a connection, and unread answers.
 const MOST_GROWTH: f64 = 96.0 * 1024.0 * 1024.0;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_buys_is_answered_in_time_while_strangers_hold_all_that_they_can() {
+async fn buyers_are_answered_in_time_while_strangers_hold_all_that_they_can() {
     let _turn = heavy().await;
     let world = World::new().unwrap();
     let mesh = MeshBuilder::default()
@@ -92,7 +92,7 @@ fn attack(gateway: SocketAddr) -> JoinSet<()> {
     strangers
 }
 
-/// Says this, holds the connection for as long as it may, and begins again.
+/// Sends this, holds the connection for as long as it may, and begins again.
 async fn hold(gateway: SocketAddr, said: Vec<u8>) {
     loop {
         if let Ok(socket) = connect(gateway, Ipv4Addr::new(127, 0, 0, 2)).await {
@@ -116,7 +116,7 @@ async fn connect(gateway: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
     socket.connect(gateway).await
 }
 
-/// How a client of HTTP/2 begins that takes no answer, and so many requests, whole or with a body to come.
+/// The first bytes of an HTTP/2 client that reads no answer: so many requests, whole or with a body to come.
 fn requests(method: &str, path: &str, is_whole: bool) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     // SETTINGS_INITIAL_WINDOW_SIZE is 0.
@@ -158,7 +158,7 @@ async fn p99(gateway: SocketAddr) -> Duration {
     took[ASKED * 99 / 100 - 1]
 }
 
-/// The first step of every purchase. Its places are kept for it.
+/// The first step of every purchase, which has a reserve of its own.
 async fn log_in(gateway: SocketAddr) {
     let answer = ask(gateway, "POST", "/v1/auth/tokens").await;
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");

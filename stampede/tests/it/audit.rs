@@ -1,4 +1,4 @@
-//! The audit must be able to fail: each promise is broken by hand, and the audit names what breaks it.
+//! The audit must be able to fail: each promise is broken by hand, and the audit names the breach.
 
 use crate::{
     breaks::{BREAKS, Break, GUARDS, Id},
@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-/// Of Linux: who opens a pipe does not wait for the other side.
+/// O_NONBLOCK of Linux: the open of a pipe does not wait for the other side.
 const O_NONBLOCK: i32 = 0o4000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,7 +32,7 @@ async fn each_promise_broken_by_hand_is_named() {
     let sold = Sold::new().await;
     sold.run(GUARDS).await;
     sold.assert_holds();
-    // Each row is a page of its own, so that what is at the end of a page or between two of them is found as well.
+    // Each row is a page of its own, so that breaches at the end of a page or between two pages are found as well.
     let in_pages = [AT_ONCE, &["--page-rows", "1"]].concat();
     for Break { by, mended_by, named } in BREAKS.iter().chain(MESSAGE_BREAKS) {
         sold.run(by).await;
@@ -46,7 +46,7 @@ async fn each_promise_broken_by_hand_is_named() {
     );
 }
 
-/// What the checks of the audit look for, from their sources: `what: "..."`.
+/// The breaches that the checks of the audit find, from their sources: `what: "..."`.
 #[test]
 fn each_check_has_been_seen_to_fail() {
     let checks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/src/audit/checks");
@@ -70,7 +70,7 @@ fn sources(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// What the rest of the audit looks for, from its sources: `audit.breach(4, "..."`, also by `format!`.
+/// The breaches that the rest of the audit finds, from its sources: `audit.breach(4, "..."`, also by `format!`.
 #[test]
 fn each_breach_is_named_by_a_test() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -79,12 +79,12 @@ fn each_breach_is_named_by_a_test() {
     for source in sources(&here.join("../cli/src/audit")) {
         for call in source.split("audit.breach(").skip(1) {
             let Some((arguments, rest)) = call.split_once('"') else { continue };
-            // One whose text is made elsewhere.
+            // A breach whose text is made elsewhere.
             if arguments.contains(';') {
                 continue;
             }
             let what = rest.split('"').next().unwrap();
-            // Between them is what differs, such as the name of a service.
+            // Between them is the variable part, such as the name of a service.
             let fixed = what.split(['{', '}']).step_by(2);
             let is_named = fixed.filter(|text| !text.trim().is_empty()).all(|text| tests.contains(text));
             assert!(is_named, "no test names this: {what}");
@@ -105,7 +105,7 @@ async fn sync_redis(sold: &Sold, stock: &Stock, committed_units: i32, buyer_unit
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_redis_has_wrong_is_named() {
+async fn wrong_data_in_redis_are_named() {
     let sold = Sold::new().await;
     let redis = sold.redis().await;
     let stock = Stock::new(redis.clone());
@@ -193,7 +193,7 @@ async fn a_topic_that_is_missing_is_not_an_empty_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_still_moves_fails_the_audit() {
+async fn moving_parts_fail_the_audit() {
     let mut sale = Sale::open(LONG).await;
     sale.placed(buyer(), &[(0, 1)], "").await;
     sale.audit();
@@ -208,7 +208,7 @@ async fn what_still_moves_fails_the_audit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_and_is_not_there_is_named() {
+async fn acknowledged_things_that_are_missing_are_named() {
     let sold = Sold::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("acknowledged.json");
@@ -232,7 +232,7 @@ async fn what_was_acknowledged_and_is_not_there_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_found_while_messages_are_written_is_said_to_prove_nothing() {
+async fn findings_while_messages_are_written_are_reported_as_no_proof() {
     let sale = Sale::open(LONG).await;
     sale.placed(buyer(), &[(0, 1)], "").await;
     let folder = tempfile::tempdir().unwrap();
@@ -243,19 +243,19 @@ async fn what_is_found_while_messages_are_written_is_said_to_prove_nothing() {
     let audit = sale.run_audit(&["--acknowledged", file.to_str().unwrap()]);
     assert_eq!((audit.holds, audit.still_moving), (false, Vec::new()));
 
-    // What was acknowledged is read last, so who reads a pipe of it has read the tables, and waits.
+    // The acknowledgements are read last, so an audit that waits for a pipe of them has read the tables.
     let pipe = folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let mut command = audit_command(&sale.world, &sale.mesh, &["--acknowledged", pipe.to_str().unwrap()]);
     let running = command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut told = eventually("the audit has read the tables", || async {
+    let mut writer = eventually("the audit has read the tables", || async {
         // Fails as long as nobody reads.
         fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&pipe).ok()
     })
     .await;
     sale.placed(buyer(), &[(0, 1)], "").await;
-    told.write_all(acknowledged.as_bytes()).unwrap();
-    drop(told);
+    writer.write_all(acknowledged.as_bytes()).unwrap();
+    drop(writer);
     let audit: Audit = serde_json::from_slice(&running.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(audit.still_moving, ["messages that were written while the tables were read"]);
     assert_eq!((audit.holds, audit.promises[3].breaches.len()), (false, 1));

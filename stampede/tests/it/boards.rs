@@ -1,4 +1,4 @@
-//! Alerts and boards speak of metrics that there are: each name in them is on `/metrics` of a mesh after one purchase.
+//! Alerts and boards use existing metrics: each name in them is on `/metrics` of a mesh after one purchase.
 
 use crate::sale::{LONG, Sale};
 use stampede_testkit::{Metrics, Process, buyer};
@@ -8,9 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What names of metrics begin with: those of the product, and the conventional ones that it has.
+/// Prefixes of metric names: those of the product, and the conventional ones that it has.
 const PREFIXES: [&str; 4] = ["stampede_", "http_server_", "rpc_server_", "process_"];
-/// The processes that Prometheus reads: all but the payment provider, which is somebody else's.
+/// The processes that Prometheus scrapes: all but the payment provider, which is a third party's.
 fn read() -> impl Iterator<Item = Process> {
     Process::all().filter(|process| *process != Process::Sandbox)
 }

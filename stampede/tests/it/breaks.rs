@@ -1,4 +1,4 @@
-//! Ways to break each promise by hand in the databases, and what the audit has to say of each.
+//! Ways to break each promise by hand in the databases, and the breach that the audit has to report for each.
 
 use stampede_testkit::Service;
 
@@ -10,11 +10,11 @@ use stampede_testkit::Service;
 pub struct Break {
     pub by: &'static [(Service, &'static str)],
     pub mended_by: &'static [(Service, &'static str)],
-    /// The promise, what is wrong with it, and whose id has to be named.
+    /// The promise, the breach, and the id that has to be named.
     pub named: &'static [(usize, &'static str, Id)],
 }
 
-/// Whose id.
+/// The owner of the id.
 #[derive(Debug, Clone, Copy)]
 pub enum Id {
     User,
@@ -24,7 +24,7 @@ pub enum Id {
     Coupon,
     Campaign,
     Payment,
-    /// Of an order that is made up, from its byte.
+    /// A made-up order, by its byte.
     MadeUpOrder(u8),
     MadeUpItem(u8),
     MadeUpCoupon(u8),
@@ -32,7 +32,7 @@ pub enum Id {
     Text(&'static str),
 }
 
-/// What the databases themselves would not let happen.
+/// Statements that drop the constraints by which the databases prevent breaks.
 pub const GUARDS: &[(Service, &str)] = &[
     (Service::Inventory, "ALTER TABLE stock DROP CONSTRAINT stock_never_oversold"),
     (Service::Inventory, "ALTER TABLE stock DROP CONSTRAINT stock_gifts_never_oversold"),
@@ -246,13 +246,13 @@ pub const BREAKS: &[Break] = &[
         mended_by: &[(Service::Payment, "DELETE FROM anomalies")],
         named: &[(3, "an anomaly that nobody has settled", Id::Payment)],
     },
-    // One that is done does not undo it either: the buyer was charged for what they had paid.
+    // A refund that is done does not undo it either: the buyer was charged twice.
     Break {
         by: &[(Service::Payment, "INSERT INTO refunds (payment_id, attempt, state, currency, amount_minor, checks, created_us, updated_us) VALUES ({payment}, 2, 'REFUNDED', 'EUR', 2998, 0, 0, 0)")],
         mended_by: &[(Service::Payment, "DELETE FROM refunds WHERE attempt = 2")],
         named: &[(3, "charged twice", Id::Payment)],
     },
-    // What an operator had declined, and is not back yet.
+    // A capture that an operator had declined, and that is not refunded yet.
     Break {
         by: &[
             (Service::Payment, "INSERT INTO anomalies (payment_id, attempt, subject, kind, detail, state, verdict, found_us) VALUES ({payment}, 2, 'CHARGE', 'NO_ANSWER', 'x', 'SETTLED', 'DECLINED', 0)"),
@@ -428,7 +428,7 @@ pub const BREAKS: &[Break] = &[
             (6, "an order was taken before the event opened", Id::Order),
         ],
     },
-    // As if it had opened by a clock two seconds ahead: what it wrote itself shows nothing.
+    // As if it had opened by a clock two seconds ahead, which its own timestamps do not show.
     Break {
         by: &[(Service::Event, "UPDATE events SET opened_seen_us = opens_at_us - 2000000 WHERE id = {event}")],
         mended_by: &[(Service::Event, "UPDATE events SET opened_seen_us = opened_at_us WHERE id = {event}")],

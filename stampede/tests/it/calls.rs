@@ -17,7 +17,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-/// How long an open stream may be silent.
+/// Longest silence of an open stream.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// An RPC of the contracts.
@@ -30,9 +30,9 @@ pub struct Rpc {
     pub path: String,
     pub input: MessageDescriptor,
     pub output: MessageDescriptor,
-    /// Who may call it through the gateway, by the contract.
+    /// The roles that may call it through the gateway, by the contract.
     pub access: Access,
-    /// Which processes may call it for themselves, by the contract.
+    /// The processes that may call it for themselves, by the contract.
     pub callers: Vec<String>,
     /// Its route there, with a word in place of the id.
     pub http: Option<(Method, String)>,
@@ -86,27 +86,27 @@ fn route(rule: &DynamicMessage) -> (Method, String) {
     (method, path)
 }
 
-/// Who calls, as metadata say it.
+/// The caller, by the metadata.
 #[derive(Debug)]
 pub enum Caller {
-    /// Says nothing.
+    /// No metadata.
     Nobody,
-    /// Says in plain, unsigned metadata that it is an operator.
+    /// An operator in plain, unsigned metadata.
     Plain,
-    /// An operator by the secret of another mesh.
+    /// An operator signed with the secret of another mesh.
     Forged,
-    /// What the gateway says of one without a token.
+    /// The metadata that the gateway sends for a caller without a token.
     Anonymous,
     Buyer(UserId),
     Operator,
     /// A process of the mesh, for itself.
     Service(Service),
-    /// A process of the mesh that says it were an operator.
+    /// A process of the mesh that claims to be an operator.
     Presuming(Service),
 }
 
 impl Caller {
-    /// The name by which the contract knows a caller that speaks for itself.
+    /// The name in the contract of a caller that acts for itself.
     pub fn name(&self) -> Option<&'static str> {
         match self {
             Self::Operator => Some("operator"),
@@ -155,7 +155,7 @@ impl Ports {
         self.send(rpc, request).await
     }
 
-    /// Sends a request that says who calls, and returns what [`Ports::call`] does.
+    /// Sends a request with its caller, and returns the result of [`Ports::call`].
     pub async fn send(&self, rpc: &Rpc, request: Request<Vec<u8>>) -> Result<Vec<u8>, Status> {
         let mut grpc = Grpc::new(self.0[&rpc.service].clone());
         grpc.ready().await.unwrap();

@@ -14,7 +14,7 @@ async fn cancel(sale: &Sale, paid_orders: PaidOrders) -> Event {
     sale.mesh.event().cancel_event(as_operator(request)).await.unwrap().into_inner().event.unwrap()
 }
 
-/// How far the orders are, once all have ended.
+/// The states of the orders, once all have ended.
 async fn settled(sale: &Sale) -> Cancellation {
     eventually("every order has ended", || async {
         let request = GetCancellationRequest { event_id: sale.event.event_id.clone() };

@@ -16,7 +16,7 @@ const CARD: &str = "4000056655665556";
 const SPACED: &str = "4000 0566 5566 5556";
 const DOTTED: &str = "4000.0566.5566.5556";
 
-/// Posts to the gateway, with this `Idempotency-Key` if it has one. Returns the answer, which says what is wrong.
+/// Posts to the gateway, with this `Idempotency-Key` if it has one. Returns the problem.
 async fn refused(sale: &Sale, token: &str, path: &str, key: Option<&str>, body: &Value) -> Value {
     let mut request = Request::post(format!("{}{path}", sale.mesh.url(Process::Gateway)))
         .header("authorization", format!("Bearer {token}"))

@@ -7,7 +7,7 @@ use stampede_vocab::Timestamp;
 use std::time::Duration;
 
 const PAY_WINDOW: Duration = Duration::from_secs(3);
-/// What a process may misjudge on a busy machine.
+/// Error of a process's clock measurement on a busy machine.
 const JUDGED_WITHIN: Duration = Duration::from_millis(50);
 
 /// By how much each clock is wrong, in milliseconds. Neighbours in a purchase differ by four seconds.

@@ -1,5 +1,5 @@
-//! A whole sale in small on a Redis Cluster that loses the master of the event in the midst of it, and the audit after.
-//! The timers of events are on a Redis that is well.
+//! A small sale on a Redis Cluster that loses the master of the event in the middle of it, and the audit after. The
+//! timers of events are on a healthy Redis.
 
 use crate::{
     crowd::{Crowd, Orders},
@@ -9,7 +9,7 @@ use stampede_lua::Keys;
 use stampede_testkit::{OwnCluster, Process, Service, World, heavy};
 
 /// The sale: orders and claims go on for longer than a replica takes to be the master. There are kettles for everybody,
-/// so that to hear of none is an anomaly, and few lamps.
+/// so that SOLD_OUT for one is an anomaly, and few lamps.
 const SALE: &str = r#"
 name = "A sale on a cluster that loses a master"
 opens_in_ms = 2_000
@@ -50,7 +50,7 @@ declined_cards_percent = 10
 "#;
 /// That of the sale.
 const PAY_WINDOW_MS: u32 = 8_000;
-/// Orders before the master is lost, and after another one is there.
+/// Orders before the master is lost, and after another one has taken over.
 const ORDERS_BEFORE: i64 = 10;
 const ORDERS_AFTER: i64 = 20;
 

@@ -1,4 +1,4 @@
-//! The command as somebody types it, without a mesh: help, tokens, completions, JSON, and what is refused.
+//! The command line without a mesh: help, tokens, completions, JSON, and refusals.
 
 use serde_json::Value;
 use std::{
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 const SECRET: &str = "a secret of the tests, 32 bytes or more";
 
-/// The command in an environment that says nothing about a mesh.
+/// The command in an environment without variables of a mesh.
 pub fn stampede(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STAMPEDE_")) {
@@ -53,10 +53,10 @@ fn sale_file(folder: &TempDir, text: &str) -> PathBuf {
     file
 }
 
-/// What a gateway answers to a request line: status and body.
+/// A gateway's answer to a request line: status and body.
 type Answers = fn(&str) -> (&'static str, &'static str);
 
-/// The address of something that speaks HTTP as a gateway does, and answers like this.
+/// Returns the address of an HTTP server that answers as a gateway would.
 pub fn gateway(answers: Answers) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -101,7 +101,7 @@ const PAYABLE: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"O
     "version":"1","create_time":"2026-01-02T03:04:05Z","update_time":"2026-01-02T03:04:05Z",
     "pay_deadline":"2026-01-02T03:14:05Z"}"#;
 
-/// A mesh as far as it is the same in every test: everything but orders.
+/// The answers that are the same in every test: all but those about orders.
 fn mesh(request: &str) -> (&'static str, &'static str) {
     match request.split(' ').collect::<Vec<_>>()[..] {
         ["POST", "/v1/auth/tokens", _] => ("200 OK", r#"{"access_token":"t"}"#),
@@ -225,7 +225,7 @@ fn a_sale_that_the_gateway_does_not_take_cannot_be_simulated() {
 }
 
 #[test]
-fn a_crowd_that_may_not_open_so_many_files_is_refused_and_told_what_to_do() {
+fn a_crowd_that_may_not_open_so_many_files_is_refused_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = sale_file(&folder, &good_sale());
     let simulate = stampede(&["-o", "json", "simulate", file.to_str().unwrap(), "--auth-secret", SECRET]);
@@ -237,7 +237,7 @@ fn a_crowd_that_may_not_open_so_many_files_is_refused_and_told_what_to_do() {
 }
 
 #[test]
-fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was() {
+fn a_sale_with_an_unexpected_outcome_ends_with_1_and_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let (file, report) = (sale_file(&folder, SMALL_SALE), folder.path().join("report.json"));
     let gateway = gateway(|request| match request {
@@ -266,7 +266,7 @@ fn a_sale_with_an_outcome_that_nobody_expected_ends_with_1_and_says_what_it_was(
 }
 
 #[test]
-fn of_two_clicks_at_once_both_are_taken_or_it_is_an_anomaly_that_says_why() {
+fn of_two_clicks_at_once_both_are_accepted_or_it_is_an_anomaly_with_the_reason() {
     static CLICKS: AtomicUsize = AtomicUsize::new(0);
     const CANCELLED: &str = r#"{"order_id":"ord_0000000000000000000000001a","state":"ORDER_STATE_CANCELLED","arrival":"1",
         "version":"2","create_time":"2026-01-02T03:04:05Z","update_time":"2026-01-02T03:04:06Z"}"#;

@@ -1,5 +1,5 @@
-//! What an order costs the servers, from the click to the goods, and that it does not cost more unnoticed. A change
-//! that is worth another row raises the ceiling here, and says so.
+//! Ceilings of an order's cost in the servers, from the click to the goods. A change that is worth another row raises
+//! the ceiling here, with the reason.
 
 use crate::{
     counters::{Costs, Counters, Tally},
@@ -17,17 +17,17 @@ use tokio::task::{JoinSet, LocalSet};
 
 /// Orders of one line, without a gift, that are paid with a good card.
 const ORDERS: i64 = 200;
-/// Buyers who are there at a time.
+/// Concurrent buyers.
 const BUYERS: usize = 8;
 
-/// The most of something for a hundred orders.
+/// The ceiling of a count for a hundred orders.
 type Ceiling = (&'static str, i64);
 
-/// Rows of an order without a coupon, by table and by what is done to them. What is not named is never written for an
+/// Rows of an order without a coupon, by table and by statement. A table that is not named is never written for an
 /// order.
 const ROWS: [Ceiling; 12] = [
     ("inventory.ledger INSERT", 100),
-    // One more for a call that was made again.
+    // One more for a call that was retried.
     ("inventory.reservations DELETE", 110),
     ("inventory.reservations INSERT", 110),
     // One for all orders of a batch.
@@ -37,27 +37,27 @@ const ROWS: [Ceiling; 12] = [
     ("order.orders UPDATE", 200),
     ("order.outbox INSERT", 300),
     ("payment.attempts INSERT", 100),
-    // Claimed as it is written, and settled. A few more for charges that were not answered in time.
+    // Leased as it is written, and settled. A few more for charges that were not answered in time.
     ("payment.attempts UPDATE", 110),
     ("payment.outbox INSERT", 100),
     ("payment.payments INSERT", 100),
     ("payment.payments UPDATE", 100),
 ];
-/// What a coupon adds to them: it is held as the order is placed, and used once it is fulfilled.
+/// Additional rows of a coupon: it is held as the order is placed, and used once it is fulfilled.
 const ROWS_OF_COUPON: [Ceiling; 1] = [("coupon.coupons UPDATE", 200)];
 /// Messages, by the service that writes them. A coupon adds none.
 const MESSAGES: [Ceiling; 2] = [("order", 300), ("payment", 100)];
 /// All of these together: less than the sum of their ceilings, of which no run meets each.
 const ALL_ROWS: i64 = 1_510;
-/// Entries of secondary indexes that inserted rows have: ten, and some for calls that were made again.
+/// Entries of secondary indexes that inserted rows have: ten, and some for calls that were retried.
 const INDEX_ENTRIES: i64 = 1_010;
-/// Units of work that are a transaction each, without claims, of which there is one for each poll. Those of many orders
-/// are one where orders come together.
+/// Transactions, without those that claim work, of which there is one for each poll. Orders that come together share
+/// one.
 const TRANSACTIONS: i64 = 1_200;
 /// Statements of the transactions that write, with their BEGIN and COMMIT.
 const STATEMENTS: i64 = 9_000;
 
-/// What is allowed beyond the ceilings of an order.
+/// Allowances beyond the ceilings of an order.
 struct OnTop {
     rows: &'static [Ceiling],
     transactions: i64,
@@ -71,7 +71,7 @@ const COUPON: OnTop = OnTop { rows: &ROWS_OF_COUPON, transactions: 300, statemen
 /// A buyer, and the coupon to buy with; empty without one.
 type Purchase = (UserId, String);
 
-/// A mesh with an open event, and a tap on all that it writes.
+/// A mesh with an open event, and counters of all writes.
 async fn counted_sale() -> (Sale, Counters) {
     let world = World::prepared().await.unwrap();
     let mut counters = Counters {
@@ -83,7 +83,7 @@ async fn counted_sale() -> (Sale, Counters) {
         admin_urls: Vec::new(),
         links: BTreeMap::new(),
     };
-    // Before anybody is connected, or the triggers would wait for who uses the tables.
+    // Before any process is connected, or the triggers would wait for locks on the tables.
     counters.install().await;
     // On a busy machine a charge may take longer than a request to the provider does by default, and would be looked up.
     let settings = MeshBuilder::default().set_all("STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 20_000);
@@ -150,7 +150,7 @@ async fn with_coupons(sale: &Sale) -> Vec<Purchase> {
     purchases
 }
 
-/// Buys one unit after the other.
+/// Buys units one after the other.
 async fn buy(sale: Rc<Sale>, purchases: Vec<Purchase>) {
     for (user, coupon) in purchases {
         sale.bought(user, &[(0, 1)], &coupon).await;
@@ -171,7 +171,7 @@ async fn buy_all(sale: &Rc<Sale>, purchases: &[Purchase]) {
     at_a_time.run_until(all).await;
 }
 
-/// Waits until nothing moves any more, and the sweep has asked about each order whether it was written.
+/// Waits until nothing is moving, and the sweep has looked up each order.
 async fn settle(sale: &Sale) {
     sale.audit();
     let url = format!("{}?ssl-mode=disabled", sale.world.service_database_url(Service::Inventory));
@@ -183,7 +183,7 @@ async fn settle(sale: &Sale) {
     .await;
 }
 
-/// What was counted more often than its ceiling allows. Without a ceiling that is none at all.
+/// Returns the counts above their ceilings. Without a ceiling none is allowed.
 fn beyond(counted: &Tally, ceilings: &[Ceiling]) -> Vec<String> {
     let most_of = |name: &str| ceilings.iter().find(|(of, _)| *of == name).map_or(0, |(_, most)| *most);
     let over = counted.iter().filter(|(name, count)| 100 * **count > most_of(name) * ORDERS);
@@ -194,7 +194,7 @@ fn sum(tally: &Tally) -> i64 {
     tally.values().sum()
 }
 
-/// Counts what these purchases cost.
+/// Counts the costs of these purchases.
 async fn counted(sale: Sale, counters: &Counters, purchases: &[Purchase]) -> Costs {
     settle(&sale).await;
     let before = counters.read().await;
@@ -204,11 +204,11 @@ async fn counted(sale: Sale, counters: &Counters, purchases: &[Purchase]) -> Cos
     counters.read().await.since(&before)
 }
 
-/// The costs are within the ceilings of an order and what is on top of them.
+/// Checks that the costs are within the ceilings of an order and its allowances.
 fn assert_within(costs: &Costs, on_top: &OnTop) {
     let table = costs.per_order(ORDERS);
     println!("{table}");
-    // That these are as many as they must be shows that rows are counted at all.
+    // These exact counts show that rows are counted at all.
     for name in ["order.orders INSERT", "inventory.ledger INSERT"] {
         assert_eq!(costs.rows.get(name), Some(&ORDERS), "{name}:\n{table}");
     }

@@ -1,9 +1,9 @@
-//! What work on a mesh costs its servers, counted: rows, entries of indexes, messages, transactions and statements.
+//! Counters of a mesh's load on its servers: rows, entries of indexes, messages, transactions and statements.
 //!
 //! Rows are counted by triggers, which note each row that a committed transaction has written. The servers' own
 //! counters are of no use here: those of a table want the performance schema, which the servers of tests run without,
-//! and those of the server have the rows of all tests that run beside this one. So have its counters of statements: these
-//! are counted on their way there.
+//! and those of the server have the rows of all tests that run beside this one. So have its counters of statements:
+//! these are counted on their way there.
 
 use rdkafka::{
     ClientConfig,
@@ -23,12 +23,12 @@ use tokio::{
 
 /// Table of the counters in each schema.
 const NOTES: &str = "noted_rows";
-/// Tables that change with time, whatever is asked of the mesh.
+/// Tables that change with time, independent of the load.
 const BY_TIME: [&str; 4] = ["outbox_leases", "outbox_relays", "provider_turns", "walks"];
 /// The metric of transactions that each process has.
 const TRANSACTIONS: &str = "stampede_transaction_duration_seconds_count{";
 
-/// How a row is written. The names are those of SQL.
+/// A statement that writes a row. The names are those of SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     Insert,
@@ -48,13 +48,13 @@ impl Change {
     }
 }
 
-/// How many of each, by name.
+/// Counts by name.
 pub type Tally = BTreeMap<String, i64>;
 
-/// What was counted up to some time, or between two.
+/// Counts up to some time, or between two.
 #[derive(Debug, Clone, Default)]
 pub struct Costs {
-    /// Rows, by table with its schema and by what was done to them, such as `order.orders INSERT`.
+    /// Rows, by table with its schema and by statement, such as `order.orders INSERT`.
     pub rows: Tally,
     /// Entries of secondary indexes that inserted rows have, by table. Those that updates moved are not counted.
     pub index_entries: Tally,
@@ -67,7 +67,7 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// What came since `before`.
+    /// Returns the difference to `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             rows: difference(&self.rows, &before.rows),
@@ -115,25 +115,25 @@ fn difference(after: &Tally, before: &Tally) -> Tally {
     after.iter().filter_map(grown).collect()
 }
 
-/// Where a mesh keeps what it writes.
+/// The servers of a mesh.
 pub struct Counters {
     /// The database server, without a schema, with the right to make triggers.
     pub database_url: String,
-    /// What schema names start with.
+    /// Prefix of the schema names.
     pub schema_prefix: String,
     pub brokers: String,
-    /// What topic names start with.
+    /// Prefix of the topic names.
     pub topic_prefix: String,
     /// The services, whose topics are counted.
     pub services: Vec<&'static str>,
-    /// The admin sides of the processes whose transactions are counted.
+    /// Admin URLs of the processes whose transactions are counted.
     pub admin_urls: Vec<String>,
-    /// What each service reaches its schema by.
+    /// The proxy between each service and its schema.
     pub links: BTreeMap<Service, Proxy>,
 }
 
 impl Counters {
-    /// Begins to count rows. Nothing may be there that counts them already.
+    /// Begins to count rows. Must be called once for a database.
     pub async fn install(&self) {
         let mut server = self.connect().await;
         for schema in self.schemas(&mut server).await {
@@ -154,7 +154,7 @@ impl Counters {
         }
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     pub async fn read(&self) -> Costs {
         let mut server = self.connect().await;
         let mut costs = Costs { messages: self.messages(), statements: self.statements(), ..Costs::default() };
@@ -219,12 +219,12 @@ impl Counters {
         .fetch_all(server)
         .await
         .unwrap();
-        // What sqlx knows of the migrations begins with an underscore.
+        // The name of sqlx' table of migrations begins with an underscore.
         tables.retain(|(_, table)| !table.starts_with('_') && table != NOTES && !BY_TIME.contains(&table.as_str()));
         tables
     }
 
-    /// How many secondary indexes each table has that has some.
+    /// Returns the number of secondary indexes by table, without tables that have none.
     async fn secondary_indexes(&self, server: &mut MySqlConnection) -> Vec<(String, i64)> {
         let indexes: Vec<(String, String, i64)> = sqlx::query_as(
             "SELECT CAST(table_schema AS CHAR), CAST(table_name AS CHAR), COUNT(DISTINCT index_name) \
@@ -242,7 +242,7 @@ impl Counters {
         indexes.into_iter().map(named).collect()
     }
 
-    /// Where the topics end. Blocks.
+    /// Returns the end offsets of the topics. Blocks.
     fn messages(&self) -> Tally {
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", &self.brokers).set("group.id", "costs").create().unwrap();
@@ -265,7 +265,7 @@ async fn run(server: &mut MySqlConnection, sql: String) {
 
 async fn page(url: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    // Of this version, so that the page comes in one piece.
+    // HTTP/1.0, so that the page is not chunked.
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut page = String::new();

@@ -1,4 +1,4 @@
-//! The crowd of `stampede simulate` in a test that strikes at what it buys from, and the audit after.
+//! The crowd of `stampede simulate` in a test that injects faults into the mesh, and the audit after.
 
 use crate::sale::run_audit;
 use sqlx::MySqlPool;
@@ -10,15 +10,15 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A crowd that is at it.
+/// A running simulation.
 pub struct Crowd {
     playing: Child,
-    /// Has the sale file, and what was acknowledged once the crowd is gone.
+    /// Has the sale file, and after the simulation the acknowledgements.
     folder: TempDir,
 }
 
 impl Crowd {
-    /// Sends the crowd of this sale file to the gateway of the mesh.
+    /// Starts the simulation of this sale file on the gateway of the mesh.
     pub fn come(sale: &str, mesh: &Mesh) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sale.toml");
@@ -36,8 +36,8 @@ impl Crowd {
         Self { playing, folder }
     }
 
-    /// Waits until everybody has gone home. They saw nothing that they do not reckon with, and every promise holds,
-    /// also of what they were told. `more` are flags of the audit.
+    /// Waits until the simulation has ended. Checks that it saw nothing unexpected, and that every promise holds,
+    /// acknowledgements included. `more` are flags of the audit.
     pub async fn goes_home_content(self, world: &World, mesh: &Mesh, more: &[&str]) {
         let Self { playing, folder } = self;
         let output = tokio::task::spawn_blocking(move || playing.wait_with_output()).await.unwrap().unwrap();
@@ -59,19 +59,19 @@ impl Orders {
         Self(MySqlPool::connect(&url).await.unwrap())
     }
 
-    /// How many were placed so far.
+    /// Returns the number of orders placed so far.
     pub async fn placed(&self) -> i64 {
         sqlx::query_scalar("SELECT COUNT(*) FROM orders").fetch_one(&self.0).await.unwrap()
     }
 
-    /// The event that the first of them is for.
+    /// Returns the event of the first order.
     pub async fn event(&self) -> EventId {
         let query = sqlx::query_scalar("SELECT event_id FROM orders LIMIT 1");
         let event_id: Vec<u8> = query.fetch_one(&self.0).await.unwrap();
         EventId::try_from_bytes(&event_id).unwrap()
     }
 
-    /// Waits until so many were placed.
+    /// Waits until so many orders were placed.
     pub async fn until_placed(&self, count: i64) {
         let all = || async move { (self.placed().await >= count).then_some(()) };
         eventually("the sale goes on", all).await;

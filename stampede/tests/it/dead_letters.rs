@@ -1,4 +1,4 @@
-//! Dead letters, seen and decided on by the operator's own command: bad input, and whole chains while a mesh runs.
+//! Dead letters, listed and decided on by the operator's own command: bad input, and whole chains while a mesh runs.
 
 use crate::{
     command::{err, json_error, out, stampede},
@@ -109,7 +109,7 @@ async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() 
     })
     .await;
 
-    // Nothing is changed without --yes, and a replay before the cause is mended changes nothing for good.
+    // Nothing changes without --yes, and a replay before the cause is fixed has no lasting effect.
     let (code, said) = run(world, &["replay", second]);
     assert_eq!((code, &said["dry_run"], id(&said["keys"][0]["letters"][0])), (Some(0), &true.into(), first), "{said}");
     assert_eq!(run(world, &["show", first]).1["decided"], Value::Null);
@@ -146,7 +146,7 @@ async fn a_chain_comes_back_in_order_and_once_though_two_operators_ask_for_it() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_discarded_says_before_what_is_without_it_and_lets_the_key_go() {
+async fn a_discard_shows_its_consequences_first_and_releases_the_key() {
     let sale = Sale::open(SHORT).await;
     let (world, user) = (&sale.world, buyer());
     sql(world, Service::Payment, "ALTER TABLE payments ADD CONSTRAINT no_payments CHECK (amount_minor < 0)").await;
@@ -171,7 +171,7 @@ async fn what_is_discarded_says_before_what_is_without_it_and_lets_the_key_go() 
     let for_people = in_world(world, stampede(&["messages", "discard", first])).output().unwrap();
     assert!(out(&for_people).contains(" is EXPIRED") && out(&for_people).contains("--yes --why"), "{for_people:?}");
 
-    // One letter alone: what is behind it goes on waiting.
+    // One letter alone: the messages behind it go on waiting.
     let (code, one) = run(world, &["discard", first, "--yes", "--why", "paid elsewhere"]);
     let outcome = &one["keys"][0]["outcome"];
     assert_eq!((code, &outcome["discarded"], &outcome["parked"]), (Some(0), &1.into(), &true.into()), "{one}");
@@ -210,7 +210,7 @@ async fn write_letter(world: &World, kind: &str, key: &str, offset: i64) -> Stri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn letters_are_listed_page_by_page_and_found_by_what_they_are() {
+async fn letters_are_listed_page_by_page_and_filtered() {
     let world = World::prepared().await.unwrap();
     let mut ids = Vec::new();
     for (offset, key) in [(1, "ord_a"), (2, "ord_b"), (3, "ord_a")] {
@@ -244,7 +244,7 @@ async fn a_decision_that_nobody_carries_out_is_not_waited_for_without_end() {
     let (decided, outcome) = (&report["keys"][0]["decided"], &report["keys"][0]["outcome"]);
     assert_eq!((code, &outcome["pending"]), (Some(1), &2.into()), "{report}");
     assert_eq!(*decided, Value::from(vec![first.as_str(), second.as_str()]));
-    // What was not replayed yet can be taken back by its id; what is done with is not decided on again.
+    // A replay that has not run yet can be revoked by its id; a finished one is not decided on again.
     let (code, back) = run(&world, &[&["discard", second.as_str()][..], &record].concat());
     let (decided, outcome) = (&back["keys"][0]["decided"], &back["keys"][0]["outcome"]);
     assert_eq!(
@@ -261,7 +261,7 @@ async fn a_decision_that_nobody_carries_out_is_not_waited_for_without_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_message_can_only_be_discarded() {
+async fn a_record_that_is_no_message_can_only_be_discarded() {
     let world = World::prepared().await.unwrap();
     let letter = write_letter(&world, "UNREADABLE", "", 1).await;
     let refused = messages(&world, &["replay", &letter, "--yes", "--why", "x"]).output().unwrap();
@@ -277,7 +277,7 @@ async fn what_is_no_message_can_only_be_discarded() {
 }
 
 #[test]
-fn what_is_no_command_line_is_refused_with_its_flag_and_how_to_mend_it() {
+fn an_invalid_command_line_is_refused_with_its_flag_and_the_remedy() {
     let url = ["--database-url", "mysql://root@127.0.0.1:1"];
     let cases: [(&[&str], &[&str]); 12] = [
         (&["show", "17"], &["<ID>", "such as order-17"]),

@@ -1,11 +1,11 @@
-//! A whole sale in small with power cuts, and the audit after: once every process is killed and started again, and once
-//! one replica of each service is lost for good.
+//! A small sale with power cuts, and the audit after: once every process is killed and started again, and once one
+//! replica of each service is lost for good.
 
 use crate::crowd::{Crowd, Orders};
 use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, heavy};
 use std::time::Duration;
 
-/// The sale: everything that a crowd does, in about a minute.
+/// The sale: every kind of buyer, in about a minute.
 const SALE: &str = r#"
 name = "A sale through power cuts"
 opens_in_ms = 2_000
@@ -46,8 +46,8 @@ declined_cards_percent = 10
 timed_out_cards_percent = 3
 "#;
 
-/// Runs the sale, and strikes at one kind of process after the other while it goes on. The crowd sees nothing that it
-/// does not reckon with, and every promise holds.
+/// Runs the sale, and kills one kind of process after the other while it goes on. Checks that the crowd sees nothing
+/// unexpected, and that every promise holds.
 async fn survives(
     mesh: MeshBuilder,
     struck: impl IntoIterator<Item = Process>,
@@ -75,11 +75,11 @@ async fn survives(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sale_keeps_its_promises_while_every_process_is_killed_once() {
     let _turn = heavy().await;
-    // The way in, and the services behind it. (The payment provider is somebody else's.)
+    // The gateway, and the services behind it. (The payment provider is a third party's.)
     let every = [Process::Gateway].into_iter().chain(Service::ALL.map(Process::Service));
     survives(MeshBuilder::default(), every, async |mesh, process| {
         mesh.kill_9(process).unwrap();
-        // Long enough to be missed: callers and buyers have to find their way around it.
+        // Long enough to be noticed: callers and buyers have to fail over.
         tokio::time::sleep(Duration::from_millis(300)).await;
         mesh.restart(process).await.unwrap();
     })

@@ -1,5 +1,6 @@
-//! docs/field-cases.md: what others have had with systems of this kind, and the tests that show what holds here. A case
-//! that the tests of the parts do not play in full is played below, on real servers and processes.
+//! docs/field-cases.md: failures that others have had with systems of this kind, and the tests that show that they do
+//! not happen here. A case that the tests of the parts do not play in full is played below, on real servers and
+//! processes.
 
 mod database;
 mod ids;
@@ -31,17 +32,17 @@ use std::{env, fs, path::PathBuf, time::Duration};
 const PAGE: &str = include_str!("../../../docs/field-cases.md");
 /// The columns of the table.
 const COLUMNS: usize = 4;
-/// How many cases there are.
+/// Number of cases.
 const CASES: usize = 30;
-/// Where the cases below are.
+/// Folder of the cases below.
 const PLAYED: &str = "stampede/tests/it/field";
-/// How soon an event of a test opens: the stock must be staged before.
+/// Time until an event of a test opens: the stock must be staged before.
 const OPENS_IN: Duration = Duration::from_millis(1_500);
 
-/// The variable with which the cases that take long are played too.
+/// The variable that enables the long cases.
 const LONG_CASES: &str = "STAMPEDE_TEST_LONG_CASES";
 
-/// Waits for the turn of a case that takes long; nothing without the variable, so that a run of all tests ends in time.
+/// Waits for the turn of a long case; returns nothing without the variable, so that a run of all tests ends in time.
 async fn long_case(number: usize) -> Option<impl Sized> {
     if env::var_os(LONG_CASES).is_none() {
         println!("case {number}: not played: {LONG_CASES}=1 plays it");
@@ -126,7 +127,7 @@ fn item(unit_price: Option<Money>, total_units: i32, limit_per_buyer: i32) -> Ne
     NewItem { title: "a kettle".to_owned(), unit_price, total_units, limit_per_buyer, gift: None }
 }
 
-/// A wish for an event with this item, which opens soon.
+/// A request for an event with this item, which opens soon.
 fn wish(item: NewItem) -> CreateEventRequest {
     CreateEventRequest {
         request_id: fresh(),
@@ -141,7 +142,7 @@ async fn announced(mesh: &Mesh, item: NewItem) -> Event {
     mesh.event().create_event(as_operator(wish(item))).await.unwrap().into_inner().event.unwrap()
 }
 
-/// Waits until it sells: one unit too many is refused for the limit.
+/// Waits until it is open: one unit too many is refused for the limit.
 async fn until_open(mesh: &Mesh, event: &Event) {
     let item = &event.items[0];
     eventually("the event is open and its stock is staged", || async {
@@ -157,7 +158,7 @@ async fn until_open(mesh: &Mesh, event: &Event) {
     .await;
 }
 
-/// An event with this item that sells.
+/// An open event with this item.
 async fn on_sale(mesh: &Mesh, item: NewItem) -> Event {
     let event = announced(mesh, item).await;
     until_open(mesh, &event).await;

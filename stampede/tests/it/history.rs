@@ -1,4 +1,4 @@
-//! All that the services have told each other, to be told again; and what must not change by it.
+//! Every message that the services have published, to be published again; and the state that must not change by it.
 
 use crate::sale::fresh;
 use rdkafka::{
@@ -17,10 +17,10 @@ use std::{
 /// Longest wait for Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// In which order all is told again. What has one key keeps its order: Kafka keeps it, and so does every relay. A repeat
-/// may come at any later time, and topics know nothing of each other.
+/// The order in which everything is published again. Messages of one key keep their order, as in Kafka and in every
+/// relay. A repeat may come at any later time, and topics are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Telling {
+pub enum Repetition {
     /// Each message twice, one topic after the other.
     EachTwice,
     /// All from the first to the last, one topic after the other.
@@ -29,7 +29,7 @@ pub enum Telling {
     AnswersFirst,
 }
 
-impl Telling {
+impl Repetition {
     pub const ALL: [Self; 3] = [Self::EachTwice, Self::FromTheFirst, Self::AnswersFirst];
 }
 
@@ -37,18 +37,18 @@ impl Telling {
 pub struct History(Vec<(String, Vec<OwnedMessage>)>);
 
 impl History {
-    /// What the topics have now.
+    /// Reads the records that the topics have now.
     pub fn of(world: &World) -> Self {
         let topics = Service::ALL.map(|writer| writer.topic(world.topic_prefix()));
-        let told = topics.map(|topic| {
+        let published = topics.map(|topic| {
             let records = read(world, &topic);
             (topic, records)
         });
-        assert!(told.iter().all(|(_, records)| !records.is_empty()), "a service has told nothing");
-        Self(told.into())
+        assert!(published.iter().all(|(_, records)| !records.is_empty()), "a service has published nothing");
+        Self(published.into())
     }
 
-    /// What a service has told so far under these names of messages.
+    /// Reads the messages that a service has published so far under these names.
     pub fn of_names(world: &World, writer: Service, names: &[&str]) -> Self {
         let topic = writer.topic(world.topic_prefix());
         let is_named = |record: &OwnedMessage| {
@@ -59,13 +59,13 @@ impl History {
         Self(vec![(topic, records)])
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn count(&self) -> usize {
         self.0.iter().map(|(_, records)| records.len()).sum()
     }
 
-    /// Tells all of it again as messages of their own: each record as it was, with another id.
-    pub async fn tell_as_new(&self, world: &World) {
+    /// Publishes everything again as new messages: each record as it was, with another id.
+    pub async fn publish_as_new(&self, world: &World) {
         let producer = producer(world);
         for (topic, records) in &self.0 {
             let sent: Vec<_> =
@@ -76,14 +76,14 @@ impl History {
         }
     }
 
-    /// Tells all of it again: each record as it was, with its id.
-    pub async fn tell(&self, world: &World, telling: Telling) {
+    /// Publishes everything again as repeats: each record as it was, with its id.
+    pub async fn publish_again(&self, world: &World, repetition: Repetition) {
         let producer = producer(world);
         let mut topics: Vec<_> = self.0.iter().collect();
-        if telling == Telling::AnswersFirst {
+        if repetition == Repetition::AnswersFirst {
             topics.reverse();
         }
-        let times = if telling == Telling::EachTwice { 2 } else { 1 };
+        let times = if repetition == Repetition::EachTwice { 2 } else { 1 };
         for (topic, records) in topics {
             let again = records.iter().flat_map(|record| iter::repeat_n(record, times));
             let sent =
@@ -148,8 +148,8 @@ fn read(world: &World, topic: &str) -> Vec<OwnedMessage> {
     records
 }
 
-/// What a repeat must not change: states, money, units, coupons. The version of a payment is not among it, which counts
-/// the answers that were given again too.
+/// The state that a repeat must not change: states, money, units, coupons. Not the version of a payment, which counts
+/// repeated answers too.
 const KEPT: [(Service, &str); 9] = [
     (
         Service::Event,
@@ -189,7 +189,7 @@ const KEPT: [(Service, &str); 9] = [
     ),
 ];
 
-/// What there is of it, one line a row.
+/// Reads that state, one line a row.
 pub async fn kept(world: &World) -> Vec<String> {
     let mut kept = Vec::new();
     for (service, sql) in KEPT {

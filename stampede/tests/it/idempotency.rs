@@ -1,5 +1,5 @@
-//! docs/idempotency.md, read row by row and played on a real mesh: the call of the row, the call again, and something
-//! else under the same name. An RPC that writes and has no row fails, and so does a row that nobody can play.
+//! docs/idempotency.md, read row by row and played on a real mesh: the call of the row, its repeat, and another request
+//! under the same key. An RPC that writes and has no row fails, and so does a row without a play.
 
 mod logins;
 mod plays;
@@ -19,7 +19,7 @@ use tonic::{Request, Status};
 const PAGE: &str = include_str!("../../../docs/idempotency.md");
 /// The columns of the table.
 const COLUMNS: usize = 6;
-/// What the names of RPCs begin with that only read.
+/// Prefixes of the names of RPCs that only read.
 const READS: [&str; 4] = ["Get", "List", "LookUp", "Watch"];
 
 /// A row of the table.
@@ -27,7 +27,7 @@ const READS: [&str; 4] = ["Get", "List", "LookUp", "Watch"];
 struct Row {
     /// An RPC such as `order.PlaceOrder`, or a path of the gateway itself such as `POST /v1/auth/tokens`.
     call: &'static str,
-    /// What something else under the same name gets, such as `ALREADY_EXISTS REQUEST_ID_REUSED`.
+    /// The answer to another request under the same key, such as `ALREADY_EXISTS REQUEST_ID_REUSED`.
     other: Option<String>,
 }
 
@@ -87,7 +87,7 @@ async fn every_row_is_as_the_mesh_does() {
     desk.mesh.stop().await.unwrap();
 }
 
-/// A mesh, and what it takes to call anything of it.
+/// A mesh, with clients for every call.
 struct Desk {
     mesh: Mesh,
     ports: Ports,
@@ -101,7 +101,7 @@ impl Desk {
         Self { ports: Ports::of(&mesh).await, mesh, rpcs: rpcs() }
     }
 
-    /// Calls an RPC with the message that this JSON says, and returns the answer as JSON.
+    /// Calls an RPC with a message as JSON, and returns the answer as JSON.
     async fn call(&self, name: &str, by: By, body: &Value) -> Result<Value, Status> {
         let rpc = self.rpcs.iter().find(|rpc| rpc.name == name).unwrap_or_else(|| panic!("there is no {name}"));
         let message = DynamicMessage::deserialize(rpc.input.clone(), body);
@@ -116,7 +116,7 @@ impl Desk {
         self.call(name, by, body).await.unwrap_or_else(|status| panic!("{name} with {body}: {status:?}"))
     }
 
-    /// Plays the row of an RPC. Returns what something else under the same name gets.
+    /// Plays the row of an RPC. Returns the answer to another request under the same key.
     async fn play(&self, call: &str) -> Option<String> {
         let play = plays::of(self, call).await;
         let before = self.seen(&play.look).await;
@@ -137,7 +137,7 @@ impl Desk {
         Some(other)
     }
 
-    /// What is seen of an effect. Stock that was staged a moment ago may not be ready at once.
+    /// Reads an effect. Stock that was staged a moment ago may not be ready at once.
     async fn seen(&self, look: &Look) -> Vec<Value> {
         eventually(&format!("{} answers", look.rpc), || async {
             let answer = self.call(look.rpc, look.by, &look.body).await.ok()?;
@@ -146,7 +146,7 @@ impl Desk {
         .await
     }
 
-    /// What is seen once the effect has come to its end.
+    /// Reads the effect once it is final.
     async fn settled(&self, play: &Play) -> Vec<Value> {
         let Some(last) = play.settles_as else { return self.seen(&play.look).await };
         eventually(&format!("it is {last}"), || async {
@@ -167,7 +167,7 @@ impl By {
     }
 }
 
-/// The values of these keys, wherever they are.
+/// Returns the values of these keys, at any depth.
 fn found(answer: &Value, keys: &[&str]) -> Vec<Value> {
     let inner: Box<dyn Iterator<Item = (bool, &Value)>> = match answer {
         Value::Object(fields) => Box::new(fields.iter().map(|(key, value)| (keys.contains(&key.as_str()), value))),
@@ -183,7 +183,7 @@ fn text(answer: &Value, key: &str) -> String {
     values.first().and_then(Value::as_str).unwrap_or_else(|| panic!("{answer} has no {key}")).to_owned()
 }
 
-/// An outcome as the table has it: the code, and the reason of a refusal.
+/// Formats an outcome as in the table: the code, and the reason of a refusal.
 fn outcome(answer: Result<Value, Status>) -> String {
     match answer {
         Ok(answer) => {

@@ -1,5 +1,4 @@
-//! The commands that containers and load tests are run with, without a mesh: secrets, health checks, many tokens,
-//! seeds.
+//! Commands of containers and load tests, without a mesh: secrets, health checks, many tokens, seeds.
 
 use crate::command::{err, gateway, json_error, out, run, stampede};
 use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt, path::Path};

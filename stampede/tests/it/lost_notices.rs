@@ -1,5 +1,5 @@
-//! The payment service is killed while it charges, and no notice of the provider arrives: whoever has paid has the
-//! goods or the money back soon after its return.
+//! The payment service is killed while it charges, and no notice of the provider arrives: buyers who have paid get the
+//! goods or the money back soon after its restart.
 
 use crate::sale::{LONG, Sale, eur, fresh, in_us, stampede_reason};
 use bytes::Bytes;
@@ -17,13 +17,13 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Within this of its return every order that was being paid has ended.
+/// Time after its restart within which every order that was being paid has ended.
 const SOON: Duration = Duration::from_secs(60);
-/// Buyers who are there at a time.
+/// Concurrent buyers.
 const BUYERS: usize = 8;
-/// Of so many orders that are being paid, the time of one is over before the service is back.
+/// Of so many orders that are being paid, one expires before the service is back.
 const LATE_ONE_IN: usize = 10;
-/// Where nobody listens.
+/// An address that nobody listens on.
 const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
 
 /// Orders that are being paid at the power cut: those of `STAMPEDE_TEST_PAYMENTS`, which is a thousand at most.
@@ -45,21 +45,21 @@ impl Schemas {
         Self { orders, payments }
     }
 
-    /// How many payments there are, and how many of them are open.
+    /// Returns the number of payments, and how many of them are open.
     async fn payments(&self) -> (usize, usize) {
         let counts = "SELECT COUNT(*), COUNT(CASE WHEN state = 'OPEN' THEN 1 END) FROM payments";
         let (all, open): (i64, i64) = sqlx::query_as(counts).fetch_one(&self.payments).await.unwrap();
         (usize::try_from(all).unwrap(), usize::try_from(open).unwrap())
     }
 
-    /// How many orders are in each state.
+    /// Returns the number of orders by state.
     async fn states(&self) -> BTreeMap<String, usize> {
         let counts = "SELECT state, COUNT(*) FROM orders GROUP BY state";
         let counts: Vec<(String, i64)> = sqlx::query_as(counts).fetch_all(&self.orders).await.unwrap();
         counts.into_iter().map(|(state, count)| (state, usize::try_from(count).unwrap())).collect()
     }
 
-    /// Ends the time to pay of so many orders that are being paid.
+    /// Sets the deadlines of so many orders that are being paid to now.
     async fn time_is_over(&self, count: usize) {
         let sql = format!("UPDATE orders SET pay_deadline_us = ? WHERE state = 'PAYING' ORDER BY id LIMIT {count}");
         let end = sqlx::query(AssertSqlSafe(sql)).bind(Timestamp::now().micros());
@@ -72,7 +72,7 @@ impl Schemas {
 }
 
 /// A sale of so many units, without the payment service. The provider answers none of the slow cards in time, and sends
-/// its notices where nobody listens.
+/// its notices to an address that nobody listens on.
 async fn sale(units: usize) -> Sale {
     let world = World::prepared().await.unwrap();
     let started = Process::all().filter(|one| ![Process::Service(Service::Payment), Process::Gateway].contains(one));
@@ -110,7 +110,7 @@ async fn sale(units: usize) -> Sale {
     sale
 }
 
-/// Everybody buys a unit. Of one half the provider takes the money, and of the other it loses the first request.
+/// Buys a unit for each buyer. The provider captures half of the charges, and loses the first request of the others.
 async fn all_pay(sale: &Rc<Sale>, orders: usize) {
     let at_a_time = async {
         let mut buyers = JoinSet::new();
@@ -132,7 +132,7 @@ async fn all_pay(sale: &Rc<Sale>, orders: usize) {
     LocalSet::new().run_until(at_a_time).await;
 }
 
-/// How many charges the provider has.
+/// Returns the number of the provider's charges.
 async fn charges(sale: &Sale) -> usize {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let url = format!("{}/v1/charges?limit=1000", sale.mesh.url(Process::Sandbox));
@@ -142,7 +142,7 @@ async fn charges(sale: &Sale) -> usize {
     page["charges"].as_array().unwrap().len()
 }
 
-/// So many buy what has become free.
+/// Buys so many of the units that have become free.
 async fn others_buy(sale: &Sale, units: usize) {
     for _ in 0..units {
         let (user, request) = (buyer(), fresh());
@@ -151,7 +151,7 @@ async fn others_buy(sale: &Sale, units: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_was_charged_at_a_power_cut_has_the_goods_or_the_money_within_a_minute() {
+async fn buyers_charged_at_a_power_cut_have_the_goods_or_the_money_within_a_minute() {
     let _turn = heavy().await;
     let orders = many();
     let late = orders / LATE_ONE_IN;
@@ -169,7 +169,7 @@ async fn whoever_was_charged_at_a_power_cut_has_the_goods_or_the_money_within_a_
     sale.mesh.kill_9(Service::Payment).unwrap();
     let (_, open) = schemas.payments().await;
     assert!(open > 0, "the cut was too late");
-    // Their units are back when their money is found: half of them are sold again by then.
+    // Their units are released before their captures are found: half of them are sold again by then.
     schemas.time_is_over(late).await;
     others_buy(&sale, refunded).await;
 

@@ -1,4 +1,4 @@
-//! Ways to break by hand what the schemas say of messages, and what the audit has to say of each.
+//! Ways to break the messages in the schemas by hand, and the breach that the audit has to report for each.
 
 use crate::breaks::{Break, Id};
 use stampede_testkit::Service;
@@ -109,18 +109,18 @@ pub const MESSAGE_BREAKS: &[Break] = &[
     },
 ];
 
-/// A message without its effect: the state that it must have changed is put back by hand.
+/// A message without its effect: the state that it must have changed is reset by hand.
 pub struct WithoutEffect {
     /// Its reader and its name.
     pub message: (Service, &'static str),
-    /// Whose key it has, by the name in SQL.
+    /// The owner of its key, by the name in SQL.
     pub key: &'static str,
     pub by: &'static str,
     pub mended_by: &'static str,
 }
 
-/// In each round, what can be broken at once. `{event}` is the event that is open, `{cancelled_event}` one that was
-/// cancelled; each order has the name of what became of it, as have its payment and its coupon.
+/// The breaks of each round, which can be made at once. `{event}` is the open event, `{cancelled_event}` a cancelled
+/// one; each order is named by its end, as are its payment and its coupon.
 #[rustfmt::skip]
 pub const WITHOUT_EFFECT: &[&[WithoutEffect]] = &[
     &[

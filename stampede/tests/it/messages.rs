@@ -1,5 +1,5 @@
-//! What the audit says of messages: each takes effect at each of its readers, what is on a topic was written by us, and
-//! what was purged in its time is not missed.
+//! The audit of messages: each takes effect at each of its readers, every record of a topic is ours, and records that
+//! were purged by retention are not missed.
 
 use crate::{
     breaks::Id,
@@ -26,13 +26,13 @@ use stampede_vocab::{CouponId, EventId, OrderId, PaymentId};
 use std::{collections::HashSet, time::Duration};
 
 /// A sale in which there was every message that a service takes. The services are stopped.
-struct Told {
+struct AllMessages {
     sale: Sale,
     /// Names in SQL, with the ids for SQL and as text.
     ids: Vec<(String, String, String)>,
 }
 
-impl Told {
+impl AllMessages {
     /// The money of two orders comes after their deadlines: one gets its units again, the other finds them sold.
     async fn new() -> Self {
         let mut sale = Sale::open(Duration::from_secs(4)).await;
@@ -41,12 +41,12 @@ impl Told {
         let rarity = sale.placed(rejected, &[(1, 1)], "").await;
         sale.pay(late, &kettle, "pm_card_late").await.unwrap();
         sale.pay(rejected, &rarity, "pm_card_late").await.unwrap();
-        let mut told = vec![(kettle.clone(), "late", None), (rarity.clone(), "rejected", None)];
+        let mut orders = vec![(kettle.clone(), "late", None), (rarity.clone(), "rejected", None)];
 
         sale.until(rejected, &rarity, OrderState::Expired).await;
         sale.until_left(1, 1, 0).await;
         sale.bought(other, &[(1, 1)], "").await;
-        told.extend(in_all_ways(&sale).await);
+        orders.extend(in_all_ways(&sale).await);
         sale.until(late, &kettle, OrderState::Fulfilled).await;
         sale.until(rejected, &rarity, OrderState::Refunded).await;
 
@@ -60,7 +60,7 @@ impl Told {
             ("{event}".to_owned(), in_sql(event.as_bytes()), event.to_string()),
             ("{cancelled_event}".to_owned(), in_sql(cancelled_event.as_bytes()), cancelled_event.to_string()),
         ];
-        for (order, name, coupon) in told {
+        for (order, name, coupon) in orders {
             ids.extend(names(&order, name, coupon));
         }
         Self { sale, ids }
@@ -97,7 +97,7 @@ fn names(order: &Order, name: &str, coupon: Option<Coupon>) -> Vec<(String, Stri
 
 /// One order with a coupon for each end, and one whose payment is declined first.
 async fn in_all_ways(sale: &Sale) -> Vec<(Order, &'static str, Option<Coupon>)> {
-    let mut told = Vec::new();
+    let mut orders = Vec::new();
     for name in ["declined", "refunded", "cancelled", "expired"] {
         let user = buyer();
         let coupon = sale.claim(user).await;
@@ -123,9 +123,9 @@ async fn in_all_ways(sale: &Sale) -> Vec<(Order, &'static str, Option<Coupon>)> 
             }
             _ => drop(sale.until(user, &order, OrderState::Expired).await),
         }
-        told.push((order, name, Some(coupon)));
+        orders.push((order, name, Some(coupon)));
     }
-    told
+    orders
 }
 
 /// An event that was staged and then cancelled.
@@ -153,24 +153,24 @@ async fn cancelled_event(sale: &Sale) -> EventId {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_without_its_effect_is_named() {
-    let told = Told::new().await;
+    let sold = AllMessages::new().await;
     for round in WITHOUT_EFFECT {
         for WithoutEffect { message: (reader, _), by, .. } in *round {
-            told.run(*reader, by).await;
+            sold.run(*reader, by).await;
         }
-        let audit = told.sale.run_audit(AT_ONCE);
+        let audit = sold.sale.run_audit(AT_ONCE);
         for WithoutEffect { message: (reader, name), key, .. } in *round {
             let ending = format!(" did not take effect in {reader}");
-            let key = told.text(key);
+            let key = sold.text(key);
             let is_named = |named: &String| named.starts_with(key) && named.ends_with(&format!(", {name})"));
             let mut breaches = audit.promises[6].breaches.iter().filter(|breach| breach.what.ends_with(&ending));
             assert!(breaches.any(|breach| breach.named.iter().any(is_named)), "{reader}, {name} of {key}: {audit:#?}");
         }
         for WithoutEffect { message: (reader, _), mended_by, .. } in *round {
-            told.run(*reader, mended_by).await;
+            sold.run(*reader, mended_by).await;
         }
     }
-    let audit = told.sale.run_audit(AT_ONCE);
+    let audit = sold.sale.run_audit(AT_ONCE);
     assert!(audit.promises[6].holds, "{audit:#?}");
 }
 
@@ -200,7 +200,7 @@ async fn send(sold: &Sold, topic: &str, (id, sequence): (u64, i64), payload: &st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_on_a_topic_is_named() {
+async fn wrong_records_of_a_topic_are_named() {
     let sold = Sold::new().await;
     let by_hand = Id::Text("ord_by_hand");
 
@@ -212,7 +212,7 @@ async fn what_is_wrong_on_a_topic_is_named() {
     assert_eq!(audit.still_moving, unread, "nobody has read it");
     assert_eq!(audit.promises[6].breaches.len(), 1, "{audit:#?}");
 
-    // A repeat of it is none of these.
+    // A repeat of it is no breach.
     send(&sold, "order", (1_000_001, 2), "one").await;
     assert_eq!(sold.sale.run_audit(AT_ONCE).promises[6].breaches.len(), 1);
     send(&sold, "order", (1_000_002, 2), "another").await;
@@ -258,7 +258,7 @@ async fn how_often_an_order_was_paid_is_left_out_once_a_request_was_discarded() 
     assert!(audit.left_out.iter().any(|what| what.contains("how often 1 orders were paid")), "{audit:#?}");
 }
 
-/// Removes all records of all topics, as Kafka does after its retention.
+/// Deletes all records of all topics, as Kafka does after its retention.
 async fn empty_topics(sold: &Sold) {
     let world = &sold.sale.world;
     let admin: AdminClient<DefaultClientContext> =
@@ -277,9 +277,9 @@ async fn empty_topics(sold: &Sold) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_purged_in_its_time_is_not_taken_for_lost() {
+async fn records_purged_by_retention_are_not_reported_as_lost() {
     let sold = Sold::new().await;
-    // As it is two days later: everything is that much older, and what was sent is purged.
+    // The state of two days later: everything is that much older, and sent rows are purged.
     let two_days = 2 * 86_400_000_000_i64;
     let [events, opened, coupons, orders] = [
         format!(

@@ -7,12 +7,12 @@ use stampede_vocab::Timestamp;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How soon the one sale opens: its stock has to be staged before.
+/// Time until the one sale opens: its stock has to be staged before.
 const SOON: Duration = Duration::from_millis(1_500);
-/// How soon the other would open: both are staged before, and it is moved in time.
+/// Time until the other would open: both are staged before, and it is moved in time.
 const LATER: Duration = Duration::from_secs(7);
 const MUCH_LATER: Duration = Duration::from_secs(600);
-/// How long buyers try after it would have opened, and how many tries are enough to show something.
+/// Time for which buyers try after it would have opened, and the number of tries that proves something.
 const TRIED_FOR: Duration = Duration::from_secs(1);
 const TRIES: usize = 5;
 
@@ -39,7 +39,7 @@ fn open_time(event: &Event) -> Timestamp {
     Timestamp::from_micros(at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000)
 }
 
-/// Why an order is refused now; nothing for one that is not.
+/// Places an order. Returns the reason of its refusal; empty if it is accepted.
 async fn refusal(sale: &Sale) -> String {
     sale.place(buyer(), &[(0, 1)], "").await.err().map(|refused| stampede_reason(&refused)).unwrap_or_default()
 }
@@ -51,13 +51,13 @@ async fn until_refusal(sale: &Sale, reason: &str) {
     .await;
 }
 
-/// Runs a statement in the schema of event: who has no lease sends no message.
+/// Runs a statement in the schema of event: a relay without a lease sends no message.
 async fn run(sale: &Sale, sql: &'static str) {
     let db = sale.world.database(Service::Event).await.unwrap();
     sqlx::query(sql).execute(&mut *db.acquire().await.unwrap()).await.unwrap();
 }
 
-/// How many messages about events are not in Kafka.
+/// Returns how many messages about events are not in Kafka.
 async fn unsent(sale: &Sale) -> i64 {
     let db = sale.world.database(Service::Event).await.unwrap();
     let sql = "SELECT COUNT(*) FROM outbox JOIN outbox_leases USING (partition_no) WHERE id > floor_id";
@@ -65,7 +65,7 @@ async fn unsent(sale: &Sale) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_moved_or_cancelled_sells_nothing_by_its_old_times_though_no_message_gets_through() {
+async fn a_moved_or_cancelled_sale_sells_nothing_by_its_old_times_though_no_message_gets_through() {
     let world = World::prepared().await.unwrap();
     let mesh = MeshBuilder::default().set(Service::Event, "STAMPEDE_EVENT_RESCHEDULE_LEAD_MS", 500);
     let mesh = mesh.start(&world, Process::all()).await.unwrap();

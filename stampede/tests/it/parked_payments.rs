@@ -1,4 +1,4 @@
-//! Anomalies of payments, seen and settled by the operator's own command while a mesh runs.
+//! Anomalies of payments, listed and settled by the operator's own command while a mesh runs.
 
 use crate::{
     command::{err, json_error, out, stampede},
@@ -50,7 +50,7 @@ async fn sql(world: &World, sql: &str) -> u64 {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut *conn).await.unwrap().rows_affected()
 }
 
-/// Parks the charge that is under way, as if the provider had not told its end for too long.
+/// Parks the charge that is under way, as if the provider had not reported its end for too long.
 async fn park(world: &World) {
     eventually("the charge is parked", || async {
         let park = "UPDATE attempts SET state = 'PARKED', due_us = NULL WHERE state = 'UNKNOWN'";
@@ -60,7 +60,7 @@ async fn park(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_parked_charge_goes_on_when_somebody_has_decided_and_said_why() {
+async fn a_parked_charge_goes_on_after_a_decision_with_its_reason() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
     let order = sale.placed(user, &[(0, 1)], "").await;
@@ -74,7 +74,7 @@ async fn a_parked_charge_goes_on_when_somebody_has_decided_and_said_why() {
     assert_eq!((&shown["order_id"], &shown["attempt_state"]), (&order.order_id.as_str().into(), &"PARKED".into()));
     assert_eq!(shown["verdicts"], json!(["RETRY", "DECLINED"]));
 
-    // Said, and not done; without a reason; what does not fit.
+    // Without --yes; without a reason; with a decision that does not fit.
     let (code, said) = run(&sale.world, &["settle", &id, "--as", "retry"]);
     assert_eq!((code, &said["is_settled"], &said["anomaly"]["state"]), (Some(0), &false.into(), &"OPEN".into()));
     for args in [
@@ -137,7 +137,7 @@ async fn all_that_is_parked_for_one_reason_is_asked_for_again_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_captured_after_an_operator_has_declined_it_goes_back_and_every_promise_holds() {
+async fn a_capture_after_an_operator_declined_it_is_refunded_and_every_promise_holds() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
     let order = sale.placed(user, &[(0, 1)], "").await;
@@ -167,14 +167,13 @@ async fn what_is_captured_after_an_operator_has_declined_it_goes_back_and_every_
     sale.mesh.stop().await.unwrap();
 }
 
-/// A sale whose payment service reads the provider's list of refunds all the time.
+/// A sale whose payment service polls the provider's list of refunds often.
 async fn open_with_fast_sweep() -> Sale {
     let settings = MeshBuilder::default().set(Service::Payment, "STAMPEDE_PAYMENT_REFUND_SWEEP_INTERVAL_MS", 200);
     Sale::open_on(settings, LONG).await
 }
 
-/// Gives all that was paid for an order back, by hand at the provider, and waits until that is found. Returns the id of
-/// the anomaly.
+/// Refunds an order in full, by hand at the provider, and waits until that is found. Returns the id of the anomaly.
 async fn given_back_by_hand(sale: &Sale, order: &Order) -> String {
     let charge_id = captured(sale, &format!("{}:1", order.payment_id)).await;
     let all = json!({"charge_id": charge_id, "amount_minor": order.total.as_ref().unwrap().minor_units});
@@ -189,14 +188,14 @@ async fn given_back_by_hand(sale: &Sale, order: &Order) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_given_back_by_hand_ends_its_order_once_an_operator_has_it_booked() {
+async fn a_refund_by_hand_ends_its_order_once_an_operator_has_it_booked() {
     let sale = open_with_fast_sweep().await;
     let user = buyer();
     let coupon = sale.claim(user).await;
     let order = sale.bought(user, &[(0, 2)], &coupon.coupon_id).await;
     let left = sale.stock(0).await;
     let id = given_back_by_hand(&sale, &order).await;
-    // Whether the goods come back, nobody has said so far.
+    // Nobody has decided so far whether the goods come back.
     assert_eq!(sale.get(user, &order).await.state(), OrderState::Fulfilled);
 
     let (code, settled) = run(&sale.world, &["settle", &id, "--as", "refunded", "--yes", "--why", "they sent it back"]);
@@ -209,7 +208,7 @@ async fn what_was_given_back_by_hand_ends_its_order_once_an_operator_has_it_book
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_given_back_by_hand_and_noted_leaves_the_goods_with_the_buyer() {
+async fn a_refund_by_hand_that_is_noted_leaves_the_goods_with_the_buyer() {
     let sale = open_with_fast_sweep().await;
     let user = buyer();
     let order = sale.bought(user, &[(0, 1)], "").await;
@@ -224,7 +223,7 @@ async fn what_was_given_back_by_hand_and_noted_leaves_the_goods_with_the_buyer()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_holds_nothing_up_is_noted() {
+async fn an_anomaly_that_blocks_nothing_is_noted() {
     let sale = Sale::open(LONG).await;
     let user = buyer();
     let order = sale.bought(user, &[(0, 1)], "").await;

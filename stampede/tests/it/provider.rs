@@ -1,4 +1,4 @@
-//! What the audit says of charges that the provider has and we have not.
+//! The audit of charges that only the provider has.
 
 use crate::{
     breaks::Id,
@@ -15,7 +15,7 @@ use hyper_util::{
 use serde_json::{Value, json};
 use stampede_testkit::{Process, Service};
 
-/// Asks the provider for something, as the payment service would.
+/// Calls the provider, as the payment service would.
 pub async fn ask(sale: &Sale, path: &str, key: &str, body: &Value) -> Value {
     let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::post(format!("{}{path}", sale.mesh.url(Process::Sandbox)))
@@ -64,7 +64,7 @@ fn charged_right(sold: &Sold) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_capture_of_what_an_operator_had_declined_is_named_until_all_of_it_is_back() {
+async fn a_late_capture_of_a_declined_attempt_is_named_until_all_of_it_is_refunded() {
     let sold = Sold::new().await;
     let payment = sold.payment();
     sold.run(&[(Service::Payment, SECOND_ATTEMPT), (Service::Payment, DECLINED_BY_OPERATOR)]).await;
@@ -83,7 +83,7 @@ async fn a_late_capture_of_what_an_operator_had_declined_is_named_until_all_of_i
     sold.run(&[(Service::Payment, REFUND)]).await;
     assert!(charged_right(&sold));
 
-    // The decision alone tells it from a charge too many.
+    // Only the decision distinguishes it from a duplicate charge.
     sold.run(&[(Service::Payment, "DELETE FROM anomalies")]).await;
     sold.assert_named(AT_ONCE, &[(3, surplus, Id::Payment), (3, "charged twice", Id::Payment)]);
 }
@@ -99,7 +99,7 @@ async fn a_refund_by_hand_is_named_until_an_operator_has_noted_it() {
     sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);
     sold.run(&[(Service::Payment, NOTED)]).await;
     sold.assert_holds();
-    // That was a part: of the rest nobody knows.
+    // Only a part was noted: the refund of the rest is unknown.
     let rest = json!({"charge_id": "ch_0000000001", "amount_minor": 2_498});
     ask(&sold.sale, "/v1/refunds", "the-rest-by-hand", &rest).await;
     sold.assert_named(AT_ONCE, &[(3, "the provider moved another sum than we did", Id::Payment)]);

@@ -28,7 +28,7 @@ async fn a_buyer_gets_the_goods_the_gift_and_the_discount() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_cancelled_expired_or_refunded_returns_in_full() {
+async fn cancelled_expired_and_refunded_orders_return_in_full() {
     let sale = Sale::open(Duration::from_secs(4)).await;
     let (one, two, three) = (buyer(), buyer(), buyer());
     let coupon = sale.claim(one).await;
@@ -98,7 +98,7 @@ async fn money_of_which_a_restored_order_does_not_know_buys_the_units_again_or_g
     let coupon = sale.claim(user).await;
     let (plain, with_coupon) =
         (sale.bought(user, &[(0, 1)], "").await, sale.bought(user, &[(0, 1)], &coupon.coupon_id).await);
-    // The database of order is what it was before it heard that they are paid; the offsets of its consumers are not.
+    // The database of order is restored to before their payments; the offsets of its consumers are not.
     let orders = sale.world.database(Service::Order).await.unwrap();
     let restore =
         "UPDATE orders SET state = 'PAYING', version = version - 1, fulfilled_at_us = NULL WHERE state = 'FULFILLED'";

@@ -1,5 +1,5 @@
-//! A whole sale in small whose Redis loses what it has: all of it, its last seconds, all since an old copy, what its
-//! replica had not heard of; and the audit after. The timers of events are on a Redis that is well.
+//! A small sale whose Redis loses data: all of it, its last seconds, everything since an old copy, writes that its
+//! replica did not have; and the audit after. The timers of events are on a healthy Redis.
 
 use crate::{
     crowd::{Crowd, Orders},
@@ -15,8 +15,8 @@ use stampede_vocab::{CampaignId, RedisUse};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The sale: claims and orders go on for longer than the strikes. There are kettles for everybody, so that to hear of
-/// none is an anomaly, and few lamps.
+/// The sale: claims and orders go on for longer than the faults. There are kettles for everybody, so that SOLD_OUT for
+/// one is an anomaly, and few lamps.
 const SALE: &str = r#"
 name = "A sale on a Redis that forgets"
 opens_in_ms = 2_000
@@ -61,28 +61,28 @@ const PAY_WINDOW_MS: u32 = 12_000;
 
 /// A server that may lose its last second, as Redis is set up by default.
 const DURABLE: [(&str, &str); 2] = [("appendonly", "yes"), ("appendfsync", "everysec")];
-/// How much of what it has stored is cut off.
+/// The time whose writes are lost.
 const LOST: Duration = Duration::from_secs(2);
-/// How long a master is a replica before clients are led to another one.
+/// Time for which a master is a replica before clients are forwarded to another one.
 const DEMOTED_FOR: Duration = Duration::from_millis(300);
-/// Orders that have to be taken between two strikes, and how long they are taken for: who was put off by the one has
-/// to have another chance before the next.
+/// Orders that have to be accepted between two faults, and the time for them: a buyer refused during one needs another
+/// chance before the next.
 const ORDERS_BETWEEN: i64 = 10;
 const TIME_BETWEEN: Duration = Duration::from_secs(1);
 
-/// A mesh with what stock, coupons and tokens are kept in at this URL.
+/// A mesh whose stock, coupons and tokens are in the Redis at this URL.
 pub fn on_redis(url: &str) -> MeshBuilder {
     let processes = Process::all().filter(|process| process.redis() == Some(RedisUse::Main));
     processes.fold(MeshBuilder::default(), |mesh, process| mesh.set(process, "STAMPEDE_REDIS_URL", url))
 }
 
-/// Waits until orders have been taken for a while.
+/// Waits until orders have been accepted for a while.
 async fn go_on(orders: &Orders) {
     orders.until_placed(orders.placed().await + ORDERS_BETWEEN).await;
     sleep(TIME_BETWEEN).await;
 }
 
-/// A server that has what `master` has, and goes on to.
+/// A replica of `master`, in sync.
 async fn replica_of(master: &OwnRedis) -> OwnRedis {
     let replica = OwnRedis::start(&DURABLE).await.unwrap();
     replica.follow(master).await.unwrap();
@@ -99,7 +99,7 @@ async fn fail_over(master: OwnRedis, address: &FloatingAddress) -> OwnRedis {
 }
 
 /// The master is made a replica of its replica and keeps its connections, which are of no use from then on. It loses
-/// what it has been told since the other was promoted.
+/// the writes that it got since the other was promoted.
 async fn switch_over(master: &OwnRedis, address: &FloatingAddress) -> OwnRedis {
     let replica = replica_of(master).await;
     replica.promote().await.unwrap();

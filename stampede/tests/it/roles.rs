@@ -1,5 +1,5 @@
 //! Every RPC with every role, at the gateway and on the port of its service, and with the ids of somebody else. The
-//! RPCs are those of the contracts: a new one fails here until the policies say whom it is for.
+//! RPCs are those of the contracts: a new one fails here until it has a policy.
 
 use crate::{
     calls::{Caller, Ports, Rpc, rpcs},
@@ -19,7 +19,7 @@ use stampede_testkit::{Mesh, MeshBuilder, Process, Service, World, as_buyer, as_
 use std::process::Command;
 use tonic::{Code, Status};
 
-/// Whom an RPC is for.
+/// The callers that an RPC is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
     /// Everybody, with or without an identity.
@@ -28,7 +28,7 @@ enum Policy {
     Owner,
     /// Operators.
     Operator,
-    /// Nobody outside: these alone, each for itself.
+    /// These processes alone, each for itself, and nobody outside.
     Only(&'static [&'static str]),
 }
 
@@ -75,7 +75,7 @@ impl Policy {
         found.unwrap_or_else(|| panic!("{} has no policy: say in POLICIES whom it is for", rpc.name)).1
     }
 
-    /// What the contract has to say, by which the gateway goes.
+    /// The access that the contract must declare, which the gateway applies.
     fn access(self) -> Access {
         match self {
             Anybody => Access::Public,
@@ -85,7 +85,7 @@ impl Policy {
         }
     }
 
-    /// The processes that the contract has to name.
+    /// The callers that the contract must declare.
     fn callers(self) -> &'static [&'static str] {
         match self {
             Only(callers) => callers,
@@ -93,10 +93,10 @@ impl Policy {
         }
     }
 
-    /// Whether a caller who says this to a service gets through.
+    /// Whether a service admits a caller with this metadata.
     fn lets_in(self, caller: &Caller) -> bool {
         match self {
-            // Whoever means to be known has to be.
+            // Invalid metadata are refused even where none are needed.
             Anybody => !matches!(caller, Caller::Forged),
             Owner => matches!(caller, Caller::Buyer(_) | Caller::Operator),
             Operator => matches!(caller, Caller::Operator),
@@ -104,7 +104,7 @@ impl Policy {
         }
     }
 
-    /// Whether the holder of a token of this role gets through the gateway; `""` is none, and any other text no token.
+    /// Whether the gateway admits a token of this role; `""` is no token, and any unknown role an invalid one.
     fn admits(self, role: &str) -> bool {
         match self {
             Anybody => true,
@@ -115,13 +115,13 @@ impl Policy {
     }
 }
 
-/// Whether the reason is who calls, and not what they ask for.
+/// Whether the refusal is for the caller, and not for the request.
 fn is_refusal(reason: &str) -> bool {
     matches!(reason, "UNAUTHENTICATED" | "PERMISSION_DENIED" | "TOKEN_EXPIRED")
 }
 
 #[test]
-fn every_rpc_has_a_policy_and_the_contract_says_the_same() {
+fn every_rpc_has_a_policy_and_the_contract_declares_the_same() {
     let rpcs = rpcs();
     for rpc in &rpcs {
         assert_eq!(rpc.access, Policy::of(rpc).access(), "{}", rpc.name);
@@ -144,7 +144,7 @@ async fn a_service_refuses_every_caller_that_an_rpc_is_not_for() {
     let callers: Vec<Caller> = outside.into_iter().chain(inside).collect();
     for rpc in rpcs() {
         for caller in &callers {
-            // The empty message: who calls is judged first, so what is missing in it is told to nobody else.
+            // The empty message: the caller is checked first, so its missing fields are reported to nobody else.
             let outcome = ports.call(&rpc, caller, Vec::new()).await;
             let refused = outcome.as_ref().is_err_and(|status| is_refusal(&stampede_reason(status)));
             assert_eq!(!refused, Policy::of(&rpc).lets_in(caller), "{} by {caller:?}: {outcome:?}", rpc.name);
@@ -210,8 +210,8 @@ pub fn token(mesh: &Mesh, role: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Asks the gateway for the route, or by Connect where the RPC has none. Returns the status, and the reason of a problem
-/// or the code of an error.
+/// Asks the gateway for the route, or by Connect where the RPC has none. Returns the status, and the reason of a
+/// problem or the code of an error.
 async fn request(mesh: &Mesh, rpc: &Rpc, token: &str) -> (StatusCode, String) {
     let (method, path) = rpc.http.clone().unwrap_or_else(|| (http::Method::POST, rpc.path.clone()));
     let uri = format!("{}{path}", mesh.url(Process::Gateway));
@@ -234,7 +234,7 @@ async fn request(mesh: &Mesh, rpc: &Rpc, token: &str) -> (StatusCode, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_somebody_elses_cannot_be_found() {
+async fn things_of_another_user_cannot_be_found() {
     let sale = Sale::open(LONG).await;
     let (owner, stranger) = (buyer(), buyer());
     let coupon = sale.claim(owner).await;
@@ -277,9 +277,9 @@ async fn what_is_somebody_elses_cannot_be_found() {
     sale.mesh.stop().await.unwrap();
 }
 
-/// What belongs to one buyer.
+/// The ids of one buyer.
 struct Theirs {
-    /// What no answer to anybody else may have in it.
+    /// Texts that no answer to anybody else may contain.
     private: Vec<String>,
     /// The values of request fields, by their names.
     ids: [(&'static str, String); 8],
@@ -322,7 +322,7 @@ impl Theirs {
                 let answer = String::from_utf8_lossy(answer);
                 !self.private.iter().any(|id| answer.contains(id.as_str()))
             }
-            // A filter may be of the caller's own alone, and says so whoever it names.
+            // A filter may name the caller alone, and is refused in the same way for every other user.
             Err(status) => {
                 status.code() == Code::NotFound
                     || (status.code() == Code::InvalidArgument && status.message().contains("your own id"))

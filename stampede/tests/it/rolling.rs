@@ -1,6 +1,6 @@
 //! A rollout under load: every process is replaced, one replica after the other, behind a plain balancer of
-//! connections. Buyers see no error, no answer that is cut and no time-out, and nothing is done twice. Whoever watches
-//! is told why each stream ends.
+//! connections. Buyers see no error, no truncated answer and no time-out, and nothing is done twice. Watchers get the
+//! reason for which each stream ends.
 
 mod balancer;
 mod shopper;
@@ -23,7 +23,7 @@ use watcher::Watcher;
 const REPLICAS: usize = 2;
 /// Clients of each kind of HTTP.
 const SHOPPERS: usize = 3;
-/// How many calls a new replica of a service answers before the next one is replaced: its callers have found it.
+/// Number of calls that a new replica of a service answers before the next one is replaced: its callers have found it.
 const CALLS: f64 = 20.0;
 /// The metric of the calls that a service has answered.
 const COUNT: &str = "rpc_server_call_duration_seconds_count{";
@@ -80,7 +80,7 @@ fn answers(seen: &[Seen]) -> usize {
     seen.iter().map(|seen| seen.answers).sum()
 }
 
-/// Puts an event and a campaign on sale, and waits until orders are taken. Returns them, and how many orders that took.
+/// Creates an event and a campaign, and waits until orders are accepted. Returns them, and how many orders that took.
 async fn on_sale(mesh: &Mesh, balancer: &Balancer) -> (Goods, usize) {
     let mut operator = Shopper::of(balancer.url(), Http::One).bearing(&token(mesh, "operator"));
     let item = json!({"title": "a kettle", "unit_price": euros(), "total_units": 100_000, "limit_per_buyer": 1_000});
@@ -127,7 +127,7 @@ async fn until_called(service: Service, admin: SocketAddr) {
     .await;
 }
 
-/// The calls on a page of metrics that were answered, without those that only ask how it is.
+/// Counts the answered calls on a page of metrics, without health checks.
 fn calls(metrics: &str) -> f64 {
     let lines = metrics.lines().filter(|line| line.starts_with(COUNT) && !line.contains("grpc.health"));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()

@@ -1,12 +1,11 @@
-//! A sale in which every step fails at each point of its transaction, and after which all that was ever told is told
-//! again. It ends as it would have without, and stays so.
+//! A sale in which every step fails at each point of its transaction, and after which every message is published again.
+//! It ends as it would have without, and stays so.
 //!
-//! A transaction that is broken off is for the database what the death of its process is, and what the process would
-//! have done after it is left undone. The process itself goes on, so that all steps fail in one sale; in `faults.rs`
-//! processes die.
+//! A transaction that is broken off looks like the death of its process to the database, and the process does nothing
+//! after it. The process itself goes on, so that all steps fail in one sale; in `faults.rs` processes die.
 
 use crate::{
-    history::{History, Telling, kept},
+    history::{History, Repetition, kept},
     sale::{LONG, Sale, eur, fresh, in_us, stampede_reason},
     steps::{STEPS, Step, Way},
     transactions,
@@ -26,16 +25,16 @@ use std::{collections::BTreeMap, future::ready, rc::Rc, time::Duration};
 use tokio::task::{JoinSet, LocalSet};
 use tonic::{Code, Status};
 
-/// Where each step fails once.
+/// The points at which each step fails once.
 const POINTS: [BreakAt; 3] = [BreakAt::Write, BreakAt::Commit, BreakAt::Answer];
 /// The request by which each buyer places an order.
 const PLACE: &str = "place";
-/// What most buy.
+/// The item that most buyers order.
 const KETTLE: usize = 0;
 /// The first item of which there is one unit; there is one such item for each point.
 const RARITY: usize = 1;
 
-/// The sale, and what stands between each service and its database.
+/// The sale, and the proxy between each service and its database.
 struct Stand {
     sale: Sale,
     proxies: BTreeMap<Service, Proxy>,
@@ -50,7 +49,7 @@ struct Broken {
     by: Break,
 }
 
-/// A buyer whose order goes one way, and fails at one point of each step on it.
+/// A buyer whose order takes one path, and fails at one point of each step on it.
 struct Traveller {
     way: Way,
     at: BreakAt,
@@ -64,7 +63,7 @@ fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// Makes a call again as it was, for as long as it is answered with UNAVAILABLE.
+/// Retries a call for as long as it is answered with UNAVAILABLE.
 async fn persistently<T, F, Fut>(what: &str, call: F) -> T
 where
     F: Fn() -> Fut,
@@ -126,7 +125,7 @@ impl Stand {
         let mut mesh = MeshBuilder::default()
             .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
             .set(Service::Order, "STAMPEDE_ORDER_PAYING_GRACE_MS", 0)
-            // Twice as long and five seconds is how long a charge waits whose outcome was not stored.
+            // A charge whose outcome was not stored waits for twice as long and five seconds.
             .set(Service::Payment, "STAMPEDE_PAYMENT_PROVIDER_TIMEOUT_MS", 500);
         let mut proxies = BTreeMap::new();
         for service in Service::ALL {
@@ -150,7 +149,7 @@ impl Stand {
         Self { sale, proxies, orders, ledger }
     }
 
-    /// Lets every step of this way fail at this point, once.
+    /// Makes every step of this path fail at this point, once.
     fn break_off(&self, way: Way, at: BreakAt, named: impl Fn(&str) -> String) -> Vec<Broken> {
         let of_way = STEPS.iter().filter(|step| step.way == way);
         let broken = |step: &'static Step| {
@@ -160,7 +159,7 @@ impl Stand {
         of_way.map(broken).collect()
     }
 
-    /// Lets every step of this way fail at each point: what it is known by names no order.
+    /// Makes every step of this path fail at each point: its mark names no order.
     fn break_off_everywhere(&self, way: Way) -> Vec<Broken> {
         POINTS.into_iter().flat_map(|at| self.break_off(way, at, str::to_owned)).collect()
     }
@@ -220,7 +219,7 @@ impl Stand {
             Way::Late => {
                 self.pay_late(who, &order).await;
                 self.sale.until(who.user, &order, OrderState::Fulfilled).await;
-                // What was paid late and refunded is something else to tell again than what was not.
+                // A late payment that was refunded has other messages to repeat than one that was not.
                 if who.at != BreakAt::Write {
                     self.refund(who, &order).await;
                 }
@@ -269,8 +268,8 @@ impl Stand {
         self.sale.until(who.user, order, OrderState::Refunded).await;
     }
 
-    /// Pays in time, and lets the answer be stored only after the order has expired and its units are back, or sold to
-    /// somebody else.
+    /// Pays in time, and delays the storage of the answer until the order has expired and its units are released, or
+    /// sold to somebody else.
     async fn pay_late(&self, who: &Traveller, order: &Order) {
         let marks = ["PaymentApproved".to_owned(), PaymentId::derive(who.order).to_string()];
         let late = self.proxies[&Service::Payment].keep_breaking(&marks, BreakAt::Write);
@@ -287,7 +286,7 @@ impl Stand {
         late.mend();
     }
 
-    /// Ends the time to pay now.
+    /// Sets the payment deadline to now.
     async fn time_is_over(&self, who: &Traveller) {
         let end = sqlx::query("UPDATE orders SET pay_deadline_us = ? WHERE id = ?");
         let ended = end.bind(Timestamp::now().micros()).bind(who.order.as_bytes()).execute(&self.orders).await.unwrap();
@@ -305,9 +304,9 @@ impl Stand {
     }
 }
 
-/// Everything happens at once, and each step fails at each point. Returns what was to fail.
+/// Runs everything at once, with each step failing at each point. Returns the steps that were to fail.
 async fn everything_fails(stand: &Rc<Stand>) -> Vec<Broken> {
-    // Claims, then the rest: what a claim writes is what the return of its coupon writes.
+    // Claims, then the rest: a claim writes the same texts as the return of its coupon.
     let mut broken = stand.break_off_everywhere(Way::Claimed);
     let mut travellers = Vec::new();
     for (number, at) in POINTS.into_iter().enumerate() {
@@ -350,10 +349,10 @@ async fn every_step_may_fail_at_any_point_and_every_message_may_come_again() {
 
     let world = &stand.sale.world;
     let (history, before) = (History::of(world), kept(world).await);
-    for telling in Telling::ALL {
-        history.tell(world, telling).await;
+    for repetition in Repetition::ALL {
+        history.publish_again(world, repetition).await;
         stand.sale.audit();
-        assert_eq!(kept(world).await, before, "told {telling:?}");
+        assert_eq!(kept(world).await, before, "published again: {repetition:?}");
     }
     let stand = Rc::into_inner(stand).unwrap();
     stand.sale.mesh.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! A sale for tests: a mesh of real processes with an open event, and what buyers do there.
+//! A sale for tests: a mesh of real processes with an open event, and the actions of buyers.
 
 use serde::Deserialize;
 use stampede_proto::{
@@ -15,7 +15,7 @@ use tonic::Status;
 
 /// A pay window that no test outlives.
 pub const LONG: Duration = Duration::from_secs(600);
-/// How soon the event of a test opens: the stock must be staged before.
+/// Time until the event of a test opens: the stock must be staged before.
 const OPENS_IN: Duration = Duration::from_millis(1_500);
 
 /// A running sale.
@@ -192,19 +192,19 @@ impl Sale {
         .await;
     }
 
-    /// Every promise holds, by the operator's own command.
+    /// Checks that every promise holds, by the operator's own command.
     pub fn audit(&self) {
         let audit = self.run_audit(&[]);
         assert!(audit.holds, "{audit:#?}");
         assert_eq!(audit.promises.len(), 8);
     }
 
-    /// What the operator's own command finds.
+    /// Returns the findings of the operator's own command.
     pub fn run_audit(&self, more: &[&str]) -> Audit {
         run_audit(&self.world, &self.mesh, more)
     }
 
-    /// Why the operator's own command cannot do its work.
+    /// Returns the error of the operator's own command, which cannot do its work.
     pub fn failed_audit(&self, more: &[&str]) -> String {
         let output = audit_command(&self.world, &self.mesh, more).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -222,7 +222,7 @@ pub fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
         .args(["--redis-key-prefix", &world.redis_key_prefix()])
         .args(["--kafka-brokers", world.brokers()])
         .args(["--provider-url", &mesh.url(Process::Sandbox)])
-        // By the environment, so that a test may say it otherwise.
+        // By the environment, so that a test may override it by flags.
         .env("STAMPEDE_KAFKA_TOPIC_PREFIX", world.topic_prefix());
     if !more.contains(&"--redis-url") {
         command.args(["--redis-url", world.redis_url()]);
@@ -234,7 +234,7 @@ pub fn audit_command(world: &World, mesh: &Mesh, more: &[&str]) -> Command {
     command
 }
 
-/// What the operator's own command finds in this world.
+/// Returns the findings of the operator's own command in this world.
 pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
     let output = audit_command(world, mesh, more).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -243,7 +243,7 @@ pub fn run_audit(world: &World, mesh: &Mesh, more: &[&str]) -> Audit {
     audit
 }
 
-/// What `stampede -o json audit` prints.
+/// The output of `stampede -o json audit`.
 #[derive(Debug, Deserialize)]
 pub struct Audit {
     pub holds: bool,

@@ -1,4 +1,4 @@
-//! A sale that is over, to be broken by hand: one order that was fulfilled, and nobody left who would mend it.
+//! A sale that is over, to be broken by hand: one order that was fulfilled, and no process left that would repair it.
 
 use crate::{
     breaks::Id,
@@ -10,10 +10,10 @@ use stampede_proto::{coupon::v1::Coupon, order::v1::Order};
 use stampede_testkit::{Service, buyer};
 use stampede_vocab::{CampaignId, CouponId, EventId, ItemId, OrderId, PaymentId, Timestamp, UserId};
 
-/// Do not wait: nobody is left who would move anything.
+/// Flags for no wait: no process is left that would move anything.
 pub const AT_ONCE: &[&str] = &["--quiet-deadline-s", "0"];
 
-/// A sale with one order that was fulfilled with coupon and gift. The services are stopped, or they would mend it.
+/// A sale with one order that was fulfilled with coupon and gift. The services are stopped, or they would repair it.
 pub struct Sold {
     pub sale: Sale,
     pub order: Order,
@@ -113,7 +113,7 @@ impl Sold {
         }
     }
 
-    /// The audit says of this promise that this is wrong, and names this id.
+    /// Checks that the audit reports this breach of this promise, and names this id.
     pub fn assert_named(&self, more: &[&str], named: &[(usize, &str, Id)]) {
         let audit = self.sale.run_audit(more);
         for (promise, what, id) in named {

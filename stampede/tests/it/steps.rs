@@ -1,13 +1,13 @@
 //! The sale step by step: each transaction in which a service takes a message, writes one, does both, or takes units or
-//! a coupon for an order that is not written yet; and by what it is known on its way to the database. A message without
-//! a step fails a test here, and a transaction that no test makes fail one in `transactions.rs`.
+//! a coupon for an order that is not written yet; and the texts that identify it on its way to the database. A message
+//! without a step fails a test here, and a transaction that no test makes fail one in `transactions.rs`.
 
 use Way::{Cancelled, Claimed, Declined, Expired, Late, Refunded, Rejected, Scheduled};
 use stampede_proto::messages;
 use stampede_testkit::Service::{self, Coupon, Event, Inventory, Order, Payment};
 use std::{collections::BTreeSet, fmt};
 
-/// What happens to an event, a coupon or an order.
+/// The path of an event, a coupon or an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// An event opens and closes, and another one is cancelled.
@@ -40,11 +40,11 @@ impl Way {
 /// One transaction.
 #[derive(Debug)]
 pub struct Step {
-    /// Whose it is.
+    /// Its service.
     pub service: Service,
     takes: Option<&'static str>,
     writes: Option<&'static str>,
-    /// Where it happens.
+    /// The path that it is on.
     pub way: Way,
     /// Texts that only its writes have, from the way's beginning on, and one of them has all. In braces are the ids of
     /// the order that goes this way: as text, or as the hexadecimal digits that SQL has.
@@ -133,7 +133,7 @@ pub const STEPS: &[Step] = &[
     answers(Order, ("StockRejected", "RefundRequested"), Rejected, &["RefundRequested", "{order}"]),
 ];
 
-/// What the contract has as parts of messages.
+/// Messages of the contract that are parts of others.
 const PARTS: [&str; 3] = ["CouponIssued", "OrderedLine", "ScheduledItem"];
 
 #[test]

@@ -20,7 +20,7 @@ use std::{collections::HashSet, time::Duration};
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN_ID: &str = "00f067aa0ba902b7";
 
-/// What has to be in the trace: who did what.
+/// Spans that the trace must have: the process and the name.
 const STEPS: [(&str, &str); 7] = [
     ("stampede-gateway", "/v1/auth/tokens"),
     ("stampede-gateway", "/v1/orders"),
@@ -31,7 +31,7 @@ const STEPS: [(&str, &str); 7] = [
     ("stampede-order", "process stampede.message.v1.PaymentApproved"),
 ];
 
-/// A buyer's client that traces what it sends.
+/// A buyer's client that traces its requests.
 struct Traced {
     http: Client<HttpConnector, Full<Bytes>>,
     gateway: String,
@@ -57,7 +57,7 @@ impl Traced {
         serde_json::from_slice(answer.body()).unwrap()
     }
 
-    /// Reads outside of the trace: how often that takes is by chance.
+    /// Reads outside of the trace: the number of polls is random.
     async fn get(&self, path: &str) -> Value {
         let answer = self.send(Request::get(format!("{}{path}", self.gateway)), String::new()).await;
         serde_json::from_slice(answer.body()).unwrap()
@@ -141,7 +141,7 @@ async fn one_trace_leads_from_the_click_to_the_goods() {
         has_every_step(&collector.trace(TRACE_ID)).then_some(())
     })
     .await;
-    // What the processes have not sent by now, they send when they stop.
+    // The processes flush the remaining spans when they stop.
     mesh.stop().await.unwrap();
     let trace = collector.trace(TRACE_ID);
     let known: HashSet<&str> = trace.iter().map(|span| span.span_id.as_str()).chain([CLIENT_SPAN_ID]).collect();

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where a transaction is seen to fail, or to come again.
+/// The test in which a transaction fails, or is repeated.
 #[derive(Debug, Clone, Copy)]
 enum Shown {
     /// In the saga, in each of these services.
@@ -21,7 +21,7 @@ enum Shown {
     Apart(&'static str, &'static str),
 }
 
-/// What begins a transaction whose name comes next, in the sources.
+/// Source text that begins a transaction and is followed by its name.
 const OPENERS: [&str; 7] = [
     "transact(",
     "transact_with(",
@@ -32,7 +32,7 @@ const OPENERS: [&str; 7] = [
     "run_unlocked(",
 ];
 
-/// Where transactions are opened.
+/// Folders whose sources open transactions.
 const SOURCES: [&str; 6] = [
     "services/coupon/src",
     "services/event/src",
@@ -181,7 +181,7 @@ const TRANSACTIONS: &[(&str, Shown)] = &[
     ),
 ];
 
-/// Those that were to fail in the sale, and of which none has failed in one of the services.
+/// Transactions that should have failed in the sale, and did not in one of the services.
 pub async fn without_failure(mesh: &Mesh) -> Vec<String> {
     let mut without = Vec::new();
     for service in Service::ALL {

@@ -1,4 +1,4 @@
-//! A webhook on its whole way: signed over its bytes, through the gateway, to the payment service.
+//! A webhook from end to end: signed over its bytes, through the gateway, to the payment service.
 
 use crate::sale::{LONG, Sale, eur};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use stampede_proto::{
 use stampede_testkit::{MeshBuilder, Process, as_operator, buyer, eventually};
 use stampede_vocab::Timestamp;
 
-/// Where nobody listens.
+/// An address that nobody listens on.
 const NOBODY: &str = "http://127.0.0.1:9/v1/payments:webhook";
 
 /// Waits until the provider has captured the charge under a key. Returns its id.
@@ -75,7 +75,7 @@ async fn a_notice_arrives_byte_for_byte_and_ends_the_payment() {
     let key = format!("{}:1", paying.payment_id);
     let charge_id = captured(&sale, &key).await;
 
-    // With blanks and a key order that no serializer would give it.
+    // With blanks and a key order that no serializer would write.
     let body = format!(
         "{{ \"status\" : \"captured\",\n  \"currency\":\"EUR\", \"amount_minor\":1999 ,\"charge_id\":\"{charge_id}\",\
          \"key\":\"{key}\", \"type\":\"charge.captured\" }}\r\n"

@@ -1,4 +1,4 @@
-//! A database that stands still for longer than a consumer may take over what it has read.
+//! A database that is frozen for longer than the poll interval of a consumer.
 
 use super::{item, kafka, long_case, on_sale};
 use crate::sale::{LONG, Sale, eur, fresh};
@@ -12,12 +12,12 @@ use std::{collections::BTreeMap, time::Duration};
 /// The services that have two replicas, and with them two members of their group.
 const REPLICATED: [Service; 3] = [Service::Inventory, Service::Order, Service::Payment];
 const REPLICAS: usize = 2;
-/// Those that have something in hand when the database stands still: what order tells.
+/// The services that are processing messages of order when the database freezes.
 const READERS_OF_ORDER: [Service; 2] = [Service::Inventory, Service::Payment];
-/// Orders that are paid, and as many that are cancelled, while nobody can take note of it: for every partition some.
+/// Orders that are paid, and as many that are cancelled, while no consumer can apply that: some for every partition.
 const ORDERS: usize = 12;
-/// How long a consumer may take over what it has read until Kafka gives its partitions to others: a minute by default.
-/// It looks whether it still has them after each try at its database, of five seconds, so that it is seen without them.
+/// Poll interval after which Kafka gives a consumer's partitions to others: a minute by default. The consumer checks
+/// its assignment after each try at its database, of five seconds, so that the test sees it without partitions.
 const IN_HAND: Duration = Duration::from_secs(7);
 /// Longest wait for an answer of Kafka.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,8 +34,8 @@ impl Databases {
         Self(proxies)
     }
 
-    /// Lets the database of a service stand still at whatever it is sent next. Each process keeps its connections alive,
-    /// so that this is soon.
+    /// Freezes the database of a service at its next statement. Each process keeps its connections alive, so that this
+    /// is soon.
     async fn freeze(&self, service: Service) {
         let proxy = &self.0[&service];
         proxy.freeze(Writes::With(Vec::new()), FreezeAt::Before(1));
@@ -77,11 +77,11 @@ async fn cancel(sale: &Sale, user: UserId, order: &Order) {
     sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
 }
 
-/// Waits until Kafka has all that order tells.
-async fn until_told(world: &World) {
+/// Waits until order has published everything.
+async fn until_published(world: &World) {
     let url = format!("{}?ssl-mode=disabled", world.service_database_url(Service::Order));
     let orders = MySqlPool::connect(&url).await.unwrap();
-    eventually("case 8: Kafka has what order tells", || async {
+    eventually("case 8: Kafka has the messages of order", || async {
         let sql = "SELECT COUNT(*) FROM outbox JOIN outbox_leases USING (partition_no) WHERE id > floor_id";
         let unsent: i64 = sqlx::query_scalar(sql).fetch_one(&orders).await.unwrap();
         (unsent == 0).then_some(())
@@ -102,7 +102,7 @@ impl Group {
         Self { client, name: format!("{}.{reader}", world.topic_prefix()), reader }
     }
 
-    /// How many members it has. It blocks.
+    /// Returns the number of its members. It blocks.
     fn members(&self) -> Option<usize> {
         let list = self.client.fetch_group_list(Some(&self.name), PATIENCE).ok()?;
         list.groups().first().map(|group| group.members().len())
@@ -121,7 +121,7 @@ impl Group {
 async fn until_put_out(world: &World) {
     let mut full: Vec<Group> = READERS_OF_ORDER.map(|reader| Group::of(reader, world)).into();
     eventually("case 8: consumers that wait for their database are put out of their groups", || {
-        // One that Kafka says nothing of now is looked at again.
+        // A group that Kafka does not describe now is polled again.
         full.retain(|group| group.members().is_none_or(|count| count >= group.replicas()));
         let is_so = full.is_empty();
         async move { is_so.then_some(()) }
@@ -129,7 +129,7 @@ async fn until_put_out(world: &World) {
     .await;
 }
 
-/// Waits, for half a minute, until every group has its members again and has read all that there is.
+/// Waits, for half a minute, until every group has its members again and has no lag.
 async fn until_back(world: &World) {
     let groups: Vec<Group> = kafka::readers().map(|reader| Group::of(reader, world)).collect();
     eventually("case 8: every group is full again, and at its end", || {
@@ -167,7 +167,7 @@ async fn case_08_consumers_that_waited_too_long_for_their_database_come_back_by_
     for (user, order) in &cancelled {
         cancel(&sale, *user, order).await;
     }
-    until_told(&sale.world).await;
+    until_published(&sale.world).await;
     for service in [Service::Event, Service::Coupon, Service::Order] {
         databases.freeze(service).await;
     }

@@ -1,4 +1,4 @@
-//! Names that differ in little, and lists of rows that are of one time.
+//! Names that differ in little, and lists of rows with the same time.
 
 use super::{announced, item, on_sale};
 use crate::sale::{LONG, Sale, eur};
@@ -8,16 +8,16 @@ use stampede_testkit::{MeshBuilder, Process, Service, World, as_buyer, as_operat
 use std::collections::BTreeSet;
 use tonic::Code;
 
-/// Rows of one time: more than two pages, and no whole number of them.
+/// Rows with the same time: more than two pages, and no whole number of them.
 const ROWS: usize = 17;
 const PAGE_SIZE: i32 = 7;
-/// More pages than any of the lists has.
+/// Most pages: more than any of the lists has.
 const MOST_PAGES: usize = 200;
 /// The time of all rows.
 const ONE_TIME: &str = "1750000000000000";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_are_told_apart_and_lists_are_whole() {
+async fn similar_names_are_distinct_and_lists_are_complete() {
     let world = World::prepared().await.unwrap();
     let mesh = MeshBuilder::default()
         .set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", LONG.as_millis())
@@ -46,8 +46,8 @@ async fn case_26_names_that_differ_in_case_are_two_and_others_than_ascii_are_non
     }
 }
 
-/// Empties every outbox as an old copy of it would be. Were a message known by the number of its row, consumers would
-/// take the next ones for those that they have had.
+/// Empties every outbox as a restore of an old copy would. If the row number identified a message, consumers would take
+/// the next ones for repeats.
 const AS_NEW: &str = "DELETE FROM outbox_unsent; DELETE FROM outbox; ALTER TABLE outbox AUTO_INCREMENT = 1; \
      UPDATE outbox_leases SET floor_id = 0";
 
@@ -76,12 +76,12 @@ async fn run(world: &World, service: Service, sql: String) {
     db.close().await;
 }
 
-/// Gives all rows of a table one time.
+/// Sets all rows of a table to one time.
 async fn at_one_time(world: &World, service: Service, table: &str) {
     run(world, service, format!("UPDATE {table} SET created_us = {ONE_TIME}")).await;
 }
 
-/// All pages of a list, one after the other.
+/// Reads all pages of a list, one after the other.
 async fn whole(page_after: impl AsyncFn(String) -> (Vec<String>, String)) -> Vec<String> {
     let (mut all, mut token) = (Vec::new(), String::new());
     for _ in 0..MOST_PAGES {
@@ -107,7 +107,7 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     at_one_time(&sale.world, Service::Event, "events").await;
     for page_size in [PAGE_SIZE, 1] {
         let listed = whole(async |page_token: String| {
-            // Something newer comes into the list before each page.
+            // A newer row is inserted before each page.
             sale.place(user, &[(0, 1)], "").await.unwrap();
             let request = ListOrdersRequest { page_size, page_token, ..Default::default() };
             let page = sale.mesh.order().list_orders(as_buyer(user, request)).await.unwrap().into_inner();
@@ -123,7 +123,7 @@ async fn case_25_rows_of_one_time_are_each_on_one_page(sale: &Sale) {
     }
 }
 
-/// Every expected id is in the list, and once.
+/// Checks that every expected id is in the list exactly once.
 fn assert_each_once(what: &str, listed: Vec<String>, expected: &BTreeSet<String>) {
     let known: Vec<String> = listed.into_iter().filter(|id| expected.contains(id)).collect();
     assert_eq!(known.len(), expected.len(), "case 25: {what} that are listed, and those that there are");

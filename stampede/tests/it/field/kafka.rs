@@ -70,7 +70,7 @@ async fn case_09_consumers_that_begin_at_the_first_record_again_change_nothing(s
         sale.mesh.kill_9(service).unwrap();
     }
     for reader in readers() {
-        // Kafka takes no offsets while it does not know that the members of the group are gone.
+        // Kafka refuses offsets until it has noticed that the members of the group are gone.
         until(&sale.world, "case 9: a group begins anew", move |world| rewind(world, reader)).await;
     }
     for service in Service::ALL {
@@ -99,12 +99,12 @@ async fn sell_in_all_ways(sale: &Sale) {
     sale.until(user, &refunded, OrderState::Refunded).await;
 }
 
-/// The services that read what others tell.
+/// The services that read the topics of others.
 pub fn readers() -> impl Iterator<Item = Service> {
     Service::ALL.into_iter().filter(|service| service.reads().next().is_some())
 }
 
-/// Tries it until it is so. It blocks.
+/// Retries until the condition holds. It blocks.
 pub async fn until(world: &World, what: &str, is_so: impl Fn(&World) -> bool + Copy + Send + 'static) {
     eventually(what, || {
         let world = world.clone();
@@ -131,19 +131,19 @@ fn first_records(client: &BaseConsumer, reader: Service, world: &World) -> Topic
     all
 }
 
-/// Lets the group of a service begin at the first records. Whether Kafka takes that.
+/// Resets the group of a service to the first records. Returns whether Kafka accepts that.
 fn rewind(world: &World, reader: Service) -> bool {
     let client = in_place_of(reader, world);
     client.commit(&first_records(&client, reader, world), CommitMode::Sync).is_ok()
 }
 
-/// Whether the group of a service has read all that there is. Of a partition without records it has no offset.
+/// Whether the group of a service has no lag. It has no offset for a partition without records.
 pub fn is_at_the_end(world: &World, reader: Service) -> bool {
     let client = in_place_of(reader, world);
     let committed = client.committed_offsets(first_records(&client, reader, world), PATIENCE).unwrap();
     committed.elements().iter().all(|element| {
         let (_, end) = client.fetch_watermarks(element.topic(), element.partition(), PATIENCE).unwrap();
-        // Of a partition that never had a record nothing is committed.
+        // A partition that never had a record has no committed offset.
         end == 0 || element.offset() == Offset::Offset(end)
     })
 }

@@ -1,4 +1,4 @@
-//! Money that comes after the deadline of its order: while that is still waited for, and when it has long expired.
+//! Payments after the deadline of their order: within the grace, and long after it has expired.
 
 use super::{item, on_sale, until_open, visitor::Visitor, wish};
 use crate::{
@@ -19,20 +19,20 @@ use tokio::time::sleep;
 
 /// Shorter than the bank takes for a late card.
 const PAY_WINDOW: Duration = Duration::from_secs(3);
-/// How soon an event closes: later than its orders expire, and sooner than the money comes.
+/// Time until an event closes: after its orders expire, and before the money comes.
 const CLOSES_IN: Duration = Duration::from_millis(9_500);
 const MONEY_COMES_IN: Duration = Duration::from_secs(10);
-/// A unit price as the sale has it.
+/// Price of one unit.
 const PRICE: i64 = 1_999;
 
-/// Orders so many kettles and pays late, and waits until the order has expired.
+/// Orders so many kettles, pays late, and waits until the order has expired.
 async fn expired(sale: &Sale, user: UserId, units: i32) -> Order {
     let order = sale.placed(user, &[(0, units)], "").await;
     sale.pay(user, &order, "pm_card_late").await.unwrap();
     sale.until(user, &order, OrderState::Expired).await
 }
 
-/// Waits until all that was taken for an order is given back.
+/// Waits until the whole capture of an order is refunded.
 async fn until_refunded(sale: &Sale, user: UserId, order: &Order, units: i32) {
     sale.until(user, order, OrderState::Refunded).await;
     let payment_id = PaymentId::derive(order.order_id.parse().unwrap()).to_string();
@@ -46,7 +46,7 @@ async fn until_refunded(sale: &Sale, user: UserId, order: &Order, units: i32) {
 async fn case_23_money_that_comes_when_the_buyer_has_all_that_they_may_goes_back() {
     let sale = Sale::open(PAY_WINDOW).await;
     let user = buyer();
-    // Three are what a buyer may have.
+    // The limit is three a buyer.
     let late = expired(&sale, user, 3).await;
     sale.until_left(0, 10, 2).await;
     sale.bought(user, &[(0, 3)], "").await;
@@ -77,7 +77,7 @@ async fn case_23_money_that_comes_when_the_event_has_closed_buys_the_units_again
     until_open(&sale.mesh, &sale.event).await;
     let user = buyer();
     let late = expired(&sale, user, 1).await;
-    // Whoever waits for the bank dies meanwhile.
+    // The process that waits for the bank is killed meanwhile.
     sale.mesh.kill_9(Service::Payment).unwrap();
     eventually("case 23: the event has closed", || async {
         let request = GetEventRequest { event_id: sale.event.event_id.clone() };
@@ -93,7 +93,7 @@ async fn case_23_money_that_comes_when_the_event_has_closed_buys_the_units_again
 
 /// Its charge is finished by another process once the lease of the first is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn money_that_was_asked_for_in_time_buys_although_who_asked_dies_before_the_deadline() {
+async fn a_charge_begun_in_time_buys_although_its_process_dies_before_the_deadline() {
     let world = World::prepared().await.unwrap();
     // The grace is the default, and no notice of the provider arrives.
     let mesh = MeshBuilder::default().set(Service::Order, "STAMPEDE_PAY_WINDOW_MS", PAY_WINDOW.as_millis());

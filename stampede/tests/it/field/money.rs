@@ -1,4 +1,4 @@
-//! Amounts of any currency and size, orders that cost nothing, and what is given back at the last moment.
+//! Amounts of any currency and size, orders with nothing to pay, and returns at the last moment.
 
 use super::{announced, item, on_sale, until_open, visitor::Visitor, wish};
 use crate::{
@@ -22,7 +22,7 @@ use tonic::Code;
 const CURRENCIES: [&str; 5] = ["JPY", "KRW", "KWD", "BHD", "EUR"];
 /// The first whole number that a float of 64 bits does not have.
 const NO_FLOAT: i64 = 9_007_199_254_740_993;
-/// How long an order may be paid where it is cancelled at its deadline.
+/// Payment window of the orders that are cancelled at their deadline.
 const PAY_WINDOW: Duration = Duration::from_secs(4);
 /// Orders that are cancelled at their deadline.
 const ORDERS: i32 = 9;
@@ -52,9 +52,9 @@ async fn case_14_an_amount_that_no_float_has_is_exact_everywhere(sale: &Sale) {
     let (_, order) = is_bought_for(sale, eur(NO_FLOAT)).await;
     let operator = token(&sale.mesh, "operator");
     let gateway = Visitor::of(sale.mesh.url(Process::Gateway));
-    let told = gateway.get(&format!("/v1/orders/{}", order.order_id), &operator).await;
-    assert_eq!(told.status, StatusCode::OK, "case 14: {told:?}");
-    assert_eq!(told.json["total"]["minor_units"], NO_FLOAT.to_string(), "case 14: a text, which no reader rounds");
+    let shown = gateway.get(&format!("/v1/orders/{}", order.order_id), &operator).await;
+    assert_eq!(shown.status, StatusCode::OK, "case 14: {shown:?}");
+    assert_eq!(shown.json["total"]["minor_units"], NO_FLOAT.to_string(), "case 14: a text, which no reader rounds");
 }
 
 async fn case_21_amounts_are_never_scaled_and_what_is_no_currency_is_refused(sale: &mut Sale) {
@@ -81,7 +81,8 @@ async fn case_21_amounts_are_never_scaled_and_what_is_no_currency_is_refused(sal
     }
 }
 
-/// Buys a unit at this price: order, payment and provider have the same amount. Returns the buyer and the order.
+/// Buys a unit at this price, and checks that order, payment and provider have the same amount. Returns the buyer and
+/// the order.
 async fn is_bought_for(sale: &Sale, price: Option<Money>) -> (UserId, Order) {
     let user = buyer();
     let order = sale.bought(user, &[(0, 1)], "").await;
@@ -130,7 +131,7 @@ async fn payment(sale: &Sale, order: &Order) -> Payment {
     sale.mesh.payment().get_payment(as_operator(request)).await.unwrap().into_inner().payment.unwrap()
 }
 
-/// What the provider has of the first attempt, if it was asked.
+/// Returns the provider's record of the first attempt, if there is one.
 async fn charge(sale: &Sale, order: &Order) -> Option<Value> {
     let provider = Visitor::of(sale.mesh.url(Process::Sandbox));
     let answer = provider.get(&format!("/v1/charges/by-key/{}:1", payment_id(order)), "").await;
@@ -174,7 +175,7 @@ async fn until_deadline(order: &Order, offset_ms: i64) {
     tokio::time::sleep(Duration::from_micros(u64::try_from(left_us).unwrap_or(0))).await;
 }
 
-/// Cancels under a name of its own. Whether it was obeyed, or refused for the state of the order.
+/// Cancels under a new `request_id`. Returns whether it took effect, or was refused for the state of the order.
 async fn cancel(sale: &Sale, user: UserId, order: &Order) -> bool {
     let request = CancelOrderRequest { order_id: order.order_id.clone(), request_id: fresh() };
     match sale.mesh.order().cancel_order(as_buyer(user, request)).await {

@@ -1,4 +1,4 @@
-//! Odd notices of the provider between good ones, on their whole way.
+//! Invalid and untrue notices of the provider between good ones, from gateway to goods.
 
 use super::{item, long_case, on_sale};
 use crate::{
@@ -15,21 +15,21 @@ use stampede_testkit::{MeshBuilder, Process, Service, World, as_operator, buyer}
 use stampede_vocab::{OrderId, PaymentId, UserId};
 use std::time::{Duration, Instant};
 
-/// Orders whose charges the provider has captured, and of which it tells.
+/// Orders whose charges the provider has captured, and notifies of.
 const GOOD: i32 = 50;
-/// How often one of the good notices comes besides.
+/// Number of repeats of one of the good notices.
 const REPEATS: usize = 20;
-/// How long it takes at most to take all of them.
+/// Longest time to process all of them.
 const SOON: Duration = Duration::from_secs(5);
 
-/// It is taken, whatever it is good for.
+/// It is accepted, whether it has an effect or not.
 const TAKEN: &[StatusCode] = &[StatusCode::OK];
 /// It cannot be read.
 const UNREADABLE: &[StatusCode] = &[StatusCode::BAD_REQUEST];
 /// Its signature does not fit.
 const UNSIGNED: &[StatusCode] = &[StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST];
 
-/// A notice, its signature, and what may be answered.
+/// A notice, its signature, and the expected answer.
 struct Notice {
     body: String,
     signature: String,
@@ -53,14 +53,14 @@ async fn case_24_odd_notices_harm_none_of_fifty_good_ones_and_change_nothing() {
     }
     let mut charges = Vec::new();
     for one in &paid {
-        charges.push(told(&one.key, &captured(&sale, &one.key).await));
+        charges.push(captured_notice(&one.key, &captured(&sale, &one.key).await));
     }
     let mut open = 0;
     for one in &paid {
         open += i32::from(payment(&sale, &one.order).await.state() == PaymentState::Open);
     }
-    assert!(open > 0, "case 24: nothing is left for a notice to tell");
-    // Of this one the provider has not decided yet, whatever a notice says, and does so in eight seconds.
+    assert!(open > 0, "case 24: no charge is left that a notice could settle");
+    // This one is still pending at the provider, whatever a notice says, and is decided in eight seconds.
     let pending = pay(&sale).await;
 
     let mut notices: Vec<_> = charges.iter().map(|charge| signed(&sale, charge, TAKEN)).collect();
@@ -83,7 +83,7 @@ async fn case_24_odd_notices_harm_none_of_fifty_good_ones_and_change_nothing() {
     sale.mesh.stop().await.unwrap();
 }
 
-/// A sale with a unit for each, whose provider tells nothing by itself.
+/// A sale with a unit for each, whose provider sends no notices by itself.
 async fn open() -> Sale {
     let world = World::prepared().await.unwrap();
     let mesh = MeshBuilder::default()
@@ -95,7 +95,7 @@ async fn open() -> Sale {
     Sale { world, mesh, event }
 }
 
-/// An order that is paid by a card of which the provider tells late.
+/// An order that is paid by a card with a late notice.
 async fn pay(sale: &Sale) -> Paid {
     let user = buyer();
     let order = sale.placed(user, &[(0, 1)], "").await;
@@ -109,8 +109,8 @@ async fn payment(sale: &Sale, order: &Order) -> Payment {
     sale.mesh.payment().get_payment(as_operator(request)).await.unwrap().into_inner().payment.unwrap()
 }
 
-/// What the provider tells of a charge that it has captured.
-fn told(key: &str, charge_id: &str) -> Value {
+/// The provider's notice of a captured charge.
+fn captured_notice(key: &str, charge_id: &str) -> Value {
     json!({
         "type": "charge.captured", "key": key, "charge_id": charge_id, "amount_minor": 1_999, "currency": "EUR",
         "status": "captured",
@@ -122,14 +122,14 @@ fn signed(sale: &Sale, notice: &Value, allowed: &'static [StatusCode]) -> Notice
     Notice { signature: signature(sale, &body), body, allowed }
 }
 
-/// The same notice with something else in one field.
+/// The same notice with another value in one field.
 fn with(notice: &Value, field: &str, value: Value) -> Value {
     let mut other = notice.clone();
     other[field] = value;
     other
 }
 
-/// Notices that make no sense, or are not true. The provider has captured these charges, and not that under the key.
+/// Notices that are invalid or untrue. The provider has captured these charges, and not the one under the key.
 fn odd(sale: &Sale, charges: &[Value], pending: &str) -> Vec<Notice> {
     let (one, two) = (&charges[1], &charges[2]);
     let nobody = PaymentId::derive(OrderId::try_from_bytes(&[0xAA; 16]).unwrap());
@@ -151,9 +151,9 @@ fn odd(sale: &Sale, charges: &[Value], pending: &str) -> Vec<Notice> {
         with(one, "amount_minor", json!(1)),
         with(one, "charge_id", two["charge_id"].clone()),
         with(&with(one, "type", json!("charge.declined")), "status", json!("declined")),
-        told(&format!("{nobody}:1"), "ch_9"),
-        told(&format!("{}:2", pending.trim_end_matches(":1")), "ch_9"),
-        told(pending, "ch_9"),
+        captured_notice(&format!("{nobody}:1"), "ch_9"),
+        captured_notice(&format!("{}:2", pending.trim_end_matches(":1")), "ch_9"),
+        captured_notice(pending, "ch_9"),
         json!({"type": "payout.paid"}),
         refund(&format!("{}:refund", one["key"].as_str().unwrap())),
         refund("by-hand"),

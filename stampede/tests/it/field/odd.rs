@@ -1,4 +1,5 @@
-//! Requests that two readers may read in two ways, and streams that have told all, at a gateway before a whole mesh.
+//! Ambiguous requests, which two parsers may read in two ways, and streams that have ended, at a gateway before a whole
+//! mesh.
 
 use super::{raw::whole, tools, visitor::Visitor};
 use crate::{
@@ -19,7 +20,7 @@ struct Caller {
     token: String,
 }
 
-/// The status of an answer, and all that came.
+/// The status and the text of an answer.
 struct Said {
     status: u16,
     text: String,
@@ -31,7 +32,7 @@ impl Caller {
         Self { gateway, address: sale.mesh.addresses(Process::Gateway)[0], token: token(&sale.mesh, "buyer") }
     }
 
-    /// Sends a method and a path as they are written here, with one more line of headers if there is one.
+    /// Sends a method and a path unchanged, with one more header line if it is not empty.
     async fn asks(&self, method_and_path: &str, header: &str, body: &str) -> Said {
         let (token, length) = (&self.token, body.len());
         let end_of_header = if header.is_empty() { "" } else { "\r\n" };
@@ -64,7 +65,7 @@ fn refused(status: u16, reason: &str, field: Option<&str>) -> (u16, String, Opti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_to_the_gateway_is_taken_as_it_is_meant_or_refused() {
+async fn ambiguous_requests_are_read_as_meant_or_refused() {
     let sale = Sale::open(LONG).await;
     let caller = Caller::of(&sale);
     tools::case_01_a_compressed_request_is_read_or_refused_by_naming_what_is_read(&sale.mesh).await;
@@ -76,7 +77,7 @@ async fn what_comes_to_the_gateway_is_taken_as_it_is_meant_or_refused() {
     sale.mesh.stop().await.unwrap();
 }
 
-/// Whichever of the two a reader takes, it would be an order.
+/// Either reading would be an order.
 async fn case_11_a_field_that_is_given_twice_is_refused_by_its_name(sale: &Sale, caller: &Caller) {
     let (event, item) = (&sale.event.event_id, &sale.event.items[0].item_id);
     let line = format!(r#"{{"item_id":"{item}","units":1}}"#);
@@ -126,7 +127,7 @@ async fn case_13_only_what_stands_unescaped_is_a_verb_or_a_slash(caller: &Caller
     ] {
         assert_eq!(caller.asks(&format!("GET {asked}"), "", "").await.refusal(), expected, "case 13: {asked}");
     }
-    // Names of JSON are names too.
+    // The JSON names of fields are accepted too.
     assert_eq!(caller.asks("GET /v1/orders?pageSize=5", "", "").await.status, 200, "case 13: pageSize");
 }
 
@@ -150,10 +151,10 @@ async fn case_19_who_comes_back_to_a_stream_that_has_ended_is_told_to_stay_away(
         format!("GET /v1/events:watch?event_ids={event}"),
         format!("GET /v1/events/{event}/stock:watch"),
     ] {
-        let told = caller.asks(&path, "", "").await;
-        assert_eq!(told.status, 200, "case 19: {path}: {}", told.text);
+        let answer = caller.asks(&path, "", "").await;
+        assert_eq!(answer.status, 200, "case 19: {path}: {}", answer.text);
         for field in ["retry: ", "data: ", "event: end", "id: end"] {
-            assert!(told.text.contains(field), "case 19: {path} has no {field:?}: {}", told.text);
+            assert!(answer.text.contains(field), "case 19: {path} has no {field:?}: {}", answer.text);
         }
         // As a browser does, with the id that it saw last.
         let again = caller.asks(&path, "last-event-id: end", "").await;

@@ -1,4 +1,4 @@
-//! Many events that open at one instant, of which many have lost their timers.
+//! Many events that open at one instant, many of them without their timers.
 
 use super::{item, long_case};
 use crate::sale::{Sale, eur, fresh};
@@ -20,22 +20,22 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-/// Events of one instant, unless `STAMPEDE_TEST_OPENINGS` says how many, and who creates them.
+/// Events of one instant, unless `STAMPEDE_TEST_OPENINGS` has another number, and the clients that create them.
 const EVENTS: usize = 400;
 const OPERATORS: usize = 8;
-/// Events that are created before, to see how fast that is on this machine, and when these open.
+/// Events that are created before, to measure the speed of this machine, and the time until these open.
 const TRIED: usize = 80;
 const TRIED_OPEN_IN: Duration = Duration::from_secs(1_800);
-/// How long each is open: too long for its end to have a timer yet.
+/// Time for which each is open: too long for its end to have a timer yet.
 const OPEN_FOR: Duration = Duration::from_secs(600);
-/// How much slower it may be afterwards.
+/// Factor by which it may be slower afterwards.
 const SLOWER: usize = 2;
-/// How long before that instant the timers are deleted, of one event in so many.
+/// Time before that instant at which the timers are deleted, of one event in so many.
 const DELETED_BEFORE: Duration = Duration::from_secs(5);
 const DELETED_ONE_IN: usize = 2;
-/// How late an event may be, in milliseconds, while other tests load the machine.
+/// Largest lateness of an event, in milliseconds, while other tests load the machine.
 const LATEST_MS: i64 = 3_000;
-/// What is opened, as the outbox has it.
+/// Type of the message of an opening, in the outbox.
 const OPENED: &str = "stampede.message.v1.EventOpened";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,10 +66,10 @@ async fn case_10_events_of_one_instant_open_on_time_with_and_without_their_timer
     })
     .await;
     assert!(first_us >= 0 && last_us <= LATEST_MS * 1_000, "case 10: {first_us} to {last_us} us late");
-    let told = "SELECT COUNT(*), COUNT(DISTINCT aggregateid) FROM outbox WHERE type = ?";
-    let told: (i64, i64) = sqlx::query_as(told).bind(OPENED).fetch_one(&events).await.unwrap();
-    assert_eq!(told, (count, count), "case 10: each is told once");
-    timeout(DELETED_BEFORE, watcher).await.expect("case 10: a watcher is told").unwrap();
+    let published = "SELECT COUNT(*), COUNT(DISTINCT aggregateid) FROM outbox WHERE type = ?";
+    let published: (i64, i64) = sqlx::query_as(published).bind(OPENED).fetch_one(&events).await.unwrap();
+    assert_eq!(published, (count, count), "case 10: each is published once");
+    timeout(DELETED_BEFORE, watcher).await.expect("case 10: a watcher is notified").unwrap();
 
     let event = Event { event_id: last.clone(), ..Event::default() };
     let within_ms = LATEST_MS.to_string();
@@ -77,12 +77,12 @@ async fn case_10_events_of_one_instant_open_on_time_with_and_without_their_timer
     assert!(audit.holds, "case 10: {audit:#?}");
 }
 
-/// How many events are due at that instant.
+/// Returns the number of events that are due at that instant.
 fn how_many() -> usize {
     env::var("STAMPEDE_TEST_OPENINGS").map_or(EVENTS, |number| number.parse().expect("STAMPEDE_TEST_OPENINGS"))
 }
 
-/// How long it may take to create all events, by the time that some of them take.
+/// Returns the longest time to create all events, by the measured time of some of them.
 async fn time_to_create(mesh: &Mesh) -> Duration {
     let started = Instant::now();
     created(mesh, TRIED, Timestamp::now().plus(TRIED_OPEN_IN)).await;
@@ -104,7 +104,7 @@ async fn created(mesh: &Mesh, count: usize, open_time: Timestamp) -> Vec<String>
                     close_time: Some(timestamp(open_time.plus(OPEN_FOR))),
                     items: vec![item(eur(1_999), 1, 1)],
                 };
-                // A connection that its server ends by age may break a call off, which is made again.
+                // A call may fail with a connection that its server closes for its age, and is retried.
                 let created = eventually("case 10: an event is created", || {
                     let (mut client, request) = (client.clone(), request.clone());
                     async move { client.create_event(as_operator(request)).await.ok() }
@@ -117,7 +117,7 @@ async fn created(mesh: &Mesh, count: usize, open_time: Timestamp) -> Vec<String>
     operators.join_all().await.concat()
 }
 
-/// Deletes the keys of some events, whose expiry nobody will hear of then.
+/// Deletes the keys of some events, so that their expiry is not published.
 async fn delete_timers(world: &World, ids: &[String]) {
     let config = RedisConfig { url: world.event_redis_url().to_owned(), key_prefix: world.redis_key_prefix() };
     let redis = Redis::connect(config).await.unwrap();
@@ -127,18 +127,18 @@ async fn delete_timers(world: &World, ids: &[String]) {
     }
 }
 
-/// How many events are open, and by how many microseconds the first and the last of them were late.
+/// Returns how many events are open, and by how many microseconds the first and the last of them were late.
 async fn opened(events: &MySqlPool) -> (i64, i64, i64) {
     let sql = "SELECT COUNT(*), COALESCE(MIN(opened_at_us - opens_at_us), 0), \
                COALESCE(MAX(opened_at_us - opens_at_us), 0) FROM events WHERE opened_at_us IS NOT NULL";
     sqlx::query_as(sql).fetch_one(events).await.unwrap()
 }
 
-/// Returns once a watcher of the event is told that it is open.
+/// Returns once a watcher of the event is notified that it is open.
 async fn opening_seen(mut client: EventServiceClient<Channel>, event_id: String) {
     let request = WatchEventsRequest { event_ids: vec![event_id] };
-    let mut told = client.watch_events(request).await.unwrap().into_inner();
-    while let Some(message) = told.message().await.unwrap() {
+    let mut changes = client.watch_events(request).await.unwrap().into_inner();
+    while let Some(message) = changes.message().await.unwrap() {
         if message.event.unwrap().state() == EventState::Open {
             return;
         }

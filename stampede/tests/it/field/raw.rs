@@ -1,4 +1,4 @@
-//! What clients send byte by byte.
+//! Requests that clients send byte by byte.
 
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
@@ -7,15 +7,16 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest wait for what must come, however slow the machine is.
+/// Longest wait for an answer, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A request within a body: nobody but a server that has lost count answers it, with what it says of an unknown path.
+/// A request within a body. Only a server that has lost count of the body would answer it, with the problem of an
+/// unknown path.
 const WITHIN: &str = "GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
 const UNKNOWN: &str = "UNKNOWN_PATH";
 /// The last request on a connection.
 const LAST: &str = "GET /v1/events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
 
-/// Sends it all, and reads until the connection ends.
+/// Sends all bytes, and reads until the connection ends.
 pub async fn whole(address: SocketAddr, sent: &str) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // A server that refuses may close before it has read everything.
@@ -51,13 +52,13 @@ pub async fn case_16_what_is_in_a_body_is_never_taken_for_a_request(address: Soc
         assert!(answer.matches("HTTP/1.1 ").count() <= 2, "case 16: {what}: {answer}");
         assert!(!answer.contains("HTTP/1.1 5"), "case 16: {what}: {answer}");
     }
-    // What a request gets that is one: by that it is known above that none was seen.
+    // The answer to a real request of this kind, which shows that none was seen above.
     let answer = whole(address, &format!("{WITHIN}{LAST}")).await;
     assert!(answer.contains(UNKNOWN), "case 16: a request for an unknown path: {answer}");
 }
 
 pub async fn case_17_clients_of_old_get_whole_answers(address: SocketAddr) {
-    // One that waits to be told to go on is answered without its body, or told so.
+    // A client with `Expect: 100-continue` gets an answer without its body, or the 100.
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = post("content-length: 20000\r\nexpect: 100-continue", "");
     socket.write_all(head.as_bytes()).await.unwrap();
@@ -70,7 +71,7 @@ pub async fn case_17_clients_of_old_get_whole_answers(address: SocketAddr) {
     let answer = whole(address, &format!("HEAD {stream} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")).await;
     assert!(answer.ends_with("\r\n\r\n"), "case 17: a stream that is asked for by HEAD has no body: {answer}");
 
-    // HTTP/1.0, and what keeps its connections.
+    // HTTP/1.0, with and without keep-alive.
     let kept = "GET /v1/events HTTP/1.0\r\nhost: test\r\nconnection: keep-alive\r\n\r\n";
     let last = "GET /v1/events HTTP/1.0\r\nhost: test\r\n\r\n";
     let answer = whole(address, &format!("{kept}{last}")).await;

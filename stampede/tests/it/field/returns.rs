@@ -1,4 +1,4 @@
-//! What ended orders have given back, told again under new names while its reader dies.
+//! Messages of ended orders, published again with new ids while their reader is killed.
 
 use super::{
     kafka::{is_at_the_end, until},
@@ -21,9 +21,9 @@ const PAY_WINDOW: Duration = Duration::from_secs(8);
 /// Units and gifts of the item.
 const UNITS: i32 = 10;
 const GIFTS: i32 = 2;
-/// The messages by which orders give back what they have.
+/// The messages by which orders return units, gifts and coupons.
 const ENDS: [&str; 2] = ["OrderCancelled", "OrderExpired"];
-/// Those who read them.
+/// Their readers.
 const READERS: [Service; 3] = [Service::Inventory, Service::Coupon, Service::Payment];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,31 +44,31 @@ async fn case_22_what_is_told_again_under_new_ids_while_inventory_dies_comes_bac
     sale.audit();
 
     let ends = History::of_names(&sale.world, Service::Order, &ENDS);
-    assert_eq!(ends.count(), 5, "case 22: each order has told once that it has ended");
+    assert_eq!(ends.count(), 5, "case 22: each order has published its end once");
     for _ in 0..2 {
-        ends.tell_as_new(&sale.world).await;
+        ends.publish_as_new(&sale.world).await;
         sale.mesh.kill_9(Service::Inventory).unwrap();
-        ends.tell_as_new(&sale.world).await;
+        ends.publish_as_new(&sale.world).await;
         sale.mesh.restart(Service::Inventory).await.unwrap();
     }
     all_is_read(&sale).await;
     all_but_this_is_left(&sale, 0).await;
 
-    // The coupon is good for one order, from which the end of an earlier one does not take it.
+    // One order uses the coupon, and the end of an earlier one does not release it.
     let bought = sale.bought(user, &[(0, 1)], &coupon.coupon_id).await;
     sale.until_coupon(user, &coupon, CouponState::Used).await;
-    ends.tell_as_new(&sale.world).await;
+    ends.publish_as_new(&sale.world).await;
     all_is_read(&sale).await;
     sale.until_coupon(user, &coupon, CouponState::Used).await;
     all_but_this_is_left(&sale, 1).await;
     assert_eq!(sale.get(user, &bought).await.state(), OrderState::Fulfilled);
-    // The audit names what is in Kafka and in no outbox, under the seventh promise. No other is broken.
+    // The audit names the messages that are in Kafka and in no outbox, under the seventh promise. No other is broken.
     let audit = sale.run_audit(&[]);
     assert!(audit.promises.iter().all(|promise| promise.holds == (promise.number != 7)), "case 22: {audit:#?}");
     assert!(audit.still_moving.is_empty(), "case 22: {audit:#?}");
 }
 
-/// Two who cancel, and two who let the time pass.
+/// Two buyers who cancel, and two whose orders expire.
 async fn give_up(sale: &Sale) {
     let mut waiting = Vec::new();
     for _ in 0..2 {
@@ -87,15 +87,15 @@ async fn cancel(sale: &Sale, user: UserId, order: &Order) {
     sale.mesh.order().cancel_order(as_buyer(user, request)).await.unwrap();
 }
 
-/// Waits until whoever reads the topic of orders has read all of it.
+/// Waits until the readers of the topic of orders have no lag.
 async fn all_is_read(sale: &Sale) {
     for reader in READERS {
         until(&sale.world, "case 22: all is read", move |world| is_at_the_end(world, reader)).await;
     }
 }
 
-/// Waits until so many units are taken, each with a gift, and all others are left. There are never more than there
-/// were.
+/// Waits until so many units are taken, each with a gift, and all others are left. Checks that there are never more
+/// than at first.
 async fn all_but_this_is_left(sale: &Sale, taken: i32) {
     eventually(&format!("case 22: {taken} units are taken"), || async {
         let stock = sale.stock(0).await;

@@ -1,4 +1,4 @@
-//! Servers that end connections or take no writes for a while.
+//! Servers that close connections or refuse writes for a while.
 
 use super::{item, on_sale, standing};
 use crate::{
@@ -11,27 +11,27 @@ use stampede_testkit::{OwnRedis, Process, Service, World, as_buyer, buyer, event
 use std::time::Duration;
 use tonic::{Code, Status};
 
-/// How often connections are ended.
+/// Number of times that connections are closed.
 const ROUNDS: usize = 3;
 /// Longer than a call to Redis waits.
 const PAUSE: Duration = Duration::from_secs(3);
-/// What makes Redis refuse every write, and what makes it take them again.
+/// Settings that make Redis refuse every write, and accept them again.
 const REFUSALS: [(&str, &str, &str); 3] = [
     ("too few replicas", "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
     ("no memory", "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
     ("no disk", NO_DISK.0, NO_DISK.1),
 ];
-/// The same of a Redis that has to store copies of its data. Nothing is refused before one could not be written.
+/// The same of a Redis that stores snapshots of its data. It refuses nothing until a snapshot has failed.
 const NO_DISK: (&str, &str) = ("CONFIG SET save \"3600 1\"", "CONFIG SET save \"\"");
-/// Lets a test say where Redis writes copies of its data.
+/// Allows a test to set the directory of Redis' snapshots.
 const MOVABLE: [(&str, &str); 1] = [("enable-protected-configs", "yes")];
 
-/// A caller may be told to come again, and never that something is broken.
+/// Checks that a refusal is one to retry, never an internal error.
 fn assert_passing(what: &str, refused: &Status) {
     assert!(![Code::Internal, Code::Unknown].contains(&refused.code()), "{what}: {refused:?}");
 }
 
-/// Places one order under one name until it is taken.
+/// Retries one order under one `request_id` until it is accepted.
 async fn placed_at_last(sale: &Sale, what: &str) -> Order {
     let (user, request_id) = (buyer(), fresh());
     eventually(&format!("{what}: an order is taken"), || async {
@@ -41,7 +41,7 @@ async fn placed_at_last(sale: &Sale, what: &str) -> Order {
     .await
 }
 
-/// Asks for three orders at once, each taken or put off. How many are put off.
+/// Places three orders at once, each accepted or refused for now. Returns how many are refused.
 async fn try_to_place(sale: &Sale, what: &str) -> usize {
     let place = || sale.place(buyer(), &[(0, 1)], "");
     let (one, two, three) = tokio::join!(place(), place(), place());
@@ -49,20 +49,20 @@ async fn try_to_place(sale: &Sale, what: &str) -> usize {
     refused.inspect(|refused| assert_passing(what, refused)).count()
 }
 
-/// Asks for orders until some are put off.
+/// Places orders until some are refused for now.
 async fn until_put_off(sale: &Sale, what: &str) {
     eventually(&format!("{what}: orders are put off"), || async { (try_to_place(sale, what).await > 0).then_some(()) })
         .await;
 }
 
-/// Ends every session that the processes of this world have with the database. Returns how many there were.
+/// Kills every session of the processes of this world with the database. Returns how many there were.
 async fn end_sessions(world: &World) -> usize {
     let server = MySqlPool::connect(&format!("{}?ssl-mode=disabled", world.database_url())).await.unwrap();
     let sessions = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist WHERE db LIKE ?";
     let of_world = format!("{}%", world.schema_prefix());
     let sessions: Vec<i64> = sqlx::query_scalar(sessions).bind(of_world).fetch_all(&server).await.unwrap();
     for session in &sessions {
-        // One that has ended by itself is as good.
+        // A session may have ended already, which is fine.
         drop(sqlx::raw_sql(AssertSqlSafe(format!("KILL {session}"))).execute(&server).await);
     }
     server.close().await;
@@ -120,7 +120,7 @@ async fn case_06_a_redis_that_takes_no_writes_puts_callers_off_and_is_used_again
     sale: &Sale,
     redis: &OwnRedis,
 ) {
-    // Nobody can make a file there. It is started, and says so in other words than OK.
+    // No file can be created there. The snapshot is started, and its answer is not OK.
     redis.obey("CONFIG SET dir /proc").await.unwrap();
     redis.obey("BGSAVE").await.expect_err("it says that it has started");
     for (what, refuse, take) in REFUSALS {
@@ -131,7 +131,7 @@ async fn case_06_a_redis_that_takes_no_writes_puts_callers_off_and_is_used_again
     }
 
     let what = "a script without end";
-    // The time after which other clients are told that the server is busy.
+    // The time after which other clients get BUSY.
     redis.obey("CONFIG SET lua-time-limit 50").await.unwrap();
     redis.obey("EVAL \"while true do end\" 0").await.expect_err("it has no end, and so no answer");
     until_put_off(sale, what).await;

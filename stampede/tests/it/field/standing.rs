@@ -1,4 +1,4 @@
-//! A Redis that takes no writes, or stands still, under orders and claims.
+//! A Redis that refuses writes, or is frozen, under orders and claims.
 
 use super::visitor::Visitor;
 use crate::sale::{Sale, eur, fresh, in_us};
@@ -12,19 +12,19 @@ use tokio::{
 };
 
 const JSON: &str = "application/json";
-/// Buyers who come at once. Each wants a unit and a coupon.
+/// Buyers who come at once. Each orders a unit and claims a coupon.
 const CROWD: usize = 20;
-/// Those of both crowds, and one who tries whether there are coupons.
+/// Units for both crowds, and for one who probes whether there are coupons.
 const QUOTA: i32 = 41;
-/// How long no write is taken, and how long nothing is answered.
+/// Times for which writes are refused, and for which nothing is answered.
 const REFUSES: Duration = Duration::from_secs(3);
 const STANDS: Duration = Duration::from_secs(8);
-/// How soon after that everybody has what they came for, on a machine that other tests load.
+/// Longest time after that until everybody is served, on a machine that other tests load.
 const SERVED_WITHIN: Duration = Duration::from_secs(20);
-/// How long a buyer waits who is told to come again.
+/// Pause of a buyer before a retry.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A call that is made again under its name until it is taken.
+/// A call that is retried under its `request_id` until it is accepted.
 struct Wish {
     gateway: Arc<Visitor>,
     token: String,
@@ -33,7 +33,7 @@ struct Wish {
 }
 
 impl Wish {
-    /// Returns how often it was put off, or was not answered by its deadline. Any other refusal fails the test.
+    /// Returns how often it was refused for now, or was not answered by its deadline. Any other refusal fails the test.
     async fn granted(self) -> usize {
         let mut put_off = 0;
         loop {
@@ -49,7 +49,7 @@ impl Wish {
     }
 }
 
-/// Who sells to the crowds.
+/// The sale and the campaign of the crowds.
 struct Shop<'s> {
     gateway: Arc<Visitor>,
     sale: &'s Sale,
@@ -78,7 +78,7 @@ impl<'s> Shop<'s> {
         Self { gateway: Arc::new(Visitor::of(sale.mesh.url(Process::Gateway))), sale, campaign_id }
     }
 
-    /// What a crowd wants whose buyers have logged in.
+    /// The calls of a crowd whose buyers have logged in.
     async fn crowd(&self) -> Vec<Wish> {
         let item_id = &self.sale.event.items[0].item_id;
         let mut wishes = Vec::new();
@@ -106,7 +106,7 @@ impl<'s> Shop<'s> {
     }
 }
 
-/// All wishes at once, each with how often it was put off.
+/// Makes all calls at once, each with the count of its refusals.
 fn come(wishes: Vec<Wish>) -> JoinSet<usize> {
     let mut crowd = JoinSet::new();
     for wish in wishes {
@@ -115,7 +115,7 @@ fn come(wishes: Vec<Wish>) -> JoinSet<usize> {
     crowd
 }
 
-/// Everybody is served soon, and somebody had to wait.
+/// Checks that everybody is served soon, and that somebody had to wait.
 async fn all_served(crowd: JoinSet<usize>, what: &str) {
     let served = timeout(SERVED_WITHIN, crowd.join_all()).await;
     let put_off = served.unwrap_or_else(|_| panic!("case 6: {what}: not all are served after {SERVED_WITHIN:?}"));

@@ -1,4 +1,4 @@
-//! Commands that start beside each other, and processes that start first of all.
+//! Commands that start concurrently, and processes that are the first of their container.
 
 use crate::command::stampede;
 use stampede_testkit::World;
@@ -9,11 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Runs a program as the first process of a namespace of processes, as a container does, and without the rights of
-/// root. It ends with who has started it.
+/// Runs a program as the first process of a PID namespace, as a container does, and without the rights of root. It ends
+/// with its parent.
 const AS_FIRST: [&str; 6] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"];
-/// How long a process takes at most to stop that has nothing to finish, on a machine that other tests load. One that did
-/// not listen would wait for its servers for a minute.
+/// Longest time to stop for a process that has nothing to finish, on a machine that other tests load. One that ignored
+/// the signal would wait for its servers for a minute.
 const SOON: Duration = Duration::from_secs(10);
 
 fn prepare(world: &World) -> Child {
@@ -42,7 +42,7 @@ struct First {
 }
 
 impl First {
-    /// Starts a payment service whose servers are not there; `None` if this machine makes no namespaces.
+    /// Starts a payment service whose servers are missing; `None` if this machine allows no namespaces.
     fn start() -> Option<Self> {
         let tried = Command::new("unshare").args(AS_FIRST).arg("true").output();
         if !tried.is_ok_and(|tried| tried.status.success()) {
@@ -67,7 +67,7 @@ impl First {
         Some(Self { outside, stderr })
     }
 
-    /// Reads what it says up to a line with this text.
+    /// Reads its log up to a line with this text.
     fn wait_for(&mut self, text: &str) {
         let mut line = String::new();
         while !line.contains(text) {
@@ -76,7 +76,7 @@ impl First {
         }
     }
 
-    /// Asks it to stop, as whoever runs the container does.
+    /// Sends SIGTERM, as the container runtime does.
     fn terminate(&self) {
         let id = self.outside.id();
         let first = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
@@ -87,13 +87,13 @@ impl First {
 
 impl Drop for First {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // It may have ended already, which is fine.
         let _ = self.outside.kill();
         let _ = self.outside.wait();
     }
 }
 
-/// A signal that such a process does not listen for is lost on it: it would run until it is killed.
+/// A signal without a handler is ignored in such a process: it would run until it is killed.
 #[test]
 fn case_27_the_first_process_of_a_container_stops_at_once_though_its_database_is_not_there() {
     let Some(mut first) = First::start() else {

@@ -1,4 +1,4 @@
-//! Callers by gRPC that are not generated from the contract: those that compress, and those that ask what there is.
+//! gRPC callers that are not generated from the contract: those that compress, and those that use reflection.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,14 +12,14 @@ use tonic_reflection::pb::v1alpha::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-/// A method that is for everybody, and a request without fields, which is of no bytes, as gzip has it.
+/// A public method, and an empty request compressed by gzip.
 const LIST_EVENTS: &str = "/stampede.event.v1.EventService/ListEvents";
 const NOTHING_BY_GZIP: [u8; 20] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Statuses of gRPC.
 const OK: &str = "0";
 const UNIMPLEMENTED: &str = "12";
 
-/// Calls a method with a request that says to be compressed in this way. Returns headers and trailers together.
+/// Calls a method with a request that declares this compression. Returns headers and trailers together.
 async fn called(url: &str, encoding: &str) -> HeaderMap {
     let length = u32::try_from(NOTHING_BY_GZIP.len()).unwrap().to_be_bytes();
     let body = [&[1_u8][..], &length, &NOTHING_BY_GZIP].concat();
@@ -40,7 +40,7 @@ pub async fn case_01_a_compressed_request_is_read_or_refused_by_naming_what_is_r
     let gateway = mesh.url(Process::Gateway);
     let headers = called(&gateway, "gzip").await;
     assert_eq!(headers["grpc-status"], OK, "case 1: the gateway reads gzip: {headers:?}");
-    // What they do not read.
+    // A compression that they do not read.
     let services = Service::ALL.map(|service| (mesh.url(service), "gzip", "identity"));
     for (url, encoding, read) in services.into_iter().chain([(gateway, "br", "identity,gzip")]) {
         let headers = called(&url, encoding).await;
@@ -58,7 +58,7 @@ async fn asked(channel: &Channel, wanted: MessageRequest) -> MessageResponse {
     answers.message().await.unwrap().unwrap().message_response.unwrap()
 }
 
-/// The services that a server says that it has.
+/// Returns the services that a server lists by reflection.
 async fn listed(channel: &Channel) -> Vec<String> {
     let answer = asked(channel, MessageRequest::ListServices(String::new())).await;
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("case 2: no list: {answer:?}") };
@@ -80,7 +80,7 @@ pub async fn case_02_tools_that_ask_for_the_older_reflection_find_every_service(
             let name = format!("stampede.{service}.v1.{service:?}Service");
             assert!(names.contains(&name), "case 2: {url} does not list {name}: {names:?}");
         }
-        // What a tool asks for before it calls: each of them, and what their files import.
+        // A tool requests this before it calls: each service, and the imports of its file.
         for symbol in names.into_iter().chain(["google.api.HttpRule".to_owned()]) {
             let answer = asked(&channel, MessageRequest::FileContainingSymbol(symbol.clone())).await;
             let is_described = matches!(answer, MessageResponse::FileDescriptorResponse(_));

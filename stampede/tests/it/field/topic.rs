@@ -1,4 +1,4 @@
-//! A topic that is deleted and made anew while the processes run that have written and read it.
+//! A topic that is deleted and created anew while its writers and readers run.
 
 use super::{item, kafka, long_case, on_sale};
 use crate::sale::{LONG, Sale, eur};
@@ -18,20 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Partitions of the topic as it was, and fewer.
 const PARTITIONS: i32 = 4;
 const FEWER: i32 = 3;
-/// Orders before the topic is deleted: enough that every partition of the old topic goes further than what the new one
-/// has when it is first read.
+/// Orders before the topic is deleted: enough that the offsets of every partition of the old topic are beyond those of
+/// the new one when it is first read.
 const BEFORE: usize = 80;
 /// Orders after that.
 const AFTER: usize = 20;
-/// How long these may take.
+/// Longest time for these.
 const FULFILLED_WITHIN: Duration = Duration::from_secs(60);
-/// How long it may take until a reader says that its topic is away: its client waits half a minute for topics that are
-/// new to it, and asks now and then.
-const TOLD_WITHIN: Duration = Duration::from_secs(60);
-/// Time between two looks at what may take longer than other conditions of tests.
+/// Longest time until a reader logs that its topic is missing: its client waits half a minute for topics that are new
+/// to it, and polls for them.
+const LOGGED_WITHIN: Duration = Duration::from_secs(60);
+/// Poll interval of conditions that may take longer than those of other tests.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The topic of orders, as an operator sees it.
+/// The topic of orders, for an operator's commands.
 struct Topic {
     admin: AdminClient<DefaultClientContext>,
     name: String,
@@ -69,7 +69,7 @@ impl Topic {
         .await;
     }
 
-    /// How many partitions have a leader, if Kafka says so. It blocks.
+    /// Returns how many partitions have a leader, if Kafka answers. It blocks.
     fn leaders(&self) -> Option<usize> {
         let metadata = self.admin.inner().fetch_metadata(Some(&self.name), PATIENCE).ok()?;
         let partitions = metadata.topics().first()?.partitions();
@@ -93,7 +93,7 @@ async fn sale() -> Sale {
     Sale { world, mesh, event }
 }
 
-/// So many orders that are paid, as far as order itself can tell.
+/// Pays so many orders, up to the answer of order.
 async fn paid(sale: &Sale, count: usize) -> Vec<(UserId, Order)> {
     let mut paid = Vec::new();
     for _ in 0..count {
@@ -117,7 +117,7 @@ async fn all_fulfilled(sale: &Sale, paid: &[(UserId, Order)]) {
     assert!(all.is_ok(), "case 7: not all orders are fulfilled after {FULFILLED_WITHIN:?}");
 }
 
-/// Everything that was told has taken effect, and everybody has said how far they have read.
+/// Waits until every message has taken effect, and every offset is committed.
 async fn quiet(sale: &Sale) {
     for reader in kafka::readers() {
         kafka::until(&sale.world, "case 7: a group is at the end", move |world| kafka::is_at_the_end(world, reader))
@@ -125,9 +125,9 @@ async fn quiet(sale: &Sale) {
     }
 }
 
-/// A service says that it cannot write or read what it should.
-async fn told(sale: &Sale, service: Service, words: &[&str]) {
-    let told = async {
+/// Waits until a service logs that it cannot write or read its topic.
+async fn logged(sale: &Sale, service: Service, words: &[&str]) {
+    let logged = async {
         loop {
             let log = sale.mesh.log(service).unwrap();
             if words.iter().any(|words| log.contains(words)) {
@@ -136,7 +136,7 @@ async fn told(sale: &Sale, service: Service, words: &[&str]) {
             sleep(PAUSE).await;
         }
     };
-    assert!(timeout(TOLD_WITHIN, told).await.is_ok(), "case 7: {service} says nothing of a topic that is away");
+    assert!(timeout(LOGGED_WITHIN, logged).await.is_ok(), "case 7: {service} logs nothing about a missing topic");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,8 +165,8 @@ async fn case_07_a_topic_that_is_away_is_missed_aloud_and_what_was_told_meanwhil
     topic.delete().await;
     let after = paid(&sale, AFTER).await;
     let unsent = ["message cannot be sent", "message was not acknowledged", "does not acknowledge in time"];
-    told(&sale, Service::Order, &unsent).await;
-    told(&sale, Service::Payment, &["cannot read from Kafka"]).await;
+    logged(&sale, Service::Order, &unsent).await;
+    logged(&sale, Service::Payment, &["cannot read from Kafka"]).await;
     topic.create(FEWER).await;
     all_fulfilled(&sale, &after).await;
     sale.mesh.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! A client of the gateway that says what it got, whatever that is.
+//! A client of the gateway that returns every answer as it is.
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header, request::Builder};
@@ -15,11 +15,11 @@ pub struct Visitor {
     url: String,
 }
 
-/// What it got.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    /// Whether it says when to come again.
+    /// Whether it has a Retry-After.
     pub says_when: bool,
     pub json: Value,
 }
@@ -34,7 +34,7 @@ impl Visitor {
         self.send(Request::get(format!("{}{path}", self.url)), token, Bytes::new()).await
     }
 
-    /// Sends these bytes as JSON, or as what else this type says.
+    /// Sends these bytes as JSON, or as the given media type.
     pub async fn post(&self, path: &str, token: &str, content_type: &str, body: impl Into<Bytes>) -> Answer {
         let request = Request::post(format!("{}{path}", self.url)).header(header::CONTENT_TYPE, content_type);
         self.send(request, token, body.into()).await
@@ -67,7 +67,7 @@ impl Visitor {
     }
 }
 
-/// The first message, once it is there as a whole. What has a name, such as the time, is none.
+/// The first message, once it is complete. Named events, such as the time, are skipped.
 fn first_message(read: &[u8]) -> Option<Value> {
     let text = String::from_utf8_lossy(read);
     let whole = text.rsplit_once("\n\n")?.0;

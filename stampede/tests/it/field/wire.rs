@@ -1,4 +1,4 @@
-//! What clients send over HTTP/JSON: encodings and times that the gateway reads exactly, or refuses.
+//! Encodings and times of HTTP/JSON that the gateway reads exactly, or refuses.
 
 use super::{raw, visitor::Visitor};
 use crate::{roles::token, sale::fresh};
@@ -18,7 +18,7 @@ struct Operator {
 }
 
 impl Operator {
-    /// Creates an event of this name. The status and the answer.
+    /// Creates an event of this name. Returns the status and the answer.
     async fn create(&self, name: &str) -> (u16, Value) {
         self.create_with(&json!({"name": name})).await
     }
@@ -35,8 +35,8 @@ impl Operator {
         (answer.status.as_u16(), answer.json)
     }
 
-    /// The event that was just created has this name, whichever way it is read.
-    async fn assert_told(&self, name: &str, created: &Value) {
+    /// Checks that the event just created has this name, in whatever way it is read.
+    async fn assert_named_as(&self, name: &str, created: &Value) {
         let event_id = created["event_id"].as_str().unwrap();
         let read = self.gateway.get(&format!("/v1/events/{event_id}"), "").await.json;
         let list = self.gateway.get("/v1/events", "").await.json;
@@ -66,9 +66,9 @@ fn event() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_clients_send_is_read_exactly_or_refused() {
+async fn values_of_clients_are_read_exactly_or_refused() {
     let world = World::prepared().await.unwrap();
-    // No time is of the place where a process runs.
+    // No time depends on the time zone of a process.
     let mesh = MeshBuilder::default().set_all("TZ", "America/New_York").start(&world, Process::all()).await.unwrap();
     let gateway = Visitor::of(mesh.url(Process::Gateway));
     let events = format!("{}?ssl-mode=disabled", world.service_database_url(Service::Event));
@@ -97,13 +97,13 @@ async fn case_12_texts_come_back_by_every_code_point_or_are_refused(operator: &O
     ] {
         let (status, created) = operator.create(name).await;
         assert_eq!(status, 200, "case 12: {name:?}: {created}");
-        operator.assert_told(name, &created).await;
+        operator.assert_named_as(name, &created).await;
     }
-    // Taken as it is or refused by its field, and never cut off behind it.
+    // Accepted unchanged or refused by its field, and never truncated.
     for name in ["\0", "a sale\0 and what is behind"] {
         let (status, answer) = operator.create(name).await;
         if status == 200 {
-            operator.assert_told(name, &answer).await;
+            operator.assert_named_as(name, &answer).await;
         } else {
             assert_eq!((status, answer["field"].as_str()), (400, Some("name")), "case 12: {name:?}: {answer}");
         }
@@ -130,7 +130,7 @@ async fn case_12_texts_come_back_by_every_code_point_or_are_refused(operator: &O
 
 async fn case_14_a_number_is_the_whole_one_that_was_sent_or_refused_by_its_field(operator: &Operator) {
     let with_price = |price: &str| event().to_string().replace(r#""1999""#, price).into_bytes();
-    for (sent, told) in [
+    for (sent, expected) in [
         ("1999.0", "1999"),
         ("1e3", "1000"),
         (r#""1e3""#, "1000"),
@@ -139,7 +139,7 @@ async fn case_14_a_number_is_the_whole_one_that_was_sent_or_refused_by_its_field
     ] {
         let (status, created) = operator.send(JSON, with_price(sent)).await;
         let price = &created["items"][0]["unit_price"]["minor_units"];
-        assert_eq!((status, price.as_str()), (200, Some(told)), "case 14: {sent}: {created}");
+        assert_eq!((status, price.as_str()), (200, Some(expected)), "case 14: {sent}: {created}");
     }
     let of_price = "items[0].unit_price.minor_units";
     for odd in [
@@ -165,7 +165,7 @@ async fn case_14_a_number_is_the_whole_one_that_was_sent_or_refused_by_its_field
 }
 
 async fn case_15_a_time_is_the_same_instant_or_refused_by_its_field(operator: &Operator) {
-    for (sent, told) in [
+    for (sent, expected) in [
         ("2090-06-01T12:00:00+09:00", "2090-06-01T03:00:00Z"),
         ("2090-06-01T12:00:00-04:00", "2090-06-01T16:00:00Z"),
         // The hour that clocks show twice in autumn.
@@ -173,7 +173,7 @@ async fn case_15_a_time_is_the_same_instant_or_refused_by_its_field(operator: &O
         ("2089-11-06T01:30:00-05:00", "2089-11-06T06:30:00Z"),
     ] {
         let (status, created) = operator.create_with(&json!({"open_time": sent})).await;
-        assert_eq!((status, created["open_time"].as_str()), (200, Some(told)), "case 15: {sent}: {created}");
+        assert_eq!((status, created["open_time"].as_str()), (200, Some(expected)), "case 15: {sent}: {created}");
     }
     for odd in [
         "2090-01-01T00:00:00",
@@ -188,7 +188,7 @@ async fn case_15_a_time_is_the_same_instant_or_refused_by_its_field(operator: &O
         let (status, refused) = operator.create_with(&json!({"open_time": odd})).await;
         assert_eq!((status, refused["field"].as_str()), (400, Some("open_time")), "case 15: {odd:?}: {refused}");
     }
-    // Read or refused; with ten digits, a leap second, or in the last moment of all, a time is no fault of the gateway.
+    // Read or refused: a time with ten digits, a leap second, or the last moment of all is no internal error.
     for edge in ["9999-12-31T23:59:59.999999999Z", "2090-12-31T23:59:60Z", "2090-06-01T12:00:00.1234567890Z"] {
         let (status, answer) = operator.create_with(&json!({"close_time": edge})).await;
         assert!([200, 400].contains(&status), "case 15: {edge}: {status} {answer}");

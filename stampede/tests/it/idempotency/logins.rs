@@ -1,4 +1,4 @@
-//! How the rows of the gateway itself are played: logins and tickets, over HTTP.
+//! Plays of the gateway's own rows: logins and tickets, over HTTP.
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -7,7 +7,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 use stampede_testkit::{Mesh, Process};
 
-/// Plays the row of a path. Returns what something else under the same name gets.
+/// Plays the row of a path. Returns the answer to another request under the same key.
 pub async fn play(mesh: &Mesh, call: &str) -> Option<String> {
     let path = call.trim_start_matches("POST ");
     match path {

@@ -1,5 +1,5 @@
-//! How each row of an RPC is played: the call, something else under the same name, and where the effect is seen. Each
-//! play has an event, a buyer and a campaign of its own, so that nothing else moves what it looks at.
+//! The play of each RPC's row: the call, another request under the same key, and the read of the effect. Each play has
+//! an event, a buyer and a campaign of its own, so that nothing else changes the effect.
 
 use super::{Desk, text};
 use crate::sale::fresh;
@@ -12,7 +12,7 @@ use stampede_vocab::{EventId, ItemId, OrderId, RequestId, Timestamp, UserId};
 /// Price of one unit, in cents.
 const PRICE: i64 = 1_999;
 
-/// Who calls.
+/// The caller.
 #[derive(Debug, Clone, Copy)]
 pub enum By {
     Operator,
@@ -20,7 +20,7 @@ pub enum By {
     Buyer(UserId),
 }
 
-/// Where an effect is seen.
+/// The read that shows an effect.
 pub struct Look {
     pub rpc: &'static str,
     pub by: By,
@@ -29,25 +29,25 @@ pub struct Look {
     pub keys: &'static [&'static str],
 }
 
-/// How a row is played.
+/// The play of a row.
 pub struct Play {
     pub by: By,
     pub body: Value,
     pub look: Look,
-    /// Something else under the same name, where there can be.
+    /// Another request under the same key, where there can be one.
     pub other: Option<Value>,
     /// Whether that has an effect of its own.
     pub other_changes: bool,
     /// The fields that both answers must have, and the same in both.
     pub same: &'static [&'static str],
-    /// Whether the first call changes what is seen.
+    /// Whether the first call changes the effect.
     pub changes: bool,
-    /// What is seen in the end, if that is later than the answer.
+    /// The final effect, if it comes later than the answer.
     pub settles_as: Option<&'static str>,
 }
 
 impl Play {
-    /// Calls with this body; the effect is seen there.
+    /// Calls with this body, and reads the effect by `look`.
     fn new(by: By, body: Value, look: Look) -> Self {
         let same = &[];
         Self { by, body, look, other: None, other_changes: false, same, changes: true, settles_as: None }
@@ -62,7 +62,7 @@ impl Play {
     }
 }
 
-/// How the row of this RPC is played.
+/// Returns the play of this RPC's row.
 pub async fn of(desk: &Desk, call: &str) -> Play {
     match call {
         "event.CreateEvent" => create_event(),
@@ -85,7 +85,7 @@ pub async fn of(desk: &Desk, call: &str) -> Play {
     }
 }
 
-/// A time as JSON has it.
+/// Formats a time for JSON.
 fn at(seconds_from_now: i64) -> String {
     let seconds = Timestamp::now().micros() / 1_000_000 + seconds_from_now;
     prost_types::Timestamp { seconds, nanos: 0 }.to_string()
@@ -185,7 +185,7 @@ async fn claim_coupon(desk: &Desk) -> Play {
     Play::new(by, body, look).other(claim_body(&campaign_id)).same(&["couponId", "rank"])
 }
 
-/// A coupon of a new buyer: what to hold of it, and where it is seen.
+/// A coupon of a new buyer: the request to hold it, and the read of it.
 async fn coupon(desk: &Desk) -> (Value, Look) {
     let user = buyer();
     let claim = claim_body(&campaign(desk).await);
@@ -223,7 +223,7 @@ async fn release_coupon(desk: &Desk) -> Play {
     Play::new(By::Service, body, look).other(other)
 }
 
-/// An event of one item, of which nobody knows but inventory.
+/// An event of one item that only inventory knows.
 struct Shelf {
     event_id: String,
     item_id: String,
@@ -242,7 +242,7 @@ impl Shelf {
         shelf
     }
 
-    /// What stages so many units.
+    /// The request that stages so many units.
     fn body(&self, version: i64, units: i32) -> Value {
         let item = json!({
             "item_id": self.item_id, "total_units": units, "limit_per_buyer": 10, "unit_price": euros(PRICE),

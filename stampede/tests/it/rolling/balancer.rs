@@ -1,5 +1,5 @@
-//! A balancer of connections, as plain as there is one: it hands each new connection to the next gateway that says it
-//! is ready, carries bytes, and knows nothing of HTTP.
+//! A minimal TCP balancer: it hands each new connection to the next ready gateway, copies bytes, and knows nothing of
+//! HTTP.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Pause between two looks at a gateway: several fit into the time that it gives callers to see that it leaves.
+/// Interval of the health checks of a gateway: several fit into its drain delay.
 const CHECK_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for an answer of an admin port.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ struct Gateway {
 }
 
 impl Balancer {
-    /// Balances over gateways, each by its address and that of its admin side.
+    /// Balances over gateways, each by its address and its admin address.
     pub async fn over(gateways: impl IntoIterator<Item = (SocketAddr, SocketAddr)>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -83,7 +83,7 @@ async fn accept_all(listener: TcpListener, gateways: Arc<[Gateway]>) {
     }
 }
 
-/// Carries a connection until one side ends it. Who does not take it is passed over: nothing was sent so far.
+/// Forwards a connection until one side ends it. A gateway that does not accept it is skipped: nothing was sent so far.
 async fn carry(mut client: TcpStream, gateways: Arc<[Gateway]>, turn: usize) {
     let (before, from) = gateways.split_at(turn % gateways.len());
     for gateway in from.iter().chain(before).filter(|gateway| gateway.is_ready.load(Ordering::Relaxed)) {
@@ -97,11 +97,11 @@ async fn carry(mut client: TcpStream, gateways: Arc<[Gateway]>, turn: usize) {
     }
 }
 
-/// The whole answer to a GET on a connection of its own; `None` if there is none in time.
+/// Returns the whole answer to a GET on a connection of its own; `None` if there is none in time.
 pub async fn get(address: SocketAddr, path: &str) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await.ok()?;
-        // Of this version, so that the answer comes in one piece.
+        // HTTP/1.0, so that the answer is not chunked.
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();

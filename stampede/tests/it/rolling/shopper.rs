@@ -1,5 +1,5 @@
-//! A client that buys without end, over HTTP/1.1 or HTTP/2, and forgives nothing. It sends every request once: what was
-//! never written to a connection is sent again by hyper, and nothing else is.
+//! A client that buys without end, over HTTP/1.1 or HTTP/2, and tolerates no error. It sends every request once: hyper
+//! retries only those that were never written to a connection.
 
 use crate::sale::fresh;
 use bytes::Bytes;
@@ -18,17 +18,17 @@ use tokio::{
 
 /// Longest wait for an answer; the gateway gives up before.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Pause between two rounds: what is under test is the restart, and not the machine.
+/// Pause between two rounds: the restart is under test, and not the machine.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Which HTTP a client speaks.
+/// The version of HTTP of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
     One,
     Two,
 }
 
-/// What is on sale.
+/// The event and the campaign.
 #[derive(Debug, Clone)]
 pub struct Goods {
     pub event_id: String,
@@ -36,13 +36,13 @@ pub struct Goods {
     pub campaign_id: String,
 }
 
-/// What a client has seen.
+/// The results of a client.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub answers: usize,
     /// The order of each request_id.
     pub orders: BTreeMap<String, String>,
-    /// What should not have been.
+    /// Errors.
     pub faults: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl Shopper {
         self.bearing(&token)
     }
 
-    /// Buys until it is told to stop. Returns what it has seen.
+    /// Buys until it is stopped. Returns its results.
     pub async fn shop(mut self, goods: Goods, stop: watch::Receiver<bool>) -> Seen {
         while !*stop.borrow() {
             self.look(&goods).await;
@@ -121,7 +121,7 @@ impl Shopper {
         self.ask(Method::POST, path, body.to_string().into()).await
     }
 
-    /// Returns the answer, or notes why there is no good one.
+    /// Returns the answer, or records the error.
     async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Option<Value> {
         let answer = timeout(ANSWER_DEADLINE, self.send(method.clone(), path, body)).await;
         let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_DEADLINE:?}")));

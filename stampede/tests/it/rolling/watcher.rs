@@ -1,5 +1,5 @@
-//! A client that watches an event without end, and comes back whenever its stream ends. Each stream has to say why it
-//! ends: one that merely stops was cut.
+//! A client that watches an event without end, and reconnects whenever its stream ends. Each stream has to end with a
+//! reason: one that merely stops was cut.
 
 use super::shopper::{Http, Seen};
 use bytes::Bytes;
@@ -14,9 +14,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Longest silence of a stream, which tells the time more often.
+/// Longest silence of a stream, which sends the time more often.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-/// Pause before it comes back; a browser waits for longer.
+/// Pause before it reconnects; a browser waits for longer.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The last events of a stream that a process had to end: the gateway leaves, or the service behind it.
 const ENDS: [&str; 2] = ["drain", "problem"];
@@ -36,7 +36,7 @@ impl Watcher {
         Self { client, uri, seen: Seen::default() }
     }
 
-    /// Watches until it is told to stop. Returns what it has seen; its answers are the streams that have ended.
+    /// Watches until it is stopped. Returns its results; its answers are the streams that have ended.
     pub async fn watch(mut self, mut stop: watch::Receiver<bool>) -> Seen {
         while !*stop.borrow() {
             let outcome = tokio::select! {
