@@ -28,7 +28,7 @@ fn posted(path: &'static str) -> Transcoding {
     Transcoding::of(&Method::POST, path).expect("the contract has the route")
 }
 
-/// Measures a request: from JSON to what goes to the service.
+/// Measures a request: from JSON to the message for the service.
 fn read(bencher: Bencher<'_, '_>, path: &'static str, body: &str) {
     let route = posted(path);
     bencher
@@ -36,7 +36,7 @@ fn read(bencher: Bencher<'_, '_>, path: &'static str, body: &str) {
         .bench_local(|| route.request(black_box(body.as_bytes())).expect("it is a request"));
 }
 
-/// Measures an answer: from what comes from the service to JSON.
+/// Measures an answer: from the message of the service to JSON.
 fn write(bencher: Bencher<'_, '_>, path: &'static str, answer: &impl Message) {
     let (route, answer) = (posted(path), answer.encode_to_vec());
     bencher
@@ -49,7 +49,7 @@ fn place_order_from_json(bencher: Bencher<'_, '_>) {
     read(bencher, ORDERS, PLACE_ORDER);
 }
 
-/// The same by the library alone, which neither names the field at fault nor refuses what is given twice.
+/// Measures the same by the library alone, which neither names the field at fault nor refuses one that is given twice.
 #[divan::bench]
 fn place_order_from_json_by_library(bencher: Bencher<'_, '_>) {
     let contract = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).expect("the contract is whole");

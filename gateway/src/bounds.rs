@@ -19,7 +19,7 @@ pub const BODY_PROGRESS_DEADLINE: Duration = Duration::from_secs(2);
 pub const COUNTED_ANSWER_BYTES: usize = 16 * 1024;
 /// The largest answer there is as JSON: each address may have one, whatever its share.
 pub const LARGEST_ANSWER_BYTES: usize = 32 << 20;
-/// How long a watcher may take nothing while something waits for it.
+/// Longest time that a watcher may take nothing while a message waits for it.
 pub const WATCHER_STALL_DEADLINE: Duration = Duration::from_secs(15);
 /// Messages that wait for one watcher, one a subject; the contract lets nobody watch more.
 pub const MAX_WAITING_MESSAGES: usize = 128;
@@ -79,8 +79,8 @@ pub struct LimitConfig {
     #[arg(long, env = "STAMPEDE_MAX_STREAMS_OF_USER", value_name = "COUNT", default_value_t = 16)]
     pub max_streams_of_user: usize,
 
-    /// Proxies in front of the gateway, by address or network, comma separated. What they say in x-forwarded-for and
-    /// traceparent is believed; what others say is not.
+    /// Proxies in front of the gateway, by address or network, comma separated. Their x-forwarded-for and traceparent
+    /// are trusted; those of others are ignored.
     #[arg(long, env = "STAMPEDE_TRUSTED_PROXIES", value_name = "NETWORKS", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
@@ -90,7 +90,7 @@ pub struct LimitConfig {
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub head_timeout_ms: u64,
 
-    /// How long a connection may be without a request, in milliseconds.
+    /// Longest time that a connection may be without a request, in milliseconds.
     #[arg(long, env = "STAMPEDE_IDLE_TIMEOUT_MS", value_name = "MS",
           default_value_t = millis(HttpBounds::default().idle_deadline),
           value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
@@ -102,14 +102,14 @@ pub struct LimitConfig {
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub max_connection_age_s: u64,
 
-    /// How long a reader may take nothing of its answer, in milliseconds. Over 10 s, a peer that has vanished is waited
-    /// for as much longer.
+    /// Longest time that a reader may take nothing of its answer, in milliseconds. Time over 10 s is added to the wait
+    /// for a peer that has vanished.
     #[arg(long, env = "STAMPEDE_READ_STALL_MS", value_name = "MS",
           default_value_t = millis(HttpBounds::default().stall_deadline),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub read_stall_ms: u64,
 
-    /// How often a peer over HTTP/2 is asked whether it is there, and how long its answer may take, in milliseconds.
+    /// Interval at which a peer over HTTP/2 is pinged, and longest wait for its answer, in milliseconds.
     #[arg(long, env = "STAMPEDE_PING_INTERVAL_MS", value_name = "MS",
           default_value_t = millis(HttpBounds::default().ping_interval),
           value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -121,12 +121,12 @@ fn millis(deadline: Duration) -> u64 {
 }
 
 impl LimitConfig {
-    /// The limits of calls.
+    /// Returns the limits of calls.
     pub fn call(&self) -> CallLimits {
         CallLimits { deadline: Duration::from_millis(self.request_timeout_ms) }
     }
 
-    /// The bounds of connections.
+    /// Returns the bounds of connections.
     pub fn http(&self) -> HttpBounds {
         HttpBounds {
             max_connections: self.max_connections,
@@ -141,48 +141,48 @@ impl LimitConfig {
         .with_stall_deadline(Duration::from_millis(self.read_stall_ms))
     }
 
-    /// The proxies that are believed.
+    /// Returns the trusted proxies.
     pub fn trusted(&self) -> Networks {
         self.trusted_proxies.clone().into()
     }
 
-    /// Requests under way.
+    /// Returns the bounds of requests under way.
     pub fn requests(&self) -> PoolBounds {
         let of_user = self.max_in_flight_of_user;
         let kept_percent = Class::kept_percent;
         PoolBounds { of_user, kept_percent, ..self.pool("requests", "requests are under way", self.max_in_flight) }
     }
 
-    /// Bytes of bodies that arrive.
+    /// Returns the bounds of the bytes of bodies that arrive.
     pub fn bodies(&self) -> PoolBounds {
         self.pool("body_bytes", "bodies are arriving", self.max_unfinished_bytes)
     }
 
-    /// Bytes of large answers that are not written.
+    /// Returns the bounds of the bytes of large answers that are not written.
     pub fn answers(&self) -> PoolBounds {
         let pool = self.pool("answer_bytes", "answers are waiting to be read", self.max_unread_bytes);
         PoolBounds { of_address: pool.of_address.max(LARGEST_ANSWER_BYTES), ..pool }
     }
 
-    /// Open streams.
+    /// Returns the bounds of open streams.
     pub fn streams(&self) -> PoolBounds {
         let (of_user, kept_percent) = (self.max_streams_of_user, Class::kept_percent_of_streams);
         PoolBounds { of_user, kept_percent, ..self.pool("streams", "streams are open", self.max_streams) }
     }
 
-    /// What the open streams are about.
+    /// Returns the bounds of the subjects of open streams.
     pub fn subjects(&self) -> PoolBounds {
         let kept_percent = Class::kept_percent_of_streams;
         PoolBounds { kept_percent, ..self.pool("subjects", "subjects are watched", self.max_subjects) }
     }
 
-    /// A pool that is bounded by its total and the share of an address.
+    /// Returns a pool that is bounded by its total and the share of an address.
     fn pool(&self, name: &'static str, what: &'static str, total: usize) -> PoolBounds {
         let kept_percent = Class::kept_percent_of_bytes;
         PoolBounds { name, what, total, of_address: self.of_address(total), of_user: total, kept_percent }
     }
 
-    /// Of a small total too an address has something.
+    /// Returns the share of an address: at least 1, however small the total.
     fn of_address(&self, total: usize) -> usize {
         (total.saturating_mul(usize::from(self.address_share_percent)) / 100).max(1)
     }
@@ -195,7 +195,7 @@ mod tests {
 
     const PAGE: &str = include_str!("../../docs/security.md");
 
-    /// A default as the page writes it.
+    /// Returns a default as the page writes it.
     fn written(flag: &str, value: u64) -> String {
         match flag.rsplit('-').next() {
             Some("ms") => format!("{} s", value / 1_000),

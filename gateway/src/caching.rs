@@ -1,5 +1,5 @@
-//! How answers may be kept: those that are the same for everybody by any cache and for a moment, those of one buyer by
-//! that buyer alone, who asks each time whether they are still right.
+//! The caching of answers: those that are the same for everybody may be kept by any cache for a moment, those of one
+//! buyer by that buyer alone, who revalidates them each time.
 
 use crate::routes::{Access, Route};
 use http::{HeaderValue, Method};
@@ -11,7 +11,8 @@ pub struct Caching {
 }
 
 impl Caching {
-    /// Lets any cache keep what is the same for everybody for so many seconds; with 0 it has to ask each time.
+    /// Lets any cache keep answers that are the same for everybody for so many seconds; with 0 it revalidates them each
+    /// time.
     pub fn new(public_max_age_s: u32) -> Self {
         let shared = match public_max_age_s {
             0 => HeaderValue::from_static("public, no-cache"),
@@ -20,7 +21,7 @@ impl Caching {
         Self { shared, own: HeaderValue::from_static("private, no-cache") }
     }
 
-    /// How the answer of a route may be kept; `None` if nothing is to be said of it.
+    /// Returns the `Cache-Control` of the answers of a route; `None` for no header.
     pub fn control(&self, route: &Route) -> Option<&HeaderValue> {
         let control = if route.access == Access::Public { &self.shared } else { &self.own };
         (route.method == Method::GET).then_some(control)

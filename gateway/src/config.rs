@@ -32,8 +32,8 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_AUTH_SECRET", value_name = "SECRET", hide_env_values = true)]
     pub auth_secret: SecretString,
 
-    /// Another key whose tokens are taken too: the next or the last --auth-secret, while that is changed. All replicas
-    /// first get the next one here, then as --auth-secret with the last one here, then without it.
+    /// Another key whose tokens are accepted too: the next or the last --auth-secret, while that is changed. All
+    /// replicas first get the next one here, then as --auth-secret with the last one here, then without it.
     #[arg(long, env = "STAMPEDE_AUTH_SECRET_OTHER", value_name = "SECRET", hide_env_values = true)]
     pub auth_secret_other: Option<SecretString>,
 
@@ -47,7 +47,8 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub refresh_ttl_s: u64,
 
-    /// How long a refresh whose answer was lost can be repeated, in seconds; after that the same token ends its login.
+    /// Time in which a refresh whose answer was lost can be repeated, in seconds; after that the same token ends its
+    /// login.
     #[arg(long, env = "STAMPEDE_REFRESH_REPEAT_S", value_name = "SECONDS", default_value_t = 60,
           value_parser = clap::value_parser!(u64).range(5..=3_600))]
     pub refresh_repeat_s: u64,
@@ -67,7 +68,7 @@ pub struct Config {
     #[arg(long, env = "STAMPEDE_TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// Where the services are.
+    /// URLs of the services.
     #[command(flatten)]
     pub upstreams: UpstreamConfig,
 
@@ -75,7 +76,7 @@ pub struct Config {
     #[command(flatten)]
     pub limits: LimitConfig,
 
-    /// What browsers, and caches in front, may do.
+    /// Rules for browsers, and for caches in front.
     #[command(flatten)]
     pub web: WebConfig,
 
@@ -91,13 +92,13 @@ impl HasCommon for Config {
 }
 
 impl Config {
-    /// Where the certificate and its key are; `None` for a port without TLS.
+    /// Returns the paths of the certificate and its key; `None` for a port without TLS.
     pub fn tls_files(&self) -> Option<TlsFiles> {
         let (certificate, key) = (self.tls_cert_file.clone()?, self.tls_key_file.clone()?);
         Some(TlsFiles { certificate, key })
     }
 
-    /// How long tokens live.
+    /// Returns the lifetimes of tokens.
     pub fn lives(&self) -> Lives {
         Lives {
             access: Duration::from_secs(self.access_ttl_s),

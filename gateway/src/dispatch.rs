@@ -46,11 +46,11 @@ pub async fn dispatch(
         Endpoint::Rpc(rpc) => {
             // A method without a body does not wait for one.
             let body = if rpc.has_body { holds.read(body, &holder).await? } else { Bytes::new() };
-            // What the body is but bytes is for its reader to say.
+            // A raw body is passed on as bytes, whatever its media type.
             if rpc.raw_body.is_none() {
                 require_json(&parts.headers, &body)?;
             }
-            // Not before: a place is for the call and its answer, never for a body that trickles in.
+            // Taken only now: a place is for the call and its answer, not for a body that is still arriving.
             let place = holds.request(&holder, class)?;
             // A call is over before its token is; a stream may not be.
             let end = caller.filter(|_| rpc.streaming).map(|caller| gateway.auth.end_of(caller));
@@ -134,8 +134,8 @@ fn index() -> Json<serde_json::Value> {
     }))
 }
 
-/// Refuses what says of itself that it is no JSON, or not JSON yet. What says nothing is taken for it; an empty body
-/// may say what it likes.
+/// Refuses a body whose headers say that it is not JSON, or that it is encoded. Without such headers it is read as
+/// JSON; an empty body may have any.
 fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() {
         return Ok(());
@@ -152,7 +152,7 @@ fn require_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     Err(Problem::new(Reason::UnsupportedMediaType, problem))
 }
 
-/// Whether this is `application/json`, or a kind of it such as `application/problem+json`, with any parameters.
+/// Returns whether this is `application/json`, or a kind of it such as `application/problem+json`, with any parameters.
 fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let bytes = media_type.as_bytes();

@@ -32,7 +32,7 @@ pub struct Gateway {
     pub auth: Auth,
     /// Issues and checks tickets for streams.
     pub tickets: Tickets,
-    /// How answers may be kept.
+    /// Chooses how answers may be cached.
     pub caching: Caching,
     /// Describes the routes.
     pub pages: Pages,
@@ -40,7 +40,7 @@ pub struct Gateway {
     pub holds: Holds,
     /// Measures the requests.
     pub metrics: Metrics,
-    /// Cancelled when the gateway leaves.
+    /// Cancelled when the gateway shuts down.
     pub draining: CancellationToken,
 }
 

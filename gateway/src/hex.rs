@@ -1,8 +1,8 @@
-//! Bytes as text: what names a hash, a key or an answer.
+//! Bytes in hexadecimal: the names of hashes, keys and answers.
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The bytes in hexadecimal, in lower case. By a table: a formatter is called once for each of them.
+/// Returns the bytes in hexadecimal, in lower case. Uses a table: a formatter is called once for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     let digits = |byte: &u8| [byte >> 4, byte & 0xf].map(|digit| char::from(DIGITS[usize::from(digit)]));
     let mut text = String::with_capacity(2 * bytes.len());

@@ -4,13 +4,13 @@
 //! if the route requires one (`auth`). Body, query and path become the request message of the method, and the answer
 //! becomes JSON or a stream of events (`transcode`). A call in gRPC, gRPC-Web or Connect is of one of the same methods
 //! and has the same bounds; its messages are passed on as they are (`grpc`). Both reach the services the same way
-//! (`upstream`). Every failure of HTTP/JSON is answered in one format (`problem`). What clients hold on to meanwhile is
-//! bounded (`hold`, by the figures in `bounds`), and what they may do in a time is limited (`acts`, by the figures in
-//! `acts::rules`). What it answers is described by the same table (`openapi`).
+//! (`upstream`). Every failure of HTTP/JSON is answered in one format (`problem`). The resources that clients hold
+//! meanwhile are bounded (`hold`, by the figures in `bounds`), and the rate of their acts is limited (`acts`, by the
+//! figures in `acts::rules`). The same table describes the answers (`openapi`).
 //!
 //! A new RPC needs no code here, unless it is to be limited too. The only state of the gateway is in Redis: which
-//! refresh tokens were used, which logins are revoked, and how much was done; and it has nothing of a service but its
-//! descriptor.
+//! refresh tokens were used, which logins are revoked, and the counts of acts. Of a service it has the descriptor
+//! alone.
 //!
 //! gRPC health, and reflection of the methods that can be called from outside, are on its port. Reflection of all that
 //! it leads to is on its admin port.
@@ -59,13 +59,13 @@ use std::{collections::HashMap, sync::Arc};
 use transcode::Transcoder;
 use upstream::Upstream;
 
-/// Describes all that the gateway answers, as OpenAPI: what it serves at `/openapi.json`, for people.
+/// Returns the OpenAPI description of the gateway, as served at `/openapi.json`, but indented.
 pub fn openapi() -> anyhow::Result<String> {
     let table = Table::of_contract(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be routed")?;
     openapi::text(&table).context("the description cannot be written")
 }
 
-/// Reads the contract, connects to Redis and the services, and makes what is served.
+/// Reads the contract, connects to Redis and the services, and builds the server.
 pub async fn build(config: Config, workers: Workers) -> anyhow::Result<Http> {
     let tls = tls(&config).await.context("--tls-cert-file and --tls-key-file")?;
     let secrets = Secrets::new(&config.auth_secret, config.auth_secret_other.as_ref())?;
@@ -120,7 +120,7 @@ async fn connect(config: &Config) -> anyhow::Result<Redis> {
     Ok(redis)
 }
 
-/// Goes by the clock of Redis: tokens end, and pages count down, by the clock that opens the sale.
+/// Follows the clock of Redis: tokens expire, and pages count down, by the clock that opens the sale.
 async fn follow_redis(config: &Config, redis: &Redis, workers: &Workers) -> anyhow::Result<()> {
     let clock = SharedClock { of: "redis", leads: true };
     let redis = redis.clone();
@@ -131,7 +131,7 @@ async fn follow_redis(config: &Config, redis: &Redis, workers: &Workers) -> anyh
     follow_clock(workers, clock, config.common.wait_for_servers(), read).await
 }
 
-/// Reads which logins are revoked before anybody is let in, and goes on looking.
+/// Loads the revoked logins before the first request is served, and starts the task that polls for more.
 async fn revoked_logins(config: &Config, redis: &Redis, workers: &Workers) -> anyhow::Result<Arc<Revoked>> {
     let read = || Revoked::load(redis.clone());
     let (revoked, since) = wait_for("the list of revoked logins", config.common.wait_for_servers(), read).await?;

@@ -15,48 +15,48 @@ const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 #[derive(Debug)]
 pub struct Refusal {
     problem: Problem,
-    /// What would be taken instead.
+    /// Header with the methods or media types that are accepted.
     offer: Option<(HeaderName, HeaderValue)>,
     /// Whether the request came with credentials.
     presented: bool,
 }
 
 impl Refusal {
-    /// The path is known, but under these methods only.
+    /// Refuses a method that the path does not have.
     pub fn method_not_allowed(allow: HeaderValue) -> Self {
         let methods = allow.to_str().unwrap_or_default().to_owned();
         let problem = Problem::new(Reason::MethodNotAllowed, format!("this path takes {methods}"));
         Self { problem, offer: Some((header::ALLOW, allow)), presented: false }
     }
 
-    /// The path is that of a method, whose calls have these media types only.
+    /// Refuses a request to the path of a method that is no call of it, by naming the media types of calls.
     pub fn no_call(accept_post: HeaderValue) -> Self {
         let media_types = accept_post.to_str().unwrap_or_default().to_owned();
         let problem = Problem::new(Reason::UnsupportedMediaType, format!("the body must be one of {media_types}"));
         Self { problem, offer: Some((ACCEPT_POST, accept_post)), presented: false }
     }
 
-    /// Tells who presented credentials that these are not valid, and not only that there are to be some.
+    /// Sets whether the request came with credentials. If so, the challenge says that they are invalid.
     #[must_use]
     pub fn presented(mut self, presented: bool) -> Self {
         self.presented = presented;
         self
     }
 
-    /// The answer to the request of this trace.
+    /// Returns the answer to the request of this trace.
     pub fn into_response(self, trace_id: &TraceId) -> Response {
         let Self { problem, offer, presented } = self;
         let mut response = Response::new(Body::from(problem.to_json(trace_id.as_str()).to_string()));
         *response.status_mut() = problem.http();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        // Some could be kept by caches that decide for themselves.
+        // Some statuses are cacheable by default.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some((name, value)) = offer {
             headers.insert(name, value);
         }
         if let Some(delay) = problem.retry_delay() {
-            // Whole seconds are all that the header can say; the body has milliseconds.
+            // The header has whole seconds; the body has milliseconds.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -73,8 +73,8 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// The problem with a wait that differs from caller to caller, unless it has one of its own: all who are refused in one
-/// moment, as when a server is away, would come back in one moment.
+/// Spreads the default retry delay of a problem at random. Otherwise all who are refused in one moment, as when a
+/// server is away, would come back in one moment.
 pub fn spread(problem: Problem) -> Problem {
     match problem.retry_delay() {
         Some(wait) if problem.reason().default_retry() == Some(wait) => {
@@ -84,7 +84,7 @@ pub fn spread(problem: Problem) -> Problem {
     }
 }
 
-/// The `WWW-Authenticate` header for a bad bearer token (RFC 6750). Webhook signatures are no bearer tokens.
+/// Returns the `WWW-Authenticate` header for a bad bearer token (RFC 6750). Webhook signatures are no bearer tokens.
 fn challenge(reason: Reason, presented: bool) -> Option<HeaderValue> {
     match reason {
         Reason::Unauthenticated if !presented => Some(HeaderValue::from_static(r#"Bearer realm="stampede""#)),
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_told_in_whole_seconds_rounded_up() {
+    fn a_retry_is_given_in_whole_seconds_rounded_up() {
         let problem = Problem::new(Reason::Throttled, "slow down").retry_after(Duration::from_millis(2_001));
         assert_eq!(written(problem.into()).headers()["retry-after"], "3");
     }
 
     #[test]
-    fn those_who_are_refused_at_once_are_told_different_times() {
+    fn those_who_are_refused_at_once_get_different_times() {
         let mut waits: Vec<_> = (0..50)
             .map(|_| Refusal::from(Problem::unavailable("the token store", "redis is away")).problem.retry_delay())
             .collect();

@@ -14,7 +14,7 @@ pub const HEADER: &str = "x-trace-id";
 pub struct TraceId(Arc<str>);
 
 impl TraceId {
-    /// The id of the trace of this span: that of the `traceparent` of a trusted proxy, else a new one.
+    /// Returns the id of the trace of this span: that of the `traceparent` of a trusted proxy, else a new one.
     pub fn of(span: &Span) -> Self {
         Self::from(telemetry::trace_id(span).unwrap_or_else(fresh))
     }
@@ -24,25 +24,25 @@ impl TraceId {
         Self("0af7651916cd43dd8448eb211c80319c".into())
     }
 
-    /// The digits.
+    /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As the header has it.
+    /// Returns the value of the header.
     pub fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("hexadecimal digits are header text")
     }
 }
 
 impl From<String> for TraceId {
-    /// The id of these digits.
+    /// Makes an id of these digits.
     fn from(digits: String) -> Self {
         Self(digits.into())
     }
 }
 
-/// Names a request where there is no telemetry, as in tests.
+/// Returns the name of a request where there is no telemetry, as in tests.
 #[expect(clippy::disallowed_methods, reason = "the id only names the request; nothing is decided by it")]
 fn fresh() -> String {
     Uuid::now_v7().simple().to_string()

@@ -24,12 +24,12 @@ impl Transcoding {
         Ok(Self { rpc: Arc::clone(rpc), uri: Uri::from_static(path) })
     }
 
-    /// Turns a body into what goes to the service.
+    /// Turns a body into the message for the service.
     pub fn request(&self, body: &[u8]) -> anyhow::Result<Vec<u8>> {
         Ok(assemble(&self.rpc, &self.uri, body)?.encode_to_vec())
     }
 
-    /// Turns what comes from the service into the body of the answer.
+    /// Turns the message of the service into the body of the answer.
     pub fn answer(&self, message: &[u8]) -> anyhow::Result<Vec<u8>> {
         Ok(of_bytes(&self.rpc, message)?)
     }

@@ -1,6 +1,6 @@
 //! Calls to the services: on which channel, for how long, and in whose name.
 //!
-//! What the messages are, and in which protocol the caller sent them, is not known here.
+//! It knows neither the messages nor the protocol in which the caller sent them.
 
 use crate::{problem::spread, routes::Rpc};
 use stampede_chassis::{
@@ -38,9 +38,9 @@ pub struct CallLimits {
 pub struct Outgoing<'c> {
     /// The method.
     pub rpc: &'c Rpc,
-    /// Who calls; `None` without a token.
+    /// The caller; `None` without a token.
     pub caller: Option<&'c Identity>,
-    /// When it is given up.
+    /// The deadline of the answer, or of the start of a stream.
     pub deadline: Deadline,
 }
 
@@ -56,13 +56,13 @@ impl Upstream {
         Self { channels, limits }
     }
 
-    /// When a call is given up that begins now: at the bound of the gateway, or when the caller waits no longer.
+    /// Returns the deadline of a call that begins now: that of the gateway, or the caller's if it is earlier.
     pub fn deadline(&self, theirs: Option<Deadline>) -> Deadline {
         let ours = Deadline::after(self.limits.deadline);
         theirs.map_or(ours, |theirs| theirs.min(ours))
     }
 
-    /// Makes a call that is answered once.
+    /// Makes a unary call.
     pub async fn unary<C>(&self, call: Outgoing<'_>, message: C::Encode, codec: C) -> Result<C::Decode, Problem>
     where
         C: Codec,
@@ -115,20 +115,20 @@ async fn in_time<T>(deadline: Deadline, work: impl Future<Output = Result<T, Sta
     outcome.map_err(|status| failure(&status))
 }
 
-/// What a failure of a service is to a caller of the gateway.
+/// Translates a failure of a service into the problem for the caller.
 pub fn failure(status: &Status) -> Problem {
     let problem = Problem::from_status(status);
     match problem.reason() {
         // The route is in the contract of the gateway, so the path and the method are right: the service is older.
         Reason::MethodNotAllowed => Problem::new(Reason::NotImplemented, "the service does not offer this yet"),
-        // Who calls was checked here, so it is the gateway that the service does not believe, by its secret or its
-        // clock. A caller who was told so would throw a good token away.
+        // The caller was authenticated here, so the service rejects the gateway itself, by its secret or its clock.
+        // With this answer a caller would throw a good token away.
         Reason::Unauthenticated => {
             let cause = format!("it does not believe this gateway: {status}");
             spread(Problem::unavailable("the service", cause))
         }
-        // The library's word for an answer that is too large. A service's own refusal of a request has a reason, and
-        // nothing internal.
+        // The status of the library for an answer that is too large. A service's own refusal of a request has a reason,
+        // and no internal detail.
         Reason::BodyTooLarge if problem.internal_detail().is_some() => {
             Problem::internal_error(format!("the answer is larger than {MAX_ANSWER_BYTES} bytes: {status}"))
         }
@@ -136,12 +136,12 @@ pub fn failure(status: &Status) -> Problem {
     }
 }
 
-/// `order` of `stampede.order.v1.OrderService`.
+/// Returns `order` for `stampede.order.v1.OrderService`.
 fn short_name(rpc: &Rpc) -> &str {
     rpc.service.split('.').nth(1).unwrap_or(&rpc.service)
 }
 
-/// The request with its metadata. That is made from the token alone: nothing that the caller sent is passed on.
+/// Returns the request with its metadata, made from the token alone: nothing that the caller sent is passed on.
 fn request<M>(call: Outgoing<'_>, message: M) -> Result<Request<M>, Problem> {
     let mut extensions = http::Extensions::default();
     if call.rpc.read_only {
@@ -188,7 +188,7 @@ mod tests {
             waits.dedup();
             assert!(waits.len() > 10, "{reason}: {waits:?}");
         }
-        // Who names a time means it, such as a stream that ends at a time by chance.
+        // A delay that the service has set is kept, such as that of a stream that ends at a random time.
         let named = Duration::from_secs(2);
         for reason in [Reason::Throttled, Reason::Unavailable] {
             let waits = waits(Problem::new(reason, "not now").retry_after(named));

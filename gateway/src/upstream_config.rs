@@ -1,4 +1,4 @@
-//! Where the services are: for each service of the registry a flag, such as `--order-urls`, and its variable.
+//! The URLs of the services: for each service of the registry a flag, such as `--order-urls`, and its variable.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 use stampede_vocab::{Process, Service};
@@ -11,7 +11,7 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// The services, with the URLs of each.
+    /// Returns the services, with the URLs of each.
     pub fn services(&self) -> impl Iterator<Item = (Service, &[String])> {
         self.urls.iter().map(|(service, urls)| (*service, urls.as_slice()))
     }

@@ -1,8 +1,7 @@
-//! What browsers, and caches in front of the gateway, may do with answers; and the layers that see to it.
+//! Rules for browsers, and for caches in front of the gateway; and the layers that apply them.
 //!
-//! They are around the one handler of the gateway and not in it, as they are kept by others and know nothing of it.
-//! Compression is the handler's and not the router's, which would box each request twice more. What is not configured
-//! is left out.
+//! The layers wrap the one handler of the gateway: they come from a library and know nothing of it. Compression wraps
+//! the handler and not the router, which would box each request twice more. A layer that is not configured is left out.
 
 use axum::{Router, handler::Handler};
 use http::{HeaderName, HeaderValue, Method};
@@ -16,7 +15,7 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
-/// How long a browser may keep the answer to a preflight; no browser keeps it for longer.
+/// Time for which a browser may keep the answer to a preflight; no browser keeps it for longer.
 const PREFLIGHT_LIFE: Duration = Duration::from_secs(7_200);
 
 /// Headers that pages may send: those of HTTP, then those of Connect and gRPC-Web.
@@ -45,7 +44,7 @@ const EXPOSED_HEADERS: [&str; 8] = [
     "grpc-status-details-bin",
 ];
 
-/// What browsers, and caches in front, may do.
+/// Rules for browsers, and for caches in front.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Browsers and caches")]
 pub struct WebConfig {
@@ -54,18 +53,19 @@ pub struct WebConfig {
     #[arg(long, env = "STAMPEDE_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// How long any cache may keep an answer that is the same for everybody, in seconds; 0 has it ask each time.
+    /// Time for which any cache may keep an answer that is the same for everybody, in seconds; 0 makes it revalidate
+    /// each time.
     #[arg(long, env = "STAMPEDE_PUBLIC_MAX_AGE_S", value_name = "SECONDS", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(0..=3_600))]
     pub public_max_age_s: u32,
 
-    /// Answers of so many bytes and more are compressed for who takes that (gzip); 0 compresses none.
+    /// Answers of so many bytes and more are compressed for clients that accept gzip; 0 compresses none.
     #[arg(long, env = "STAMPEDE_COMPRESS_FROM_BYTES", value_name = "BYTES", default_value_t = 1_024)]
     pub compress_from_bytes: u16,
 }
 
 impl WebConfig {
-    /// A router that answers every request by `handler`, with the layers around it.
+    /// Returns a router that answers every request by `handler`, with the layers around it.
     pub fn around<H, T, S>(&self, handler: H, state: S) -> Router
     where
         H: Handler<T, S>,
@@ -80,7 +80,8 @@ impl WebConfig {
         if self.cors_origins.is_empty() { router } else { router.layer(self.cors()) }
     }
 
-    /// Pages send their tokens themselves, in a header: there are no cookies, so credentials are not allowed.
+    /// Returns the CORS layer. Pages send their tokens themselves, in a header: there are no cookies, so credentials
+    /// are not allowed.
     fn cors(&self) -> CorsLayer {
         let origins = if self.cors_origins.iter().any(|origin| origin == "*") {
             AllowOrigin::any()
@@ -97,14 +98,14 @@ impl WebConfig {
 }
 
 fn compression(from_bytes: u16) -> CompressionLayer<impl Predicate> {
-    // An event has to go out when it happens, and not when a block of the compressor is full.
+    // Events are sent as they happen, not when a block of the compressor is full.
     let large = SizeAbove::new(from_bytes).and(NotForContentType::const_new("text/event-stream"));
-    // gRPC compresses its messages one by one, and says so in its own words.
+    // gRPC compresses its messages one by one, with headers of its own.
     let large = large.and(NotForContentType::const_new("application/grpc"));
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(large)
 }
 
-/// `*`, or an origin as browsers send it: scheme and host, with a port if it is not that of the scheme.
+/// Reads `*`, or an origin as browsers send it: scheme and host, with a port if it is not that of the scheme.
 fn origin(text: &str) -> Result<HeaderValue, String> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
     let is_origin = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);

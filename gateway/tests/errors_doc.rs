@@ -13,7 +13,7 @@ fn section(reason: Reason) -> &'static str {
     &text[..end]
 }
 
-/// `FAILED_PRECONDITION` of `FailedPrecondition`.
+/// Returns `FAILED_PRECONDITION` for `FailedPrecondition`.
 fn code_name(reason: Reason) -> String {
     let mut name = String::new();
     for letter in format!("{:?}", reason.code()).chars() {

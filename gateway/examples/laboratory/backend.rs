@@ -1,4 +1,4 @@
-//! The gRPC handler: claims of coupons, campaigns, and that it is healthy.
+//! The gRPC handler: claims of coupons, campaigns, and health.
 
 use axum::{Router, body::Body, extract::Request, routing::any};
 use bytes::Bytes;
@@ -85,7 +85,7 @@ fn euros(euros: i64) -> Option<Money> {
     Some(Money { minor_units: euros * 100, currency: "EUR".to_owned() })
 }
 
-/// SERVING, byte by byte: a frame of two bytes, field 1 is 1.
+/// Returns SERVING, byte by byte: a frame of two bytes, field 1 is 1.
 async fn health() -> Response<Body> {
     let went_well = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
     let serving = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1])).with_trailers(ready(Some(Ok(went_well))));

@@ -1,4 +1,4 @@
-//! The HTTP handler: reads a body, and answers what a claim is answered.
+//! The HTTP handler: reads a body, and answers as a claim is answered.
 
 use axum::{Router, response::IntoResponse, routing::post, serve::ListenerExt};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
 //! The hop from HTTP to gRPC: reads JSON, makes the call over one connection, writes JSON. It knows the one method,
-//! finds no fault with anything, and has no deadline, no balance and no second try.
+//! checks nothing, and has no deadline, no balancing and no retry.
 
 use anyhow::Context;
 use bytes::{BufMut, Bytes, BytesMut};

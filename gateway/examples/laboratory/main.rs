@@ -1,5 +1,5 @@
-//! What the gateway is measured beside, by `cargo xtask bench gateway`: a gRPC handler with nothing around it, an HTTP
-//! handler, and a hop from HTTP to gRPC that does nothing else. Each runs on one thread.
+//! The baselines that `cargo xtask bench gateway` measures the gateway beside: a gRPC handler with nothing around it,
+//! an HTTP handler, and a hop from HTTP to gRPC that does nothing else. Each runs on one thread.
 
 mod backend;
 mod handler;

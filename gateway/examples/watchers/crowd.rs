@@ -1,4 +1,4 @@
-//! The watchers: who of them was told of what, and how long after it was asked for.
+//! The watchers, and the latency of each change for each of them.
 
 use crate::line::Line;
 use anyhow::{bail, ensure};
@@ -15,63 +15,64 @@ use tokio::{
 
 /// Longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a wait looks.
+/// Poll interval of a wait.
 const TICK: Duration = Duration::from_millis(10);
-/// What ends one event of a stream.
+/// The end of an event of a stream.
 const EVENT_END: &[u8] = b"\n\n";
 
-/// What all watchers share. A change is known by its number; number 0 is how the event is at first.
+/// The state that all watchers share. A change is known by its number; number 0 is the event at first.
 pub struct Crowd {
-    /// What a message says that tells of each change.
+    /// The part of a message that shows each change.
     marks: Vec<String>,
-    /// When each was asked for.
-    asked: Vec<OnceLock<Instant>>,
-    /// How long after that each watcher was told.
-    told: Vec<Mutex<Vec<Duration>>>,
-    /// What happened to the first stream that did not open, or ended.
+    /// When each change was requested.
+    requested: Vec<OnceLock<Instant>>,
+    /// The latencies of each change, one a watcher.
+    latencies: Vec<Mutex<Vec<Duration>>>,
+    /// The failure of the first stream that did not open, or ended.
     failure: OnceLock<String>,
 }
 
 impl Crowd {
-    /// Watchers of an event that opens at the first of these times, and is moved to the others one after another.
+    /// Returns the watchers of an event that opens at the first of these times, and is moved to the others one after
+    /// another.
     pub fn of(times: &[String]) -> Self {
         Self {
             // How a fraction of zero seconds is written does not matter.
             marks: times.iter().map(|time| format!("\"open_time\":\"{}", time.trim_end_matches('Z'))).collect(),
-            asked: times.iter().map(|_| OnceLock::new()).collect(),
-            told: times.iter().map(|_| Mutex::default()).collect(),
+            requested: times.iter().map(|_| OnceLock::new()).collect(),
+            latencies: times.iter().map(|_| Mutex::default()).collect(),
             failure: OnceLock::new(),
         }
     }
 
     /// Counts the time of a change from now on.
-    pub fn ask(&self, change: usize) {
-        self.asked[change].get_or_init(Instant::now);
+    pub fn request(&self, change: usize) {
+        self.requested[change].get_or_init(Instant::now);
     }
 
-    /// How long it took to tell each of so many watchers of a change, the quickest first.
-    pub async fn until_told(&self, change: usize, watchers: usize) -> anyhow::Result<Vec<Duration>> {
+    /// Waits until so many watchers have a change. Returns their latencies, the shortest first.
+    pub async fn wait_for(&self, change: usize, watchers: usize) -> anyhow::Result<Vec<Duration>> {
         let end = Instant::now() + PATIENCE;
         loop {
-            let mut told = self.told(change).clone();
-            if told.len() >= watchers {
-                told.sort_unstable();
-                return Ok(told);
+            let mut latencies = self.latencies(change).clone();
+            if latencies.len() >= watchers {
+                latencies.sort_unstable();
+                return Ok(latencies);
             }
             if self.failure.get().is_some() || Instant::now() > end {
-                let what = format!("of {watchers} watchers {} were told of change {change}", told.len());
+                let what = format!("of {watchers} watchers {} have change {change}", latencies.len());
                 bail!(self.trouble(&what));
             }
             sleep(TICK).await;
         }
     }
 
-    /// Something that went wrong, with the reason as far as it is known.
+    /// Describes a failure, with the reason as far as it is known.
     pub fn trouble(&self, what: &str) -> String {
         format!("{what}: {}", self.failure.get().map_or("the rest is silent", String::as_str))
     }
 
-    /// One watcher, to the end of its stream. The permit is given back once that is open.
+    /// Runs one watcher, to the end of its stream. The permit is given back once that is open.
     pub async fn watch(self: Arc<Self>, mut line: Line, path: Arc<str>, permit: OwnedSemaphorePermit) {
         if let Err(error) = self.follow(&mut line, &path, permit).await {
             self.failure.get_or_init(|| format!("{error:#}"));
@@ -89,7 +90,7 @@ impl Crowd {
             let Ok(data) = frame?.into_data() else { continue };
             text.extend_from_slice(&data);
             while self.marks.get(next).is_some_and(|mark| String::from_utf8_lossy(&text).contains(mark)) {
-                self.tell(next);
+                self.record(next);
                 next += 1;
                 drop(permit.take());
             }
@@ -102,13 +103,13 @@ impl Crowd {
         Ok(())
     }
 
-    fn tell(&self, change: usize) {
-        let took = self.asked[change].get().map_or(Duration::ZERO, Instant::elapsed);
-        self.told(change).push(took);
+    fn record(&self, change: usize) {
+        let took = self.requested[change].get().map_or(Duration::ZERO, Instant::elapsed);
+        self.latencies(change).push(took);
     }
 
     /// Nothing under this lock can panic.
-    fn told(&self, change: usize) -> MutexGuard<'_, Vec<Duration>> {
-        self.told[change].lock().unwrap_or_else(PoisonError::into_inner)
+    fn latencies(&self, change: usize) -> MutexGuard<'_, Vec<Duration>> {
+        self.latencies[change].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -29,27 +29,28 @@ const FROM_ONE_ADDRESS: usize = 500;
 /// Open files beside the connections.
 const OTHER_FILES: usize = 64;
 
-/// How the crowd comes to the gateway.
+/// The connections of the crowd to the gateway.
 pub struct Lines {
     pub gateway: SocketAddr,
     /// Whether each watcher has a connection of its own.
     pub http1: bool,
 }
 
-/// The way of one watcher.
+/// The connection of one watcher.
 pub enum Line {
     Http1(SocketAddr, http1::SendRequest<Empty<Bytes>>),
     Http2(SocketAddr, http2::SendRequest<Empty<Bytes>>),
 }
 
 impl Lines {
-    /// Open files that a process with so many watchers needs, of which a gateway gives seven eighths to connections.
+    /// Returns the open files that a process with so many watchers needs, of which a gateway gives seven eighths to
+    /// connections.
     pub fn files(&self, watchers: usize) -> u64 {
         let connections = if self.http1 { watchers } else { watchers.div_ceil(STREAMS) };
         (connections.div_ceil(7) * 8 + OTHER_FILES) as u64
     }
 
-    /// A connection for the watchers from this one on: a line for each that it has room for.
+    /// Connects the watchers from this one on. Returns a line for each that the connection has room for.
     pub async fn connect(&self, watcher: usize) -> anyhow::Result<Vec<Line>> {
         let socket = timeout(PATIENCE, self.socket(watcher)).await.context("the gateway takes no connection")?;
         let io = TokioIo::new(socket.context("cannot connect to the gateway")?);
@@ -78,7 +79,7 @@ impl Lines {
 }
 
 impl Line {
-    /// The answer to a GET, whose body is still to come.
+    /// Returns the answer to a GET, whose body is still to come.
     pub async fn get(&mut self, path: &str) -> anyhow::Result<Response<Incoming>> {
         let answer = match self {
             Self::Http1(gateway, line) => {
@@ -94,7 +95,7 @@ impl Line {
     }
 }
 
-/// An address of this machine.
+/// Returns an address of this machine.
 fn address_of(watcher: usize) -> Ipv4Addr {
     let number = watcher / FROM_ONE_ADDRESS % 250;
     Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(number).expect("less than 250"))

@@ -1,8 +1,8 @@
 //! A crowd that watches one event through a gateway, for `cargo xtask bench watchers`: each watcher has a stream of its
-//! own, and notes how long after a change it is told.
+//! own, and records the latency of each change.
 //!
-//! For each step it writes one line of JSON, and then it waits for a line before the next: so whoever runs it can look
-//! at the processes in between. It ends with its input.
+//! For each step it writes one line of JSON, and then it waits for a line before the next: so its caller can measure
+//! the processes in between. It ends with its input.
 
 mod crowd;
 mod line;
@@ -27,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Streams that are being opened at a time: fewer than a listener keeps connections waiting.
 const OPENING: usize = 512;
-/// How far ahead the event opens: nothing but what is asked for here changes it.
+/// Time until the event opens: only the changes requested here change it.
 const DAY_S: i64 = 86_400;
 
 /// The crowd.
@@ -35,10 +35,10 @@ const DAY_S: i64 = 86_400;
 struct Args {
     /// The gateway, HOST:PORT
     gateway: String,
-    /// How many watch
+    /// Number of watchers
     #[arg(long, value_name = "COUNT")]
     watchers: usize,
-    /// How often the event changes
+    /// Number of changes of the event
     #[arg(long, value_name = "COUNT")]
     changes: usize,
     /// Give each watcher an HTTP/1 connection, in place of an HTTP/2 connection for each hundred
@@ -67,17 +67,17 @@ async fn watch(args: Args) -> anyhow::Result<()> {
     let event = operator.create(&times[0]).await?;
     let crowd = Arc::new(Crowd::of(&times));
 
-    crowd.ask(0);
+    crowd.request(0);
     open(&crowd, &lines, &event, args.watchers).await?;
-    let first = crowd.until_told(0, args.watchers).await?;
+    let first = crowd.wait_for(0, args.watchers).await?;
     say(&json!({ "opened_ms": millis(*first.last().unwrap_or(&Duration::ZERO)) }))?;
     for (change, time) in times.iter().enumerate().skip(1) {
         if !go_on().await? {
             break;
         }
-        crowd.ask(change);
+        crowd.request(change);
         operator.reschedule(&event, time).await?;
-        say(&figures(&crowd.until_told(change, args.watchers).await?))?;
+        say(&figures(&crowd.wait_for(change, args.watchers).await?))?;
     }
     while go_on().await? {}
     operator.cancel(&event).await
@@ -110,7 +110,7 @@ fn allow_files(needed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for a line; whether one came before the end.
+/// Waits for a line. Returns whether one came before the end.
 async fn go_on() -> anyhow::Result<bool> {
     Ok(spawn_blocking(|| stdin().read_line(&mut String::new())).await?? > 0)
 }
@@ -122,9 +122,9 @@ fn say(line: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The figures of a change; `told` is sorted.
-fn figures(told: &[Duration]) -> Value {
-    let at = |percent: usize| told.get((told.len() * percent).div_ceil(100).saturating_sub(1)).copied();
+/// Returns the figures of a change; `latencies` is sorted.
+fn figures(latencies: &[Duration]) -> Value {
+    let at = |percent: usize| latencies.get((latencies.len() * percent).div_ceil(100).saturating_sub(1)).copied();
     let [p50, p99, max] = [50, 99, 100].map(|percent| millis(at(percent).unwrap_or_default()));
     json!({ "p50_ms": p50, "p99_ms": p99, "max_ms": max })
 }
@@ -133,7 +133,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A second since 1970 as JSON has it.
+/// Returns a second since 1970 as JSON has it.
 fn time(seconds: i64) -> String {
     prost_types::Timestamp { seconds, nanos: 0 }.to_string()
 }

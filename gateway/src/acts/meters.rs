@@ -1,9 +1,9 @@
-//! Counts what was refused, and what was let through without being asked for.
+//! Counts refusals, and acts that were let through without a check.
 
 use super::Act;
 use opentelemetry::{KeyValue, global, metrics::Counter};
 
-/// For whom an act is bounded.
+/// The owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// One order.
@@ -18,7 +18,7 @@ impl By {
     /// All of them: the limit of one order is the narrowest, that of an address the widest.
     pub const NARROWEST_FIRST: [Self; 3] = [Self::Order, Self::Token, Self::Address];
 
-    /// The name in metrics and answers.
+    /// Returns the name in metrics and answers.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Order => "order",
@@ -46,7 +46,7 @@ impl Meters {
             .u64_counter("stampede_gateway_limits_unasked")
             .with_description("Acts that were let through because Redis did not say in time whether they may")
             .build();
-        // From the start: a series that begins with its first count hides that count from who looks at increases.
+        // A series that begins with its first count hides that count from queries of increases.
         unasked.add(0, &[]);
         Self { throttled, unasked }
     }
@@ -56,7 +56,7 @@ impl Meters {
         self.throttled.add(1, &[KeyValue::new("act", act.name()), KeyValue::new("by", by.name())]);
     }
 
-    /// Counts so many that were let through unasked.
+    /// Counts acts that were let through because Redis did not answer.
     pub fn unasked(&self, acts: usize) {
         self.unasked.add(acts as u64, &[]);
     }

@@ -1,10 +1,10 @@
 //! Limits on what callers do: how often by user and by address, and how many orders they may have open.
 //!
-//! What was done is counted in Redis, so the limits hold for all gateways together. Where Redis does not answer at
-//! once, acts are let through and counted as such: a limit protects a sale, and must not stop one.
+//! Acts are counted in Redis, so the limits hold for all gateways together. Where Redis does not answer at once, acts
+//! are let through and counted as such: a limit protects a sale, and must not stop one.
 //!
-//! Who a caller is was checked before, and what a request says was read. So a refusal names no secret, and a request
-//! that makes no sense costs its caller nothing.
+//! The caller was authenticated and the request was read before. So a refusal reveals no secret, and a request that
+//! makes no sense costs its caller nothing.
 
 mod meters;
 mod queue;
@@ -27,7 +27,7 @@ use stampede_status::{Problem, Reason};
 use stampede_vocab::OrderId;
 use std::{fmt::Display, sync::Arc, time::Duration};
 
-/// Shortest wait that a caller is told.
+/// Shortest retry delay of a refusal.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Lets acts through, or refuses them.
@@ -39,7 +39,7 @@ pub struct Acts {
     offenders: Offenders,
 }
 
-/// Who does something: what the limits know of them.
+/// The caller of an act, as far as the limits know them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Who<'a> {
     /// The user, or the login where no user is known.
@@ -53,7 +53,7 @@ pub struct Who<'a> {
 }
 
 impl Who<'_> {
-    /// Whom the limits of this kind are of; `None` where that is not known.
+    /// Returns the owner of the limits of this kind; `None` where it is not known.
     fn subject(&self, by: By) -> Option<&dyn Display> {
         match by {
             By::Order => self.order.as_ref().map(|order| order as &dyn Display),
@@ -71,7 +71,7 @@ impl Acts {
         Self { queue, redis, factor, meters, offenders: Offenders::default() }
     }
 
-    /// Counts one act; `THROTTLED` if there were too many.
+    /// Counts one act; fails with `THROTTLED` if there were too many.
     pub async fn admit(&self, act: Act, who: &Who<'_>) -> Result<(), Problem> {
         if self.factor == 0 {
             return Ok(());
@@ -110,14 +110,14 @@ impl Acts {
 
     fn refuse(&self, act: Act, by: By, wait: Duration, detail: &str) -> Problem {
         self.meters.throttled(act, by);
-        // Never before it is of use, and not all who were refused together at the same time.
+        // Never too early, and not at the same time for all who were refused together.
         let wait = wait.max(LEAST_RETRY).mul_f64(rand::random_range(1.0..=1.5));
         Problem::new(Reason::Throttled, detail).meta("act", act.name()).meta("by", by.name()).retry_after(wait)
     }
 }
 
-/// The limits of an act, the narrowest first: whoever is over their own takes nothing from that of all others at their
-/// address.
+/// Returns the limits of an act, the narrowest first: whoever is over their own takes nothing from that of all others
+/// at their address.
 fn bounds<'a>(act: Act, who: &'a Who<'_>) -> impl Iterator<Item = (By, Rate, &'a dyn Display)> {
     let rule = act.rule();
     By::NARROWEST_FIRST.into_iter().filter_map(move |by| Some((by, rule.of(by)?, who.subject(by)?)))

@@ -1,7 +1,7 @@
-//! The questions that wait for Redis: those that come while a call is under way go out together in the next one.
+//! Batches the questions to Redis: those that come while a call is under way go out together in the next one.
 //!
-//! One call at a time, in the order of the questions. So whoever asks sees all that was written down here before,
-//! whether or not somebody waited for it.
+//! One call at a time, in the order of the questions. So an answer counts all that was posted here before, whether or
+//! not somebody waited for it.
 
 use super::meters::Meters;
 use stampede_batch::{BatchConfig, Batcher};
@@ -16,17 +16,17 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 
 /// Longest wait for Redis, that in the queue and for a connection included. It answers within a millisecond, or
-/// something is wrong. A little more than the half second after which a call to a cluster gives up by itself: it then
-/// sees to it that the next one asks whoever has taken over.
+/// something is wrong. A little more than the half second after which a call to a cluster gives up by itself: then the
+/// next one goes to whichever server has taken over.
 const LONGEST_WAIT: Duration = Duration::from_millis(550);
-/// How long Redis is not asked after it did not answer, so that not every request waits for it.
-const REST: Duration = Duration::from_secs(1);
+/// Pause of calls to Redis after it did not answer, so that not every request waits for it.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whoever hangs up has asked all the same, so nobody is counted less for it.
+/// A question whose caller hangs up is asked all the same, so nobody is counted less for it.
 const BATCHES: BatchConfig =
     BatchConfig { name: "limits", max_batch: gate::MAX_QUESTIONS, max_in_flight: 1, max_queued: 8_192, must_run: true };
 
-/// Puts questions to Redis.
+/// Sends questions to Redis.
 pub struct Queue {
     batcher: Batcher<Asked, Option<Admission>>,
     meters: Arc<Meters>,
@@ -41,19 +41,19 @@ struct Asked {
 /// Makes the calls.
 struct Runner {
     redis: Redis,
-    rests_until: Mutex<Option<Instant>>,
+    paused_until: Mutex<Option<Instant>>,
     meters: Arc<Meters>,
 }
 
 impl Queue {
     /// Asks `redis`, from a task of the current runtime.
     pub fn new(redis: Redis, meters: Arc<Meters>) -> Self {
-        let runner = Arc::new(Runner { redis, rests_until: Mutex::new(None), meters: Arc::clone(&meters) });
+        let runner = Arc::new(Runner { redis, paused_until: Mutex::new(None), meters: Arc::clone(&meters) });
         let batcher = Batcher::new(BATCHES, move |asked| Arc::clone(&runner).run(asked));
         Self { batcher, meters }
     }
 
-    /// Asks, and waits for the answer; `None` if Redis does not say.
+    /// Asks, and waits for the answer; `None` if Redis gives none.
     pub async fn ask(&self, question: Question) -> Option<Admission> {
         let answer = self.batcher.call(Asked { since: Instant::now(), question }).await;
         answer.unwrap_or_else(|_| {
@@ -62,8 +62,8 @@ impl Queue {
         })
     }
 
-    /// Writes down, and does not wait until it is. It may be lost, as what [`Self::ask`] has no answer to.
-    pub fn tell(&self, question: Question) {
+    /// Posts a question without waiting for the answer. It may be lost, like one that [`Self::ask`] gets no answer to.
+    pub fn post(&self, question: Question) {
         if self.batcher.tell(Asked { since: Instant::now(), question }).is_err() {
             self.meters.unasked(1);
         }
@@ -71,11 +71,11 @@ impl Queue {
 }
 
 impl Runner {
-    /// Puts all of them in one call, unless Redis did not answer a moment ago. None of them waits for longer than
+    /// Asks all of them in one call, unless Redis did not answer a moment ago. None of them waits for longer than
     /// [`LONGEST_WAIT`]: each call is over by the deadline of its first question, which is the oldest of all that wait.
     async fn run(self: Arc<Self>, asked: Vec<Asked>) -> Vec<Option<Admission>> {
         let count = asked.len();
-        if self.rests() {
+        if self.is_paused() {
             self.meters.unasked(count);
             return vec![None; count];
         }
@@ -84,7 +84,7 @@ impl Runner {
         match timeout_at(deadline, gate::ask_limits(&self.redis, questions)).await {
             Ok(answers) => self.read(answers),
             Err(_) => {
-                self.rest(&format!("no answer within {LONGEST_WAIT:?}"), count);
+                self.pause(&format!("no answer within {LONGEST_WAIT:?}"), count);
                 vec![None; count]
             }
         }
@@ -93,20 +93,20 @@ impl Runner {
     fn read(&self, answers: Vec<Result<Admission, RedisError>>) -> Vec<Option<Admission>> {
         let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
         if let Some(first) = failed.next() {
-            self.rest(&first.to_string(), 1 + failed.count());
+            self.pause(&first.to_string(), 1 + failed.count());
         }
         answers.into_iter().map(Result::ok).collect()
     }
 
-    fn rests(&self) -> bool {
-        let until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+    fn is_paused(&self) -> bool {
+        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Lets Redis be for a while, after it left so many questions without an answer.
-    fn rest(&self, cause: &str, unanswered: usize) {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+    /// Pauses the calls for a while, after so many questions without an answer.
+    fn pause(&self, cause: &str, unanswered: usize) {
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
         self.meters.unasked(unanswered);
-        tracing::warn!(error.cause = cause, "limits cannot be asked for; callers are let through");
+        tracing::warn!(error.cause = cause, "limits cannot be checked; callers are let through");
     }
 }

@@ -1,4 +1,4 @@
-//! How much of each act is allowed, and why: the one place for these numbers.
+//! The limit of each act, and why: the one place for these numbers.
 //!
 //! Each is so much at once, and one more after an interval. `--act-limits-factor` multiplies all of them. A limit by
 //! token is of one user, or of one login where no user is known yet; new users cost nothing, so it keeps mistakes small
@@ -8,7 +8,7 @@
 use super::meters::By;
 use std::time::Duration;
 
-/// What is limited.
+/// A limited act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     /// A new anonymous buyer.
@@ -48,10 +48,10 @@ pub struct Rule {
 pub const OPEN_BY_TOKEN: u32 = 5;
 /// Most of everybody at one address: twenty such persons, or a hundred with one each.
 pub const OPEN_BY_ADDRESS: u32 = 100;
-/// How long an order counts as open that is not settled: the time to pay, as order has it by default.
+/// Time for which an unsettled order counts as open: the time to pay, as order has it by default.
 pub const OPEN_FOR: Duration = Duration::from_secs(600);
 
-/// Most open orders, for whom they are bounded.
+/// Returns the most open orders of a user or an address.
 pub const fn most_open(by: By) -> Option<u32> {
     match by {
         By::Order => None,
@@ -61,7 +61,7 @@ pub const fn most_open(by: By) -> Option<u32> {
 }
 
 impl Rule {
-    /// The limit of this kind.
+    /// Returns the limit of this kind.
     pub const fn of(&self, by: By) -> Option<Rate> {
         match by {
             By::Order => self.by_order,
@@ -72,7 +72,7 @@ impl Rule {
 }
 
 impl Act {
-    /// The name in metrics, in answers and in Redis.
+    /// Returns the name in metrics, in answers and in Redis.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -84,7 +84,7 @@ impl Act {
         }
     }
 
-    /// The act that a method of a service is, by its path; `None` for one that is not limited.
+    /// Returns the act of a method of a service, by its path; `None` for one that is not limited.
     pub fn of_rpc(grpc_path: &str) -> Option<Self> {
         match grpc_path {
             "/stampede.coupon.v1.CouponService/ClaimCoupon" => Some(Self::Claim),
@@ -95,7 +95,7 @@ impl Act {
         }
     }
 
-    /// Its limits.
+    /// Returns its limits.
     pub const fn rule(self) -> Rule {
         match self {
             // Everybody behind one address logs in when a sale is announced. Costs one signature and no memory.
@@ -121,7 +121,7 @@ impl Act {
     }
 }
 
-/// `burst` at once, and `count` a minute.
+/// Returns the rate of `burst` at once, and `count` a minute.
 const fn per_minute(burst: u32, count: u32) -> Option<Rate> {
     Some(Rate { burst, interval: Duration::from_micros(60_000_000 / count as u64) })
 }

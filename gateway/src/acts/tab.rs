@@ -1,14 +1,14 @@
-//! The calls that are limited, and what becomes of the orders that they place or settle.
+//! The limited calls, and the states of the orders that they place or settle.
 //!
 //! An order counts as open once it is answered as AWAITING_PAYMENT, and no longer once it is answered as anything else:
-//! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is asked for again. What was never
-//! answered may have been placed, so it counts: whoever hangs up gains nothing by it. One that an operator cancels is
+//! PAYING, CANCELLED, EXPIRED. One that is declined counts again when its payment is requested again. An order without
+//! an answer may have been placed, so it counts: whoever hangs up gains nothing by it. One that an operator cancels is
 //! settled for the buyer whom the answer names.
 //!
-//! That an order is settled is written down before its answer is given: whoever was told so may place the next one at
-//! once, by any gateway. That it is open is written behind the answer. The next order of its buyer sees it where they
-//! come by the same gateway, and most often by another too, as the way of the answer is longer than that to Redis; what
-//! is overtaken or lost makes the limit looser by an order.
+//! That an order is settled is recorded before its answer is given: whoever got the answer may place the next one at
+//! once, by any gateway. That it is open is recorded behind the answer. The next order of its buyer sees it where they
+//! come by the same gateway, and most often by another too, as the way of the answer is longer than that to Redis; a
+//! record that is overtaken or lost makes the limit looser by an order.
 
 use super::{Act, Acts, Who, meters::By, rules::OPEN_FOR};
 use prost_reflect::DynamicMessage;
@@ -28,12 +28,12 @@ pub struct Tab {
     order: Option<OrderId>,
 }
 
-/// Where the order of a call counts as open.
+/// The owners for whom the order of a call counts as open.
 enum Owners {
-    /// Here: with the caller, and at their address.
+    /// The caller, and their address.
     Known(Vec<OpenOrders>),
-    /// With the buyer whom the answer names, as somebody else calls. It counts on at the address that it came from,
-    /// which nobody knows any more.
+    /// The buyer whom the answer names, as somebody else calls. It counts on at the address that it came from, which
+    /// nobody knows any more.
     Answered,
 }
 
@@ -44,12 +44,12 @@ enum Change {
 }
 
 impl Acts {
-    /// Whether the calls of a method are limited.
+    /// Returns whether the calls of a method are limited.
     pub fn limits(&self, grpc_path: &str) -> bool {
         self.factor > 0 && Act::of_rpc(grpc_path).is_some()
     }
 
-    /// Counts a call, if its method is limited. `THROTTLED` if there were too many.
+    /// Counts a call, if its method is limited. Fails with `THROTTLED` if there were too many.
     pub async fn call(
         self: &Arc<Self>,
         grpc_path: &str,
@@ -59,12 +59,12 @@ impl Acts {
     ) -> Result<Option<Tab>, Problem> {
         let Some(act) = Act::of_rpc(grpc_path).filter(|_| self.factor > 0) else { return Ok(None) };
         let who = who(act, caller, block, message);
-        // They cancel what is others', and as many as it takes.
+        // They cancel orders of others, and as many as it takes.
         let is_for_others = act == Act::Cancel && caller.is_some_and(|caller| caller.role == Role::Operator);
         if !is_for_others {
             self.admit(act, &who).await?;
         }
-        // Of a claim there is nothing to write down.
+        // A claim has nothing to record.
         let Some(order) = who.order.or(who.placing) else { return Ok(None) };
         let owners = if is_for_others { Owners::Answered } else { Owners::Known(self.open_orders(&who)) };
         Ok(Some(Tab { acts: Arc::clone(self), act, owners, order: Some(order) }))
@@ -77,7 +77,7 @@ impl Acts {
 }
 
 fn who<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message: &DynamicMessage) -> Who<'a> {
-    // As order derives it. What is no id is refused by the service.
+    // Derived as order derives it. The service refuses a text that is no id.
     let placing = || {
         let user = caller?.user_id.parse::<UserId>().ok()?;
         let request_id = message.get_field_by_name("request_id")?;
@@ -92,7 +92,7 @@ fn who<'a>(act: Act, caller: Option<&'a Identity>, block: Option<Block>, message
 }
 
 impl Tab {
-    /// Writes down what the answer says of the order.
+    /// Records the state of the order in the answer.
     pub async fn close(mut self, answer: Result<&DynamicMessage, &Problem>) {
         let Some(order) = self.order.take() else { return };
         match change(self.act, answer) {
@@ -103,7 +103,7 @@ impl Tab {
                     Owners::Answered => self.of_buyer(answer.ok()),
                 };
                 if !of.is_empty() {
-                    // A caller who hangs up now does not cut it: it is queued, and what is queued is asked.
+                    // A caller who hangs up now does not cancel it: a queued question is asked.
                     self.acts.queue.ask(Question::Settled { order, of }).await;
                 }
             }
@@ -111,11 +111,11 @@ impl Tab {
         }
     }
 
-    /// An order that somebody else has called for is counted already, where its buyer placed it.
+    /// Records an open order. One that somebody else has called for is counted already, where its buyer placed it.
     fn placed(&mut self, order: OrderId) {
         if let Owners::Known(of) = &mut self.owners {
             let of = mem::take(of);
-            self.acts.queue.tell(Question::Placed { order, of, life: OPEN_FOR });
+            self.acts.queue.post(Question::Placed { order, of, life: OPEN_FOR });
         }
     }
 
@@ -143,7 +143,7 @@ fn change(act: Act, answer: Result<&DynamicMessage, &Problem>) -> Option<Change>
     }
 }
 
-/// Whether the order may be stored all the same, by what the contract says of each reason.
+/// Returns whether the order may be stored all the same, by the contract of each reason.
 fn may_be_placed(reason: Reason) -> bool {
     matches!(reason, Reason::Unavailable | Reason::DeadlineExceeded | Reason::Internal | Reason::Cancelled)
 }
@@ -152,7 +152,7 @@ fn state(message: &DynamicMessage) -> Option<i32> {
     message.get_field_by_name("order")?.as_message()?.get_field_by_name("state")?.as_enum_number()
 }
 
-/// The buyer whom an answer names.
+/// Returns the buyer whom an answer names.
 fn buyer(message: &DynamicMessage) -> Option<String> {
     let order = message.get_field_by_name("order")?;
     let buyer = order.as_message()?.get_field_by_name("user_id")?;

@@ -33,7 +33,7 @@ pub struct Claims {
     pub family: Option<String>,
 }
 
-/// Whom a token is issued to.
+/// The user that a token is issued to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Id of the user.
@@ -51,7 +51,7 @@ pub struct AccessTokens {
 }
 
 impl AccessTokens {
-    /// Takes the shared secrets. Signs and checks one token at once, so that what does not work shows at start-up.
+    /// Takes the shared secrets. Signs and checks one token at once, so that a fault shows at start-up.
     pub fn new(secrets: &Secrets) -> Result<Self, SecretError> {
         let tokens = Self { jwt: Jwt::new(secrets, ISSUER), verified: Verified::default() };
         tokens.try_out()?;
@@ -68,13 +68,13 @@ impl AccessTokens {
             .map_err(|error| SecretError::Crypto(error.to_string()))
     }
 
-    /// A token for `holder`, good from `iat` to `exp` (seconds since the epoch).
+    /// Returns a token for `holder`, valid from `iat` to `exp` (seconds since the epoch).
     pub fn issue(&self, holder: &Holder, iat: i64, exp: i64) -> Result<String, Problem> {
         self.jwt.sign(&Claims::new(holder, iat, exp)).map_err(Problem::internal_error)
     }
 
-    /// The claims of a token, and whom they name. `TOKEN_EXPIRED` if its time is up, else `UNAUTHENTICATED`. Whether
-    /// its login was revoked is not asked here.
+    /// Returns the claims of a token, and the identity that they name. Fails with `TOKEN_EXPIRED` if it has expired,
+    /// else with `UNAUTHENTICATED`. Does not check whether its login was revoked.
     pub fn check(&self, token: &str) -> Result<(Arc<Claims>, Identity), Problem> {
         let claims = self.verified.claims(token, || self.jwt.read(token)).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => Problem::new(Reason::TokenExpired, "the access token has expired"),
@@ -104,7 +104,7 @@ impl Claims {
         }
     }
 
-    /// The name by which the token is revoked: its family, or its own for one that has none.
+    /// Returns the name by which the token is revoked: its family, or its own for one that has none.
     pub fn login(&self) -> &str {
         self.family.as_deref().unwrap_or(&self.jti)
     }

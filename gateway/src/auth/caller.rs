@@ -1,4 +1,4 @@
-//! Who calls a route, and whether they may.
+//! The caller of a route, and whether they may call it.
 
 use super::{endpoints::Auth, session::Session};
 use crate::routes::Access;
@@ -6,17 +6,17 @@ use http::{HeaderMap, header};
 use stampede_chassis::Identity;
 use stampede_status::{Problem, Reason};
 
-/// Who calls, and until when they are.
+/// A caller, and the session that they are authenticated for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Whom the token names.
+    /// The user and role that the token names.
     pub identity: Identity,
-    /// The time that it is good for.
+    /// The session of the token.
     pub session: Session,
 }
 
-/// Checks the token if the route wants one, and returns who calls. An open route ignores the token, so a buyer with an
-/// old one can still see what is on sale.
+/// Checks the token if the route requires one, and returns the caller. An open route ignores the token, so a buyer with
+/// an expired one can still see what is on sale.
 pub fn authenticate(auth: &Auth, access: Access, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
     Ok(match access {
         Access::Public => None,
@@ -30,8 +30,8 @@ pub fn authenticate(auth: &Auth, access: Access, headers: &HeaderMap) -> Result<
     })
 }
 
-/// The one place where credentials become a caller. Another kind (a token of an OpenID provider, a client's
-/// certificate) is one more way to a [`Caller`]; nothing behind it knows how they showed who they are.
+/// Authenticates a request: the one place where credentials become a caller. Another kind (a token of an OpenID
+/// provider, a client's certificate) is one more way to a [`Caller`]; nothing behind it knows which one was used.
 fn identify(auth: &Auth, headers: &HeaderMap) -> Result<Caller, Problem> {
     let token = bearer(headers).ok_or_else(|| {
         Problem::new(Reason::Unauthenticated, "send an access token as \"Authorization: Bearer <token>\"")

@@ -8,7 +8,7 @@ use super::{
     refresh_token::RefreshToken,
     revoked::Revoked,
     secrets::{SecretError, Secrets},
-    session::{Session, is_revoked},
+    session::{Session, login_ended},
 };
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -26,18 +26,18 @@ use crate::{
     transcode::{object, unknown_field},
 };
 
-/// How long tokens live.
+/// Lifetimes of tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Lives {
     /// An access token.
     pub access: Duration,
     /// A refresh token.
     pub refresh: Duration,
-    /// How long a refresh can be repeated.
+    /// Time in which a refresh can be repeated.
     pub repeat: Duration,
 }
 
-/// What signs and reads tokens.
+/// Signs and reads tokens of each kind.
 pub struct Tokens {
     access: AccessTokens,
     first: FirstTokens,
@@ -70,7 +70,7 @@ pub struct TokenPair {
     refresh_expires_at: String,
 }
 
-/// Whether an access token is valid, and whom it names.
+/// The validity of an access token, and the user that it names.
 #[derive(Debug, Default, Serialize)]
 pub struct Verification {
     active: bool,
@@ -88,24 +88,25 @@ impl Auth {
         Self { tokens, revoked, acts, redis, lives }
     }
 
-    /// Whom an access token names, and until when. `TOKEN_EXPIRED`, `TOKEN_REVOKED` or `UNAUTHENTICATED` if it is good
-    /// no more, or never was.
+    /// Returns the caller that an access token names. Fails with `TOKEN_EXPIRED`, `TOKEN_REVOKED` or `UNAUTHENTICATED`
+    /// if it is valid no more, or never was.
     pub fn check(&self, token: &str) -> Result<Caller, Problem> {
         let (claims, identity) = self.tokens.access.check(token)?;
         self.unless_revoked(Caller { identity, session: Session::new(claims.login().to_owned(), claims.exp) })
     }
 
-    /// The caller, whose token or ticket is good by itself. `TOKEN_REVOKED` if their login has ended meanwhile.
+    /// Returns the caller, whose token or ticket is valid by itself. Fails with `TOKEN_REVOKED` if their login has
+    /// ended meanwhile.
     pub fn unless_revoked(&self, caller: Caller) -> Result<Caller, Problem> {
-        if self.revoked.has(caller.session.login()) { Err(is_revoked()) } else { Ok(caller) }
+        if self.revoked.has(caller.session.login()) { Err(login_ended()) } else { Ok(caller) }
     }
 
-    /// Waits for the end of a caller's session. Returns why it has ended.
+    /// Waits for the end of a caller's session. Returns the reason.
     pub fn end_of(&self, caller: &Caller) -> BoxFuture<'static, Problem> {
         Box::pin(caller.session.clone().end(Arc::clone(&self.revoked)))
     }
 
-    /// A new anonymous buyer with a first pair of tokens.
+    /// Returns a first pair of tokens, for a new anonymous buyer.
     pub async fn issue(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         fields(body, &[])?;
         self.acts.admit(Act::Login, &Who { block, ..Who::default() }).await?;
@@ -130,8 +131,8 @@ impl Auth {
         })
     }
 
-    /// The next pair for a refresh token that was not used before. For a while the same token gets the same next one,
-    /// as its answer may have been lost.
+    /// Returns the next pair for a refresh token that was not used before. For a while a repeat gets the same pair, as
+    /// the answer may have been lost.
     pub async fn refresh(&self, body: &[u8], block: Option<Block>) -> Result<TokenPair, Problem> {
         let presented = text(&fields(body, &["refresh_token"])?, "refresh_token")?;
         let first = self.tokens.first.read(&presented).transpose()?;
@@ -162,15 +163,15 @@ impl Auth {
                 self.refuse_access(&family).await?;
                 Err(is_reused())
             }
-            Rotation::Ended => Err(is_revoked()),
+            Rotation::Ended => Err(login_ended()),
             Rotation::Unknown => {
                 Err(Problem::new(Reason::TokenExpired, "the refresh token has expired, or was never issued"))
             }
         }
     }
 
-    /// Ends the login that the token in the body is of: none of its tokens is taken any more. For a token that is not
-    /// valid nothing is done, and that is no error (RFC 7009).
+    /// Ends the login of the token in the body: none of its tokens is accepted any more. An invalid token changes
+    /// nothing, and is no error (RFC 7009).
     pub async fn revoke(&self, body: &[u8], block: Option<Block>) -> Result<(), Problem> {
         let fields = fields(body, &["access_token", "refresh_token"])?;
         if fields.contains_key("access_token") && fields.contains_key("refresh_token") {
@@ -206,14 +207,14 @@ impl Auth {
         if ended.map_err(unavailable)? { self.refuse_access(family).await } else { Ok(()) }
     }
 
-    /// Ends a family that a signature names. It may be one of which nothing is written down yet, so it takes room.
+    /// Ends a family that a signature names. Redis may have no entry for it yet, so this takes room.
     async fn end_signed(&self, family: &str) -> Result<(), Problem> {
         self.refuse_access(family).await?;
         self.require_room()?;
         gate::end(&self.redis, family, None, self.lives.refresh).await.map(drop).map_err(unavailable)
     }
 
-    /// Refuses the access tokens of a family, before it is said that they are. The newest was issued a moment ago at
+    /// Refuses the access tokens of a family, before the caller is answered. The newest was issued a moment ago at
     /// most.
     async fn refuse_access(&self, family: &str) -> Result<(), Problem> {
         let now = self.epoch().await?.now.max(Timestamp::now());
@@ -225,7 +226,7 @@ impl Auth {
         self.acts.admit(Act::Refresh, &who).await
     }
 
-    /// Fails if Redis has so little room left that a login more would be at the cost of what is sold.
+    /// Fails if Redis has so little room left that one more login would be at the cost of the sale.
     fn require_room(&self) -> Result<(), Problem> {
         if self.revoked.has_room() {
             return Ok(());
@@ -250,7 +251,7 @@ impl Auth {
     }
 }
 
-/// The fields of a body that may have only these; an empty body has none.
+/// Reads the fields of a body, which may have only these; an empty body has none.
 pub(super) fn fields(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, Problem> {
     let object = object(body)?;
     match object.keys().find(|name| !known.contains(&name.as_str())) {

@@ -1,7 +1,7 @@
-//! First refresh tokens: `rf_<JWT>`. What is to be known of a login is in its first token, signed, so that a login is
-//! written down nowhere until somebody refreshes it.
+//! First refresh tokens: `rf_<JWT>`. The whole state of a login is in its first token, signed, so that nothing is
+//! stored for a login until it is refreshed.
 //!
-//! Redis alone has whether it was used (`stampede_lua::gate`).
+//! Only Redis knows whether it was used (`stampede_lua::gate`).
 
 use super::{jwt::Jwt, secrets::Secrets};
 use jsonwebtoken::errors::ErrorKind;
@@ -43,7 +43,7 @@ impl FirstTokens {
         Self { jwt: Jwt::new(secrets, ISSUER) }
     }
 
-    /// The first token of `family`, a new one, of this epoch.
+    /// Issues the first token of `family`, a new one, in this epoch.
     pub fn issue(
         &self,
         family: &str,

@@ -1,8 +1,8 @@
 //! JWTs signed with HS256 under the shared secrets, each kind with an issuer of its own, so that none passes for
 //! another.
 //!
-//! What was signed here begins with a header that is known by heart: it is compared and not read. Each buyer of a crowd
-//! comes with a token that was not seen before, so to remember tokens does not help there.
+//! A token that was signed here begins with a known header, which is compared and not parsed. Each buyer of a crowd
+//! comes with a token that was not seen before, so a cache of tokens does not help there.
 
 use super::secrets::Secrets;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -34,7 +34,7 @@ pub struct Jwt {
 /// A key that tokens are checked with.
 struct Key {
     id: String,
-    /// What a token begins with that was signed here with it: its header, and the dot behind that.
+    /// The beginning of the tokens that were signed here with it: their header, and the dot behind that.
     head: Option<String>,
     mac: Hmac<Sha256>,
     decoding: DecodingKey,
@@ -46,10 +46,10 @@ struct Checked<'t> {
     exp: i64,
     #[serde(borrow)]
     iss: Cow<'t, str>,
-    /// It has to be there.
+    /// Must be present.
     #[serde(borrow, rename = "sub")]
     _sub: Cow<'t, str>,
-    /// For whom it is, by a token of another system that has the same secret.
+    /// The audience, in a token of another system that has the same secret.
     aud: Option<IgnoredAny>,
 }
 
@@ -63,7 +63,7 @@ impl Key {
         }
     }
 
-    /// The claims of a token with this head, as JSON; `None` if another key has signed them, or none.
+    /// Returns the claims of a token with this head, as JSON; `None` if another key has signed them, or none.
     fn claims_of(&self, head: &str, token: &str) -> Option<Vec<u8>> {
         let (signed, signature) = token.rsplit_once('.')?;
         let claims = signed.strip_prefix(head)?;
@@ -76,7 +76,7 @@ impl Key {
     }
 }
 
-/// What the library writes in front of the claims, for a key of this name.
+/// Returns the beginning that the library writes for a key of this name: the header, and the dot behind that.
 fn head_of(id: &str, secret: &[u8]) -> Option<String> {
     let token = jsonwebtoken::encode(&header(id), &json!({}), &EncodingKey::from_secret(secret)).ok()?;
     let (head, _) = token.split_once('.')?;
@@ -90,7 +90,7 @@ fn header(id: &str) -> Header {
 }
 
 impl Jwt {
-    /// Takes the shared secrets. Tokens of another issuer than this, without an end or past it are not read.
+    /// Takes the shared secrets. Refuses tokens of another issuer, without an expiry, or expired.
     pub fn new(secrets: &Secrets, issuer: &str) -> Self {
         let (id, secret) = secrets.keys().next().expect("there is a key that signs");
         let mut validation = Validation::new(Algorithm::HS256);
@@ -108,12 +108,13 @@ impl Jwt {
         }
     }
 
-    /// The claims as a token, which names its key.
+    /// Returns the claims as a token, which names its key.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, JwtError> {
         jsonwebtoken::encode(&self.header, claims, &self.signing)
     }
 
-    /// The claims of a token that is valid now. One that names no key, as the command line makes them, may be of any.
+    /// Returns the claims of a token that is valid now. One that names no key, as the command line makes them, may be
+    /// of any.
     pub fn read<C: DeserializeOwned>(&self, token: &str) -> Result<C, JwtError> {
         let own = self.checking.iter().find_map(|key| {
             let head = key.head.as_deref()?;
@@ -125,29 +126,29 @@ impl Jwt {
         }
     }
 
-    /// The same for a token with the head of this key.
+    /// Reads a token with the head of this key.
     fn read_own<C: DeserializeOwned>(&self, key: &Key, head: &str, token: &str) -> Result<C, JwtError> {
         let unreadable = |_| JwtError::from(ErrorKind::InvalidToken);
         let claims = key.claims_of(head, token).ok_or(ErrorKind::InvalidSignature)?;
         let checked: Checked<'_> = serde_json::from_slice(&claims).map_err(unreadable)?;
-        // By RFC 7519 a token is refused on its last second too. By the clock that gateways share, by which it was issued;
-        // the library goes by that of the machine.
+        // By RFC 7519 a token is refused on its last second too. By the clock that gateways share, by which it was
+        // issued; the library uses that of the machine.
         if checked.exp <= Timestamp::now().micros() / 1_000_000 {
             return Err(ErrorKind::ExpiredSignature.into());
         }
         if checked.iss != self.issuer {
             return Err(ErrorKind::InvalidIssuer.into());
         }
-        // By RFC 7519 whoever is not named must refuse it, and nothing that is signed here names anybody.
+        // By RFC 7519 a token is refused by whoever is not in its audience, and no token that is signed here has one.
         if checked.aud.is_some() {
             return Err(ErrorKind::InvalidAudience.into());
         }
         serde_json::from_slice(&claims).map_err(unreadable)
     }
 
-    /// The same for any token.
+    /// Reads any token.
     fn read_by_library<C: DeserializeOwned>(&self, token: &str) -> Result<C, JwtError> {
-        // With one key there is nothing to choose: what another one has signed does not fit.
+        // With one key there is nothing to choose: a token of another key does not verify.
         if let [only] = self.checking.as_slice() {
             return self.read_with(&only.decoding, token);
         }
@@ -168,7 +169,7 @@ impl Jwt {
     }
 }
 
-/// 128 random bits in hex.
+/// Returns 128 random bits in hex.
 pub fn random_id() -> String {
     Uuid::from_u128(rand::random()).simple().to_string()
 }
@@ -193,12 +194,12 @@ mod tests {
         by.sign(&json!({"sub": "usr_1", "exp": exp, "iss": by.issuer, "more": ["\u{e9}"]})).unwrap()
     }
 
-    /// The claims, or whether it is for its time that they are refused.
+    /// Returns the claims, or whether they are refused because of the time.
     fn outcome(read: Result<Value, JwtError>) -> Result<Value, bool> {
         read.map_err(|error| matches!(error.kind(), ErrorKind::ExpiredSignature))
     }
 
-    /// The outcome, which is that of the library.
+    /// Reads a token. The outcome must be that of the library.
     fn read(jwt: &Jwt, token: &str) -> Result<Value, bool> {
         let read = outcome(jwt.read(token));
         assert_eq!(read, outcome(jwt.read_by_library(token)), "{token}");

@@ -1,4 +1,4 @@
-//! The logins that are revoked, as this process knows them, and who waits for that.
+//! The revoked logins that this process knows, and the tasks that wait for a revocation.
 //!
 //! Each open stream of a buyer waits for the end of its login, and anybody may revoke their own as often as they log
 //! in. So a revocation wakes the streams of a small part of all logins, and not those of a whole crowd.
@@ -11,43 +11,43 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How many parts there are.
+/// Number of parts.
 const PARTS: usize = 256;
 
 /// A part: its logins, each with the time from which its tokens have expired by themselves.
 type Part = watch::Sender<HashMap<String, Timestamp>>;
 
-/// All of them, in parts by a hash that nobody outside can foresee.
+/// The revoked logins, in parts by a hash that nobody outside can foresee.
 pub struct Logins {
     parts: Vec<Part>,
     hashes: RandomState,
 }
 
 impl Logins {
-    /// None is revoked.
+    /// Returns an empty list.
     pub fn none() -> Self {
         Self { parts: (0..PARTS).map(|_| Part::new(HashMap::new())).collect(), hashes: RandomState::new() }
     }
 
-    /// Whether this one is revoked.
+    /// Returns whether this login is revoked.
     pub fn has(&self, login: &str) -> bool {
         self.part(login).borrow().contains_key(login)
     }
 
-    /// Ends when this one is.
+    /// Waits until this login is revoked.
     pub async fn happens(&self, login: &str) {
-        // It fails if nobody can revoke any more, which cannot be: that is done by self.
+        // Fails only if the sender is dropped, which `self` owns.
         let _ = self.part(login).subscribe().wait_for(|logins| logins.contains_key(login)).await;
     }
 
-    /// Adds what is revoked, unless its tokens have expired.
+    /// Adds revocations, except those whose tokens have expired.
     pub fn learn(&self, revoked: Vec<Revocation>, now: Timestamp) {
         for Revocation { login, until } in revoked.into_iter().filter(|revoked| revoked.until > now) {
             self.part(&login).send_if_modified(|logins| logins.insert(login, until).is_none());
         }
     }
 
-    /// Forgets those whose tokens have expired. Nobody waits for that.
+    /// Removes the logins whose tokens have expired. No task waits for that.
     pub fn forget(&self, now: Timestamp) {
         for part in &self.parts {
             part.send_if_modified(|logins| {
@@ -86,7 +86,7 @@ mod tests {
             logins.learn(revoked("one", 20), at(10));
         };
         let both = async { tokio::join!(logins.happens("one"), ends) };
-        timeout(Duration::from_secs(10), both).await.expect("it is told");
+        timeout(Duration::from_secs(10), both).await.expect("it is notified");
         assert!(logins.has("one") && !logins.has("other"));
     }
 

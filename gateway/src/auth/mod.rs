@@ -1,10 +1,10 @@
-//! Who calls: access tokens, refresh tokens, and who may use a route.
+//! Authentication: access tokens, refresh tokens, and who may use a route.
 //!
-//! An access token is a JWT, so any replica can check it without a server; the few that are revoked are a list that
-//! each has. A refresh token is good for one use, which may be repeated for a while. The first one of a login is signed
+//! An access token is a JWT, so any replica can check it without a server; each has the list of the few that are
+//! revoked. A refresh token is valid for one use, which may be repeated for a while. The first one of a login is signed
 //! and holds the whole state; each of those after it follows from the one before, and Redis has the hash of the valid
 //! one. A ticket stands for an access token for one stream, where no header can be sent. Services never see any of
-//! them, only whom it names.
+//! them, only the user and role that it names.
 
 mod access_token;
 mod caller;

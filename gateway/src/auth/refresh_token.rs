@@ -19,12 +19,12 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// The token of this family with this secret, 256 bits in hex.
+    /// Makes the token of this family with this secret, 256 bits in hex.
     pub fn new(family: &str, secret: String) -> Self {
         Self { family: family.to_owned(), secret }
     }
 
-    /// Reads what a caller presents.
+    /// Reads the token that a caller presents.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         let is_hex =
             |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -35,12 +35,12 @@ impl RefreshToken {
             .ok_or_else(|| Problem::new(Reason::Unauthenticated, "the refresh token is not valid"))
     }
 
-    /// Name of the family.
+    /// Returns the name of the family.
     pub fn family(&self) -> &str {
         &self.family
     }
 
-    /// The text for its owner.
+    /// Returns the text for its owner.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}_{}", self.family, self.secret)
     }

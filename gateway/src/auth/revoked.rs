@@ -1,8 +1,7 @@
-//! The logins whose access tokens are refused, as Redis has them, known to this process too: a token is checked without
-//! a question to any server.
+//! A copy of the list in Redis of logins whose access tokens are refused, so that a token is checked without a query.
 //!
-//! The list is read once a second, so a login that another gateway has revoked ends here a second or two later, and one
-//! that was revoked here at once. While Redis is away the last list counts.
+//! The list is polled once a second, so a login that another gateway has revoked ends here a second or two later, and
+//! one that was revoked here at once. While Redis is away the last copy counts.
 
 use super::logins::Logins;
 use stampede_lua::{
@@ -21,12 +20,12 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Time between two looks at the list.
-const PERIOD: Duration = Duration::from_secs(1);
-/// So much is read again each time: the clock of a Redis that takes over may be behind that of the one before.
+/// Poll interval of the list.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time that each poll reads again: the clock of a Redis that takes over may be behind that of the one before.
 const OVERLAP: Duration = Duration::from_secs(60);
 
-/// What is revoked, and whether Redis has room for more logins.
+/// The revoked logins, and whether Redis has room for more logins.
 pub struct Revoked {
     redis: Redis,
     logins: Logins,
@@ -34,24 +33,24 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// Reads all there is.
+    /// Loads the whole list.
     pub async fn load(redis: Redis) -> Result<(Self, Timestamp), RedisError> {
         let revoked = Self { redis, logins: Logins::none(), has_room: AtomicBool::new(true) };
-        let since = revoked.look(Timestamp::from_micros(0)).await?;
+        let since = revoked.poll(Timestamp::from_micros(0)).await?;
         Ok((revoked, since))
     }
 
-    /// Whether the tokens of this login are refused.
+    /// Returns whether the tokens of this login are refused.
     pub fn has(&self, login: &str) -> bool {
         self.logins.has(login)
     }
 
-    /// Whether Redis has room for more logins.
+    /// Returns whether Redis has room for more logins.
     pub fn has_room(&self) -> bool {
         self.has_room.load(Ordering::Relaxed)
     }
 
-    /// Refuses the tokens of this login from now on, here and, as soon as they look, in every other gateway; the last
+    /// Refuses the tokens of this login from now on: here at once, in every other gateway from its next poll. The last
     /// of them expires at `until` by itself.
     pub async fn add(&self, login: &str, until: Timestamp) -> Result<(), Problem> {
         if !gate::revoke(&self.redis, login, until).await? {
@@ -61,22 +60,22 @@ impl Revoked {
         Ok(())
     }
 
-    /// Ends when the login is revoked.
+    /// Waits until the login is revoked.
     pub async fn happens(&self, login: &str) {
         self.logins.happens(login).await;
     }
 
-    /// Looks at the list once a second until `stop`, going on from where the first look ended.
+    /// Polls the list once a second until `stop`, starting where the first load ended.
     pub async fn follow(self: Arc<Self>, mut since: Timestamp, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut ticks = interval(PERIOD);
+        let mut ticks = interval(POLL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_known = true;
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match self.look(since).await {
+            match self.poll(since).await {
                 Ok(next) => (since, is_known) = (next, true),
                 Err(error) => {
                     if is_known {
-                        tracing::warn!(error.cause = %error, "cannot look for revoked logins; those known stay so");
+                        tracing::warn!(error.cause = %error, "cannot poll revoked logins; those known stay so");
                     }
                     is_known = false;
                 }
@@ -85,8 +84,8 @@ impl Revoked {
         Ok(())
     }
 
-    /// Reads what was written since then. Returns from when to go on.
-    async fn look(&self, since: Timestamp) -> Result<Timestamp, RedisError> {
+    /// Reads the entries that were written since then. Returns where to go on.
+    async fn poll(&self, since: Timestamp) -> Result<Timestamp, RedisError> {
         let (revoked, next) = gate::revoked_since(&self.redis, since.minus(OVERLAP)).await?;
         let now = Timestamp::now();
         self.logins.forget(now);

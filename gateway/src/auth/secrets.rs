@@ -1,5 +1,5 @@
-//! The keys that tokens are signed with: one that signs, and maybe one more that is taken too, the one before it or the
-//! one to come. So a key is changed without logging anybody out.
+//! The keys that tokens are signed with: one that signs, and maybe one more that is accepted too, the one before it or
+//! the one to come. So a key is rotated without logging anybody out.
 
 use crate::hex::hex;
 use hmac::{Hmac, KeyInit, Mac};
@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 const SHORTEST: usize = 32;
 /// Makes the id of a key another hash than any that is made with it.
 const KEY_ID: &[u8] = b"stampede key id\0";
-/// Makes what follows from a refresh token another code than a signature: no JWT has a zero in it.
+/// Makes the successor of a refresh token another code than a signature: no JWT has a zero in it.
 const NEXT_TOKEN: &[u8] = b"stampede next refresh token\0";
-/// Bytes of an id: enough to tell two keys apart.
+/// Bytes of an id: enough to distinguish two keys.
 const KEY_ID_LEN: usize = 8;
 
 /// A secret that tokens cannot be signed with.
@@ -23,7 +23,7 @@ pub enum SecretError {
     TooShort {
         /// The flag that it comes from.
         flag: &'static str,
-        /// How long it is.
+        /// Its length.
         bytes: usize,
     },
     /// The cryptography does not work.
@@ -36,7 +36,7 @@ pub enum SecretError {
 pub struct Secrets(Vec<SecretString>);
 
 impl Secrets {
-    /// Signs with the first, and takes what is signed with the other too.
+    /// Signs with the first, and accepts tokens that are signed with the other too.
     pub fn new(signing: &SecretString, other: Option<&SecretString>) -> Result<Self, SecretError> {
         let given = [("auth-secret", Some(signing)), ("auth-secret-other", other)];
         let secrets = given.into_iter().filter_map(|(flag, secret)| Some((flag, secret?)));
@@ -47,13 +47,13 @@ impl Secrets {
         Ok(Self(checked.collect::<Result<_, _>>()?))
     }
 
-    /// The bytes of each key with its id.
+    /// Returns the bytes of each key with its id.
     pub fn keys(&self) -> impl Iterator<Item = (String, &[u8])> {
         self.bytes().map(|secret| (key_id(secret), secret))
     }
 
     /// Returns the secret part of the token that follows from this one, by each key: 256 bits in hex. Nobody without
-    /// the key can tell it, whatever tokens they have seen.
+    /// the key can compute it, whatever tokens they have seen.
     pub fn next_tokens(&self, presented: &str) -> Vec<String> {
         let next = |secret: &[u8]| {
             let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
@@ -69,7 +69,7 @@ impl Secrets {
     }
 }
 
-/// The name of a key in the header of what it has signed.
+/// Returns the name of a key in the header of the tokens that it signs.
 fn key_id(secret: &[u8]) -> String {
     let hash = Sha256::new().chain_update(KEY_ID).chain_update(secret).finalize();
     hex(&hash[..KEY_ID_LEN])

@@ -1,5 +1,5 @@
-//! How long a caller is who they are: until their token expires or their login is revoked. A request is over before
-//! that matters; a stream is not.
+//! The session of a caller: it ends when their token expires or their login is revoked. A request is over before that
+//! matters; a stream is not.
 
 use super::revoked::Revoked;
 use futures_util::{Stream, StreamExt, future::BoxFuture};
@@ -13,7 +13,7 @@ use std::{
 use tokio::time::sleep;
 use tonic::Status;
 
-/// The time that a token was checked for.
+/// The session of a checked token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     login: String,
@@ -21,38 +21,38 @@ pub struct Session {
 }
 
 impl Session {
-    /// That of a token of `login` that expires at `exp`, in seconds since the epoch.
+    /// Returns the session of a token of `login` that expires at `exp`, in seconds since the epoch.
     pub fn new(login: String, exp: i64) -> Self {
         Self { login, expires_at: Timestamp::from_micros(exp.saturating_mul(1_000_000)) }
     }
 
-    /// The name by which its tokens are revoked.
+    /// Returns the name by which its tokens are revoked.
     pub fn login(&self) -> &str {
         &self.login
     }
 
-    /// When its token expires, in seconds since the epoch.
+    /// Returns when its token expires, in seconds since the epoch.
     pub fn exp(&self) -> i64 {
         self.expires_at.micros() / 1_000_000
     }
 
-    /// Waits until it is over. Returns why.
+    /// Waits until it is over. Returns the reason.
     pub async fn end(self, revoked: Arc<Revoked>) -> Problem {
         tokio::select! {
             () = sleep(self.expires_at.since(Timestamp::now())) => {
                 Problem::new(Reason::TokenExpired, "the access token has expired, and the stream ends with it")
             }
-            () = revoked.happens(&self.login) => is_revoked(),
+            () = revoked.happens(&self.login) => login_ended(),
         }
     }
 }
 
-/// What a caller is told whose login has ended.
-pub fn is_revoked() -> Problem {
+/// Returns the problem for a caller whose login has ended.
+pub fn login_ended() -> Problem {
     Problem::new(Reason::TokenRevoked, "the login has ended: begin with a new one")
 }
 
-/// Messages until a session is over, which is the last thing that the stream says.
+/// Messages until an end, whose problem comes last.
 pub struct UntilEnd<S> {
     messages: S,
     end: BoxFuture<'static, Problem>,
@@ -60,7 +60,7 @@ pub struct UntilEnd<S> {
 }
 
 impl<S> UntilEnd<S> {
-    /// The messages, and what ends them.
+    /// Passes on `messages` until `end`.
     pub fn new(messages: S, end: BoxFuture<'static, Problem>) -> Self {
         Self { messages, end, is_over: false }
     }
@@ -93,7 +93,7 @@ mod tests {
     async fn messages_go_on_until_the_session_is_over_which_is_said_once() {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let messages = stream::iter([Ok(1)]).chain(stream::pending());
-        let end = end.map(|_| is_revoked()).boxed();
+        let end = end.map(|_| login_ended()).boxed();
         let mut all = UntilEnd::new(messages, end);
         assert_eq!(all.next().await.unwrap().unwrap(), 1);
         over.send(()).unwrap();

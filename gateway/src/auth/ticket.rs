@@ -1,8 +1,8 @@
-//! Tickets: who opens a stream, for readers that cannot send a header, as `EventSource` of browsers cannot.
+//! Tickets: credentials for one stream, for readers that cannot send a header, as `EventSource` of browsers cannot.
 //!
-//! A ticket stands in the address of the stream (`?ticket=`), where logs and histories may keep it. So it is good for
-//! that one path and for some seconds, and for nothing else: it is no access token, and none can be had for it. Its
-//! stream ends with the access token that it was given for, and when the login ends.
+//! A ticket stands in the address of the stream (`?ticket=`), where logs and histories may keep it. So it is valid for
+//! that one path and for some seconds: it is no access token, and cannot be exchanged for one. Its stream ends with the
+//! access token that it was issued for, and when the login ends.
 
 use super::{
     caller::Caller,
@@ -34,13 +34,13 @@ struct Claims {
     iss: String,
     /// The only path that it opens.
     path: String,
-    /// Name of the login that it was given to, by which it is revoked too.
+    /// Name of the login that it was issued to, by which it is revoked too.
     login: String,
-    /// End of the access token that it was given for, and of the stream, in seconds since the epoch.
+    /// End of the access token that it was issued for, and of the stream, in seconds since the epoch.
     session_exp: i64,
 }
 
-/// A ticket, as it is given.
+/// A ticket, as it is issued.
 #[derive(Debug, Serialize)]
 pub struct Ticket {
     ticket: String,
@@ -59,7 +59,7 @@ impl Tickets {
         Self { jwt: Jwt::new(secrets, ISSUER) }
     }
 
-    /// A ticket for the stream at `path`, in the name of who asks for it, and good no longer than their token.
+    /// Issues a ticket for the stream at `path`, in the name of the caller, and valid no longer than their token.
     pub fn issue(&self, caller: &Caller, path: String) -> Result<Ticket, Problem> {
         let Caller { identity, session } = caller;
         let exp = session.exp().min(Timestamp::now().micros() / 1_000_000 + LIFE_S);
@@ -76,8 +76,8 @@ impl Tickets {
         Ok(Ticket { ticket, path, expires_at: rfc3339(exp) })
     }
 
-    /// Who opens a stream that wants to know, if a ticket says it. One that is there must be good. Whether its login
-    /// was revoked is not asked here.
+    /// Returns the caller of a stream, if a ticket names them. A ticket that is present must be valid. Does not check
+    /// whether its login was revoked.
     pub fn caller(&self, access: Access, uri: &Uri) -> Result<Option<Caller>, Problem> {
         let Some(ticket) = in_query(uri).filter(|_| access != Access::Public) else { return Ok(None) };
         let caller = self.check(ticket, uri.path())?;
@@ -105,7 +105,7 @@ impl Tickets {
     }
 }
 
-/// The path that a ticket is asked for.
+/// Returns the path that a ticket is requested for.
 pub fn path_of(body: &[u8]) -> Result<String, Problem> {
     text(&fields(body, &["path"])?, "path")
 }

@@ -1,8 +1,8 @@
-//! Remembers the claims of tokens whose signature was found good, so that a buyer who calls again costs a hash and not
-//! another signature.
+//! Caches the claims of tokens whose signature was verified, so that a buyer who calls again costs a hash and not
+//! another verification.
 //!
-//! A token is known by its hash; the token itself is not kept. Only what never changes is remembered: that a token has
-//! not expired, and whatever else may become untrue, is for the caller to check each time.
+//! A token is known by its hash; the token itself is not kept. Only what never changes is cached: the caller checks
+//! each time whether a token has expired, and whatever else may become untrue.
 
 use super::access_token::Claims;
 use sha2::{Digest, Sha256};
@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Tokens of one generation. There are two: what was not asked for while one filled up is forgotten.
+/// Tokens of one generation. There are two: a token that was not used while one filled up is evicted.
 const GENERATION: usize = 8_192;
 
 /// Longer texts are not ours, and not worth a hash.
@@ -35,7 +35,8 @@ struct Generations {
 }
 
 impl Verified {
-    /// The claims of this token, if it was verified before and has not expired since; else those that `verify` finds.
+    /// Returns the claims of this token, if it was verified before and has not expired since; else those that `verify`
+    /// returns.
     pub fn claims<E>(&self, token: &str, verify: impl FnOnce() -> Result<Claims, E>) -> Result<Arc<Claims>, E> {
         if token.len() > LONGEST_BYTES {
             return verify().map(Arc::new);
@@ -51,7 +52,7 @@ impl Verified {
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {
-        // Nothing that holds it can leave it half changed.
+        // No holder of the lock can leave it half changed.
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,7 +86,7 @@ mod tests {
         Claims { sub: text("usr_1"), role: text("buyer"), iat: 0, exp, iss: text("stampede"), jti: text("1"), family }
     }
 
-    /// Whether the token has to be verified.
+    /// Returns whether the token had to be verified.
     fn is_verified_anew(verified: &Verified, token: &str, exp: i64) -> bool {
         let mut anew = false;
         let found: Result<_, Infallible> = verified.claims(token, || {

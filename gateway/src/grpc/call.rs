@@ -1,4 +1,4 @@
-//! One call to a service: the places that it needs, the limits on what it does, and the way there and back.
+//! One call to a service: takes its places, applies the limits, sends it and writes the answer.
 
 use super::{
     codec::BytesCodec,
@@ -26,15 +26,15 @@ use prost_reflect::DynamicMessage;
 use stampede_chassis::{Deadline, keep};
 use stampede_status::{Problem, Reason};
 
-/// A call whose request is there.
-struct Asked<'g> {
+/// A call whose body has arrived.
+struct Arrived<'g> {
     gateway: &'g Gateway,
     wire: Wire,
     rpc: &'g Rpc,
     class: Class,
     caller: Option<&'g Caller>,
     holder: Holder,
-    /// When the caller stops waiting, if they say it.
+    /// The caller's deadline, if they gave one.
     theirs: Option<Deadline>,
     message: Bytes,
 }
@@ -59,14 +59,14 @@ pub async fn dispatch(
     }
     let holder = gateway.holds.holder(&parts, caller.map(|caller| &caller.identity));
     let body = gateway.holds.read(body, &holder).await?;
-    // Not before: a place is for the call and its answer, never for a body that trickles in.
+    // Taken only now: a place is for the call and its answer, not for a body that is still arriving.
     let place = gateway.holds.request(&holder, class)?;
     let message = read(wire, rpc, &parts.headers, body, gateway.holds.body_limit())?;
-    let asked = Asked { gateway, wire, rpc, class, caller, holder, theirs, message };
-    if rpc.streaming { asked.stream().await } else { asked.unary(place).await }
+    let call = Arrived { gateway, wire, rpc, class, caller, holder, theirs, message };
+    if rpc.streaming { call.stream().await } else { call.unary(place).await }
 }
 
-/// The request message of a body.
+/// Returns the request message of a body.
 fn read(wire: Wire, rpc: &Rpc, headers: &HeaderMap, body: Bytes, limit: usize) -> Result<Bytes, Problem> {
     match wire {
         Wire::Grpc | Wire::Web => frame::only_message(headers, &body, limit),
@@ -79,8 +79,8 @@ fn read(wire: Wire, rpc: &Rpc, headers: &HeaderMap, body: Bytes, limit: usize) -
     }
 }
 
-impl Asked<'_> {
-    /// Answers once. The place is given back when the answer is written.
+impl Arrived<'_> {
+    /// Makes a unary call. The place is given back when the answer is written.
     async fn unary(self, place: Place) -> Result<Response, Problem> {
         let Self { gateway, rpc, .. } = self;
         let path = rpc.grpc_path.as_str();
@@ -92,7 +92,7 @@ impl Asked<'_> {
         };
         let answer = gateway.upstream.unary(self.outgoing(), self.message.clone(), BytesCodec).await;
         let is_json = self.wire == Wire::ConnectJson;
-        // Once, for the limits and for the caller.
+        // Decoded once, for the limits and for the caller.
         let seen = (is_json || tab.is_some()).then(|| decode_answer(rpc, answer.as_ref()));
         if let Some((tab, seen)) = tab.zip(seen.as_ref()) {
             tab.close(seen.as_ref()).await;
@@ -121,7 +121,7 @@ impl Asked<'_> {
         Outgoing { rpc: self.rpc, caller: self.caller.map(|caller| &caller.identity), deadline }
     }
 
-    /// The request, decoded: a bound has to know a field of it.
+    /// Decodes the request: a bound needs a field of it.
     fn request(&self) -> Result<DynamicMessage, Problem> {
         DynamicMessage::decode(self.rpc.input.clone(), self.message.clone())
             .map_err(|_| Problem::new(Reason::MalformedMessage, "the request is not a message of this method"))

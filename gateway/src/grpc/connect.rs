@@ -1,4 +1,4 @@
-//! What Connect has of its own: errors as JSON with an HTTP status, and messages as the JSON that its clients read.
+//! The parts that only Connect has: errors as JSON with an HTTP status, and messages in the JSON that its clients read.
 //!
 //! The status of each code is that of the protocol, and not that of HTTP/JSON here: clients take the code from the
 //! body.
@@ -25,7 +25,7 @@ struct WithDetails {
     details: Vec<Any>,
 }
 
-/// Refuses another version of the protocol; who says none is taken for a plain HTTP client.
+/// Refuses another version of the protocol; a client that names none is taken for plain HTTP.
 pub fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
     match headers.get(VERSION) {
         None => Ok(()),
@@ -34,7 +34,7 @@ pub fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// A message as JSON: names in lowerCamelCase, and nothing that is not set.
+/// Writes a message as JSON: names in lowerCamelCase, and unset fields left out.
 pub fn to_json(message: &DynamicMessage) -> Result<Bytes, Problem> {
     let mut json = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::new(&mut json);
@@ -42,7 +42,7 @@ pub fn to_json(message: &DynamicMessage) -> Result<Bytes, Problem> {
     Ok(json.into())
 }
 
-/// The answer to a call that failed.
+/// Returns the answer to a failed call.
 pub fn refuse(status: &Status) -> Response {
     let (name, http) = form_of(status.code());
     let body = json!({ "code": name, "message": status.message(), "details": details(status) });
@@ -64,7 +64,7 @@ fn details(status: &Status) -> Vec<Value> {
     written.collect()
 }
 
-/// The name of a code, and the HTTP status that it is sent with.
+/// Returns the name of a code, and the HTTP status that it is sent with.
 fn form_of(code: Code) -> (&'static str, StatusCode) {
     match code {
         Code::Cancelled => ("canceled", StatusCode::from_u16(499).expect("499 is a valid status code")),

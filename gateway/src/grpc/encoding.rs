@@ -1,4 +1,4 @@
-//! Compressed messages: gzip is read, and an encoding that is not read is refused by naming those that are.
+//! Compressed messages: gzip is supported, and another encoding is refused with a list of those that are.
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -6,20 +6,20 @@ use http::{HeaderMap, HeaderName};
 use stampede_status::{Problem, Reason};
 use std::io::Read;
 
-/// The encodings that are read, as headers list them.
+/// The supported encodings, as headers list them.
 pub const READ: &str = "identity,gzip";
 
-/// How a message is compressed.
+/// The compression of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
+    /// Not compressed.
     Identity,
-    /// By gzip.
+    /// Compressed by gzip.
     Gzip,
 }
 
 impl Encoding {
-    /// What this header says. Refuses an encoding that is not read.
+    /// Reads this header. Refuses an encoding that is not supported.
     pub fn of(headers: &HeaderMap, name: HeaderName) -> Result<Self, Problem> {
         match headers.get(name).map(|value| value.to_str().unwrap_or("?")) {
             None | Some("identity") => Ok(Self::Identity),
@@ -29,11 +29,11 @@ impl Encoding {
         }
     }
 
-    /// The message as it was before, which may have `limit` bytes.
+    /// Decompresses a message, which may have `limit` bytes then.
     pub fn decode(self, message: Bytes, limit: usize) -> Result<Bytes, Problem> {
         match self {
             Self::Identity => Ok(message),
-            // Nothing is not compressed, whatever the headers say: so Connect has it.
+            // By the rules of Connect an empty message is not compressed, whatever the headers say.
             Self::Gzip if message.is_empty() => Ok(message),
             Self::Gzip => gunzip(&message, limit),
         }

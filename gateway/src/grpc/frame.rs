@@ -14,7 +14,7 @@ const COMPRESSED: u8 = 1;
 const TRAILERS: u8 = 0x80;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// The one message of a body, of at most `limit` bytes.
+/// Returns the one message of a body, of at most `limit` bytes.
 pub fn only_message(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<Bytes, Problem> {
     let encoding = Encoding::of(headers, GRPC_ENCODING)?;
     let Some(&[flags, a, b, c, d]) = body.get(..HEAD_BYTES) else {
@@ -32,12 +32,12 @@ pub fn only_message(headers: &HeaderMap, body: &Bytes, limit: usize) -> Result<B
     }
 }
 
-/// The frame of a message.
+/// Returns the frame of a message.
 pub fn of_message(message: &[u8]) -> Bytes {
     frame(0, message)
 }
 
-/// The frame of gRPC-Web that ends an answer.
+/// Returns the frame of gRPC-Web that ends an answer.
 pub fn of_trailers(trailers: &HeaderMap) -> Bytes {
     let mut text = BytesMut::with_capacity(128);
     for (name, value) in trailers {
@@ -57,12 +57,12 @@ fn frame(flags: u8, content: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Frames as the text form of gRPC-Web has them.
+/// Encodes frames in the text form of gRPC-Web.
 pub fn to_text(frames: &[u8]) -> Bytes {
     STANDARD.encode(frames).into()
 }
 
-/// Undoes the text form. It may be of several parts, each padded by itself.
+/// Decodes the text form. It may have several parts, each padded by itself.
 pub fn of_text(text: &[u8]) -> Result<Bytes, Problem> {
     let mut frames = BytesMut::with_capacity(text.len() / 4 * 3);
     let mut rest = text;

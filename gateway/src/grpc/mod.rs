@@ -33,7 +33,7 @@ use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::Instrument;
 
-/// What answers a call.
+/// The target of a call.
 enum Target {
     /// A method of a service behind the gateway.
     Method(Arc<Route>),
@@ -41,12 +41,12 @@ enum Target {
     Own(&'static str),
 }
 
-/// Answers a call, and makes what happens to it visible by the path of its method.
+/// Answers a call, with a span and a measurement under the path of its method.
 pub async fn answer(gateway: &Gateway, wire: Wire, request: Request) -> Response {
     let started = Instant::now();
     let target = find(gateway, wire, request.uri().path());
     let is_trusted = gateway.holds.trusts(request.extensions());
-    // Callers can make up any path.
+    // Only a known path is a label: callers can make up any.
     let path = target.as_ref().map(Target::path);
     let name = path.as_ref().map_or("unknown method", StringValue::as_str);
     let (span, trace_id) = span_of(name, request.headers(), is_trusted);
@@ -72,8 +72,8 @@ fn find(gateway: &Gateway, wire: Wire, path: &str) -> Option<Target> {
     gateway.table.find_call(path).map(Target::Method)
 }
 
-/// The media types that calls of the method of this path have over this version of HTTP, as a header lists them; `None`
-/// where there is no such method.
+/// Returns the media types that calls of the method of this path have over this version of HTTP, as a header lists
+/// them; `None` where there is no such method.
 pub fn media_types(gateway: &Gateway, path: &str, version: Version) -> Option<HeaderValue> {
     let is_grpc = version == Version::HTTP_2;
     if own::find(path).is_some() {

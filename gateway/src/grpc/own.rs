@@ -48,7 +48,7 @@ const PATHS: [&str; 4] = [
 /// Most bytes of one request: the name of a service, a symbol or a file.
 const LARGEST_REQUEST_BYTES: usize = 4 * 1_024;
 
-/// The method of this path, if it is one of the gateway's own.
+/// Returns the method of this path, if it is one of the gateway's own.
 pub fn find(path: &str) -> Option<&'static str> {
     PATHS.into_iter().find(|own| *own == path)
 }
@@ -94,7 +94,7 @@ impl Own {
         let late = |_| Problem::new(Reason::BodyTimeout, "the message of the call did not arrive in time");
         let Ok(response) = timeout(BODY_DEADLINE, call).await.map_err(late)?;
         if response.body().is_end_stream() {
-            // It is all in the head.
+            // The whole answer is in the head.
             return Ok(response.map(Body::new));
         }
         let (head, body) = response.into_parts();
@@ -105,13 +105,13 @@ impl Own {
     }
 }
 
-/// The body of a call until the call is over. Reflection reads it on a task of its own, which would wait for its next
-/// message for as long as the connection lives, with no place.
+/// Returns a body that ends when the call is over. Reflection reads it on a task of its own, which would wait for the
+/// next message for as long as the connection lives, without a place.
 fn until_over(body: Body, over: CancellationToken) -> Body {
     Body::new(StreamBody::new(BodyStream::new(body).take_until(over.cancelled_owned())))
 }
 
-/// Reports on the services, and on the whole under the empty name.
+/// Sets the health of the services, and of the whole under the empty name.
 async fn report(reporter: &HealthReporter, services: &[String], status: ServingStatus) {
     reporter.set_service_status("", status).await;
     for service in services {
@@ -131,11 +131,11 @@ fn reflection(shown: &FileDescriptorSet, services: &[String]) -> Builder<'static
     names.fold(builder, Builder::with_service_name)
 }
 
-/// The contract without the methods that cannot be called from outside, and without what no other method needs.
+/// Returns the contract without the methods that cannot be called from outside, and without files that only those need.
 fn shown(table: &Table) -> anyhow::Result<FileDescriptorSet> {
     let mut set = FileDescriptorSet::decode(stampede_proto::DESCRIPTOR_SET).context("the contract cannot be read")?;
     for file in &mut set.file {
-        // It tells of methods by their number, which is another one now.
+        // Source info refers to methods by their number, which has changed.
         file.source_code_info = None;
         let package = file.package().to_owned();
         for service in &mut file.service {
@@ -149,7 +149,7 @@ fn shown(table: &Table) -> anyhow::Result<FileDescriptorSet> {
     Ok(set)
 }
 
-/// The names of the files with services, and of those that they import.
+/// Returns the names of the files with services, and of those that they import.
 fn needed(set: &FileDescriptorSet) -> BTreeSet<String> {
     let files: HashMap<&str, &FileDescriptorProto> = set.file.iter().map(|file| (file.name(), file)).collect();
     let mut wanted: Vec<&str> =

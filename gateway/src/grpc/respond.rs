@@ -14,10 +14,10 @@ use tonic::Status;
 
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// The status of a failure whose words cannot be written: INTERNAL.
+/// The status of a failure whose text cannot be written: INTERNAL.
 const INTERNAL: HeaderValue = HeaderValue::from_static("13");
 
-/// The answer to a call that went well.
+/// Returns the answer to a call that succeeded.
 pub fn message(wire: Wire, message: Bytes) -> Response {
     let body = match wire {
         Wire::Grpc => {
@@ -31,7 +31,7 @@ pub fn message(wire: Wire, message: Bytes) -> Response {
     with_body(wire, body)
 }
 
-/// A message and its end in gRPC-Web.
+/// Returns a message and its trailers in gRPC-Web.
 fn whole(message: &[u8]) -> Bytes {
     let (message, end) = (frame::of_message(message), frame::of_trailers(&trailers(None)));
     let mut whole = BytesMut::with_capacity(message.len() + end.len());
@@ -40,23 +40,23 @@ fn whole(message: &[u8]) -> Bytes {
     whole.freeze()
 }
 
-/// The answer to a call that failed. Logs what of the problem is for the operator alone.
+/// Returns the answer to a failed call. Logs the internal detail of the problem.
 pub fn refuse(wire: Wire, problem: Problem) -> Response {
     let status = Status::from(spread(problem));
     match wire {
         Wire::Grpc => {
-            // All in the head, as there is nothing between it and the trailers.
+            // Trailers-only: the status is in the head, as there is no message.
             let mut response = with_body(wire, Body::empty());
             response.headers_mut().extend(trailers(Some(&status)));
             response
         }
-        // Not in the head: a page of another origin reads the body, and of the head only what it is allowed to.
+        // In the body: a page of another origin reads that, and of the head only some headers.
         Wire::Web | Wire::WebText => with_body(wire, Body::from(last(wire, Some(&status)))),
         Wire::ConnectProto | Wire::ConnectJson => connect::refuse(&status),
     }
 }
 
-/// An answer with this body, which has the status in it.
+/// Returns an answer with this body, which has the status in it.
 pub fn with_body(wire: Wire, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -68,13 +68,13 @@ pub fn with_body(wire: Wire, body: Body) -> Response {
     response
 }
 
-/// A message of a stream.
+/// Returns the frame of a message of a stream.
 pub fn next(wire: Wire, message: &[u8]) -> Frame<Bytes> {
     let frame = frame::of_message(message);
     Frame::data(if wire == Wire::WebText { frame::to_text(&frame) } else { frame })
 }
 
-/// The end of a stream; a status if it failed.
+/// Returns the end of a stream; with a status if it failed.
 pub fn end(wire: Wire, failed: Option<&Status>) -> Frame<Bytes> {
     match wire {
         Wire::Grpc => Frame::trailers(trailers(failed)),
@@ -82,13 +82,13 @@ pub fn end(wire: Wire, failed: Option<&Status>) -> Frame<Bytes> {
     }
 }
 
-/// The end of an answer in gRPC-Web.
+/// Returns the end of an answer in gRPC-Web.
 fn last(wire: Wire, failed: Option<&Status>) -> Bytes {
     let frame = frame::of_trailers(&trailers(failed));
     if wire == Wire::WebText { frame::to_text(&frame) } else { frame }
 }
 
-/// The trailers of an answer; those of success without a status.
+/// Returns the trailers of an answer; those of success without a status.
 pub fn trailers(failed: Option<&Status>) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     match failed {

@@ -1,4 +1,4 @@
-//! What a message is about, where only a bound has to know it.
+//! Reads the subject of a message, for bounds that need nothing else of it.
 
 use bytes::Bytes;
 use prost::Message;
@@ -34,8 +34,8 @@ fn begins_with_a_resource(output: &MessageDescriptor) -> bool {
     resource.get_field(1).is_some_and(|id| id.kind() == Kind::String && !id.is_list())
 }
 
-/// How much a stream is about that is asked for like this: the values of its lists, such as the ids of the events that
-/// are watched; else the one that it names.
+/// Counts the subjects of a stream by its request: the values of its lists, such as the ids of the events that are
+/// watched; else the one that it names.
 pub fn subjects(request: &DynamicMessage) -> usize {
     let lists = request.fields().filter_map(|(_, value)| match value {
         Value::List(values) => Some(values.len()),

@@ -22,11 +22,11 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// How long a client waits before it opens a stream again; a random part of it, so that a crowd does not come back
+/// Range of the time after which a client opens a stream again; drawn at random, so that a crowd does not come back
 /// together.
 const RETRY_MS: Range<u64> = 1_000..4_000;
 
-/// The answer that has these messages.
+/// Returns the answer that has these messages.
 pub fn response<S>(wire: Wire, messages: S) -> Response
 where
     S: Stream<Item = Result<Bytes, Status>> + Send + 'static,
@@ -37,7 +37,7 @@ where
 
 type Messages = BoxStream<'static, Result<Bytes, Status>>;
 
-/// The next frame, and what comes after it; none after the end.
+/// Returns the next frame, and the messages behind it; `None` after the end.
 async fn next(wire: Wire, messages: Option<Messages>) -> Option<(Result<Frame<Bytes>, Infallible>, Option<Messages>)> {
     let mut messages = messages?;
     let frame = match messages.next().await {
@@ -48,7 +48,7 @@ async fn next(wire: Wire, messages: Option<Messages>) -> Option<(Result<Frame<By
     Some((Ok(frame), None))
 }
 
-/// Waits until a stream has to end that began now, whatever it says. Returns why.
+/// Waits until a stream that began now has to end, whatever the service sends. Returns the reason.
 pub fn lapse(draining: CancellationToken, theirs: Option<Deadline>) -> BoxFuture<'static, Problem> {
     let life = STREAM_LIFE.mul_f64(rand::random_range(0.9..=1.0));
     let late = async move {
@@ -78,7 +78,7 @@ mod tests {
     use crate::auth::UntilEnd;
     use http_body_util::BodyExt;
 
-    /// The status in the trailers of a stream of nothing.
+    /// Returns the status in the trailers of a stream of nothing.
     async fn end(draining: &CancellationToken, theirs: Option<Deadline>) -> Status {
         let messages = UntilEnd::new(stream::pending(), lapse(draining.clone(), theirs));
         let body = response(Wire::Grpc, messages).into_body().collect().await.unwrap();

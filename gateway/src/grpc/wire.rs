@@ -1,4 +1,4 @@
-//! The protocols in which a call can come, told by the method, the path and the content type of the request.
+//! The protocols of a call, distinguished by the method, the path and the content type of the request.
 
 use http::{HeaderMap, Method, Request, Version, header};
 use stampede_chassis::Deadline;
@@ -7,13 +7,13 @@ use std::time::Duration;
 /// Header of Connect with the time that the caller waits, in milliseconds.
 const CONNECT_TIMEOUT: &str = "connect-timeout-ms";
 
-/// The media types of gRPC, gRPC-Web and Connect, as a header lists them: what [`Wire::of`] takes.
+/// The media types of gRPC, gRPC-Web and Connect that [`Wire::of`] accepts, as a header lists them.
 pub const GRPC: &str = "application/grpc, application/grpc+proto";
 const WEB: &str = "application/grpc-web, application/grpc-web+proto, application/grpc-web-text, \
      application/grpc-web-text+proto";
 const CONNECT: &str = "application/proto, application/json";
 
-/// How a call is written.
+/// The protocol of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
     /// gRPC: messages in frames, the status in trailers. Over HTTP/2 only.
@@ -29,7 +29,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    /// The protocol of a call; `None` for a request that is no call.
+    /// Returns the protocol of a call; `None` for a request that is no call.
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
         if request.method() != Method::POST || !is_path_of_method(request.uri().path()) {
             return None;
@@ -49,7 +49,7 @@ impl Wire {
         }
     }
 
-    /// The content type of answers.
+    /// Returns the content type of answers.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Grpc => "application/grpc",
@@ -60,24 +60,24 @@ impl Wire {
         }
     }
 
-    /// Whether it is Connect, which has unary calls only here.
+    /// Returns whether it is Connect, which has only unary calls here.
     pub const fn is_connect(self) -> bool {
         matches!(self, Self::ConnectProto | Self::ConnectJson)
     }
 
-    /// When the caller stops waiting, if they say it.
+    /// Returns the caller's deadline, if they gave one.
     pub fn deadline(self, headers: &HeaderMap) -> Option<Deadline> {
         if self.is_connect() { connect_deadline(headers) } else { Deadline::from_headers(headers) }
     }
 }
 
-/// The media types that calls may have, where gRPC is spoken and where Connect is.
+/// Returns the media types that calls may have, where gRPC is spoken and where Connect is.
 pub fn media_types(is_grpc: bool, is_connect: bool) -> String {
     let spoken = [is_grpc.then_some(GRPC), Some(WEB), is_connect.then_some(CONNECT)];
     spoken.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// Up to ten digits; what cannot be read counts as absent.
+/// Reads up to ten digits; a value that cannot be read counts as absent.
 fn connect_deadline(headers: &HeaderMap) -> Option<Deadline> {
     let text = headers.get(CONNECT_TIMEOUT)?.to_str().ok()?;
     if text.len() > 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -86,7 +86,7 @@ fn connect_deadline(headers: &HeaderMap) -> Option<Deadline> {
     text.parse().ok().map(|millis| Deadline::after(Duration::from_millis(millis)))
 }
 
-/// Whether a path is `/package.Service/Method`. No path of HTTP/JSON has a dot in its first segment.
+/// Returns whether a path is `/package.Service/Method`. No path of HTTP/JSON has a dot in its first segment.
 fn is_path_of_method(path: &str) -> bool {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
     service.contains('.') && !method.is_empty() && !method.contains('/')

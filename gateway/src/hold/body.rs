@@ -1,6 +1,6 @@
-//! Reads a body that arrives in its own time: it must make progress, it has an end, and what is there of it counts.
+//! Reads a body that arrives in parts: it must make progress, it has a deadline, and its bytes count until it is whole.
 //!
-//! One that arrives whole, as nearly all do, is never counted: so no crowd of slow ones can refuse it.
+//! A body that arrives whole, as nearly all do, is never counted: so no crowd of slow ones can cause its refusal.
 
 use super::pool::Place;
 use crate::bounds::BODY_DEADLINE;
@@ -11,7 +11,7 @@ use stampede_status::{Problem, Reason};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// The body, of at most `limit` bytes. `take` and `grow` count the bytes of one that is not whole yet.
+/// Reads the body, of at most `limit` bytes. `take` and `grow` count the bytes of one that is not whole yet.
 pub async fn read(
     body: Body,
     limit: usize,
@@ -35,7 +35,7 @@ pub async fn read(
     Ok(whole.freeze())
 }
 
-/// The next bytes; none at the end.
+/// Returns the next bytes; `None` at the end.
 async fn next(body: &mut Limited<Body>, limit: usize, deadline: Instant) -> Result<Option<Bytes>, Problem> {
     loop {
         let late = |_| Problem::new(Reason::BodyTimeout, "the body of the request did not arrive in time");
@@ -62,7 +62,7 @@ mod tests {
 
     type Part = Result<&'static str, std::io::Error>;
 
-    /// A body that arrives in parts.
+    /// Returns a body that arrives in parts.
     fn slow(parts: Vec<&'static str>, every: Duration) -> Body {
         Body::from_stream(stream::iter(parts).then(move |part| async move {
             tokio::time::sleep(every).await;

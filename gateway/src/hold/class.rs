@@ -1,15 +1,15 @@
-//! What requests are for, and which share of all places is kept for each kind: a crowd that looks never pushes out one
-//! that pays.
+//! The classes of requests, and the share of all places that is kept for each: a crowd that reads never pushes out a
+//! buyer who pays.
 
 use crate::routes::{Access, Endpoint, Native, Route};
 use http::Method;
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A buyer pays: late is lost.
     Paying,
-    /// The provider tells how a payment ended.
+    /// The provider reports how a payment ended.
     Notices,
     /// An order is placed or cancelled; and every other act of a buyer.
     Ordering,
@@ -19,9 +19,9 @@ pub enum Class {
     Logins,
     /// An operator runs the sale.
     Operators,
-    /// A buyer looks at what is their own.
+    /// A buyer reads their own resources.
     OwnReads,
-    /// Anybody looks at what is for all.
+    /// Anybody reads what is public.
     PublicReads,
 }
 
@@ -46,10 +46,10 @@ impl Class {
         Self::OwnReads,
         Self::PublicReads,
     ];
-    /// How many there are.
+    /// Number of classes.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The class of the requests of a route. A new RPC has one without being named here.
+    /// Returns the class of the requests of a route. A new RPC has one without being named here.
     pub fn of(route: &Route) -> Self {
         if let Some((_, class)) = NAMED.iter().find(|(name, _)| *name == route.name) {
             return *class;
@@ -64,12 +64,12 @@ impl Class {
         }
     }
 
-    /// Its place in [`Class::ALL`].
+    /// Returns its place in [`Class::ALL`].
     pub const fn number(self) -> usize {
         self as usize
     }
 
-    /// Its name in metrics.
+    /// Returns its name in metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Paying => "paying",
@@ -83,7 +83,7 @@ impl Class {
         }
     }
 
-    /// The part of all places, in percent, that is kept for it. What is kept for nobody is for whoever comes first.
+    /// Returns the part of all places, in percent, that is kept for it. The rest is first come, first served.
     pub const fn kept_percent(self) -> usize {
         match self {
             Self::Paying | Self::Ordering | Self::Claiming => 12,
@@ -92,8 +92,8 @@ impl Class {
         }
     }
 
-    /// The same of open streams, and of what they are about. Whoever waits for their own order must find a place in a
-    /// crowd that watches an event.
+    /// Returns the same of open streams and of their subjects. A buyer who waits for their own order must find a place
+    /// in a crowd that watches an event.
     pub const fn kept_percent_of_streams(self) -> usize {
         match self {
             Self::OwnReads => 12,
@@ -101,7 +101,7 @@ impl Class {
         }
     }
 
-    /// The same of bytes that are on their way: those of one class are like those of another.
+    /// Returns the same of bytes on their way: those of one class are like those of another.
     pub const fn kept_percent_of_bytes(self) -> usize {
         0
     }

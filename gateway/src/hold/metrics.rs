@@ -1,10 +1,10 @@
-//! How much is held, and how often a bound refused or gave up.
+//! Metrics of what clients hold, and of refusals and disconnects by a bound.
 
 use super::{Class, pool::Pool};
 use opentelemetry::{KeyValue, global, metrics::Counter};
 use std::sync::Weak;
 
-/// Refusals by what would have been held, and by whose bound.
+/// Returns the counter of refusals, by resource and by whose bound.
 pub fn refusals() -> Counter<u64> {
     global::meter("stampede")
         .u64_counter("stampede.gateway.refused")
@@ -12,7 +12,8 @@ pub fn refusals() -> Counter<u64> {
         .build()
 }
 
-/// Watchers that took nothing for so long that they were given up. That is rare, so nobody keeps the counter at hand.
+/// Returns the counter of watchers that were given up because they took nothing for too long. That is rare, so nobody
+/// keeps the counter at hand.
 pub fn slow_readers() -> Counter<u64> {
     global::meter("stampede")
         .u64_counter("stampede.gateway.slow_readers")
@@ -20,7 +21,7 @@ pub fn slow_readers() -> Counter<u64> {
         .build()
 }
 
-/// Shows what is held of each pool, for as long as it lives. A request costs nothing by this.
+/// Observes the use of each pool, for as long as it lives. This costs a request nothing.
 pub fn observe<const N: usize>(pools: [Weak<Pool>; N]) {
     global::meter("stampede")
         .u64_observable_gauge("stampede.gateway.held")

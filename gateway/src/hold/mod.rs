@@ -1,5 +1,5 @@
-//! What clients hold on to beyond their connections: requests under way, bodies that arrive, answers that nobody reads,
-//! streams and their subjects.
+//! The resources that clients hold beyond their connections: requests under way, bodies that arrive, answers that
+//! nobody reads, streams and their subjects.
 //!
 //! Each is a [`Pool`], whose bounds are in `crate::bounds`: by all, by address, by buyer. A refusal of one client is
 //! THROTTLED, one of all is OVERLOADED; both say when to come again, and both are counted.
@@ -29,7 +29,7 @@ use stampede_chassis::{Block, Identity, Networks, Offenders, Peer, Role, keep};
 use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Duration};
 
-/// Who holds something.
+/// The client that holds something.
 #[derive(Debug, Clone, Default)]
 pub struct Holder {
     /// The client's address; `None` without a connection, as in tests.
@@ -38,7 +38,7 @@ pub struct Holder {
     pub user: Option<Arc<str>>,
 }
 
-/// All that clients hold.
+/// The pools of all that clients hold.
 pub struct Holds {
     requests: Arc<Pool>,
     bodies: Arc<Pool>,
@@ -51,11 +51,11 @@ pub struct Holds {
     offenders: Offenders,
 }
 
-/// What a stream holds: its place and those of its subjects.
+/// The places of a stream: its own and those of its subjects.
 pub type StreamPlace = (Place, Place);
 
 impl Holds {
-    /// Nothing is held yet.
+    /// Starts with empty pools.
     pub fn new(limits: &LimitConfig) -> Self {
         let holds = Self {
             requests: Pool::new(limits.requests()),
@@ -70,17 +70,17 @@ impl Holds {
         };
         let pools = [&holds.requests, &holds.bodies, &holds.answers, &holds.streams, &holds.subjects];
         metrics::observe(pools.map(Arc::downgrade));
-        // From the start: a series that begins with its first count hides that count from who looks at increases.
+        // A series that begins with its first count hides that count from queries of increases.
         metrics::slow_readers().add(0, &[]);
         holds
     }
 
-    /// Whether the request comes by a proxy whose word is taken.
+    /// Returns whether the request comes by a trusted proxy.
     pub fn trusts(&self, extensions: &http::Extensions) -> bool {
         extensions.get::<Peer>().is_some_and(|peer| self.trusted.contain(peer.0))
     }
 
-    /// Who sends this request.
+    /// Returns the sender of this request.
     pub fn holder(&self, parts: &Parts, caller: Option<&Identity>) -> Holder {
         let peer = parts.extensions.get::<Peer>();
         let block = peer.map(|peer| Block::of(peer.client(&parts.headers, &self.trusted)));
@@ -95,35 +95,36 @@ impl Holds {
         body::read(body, self.body_limit, BODY_PROGRESS_DEADLINE, take, grow).await
     }
 
-    /// A place for a request whose body is there: until its answer is written.
+    /// Takes a place for a request whose body has arrived: until its answer is written.
     pub fn request(&self, holder: &Holder, class: Class) -> Result<Place, Problem> {
         self.take(&self.requests, holder, class, 1)
     }
 
-    /// A place for a stream and for each of its subjects, which `uri` names.
+    /// Takes a place for a stream and for each of its subjects, which `uri` names.
     pub fn stream(&self, holder: &Holder, class: Class, uri: &Uri) -> Result<StreamPlace, Problem> {
         self.stream_about(holder, class, subjects(uri))
     }
 
-    /// A place for a stream that is about so many subjects, and for each of them.
+    /// Takes a place for a stream that is about so many subjects, and for each of them.
     pub fn stream_about(&self, holder: &Holder, class: Class, subjects: usize) -> Result<StreamPlace, Problem> {
         let stream = self.take(&self.streams, holder, class, 1)?;
         let subjects = self.take(&self.subjects, holder, class, subjects)?;
         Ok((stream, subjects))
     }
 
-    /// Most bytes of a body.
+    /// Returns the most bytes of a body.
     pub fn body_limit(&self) -> usize {
         self.body_limit
     }
 
-    /// The answer, which keeps the place of its request until it is written; a large one also counts by its bytes.
+    /// Returns the answer, which keeps the place of its request until it is written; a large one also counts by its
+    /// bytes.
     pub fn answer(&self, holder: &Holder, place: Place, answer: Response) -> Result<Response, Problem> {
         let bytes = answer.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(0);
         self.answer_of(holder, place, bytes, answer)
     }
 
-    /// The same for an answer of so many bytes, whose body does not tell its size.
+    /// Returns the same for an answer of so many bytes, whose body has no size hint.
     pub fn answer_of(
         &self,
         holder: &Holder,
@@ -142,7 +143,7 @@ impl Holds {
         pool.take(holder, class, units).map_err(|by| self.refused(pool, holder, by))
     }
 
-    /// Counts a refusal and says when to come again: not all at once.
+    /// Counts a refusal. Returns it with a random retry delay.
     fn refused(&self, pool: &Pool, holder: &Holder, by: By) -> Problem {
         let what = pool.bounds.what;
         if let Some(block) = holder.block.filter(|_| by == By::Address) {
@@ -158,8 +159,8 @@ impl Holds {
     }
 }
 
-/// How much a stream is about: the values of its query, such as the ids of the events that are watched; else the one of
-/// its path. A ticket says who asks and not what for.
+/// Counts the subjects of a stream: the values of its query, such as the ids of the events that are watched; else the
+/// one of its path. A ticket names the caller and no subject.
 fn subjects(uri: &Uri) -> usize {
     let query = uri.query().unwrap_or_default();
     query.split('&').filter(|pair| !pair.is_empty() && pair.split('=').next() != Some(TICKET)).count().max(1)

@@ -1,8 +1,8 @@
 //! The messages of a stream for a reader of any speed: read from the service as they come, and replaced by the newest
 //! of their subject until they are taken.
 //!
-//! So what one reader does not take is neither in the window of the connection to the service nor in a queue. A reader
-//! that stands still is given up, with an error as the last thing it will find.
+//! So the messages that a reader does not take fill neither the window of the connection to the service nor a queue. A
+//! reader that stands still is given up, with an error as its last message.
 
 use super::metrics::slow_readers;
 use crate::bounds::{MAX_WAITING_MESSAGES, WATCHER_STALL_DEADLINE};
@@ -21,7 +21,8 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-/// Reads `messages` from now on, whether or not what is returned is. `subject` says what a message is about.
+/// Reads `messages` from now on, whether or not the returned stream is polled. `subject` returns the subject of a
+/// message.
 pub fn newest<T, S, F>(messages: S, subject: F) -> impl Stream<Item = Result<T, Status>> + Send + 'static
 where
     T: Send + 'static,
@@ -44,7 +45,7 @@ async fn pump<T>(
     slot: Arc<Slot<T>>,
 ) {
     let mut messages = pin!(messages);
-    let mut looks = interval(WATCHER_STALL_DEADLINE / 4);
+    let mut checks = interval(WATCHER_STALL_DEADLINE / 4);
     let end = loop {
         tokio::select! {
             message = messages.next() => match message {
@@ -52,8 +53,8 @@ async fn pump<T>(
                 Some(Err(status)) => break Some(status),
                 None => break None,
             },
-            _ = looks.tick() => {
-                if slot.stands_still() {
+            _ = checks.tick() => {
+                if slot.is_stalled() {
                     slow_readers().add(1, &[]);
                     break Some(Problem::new(Reason::SlowReader, "the stream was not read for too long").into());
                 }
@@ -63,14 +64,14 @@ async fn pump<T>(
     slot.end(end);
 }
 
-/// What waits for the reader.
+/// The messages that wait for the reader.
 struct Slot<T> {
     state: Mutex<State<T>>,
     changed: Notify,
 }
 
 struct State<T> {
-    /// The newest of each subject, in the order in which the subjects were first heard of since.
+    /// The newest of each subject, in the order in which the subjects arrived first.
     waiting: VecDeque<(Option<String>, T)>,
     /// When the first of them began to wait, or the last was taken.
     waits_since: Option<Instant>,
@@ -105,12 +106,12 @@ impl<T> Slot<T> {
         self.changed.notify_one();
     }
 
-    /// Whether something waits that nobody took for too long.
-    fn stands_still(&self) -> bool {
+    /// Returns whether a message has waited for too long.
+    fn is_stalled(&self) -> bool {
         self.state().waits_since.is_some_and(|since| since.elapsed() >= WATCHER_STALL_DEADLINE)
     }
 
-    /// The next message, or the error that ends the stream; none after that.
+    /// Returns the next message, or the error that ends the stream; `None` after that.
     async fn next(&self) -> Option<Result<T, Status>> {
         loop {
             if let Some(next) = self.take() {
@@ -137,8 +138,8 @@ impl<T> Slot<T> {
     }
 }
 
-/// What a message is about: by the rule of the contract, the first field of a stream's message is the resource, and the
-/// first field of that its id. One that is a list, or has no id, replaces all that came before it.
+/// Returns the subject of a message: by the rule of the contract, the first field of a stream's message is the
+/// resource, and the first field of that its id. One that is a list, or has no id, replaces all that came before it.
 pub fn subject(message: &DynamicMessage) -> Option<String> {
     let resource = message.get_field_by_number(1)?;
     let id = resource.as_message()?.get_field_by_number(1)?;
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_stands_still_is_given_up_and_told_why() {
+    async fn a_reader_that_stands_still_is_given_up_and_gets_the_reason() {
         let mut read = pin!(newest(stream::iter([event("evt_1", "a")]).chain(stream::pending()), subject));
         tokio::time::sleep(WATCHER_STALL_DEADLINE * 2).await;
         assert_eq!(name(&read.next().await.unwrap().unwrap()), "a");

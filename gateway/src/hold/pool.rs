@@ -16,7 +16,7 @@ use std::{
 pub struct PoolBounds {
     /// Name of what is held, in metrics.
     pub name: &'static str,
-    /// What it is to the reader of a refusal, such as "requests are under way".
+    /// Its name in a refusal, such as "requests are under way".
     pub what: &'static str,
     /// Units in all.
     pub total: usize,
@@ -28,14 +28,14 @@ pub struct PoolBounds {
     pub kept_percent: fn(Class) -> usize,
 }
 
-/// Whose bound is reached.
+/// The owner of the bound that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// That of all clients together.
+    /// All clients together.
     All,
-    /// That of the address.
+    /// The address.
     Address,
-    /// That of the buyer.
+    /// The buyer.
     User,
 }
 
@@ -48,9 +48,9 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Held {
-    /// Of what is kept for nobody.
+    /// Units in use of those that are kept for no class.
     common: usize,
-    /// Of what is kept for each class.
+    /// Units in use of those that are kept for each class.
     kept: [usize; Class::COUNT],
     by_address: HashMap<Block, usize>,
     by_user: HashMap<Arc<str>, usize>,
@@ -61,18 +61,19 @@ struct Held {
 pub struct Place {
     pool: Arc<Pool>,
     holder: Holder,
-    /// The class out of whose own units they are.
+    /// The class that these units are kept for.
     kept_for: Option<Class>,
     units: usize,
 }
 
 impl Pool {
-    /// An empty pool.
+    /// Returns an empty pool.
     pub fn new(bounds: PoolBounds) -> Arc<Self> {
         Arc::new(Self { bounds, held: Mutex::default() })
     }
 
-    /// Takes so many units, first of those that are kept for the class. Fails with whose bound is reached.
+    /// Takes so many units, first of those that are kept for the class. Fails with the owner of the bound that is
+    /// reached.
     pub fn take(self: &Arc<Self>, holder: &Holder, class: Class, units: usize) -> Result<Place, By> {
         let mut held = self.held();
         self.check_holder(&held, holder, units)?;
@@ -86,19 +87,19 @@ impl Pool {
         Ok(Place { pool: Arc::clone(self), holder: holder.clone(), kept_for, units })
     }
 
-    /// How many units of each class's own, and then of nobody's, are held.
+    /// Returns how many units of each class's own, and then of nobody's, are held.
     pub fn in_use(&self) -> ([usize; Class::COUNT], usize) {
         let held = self.held();
         (held.kept, held.common)
     }
 
-    /// How many units are kept for a class.
+    /// Returns how many units are kept for a class.
     pub fn kept(&self, class: Class) -> usize {
         self.bounds.total.saturating_mul((self.bounds.kept_percent)(class)) / 100
     }
 
     fn check_holder(&self, held: &Held, holder: &Holder, units: usize) -> Result<(), By> {
-        // Who may have all has no bound of their own: what is refused to them is refused to everybody.
+        // A client that may have all has no bound of its own: a refusal of it is one of everybody.
         let is_over = |bound: usize, count: Option<&usize>| {
             bound < self.bounds.total && count.copied().unwrap_or(0) + units > bound
         };
@@ -147,7 +148,7 @@ fn give_back<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, units: usize
 }
 
 impl Place {
-    /// Takes so many units more, of those that are kept for nobody: for a pool that keeps none.
+    /// Takes more units, of those that are kept for no class: for a pool that keeps none.
     pub fn grow(&mut self, units: usize) -> Result<(), By> {
         let mut held = self.pool.held();
         self.pool.check_holder(&held, &self.holder, units)?;

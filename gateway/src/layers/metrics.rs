@@ -1,4 +1,4 @@
-//! How many requests there are, how they end, and how long they take, by route. A stream counts until it begins.
+//! The number, the outcome and the duration of requests, by route. A stream counts until it begins.
 
 use crate::routes::Route;
 use http::{Method, StatusCode};
@@ -6,7 +6,7 @@ use opentelemetry::{KeyValue, StringValue, metrics::Histogram};
 use stampede_chassis::telemetry::duration_histogram;
 use std::{sync::Arc, time::Duration};
 
-/// The route of what has none.
+/// The label of requests without a route.
 const UNKNOWN: &str = "unknown";
 
 /// The instruments of the gateway.
@@ -29,8 +29,8 @@ impl Metrics {
         }
     }
 
-    /// Records the answer to a call, whose route is the path of its method. Its status is that of HTTP/JSON for the same
-    /// outcome: those of gRPC are all 200.
+    /// Records the answer to a call, whose route is the path of its method. Its status is that of HTTP/JSON for the
+    /// same outcome: those of gRPC are all 200.
     pub fn record_call(&self, path: Option<StringValue>, status: StatusCode, elapsed: Duration) {
         self.measure("POST", path.unwrap_or_else(|| UNKNOWN.into()), status, elapsed);
     }
@@ -45,7 +45,7 @@ impl Metrics {
     }
 }
 
-/// The methods that a route can have.
+/// Returns the label of a method that a route can have.
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,8 +1,8 @@
 //! The layers of every request, from the outside in: its route with span, trace id and metrics, panics, and the caller
 //! (which is [`crate::auth`]'s). What a request holds is bounded behind them, once its body is there ([`crate::hold`]).
 //!
-//! Like the layers of a service they are one handler and not a stack: what one finds is handed to the next, and nothing
-//! is boxed in between.
+//! Like the layers of a service they are one handler and not a stack: each hands its result to the next, and nothing is
+//! boxed in between.
 
 mod metrics;
 
@@ -28,9 +28,9 @@ use stampede_status::{Problem, Reason};
 use std::{sync::Arc, time::Instant};
 use tracing::{Instrument, Span, error_span, field::Empty};
 
-/// Answers a request, in whatever protocol it comes.
+/// Answers a request of any protocol.
 pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    // Over HTTP/2 the server says that it leaves, by GOAWAY.
+    // Over HTTP/2 the server announces it by GOAWAY.
     let leaves = request.version() < Version::HTTP_2 && gateway.draining.is_cancelled();
     let mut response = match Wire::of(&request) {
         Some(wire) => grpc::answer(&gateway, wire, request).await,
@@ -43,8 +43,8 @@ pub async fn answer(State(gateway): State<Arc<Gateway>>, request: Request) -> Re
     response
 }
 
-/// Answers a request of HTTP/JSON, and makes what happens to it visible by the name of its route: a span, child of a
-/// trusted caller's, a measurement, and the body of a problem.
+/// Answers a request of HTTP/JSON, observed under the name of its route: a span, child of a trusted caller's, a
+/// measurement, and the body of a problem.
 async fn answer_http(gateway: &Gateway, request: Request) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
@@ -65,7 +65,7 @@ async fn answer_http(gateway: &Gateway, request: Request) -> Response {
     let refuse = |refusal: Refusal| span.in_scope(|| refusal.into_response(&trace_id));
     let mut response = outcome.unwrap_or_else(refuse);
     response.headers_mut().insert(HEADER, trace_id.header());
-    // What quotes a request is JSON, whatever a browser makes of it.
+    // Keeps browsers from reading an answer that quotes a request as anything but JSON.
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     record_status(&span, response.status());
     gateway.metrics.record(&method, route.as_deref(), response.status(), started.elapsed());
@@ -75,7 +75,7 @@ async fn answer_http(gateway: &Gateway, request: Request) -> Response {
 /// Answers a request that has a route, if its caller may use it.
 async fn admit(gateway: &Gateway, route: &Route, trace_id: &TraceId, request: Request) -> Result<Response, Problem> {
     if route.is_stream() && has_ended(request.headers()) {
-        // A browser stops to come back at this.
+        // At this `EventSource` stops reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let caller = identify(gateway, route, &request)?;
@@ -83,7 +83,7 @@ async fn admit(gateway: &Gateway, route: &Route, trace_id: &TraceId, request: Re
     Box::pin(dispatch(gateway, route, caller.as_ref(), trace_id, request)).await
 }
 
-/// Who calls: by a ticket where a stream came with one, else by a token.
+/// Returns the caller: by a ticket where a stream came with one, else by a token.
 fn identify(gateway: &Gateway, route: &Route, request: &Request) -> Result<Option<Caller>, Problem> {
     if route.is_stream()
         && let Some(caller) = gateway.tickets.caller(route.access, request.uri())?
@@ -96,7 +96,7 @@ fn identify(gateway: &Gateway, route: &Route, request: &Request) -> Result<Optio
 /// The answer to a request that leads to no route.
 enum Unrouted {
     Refused(Refusal),
-    /// It asks what the path takes.
+    /// The methods of the path, for an OPTIONS.
     Options(HeaderValue),
 }
 
@@ -110,7 +110,7 @@ fn find(gateway: &Gateway, request: &Request) -> Result<Arc<Route>, Unrouted> {
     })
 }
 
-/// What is no path of HTTP/JSON. It may be that of a method, and the request no call of it.
+/// Answers a path that is none of HTTP/JSON. It may be that of a method, and the request no call of it.
 fn unknown(gateway: &Gateway, request: &Request) -> Unrouted {
     let path = request.uri().path();
     let Some(media_types) = grpc::media_types(gateway, path, request.version()) else {
@@ -124,13 +124,13 @@ fn unknown(gateway: &Gateway, request: &Request) -> Unrouted {
     }
 }
 
-/// The span of a request, a child of a trusted caller's, and the id of its trace. It is of the highest level, so that
-/// no log filter takes that id from the lines that it lets through.
+/// Returns the span of a request, a child of a trusted caller's, and the id of its trace. The span has the highest
+/// level, so that no log filter removes that id from the lines that it lets through.
 pub fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, TraceId) {
-    // A stranger decides neither what is recorded nor how it is called.
+    // Others decide neither whether a trace is recorded nor its id.
     let none = HeaderMap::new();
     if let Some(trace) = telemetry::passed_on(if is_trusted { headers } else { &none }) {
-        // Nobody is sent this span: it only names the trace in the lines of the log.
+        // This span is not exported: it only puts the trace id into the log.
         let trace_id = TraceId::from(trace.trace_id());
         let span = error_span!("http", otel.name = name, trace_id = trace_id.as_str());
         telemetry::note(&span, trace);
@@ -153,7 +153,7 @@ pub fn span_of(name: &str, headers: &HeaderMap, is_trusted: bool) -> (Span, Trac
     (span, trace_id)
 }
 
-/// A span is in error when the server failed, not when it refused.
+/// Marks a span as failed if the server failed, not if it refused.
 pub fn record_status(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {

@@ -60,14 +60,14 @@ impl Comments {
     }
 }
 
-/// The lines of a comment as paragraphs, each on one line.
+/// Joins the lines of each paragraph of a comment into one.
 fn flowing(comment: &str) -> String {
     let lines: Vec<&str> = comment.lines().map(str::trim).collect();
     let paragraphs = lines.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
     paragraphs.map(|lines| lines.join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The first sentence of a text, without its full stop.
+/// Returns the first sentence of a text, without its full stop.
 pub fn first_sentence(text: &str) -> &str {
     let end = [". ", ".\n"].iter().filter_map(|stop| text.find(stop)).min();
     end.map_or_else(|| text.trim_end_matches('.'), |end| &text[..end])

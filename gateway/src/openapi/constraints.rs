@@ -1,4 +1,4 @@
-//! What a field of a request must be, as far as its options say it: whether it is required, and its bounds.
+//! The constraints on fields of requests, by the options of the contract: whether a field is required, and its bounds.
 //!
 //! Both options are found in the descriptors by themselves; a contract without them has no constraints.
 
@@ -11,7 +11,7 @@ const REQUIRED: i32 = 2;
 /// Number of the option that has the bounds of a field.
 const BOUNDS: u32 = 50103;
 
-/// The fields of the bounds, the keywords of JSON Schema that they are, and what these are about.
+/// The fields of the bounds, their keywords in JSON Schema, and the values that these apply to.
 const KEYWORDS: [(&str, &str, Kind); 7] = [
     ("min", "minimum", Kind::Number),
     ("max", "maximum", Kind::Number),
@@ -22,7 +22,7 @@ const KEYWORDS: [(&str, &str, Kind); 7] = [
     ("max_items", "maxItems", Kind::List),
 ];
 
-/// What a keyword is about.
+/// The kind of value that a keyword applies to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Number,
@@ -46,7 +46,7 @@ impl Constraints {
         }
     }
 
-    /// Whether requests must have the field.
+    /// Returns whether requests must have the field.
     pub fn is_required(&self, field: &FieldDescriptor) -> bool {
         self.behaves(field, REQUIRED)
     }
@@ -82,7 +82,7 @@ impl Constraints {
     }
 }
 
-/// The schema that a keyword of this kind belongs to: that of a list, or that of what is in it. None if it has no
+/// Returns the schema that a keyword of this kind belongs to: that of a list, or that of its items. `None` if it has no
 /// meaning there, as bounds of numbers have none for the text of a 64-bit one.
 fn target(schema: &mut Value, kind: Kind) -> Option<&mut Value> {
     let is_list = schema["type"] == "array";

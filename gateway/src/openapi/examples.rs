@@ -31,7 +31,7 @@ impl Example {
     }
 }
 
-/// Reads all of them. None if the file is not as it should be, which a test rules out.
+/// Reads all of them; none if the file is malformed, which a test rules out.
 pub fn all() -> BTreeMap<String, Example> {
     serde_json::from_str(EXAMPLES).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI description of what the gateway answers, and the page that shows it.
+//! The OpenAPI description of the gateway's API, and the page that shows it.
 //!
 //! It is made of the route table, the descriptors and their comments, so it cannot say anything else than what is
 //! served; the gateway's own endpoints are described by hand. `docs/openapi.json` is a copy for those who have no
@@ -25,7 +25,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What the description begins with.
+/// Introduction of the description.
 const ABOUT: &str = "A flash sale over HTTP: claim coupons, order limited stock the moment an event opens, pay, and \
     get the goods. Fields have the names of the contract (lowerCamelCase is read too), 64-bit numbers are strings, \
     times are RFC 3339, and money is in minor units. Whatever fails, fails as problem+json with a stable `reason`. A \
@@ -55,7 +55,7 @@ pub fn document(table: &Table) -> Value {
             "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        // Where this was fetched from.
+        // The server that this was fetched from.
         "servers": [{"url": "/"}],
         "tags": tags,
         "paths": paths,
@@ -68,7 +68,7 @@ pub fn document(table: &Table) -> Value {
     })
 }
 
-/// The description of the contract as a text for people and version control.
+/// Returns the description of the contract as a text for people and version control.
 pub fn text(table: &Table) -> serde_json::Result<String> {
     Ok(serde_json::to_string_pretty(&document(table))? + "\n")
 }
@@ -102,7 +102,7 @@ fn rpcs(table: &Table) -> impl Iterator<Item = (&Route, &Rpc)> {
     })
 }
 
-/// The pool that the methods of a table are in; an empty one if it has none.
+/// Returns the pool that the methods of a table are in; an empty one if it has none.
 fn pool_of(table: &Table) -> DescriptorPool {
     rpcs(table).next().map_or_else(DescriptorPool::new, |(_, rpc)| rpc.input.parent_pool().clone())
 }

@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::{Value, json};
 use stampede_status::Reason;
 
-/// What is written of one endpoint.
+/// The description of one endpoint.
 struct Own {
     tag: &'static str,
     /// Name of the operation.
@@ -22,7 +22,7 @@ struct Own {
     answer: (&'static str, Value),
     /// The schema of its body.
     body: Option<Value>,
-    /// Why it can fail, beside what all requests can fail for.
+    /// Reasons for which it can fail, beside those of all requests.
     reasons: &'static [Reason],
 }
 
@@ -42,7 +42,7 @@ impl Own {
 
 const JSON: &str = "application/json";
 
-/// The tags of these operations, with what they are about.
+/// The tags of these operations, with their descriptions.
 pub const TAGS: [(&str, &str); 2] = [("auth", "Tokens: every login begins here."), ("gateway", "The gateway itself.")];
 
 /// Describes an endpoint at its route.
@@ -79,7 +79,7 @@ pub fn of(route: &Route, native: Native, example: impl FnOnce(&str) -> Example) 
     operation
 }
 
-/// The status of success.
+/// Returns the status of success.
 fn status(route: &Route, native: Native) -> &'static str {
     let creates = matches!(native, Native::IssueToken | Native::IssueTicket);
     if route.method == Method::POST && creates { "201" } else { "200" }
@@ -133,7 +133,7 @@ fn object(description: &str, properties: Value, all_required: bool) -> Value {
     schema
 }
 
-/// A body that must have one text of this name.
+/// Returns the schema of a body that must have one text of this name.
 fn body_of(name: &str, description: &str) -> Value {
     let properties = json!({name: {"type": "string", "description": description}});
     closed(object("Request.", properties, true))
@@ -144,7 +144,7 @@ fn closed(mut schema: Value) -> Value {
     schema
 }
 
-/// A body that may have a token of either kind, and not both.
+/// Returns the schema of a body that may have a token of either kind, and not both.
 fn one_token() -> Value {
     let properties = json!({
         "access_token": {"type": "string", "description": "An access token of the login."},
@@ -211,7 +211,7 @@ const TICKET: (&str, &str) = (
      browsers cannot.",
 );
 
-/// The ways to say who calls.
+/// Returns the ways to authenticate.
 pub fn security_schemes() -> Value {
     json!({
         "bearer": {
@@ -229,7 +229,7 @@ pub fn security_schemes() -> Value {
     })
 }
 
-/// Whether a route needs a caller, in words.
+/// Returns the sentence on whether a route needs a caller.
 pub fn caller(access: Access) -> &'static str {
     match access {
         Access::Public => "anybody",

@@ -1,4 +1,4 @@
-//! The operation of a method of the contract: what it takes, what it answers and what it fails with.
+//! The operation of a method of the contract: its parameters, its answer and its problems.
 
 use super::{
     comments::first_sentence,
@@ -11,7 +11,7 @@ use http::Method;
 use prost_reflect::{Kind, MethodDescriptor};
 use serde_json::{Value, json};
 
-/// The events of a stream beside its messages, as they are described.
+/// The description of the events of a stream beside its messages.
 const EVENTS: &str = "Server-sent events. Those without a name have a message as their data and an `id` that names \
     what it says: the whole thing as it is now, at first and at each change. `time` tells the time of the server, at \
     first and in silence. `problem`, `end` and `drain` are the last of a stream: it broke, nothing more will come, or \
@@ -46,18 +46,18 @@ pub fn of_rpc(route: &Route, rpc: &Rpc, method: &MethodDescriptor, example: &Exa
     operation
 }
 
-/// The id of an operation: service and method, as generators make names of it.
+/// Returns the id of an operation: service and method, as generators make names of it.
 pub fn id(rpc: &Rpc, method: &MethodDescriptor) -> String {
     let service = rpc.service.rsplit('.').next().unwrap_or_default();
     format!("{service}_{}", method.name())
 }
 
-/// The tag of a service: `order` for `stampede.order.v1.OrderService`.
+/// Returns the tag of a service: `order` for `stampede.order.v1.OrderService`.
 pub fn tag(rpc: &Rpc) -> &str {
     rpc.service.split('.').nth(1).unwrap_or(&rpc.service)
 }
 
-/// The credentials that a route takes, each in place of the others; none where it is open to all.
+/// Returns the credentials that a route takes, each in place of the others; none where it is open to all.
 pub fn security(route: &Route) -> Value {
     match route.access {
         Access::Public => json!([]),

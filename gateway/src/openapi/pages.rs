@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 /// Shows the description. It has one style and one script, and needs no other file.
 const PAGE: &str = include_str!("page.html");
-/// Bytes of the hash that are told in a tag.
+/// Bytes of the hash in a tag.
 const TAG_BYTES: usize = 16;
 
 /// The description and its page.
 pub struct Pages {
     openapi: Kept,
     docs: Kept,
-    /// What a browser may do for the page.
+    /// The content security policy of the page.
     policy: HeaderValue,
 }
 
@@ -41,7 +41,7 @@ impl Pages {
         }
     }
 
-    /// The answer with a page, or without if the client has it.
+    /// Returns the answer with a page, or without if the client has it.
     pub fn answer(&self, page: Page, cache_control: Option<&HeaderValue>, request: &HeaderMap) -> Response {
         let kept = match page {
             Page::OpenApi => &self.openapi,
@@ -72,7 +72,7 @@ impl Kept {
     }
 }
 
-/// Lets a page run its own script and style, and fetch from where it is from; nothing else.
+/// Returns the policy that lets a page run its own script and style, and fetch from where it is from; nothing else.
 fn policy(page: &str) -> String {
     let hash = |element: &str| base64(&Sha256::digest(within(page, element))[..]);
     format!(
@@ -83,7 +83,7 @@ fn policy(page: &str) -> String {
     )
 }
 
-/// The text of the one element of this name.
+/// Returns the text of the one element of this name.
 fn within<'p>(page: &'p str, element: &str) -> &'p str {
     let inner = page.split_once(&format!("<{element}>")).map(|(_, rest)| rest);
     let inner = inner.and_then(|rest| rest.split_once(&format!("</{element}>")));

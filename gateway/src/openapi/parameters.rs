@@ -6,10 +6,10 @@ use http::Method;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Value, json};
 
-/// How deep the fields of a query may lie.
+/// Deepest nesting of the fields of a query.
 const MOST_DEPTH: usize = 3;
 
-/// The headers that operations refer to as parameters.
+/// Returns the headers that operations refer to as parameters.
 pub fn shared() -> Value {
     let header = |name: &str, description: &str, example: &str| {
         json!({
@@ -41,7 +41,7 @@ pub fn shared() -> Value {
     })
 }
 
-/// All parameters of a method at its route.
+/// Returns all parameters of a method at its route.
 pub fn of_rpc(method: &Method, rpc: &Rpc, schemas: &mut Schemas) -> Vec<Value> {
     let mut all = Vec::new();
     if let Some(variable) = &rpc.variable {
@@ -99,7 +99,7 @@ fn in_query(message: &MessageDescriptor, rpc: &Rpc, above: &str, schemas: &mut S
     }
 }
 
-/// The message whose fields stand for this one in a query; none for what is a single text there.
+/// Returns the message whose fields stand for this one in a query; `None` for a field that is a single text there.
 fn inner(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(inner) if inner.package_name() != "google.protobuf" => Some(inner),
@@ -109,7 +109,7 @@ fn inner(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 
 fn parameter(name: &str, place: &str, field: &FieldDescriptor, schemas: &mut Schemas) -> Value {
     let mut schema = schemas.of_field(field);
-    // It is said once.
+    // The parameter has it already.
     let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
     json!({"name": name, "in": place, "description": description.unwrap_or_else(|| json!("")), "schema": schema})
 }

@@ -5,7 +5,7 @@ use http::Method;
 use stampede_status::Reason;
 use std::collections::BTreeSet;
 
-/// Reasons of every request, whatever it asks for.
+/// Reasons of every request.
 const OF_ALL: [Reason; 6] = [
     Reason::InvalidField,
     Reason::UnknownField,
@@ -22,7 +22,7 @@ const OF_BODIES: [Reason; 4] =
 /// Reasons of those that need a caller.
 const OF_CALLERS: [Reason; 4] =
     [Reason::Unauthenticated, Reason::TokenExpired, Reason::TokenRevoked, Reason::PermissionDenied];
-/// Words of comments that are also codes or states: that a request can fail for them does not follow from the comment.
+/// Reasons whose names are also codes or states: that a request can fail for them does not follow from its comment.
 const AMBIGUOUS: [Reason; 6] = [
     Reason::Cancelled,
     Reason::DeadlineExceeded,
@@ -32,7 +32,7 @@ const AMBIGUOUS: [Reason; 6] = [
     Reason::Unavailable,
 ];
 
-/// The reasons of a route, besides those of what it calls.
+/// Returns the reasons of a route, besides those of the service behind it.
 pub fn of_route(route: &Route) -> BTreeSet<Reason> {
     let mut reasons = BTreeSet::from(OF_ALL);
     if route.method == Method::POST {
@@ -44,17 +44,17 @@ pub fn of_route(route: &Route) -> BTreeSet<Reason> {
     reasons
 }
 
-/// The reasons of a method, with those of its route.
+/// Returns the reasons of a method, with those of its route.
 pub fn of_rpc(route: &Route, rpc: &Rpc, comment: &str) -> BTreeSet<Reason> {
     let mut reasons = of_route(route);
     reasons.extend(OF_SERVICES);
-    // Where a variable stands, a verb may follow that is not one of this place.
+    // A variable may be followed by a verb that this path does not have.
     reasons.extend(rpc.variable.as_ref().map(|_| Reason::UnknownPath));
     reasons.extend(named(comment));
     reasons
 }
 
-/// The reasons that a comment names, in capitals.
+/// Returns the reasons that a comment names, in capitals.
 fn named(comment: &str) -> impl Iterator<Item = Reason> {
     let words = comment.split(|char: char| !char.is_ascii_uppercase() && char != '_');
     words.filter_map(Reason::parse).filter(|reason| !AMBIGUOUS.contains(reason))

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The media type of problems.
 const PROBLEM: &str = "application/problem+json";
 
-/// The headers that responses refer to.
+/// Returns the headers that responses refer to.
 pub fn headers() -> Value {
     let text = |description: &str| json!({"description": description, "schema": {"type": "string"}});
     json!({
@@ -24,7 +24,7 @@ pub fn headers() -> Value {
     })
 }
 
-/// The response to what went well: `content` by its media type; none for no body.
+/// Returns the response of success: `content` by its media type; `None` for no body.
 pub fn success(description: &str, content: Option<(&str, Value)>, is_kept: bool) -> Value {
     let mut headers = named_headers(&[]);
     if is_kept {
@@ -37,7 +37,7 @@ pub fn success(description: &str, content: Option<(&str, Value)>, is_kept: bool)
     response
 }
 
-/// The responses that are problems: one a status, with the reasons that it has.
+/// Returns the responses that are problems: one a status, with the reasons that it has.
 pub fn failures(reasons: &BTreeSet<Reason>) -> Map<String, Value> {
     let mut by_status: BTreeMap<u16, Vec<Reason>> = BTreeMap::new();
     for reason in reasons {
@@ -64,7 +64,7 @@ fn failure(reasons: &[Reason]) -> Value {
     })
 }
 
-/// Whether a problem of this reason may say when to come again: always after the same time, or after that of a limit.
+/// Returns whether a problem of this reason may have a retry delay: a fixed one, or that of a limit.
 fn may_say_when(reason: Reason) -> bool {
     reason.default_retry().is_some() || matches!(reason, Reason::Throttled | Reason::TooManyAttempts)
 }
@@ -76,7 +76,7 @@ fn named_headers(more: &[(&str, &str)]) -> Value {
     Value::Object(all.map(refer).collect())
 }
 
-/// The schema of problems.
+/// Returns the schema of problems.
 pub fn problem() -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     let reasons: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_told_by_their_status() {
+    fn reasons_are_listed_by_their_status() {
         let reasons = BTreeSet::from([Reason::SoldOut, Reason::RequestIdReused, Reason::NotReady]);
         let failures = failures(&reasons);
         assert_eq!(failures.keys().collect::<Vec<_>>(), ["409", "503"]);

@@ -1,8 +1,8 @@
 //! Messages and enums of the contract as schemas, in their JSON form.
 //!
-//! What requests are made of is closed, as the gateway refuses fields that it does not know; it requires what the
-//! contract marks as required. What is in answers alone is open, as a later version may add to it; there each field
-//! without presence is always written.
+//! Messages of requests are closed, as the gateway refuses unknown fields; they require the fields that the contract
+//! marks as required. Messages of answers alone are open, as a later version may add to them; there each field without
+//! presence is always written.
 
 use super::{comments::Comments, constraints::Constraints};
 use crate::routes::Rpc;
@@ -16,13 +16,13 @@ pub struct Schemas {
     constraints: Constraints,
     /// Full names of the messages that bodies of requests are made of.
     inputs: BTreeSet<String>,
-    /// Full names of what is written, by the name that it is written under.
+    /// Full names of the messages and enums that are written, by the name that each is written under.
     names: BTreeMap<String, String>,
     written: Map<String, Value>,
 }
 
 impl Schemas {
-    /// No schemas so far. The bodies of requests are of these messages.
+    /// Starts without schemas. `bodies` are the messages of the bodies of requests.
     pub fn new<'m>(pool: &DescriptorPool, bodies: impl Iterator<Item = &'m MessageDescriptor>) -> Self {
         let mut inputs = BTreeSet::new();
         bodies.for_each(|body| collect(body, &mut inputs));
@@ -42,12 +42,12 @@ impl Schemas {
         reference(name)
     }
 
-    /// All that were written.
+    /// Returns all that were written.
     pub fn into_map(self) -> Map<String, Value> {
         self.written
     }
 
-    /// Whether requests must have the field.
+    /// Returns whether requests must have the field.
     pub fn is_required(&self, field: &FieldDescriptor) -> bool {
         self.constraints.is_required(field)
     }
@@ -62,7 +62,7 @@ impl Schemas {
         self.write(&rpc.input, Some(rpc))
     }
 
-    /// The schema of a field.
+    /// Returns the schema of a field.
     pub fn of_field(&mut self, field: &FieldDescriptor) -> Value {
         let kind = field.kind();
         let mut schema = match &kind {
@@ -110,7 +110,7 @@ impl Schemas {
     fn write(&mut self, message: &MessageDescriptor, body_of: Option<&Rpc>) -> Value {
         let name = self.name_of(message.full_name(), message.name());
         if !self.written.contains_key(&name) {
-            // A message may hold itself.
+            // A message may contain itself.
             self.written.insert(name.clone(), Value::Null);
             let schema = self.of_fields(message, body_of);
             self.written.insert(name.clone(), schema);
@@ -141,7 +141,7 @@ impl Schemas {
         schema
     }
 
-    /// The short name, or the full one if something else has the short one.
+    /// Returns the short name, or the full one if something else has the short one.
     fn name_of(&mut self, full: &str, short: &str) -> String {
         let taken = self.names.entry(short.to_owned()).or_insert_with(|| full.to_owned());
         if *taken == full { short.to_owned() } else { full.to_owned() }
@@ -159,18 +159,18 @@ fn describe(schema: &mut Value, text: &str) {
     }
 }
 
-/// The JSON form of what protobuf itself defines; none for messages of ours.
+/// Returns the JSON form of types that protobuf itself defines; `None` for messages of ours.
 fn well_known(name: &str) -> Option<Value> {
     Some(match name {
         "google.protobuf.Timestamp" => json!({"type": "string", "format": "date-time"}),
         "google.protobuf.Duration" => json!({"type": "string", "pattern": "^-?[0-9]+(\\.[0-9]{1,9})?s$"}),
-        // Whatever JSON it is.
+        // Any JSON.
         name if name.starts_with("google.protobuf.") => json!({}),
         _ => return None,
     })
 }
 
-/// Adds the full name of a message and of all that it may hold.
+/// Adds the full name of a message and of all that it may contain.
 fn collect(message: &MessageDescriptor, names: &mut BTreeSet<String>) {
     if names.insert(message.full_name().to_owned()) {
         for field in message.fields() {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_one_name_are_told_apart() {
+    fn two_of_one_name_are_distinguished() {
         let mut schemas = Schemas::new(&pool(), std::iter::empty());
         assert_eq!(schemas.name_of("a.Item", "Item"), "Item");
         assert_eq!(schemas.name_of("b.Item", "Item"), "b.Item");

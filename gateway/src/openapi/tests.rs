@@ -9,7 +9,7 @@ fn table() -> Table {
     Table::of_contract(stampede_proto::DESCRIPTOR_SET).unwrap()
 }
 
-/// Each operation with its path.
+/// Returns each operation with its path.
 fn operations(document: &Value) -> Vec<(&str, &Value)> {
     let paths = document["paths"].as_object().unwrap();
     let all = paths.iter().flat_map(|(path, methods)| {

@@ -16,9 +16,9 @@ pub struct Binding {
     pub method: Method,
     /// The template as written.
     pub text: String,
-    /// Who may call it.
+    /// The callers that it is open to.
     pub access: Access,
-    /// How it is called.
+    /// Its call.
     pub rpc: Rpc,
 }
 
@@ -62,7 +62,7 @@ impl Options {
         }
     }
 
-    /// The rule of the method; none without an annotation.
+    /// Returns the rule of the method; `None` without an annotation.
     fn rule(&self, method: &MethodDescriptor) -> Option<DynamicMessage> {
         let options = method.options();
         let has = options.has_extension(&self.http);

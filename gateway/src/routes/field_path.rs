@@ -30,12 +30,12 @@ impl FieldPath {
         Some(Self { through: fields, last: named(&message, last)? })
     }
 
-    /// The messages to go through, from the outermost.
+    /// Returns the messages to go through, from the outermost.
     pub fn through(&self) -> &[FieldDescriptor] {
         &self.through
     }
 
-    /// The field at the end.
+    /// Returns the field at the end.
     pub fn last(&self) -> &FieldDescriptor {
         &self.last
     }
@@ -50,7 +50,7 @@ impl std::fmt::Display for FieldPath {
     }
 }
 
-/// The field of this name, as the contract or its JSON form writes it.
+/// Returns the field of this name, as the contract or its JSON form writes it.
 pub fn named(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
     message.get_field_by_name(name).or_else(|| message.get_field_by_json_name(name))
 }

@@ -16,7 +16,7 @@ pub use self::{
     table::{Endpoint, Lookup, Native, Page, Route, Table},
 };
 
-/// Who may call a route.
+/// The callers that a route is open to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Anybody.

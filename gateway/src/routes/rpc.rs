@@ -42,7 +42,7 @@ pub struct Rpc {
     pub variable: Option<PathVariable>,
 }
 
-/// What a `google.api.http` rule says beside method and path.
+/// The parts of a `google.api.http` rule beside method and path.
 pub struct Rule<'r> {
     /// Whether it is a `get`.
     pub read_only: bool,
@@ -62,7 +62,7 @@ pub struct PathVariable {
 }
 
 impl PathVariable {
-    /// Its text in the path of a request that was routed here.
+    /// Returns its text in the path of a request that was routed here.
     pub fn text<'p>(&self, path: &'p str) -> &'p str {
         // The segment before the first slash is empty. What follows a colon is the verb.
         let segment = path.split('/').nth(self.segment + 1).unwrap_or_default();
@@ -112,7 +112,7 @@ impl Rpc {
         })
     }
 
-    /// Whether this field of the request is read from the path.
+    /// Returns whether this field of the request is read from the path.
     pub fn has_in_path(&self, field: &FieldDescriptor) -> bool {
         let path = self.variable.as_ref().map(|variable| &variable.field);
         path.is_some_and(|path| path.through().is_empty() && path.last() == field)

@@ -17,7 +17,7 @@ pub enum Native {
     Index,
     /// A new anonymous buyer.
     IssueToken,
-    /// Whether an access token is valid.
+    /// The validity of an access token.
     VerifyToken,
     /// The next pair of tokens.
     RefreshToken,
@@ -69,7 +69,7 @@ pub struct Route {
     pub template: Arc<str>,
     /// Method and template; the name of the route in traces.
     pub name: String,
-    /// Who may call it.
+    /// The callers that it is open to.
     pub access: Access,
     /// Its endpoint.
     pub endpoint: Endpoint,
@@ -80,7 +80,7 @@ impl Route {
         Self { name: format!("{method} {template}"), method, template: template.into(), access, endpoint }
     }
 
-    /// Whether its answer is a stream of events.
+    /// Returns whether its answer is a stream of events.
     pub fn is_stream(&self) -> bool {
         matches!(&self.endpoint, Endpoint::Rpc(rpc) if rpc.streaming)
     }
@@ -95,11 +95,11 @@ struct Place {
 /// The result of looking up a method and path.
 #[derive(Debug)]
 pub enum Lookup {
-    /// It is answered.
+    /// The path has this route.
     Found(Arc<Route>),
-    /// It asks which methods the path takes: the value of an `Allow` header.
+    /// An OPTIONS: the methods of the path, as the value of an `Allow` header.
     Options(HeaderValue),
-    /// The path is known, under these methods only: the value of an `Allow` header.
+    /// The path has these methods only: the value of an `Allow` header.
     WrongMethod(HeaderValue),
     /// The path is not known.
     Unknown,
@@ -148,17 +148,17 @@ impl Table {
         Ok(Self { places, calls: calls.collect(), routes })
     }
 
-    /// Every route.
+    /// Returns every route.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter().map(Arc::as_ref)
     }
 
-    /// Finds the method of this path in gRPC, if it can be called from outside.
+    /// Returns the route of the method of this path in gRPC, if it can be called from outside.
     pub fn find_call(&self, grpc_path: &str) -> Option<Arc<Route>> {
         self.calls.get(grpc_path).cloned()
     }
 
-    /// Finds who answers. A HEAD is answered as a GET; the server leaves the body out. `OPTIONS *` asks about all paths
+    /// Finds the route. A HEAD is answered as a GET; the server leaves the body out. `OPTIONS *` asks about all paths
     /// together.
     pub fn find(&self, method: &Method, path: &str) -> Lookup {
         if *method == Method::OPTIONS && path == "*" {
@@ -166,7 +166,7 @@ impl Table {
         }
         let path = unescaped(path);
         let Ok(found) = self.places.at(&path) else { return Lookup::Unknown };
-        // No id has a colon: what follows one is a verb, and not one of this place.
+        // No id has a colon: after one comes a verb, and not one of this path.
         if found.params.iter().any(|(_, value)| value.contains(':')) {
             return Lookup::Unknown;
         }
@@ -190,8 +190,8 @@ impl Place {
     }
 }
 
-/// Undoes the encoding of characters that need none: such a path is the same one by RFC 3986, 6.2.2.2. A slash or a
-/// colon that is encoded belongs to a variable and stays so.
+/// Decodes characters that need no encoding: such a path is the same one by RFC 3986, 6.2.2.2. A slash or a colon that
+/// is encoded belongs to a variable and stays so.
 fn unescaped(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_method_is_told_the_right_ones() {
+    fn a_wrong_method_gets_the_right_ones() {
         match table().find(&Method::DELETE, "/v1/orders") {
             Lookup::WrongMethod(allow) => {
                 let mut methods: Vec<_> = allow.to_str().unwrap().split(", ").collect();

@@ -1,7 +1,7 @@
 //! Path templates of `google.api.http`, such as `/v1/orders/{order_id}:pay`, as far as the contract uses them:
 //! literals, one variable that fills a segment, and a verb behind the last segment.
 
-/// A template that says more than routes can, and what.
+/// A template that is not of the grammar above.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("path template \"{template}\": {problem}")]
 pub struct TemplateError {
@@ -18,7 +18,7 @@ pub struct Variable<'t> {
     pub segment: usize,
 }
 
-/// Returns the variable of a template, if it has one. Fails if it has two, or what is no part of the grammar above.
+/// Returns the variable of a template, if it has one. Fails if it has two, or a part that is not of the grammar above.
 pub fn variable(template: &str) -> Result<Option<Variable<'_>>, TemplateError> {
     read(template).map_err(|problem| TemplateError { template: template.to_owned(), problem })
 }
@@ -58,7 +58,7 @@ mod tests {
     };
 
     #[test]
-    fn a_verb_and_a_variable_are_told_apart() {
+    fn a_verb_and_a_variable_are_distinguished() {
         for (template, expected) in [
             ("/", None),
             ("/v1/orders", None),

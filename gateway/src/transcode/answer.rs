@@ -1,6 +1,6 @@
-//! Answers that were read before: a tag for each, and no body for who has it already (RFC 9110, 13).
+//! Conditional requests: a tag for each answer, and no body for a client that has it already (RFC 9110, 13).
 //!
-//! The tag is one of the meaning and not of the bytes (weak), so that it stays the same when the answer is compressed.
+//! The tag is weak: it is one of the meaning and not of the bytes, so it stays the same when the answer is compressed.
 
 use crate::hex::hex;
 use axum::{
@@ -10,12 +10,12 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
-/// Bytes of the hash that are told. Nobody gains by a collision, and by chance there is none.
+/// Bytes of the hash in a tag. Nobody gains by a collision, and by chance there is none.
 const TAG_BYTES: usize = 16;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
-/// The answer with this text. `cache_control` is for answers that may be kept, and asked for again by their tag.
+/// Returns the answer with this text. `cache_control` is for answers that may be kept, and revalidated by their tag.
 pub fn json(text: Vec<u8>, cache_control: Option<&HeaderValue>, headers: &HeaderMap) -> Response {
     let Some(cache_control) = cache_control else { return ([(header::CONTENT_TYPE, JSON)], text).into_response() };
     let tag = format!("W/\"{}\"", name_of(&text, TAG_BYTES));
@@ -33,12 +33,12 @@ pub fn json(text: Vec<u8>, cache_control: Option<&HeaderValue>, headers: &Header
     response
 }
 
-/// A name for what a text says: so many bytes of its SHA-256, in hexadecimal digits.
+/// Returns a name for the content of a text: so many bytes of its SHA-256, in hexadecimal digits.
 pub fn name_of(text: &[u8], bytes: usize) -> String {
     hex(&Sha256::digest(text)[..bytes])
 }
 
-/// Whether `If-None-Match` names the tag, by the weak comparison. Our tags have no commas.
+/// Returns whether `If-None-Match` names the tag, by the weak comparison. Our tags have no commas.
 pub fn is_known(headers: &HeaderMap, tag: &str) -> bool {
     let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let wanted = opaque(tag);

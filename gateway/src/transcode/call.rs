@@ -33,9 +33,9 @@ use tonic::Status;
 /// One request, checked and read, on its way to a service.
 #[derive(Debug)]
 pub struct Call<'r> {
-    /// How its method is called.
+    /// Its method.
     pub rpc: &'r Arc<Rpc>,
-    /// Who calls; `None` without a token.
+    /// The caller; `None` without a token.
     pub caller: Option<&'r Identity>,
     /// The address that it is from, as far as that is known.
     pub block: Option<Block>,
@@ -44,7 +44,7 @@ pub struct Call<'r> {
     /// Path and query.
     pub uri: &'r Uri,
     pub headers: &'r HeaderMap,
-    /// How the answer may be kept, if it may.
+    /// The `Cache-Control` of the answer, if it may be kept.
     pub cache_control: Option<&'r HeaderValue>,
     pub body: &'r [u8],
 }
@@ -58,12 +58,12 @@ pub struct Transcoder {
 }
 
 impl Transcoder {
-    /// Makes of `upstream` the calls that `acts` admits; open streams end when `draining` is cancelled.
+    /// Sends the calls that `acts` admits to `upstream`; open streams end when `draining` is cancelled.
     pub fn new(upstream: Arc<Upstream>, acts: Arc<Acts>, draining: CancellationToken) -> Self {
         Self { upstream, acts, draining, renderings: Arc::default() }
     }
 
-    /// Makes the call and renders what comes back. A stream ends with `end`, that of its caller's session.
+    /// Makes the call and renders the answer. A stream ends with `end`, that of its caller's session.
     pub async fn call(&self, call: Call<'_>, end: Option<BoxFuture<'static, Problem>>) -> Result<Response, Problem> {
         let mut message = request::assemble(call.rpc, call.uri, call.body)?;
         header::apply(call.rpc, call.headers, &mut message)?;
@@ -85,7 +85,7 @@ impl Transcoder {
         let json = match tab {
             None => response::of_bytes(call.rpc, &answer?)?,
             Some(tab) => {
-                // What the answer says of the order is read anyway.
+                // Decoded once, for the limits and for the caller.
                 let answer = answer.and_then(|answer| response::decode(call.rpc, &answer));
                 tab.close(answer.as_ref()).await;
                 response::to_json(call.rpc, &answer?)?

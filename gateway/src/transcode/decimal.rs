@@ -8,8 +8,8 @@ const MOST_DIGITS: usize = 38;
 /// From here on not every whole number is a number of JSON readers: 2^53.
 const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
-/// The whole number that a number is. One with a fraction or an exponent is kept as a float, so it must be small enough
-/// to be exact.
+/// Reads a number as a whole one. One with a fraction or an exponent is kept as a float, so it must be small enough to
+/// be exact.
 pub fn whole_of_number(number: &Number) -> Option<i128> {
     if let Some(whole) = number.as_i64() {
         return Some(whole.into());
@@ -22,7 +22,7 @@ pub fn whole_of_number(number: &Number) -> Option<i128> {
     is_exact.then_some(float as i128)
 }
 
-/// The whole number that a text is, by the grammar of JSON numbers.
+/// Reads a text as a whole number, by the grammar of JSON numbers.
 pub fn whole_of_text(text: &str) -> Option<i128> {
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -48,7 +48,7 @@ pub fn whole_of_text(text: &str) -> Option<i128> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// The digits times ten to the power of `places`, if that is whole and not absurdly large.
+/// Returns the digits times ten to the power of `places`, if that is whole and not absurdly large.
 fn shifted(digits: &str, places: i64) -> Option<i128> {
     if digits.is_empty() {
         return Some(0);

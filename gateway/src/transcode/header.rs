@@ -5,7 +5,7 @@ use http::HeaderMap;
 use prost_reflect::{DynamicMessage, Value};
 use stampede_status::Problem;
 
-/// Sets the fields whose headers are there. What a header has in it is not repeated in a refusal.
+/// Sets the fields whose headers are present. A refusal does not repeat the value of a header.
 pub fn apply(rpc: &Rpc, headers: &HeaderMap, message: &mut DynamicMessage) -> Result<(), Problem> {
     for (name, field) in &rpc.headers {
         let refuse = |problem: &str| Problem::invalid_field(field.name(), format!("the header {name} {problem}"));

@@ -1,6 +1,6 @@
 //! The header `Idempotency-Key`, which stands for the `request_id` of a request that has one.
 //!
-//! Of other requests it says nothing, and clients send it with all of theirs: there it is not looked at.
+//! Clients send it with all of their requests: where there is no `request_id` it is ignored.
 
 use crate::routes::Rpc;
 use http::{HeaderMap, HeaderName};
@@ -14,7 +14,7 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 pub fn apply(rpc: &Rpc, headers: &HeaderMap, message: &mut DynamicMessage) -> Result<(), Problem> {
     let Some(field) = &rpc.request_id else { return Ok(()) };
     let Some(key) = key(headers)? else { return Ok(()) };
-    // Here already, since the answer below repeats both.
+    // Checked here already, since the answer below repeats both.
     refuse_card_number("request_id", &key)?;
     let given = message.get_field(field).as_str().unwrap_or_default().to_owned();
     if given.is_empty() {
@@ -27,7 +27,7 @@ pub fn apply(rpc: &Rpc, headers: &HeaderMap, message: &mut DynamicMessage) -> Re
     Ok(())
 }
 
-/// The key, bare or as the quoted string that the draft of the IETF has.
+/// Returns the key, bare or as the quoted string that the draft of the IETF has.
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };

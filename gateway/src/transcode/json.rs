@@ -1,6 +1,6 @@
 //! JSON texts to messages, by the JSON mapping of protobuf: fields by the names of the contract or in lowerCamelCase,
-//! 64-bit numbers as strings or numbers, enums by name. What the contract does not know is refused, never ignored, and
-//! so is what is given twice.
+//! 64-bit numbers as strings or numbers, enums by name. An unknown field is refused, never ignored, and so is one that
+//! is given twice.
 
 use super::{
     tree::{Fields, Json},
@@ -15,7 +15,7 @@ pub fn read(descriptor: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessag
     message(descriptor, fields(body)?, Place::Body)
 }
 
-/// Reads a body that no message of the contract stands for; an empty one is an empty object.
+/// Reads a body that no message of the contract describes; an empty one is an empty object.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     let mut object = Map::new();
     for (name, json) in fields(body)? {
@@ -37,7 +37,7 @@ fn fields(body: &[u8]) -> Result<Fields<'_>, Problem> {
     }
 }
 
-/// A text that is no JSON, with the place.
+/// Returns the problem of a text that is no JSON, with the place.
 fn malformed(error: &serde_json::Error) -> Problem {
     let (line, column) = (error.line(), error.column());
     let what = if error.is_eof() { "ends too early" } else { "is not JSON, or nested too deeply" };
@@ -46,7 +46,7 @@ fn malformed(error: &serde_json::Error) -> Problem {
         .meta("column", column)
 }
 
-/// An unknown field.
+/// Returns the problem of an unknown field.
 pub fn unknown_field(path: &str) -> Problem {
     Problem::new(Reason::UnknownField, format!("there is no field \"{path}\" in this request")).field(path)
 }
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_json_is_told_in_words_for_people() {
+    fn malformed_json_is_described_in_words_for_people() {
         for (body, words) in [("{\"a\":", "ends too early"), ("{\"a\":oops}", "is not JSON")] {
             let problem = object(body.as_bytes()).unwrap_err();
             assert!(problem.detail().contains(words), "{problem}");

@@ -1,6 +1,6 @@
 //! HTTP/JSON to gRPC and back, from descriptors alone: no method of the contract is named here.
 //!
-//! Decides nothing about who may call; that is done before. Knows no service and no message.
+//! Does not authorize callers; that is done before. Knows no service and no message.
 
 mod answer;
 mod call;

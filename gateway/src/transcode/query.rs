@@ -11,7 +11,7 @@ pub fn apply(rpc: &Rpc, query: &str, message: &mut DynamicMessage) -> Result<(),
     let mut seen: Vec<FieldPath> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // Says who calls, which was found out before.
+        // Names the caller, who was authenticated before.
         if rpc.streaming && name == TICKET {
             continue;
         }
@@ -43,7 +43,7 @@ fn accepted(rpc: &Rpc, name: &str) -> Result<FieldPath, Problem> {
     Ok(path)
 }
 
-/// Undoes the encoding of forms, where a plus is a space.
+/// Decodes the encoding of forms, where a plus is a space.
 fn decode(field: &dyn std::fmt::Display, text: &str) -> Result<String, Problem> {
     let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
     text::decode(field, &spaced).map(Cow::into_owned)

@@ -1,7 +1,7 @@
-//! Messages of streams as events, made once for all who are told the same.
+//! Messages of streams as events, rendered once for all watchers.
 //!
-//! A crowd that watches one thing gets the same bytes over as many streams. What they say follows from the bytes alone,
-//! so they are read and written once, and whoever is told the same later gets what was made of them.
+//! A crowd that watches one thing gets the same bytes over as many streams. The event follows from the bytes alone, so
+//! it is rendered once and cached for the other watchers.
 
 use super::{answer::name_of, response};
 use crate::{hold::subject, routes::Rpc};
@@ -15,23 +15,23 @@ use std::{
 
 /// Bytes of the hash that names a message.
 const ID_BYTES: usize = 8;
-/// Messages of one method that are kept. When there are more, all are forgotten, and those that are still told are soon
-/// kept again.
+/// Messages of one method that are kept. When there are more, all are dropped, and those still in use are soon kept
+/// again.
 const MOST_KEPT: usize = 256;
-/// A larger message is made anew for each watcher, so that what is kept stays small.
+/// A larger message is rendered for each watcher, so that the cache stays small.
 const MOST_BYTES: usize = 8 * 1024;
 
 /// A message as it is sent.
 pub struct Rendering {
-    /// What it is about.
+    /// Its subject.
     pub subject: Option<String>,
-    /// Names what it says.
+    /// Names its content.
     pub id: String,
     /// The event with that name.
     pub event: Event,
 }
 
-/// What was made of the messages of late, by the path of their method.
+/// The recent renderings, by the path of their method.
 #[derive(Default)]
 pub struct Renderings {
     kept: Mutex<HashMap<String, OfMethod>>,
@@ -40,7 +40,7 @@ pub struct Renderings {
 type OfMethod = HashMap<Box<[u8]>, Arc<Rendering>>;
 
 impl Renderings {
-    /// The event of a message.
+    /// Returns the rendering of a message.
     pub fn of(&self, rpc: &Rpc, message: &[u8]) -> Result<Arc<Rendering>, Problem> {
         if let Some(known) = self.find(rpc, message) {
             return Ok(known);

@@ -28,7 +28,7 @@ fn read_body(rpc: &Rpc, body: &[u8]) -> Result<DynamicMessage, Problem> {
     }
 }
 
-/// The path names the resource; a body that names another one is a mistake of the caller.
+/// Sets the field of the path, which names the resource. Refuses a body that names another one.
 fn apply_path(rpc: &Rpc, path: &str, message: &mut DynamicMessage) -> Result<(), Problem> {
     if let Some(variable) = &rpc.variable {
         let field = &variable.field;
@@ -183,7 +183,7 @@ mod tests {
     const PLACE: &str = r#"{"request_id":"r","event_id":"evt_1","lines":[{"item_id":"itm_1","units":2}],
         "max_total":{"minor_units":"9007199254740993","currency":"EUR"},"coupon_id":null}"#;
 
-    /// Whether the contract allows this problem for a request that does not fit.
+    /// Returns whether the contract allows this problem for a request that does not fit.
     fn is_refusal_of_a_request(problem: &Problem) -> bool {
         matches!(problem.reason(), Reason::InvalidField | Reason::UnknownField | Reason::MalformedJson)
     }
@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Any JSON, in which fields of the contract are likely.
+    /// Returns any JSON, in which fields of the contract are likely.
     fn json_value() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_json_is_told_with_its_place() {
+    fn malformed_json_is_reported_with_its_place() {
         let problem = assembled(Method::POST, "/v1/orders", "{\n  \"event_id\": oops}").unwrap_err();
         assert_eq!((problem.metadata()["line"].as_str(), problem.metadata()["column"].as_str()), ("2", "15"));
     }

@@ -7,10 +7,10 @@ use crate::routes::Rpc;
 use prost_reflect::{DynamicMessage, SerializeOptions, Value};
 use stampede_status::Problem;
 
-/// How the library writes it.
+/// The options of the library.
 pub const OPTIONS: SerializeOptions = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
 
-/// The JSON text of an encoded answer, or of the one field of it that the rule names.
+/// Returns the JSON text of an encoded answer, or of the one field of it that the rule names.
 pub fn of_bytes(rpc: &Rpc, answer: &[u8]) -> Result<Vec<u8>, Problem> {
     match rpc.writer.write(answer) {
         Some(json) => Ok(json),
@@ -23,7 +23,7 @@ pub fn decode(rpc: &Rpc, answer: &[u8]) -> Result<DynamicMessage, Problem> {
     DynamicMessage::decode(rpc.output.clone(), answer).map_err(Problem::internal_error)
 }
 
-/// The same of an answer that is read already.
+/// Returns the same for an answer that is decoded already.
 pub fn to_json(rpc: &Rpc, message: &DynamicMessage) -> Result<Vec<u8>, Problem> {
     let Some(field) = &rpc.response_body else { return write(message) };
     if !message.has_field(field) {

@@ -1,12 +1,12 @@
 //! Streams of a service as server-sent events, for `EventSource` of browsers and for plain readers.
 //!
-//! - A message is one `data:` line of JSON. Its `id:` names what it says; who comes back with that id
-//!   (`Last-Event-ID`) and would be shown the same first is not shown it again.
+//! - A message is one `data:` line of JSON. Its `id:` names its content; a reader that comes back with that id
+//!   (`Last-Event-ID`) and would get the same first does not get it again.
 //! - `time` comes first, with `retry:`, and then whenever the stream was quiet for a while: the time of the server, to
 //!   count down by.
 //! - `problem` is a failure half way, as the problem+json that a unary call would have been answered with.
-//! - `end` says that nothing more will come. Who comes back after it is answered 204, at which a browser stops.
-//! - `drain` says that this gateway leaves, or that the stream has become old: come back, and be served by another.
+//! - `end` is the last event. A reader that comes back after it is answered 204, at which a browser stops.
+//! - `drain` says that this gateway shuts down, or that the stream has become old: come back, and be served by another.
 
 use super::rendering::Rendering;
 use crate::{bounds::STREAM_LIFE, trace_id::TraceId, upstream::failure};
@@ -25,7 +25,7 @@ use tonic::Status;
 
 /// Interval of the time on a quiet stream; proxies cut off at 30 to 60 seconds.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a browser waits before it comes back; a random part of it, so that a crowd does not come back together.
+/// Range of the time after which a browser comes back; drawn at random, so that a crowd does not come back together.
 const RETRY_MS: std::ops::Range<u64> = 1_000..4_000;
 /// The id of the end. No message has it: theirs are hexadecimal digits.
 const END_ID: &str = "end";
@@ -35,12 +35,12 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const NO_BUFFERING: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// Whether the reader comes back although the stream has ended.
+/// Returns whether the reader comes back although the stream has ended.
 pub fn has_ended(headers: &HeaderMap) -> bool {
     headers.get(LAST_EVENT_ID).is_some_and(|id| id == END_ID)
 }
 
-/// The id of the event that the reader saw last.
+/// Returns the id of the event that the reader saw last.
 pub fn last_seen(headers: &HeaderMap) -> Option<String> {
     headers.get(LAST_EVENT_ID)?.to_str().ok().map(str::to_owned)
 }
@@ -72,11 +72,11 @@ impl Events {
         ([NO_BUFFERING], Sse::new(stream::unfold(live, Live::next))).into_response()
     }
 
-    /// The event of a message, unless it is what the reader saw last; or the problem that it has become.
+    /// Returns the event of a message, unless it is what the reader saw last; or the problem that it has become.
     fn message(&mut self, message: Result<Arc<Rendering>, Status>) -> Result<Option<Event>, Event> {
         match message {
             Ok(message) => {
-                // Only the first: a state that was left and has come back is news.
+                // Only the first: a state that has come back is new to the reader.
                 let is_known = self.last_seen.take().is_some_and(|seen| seen == message.id);
                 Ok((!is_known).then(|| message.event.clone()))
             }
@@ -93,7 +93,7 @@ impl Events {
 struct Live {
     events: Events,
     messages: BoxStream<'static, Result<Arc<Rendering>, Status>>,
-    /// Made once: each one that is made takes a lock that all streams have in common.
+    /// Made once: making one takes a lock that all streams share.
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     old: Pin<Box<Sleep>>,
     heartbeat: Interval,
@@ -106,7 +106,7 @@ enum Phase {
     Over,
 }
 
-/// What a stream waits for.
+/// The next occurrence in the life of a stream.
 enum Happened {
     Drain,
     Quiet,
@@ -115,7 +115,7 @@ enum Happened {
 }
 
 impl Live {
-    /// The next event, and the stream after it.
+    /// Returns the next event, and the stream after it.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         let event = match self.phase {
             Phase::Opening => {
@@ -165,7 +165,7 @@ fn time() -> Event {
     named("time")
 }
 
-/// An event of the gateway itself. All have data, as browsers do not dispatch one without.
+/// Returns an event of the gateway itself. All have data, as browsers do not dispatch one without.
 fn named(name: &str) -> Event {
     Event::default().event(name).data(json!({ "server_time": server_time(Timestamp::now()) }).to_string())
 }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_told_to_the_millisecond() {
+    fn the_time_is_sent_to_the_millisecond() {
         assert_eq!(server_time(Timestamp::from_micros(1_767_225_600_123_456)), "2026-01-01T00:00:00.123Z");
     }
 

@@ -10,14 +10,14 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value};
 use stampede_status::Problem;
 use std::borrow::Cow;
 
-/// Undoes percent-encoding; `field` is named if what comes out is no text.
+/// Decodes percent-encoding; `field` is named if the result is no text.
 pub fn decode<'t>(field: &dyn std::fmt::Display, text: &'t str) -> Result<Cow<'t, str>, Problem> {
     percent_decode_str(text)
         .decode_utf8()
         .map_err(|_| Problem::invalid_field(field.to_string(), "is not UTF-8 once percent-decoded"))
 }
 
-/// Sets the field, or puts the value behind the others where it is repeated.
+/// Sets the field, or appends the value where it is repeated.
 pub fn set(message: &mut DynamicMessage, path: &FieldPath, text: &str) -> Result<(), Problem> {
     let field = path.last();
     let value = single(field, json_of(field, text), Place::Path(path))?;
@@ -28,7 +28,7 @@ pub fn set(message: &mut DynamicMessage, path: &FieldPath, text: &str) -> Result
     Ok(())
 }
 
-/// The field's value, if one was set before.
+/// Returns the field's value, if one was set before.
 pub fn get(message: &mut DynamicMessage, path: &FieldPath) -> Option<Value> {
     let parent = parent_of(message, path);
     parent.has_field(path.last()).then(|| parent.get_field(path.last()).into_owned())
@@ -41,7 +41,7 @@ fn parent_of<'m>(message: &'m mut DynamicMessage, path: &FieldPath) -> &'m mut D
     })
 }
 
-/// The text as a body would have it. Most kinds have a JSON form that is a string.
+/// Returns the text as a body would have it. Most kinds have a JSON form that is a string.
 fn json_of<'t>(field: &FieldDescriptor, text: &'t str) -> Json<'t> {
     let is_number = || text.parse::<i32>().ok().map(|number| Json::Number(number.into()));
     let is_bool = || text.parse::<bool>().ok().map(Json::Bool);
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// A message with kinds of fields that no query of the contract has yet.
+    /// Returns a message with kinds of fields that no query of the contract has yet.
     fn message() -> DynamicMessage {
         let fields = vec![
             field("kind", 1, Type::Enum, Some(".google.protobuf.Field.Kind")),
@@ -98,7 +98,7 @@ mod tests {
         DynamicMessage::new(pool.get_message_by_name("Query").unwrap())
     }
 
-    /// The field as JSON, once it is set to this text.
+    /// Returns the field as JSON, once it is set to this text.
     fn read(name: &str, text: &str) -> Option<serde_json::Value> {
         let mut message = message();
         let path = FieldPath::resolve(&message.descriptor(), name).unwrap();

@@ -27,7 +27,7 @@ impl<'b> Json<'b> {
         serde_json::from_slice(text)
     }
 
-    /// The same value as libraries take it; `None` if an object in it gives a name twice.
+    /// Returns the same value as libraries take it; `None` if an object in it gives a name twice.
     pub fn into_value(self) -> Option<Value> {
         Some(match self {
             Json::Null => Value::Null,

@@ -1,7 +1,7 @@
 //! Values of JSON as values of the contract. Every refusal names its field, and is in words for people.
 //!
-//! What requests of the contract are made of is read here. What they do not have so far (maps, bytes, fractions,
-//! well-known types but for how they are refused) is left to the library, whose own words are not passed on.
+//! Kinds that requests of the contract have are read here. Kinds that they do not have so far (maps, bytes, fractions,
+//! well-known types but for how they are refused) are left to the library, whose own words are not passed on.
 
 use super::{
     decimal,
@@ -17,14 +17,14 @@ use std::fmt;
 /// Most names of an enum that a refusal lists.
 const LISTED_NAMES: usize = 12;
 
-/// Where a value stands. Made a text only when it is refused.
+/// The place of a value. Made a text only when it is refused.
 #[derive(Clone, Copy)]
 pub enum Place<'p> {
     /// The body itself.
     Body,
-    /// A field of what is at the first.
+    /// A field of the value at the first.
     Field(&'p Place<'p>, &'p str),
-    /// An item of the list that is at the first.
+    /// An item of the list at the first.
     Item(&'p Place<'p>, usize),
     /// A field that a path or a query names.
     Path(&'p FieldPath),
@@ -69,7 +69,7 @@ pub fn message(descriptor: &MessageDescriptor, fields: Fields<'_>, at: Place<'_>
     Ok(message)
 }
 
-/// Null stands for a field that is not given, but where it is a value of its own.
+/// Returns whether null is a value of the field. For others it stands for a field that is not given.
 fn takes_null(field: &FieldDescriptor) -> bool {
     matches!(field.kind(), Kind::Message(inner) if inner.full_name() == "google.protobuf.Value")
 }
@@ -118,7 +118,7 @@ fn is_well_known(message: &MessageDescriptor) -> bool {
     message.package_name() == "google.protobuf"
 }
 
-/// A whole number, as a number or as a text of one, if the kind has it.
+/// Reads a whole number, from a number or from a text of one, if the kind has it.
 fn whole<N: TryFrom<i128>>(json: &Json<'_>) -> Option<N> {
     let number = match json {
         Json::Number(number) => decimal::whole_of_number(number)?,
@@ -136,7 +136,7 @@ fn enum_number(names: &EnumDescriptor, json: &Json<'_>) -> Option<i32> {
     }
 }
 
-/// The value of one field, or one of its list, as the library reads it.
+/// Reads the value of one field, or one of its list, by the library.
 fn by_library(field: &FieldDescriptor, json: Json<'_>) -> Option<Value> {
     let one = json.into_value()?;
     let all = if field.is_list() { json!([one]) } else { one };
@@ -171,7 +171,7 @@ fn between(least: impl fmt::Display, most: impl fmt::Display) -> String {
     format!("must be a whole number from {least} to {most}")
 }
 
-/// One that JSON readers may round is taken in digits, or as a string.
+/// Describes a whole number of 64 bits: one that JSON readers may round is accepted in digits, or as a string.
 fn long(least: impl fmt::Display, most: impl fmt::Display) -> String {
     between(least, most) + ", best as a string"
 }

@@ -1,9 +1,9 @@
 //! The fields of an encoded message, one after the other, as far as answers have them.
 
-/// What a field holds, before anybody knows its type.
+/// The value of a field, before its type is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Raw<'b> {
-    /// A number, a truth or an enum.
+    /// A number, a boolean or an enum.
     Varint(u64),
     /// A text, a message or packed numbers.
     Bytes(&'b [u8]),
@@ -11,9 +11,9 @@ pub enum Raw<'b> {
     Fixed,
 }
 
-/// Takes the next field off, with its number; `None` if it cannot be read.
+/// Reads the next field, with its number; `None` if it cannot be read.
 pub fn next<'b>(rest: &mut &'b [u8]) -> Option<(u32, Raw<'b>)> {
-    // A larger one is refused by every reader, also where its field is not known.
+    // A larger one is refused by every reader, also for an unknown field.
     let tag = u32::try_from(varint(rest)?).ok()?;
     let raw = match tag & 7 {
         0 => Raw::Varint(varint(rest)?),
@@ -35,7 +35,7 @@ fn take<'b>(rest: &mut &'b [u8], count: usize) -> Option<&'b [u8]> {
     Some(taken)
 }
 
-/// Seven bits a byte, the lowest first; the highest bit says that there is more.
+/// Reads seven bits a byte, the lowest first; the highest bit says that there is more.
 fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for place in 0..10 {

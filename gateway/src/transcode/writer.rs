@@ -1,7 +1,7 @@
 //! Answers as JSON straight from their bytes, by a plan that is made of the descriptor once.
 //!
-//! It writes what the library writes, for what answers are made of: texts, numbers, enums, messages and lists of them.
-//! Whatever else there is, the library reads and writes: a part that has a JSON form of its own, such as a time, or the
+//! It writes the same text as the library, for the kinds that answers are made of: texts, numbers, enums, messages and
+//! lists of them. The library reads and writes all else: a part that has a JSON form of its own, such as a time, or the
 //! whole answer, when it is not as services of this contract encode it.
 
 use super::{
@@ -25,7 +25,7 @@ pub struct Writer {
     plan: Option<Plan>,
 }
 
-/// How a message is written: its fields in their order.
+/// The plan of a message: its fields in their order.
 #[derive(Debug)]
 struct Plan {
     fields: Vec<Field>,
@@ -66,7 +66,7 @@ impl Writer {
         Self { only: only.map(FieldDescriptor::number), plan }
     }
 
-    /// The JSON of an encoded message; `None` if that is for the library to write.
+    /// Returns the JSON of an encoded message; `None` if the library has to write it.
     pub fn write(&self, message: &[u8]) -> Option<Vec<u8>> {
         let plan = self.plan.as_ref()?;
         let sent = match self.only {
@@ -79,7 +79,7 @@ impl Writer {
     }
 }
 
-/// The message in this field, if it is there once.
+/// Returns the message in this field, if it is there once.
 fn only_field(wanted: u32, mut rest: &[u8]) -> Option<&[u8]> {
     let mut found = None;
     while !rest.is_empty() {
@@ -95,7 +95,7 @@ fn only_field(wanted: u32, mut rest: &[u8]) -> Option<&[u8]> {
 }
 
 impl Plan {
-    /// `None` for a message that has a field of another kind, or a JSON form of its own.
+    /// Returns the plan; `None` for a message that has a field of another kind, or a JSON form of its own.
     fn of(message: &MessageDescriptor, depth: usize) -> Option<Self> {
         if depth == 0 || message.package_name() == "google.protobuf" {
             return None;
@@ -128,14 +128,14 @@ impl Plan {
         Some(())
     }
 
-    /// What each field holds, in the order of the plan; of a list, its last part.
+    /// Returns the value of each field, in the order of the plan; of a list, its last part.
     fn find<'b>(&self, message: &'b [u8]) -> Option<Vec<Option<Raw<'b>>>> {
         let mut found = vec![None; self.fields.len()];
         let mut rest = message;
         while !rest.is_empty() {
             let (number, raw) = next(&mut rest)?;
             let Some(place) = self.fields.iter().position(|field| field.number == number) else { continue };
-            // What is said twice has parts to put together, or one to read and drop, which the library does.
+            // A single field that comes twice has parts to merge, or one to drop, which the library does.
             if found[place].replace(raw).is_some() && !self.fields[place].is_list {
                 return None;
             }
@@ -147,7 +147,7 @@ impl Plan {
 impl Field {
     fn of(field: &FieldDescriptor, depth: usize) -> Option<Self> {
         let kind = field.kind();
-        // Of a value that may be missing the empty one is not written in its place.
+        // An absent value with presence is left out, while a plan writes all values.
         let may_be_missing = field.supports_presence() && !matches!(kind, Kind::Message(_));
         if field.is_map() || field.containing_oneof().is_some() || may_be_missing {
             return None;
@@ -160,8 +160,8 @@ impl Field {
         !self.is_list && matches!(self.shape, Shape::Message(_) | Shape::Library(_))
     }
 
-    /// Writes all values of the field. The whole message is looked through for them: few have a list, and those are
-    /// mostly that list.
+    /// Writes all values of the field. The whole message is scanned for them: few have a list, and those are mostly
+    /// that list.
     fn write_list(&self, message: &[u8], json: &mut Vec<u8>) -> Option<()> {
         json.push(b'[');
         let (mut rest, mut is_first) = (message, true);
@@ -222,7 +222,7 @@ impl Shape {
         Some(())
     }
 
-    /// Writes what is encoded as a number. Of one that has more bits than the type, the lowest count.
+    /// Writes a value that is encoded as a number. Of one that has more bits than the type, the lowest count.
     fn write_number(&self, number: u64, json: &mut Vec<u8>) -> Option<()> {
         match self {
             Self::Bool => write!(json, "{}", number != 0).ok()?,
@@ -266,7 +266,7 @@ mod tests {
         rpcs.collect()
     });
 
-    /// A message with four of five of its fields; which ones, and what they hold, follows from `seed`.
+    /// Returns a message with four of five of its fields; which ones, and what they hold, follows from `seed`.
     fn filled(message: &MessageDescriptor, seed: u32) -> DynamicMessage {
         let mut filled = DynamicMessage::new(message.clone());
         for field in message.fields() {
@@ -297,7 +297,7 @@ mod tests {
         })
     }
 
-    /// A time or a duration. Some are at an end of what can be written, and some behind it.
+    /// Returns a time or a duration. Some are at an end of what can be written, and some behind it.
     fn time(message: &MessageDescriptor, seed: u32) -> DynamicMessage {
         let mut time = DynamicMessage::new(message.clone());
         let seconds = match seed % 16 {
@@ -315,8 +315,8 @@ mod tests {
         String::from_utf8(json).unwrap()
     }
 
-    /// Holds what is written of these bytes to what the library writes, letter by letter, as answers are named by their
-    /// hash. Returns whether it was written without it.
+    /// Compares the JSON of these bytes with the library's, letter by letter, as answers are named by their hash.
+    /// Returns whether it was written without the library.
     fn check(rpc: &Rpc, bytes: &[u8]) -> bool {
         let Some(json) = rpc.writer.write(bytes) else { return false };
         let message = DynamicMessage::decode(rpc.output.clone(), bytes).expect("what is written can be read");

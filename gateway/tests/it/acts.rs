@@ -15,14 +15,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::DropGuard;
 use uuid::Uuid;
 
-/// A gateway before an order service that takes every order.
+/// Starts a gateway before an order service that accepts every order.
 async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     let (url, guard) = orders::serve().await;
     let flags: Vec<_> = [("--order-urls", url.as_str())].into_iter().chain(flags.iter().copied()).collect();
     (Front::start(&flags).await, guard)
 }
 
-/// A token of a new user.
+/// Returns a token of a new user.
 fn buyer() -> String {
     let claims = json!({
         "sub": UserId::random().to_string(), "role": "buyer", "iat": 0, "exp": 4_000_000_000_i64, "iss": "stampede",
@@ -48,7 +48,7 @@ fn is_throttled(answer: &Answer, act: &str, by: &str) {
     assert!((1..=900).contains(&seconds), "{seconds}");
 }
 
-/// The answers to many requests, of which fewer are under way at a time than one buyer may have.
+/// Returns the answers to many requests, of which fewer are under way at a time than one buyer may have.
 async fn all<F: Future<Output = Answer>>(requests: impl Iterator<Item = F>) -> Vec<Answer> {
     stream::iter(requests).buffer_unordered(32).collect().await
 }
@@ -75,7 +75,7 @@ async fn logins_are_limited_by_address_and_an_ipv6_network_is_one() {
 }
 
 #[tokio::test]
-async fn retries_are_told_apart_so_that_nobody_comes_back_at_once() {
+async fn retry_delays_are_spread_so_that_nobody_comes_back_at_once() {
     let front = Front::start(&[]).await;
     let body = json!({ "refresh_token": front.new_buyer().await["refresh_token"] });
     let answers = all((0..40).map(|_| front.post("/v1/auth/tokens:refresh", "", &body))).await;
@@ -100,7 +100,7 @@ async fn claims_are_limited_by_user_and_one_who_claims_too_often_holds_up_nobody
     let refused = throttled(&answers);
     assert!(refused.len() >= 640, "{} of 700 were refused", refused.len());
     refused.iter().for_each(|answer| is_throttled(answer, "claim", "token"));
-    // There is no coupon service; what matters is that it is asked.
+    // There is no coupon service; the call shows that the limit let it through.
     assert_eq!(claim(&other).await.reason(), "UNAVAILABLE", "at the same address, which is not used up");
 }
 
@@ -126,7 +126,7 @@ async fn orders_that_nobody_pays_are_bounded_until_one_is_paid_or_cancelled() {
 }
 
 #[tokio::test]
-async fn who_is_told_that_an_order_is_settled_may_place_the_next_by_any_gateway() {
+async fn who_learns_that_an_order_is_settled_may_place_the_next_by_any_gateway() {
     let (url, _guard) = orders::serve().await;
     let prefix = format!("test-gateway:{}:", UserId::random());
     let flags = [("--order-urls", url.as_str()), ("--redis-key-prefix", prefix.as_str())];

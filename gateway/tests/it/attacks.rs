@@ -16,9 +16,9 @@ use tokio::{
 const HEAD_TIMEOUT: (&str, &str) = ("--head-timeout-ms", "1500");
 /// Longest until a connection is closed for its deadline; less than the deadlines that hold without a flag.
 const SOON: Duration = Duration::from_secs(8);
-/// What a victim looks at: the answer comes from a service.
+/// The path that a victim reads: the answer comes from a service.
 const LIST: &str = "/v1/events";
-/// By what a victim logs in.
+/// The path at which a victim logs in.
 const LOGIN: &str = "/v1/auth/tokens";
 /// A flag for a victim who logs in as often as it can.
 const UNLIMITED: (&str, &str) = ("--act-limits-factor", "0");
@@ -80,7 +80,7 @@ async fn a_second_head_that_trickles_is_late_too() {
     beside(&victim, || all_at_once(is_closed)).await;
 }
 
-/// So many attackers of a kind.
+/// Runs so many attackers of a kind.
 async fn all_at_once<A: Future<Output = ()>>(attacker: impl Fn() -> A) {
     join_all((0..SILENT).map(|_| attacker())).await;
 }
@@ -131,7 +131,7 @@ async fn one_address_has_its_share_of_connections_and_others_have_theirs() {
     door.ask_until("GET", "/", "200").await;
 }
 
-/// There is no place for a connection, and it is told so before it has said anything.
+/// Checks that a connection for which there is no place is refused before it has sent anything.
 async fn is_refused(door: &Door) {
     let (mut refused, mut answer) = (door.connect().await, String::new());
     let _ = refused.read_to_string(&mut answer).await;
@@ -240,7 +240,7 @@ async fn a_watcher_over_http1_who_does_not_read_is_cut() {
     socket.write_all(request).await.unwrap();
     socket.readable().await.unwrap();
     victim.is_served("GET", LIST).await;
-    // What the kernels of both sides keep is bounded; once that is full, the writer waits in vain.
+    // The kernels of both sides buffer a bounded amount; once that is full, the writer waits in vain.
     door.ask_until("GET", "/v1/events:watch?event_ids=end", "200").await;
 }
 

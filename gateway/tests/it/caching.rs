@@ -1,4 +1,4 @@
-//! What is asked for again: tags, caches, compression.
+//! Conditional requests, caches and compression.
 
 use crate::{
     front::{Answer, Front, good_token, request, with},

@@ -1,4 +1,4 @@
-//! Pages of other origins, and the question what a path takes.
+//! Pages of other origins, and OPTIONS of a path.
 
 use crate::front::{Answer, Front, request, with};
 
@@ -28,7 +28,7 @@ async fn pages_of_the_configured_origins_may_use_the_api() {
     assert_eq!(answer.headers["access-control-allow-origin"], SHOP.1);
     assert!(answer.headers["access-control-expose-headers"].to_str().unwrap().contains("x-trace-id"));
     let refused = front.send(with(request("GET", "/v1/nothing", "", ""), &[SHOP])).await;
-    assert_eq!(refused.headers["access-control-allow-origin"], SHOP.1, "a page is told why, too");
+    assert_eq!(refused.headers["access-control-allow-origin"], SHOP.1, "a page gets the reason, too");
     let stranger = front.send(with(request("GET", "/", "", ""), &[("origin", "https://else.example")])).await;
     assert!(!stranger.headers.contains_key("access-control-allow-origin"));
 }

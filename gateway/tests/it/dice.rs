@@ -64,7 +64,7 @@ impl Dice {
         Self(StdRng::seed_from_u64(seed.wrapping_add(case.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
     }
 
-    /// A number below `end`, which is not zero.
+    /// Returns a number below `end`, which is not zero.
     pub fn below(&mut self, end: usize) -> usize {
         self.0.random_range(0..end)
     }
@@ -97,7 +97,7 @@ impl Dice {
         serde_json::from_str(number).unwrap()
     }
 
-    /// Any JSON, not deeper than this.
+    /// Returns any JSON, not deeper than this.
     pub fn json(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 4 } else { 6 }) {
             0 => Value::Null,
@@ -128,14 +128,14 @@ impl Dice {
     }
 }
 
-/// The seed of this run, which a failure shows.
+/// Returns the seed of this run, which a failure shows.
 pub fn seed() -> u64 {
     let seed = from_environment("STAMPEDE_TEST_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     println!("STAMPEDE_TEST_SEED={seed}");
     seed
 }
 
-/// When a fuzzer has to stop.
+/// Returns when a fuzzer has to stop.
 pub fn end() -> Instant {
     let seconds = from_environment("STAMPEDE_TEST_FUZZ_S").unwrap_or(FUZZ_S);
     Instant::now() + Duration::from_secs(seconds) / FUZZERS

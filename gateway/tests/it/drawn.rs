@@ -18,7 +18,7 @@ const NATIVE: [(Method, &str); 6] = [
     (Method::POST, "/v1/auth/tokens:revoke"),
     (Method::POST, "/v1/auth/tickets"),
 ];
-/// What is put into bodies.
+/// Pieces that are put into bodies.
 const PIECES: [&[u8]; 10] =
     [b"{", b"}", b"[", b"\"", b",", b"null", b"\xff", b"\\u0000", b"\"request_id\":1,", b"[[[[[[[[[[[[[[[["];
 
@@ -39,7 +39,7 @@ pub struct Drawn {
     body: Vec<u8>,
 }
 
-/// Every route of the contract, and the gateway's own.
+/// Returns every route of the contract, and the gateway's own.
 pub fn routes() -> Vec<Route> {
     let pool = DescriptorPool::decode(stampede_proto::DESCRIPTOR_SET).unwrap();
     let http = pool.get_extension_by_name("google.api.http").unwrap();
@@ -63,7 +63,7 @@ fn pattern(rule: &DynamicMessage) -> (Method, String) {
 }
 
 impl Route {
-    /// A request of this route, or one that is near it.
+    /// Draws a request of this route, or one that is near it.
     pub fn draw(&self, dice: &mut Dice, tokens: &[String]) -> Drawn {
         let other = [Method::GET, Method::POST, Method::HEAD, Method::PUT, Method::OPTIONS];
         let method = if dice.one_in(15) { dice.pick(&other).clone() } else { self.method.clone() };
@@ -123,7 +123,7 @@ impl Route {
 }
 
 impl Drawn {
-    /// The request; `None` if it cannot be sent, by the rules of URIs and headers.
+    /// Returns the request; `None` if it cannot be sent, by the rules of URIs and headers.
     pub fn request(&self) -> Option<Request<Body>> {
         let mut request = Request::builder().method(self.method.clone()).uri(&self.uri);
         if !self.body.is_empty() {
@@ -136,7 +136,7 @@ impl Drawn {
     }
 }
 
-/// A text as it may stand in a URI, rarely one that may not.
+/// Returns a text as it may stand in a URI, rarely one that may not.
 fn encoded(dice: &mut Dice) -> String {
     let text = dice.text();
     if dice.one_in(10) { text } else { utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string() }

@@ -31,13 +31,13 @@ pub struct Answer {
 }
 
 impl Front {
-    /// A gateway whose services are all down, but for those in `flags`.
+    /// Starts a gateway whose services are all down, but for those in `flags`.
     pub async fn start(flags: &[(&str, &str)]) -> Self {
         let workers = Workers::new();
         Self { router: build(flags, &workers).await.into_router(), workers }
     }
 
-    /// Sends a request and gives the answer with its body still to come.
+    /// Sends a request. Returns the answer with its body still to come.
     pub async fn open(&self, request: Request<Body>) -> Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
@@ -58,7 +58,7 @@ impl Front {
         self.send(request("POST", path, token, &body.to_string())).await
     }
 
-    /// A new anonymous buyer: what the gateway answers.
+    /// Returns the gateway's answer to a new anonymous buyer.
     pub async fn new_buyer(&self) -> Value {
         let answer = self.post("/v1/auth/tokens", "", &json!({})).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
@@ -71,7 +71,7 @@ pub async fn build(flags: &[(&str, &str)], workers: &Workers) -> Http {
     try_build(flags, workers).await.unwrap()
 }
 
-/// The same where it may fail.
+/// Builds the same where it may fail.
 pub async fn try_build(flags: &[(&str, &str)], workers: &Workers) -> anyhow::Result<Http> {
     let redis = std::env::var("STAMPEDE_TEST_REDIS_URL").expect("STAMPEDE_TEST_REDIS_URL names the Redis of the tests");
     let prefix = format!("test-gateway:{}:", UserId::random());
@@ -104,7 +104,7 @@ impl Answer {
     }
 }
 
-/// A request; no header for an empty token.
+/// Returns a request; without a header for an empty token.
 pub fn request(method: &str, path: &str, token: &str, body: &str) -> Request<Body> {
     let mut request = Request::builder().method(method).uri(path);
     if !token.is_empty() {
@@ -113,7 +113,7 @@ pub fn request(method: &str, path: &str, token: &str, body: &str) -> Request<Bod
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
-/// The same request with these headers.
+/// Returns the same request with these headers.
 pub fn with(mut request: Request<Body>, headers: &[(&'static str, &str)]) -> Request<Body> {
     for (name, value) in headers {
         request.headers_mut().append(*name, HeaderValue::from_str(value).unwrap());
@@ -121,13 +121,13 @@ pub fn with(mut request: Request<Body>, headers: &[(&'static str, &str)]) -> Req
     request
 }
 
-/// The same request from this address, as the server tells it.
+/// Returns the same request from this address, as the server reports it.
 pub fn from(address: &str, mut request: Request<Body>) -> Request<Body> {
     request.extensions_mut().insert(Peer(address.parse().unwrap()));
     request
 }
 
-/// A token as `stampede token` makes it.
+/// Returns a token as `stampede token` makes it.
 pub fn token(role: &str, expires_at: i64) -> String {
     let claims = json!({
         "sub": "usr_0000000000000000000000001a", "role": role, "iat": 0, "exp": expires_at, "iss": "stampede", "jti": "1",
@@ -135,7 +135,7 @@ pub fn token(role: &str, expires_at: i64) -> String {
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// A token that is good for the time being.
+/// Returns a token that is valid for the time being.
 pub fn good_token(role: &str) -> String {
     token(role, 4_000_000_000)
 }

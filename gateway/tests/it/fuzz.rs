@@ -29,7 +29,7 @@ const GLANCE: Duration = Duration::from_millis(30);
 /// Connections at a time.
 const CONNECTIONS: u64 = 8;
 
-/// Flags by which every service is at this URL, and what is done often is not refused for that.
+/// Returns flags by which every service is at this URL, and frequent acts are not refused.
 fn everything_at(url: &str) -> Vec<(String, String)> {
     let services = Service::ALL.map(|service| (format!("--{service}-urls"), url.to_owned()));
     let unlimited = ("--act-limits-factor".to_owned(), "1000000".to_owned());
@@ -62,7 +62,7 @@ async fn whatever_is_asked_the_fault_is_never_the_gateways() {
     assert!(succeeded > 0, "nothing got through, so nothing was tried behind the checks");
 }
 
-/// What is wrong with an answer, if anything.
+/// Fails with the fault of an answer, if it has one.
 fn judge(answer: &Answer, method: &Method) -> Result<(), String> {
     if answer.status.is_server_error() {
         return Err("a fault of the gateway".to_owned());
@@ -87,7 +87,7 @@ fn judge(answer: &Answer, method: &Method) -> Result<(), String> {
     Ok(())
 }
 
-/// Requests that are in order, to begin with.
+/// Valid requests, to begin with.
 const SOUND: [&[u8]; 5] = [
     b"GET /v1/events?page_size=3 HTTP/1.1\r\nHost: a\r\n\r\n",
     b"POST /v1/auth/tokens HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
@@ -98,7 +98,7 @@ const SOUND: [&[u8]; 5] = [
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84",
 ];
 
-/// What is put into them.
+/// Pieces that are put into them.
 const PIECES: [&[u8]; 14] = [
     b"\r\n",
     b"\r\n\r\n",
@@ -159,7 +159,7 @@ fn damaged(dice: &mut Dice) -> Vec<u8> {
 async fn sent(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut connection = TcpStream::connect(address).await.unwrap();
     let mut answer = Vec::new();
-    // It may be closed at any moment, and what came back until then counts.
+    // It may be closed at any moment, and all that came back until then counts.
     let _ = timeout(GLANCE, async {
         connection.write_all(bytes).await?;
         connection.read_to_end(&mut answer).await

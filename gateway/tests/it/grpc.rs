@@ -33,7 +33,7 @@ pub const WATCH_EVENTS: &str = "/stampede.event.v1.EventService/WatchEvents";
 pub const WAITS_LONGER: (&str, &str) = ("--request-timeout-ms", "60000");
 const GRPC: &str = "application/grpc";
 
-/// What came back of a call.
+/// The answer to a call.
 #[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -43,7 +43,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The status of gRPC: in the trailers, or in the head where there is no message.
+    /// Returns the status of gRPC: in the trailers, or in the head where there is no message.
     fn grpc_status(&self) -> Status {
         let status = Status::from_header_map(&self.trailers).or_else(|| Status::from_header_map(&self.headers));
         status.unwrap_or_else(|| panic!("no status: {self:?}"))
@@ -57,7 +57,7 @@ impl Reply {
     }
 }
 
-/// A gateway before the services of the tests.
+/// Starts a gateway before the services of the tests.
 pub async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     let (url, guard) = services::serve().await;
     let urls = [("--event-urls", url.as_str()), ("--payment-urls", url.as_str())];
@@ -65,7 +65,7 @@ pub async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     (Front::start(&flags).await, guard)
 }
 
-/// A call; no header for an empty token.
+/// Returns a call; without a header for an empty token.
 pub fn call(path: &str, content_type: &str, token: &str, body: impl Into<Body>) -> Request<Body> {
     let mut request = http_request("POST", path, token, "");
     *request.version_mut() = Version::HTTP_2;
@@ -73,7 +73,7 @@ pub fn call(path: &str, content_type: &str, token: &str, body: impl Into<Body>) 
     request.map(|_| body.into())
 }
 
-/// The frame of a message.
+/// Returns the frame of a message.
 pub fn framed(message: &impl Message) -> Vec<u8> {
     frame(0, &message.encode_to_vec())
 }
@@ -94,7 +94,7 @@ pub fn get_payment() -> GetPaymentRequest {
     GetPaymentRequest { payment_id: "pay_1".into() }
 }
 
-/// The request at which the service of the tests does this.
+/// Returns the request at which the service of the tests does this.
 pub fn list_payments(what: &str) -> ListPaymentsRequest {
     ListPaymentsRequest { page_token: what.into(), ..ListPaymentsRequest::default() }
 }
@@ -103,7 +103,7 @@ async fn channel(door: &raw::Door) -> Channel {
     Endpoint::from_shared(format!("http://{}", door.address)).unwrap().connect().await.unwrap()
 }
 
-/// A request of a generated client, with a token.
+/// Returns a request of a generated client, with a token.
 fn with_token<T>(message: T, role: &str) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     let token = format!("Bearer {}", good_token(role));
@@ -152,10 +152,10 @@ async fn a_generated_client_reads_a_stream_to_its_end_or_to_its_failure() {
     assert_eq!((problem.reason(), problem.field_path()), (Reason::EventNotFound, Some("event_ids[0]")));
 }
 
-/// Says when it is dropped.
-struct Told(mpsc::UnboundedSender<&'static str>);
+/// Sends a note when it is dropped.
+struct NotesDrop(mpsc::UnboundedSender<&'static str>);
 
-impl Drop for Told {
+impl Drop for NotesDrop {
     fn drop(&mut self) {
         let _ = self.0.send("dropped");
     }
@@ -163,11 +163,11 @@ impl Drop for Told {
 
 #[tokio::test]
 async fn a_call_that_is_cancelled_ends_at_the_service() {
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (sender, mut notes) = mpsc::unbounded_channel();
     let never = Router::new().fallback(move || {
-        let told = Told(tell.clone());
+        let notes = NotesDrop(sender.clone());
         async move {
-            told.0.send("begun").unwrap();
+            notes.0.send("begun").unwrap();
             std::future::pending::<StatusCode>().await
         }
     });
@@ -176,10 +176,10 @@ async fn a_call_that_is_cancelled_ends_at_the_service() {
     let mut orders = OrderServiceClient::new(channel(&door).await);
     let request = with_token(GetOrderRequest { order_id: "ord_1".into() }, "buyer");
     let calling = tokio::spawn(async move { orders.get_order(request).await });
-    let next = timeout(raw::PATIENCE, told.recv());
+    let next = timeout(raw::PATIENCE, notes.recv());
     assert_eq!(next.await.unwrap(), Some("begun"));
     calling.abort();
-    let next = timeout(raw::PATIENCE, told.recv());
+    let next = timeout(raw::PATIENCE, notes.recv());
     assert_eq!(next.await.expect("the gateway itself would wait"), Some("dropped"));
 }
 

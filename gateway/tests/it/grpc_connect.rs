@@ -93,7 +93,7 @@ async fn what_does_not_fit_is_an_invalid_argument() {
 }
 
 #[tokio::test]
-async fn what_is_no_post_is_told_that_a_call_is_one() {
+async fn what_is_no_post_is_refused_by_naming_the_methods_of_a_call() {
     let (front, _guard) = front(&[]).await;
     for (method, path, status) in [
         ("DELETE", GET_PAYMENT, 405),

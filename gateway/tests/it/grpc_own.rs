@@ -35,7 +35,7 @@ async fn reflected(
     answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
 }
 
-/// The services in alphabetical order.
+/// Returns the services in alphabetical order.
 fn expected() -> Vec<String> {
     let services = Service::ALL.map(|service| format!("stampede.{service}.v1.{service:?}Service"));
     let own =

@@ -14,7 +14,7 @@ use stampede_proto::{event::v1::WatchEventsRequest, payment::v1::GetPaymentRespo
 const WEB: &str = "application/grpc-web+proto";
 const TEXT: &str = "application/grpc-web-text";
 
-/// The messages of a body, and the lines of its trailers.
+/// Returns the messages of a body, and the lines of its trailers.
 fn read(mut body: Bytes) -> (Vec<Bytes>, String) {
     let mut messages = Vec::new();
     loop {
@@ -28,7 +28,7 @@ fn read(mut body: Bytes) -> (Vec<Bytes>, String) {
     }
 }
 
-/// A call over HTTP/1.1, as a browser may make it.
+/// Makes a call over HTTP/1.1, as a browser may make it.
 async fn ask(front: &Front, mut request: Request<axum::body::Body>) -> Reply {
     *request.version_mut() = Version::HTTP_11;
     send(front, request).await

@@ -1,5 +1,5 @@
-//! What one address and one buyer may hold, and what is bounded for all: each refusal has a reason, says when to come
-//! again, and ends with what caused it.
+//! Resources that one address and one buyer may hold, and those that are bounded for all: each refusal has a reason and
+//! a retry delay, and ends with its cause.
 
 use crate::{
     front::{Answer, Front, good_token, request},
@@ -21,7 +21,7 @@ async fn front(flags: &[(&str, &str)]) -> (Front, DropGuard) {
     (Front::start(&flags).await, guard)
 }
 
-/// A request as it comes from a peer, with what that says of the client.
+/// Returns a request as it comes from a peer, with what that says of the client.
 fn from(peer: &str, forwarded_for: &str, path: &str) -> Request<Body> {
     let mut request = request("GET", path, "", "");
     request.extensions_mut().insert(Peer(peer.parse::<IpAddr>().unwrap()));
@@ -50,7 +50,7 @@ async fn the_streams_of_one_address_are_bounded_and_a_slash_64_is_one() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_the_clients_are_told_apart() {
+async fn behind_a_trusted_proxy_the_clients_are_distinguished() {
     let flags = [("--max-streams", "8"), ("--address-share-percent", "12"), ("--trusted-proxies", "10.0.0.0/8")];
     let (front, _guard) = front(&flags).await;
     let _held = front.open(from("10.0.0.1", "192.0.2.1", WATCH)).await;

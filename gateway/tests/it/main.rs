@@ -1,4 +1,4 @@
-//! The gateway over HTTP: what a client sees, with real tokens in a real Redis.
+//! The gateway over HTTP, as a client sees it, with real tokens in a real Redis.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 

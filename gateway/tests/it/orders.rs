@@ -1,5 +1,5 @@
-//! An order service that takes every order and keeps of it only whose it is, so that a test sees what the gateway lets
-//! through.
+//! An order service that accepts every order and keeps only its buyer, so that a test sees the calls that the gateway
+//! lets through.
 
 use futures_util::{Stream, StreamExt, stream};
 use stampede_chassis::{Grpc, Workers, identity::USER_METADATA, serve_on};

@@ -1,5 +1,5 @@
-//! What HTTP and the contract promise together: every list arrives, a caller's deadline counts, a repeat is known by
-//! its header, a body is what it says it is, and a service may be older than the gateway.
+//! Promises of HTTP and the contract together: every list arrives, a caller's deadline counts, a repeat is known by its
+//! header, a body is checked by its media type, and a service may be older than the gateway.
 
 use crate::{
     front::{Answer, Front, good_token, request, with},
@@ -68,7 +68,7 @@ async fn an_idempotency_key_is_the_request_id() {
     assert_eq!((differ.reason().as_str(), differ.status.as_u16()), ("INVALID_FIELD", 400));
     assert_eq!(differ.json()["metadata"], serde_json::json!({ "request_id": "k-2", "idempotency_key": "k-1" }));
     assert_eq!(create(&front, "{}", &[KEY, KEY]).await.json()["field"], "request_id");
-    // Where there is nothing to repeat it is not looked at.
+    // Where there is nothing to repeat it is ignored.
     assert_eq!(front.send(with(request("GET", "/v1/events", "", ""), &[KEY])).await.status, 200);
 }
 

@@ -59,7 +59,7 @@ impl Door {
         socket.connect(self.address).await.unwrap()
     }
 
-    /// A connection that speaks HTTP/2, and whose streams have no window unless one is given.
+    /// Opens a connection that speaks HTTP/2, and whose streams have no window unless one is given.
     pub async fn connect_http2(&self) -> Http2 {
         let mut socket = self.connect().await;
         socket.write_all(PREFACE).await.unwrap();
@@ -69,12 +69,12 @@ impl Door {
         http2
     }
 
-    /// What an honest client gets: the whole answer to a request on a connection of its own.
+    /// Sends a request as an honest client, on a connection of its own. Returns the whole answer.
     pub async fn ask(&self, method: &str, path: &str) -> String {
         ask_on(self.connect().await, method, path).await
     }
 
-    /// Asks again and again until the answer has this status line.
+    /// Repeats a request until the answer has this status line. Returns how long that took.
     pub async fn ask_until(&self, method: &str, path: &str, status: &str) -> Duration {
         let started = Instant::now();
         loop {
@@ -98,8 +98,8 @@ pub async fn ask_on(mut socket: TcpStream, method: &str, path: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Has a client vanish without a word, as a phone does that loses its network: what arrives for it is dropped, so it
-/// acknowledges nothing and answers nobody.
+/// Has a client vanish without a word, as a phone does that loses its network: all that arrives for it is dropped, so
+/// it acknowledges nothing and answers nobody.
 #[cfg(target_os = "linux")]
 pub fn vanish(client: &TcpStream) {
     // The one instruction of a filter that keeps nothing of a packet: BPF_RET with 0.
@@ -107,7 +107,7 @@ pub fn vanish(client: &TcpStream) {
     socket2::SockRef::from(client).attach_filter(&[keeps_nothing]).unwrap();
 }
 
-/// How long it takes until the other side closes.
+/// Returns how long it takes until the other side closes.
 pub async fn closed_after(socket: &mut TcpStream) -> Duration {
     let (started, mut rest) = (Instant::now(), Vec::new());
     // An end or a reset, both are closed.
@@ -115,11 +115,11 @@ pub async fn closed_after(socket: &mut TcpStream) -> Duration {
     started.elapsed()
 }
 
-/// A client of HTTP/2 that sends what it is told to, and nothing by itself: it answers neither pings nor settings.
+/// A client of HTTP/2 that sends nothing by itself: it answers neither pings nor settings.
 pub struct Http2 {
     pub socket: TcpStream,
     next_stream: u32,
-    /// How many frames of each kind were read.
+    /// Number of frames of each kind that were read.
     seen: HashMap<u8, usize>,
 }
 

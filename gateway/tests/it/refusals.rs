@@ -72,7 +72,7 @@ async fn bad_requests_are_refused_before_any_service_is_called() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_ones() {
+async fn a_wrong_method_gets_the_right_ones() {
     let front = Front::start(&[]).await;
     let answer = front.send(request("PUT", "/v1/auth/tokens:verify", "", "")).await;
     assert_eq!(answer.headers[header::ALLOW], "POST, OPTIONS");

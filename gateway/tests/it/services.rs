@@ -1,5 +1,5 @@
-//! Services whose answers depend on the request, served as a process would serve them: so that a test sees what the
-//! gateway sends on, and can let a stream break where it wants.
+//! Services whose answers depend on the request, served as a process would serve them: so that a test sees the requests
+//! that the gateway sends, and can break a stream where it wants.
 
 use axum::{Router, extract, routing::any};
 use bytes::Bytes;
@@ -45,7 +45,7 @@ pub async fn serve() -> (String, DropGuard) {
     (url, stop.drop_guard())
 }
 
-/// Refuses to show an order, and says to whom.
+/// Refuses to show an order, and names the caller.
 async fn watch_order(request: extract::Request) -> http::Response<Body> {
     let user = request.headers().get("x-stampede-user").and_then(|user| user.to_str().ok()).unwrap_or("nobody");
     Status::from(Problem::new(Reason::OrderNotFound, user)).into_http()
@@ -66,8 +66,8 @@ pub async fn serve_router(router: Router) -> (String, DropGuard) {
     (url, stop.drop_guard())
 }
 
-/// An answer of the gRPC protocol, byte by byte: a message whose field 1 is an empty message, since that is where every
-/// answer has its resource, and that all went well.
+/// Returns an answer of the gRPC protocol, byte by byte: a message whose field 1 is an empty message, since that is
+/// where every answer has its resource, and the status OK.
 async fn empty_resource() -> http::Response<axum::body::Body> {
     let went_well = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
     let message = Full::new(Bytes::from_static(&[0, 0, 0, 0, 2, 10, 0])).with_trailers(ready(Some(Ok(went_well))));
@@ -139,7 +139,7 @@ fn event(event_id: &str) -> Result<WatchEventsResponse, Status> {
     Ok(WatchEventsResponse { event: Some(event) })
 }
 
-/// An event of 64 KiB, with an id of its own, so that none replaces another.
+/// Returns an event of 64 KiB, with an id of its own, so that none replaces another.
 fn large() -> Result<WatchEventsResponse, Status> {
     let event_id = format!("evt_{}", UserId::random());
     Ok(WatchEventsResponse { event: Some(Event { event_id, name: "x".repeat(64 * 1024), ..Event::default() }) })
@@ -183,7 +183,7 @@ impl EventService for Events {
         Err(Status::unimplemented(""))
     }
 
-    /// Answers with as many events as are asked for, each as large as one may be; one of 64 KiB for the page "large".
+    /// Answers with as many events as are requested, each as large as one may be; one of 64 KiB for the page "large".
     async fn list_events(&self, request: Request<ListEventsRequest>) -> Result<Response<ListEventsResponse>, Status> {
         let request = request.into_inner();
         let events = if request.page_token == "large" {

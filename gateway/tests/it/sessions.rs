@@ -107,7 +107,7 @@ async fn watch(front: &Front, token: &str) -> Body {
     opened(front, WATCH, token).await
 }
 
-/// A path that opens the watch without a header.
+/// Returns a path that opens the watch without a header.
 async fn path_with_ticket(front: &Front, token: &str) -> String {
     let issued = front.post("/v1/auth/tickets", token, &json!({ "path": WATCH })).await.json();
     format!("{WATCH}?ticket={}", issued["ticket"].as_str().unwrap())

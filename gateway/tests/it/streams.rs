@@ -26,7 +26,7 @@ struct Event {
     data: Value,
 }
 
-/// The events of a stream.
+/// Returns the events of a stream.
 fn events(text: &str) -> Vec<Event> {
     let field = |block: &str, name: &str| {
         block.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_owned()).unwrap_or_default()
@@ -44,7 +44,7 @@ fn kinds(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.kind.as_str()).collect()
 }
 
-/// The ids of the events that the messages of a stream show.
+/// Returns the ids of the events that the messages of a stream show.
 fn shown(events: &[Event]) -> Vec<&str> {
     let messages = events.iter().filter(|event| event.kind.is_empty());
     messages.map(|message| message.data["event_id"].as_str().unwrap()).collect()
@@ -68,7 +68,7 @@ async fn a_stream_tells_the_time_then_its_messages_then_that_it_ends() {
     assert_eq!((events[1].id.len(), events[3].id.as_str()), (16, "end"));
 }
 
-/// The ids that are shown to who comes back and saw this event last.
+/// Returns the ids that are shown to a reader who comes back and saw this event last.
 async fn shown_again(front: &Front, last_seen: &str) -> Vec<String> {
     let again = with(request("GET", &path("end"), "", ""), &[("last-event-id", last_seen)]);
     let events = events(&front.send(again).await.text);
@@ -85,8 +85,8 @@ async fn who_comes_back_is_not_shown_again_what_they_saw_last() {
 }
 
 #[tokio::test]
-async fn who_comes_back_after_the_end_is_told_to_stay_away() {
-    // No service is there to be asked.
+async fn who_comes_back_after_the_end_is_answered_204() {
+    // No service is there to be called.
     let front = Front::start(&[]).await;
     let back = |path: &str| with(request("GET", path, "", ""), &[("last-event-id", "end")]);
     for path in ["/v1/events:watch?event_ids=evt_1", "/v1/orders/ord_1:watch?ticket=of.long.ago"] {

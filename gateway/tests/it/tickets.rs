@@ -1,4 +1,4 @@
-//! Tickets: one stream, opened without a header, in the name of who asked.
+//! Tickets: one stream, opened without a header, in the name of the caller who requested it.
 
 use crate::{
     front::{Front, good_token},

@@ -21,7 +21,7 @@ const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kit/chassis/t
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../kit/chassis/testdata/tls/one.key.pem");
 const FLAGS: [(&str, &str); 2] = [("--tls-cert-file", CERTIFICATE), ("--tls-key-file", KEY)];
 
-/// A connection that offers these protocols.
+/// Opens a connection that offers these protocols.
 fn connect(address: SocketAddr, protocols: &[&[u8]]) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(CERTIFICATE).unwrap()).unwrap();
@@ -49,7 +49,7 @@ async fn both_versions_of_http_are_offered_and_spoken() {
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"stampede\""), "{answer}");
 
         let mut two = connect(address, &[b"h2", b"http/1.1"]);
-        // The preface, and settings that say nothing.
+        // The preface, and empty settings.
         two.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
         let mut head = [0; 9];
         two.read_exact(&mut head).unwrap();

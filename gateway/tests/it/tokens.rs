@@ -75,7 +75,7 @@ async fn a_refresh_is_repeated_while_the_key_changes() {
         }
     }
     let old = Front::start(&[shared[0], shared[1]]).await;
-    assert_eq!(verify(&old, &third["access_token"]).await["active"], false, "it was not told the new key");
+    assert_eq!(verify(&old, &third["access_token"]).await["active"], false, "it does not have the new key");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_refresh_token_is_no_access_token_nor_the_other_way_round() {
 async fn a_login_is_written_down_nowhere_until_it_is_refreshed() {
     let redis = stampede_testkit::OwnRedis::start(&[]).await.unwrap();
     let url = redis.url();
-    // What is counted of callers is written down too.
+    // Counts of acts would be stored too.
     let front = Front::start(&[("--redis-url", &url), ("--act-limits-factor", "0")]).await;
     let used = front.new_buyer().await;
     for _ in 0..50 {

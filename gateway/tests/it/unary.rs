@@ -1,5 +1,4 @@
-//! Calls that are answered once: the request that is sent on, the answer that comes back, and the failures of a
-//! service.
+//! Unary calls: the request that is sent on, the answer that comes back, and the failures of a service.
 
 use crate::{
     front::{Front, good_token, request},
@@ -16,7 +15,7 @@ async fn front() -> (Front, DropGuard) {
     (Front::start(&flags).await, guard)
 }
 
-/// The metadata that the service saw.
+/// Returns the metadata that the service saw.
 fn seen(text: &str) -> BTreeMap<&str, &str> {
     text.split(';').filter_map(|pair| pair.split_once('=')).collect()
 }

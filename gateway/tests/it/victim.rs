@@ -7,20 +7,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Calls in a row. Of half as many, a single slow one would decide.
 const CALLS: usize = 200;
-/// How many of them may be late: 99 of 100 are in time.
+/// Most of them that may be late: 99 of 100 are in time.
 const LATE: usize = CALLS / 100;
 /// Time from one call to the next.
 const PACE: Duration = Duration::from_millis(5);
-/// Within what 99 of 100 calls are answered: what a buyer does not notice. The gateway, the services and the attackers
-/// are one process here, not optimised, and other tests have the same cores: so a row that became late is begun anew,
-/// and one that is in time has to come before patience ends.
+/// Longest latency of 99 of 100 calls: a delay that a buyer does not notice. The gateway, the services and the
+/// attackers are one process here, not optimised, and other tests have the same cores: so a row that became late is
+/// begun anew, and one that is in time has to come before patience ends.
 const MOST_P99: Duration = Duration::from_millis(100);
-/// Longest that any single call takes. Whoever waits for attackers who are cut late waits longer; with those who are cut
-/// sooner, and come again, more than one of 100 calls is late.
+/// Longest latency of any single call. Whoever waits for attackers who are cut late waits longer; with those who are
+/// cut sooner, and come again, more than one of 100 calls is late.
 const LONGEST: Duration = Duration::from_secs(3);
-/// How much the process may grow meanwhile. The most that an attack here leaves unread are 2 MiB for each of 40
-/// watchers, in a few forms; the rest is room for the tests that run beside it in the same process. A gateway that is a
-/// process of its own is held to less by the attack on a mesh.
+/// Most growth of the process meanwhile. The most that an attack here leaves unread are 2 MiB for each of 40 watchers,
+/// in a few forms; the rest is room for the tests that run beside it in the same process. A gateway that is a process
+/// of its own is held to less by the attack on a mesh.
 const MOST_GROWTH_BYTES: u64 = 512 << 20;
 
 /// The client.
@@ -31,12 +31,12 @@ pub struct Victim<'d> {
 }
 
 impl<'d> Victim<'d> {
-    /// One with the address of the attackers, before they begin.
+    /// Returns one with the address of the attackers, before they begin.
     pub async fn of(door: &'d Door) -> Self {
         Self::from_address(door, [127, 0, 0, 1]).await
     }
 
-    /// One with an address of this machine of its own.
+    /// Returns one with an address of this machine of its own.
     pub async fn from_address(door: &'d Door, address: [u8; 4]) -> Self {
         let is_up = || async {
             let answer = ask_on(door.connect_from(address).await, "GET", "/v1/events").await;
@@ -71,7 +71,7 @@ impl<'d> Victim<'d> {
     }
 }
 
-/// The memory of this process.
+/// Returns the memory of this process.
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
